@@ -1,0 +1,64 @@
+"""Model soups: find good points in weight space, evaluate each once, take the weights home.
+
+sweep = soupcore.Sweep.from_folder("sample_data/digits/sweep")
+task = soupcore.load_task("sample_data/digits/task.py:task")
+evaluator = soupcore.Evaluator(task)
+soup = soupcore.greedy(sweep, evaluator)
+soup.save("soup.safetensors")
+"""
+
+from soupcore.analysis import Ensemble, ensemble
+from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
+from soupcore.connectivity import Barriers, LinearPath, barriers, linear_path
+from soupcore.errors import (
+    Cancelled,
+    CheckpointError,
+    RecipeError,
+    StockpotError,
+    SweepError,
+    TaskError,
+)
+from soupcore.evaluation import Evaluation, Evaluator
+from soupcore.mixtures import Mixture, interpolate, mean
+from soupcore.recipes import RECIPES, Soup, Step, greedy, manual, uniform
+from soupcore.store import Store
+from soupcore.sweeps import Finding, FitReport, Ingredient, Sweep
+from soupcore.tasks import ClassificationTask, Split, Task, load_task
+
+__all__ = [
+    "RECIPES",
+    "Barriers",
+    "Cancelled",
+    "Checkpoint",
+    "CheckpointError",
+    "ClassificationTask",
+    "Ensemble",
+    "Evaluation",
+    "Evaluator",
+    "Finding",
+    "FitReport",
+    "Ingredient",
+    "LinearPath",
+    "Mixture",
+    "RecipeError",
+    "Soup",
+    "Split",
+    "Step",
+    "StockpotError",
+    "Store",
+    "Sweep",
+    "SweepError",
+    "Task",
+    "TaskError",
+    "TensorInfo",
+    "barriers",
+    "ensemble",
+    "greedy",
+    "interpolate",
+    "linear_path",
+    "load_task",
+    "manual",
+    "mean",
+    "open_checkpoint",
+    "uniform",
+]

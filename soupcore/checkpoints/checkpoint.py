@@ -1,0 +1,130 @@
+"""What a checkpoint is, whatever its file format."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from soupcore.checkpoints.digest import Scan, cached_scan, scan, stamp
+from soupcore.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.numel * self.dtype.itemsize
+
+
+class Checkpoint(ABC):
+    """A file (or folder of shards) holding named tensors, read lazily.
+
+    Attributes:
+        path: The file or folder.
+        tensors: `{name: TensorInfo}` in file order, from the header alone.
+        metadata: Free text stored beside the tensors.
+        files: Every file whose bytes belong to the checkpoint.
+        stamp: Path, size and time of change of each file when it was opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, TensorInfo],
+        metadata: Mapping[str, str],
+        files: tuple[Path, ...],
+    ) -> None:
+        if not tensors:
+            raise CheckpointError(f"{path} holds no tensors; choose another file.")
+        self.path = path
+        self.tensors = dict(tensors)
+        self.metadata = dict(metadata)
+        self.files = files
+        self.stamp = stamp(files)
+        self._scan: Scan | None = None
+
+    @abstractmethod
+    def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Read elements `start` to `stop` of the flattened tensor `name`.
+
+        Returns:
+            A 1-D tensor of `stop - start` elements that the caller must not write to.
+        """
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read the tensor `name` whole, in its own shape and dtype.
+
+        Raises:
+            CheckpointError: There is no such tensor, or the file cannot be read.
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self.path} has no tensor {name!r}.")
+        return self.read_elements(name, 0, info.numel).reshape(info.shape)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Read every tensor."""
+        return {name: self.read(name) for name in self.tensors}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def digest(self) -> str:
+        """Identity of the weights: 64 hex digits.
+
+        It covers names, dtypes, shapes and bytes and nothing of the file format, so the same
+        weights saved as safetensors and as `.pt` have the same digest. The first call reads the
+        whole file (see `soupcore.checkpoints.digest`).
+        """
+        return self.scan().digest
+
+    @property
+    def nonfinite(self) -> dict[str, int]:
+        """How many NaN or infinite elements each tensor has, where it has any."""
+        return self.scan().nonfinite
+
+    def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
+        """Read every byte once, or take what is known of these files from the cache.
+
+        Args:
+            on_bytes: Called with the number of bytes read since the last call; it may raise to
+                stop.
+        """
+        if self._scan is None:
+            self._scan = cached_scan(self) or scan(self, on_bytes)
+        return self._scan
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether `digest` and `nonfinite` are known without reading the files again."""
+        self._scan = self._scan or cached_scan(self)
+        return self._scan is not None
+
+    def check_unchanged(self) -> None:
+        """Make sure that the files are the ones that were opened.
+
+        Raises:
+            CheckpointError: A file was changed since; its digest would belong to other weights.
+        """
+        if stamp(self.files) != self.stamp:
+            raise CheckpointError(f"{self.path} was changed after it was opened. Reload the sweep.")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"

@@ -1,0 +1,100 @@
+"""Reading every byte of a checkpoint once: its digest, and the values that are not finite.
+
+A tensor's digest is the SHA-256 of its bytes; a checkpoint's is the SHA-256 of its sorted
+`name, dtype, shape, digest` lines. What a scan found is kept in the workspace by path, size and
+time of change of the files, because a sweep of large files takes minutes to read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
+from soupcore.workspace import workspace_folder
+
+if TYPE_CHECKING:
+    from soupcore.checkpoints.checkpoint import Checkpoint
+
+_BLOCK = 1 << 20  # elements read at a time
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What reading every byte of a checkpoint tells.
+
+    Attributes:
+        digest: Identity of the weights, 64 hex digits.
+        nonfinite: `{tensor: count}` of NaN or infinite elements, only where there are any.
+    """
+
+    digest: str
+    nonfinite: dict[str, int]
+
+
+def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
+    """Read every byte of a checkpoint and remember what was found.
+
+    Args:
+        checkpoint: What to read.
+        on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
+    """
+    lines = []
+    nonfinite = {}
+    for name in sorted(checkpoint.tensors):
+        info = checkpoint.tensors[name]
+        sha = hashlib.sha256()
+        bad = 0
+        for start in range(0, info.numel, _BLOCK):
+            block = checkpoint.read_elements(name, start, min(start + _BLOCK, info.numel))
+            sha.update(raw_bytes(block))
+            if info.dtype.is_floating_point or info.dtype.is_complex:
+                wide = block.float() if info.dtype.itemsize == 1 else block
+                bad += block.numel() - int(torch.isfinite(wide).sum())
+            on_bytes(block.nbytes)
+        if bad:
+            nonfinite[name] = bad
+        lines.append([name, DTYPE_NAMES[info.dtype], list(info.shape), sha.hexdigest()])
+    found = Scan(hashlib.sha256(json.dumps(lines).encode()).hexdigest(), nonfinite)
+    checkpoint.check_unchanged()
+    with closing(_connect()) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?)",
+            (str(checkpoint.path.resolve()), checkpoint.stamp, found.digest, json.dumps(nonfinite)),
+        )
+    return found
+
+
+def cached_scan(checkpoint: Checkpoint) -> Scan | None:
+    """Return what an earlier scan of the same, unchanged files found, if any."""
+    with closing(_connect()) as connection:
+        row = connection.execute(
+            "SELECT digest, nonfinite FROM scans WHERE path = ? AND stamp = ?",
+            (str(checkpoint.path.resolve()), checkpoint.stamp),
+        ).fetchone()
+    return Scan(row[0], json.loads(row[1])) if row else None
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Return path, size and time of change of each file, as text."""
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    return json.dumps([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
+
+
+def _connect() -> sqlite3.Connection:
+    connection = sqlite3.connect(workspace_folder() / "scans.sqlite", timeout=30)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")  # no wait for the disk at each checkpoint
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS scans"
+        " (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT, nonfinite TEXT)"
+    )
+    return connection

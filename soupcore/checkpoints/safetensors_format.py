@@ -1,0 +1,226 @@
+"""Reading and writing safetensors files piece by piece.
+
+The `safetensors` package reads lazily but needs every tensor at once to write, and gives no byte
+ranges; a soup of large models has to stream both ways. The format is small: an unsigned 64-bit
+header length, a JSON header, then the tensors' bytes without gaps
+(https://huggingface.co/docs/safetensors). Its own loader checks every file we write in the tests.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
+from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
+from soupcore.errors import CheckpointError
+
+_LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own loader
+_ALIGNMENT = 8
+
+
+class SafetensorsCheckpoint(Checkpoint):
+    """One safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing, empty, truncated or not what its header says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        header, data_start = _read_header(self._file, path)
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise CheckpointError(f"{path}: __metadata__ is not an object; save the file again.")
+        tensors, self._offsets = _check_layout(
+            header, data_start, os.fstat(self._file).st_size, path
+        )
+        super().__init__(path, tensors, {str(k): str(v) for k, v in metadata.items()}, (path,))
+
+    def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Read part of a tensor; see `Checkpoint.read_elements`."""
+        dtype = self.tensors[name].dtype
+        block = torch.empty(stop - start, dtype=dtype)
+        buffer = raw_bytes(block)
+        offset = self._offsets[name] + start * dtype.itemsize
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self._file, [buffer[done:]], offset + done)
+            if count == 0:
+                raise CheckpointError(
+                    f"{self.path} ended inside tensor {name!r}: it was cut short while open. "
+                    "Copy the file again."
+                )
+            done += count
+        return block
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    chunks: Callable[[str], Iterable[torch.Tensor]],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> str:
+    """Write a safetensors file, header first, then chunk by chunk.
+
+    Memory does not depend on the size of the model. The file appears under its name only when it
+    is whole and on disk, with mode 0644 less the umask.
+
+    Args:
+        path: Where the file goes; an existing one is replaced.
+        tensors: What the file will hold, `{name: TensorInfo}`.
+        chunks: `chunks(name)` gives the tensor's elements in order, as 1-D tensors of its dtype.
+        metadata: Text to store in the header.
+        on_bytes: Called with the number of bytes written since the last call; it may raise to
+            stop, and then nothing is left behind.
+
+    Returns:
+        The SHA-256 of the whole file, in hex.
+
+    Raises:
+        CheckpointError: The chunks of a tensor are not as many elements as it has.
+    """
+    path = Path(path)
+    names = _aligned_order(tensors)
+    sha = hashlib.sha256()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            header = _header_bytes(names, tensors, metadata)
+            sha.update(header)
+            file.write(header)
+            for name in names:
+                written = 0
+                for chunk in chunks(name):
+                    raw = raw_bytes(chunk.contiguous())
+                    sha.update(raw)
+                    file.write(raw)
+                    written += chunk.numel()
+                    on_bytes(len(raw))
+                _check_count(name, written, tensors[name].numel)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+    return sha.hexdigest()
+
+
+def _check_count(name: str, written: int, expected: int) -> None:
+    if written != expected:
+        raise CheckpointError(
+            f"Tensor {name!r} gave {written} elements instead of {expected}; nothing was written."
+        )
+
+
+def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
+    # Widest elements first keeps every tensor aligned; the sort is stable, so files that already
+    # follow this rule (all that the format's own writer makes) keep their order.
+    return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+
+
+def _header_bytes(
+    names: list[str], tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
+) -> bytes:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        info = tensors[name]
+        header[name] = {
+            "dtype": DTYPE_NAMES[info.dtype],
+            "shape": list(info.shape),
+            "data_offsets": [end, end + info.nbytes],
+        }
+        end += info.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
+    size = os.fstat(file).st_size
+    prefix = os.pread(file, 8, 0)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+    if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file (its header is said to have {length} bytes, "
+            f"the file has {size}). Copy or download it again."
+        )
+    try:
+        header = json.loads(os.pread(file, length, 8), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} has a damaged safetensors header ({error}). Copy or download it again."
+        ) from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: the safetensors header is not an object.")
+    return header, 8 + length
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Loaders disagree on which of two equal keys counts, so such a file has no one meaning.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
+
+
+def _check_layout(
+    header: dict[str, Any], data_start: int, size: int, path: Path
+) -> tuple[dict[str, TensorInfo], dict[str, int]]:
+    entries = []
+    for name, entry in header.items():
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            numbers = [*shape, begin, end]
+        except (TypeError, KeyError, ValueError):
+            raise CheckpointError(
+                f"{path}: the header's entry for {name!r} lacks dtype, shape or data_offsets."
+            ) from None
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
+        if dtype not in DTYPES:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has dtype {dtype}, which cannot be averaged. "
+                "Save it as float32, float16 or bfloat16."
+            )
+        info = TensorInfo(tuple(shape), DTYPES[dtype])
+        if end - begin != info.nbytes:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} needs {info.nbytes} "
+                f"bytes, its header gives {end - begin}. The file is damaged."
+            )
+        entries.append((begin, end, name, info))
+    entries.sort(key=lambda entry: entry[:2])
+    expected = 0
+    for begin, end, name, _ in entries:
+        if begin != expected:
+            raise CheckpointError(f"{path}: tensor {name!r} overlaps another or leaves a gap.")
+        expected = end
+    if data_start + expected != size:
+        raise CheckpointError(
+            f"{path} has {size} bytes, its header promises {data_start + expected}. "
+            "It was cut short or added to; copy or download it again."
+        )
+    tensors = {name: info for _, _, name, info in entries}
+    return tensors, {name: data_start + begin for begin, _, name, _ in entries}
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,25 @@
+"""What can go wrong, in words a user can act on."""
+
+
+class StockpotError(Exception):
+    """A problem with what was given. The message names it and the way out."""
+
+
+class CheckpointError(StockpotError):
+    """A checkpoint cannot be read, or does not fit where it is used."""
+
+
+class SweepError(StockpotError):
+    """A folder holds no usable sweep, or a name is not in it."""
+
+
+class TaskError(StockpotError):
+    """A task cannot be loaded, or does not have what is asked of it."""
+
+
+class RecipeError(StockpotError):
+    """A recipe cannot be followed with what it was given."""
+
+
+class Cancelled(Exception):  # noqa: N818 - an outcome, as asyncio's CancelledError is, no fault
+    """Raised by a progress callback to stop the work that calls it."""

@@ -1,0 +1,70 @@
+"""What a task says of one point in weight space on one split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one point on one split.
+
+    Attributes:
+        mixture_key: Which point.
+        split: Name of the split.
+        n: Number of examples.
+        loss: Mean loss over the examples; NaN where it is not finite.
+        score: Mean score over the examples (for classification the accuracy, 0 to 1).
+        score_interval: 95 % confidence interval of the score (see `score_interval`).
+        seconds: What it took to compute.
+        has_outputs: Whether the outputs of each example were kept.
+        arrays: The safetensors file with what was found for each example.
+    """
+
+    mixture_key: str
+    split: str
+    n: int
+    loss: float
+    score: float
+    score_interval: tuple[float, float]
+    seconds: float
+    has_outputs: bool
+    arrays: Path
+
+    @property
+    def accuracy(self) -> float:
+        """The score, under the name it has in classification."""
+        return self.score
+
+    @property
+    def losses(self) -> torch.Tensor:
+        """Loss of each example, float32, shape [n]."""
+        return self._array("losses")
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """Score of each example, float32, shape [n]; in classification 1 where correct, else 0."""
+        return self._array("scores")
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """What the network says of each example, shape [n, ...]."""
+        return self._array("predictions")
+
+    @property
+    def outputs(self) -> torch.Tensor:
+        """What the network put out for each example (logits), shape [n, ...].
+
+        Raises:
+            KeyError: They were not kept; evaluate the point again with `keep_outputs=True`.
+        """
+        if not self.has_outputs:
+            raise KeyError("outputs were not kept; evaluate again with keep_outputs=True")
+        return self._array("outputs")
+
+    def _array(self, name: str) -> torch.Tensor:
+        with safe_open(self.arrays, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor

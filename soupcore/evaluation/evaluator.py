@@ -1,0 +1,213 @@
+"""The engine: the weights of a point into the model, the split through it, the result kept."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.errors import CheckpointError
+from soupcore.evaluation.devices import choose_device, deterministic
+from soupcore.evaluation.evaluation import Evaluation
+from soupcore.evaluation.statistics import score_interval
+from soupcore.mixtures import Mixture
+from soupcore.store import EvaluationRow, Store
+from soupcore.tasks import Task
+
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Take a report of progress and do nothing with it."""
+
+
+def part(on_progress: Progress, index: int, count: int) -> Progress:
+    """Return the progress of one of `count` equal parts, as told to the progress of the whole."""
+    return lambda done, total: on_progress(index * total + done, count * total)
+
+
+class Evaluator:
+    """Evaluates points on a task, each once: what the store knows is not computed again.
+
+    Building one is cheap; the network and the data go to the device with the first evaluation.
+
+    Args:
+        task: How to judge weights.
+        store: Where results are kept; the workspace's unless given.
+        device: `auto`, or a device as torch names it.
+        batch_size: Examples a forward pass.
+        memory_budget: Bytes of ingredients to keep in memory between evaluations; beyond it they
+            are read from their files again.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        store: Store | None = None,
+        *,
+        device: str = "auto",
+        batch_size: int = 256,
+        memory_budget: int = 2 << 30,
+    ) -> None:
+        self.task = task
+        self.store = store or Store()
+        self.device = choose_device(device)
+        self.batch_size = batch_size
+        self._memory_budget = memory_budget
+        self._model: nn.Module | None = None
+        self._resident: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._data: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def evaluate(
+        self,
+        mixture: Mixture,
+        split: str,
+        *,
+        keep_outputs: bool = True,
+        on_progress: Progress = no_progress,
+    ) -> Evaluation:
+        """Return what the task says of a point on a split, computing it where it is not known.
+
+        Args:
+            mixture: The point.
+            split: Name of the split.
+            keep_outputs: Keep the outputs of each example, as ensembles need them. Points along a
+                path do without: there are too many.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Raises:
+            TaskError: There is no such split.
+            CheckpointError: The weights do not fit the task's network.
+        """
+        (stored,) = self.stored([mixture], split)
+        if stored is not None and (stored.has_outputs or not keep_outputs):
+            on_progress(stored.n, stored.n)
+            return stored
+        started = time.perf_counter()
+        outputs, losses, scores = self._forward(mixture, split, on_progress)
+        arrays = {
+            "losses": losses,
+            "scores": scores,
+            "predictions": self.task.predict(outputs).contiguous(),
+        }
+        row = self.store.add_evaluation(
+            mixture.key,
+            self.task.key,
+            self.task.split(split).digest,
+            loss=float(losses.double().mean()),
+            score=float(scores.double().mean()),
+            score_interval=score_interval(scores),
+            seconds=time.perf_counter() - started,
+            arrays=arrays | ({"outputs": outputs} if keep_outputs else {}),
+        )
+        return self._from_row(row, split)
+
+    def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
+        """Return what is already known of points on a split, None where nothing is."""
+        rows = self.store.evaluations(
+            [mixture.key for mixture in mixtures], self.task.key, self.task.split(split).digest
+        )
+        return [
+            self._from_row(rows[mixture.key], split) if mixture.key in rows else None
+            for mixture in mixtures
+        ]
+
+    def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
+        """Return the points that would have to be computed, each once."""
+        points = list(dict.fromkeys(mixtures))
+        known = self.stored(points, split)
+        return [point for point, found in zip(points, known, strict=True) if found is None]
+
+    def _from_row(self, row: EvaluationRow, split: str) -> Evaluation:
+        return Evaluation(
+            mixture_key=row.mixture_key,
+            split=split,
+            n=row.n,
+            loss=float("nan") if row.loss is None else row.loss,
+            score=row.score,
+            score_interval=(row.score_low, row.score_high),
+            seconds=row.seconds,
+            has_outputs=row.has_outputs,
+            arrays=self.store.folder / row.arrays,
+        )
+
+    @torch.inference_mode()
+    def _forward(
+        self, mixture: Mixture, split: str, on_progress: Progress
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, targets = self._split_on_device(split)
+        model = self._model_with(mixture)
+        outputs, losses, scores = [], [], []
+        with deterministic():
+            for start in range(0, len(inputs), self.batch_size):
+                batch = slice(start, start + self.batch_size)
+                output = model(inputs[batch])  # [b, ...]
+                losses.append(self.task.loss(output, targets[batch]).float().cpu())  # [b]
+                scores.append(self.task.score(output, targets[batch]).float().cpu())  # [b]
+                outputs.append(output.cpu())
+                on_progress(min(batch.stop, len(inputs)), len(inputs))
+        return torch.cat(outputs), torch.cat(losses), torch.cat(scores)
+
+    def _model_with(self, mixture: Mixture) -> nn.Module:
+        if self._model is None:
+            self._model = self.task.build_model().to(self.device).eval()
+        state = self._model.state_dict()
+        self._check_fit(state, mixture)
+        self._make_resident(mixture)
+        for name, tensor in state.items():
+            # The tensors of a state dict share the model's memory: writing them sets its weights.
+            tensor.copy_(mixture.tensor(name, self._read))
+        return self._model
+
+    def _check_fit(self, state: dict[str, Tensor], mixture: Mixture) -> None:
+        path = next(iter(mixture.sources.values())).path
+        differing = state.keys() ^ mixture.tensors.keys()
+        if differing:
+            name = min(differing)
+            where = "only in the network" if name in state else "only in the checkpoint"
+            raise CheckpointError(
+                f"{path} does not fit the network of the task {self.task.name!r}: tensor "
+                f"{name!r} is {where} ({len(differing)} such in all). Choose the task that these "
+                "checkpoints were trained for."
+            )
+        for name, tensor in state.items():
+            if tuple(tensor.shape) != mixture.tensors[name].shape:
+                raise CheckpointError(
+                    f"{path} does not fit the network of the task {self.task.name!r}: tensor "
+                    f"{name!r} has shape {list(mixture.tensors[name].shape)}, the network's has "
+                    f"{list(tensor.shape)}."
+                )
+
+    def _read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
+        resident = self._resident.get(checkpoint.digest)
+        if resident is None:
+            return checkpoint.read_elements(name, start, stop)
+        return resident[name][start:stop]
+
+    def _make_resident(self, mixture: Mixture) -> None:
+        """Load as many of the sources as fit the budget, in place of what is not needed now."""
+        for digest, checkpoint in mixture.sources.items():
+            checkpoint.check_unchanged()
+            if digest in self._resident:
+                self._resident.move_to_end(digest)
+                continue
+            while self._resident_bytes() + checkpoint.nbytes > self._memory_budget:
+                oldest = next(iter(self._resident), None)
+                if oldest is None or oldest in mixture.sources:
+                    break
+                del self._resident[oldest]
+            else:
+                self._resident[digest] = {
+                    name: checkpoint.read(name).reshape(-1) for name in checkpoint.tensors
+                }
+
+    def _resident_bytes(self) -> int:
+        return sum(t.nbytes for tensors in self._resident.values() for t in tensors.values())
+
+    def _split_on_device(self, split: str) -> tuple[Tensor, Tensor]:
+        if split not in self._data:
+            data = self.task.split(split)
+            self._data[split] = data.inputs.to(self.device), data.targets.to(self.device)
+        return self._data[split]

@@ -1,0 +1,167 @@
+"""A recipe's result: how to make the weights, why, and what it scored."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soupcore.checkpoints import write_safetensors
+from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation.evaluator import part
+from soupcore.mixtures import Mixture
+from soupcore.sweeps import Sweep
+
+METADATA_KEY = "stockpot"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision of a recipe that goes through candidates.
+
+    Attributes:
+        candidate: Name of the ingredient that was tried.
+        score: Score of the soup with it on the split that was chosen on.
+        accepted: Whether it went in.
+        soup: Names in the soup after this step.
+        gained: Examples that the soup with it gets right and the soup before did not.
+        lost: Examples that it gets wrong and the soup before got right.
+    """
+
+    candidate: str
+    score: float
+    accepted: bool
+    soup: tuple[str, ...]
+    gained: int
+    lost: int
+
+
+@dataclass
+class Soup:
+    """A point that a recipe chose.
+
+    Attributes:
+        recipe: Name of the recipe.
+        parameters: What it was told.
+        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent.
+        digests: `{ingredient: digest}` of those.
+        mixture: The point in weight space.
+        trace: The decisions that led there, empty where the recipe makes none.
+        evaluations: `{split: Evaluation}`, as far as it was evaluated.
+    """
+
+    recipe: str
+    parameters: dict[str, Any]
+    coefficients: dict[str, Fraction]
+    digests: dict[str, str]
+    mixture: Mixture
+    trace: tuple[Step, ...] = ()
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sweep: Sweep,
+        recipe: str,
+        parameters: Mapping[str, Any],
+        coefficients: Mapping[str, Fraction],
+        trace: Sequence[Step] = (),
+    ) -> "Soup":
+        """Make a soup of the ingredients of a sweep."""
+        used = {name: fraction for name, fraction in coefficients.items() if fraction}
+        return cls(
+            recipe=recipe,
+            parameters=dict(parameters),
+            coefficients=used,
+            digests={name: sweep[name].digest for name in used},
+            mixture=sweep.mixture(used),
+            trace=tuple(trace),
+        )
+
+    @property
+    def id(self) -> str:
+        """Identity of the soup and of the way it was made: 16 hex digits."""
+        way = json.dumps(
+            [self.recipe, self.parameters, self.mixture.key, sorted(self.coefficients)],
+            sort_keys=True,
+        )
+        return hashlib.sha256(way.encode()).hexdigest()[:16]
+
+    def evaluate(
+        self,
+        evaluator: Evaluator,
+        splits: Sequence[str] | None = None,
+        on_progress: Progress = no_progress,
+    ) -> "Soup":
+        """Evaluate the soup on splits, all that results are shown on unless told, and return it."""
+        wanted = list(evaluator.task.reported if splits is None else splits)
+        for index, split in enumerate(wanted):
+            self.evaluations[split] = evaluator.evaluate(
+                self.mixture, split, on_progress=part(on_progress, index, len(wanted))
+            )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON: enough to make the same weights again, and what they scored.
+
+        Coefficients are exact, as text like "1/3".
+        """
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe,
+            "parameters": self.parameters,
+            "coefficients": {name: str(c) for name, c in self.coefficients.items()},
+            "digests": self.digests,
+            "trace": [asdict(step) for step in self.trace],
+            "scores": {
+                split: {"score": e.score, "loss": e.loss, "n": e.n}
+                for split, e in self.evaluations.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, sweep: Sweep, body: Mapping[str, Any]) -> "Soup":
+        """Make the soup again that `to_json` described, without its evaluations."""
+        return cls.of(
+            sweep,
+            body["recipe"],
+            body["parameters"],
+            {name: Fraction(text) for name, text in body["coefficients"].items()},
+            [Step(**(step | {"soup": tuple(step["soup"])})) for step in body["trace"]],
+        )
+
+    def save(self, path: str | Path, on_bytes: Callable[[int], None] = lambda nbytes: None) -> str:
+        """Write the soup's weights as safetensors, streamed, with the recipe in the metadata.
+
+        Args:
+            path: Where; an existing file is replaced once the new one is whole.
+            on_bytes: Called with the number of bytes written since the last call; raise in it to
+                stop.
+
+        Returns:
+            The SHA-256 of the file, in hex.
+
+        Raises:
+            CheckpointError: An ingredient was changed since it was opened, or an element is too
+                large for the dtype of its tensor.
+        """
+        for checkpoint in self.mixture.sources.values():
+            checkpoint.check_unchanged()
+        metadata = dict(next(iter(self.mixture.sources.values())).metadata)
+        metadata |= {METADATA_KEY: json.dumps(self.to_json(), ensure_ascii=False)}
+        return write_safetensors(
+            Path(path), self.mixture.tensors, self.mixture.chunks, metadata, on_bytes
+        )
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the soup's weights in memory."""
+        return self.mixture.state_dict()
+
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
+        return f"Soup({self.recipe}, {{{terms}}})"

@@ -1,0 +1,200 @@
+"""What was computed and built: every evaluation once, every soup.
+
+Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
+safetensors files. A row is written after its arrays are in place, in a transaction of its own, so
+a process that is killed loses only the evaluation it was in.
+"""
+
+import hashlib
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from sqlalchemy import JSON, MetaData, create_engine, delete, event, select
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateTable
+
+from soupcore.workspace import workspace_folder
+
+_KEYS_A_QUERY = 500
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class EvaluationRow(_Base):
+    """One evaluation: the summary here, what was found for each example in `arrays`."""
+
+    __tablename__ = "evaluations"
+
+    mixture_key: Mapped[str] = mapped_column(primary_key=True)
+    task_key: Mapped[str] = mapped_column(primary_key=True)
+    split_digest: Mapped[str] = mapped_column(primary_key=True)
+    n: Mapped[int]
+    loss: Mapped[float | None]  # none where it is not a number
+    score: Mapped[float]
+    score_low: Mapped[float]
+    score_high: Mapped[float]
+    seconds: Mapped[float]
+    has_outputs: Mapped[bool]
+    arrays: Mapped[str]  # relative to the store's folder
+    created: Mapped[datetime]
+
+
+class SoupRow(_Base):
+    """One soup: how it was made, and where its weights are if they were written."""
+
+    __tablename__ = "soups"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    sweep: Mapped[str] = mapped_column(index=True)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[datetime]
+    file: Mapped[str | None]  # relative to the store's folder
+    sha256: Mapped[str | None]
+
+
+class Store:
+    """The memory of Stockpot. Any number of processes may read and write it at once.
+
+    Args:
+        folder: Where arrays and soups are kept; the workspace unless given.
+        url: Database URL as SQLAlchemy takes it, so that a team can share a PostgreSQL; SQLite
+            in the folder unless given. The folder has to be shared then too.
+    """
+
+    def __init__(self, folder: str | Path | None = None, url: str | None = None) -> None:
+        self.folder = Path(folder or workspace_folder()).resolve()
+        self.url = url or f"sqlite:///{self.folder / 'stockpot.sqlite'}"
+        (self.folder / "arrays").mkdir(parents=True, exist_ok=True)
+        (self.folder / "soups").mkdir(exist_ok=True)
+        self.engine = create_engine(self.url)
+        if self.engine.dialect.name == "sqlite":
+            _use_write_ahead_log(self.engine)
+        self.create_tables(_Base.metadata)
+
+    def create_tables(self, metadata: MetaData) -> None:
+        """Create the tables that are not there yet; several processes may do so at once."""
+        with self.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+
+    def session(self) -> Session:
+        """Open a session whose rows stay readable after it is closed."""
+        return Session(self.engine, expire_on_commit=False)
+
+    def close(self) -> None:
+        """Close the database connections."""
+        self.engine.dispose()
+
+    def evaluations(
+        self, mixture_keys: Sequence[str], task_key: str, split_digest: str
+    ) -> dict[str, EvaluationRow]:
+        """Return what is known of these points: `{mixture key: row}`, absent where unknown."""
+        found = {}
+        with self.session() as session:
+            for start in range(0, len(mixture_keys), _KEYS_A_QUERY):
+                keys = mixture_keys[start : start + _KEYS_A_QUERY]
+                rows = session.scalars(
+                    select(EvaluationRow).where(
+                        EvaluationRow.mixture_key.in_(keys),
+                        EvaluationRow.task_key == task_key,
+                        EvaluationRow.split_digest == split_digest,
+                    )
+                )
+                found.update({row.mixture_key: row for row in rows})
+        return found
+
+    def add_evaluation(
+        self,
+        mixture_key: str,
+        task_key: str,
+        split_digest: str,
+        *,
+        loss: float,
+        score: float,
+        score_interval: tuple[float, float],
+        seconds: float,
+        arrays: Mapping[str, torch.Tensor],
+    ) -> EvaluationRow:
+        """Remember an evaluation, in place of an earlier one of the same point."""
+        name = hashlib.sha256(f"{mixture_key} {task_key} {split_digest}".encode()).hexdigest()
+        relative = Path("arrays") / name[:2] / f"{name[2:34]}.safetensors"
+        target = self.folder / relative
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+        save_file(dict(arrays), temporary)
+        os.replace(temporary, target)
+        row = EvaluationRow(
+            mixture_key=mixture_key,
+            task_key=task_key,
+            split_digest=split_digest,
+            n=len(arrays["losses"]),
+            loss=loss if math.isfinite(loss) else None,
+            score=score,
+            score_low=score_interval[0],
+            score_high=score_interval[1],
+            seconds=seconds,
+            has_outputs="outputs" in arrays,
+            arrays=str(relative),
+            created=datetime.now(UTC),
+        )
+        self._put(row)
+        return row
+
+    def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
+        """Remember a soup, in place of an earlier one made in the same way."""
+        self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=datetime.now(UTC)))
+
+    def add_soup_file(self, soup_id: str, file: Path, sha256: str) -> None:
+        """Remember where a soup's weights were written."""
+        with self.session() as session, session.begin():
+            row = session.get_one(SoupRow, soup_id)
+            row.file = str(file.relative_to(self.folder))
+            row.sha256 = sha256
+
+    def soup(self, soup_id: str) -> SoupRow | None:
+        """Return a soup by its id."""
+        with self.session() as session:
+            return session.get(SoupRow, soup_id)
+
+    def soups(self, sweep: str) -> list[SoupRow]:
+        """Return the soups of a sweep, oldest first."""
+        with self.session() as session:
+            query = select(SoupRow).where(SoupRow.sweep == sweep).order_by(SoupRow.created)
+            return list(session.scalars(query))
+
+    def remove_soup(self, soup_id: str) -> None:
+        """Forget a soup and delete its written weights; its evaluations stay."""
+        row = self.soup(soup_id)
+        if row is None:
+            return
+        with self.session() as session, session.begin():
+            session.execute(delete(SoupRow).where(SoupRow.id == soup_id))
+        if row.file:
+            (self.folder / row.file).unlink(missing_ok=True)
+
+    def _put(self, row: _Base) -> None:
+        try:
+            with self.session() as session, session.begin():
+                session.merge(row)
+        except IntegrityError:  # another process put the same key between our look and our insert
+            with self.session() as session, session.begin():
+                session.merge(row)
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
+        connection.execute("PRAGMA synchronous=NORMAL")  # safe against kills, not power cuts
+        connection.execute("PRAGMA busy_timeout=30000")

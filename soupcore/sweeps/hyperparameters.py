@@ -1,0 +1,88 @@
+"""What the files beside the checkpoints say of how each was trained."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from soupcore.errors import SweepError
+
+Scalar = str | int | float | bool | None
+
+TABLES = ("sweep.jsonl", "sweep.csv")
+_NAME_COLUMNS = ("checkpoint", "name")
+
+
+def read_table(folder: Path) -> dict[str, dict[str, Scalar]]:
+    """Read `sweep.jsonl` or `sweep.csv`: `{checkpoint or name: hyperparameters}`.
+
+    Raises:
+        SweepError: There are both, or the file cannot be read, lacks a `checkpoint` or `name`
+            column, or names a checkpoint twice.
+    """
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    if not tables:
+        return {}
+    if len(tables) > 1:
+        raise SweepError(f"{folder} has both {' and '.join(TABLES)}; keep one of them.")
+    (path,) = tables
+    rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)
+    found: dict[str, dict[str, Scalar]] = {}
+    for number, row in enumerate(rows, start=1):
+        column = next((column for column in _NAME_COLUMNS if column in row), None)
+        if column is None or not isinstance(row[column], str):
+            raise SweepError(
+                f"{path}, row {number}: there is no text under 'checkpoint' or 'name', "
+                "so it is unclear which checkpoint it describes."
+            )
+        name = row[column]
+        if name in found:
+            raise SweepError(f"{path}, row {number}: {name!r} stands in the table twice.")
+        found[name] = {key: _scalar(value) for key, value in row.items() if key != column}
+    return found
+
+
+def read_sidecar(path: Path) -> dict[str, Scalar]:
+    """Read the hyperparameters in `<name>.json`, an object.
+
+    Raises:
+        SweepError: The file is not a JSON object.
+    """
+    try:
+        loaded = json.loads(path.read_text())
+    except ValueError as error:
+        raise SweepError(f"{path} is not JSON ({error}); mend or remove it.") from None
+    if not isinstance(loaded, dict):
+        raise SweepError(f"{path} is not a JSON object of hyperparameters; mend or remove it.")
+    return {str(key): _scalar(value) for key, value in loaded.items()}
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise SweepError(f"{path}, line {number} is not JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise SweepError(f"{path}, line {number} is not a JSON object.")
+        rows.append(row)
+    return rows
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_NAME_COLUMNS, str))
+    except (ValueError, pd.errors.ParserError) as error:
+        raise SweepError(f"{path} is not a CSV table ({error}).") from None
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)

@@ -1,0 +1,150 @@
+"""What a task is: how to judge weights."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
+from soupcore.errors import TaskError
+
+Role = Literal["train", "select", "report", "shift"]
+
+
+class Split:
+    """A named part of the data.
+
+    Args:
+        role: `train`, `select` (held-out validation: the only one a recipe may use to choose),
+            `report` (test) or `shift` (a distribution shift of the test data).
+        inputs: What the network is given, one example a row: shape [n, ...].
+        targets: What it should say, one a row: shape [n, ...].
+
+    Raises:
+        TaskError: The role is none of these, or inputs and targets differ in length.
+    """
+
+    def __init__(self, role: Role, inputs: Tensor, targets: Tensor) -> None:
+        if role not in get_args(Role):
+            raise TaskError(f"A split's role is one of {', '.join(get_args(Role))}, not {role!r}.")
+        if len(inputs) != len(targets) or len(inputs) == 0:
+            raise TaskError(
+                f"A split needs as many targets as inputs and at least one; "
+                f"it was given {len(inputs)} inputs and {len(targets)} targets."
+            )
+        self.role = role
+        self.inputs = inputs
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the data: 64 hex digits over dtype, shape and bytes."""
+        sha = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            sha.update(f"{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
+            sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
+        return sha.hexdigest()
+
+
+class Task(ABC):
+    """How to judge weights: an architecture, splits of data, a loss and a score per example.
+
+    Subclass it for regression or anything else; for classification there is
+    `ClassificationTask`.
+
+    Args:
+        name: What people call it.
+        build_model: Makes the network; its own initial weights do not matter.
+        splits: `{name: Split}`, among them exactly one with the role `select`. Shifts are named
+            `shift/...`.
+        version: Change it when the meaning of the task changes in a way that neither the data nor
+            the task's file shows, so that evaluations of before are not taken for it.
+
+    Raises:
+        TaskError: There is not exactly one `select` split.
+    """
+
+    #: What the score is called, and the loss.
+    score_name = "score"
+    loss_name = "loss"
+
+    def __init__(
+        self,
+        name: str,
+        build_model: Callable[[], nn.Module],
+        splits: Mapping[str, Split],
+        version: str = "",
+    ) -> None:
+        self.name = name
+        self.build_model = build_model
+        self.splits = dict(splits)
+        self.version = version
+        #: SHA-256 of the file it was loaded from, where it was.
+        self.source_digest: str | None = None
+        if len(self.splits_with_role("select")) != 1:
+            raise TaskError(
+                f"The task {name!r} needs exactly one split with the role 'select'; "
+                f"its splits are {', '.join(self.splits) or 'none'}."
+            )
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each example, shape [n]; lower is better."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the score of each example, shape [n]; higher is better."""
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return what the network says of each example, shape [n, ...]."""
+        return outputs
+
+    def split(self, name: str) -> Split:
+        """Return the split called `name`.
+
+        Raises:
+            TaskError: There is none.
+        """
+        try:
+            return self.splits[name]
+        except KeyError:
+            raise TaskError(
+                f"The task {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}."
+            ) from None
+
+    def splits_with_role(self, role: Role) -> list[str]:
+        """Return the names of the splits with a role, in the task's order."""
+        return [name for name, split in self.splits.items() if split.role == role]
+
+    @property
+    def select(self) -> str:
+        """Name of the split that recipes choose on."""
+        return self.splits_with_role("select")[0]
+
+    @property
+    def reported(self) -> list[str]:
+        """Names of the splits that results are shown on: select, report, then the shifts."""
+        return [
+            name for role in ("select", "report", "shift") for name in self.splits_with_role(role)
+        ]
+
+    @cached_property
+    def key(self) -> str:
+        """Identity of what is measured, without the data: 64 hex digits.
+
+        It covers the task's file where it was loaded from one, else the network as printed; and
+        the class, its module and `version`.
+        """
+        parts = [
+            type(self).__module__ if self.source_digest is None else "",
+            type(self).__qualname__,
+            self.version,
+            self.source_digest or repr(self.build_model()),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
