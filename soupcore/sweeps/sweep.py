@@ -8,6 +8,7 @@ from pathlib import Path
 from natsort import natsorted
 
 from soupcore.checkpoints import Checkpoint, open_checkpoint
+from soupcore.checkpoints.digest import stamp
 from soupcore.checkpoints.opening import INDEX_SUFFIX, is_checkpoint_name
 from soupcore.errors import CheckpointError, SweepError
 from soupcore.mixtures import Coefficient, Mixture
@@ -165,6 +166,15 @@ def find_checkpoints(folder: Path) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def folder_signature(folder: str | Path) -> str:
+    """Return a text that changes when a file in the folder, or in one below it, changes."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SweepError(f"{folder} is not a folder.")
+    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.is_file()]
+    return stamp(sorted(files))
 
 
 def _candidates(folder: Path) -> list[Path]:

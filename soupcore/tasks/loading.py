@@ -21,11 +21,8 @@ def load_task(spec: str) -> Task:
     Raises:
         TaskError: The file is missing, fails, or the attribute is not a `Task`.
     """
-    path_text, _, attribute = spec.rpartition(":")
-    path = Path(path_text)
-    if not path_text or not path.is_file():
-        raise TaskError(f"{spec!r} names no task; write it as path/to/file.py:attribute.")
-    source = hashlib.sha256(attribute.encode() + b":" + path.read_bytes()).hexdigest()
+    path, attribute = _parse(spec)
+    source = task_signature(spec)
     # Registered under a name of its own, so that classes defined in it can be found again.
     module_name = f"stockpot_task_{source[:16]}"
     module = ModuleType(module_name)
@@ -47,3 +44,21 @@ def load_task(spec: str) -> Task:
         )
     task.source_digest = source
     return task
+
+
+def task_signature(spec: str) -> str:
+    """Return a digest of the attribute's name and the file's text, without running the file.
+
+    Raises:
+        TaskError: There is no such file.
+    """
+    path, attribute = _parse(spec)
+    return hashlib.sha256(attribute.encode() + b":" + path.read_bytes()).hexdigest()
+
+
+def _parse(spec: str) -> tuple[Path, str]:
+    path_text, _, attribute = spec.rpartition(":")
+    path = Path(path_text)
+    if not path_text or not path.is_file():
+        raise TaskError(f"{spec!r} names no task; write it as path/to/file.py:attribute.")
+    return path, attribute

@@ -1,0 +1,6 @@
+"""Long work: a queue that survives restarts, a warm worker, progress, cancel and resume."""
+
+from soupcore.jobs.queue import Job, Queue, State
+from soupcore.jobs.supervisor import Supervisor
+
+__all__ = ["Job", "Queue", "State", "Supervisor"]

@@ -1,0 +1,224 @@
+"""Long work, as rows that outlive the processes that ask for it and do it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from soupcore.store import Store
+
+_ADVICE = "What was finished is kept; resume it to do only the rest."
+
+
+class State(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    DONE = "done"
+
+
+UNFINISHED = (State.QUEUED, State.RUNNING, State.CANCELLING)
+_CLAIMED = (State.RUNNING, State.CANCELLING)
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class Job(_Base):
+    """One piece of long work.
+
+    Attributes:
+        id: Its number.
+        kind: Which function does it (see `soupcore.jobs.kinds`).
+        title: What people are told it is.
+        request: The function's arguments.
+        state: A `State`.
+        done: Units of work finished, of `total`.
+        partial: What is known before it ends.
+        result: What it came to.
+        error: Why it failed, in words to a user.
+        worker: Which worker has or had it.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    title: Mapped[str]
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    fingerprint: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str] = mapped_column(index=True)
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int] = mapped_column(default=0)
+    partial: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[str | None]
+    worker: Mapped[str | None]
+    created: Mapped[datetime]
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is queued or under way."""
+        return self.state in UNFINISHED
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, 0 to 1."""
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+    def seconds_left(self, now: datetime) -> float | None:
+        """Estimate the time to the end at the pace so far; None before there is a pace."""
+        if self.started is None or not 0 < self.done < self.total:
+            return None
+        elapsed = (now - self.started.replace(tzinfo=UTC)).total_seconds()
+        return elapsed * (self.total - self.done) / self.done
+
+
+class Queue:
+    """The jobs of a store. Any number of processes may submit, watch, cancel and do them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        (store.folder / "workers").mkdir(exist_ok=True)
+        store.create_tables(_Base.metadata)
+
+    def submit(self, kind: str, title: str, request: Mapping[str, Any]) -> int:
+        """Add a job and return its id; the id of an equal one that is not finished, if any."""
+        fingerprint = json.dumps([kind, request], sort_keys=True)
+        with self.store.session() as session, session.begin():
+            same = select(Job.id).where(
+                Job.fingerprint == fingerprint, Job.state.in_((State.QUEUED, State.RUNNING))
+            )
+            if (known := session.scalars(same).first()) is not None:
+                return known
+            job = Job(
+                kind=kind,
+                title=title,
+                request=dict(request),
+                fingerprint=fingerprint,
+                state=State.QUEUED,
+                created=datetime.now(UTC),
+            )
+            session.add(job)
+            session.flush()
+            return job.id
+
+    def get(self, job_id: int) -> Job | None:
+        """Return a job by its id."""
+        with self.store.session() as session:
+            return session.get(Job, job_id)
+
+    def recent(self, limit: int = 20) -> list[Job]:
+        """Return the newest jobs, newest first."""
+        with self.store.session() as session:
+            return list(session.scalars(select(Job).order_by(Job.id.desc()).limit(limit)))
+
+    def unfinished(self, kind: str | None = None) -> list[Job]:
+        """Return the jobs that are queued or under way, oldest first."""
+        query = select(Job).where(Job.state.in_(UNFINISHED)).order_by(Job.id)
+        if kind is not None:
+            query = query.where(Job.kind == kind)
+        with self.store.session() as session:
+            return list(session.scalars(query))
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the oldest queued job for a worker; no two workers get the same one."""
+        oldest = (
+            select(Job.id).where(Job.state == State.QUEUED).order_by(Job.id).limit(1)
+        ).scalar_subquery()
+        take = (
+            update(Job)
+            .where(Job.id == oldest, Job.state == State.QUEUED)
+            .values(state=State.RUNNING, worker=worker, started=datetime.now(UTC))
+            .returning(Job)
+            .execution_options(synchronize_session=False)
+        )
+        with self.store.session() as session, session.begin():
+            return session.scalars(take).first()
+
+    def report(
+        self, job_id: int, done: int, total: int, partial: Mapping[str, Any] | None
+    ) -> State:
+        """Write how far a job is and return its state, which says whether to stop."""
+        with self.store.session() as session, session.begin():
+            job = session.get_one(Job, job_id)
+            job.done, job.total = done, total
+            job.partial = dict(partial) if partial is not None else None
+            return State(job.state)
+
+    def finish(
+        self,
+        job_id: int,
+        state: State,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Write how a job ended."""
+        with self.store.session() as session, session.begin():
+            job = session.get_one(Job, job_id)
+            job.state = state
+            job.result = dict(result) if result is not None else None
+            job.error = error
+            job.finished = datetime.now(UTC)
+            if state is State.DONE:
+                job.done = job.total = max(job.total, 1)
+
+    def cancel(self, job_id: int) -> None:
+        """Ask for a job to stop: at once where it waits, within a batch where it runs."""
+        with self.store.session() as session, session.begin():
+            for before, after in (
+                (State.QUEUED, State.CANCELLED),
+                (State.RUNNING, State.CANCELLING),
+            ):
+                session.execute(
+                    update(Job).where(Job.id == job_id, Job.state == before).values(state=after)
+                )
+
+    def fail_abandoned(self) -> None:
+        """Mark the jobs whose worker is gone as failed, or as cancelled where that was asked."""
+        with self.store.session() as session, session.begin():
+            claimed = select(Job).where(Job.state.in_(_CLAIMED))
+            for job in session.scalars(claimed):
+                if job.worker is not None and self._is_alive(job.worker):
+                    continue
+                cancelled = job.state == State.CANCELLING
+                job.state = State.CANCELLED if cancelled else State.FAILED
+                job.error = None if cancelled else f"The process that did it stopped. {_ADVICE}"
+                job.finished = datetime.now(UTC)
+
+    def worker_lock(self, worker: str) -> int:
+        """Take the lock that says a worker is alive; it goes with the process, however it ends."""
+        descriptor = os.open(self._lock_path(worker), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def _is_alive(self, worker: str) -> bool:
+        try:
+            descriptor = os.open(self._lock_path(worker), os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _lock_path(self, worker: str) -> Path:
+        return self.store.folder / "workers" / f"{worker}.lock"
