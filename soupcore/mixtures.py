@@ -11,11 +11,12 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
-from functools import cached_property, reduce
+from functools import cached_property
 
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.errors import CheckpointError
 
 Coefficient = int | float | Fraction
@@ -82,26 +83,27 @@ class Mixture:
         Where sources differ in dtype, the result has the one that torch promotes them to.
         """
         first, *others = self.sources.values()
+        mixed = dict(first.tensors)
         for other in others:
             _check_same_shapes(first, other)
-        return {
-            name: TensorInfo(
-                info.shape,
-                reduce(
-                    torch.promote_types,
-                    (other.tensors[name].dtype for other in others),
-                    info.dtype,
-                ),
-            )
-            for name, info in first.tensors.items()
-        }
+            for name, info in mixed.items():
+                dtype = common_dtype(info.dtype, other.tensors[name].dtype)
+                if dtype is None:
+                    raise CheckpointError(
+                        f"Tensor {name!r} is {info.dtype} in {first.path} and "
+                        f"{other.tensors[name].dtype} in {other.path}; these two cannot be mixed. "
+                        "Save both in one dtype."
+                    )
+                mixed[name] = TensorInfo(info.shape, dtype)
+        return mixed
 
     def chunks(self, name: str, read: ReadElements = _read_from_file) -> Iterator[torch.Tensor]:
         """Mix the tensor `name` piece by piece.
 
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
-        the order of their digests, so that the order of ingredients changes nothing.
+        the order of their digests, so that the order of ingredients changes nothing. One source
+        alone with the coefficient 1 is copied as it is.
 
         Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
         source with the largest coefficient, the lower digest where several are equal.
@@ -114,16 +116,20 @@ class Mixture:
             1-D tensors with the elements in order, in the dtype that `tensors` says.
         """
         info = self.tensors[name]
-        if not (info.dtype.is_floating_point or info.dtype.is_complex):
-            main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
+        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
+        is_float = info.dtype.is_floating_point or info.dtype.is_complex
+        if not is_float or self.coefficients == {main: 1}:
             for start, stop in _ranges(info.numel):
                 yield read(self.sources[main], name, start, stop).to(info.dtype)
             return
-        factors, divisor = self._factors
+        factors, divisor, total = self._factors
         sources = list(self.sources.values())
         for start, stop in _ranges(info.numel):
             parts = (read(source, name, start, stop) for source in sources)
-            yield _weighted_sum(parts, factors, divisor, info.dtype)
+            if info.dtype == torch.float64:
+                yield _shifted_sum(parts, factors, divisor, total)
+            else:
+                yield _weighted_sum(parts, factors, divisor, info.dtype)
 
     def tensor(self, name: str, read: ReadElements = _read_from_file) -> torch.Tensor:
         """Mix the tensor `name` whole, in its own shape."""
@@ -137,12 +143,14 @@ class Mixture:
         return {name: self.tensor(name) for name in self.tensors}
 
     @cached_property
-    def _factors(self) -> tuple[list[float], float]:
+    def _factors(self) -> tuple[list[float], float, float]:
         fractions = list(self.coefficients.values())
+        total = float(sum(fractions))
         denominator = math.lcm(*(fraction.denominator for fraction in fractions))
         if denominator <= _LARGEST_EXACT_DENOMINATOR:
-            return [float(fraction * denominator) for fraction in fractions], float(denominator)
-        return [float(fraction) for fraction in fractions], 1.0
+            factors = [float(fraction * denominator) for fraction in fractions]
+            return factors, float(denominator), total
+        return [float(fraction) for fraction in fractions], 1.0, total
 
     def __mul__(self, factor: Coefficient) -> Mixture:
         scale = as_fraction(factor)
@@ -211,6 +219,19 @@ def _weighted_sum(
     if divisor != 1:
         total.div_(divisor)
     return total.to(dtype)
+
+
+def _shifted_sum(
+    parts: Iterable[torch.Tensor], factors: list[float], divisor: float, total: float
+) -> torch.Tensor:
+    # float64 has no wider type to sum in. The differences from the first term are 0 where all
+    # terms are equal, so that here too equal tensors average to the same bits.
+    terms = zip(parts, factors, strict=True)
+    first = next(terms)[0].double()
+    difference = torch.zeros_like(first)
+    for part, factor in terms:
+        difference.add_((part.double() - first) * factor)
+    return difference.div_(divisor).add_(first * total)
 
 
 def _ranges(numel: int) -> Iterator[tuple[int, int]]:

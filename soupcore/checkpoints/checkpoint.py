@@ -38,7 +38,7 @@ class Checkpoint(ABC):
         tensors: `{name: TensorInfo}` in file order, from the header alone.
         metadata: Free text stored beside the tensors.
         files: Every file whose bytes belong to the checkpoint.
-        stamp: Path, size and time of change of each file when it was opened.
+        stamp: Path, inode, size and time of change of each file when it was opened.
     """
 
     def __init__(
@@ -121,10 +121,31 @@ class Checkpoint(ABC):
         """Make sure that the files are the ones that were opened.
 
         Raises:
-            CheckpointError: A file was changed since; its digest would belong to other weights.
+            CheckpointError: A file was changed or removed since; its digest would belong to other
+                weights.
         """
-        if stamp(self.files) != self.stamp:
+        try:
+            unchanged = stamp(self.files) == self.stamp
+        except OSError:  # removed, or no longer readable
+            unchanged = False
+        if not unchanged:
             raise CheckpointError(f"{self.path} was changed after it was opened. Reload the sweep.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"
+
+
+def check_not_placeholder(path: Path) -> None:
+    """Make sure that a file holds more than its name.
+
+    Raises:
+        CheckpointError: It is empty, or a Git LFS pointer.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(64)
+    if not beginning:
+        raise CheckpointError(f"{path} is empty; copy or download it again.")
+    if beginning.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder."
+        )

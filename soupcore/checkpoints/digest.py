@@ -1,8 +1,8 @@
 """Reading every byte of a checkpoint once: its digest, and the values that are not finite.
 
 A tensor's digest is the SHA-256 of its bytes; a checkpoint's is the SHA-256 of its sorted
-`name, dtype, shape, digest` lines. What a scan found is kept in the workspace by path, size and
-time of change of the files, because a sweep of large files takes minutes to read.
+`name, dtype, shape, digest` lines. What a scan found is kept in the workspace by path, inode, size
+and time of change of the files, because a sweep of large files takes minutes to read.
 """
 
 from __future__ import annotations
@@ -84,9 +84,12 @@ def cached_scan(checkpoint: Checkpoint) -> Scan | None:
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Return path, size and time of change of each file, as text."""
+    """Return path, inode, size and time of change of each file, as text.
+
+    The inode tells files apart that were copied or unpacked with equal times and then renamed.
+    """
     stats = [(str(file.resolve()), file.stat()) for file in files]
-    return json.dumps([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
+    return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
 def _connect() -> sqlite3.Connection:

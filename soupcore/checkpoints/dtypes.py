@@ -24,6 +24,14 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
+    """Return the dtype that torch promotes the two to; None where it promotes them to none."""
+    try:
+        return one if one == other else torch.promote_types(one, other)
+    except RuntimeError:  # 8-bit floats and unsigned integers go with few others
+        return None
+
+
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """Return a view of the bytes of a contiguous CPU tensor, any dtype."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -39,14 +39,6 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a checkpoint by its name; expected .safetensors, {INDEX_SUFFIX} or "
             f"{', '.join(TORCH_SUFFIXES)}."
         )
-    with path.open("rb") as file:
-        beginning = file.read(64)
-    if not beginning:
-        raise CheckpointError(f"{path} is empty; copy or download it again.")
-    if beginning.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder."
-        )
     return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
 
 

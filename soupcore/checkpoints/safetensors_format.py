@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
+from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
 from soupcore.errors import CheckpointError
 
@@ -34,6 +34,7 @@ class SafetensorsCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path) -> None:
+        check_not_placeholder(path)
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         header, data_start = _read_header(self._file, path)
@@ -191,7 +192,7 @@ def _check_layout(
             ) from None
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
-        if dtype not in DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise CheckpointError(
                 f"{path}: tensor {name!r} has dtype {dtype}, which cannot be averaged. "
                 "Save it as float32, float16 or bfloat16."

@@ -43,9 +43,9 @@ def open_index(index: Path) -> ShardedCheckpoint:
         CheckpointError: The index is damaged, a shard is missing, or the two disagree.
     """
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_bytes())["weight_map"]
         shard_names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not a shard index ({error!r}).") from None
     for name in shard_names:
         # The index is data from elsewhere: it must not lead out of its own folder.

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.dtypes import common_dtype
 
 Severity = Literal["misfit", "warning"]
 
@@ -145,12 +146,17 @@ def _compare_values(
             for t, info in checkpoint.tensors.items()
             if (info.dtype, reference.tensors[t].dtype) == (found, expected)
         )
+        problem = f"stored as {_short(found)}, in {model} as {_short(expected)}"
+        if common_dtype(found, expected) is None:
+            way_out = "Leave it out, or save it in the dtype that the others have."
+            findings.append(Finding("misfit", name, tensor, problem, way_out))
+            continue
         findings.append(
             Finding(
                 "warning",
                 name,
                 tensor,
-                f"stored as {_short(found)}, in {model} as {_short(expected)}",
+                problem,
                 "It can be averaged; the soup takes the wider of the two. Save all in one dtype "
                 "to be sure that none lost precision.",
             )

@@ -177,6 +177,12 @@ def folder_signature(folder: str | Path) -> str:
     return stamp(sorted(files))
 
 
+def is_scanned(folder: str | Path) -> bool:
+    """Whether opening the sweep would read headers only, every file having been read before."""
+    opened, _ = _open_all(find_checkpoints(Path(folder)))
+    return all(checkpoint.is_scanned for checkpoint in opened.values())
+
+
 def _candidates(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     files = [entry for entry in entries if entry.is_file() and is_checkpoint_name(entry)]

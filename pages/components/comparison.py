@@ -1,0 +1,168 @@
+"""Soups, ingredients and the ensemble side by side, on every split."""
+
+from collections.abc import Hashable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import jobs, scores
+from pages.components.state import View
+from soupcore import Evaluation, ensemble, figures
+from soupcore.recipes import manual
+
+_CHOSEN = "chosen on"
+_REPORTED = "only reported"
+
+
+def show(view: View) -> None:
+    """Show the comparison table and where soups lie among the ingredients."""
+    stored = scores.soups(view)
+    if not stored:
+        st.info("No soup of this sweep yet. Build one under **Build**.", icon=":material/blender:")
+        return
+    points = scores.ingredients(view)
+    base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
+    labels = {soup.label: soup.soup.mixture for soup in stored}
+    known = scores.evaluations(view, points | base | labels)
+    picked = _pick(stored)
+    rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
+    rows += [_ensemble_row(view, picked)]
+    best = _best(view, known, list(points))
+    if best is not None:
+        rows.append(_row(view, f"{best}", "best ingredient on select", known[best]))
+    rows += [_row(view, name, "base", known[name]) for name in base]
+    rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
+    _table(view, rows)
+    _scatter(view, known, points, base, labels)
+
+
+def by_hand(view: View, coefficients: Mapping[str, Fraction]) -> None:
+    """Evaluate coefficients set by hand as they settle, and offer to keep them."""
+    soup = manual(view.sweep, coefficients)
+    splits = [view.task.select, *view.task.splits_with_role("report")]
+    known = {split: view.evaluator.stored([soup.mixture], split)[0] for split in splits}
+    request = view.request | {"coefficients": {n: str(c) for n, c in coefficients.items()}}
+    if None in known.values():
+        trial = request | {"splits": splits, "keep": False}
+        failed = jobs.settle("mixture", "Evaluate coefficients", trial)
+        if failed is not None:
+            st.error(failed.error or "The evaluation failed.")
+    with st.container(horizontal=True):
+        for split, evaluation in known.items():
+            st.metric(
+                f"{view.task.score_name} on {split}",
+                f"{evaluation.score:.2%}" if evaluation else "…",
+                width=220,
+            )
+    if st.button("Keep this soup", icon=":material/bookmark:"):
+        kept = request | {"splits": view.task.reported, "keep": True}
+        jobs.submit("mixture", "Keep a soup made by hand", kept)
+        st.rerun()
+
+
+def _pick(stored: list[scores.StoredSoup]) -> scores.StoredSoup:
+    ids = [soup.soup.id for soup in stored]
+    current = st.session_state["soup"]
+    index = ids.index(current) if current in ids else len(ids) - 1
+    picked = st.selectbox(
+        "Soup to compare with the ensemble of its ingredients",
+        stored,
+        index=index,
+        format_func=lambda soup: soup.label,
+        width=360,
+    )
+    st.session_state["soup"] = picked.soup.id
+    return picked
+
+
+def _best(view: View, known: scores.Known, names: list[str]) -> str | None:
+    scored = {
+        name: evaluation.score
+        for name in names
+        if (evaluation := known[name][view.task.select]) is not None
+    }
+    return max(scored, key=lambda name: scored[name]) if scored else None
+
+
+def _row(
+    view: View, name: str, kind: str, known: Mapping[str, Evaluation | None]
+) -> dict[tuple[str, str], Any]:
+    by_split = {split: found.score if found else None for split, found in known.items()}
+    return _scores_row(view, name, kind, by_split, cost=1)
+
+
+def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str], Any]:
+    members = [view.sweep[name].mixture for name in picked.soup.coefficients]
+    by_split = {}
+    for split in view.task.reported:
+        found = ensemble(view.evaluator, members, split)
+        by_split[split] = found.score if found else None
+    return _scores_row(view, f"ensemble of {picked.label}", "ensemble", by_split, cost=len(members))
+
+
+def _scores_row(
+    view: View, name: str, kind: str, by_split: Mapping[str, float | None], *, cost: int
+) -> dict[tuple[str, str], Any]:
+    shifts = [by_split[split] for split in view.task.splits_with_role("shift")]
+    known = [score for score in shifts if score is not None]
+    complete = bool(known) and len(known) == len(shifts)
+    row: dict[tuple[str, str], Any] = {
+        ("", "name"): name,
+        ("", "kind"): kind,
+        ("", "passes"): cost,
+    }
+    for split in view.task.reported:
+        group = _CHOSEN if split == view.task.select else _REPORTED
+        score = by_split[split]
+        row[(group, split)] = None if score is None else score * 100
+    if shifts:
+        row[(_REPORTED, "mean shift")] = sum(known) / len(known) * 100 if complete else None
+    return row
+
+
+def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
+    table = pd.DataFrame(
+        [list(row.values()) for row in rows], columns=pd.MultiIndex.from_tuples(rows[0])
+    )
+    numbers: list[Hashable] = [
+        column for column in table.columns if column[0] in (_CHOSEN, _REPORTED)
+    ]
+    chosen: list[Hashable] = [column for column in numbers if column[0] == _CHOSEN]
+    styled = (
+        table.style.format("{:.2f}", subset=numbers, na_rep="–")
+        .set_properties(subset=chosen, **{"background-color": "rgba(224, 161, 0, 0.14)"})
+        .apply(_bold_best, subset=numbers)
+    )
+    st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
+    st.caption(
+        f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
+        "chosen; compare by the others. *passes*: forward passes an example."
+    )
+
+
+def _bold_best(column: "pd.Series[float]") -> list[str]:
+    best = column.max()
+    return ["font-weight: bold" if value == best else "" for value in column]
+
+
+def _scatter(
+    view: View, known: scores.Known, points: Mapping[str, Any], base: Mapping[str, Any],
+    labels: Mapping[str, Any],
+) -> None:  # fmt: skip
+    kinds = {
+        **dict.fromkeys(points, "ingredient"),
+        **dict.fromkeys(base, "base"),
+        **dict.fromkeys(labels, "soup"),
+    }
+    st.subheader("Under distribution shift")
+    st.plotly_chart(
+        figures.shift_scatter(
+            scores.scatter_table(view, known, kinds),
+            view.colours,
+            score_name=view.task.score_name,
+        ),
+        key="comparison-scatter",
+        config={"displaylogo": False},
+    )

@@ -1,0 +1,95 @@
+"""What is known of ingredients and soups, as tables to show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+import pandas as pd
+
+from pages.components import services
+from pages.components.state import View
+from soupcore import Evaluation, Mixture, Soup
+
+Known = dict[str, dict[str, Evaluation | None]]
+
+
+@dataclass(frozen=True)
+class StoredSoup:
+    """A soup of the store.
+
+    Attributes:
+        label: What it is called on the pages: its recipe and the beginning of its id.
+        soup: The soup, made again from its recipe.
+        file: Path of its written weights in the store, if they were written.
+        sha256: Digest of that file.
+    """
+
+    label: str
+    soup: Soup
+    file: str | None
+    sha256: str | None
+
+
+def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
+    """Return what is known of points: `{name: {split: evaluation or None}}`."""
+    found: Known = {name: {} for name in points}
+    for split in view.task.reported:
+        known = view.evaluator.stored(list(points.values()), split)
+        for name, evaluation in zip(points, known, strict=True):
+            found[name][split] = evaluation
+    return found
+
+
+def ingredients(view: View) -> dict[str, Mixture]:
+    """Return the ingredients as points."""
+    return {name: ingredient.mixture for name, ingredient in view.sweep.ingredients.items()}
+
+
+def soups(view: View) -> list[StoredSoup]:
+    """Return the soups built of this sweep for this task, oldest first.
+
+    Soups of ingredients that are no longer there are left out: their weights cannot be made.
+    """
+    found = []
+    for row in services.store().soups(view.folder):
+        if row.body["task"] != view.task_spec:
+            continue
+        digests = row.body["digests"]
+        present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
+        if present == digests:
+            soup = Soup.from_json(view.sweep, row.body)
+            found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup, row.file, row.sha256))
+    return found
+
+
+def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:
+    """Return the mean score over all shift splits, None unless all of them are known."""
+    found = [known[split] for split in view.task.splits_with_role("shift")]
+    scores = [evaluation.score for evaluation in found if evaluation is not None]
+    return mean(scores) if scores and len(scores) == len(found) else None
+
+
+def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Return report and mean shift by name, with the kind of each point."""
+    reports = view.task.splits_with_role("report")
+    rows = {
+        name: {
+            "report": _score(known[name], reports),
+            "shift": shift_mean(view, known[name]),
+            "kind": kind,
+        }
+        for name, kind in kinds.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["report", "shift", "kind"])
+    return table.astype({"report": float, "shift": float})
+
+
+def _score(known: Mapping[str, Evaluation | None], splits: list[str]) -> float | None:
+    evaluation = known[splits[0]] if splits else None
+    return evaluation.score if evaluation else None
+
+
+def _has(view: View, name: str) -> bool:
+    return name in view.sweep.ingredients or (
+        view.sweep.base is not None and name == view.sweep.base.name
+    )

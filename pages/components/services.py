@@ -1,0 +1,20 @@
+"""What all sessions share: the store, and the supervisor of the worker."""
+
+from functools import cache
+
+from pages.components import settings
+from soupcore import Store
+from soupcore.jobs import Supervisor
+
+
+@cache
+def store() -> Store:
+    """Return the store in the workspace."""
+    return Store()
+
+
+@cache
+def supervisor() -> Supervisor:
+    """Return the supervisor of this server's worker."""
+    known = settings.current()
+    return Supervisor(store(), known.tasks, known.device)

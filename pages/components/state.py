@@ -1,0 +1,118 @@
+"""What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from pages.components import services, settings
+from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
+from soupcore.figures import colours
+from soupcore.sweeps.sweep import folder_signature, is_scanned
+from soupcore.tasks.loading import task_signature
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class View:
+    """The sweep and the task that a session looks at."""
+
+    folder: str
+    task_spec: str
+    sweep: Sweep
+    evaluator: Evaluator
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.evaluator.task
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The colour of each ingredient, the same on every page."""
+        return colours(self.sweep.ingredients)
+
+    @property
+    def request(self) -> dict[str, str]:
+        """What every job on this view has to be told."""
+        return {"sweep": self.folder, "task": self.task_spec}
+
+
+def read_url() -> None:
+    """Take the session's state from the URL when it begins; a link is no proof of permission."""
+    if "sweep" in st.session_state:
+        return
+    url = st.query_params
+    folder = url.get("sweep", settings.SAMPLE_SWEEP)
+    task = url.get("task", settings.current().tasks[0] if "sweep" in url else settings.SAMPLE_TASK)
+    state = st.session_state
+    state["sweep"] = folder if settings.current().allows(Path(folder)) else settings.SAMPLE_SWEEP
+    state["task"] = task if task in settings.current().tasks else settings.SAMPLE_TASK
+    if state["sweep"] != folder or state["task"] != task:
+        state["notice"] = (
+            "The link names a sweep or a task that this server does not offer, so the bundled "
+            "sample is shown. Start the server with --root and --task to offer it."
+        )
+    state["selection"] = url.get_all("selection")
+    ends = url.get_all("pair")
+    state["pairs"] = list(zip(ends[::2], ends[1::2], strict=False))
+    state["soup"] = url.get("soup", "")
+
+
+def write_url() -> None:
+    """Put the session's state into the URL, so that it can be shared and reloaded."""
+    state = st.session_state
+    wanted = {
+        "sweep": [state["sweep"]] if state["sweep"] != settings.SAMPLE_SWEEP else [],
+        "task": [state["task"]] if state["task"] != settings.SAMPLE_TASK else [],
+        "selection": state["selection"],
+        "pair": [end for pair in state["pairs"] for end in pair],
+        "soup": [state["soup"]] if state["soup"] else [],
+    }
+    if any(st.query_params.get_all(name) != texts for name, texts in wanted.items()):
+        st.query_params.from_dict({name: texts for name, texts in wanted.items() if texts})
+
+
+def choose_sweep(folder: str, task: str) -> None:
+    """Look at another sweep or task; what was selected in the last one is forgotten."""
+    st.session_state.update(sweep=folder, task=task, selection=[], pairs=[], soup="")
+
+
+def view() -> View | None:
+    """Return what the session looks at, or None while its checkpoints have not been read yet.
+
+    Raises:
+        StockpotError: The sweep or the task cannot be opened.
+    """
+    folder, spec = st.session_state["sweep"], st.session_state["task"]
+    signature = folder_signature(folder)
+    if not _is_scanned(folder, signature):
+        return None
+    sweep = _open_sweep(folder, signature)
+    found = View(folder, spec, sweep, _open_task(spec, task_signature(spec)))
+    st.session_state["selection"] = sweep.names(
+        name for name in st.session_state["selection"] if name in sweep.ingredients
+    )
+    ends = {*sweep.ingredients, *([sweep.base.name] if sweep.base else [])}
+    st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
+    return found
+
+
+def _is_scanned(folder: str, signature: str) -> bool:
+    known: set[str] = st.session_state.setdefault("scanned", set())
+    if signature not in known and is_scanned(folder):
+        known.add(signature)
+    return signature in known
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _open_sweep(folder: str, signature: str) -> Sweep:
+    return Sweep.from_folder(folder)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _open_task(spec: str, signature: str) -> Evaluator:
+    if spec not in settings.current().tasks:
+        raise StockpotError(f"The task {spec} was not named when the server was started.")
+    return Evaluator(load_task(spec), services.store(), device="cpu")

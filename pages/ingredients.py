@@ -1,0 +1,209 @@
+"""The run table: every ingredient, what it scored, and which of them are selected."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import jobs, scores, snippets
+from pages.components.state import View
+from soupcore import figures
+
+TABLE = "ingredients-table"
+
+
+def main(view: View) -> None:
+    names = list(view.sweep.ingredients)
+    points = scores.ingredients(view)
+    base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
+    known = scores.evaluations(view, points | base)
+    _header(view, names)
+    _evaluate(view, known)
+    _fit_report(view)
+    _table(view, names, known)
+    _figures(view, names, known)
+    snippets.show(snippets.evaluate(view))
+
+
+def _header(view: View, names: list[str]) -> None:
+    st.header("Ingredients")
+    base = f"base **{view.sweep.base.name}**" if view.sweep.base else "no base"
+    sizes = ", ".join(f"{split} {len(view.task.split(split))}" for split in view.task.reported[:2])
+    st.caption(
+        f"**{len(names)}** checkpoints of **{Path(view.folder).name}**, {base} · task "
+        f"**{view.task.name}** · examples: {sizes} · pick rows, or points in a figure, to select"
+    )
+
+
+def _evaluate(view: View, known: scores.Known) -> None:
+    missing = {
+        split: [name for name in known if known[name][split] is None]
+        for split in view.task.reported
+    }
+    count = sum(len(names) for names in missing.values())
+    running = jobs.unfinished("evaluate", **view.request)
+    if count and st.button(
+        f"Evaluate what is missing ({count})",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=running is not None,
+        help=f"{count} evaluations of {len(known)} checkpoints on {len(missing)} splits.",
+    ):
+        request = view.request | {"names": list(known), "splits": view.task.reported}
+        jobs.submit("evaluate", f"Evaluate {len(known)} checkpoints", request)
+        st.rerun()
+
+
+def _fit_report(view: View) -> None:
+    findings = view.sweep.fit.findings
+    if not findings:
+        return
+    misfits = view.sweep.fit.misfits
+    warnings = sum(finding.severity == "warning" for finding in findings)
+    title = f"Fit report: {len(misfits)} left out, {warnings} to look at"
+    with st.expander(title, icon=":material/rule:", expanded=bool(misfits)):
+        st.dataframe(
+            pd.DataFrame(
+                [
+                    {
+                        "": "left out" if finding.severity == "misfit" else "look",
+                        "ingredient": finding.ingredient,
+                        "tensor": finding.tensor,
+                        "problem": finding.problem,
+                        "way out": finding.way_out,
+                    }
+                    for finding in findings
+                ]
+            ),
+            hide_index=True,
+        )
+
+
+def _table(view: View, names: list[str], known: scores.Known) -> None:
+    selected = st.session_state["selection"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(selected)}** of {len(names)} selected")
+        if st.button("Select all", type="tertiary", disabled=len(selected) == len(names)):
+            _select(names)
+        if st.button("Clear", type="tertiary", disabled=not selected):
+            _select([])
+    table = pd.DataFrame([_row(view, name, known[name]) for name in names])
+    rows = [index for index, name in enumerate(names) if name in selected]
+    if st.session_state.get(TABLE, {}).get("selection", {}).get("rows") != rows:
+        st.session_state[TABLE] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    st.dataframe(
+        table.style.map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[""]),
+        key=TABLE,
+        on_select=lambda: _take_rows(names),
+        selection_mode="multi-row",
+        hide_index=True,
+        height=min(38 + 35 * len(names), 560),
+        placeholder="–",
+        column_config={
+            "": st.column_config.TextColumn(width=18, help="Its colour in every figure"),
+            "name": st.column_config.TextColumn(pinned=True),
+            **{
+                column: st.column_config.NumberColumn(format="%.2f")
+                for column in ("select %", "±", "report %", "mean shift %")
+            },
+            view.task.loss_name: st.column_config.NumberColumn(format="%.4f"),
+            **{
+                column: st.column_config.NumberColumn(format="%g")
+                for column in {key for name in names for key in view.sweep[name].hyperparameters}
+                if pd.api.types.is_float_dtype(table[column])
+            },
+        },
+    )
+
+
+def _row(view: View, name: str, known: dict[str, Any]) -> dict[str, Any]:
+    chosen = known[view.task.select]
+    reports = view.task.splits_with_role("report")
+    report = known[reports[0]] if reports else None
+    shift = scores.shift_mean(view, known)
+    done = sum(evaluation is not None for evaluation in known.values())
+    ingredient = view.sweep[name]
+    half = (chosen.score_interval[1] - chosen.score_interval[0]) / 2 if chosen else None
+    return {
+        "": view.colours[name],
+        "name": name,
+        "select %": chosen.score * 100 if chosen else None,
+        "±": half * 100 if half is not None else None,
+        view.task.loss_name: chosen.loss if chosen else None,
+        "report %": report.score * 100 if report else None,
+        "mean shift %": shift * 100 if shift is not None else None,
+        **ingredient.hyperparameters,
+        "digest": ingredient.digest[:8],
+        "status": "evaluated" if done == len(known) else f"{done} of {len(known)} splits",
+    }
+
+
+def _figures(view: View, names: list[str], known: scores.Known) -> None:
+    selected = st.session_state["selection"]
+    if not any(known[name][view.task.select] for name in names):
+        st.info(
+            "Nothing is evaluated yet. Press “Evaluate what is missing”; the table and the "
+            "figures fill as results come.",
+            icon=":material/insights:",
+        )
+        return
+    left, right = st.columns(2)
+    overview = pd.DataFrame(
+        {
+            "score": evaluation.score if evaluation else None,
+            "low": evaluation.score_interval[0] if evaluation else None,
+            "high": evaluation.score_interval[1] if evaluation else None,
+        }
+        for evaluation in (known[name][view.task.select] for name in names)
+    ).set_axis(names)
+    kinds = dict.fromkeys(names, "ingredient")
+    if view.sweep.base is not None:
+        kinds[view.sweep.base.name] = "base"
+    scatter = scores.scatter_table(view, known, kinds)
+    options = {"score_name": view.task.score_name, "selected": selected}
+    with left:
+        st.subheader("On select")
+        _pickable(figures.accuracy_overview(overview, view.colours, **options), "overview")
+    with right:
+        st.subheader("Under distribution shift")
+        _pickable(figures.shift_scatter(scatter, view.colours, **options), "scatter")
+
+
+def _pickable(figure: Any, key: str) -> None:
+    """Draw a figure whose points toggle their ingredient."""
+    # A figure that was clicked is drawn anew, so that the same point can be clicked again.
+    figure.update_layout(meta=st.session_state.get("clicks", 0), clickmode="event+select")
+    st.plotly_chart(
+        figure,
+        key=key,
+        on_select=lambda: _take_points(key),
+        selection_mode=("points", "box", "lasso"),
+        config={"displaylogo": False},
+    )
+
+
+def _take_rows(names: list[str]) -> None:
+    _select([names[row] for row in st.session_state[TABLE]["selection"]["rows"]], rerun=False)
+
+
+def _take_points(key: str) -> None:
+    points = st.session_state[key]["selection"]["points"]
+    clicked = {_name(point["customdata"]) for point in points if point.get("customdata")}
+    ingredients = st.session_state["view"].sweep.ingredients
+    toggled = set(st.session_state["selection"]) ^ {n for n in clicked if n in ingredients}
+    st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
+    _select([name for name in ingredients if name in toggled], rerun=False)
+
+
+def _name(customdata: Any) -> str:
+    return customdata if isinstance(customdata, str) else customdata[0]
+
+
+def _select(names: list[str], *, rerun: bool = True) -> None:
+    st.session_state["selection"] = list(names)
+    if rerun:
+        st.rerun()
+
+
+main(st.session_state["view"])

@@ -1,0 +1,41 @@
+"""The shell: navigation, what is looked at, and the jobs; each page draws inside it."""
+
+import streamlit as st
+
+from pages.components import errors, jobs, picker, state
+from soupcore import StockpotError
+
+st.set_page_config(page_title="Stockpot", page_icon=":material/soup_kitchen:", layout="wide")
+
+st.html("<style>.stMainBlockContainer { padding-top: 3.5rem; }</style>")
+
+state.read_url()
+page = st.navigation(
+    [
+        st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
+        st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
+        st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
+        st.Page("download.py", title="Download", icon=":material/download:"),
+    ]
+)
+
+with st.sidebar:
+    picker.show()
+
+if notice := st.session_state.pop("notice", None):
+    st.warning(notice, icon=":material/link_off:")
+
+try:
+    view = state.view()
+except StockpotError as error:
+    errors.show(error)
+    st.caption("Choose another sweep or task in the sidebar.")
+else:
+    if view is None:
+        jobs.open_sweep()
+    else:
+        st.session_state["view"] = view
+        page.run()
+with st.sidebar:
+    jobs.tray()
+state.write_url()

@@ -1,0 +1,170 @@
+"""Building soups and comparing them."""
+
+from fractions import Fraction
+
+import streamlit as st
+
+from pages.components import comparison, jobs, scores, snippets
+from pages.components.state import View
+from soupcore import RECIPES, Step, figures
+from soupcore.jobs import Job
+from soupcore.recipes import Recipe
+
+MANUAL = "manual"
+SLIDERS = 12  # more than these are not set by hand
+
+
+def main(view: View) -> None:
+    st.header("Soups")
+    st.caption(
+        f"One network of many: recipes choose on **{view.task.select}** and nothing else; "
+        "report and the shifts are only reported."
+    )
+    build, compare = st.tabs(["Build", "Compare"], default="Build", key="soups-tab")
+    with build:
+        _build(view)
+    with compare:
+        comparison.show(view)
+
+
+def _build(view: View) -> None:
+    titles = {name: recipe.title for name, recipe in RECIPES.items()} | {MANUAL: "By hand"}
+    recipe = st.segmented_control(
+        "Recipe",
+        list(titles),
+        default="greedy",
+        format_func=lambda name: titles[name],
+        required=True,
+    )
+    names = st.multiselect(
+        "Ingredients",
+        view.sweep.names(),
+        default=st.session_state["selection"] or view.sweep.names(),
+        help="The selection of the other pages, or all where nothing is selected.",
+        key=f"soup-ingredients-{st.session_state['selection']}",
+    )
+    if not names:
+        st.info("Choose at least one ingredient.", icon=":material/grocery:")
+    elif recipe == MANUAL:
+        _by_hand(view, view.sweep.names(names))
+    else:
+        _by_recipe(view, RECIPES[recipe], view.sweep.names(names))
+
+
+def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
+    st.markdown(f"{recipe.summary} _{recipe.paper}_")
+    parameters = {
+        parameter.name: st.segmented_control(
+            parameter.label,
+            list(parameter.choices),
+            default=parameter.choices[0],
+            required=True,
+            help=parameter.help,
+        )
+        for parameter in recipe.parameters
+    }
+    st.caption(_cost(view, recipe, names))
+    request = view.request | {"recipe": recipe.name, "names": names, "parameters": parameters}
+    running = jobs.unfinished("soup", **request)
+    if st.button(
+        f"Build the {recipe.title.lower()} soup of {len(names)}",
+        type="primary",
+        icon=":material/soup_kitchen:",
+        disabled=running is not None,
+    ):
+        st.session_state["cooking"] = jobs.submit(
+            "soup", f"{recipe.title} soup of {len(names)}", request
+        )
+        st.rerun()
+    if "cooking" in st.session_state:
+        _follow(view, st.session_state["cooking"])
+    snippets.show(snippets.recipe(view, recipe.name, names, parameters))
+
+
+def _cost(view: View, recipe: Recipe, names: list[str]) -> str:
+    points = [view.sweep[name].mixture for name in names]
+    alone = len(view.evaluator.missing(points, view.task.select)) if recipe.chooses else 0
+    trials = recipe.trials(len(names))
+    final = len(view.task.reported)
+    size = len(view.task.split(view.task.select))
+    parts = [
+        f"{alone} ingredients not yet evaluated" if alone else "",
+        f"at most {trials} trials" if trials else "",
+        f"the soup on {final} splits",
+    ]
+    total = alone + trials + final
+    wanted = " + ".join(part for part in parts if part)
+    return f"Cost: at most {total} evaluations ({wanted}), {size} examples each on select."
+
+
+@st.fragment(run_every=0.5)
+def _watch_trace(job_id: int, score_name: str) -> None:
+    job = jobs.get(job_id)
+    if job is not None and job.is_unfinished:
+        _trace(job, score_name)
+
+
+def _follow(view: View, job_id: int) -> None:
+    job = jobs.get(job_id)
+    if job is None:
+        return
+    if job.is_unfinished:
+        _watch_trace(job_id, view.task.score_name)
+    elif job.result is not None:
+        st.success(
+            "The soup is built. See it under **Compare**, or take it home from **Download**.",
+            icon=":material/check_circle:",
+        )
+        st.session_state["soup"] = job.result["soup"]
+        known = {stored.soup.id: stored for stored in scores.soups(view)}
+        if (stored := known.get(job.result["soup"])) is not None:
+            _built(view, stored)
+
+
+def _built(view: View, stored: scores.StoredSoup) -> None:
+    shares = ", ".join(f"{name} × {c}" for name, c in stored.soup.coefficients.items())
+    st.markdown(f"**{stored.label}** = {shares}")
+    if stored.soup.trace:
+        st.plotly_chart(
+            figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
+            config={"displaylogo": False},
+        )
+
+
+def _trace(job: Job, score_name: str) -> None:
+    steps = (job.partial or {}).get("trace", [])
+    if not steps:
+        st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
+        return
+    trace = [Step(**(step | {"soup": tuple(step["soup"])})) for step in steps]
+    figure = figures.greedy_trace(
+        trace, candidates=len(job.request["names"]), score_name=score_name
+    )
+    st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
+
+
+def _by_hand(view: View, names: list[str]) -> None:
+    ends = [*([view.sweep.base.name] if view.sweep.base else []), *names][:SLIDERS]
+    if len(ends) < len(names):
+        st.caption(f"Sliders for the first {SLIDERS}; choose fewer ingredients to set others.")
+    columns = st.columns(4)
+    shares = {
+        name: columns[index % 4].slider(
+            name, -1.0, 1.0, 0.0 if name not in names else 1.0, 0.05, key=f"share-{name}"
+        )
+        for index, name in enumerate(ends)
+    }
+    total = sum(Fraction(str(share)) for share in shares.values())
+    if total == 0:
+        st.warning("The shares sum to 0, so they name no mean. Move a slider.")
+        return
+    coefficients = {name: Fraction(str(share)) / total for name, share in shares.items() if share}
+    st.caption(
+        "Coefficients, scaled to sum to one: "
+        + ", ".join(f"{name} {float(c):.3f}" for name, c in coefficients.items())
+    )
+    comparison.by_hand(view, coefficients)
+    snippets.show(snippets.manual(view, coefficients))
+
+
+main(st.session_state["view"])

@@ -1,0 +1,15 @@
+"""Plotly figures: data in, figure out. Nothing is computed here."""
+
+from soupcore.figures.overview import accuracy_overview, shift_scatter
+from soupcore.figures.paths import barrier_heatmap, path_curves
+from soupcore.figures.style import colours
+from soupcore.figures.trace import greedy_trace
+
+__all__ = [
+    "accuracy_overview",
+    "barrier_heatmap",
+    "colours",
+    "greedy_trace",
+    "path_curves",
+    "shift_scatter",
+]

@@ -1,0 +1,187 @@
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import any_tensor
+from safetensors.torch import save_file
+from torch import Tensor
+
+from soupcore import Cancelled, Checkpoint, CheckpointError, TensorInfo, open_checkpoint
+from soupcore.checkpoints import write_safetensors
+from soupcore.checkpoints.dtypes import DTYPES
+
+STATE = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([5, 6]), "c": torch.zeros(0)}
+
+CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
+
+
+def save_streamed(state: Mapping[str, Tensor], path: Path) -> None:
+    tensors = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in state.items()}
+    write_safetensors(path, tensors, lambda name: [state[name].flatten()], {"note": "other"})
+
+
+OLD_DTYPES = {name: dtype for name, dtype in DTYPES.items() if not name.startswith(("F8", "U"))}
+
+
+def save_legacy(state: Mapping[str, Tensor], path: Path) -> None:
+    torch.save(dict(state), path, _use_new_zipfile_serialization=False)
+
+
+def save_folder(state: Mapping[str, Tensor], path: Path) -> None:
+    path.mkdir()
+    for number, (name, tensor) in enumerate(state.items()):
+        save_file({name: tensor}, path / f"part-{number}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "dtypes"),
+    [
+        ("x.safetensors", save_streamed, DTYPES),
+        ("x.pt", lambda state, path: torch.save(dict(state), path), DTYPES),
+        ("x.ckpt", save_legacy, OLD_DTYPES),  # torch cannot load the others from this format
+        ("folder", save_folder, DTYPES),
+    ],
+    ids=["streamed safetensors", "zip", "legacy", "shards"],
+)
+def test_equal_weights_have_the_same_digest_in_every_format_and_order(
+    tmp_path: Path,
+    checkpoint_of: CheckpointOf,
+    name: str,
+    save: Callable[[Mapping[str, Tensor], Path], None],
+    dtypes: dict[str, torch.dtype],
+) -> None:
+    state = {dtype: any_tensor(dtypes[dtype], 3, 2) for dtype in dtypes} | STATE
+    save(dict(reversed(state.items())), tmp_path / name)
+    assert open_checkpoint(tmp_path / name).digest == checkpoint_of(state).digest
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(STATE | {"a": torch.tensor([1.0, 2.0, 3.0, 4.0000005])}, id="a bit"),
+        pytest.param(STATE | {"a": -STATE["a"].flip(0).neg()}, id="order of elements"),
+        pytest.param(STATE | {"a": STATE["a"].reshape(2, 2)}, id="shape"),
+        pytest.param(STATE | {"a": STATE["a"].view(torch.int32)}, id="dtype of the same bytes"),
+        pytest.param(STATE | {"c": torch.zeros(0, 2)}, id="shape of nothing"),
+        pytest.param(STATE | {"d": torch.zeros(0)}, id="one more"),
+        pytest.param({"a": STATE["a"], "b": STATE["b"]}, id="one less"),
+        pytest.param({"A": STATE["a"], "b": STATE["b"], "c": STATE["c"]}, id="name"),
+        pytest.param(STATE | {"a": STATE["a"][:2], "c": STATE["a"][2:]}, id="border moved"),
+    ],
+)
+def test_different_weights_have_different_digests(
+    checkpoint_of: CheckpointOf, other: dict[str, Tensor]
+) -> None:
+    assert checkpoint_of(other).digest != checkpoint_of(STATE).digest
+
+
+def test_minus_zero_is_not_zero(checkpoint_of: CheckpointOf) -> None:
+    zeros = {"w": torch.zeros(2)}
+    assert checkpoint_of({"w": -zeros["w"]}).digest != checkpoint_of(zeros).digest
+
+
+@pytest.mark.parametrize("position", [0, (1 << 20) - 1, 1 << 20, (1 << 21) + 4])
+def test_every_block_of_a_large_tensor_counts(checkpoint_of: CheckpointOf, position: int) -> None:
+    tensor = torch.zeros((1 << 21) + 5, dtype=torch.int8)
+    before = checkpoint_of({"w": tensor}).digest
+    tensor[position] = 1
+    assert checkpoint_of({"w": tensor}).digest != before
+
+
+def test_a_second_opening_knows_the_digest_without_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(STATE, path)
+    first = open_checkpoint(path)
+    assert not first.is_scanned
+    digest = first.digest
+    second = open_checkpoint(path)
+    read: list[int] = []
+    assert second.is_scanned
+    assert second.scan(read.append).digest == digest
+    assert read == []
+
+
+def test_a_changed_file_has_a_new_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.tensor([1.0])}, path)
+    before = open_checkpoint(path).digest
+    save_file({"w": torch.tensor([2.0])}, path)  # as many bytes
+    touch(path)
+    again = open_checkpoint(path)
+    assert not again.is_scanned
+    assert again.digest != before
+
+
+def test_what_is_known_follows_the_file_and_not_its_name(tmp_path: Path) -> None:
+    one, two = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    save_file({"w": torch.tensor([1.0])}, one)
+    save_file({"w": torch.tensor([2.0])}, two)
+    os.utime(one, (0, 0))
+    os.utime(two, (0, 0))  # as after unpacking an archive
+    digests = open_checkpoint(one).digest, open_checkpoint(two).digest
+    one.rename(tmp_path / "3")
+    two.rename(one)
+    assert open_checkpoint(one).digest == digests[1]
+
+
+@pytest.mark.parametrize(
+    "dtype", [dtype for dtype in DTYPES.values() if dtype.is_floating_point], ids=str
+)
+def test_values_that_are_not_finite_are_counted_by_tensor(
+    checkpoint_of: CheckpointOf, dtype: torch.dtype
+) -> None:
+    infinite = [] if dtype is torch.float8_e4m3fn else [float("inf"), float("-inf")]
+    bad = torch.tensor([1.0, float("nan"), 0.0, *infinite]).to(dtype)
+    checkpoint = checkpoint_of(
+        {"bad": bad, "good": torch.ones(3, dtype=dtype), "ids": torch.tensor([1 << 62])}
+    )
+    assert checkpoint.nonfinite == {"bad": 1 + len(infinite)}
+    assert open_checkpoint(checkpoint.path).nonfinite == {"bad": 1 + len(infinite)}
+
+
+def test_a_scan_reports_every_byte(checkpoint_of: CheckpointOf) -> None:
+    read: list[int] = []
+    checkpoint_of({"w": torch.zeros((1 << 20) + 5), "n": torch.tensor(3)}).scan(read.append)
+    assert sum(read) == 4 * ((1 << 20) + 5) + 8
+
+
+def test_a_scan_that_is_stopped_is_not_remembered(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+
+    def stop(nbytes: int) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        open_checkpoint(tmp_path / "a.safetensors").scan(stop)
+    assert not open_checkpoint(tmp_path / "a.safetensors").is_scanned
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def grow(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [touch, grow, Path.unlink], ids=["time", "size", "removed"])
+def test_a_file_changed_after_it_was_opened_is_refused(
+    checkpoint_of: CheckpointOf, change: Callable[[Path], None]
+) -> None:
+    checkpoint = checkpoint_of(STATE)
+    checkpoint.check_unchanged()
+    change(checkpoint.path)
+    with pytest.raises(CheckpointError, match="was changed after it was opened") as caught:
+        checkpoint.check_unchanged()
+    assert str(checkpoint.path) in str(caught.value)
+
+
+def test_a_file_changed_while_it_is_scanned_gets_no_digest(checkpoint_of: CheckpointOf) -> None:
+    checkpoint = checkpoint_of(STATE)
+    with pytest.raises(CheckpointError, match="was changed after it was opened"):
+        checkpoint.scan(lambda nbytes: touch(checkpoint.path))
+    assert not open_checkpoint(checkpoint.path).is_scanned

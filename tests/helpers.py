@@ -1,0 +1,99 @@
+"""A toy network with all kinds of tensors, and ways to make and compare tensors."""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FEATURES, CLASSES = 4, 3
+
+State = dict[str, Tensor]
+
+
+def build_model() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)
+    )
+
+
+def random_state(seed: int) -> State:
+    """The toy's weights at random, its BatchNorm statistics too; the counter is 7."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, tensor in build_model().state_dict().items():
+        state[name] = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        if name.endswith("running_var"):
+            state[name] = state[name].abs() + 0.5
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(7)
+    return state
+
+
+def moved(state: Mapping[str, Tensor], distance: float, seed: int) -> State:
+    """The same weights after a random step; counters and variances stay."""
+    step = random_state(seed)
+    return {
+        name: tensor + distance * step[name]
+        if tensor.is_floating_point() and not name.endswith("running_var")
+        else tensor.clone()
+        for name, tensor in state.items()
+    }
+
+
+def logits(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """What the toy says with these weights, without Stockpot."""
+    model = build_model()
+    model.load_state_dict(dict(state))
+    with torch.no_grad():
+        output: Tensor = model.eval()(inputs)
+    return output
+
+
+def average(states: list[Mapping[str, Tensor]]) -> State:
+    """The mean of the floats in float64, rounded once; the rest from the first."""
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in states[0].items()
+    }
+
+
+def any_tensor(dtype: torch.dtype, *shape: int, seed: int = 0) -> Tensor:
+    """Random finite values of any dtype that a checkpoint may hold."""
+    generator = torch.Generator().manual_seed(seed)
+    if dtype.is_floating_point or dtype.is_complex:
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        return torch.randn(shape, dtype=wide, generator=generator).to(dtype)
+    return torch.randint(0, 2 if dtype is torch.bool else 100, shape, generator=generator).to(dtype)
+
+
+def bits(tensor: Tensor) -> bytes:
+    return tensor.detach().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    return (one.dtype, one.shape, bits(one)) == (other.dtype, other.shape, bits(other))
+
+
+def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
+
+
+def raw_safetensors(path: Path, header: Any, data: bytes = b"") -> Path:
+    """Write a safetensors file by hand, right or wrong; a header in bytes is taken as it is."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def save_sweep(folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in states.items():
+        save_file(dict(state), folder / f"{name}.safetensors")
+    return folder
