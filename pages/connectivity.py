@@ -155,7 +155,7 @@ def _evaluate_button(
 def _take_cell() -> None:
     for point in st.session_state["heatmap"]["selection"]["points"]:
         if point.get("customdata"):
-            a, b = point["customdata"]
+            a, b, _ = point["customdata"]
             _toggle((a, b))
     st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
 

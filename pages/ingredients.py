@@ -1,12 +1,11 @@
 """The run table: every ingredient, what it scored, and which of them are selected."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, scores, snippets
+from pages.components import jobs, scores, snippets, state
 from pages.components.state import View
 from soupcore import figures
 
@@ -31,7 +30,7 @@ def _header(view: View, names: list[str]) -> None:
     base = f"base **{view.sweep.base.name}**" if view.sweep.base else "no base"
     sizes = ", ".join(f"{split} {len(view.task.split(split))}" for split in view.task.reported[:2])
     st.caption(
-        f"**{len(names)}** checkpoints of **{Path(view.folder).name}**, {base} · task "
+        f"**{len(names)}** checkpoints of **{state.sweep_label()}**, {base} · task "
         f"**{view.task.name}** · examples: {sizes} · pick rows, or points in a figure, to select"
     )
 

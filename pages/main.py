@@ -5,11 +5,12 @@ import streamlit as st
 from pages.components import errors, jobs, picker, state
 from soupcore import StockpotError
 
-st.set_page_config(page_title="Stockpot", page_icon=":material/soup_kitchen:", layout="wide")
+st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 
-st.html("<style>.stMainBlockContainer { padding-top: 3.5rem; }</style>")
+st.html("<style>.stMainBlockContainer { padding: 3.5rem 3rem; }</style>")
 
 state.read_url()
+jobs.begin()
 page = st.navigation(
     [
         st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
@@ -32,7 +33,7 @@ except StockpotError as error:
     st.caption("Choose another sweep or task in the sidebar.")
 else:
     if view is None:
-        jobs.open_sweep()
+        jobs.open_sweep(st.session_state["sweep"], state.sweep_label())
     else:
         st.session_state["view"] = view
         page.run()

@@ -88,8 +88,8 @@ def _cost(view: View, recipe: Recipe, names: list[str]) -> str:
     final = len(view.task.reported)
     size = len(view.task.split(view.task.select))
     parts = [
-        f"{alone} ingredients not yet evaluated" if alone else "",
-        f"at most {trials} trials" if trials else "",
+        f"{alone} of ingredients alone" if alone else "",
+        f"at most {trials} of trials" if trials else "",
         f"the soup on {final} splits",
     ]
     total = alone + trials + final

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,24 +55,24 @@ class Run:
     @property
     def sensible(self) -> bool:
         """What an experienced eye would keep before seeing a single accuracy."""
-        return self.init == "base" and self.learning_rate <= 0.01
+        return self.init == "base" and self.learning_rate <= 0.02
 
 
 def sweep() -> list[Run]:
     """The hyperparameters, two runs of them with a far too high learning rate."""
     grid: list[tuple[float, int, str, float, float]] = [
-        (0.002, 60, "affine+noise", 0.0, 0.0),
-        (0.003, 60, "affine+noise+clutter", 0.0, 0.1),
-        (0.003, 60, "none", 0.0, 0.0),
-        (0.003, 60, "affine+noise+clutter", 0.0, 0.0),
-        (0.003, 100, "affine+clutter+contrast", 0.0, 0.0),
-        (0.003, 40, "affine+noise", 0.2, 0.0),
+        (0.004, 60, "affine+noise", 0.0, 0.0),
+        (0.006, 60, "affine+noise+clutter", 0.0, 0.1),
+        (0.006, 60, "none", 0.0, 0.0),
         (0.006, 60, "affine+noise+clutter", 0.0, 0.0),
-        (0.006, 60, "affine+clutter+contrast", 0.0, 0.1),
-        (0.006, 100, "affine+noise", 0.0, 0.0),
+        (0.006, 100, "affine+clutter+contrast", 0.0, 0.0),
+        (0.006, 40, "affine+noise", 0.2, 0.0),
         (0.010, 60, "affine+noise+clutter", 0.0, 0.0),
-        (0.010, 100, "affine+clutter+contrast", 0.0, 0.0),
-        (0.010, 60, "affine+noise", 0.0, 0.1),
+        (0.010, 60, "affine+clutter+contrast", 0.0, 0.1),
+        (0.010, 100, "affine+noise", 0.0, 0.0),
+        (0.015, 60, "affine+noise+clutter", 0.0, 0.0),
+        (0.015, 100, "affine+clutter+contrast", 0.0, 0.0),
+        (0.015, 60, "affine+noise", 0.0, 0.1),
         (0.050, 60, "affine+noise+clutter", 0.0, 0.0),
         (0.200, 60, "affine+noise", 0.0, 0.1),
     ]
@@ -283,7 +283,7 @@ def row(name: str, scores: tuple[float, float, float]) -> str:
 def main() -> None:
     """Make everything, write it below `digits/`, and judge it."""
     started = time.perf_counter()
-    torch.set_num_threads(2)  # sums are split by thread: a fixed count for the same bytes each time
+    torch.set_num_threads(1)  # same bytes on any number of cores, and quick on a busy machine
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(SEED)
 

@@ -40,10 +40,11 @@ class EvaluationRow(_Base):
     task_key: Mapped[str] = mapped_column(primary_key=True)
     split_digest: Mapped[str] = mapped_column(primary_key=True)
     n: Mapped[int]
-    loss: Mapped[float | None]  # none where it is not a number
-    score: Mapped[float]
-    score_low: Mapped[float]
-    score_high: Mapped[float]
+    # None where it is not a number: SQLite has no NaN.
+    loss: Mapped[float | None]
+    score: Mapped[float | None]
+    score_low: Mapped[float | None]
+    score_high: Mapped[float | None]
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
     arrays: Mapped[str]  # relative to the store's folder
@@ -140,9 +141,9 @@ class Store:
             split_digest=split_digest,
             n=len(arrays["losses"]),
             loss=loss if math.isfinite(loss) else None,
-            score=score,
-            score_low=score_interval[0],
-            score_high=score_interval[1],
+            score=score if math.isfinite(score) else None,
+            score_low=None if math.isnan(score_interval[0]) else score_interval[0],
+            score_high=None if math.isnan(score_interval[1]) else score_interval[1],
             seconds=seconds,
             has_outputs="outputs" in arrays,
             arrays=str(relative),

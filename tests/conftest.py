@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import soupcore
+from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
 
 # Our fixtures that a property test takes are factories: each call makes a new file.
 settings.register_profile(
@@ -23,9 +23,7 @@ settings.load_profile("stockpot")
 
 
 @pytest.fixture(autouse=True)
-def workspace(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     monkeypatch.setenv("STOCKPOT_WORKSPACE", str(folder))
     return folder

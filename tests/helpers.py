@@ -26,7 +26,7 @@ def random_state(seed: int) -> State:
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, tensor in build_model().state_dict().items():
-        state[name] = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        state[name] = (0.5 * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype)
         if name.endswith("running_var"):
             state[name] = state[name].abs() + 0.5
         if name.endswith("num_batches_tracked"):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -26,6 +25,7 @@ from soupcore import (
 from soupcore.checkpoints import write_safetensors
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.mixtures import CHUNK, as_fraction
+from tests.helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 
@@ -136,7 +136,7 @@ def test_any_weighted_mean_of_equal_tensors_is_that_tensor(
     def holds(numbers: list[Fraction], divisor: int) -> None:
         coefficients = [c / sum(numbers) for c in numbers[1:]]
         coefficients = [c + Fraction(1, divisor * 1009) for c in coefficients]
-        coefficients.append(1 - sum(coefficients))
+        coefficients.append(1 - sum(coefficients, Fraction()))
         mixed = Mixture(zip(made, coefficients, strict=True))
         assert same_bits(mixed.tensor("w"), w)
 

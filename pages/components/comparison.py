@@ -1,6 +1,6 @@
 """Soups, ingredients and the ensemble side by side, on every split."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -31,7 +31,7 @@ def show(view: View) -> None:
     rows += [_ensemble_row(view, picked)]
     best = _best(view, known, list(points))
     if best is not None:
-        rows.append(_row(view, f"{best}", "best ingredient on select", known[best]))
+        rows.append(_row(view, f"{best}", "best ingredient", known[best]))
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
@@ -126,16 +126,20 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
     table = pd.DataFrame(
         [list(row.values()) for row in rows], columns=pd.MultiIndex.from_tuples(rows[0])
     )
-    numbers: list[Hashable] = [
-        column for column in table.columns if column[0] in (_CHOSEN, _REPORTED)
-    ]
-    chosen: list[Hashable] = [column for column in numbers if column[0] == _CHOSEN]
+    numbers = [column for column in rows[0] if column[0] in (_CHOSEN, _REPORTED)]
+    chosen = [column for column in numbers if column[0] == _CHOSEN]
     styled = (
-        table.style.format("{:.2f}", subset=numbers, na_rep="–")
-        .set_properties(subset=chosen, **{"background-color": "rgba(224, 161, 0, 0.14)"})
-        .apply(_bold_best, subset=numbers)
+        table.style.format("{:.2f}", subset=pd.Index(numbers), na_rep="–")
+        .set_properties(subset=pd.Index(chosen), **{"background-color": "rgba(224, 161, 0, 0.14)"})
+        .apply(_bold_best, subset=pd.Index(numbers))
     )
-    st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
+    widths: Any = {0: {"width": 200}, 1: {"width": 120}, 2: {"width": 70}, 3: {"width": 100}}
+    st.dataframe(
+        styled,
+        hide_index=True,
+        height=min(74 + 35 * len(rows), 620),
+        column_config=widths,
+    )
     st.caption(
         f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
         "chosen; compare by the others. *passes*: forward passes an example."

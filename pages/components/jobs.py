@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -23,6 +22,12 @@ _ICONS = {
     State.FAILED: ":material/error:",
     State.DONE: ":material/check_circle:",
 }
+
+
+def begin() -> None:
+    """Note what the jobs are as the page begins to draw, to tell later what it does not show."""
+    st.session_state["drawn"] = time.monotonic()
+    st.session_state["jobs_drawn"] = _progress(services.supervisor().queue.recent(_SHOWN))
 
 
 def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
@@ -60,10 +65,9 @@ def unfinished(kind: str, **request: Any) -> Job | None:
     return None
 
 
-def open_sweep() -> None:
+def open_sweep(folder: str, label: str) -> None:
     """Have the checkpoints of the sweep read once, and say so meanwhile."""
-    folder = st.session_state["sweep"]
-    failed = next(
+    last = next(
         (
             job
             for job in services.supervisor().queue.recent()
@@ -71,11 +75,11 @@ def open_sweep() -> None:
         ),
         None,
     )
-    st.header(Path(folder).name)
-    if failed is not None and failed.state in (State.FAILED, State.CANCELLED):
-        st.error(failed.error or "Reading was cancelled.", icon=":material/error:")
+    st.header(label)
+    if last is not None and last.state in (State.FAILED, State.CANCELLED):
+        st.error(last.error or "Reading was cancelled.", icon=":material/error:")
         if st.button("Read the checkpoints again"):
-            submit("open", f"Read {Path(folder).name}", {"sweep": folder})
+            submit("open", f"Read {label}", {"sweep": folder})
             st.rerun()
         return
     st.info(
@@ -83,18 +87,13 @@ def open_sweep() -> None:
         "The next time this sweep opens at once.",
         icon=":material/hourglass_top:",
     )
-    submit("open", f"Read {Path(folder).name}", {"sweep": folder})
-    _watch()
+    submit("open", f"Read {label}", {"sweep": folder})
 
 
 def tray() -> None:
     """Show the jobs under way and the last ones, and redraw the page as results come."""
     st.subheader("Jobs", divider="gray")
-    queue = services.supervisor().queue
-    _tray_fragment(bool(queue.unfinished()))
-
-
-def _tray_fragment(active: bool) -> None:
+    active = bool(services.supervisor().queue.unfinished())
     st.fragment(_tray, run_every=_POLL if active else None)()
 
 
@@ -106,7 +105,7 @@ def _tray() -> None:
         st.caption("Nothing has run yet. Long work shows here; it survives a reload.")
     for job in recent:
         _entry(job)
-    _redraw_when_due([job for job in recent if job.is_unfinished])
+    _redraw_when_due(recent)
 
 
 def _entry(job: Job) -> None:
@@ -147,20 +146,15 @@ def _duration(seconds: float) -> str:
 
 def _redraw_when_due(jobs: list[Job]) -> None:
     """Run the whole page again when a job began or ended, and now and then while results come."""
-    state = st.session_state
-    now = {job.id: (job.state, job.done) for job in jobs}
-    before = state.get("jobs_seen", now)
-    state["jobs_seen"] = now
-    if now.keys() != before.keys():
-        state["redrawn"] = time.monotonic()
+    drawn = st.session_state["jobs_drawn"]
+    now = _progress(jobs)
+    if {i: unfinished for i, (unfinished, _) in now.items()} != {
+        i: unfinished for i, (unfinished, _) in drawn.items()
+    }:
         st.rerun()
-    if now != before and time.monotonic() - state.get("redrawn", 0.0) > _REDRAW:
-        state["redrawn"] = time.monotonic()
+    if now != drawn and time.monotonic() - st.session_state["drawn"] > _REDRAW:
         st.rerun()
 
 
-@st.fragment(run_every=_POLL)
-def _watch() -> None:
-    """Run the page again once nothing is under way any more."""
-    if not services.supervisor().queue.unfinished("open"):
-        st.rerun()
+def _progress(jobs: list[Job]) -> dict[int, tuple[bool, int]]:
+    return {job.id: (job.is_unfinished, job.done) for job in jobs}

@@ -17,12 +17,11 @@ _COPY_BLOCK = 1 << 20
 def show() -> None:
     """Show what is looked at, with a way to change it."""
     st.subheader("Sweep", divider="gray")
-    folder, task = Path(st.session_state["sweep"]), st.session_state["task"]
-    name = "Bundled sample" if str(folder) == settings.SAMPLE_SWEEP else folder.name
-    st.markdown(f":material/folder: **{name}**", help=str(folder))
+    folder, task = st.session_state["sweep"], st.session_state["task"]
+    st.markdown(f":material/folder: **{state.sweep_label()}**", help=folder)
     st.markdown(f":material/labs: {_task_label(task)}", help=task)
     if st.button("Change sweep or task", width="stretch", icon=":material/swap_horiz:"):
-        st.session_state["browsing"] = str(folder.resolve())
+        st.session_state["browsing"] = str(Path(folder).resolve())
         _dialog()
 
 

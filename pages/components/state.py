@@ -74,6 +74,12 @@ def write_url() -> None:
         st.query_params.from_dict({name: texts for name, texts in wanted.items() if texts})
 
 
+def sweep_label() -> str:
+    """Return what the sweep that the session looks at is called."""
+    folder = st.session_state["sweep"]
+    return "Bundled sample" if folder == settings.SAMPLE_SWEEP else Path(folder).name
+
+
 def choose_sweep(folder: str, task: str) -> None:
     """Look at another sweep or task; what was selected in the last one is forgotten."""
     st.session_state.update(sweep=folder, task=task, selection=[], pairs=[], soup="")

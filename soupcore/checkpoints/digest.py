@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
+from soupcore.checkpoints.dtypes import DTYPE_NAMES, is_finite, raw_bytes
 from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
@@ -57,8 +55,7 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
             block = checkpoint.read_elements(name, start, min(start + _BLOCK, info.numel))
             sha.update(raw_bytes(block))
             if info.dtype.is_floating_point or info.dtype.is_complex:
-                wide = block.float() if info.dtype.itemsize == 1 else block
-                bad += block.numel() - int(torch.isfinite(wide).sum())
+                bad += block.numel() - int(is_finite(block).sum())
             on_bytes(block.nbytes)
         if bad:
             nonfinite[name] = bad

@@ -32,6 +32,11 @@ def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
         return None
 
 
+def is_finite(tensor: torch.Tensor) -> torch.Tensor:
+    """Return for each element whether it is finite, any dtype."""
+    return torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
+
+
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """Return a view of the bytes of a contiguous CPU tensor, any dtype."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data

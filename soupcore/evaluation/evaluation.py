@@ -16,7 +16,8 @@ class Evaluation:
         split: Name of the split.
         n: Number of examples.
         loss: Mean loss over the examples; NaN where it is not finite.
-        score: Mean score over the examples (for classification the accuracy, 0 to 1).
+        score: Mean score over the examples (for classification the accuracy, 0 to 1); NaN where it
+            is not finite.
         score_interval: 95 % confidence interval of the score (see `score_interval`).
         seconds: What it took to compute.
         has_outputs: Whether the outputs of each example were kept.

@@ -1,5 +1,6 @@
 """The engine: the weights of a point into the model, the split through it, the result kept."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -90,7 +91,8 @@ class Evaluator:
         arrays = {
             "losses": losses,
             "scores": scores,
-            "predictions": self.task.predict(outputs).contiguous(),
+            # A copy: where a prediction is the output itself, the two would share memory.
+            "predictions": self.task.predict(outputs).clone(memory_format=torch.contiguous_format),
         }
         row = self.store.add_evaluation(
             mixture.key,
@@ -125,9 +127,9 @@ class Evaluator:
             mixture_key=row.mixture_key,
             split=split,
             n=row.n,
-            loss=float("nan") if row.loss is None else row.loss,
-            score=row.score,
-            score_interval=(row.score_low, row.score_high),
+            loss=_number(row.loss),
+            score=_number(row.score),
+            score_interval=(_number(row.score_low), _number(row.score_high)),
             seconds=row.seconds,
             has_outputs=row.has_outputs,
             arrays=self.store.folder / row.arrays,
@@ -211,3 +213,7 @@ class Evaluator:
             data = self.task.split(split)
             self._data[split] = data.inputs.to(self.device), data.targets.to(self.device)
         return self._data[split]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

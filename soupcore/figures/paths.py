@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, LinearPath
+from soupcore.connectivity.path import Floats
 from soupcore.figures.style import NEUTRAL, colours, finish
 
 _CELL = 30  # pixels a row of the heatmap
@@ -86,31 +87,35 @@ def barrier_heatmap(barriers: Barriers, *, measure: str = "loss") -> go.Figure:
                 "title": {"text": f"{measure} barrier{unit}", "side": "right"},
                 "thickness": 12,
             },
-            hoverongaps=False,
-            hovertemplate="%{y} → %{x}<br>barrier %{z:.3f}" + unit + "<extra></extra>",
+            hoverinfo="skip",
         )
     )
     if len(names) <= _LABELLED:
         decimals = 2 if measure == "loss" else 1
         figure.update_traces(texttemplate=f"%{{z:.{decimals}f}}", textfont={"size": 10})
-    _make_cells_pickable(figure, names)
+    _make_cells_pickable(figure, names, matrix, unit)
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
     figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
     return finish(figure, height=max(360, 150 + _CELL * len(names)))
 
 
-def _make_cells_pickable(figure: go.Figure, names: list[str]) -> None:
+def _make_cells_pickable(figure: go.Figure, names: list[str], matrix: Floats, unit: str) -> None:
     # A heatmap reports no clicks as selections; unseen markers on its cells do.
-    cells = [(a, b) for a in names for b in names if a != b]
+    cells = [
+        (a, b, f"barrier {matrix[i, j]:.3f}{unit}" if np.isfinite(matrix[i, j]) else "not known")
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
+        if a != b
+    ]
     figure.add_scatter(
-        x=[b for _, b in cells],
-        y=[a for a, _ in cells],
+        x=[b for _, b, _ in cells],
+        y=[a for a, _, _ in cells],
         customdata=cells,
         mode="markers",
         marker={"size": 20, "symbol": "square", "opacity": 0},
         selected={"marker": {"opacity": 0}},
         unselected={"marker": {"opacity": 0}},
-        hoverinfo="skip",
+        hovertemplate="%{customdata[0]} → %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
         showlegend=False,
     )
 

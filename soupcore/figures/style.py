@@ -36,7 +36,7 @@ def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
         title={"text": title, "font": {"size": 14}},
         margin={"l": 8, "r": 8, "t": 40 if title else 16, "b": 8},
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "right", "x": 1},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
     )
     figure.update_xaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)
     figure.update_yaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)

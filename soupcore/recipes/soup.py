@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from soupcore.checkpoints import write_safetensors
+from soupcore.checkpoints.dtypes import is_finite
+from soupcore.errors import CheckpointError, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import Mixture
@@ -117,23 +120,35 @@ class Soup:
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
             "digests": self.digests,
-            "trace": [asdict(step) for step in self.trace],
+            "trace": [asdict(step) | {"score": _none_if_nan(step.score)} for step in self.trace],
             "scores": {
-                split: {"score": e.score, "loss": e.loss, "n": e.n}
+                split: {"score": _none_if_nan(e.score), "loss": _none_if_nan(e.loss), "n": e.n}
                 for split, e in self.evaluations.items()
             },
         }
 
     @classmethod
     def from_json(cls, sweep: Sweep, body: Mapping[str, Any]) -> "Soup":
-        """Make the soup again that `to_json` described, without its evaluations."""
-        return cls.of(
+        """Make the soup again that `to_json` described, without its evaluations.
+
+        Raises:
+            RecipeError: An ingredient has other weights now.
+            SweepError: An ingredient is not in the sweep.
+        """
+        soup = cls.of(
             sweep,
             body["recipe"],
             body["parameters"],
             {name: Fraction(text) for name, text in body["coefficients"].items()},
-            [Step(**(step | {"soup": tuple(step["soup"])})) for step in body["trace"]],
+            [_step(step) for step in body["trace"]],
         )
+        for name, digest in soup.digests.items():
+            if digest != body["digests"][name]:
+                raise RecipeError(
+                    f"The ingredient {name!r} has other weights now than when this soup was made. "
+                    "Make the soup again."
+                )
+        return soup
 
     def save(self, path: str | Path, on_bytes: Callable[[int], None] = lambda nbytes: None) -> str:
         """Write the soup's weights as safetensors, streamed, with the recipe in the metadata.
@@ -147,16 +162,25 @@ class Soup:
             The SHA-256 of the file, in hex.
 
         Raises:
-            CheckpointError: An ingredient was changed since it was opened, or an element is too
-                large for the dtype of its tensor.
+            CheckpointError: An ingredient was changed since it was opened, or an element is not
+                finite, as where it is too large for the dtype of its tensor.
         """
         for checkpoint in self.mixture.sources.values():
             checkpoint.check_unchanged()
         metadata = dict(next(iter(self.mixture.sources.values())).metadata)
         metadata |= {METADATA_KEY: json.dumps(self.to_json(), ensure_ascii=False)}
         return write_safetensors(
-            Path(path), self.mixture.tensors, self.mixture.chunks, metadata, on_bytes
+            Path(path), self.mixture.tensors, self._finite_chunks, metadata, on_bytes
         )
+
+    def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
+        for chunk in self.mixture.chunks(name):
+            if not bool(is_finite(chunk).all()):
+                raise CheckpointError(
+                    f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
+                    f"for {chunk.dtype}; nothing was written. Choose smaller coefficients."
+                )
+            yield chunk
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the soup's weights in memory."""
@@ -165,3 +189,12 @@ class Soup:
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
         return f"Soup({self.recipe}, {{{terms}}})"
+
+
+def _none_if_nan(number: float) -> float | None:
+    return None if math.isnan(number) else number  # JSON has no NaN
+
+
+def _step(body: Mapping[str, Any]) -> Step:
+    score = math.nan if body["score"] is None else body["score"]
+    return Step(**{**body, "score": score, "soup": tuple(body["soup"])})

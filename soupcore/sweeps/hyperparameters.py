@@ -51,8 +51,8 @@ def read_sidecar(path: Path) -> dict[str, Scalar]:
         SweepError: The file is not a JSON object.
     """
     try:
-        loaded = json.loads(path.read_text())
-    except ValueError as error:
+        loaded = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise SweepError(f"{path} is not JSON ({error}); mend or remove it.") from None
     if not isinstance(loaded, dict):
         raise SweepError(f"{path} is not a JSON object of hyperparameters; mend or remove it.")
@@ -60,13 +60,17 @@ def read_sidecar(path: Path) -> dict[str, Scalar]:
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise SweepError(f"{path} is not UTF-8 text ({error}); save it as such.") from None
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other breaks
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SweepError(f"{path}, line {number} is not JSON ({error}).") from None
         if not isinstance(row, dict):
             raise SweepError(f"{path}, line {number} is not a JSON object.")

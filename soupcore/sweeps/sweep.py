@@ -1,5 +1,6 @@
 """The ingredients of one fine-tuning sweep, and how well they fit together."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,7 +83,7 @@ class Sweep:
 
         Raises:
             SweepError: The folder holds no checkpoint that can be used, its table cannot be read,
-                or the base is missing or unreadable.
+                or the base is missing, unreadable or not finite.
         """
         folder = Path(path)
         paths = find_checkpoints(folder)
@@ -93,6 +94,13 @@ class Sweep:
             problem = next((f.problem for f in findings if f.ingredient == base_name), "missing")
             raise SweepError(f"{folder}: the base {base_name!r} cannot be used: {problem}")
         base_checkpoint = opened.pop(base_name) if base_name else None
+        if base_checkpoint is not None and base_checkpoint.nonfinite:
+            tensor, count = next(iter(base_checkpoint.nonfinite.items()))
+            raise SweepError(
+                f"{folder}: the base {base_name!r} cannot be used: {count} of "
+                f"{base_checkpoint.tensors[tensor].numel} values of tensor {tensor!r} are NaN or "
+                "infinite. Put a whole one there, or remove it."
+            )
         table = read_table(folder)
         findings += _rows_without_checkpoint(table, paths)
         findings += check_fit(opened, base_checkpoint)
@@ -156,9 +164,8 @@ def find_checkpoints(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise SweepError(f"{folder} is not a folder.")
     found: dict[str, Path] = {}
-    for path in natsorted(_candidates(folder), key=lambda path: path.name):
-        name = path.name.removesuffix(INDEX_SUFFIX) if path.is_file() else path.name
-        name = name if path.is_dir() or name != path.name else path.stem
+    for path in natsorted(_candidates(folder), key=lambda path: (_name(path), path.name)):
+        name = _name(path)
         if name in found:
             raise SweepError(
                 f"{folder} holds {found[name].name} and {path.name}, both named {name!r}; "
@@ -183,17 +190,25 @@ def is_scanned(folder: str | Path) -> bool:
     return all(checkpoint.is_scanned for checkpoint in opened.values())
 
 
+def _name(path: Path) -> str:
+    if path.is_dir():
+        return path.name
+    return path.name.removesuffix(INDEX_SUFFIX) if path.name.endswith(INDEX_SUFFIX) else path.stem
+
+
 def _candidates(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     files = [entry for entry in entries if entry.is_file() and is_checkpoint_name(entry)]
-    prefixes = tuple(
-        file.name.removesuffix(INDEX_SUFFIX) + "-"
-        for file in files
-        if file.name.endswith(INDEX_SUFFIX)
-    )
-    shards_apart = [file for file in files if not (prefixes and file.name.startswith(prefixes))]
+    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIX)}
+    shards_apart = [
+        file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
+    ]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.safetensors*"))]
     return shards_apart + folders
+
+
+def _index_of_shard(name: str) -> str:
+    return re.sub(r"-\d+-of-\d+\.safetensors$", INDEX_SUFFIX, name)
 
 
 def _open_all(paths: Mapping[str, Path]) -> tuple[dict[str, Checkpoint], list[Finding]]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -22,15 +21,17 @@ def load_task(spec: str) -> Task:
         TaskError: The file is missing, fails, or the attribute is not a `Task`.
     """
     path, attribute = _parse(spec)
-    source = task_signature(spec)
+    text = path.read_bytes()
+    source = _digest(attribute, text)
     # Registered under a name of its own, so that classes defined in it can be found again.
     module_name = f"stockpot_task_{source[:16]}"
     module = ModuleType(module_name)
     module.__file__ = str(path.resolve())
     sys.modules[module_name] = module
     try:
-        SourceFileLoader(module_name, module.__file__).exec_module(module)
-    except Exception as error:
+        # Not by an import, which may run the bytecode of an earlier text of the same size and age.
+        exec(compile(text, module.__file__, "exec"), module.__dict__)  # noqa: S102
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise TaskError(
             f"{path} could not be run: {type(error).__name__}: {error}. "
@@ -53,7 +54,11 @@ def task_signature(spec: str) -> str:
         TaskError: There is no such file.
     """
     path, attribute = _parse(spec)
-    return hashlib.sha256(attribute.encode() + b":" + path.read_bytes()).hexdigest()
+    return _digest(attribute, path.read_bytes())
+
+
+def _digest(attribute: str, text: bytes) -> str:
+    return hashlib.sha256(attribute.encode() + b":" + text).hexdigest()
 
 
 def _parse(spec: str) -> tuple[Path, str]:

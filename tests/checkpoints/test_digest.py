@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import any_tensor
 from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcore import Cancelled, Checkpoint, CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints import write_safetensors
 from soupcore.checkpoints.dtypes import DTYPES
+from tests.helpers import any_tensor
 
 STATE = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([5, 6]), "c": torch.zeros(0)}
 

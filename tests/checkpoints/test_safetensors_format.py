@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import any_tensor, raw_safetensors, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from soupcore import CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints.dtypes import DTYPES
+from tests.helpers import any_tensor, raw_safetensors, same_bits
 
 
 def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
@@ -23,7 +23,11 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 def test_every_dtype_is_read_as_the_format_s_own_writer_wrote_it(
     tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    state = {"w": any_tensor(dtype, 3, 5), "scalar": any_tensor(dtype), "none": any_tensor(dtype, 0)}
+    state = {
+        "w": any_tensor(dtype, 3, 5),
+        "scalar": any_tensor(dtype),
+        "none": any_tensor(dtype, 0),
+    }
     save_file(state, tmp_path / "a.safetensors")
     checkpoint = open_checkpoint(tmp_path / "a.safetensors")
     assert checkpoint.tensors == {

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import any_tensor, same_weights
 from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
+from tests.helpers import any_tensor, same_weights
 
 INDEX = "model.safetensors.index.json"
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import any_tensor, build_model, same_bits, same_weights
 from torch import nn
 
 from soupcore import CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints.dtypes import DTYPES
+from tests.helpers import any_tensor, build_model, same_bits, same_weights
 
 TIED = torch.arange(6.0)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import any_tensor, same_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -18,6 +17,7 @@ from torch import Tensor
 from soupcore import Cancelled, CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints import write_safetensors
 from soupcore.checkpoints.dtypes import DTYPES
+from tests.helpers import any_tensor, same_weights
 
 
 def write(
@@ -61,9 +61,7 @@ def test_a_written_file_loads_with_the_format_s_own_loader_bit_for_bit(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
             lambda name: name != "__metadata__"
         ),
-        st.tuples(
-            st.sampled_from(list(DTYPES.values())), st.lists(st.integers(0, 4), max_size=3)
-        ),
+        st.tuples(st.sampled_from(list(DTYPES.values())), st.lists(st.integers(0, 4), max_size=3)),
         min_size=1,
         max_size=5,
     )

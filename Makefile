@@ -1,0 +1,59 @@
+# make app    set up and run the dashboard on the bundled sample
+# make test   set up, then lint, check types and imports, and run all tests
+# make bench  measure speed and memory against named baselines
+# make sample make the bundled sample again
+# make lint | format | clean
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Threads that sleep while they wait: small networks do not slow down when the machine is busy.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: app test lint format bench sample clean
+
+app: $(VENV)/app.installed
+	$(BIN)/streamlit run app.py -- $(ARGS)
+
+test: $(VENV)/test.installed lint
+	$(BIN)/python -m tests.browser.chromium
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/test.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.installed
+	$(BIN)/python -m tests.benchmarks
+
+sample: $(VENV)/test.installed
+	$(BIN)/python -m sample_data.make_digits
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/app.installed: requirements.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(VENV)/test.installed: tests/requirements.txt $(VENV)/app.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+# Debian splits venv from Python; where that is so and we may, it is installed.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Stockpot needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq python3-venv; } || { \
+	  echo 'Python lacks its venv module. On Debian: sudo apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,72 @@
+"""What a user does on the pages, so that the tests read like it."""
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Download, Locator, Page, expect
+
+TABLE_HEADER = 35  # pixels
+TABLE_ROW = 35
+
+
+def open_app(page: Page, url: str) -> None:
+    page.goto(url)
+    expect(heading(page, "Ingredients")).to_be_visible()
+
+
+def go_to(page: Page, name: str) -> None:
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
+    expect(heading(page, name)).to_be_visible()
+
+
+def heading(page: Page, name: str) -> Locator:
+    return page.get_by_role("heading", name=name, exact=True, level=2)
+
+
+def evaluate_everything(page: Page) -> None:
+    button = page.get_by_role("button", name="Evaluate what is missing")
+    button.click()
+    expect(button).to_have_count(0, timeout=90_000)
+
+
+def click_row(page: Page, row: int) -> None:
+    """Tick the box of a row of the run table."""
+    box = page.get_by_test_id("stDataFrame").locator("canvas").first.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 17, box["y"] + TABLE_HEADER + TABLE_ROW * row + TABLE_ROW / 2)
+
+
+def click_point(page: Page, figure: str, index: int) -> None:
+    page.locator(f".st-key-{figure} .scatterlayer .point").nth(index).click(force=True)
+
+
+def expect_selected(page: Page, *names: str) -> None:
+    query = "&".join(f"selection={name}" for name in names)
+    pattern = rf"\?{query}$" if names else r"^[^?]*$"
+    expect(page).to_have_url(re.compile(pattern))
+
+
+def build(page: Page, recipe: str) -> None:
+    page.get_by_role("radiogroup").get_by_text(recipe, exact=True).click()
+    page.get_by_role("button", name=f"Build the {recipe.lower()}").click()
+    expect(page.get_by_text("The soup is built.")).to_be_visible(timeout=60_000)
+
+
+def download(page: Page, label: str) -> Download:
+    """Choose a soup on the download page and take its weights home."""
+    page.get_by_role("combobox", name="Soup", exact=True).click()
+    page.get_by_role("option", name=re.compile(label)).click()
+    prepare = page.get_by_role("button", name="Prepare the weights")
+    link = page.get_by_role("link", name=re.compile(f"Download {label}"))
+    expect(prepare.or_(link)).to_be_visible()
+    if prepare.is_visible():
+        prepare.click()
+    with page.expect_download() as taken:
+        link.click()
+    return taken.value
+
+
+def save(taken: Download, folder: Path) -> Path:
+    path = folder / taken.suggested_filename
+    taken.save_as(path)
+    return path

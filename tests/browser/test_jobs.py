@@ -1,0 +1,76 @@
+import re
+import time
+
+from playwright.sync_api import Page, expect
+
+from tests.browser import steps
+from tests.browser.conftest import Server
+
+
+def start_all_pairs(page: Page, server: Server) -> None:
+    """Begin hundreds of evaluations: enough to still be running when the test looks."""
+    steps.open_app(page, server.url)
+    steps.go_to(page, "Connectivity")
+    page.get_by_role("combobox", name="Points a line").click()
+    page.get_by_role("option", name="25 (Git Re-Basin)").click()
+    page.get_by_role("button", name=re.compile(r"Evaluate \d+ points")).first.click()
+    expect(progress(page)).to_be_visible()
+
+
+def progress(page: Page) -> steps.Locator:
+    return page.get_by_test_id("stProgress")
+
+
+def cancel(page: Page) -> None:
+    page.get_by_role("button", name="Cancel").click()
+
+
+def points_missing(page: Page) -> int:
+    text = page.get_by_role("button", name=re.compile(r"Evaluate \d+ points")).first.inner_text()
+    found = re.search(r"\d+", text)
+    assert found is not None
+    return int(found.group())
+
+
+def test_a_cancel_stops_within_two_seconds_and_keeps_what_was_computed(
+    page: Page, server: Server
+) -> None:
+    start_all_pairs(page, server)
+    before = points_missing(page)
+    expect(page.get_by_text(re.compile(r"\d+ s left|\d+ min"))).to_be_visible()
+    started = time.monotonic()
+    cancel(page)
+    expect(progress(page)).to_have_count(0)
+    assert time.monotonic() - started < 2
+    expect(page.get_by_text(re.compile("lines on select · cancelled"))).to_be_visible()
+    kept = before - points_missing(page)
+    assert kept > 0
+
+    page.get_by_role("button", name="Resume").first.click()
+    expect(progress(page)).to_be_visible()
+    cancel(page)
+    expect(progress(page)).to_have_count(0)
+    assert before - points_missing(page) >= kept
+
+
+def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, server: Server) -> None:
+    start_all_pairs(page, server)
+    page.reload()
+    expect(progress(page)).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d+ lines on select")).first).to_be_visible()
+    second_tab = page.context.new_page()
+    second_tab.goto(server.url)
+    expect(progress(second_tab)).to_be_visible()
+    cancel(second_tab)
+    expect(progress(second_tab)).to_have_count(0)
+    expect(progress(page)).to_have_count(0)
+
+
+def test_the_page_answers_while_a_job_runs(page: Page, server: Server) -> None:
+    start_all_pairs(page, server)
+    steps.go_to(page, "Ingredients")
+    steps.click_row(page, 2)
+    steps.expect_selected(page, "run-03")
+    expect(progress(page)).to_be_visible()
+    cancel(page)
+    expect(progress(page)).to_have_count(0)

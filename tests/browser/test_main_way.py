@@ -1,0 +1,93 @@
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Page, expect
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from soupcore import load_task
+from tests.browser import steps
+from tests.browser.conftest import PROJECT, Server
+
+SAMPLE = PROJECT / "sample_data" / "digits"
+
+
+def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    steps.open_app(page, server.url)
+    page.get_by_role("button", name="Evaluate what is missing").click()
+    expect(page.get_by_test_id("stProgress")).to_be_visible()
+    expect(page.get_by_role("button", name="Evaluate what is missing")).to_have_count(
+        0, timeout=90_000
+    )
+
+    steps.click_row(page, 0)
+    steps.expect_selected(page, "run-01")
+    steps.click_point(page, "overview", 14)  # drawn from the bottom up: the first ingredient
+    steps.expect_selected(page)
+    steps.click_row(page, 1)
+    steps.expect_selected(page, "run-02")
+    steps.click_point(page, "overview", 14)
+    steps.expect_selected(page, "run-01", "run-02")
+
+    steps.go_to(page, "Connectivity")
+    page.get_by_role("button", name=re.compile("Evaluate 9 points")).click()
+    cell = page.locator(".st-key-heatmap .scatterlayer .point").first
+    cell.click(force=True)
+    expect(page).to_have_url(re.compile("pair=run-01&pair=run-02"))
+    expect(page.get_by_text(re.compile(r"run-01 → run-02 · barrier"))).to_be_visible()
+
+    steps.go_to(page, "Ingredients")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    steps.go_to(page, "Soups")
+    steps.build(page, "Uniform")
+    steps.build(page, "Greedy")
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.get_by_text("The tinted column was chosen on")).to_be_visible()
+
+    steps.go_to(page, "Download")
+    file = steps.save(steps.download(page, "greedy"), tmp_path)
+    expect(page.get_by_text(hashlib.sha256(file.read_bytes()).hexdigest())).to_be_visible()
+    shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on select")
+    assert_is_the_mean_of_what_it_says(file)
+    assert_reaches(file, float(shown.inner_text().split()[-1].removesuffix("%")))
+
+
+def test_two_soups_of_the_same_size_are_not_served_for_each_other(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    steps.open_app(page, server.url)
+    steps.go_to(page, "Soups")
+    for recipe in ("Uniform", "Greedy"):
+        steps.build(page, recipe)
+    steps.go_to(page, "Download")
+    uniform = steps.save(steps.download(page, "uniform"), tmp_path)
+    greedy = steps.save(steps.download(page, "greedy"), tmp_path)
+    assert_is_the_mean_of_what_it_says(uniform)
+    assert_is_the_mean_of_what_it_says(greedy)
+    weights = load_file(uniform), load_file(greedy)
+    assert [t.nbytes for t in weights[0].values()] == [t.nbytes for t in weights[1].values()]
+    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+
+
+def assert_is_the_mean_of_what_it_says(file: Path) -> None:
+    with safe_open(file, framework="pt") as opened:
+        names = json.loads(opened.metadata()["stockpot"])["coefficients"]
+    members = [load_file(SAMPLE / "sweep" / f"{name}.safetensors") for name in names]
+    for name, tensor in load_file(file).items():
+        mean = torch.stack([member[name].double() for member in members]).mean(dim=0)
+        torch.testing.assert_close(tensor, mean.float(), rtol=1e-6, atol=1e-9)
+
+
+@torch.inference_mode()
+def assert_reaches(file: Path, percent: float) -> None:
+    task = load_task(f"{SAMPLE / 'task.py'}:task")
+    model = task.build_model().eval()
+    model.load_state_dict(load_file(file))
+    split = task.split("select")
+    accuracy = (model(split.inputs).argmax(dim=1) == split.targets).double().mean()
+    assert f"{accuracy:.2%}" == f"{percent:.2f}%"

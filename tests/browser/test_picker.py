@@ -1,0 +1,119 @@
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+from safetensors.torch import load_file, save_file
+
+from tests.browser import steps
+from tests.browser.conftest import PROJECT, Server, start_server, stop_server
+
+SAMPLE = PROJECT / "sample_data" / "digits"
+
+WRONG_NETWORK = """
+from torch import nn
+from soupcore import ClassificationTask, Split
+import torch
+split = Split("select", torch.rand(20, 4), torch.randint(3, (20,)))
+task = ClassificationTask("Wrong network", lambda: nn.Linear(4, 3), {"select": split})
+"""
+
+FAILING = "raise RuntimeError('no such data here')\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("picker")
+    make_troubled_sweep(folder / "sweeps" / "troubled")
+    (folder / "sweeps" / "empty").mkdir()
+    (folder / "wrong.py").write_text(WRONG_NETWORK)
+    (folder / "failing.py").write_text(FAILING)
+    server = start_server(
+        folder,
+        f"--root={folder / 'sweeps'}",
+        f"--task={folder / 'wrong.py'}:task",
+        f"--task={folder / 'failing.py'}:task",
+    )
+    yield server
+    stop_server(server)
+
+
+def make_troubled_sweep(folder: Path) -> None:
+    copytree(SAMPLE / "sweep", folder)
+    good = load_file(folder / "run-01.safetensors")
+    save_file(good, folder / "copy-of-run-01.safetensors")
+    save_file(good | {"head.weight": torch.zeros(3, 3)}, folder / "other-head.safetensors")
+    save_file(good | {"head.bias": torch.full((10,), torch.nan)}, folder / "diverged.safetensors")
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def choose(page: Page, *, task: str | None = None, source: str | None = None) -> None:
+    page.get_by_role("button", name="Change sweep or task").click()
+    if task is not None:
+        page.get_by_role("combobox", name="Task: how the checkpoints are judged").click()
+        page.get_by_role("option", name=task).click()
+    if source is not None:
+        page.get_by_role("dialog").get_by_text(source, exact=True).click()
+
+
+def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
+    page: Page, server: Server
+) -> None:
+    steps.open_app(page, server.url)
+    choose(page, task="digits/task.py: task", source="Folder on the server")
+    page.get_by_role("combobox", name="Root").click()
+    page.get_by_role("option", name="sweeps").click()
+    page.get_by_role("dialog").get_by_role("button", name="troubled").click()
+    page.get_by_role("button", name="Open this folder (21 checkpoints)").click()
+    expect(page.get_by_text("Fit report: 4 left out, 1 to look at")).to_be_visible()
+    expect(page.get_by_text("0 of 16 selected")).to_be_visible()
+    steps.evaluate_everything(page)
+
+
+def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server) -> None:
+    steps.open_app(page, server.url)
+    choose(page, source="Folder on the server")
+    page.get_by_role("combobox", name="Root").click()
+    page.get_by_role("option", name="sweeps").click()
+    page.get_by_role("dialog").get_by_role("button", name="empty").click()
+    expect(page.get_by_role("button", name="Open this folder (0 checkpoints)")).to_be_disabled()
+
+
+def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server) -> None:
+    steps.open_app(page, server.url)
+    choose(page, task="digits/task.py: task", source="Upload")
+    files = [SAMPLE / "sweep" / name for name in ("run-01.safetensors", "run-02.safetensors")]
+    page.get_by_role("dialog").locator("input[type=file]").set_input_files(files)
+    page.get_by_role("button", name="Open the uploaded files").click()
+    expect(page.get_by_text("0 of 2 selected")).to_be_visible()
+    steps.evaluate_everything(page)
+    (copied,) = (server.workspace / "uploads").iterdir()
+    assert {file.name for file in copied.iterdir()} == {file.name for file in files}
+
+
+def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
+    steps.open_app(page, server.url)
+    choose(page, task="wrong.py: task", source="Folder on the server")
+    page.get_by_role("combobox", name="Root").click()
+    page.get_by_role("option", name="sample_data").click()
+    page.get_by_role("dialog").get_by_role("button", name="digits").click()
+    page.get_by_role("dialog").get_by_role("button", name="sweep").click()
+    page.get_by_role("button", name="Open this folder").click()
+    page.get_by_role("button", name="Evaluate what is missing").click()
+    expect(page.get_by_text("does not fit the network of the task 'Wrong network'")).to_be_visible()
+    expect(page.get_by_text("Traceback")).to_have_count(0)
+
+
+def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
+    steps.open_app(page, server.url)
+    choose(page, task="failing.py: task", source="Folder on the server")
+    page.get_by_role("combobox", name="Root").click()
+    page.get_by_role("option", name="sample_data").click()
+    page.get_by_role("dialog").get_by_role("button", name="digits").click()
+    page.get_by_role("dialog").get_by_role("button", name="sweep").click()
+    page.get_by_role("button", name="Open this folder").click()
+    expect(page.get_by_text("RuntimeError: no such data here")).to_be_visible()
+    expect(page.get_by_text("Traceback")).to_have_count(0)

@@ -1,0 +1,64 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+
+import soupcore
+from soupcore import Evaluation, Evaluator, Mixture, Sweep
+
+EXAMPLES = 100
+
+MakeTable = Callable[
+    [str, Callable[[frozenset[str]], float] | Mapping[str, float]], tuple[Sweep, Evaluator]
+]
+
+
+@dataclass
+class TableEvaluator:
+    """Looks the score of a soup up by the names of its equal parts, in percent.
+
+    The examples that are right are the first ones, so that a better soup only gains.
+    """
+
+    sweep: Sweep
+    percents: Callable[[frozenset[str]], float]
+    task: soupcore.ClassificationTask
+    evaluated: list[frozenset[str]] = field(default_factory=list)
+
+    def evaluate(
+        self,
+        mixture: Mixture,
+        split: str,
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Evaluation:
+        names = {self.sweep[name].digest: name for name in self.sweep.names()}
+        parts = frozenset(names[digest] for digest in mixture.coefficients)
+        assert mixture == soupcore.mean(self.sweep[name].mixture for name in parts)
+        self.evaluated.append(parts)
+        percent = self.percents(parts)
+        on_progress(EXAMPLES, EXAMPLES)
+        return Looked(
+            mixture_key=mixture.key,
+            split=split,
+            n=EXAMPLES,
+            loss=1 - percent / 100,
+            score=percent / 100,
+            score_interval=(0.0, 1.0),
+            seconds=0.0,
+            has_outputs=False,
+            arrays=Path(),
+        )
+
+
+class Looked(Evaluation):
+    @property
+    def scores(self) -> torch.Tensor:
+        right = self.score * EXAMPLES if self.score == self.score else 0
+        return (torch.arange(EXAMPLES) < round(right)).float()
+
+
+def evaluated(evaluator: Evaluator) -> list[frozenset[str]]:
+    return cast("TableEvaluator", evaluator).evaluated

@@ -1,0 +1,268 @@
+import json
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcore import Cancelled, Sweep, SweepError, mean
+from soupcore.sweeps.sweep import folder_signature, is_scanned
+from tests.helpers import State, moved, random_state, same_weights, save_sweep
+
+NAMES = ["run1", "run2", "run10"]
+
+
+def one(value: float) -> State:
+    return {"w": torch.tensor([float(value)])}
+
+
+def test_ingredients_stand_in_natural_order(sweep: Sweep, states: dict[str, State]) -> None:
+    assert list(sweep.ingredients) == NAMES
+    assert len(sweep) == 3
+    for name, ingredient in sweep.ingredients.items():
+        assert ingredient.name == name
+        assert same_weights(ingredient.checkpoint.state_dict(), states[name])
+        assert same_weights(ingredient.mixture.state_dict(), states[name])
+
+
+def test_the_base_is_no_ingredient_but_known_by_name(sweep: Sweep, base_state: State) -> None:
+    assert sweep.base is not None
+    assert sweep["base"] is sweep.base
+    assert same_weights(sweep.base.checkpoint.state_dict(), base_state)
+    with pytest.raises(SweepError, match="no ingredient 'base'"):
+        sweep.names(["base"])
+
+
+@pytest.mark.parametrize("base", [None, "run2"])
+def test_another_ingredient_may_be_the_base(tmp_path: Path, base: str | None) -> None:
+    folder = save_sweep(tmp_path / "sweep", {name: one(i) for i, name in enumerate(NAMES)})
+    sweep = Sweep.from_folder(folder, base=base)
+    assert (sweep.base and sweep.base.name) == base
+    assert list(sweep.ingredients) == [name for name in NAMES if name != base]
+
+
+def test_names_are_put_in_the_order_of_the_sweep_each_once(sweep: Sweep) -> None:
+    assert sweep.names() == NAMES
+    assert sweep.names(["run10", "run1", "run10"]) == ["run1", "run10"]
+    assert sweep.names([]) == []
+
+
+def test_a_sweep_mixes_by_name(sweep: Sweep) -> None:
+    mixed = sweep.mixture({"run1": 0.5, "run10": Fraction(1, 2), "base": 0})
+    assert mixed == mean([sweep["run1"].mixture, sweep["run10"].mixture])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda sweep: sweep["run3"],
+        lambda sweep: sweep.names(["run1", "run3"]),
+        lambda sweep: sweep.mixture({"run3": 1}),
+    ],
+    ids=["item", "names", "mixture"],
+)
+def test_an_unknown_name_is_refused(sweep: Sweep, use: Callable[[Sweep], object]) -> None:
+    with pytest.raises(SweepError, match="has no ingredient 'run3'"):
+        use(sweep)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sweep.jsonl", '{"name": "run1", "lr": 0.1}\n{"name": "run10", "lr": 0.2}'),
+        ("sweep.jsonl", '{"checkpoint": "run1.pt", "lr": 0.1}\n{"name": "run10", "lr": 0.2}'),
+        ("sweep.csv", "name,lr\nrun10,0.2\nrun1,0.1\n"),
+        ("sweep.csv", "checkpoint,lr\nrun1.pt,0.1\nrun10.safetensors,0.2\n"),
+        ("run1.json", '{"lr": 0.1}'),
+    ],
+    ids=["jsonl names", "jsonl files", "csv names", "csv files", "sidecar"],
+)
+def test_hyperparameters_come_from_the_files_beside(
+    tmp_path: Path, file: str, content: str
+) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"run2": one(2), "run10": one(10)})
+    torch.save(one(1), folder / "run1.pt")
+    (folder / file).write_text(content)
+    found = {n: dict(i.hyperparameters) for n, i in Sweep.from_folder(folder).ingredients.items()}
+    assert found == {
+        "run1": {"lr": 0.1},
+        "run2": {},
+        "run10": {"lr": 0.2} if "sweep" in file else {},
+    }
+
+
+def test_the_table_goes_before_a_sidecar(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1)})
+    (folder / "a.json").write_text('{"lr": 1}')
+    (folder / "sweep.jsonl").write_text('{"name": "a", "lr": 2}')
+    assert Sweep.from_folder(folder)["a"].hyperparameters == {"lr": 2}
+
+
+def test_a_row_without_checkpoint_is_a_warning(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1), "base": one(0)})
+    rows = [{"name": "a"}, {"name": "base"}, {"name": "gone"}]
+    (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (finding,) = Sweep.from_folder(folder).fit.findings
+    assert (finding.severity, finding.ingredient) == ("warning", "gone")
+    assert "there is no such checkpoint" in finding.problem
+
+
+def save_sharded(folder: Path, name: str, value: float) -> None:
+    shards = [f"{name}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    save_file({"w": torch.tensor([value])}, folder / shards[0])
+    save_file({"v": torch.tensor([value])}, folder / shards[1])
+    index = {"weight_map": dict(zip(["w", "v"], shards, strict=True))}
+    (folder / f"{name}.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_an_index_and_its_shards_are_one_ingredient(tmp_path: Path) -> None:
+    for name, value in (("run2", 2.0), ("run10", 10.0)):
+        save_sharded(tmp_path, name, value)
+    save_file({"w": torch.tensor([3.0]), "v": torch.tensor([3.0])}, tmp_path / "run3.safetensors")
+    sweep = Sweep.from_folder(tmp_path)
+    assert list(sweep.ingredients) == ["run2", "run3", "run10"]
+    assert sweep["run10"].checkpoint.read("v").item() == 10
+    assert sweep.fit.findings == ()
+
+
+def test_a_name_that_begins_like_that_of_an_index_is_an_ingredient_of_its_own(
+    tmp_path: Path,
+) -> None:
+    save_sharded(tmp_path, "run1", 1)
+    ema = {"w": torch.tensor([2.0]), "v": torch.tensor([2.0])}
+    save_file(ema, tmp_path / "run1-ema.safetensors")
+    assert list(Sweep.from_folder(tmp_path).ingredients) == ["run1", "run1-ema"]
+
+
+def test_a_folder_with_one_checkpoint_in_it_is_an_ingredient(tmp_path: Path) -> None:
+    for name, value in (("run2", 2.0), ("run10.v1", 10.0)):
+        (tmp_path / name).mkdir()
+        save_sharded(tmp_path / name, "model", value)
+    (tmp_path / "run2.json").write_text('{"lr": 5}')
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "x.txt").touch()
+    sweep = Sweep.from_folder(tmp_path)
+    assert list(sweep.ingredients) == ["run2", "run10.v1"]
+    assert sweep["run10.v1"].checkpoint.read("w").item() == 10
+    assert sweep["run2"].hyperparameters == {"lr": 5}
+
+
+def test_names_keep_their_dots(tmp_path: Path) -> None:
+    names = ["lr0.001-step1.5", "lr0.01"]
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "s", {n: one(i) for i, n in enumerate(names)}))
+    assert set(sweep.ingredients) == set(names)
+
+
+def test_hidden_and_unfinished_files_are_no_ingredients(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1), ".hidden": one(2)})
+    (folder / ".b.safetensors.1a2b.part").write_bytes(b"half")
+    (folder / "readme.md").write_text("hello")
+    sweep = Sweep.from_folder(folder)
+    assert list(sweep.ingredients) == ["a"]
+    assert sweep.fit.findings == ()
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1)})
+    torch.save(one(2), folder / "a.pt")
+    with pytest.raises(SweepError, match=r"a\.pt and a\.safetensors, both named 'a'"):
+        Sweep.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "base", "problem"),
+    [
+        pytest.param(None, None, "is not a folder", id="no folder"),
+        pytest.param({}, None, r"holds no checkpoint that can be used\.", id="empty folder"),
+        pytest.param({"a.pt": b"x"}, None, "can be used: a: .*damaged", id="all misfits"),
+        pytest.param({"base.pt": b"x"}, None, "the base 'base' cannot be used: .*", id="bad base"),
+        pytest.param(
+            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: missing", id="no base"
+        ),
+        pytest.param({"sweep.jsonl": b"{"}, None, r"line 1 is not JSON", id="bad table"),
+        pytest.param({"sweep.csv": b"name\n", "sweep.jsonl": b""}, None, "has both", id="tables"),
+        pytest.param({"good.json": b"["}, None, r"good\.json is not JSON", id="bad sidecar"),
+    ],
+)
+def test_a_folder_without_a_usable_sweep_is_refused_with_the_reason(
+    tmp_path: Path, files: dict[str, bytes] | None, base: str | None, problem: str
+) -> None:
+    folder = tmp_path / "sweep"
+    if files is not None:
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+            if "json" in name or "csv" in name:
+                save_sweep(folder, {"good": one(1)})
+    with pytest.raises(SweepError, match=problem) as caught:
+        Sweep.from_folder(folder, base=base)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_sweep_of_its_base_alone_is_refused(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"base": one(1)})
+    with pytest.raises(SweepError, match="holds no checkpoint that can be used"):
+        Sweep.from_folder(folder)
+
+
+def test_progress_counts_the_bytes_read_up_to_all_of_them(tmp_path: Path) -> None:
+    states = {name: random_state(seed) for seed, name in enumerate(["a", "b", "base"])}
+    folder = save_sweep(tmp_path / "sweep", states)
+    total = sum(tensor.nbytes for state in states.values() for tensor in state.values())
+    for _ in ("first", "second look"):
+        reports: list[tuple[int, int]] = []
+        Sweep.from_folder(folder, on_progress=lambda *report, to=reports: to.append(report))
+        assert reports == sorted(reports)
+        assert reports[-1] == (total, total)
+        assert {report[1] for report in reports} == {total}
+
+
+def test_a_first_look_may_be_stopped_and_keeps_what_it_read(tmp_path: Path) -> None:
+    states = {name: random_state(seed) for seed, name in enumerate(["a", "b"])}
+    folder = save_sweep(tmp_path / "sweep", states)
+    half = sum(tensor.nbytes for tensor in states["a"].values())
+
+    def stop(done: int, total: int) -> None:
+        if done > half:
+            raise Cancelled
+
+    assert not is_scanned(folder)
+    with pytest.raises(Cancelled):
+        Sweep.from_folder(folder, on_progress=stop)
+    assert not is_scanned(folder)
+    first: list[int] = []
+    Sweep.from_folder(folder, on_progress=lambda done, total: first.append(done))
+    assert first[0] == half  # the whole of a at once: known from before
+    assert is_scanned(folder)
+
+
+@pytest.mark.parametrize("change", ["new", "removed", "rewritten", "in a sub-folder"])
+def test_the_signature_of_a_folder_changes_with_its_files(tmp_path: Path, change: str) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1), "b": one(2)})
+    save_sweep(folder / "sub", {"model": one(3)})
+    before = folder_signature(folder)
+    assert folder_signature(str(folder)) == before
+    if change == "new":
+        save_file(one(3), folder / "c.safetensors")
+    elif change == "removed":
+        (folder / "a.safetensors").unlink()
+    else:
+        path = folder / ("sub/model" if "sub" in change else "a")
+        status = path.with_suffix(".safetensors").stat()
+        os.utime(path.with_suffix(".safetensors"), ns=(0, status.st_mtime_ns + 1))
+    assert folder_signature(folder) != before
+
+
+def test_a_signature_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="is not a folder"):
+        folder_signature(tmp_path / "gone")
+
+
+def test_weights_read_from_a_sweep_are_those_of_its_files(tmp_path: Path) -> None:
+    base = random_state(5)
+    expected = {"base": base, "a": moved(base, 0.1, 6)}
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", expected))
+    assert all(same_weights(sweep[n].checkpoint.state_dict(), s) for n, s in expected.items())

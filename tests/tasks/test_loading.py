@@ -1,0 +1,131 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from soupcore import ClassificationTask, TaskError, load_task
+from soupcore.tasks.loading import task_signature
+
+SOURCE = """
+import torch
+from soupcore import ClassificationTask, Split
+
+LABELS = [0, 1]
+
+def build_model():
+    return torch.nn.Linear(2, 2)
+
+splits = {"val": Split("select", torch.eye(2), torch.tensor(LABELS))}
+task = ClassificationTask("toy", build_model, splits)
+other = ClassificationTask("other", build_model, splits, version="2")
+not_a_task = 3
+"""
+
+
+def write(folder: Path, source: str = SOURCE) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "task.py").write_text(source)
+    return folder / "task.py"
+
+
+def test_a_task_is_loaded_by_file_and_attribute(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert (load_task(f"{path}:task").name, load_task(f"{path}:other").name) == ("toy", "other")
+    assert isinstance(load_task(f"{path}:task"), ClassificationTask)
+
+
+def test_a_file_knows_its_own_path(tmp_path: Path) -> None:
+    path = write(tmp_path, SOURCE.replace('"toy"', "__file__"))
+    assert load_task(f"{path}:task").name == str(path)
+
+
+def test_classes_of_the_file_can_be_pickled(tmp_path: Path) -> None:
+    net = "class Net(torch.nn.Linear): pass\ndef build_model(): return Net(2, 2)\n"
+    task = load_task(f"{write(tmp_path, SOURCE.replace('splits =', net + 'splits =', 1))}:task")
+    torch.save(task.build_model(), tmp_path / "net.pt")
+    assert torch.load(tmp_path / "net.pt", weights_only=False).in_features == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute", "problem"),
+    [
+        pytest.param(None, "task", "names no task; write it as", id="no file"),
+        pytest.param("def", "task", "could not be run: SyntaxError", id="syntax"),
+        pytest.param("1 / 0", "task", "could not be run: ZeroDivisionError", id="failing"),
+        pytest.param("import nowhere_to_be_found", "task", "ModuleNotFoundError", id="import"),
+        pytest.param("raise SystemExit(2)", "task", "could not be run: SystemExit", id="exit"),
+        pytest.param(SOURCE, "tusk", "no Task called 'tusk' .*missing", id="no attribute"),
+        pytest.param(SOURCE, "", "no Task called ''|names no task", id="empty attribute"),
+        pytest.param(SOURCE, "not_a_task", r"called 'not_a_task' \(it is a int", id="wrong kind"),
+        pytest.param(SOURCE, "build_model", "it is a function", id="function"),
+    ],
+)
+def test_what_is_no_task_is_refused_with_the_reason(
+    tmp_path: Path, source: str | None, attribute: str, problem: str
+) -> None:
+    if source is not None:
+        write(tmp_path, source)
+    with pytest.raises(TaskError, match=problem) as caught:
+        load_task(f"{tmp_path / 'task.py'}:{attribute}")
+    assert "task.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["", ":", "task", ":task", "task.py"])
+def test_a_spec_without_a_file_is_refused(spec: str) -> None:
+    with pytest.raises(TaskError, match=r"names no task; write it as path/to/file\.py:attr"):
+        load_task(spec)
+
+
+def test_the_key_is_that_of_the_text_wherever_the_file_lies(tmp_path: Path) -> None:
+    one, two = (load_task(f"{write(tmp_path / name)}:task") for name in ("1", "2"))
+    assert one.key == two.key
+    assert one.split("val").digest == two.split("val").digest
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute"),
+    [
+        pytest.param(SOURCE, "other", id="attribute"),
+        pytest.param(SOURCE + "# a remark\n", "task", id="text"),
+        pytest.param(SOURCE.replace("Linear(2, 2)", "Linear(2, 3)"), "task", id="network"),
+    ],
+)
+def test_the_key_changes_with_the_text_and_the_attribute(
+    tmp_path: Path, source: str, attribute: str
+) -> None:
+    before = load_task(f"{write(tmp_path / '1')}:task").key
+    assert load_task(f"{write(tmp_path / '2', source)}:{attribute}").key != before
+
+
+@pytest.fixture
+def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
+@pytest.mark.usefixtures("bytecode")
+def test_a_file_changed_within_its_time_stamp_is_run_as_it_is_now(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert load_task(f"{path}:task").split("val").targets.tolist() == [0, 1]
+    write(tmp_path, SOURCE.replace("[0, 1]", "[1, 0]"))  # as long as before
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert load_task(f"{path}:task").split("val").targets.tolist() == [1, 0]
+
+
+@pytest.mark.usefixtures("bytecode")
+def test_nothing_is_written_beside_the_file(tmp_path: Path) -> None:
+    load_task(f"{write(tmp_path)}:task")
+    assert [path.name for path in tmp_path.iterdir()] == ["task.py"]
+
+
+def test_the_signature_is_known_without_running_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    before = task_signature(f"{path}:task")
+    assert load_task(f"{path}:task").source_digest == before
+    write(tmp_path, "raise SystemExit")
+    assert task_signature(f"{path}:task") != before
+    path.unlink()
+    with pytest.raises(TaskError, match="names no task"):
+        task_signature(f"{path}:task")

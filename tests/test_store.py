@@ -1,0 +1,241 @@
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sqlalchemy import text
+
+from soupcore import Store
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def add(store: Store, point: str, **changes: Any) -> None:
+    found: dict[str, Any] = {
+        "loss": 0.5,
+        "score": 0.75,
+        "score_interval": (0.6, 0.9),
+        "seconds": 1.5,
+        "arrays": {"losses": torch.tensor([0.25, 0.75]), "scores": torch.tensor([1.0, 0.0])},
+    }
+    store.add_evaluation(point, "task", "split", **(found | changes))
+
+
+def losses_of(store: Store, point: str) -> list[float]:
+    row = store.evaluations([point], "task", "split")[point]
+    values: list[float] = load_file(store.folder / row.arrays)["losses"].tolist()
+    return values
+
+
+def test_an_evaluation_is_there_after_reopening(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    add(first, "a")
+    first.close()
+    store = Store(tmp_path)
+    row = store.evaluations(["a", "b"], "task", "split")["a"]
+    assert (row.n, row.loss, row.score, row.score_low, row.score_high) == (2, 0.5, 0.75, 0.6, 0.9)
+    assert (row.seconds, row.has_outputs) == (1.5, False)
+    assert losses_of(store, "a") == [0.25, 0.75]
+    assert store.evaluations(["b"], "task", "split") == {}
+
+
+def test_a_store_is_in_the_workspace_unless_told(workspace: Path) -> None:
+    store = Store()
+    add(store, "a")
+    assert store.folder == workspace.resolve()
+    assert (workspace / "stockpot.sqlite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("task", "split"), [("task", "other"), ("other", "split"), ("split", "task")]
+)
+def test_an_evaluation_is_of_one_task_and_one_split(store: Store, task: str, split: str) -> None:
+    add(store, "a")
+    assert store.evaluations(["a"], task, split) == {}
+
+
+def test_adding_again_replaces(store: Store) -> None:
+    add(store, "a")
+    new = {"losses": torch.tensor([2.0, 4.0]), "outputs": torch.ones(2, 3)}
+    add(store, "a", loss=3.0, arrays=new)
+    row = store.evaluations(["a"], "task", "split")["a"]
+    assert (row.loss, row.has_outputs) == (3.0, True)
+    assert losses_of(store, "a") == [2, 4]
+    assert len([*(store.folder / "arrays").rglob("*.*")]) == 1
+
+
+def test_points_beyond_what_one_query_takes_are_found(store: Store) -> None:
+    wanted = [str(number) for number in range(1200)]
+    for point in ("0", "499", "500", "501", "1199"):
+        add(store, point)
+    found = store.evaluations(wanted, "task", "split")
+    assert sorted(found) == ["0", "1199", "499", "500", "501"]
+    assert store.evaluations([], "task", "split") == {}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_or_score_that_is_not_finite_is_kept_as_none(store: Store, bad: float) -> None:
+    add(store, "a", loss=bad, score=bad, score_interval=(float("nan"), float("nan")))
+    row = store.evaluations(["a"], "task", "split")["a"]
+    assert (row.loss, row.score, row.score_low, row.score_high) == (None, None, None, None)
+
+
+def test_an_interval_without_ends_is_kept(store: Store) -> None:
+    add(store, "a", score_interval=(float("-inf"), float("inf")))
+    row = store.evaluations(["a"], "task", "split")["a"]
+    assert (row.score_low, row.score_high) == (float("-inf"), float("inf"))
+
+
+def test_two_stores_of_one_folder_see_each_other(tmp_path: Path) -> None:
+    one, two = Store(tmp_path), Store(tmp_path)
+    add(one, "a")
+    assert list(two.evaluations(["a"], "task", "split")) == ["a"]
+    two.add_soup("s", "sweep", {})
+    assert [row.id for row in one.soups("sweep")] == ["s"]
+    assert one.engine is not two.engine
+    one.close()
+    two.close()
+
+
+def test_the_database_may_lie_elsewhere(tmp_path: Path) -> None:
+    store = Store(tmp_path / "files", url=f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    add(store, "a")
+    assert losses_of(store, "a") == [0.25, 0.75]
+    assert (tmp_path / "elsewhere.sqlite").is_file()
+    assert not (tmp_path / "files" / "stockpot.sqlite").exists()
+    store.close()
+
+
+def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
+    add(store, "a")
+    with store.engine.connect() as writer:
+        writer.execute(text("BEGIN IMMEDIATE"))
+        writer.execute(text("DELETE FROM evaluations"))
+        assert losses_of(store, "a") == [0.25, 0.75]
+        writer.rollback()
+
+
+# Several processes
+
+
+def _add_many(folder: Path, worker: int, count: int, start: Barrier) -> None:
+    start.wait(60)
+    store = Store(folder)  # several create the tables at once
+    for number in range(count):
+        add(store, f"{worker}-{number}", loss=float(number))
+        add(store, "shared", loss=float(worker))
+    store.add_soup(f"soup {worker}", "sweep", {"worker": worker})
+    store.close()
+
+
+def _add_until_killed(folder: Path, finished: Connection) -> None:
+    store = Store(folder)
+    for number in range(10_000):
+        arrays = {"losses": torch.full((10_000,), float(number))}
+        add(store, str(number), loss=float(number), arrays=arrays)
+        finished.send(number)
+
+
+@contextmanager
+def running(*processes: SpawnProcess) -> Iterator[None]:
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    count = 20
+    start = SPAWN.Barrier(2)
+    workers = [
+        SPAWN.Process(target=_add_many, args=(tmp_path, worker, count, start)) for worker in (1, 2)
+    ]
+    with running(*workers):
+        for worker in workers:
+            worker.join(60)
+        assert [worker.exitcode for worker in workers] == [0, 0]
+    store = Store(tmp_path)
+    points = [f"{worker}-{number}" for worker in (1, 2) for number in range(count)]
+    found = store.evaluations([*points, "shared"], "task", "split")
+    assert {point: found[point].loss for point in points} == {
+        point: float(point[2:]) for point in points
+    }
+    assert found["shared"].loss in (1.0, 2.0)
+    assert {row.id for row in store.soups("sweep")} == {"soup 1", "soup 2"}
+    assert not [*tmp_path.rglob("*.part")]
+    store.close()
+
+
+def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    worker = SPAWN.Process(target=_add_until_killed, args=(tmp_path, sender))
+    done: list[int] = []
+    with running(worker):
+        while len(done) < 30:
+            assert receiver.poll(60)
+            done.append(receiver.recv())
+        worker.kill()
+        worker.join()
+    while receiver.poll():
+        done.append(receiver.recv())
+    store = Store(tmp_path)
+    found = store.evaluations([str(number) for number in range(10_000)], "task", "split")
+    assert found.keys() >= {str(number) for number in done}
+    for point, row in found.items():  # the one that was written last, too
+        assert row.loss == float(point)
+        assert losses_of(store, point) == [float(point)] * 10_000
+    add(store, "after")
+    assert losses_of(store, "after") == [0.25, 0.75]
+    store.close()
+
+
+# Soups
+
+
+def test_soups_are_listed_by_sweep_oldest_first(store: Store) -> None:
+    for name in ("b", "a", "c"):
+        store.add_soup(name, "sweep", {"name": name, "coefficients": {"x": "1/3"}})
+    store.add_soup("d", "other", {})
+    assert [row.id for row in store.soups("sweep")] == ["b", "a", "c"]
+    assert [row.id for row in store.soups("nothing")] == []
+    row = store.soup("a")
+    assert row is not None
+    assert row.body == {"name": "a", "coefficients": {"x": "1/3"}}
+    assert (row.file, row.sha256) == (None, None)
+    assert store.soup("z") is None
+
+
+def test_a_soup_added_again_has_the_new_body_and_keeps_its_file(store: Store) -> None:
+    store.add_soup("a", "sweep", {"scores": {}})
+    store.add_soup_file("a", store.folder / "soups" / "a.safetensors", "0f" * 32)
+    store.add_soup("a", "sweep", {"scores": {"val": 0.5}})
+    (row,) = store.soups("sweep")
+    assert row.body == {"scores": {"val": 0.5}}
+    assert (row.file, row.sha256) == ("soups/a.safetensors", "0f" * 32)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_soup_that_is_removed_takes_its_file_with_it(store: Store, written: bool) -> None:
+    file = store.folder / "soups" / "a.safetensors"
+    store.add_soup("a", "sweep", {})
+    store.add_soup("b", "sweep", {})
+    store.add_soup_file("a", file, "0f" * 32)
+    if written:
+        file.touch()
+    add(store, "point")
+    store.remove_soup("a")
+    assert [row.id for row in store.soups("sweep")] == ["b"]
+    assert not file.exists()
+    assert losses_of(store, "point") == [0.25, 0.75]
+    store.remove_soup("a")  # again is no error
