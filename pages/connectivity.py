@@ -6,7 +6,7 @@ from pages.components import jobs, snippets
 from pages.components.state import Pair, View
 from soupcore import figures
 from soupcore.connectivity import Barriers, stored_barriers, stored_path
-from soupcore.connectivity.barriers import pair_points, pairs
+from soupcore.connectivity.barriers import pairs
 from soupcore.connectivity.path import grid, path_points
 
 ALPHAS: dict[int, str] = {11: "11 (model soups)", 25: "25 (Git Re-Basin)"}
@@ -41,14 +41,12 @@ def main(view: View) -> None:
 def _matrix(view: View, names: list[str], alphas: int, split: str, measure: str) -> None:
     st.subheader("All pairs")
     wanted = list(pairs(names))
-    points = [p for path in pair_points(view.sweep, names, grid(alphas)).values() for p in path]
-    missing = len(view.evaluator.missing(points, split))
-    _evaluate_button(view, wanted, alphas, split, missing, key="all")
     known = stored_barriers(view.sweep, view.evaluator, names, alphas, split=split)
+    _evaluate_button(view, wanted, alphas, split, known.missing, key="all")
     if not known.paths:
         st.info(
-            f"No pair is known on {split} yet. {len(wanted)} pairs need {missing} evaluations; "
-            "the cells fill as they come.",
+            f"No pair is known on {split} yet. The {len(wanted)} pairs need {known.missing} "
+            "evaluations; the cells fill as they come.",
             icon=":material/grid_on:",
         )
         return

@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import jobs, scores, services, snippets
+from pages.components import jobs, scores, services, snippets, soup_picker
 from pages.components.state import View
 
 
@@ -17,16 +17,7 @@ def main(view: View) -> None:
             icon=":material/soup_kitchen:",
         )
         return
-    ids = [soup.soup.id for soup in stored]
-    current = st.session_state["soup"]
-    picked = st.selectbox(
-        "Soup",
-        stored,
-        index=ids.index(current) if current in ids else len(ids) - 1,
-        format_func=lambda soup: soup.label,
-        width=360,
-    )
-    st.session_state["soup"] = picked.soup.id
+    picked = soup_picker.choose(stored, "Soup")
     _contents(view, picked)
     _weights(view, picked)
     _recipe(view, picked)
@@ -58,7 +49,7 @@ def _weights(view: View, picked: scores.StoredSoup) -> None:
     if picked.file is None or not (services.store().folder / picked.file).is_file():
         request = view.request | {"soup": picked.soup.id}
         running = jobs.unfinished("weights", **request)
-        st.caption("The weights are mixed from their files piece by piece, then checked.")
+        st.caption("The weights are mixed from the ingredients' files piece by piece.")
         if st.button(
             f"Prepare the weights ({_megabytes(size)})",
             type="primary",

@@ -83,10 +83,13 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
     selected = st.session_state["selection"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(selected)}** of {len(names)} selected")
-        if st.button("Select all", type="tertiary", disabled=len(selected) == len(names)):
-            _select(names)
-        if st.button("Clear", type="tertiary", disabled=not selected):
-            _select([])
+        st.button(
+            "Select all",
+            type="tertiary",
+            disabled=len(selected) == len(names),
+            on_click=lambda: _select(names),
+        )
+        st.button("Clear", type="tertiary", disabled=not selected, on_click=lambda: _select([]))
     table = pd.DataFrame([_row(view, name, known[name]) for name in names])
     rows = [index for index, name in enumerate(names) if name in selected]
     if st.session_state.get(TABLE, {}).get("selection", {}).get("rows") != rows:
@@ -166,7 +169,10 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
         _pickable(figures.accuracy_overview(overview, view.colours, **options), "overview")
     with right:
         st.subheader("Under distribution shift")
-        _pickable(figures.shift_scatter(scatter, view.colours, **options), "scatter")
+        if scatter.dropna().empty:
+            st.caption("Shows once the report split and every shift split are evaluated.")
+        else:
+            _pickable(figures.shift_scatter(scatter, view.colours, **options), "scatter")
 
 
 def _pickable(figure: Any, key: str) -> None:
@@ -183,7 +189,7 @@ def _pickable(figure: Any, key: str) -> None:
 
 
 def _take_rows(names: list[str]) -> None:
-    _select([names[row] for row in st.session_state[TABLE]["selection"]["rows"]], rerun=False)
+    _select([names[row] for row in st.session_state[TABLE]["selection"]["rows"]])
 
 
 def _take_points(key: str) -> None:
@@ -192,17 +198,15 @@ def _take_points(key: str) -> None:
     ingredients = st.session_state["view"].sweep.ingredients
     toggled = set(st.session_state["selection"]) ^ {n for n in clicked if n in ingredients}
     st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
-    _select([name for name in ingredients if name in toggled], rerun=False)
+    _select([name for name in ingredients if name in toggled])
 
 
 def _name(customdata: Any) -> str:
     return customdata if isinstance(customdata, str) else customdata[0]
 
 
-def _select(names: list[str], *, rerun: bool = True) -> None:
+def _select(names: list[str]) -> None:
     st.session_state["selection"] = list(names)
-    if rerun:
-        st.rerun()
 
 
 main(st.session_state["view"])

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import errors, jobs, picker, state
+from pages.components import errors, jobs, picker, state, tray
 from soupcore import StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
@@ -10,7 +10,6 @@ st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 st.html("<style>.stMainBlockContainer { padding: 3.5rem 3rem; }</style>")
 
 state.read_url()
-jobs.begin()
 page = st.navigation(
     [
         st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
@@ -22,6 +21,7 @@ page = st.navigation(
 
 with st.sidebar:
     picker.show()
+    tray.show()
 
 if notice := st.session_state.pop("notice", None):
     st.warning(notice, icon=":material/link_off:")
@@ -37,6 +37,5 @@ else:
     else:
         st.session_state["view"] = view
         page.run()
-with st.sidebar:
-    jobs.tray()
 state.write_url()
+tray.redraw_if_outdated()

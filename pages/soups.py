@@ -112,7 +112,7 @@ def _follow(view: View, job_id: int) -> None:
         _watch_trace(job_id, view.task.score_name)
     elif job.result is not None:
         st.success(
-            "The soup is built. See it under **Compare**, or take it home from **Download**.",
+            f"{job.title} is ready. See it under **Compare**, or take it home from **Download**.",
             icon=":material/check_circle:",
         )
         st.session_state["soup"] = job.result["soup"]

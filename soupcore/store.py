@@ -9,6 +9,8 @@ import hashlib
 import math
 import os
 import secrets
+import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,6 +198,19 @@ class Store:
 def _use_write_ahead_log(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
+        _patiently(connection, "PRAGMA journal_mode=WAL")  # readers never wait for the writer
         connection.execute("PRAGMA synchronous=NORMAL")  # safe against kills, not power cuts
         connection.execute("PRAGMA busy_timeout=30000")
+
+
+def _patiently(connection: Any, statement: str) -> None:
+    # Where another process switches to the log just now, SQLite fails at once, timeout or not.
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

@@ -1,5 +1,6 @@
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from soupcore import Store
 
@@ -71,6 +72,21 @@ def test_adding_again_replaces(store: Store) -> None:
     assert len([*(store.folder / "arrays").rglob("*.*")]) == 1
 
 
+def test_a_key_that_another_process_puts_between_our_look_and_our_insert_is_replaced(
+    store: Store,
+) -> None:
+    other = Store(store.folder)
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def intrude(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT") and not other.evaluations(["a"], "task", "split"):
+            add(other, "a", loss=1.0)
+
+    add(store, "a", loss=2.0)
+    assert other.evaluations(["a"], "task", "split")["a"].loss == 2.0
+    other.close()
+
+
 def test_points_beyond_what_one_query_takes_are_found(store: Store) -> None:
     wanted = [str(number) for number in range(1200)]
     for point in ("0", "499", "500", "501", "1199"):
@@ -122,7 +138,22 @@ def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
         writer.rollback()
 
 
-# Several processes
+# Several threads and processes
+
+
+def test_a_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    def use(folder: Path, number: int) -> None:
+        store = Store(folder)
+        store.add_soup(str(number), "sweep", {})
+        store.close()
+
+    numbers = range(8)
+    with ThreadPoolExecutor(len(numbers)) as threads:
+        for folder in (tmp_path / "1", tmp_path / "2", tmp_path / "3"):
+            list(threads.map(use, [folder] * len(numbers), numbers))
+            store = Store(folder)
+            assert {row.id for row in store.soups("sweep")} == {*map(str, numbers)}
+            store.close()
 
 
 def _add_many(folder: Path, worker: int, count: int, start: Barrier) -> None:

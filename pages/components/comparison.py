@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, scores
+from pages.components import jobs, scores, soup_picker
 from pages.components.state import View
 from soupcore import Evaluation, ensemble, figures
 from soupcore.recipes import manual
@@ -26,7 +26,7 @@ def show(view: View) -> None:
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     labels = {soup.label: soup.soup.mixture for soup in stored}
     known = scores.evaluations(view, points | base | labels)
-    picked = _pick(stored)
+    picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
     rows += [_ensemble_row(view, picked)]
     best = _best(view, known, list(points))
@@ -60,21 +60,6 @@ def by_hand(view: View, coefficients: Mapping[str, Fraction]) -> None:
         kept = request | {"splits": view.task.reported, "keep": True}
         jobs.submit("mixture", "Keep a soup made by hand", kept)
         st.rerun()
-
-
-def _pick(stored: list[scores.StoredSoup]) -> scores.StoredSoup:
-    ids = [soup.soup.id for soup in stored]
-    current = st.session_state["soup"]
-    index = ids.index(current) if current in ids else len(ids) - 1
-    picked = st.selectbox(
-        "Soup to compare with the ensemble of its ingredients",
-        stored,
-        index=index,
-        format_func=lambda soup: soup.label,
-        width=360,
-    )
-    st.session_state["soup"] = picked.soup.id
-    return picked
 
 
 def _best(view: View, known: scores.Known, names: list[str]) -> str | None:

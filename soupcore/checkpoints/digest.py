@@ -91,8 +91,7 @@ def stamp(files: Iterable[Path]) -> str:
 
 def _connect() -> sqlite3.Connection:
     connection = sqlite3.connect(workspace_folder() / "scans.sqlite", timeout=30)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # no wait for the disk at each checkpoint
+    # No write-ahead log: switching to it at each connection does not wait for other processes.
     connection.execute(
         "CREATE TABLE IF NOT EXISTS scans"
         " (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT, nonfinite TEXT)"

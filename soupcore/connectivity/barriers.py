@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +17,7 @@ from soupcore.connectivity.path import (
 )
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
-from soupcore.mixtures import Coefficient, Mixture
+from soupcore.mixtures import Coefficient
 from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
@@ -31,10 +30,12 @@ class Barriers:
     Attributes:
         names: The ingredients.
         paths: `{(a, b): path}` for the pairs known, in the order of the names.
+        missing: How many points would have to be evaluated to know them all.
     """
 
     names: tuple[str, ...]
     paths: Mapping[Pair, LinearPath]
+    missing: int = 0
 
     @property
     def loss(self) -> Floats:
@@ -58,13 +59,6 @@ class Barriers:
 def pairs(names: Sequence[str]) -> Iterator[Pair]:
     """Yield each pair once, in the order of the names."""
     return combinations(names, 2)
-
-
-def pair_points(
-    sweep: Sweep, names: Sequence[str], alphas: Sequence[Fraction]
-) -> dict[Pair, list[Mixture]]:
-    """Return the points on the lines between all pairs: `{(a, b): points}`."""
-    return {(a, b): path_points(sweep[a], sweep[b], alphas) for a, b in pairs(names)}
 
 
 def barriers(
@@ -114,14 +108,14 @@ def stored_barriers(
     """Return the barriers of the pairs whose points the store has all of. Computes nothing."""
     chosen = sweep.names(names)
     steps = grid(alphas)
-    points = pair_points(sweep, chosen, steps)
-    known = evaluator.stored(
-        [point for path in points.values() for point in path], split or evaluator.task.select
-    )
+    wanted = list(pairs(chosen))
+    points = [point for a, b in wanted for point in path_points(sweep[a], sweep[b], steps)]
+    known = evaluator.stored(points, split or evaluator.task.select)
     paths = {}
-    for index, pair in enumerate(points):
+    for index, pair in enumerate(wanted):
         path = known[index * len(steps) : (index + 1) * len(steps)]
         found = [evaluation for evaluation in path if evaluation is not None]
         if len(found) == len(steps):
             paths[pair] = path_of(steps, found)
-    return Barriers(tuple(chosen), paths)
+    unknown = {point for point, found in zip(points, known, strict=True) if found is None}
+    return Barriers(tuple(chosen), paths, len(unknown))

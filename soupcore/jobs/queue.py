@@ -189,6 +189,15 @@ class Queue:
                     update(Job).where(Job.id == job_id, Job.state == before).values(state=after)
                 )
 
+    def resume(self, job_id: int) -> None:
+        """Queue a failed or cancelled job again; what it finished before is not done twice."""
+        with self.store.session() as session, session.begin():
+            session.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state.in_((State.FAILED, State.CANCELLED)))
+                .values(state=State.QUEUED, error=None, done=0, started=None, finished=None)
+            )
+
     def fail_abandoned(self) -> None:
         """Mark the jobs whose worker is gone as failed, or as cancelled where that was asked."""
         with self.store.session() as session, session.begin():

@@ -39,6 +39,11 @@ class Supervisor:
         self.look_after()
         return job_id
 
+    def resume(self, job_id: int) -> None:
+        """Queue a failed or cancelled job again and wake the worker."""
+        self.queue.resume(job_id)
+        self.look_after()
+
     def look_after(self) -> None:
         """Start the worker if it is not running and there is work, and wake it."""
         with self._mutex:

@@ -15,8 +15,13 @@ def open_app(page: Page, url: str) -> None:
 
 
 def go_to(page: Page, name: str) -> None:
+    wait_until_idle(page)
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
     expect(heading(page, name)).to_be_visible()
+
+
+def wait_until_idle(page: Page) -> None:
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def heading(page: Page, name: str) -> Locator:
@@ -42,20 +47,22 @@ def click_point(page: Page, figure: str, index: int) -> None:
 
 def expect_selected(page: Page, *names: str) -> None:
     query = "&".join(f"selection={name}" for name in names)
-    pattern = rf"\?{query}$" if names else r"^[^?]*$"
+    pattern = rf"[?&]{query}(?!&selection=)(&|$)" if names else r"^((?!selection=).)*$"
     expect(page).to_have_url(re.compile(pattern))
 
 
 def build(page: Page, recipe: str) -> None:
     page.get_by_role("radiogroup").get_by_text(recipe, exact=True).click()
     page.get_by_role("button", name=f"Build the {recipe.lower()}").click()
-    expect(page.get_by_text("The soup is built.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(re.compile(f"{recipe} soup of .* is ready"))).to_be_visible()
 
 
 def download(page: Page, label: str) -> Download:
-    """Choose a soup on the download page and take its weights home."""
+    """Choose the soup of a recipe on the download page and take its weights home."""
+    wait_until_idle(page)
     page.get_by_role("combobox", name="Soup", exact=True).click()
     page.get_by_role("option", name=re.compile(label)).click()
+    wait_until_idle(page)
     prepare = page.get_by_role("button", name="Prepare the weights")
     link = page.get_by_role("link", name=re.compile(f"Download {label}"))
     expect(prepare.or_(link)).to_be_visible()

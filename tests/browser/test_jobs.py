@@ -1,7 +1,7 @@
 import re
 import time
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser import steps
 from tests.browser.conftest import Server
@@ -17,7 +17,7 @@ def start_all_pairs(page: Page, server: Server) -> None:
     expect(progress(page)).to_be_visible()
 
 
-def progress(page: Page) -> steps.Locator:
+def progress(page: Page) -> Locator:
     return page.get_by_test_id("stProgress")
 
 

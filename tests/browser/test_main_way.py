@@ -43,6 +43,7 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
 
     steps.go_to(page, "Ingredients")
     page.get_by_role("button", name="Clear", exact=True).click()
+    steps.expect_selected(page)
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")
     steps.build(page, "Greedy")

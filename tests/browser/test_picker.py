@@ -82,10 +82,13 @@ def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server)
     expect(page.get_by_role("button", name="Open this folder (0 checkpoints)")).to_be_disabled()
 
 
-def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server) -> None:
+def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_path: Path) -> None:
+    good = load_file(SAMPLE / "sweep" / "run-01.safetensors")
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for scale, file in zip((0.99, 1.01), files, strict=True):
+        save_file({name: tensor * scale for name, tensor in good.items()}, file)
     steps.open_app(page, server.url)
     choose(page, task="digits/task.py: task", source="Upload")
-    files = [SAMPLE / "sweep" / name for name in ("run-01.safetensors", "run-02.safetensors")]
     page.get_by_role("dialog").locator("input[type=file]").set_input_files(files)
     page.get_by_role("button", name="Open the uploaded files").click()
     expect(page.get_by_text("0 of 2 selected")).to_be_visible()
@@ -97,11 +100,7 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server) -> None
 def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     choose(page, task="wrong.py: task", source="Folder on the server")
-    page.get_by_role("combobox", name="Root").click()
-    page.get_by_role("option", name="sample_data").click()
-    page.get_by_role("dialog").get_by_role("button", name="digits").click()
-    page.get_by_role("dialog").get_by_role("button", name="sweep").click()
-    page.get_by_role("button", name="Open this folder").click()
+    page.get_by_role("button", name="Open this folder (16 checkpoints)").click()
     page.get_by_role("button", name="Evaluate what is missing").click()
     expect(page.get_by_text("does not fit the network of the task 'Wrong network'")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)
@@ -110,10 +109,6 @@ def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: 
 def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     choose(page, task="failing.py: task", source="Folder on the server")
-    page.get_by_role("combobox", name="Root").click()
-    page.get_by_role("option", name="sample_data").click()
-    page.get_by_role("dialog").get_by_role("button", name="digits").click()
-    page.get_by_role("dialog").get_by_role("button", name="sweep").click()
-    page.get_by_role("button", name="Open this folder").click()
+    page.get_by_role("button", name="Open this folder (16 checkpoints)").click()
     expect(page.get_by_text("RuntimeError: no such data here")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,21 @@ def test_a_scan_reports_every_byte(checkpoint_of: CheckpointOf) -> None:
     read: list[int] = []
     checkpoint_of({"w": torch.zeros((1 << 20) + 5), "n": torch.tensor(3)}).scan(read.append)
     assert sum(read) == 4 * ((1 << 20) + 5) + 8
+
+
+def test_many_scans_at_once_do_not_disturb_each_other(
+    checkpoint_of: CheckpointOf,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [checkpoint_of({"w": torch.tensor([float(i)])}) for i in range(8)]
+    with ThreadPoolExecutor(len(made)) as threads:
+        for _ in range(3):  # each time the first ones in a new workspace
+            monkeypatch.setenv("STOCKPOT_WORKSPACE", str(tmp_path_factory.mktemp("new")))
+            opened = [open_checkpoint(checkpoint.path) for checkpoint in made]
+            digests = [*threads.map(lambda checkpoint: checkpoint.digest, opened)]
+            assert len(set(digests)) == len(made)
+            assert all(open_checkpoint(checkpoint.path).is_scanned for checkpoint in made)
 
 
 def test_a_scan_that_is_stopped_is_not_remembered(tmp_path: Path) -> None:

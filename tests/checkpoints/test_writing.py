@@ -40,7 +40,7 @@ def write(
 def every_dtype() -> dict[str, Tensor]:
     state = {}
     for name, dtype in DTYPES.items():
-        state[name] = any_tensor(dtype, 3, 5)
+        state[name] = any_tensor(dtype, 3, 6)
         state[f"{name} scalar"] = any_tensor(dtype, seed=1)
         state[f"{name} empty"] = any_tensor(dtype, 2, 0)
     return state

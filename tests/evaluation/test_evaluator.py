@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -211,6 +212,18 @@ def test_the_memory_budget_changes_nothing_that_is_found(
     store.close()
 
 
+def count_reads(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    counter: Counter[str] = Counter()
+    read = checkpoint.read_elements
+
+    def counted(name: str, start: int, stop: int) -> Tensor:
+        counter[name] += 1
+        return read(name, start, stop)
+
+    monkeypatch.setattr(checkpoint, "read_elements", counted)
+    return counter
+
+
 @pytest.mark.parametrize(("copies", "reads"), [(10, 1), (1, 1), (0, 3)])
 def test_an_ingredient_that_fits_the_budget_is_read_once(
     sweep: Sweep,
@@ -221,20 +234,37 @@ def test_an_ingredient_that_fits_the_budget_is_read_once(
     reads: int,
 ) -> None:
     checkpoint = sweep["run1"].checkpoint
-    seen: list[str] = []
-    read = checkpoint.read_elements
-
-    def counted(name: str, start: int, stop: int) -> Tensor:
-        seen.append(name)
-        return read(name, start, stop)
-
-    monkeypatch.setattr(checkpoint, "read_elements", counted)
-    evaluator = Evaluator(
-        task, store, device="cpu", memory_budget=copies * sweep["run1"].checkpoint.nbytes
-    )
+    counter = count_reads(checkpoint, monkeypatch)
+    budget = copies * checkpoint.nbytes
+    evaluator = Evaluator(task, store, device="cpu", memory_budget=budget)
     for split in ("val", "test", "train"):
         evaluator.evaluate(sweep["run1"].mixture, split)
-    assert sorted(seen) == sorted([*checkpoint.tensors] * reads)
+    assert counter == dict.fromkeys(checkpoint.tensors, reads)
+
+
+def test_the_ingredient_used_longest_ago_makes_room(
+    sweep: Sweep, task: ClassificationTask, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = {
+        name: count_reads(sweep[name].checkpoint, monkeypatch) for name in sweep.ingredients
+    }
+    budget = 2 * sweep["run1"].checkpoint.nbytes
+    evaluator = Evaluator(task, store, device="cpu", memory_budget=budget)
+    for split, name in [
+        ("val", "run1"),
+        ("val", "run2"),
+        ("test", "run1"),
+        ("val", "run10"),  # run2 goes
+        ("train", "run1"),
+        ("test", "run2"),  # run10 goes
+        ("shift/noise", "run1"),
+    ]:
+        evaluator.evaluate(sweep[name].mixture, split)
+    assert {name: counter["0.weight"] for name, counter in counters.items()} == {
+        "run1": 1,
+        "run2": 2,
+        "run10": 1,
+    }
 
 
 def test_a_file_changed_since_it_was_opened_is_not_evaluated(
