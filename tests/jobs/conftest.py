@@ -1,0 +1,89 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import soupcore
+from soupcore.jobs import Job, Queue, Supervisor
+from tests.helpers import FEATURES, State, save_sweep
+
+# Each pass takes a little while and leaves a line, so that a test can interrupt and count them.
+TASK = """
+import time
+from pathlib import Path
+from safetensors.torch import load_file
+from soupcore import ClassificationTask, Split
+from tests.helpers import build_model
+
+HERE = Path(__file__).parent
+data = load_file(HERE / "data.safetensors")
+
+def build():
+    model = build_model()
+    def count(module, arguments, output):
+        time.sleep(0.005)
+        with (HERE / "passes").open("a") as file:
+            file.write(f"{len(output)}\\n")
+    model.register_forward_hook(count)
+    return model
+
+splits = {"select": Split("select", data["inputs"], data["targets"])}
+task = ClassificationTask("slow toy", build, splits)
+failing = ClassificationTask("failing toy", lambda: 1 / 0, splits)
+"""
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    inputs = torch.randn(2560, FEATURES, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(2560) % 3
+    save_file({"inputs": inputs, "targets": targets}, tmp_path / "data.safetensors")
+    path = tmp_path / "task.py"
+    path.write_text(TASK)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, base_state: State, states: dict[str, State]) -> str:
+    return str(save_sweep(tmp_path / "sweep", {"base": base_state} | states))
+
+
+@pytest.fixture
+def queue(store: soupcore.Store) -> Queue:
+    return Queue(store)
+
+
+@pytest.fixture
+def supervisor(store: soupcore.Store, task_file: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(store, [f"{task_file}:task", f"{task_file}:failing"], device="cpu")
+    yield supervisor
+    supervisor.stop()
+
+
+@pytest.fixture
+def passes_made(task_file: Path) -> Callable[[], int]:
+    log = task_file.with_name("passes")
+    return lambda: len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.fixture
+def finished(supervisor: Supervisor) -> Callable[[int], Job]:
+    def wait(job_id: int) -> Job:
+        return wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
+
+    return wait
+
+
+def wait_for(supervisor: Supervisor, job_id: int, condition: Callable[[Job], bool]) -> Job:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        supervisor.look_after()
+        job = supervisor.queue.get(job_id)
+        assert job is not None
+        if condition(job):
+            return job
+        time.sleep(0.02)
+    raise AssertionError(f"job {job_id} is still {job.state}")

@@ -1,0 +1,67 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from soupcore.jobs import Job, Queue, State
+
+
+def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
+    first = queue.submit("evaluate", "Evaluate", {"names": ["a"]})
+    assert queue.submit("evaluate", "Evaluate", {"names": ["a"]}) == first
+    assert queue.submit("evaluate", "Evaluate", {"names": ["b"]}) != first
+    queue.cancel(first)
+    assert queue.submit("evaluate", "Evaluate", {"names": ["a"]}) != first
+
+
+def test_no_two_workers_get_the_same_job_and_the_oldest_goes_first(queue: Queue) -> None:
+    ids = [queue.submit("evaluate", "", {"n": n}) for n in range(3)]
+    taken = [queue.claim("one"), queue.claim("two"), queue.claim("one"), queue.claim("two")]
+    assert [job.id if job else None for job in taken] == [*ids, None]
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(
+    queue: Queue,
+) -> None:
+    running, waiting = (queue.submit("evaluate", "", {"n": n}) for n in range(2))
+    queue.claim("one")
+    queue.cancel(running)
+    queue.cancel(waiting)
+    assert state(queue, running) == State.CANCELLING
+    assert state(queue, waiting) == State.CANCELLED
+    assert queue.report(running, 1, 2, None) is State.CANCELLING
+
+
+def test_a_job_whose_worker_is_gone_has_failed_and_can_be_resumed(queue: Queue) -> None:
+    abandoned, cancelled, alive = (queue.submit("evaluate", "", {"n": n}) for n in range(3))
+    queue.claim("gone")
+    queue.claim("gone")
+    queue.cancel(cancelled)
+    lock = queue.worker_lock("here")
+    queue.claim("here")
+    queue.fail_abandoned()
+    assert lock
+    assert state(queue, abandoned) == State.FAILED
+    assert state(queue, cancelled) == State.CANCELLED
+    assert state(queue, alive) == State.RUNNING
+    queue.resume(abandoned)
+    queue.resume(alive)
+    assert state(queue, abandoned) == State.QUEUED
+    assert state(queue, alive) == State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "elapsed", "left"),
+    [(0, 10, 5, None), (5, 10, 5, 5), (1, 4, 10, 30), (10, 10, 5, None), (0, 0, 5, None)],
+)
+def test_the_time_left_follows_the_pace_so_far(
+    done: int, total: int, elapsed: float, left: float | None
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    job = Job(done=done, total=total, started=now - timedelta(seconds=elapsed))
+    assert job.seconds_left(now) == left
+
+
+def state(queue: Queue, job_id: int) -> str:
+    job = queue.get(job_id)
+    assert job is not None
+    return job.state
