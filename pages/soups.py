@@ -136,9 +136,10 @@ def _trace(job: Job, score_name: str) -> None:
     if not steps:
         st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
         return
-    trace = [Step(**(step | {"soup": tuple(step["soup"])})) for step in steps]
     figure = figures.greedy_trace(
-        trace, candidates=len(job.request["names"]), score_name=score_name
+        [Step.from_json(step) for step in steps],
+        candidates=len(job.request["names"]),
+        score_name=score_name,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
 

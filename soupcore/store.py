@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sqlalchemy import JSON, MetaData, create_engine, delete, event, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -131,11 +131,14 @@ class Store:
     ) -> EvaluationRow:
         """Remember an evaluation, in place of an earlier one of the same point."""
         name = hashlib.sha256(f"{mixture_key} {task_key} {split_digest}".encode()).hexdigest()
-        relative = Path("arrays") / name[:2] / f"{name[2:34]}.safetensors"
+        # A row and its file are two writes; the name keeps them of one kind where two processes
+        # evaluate the same point, one with outputs and one without.
+        kind = "full" if "outputs" in arrays else "brief"
+        relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
         target = self.folder / relative
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-        save_file(dict(arrays), temporary)
+        temporary.write_bytes(save(dict(arrays)))
         os.replace(temporary, target)
         row = EvaluationRow(
             mixture_key=mixture_key,

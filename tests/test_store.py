@@ -63,13 +63,16 @@ def test_an_evaluation_is_of_one_task_and_one_split(store: Store, task: str, spl
 
 
 def test_adding_again_replaces(store: Store) -> None:
+    new = {"losses": torch.tensor([2.0, 4.0])}
+    full = new | {"outputs": torch.ones(2, 3)}
     add(store, "a")
-    new = {"losses": torch.tensor([2.0, 4.0]), "outputs": torch.ones(2, 3)}
-    add(store, "a", loss=3.0, arrays=new)
-    row = store.evaluations(["a"], "task", "split")["a"]
-    assert (row.loss, row.has_outputs) == (3.0, True)
-    assert losses_of(store, "a") == [2, 4]
-    assert len([*(store.folder / "arrays").rglob("*.*")]) == 1
+    for arrays in (new, full, full):
+        add(store, "a", loss=3.0, arrays=arrays)
+        row = store.evaluations(["a"], "task", "split")["a"]
+        assert (row.loss, row.has_outputs) == (3.0, "outputs" in arrays)
+        assert losses_of(store, "a") == [2, 4]
+    files = [*(store.folder / "arrays").rglob("*.*")]
+    assert len(files) == 2  # one without the outputs, one with
 
 
 def test_a_key_that_another_process_puts_between_our_look_and_our_insert_is_replaced(

@@ -99,7 +99,9 @@ def grid(alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS) -> list[Fraction]
         if alphas < 2:
             raise ValueError("A path needs at least its two ends.")
         return [Fraction(i, alphas - 1) for i in range(alphas)]
-    return sorted({Fraction(0), Fraction(1), *map(as_fraction, alphas)})
+    # Rounded, so that the 0.30000000000000004 of a computed grid is the same point as 0.3.
+    exact = (round(a, 12) if isinstance(a, float) else a for a in alphas)
+    return sorted({Fraction(0), Fraction(1), *map(as_fraction, exact)})
 
 
 def path_points(start: End, end: End, alphas: Sequence[Fraction]) -> list[Mixture]:

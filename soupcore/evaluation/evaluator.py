@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.errors import CheckpointError
+from soupcore.errors import CheckpointError, TaskError
 from soupcore.evaluation.devices import choose_device, deterministic
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.statistics import score_interval
@@ -146,11 +146,22 @@ class Evaluator:
             for start in range(0, len(inputs), self.batch_size):
                 batch = slice(start, start + self.batch_size)
                 output = model(inputs[batch])  # [b, ...]
-                losses.append(self.task.loss(output, targets[batch]).float().cpu())  # [b]
-                scores.append(self.task.score(output, targets[batch]).float().cpu())  # [b]
+                loss = self.task.loss(output, targets[batch])  # [b]
+                score = self.task.score(output, targets[batch])  # [b]
+                self._check_one_each(loss, score, len(output))
+                losses.append(loss.float().cpu())
+                scores.append(score.float().cpu())
                 outputs.append(output.cpu())
                 on_progress(min(batch.stop, len(inputs)), len(inputs))
         return torch.cat(outputs), torch.cat(losses), torch.cat(scores)
+
+    def _check_one_each(self, loss: Tensor, score: Tensor, n: int) -> None:
+        for what, found in (("loss", loss), ("score", score)):
+            if found.shape != (n,):
+                raise TaskError(
+                    f"The {what} of the task {self.task.name!r} has shape {list(found.shape)} for "
+                    f"{n} examples; return one number an example (reduction='none')."
+                )
 
     def _model_with(self, mixture: Mixture) -> nn.Module:
         if self._model is None:

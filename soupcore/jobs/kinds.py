@@ -5,7 +5,6 @@ cut off and asked for again does only the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -107,7 +106,7 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     trace: list[dict[str, Any]] = []
 
     def on_step(steps: Sequence[Step]) -> None:
-        trace[:] = [asdict(step) for step in steps]
+        trace[:] = [step.to_json() for step in steps]
 
     def with_trace(done: int, total: int) -> None:
         report(done, total, {"trace": list(trace)})

@@ -43,6 +43,16 @@ class Step:
     gained: int
     lost: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the step as JSON."""
+        return asdict(self) | {"score": _none_if_nan(self.score)}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Step":
+        """Return the step that `to_json` described."""
+        score = math.nan if body["score"] is None else body["score"]
+        return cls(**{**body, "score": score, "soup": tuple(body["soup"])})
+
 
 @dataclass
 class Soup:
@@ -120,7 +130,7 @@ class Soup:
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
             "digests": self.digests,
-            "trace": [asdict(step) | {"score": _none_if_nan(step.score)} for step in self.trace],
+            "trace": [step.to_json() for step in self.trace],
             "scores": {
                 split: {"score": _none_if_nan(e.score), "loss": _none_if_nan(e.loss), "n": e.n}
                 for split, e in self.evaluations.items()
@@ -140,7 +150,7 @@ class Soup:
             body["recipe"],
             body["parameters"],
             {name: Fraction(text) for name, text in body["coefficients"].items()},
-            [_step(step) for step in body["trace"]],
+            [Step.from_json(step) for step in body["trace"]],
         )
         for name, digest in soup.digests.items():
             if digest != body["digests"][name]:
@@ -193,8 +203,3 @@ class Soup:
 
 def _none_if_nan(number: float) -> float | None:
     return None if math.isnan(number) else number  # JSON has no NaN
-
-
-def _step(body: Mapping[str, Any]) -> Step:
-    score = math.nan if body["score"] is None else body["score"]
-    return Step(**{**body, "score": score, "soup": tuple(body["soup"])})

@@ -218,3 +218,7 @@ def test_progress_runs_to_the_end_and_may_stop_the_work(sweep: Sweep, evaluator:
 def test_an_unknown_split_is_refused(sweep: Sweep, evaluator: Evaluator) -> None:
     with pytest.raises(TaskError, match="has no split 'dev'"):
         linear_path(sweep["run1"], sweep["run2"], evaluator, split="dev")
+
+
+def test_a_computed_grid_is_the_same_as_the_counted_one() -> None:
+    assert grid([float(alpha) for alpha in np.linspace(0, 1, 11)]) == grid(11)

@@ -23,7 +23,15 @@ from soupcore import (
     interpolate,
     mean,
 )
-from tests.helpers import CLASSES, FEATURES, State, average, logits, random_state
+from tests.helpers import (
+    CLASSES,
+    FEATURES,
+    State,
+    average,
+    build_model,
+    logits,
+    random_state,
+)
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 
@@ -403,3 +411,15 @@ def test_a_regression_with_weights_that_are_not_finite_does_not_fail(
         assert math.isnan(found.loss)
         assert math.isnan(found.score)
         assert all(math.isnan(end) for end in found.score_interval)
+
+
+def test_a_loss_that_is_one_number_for_all_examples_is_refused(
+    sweep: Sweep, splits: dict[str, Split], store: Store
+) -> None:
+    class Averaged(ClassificationTask):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return torch.nn.functional.cross_entropy(outputs, targets)
+
+    evaluator = Evaluator(Averaged("averaged", build_model, splits), store)
+    with pytest.raises(TaskError, match="one number an example"):
+        evaluator.evaluate(sweep["run1"].mixture, "val")

@@ -86,4 +86,4 @@ def wait_for(supervisor: Supervisor, job_id: int, condition: Callable[[Job], boo
         if condition(job):
             return job
         time.sleep(0.02)
-    raise AssertionError(f"job {job_id} is still {job.state}")
+    raise AssertionError(f"job {job_id} did not get there in a minute")

@@ -1,0 +1,100 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from soupcore import Barriers, LinearPath, Step, figures
+
+NAMES = [f"run-{number}" for number in range(30)]
+
+
+def path(barrier: float) -> LinearPath:
+    return LinearPath(
+        alphas=np.array([0, 0.5, 1]),
+        losses=np.array([1, 1.5 + barrier, 2]),
+        scores=np.array([0.8, 0.7, 0.6]),
+        split="select",
+        n=100,
+    )
+
+
+def test_every_ingredient_has_a_colour_of_its_own_that_does_not_depend_on_the_later_ones() -> None:
+    colours = figures.colours(NAMES)
+    assert len(set(colours.values())) == len(NAMES)
+    assert figures.colours(NAMES[:7]) == {name: colours[name] for name in NAMES[:7]}
+
+
+def test_the_overview_shows_scores_in_percent_with_their_intervals() -> None:
+    table = pd.DataFrame(
+        {"score": [0.5, None, 0.9], "low": [0.4, None, 0.85], "high": [0.65, None, 0.92]},
+        index=["a", "b", "c"],
+    )
+    figure = figures.accuracy_overview(table, figures.colours("abc"), selected=["a"])
+    (points,) = figure.data
+    assert list(points.y) == ["c", "a"]
+    np.testing.assert_allclose(points.x, [90, 50])
+    np.testing.assert_allclose(points.error_x.array, [2, 15])
+    np.testing.assert_allclose(points.error_x.arrayminus, [5, 10])
+    assert list(points.marker.symbol) == ["circle-open", "circle"]
+
+
+def test_the_scatter_leaves_out_what_is_not_known_and_tells_kinds_apart() -> None:
+    table = pd.DataFrame(
+        {
+            "report": [0.8, 0.7, 0.6, np.nan],
+            "shift": [0.5, 0.4, 0.3, 0.2],
+            "kind": ["ingredient", "base", "soup", "ingredient"],
+        },
+        index=["a", "base", "greedy", "b"],
+    )
+    figure = figures.shift_scatter(table, figures.colours("ab"))
+    assert {trace.name: list(trace.customdata) for trace in figure.data} == {
+        "ingredients": ["a"],
+        "base": ["base"],
+        "soups": ["greedy"],
+    }
+
+
+def test_a_path_is_drawn_with_its_chord_and_its_barrier() -> None:
+    figure = figures.path_curves({("a", "b"): path(barrier=0.25)})
+    loss, chord, barrier, score = figure.data
+    np.testing.assert_allclose(loss.y, [1, 1.75, 2])
+    np.testing.assert_allclose(chord.y, [1, 1.5, 2])
+    assert (list(barrier.x), list(barrier.y)) == ([0.5, 0.5], [1.5, 1.75])
+    np.testing.assert_allclose(score.y, [80, 70, 60])
+    assert list(loss.text) == ["a", "midpoint", "b"]
+    assert "0.250" in figure.layout.annotations[0].text
+
+
+def test_without_a_barrier_none_is_drawn() -> None:
+    figure = figures.path_curves({("a", "b"): path(barrier=-0.25)})
+    assert len(figure.data) == 3
+    assert not figure.layout.annotations
+
+
+@pytest.mark.parametrize(("measure", "value"), [("loss", 0.25), ("error", 10)])
+def test_the_heatmap_shows_known_pairs_both_ways_and_leaves_the_others_empty(
+    measure: str, value: float
+) -> None:
+    known = Barriers(("a", "b", "c"), {("a", "b"): path(barrier=0.25)})
+    heatmap, cells = figures.barrier_heatmap(known, measure=measure).data
+    expected = [[0, value, np.nan], [value, 0, np.nan], [np.nan, np.nan, 0]]
+    np.testing.assert_allclose(heatmap.z, expected, atol=1e-12)
+    assert [tuple(cell[:2]) for cell in cells.customdata] == [
+        (a, b) for a in "abc" for b in "abc" if a != b
+    ]
+    unknown = [cell[2] == "not known" for cell in cells.customdata]
+    assert unknown == [False, True, False, True, True, True]
+
+
+def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
+    steps = [
+        Step("a", 0.8, True, ("a",), 0, 0),
+        Step("b", 0.7, False, ("a",), 1, 11),
+        Step("c", 0.9, True, ("a", "c"), 12, 2),
+    ]
+    figure = figures.greedy_trace(steps, candidates=5)
+    soup, accepted, rejected = figure.data
+    np.testing.assert_allclose(soup.y, [80, 80, 90])
+    assert [row[0] for row in accepted.customdata] == ["a", "c"]
+    assert [tuple(row) for row in rejected.customdata] == [("b", 1, 11)]
+    assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
