@@ -12,7 +12,7 @@ from pages.components.state import View
 from soupcore import Evaluation, ensemble, figures
 from soupcore.recipes import manual
 
-_CHOSEN = "chosen on"
+_CHOSEN = "chosen"
 _REPORTED = "only reported"
 
 
@@ -31,7 +31,7 @@ def show(view: View) -> None:
     rows += [_ensemble_row(view, picked)]
     best = _best(view, known, list(points))
     if best is not None:
-        rows.append(_row(view, f"{best}", "best ingredient", known[best]))
+        rows.append(_row(view, f"{best}", "best alone", known[best]))
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
@@ -84,7 +84,7 @@ def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str]
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)
         by_split[split] = found.score if found else None
-    return _scores_row(view, f"ensemble of {picked.label}", "ensemble", by_split, cost=len(members))
+    return _scores_row(view, f"ensemble of {len(members)}", "ensemble", by_split, cost=len(members))
 
 
 def _scores_row(
@@ -118,13 +118,7 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         .set_properties(subset=pd.Index(chosen), **{"background-color": "rgba(224, 161, 0, 0.14)"})
         .apply(_bold_best, subset=pd.Index(numbers))
     )
-    widths: Any = {0: {"width": 200}, 1: {"width": 120}, 2: {"width": 70}, 3: {"width": 100}}
-    st.dataframe(
-        styled,
-        hide_index=True,
-        height=min(74 + 35 * len(rows), 620),
-        column_config=widths,
-    )
+    st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
     st.caption(
         f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
         "chosen; compare by the others. *passes*: forward passes an example."

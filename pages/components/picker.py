@@ -1,9 +1,10 @@
 """Choosing the sweep and the task."""
 
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.components import settings, state
 from soupcore import StockpotError
@@ -101,23 +102,32 @@ def _upload(task: str) -> None:
         f"Up to {st.get_option('server.maxUploadSize')} MB a file. Uploads pass through the "
         "server's memory; put larger sweeps in a folder on the server instead."
     )
+    whole_folder = st.toggle("A whole folder")
     uploaded = st.file_uploader(
         "Checkpoints, with sweep.jsonl or sweep.csv if there is one",
         type=_UPLOAD_TYPES,
-        accept_multiple_files=True,
+        accept_multiple_files="directory" if whole_folder else True,
+        key=f"upload-{whole_folder}",
     )
     name = st.text_input("Name of the sweep", "uploaded")
     if st.button("Open the uploaded files", type="primary", disabled=not uploaded):
         safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name) or "uploaded"
         folder = settings.current().uploads / f"{safe}-{secrets.token_hex(3)}"
-        folder.mkdir()
         for file in uploaded:
-            # A browser may send any name; only its last part can become one of ours.
-            with (folder / Path(file.name).name).open("xb") as target:
-                while block := file.read(_COPY_BLOCK):
-                    target.write(block)
+            _copy(file, folder)
         state.choose_sweep(str(folder), task)
         st.rerun()
+
+
+def _copy(file: UploadedFile, folder: Path) -> None:
+    # A browser may send any name: what would climb out is dropped. The name of an uploaded
+    # folder itself is dropped too, so that its checkpoints lie directly in the sweep's.
+    parts = [part for part in PurePosixPath(file.name).parts if part not in ("/", "..")]
+    target = folder.joinpath(*(parts[1:] or parts))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as output:
+        while block := file.read(_COPY_BLOCK):
+            output.write(block)
 
 
 def _task_label(spec: str) -> str:

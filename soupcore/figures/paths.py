@@ -11,6 +11,7 @@ from soupcore.connectivity.path import Floats
 from soupcore.figures.style import NEUTRAL, colours, finish
 
 _CELL = 30  # pixels a row of the heatmap
+_CONNECTED = {"loss": 0.1, "error": 2.0}  # nats; points (Frankle et al. 2020)
 _LABELLED = 10  # ingredients up to which a cell has room for its number
 
 
@@ -80,7 +81,8 @@ def barrier_heatmap(barriers: Barriers, *, measure: str = "loss") -> go.Figure:
             y=names,
             colorscale="Viridis",
             zmin=min(0.0, float(known.min())),
-            zmax=max(float(known.max()), 1e-9),
+            # Below what counts as connected, differences are not worth a colour of alarm.
+            zmax=max(float(known.max()), _CONNECTED[measure]),
             xgap=1,
             ygap=1,
             colorbar={
