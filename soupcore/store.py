@@ -12,7 +12,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ class EvaluationRow(_Base):
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
     arrays: Mapped[str]  # relative to the store's folder
-    created: Mapped[datetime]
+    created: Mapped[float]
 
 
 class SoupRow(_Base):
@@ -61,7 +60,7 @@ class SoupRow(_Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     sweep: Mapped[str] = mapped_column(index=True)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    created: Mapped[datetime]
+    created: Mapped[float]
     file: Mapped[str | None]  # relative to the store's folder
     sha256: Mapped[str | None]
 
@@ -152,14 +151,14 @@ class Store:
             seconds=seconds,
             has_outputs="outputs" in arrays,
             arrays=str(relative),
-            created=datetime.now(UTC),
+            created=time.time(),
         )
         self._put(row)
         return row
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
-        self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=datetime.now(UTC)))
+        self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
 
     def add_soup_file(self, soup_id: str, file: Path, sha256: str) -> None:
         """Remember where a soup's weights were written."""

@@ -93,7 +93,7 @@ def task(splits: dict[str, soupcore.Split], passes: list[int]) -> soupcore.Class
         model.register_forward_hook(lambda module, args, output: passes.append(len(output)))
         return model
 
-    return soupcore.ClassificationTask("toy", build, splits)
+    return soupcore.ClassificationTask(build, splits, name="toy")
 
 
 @pytest.fixture

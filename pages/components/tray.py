@@ -1,7 +1,6 @@
 """The jobs in the sidebar: progress, time left, cancel, resume; and the redrawing of the page."""
 
 import time
-from datetime import UTC, datetime
 
 import streamlit as st
 
@@ -79,7 +78,7 @@ def _ended(job: Job) -> None:
 def _status(job: Job) -> str:
     if job.state != State.RUNNING:
         return job.state
-    left = job.seconds_left(datetime.now(UTC))
+    left = job.seconds_left(time.time())
     return f"{job.fraction:.0%}" + (f" · {_duration(left)} left" if left is not None else "")
 
 

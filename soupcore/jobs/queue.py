@@ -3,8 +3,8 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Job(_Base):
         result: What it came to.
         error: Why it failed, in words to a user.
         worker: Which worker has or had it.
+        created, started, finished: When, in seconds since 1970.
     """
 
     __tablename__ = "jobs"
@@ -66,9 +67,9 @@ class Job(_Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[str | None]
     worker: Mapped[str | None]
-    created: Mapped[datetime]
-    started: Mapped[datetime | None]
-    finished: Mapped[datetime | None]
+    created: Mapped[float]
+    started: Mapped[float | None]
+    finished: Mapped[float | None]
 
     @property
     def is_unfinished(self) -> bool:
@@ -80,11 +81,11 @@ class Job(_Base):
         """Share of the work that is done, 0 to 1."""
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
-    def seconds_left(self, now: datetime) -> float | None:
+    def seconds_left(self, now: float) -> float | None:
         """Estimate the time to the end at the pace so far; None before there is a pace."""
         if self.started is None or not 0 < self.done < self.total:
             return None
-        elapsed = (now - self.started.replace(tzinfo=UTC)).total_seconds()
+        elapsed = now - self.started
         return elapsed * (self.total - self.done) / self.done
 
 
@@ -111,7 +112,7 @@ class Queue:
                 request=dict(request),
                 fingerprint=fingerprint,
                 state=State.QUEUED,
-                created=datetime.now(UTC),
+                created=time.time(),
             )
             session.add(job)
             session.flush()
@@ -143,7 +144,7 @@ class Queue:
         take = (
             update(Job)
             .where(Job.id == oldest, Job.state == State.QUEUED)
-            .values(state=State.RUNNING, worker=worker, started=datetime.now(UTC))
+            .values(state=State.RUNNING, worker=worker, started=time.time())
             .returning(Job)
             .execution_options(synchronize_session=False)
         )
@@ -174,7 +175,7 @@ class Queue:
             job.state = state
             job.result = dict(result) if result is not None else None
             job.error = error
-            job.finished = datetime.now(UTC)
+            job.finished = time.time()
             if state is State.DONE:
                 job.done = job.total = max(job.total, 1)
 
@@ -208,7 +209,7 @@ class Queue:
                 cancelled = job.state == State.CANCELLING
                 job.state = State.CANCELLED if cancelled else State.FAILED
                 job.error = None if cancelled else f"The process that did it stopped. {_ADVICE}"
-                job.finished = datetime.now(UTC)
+                job.finished = time.time()
 
     def worker_lock(self, worker: str) -> int:
         """Take the lock that says a worker is alive; it goes with the process, however it ends."""

@@ -59,10 +59,10 @@ class Task(ABC):
     `ClassificationTask`.
 
     Args:
-        name: What people call it.
         build_model: Makes the network; its own initial weights do not matter.
         splits: `{name: Split}`, among them exactly one with the role `select`. Shifts are named
             `shift/...`.
+        name: What people call it.
         version: Change it when the meaning of the task changes in a way that neither the data nor
             the task's file shows, so that evaluations of before are not taken for it.
 
@@ -76,9 +76,10 @@ class Task(ABC):
 
     def __init__(
         self,
-        name: str,
         build_model: Callable[[], nn.Module],
         splits: Mapping[str, Split],
+        *,
+        name: str = "task",
         version: str = "",
     ) -> None:
         self.name = name

@@ -17,7 +17,7 @@ from torch import nn
 from soupcore import ClassificationTask, Split
 import torch
 split = Split("select", torch.rand(20, 4), torch.randint(3, (20,)))
-task = ClassificationTask("Wrong network", lambda: nn.Linear(4, 3), {"select": split})
+task = ClassificationTask(lambda: nn.Linear(4, 3), {"select": split}, name="Wrong network")
 """
 
 FAILING = "raise RuntimeError('no such data here')\n"

@@ -17,5 +17,5 @@ def well(tmp_path: Path, store: Store) -> Well:
         {name: {"weight": torch.tensor([[weight]])} for name, weight in weights.items()},
     )
     splits = {"val": Split("select", torch.ones(4, 1), torch.zeros(4, 1))}
-    task = DoubleWell("well", lambda: nn.Linear(1, 1, bias=False), splits)
+    task = DoubleWell(lambda: nn.Linear(1, 1, bias=False), splits, name="well")
     return Well(Sweep.from_folder(folder), Evaluator(task, store, device="cpu"))

@@ -161,11 +161,11 @@ def test_another_task_does_not_take_what_was_found_for_this_one(
     sweep: Sweep, task: ClassificationTask, store: Store, passes: list[int]
 ) -> None:
     Evaluator(task, store, device="cpu").evaluate(halfway(sweep), "val")
-    other = ClassificationTask("toy", task.build_model, task.splits, version="2")
+    other = ClassificationTask(task.build_model, task.splits, version="2", name="toy")
     assert Evaluator(other, store).stored([halfway(sweep)], "val") == [None]
     data = task.split("val")
     splits = {"val": Split("select", data.inputs, 2 - data.targets)}
-    relabelled = ClassificationTask("toy", task.build_model, splits)
+    relabelled = ClassificationTask(task.build_model, splits, name="toy")
     assert Evaluator(relabelled, store).stored([halfway(sweep)], "val") == [None]
 
 
@@ -381,7 +381,7 @@ class Regression(Task):
 def regression(store: Store) -> Evaluator:
     inputs = torch.randn(50, FEATURES, generator=torch.Generator().manual_seed(9))
     splits = {"val": Split("select", inputs, inputs[:, :2] * 2)}
-    return Evaluator(Regression("lines", lambda: nn.Linear(FEATURES, 2), splits), store)
+    return Evaluator(Regression(lambda: nn.Linear(FEATURES, 2), splits, name="lines"), store)
 
 
 @pytest.mark.parametrize("keep_outputs", [True, False])
@@ -420,6 +420,6 @@ def test_a_loss_that_is_one_number_for_all_examples_is_refused(
         def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return torch.nn.functional.cross_entropy(outputs, targets)
 
-    evaluator = Evaluator(Averaged("averaged", build_model, splits), store)
+    evaluator = Evaluator(Averaged(build_model, splits, name="averaged"), store)
     with pytest.raises(TaskError, match="one number an example"):
         evaluator.evaluate(sweep["run1"].mixture, "val")

@@ -31,8 +31,8 @@ def build():
     return model
 
 splits = {"select": Split("select", data["inputs"], data["targets"])}
-task = ClassificationTask("slow toy", build, splits)
-failing = ClassificationTask("failing toy", lambda: 1 / 0, splits)
+task = ClassificationTask(build, splits, name="slow toy")
+failing = ClassificationTask(lambda: 1 / 0, splits, name="failing toy")
 """
 
 

@@ -34,7 +34,7 @@ def table(tmp_path: Path) -> MakeTable:
             "test": soupcore.Split("report", torch.zeros(1, 1), torch.zeros(1)),
             "shift/a": soupcore.Split("shift", torch.zeros(1, 1), torch.zeros(1)),
         }
-        task = soupcore.ClassificationTask("table", nn.Identity, splits)
+        task = soupcore.ClassificationTask(nn.Identity, splits, name="table")
         evaluator = TableEvaluator(sweeps[letters], look, task)
         return sweeps[letters], cast("Evaluator", evaluator)
 

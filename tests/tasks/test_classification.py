@@ -9,7 +9,7 @@ from soupcore import ClassificationTask, Split
 @pytest.fixture
 def toy() -> ClassificationTask:
     splits = {"val": Split("select", torch.zeros(1, 3), torch.tensor([0]))}
-    return ClassificationTask("toy", nn.Identity, splits)
+    return ClassificationTask(nn.Identity, splits, name="toy")
 
 
 @pytest.mark.parametrize("seed", range(3))

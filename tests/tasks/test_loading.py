@@ -18,8 +18,8 @@ def build_model():
     return torch.nn.Linear(2, 2)
 
 splits = {"val": Split("select", torch.eye(2), torch.tensor(LABELS))}
-task = ClassificationTask("toy", build_model, splits)
-other = ClassificationTask("other", build_model, splits, version="2")
+task = ClassificationTask(build_model, splits, name="toy")
+other = ClassificationTask(build_model, splits, version="2", name="other")
 not_a_task = 3
 """
 

@@ -12,7 +12,7 @@ def split(role: Any = "select", n: int = 2) -> Split:
 
 
 def task(**splits: Split) -> ClassificationTask:
-    return ClassificationTask("toy", lambda: nn.Linear(2, 2), splits)
+    return ClassificationTask(lambda: nn.Linear(2, 2), splits, name="toy")
 
 
 @pytest.mark.parametrize("role", ["train", "select", "report", "shift"])
@@ -79,7 +79,7 @@ def test_an_unknown_split_is_refused_with_those_there_are() -> None:
 
 def test_a_task_without_loss_and_score_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="abstract"):
-        Task("toy", nn.Identity, {"val": split()})  # type: ignore[abstract]
+        Task(nn.Identity, {"val": split()}, name="toy")  # type: ignore[abstract]
 
 
 class Other(ClassificationTask):
@@ -94,7 +94,7 @@ def test_the_key_covers_network_class_and_version_and_neither_name_nor_data() ->
         n: int = 2,
         **more: str,
     ) -> str:
-        return kind(name, lambda: nn.Linear(2, out), {"val": split(n=n)}, **more).key
+        return kind(lambda: nn.Linear(2, out), {"val": split(n=n)}, name=name, **more).key
 
     assert key() == key(name="another") == key(n=5)
     different = [key(), key(Other), key(out=3), key(version="2"), key(version="3")]
