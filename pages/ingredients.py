@@ -47,7 +47,7 @@ def _evaluate(view: View, known: scores.Known) -> None:
         type="primary",
         icon=":material/play_arrow:",
         disabled=running is not None,
-        help=f"{count} evaluations of {len(known)} checkpoints on {len(missing)} splits.",
+        help=f"{len(known)} checkpoints on {', '.join(missing)}, less what is known.",
     ):
         request = view.request | {"names": list(known), "splits": view.task.reported}
         jobs.submit("evaluate", f"Evaluate {len(known)} checkpoints", request)
@@ -62,20 +62,18 @@ def _fit_report(view: View) -> None:
     warnings = sum(finding.severity == "warning" for finding in findings)
     title = f"Fit report: {len(misfits)} left out, {warnings} to look at"
     with st.expander(title, icon=":material/rule:", expanded=bool(misfits)):
-        st.dataframe(
+        # A plain table, because it wraps: a way out that is cut off is none.
+        st.table(
             pd.DataFrame(
-                [
-                    {
-                        "": "left out" if finding.severity == "misfit" else "look",
-                        "ingredient": finding.ingredient,
-                        "tensor": finding.tensor,
-                        "problem": finding.problem,
-                        "way out": finding.way_out,
-                    }
-                    for finding in findings
-                ]
-            ),
-            hide_index=True,
+                {
+                    "ingredient": finding.ingredient,
+                    "": "left out" if finding.severity == "misfit" else "look",
+                    "tensor": finding.tensor,
+                    "problem": finding.problem,
+                    "way out": finding.way_out,
+                }
+                for finding in findings
+            ).set_index("ingredient")
         )
 
 
@@ -90,10 +88,14 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
             on_click=lambda: _select(names),
         )
         st.button("Clear", type="tertiary", disabled=not selected, on_click=lambda: _select([]))
-    table = pd.DataFrame([_row(view, name, known[name]) for name in names])
-    rows = [index for index, name in enumerate(names) if name in selected]
-    if st.session_state.get(TABLE, {}).get("selection", {}).get("rows") != rows:
-        st.session_state[TABLE] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    rows = [_row(view, name, known[name]) for name in names]
+    # A first row without hyperparameters must not push them behind the last columns.
+    last = ["digest", "status"]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    table = pd.DataFrame(rows, columns=[c for c in columns if c not in last] + last)
+    ticked = [index for index, name in enumerate(names) if name in selected]
+    if st.session_state.get(TABLE, {}).get("selection", {}).get("rows") != ticked:
+        st.session_state[TABLE] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
     st.dataframe(
         table.style.map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[""]),
         key=TABLE,
