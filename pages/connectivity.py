@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from pages.components import jobs, snippets
+from pages.components import jobs, picking, snippets
 from pages.components.state import Pair, View
 from soupcore import figures
-from soupcore.connectivity import Barriers, stored_barriers, stored_path
+from soupcore.connectivity import stored_barriers, stored_path
 from soupcore.connectivity.barriers import pairs
 from soupcore.connectivity.path import grid, path_points
 
@@ -54,20 +54,7 @@ def _matrix(view: View, names: list[str], alphas: int, split: str, measure: str)
         f"{len(known.paths)} of {len(wanted)} pairs known. Click a cell for its curve. "
         "A grid of points cannot prove that there is no barrier between them."
     )
-    _heatmap(known, measure)
-
-
-def _heatmap(known: Barriers, measure: str) -> None:
-    figure = figures.barrier_heatmap(known, measure=measure)
-    # A figure that was clicked is drawn anew, so that the same cell can be clicked again.
-    figure.update_layout(meta=st.session_state.get("clicks", 0), clickmode="event+select")
-    st.plotly_chart(
-        figure,
-        key="heatmap",
-        on_select=_take_cell,
-        selection_mode="points",
-        config={"displaylogo": False},
-    )
+    picking.show(figures.barrier_heatmap(known, measure=measure), "heatmap", _take_cells)
 
 
 def _curves(view: View, alphas: int, split: str) -> None:
@@ -150,12 +137,9 @@ def _evaluate_button(
         st.rerun()
 
 
-def _take_cell() -> None:
-    for point in st.session_state["heatmap"]["selection"]["points"]:
-        if point.get("customdata"):
-            a, b, _ = point["customdata"]
-            _toggle((a, b))
-    st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
+def _take_cells(picked: list[tuple[str, str, str]]) -> None:
+    for a, b, _ in picked:
+        _toggle((a, b))
 
 
 def _toggle(pair: Pair, *, keep: bool = False) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, scores, snippets, state
+from pages.components import fit_report, jobs, picking, scores, snippets, state
 from pages.components.state import View
 from soupcore import figures
 
@@ -19,7 +19,7 @@ def main(view: View) -> None:
     known = scores.evaluations(view, points | base)
     _header(view, names)
     _evaluate(view, known)
-    _fit_report(view)
+    fit_report.show(view.sweep.fit)
     _table(view, names, known)
     _figures(view, names, known)
     snippets.show(snippets.evaluate(view))
@@ -52,29 +52,6 @@ def _evaluate(view: View, known: scores.Known) -> None:
         request = view.request | {"names": list(known), "splits": view.task.reported}
         jobs.submit("evaluate", f"Evaluate {len(known)} checkpoints", request)
         st.rerun()
-
-
-def _fit_report(view: View) -> None:
-    findings = view.sweep.fit.findings
-    if not findings:
-        return
-    misfits = view.sweep.fit.misfits
-    warnings = sum(finding.severity == "warning" for finding in findings)
-    title = f"Fit report: {len(misfits)} left out, {warnings} to look at"
-    with st.expander(title, icon=":material/rule:", expanded=bool(misfits)):
-        # A plain table, because it wraps: a way out that is cut off is none.
-        st.table(
-            pd.DataFrame(
-                {
-                    "ingredient": finding.ingredient,
-                    "": "left out" if finding.severity == "misfit" else "look",
-                    "tensor": finding.tensor,
-                    "problem": finding.problem,
-                    "way out": finding.way_out,
-                }
-                for finding in findings
-            ).set_index("ingredient")
-        )
 
 
 def _table(view: View, names: list[str], known: scores.Known) -> None:
@@ -168,43 +145,26 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
     options = {"score_name": view.task.score_name, "selected": selected}
     with left:
         st.subheader("On select")
-        _pickable(figures.accuracy_overview(overview, view.colours, **options), "overview")
+        figure = figures.accuracy_overview(overview, view.colours, **options)
+        picking.show(figure, "overview", _toggle, boxes=True)
     with right:
         st.subheader("Under distribution shift")
         if scatter.dropna().empty:
             st.caption("Shows once the report split and every shift split are evaluated.")
         else:
-            _pickable(figures.shift_scatter(scatter, view.colours, **options), "scatter")
-
-
-def _pickable(figure: Any, key: str) -> None:
-    """Draw a figure whose points toggle their ingredient."""
-    # A figure that was clicked is drawn anew, so that the same point can be clicked again.
-    figure.update_layout(meta=st.session_state.get("clicks", 0), clickmode="event+select")
-    st.plotly_chart(
-        figure,
-        key=key,
-        on_select=lambda: _take_points(key),
-        selection_mode=("points", "box", "lasso"),
-        config={"displaylogo": False},
-    )
+            figure = figures.shift_scatter(scatter, view.colours, **options)
+            picking.show(figure, "scatter", _toggle, boxes=True)
 
 
 def _take_rows(names: list[str]) -> None:
     _select([names[row] for row in st.session_state[TABLE]["selection"]["rows"]])
 
 
-def _take_points(key: str) -> None:
-    points = st.session_state[key]["selection"]["points"]
-    clicked = {_name(point["customdata"]) for point in points if point.get("customdata")}
+def _toggle(picked: list[Any]) -> None:
     ingredients = st.session_state["view"].sweep.ingredients
-    toggled = set(st.session_state["selection"]) ^ {n for n in clicked if n in ingredients}
-    st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
+    names = {custom if isinstance(custom, str) else custom[0] for custom in picked}
+    toggled = set(st.session_state["selection"]) ^ (names & ingredients.keys())
     _select([name for name in ingredients if name in toggled])
-
-
-def _name(customdata: Any) -> str:
-    return customdata if isinstance(customdata, str) else customdata[0]
 
 
 def _select(names: list[str]) -> None:

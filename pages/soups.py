@@ -1,17 +1,14 @@
 """Building soups and comparing them."""
 
-from fractions import Fraction
-
 import streamlit as st
 
-from pages.components import comparison, jobs, scores, snippets
+from pages.components import by_hand, comparison, jobs, scores, snippets
 from pages.components.state import View
 from soupcore import RECIPES, Step, figures
 from soupcore.jobs import Job
 from soupcore.recipes import Recipe
 
 MANUAL = "manual"
-SLIDERS = 12  # more than these are not set by hand
 
 
 def main(view: View) -> None:
@@ -46,7 +43,7 @@ def _build(view: View) -> None:
     if not names:
         st.info("Choose at least one ingredient.", icon=":material/grocery:")
     elif recipe == MANUAL:
-        _by_hand(view, view.sweep.names(names))
+        by_hand.show(view, view.sweep.names(names))
     else:
         _by_recipe(view, RECIPES[recipe], view.sweep.names(names))
 
@@ -142,30 +139,6 @@ def _trace(job: Job, score_name: str) -> None:
         score_name=score_name,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
-
-
-def _by_hand(view: View, names: list[str]) -> None:
-    ends = [*([view.sweep.base.name] if view.sweep.base else []), *names][:SLIDERS]
-    if len(ends) < len(names):
-        st.caption(f"Sliders for the first {SLIDERS}; choose fewer ingredients to set others.")
-    columns = st.columns(4)
-    shares = {
-        name: columns[index % 4].slider(
-            name, -1.0, 1.0, 0.0 if name not in names else 1.0, 0.05, key=f"share-{name}"
-        )
-        for index, name in enumerate(ends)
-    }
-    total = sum(Fraction(str(share)) for share in shares.values())
-    if total == 0:
-        st.warning("The shares sum to 0, so they name no mean. Move a slider.")
-        return
-    coefficients = {name: Fraction(str(share)) / total for name, share in shares.items() if share}
-    st.caption(
-        "Coefficients, scaled to sum to one: "
-        + ", ".join(f"{name} {float(c):.3f}" for name, c in coefficients.items())
-    )
-    comparison.by_hand(view, coefficients)
-    snippets.show(snippets.manual(view, coefficients))
 
 
 main(st.session_state["view"])

@@ -1,16 +1,14 @@
 """Soups, ingredients and the ensemble side by side, on every split."""
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, scores, soup_picker
+from pages.components import scores, soup_picker
 from pages.components.state import View
 from soupcore import Evaluation, ensemble, figures
-from soupcore.recipes import manual
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -36,30 +34,6 @@ def show(view: View) -> None:
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
     _scatter(view, known, points, base, labels)
-
-
-def by_hand(view: View, coefficients: Mapping[str, Fraction]) -> None:
-    """Evaluate coefficients set by hand as they settle, and offer to keep them."""
-    soup = manual(view.sweep, coefficients)
-    splits = [view.task.select, *view.task.splits_with_role("report")]
-    known = {split: view.evaluator.stored([soup.mixture], split)[0] for split in splits}
-    request = view.request | {"coefficients": {n: str(c) for n, c in coefficients.items()}}
-    if None in known.values():
-        trial = request | {"splits": splits, "keep": False}
-        failed = jobs.settle("mixture", "Evaluate coefficients", trial)
-        if failed is not None:
-            st.error(failed.error or "The evaluation failed.")
-    with st.container(horizontal=True):
-        for split, evaluation in known.items():
-            st.metric(
-                f"{view.task.score_name} on {split}",
-                f"{evaluation.score:.2%}" if evaluation else "…",
-                width=220,
-            )
-    if st.button("Keep this soup", icon=":material/bookmark:"):
-        kept = request | {"splits": view.task.reported, "keep": True}
-        jobs.submit("mixture", "Keep a soup made by hand", kept)
-        st.rerun()
 
 
 def _best(view: View, known: scores.Known, names: list[str]) -> str | None:
