@@ -11,9 +11,9 @@ equal ingredients keep the sweep's order.
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
@@ -106,18 +106,6 @@ def _changes(before: Evaluation, after: Evaluation) -> tuple[int, int]:
     return int((difference > 0).sum()), int((difference < 0).sum())
 
 
-def _follow(
-    sweep: Sweep,
-    evaluator: Evaluator,
-    names: Sequence[str],
-    *,
-    on_progress: Progress,
-    on_step: OnStep,
-    **parameters: Any,
-) -> Soup:
-    return greedy(sweep, evaluator, names, on_progress=on_progress, on_step=on_step, **parameters)
-
-
 RECIPE = Recipe(
     name="greedy",
     title="Greedy",
@@ -133,5 +121,5 @@ RECIPE = Recipe(
     ),
     chooses=True,
     trials=lambda k: k - 1,
-    follow=_follow,
+    follow=greedy,
 )

@@ -1,12 +1,9 @@
-"""What the app, the command line of a notebook and the docs need to know of a recipe."""
+"""What the app and the docs need to know of a recipe."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from soupcore.evaluation import Evaluator, Progress
 from soupcore.recipes.soup import Soup, Step
-from soupcore.sweeps import Sweep
 
 OnStep = Callable[[Sequence[Step]], None]
 
@@ -32,23 +29,6 @@ class Parameter:
     help: str
 
 
-class Follow(Protocol):
-    """How a recipe is followed: from ingredients to a soup."""
-
-    def __call__(
-        self,
-        sweep: Sweep,
-        evaluator: Evaluator,
-        names: Sequence[str],
-        *,
-        on_progress: Progress,
-        on_step: OnStep,
-        **parameters: Any,
-    ) -> Soup:
-        """Make a soup of the ingredients called `names`."""
-        ...
-
-
 @dataclass(frozen=True)
 class Recipe:
     """A way to a soup, described.
@@ -61,7 +41,8 @@ class Recipe:
         parameters: What it can be told.
         trials: How many points it evaluates on `select` beyond its k ingredients, at most.
         chooses: Whether it needs the ingredients evaluated on `select`.
-        follow: Makes the soup.
+        follow: Makes the soup: `follow(sweep, evaluator, names, on_progress=…, on_step=…,
+            **parameters)`.
     """
 
     name: str
@@ -71,4 +52,4 @@ class Recipe:
     parameters: tuple[Parameter, ...]
     chooses: bool
     trials: Callable[[int], int]
-    follow: Follow
+    follow: Callable[..., Soup]

@@ -1,13 +1,11 @@
 """The uniform soup: θ = (1/k)Σθᵢ (Wortsman et al. 2022, arXiv:2203.05482, section 2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluator, Progress
 from soupcore.recipes.soup import Soup
-from soupcore.recipes.spec import OnStep, Recipe
+from soupcore.recipes.spec import Recipe
 from soupcore.sweeps import Sweep
 
 
@@ -28,18 +26,6 @@ def uniform(sweep: Sweep, names: Iterable[str] | None = None) -> Soup:
     return Soup.of(sweep, "uniform", {}, dict.fromkeys(chosen, Fraction(1, len(chosen))))
 
 
-def _follow(
-    sweep: Sweep,
-    evaluator: Evaluator,
-    names: Sequence[str],
-    *,
-    on_progress: Progress,
-    on_step: OnStep,
-    **parameters: Any,
-) -> Soup:
-    return uniform(sweep, names)
-
-
 RECIPE = Recipe(
     name="uniform",
     title="Uniform",
@@ -48,5 +34,5 @@ RECIPE = Recipe(
     parameters=(),
     chooses=False,
     trials=lambda k: 0,
-    follow=_follow,
+    follow=lambda sweep, evaluator, names, **_: uniform(sweep, names),
 )
