@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soupcore.checkpoints.dtypes import DTYPE_NAMES, is_finite, raw_bytes
+from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
         for start in range(0, info.numel, _BLOCK):
             block = checkpoint.read_elements(name, start, min(start + _BLOCK, info.numel))
             sha.update(raw_bytes(block))
-            if info.dtype.is_floating_point or info.dtype.is_complex:
+            if not all_finite(block):
                 bad += block.numel() - int(is_finite(block).sum())
             on_bytes(block.nbytes)
         if bad:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -11,13 +12,11 @@ from soupcore.connectivity.path import (
     Floats,
     LinearPath,
     grid,
-    linear_path,
     path_of,
     path_points,
 )
-from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
-from soupcore.mixtures import Coefficient
+from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.mixtures import Coefficient, Mixture
 from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
@@ -82,19 +81,12 @@ def barriers(
         on_progress: Called with examples done and in all; raise in it to stop.
     """
     chosen = sweep.names(names)
-    wanted = list(pairs(chosen))
-    paths = {
-        (a, b): linear_path(
-            sweep[a],
-            sweep[b],
-            evaluator,
-            alphas,
-            split=split,
-            on_progress=part(on_progress, index, len(wanted)),
-        )
-        for index, (a, b) in enumerate(wanted)
-    }
-    return Barriers(tuple(chosen), paths)
+    steps = grid(alphas)
+    points = _points(sweep, chosen, steps)
+    found = evaluator.evaluate_all(
+        points, split or evaluator.task.select, keep_outputs=False, on_progress=on_progress
+    )
+    return Barriers(tuple(chosen), _paths(chosen, steps, found))
 
 
 def stored_barriers(
@@ -108,14 +100,24 @@ def stored_barriers(
     """Return the barriers of the pairs whose points the store has all of. Computes nothing."""
     chosen = sweep.names(names)
     steps = grid(alphas)
-    wanted = list(pairs(chosen))
-    points = [point for a, b in wanted for point in path_points(sweep[a], sweep[b], steps)]
+    points = _points(sweep, chosen, steps)
     known = evaluator.stored(points, split or evaluator.task.select)
-    paths = {}
-    for index, pair in enumerate(wanted):
-        path = known[index * len(steps) : (index + 1) * len(steps)]
-        found = [evaluation for evaluation in path if evaluation is not None]
-        if len(found) == len(steps):
-            paths[pair] = path_of(steps, found)
     unknown = {point for point, found in zip(points, known, strict=True) if found is None}
-    return Barriers(tuple(chosen), paths, len(unknown))
+    return Barriers(tuple(chosen), _paths(chosen, steps, known), len(unknown))
+
+
+def _points(sweep: Sweep, names: Sequence[str], steps: Sequence[Fraction]) -> list[Mixture]:
+    return [point for a, b in pairs(names) for point in path_points(sweep[a], sweep[b], steps)]
+
+
+def _paths(
+    names: Sequence[str], steps: Sequence[Fraction], evaluations: Sequence[Evaluation | None]
+) -> dict[Pair, LinearPath]:
+    """Put the evaluations of `_points` together to paths, the complete ones."""
+    paths = {}
+    for index, pair in enumerate(pairs(names)):
+        path = evaluations[index * len(steps) : (index + 1) * len(steps)]
+        known = [evaluation for evaluation in path if evaluation is not None]
+        if len(known) == len(steps):
+            paths[pair] = path_of(steps, known)
+    return paths

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
 from soupcore.sweeps import Ingredient
 
@@ -143,16 +142,7 @@ def linear_path(
     steps = grid(alphas)
     points = path_points(start, end, steps)
     return path_of(
-        steps,
-        [
-            evaluator.evaluate(
-                point,
-                split,
-                keep_outputs=len(point.coefficients) == 1,
-                on_progress=part(on_progress, index, len(points)),
-            )
-            for index, point in enumerate(points)
-        ],
+        steps, evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
     )
 
 

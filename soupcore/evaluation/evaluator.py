@@ -75,17 +75,73 @@ class Evaluator:
             mixture: The point.
             split: Name of the split.
             keep_outputs: Keep the outputs of each example, as ensembles need them. Points along a
-                path do without: there are too many.
+                path do without: there are too many. Of one checkpoint alone they are always kept.
             on_progress: Called with examples done and in all; raise in it to stop.
 
         Raises:
             TaskError: There is no such split.
             CheckpointError: The weights do not fit the task's network.
         """
-        (stored,) = self.stored([mixture], split)
-        if stored is not None and (stored.has_outputs or not keep_outputs):
-            on_progress(stored.n, stored.n)
-            return stored
+        (evaluation,) = self.evaluate_all(
+            [mixture], split, keep_outputs=keep_outputs, on_progress=on_progress
+        )
+        return evaluation
+
+    def evaluate_all(
+        self,
+        mixtures: Sequence[Mixture],
+        split: str,
+        *,
+        keep_outputs: bool = True,
+        on_progress: Progress = no_progress,
+    ) -> list[Evaluation]:
+        """Evaluate several points, after one look at the store for all of them.
+
+        Args:
+            mixtures: The points; equal ones are evaluated once.
+            split: Name of the split.
+            keep_outputs: As for `evaluate`.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Returns:
+            The evaluations, in the order of the points.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        points = list(dict.fromkeys(mixtures))
+        known = dict(zip(points, self.stored(points, split), strict=True))
+        found = {}
+        for index, point in enumerate(points):
+            progress = part(on_progress, index, len(points))
+            wanted = keep_outputs or len(point.coefficients) == 1
+            evaluation = known[point]
+            if evaluation is None or (wanted and not evaluation.has_outputs):
+                evaluation = self._compute(point, split, wanted, progress)
+            else:
+                progress(evaluation.n, evaluation.n)
+            found[point] = evaluation
+        return [found[mixture] for mixture in mixtures]
+
+    def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
+        """Return what is already known of points on a split, None where nothing is."""
+        rows = self.store.evaluations(
+            [mixture.key for mixture in mixtures], self.task.key, self.task.split(split).digest
+        )
+        return [
+            self._from_row(rows[mixture.key], split) if mixture.key in rows else None
+            for mixture in mixtures
+        ]
+
+    def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
+        """Return the points that would have to be computed, each once."""
+        points = list(dict.fromkeys(mixtures))
+        known = self.stored(points, split)
+        return [point for point, found in zip(points, known, strict=True) if found is None]
+
+    def _compute(
+        self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
+    ) -> Evaluation:
         started = time.perf_counter()
         outputs, losses, scores = self._forward(mixture, split, on_progress)
         arrays = {
@@ -105,22 +161,6 @@ class Evaluator:
             arrays=arrays | ({"outputs": outputs} if keep_outputs else {}),
         )
         return self._from_row(row, split)
-
-    def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
-        """Return what is already known of points on a split, None where nothing is."""
-        rows = self.store.evaluations(
-            [mixture.key for mixture in mixtures], self.task.key, self.task.split(split).digest
-        )
-        return [
-            self._from_row(rows[mixture.key], split) if mixture.key in rows else None
-            for mixture in mixtures
-        ]
-
-    def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
-        """Return the points that would have to be computed, each once."""
-        points = list(dict.fromkeys(mixtures))
-        known = self.stored(points, split)
-        return [point for point, found in zip(points, known, strict=True) if found is None]
 
     def _from_row(self, row: EvaluationRow, split: str) -> Evaluation:
         return Evaluation(

@@ -1,7 +1,7 @@
 """How sure a mean over examples is."""
 
+import scipy  # its submodules load when they are first used, and scipy.stats takes a while
 import torch
-from scipy import stats
 
 
 def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[float, float]:
@@ -18,12 +18,12 @@ def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[floa
     n = len(scores)
     if bool(((scores == 0) | (scores == 1)).all()):
         successes = int(scores.sum(dtype=torch.float64))
-        interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+        interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
         return float(interval.low), float(interval.high)
     wide = scores.double()
     mean = float(wide.mean())
     if n == 1:
         return float("-inf"), float("inf")
     spread = float(wide.std()) / n**0.5
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
     return mean - half, mean + half

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from soupcore.checkpoints import write_safetensors
-from soupcore.checkpoints.dtypes import is_finite
+from soupcore.checkpoints.dtypes import all_finite
 from soupcore.errors import CheckpointError, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
@@ -185,7 +185,7 @@ class Soup:
 
     def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
         for chunk in self.mixture.chunks(name):
-            if not bool(is_finite(chunk).all()):
+            if not all_finite(chunk):
                 raise CheckpointError(
                     f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
                     f"for {chunk.dtype}; nothing was written. Choose smaller coefficients."

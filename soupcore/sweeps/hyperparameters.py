@@ -5,8 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from soupcore.errors import SweepError
 
 Scalar = str | int | float | bool | None
@@ -79,6 +77,8 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
+    import pandas as pd  # here, as its import takes half a second and few sweeps have a CSV
+
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(_NAME_COLUMNS, str))
     except (ValueError, pd.errors.ParserError) as error:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 
-from soupcore import ClassificationTask, Evaluator, Sweep, TaskError, ensemble
+from soupcore import ClassificationTask, Evaluator, Sweep, TaskError, ensemble, interpolate
 from soupcore.evaluation import score_interval
 from tests.helpers import CLASSES, State, logits
 
@@ -58,7 +58,10 @@ def test_a_member_named_twice_counts_twice(sweep: Sweep, evaluator: Evaluator) -
 def test_without_the_outputs_of_every_member_there_is_no_ensemble(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
-    members = [sweep["run1"].mixture, sweep["run2"].mixture]
+    members = [
+        sweep["run1"].mixture,
+        interpolate(sweep["run1"].mixture, sweep["run2"].mixture, 0.5),
+    ]
     assert ensemble(evaluator, [], "val") is None
     assert ensemble(evaluator, members, "val") is None
     evaluator.evaluate(members[0], "val")

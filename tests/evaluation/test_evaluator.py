@@ -389,7 +389,9 @@ def test_a_regression_goes_the_same_way(
     checkpoint_of: CheckpointOf, regression: Evaluator, keep_outputs: bool
 ) -> None:
     state = {"weight": torch.eye(2, FEATURES), "bias": torch.tensor([0.0, 1.0])}
-    point = Mixture([(checkpoint_of(state), 1)])
+    doubled = {name: 2 * tensor for name, tensor in state.items()}
+    nothing = {name: 0 * tensor for name, tensor in state.items()}
+    point = Mixture([(checkpoint_of(doubled), 0.5), (checkpoint_of(nothing), 0.5)])
     found = regression.evaluate(point, "val", keep_outputs=keep_outputs)
     inputs = regression.task.split("val").inputs.double().numpy()
     errors = ((inputs[:, :2] + [0, 1] - 2 * inputs[:, :2]) ** 2).mean(1)
@@ -423,3 +425,16 @@ def test_a_loss_that_is_one_number_for_all_examples_is_refused(
     evaluator = Evaluator(Averaged(build_model, splits, name="averaged"), store)
     with pytest.raises(TaskError, match="one number an example"):
         evaluator.evaluate(sweep["run1"].mixture, "val")
+
+
+def test_several_points_are_evaluated_each_once_and_given_back_in_their_order(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int]
+) -> None:
+    one, two = sweep["run1"].mixture, sweep["run2"].mixture
+    reports: list[tuple[int, int]] = []
+    found = evaluator.evaluate_all(
+        [two, one, two], "val", on_progress=lambda done, total: reports.append((done, total))
+    )
+    assert [evaluation.mixture_key for evaluation in found] == [two.key, one.key, two.key]
+    assert len(passes) == 2
+    assert reports == [(100, 200), (200, 200)]

@@ -1,0 +1,141 @@
+"""The loss between all pairs of the bundled sample, against the loop that a researcher writes.
+
+What is measured is opening the checkpoints and evaluating, without imports and the task's data.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NoReturn
+
+from tests.benchmarks.processes import ROOT, run, stopwatch
+from tests.benchmarks.table import Row, table
+
+RUNS = 3
+ALPHAS = 11
+SWEEP = ROOT / "sample_data" / "digits" / "sweep"
+TASK = f"{ROOT / 'sample_data' / 'digits' / 'task.py'}:task"
+
+# The loop mixes in float32 and takes 128 images at a time, soupcore sums in float64 and takes 256.
+# So logits differ in their last bits, and an image that two classes share may go to either.
+LOSS_TOLERANCE = 1e-6
+IMAGE_TOLERANCE = 1
+
+
+@dataclass
+class Matrix:
+    """The curves of all pairs, one after the other, and what it took to compute them."""
+
+    losses: list[float]
+    correct: list[float]  # images
+    cpu_seconds: float
+    wall_seconds: float
+
+
+def with_soupcore(empty: str, full: str) -> None:
+    """Compute the matrix with an empty store, and again with what this has left in the store."""
+    import soupcore
+
+    task = soupcore.load_task(TASK)
+
+    def compute() -> Matrix:
+        seconds = stopwatch()
+        sweep = soupcore.Sweep.from_folder(SWEEP)
+        found = soupcore.barriers(sweep, soupcore.Evaluator(task, device="cpu"), alphas=ALPHAS)
+        cpu_seconds, wall_seconds = seconds()
+        losses = [loss for path in found.paths.values() for loss in path.losses]
+        correct = [share * path.n for path in found.paths.values() for share in path.accuracies]
+        return Matrix(losses, correct, cpu_seconds, wall_seconds)
+
+    def no_model() -> NoReturn:
+        raise AssertionError("The store is full, and yet a point is evaluated.")
+
+    _write(compute(), empty)
+    task.build_model = no_model
+    _write(compute(), full)
+
+
+def with_a_plain_loop(target: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader, TensorDataset
+
+    import soupcore
+
+    task = soupcore.load_task(TASK)
+    split = task.split(task.select)
+
+    seconds = stopwatch()
+    files = [path for path in sorted(SWEEP.glob("*.safetensors")) if path.stem != "base"]
+    states = [load_file(path) for path in files]
+    loader = DataLoader(TensorDataset(split.inputs, split.targets), batch_size=128)
+    model = task.build_model()
+    losses, corrects = [], []
+    for one, other in combinations(states, 2):
+        for step in range(ALPHAS):
+            alpha = step / (ALPHAS - 1)
+            mixed = {name: (1 - alpha) * one[name] + alpha * other[name] for name in one}
+            model.load_state_dict(mixed)
+            model.eval()
+            loss, correct = 0.0, 0.0
+            with torch.no_grad():
+                for inputs, targets in loader:
+                    logits = model(inputs)
+                    loss += cross_entropy(logits, targets, reduction="sum").item()
+                    correct += (logits.argmax(1) == targets).sum().item()
+            losses.append(loss / len(split))
+            corrects.append(correct)
+    _write(Matrix(losses, corrects, *seconds()), target)
+
+
+def benchmark(folder: Path) -> list[str]:
+    """Measure, with workspaces and results in the folder, and return the report.
+
+    Raises:
+        AssertionError: The two did not find the same.
+    """
+    empty, full, loop = [], [], []
+    for number in range(RUNS):
+        place = folder / f"matrix-{number}"
+        place.mkdir()
+        run(with_soupcore, place / "empty", place / "full", workspace=place)
+        run(with_a_plain_loop, place / "loop", workspace=place)
+        empty.append(_read(place / "empty"))
+        full.append(_read(place / "full"))
+        loop.append(_read(place / "loop"))
+    found = [*empty, *full]
+    loss = max(_largest_difference(matrix.losses, loop[0].losses) for matrix in found)
+    images = round(max(_largest_difference(m.correct, loop[0].correct) for m in found))
+    if not (loss <= LOSS_TOLERANCE and images <= IMAGE_TOLERANCE):
+        raise AssertionError(f"The losses differ by {loss:.1e}, the accuracies by {images} images.")
+    rows = [*_rows("store empty", empty, loop), *_rows("store full, no pass", full, loop)]
+    return [
+        f"Barriers of all {len(loop[0].losses) // ALPHAS} pairs of the bundled sample "
+        f"at {ALPHAS} α, {RUNS} runs",
+        *table(rows, "soupcore.barriers", "new state dict, load_state_dict, DataLoader"),
+        f"Checked: at no point do losses differ by more than {loss:.1e} "
+        f"({LOSS_TOLERANCE:.0e} allowed), accuracies by more than {images} images "
+        f"({IMAGE_TOLERANCE} allowed).",
+    ]
+
+
+def _rows(what: str, ours: Sequence[Matrix], baseline: Sequence[Matrix]) -> list[Row]:
+    return [
+        Row(f"{what}, CPU s", [m.cpu_seconds for m in ours], [m.cpu_seconds for m in baseline]),
+        Row(f"{what}, wall s", [m.wall_seconds for m in ours], [m.wall_seconds for m in baseline]),
+    ]
+
+
+def _largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _write(matrix: Matrix, path: str) -> None:
+    Path(path).write_text(json.dumps(asdict(matrix)))
+
+
+def _read(path: Path) -> Matrix:
+    return Matrix(**json.loads(path.read_text()))
