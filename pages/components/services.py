@@ -9,8 +9,8 @@ from soupcore.jobs import Supervisor
 
 @cache
 def store() -> Store:
-    """Return the store in the workspace."""
-    return Store()
+    """Return the store in the workspace, with its database where the start said."""
+    return Store(url=settings.current().database)
 
 
 @cache

@@ -1,6 +1,7 @@
 """What the app was told when it was started."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class Settings:
         hosts: Names under which the server answers.
         uploads: Where uploaded files are put; one of the roots.
         device: Where the worker computes.
+        database: URL of the store's database; SQLite in the workspace where it is None.
     """
 
     roots: tuple[Path, ...]
@@ -30,6 +32,7 @@ class Settings:
     hosts: list[str]
     uploads: Path
     device: str
+    database: str | None
 
     def allows(self, folder: Path) -> bool:
         """Whether a folder lies in one of the roots once links are followed."""
@@ -49,6 +52,12 @@ def configure(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--task", help="FILE.py:ATTRIBUTE to offer; the file is run", **several)
     parser.add_argument("--host", help="another name under which the server answers", **several)
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument(
+        "--database",
+        default=os.environ.get("STOCKPOT_DATABASE"),
+        help="URL of a team's PostgreSQL; $STOCKPOT_DATABASE keeps its password off the list of "
+        "processes",
+    )
     parsed = parser.parse_args(arguments)
     for root in parsed.root:
         if not root.is_dir():
@@ -67,6 +76,7 @@ def configure(arguments: Sequence[str]) -> Settings:
         hosts=["127.0.0.1", "localhost", "[::1]", *parsed.host],
         uploads=uploads.resolve(),
         device=parsed.device,
+        database=parsed.database,
     )
     return _current
 

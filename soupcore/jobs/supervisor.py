@@ -89,6 +89,7 @@ class Supervisor:
             "OMP_WAIT_POLICY": "passive",
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "STOCKPOT_DATABASE": self._store.url,  # may hold a password, so no argument
         }
         with (self._store.folder / "worker.log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own module with our own arguments
@@ -97,7 +98,6 @@ class Supervisor:
                     "-m",
                     "soupcore.jobs.worker",
                     f"--folder={self._store.folder}",
-                    f"--url={self._store.url}",
                     *self._arguments,
                 ],
                 stdin=subprocess.PIPE,

@@ -101,15 +101,14 @@ def _wait_for_wake() -> bool:
 
 
 def main() -> None:
-    """Run a worker on a store."""
+    """Run a worker on a store, whose database `$STOCKPOT_DATABASE` names."""
     parser = argparse.ArgumentParser(prog="python -m soupcore.jobs.worker", description=__doc__)
     parser.add_argument("--folder", required=True, help="the store's folder")
-    parser.add_argument("--url", required=True, help="the store's database")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--task", action="append", default=[], help="a task that may be run")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    store = Store(arguments.folder, arguments.url)
+    store = Store(arguments.folder, os.environ["STOCKPOT_DATABASE"])
     worker = Worker(Queue(store), WarmState(store, arguments.task, arguments.device))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

@@ -41,3 +41,12 @@ def test_a_start_that_makes_no_sense_is_refused_in_words(
     with pytest.raises(SystemExit):
         settings.configure([argument.format(file=task_file)])
     assert argument.format(file=task_file).partition("=")[2] in capsys.readouterr().err
+
+
+def test_a_teams_database_is_named_by_an_argument_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings.configure([]).database is None
+    monkeypatch.setenv("STOCKPOT_DATABASE", "postgresql://team")
+    assert settings.configure([]).database == "postgresql://team"
+    assert settings.configure(["--database=postgresql://other"]).database == "postgresql://other"
