@@ -13,7 +13,7 @@ def start_all_pairs(page: Page, server: Server) -> None:
     steps.go_to(page, "Connectivity")
     page.get_by_role("combobox", name="Points a line").click()
     page.get_by_role("option", name="25 (Git Re-Basin)").click()
-    page.get_by_role("button", name=re.compile(r"Evaluate \d+ points")).first.click()
+    evaluate_button(page).click()
     expect(progress(page)).to_be_visible()
 
 
@@ -25,9 +25,12 @@ def cancel(page: Page) -> None:
     page.get_by_role("button", name="Cancel").click()
 
 
+def evaluate_button(page: Page) -> Locator:
+    return page.get_by_role("button", name=re.compile(r"Evaluate \d+ points")).first
+
+
 def points_missing(page: Page) -> int:
-    text = page.get_by_role("button", name=re.compile(r"Evaluate \d+ points")).first.inner_text()
-    found = re.search(r"\d+", text)
+    found = re.search(r"\d+", evaluate_button(page).inner_text())
     assert found is not None
     return int(found.group())
 
@@ -43,6 +46,7 @@ def test_a_cancel_stops_within_two_seconds_and_keeps_what_was_computed(
     expect(progress(page)).to_have_count(0)
     assert time.monotonic() - started < 2
     expect(page.get_by_text(re.compile("lines on select · cancelled"))).to_be_visible()
+    expect(evaluate_button(page)).not_to_contain_text(f"Evaluate {before} points")
     kept = before - points_missing(page)
     assert kept > 0
 
