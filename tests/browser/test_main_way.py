@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from playwright.sync_api import Page, expect
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from soupcore import load_task
+from soupcore import Evaluator, Sweep, load_task, uniform
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
 
@@ -61,18 +62,38 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
-    steps.open_app(page, server.url)
-    steps.go_to(page, "Soups")
-    for recipe in ("Uniform", "Greedy"):
-        steps.build(page, recipe)
-    steps.go_to(page, "Download")
-    uniform = steps.save(steps.download(page, "uniform"), tmp_path)
-    greedy = steps.save(steps.download(page, "greedy"), tmp_path)
-    assert_is_the_mean_of_what_it_says(uniform)
-    assert_is_the_mean_of_what_it_says(greedy)
-    weights = load_file(uniform), load_file(greedy)
-    assert [t.nbytes for t in weights[0].values()] == [t.nbytes for t in weights[1].values()]
-    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+    taken = []
+    for pair in two_pairs_with_files_of_one_size(tmp_path):
+        query = "&".join(f"selection={name}" for name in pair)
+        page.goto(f"{server.url}/soups?{query}")
+        expect(steps.heading(page, "Soups")).to_be_visible()
+        steps.build(page, "Uniform")
+        steps.go_to(page, "Download")
+        prepare = page.get_by_role("button", name="Prepare the weights")
+        link = page.get_by_role("link", name=re.compile("Download uniform"))
+        prepare.click()
+        with page.expect_download() as download:
+            link.click()
+        taken.append(steps.save(download.value, tmp_path))
+        assert_is_the_mean_of_what_it_says(taken[-1])
+    one, two = taken
+    assert one.stat().st_size == two.stat().st_size
+    assert not torch.equal(load_file(one)["head.weight"], load_file(two)["head.weight"])
+
+
+def two_pairs_with_files_of_one_size(folder: Path) -> list[tuple[str, str]]:
+    """Find two soups whose files are equally long, recipe and scores in them included."""
+    sweep = Sweep.from_folder(SAMPLE / "sweep")
+    evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), device="cpu")
+    pair_of_size: dict[int, tuple[str, str]] = {}
+    for pair in combinations(sweep.names()[:6], 2):
+        file = folder / "trial.safetensors"
+        uniform(sweep, pair).evaluate(evaluator).save(file)
+        size = file.stat().st_size
+        if size in pair_of_size:
+            return [pair_of_size[size], pair]
+        pair_of_size[size] = pair
+    raise AssertionError("no two soups of the sample have files of one size")
 
 
 def assert_is_the_mean_of_what_it_says(file: Path) -> None:
