@@ -97,8 +97,10 @@ class Mixture:
                 mixed[name] = TensorInfo(info.shape, dtype)
         return mixed
 
-    def chunks(self, name: str, read: ReadElements = _read_from_file) -> Iterator[torch.Tensor]:
-        """Mix the tensor `name` piece by piece.
+    def mix_into(
+        self, name: str, out: torch.Tensor, start: int = 0, read: ReadElements = _read_from_file
+    ) -> None:
+        """Mix elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
 
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
@@ -110,32 +112,52 @@ class Mixture:
 
         Args:
             name: Which tensor.
+            out: Where they go: a 1-D contiguous CPU tensor of the dtype that `tensors` says, as
+                long as what is mixed.
+            start: The first element.
             read: How to read elements of a source; from its file unless given.
+
+        Raises:
+            ValueError: `out` has another dtype or shape.
+        """
+        info = self.tensors[name]
+        if out.dtype != info.dtype or out.dim() != 1:
+            raise ValueError(
+                f"Tensor {name!r} is {info.dtype}; give a 1-D buffer of that dtype, not "
+                f"{out.dtype} of shape {list(out.shape)}."
+            )
+        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
+        is_float = info.dtype.is_floating_point or info.dtype.is_complex
+        copied = not is_float or self.coefficients == {main: 1}
+        for begin, end in _ranges(out.numel()):
+            place, first, last = out[begin:end], start + begin, start + end
+            if copied:
+                place.copy_(read(self.sources[main], name, first, last))
+                continue
+            parts = (read(source, name, first, last) for source in self.sources.values())
+            factors, divisor, total = self._factors
+            if info.dtype == torch.float64:
+                place.copy_(_shifted_sum(parts, factors, divisor, total))
+            else:
+                place.copy_(_weighted_sum(parts, factors, divisor, info.dtype))
+
+    def chunks(self, name: str, read: ReadElements = _read_from_file) -> Iterator[torch.Tensor]:
+        """Mix the tensor `name` piece by piece; see `mix_into`.
 
         Yields:
             1-D tensors with the elements in order, in the dtype that `tensors` says.
         """
         info = self.tensors[name]
-        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
-        is_float = info.dtype.is_floating_point or info.dtype.is_complex
-        if not is_float or self.coefficients == {main: 1}:
-            for start, stop in _ranges(info.numel):
-                yield read(self.sources[main], name, start, stop).to(info.dtype)
-            return
-        factors, divisor, total = self._factors
-        sources = list(self.sources.values())
         for start, stop in _ranges(info.numel):
-            parts = (read(source, name, start, stop) for source in sources)
-            if info.dtype == torch.float64:
-                yield _shifted_sum(parts, factors, divisor, total)
-            else:
-                yield _weighted_sum(parts, factors, divisor, info.dtype)
+            piece = torch.empty(stop - start, dtype=info.dtype)
+            self.mix_into(name, piece, start, read)
+            yield piece
 
     def tensor(self, name: str, read: ReadElements = _read_from_file) -> torch.Tensor:
-        """Mix the tensor `name` whole, in its own shape."""
+        """Mix the tensor `name` whole, in its own shape; see `mix_into`."""
         info = self.tensors[name]
-        pieces = list(self.chunks(name, read))
-        flat = torch.cat(pieces) if pieces else torch.empty(0, dtype=info.dtype)
+        flat = torch.empty(info.numel, dtype=info.dtype)
+        self.mix_into(name, flat, 0, read)
         return flat.reshape(info.shape)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -218,7 +240,7 @@ def _weighted_sum(
         total.add_(part.to(wide) if factor == 1 else part.to(wide) * factor)
     if divisor != 1:
         total.div_(divisor)
-    return total.to(dtype)
+    return total
 
 
 def _shifted_sum(
