@@ -1,8 +1,10 @@
 """What was computed and built: every evaluation once, every soup.
 
 Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
-safetensors files. A row is written after its arrays are in place, in a transaction of its own, so
-a process that is killed loses only the evaluation it was in.
+safetensors files. Rows are written after their arrays are in place, in one transaction, so a
+process that is killed loses only what it had not handed over yet. Evaluations that are handed over
+together share a file, because a file and a transaction for each take as long as a small network
+takes to see all examples.
 """
 
 import hashlib
@@ -11,13 +13,16 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from sqlalchemy import JSON, MetaData, create_engine, delete, event, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -48,7 +53,8 @@ class EvaluationRow(_Base):
     score_high: Mapped[float | None]
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
-    arrays: Mapped[str]  # relative to the store's folder
+    # Relative to the store's folder; `#i` after it where the file holds several evaluations.
+    arrays: Mapped[str]
     created: Mapped[float]
 
 
@@ -63,6 +69,33 @@ class SoupRow(_Base):
     created: Mapped[float]
     file: Mapped[str | None]  # relative to the store's folder
     sha256: Mapped[str | None]
+
+
+@dataclass(frozen=True)
+class NewEvaluation:
+    """What is handed over to be remembered of one evaluation.
+
+    Attributes:
+        mixture_key, task_key, split_digest: What was evaluated.
+        loss, score: Means over the examples; NaN or infinite where they are not finite.
+        score_interval: Confidence interval of the score.
+        seconds: What it took to compute.
+        arrays: What was found for each example, one a row; `losses` among them.
+    """
+
+    mixture_key: str
+    task_key: str
+    split_digest: str
+    loss: float
+    score: float
+    score_interval: tuple[float, float]
+    seconds: float
+    arrays: Mapping[str, torch.Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
 
 
 class Store:
@@ -116,45 +149,41 @@ class Store:
                 found.update({row.mixture_key: row for row in rows})
         return found
 
-    def add_evaluation(
-        self,
-        mixture_key: str,
-        task_key: str,
-        split_digest: str,
-        *,
-        loss: float,
-        score: float,
-        score_interval: tuple[float, float],
-        seconds: float,
-        arrays: Mapping[str, torch.Tensor],
-    ) -> EvaluationRow:
-        """Remember an evaluation, in place of an earlier one of the same point."""
-        name = hashlib.sha256(f"{mixture_key} {task_key} {split_digest}".encode()).hexdigest()
-        # A row and its file are two writes; the name keeps them of one kind where two processes
-        # evaluate the same point, one with outputs and one without.
-        kind = "full" if "outputs" in arrays else "brief"
+    def add_evaluations(self, found: Sequence[NewEvaluation]) -> list[EvaluationRow]:
+        """Remember evaluations, in place of earlier ones of the same points, all or none.
+
+        Returns:
+            Their rows, in the same order.
+        """
+        rows = []
+        for _, alike in groupby(found, key=_layout):
+            together = list(alike)
+            file = self._write_arrays(together)
+            for index, evaluation in enumerate(together):
+                place = file if len(together) == 1 else f"{file}#{index}"
+                rows.append(_row(evaluation, place))
+        self._put_all(rows)
+        return rows
+
+    def _write_arrays(self, found: Sequence[NewEvaluation]) -> str:
+        names = " ".join(f"{e.mixture_key} {e.task_key} {e.split_digest}" for e in found)
+        name = hashlib.sha256(names.encode()).hexdigest()
+        # Rows and their file are two writes; the name keeps them of one kind where two processes
+        # evaluate the same points, one with outputs and one without.
+        kind = "full" if "outputs" in found[0].arrays else "brief"
         relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
         target = self.folder / relative
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-        temporary.write_bytes(save(dict(arrays)))
+        arrays = [evaluation.arrays for evaluation in found]
+        if len(arrays) == 1:
+            temporary.write_bytes(save(dict(arrays[0])))
+        else:
+            temporary.write_bytes(
+                save({name: torch.stack([each[name] for each in arrays]) for name in arrays[0]})
+            )
         os.replace(temporary, target)
-        row = EvaluationRow(
-            mixture_key=mixture_key,
-            task_key=task_key,
-            split_digest=split_digest,
-            n=len(arrays["losses"]),
-            loss=loss if math.isfinite(loss) else None,
-            score=score if math.isfinite(score) else None,
-            score_low=None if math.isnan(score_interval[0]) else score_interval[0],
-            score_high=None if math.isnan(score_interval[1]) else score_interval[1],
-            seconds=seconds,
-            has_outputs="outputs" in arrays,
-            arrays=str(relative),
-            created=time.time(),
-        )
-        self._put(row)
-        return row
+        return str(relative)
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
@@ -195,6 +224,54 @@ class Store:
         except IntegrityError:  # another process put the same key between our look and our insert
             with self.session() as session, session.begin():
                 session.merge(row)
+
+    def _put_all(self, rows: Sequence[EvaluationRow]) -> None:
+        insert = _INSERTS.get(self.engine.dialect.name)
+        if insert is None:
+            for row in rows:
+                self._put(row)
+            return
+        columns = [column.name for column in EvaluationRow.__table__.columns]
+        keys = [column.name for column in EvaluationRow.__table__.primary_key]
+        statement = insert(EvaluationRow)
+        statement = statement.on_conflict_do_update(
+            index_elements=keys,
+            set_={name: statement.excluded[name] for name in columns if name not in keys},
+        )
+        values = [{name: getattr(row, name) for name in columns} for row in rows]
+        with self.engine.begin() as connection:
+            connection.execute(statement, values)
+
+
+# Databases that put a row in place of another in one statement.
+_INSERTS: dict[str, Callable[..., Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+def _layout(found: NewEvaluation) -> object:
+    """Return what evaluations have in common that can share a file."""
+    shapes = [(name, array.dtype, array.shape) for name, array in found.arrays.items()]
+    return found.task_key, found.split_digest, shapes
+
+
+def _row(found: NewEvaluation, place: str) -> EvaluationRow:
+    low, high = found.score_interval
+    return EvaluationRow(
+        mixture_key=found.mixture_key,
+        task_key=found.task_key,
+        split_digest=found.split_digest,
+        n=len(found.arrays["losses"]),
+        loss=found.loss if math.isfinite(found.loss) else None,
+        score=found.score if math.isfinite(found.score) else None,
+        score_low=None if math.isnan(low) else low,
+        score_high=None if math.isnan(high) else high,
+        seconds=found.seconds,
+        has_outputs="outputs" in found.arrays,
+        arrays=place,
+        created=time.time(),
+    )
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -1,7 +1,8 @@
 """From a point in weight space and a split to an evaluation."""
 
 from soupcore.evaluation.evaluation import Evaluation
-from soupcore.evaluation.evaluator import Evaluator, Progress, no_progress
+from soupcore.evaluation.evaluator import Evaluator
+from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.statistics import score_interval
 
 __all__ = ["Evaluation", "Evaluator", "Progress", "no_progress", "score_interval"]

@@ -1,27 +1,22 @@
-"""The engine: the weights of a point into the model, the split through it, the result kept."""
+"""Evaluations of points, each computed once and remembered."""
 
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor, nn
-
-from soupcore.checkpoints import Checkpoint
-from soupcore.errors import CheckpointError, TaskError
-from soupcore.evaluation.devices import choose_device, deterministic
-from soupcore.evaluation.evaluation import Evaluation
+from soupcore.evaluation.devices import choose_device
+from soupcore.evaluation.evaluation import Evaluation, compact
+from soupcore.evaluation.passes import Passes
+from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.statistics import score_interval
 from soupcore.mixtures import Mixture
-from soupcore.store import EvaluationRow, Store
+from soupcore.store import EvaluationRow, NewEvaluation, Store
 from soupcore.tasks import Task
 
-Progress = Callable[[int, int], None]
-
-
-def no_progress(done: int, total: int) -> None:
-    """Take a report of progress and do nothing with it."""
+# Evaluations are written together once they took this long together: a write takes a millisecond.
+# What is not written yet is lost where the process is killed.
+_WRITE_EVERY = 0.05  # seconds
+_WRITE_AT = 64 << 20  # bytes
 
 
 def part(on_progress: Progress, index: int, count: int) -> Progress:
@@ -38,7 +33,8 @@ class Evaluator:
         task: How to judge weights.
         store: Where results are kept; the workspace's unless given.
         device: `auto`, or a device as torch names it.
-        batch_size: Examples a forward pass.
+        batch_size: Examples a forward pass. Unless given, the quickest is found by measuring, and
+            the last bits of a loss may differ from run to run as it does.
         memory_budget: Bytes of ingredients to keep in memory between evaluations; beyond it they
             are read from their files again.
     """
@@ -49,17 +45,13 @@ class Evaluator:
         store: Store | None = None,
         *,
         device: str = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         memory_budget: int = 2 << 30,
     ) -> None:
         self.task = task
         self.store = store or Store()
         self.device = choose_device(device)
-        self.batch_size = batch_size
-        self._memory_budget = memory_budget
-        self._model: nn.Module | None = None
-        self._resident: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._data: dict[str, tuple[Tensor, Tensor]] = {}
+        self._passes = Passes(task, self.device, batch_size, memory_budget)
 
     def evaluate(
         self,
@@ -101,7 +93,8 @@ class Evaluator:
             mixtures: The points; equal ones are evaluated once.
             split: Name of the split.
             keep_outputs: As for `evaluate`.
-            on_progress: Called with examples done and in all; raise in it to stop.
+            on_progress: Called with examples done and in all; raise in it to stop. It may have
+                this evaluator evaluate another point.
 
         Returns:
             The evaluations, in the order of the points.
@@ -110,18 +103,29 @@ class Evaluator:
             TaskError, CheckpointError: As for `evaluate`.
         """
         points = list(dict.fromkeys(mixtures))
-        known = dict(zip(points, self.stored(points, split), strict=True))
-        found = {}
-        for index, point in enumerate(points):
-            progress = part(on_progress, index, len(points))
-            wanted = keep_outputs or len(point.coefficients) == 1
-            evaluation = known[point]
-            if evaluation is None or (wanted and not evaluation.has_outputs):
-                evaluation = self._compute(point, split, wanted, progress)
-            else:
-                progress(evaluation.n, evaluation.n)
-            found[point] = evaluation
-        return [found[mixture] for mixture in mixtures]
+        found = dict(zip(points, self.stored(points, split), strict=True))
+        with_outputs = {p for p in points if keep_outputs or len(p.coefficients) == 1}
+        missing = {
+            point
+            for point, known in found.items()
+            if known is None or (point in with_outputs and not known.has_outputs)
+        }
+        _check_unchanged(missing)
+        waiting: list[tuple[Mixture, NewEvaluation]] = []
+        try:
+            for index, point in enumerate(points):
+                progress = part(on_progress, index, len(points))
+                known = found[point]
+                if point in missing:
+                    keep = point in with_outputs
+                    waiting.append((point, self._compute(point, split, keep, progress)))
+                    if _is_enough([new for _, new in waiting]):
+                        found |= self._write(waiting, split)
+                elif known is not None:
+                    progress(known.n, known.n)
+        finally:
+            found |= self._write(waiting, split)
+        return [evaluation for mixture in mixtures if (evaluation := found[mixture]) is not None]
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return what is already known of points on a split, None where nothing is."""
@@ -141,28 +145,33 @@ class Evaluator:
 
     def _compute(
         self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
-    ) -> Evaluation:
+    ) -> NewEvaluation:
         started = time.perf_counter()
-        outputs, losses, scores = self._forward(mixture, split, on_progress)
-        arrays = {
-            "losses": losses,
-            "scores": scores,
-            # A copy: where a prediction is the output itself, the two would share memory.
-            "predictions": self.task.predict(outputs).clone(memory_format=torch.contiguous_format),
-        }
-        row = self.store.add_evaluation(
+        found = self._passes.run(mixture, split, keep_outputs=keep_outputs, on_progress=on_progress)
+        return NewEvaluation(
             mixture.key,
             self.task.key,
             self.task.split(split).digest,
-            loss=float(losses.double().mean()),
-            score=float(scores.double().mean()),
-            score_interval=score_interval(scores),
+            loss=float(found.losses.double().mean()),
+            score=float(found.scores.double().mean()),
+            score_interval=score_interval(found.scores),
             seconds=time.perf_counter() - started,
-            arrays=arrays | ({"outputs": outputs} if keep_outputs else {}),
+            arrays=compact(found.arrays),
         )
-        return self._from_row(row, split)
+
+    def _write(
+        self, waiting: list[tuple[Mixture, NewEvaluation]], split: str
+    ) -> dict[Mixture, Evaluation]:
+        """Remember what waits to be written, and return it."""
+        rows = self.store.add_evaluations([new for _, new in waiting]) if waiting else []
+        written = {
+            point: self._from_row(row, split) for (point, _), row in zip(waiting, rows, strict=True)
+        }
+        waiting.clear()
+        return written
 
     def _from_row(self, row: EvaluationRow, split: str) -> Evaluation:
+        file, _, place = row.arrays.partition("#")
         return Evaluation(
             mixture_key=row.mixture_key,
             split=split,
@@ -172,98 +181,20 @@ class Evaluator:
             score_interval=(_number(row.score_low), _number(row.score_high)),
             seconds=row.seconds,
             has_outputs=row.has_outputs,
-            arrays=self.store.folder / row.arrays,
+            arrays=self.store.folder / file,
+            place=int(place) if place else None,
         )
 
-    @torch.inference_mode()
-    def _forward(
-        self, mixture: Mixture, split: str, on_progress: Progress
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, targets = self._split_on_device(split)
-        model = self._model_with(mixture)
-        outputs, losses, scores = [], [], []
-        with deterministic():
-            for start in range(0, len(inputs), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                output = model(inputs[batch])  # [b, ...]
-                loss = self.task.loss(output, targets[batch])  # [b]
-                score = self.task.score(output, targets[batch])  # [b]
-                self._check_one_each(loss, score, len(output))
-                losses.append(loss.float().cpu())
-                scores.append(score.float().cpu())
-                outputs.append(output.cpu())
-                on_progress(min(batch.stop, len(inputs)), len(inputs))
-        return torch.cat(outputs), torch.cat(losses), torch.cat(scores)
 
-    def _check_one_each(self, loss: Tensor, score: Tensor, n: int) -> None:
-        for what, found in (("loss", loss), ("score", score)):
-            if found.shape != (n,):
-                raise TaskError(
-                    f"The {what} of the task {self.task.name!r} has shape {list(found.shape)} for "
-                    f"{n} examples; return one number an example (reduction='none')."
-                )
+def _check_unchanged(points: Iterable[Mixture]) -> None:
+    sources = {digest: c for point in points for digest, c in point.sources.items()}
+    for checkpoint in sources.values():
+        checkpoint.check_unchanged()
 
-    def _model_with(self, mixture: Mixture) -> nn.Module:
-        if self._model is None:
-            self._model = self.task.build_model().to(self.device).eval()
-        state = self._model.state_dict()
-        self._check_fit(state, mixture)
-        self._make_resident(mixture)
-        for name, tensor in state.items():
-            # The tensors of a state dict share the model's memory: writing them sets its weights.
-            tensor.copy_(mixture.tensor(name, self._read))
-        return self._model
 
-    def _check_fit(self, state: dict[str, Tensor], mixture: Mixture) -> None:
-        path = next(iter(mixture.sources.values())).path
-        differing = state.keys() ^ mixture.tensors.keys()
-        if differing:
-            name = min(differing)
-            where = "only in the network" if name in state else "only in the checkpoint"
-            raise CheckpointError(
-                f"{path} does not fit the network of the task {self.task.name!r}: tensor "
-                f"{name!r} is {where} ({len(differing)} such in all). Choose the task that these "
-                "checkpoints were trained for."
-            )
-        for name, tensor in state.items():
-            if tuple(tensor.shape) != mixture.tensors[name].shape:
-                raise CheckpointError(
-                    f"{path} does not fit the network of the task {self.task.name!r}: tensor "
-                    f"{name!r} has shape {list(mixture.tensors[name].shape)}, the network's has "
-                    f"{list(tensor.shape)}."
-                )
-
-    def _read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
-        resident = self._resident.get(checkpoint.digest)
-        if resident is None:
-            return checkpoint.read_elements(name, start, stop)
-        return resident[name][start:stop]
-
-    def _make_resident(self, mixture: Mixture) -> None:
-        """Load as many of the sources as fit the budget, in place of what is not needed now."""
-        for digest, checkpoint in mixture.sources.items():
-            checkpoint.check_unchanged()
-            if digest in self._resident:
-                self._resident.move_to_end(digest)
-                continue
-            while self._resident_bytes() + checkpoint.nbytes > self._memory_budget:
-                oldest = next(iter(self._resident), None)
-                if oldest is None or oldest in mixture.sources:
-                    break
-                del self._resident[oldest]
-            else:
-                self._resident[digest] = {
-                    name: checkpoint.read(name).reshape(-1) for name in checkpoint.tensors
-                }
-
-    def _resident_bytes(self) -> int:
-        return sum(t.nbytes for tensors in self._resident.values() for t in tensors.values())
-
-    def _split_on_device(self, split: str) -> tuple[Tensor, Tensor]:
-        if split not in self._data:
-            data = self.task.split(split)
-            self._data[split] = data.inputs.to(self.device), data.targets.to(self.device)
-        return self._data[split]
+def _is_enough(waiting: Sequence[NewEvaluation]) -> bool:
+    seconds = sum(new.seconds for new in waiting)
+    return seconds >= _WRITE_EVERY or sum(new.nbytes for new in waiting) >= _WRITE_AT
 
 
 def _number(value: float | None) -> float:

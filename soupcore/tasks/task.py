@@ -38,6 +38,7 @@ class Split:
         self.role = role
         self.inputs = inputs
         self.targets = targets
+        self.prepare: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -1,0 +1,140 @@
+"""Passes of a split through the network: where models run."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from soupcore.errors import TaskError
+from soupcore.evaluation.batching import Pace
+from soupcore.evaluation.data import Data
+from soupcore.evaluation.devices import deterministic
+from soupcore.evaluation.judging import Judge, Judged
+from soupcore.evaluation.memory import in_words, is_out_of_memory
+from soupcore.evaluation.network import Network
+from soupcore.evaluation.progress import Progress, no_progress
+from soupcore.evaluation.shortcuts import Forward, Shortcuts
+from soupcore.mixtures import Mixture
+from soupcore.tasks import Task
+
+Stop = Callable[[Tensor], bool]
+
+
+class Passes:
+    """Takes splits through a task's network, at any point in weight space.
+
+    Building one is cheap; the network and the data go to the device when they are first needed,
+    and stay.
+
+    Args:
+        task: Whose network and splits.
+        device: Where to compute.
+        batch_size: Examples a forward pass; None to find the quickest by measuring.
+        memory_budget: Bytes of ingredients to keep in memory.
+    """
+
+    def __init__(
+        self, task: Task, device: torch.device, batch_size: int | None, memory_budget: int
+    ) -> None:
+        self._task = task
+        self._device = device
+        self._batch_size = batch_size
+        self._memory_budget = memory_budget
+        self._pace: Pace | None = None
+        self._at: Mixture | None = None  # whose weights the network has
+        self._data: dict[str, Data] = {}
+
+    @cached_property
+    def network(self) -> Network:
+        """The task's network."""
+        return Network(self._task, self._device, self._memory_budget)
+
+    @cached_property
+    def shortcuts(self) -> Shortcuts:
+        """The ways around its plain forward pass."""
+        return Shortcuts(self._task, self.network)
+
+    def data(self, split: str) -> Data:
+        """Return the data of a split."""
+        if split not in self._data:
+            self._data[split] = Data.of(self._task.split(split), self._device)
+        return self._data[split]
+
+    @torch.inference_mode()
+    def run(
+        self,
+        mixture: Mixture,
+        split: str,
+        *,
+        keep_outputs: bool = True,
+        on_progress: Progress = no_progress,
+    ) -> Judged:
+        """Take all examples of a split through the network with the weights of a point.
+
+        Args:
+            mixture: The point.
+            split: Name of the split.
+            keep_outputs: Whether to keep the outputs of each example.
+            on_progress: Called with examples done and in all; raise in it to stop. It may compute
+                other points in between.
+
+        Raises:
+            TaskError: There is no such split, or one example alone does not fit in memory.
+            CheckpointError: The weights do not fit the network, or the memory.
+        """
+        data = self.data(split)
+        pace = self._pace_for(data)
+        judge = Judge(self._task, keep_outputs=keep_outputs)
+        with deterministic(), pace.session():
+            start = 0
+            forward = self._go_to(mixture, data)
+            while start < len(data):
+                rows = slice(start, min(start + pace.settings.batch, len(data)))
+                outputs = self._batch(forward, data, rows, pace)
+                if outputs is None:
+                    continue
+                judge.add(outputs, data.targets[rows])
+                start = rows.stop
+                on_progress(start, len(data))
+                if self._at is not mixture and start < len(data):
+                    # Whoever was told of the progress had another point computed meanwhile.
+                    forward = self._go_to(mixture, data)
+        return judge.result
+
+    def _go_to(self, mixture: Mixture, data: Data) -> Forward:
+        self._at = None
+        self.network.put(mixture)
+        self._at = mixture
+        return self.shortcuts.route(data)
+
+    def _batch(self, forward: Forward, data: Data, rows: slice, pace: Pace) -> Tensor | None:
+        """Return the outputs for some rows, or None where a smaller batch has to be tried."""
+
+        def compute() -> Tensor:
+            return forward(*data.batch(rows, channels_last=pace.settings.channels_last))
+
+        try:
+            return pace.compute(rows.stop - rows.start, compute)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not pace.halve():
+                size = in_words(sum(tensor[:1].nbytes for tensor in data.inputs))
+                raise TaskError(
+                    f"Not even one example ({size}) of the task {self._task.name!r} goes through "
+                    f"its network in the memory of the device {str(self._device)!r}. Choose "
+                    "another device, or close what else runs on it."
+                ) from error
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _pace_for(self, data: Data) -> Pace:
+        if self._pace is None:
+            images = data.inputs[0].dim() == 4 and any(
+                isinstance(module, nn.Conv2d) for module in self.network.model.modules()
+            )
+            on_cpu = self._device.type == "cpu"
+            self._pace = Pace(self._batch_size, len(data), images=images, on_cpu=on_cpu)
+        return self._pace
