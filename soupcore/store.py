@@ -15,13 +15,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from sqlalchemy import JSON, MetaData, create_engine, delete, event, select
+from safetensors.torch import load_file, save
+from sqlalchemy import JSON, Executable, MetaData, create_engine, delete, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -55,6 +56,18 @@ class EvaluationRow(_Base):
     has_outputs: Mapped[bool]
     # Relative to the store's folder; `#i` after it where the file holds several evaluations.
     arrays: Mapped[str]
+    created: Mapped[float]
+
+
+class PartRow(_Base):
+    """What was seen of a point that was given up: it lost against another before the end."""
+
+    __tablename__ = "parts"
+
+    mixture_key: Mapped[str] = mapped_column(primary_key=True)
+    task_key: Mapped[str] = mapped_column(primary_key=True)
+    split_digest: Mapped[str] = mapped_column(primary_key=True)
+    arrays: Mapped[str]  # relative to the store's folder: `rows` and their `scores`
     created: Mapped[float]
 
 
@@ -158,32 +171,64 @@ class Store:
         rows = []
         for _, alike in groupby(found, key=_layout):
             together = list(alike)
-            file = self._write_arrays(together)
+            file = self._write_together(together)
             for index, evaluation in enumerate(together):
                 place = file if len(together) == 1 else f"{file}#{index}"
                 rows.append(_row(evaluation, place))
         self._put_all(rows)
         return rows
 
-    def _write_arrays(self, found: Sequence[NewEvaluation]) -> str:
+    def _write_together(self, found: Sequence[NewEvaluation]) -> str:
         names = " ".join(f"{e.mixture_key} {e.task_key} {e.split_digest}" for e in found)
-        name = hashlib.sha256(names.encode()).hexdigest()
         # Rows and their file are two writes; the name keeps them of one kind where two processes
         # evaluate the same points, one with outputs and one without.
         kind = "full" if "outputs" in found[0].arrays else "brief"
+        arrays = [evaluation.arrays for evaluation in found]
+        if len(arrays) == 1:
+            return self._write_arrays(names, kind, arrays[0])
+        together = {name: torch.stack([each[name] for each in arrays]) for name in arrays[0]}
+        return self._write_arrays(names, kind, together)
+
+    def _write_arrays(self, names: str, kind: str, arrays: Mapping[str, torch.Tensor]) -> str:
+        name = hashlib.sha256(names.encode()).hexdigest()
         relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
         target = self.folder / relative
         target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-        arrays = [evaluation.arrays for evaluation in found]
-        if len(arrays) == 1:
-            temporary.write_bytes(save(dict(arrays[0])))
-        else:
-            temporary.write_bytes(
-                save({name: torch.stack([each[name] for each in arrays]) for name in arrays[0]})
-            )
+        temporary.write_bytes(save(dict(arrays)))
         os.replace(temporary, target)
         return str(relative)
+
+    def part(
+        self, mixture_key: str, task_key: str, split_digest: str
+    ) -> dict[str, torch.Tensor] | None:
+        """Return what was seen of a point that was given up, if it was.
+
+        Returns:
+            `rows`, the examples seen, and their `scores`, each of shape [m].
+        """
+        with self.session() as session:
+            row = session.get(PartRow, (mixture_key, task_key, split_digest))
+        return load_file(self.folder / row.arrays) if row else None
+
+    def add_part(
+        self,
+        mixture_key: str,
+        task_key: str,
+        split_digest: str,
+        arrays: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Remember what was seen of a point that was given up; see `part`."""
+        file = self._write_arrays(f"{mixture_key} {task_key} {split_digest}", "part", arrays)
+        self._put(
+            PartRow(
+                mixture_key=mixture_key,
+                task_key=task_key,
+                split_digest=split_digest,
+                arrays=file,
+                created=time.time(),
+            )
+        )
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
@@ -226,24 +271,30 @@ class Store:
                 session.merge(row)
 
     def _put_all(self, rows: Sequence[EvaluationRow]) -> None:
-        insert = _INSERTS.get(self.engine.dialect.name)
-        if insert is None:
+        if self._upsert is None:
             for row in rows:
                 self._put(row)
             return
-        columns = [column.name for column in EvaluationRow.__table__.columns]
-        keys = [column.name for column in EvaluationRow.__table__.primary_key]
-        statement = insert(EvaluationRow)
-        statement = statement.on_conflict_do_update(
-            index_elements=keys,
-            set_={name: statement.excluded[name] for name in columns if name not in keys},
-        )
-        values = [{name: getattr(row, name) for name in columns} for row in rows]
+        values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
         with self.engine.begin() as connection:
-            connection.execute(statement, values)
+            connection.execute(self._upsert, values)
+
+    @cached_property
+    def _upsert(self) -> Executable | None:
+        """The statement that puts evaluations in place of earlier ones; None without such a one."""
+        insert = _INSERTS.get(self.engine.dialect.name)
+        if insert is None:
+            return None
+        statement = insert(EvaluationRow)
+        keys = [column.name for column in EvaluationRow.__table__.primary_key]
+        others = {name: statement.excluded[name] for name in _COLUMNS if name not in keys}
+        upsert: Executable = statement.on_conflict_do_update(index_elements=keys, set_=others)
+        return upsert
 
 
-# Databases that put a row in place of another in one statement.
+_COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
+
+# The databases that put a row in place of another in one statement.
 _INSERTS: dict[str, Callable[..., Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,

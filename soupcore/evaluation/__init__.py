@@ -3,6 +3,7 @@
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.evaluator import Evaluator
 from soupcore.evaluation.progress import Progress, no_progress
+from soupcore.evaluation.race import Bound
 from soupcore.evaluation.statistics import score_interval
 
-__all__ = ["Evaluation", "Evaluator", "Progress", "no_progress", "score_interval"]
+__all__ = ["Bound", "Evaluation", "Evaluator", "Progress", "no_progress", "score_interval"]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
@@ -22,8 +22,6 @@ _PATIENCE = 2.0  # seconds of trials in all
 _QUICK = 1e-3  # seconds: where a batch takes less, there is nothing to gain
 _CLEAR = 0.95  # of the time before: anything above is taken for chance
 _WORTH_THREADS = 0.8  # of the time of one thread: above, the other cores are left to others
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,15 +90,16 @@ class Pace:
             if torch.get_num_threads() != self._threads:
                 torch.set_num_threads(self._threads)
 
-    def compute(self, examples: int, work: Callable[[], T]) -> T:
+    def compute(self, examples: int, work: Callable[[], None]) -> None:
         """Do the work of a batch of so many examples inside a session, and learn from it."""
         threads = self.settings.threads or self._threads
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if self._search is None or examples != self.settings.batch:
-            return work()
+            work()
+            return
         wall, cpu = time.perf_counter(), time.process_time()
-        result = work()
+        work()
         if not self._on_cpu:
             torch.accelerator.synchronize()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -109,7 +108,6 @@ class Pace:
             self._trial = self._search.send((wall if self._trial.by_clock else cpu) / examples)
         except StopIteration as end:
             self._settle(end.value)
-        return result
 
     def halve(self) -> bool:
         """Take half as many examples from now on; False where it is one already."""

@@ -44,13 +44,13 @@ class Data:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batch(self, rows: Rows, *, channels_last: bool = False) -> Sequence[Tensor]:
-        """Return the arguments of the network for some of the rows."""
-        return [self._argument(tensor, rows, channels_last) for tensor in self.inputs]
+    def batch(self, rows: Rows, *, channels_last: bool = False) -> tuple[Sequence[Tensor], Tensor]:
+        """Return the arguments of the network and the targets for some of the rows."""
+        arguments = [self._argument(_take(tensor, rows), channels_last) for tensor in self.inputs]
+        return arguments, _take(self.targets, rows)
 
-    def _argument(self, tensor: Tensor, rows: Rows, channels_last: bool) -> Tensor:
+    def _argument(self, part: Tensor, channels_last: bool) -> Tensor:
         device = self.targets.device
-        part = tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
         if part.device != device:
             # From memory that does not move, the copy goes on while the last batch is computed.
             part = part.pin_memory().to(device, non_blocking=True)
@@ -59,3 +59,7 @@ class Data:
         if channels_last and part.dim() == 4:
             part = part.contiguous(memory_format=torch.channels_last)
         return part
+
+
+def _take(tensor: Tensor, rows: Rows) -> Tensor:
+    return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]

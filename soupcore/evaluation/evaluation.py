@@ -45,6 +45,11 @@ class Evaluation:
         return self.score
 
     @property
+    def seen(self) -> int:
+        """How many examples it has seen: all."""
+        return self.n
+
+    @property
     def losses(self) -> torch.Tensor:
         """Loss of each example, float32, shape [n]."""
         return self._array("losses")

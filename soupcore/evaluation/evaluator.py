@@ -4,10 +4,14 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
+from torch import Tensor
+
 from soupcore.evaluation.devices import choose_device
 from soupcore.evaluation.evaluation import Evaluation, compact
+from soupcore.evaluation.judging import Judged
 from soupcore.evaluation.passes import Passes
 from soupcore.evaluation.progress import Progress, no_progress
+from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.statistics import score_interval
 from soupcore.mixtures import Mixture
 from soupcore.store import EvaluationRow, NewEvaluation, Store
@@ -127,6 +131,61 @@ class Evaluator:
             found |= self._write(waiting, split)
         return [evaluation for mixture in mixtures if (evaluation := found[mixture]) is not None]
 
+    def contest(
+        self,
+        mixture: Mixture,
+        incumbent: Evaluation,
+        *,
+        strictly: bool = False,
+        difficulty: Tensor | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Evaluation | Bound:
+        """Evaluate a point on the split of another evaluation, unless it scores worse than that.
+
+        The point is given up as soon as the examples it has not seen cannot change that (see
+        `soupcore.evaluation.race`). Where the task declares no `score_range` it never is.
+
+        Args:
+            mixture: The point.
+            incumbent: What it has to be as good as.
+            strictly: Whether it has to be better.
+            difficulty: A number for each example, shape [n]; those with larger ones are seen
+                first. The incumbent's losses unless given.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Returns:
+            The evaluation, which may still score worse; or, where it is known to score worse
+            without the rest of the split, what it scores at most.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        split, declared = incumbent.split, self.task.score_range
+        (known,) = self.stored([mixture], split)
+        if known is not None or declared is None:
+            return self.evaluate(mixture, split, on_progress=on_progress)
+        race = Race(
+            incumbent.scores,
+            strictly=strictly,
+            lowest=declared[0],
+            highest=declared[1],
+            difficulty=incumbent.losses if difficulty is None else difficulty,
+        )
+        key = mixture.key, self.task.key, self.task.split(split).digest
+        seen = self.store.part(*key)
+        if seen is not None and race.is_lost(seen["scores"]):
+            on_progress(incumbent.n, incumbent.n)
+            return race.bound(mixture.key, split, seen["rows"], seen["scores"])
+        _check_unchanged([mixture])
+        started = time.perf_counter()
+        judged = self._passes.run(mixture, split, race=race, on_progress=on_progress)
+        if len(judged) == incumbent.n:
+            new = self._new(mixture, split, judged.in_order(race.order), started)
+            return self._write([(mixture, new)], split)[mixture]
+        rows = race.order[: len(judged)]
+        self.store.add_part(*key, {"rows": rows, "scores": judged.scores})
+        return race.bound(mixture.key, split, rows, judged.scores)
+
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return what is already known of points on a split, None where nothing is."""
         rows = self.store.evaluations(
@@ -147,16 +206,21 @@ class Evaluator:
         self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
     ) -> NewEvaluation:
         started = time.perf_counter()
-        found = self._passes.run(mixture, split, keep_outputs=keep_outputs, on_progress=on_progress)
+        judged = self._passes.run(
+            mixture, split, keep_outputs=keep_outputs, on_progress=on_progress
+        )
+        return self._new(mixture, split, judged, started)
+
+    def _new(self, mixture: Mixture, split: str, judged: Judged, started: float) -> NewEvaluation:
         return NewEvaluation(
             mixture.key,
             self.task.key,
             self.task.split(split).digest,
-            loss=float(found.losses.double().mean()),
-            score=float(found.scores.double().mean()),
-            score_interval=score_interval(found.scores),
+            loss=float(judged.losses.double().mean()),
+            score=float(judged.scores.double().mean()),
+            score_interval=score_interval(judged.scores),
             seconds=time.perf_counter() - started,
-            arrays=compact(found.arrays),
+            arrays=compact(judged.arrays),
         )
 
     def _write(

@@ -1,5 +1,6 @@
 """What the task says of the network's outputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,21 +86,23 @@ class Judge:
         self._judged: list[Judged] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take the outputs of a batch."""
-        self._waiting.append((outputs, targets))
-        if sum(len(targets) for _, targets in self._waiting) >= _AT_A_TIME:
-            self._ask()
+        """Take the outputs of a batch; where this fails, they are not taken."""
+        waiting = [*self._waiting, (outputs, targets)]
+        if sum(len(targets) for _, targets in waiting) < _AT_A_TIME:
+            self._waiting = waiting
+        else:
+            self._ask(waiting)
 
     @property
     def scores(self) -> Tensor:
         """The scores so far, shape [m]."""
-        self._ask()
+        self._ask(self._waiting)
         return torch.cat([judged.scores for judged in self._judged])
 
     @property
     def result(self) -> Judged:
         """What was found so far."""
-        self._ask()
+        self._ask(self._waiting)
         found = self._judged
         return Judged(
             torch.cat([judged.losses for judged in found]),
@@ -110,9 +113,9 @@ class Judge:
             else None,
         )
 
-    def _ask(self) -> None:
-        if not self._waiting:
-            return
-        outputs, targets = (torch.cat(tensors) for tensors in zip(*self._waiting, strict=True))
-        self._judged.append(judge(self._task, outputs, targets, keep_outputs=self._keep_outputs))
-        self._waiting.clear()
+    def _ask(self, waiting: Sequence[tuple[Tensor, Tensor]]) -> None:
+        if waiting:
+            outputs, targets = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+            judged = judge(self._task, outputs, targets, keep_outputs=self._keep_outputs)
+            self._judged.append(judged)
+            self._waiting = []

@@ -1,24 +1,22 @@
 """Passes of a split through the network: where models run."""
 
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.batching import Pace
-from soupcore.evaluation.data import Data
+from soupcore.evaluation.data import Data, Rows
 from soupcore.evaluation.devices import deterministic
 from soupcore.evaluation.judging import Judge, Judged
 from soupcore.evaluation.memory import in_words, is_out_of_memory
 from soupcore.evaluation.network import Network
 from soupcore.evaluation.progress import Progress, no_progress
+from soupcore.evaluation.race import Race
 from soupcore.evaluation.shortcuts import Forward, Shortcuts
 from soupcore.mixtures import Mixture
 from soupcore.tasks import Task
-
-Stop = Callable[[Tensor], bool]
 
 
 class Passes:
@@ -68,16 +66,21 @@ class Passes:
         split: str,
         *,
         keep_outputs: bool = True,
+        race: Race | None = None,
         on_progress: Progress = no_progress,
     ) -> Judged:
-        """Take all examples of a split through the network with the weights of a point.
+        """Take the examples of a split through the network with the weights of a point.
 
         Args:
             mixture: The point.
             split: Name of the split.
             keep_outputs: Whether to keep the outputs of each example.
+            race: The order to see them in, and when to stop; all in their own order without.
             on_progress: Called with examples done and in all; raise in it to stop. It may compute
                 other points in between.
+
+        Returns:
+            What was found of the examples seen, in the order in which they were.
 
         Raises:
             TaskError: There is no such split, or one example alone does not fit in memory.
@@ -87,17 +90,20 @@ class Passes:
         pace = self._pace_for(data)
         judge = Judge(self._task, keep_outputs=keep_outputs)
         with deterministic(), pace.session():
-            start = 0
+            seen = 0
             forward = self._go_to(mixture, data)
-            while start < len(data):
-                rows = slice(start, min(start + pace.settings.batch, len(data)))
-                outputs = self._batch(forward, data, rows, pace)
-                if outputs is None:
+            while seen < len(data):
+                batch = pace.settings.batch
+                size = min(batch, len(data) - seen) if race is None else race.size(seen, batch)
+                rows = slice(seen, seen + size) if race is None else race.order[seen : seen + size]
+                if not self._batch(forward, data, rows, size, judge):
                     continue
-                judge.add(outputs, data.targets[rows])
-                start = rows.stop
-                on_progress(start, len(data))
-                if self._at is not mixture and start < len(data):
+                seen += size
+                if race is not None and race.is_lost(judge.scores):
+                    on_progress(len(data), len(data))
+                    break
+                on_progress(seen, len(data))
+                if self._at is not mixture and seen < len(data):
                     # Whoever was told of the progress had another point computed meanwhile.
                     forward = self._go_to(mixture, data)
         return judge.result
@@ -108,27 +114,30 @@ class Passes:
         self._at = mixture
         return self.shortcuts.route(data)
 
-    def _batch(self, forward: Forward, data: Data, rows: slice, pace: Pace) -> Tensor | None:
-        """Return the outputs for some rows, or None where a smaller batch has to be tried."""
+    def _batch(self, forward: Forward, data: Data, rows: Rows, size: int, judge: Judge) -> bool:
+        """Compute some rows; False where there was too little memory, and fewer are to be tried."""
+        pace = self._pace_for(data)
 
-        def compute() -> Tensor:
-            return forward(*data.batch(rows, channels_last=pace.settings.channels_last))
+        def compute() -> None:
+            arguments, targets = data.batch(rows, channels_last=pace.settings.channels_last)
+            judge.add(forward(*arguments), targets)
 
         try:
-            return pace.compute(rows.stop - rows.start, compute)
+            pace.compute(size, compute)
+            return True
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if not pace.halve():
-                size = in_words(sum(tensor[:1].nbytes for tensor in data.inputs))
+                one = in_words(sum(tensor[:1].nbytes for tensor in data.inputs))
                 raise TaskError(
-                    f"Not even one example ({size}) of the task {self._task.name!r} goes through "
+                    f"Not even one example ({one}) of the task {self._task.name!r} goes through "
                     f"its network in the memory of the device {str(self._device)!r}. Choose "
                     "another device, or close what else runs on it."
                 ) from error
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return None
+        return False
 
     def _pace_for(self, data: Data) -> Pace:
         if self._pace is None:

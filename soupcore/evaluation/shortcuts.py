@@ -69,8 +69,7 @@ class Shortcuts:
 
     def _difference(self, plain: Forward, other: Forward, data: Data) -> float:
         """Return how far two ways differ: of the loss, and infinite where a score does."""
-        rows = slice(0, _EXAMPLES)
-        batch, targets = data.batch(rows), data.targets[rows]
+        batch, targets = data.batch(slice(0, _EXAMPLES))
         expected = judge(self._task, plain(*batch), targets)
         found = judge(self._task, other(*batch), targets)
         loss = float(expected.losses.double().mean())

@@ -4,6 +4,9 @@ Ingredients are sorted by their score on the `select` split, best first. The sou
 best; each next one joins the mean if the score with it does not fall. One pass; the result is
 never below the best ingredient on `select`.
 
+A candidate is given up as soon as the examples that it has not seen cannot save it, which leaves
+every decision as it would be; what is known of it then is what it scores at most.
+
 The paper accepts on "≥"; its code (github.com/mlfoundations/model-soups) accepts on ">" and, where
 ingredients score the same, takes the later one first. Here the default is the paper's rule, and
 equal ingredients keep the sweep's order.
@@ -16,7 +19,7 @@ from fractions import Fraction
 from typing import Literal
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import mean
 from soupcore.recipes.soup import Soup, Step
@@ -35,6 +38,7 @@ def greedy(
     *,
     accept: Accept = ">=",
     split: str | None = None,
+    early_stop: bool = True,
     on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> Soup:
@@ -47,6 +51,8 @@ def greedy(
         names: Which of them; all unless given.
         accept: `>=` (the paper: an equal score is enough) or `>` (the paper's code).
         split: The split to choose on; it must have the role `select`.
+        early_stop: Whether to give up candidates that can no longer be accepted. The soup is the
+            same, and the scores of those rejected are bounds.
         on_progress: Called with examples done and in all; raise in it to stop.
         on_step: Called with the trace each time it grows.
 
@@ -75,16 +81,30 @@ def greedy(
     best, *candidates = sorted(chosen, key=lambda name: _descending(alone[name].score))
     soup: tuple[str, ...] = (best,)
     current = alone[best]
-    trace = [Step(best, current.score, accepted=True, soup=soup, gained=0, lost=0)]
+    trace = [Step(best, current.score, True, soup, gained=0, lost=0, examples=current.n)]
     on_step(trace)
     for index, candidate in enumerate(candidates, start=len(chosen)):
         trial = mean(sweep[name].mixture for name in (*soup, candidate))
-        tried = evaluator.evaluate(trial, split, on_progress=part(on_progress, index, evaluations))
-        accepted = bool(_RULES[accept](tried.score, current.score))
+        progress = part(on_progress, index, evaluations)
+        tried: Evaluation | Bound
+        if early_stop:
+            tried = evaluator.contest(
+                trial,
+                current,
+                strictly=accept == ">",
+                # Near the mean of what the soup and the candidate lose on an example alone.
+                difficulty=current.losses + alone[candidate].losses / len(soup),
+                on_progress=progress,
+            )
+        else:
+            tried = evaluator.evaluate(trial, split, on_progress=progress)
         gained, lost = _changes(current, tried)
-        if accepted:
-            soup, current = (*soup, candidate), tried
-        trace.append(Step(candidate, tried.score, accepted, soup, gained, lost))
+        accepted, is_bound = False, isinstance(tried, Bound)
+        if isinstance(tried, Evaluation) and _RULES[accept](tried.score, current.score):
+            accepted, soup, current = True, (*soup, candidate), tried
+        trace.append(
+            Step(candidate, tried.score, accepted, soup, gained, lost, is_bound, tried.seen)
+        )
         on_step(trace)
     result = Soup.of(
         sweep,
@@ -101,8 +121,9 @@ def _descending(score: float) -> float:
     return math.inf if math.isnan(score) else -score
 
 
-def _changes(before: Evaluation, after: Evaluation) -> tuple[int, int]:
-    difference = after.scores - before.scores
+def _changes(before: Evaluation, after: Evaluation | Bound) -> tuple[int, int]:
+    seen = before.scores[after.rows] if isinstance(after, Bound) else before.scores
+    difference = after.scores - seen
     return int((difference > 0).sum()), int((difference < 0).sum())
 
 

@@ -29,11 +29,14 @@ class Step:
 
     Attributes:
         candidate: Name of the ingredient that was tried.
-        score: Score of the soup with it on the split that was chosen on.
+        score: Score of the soup with it on the split that was chosen on, or what that is at most.
         accepted: Whether it went in.
         soup: Names in the soup after this step.
         gained: Examples that the soup with it gets right and the soup before did not.
         lost: Examples that it gets wrong and the soup before got right.
+        is_bound: Whether it was rejected before it had seen all examples: its score is at most
+            that, and gained and lost count what it had seen.
+        examples: How many it had seen; 0 where that was not kept.
     """
 
     candidate: str
@@ -42,6 +45,8 @@ class Step:
     soup: tuple[str, ...]
     gained: int
     lost: int
+    is_bound: bool = False
+    examples: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as JSON."""

@@ -75,6 +75,10 @@ class Task(ABC):
     score_name = "score"
     loss_name = "loss"
 
+    #: Between what the score of one example lies, where it does. With it a recipe need not take
+    #: all examples through a candidate that can no longer win.
+    score_range: tuple[float, float] | None = None
+
     def __init__(
         self,
         build_model: Callable[[], nn.Module],
