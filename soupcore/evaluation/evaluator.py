@@ -1,11 +1,14 @@
 """Evaluations of points, each computed once and remembered."""
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from soupcore.errors import TaskError
+from soupcore.evaluation.batchnorm import EXAMPLES, Estimate, StatisticsChoice, norms_of
 from soupcore.evaluation.devices import choose_device
 from soupcore.evaluation.evaluation import Evaluation, compact
 from soupcore.evaluation.judging import Judged
@@ -16,6 +19,8 @@ from soupcore.evaluation.statistics import score_interval
 from soupcore.mixtures import Mixture
 from soupcore.store import EvaluationRow, NewEvaluation, Store
 from soupcore.tasks import Task
+
+_BATCH_SIZE = 256
 
 # Evaluations are written together once they took this long together: a write takes a millisecond.
 # What is not written yet is lost where the process is killed.
@@ -32,6 +37,14 @@ class Evaluator:
     """Evaluates points on a task, each once: what the store knows is not computed again.
 
     Building one is cheap; the network and the data go to the device with the first evaluation.
+
+    Attributes:
+        task: How it judges weights.
+        store: Where results are kept.
+        device: Where it computes.
+        batch_size: Examples a batch where a recipe takes batches of its own.
+        estimate: What BatchNorm's statistics are estimated on at each point; None where they are
+            averaged as all weights are. See `with_statistics`.
 
     Args:
         task: How to judge weights.
@@ -55,7 +68,57 @@ class Evaluator:
         self.task = task
         self.store = store or Store()
         self.device = choose_device(device)
+        self.batch_size = batch_size or _BATCH_SIZE
         self._passes = Passes(task, self.device, batch_size, memory_budget)
+        self.estimate: Estimate | None = None
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether the network normalises by statistics of the training data."""
+        return bool(norms_of(self._passes.network.model))
+
+    def with_statistics(
+        self, statistics: StatisticsChoice, *, examples: int = EXAMPLES
+    ) -> "Evaluator":
+        """Return an evaluator of the same points with other BatchNorm statistics.
+
+        It shares network, data and store with this one, and keeps what it finds apart.
+
+        Args:
+            statistics: `averaged` with the weights, or `re-estimated` at each point on the task's
+                training data (see `soupcore.evaluation.batchnorm`).
+            examples: How many training examples to estimate on.
+
+        Raises:
+            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
+        """
+        other = copy.copy(self)
+        other.estimate = None
+        if statistics == "re-estimated":
+            if not self.has_batchnorm:
+                raise TaskError(
+                    f"The network of the task {self.task.name!r} has no BatchNorm, so there are no "
+                    "statistics to estimate."
+                )
+            names = self.task.splits_with_role("train")
+            if not names:
+                raise TaskError(
+                    f"The task {self.task.name!r} has no split with the role 'train' to estimate "
+                    "BatchNorm's statistics on. Add one, or have the statistics averaged."
+                )
+            split = self.task.split(names[0])
+            other.estimate = Estimate(names[0], split.digest, min(examples, len(split)))
+        return other
+
+    def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:
+        """Return the BatchNorm statistics re-estimated at a point, by their names in a state dict.
+
+        It is empty where this evaluator averages them.
+        """
+        if self.estimate is None:
+            return {}
+        _check_unchanged([mixture])
+        return self._passes.statistics(mixture, self.estimate)
 
     def evaluate(
         self,
@@ -171,28 +234,32 @@ class Evaluator:
             highest=declared[1],
             difficulty=incumbent.losses if difficulty is None else difficulty,
         )
-        key = mixture.key, self.task.key, self.task.split(split).digest
+        key = self._key(mixture), self.task.key, self.task.split(split).digest
         seen = self.store.part(*key)
         if seen is not None and race.is_lost(seen["scores"]):
             on_progress(incumbent.n, incumbent.n)
-            return race.bound(mixture.key, split, seen["rows"], seen["scores"])
+            return race.bound(key[0], split, seen["rows"], seen["scores"])
         _check_unchanged([mixture])
         started = time.perf_counter()
-        judged = self._passes.run(mixture, split, race=race, on_progress=on_progress)
+        judged = self._passes.run(
+            mixture, split, estimate=self.estimate, race=race, on_progress=on_progress
+        )
         if len(judged) == incumbent.n:
             new = self._new(mixture, split, judged.in_order(race.order), started)
             return self._write([(mixture, new)], split)[mixture]
         rows = race.order[: len(judged)]
         self.store.add_part(*key, {"rows": rows, "scores": judged.scores})
-        return race.bound(mixture.key, split, rows, judged.scores)
+        return race.bound(key[0], split, rows, judged.scores)
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return what is already known of points on a split, None where nothing is."""
         rows = self.store.evaluations(
-            [mixture.key for mixture in mixtures], self.task.key, self.task.split(split).digest
+            [self._key(mixture) for mixture in mixtures],
+            self.task.key,
+            self.task.split(split).digest,
         )
         return [
-            self._from_row(rows[mixture.key], split) if mixture.key in rows else None
+            self._from_row(row, split) if (row := rows.get(self._key(mixture))) else None
             for mixture in mixtures
         ]
 
@@ -202,18 +269,25 @@ class Evaluator:
         known = self.stored(points, split)
         return [point for point, found in zip(points, known, strict=True) if found is None]
 
+    def _key(self, mixture: Mixture) -> str:
+        return mixture.key if self.estimate is None else mixture.key + self.estimate.key
+
     def _compute(
         self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
     ) -> NewEvaluation:
         started = time.perf_counter()
         judged = self._passes.run(
-            mixture, split, keep_outputs=keep_outputs, on_progress=on_progress
+            mixture,
+            split,
+            keep_outputs=keep_outputs,
+            estimate=self.estimate,
+            on_progress=on_progress,
         )
         return self._new(mixture, split, judged, started)
 
     def _new(self, mixture: Mixture, split: str, judged: Judged, started: float) -> NewEvaluation:
         return NewEvaluation(
-            mixture.key,
+            self._key(mixture),
             self.task.key,
             self.task.split(split).digest,
             loss=float(judged.losses.double().mean()),

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.errors import CheckpointError
@@ -27,17 +26,11 @@ class Network:
 
     Attributes:
         model: The module; it computes with the weights that were put in last.
-        batchnorms: Its layers that normalise by statistics of the training data.
     """
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
         self._task_name = task.name
         self.model = task.build_model().to(device).requires_grad_(requires_grad=False).eval()
-        self.batchnorms = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, _BatchNorm) and module.running_mean is not None
-        ]
         self._shapes = {name: tuple(tensor.shape) for name, tensor in _state(self.model).items()}
         own = _without_aliases(_state(self.model))
         self._members: dict[torch.dtype, list[str]] = {}

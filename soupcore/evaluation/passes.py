@@ -1,12 +1,14 @@
 """Passes of a split through the network: where models run."""
 
+from collections import OrderedDict
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.batching import Pace
+from soupcore.evaluation.batchnorm import Estimate, estimate_statistics, statistics_of
 from soupcore.evaluation.data import Data, Rows
 from soupcore.evaluation.devices import deterministic
 from soupcore.evaluation.judging import Judge, Judged
@@ -17,6 +19,9 @@ from soupcore.evaluation.race import Race
 from soupcore.evaluation.shortcuts import Forward, Shortcuts
 from soupcore.mixtures import Mixture
 from soupcore.tasks import Task
+
+# Estimated statistics that are kept, so that each split of a point does not need them anew.
+_ESTIMATED_POINTS = 100
 
 
 class Passes:
@@ -40,7 +45,8 @@ class Passes:
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._pace: Pace | None = None
-        self._at: Mixture | None = None  # whose weights the network has
+        self._at: tuple[Mixture, Estimate | None] | None = None  # whose weights the network has
+        self._estimated: OrderedDict[tuple[Mixture, Estimate], list[Tensor]] = OrderedDict()
         self._data: dict[str, Data] = {}
 
     @cached_property
@@ -66,6 +72,7 @@ class Passes:
         split: str,
         *,
         keep_outputs: bool = True,
+        estimate: Estimate | None = None,
         race: Race | None = None,
         on_progress: Progress = no_progress,
     ) -> Judged:
@@ -75,6 +82,7 @@ class Passes:
             mixture: The point.
             split: Name of the split.
             keep_outputs: Whether to keep the outputs of each example.
+            estimate: What to estimate BatchNorm's statistics on; without, they are averaged.
             race: The order to see them in, and when to stop; all in their own order without.
             on_progress: Called with examples done and in all; raise in it to stop. It may compute
                 other points in between.
@@ -91,7 +99,7 @@ class Passes:
         judge = Judge(self._task, keep_outputs=keep_outputs)
         with deterministic(), pace.session():
             seen = 0
-            forward = self._go_to(mixture, data)
+            forward = self._go_to(mixture, estimate, data)
             while seen < len(data):
                 batch = pace.settings.batch
                 size = min(batch, len(data) - seen) if race is None else race.size(seen, batch)
@@ -103,16 +111,40 @@ class Passes:
                     on_progress(len(data), len(data))
                     break
                 on_progress(seen, len(data))
-                if self._at is not mixture and seen < len(data):
+                if self._at != (mixture, estimate) and seen < len(data):
                     # Whoever was told of the progress had another point computed meanwhile.
-                    forward = self._go_to(mixture, data)
+                    forward = self._go_to(mixture, estimate, data)
         return judge.result
 
-    def _go_to(self, mixture: Mixture, data: Data) -> Forward:
+    @torch.inference_mode()
+    def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
+        """Return BatchNorm's statistics at a point, on the CPU, by their names in a state dict."""
+        with deterministic():
+            self._put(mixture, estimate)
+        return {name: t.cpu().clone() for name, t in statistics_of(self.network.model).items()}
+
+    def _go_to(self, mixture: Mixture, estimate: Estimate | None, data: Data) -> Forward:
+        self._put(mixture, estimate)
+        return self.shortcuts.route(data)
+
+    def _put(self, mixture: Mixture, estimate: Estimate | None) -> None:
         self._at = None
         self.network.put(mixture)
-        self._at = mixture
-        return self.shortcuts.route(data)
+        if estimate is not None:
+            self._put_statistics(mixture, estimate)
+        self._at = (mixture, estimate)
+
+    def _put_statistics(self, mixture: Mixture, estimate: Estimate) -> None:
+        places = list(statistics_of(self.network.model).values())
+        known = self._estimated.get((mixture, estimate))
+        if known is None:
+            estimate_statistics(self.network.model, self.data(estimate.split), estimate.examples)
+            known = [place.clone() for place in places]
+            self._estimated[mixture, estimate] = known
+            if len(self._estimated) > _ESTIMATED_POINTS:
+                self._estimated.popitem(last=False)
+        for place, tensor in zip(places, known, strict=True):
+            place.copy_(tensor)
 
     def _batch(self, forward: Forward, data: Data, rows: Rows, size: int, judge: Judge) -> bool:
         """Compute some rows; False where there was too little memory, and fewer are to be tried."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from soupcore.evaluation.batchnorm import norms_of
 from soupcore.evaluation.data import Data
 from soupcore.evaluation.folding import Folding
 from soupcore.evaluation.judging import judge
@@ -38,7 +39,7 @@ class Shortcuts:
         self._network = network
         self._largest_scale = 0.0
         self._folding: Folding | None = None
-        if network.batchnorms and (graph := trace(network.model)) is not None:
+        if norms_of(network.model) and (graph := trace(network.model)) is not None:
             folding = Folding(graph)
             self._folding = folding if len(folding) else None
 

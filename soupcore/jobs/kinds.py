@@ -138,6 +138,9 @@ def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     if row is None:
         raise RecipeError(f"There is no soup {request['soup']!r} any more.")
     soup = Soup.from_json(sweep, row.body)
+    if soup.estimate is not None:
+        soup.re_estimate(evaluator, examples=soup.estimate.examples)
+        evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     total = sum(info.nbytes for info in soup.mixture.tensors.values())

@@ -14,7 +14,8 @@ import torch
 from soupcore.checkpoints import write_safetensors
 from soupcore.checkpoints.dtypes import all_finite
 from soupcore.errors import CheckpointError, RecipeError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation.batchnorm import EXAMPLES
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import Mixture
 from soupcore.sweeps import Sweep
@@ -71,6 +72,9 @@ class Soup:
         mixture: The point in weight space.
         trace: The decisions that led there, empty where the recipe makes none.
         evaluations: `{split: Evaluation}`, as far as it was evaluated.
+        estimate: What its BatchNorm statistics are estimated on; None where they are averaged as
+            all weights are.
+        statistics: Those statistics by their names in a state dict, once they are.
     """
 
     recipe: str
@@ -80,6 +84,8 @@ class Soup:
     mixture: Mixture
     trace: tuple[Step, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    estimate: Estimate | None = None
+    statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -104,11 +110,24 @@ class Soup:
     @property
     def id(self) -> str:
         """Identity of the soup and of the way it was made: 16 hex digits."""
-        way = json.dumps(
-            [self.recipe, self.parameters, self.mixture.key, sorted(self.coefficients)],
-            sort_keys=True,
-        )
-        return hashlib.sha256(way.encode()).hexdigest()[:16]
+        way = [self.recipe, self.parameters, self.mixture.key, sorted(self.coefficients)]
+        if self.estimate is not None:
+            way.append(self.estimate.key)
+        return hashlib.sha256(json.dumps(way, sort_keys=True).encode()).hexdigest()[:16]
+
+    def re_estimate(self, evaluator: Evaluator, *, examples: int = EXAMPLES) -> "Soup":
+        """Estimate the BatchNorm statistics anew on the task's training data; return the soup.
+
+        Evaluations made before belong to averaged statistics and are dropped.
+
+        Raises:
+            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
+        """
+        estimating = evaluator.with_statistics("re-estimated", examples=examples)
+        self.statistics = estimating.estimated_statistics(self.mixture)
+        self.estimate = estimating.estimate
+        self.evaluations = {}
+        return self
 
     def evaluate(
         self,
@@ -117,6 +136,8 @@ class Soup:
         on_progress: Progress = no_progress,
     ) -> "Soup":
         """Evaluate the soup on splits, all that results are shown on unless told, and return it."""
+        if self.estimate is not None:
+            evaluator = evaluator.with_statistics("re-estimated", examples=self.estimate.examples)
         wanted = list(evaluator.task.reported if splits is None else splits)
         for index, split in enumerate(wanted):
             self.evaluations[split] = evaluator.evaluate(
@@ -135,6 +156,7 @@ class Soup:
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
             "digests": self.digests,
+            "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
             "scores": {
                 split: {"score": _none_if_nan(e.score), "loss": _none_if_nan(e.loss), "n": e.n}
@@ -157,6 +179,8 @@ class Soup:
             {name: Fraction(text) for name, text in body["coefficients"].items()},
             [Step.from_json(step) for step in body["trace"]],
         )
+        if body.get("batchnorm"):
+            soup.estimate = Estimate(**body["batchnorm"])
         for name, digest in soup.digests.items():
             if digest != body["digests"][name]:
                 raise RecipeError(
@@ -179,7 +203,9 @@ class Soup:
         Raises:
             CheckpointError: An ingredient was changed since it was opened, or an element is not
                 finite, as where it is too large for the dtype of its tensor.
+            RecipeError: Its BatchNorm statistics are to be estimated and have not been.
         """
+        self._check_estimated()
         for checkpoint in self.mixture.sources.values():
             checkpoint.check_unchanged()
         metadata = dict(next(iter(self.mixture.sources.values())).metadata)
@@ -189,7 +215,7 @@ class Soup:
         )
 
     def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
-        for chunk in self.mixture.chunks(name):
+        for chunk in self._chunks(name):
             if not all_finite(chunk):
                 raise CheckpointError(
                     f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
@@ -199,7 +225,27 @@ class Soup:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the soup's weights in memory."""
-        return self.mixture.state_dict()
+        self._check_estimated()
+        return {
+            name: torch.cat(list(self._chunks(name))).reshape(info.shape)
+            if name in self.statistics
+            else self.mixture.tensor(name)
+            for name, info in self.mixture.tensors.items()
+        }
+
+    def _chunks(self, name: str) -> Iterator[torch.Tensor]:
+        tensor = self.statistics.get(name)
+        if tensor is None:
+            yield from self.mixture.chunks(name)
+        else:
+            yield tensor.reshape(-1).to(self.mixture.tensors[name].dtype)
+
+    def _check_estimated(self) -> None:
+        if self.estimate is not None and not self.statistics:
+            raise RecipeError(
+                "The BatchNorm statistics of this soup are estimated on training data, and have "
+                "not been since it was opened. Call soup.re_estimate(evaluator) first."
+            )
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
