@@ -59,11 +59,13 @@ class Passes:
         """The ways around its plain forward pass."""
         return Shortcuts(self._task, self.network)
 
-    def data(self, split: str) -> Data:
-        """Return the data of a split."""
-        if split not in self._data:
-            self._data[split] = Data.of(self._task.split(split), self._device)
-        return self._data[split]
+    def data(self, name: str, on_progress: Progress = no_progress) -> Data:
+        """Return the data of a split, decoding it first where that was not done yet."""
+        if name not in self._data:
+            split = self._task.split(name)
+            split.load(on_progress)
+            self._data[name] = Data.of(split, self._device)
+        return self._data[name]
 
     @torch.inference_mode()
     def run(
@@ -94,6 +96,9 @@ class Passes:
             TaskError: There is no such split, or one example alone does not fit in memory.
             CheckpointError: The weights do not fit the network, or the memory.
         """
+        if not self._task.split(split).is_loaded:  # the first half of the work
+            self.data(split, lambda done, total: on_progress(done, 2 * total))
+            whole, on_progress = on_progress, lambda done, total: whole(total + done, 2 * total)
         data = self.data(split)
         pace = self._pace_for(data)
         judge = Judge(self._task, keep_outputs=keep_outputs)
