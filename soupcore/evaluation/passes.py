@@ -16,7 +16,7 @@ from soupcore.evaluation.memory import in_words, is_out_of_memory
 from soupcore.evaluation.network import Network
 from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.race import Race
-from soupcore.evaluation.shortcuts import Forward, Shortcuts
+from soupcore.evaluation.shortcuts import Route, Shortcuts
 from soupcore.mixtures import Mixture
 from soupcore.tasks import Task
 
@@ -57,7 +57,8 @@ class Passes:
     @cached_property
     def shortcuts(self) -> Shortcuts:
         """The ways around its plain forward pass."""
-        return Shortcuts(self._task, self.network)
+        # Their results come on top of the ingredients.
+        return Shortcuts(self._task, self.network, self._memory_budget // 4)
 
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
         """Return the data of a split, decoding it first where that was not done yet."""
@@ -104,12 +105,12 @@ class Passes:
         judge = Judge(self._task, keep_outputs=keep_outputs)
         with deterministic(), pace.session():
             seen = 0
-            forward = self._go_to(mixture, estimate, data)
+            route = self._go_to(mixture, estimate, split)
             while seen < len(data):
                 batch = pace.settings.batch
                 size = min(batch, len(data) - seen) if race is None else race.size(seen, batch)
                 rows = slice(seen, seen + size) if race is None else race.order[seen : seen + size]
-                if not self._batch(forward, data, rows, size, judge):
+                if not self._batch(route, rows, size, judge):
                     continue
                 seen += size
                 if race is not None and race.is_lost(judge.scores):
@@ -118,7 +119,7 @@ class Passes:
                 on_progress(seen, len(data))
                 if self._at != (mixture, estimate) and seen < len(data):
                     # Whoever was told of the progress had another point computed meanwhile.
-                    forward = self._go_to(mixture, estimate, data)
+                    route = self._go_to(mixture, estimate, split)
         return judge.result
 
     @torch.inference_mode()
@@ -128,9 +129,9 @@ class Passes:
             self._put(mixture, estimate)
         return {name: t.cpu().clone() for name, t in statistics_of(self.network.model).items()}
 
-    def _go_to(self, mixture: Mixture, estimate: Estimate | None, data: Data) -> Forward:
+    def _go_to(self, mixture: Mixture, estimate: Estimate | None, split: str) -> Route:
         self._put(mixture, estimate)
-        return self.shortcuts.route(data)
+        return self.shortcuts.route(mixture, split, self.data(split))
 
     def _put(self, mixture: Mixture, estimate: Estimate | None) -> None:
         self._at = None
@@ -151,8 +152,9 @@ class Passes:
         for place, tensor in zip(places, known, strict=True):
             place.copy_(tensor)
 
-    def _batch(self, forward: Forward, data: Data, rows: Rows, size: int, judge: Judge) -> bool:
+    def _batch(self, route: Route, rows: Rows, size: int, judge: Judge) -> bool:
         """Compute some rows; False where there was too little memory, and fewer are to be tried."""
+        forward, data = route
         pace = self._pace_for(data)
 
         def compute() -> None:

@@ -1,8 +1,9 @@
 """A network as a graph of its steps, where it can be seen as one."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 
 def trace(model: nn.Module) -> fx.GraphModule | None:
@@ -15,7 +16,7 @@ def trace(model: nn.Module) -> fx.GraphModule | None:
         return None
     try:
         return fx.symbolic_trace(model)
-    except Exception:
+    except Exception:  # tracing runs the network's own code, on what is no tensor
         return None
 
 
@@ -27,10 +28,57 @@ def layers(graph: fx.GraphModule) -> dict[fx.Node, nn.Module]:
     return {node: module for node, module in modules.items() if times[id(module)] == 1}
 
 
+def weights_of(graph: fx.GraphModule, node: fx.Node) -> Iterator[Tensor]:
+    """Give the tensors that a step computes with beside its inputs."""
+    if node.op == "call_module":
+        yield from graph.get_submodule(str(node.target)).state_dict(keep_vars=True).values()
+    elif node.op == "get_attr":
+        value = graph
+        for name in str(node.target).split("."):
+            value = getattr(value, name)
+        if isinstance(value, Tensor):
+            yield value
+
+
+def beginning(graph: fx.GraphModule, last: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return the steps that lead from a graph's inputs to some of its values, as a tuple."""
+    steps = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    needed = _leading_to(last, known=())
+    for node in graph.graph.nodes:
+        if node in needed or node.op == "placeholder":
+            copies[node] = steps.node_copy(node, copies.__getitem__)
+    steps.output(tuple(copies[node] for node in last))
+    return fx.GraphModule(graph, steps)
+
+
+def ending(graph: fx.GraphModule, first: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return the steps that lead from some of a graph's values, its new inputs, to its output."""
+    steps = fx.Graph()
+    copies = {node: steps.placeholder(node.name) for node in first}
+    output = next(iter(graph.graph.find_nodes(op="output")))
+    needed = _leading_to([output], known=first)
+    for node in graph.graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = steps.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(graph, steps)
+
+
+def _leading_to(nodes: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.Node]:
+    found = set(known)
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
 def _has_hooks(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
-    return any(hooks)

@@ -1,0 +1,98 @@
+"""The beginning of a network that is the same at all points, computed once.
+
+Fine-tuning often leaves the first layers as they were: frozen ones, or all but a new head. What
+they make of the data then is the same at each point, and takes the place of the data. Nobody has to
+say which layers these are: their weights are compared at each point, bit by bit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from soupcore.evaluation.data import Data
+from soupcore.evaluation.tracing import beginning, ending, weights_of
+
+_AT_A_TIME = 256  # examples
+
+
+class Prefix:
+    """Takes what the unchanged steps of a network make of the data for the data.
+
+    Args:
+        graph: The network as traced, with the weights that it has at the time.
+        budget: Bytes that this may take.
+    """
+
+    def __init__(self, graph: fx.GraphModule, budget: int) -> None:
+        self._graph = graph
+        self._budget = budget
+        self._weights: dict[fx.Node, list[Tensor]] = {}  # of each step, at the point before
+        self._unchanged: frozenset[fx.Node] = frozenset()
+        self._last: list[fx.Node] = []  # of the unchanged steps, those that the others need
+        self._tail: fx.GraphModule | None = None
+        self._made: dict[str, Data] = {}
+
+    def route(self, split: str, data: Data) -> tuple[fx.GraphModule, Data] | None:
+        """Return the changed steps and what they are given in place of the data of a split.
+
+        None where nothing worth it is unchanged since the point before, or it takes more memory
+        than there is.
+        """
+        unchanged = self._compare()
+        if unchanged != self._unchanged:
+            self._unchanged = unchanged
+            self._cut()
+        if self._tail is None:
+            return None
+        if split not in self._made:
+            made = self._make(data)
+            if made is None:
+                self._tail = None
+                return None
+            self._made[split] = made
+        return self._tail, self._made[split]
+
+    def _compare(self) -> frozenset[fx.Node]:
+        """Return the steps on the way of the data that give what they gave at the point before."""
+        same: set[fx.Node] = set()
+        new: set[fx.Node] = set()  # seen for the first time, so with nothing to compare to
+        on_the_way: set[fx.Node] = set()
+        for node in self._graph.graph.nodes:
+            inputs = node.all_input_nodes
+            if node.op == "output" or not all(n in same or n in new for n in inputs):
+                continue
+            weights, before = list(weights_of(self._graph, node)), self._weights.get(node)
+            is_same = before is not None and all(map(torch.equal, weights, before))
+            if weights and not is_same:
+                self._weights[node] = [tensor.clone() for tensor in weights]
+                if before is not None:
+                    continue
+            is_new = (weights and before is None) or any(n in new for n in inputs)
+            (new if is_new else same).add(node)
+            if node.op == "placeholder" or any(n in on_the_way for n in inputs):
+                on_the_way.add(node)
+        return frozenset(same & on_the_way)
+
+    def _cut(self) -> None:
+        unchanged = self._unchanged
+        self._made.clear()
+        self._tail = None
+        if any(node in unchanged for node in self._weights):
+            steps = [node for node in self._graph.graph.nodes if node in unchanged]
+            self._last = [node for node in steps if node.users.keys() - unchanged]
+            self._tail = ending(self._graph, self._last)
+
+    def _make(self, data: Data) -> Data | None:
+        head = beginning(self._graph, self._last)
+        parts: list[Sequence[Tensor]] = []
+        for start in range(0, len(data), _AT_A_TIME):
+            arguments, _ = data.batch(slice(start, start + _AT_A_TIME))
+            made = head(*arguments)
+            size = len(arguments[0])
+            if not all(isinstance(tensor, Tensor) and len(tensor) == size for tensor in made):
+                return None  # something that is not one for each example
+            if sum(tensor.nbytes for tensor in made) / size * len(data) > self._budget:
+                return None
+            parts.append(made)
+        return Data(tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)), data.targets)
