@@ -17,7 +17,7 @@ import torch
 
 FIRST, SMALLEST, LARGEST = 128, 32, 4096  # examples
 
-_TRIES = 3  # batches a trial; the quickest counts, so that what disturbs one of them does not
+_TRIES = 3  # batches a trial; the quickest counts, where what disturbs the others is chance
 _PATIENCE = 2.0  # seconds of trials in all
 _QUICK = 1e-3  # seconds: where a batch takes less, there is nothing to gain
 _CLEAR = 0.95  # of the time before: anything above is taken for chance
@@ -121,38 +121,40 @@ class Pace:
 
     def _trials(self, examples: int, images: bool) -> _Search:
         best = Settings(min(FIRST, examples))
-        least = yield from self._try(best)
+        if self._on_cpu and self._threads > 1:
+            # First of all: under load, threads that wait for each other cost more than any other
+            # choice. That shows in the clock, and on the whole, not in the quickest try.
+            one, several = replace(best, threads=1), best
+            with_one = yield from self._try(one, by_clock=True)
+            with_several = yield from self._try(several, by_clock=True)
+            best = several if sum(with_several) < _WORTH_THREADS * sum(with_one) else one
+        least = min((yield from self._try(best)))
         if least * best.batch < _QUICK:
             return best
         if images:
             trial = replace(best, channels_last=True)
-            cost = yield from self._try(trial)
+            cost = min((yield from self._try(trial)))
             if cost < _CLEAR * least:
                 best, least = trial, cost
         for factor in (2, 0.5):
             before = best
             while SMALLEST <= (batch := int(best.batch * factor)) <= min(LARGEST, examples):
                 trial = replace(best, batch=batch)
-                cost = yield from self._try(trial)
+                cost = min((yield from self._try(trial)))
                 if cost >= _CLEAR * least:
                     break
                 best, least = trial, cost
             if best is not before:  # larger is better, so smaller is not
                 break
-        if self._on_cpu and self._threads > 1:
-            all_threads = yield from self._try(best, by_clock=True)
-            trial = replace(best, threads=1)
-            one_thread = yield from self._try(trial, by_clock=True)
-            if all_threads > _WORTH_THREADS * one_thread:
-                best = trial
         return best
 
     def _try(
         self, settings: Settings, *, by_clock: bool = False
-    ) -> Generator[_Trial, float, float]:
-        """Return the seconds an example that settings take, infinite once patience is at an end."""
-        costs = [math.inf]
+    ) -> Generator[_Trial, float, list[float]]:
+        """Return the seconds an example of each try, infinite once patience is at an end."""
+        costs = []
         for _ in range(_TRIES):
-            if self._spent < _PATIENCE:
-                costs.append((yield _Trial(settings, by_clock or not self._on_cpu)))
-        return min(costs)
+            patient = self._spent < _PATIENCE
+            trial = _Trial(settings, by_clock or not self._on_cpu)
+            costs.append((yield trial) if patient else math.inf)
+        return costs

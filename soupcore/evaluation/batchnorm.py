@@ -85,8 +85,7 @@ def estimate_statistics(model: nn.Module, data: Data, examples: int) -> None:
         raise TaskError("BatchNorm statistics need at least two training examples to estimate.")
     with _estimating(norms_of(model)):
         for some in torch.tensor_split(rows, math.ceil(len(rows) / _BATCH)):
-            arguments, _ = data.batch(some)
-            model(*arguments)
+            data.through(model, some)
 
 
 def _rows(n: int, examples: int) -> Tensor:

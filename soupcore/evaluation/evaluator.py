@@ -77,6 +77,11 @@ class Evaluator:
         """Whether the network normalises by statistics of the training data."""
         return bool(norms_of(self._passes.network.model))
 
+    @property
+    def notes(self) -> list[str]:
+        """What was not done in the quickest way, and why, in words."""
+        return list(self._passes.notes)
+
     def with_statistics(
         self, statistics: StatisticsChoice, *, examples: int = EXAMPLES
     ) -> "Evaluator":

@@ -29,7 +29,7 @@ _WORTH_IT = 32
 _LARGEST_SUM = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Sum(Data):
     """Data that is a weighted sum of tensors, made batch by batch.
 
@@ -86,7 +86,7 @@ class FirstLayer:
             if not self._fits(len(mixture.sources)):
                 return None
         factors = tuple(float(c) for c in mixture.coefficients.values())
-        return self._tail, Sum(tuple(parts), data.targets, factors=factors)
+        return self._tail, Sum(tuple(parts), data.targets, needs_copies=False, factors=factors)
 
     def _is_worth_it(self, mixture: Mixture) -> bool:
         inputs = self._layer.weight[0].numel()
@@ -107,8 +107,8 @@ class FirstLayer:
         weights = {own: checkpoint.read(name).to(device) for own, name in self._names.items()}
         parts = []
         for start in range(0, len(data), _AT_A_TIME):
-            arguments, _ = data.batch(slice(start, start + _AT_A_TIME))
-            parts.append(functional_call(self._layer, weights, self._head(*arguments)))
+            inputs, _ = data.through(self._head, slice(start, start + _AT_A_TIME))
+            parts.append(functional_call(self._layer, weights, inputs))
         return torch.cat(parts)
 
     def _fits(self, needed: int) -> bool:

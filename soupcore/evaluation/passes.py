@@ -35,11 +35,15 @@ class Passes:
         device: Where to compute.
         batch_size: Examples a forward pass; None to find the quickest by measuring.
         memory_budget: Bytes of ingredients to keep in memory.
+
+    Attributes:
+        notes: What was not done in the quickest way, and why, for people.
     """
 
     def __init__(
         self, task: Task, device: torch.device, batch_size: int | None, memory_budget: int
     ) -> None:
+        self.notes: list[str] = []
         self._task = task
         self._device = device
         self._batch_size = batch_size
@@ -57,8 +61,8 @@ class Passes:
     @cached_property
     def shortcuts(self) -> Shortcuts:
         """The ways around its plain forward pass."""
-        # Their results come on top of the ingredients.
-        return Shortcuts(self._task, self.network, self._memory_budget // 4)
+        # What they keep comes on top of the ingredients.
+        return Shortcuts(self._task, self.network, self._memory_budget // 4, self.notes)
 
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
         """Return the data of a split, decoding it first where that was not done yet."""
@@ -158,8 +162,9 @@ class Passes:
         pace = self._pace_for(data)
 
         def compute() -> None:
-            arguments, targets = data.batch(rows, channels_last=pace.settings.channels_last)
-            judge.add(forward(*arguments), targets)
+            layout = pace.settings.channels_last
+            outputs, targets = data.through(forward, rows, channels_last=layout)
+            judge.add(outputs, targets)
 
         try:
             pace.compute(size, compute)

@@ -85,14 +85,31 @@ class Prefix:
 
     def _make(self, data: Data) -> Data | None:
         head = beginning(self._graph, self._last)
+        if not _is_by_example(head, data):
+            return None
         parts: list[Sequence[Tensor]] = []
         for start in range(0, len(data), _AT_A_TIME):
-            arguments, _ = data.batch(slice(start, start + _AT_A_TIME))
-            made = head(*arguments)
-            size = len(arguments[0])
-            if not all(isinstance(tensor, Tensor) and len(tensor) == size for tensor in made):
-                return None  # something that is not one for each example
-            if sum(tensor.nbytes for tensor in made) / size * len(data) > self._budget:
+            made, targets = data.through(head, slice(start, start + _AT_A_TIME))
+            share = len(targets) / len(data)
+            if sum(tensor.nbytes for tensor in made) / share > self._budget:
                 return None
             parts.append(made)
-        return Data(tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)), data.targets)
+        inputs = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return Data(inputs, data.targets)
+
+
+def _is_by_example(head: fx.GraphModule, data: Data) -> bool:
+    """Return whether what the first steps give has a row for each example, of that alone.
+
+    A size, or the numbers from 0 to the size of the batch, are made of the data too.
+    """
+    if len(data) < 2:
+        return False
+    pair, targets = data.through(head, slice(0, 2))
+    single, _ = data.through(head, slice(1, 2))
+    for both, one in zip(pair, single, strict=True):
+        if not (isinstance(both, Tensor) and both.dim() and len(both) == len(targets)):
+            return False
+        if not torch.allclose(both[1:].double(), one[: len(both) - 1].double(), equal_nan=True):
+            return False
+    return True

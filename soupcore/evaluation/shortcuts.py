@@ -33,13 +33,11 @@ class Shortcuts:
         task: Whose network.
         network: Its weights are those of the point.
         budget: Bytes that results may take which serve several points.
-
-    Attributes:
-        notes: What was switched off and why, for people.
+        notes: Takes what was switched off and why, for people.
     """
 
-    def __init__(self, task: Task, network: Network, budget: int) -> None:
-        self.notes: list[str] = []
+    def __init__(self, task: Task, network: Network, budget: int, notes: list[str]) -> None:
+        self._notes = notes
         self._task = task
         self._model: Forward = network.model
         self._folding: Folding | None = None
@@ -68,7 +66,7 @@ class Shortcuts:
             if not is_out_of_memory(error):
                 raise
             self._prefix = self._first_layer = None
-            self.notes.append(
+            self._notes.append(
                 "Every layer is computed at every point: results that serve several points do not "
                 "fit in memory."
             )
@@ -127,12 +125,11 @@ class Shortcuts:
         if difference <= LOSS_TOLERANCE and expected.scores.equal(found.scores):
             self._trusted.add(shortcut[0])
             return True
-        self.notes.append(
+        self._notes.append(
             f"{name} computed as it stands: the shortcut changed the loss by {difference:.1e}."
         )
         return False
 
     def _judge(self, route: Route) -> Judged:
         forward, data = route
-        arguments, targets = data.batch(slice(0, _EXAMPLES))
-        return judge(self._task, forward(*arguments), targets)
+        return judge(self._task, *data.through(forward, slice(0, _EXAMPLES)))
