@@ -3,6 +3,7 @@
 from soupcore.evaluation.batchnorm import Estimate
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.evaluator import Evaluator
+from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.race import Bound
 from soupcore.evaluation.statistics import score_interval
@@ -10,9 +11,9 @@ from soupcore.evaluation.statistics import score_interval
 __all__ = [
     "Bound",
     "Estimate",
-    "Estimated",
     "Evaluation",
     "Evaluator",
+    "Preview",
     "Progress",
     "no_progress",
     "score_interval",

@@ -1,7 +1,6 @@
 """Evaluations of points, each computed once and remembered."""
 
 import copy
-import math
 import time
 from collections.abc import Iterable, Sequence
 
@@ -10,22 +9,17 @@ from torch import Tensor
 from soupcore.errors import TaskError
 from soupcore.evaluation.batchnorm import EXAMPLES, Estimate, StatisticsChoice, norms_of
 from soupcore.evaluation.devices import choose_device
-from soupcore.evaluation.evaluation import Evaluation, compact
-from soupcore.evaluation.judging import Judged
+from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.passes import Passes
+from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.race import Bound, Race
-from soupcore.evaluation.statistics import score_interval
+from soupcore.evaluation.records import Records
 from soupcore.mixtures import Mixture
-from soupcore.store import EvaluationRow, NewEvaluation, Store
+from soupcore.store import Store
 from soupcore.tasks import Task
 
 _BATCH_SIZE = 256
-
-# Evaluations are written together once they took this long together: a write takes a millisecond.
-# What is not written yet is lost where the process is killed.
-_WRITE_EVERY = 0.05  # seconds
-_WRITE_AT = 64 << 20  # bytes
 
 
 def part(on_progress: Progress, index: int, count: int) -> Progress:
@@ -69,8 +63,10 @@ class Evaluator:
         self.store = store or Store()
         self.device = choose_device(device)
         self.batch_size = batch_size or _BATCH_SIZE
+        self._records = Records(self.store, task)
         self._passes = Passes(task, self.device, batch_size, memory_budget)
         self.estimate: Estimate | None = None
+        self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
 
     @property
     def has_batchnorm(self) -> bool:
@@ -174,30 +170,32 @@ class Evaluator:
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
-        points = list(dict.fromkeys(mixtures))
-        found = dict(zip(points, self.stored(points, split), strict=True))
-        with_outputs = {p for p in points if keep_outputs or len(p.coefficients) == 1}
+        points = {self._key(mixture): mixture for mixture in mixtures}
+        found = self._records.known(list(points), split)
+        with_outputs = {k for k, p in points.items() if keep_outputs or len(p.coefficients) == 1}
         missing = {
-            point
-            for point, known in found.items()
-            if known is None or (point in with_outputs and not known.has_outputs)
+            key: point
+            for key, point in points.items()
+            if key not in found or (key in with_outputs and not found[key].has_outputs)
         }
-        _check_unchanged(missing)
-        waiting: list[tuple[Mixture, NewEvaluation]] = []
-        try:
-            for index, point in enumerate(points):
+        _check_unchanged(missing.values())
+        with self._records.together(split) as together:
+            for index, (key, point) in enumerate(points.items()):
                 progress = part(on_progress, index, len(points))
-                known = found[point]
-                if point in missing:
-                    keep = point in with_outputs
-                    waiting.append((point, self._compute(point, split, keep, progress)))
-                    if _is_enough([new for _, new in waiting]):
-                        found |= self._write(waiting, split)
-                elif known is not None:
-                    progress(known.n, known.n)
-        finally:
-            found |= self._write(waiting, split)
-        return [evaluation for mixture in mixtures if (evaluation := found[mixture]) is not None]
+                if key not in missing:
+                    progress(found[key].n, found[key].n)
+                    continue
+                started = time.perf_counter()
+                judged = self._passes.run(
+                    point,
+                    split,
+                    keep_outputs=key in with_outputs,
+                    estimate=self.estimate,
+                    on_progress=progress,
+                )
+                together.add(key, judged, time.perf_counter() - started)
+        found |= together.written
+        return [found[self._key(mixture)] for mixture in mixtures]
 
     def contest(
         self,
@@ -228,9 +226,12 @@ class Evaluator:
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
-        split, declared = incumbent.split, self.task.score_range
+        split, declared, key = incumbent.split, self.task.score_range, self._key(mixture)
         (known,) = self.stored([mixture], split)
-        if known is not None or declared is None:
+        if known is not None:
+            on_progress(known.n, known.n)
+            return known
+        if declared is None:
             return self.evaluate(mixture, split, on_progress=on_progress)
         race = Race(
             incumbent.scores,
@@ -239,34 +240,73 @@ class Evaluator:
             highest=declared[1],
             difficulty=incumbent.losses if difficulty is None else difficulty,
         )
-        key = self._key(mixture), self.task.key, self.task.split(split).digest
-        seen = self.store.part(*key)
-        if seen is not None and race.is_lost(seen["scores"]):
+        before = self._records.part(key, split)
+        if before is not None and race.is_lost(before[1]):
             on_progress(incumbent.n, incumbent.n)
-            return race.bound(key[0], split, seen["rows"], seen["scores"])
+            return race.bound(key, split, *before)
         _check_unchanged([mixture])
         started = time.perf_counter()
         judged = self._passes.run(
             mixture, split, estimate=self.estimate, race=race, on_progress=on_progress
         )
         if len(judged) == incumbent.n:
-            new = self._new(mixture, split, judged.in_order(race.order), started)
-            return self._write([(mixture, new)], split)[mixture]
+            seconds = time.perf_counter() - started
+            return self._records.add(key, split, judged.in_order(race.order), seconds)
         rows = race.order[: len(judged)]
-        self.store.add_part(*key, {"rows": rows, "scores": judged.scores})
-        return race.bound(key[0], split, rows, judged.scores)
+        self._records.add_part(key, split, rows, judged.scores)
+        return race.bound(key, split, rows, judged.scores)
+
+    def preview(
+        self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
+    ) -> Preview:
+        """Return what a pass in bfloat16 says of a point, and how far such a pass is off.
+
+        How far is measured on the first ingredient in the mixture, whose evaluation in float32 is
+        computed first where it is not known. Previews are not remembered.
+
+        Args:
+            mixture: The point.
+            split: Name of the split.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        reference = Mixture([(next(iter(mixture.sources.values())), 1)])
+        known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
+        key = self._key(reference), self.task.split(split).digest
+        if key not in self._previewed:
+            progress = part(on_progress, 1, 3)
+            self._previewed[key] = self._look(reference, split, progress)
+        loss, score = self._look(mixture, split, part(on_progress, 2, 3))
+        there = self._previewed[key]
+        return Preview(
+            self._key(mixture),
+            split,
+            known.n,
+            loss,
+            score,
+            loss_effect=there[0] - known.loss,
+            score_effect=there[1] - known.score,
+        )
+
+    def _look(self, mixture: Mixture, split: str, on_progress: Progress) -> tuple[float, float]:
+        _check_unchanged([mixture])
+        judged = self._passes.run(
+            mixture,
+            split,
+            keep_outputs=False,
+            estimate=self.estimate,
+            in_bfloat16=True,
+            on_progress=on_progress,
+        )
+        return float(judged.losses.double().mean()), float(judged.scores.double().mean())
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return what is already known of points on a split, None where nothing is."""
-        rows = self.store.evaluations(
-            [self._key(mixture) for mixture in mixtures],
-            self.task.key,
-            self.task.split(split).digest,
-        )
-        return [
-            self._from_row(row, split) if (row := rows.get(self._key(mixture))) else None
-            for mixture in mixtures
-        ]
+        keys = [self._key(mixture) for mixture in mixtures]
+        known = self._records.known(keys, split)
+        return [known.get(key) for key in keys]
 
     def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
         """Return the points that would have to be computed, each once."""
@@ -277,68 +317,8 @@ class Evaluator:
     def _key(self, mixture: Mixture) -> str:
         return mixture.key if self.estimate is None else mixture.key + self.estimate.key
 
-    def _compute(
-        self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
-    ) -> NewEvaluation:
-        started = time.perf_counter()
-        judged = self._passes.run(
-            mixture,
-            split,
-            keep_outputs=keep_outputs,
-            estimate=self.estimate,
-            on_progress=on_progress,
-        )
-        return self._new(mixture, split, judged, started)
-
-    def _new(self, mixture: Mixture, split: str, judged: Judged, started: float) -> NewEvaluation:
-        return NewEvaluation(
-            self._key(mixture),
-            self.task.key,
-            self.task.split(split).digest,
-            loss=float(judged.losses.double().mean()),
-            score=float(judged.scores.double().mean()),
-            score_interval=score_interval(judged.scores),
-            seconds=time.perf_counter() - started,
-            arrays=compact(judged.arrays),
-        )
-
-    def _write(
-        self, waiting: list[tuple[Mixture, NewEvaluation]], split: str
-    ) -> dict[Mixture, Evaluation]:
-        """Remember what waits to be written, and return it."""
-        rows = self.store.add_evaluations([new for _, new in waiting]) if waiting else []
-        written = {
-            point: self._from_row(row, split) for (point, _), row in zip(waiting, rows, strict=True)
-        }
-        waiting.clear()
-        return written
-
-    def _from_row(self, row: EvaluationRow, split: str) -> Evaluation:
-        file, _, place = row.arrays.partition("#")
-        return Evaluation(
-            mixture_key=row.mixture_key,
-            split=split,
-            n=row.n,
-            loss=_number(row.loss),
-            score=_number(row.score),
-            score_interval=(_number(row.score_low), _number(row.score_high)),
-            seconds=row.seconds,
-            has_outputs=row.has_outputs,
-            arrays=self.store.folder / file,
-            place=int(place) if place else None,
-        )
-
 
 def _check_unchanged(points: Iterable[Mixture]) -> None:
     sources = {digest: c for point in points for digest, c in point.sources.items()}
     for checkpoint in sources.values():
         checkpoint.check_unchanged()
-
-
-def _is_enough(waiting: Sequence[NewEvaluation]) -> bool:
-    seconds = sum(new.seconds for new in waiting)
-    return seconds >= _WRITE_EVERY or sum(new.nbytes for new in waiting) >= _WRITE_AT
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

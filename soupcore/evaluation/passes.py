@@ -48,7 +48,7 @@ class Passes:
         self._device = device
         self._batch_size = batch_size
         self._memory_budget = memory_budget
-        self._pace: Pace | None = None
+        self._paces: dict[bool, Pace] = {}  # by whether in bfloat16
         self._at: tuple[Mixture, Estimate | None] | None = None  # whose weights the network has
         self._estimated: OrderedDict[tuple[Mixture, Estimate], list[Tensor]] = OrderedDict()
         self._data: dict[str, Data] = {}
@@ -81,6 +81,7 @@ class Passes:
         keep_outputs: bool = True,
         estimate: Estimate | None = None,
         race: Race | None = None,
+        in_bfloat16: bool = False,
         on_progress: Progress = no_progress,
     ) -> Judged:
         """Take the examples of a split through the network with the weights of a point.
@@ -91,6 +92,7 @@ class Passes:
             keep_outputs: Whether to keep the outputs of each example.
             estimate: What to estimate BatchNorm's statistics on; without, they are averaged.
             race: The order to see them in, and when to stop; all in their own order without.
+            in_bfloat16: Whether layers compute in bfloat16 where torch's autocast lets them.
             on_progress: Called with examples done and in all; raise in it to stop. It may compute
                 other points in between.
 
@@ -105,7 +107,7 @@ class Passes:
             self.data(split, lambda done, total: on_progress(done, 2 * total))
             whole, on_progress = on_progress, lambda done, total: whole(total + done, 2 * total)
         data = self.data(split)
-        pace = self._pace_for(data)
+        pace = self._pace_for(data, in_bfloat16)
         judge = Judge(self._task, keep_outputs=keep_outputs)
         with deterministic(), pace.session():
             seen = 0
@@ -114,7 +116,7 @@ class Passes:
                 batch = pace.settings.batch
                 size = min(batch, len(data) - seen) if race is None else race.size(seen, batch)
                 rows = slice(seen, seen + size) if race is None else race.order[seen : seen + size]
-                if not self._batch(route, rows, size, judge):
+                if not self._batch(route, rows, size, judge, in_bfloat16):
                     continue
                 seen += size
                 if race is not None and race.is_lost(judge.scores):
@@ -156,15 +158,16 @@ class Passes:
         for place, tensor in zip(places, known, strict=True):
             place.copy_(tensor)
 
-    def _batch(self, route: Route, rows: Rows, size: int, judge: Judge) -> bool:
+    def _batch(self, route: Route, rows: Rows, size: int, judge: Judge, in_bfloat16: bool) -> bool:
         """Compute some rows; False where there was too little memory, and fewer are to be tried."""
         forward, data = route
-        pace = self._pace_for(data)
+        pace = self._pace_for(data, in_bfloat16)
 
         def compute() -> None:
             layout = pace.settings.channels_last
-            outputs, targets = data.through(forward, rows, channels_last=layout)
-            judge.add(outputs, targets)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=in_bfloat16):
+                outputs, targets = data.through(forward, rows, channels_last=layout)
+            judge.add(outputs.float() if in_bfloat16 else outputs, targets)
 
         try:
             pace.compute(size, compute)
@@ -183,11 +186,12 @@ class Passes:
             torch.cuda.empty_cache()
         return False
 
-    def _pace_for(self, data: Data) -> Pace:
-        if self._pace is None:
+    def _pace_for(self, data: Data, in_bfloat16: bool) -> Pace:
+        if in_bfloat16 not in self._paces:
             images = data.inputs[0].dim() == 4 and any(
                 isinstance(module, nn.Conv2d) for module in self.network.model.modules()
             )
             on_cpu = self._device.type == "cpu"
-            self._pace = Pace(self._batch_size, len(data), images=images, on_cpu=on_cpu)
-        return self._pace
+            pace = Pace(self._batch_size, len(data), images=images, on_cpu=on_cpu)
+            self._paces[in_bfloat16] = pace
+        return self._paces[in_bfloat16]
