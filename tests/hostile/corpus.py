@@ -27,10 +27,14 @@ CORPUS: list[HostileFile] = [
     *placeholders.FILES,
 ]
 
+HARMLESS: list[HostileFile] = [*bombs.HARMLESS, *execution.HARMLESS]
+
 
 def write_corpus(folder: Path) -> None:
-    for file in CORPUS:
+    """Write all of it, and one file `honest.pt` with nothing wrong."""
+    for file in [*CORPUS, *HARMLESS]:
         file.write(folder / file.name)
+    (folder / "honest.pt").write_bytes(archives.honest())
 
 
 def main() -> None:

@@ -245,7 +245,7 @@ FILES = [
         lambda canary: call(call(reference("functools", "partial"), SYSTEM, touch(canary))),
     ),
     value(
-        "reduce",
+        "functools-reduce",
         "has functools.reduce call exec",
         r"builtins\.exec|functools\.reduce",
         lambda canary: call(
@@ -376,20 +376,6 @@ FILES = [
         executes=False,
     ),
     value(
-        "build-class",
-        "gives an object another class",
-        r"__class__",
-        lambda canary: build(new(NAMESPACE), slots(__class__=TENSOR)),
-        executes=False,
-    ),
-    value(
-        "build-dict",
-        "replaces the attributes of an object at one stroke",
-        r"__dict__",
-        lambda canary: build(new(NAMESPACE), slots(__dict__=plain({"x": 1}))),
-        executes=False,
-    ),
-    value(
         "newobj-ex",
         "makes a class whose base runs os.system, by NEWOBJ_EX",
         r"os\.system|builtins\.type|NEWOBJ_EX",
@@ -482,6 +468,24 @@ FILES = [
         "leaves eval among the hooks of a module",
         r"builtins\.eval",
         lambda canary: asm.module(extra={"_state_dict_hooks": made_dict({"a": EVAL})}),
+        executes=False,
+    ),
+]
+
+# What an object is set to is nothing to a reader that makes none.
+HARMLESS = [
+    value(
+        "build-class",
+        "gives an object another class",
+        "",
+        lambda canary: build(new(NAMESPACE), slots(__class__=TENSOR)),
+        executes=False,
+    ),
+    value(
+        "build-dict",
+        "replaces the attributes of an object at one stroke",
+        "",
+        lambda canary: build(new(NAMESPACE), slots(__dict__=plain({"x": 1}))),
         executes=False,
     ),
 ]

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def made(name: str, tries: str, reason: str, write: Callable[[Path], object]) ->
 
 
 def torchscript(path: Path) -> None:
-    model = torch.nn.Linear(2, 2)
-    torch.jit.save(torch.jit.trace(model, torch.ones(1, 2)), path)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # files of it will be around for long
+        traced = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, path)
 
 
 def optimizer_alone(path: Path) -> None:
@@ -63,8 +66,8 @@ def index_of_placeholders(path: Path) -> None:
 
 FILES = [
     *(
-        placeholder(f"{name}{suffix}", tries, reason, content)
-        for suffix in (".pt", ".safetensors")
+        placeholder(f"{name}-{suffix}.{suffix}", tries, reason, content)
+        for suffix in ("pt", "safetensors")
         for name, tries, reason, content in [
             ("empty", "is empty", r"is empty; copy or download it again", b""),
             ("lfs-pointer", "is a pointer of Git LFS", r"run `git lfs pull`", LFS_POINTER),
@@ -78,7 +81,12 @@ FILES = [
     placeholder("zeros.pt", "is nothing but zeros", r"not a|zeros", bytes(4096)),
     made("torchscript.pt", "is a TorchScript archive", r"TorchScript.*state_dict", torchscript),
     made("optimizer.pt", "is the state of an optimizer", r"optimizer", optimizer_alone),
-    made("optimizer.ckpt", "holds an optimizer and no model", r"optimizer", optimizer_in_container),
+    made(
+        "optimizer-of-a-run.ckpt",
+        "holds an optimizer and no model",
+        r"optimizer",
+        optimizer_in_container,
+    ),
     made("pipe.pt", "is a pipe that never ends", r"does not exist|not a file", os.mkfifo),
     made("folder.pt", "is an empty folder", r"holds|folder", Path.mkdir),
     made(

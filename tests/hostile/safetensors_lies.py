@@ -104,9 +104,15 @@ def index_beside(path: Path) -> None:
 
 
 def many_empty_tensors() -> bytes:
-    # As large as a header may be: 1.8 million entries that the file has no bytes for.
+    # As large as a header may be: 1.6 million entries that the file has no bytes for.
     one = '"%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    return f"{{{','.join(one % number for number in range(1_800_000))}}}".encode()[:-1] + b"}"
+    return f"{{{','.join(one % number for number in range(1_600_000))}}}".encode()[:-1] + b"}"
+
+
+def endless(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    os.truncate(path, 8 << 30)  # a hole: it takes no space
 
 
 PLAIN_NAME = r"plain file name|lead|outside"
@@ -216,7 +222,17 @@ FILES = [
     ),
     header("dtype", "has elements of an unknown kind", r"dtype", {"w": entry("F128")}),
     header(
-        "many", "has 1.8 million tensors of no elements", r"tensors|names", many_empty_tensors, b""
+        "many",
+        "has 1.6 million tensors of no elements",
+        r"header|limit|more than",
+        many_empty_tensors,
+        b"",
+    ),
+    header(
+        "brackets",
+        "has 30 million empty lists in its header",
+        r"header|limit|more than",
+        lambda: b'{"__metadata__":[' + b"[]," * 30_000_000 + b"[]]," + text()[1:],
     ),
     header("not-an-object", "has a list for a header", r"not an object", [entry()]),
     whole(
@@ -295,4 +311,6 @@ FILES = [
         r"missing|index|shard",
         {"w": SHARD, "v": BIN_SHARD},
     ),
+    HostileFile(f"index-endless/{INDEX}", "is an index of 8 GiB", r"index|bytes", endless),
+    HostileFile(f"index-endless-bin/{BIN_INDEX}", "is an index of 8 GiB", r"index|bytes", endless),
 ]
