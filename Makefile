@@ -49,8 +49,10 @@ $(VENV)/app.installed: requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-$(VENV)/test.installed: tests/requirements.txt $(VENV)/app.installed
+$(VENV)/test.installed: tests/requirements.txt tests/requirements-alone.txt $(VENV)/app.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  --requirement tests/requirements-alone.txt
 	@touch $@
 
 $(VENV)/fuzz.installed: tests/fuzz/requirements.txt $(VENV)/test.installed

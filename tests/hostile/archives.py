@@ -367,6 +367,12 @@ FILES = [
         r"name|folder",
         lambda: added("archive/../../etc/passwd"),
     ),
+    lie(
+        "long-name",
+        "has an encrypted record whose name has 60,000 letters",
+        r"encrypted",
+        lambda: added("archive/" + "x" * 60_000, local={"flags": 1}, central={"flags": 1}),
+    ),
     lie("nul-name", "has a NUL in a name", r"name", lambda: added("archive/data/1\0.txt")),
     lie(
         "name-not-text",
