@@ -160,13 +160,13 @@ FILES = [
     beside(
         "memo-fill",
         "remembers None 15 million times",
-        r"memo|limit|operations",
+        r"steps|memo",
         lambda: b"N" + b"\x94" * 15_000_000,
     ),
     beside(
         "bytearray",
         "promises a bytearray of 2^40 bytes",
-        r"BYTEARRAY8",
+        r"breaks off",
         lambda: b"\x96" + struct.pack("<Q", 1 << 40),
     ),
     beside("bytes", "promises 2^62 bytes", UNBOUNDED, lambda: b"\x8e" + struct.pack("<Q", 1 << 62)),
@@ -179,13 +179,13 @@ FILES = [
     beside(
         "string",
         "promises a string of -1 bytes",
-        r"BINSTRING|negative|bytes",
+        r"breaks off",
         lambda: b"T\xff\xff\xff\xff",
     ),
     beside(
         "frame",
         "promises a frame of 2^60 bytes",
-        r"frame|FRAME|end",
+        r"breaks off",
         lambda: b"\x95" + struct.pack("<Q", 1 << 60) + plain("x"),
     ),
     beside(
@@ -235,19 +235,19 @@ FILES = [
     beside(
         "operations",
         "makes and drops None 5 million times",
-        r"operations|limit",
+        r"steps",
         lambda: b"N0" * 5_000_000 + plain("end"),
     ),
     beside(
         "marks",
         "puts 15 million marks on the stack",
-        r"operations|limit|stack",
+        r"nested",
         lambda: b"(" * 15_000_000,
     ),
     beside(
         "copies",
         "puts 15 million copies on the stack",
-        r"operations|limit|stack",
+        r"DUP|steps",
         lambda: b"N" + b"2" * 15_000_000,
     ),
     beside(
@@ -310,17 +310,17 @@ FILES = [
         r"names|classes|limit",
         lambda: b"".join(b"ca.b\nC%x\n0" % number for number in range(1_000_000)) + plain("end"),
     ),
-    bomb("names", "has 2^20 tensors of no elements", r"tensors|names|limit|operations", many_names),
+    bomb("names", "has 2^20 tensors of no elements", r"more than", many_names),
     bomb(
         "one-storage",
         "has 100,000 names for one storage",
-        r"storage|names|times",
+        r"more than|storage",
         one_storage_under_many_names,
     ),
     bomb(
         "long-name",
         "has a tensor whose name is 10 MB long",
-        r"name|limit",
+        r"name",
         lambda: b"}" + plain("x" * 10_000_000) + tensor() + b"s",
     ),
     beside("codec", "inflates bytes with a codec of Python", r"_codecs", codec_bomb),

@@ -208,7 +208,7 @@ FILES = [
     value(
         "interpreter",
         "runs code in an interpreter it makes",
-        r"operator\.methodcaller",
+        r"operator\.methodcaller|code\.InteractiveInterpreter",
         lambda canary: call(
             call(reference("operator", "methodcaller"), plain("runsource"), python(canary)),
             call(reference("code", "InteractiveInterpreter")),
@@ -286,7 +286,7 @@ FILES = [
         value(
             f"extension-{len(code) - 1}",
             f"registers {module}.{name} as an extension and calls it by that",
-            r"copyreg\.add_extension",
+            r"copyreg\.add_extension|EXT",
             by_extension(code, module, name),
         )
         for code, module, name in [
@@ -369,7 +369,7 @@ FILES = [
     value(
         "build-defaults",
         "changes the defaults of torch's tensor rebuilder",
-        r"BUILD",
+        r"changes something",
         lambda canary: build(
             reference("torch._utils", "_rebuild_tensor_v2"), slots(__defaults__=plain((1, 2, 3)))
         ),
@@ -412,7 +412,7 @@ FILES = [
     value(
         "nested-torch-load",
         "loads bytes with torch's own loader",
-        r"torch\.serialization\._legacy_load",
+        r"torch\.serialization\._legacy_load|importlib",
         lambda canary: call(
             reference("torch.serialization", "_legacy_load"),
             call(reference("io", "BytesIO"), inner_pickle(canary)),

@@ -74,10 +74,12 @@ FILES = [
             ("html-page", "is a page of a web server", r"web page.*[Dd]ownload", PAGE),
         ]
     ),
-    placeholder("json-answer.pt", "is an answer of a web server", r"[Dd]ownload|not a", ANSWER),
+    placeholder(
+        "json-answer.pt", "is an answer of a web server", r"something else|web server", ANSWER
+    ),
     placeholder("gzip.pt", "is packed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
     placeholder("numpy.pt", "is an archive of NumPy", r"data\.pkl|NumPy|folder", numpy_archive()),
-    placeholder("hdf5.pt", "is a file of Keras", r"not a", b"\x89HDF\r\n\x1a\n" + bytes(100)),
+    placeholder("hdf5.pt", "is a file of Keras", r"HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)),
     placeholder("zeros.pt", "is nothing but zeros", r"not a|zeros", bytes(4096)),
     made("torchscript.pt", "is a TorchScript archive", r"TorchScript.*state_dict", torchscript),
     made("optimizer.pt", "is the state of an optimizer", r"optimizer", optimizer_alone),

@@ -71,8 +71,8 @@ FILES = [
     geometry("sizes-and-strides", "has more strides than sizes", r"'w'", (16,), (4, 1)),
     geometry("float-size", "has a size of 4.0", r"'w'", (4.0, 4), (4, 1)),
     geometry("bool-size", "has a size of True", r"'w'", (True, 16), (16, 1)),
-    geometry("text-size", "has a text for its sizes", r"'w'", "44", (4, 1)),
-    geometry("none-size", "has None for its sizes", r"'w'", None, (4, 1)),
+    geometry("text-size", "has a text for its sizes", r"shape", "44", (4, 1)),
+    geometry("none-size", "has None for its sizes", r"shape", None, (4, 1)),
     geometry("dimensions", "has 100,000 dimensions", r"'w'", (1,) * 100_000, (1,) * 100_000),
     stored("negative-storage", "has a storage of -16 elements", r"storage", numel=-16),
     stored("large-storage", "has a storage of 2^40 elements", r"storage", numel=1 << 40),
@@ -110,7 +110,7 @@ FILES = [
     body(
         "pickled-id",
         "has a list for the name of a storage",
-        r"storage",
+        r"points outside itself",
         lambda: asm.state(v=tensor(stored=plain(["storage", "x"]) + b"Q")),
     ),
     body(
