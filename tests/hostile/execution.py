@@ -369,7 +369,7 @@ FILES = [
     value(
         "build-defaults",
         "changes the defaults of torch's tensor rebuilder",
-        r"changes something",
+        r"BUILD",
         lambda canary: build(
             reference("torch._utils", "_rebuild_tensor_v2"), slots(__defaults__=plain((1, 2, 3)))
         ),

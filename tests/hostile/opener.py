@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class Outcome:
         refusal: The message of the error; None where it could be read whole.
         error: The kind of the error.
         opened: Whether it was refused only when it was read.
-        seconds: How long that took.
+        seconds: CPU time that it took, of this process and its children.
         peak: The most memory that this process and the largest of its children have had so far.
     """
 
@@ -109,7 +108,7 @@ def open_under_watch(folder: Path) -> None:
 
 
 def _outcome(name: str, path: Path) -> Outcome:
-    started = time.monotonic()
+    started = _cpu_seconds()
     refusal = error = None
     opened = False
     try:
@@ -120,14 +119,20 @@ def _outcome(name: str, path: Path) -> Outcome:
             error = "other weights"
     except Exception as caught:
         refusal, error = str(caught), type(caught).__name__
-    return Outcome(name, refusal, error, opened, time.monotonic() - started, _peak())
+    return Outcome(name, refusal, error, opened, _cpu_seconds() - started, _peak())
+
+
+def _cpu_seconds() -> float:
+    return sum(usage.ru_utime + usage.ru_stime for usage in _usages())
 
 
 def _peak() -> int:
-    return _UNIT * sum(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    return _UNIT * sum(usage.ru_maxrss for usage in _usages())
+
+
+def _usages() -> list[resource.struct_rusage]:
+    """What this process has used, and what its children have that are no more."""
+    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 if __name__ == "__main__":

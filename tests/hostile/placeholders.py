@@ -75,7 +75,7 @@ FILES = [
         ]
     ),
     placeholder(
-        "json-answer.pt", "is an answer of a web server", r"something else|web server", ANSWER
+        "json-answer.pt", "is an answer of a web server", r"text \(JSON\).*download", ANSWER
     ),
     placeholder("gzip.pt", "is packed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
     placeholder("numpy.pt", "is an archive of NumPy", r"data\.pkl|NumPy|folder", numpy_archive()),

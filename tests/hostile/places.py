@@ -240,7 +240,7 @@ FILES = [
     HostileFile(
         "deflated-pickle.pt",
         "hides a call from scanners in a compressed record",
-        r"compressed",
+        r"os\.system|compressed",
         deflated,
         executes=True,
     ),

@@ -110,7 +110,7 @@ FILES = [
     body(
         "pickled-id",
         "has a list for the name of a storage",
-        r"points outside itself",
+        r"storage",
         lambda: asm.state(v=tensor(stored=plain(["storage", "x"]) + b"Q")),
     ),
     body(
