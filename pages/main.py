@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import errors, jobs, picker, state, tray
+from pages.components import errors, jobs, picker, redraw, state, tray
 from soupcore import StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
@@ -18,6 +18,7 @@ page = st.navigation(
         st.Page("download.py", title="Download", icon=":material/download:"),
     ]
 )
+redraw.remember_page()
 
 with st.sidebar:
     picker.show()
