@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import soupcore
+from soupcore.connectivity.path import grid, path_points
 from soupcore.jobs import Job, State, Supervisor
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
@@ -93,8 +94,8 @@ def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
     job_id = supervisor.submit("paths", "Paths", paths)
     for evaluations in (3, 9, 15):
         wait_for(supervisor, job_id, lambda job, n=evaluations: job.done > n * 2560)  # type: ignore[misc]
-        assert supervisor.worker_pid is not None
-        os.kill(supervisor.worker_pid, signal.SIGKILL)
+        (worker,) = supervisor.worker_pids
+        os.kill(worker, signal.SIGKILL)
         failed = finished(job_id)
         assert failed.state == State.FAILED
         assert "resume" in str(failed.error)
@@ -112,7 +113,7 @@ def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
     supervisor.stop()
     job = supervisor.queue.get(job_id)
     assert job is not None
-    assert (job.state, supervisor.worker_pid) == (State.FAILED, None)
+    assert (job.state, supervisor.worker_pids) == (State.FAILED, [])
     supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
 
@@ -141,6 +142,52 @@ def test_a_request_that_cannot_be_met_fails_in_words(
     assert words in str(job.error)
 
 
+def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_numbers(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    paths: dict[str, Any],
+    folder: str,
+    store: soupcore.Store,
+    tmp_path: Path,
+) -> None:
+    long = supervisor.submit("paths", "Paths", paths)
+    wait_for(supervisor, long, lambda job: job.done > 2560)
+    slider = request_ | {"coefficients": {"run1": "1/3", "run2": "2/3"}, "splits": ["select"]}
+    assert finished(supervisor.submit("mixture", "", slider | {"keep": False})).state == State.DONE
+    assert supervisor.queue.get(long).state == State.RUNNING  # type: ignore[union-attr]
+    assert finished(long).state == State.DONE
+
+    sweep = soupcore.Sweep.from_folder(folder)
+    task = soupcore.load_task(request_["task"])
+    own = soupcore.Evaluator(task, soupcore.Store(tmp_path / "own"), device="cpu")
+    theirs = soupcore.Evaluator(task, store, device="cpu")
+    for a, b in paths["pairs"]:
+        points = path_points(sweep[a].mixture, sweep[b].mixture, grid(11))
+        for known in theirs.stored(points, "select"):
+            assert known is not None
+        computed = own.evaluate_all(points, "select", keep_outputs=False)
+        for one, other in zip(theirs.stored(points, "select"), computed, strict=True):
+            torch.testing.assert_close(one.losses, other.losses)  # type: ignore[union-attr]
+    own.store.close()
+
+
+def test_each_device_has_a_worker_and_they_share_the_jobs(
+    store: soupcore.Store, task_file: Path, request_: dict[str, Any]
+) -> None:
+    supervisor = Supervisor(store, [f"{task_file}:task"], devices=["cpu", "cpu:0"])
+    try:
+        jobs = [
+            supervisor.submit("evaluate", "", request_ | {"names": [name], "splits": ["select"]})
+            for name in NAMES
+        ]
+        assert len(supervisor.worker_pids) == 2
+        done = [wait_for(supervisor, job, lambda job: not job.is_unfinished) for job in jobs]
+        assert [job.state for job in done] == [State.DONE] * 3
+    finally:
+        supervisor.stop()
+
+
 def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     supervisor: Supervisor, finished: Finished, request_: dict[str, Any], task_file: Path
 ) -> None:
@@ -148,17 +195,16 @@ def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     failed = finished(supervisor.submit("evaluate", "", wanted | {"task": f"{task_file}:failing"}))
     assert "ZeroDivisionError" in str(failed.error)
     assert "worker.log" in str(failed.error)
-    worker = supervisor.worker_pid
+    workers = supervisor.worker_pids
     assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
-    assert supervisor.worker_pid == worker
+    assert supervisor.worker_pids == workers
 
 
 def test_the_worker_ends_when_its_server_is_gone(
     supervisor: Supervisor, finished: Finished, folder: str
 ) -> None:
     finished(supervisor.submit("open", "Read", {"sweep": folder}))
-    process = supervisor._process
-    assert process is not None
+    (process,) = supervisor._processes.values()
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(10) == 0
