@@ -1,5 +1,8 @@
 import os
+import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import combinations
@@ -20,6 +23,13 @@ from tests.jobs.conftest import wait_for
 Finished = Callable[[int], Job]
 NAMES = ["run1", "run2", "run10"]
 BATCHES = 10  # a pass over the split
+POINTS = 3 + 3 * 9  # of all paths between three ingredients, 11 a path
+
+
+def state(supervisor: Supervisor, job_id: int) -> str:
+    job = supervisor.queue.get(job_id)
+    assert job is not None
+    return job.state
 
 
 @pytest.fixture
@@ -81,8 +91,7 @@ def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
     assert time.monotonic() - started < 2
     supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
-    points = 3 + 3 * 9
-    assert points * BATCHES <= passes_made() <= (points + 1) * BATCHES
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 1) * BATCHES
 
 
 def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
@@ -101,8 +110,74 @@ def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
         assert "resume" in str(failed.error)
         supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
-    points = 3 + 3 * 9
-    assert points * BATCHES <= passes_made() <= (points + 3) * BATCHES
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 3) * BATCHES
+
+
+SERVER = """
+import sys, time
+from soupcore import Store
+from soupcore.jobs import Supervisor
+supervisor = Supervisor(Store(sys.argv[1]), [sys.argv[2]], devices=["cpu"])
+for job in supervisor.queue.recent():
+    supervisor.resume(job.id)
+while True:
+    supervisor.look_after()
+    print(*supervisor.worker_pids, flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("victims", ["worker", "both"])
+def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
+    victims: str,
+    supervisor: Supervisor,
+    finished: Finished,
+    paths: dict[str, Any],
+    store: soupcore.Store,
+    passes_made: Callable[[], int],
+) -> None:
+    moments = random.Random(victims)  # noqa: S311 - no secret
+    job_id = supervisor.queue.submit("paths", "Paths", paths)
+    for _ in range(2):
+        with run_server(store, paths["task"]) as server:
+            worker = int(server.stdout.readline())  # type: ignore[union-attr]
+            wait_until_passes(passes_made, moments.randrange(1, 100))
+            os.kill(worker, signal.SIGKILL)
+            while victims == "worker" and state(supervisor, job_id) != State.FAILED:
+                time.sleep(0.001)
+            server.kill()
+    while state(supervisor, job_id) == State.RUNNING:  # until the killed are gone
+        supervisor.queue.fail_abandoned()
+    supervisor.resume(job_id)
+    assert finished(job_id).state == State.DONE
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 2) * BATCHES
+
+
+def test_a_worker_whose_server_was_killed_ends_its_job_and_then_itself(
+    supervisor: Supervisor,
+    paths: dict[str, Any],
+    store: soupcore.Store,
+    passes_made: Callable[[], int],
+) -> None:
+    job_id = supervisor.queue.submit("paths", "Paths", paths)
+    with run_server(store, paths["task"]) as server:
+        wait_until_passes(passes_made, 5)
+        server.kill()
+    while state(supervisor, job_id) == State.RUNNING:
+        time.sleep(0.001)
+    assert state(supervisor, job_id) == State.DONE
+    assert passes_made() == POINTS * BATCHES
+
+
+def run_server(store: soupcore.Store, task: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SERVER, str(store.folder), task]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def wait_until_passes(passes_made: Callable[[], int], more: int) -> None:
+    target = passes_made() + more
+    while passes_made() < target:
+        time.sleep(0.001)
 
 
 def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
@@ -155,7 +230,7 @@ def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_num
     wait_for(supervisor, long, lambda job: job.done > 2560)
     slider = request_ | {"coefficients": {"run1": "1/3", "run2": "2/3"}, "splits": ["select"]}
     assert finished(supervisor.submit("mixture", "", slider | {"keep": False})).state == State.DONE
-    assert supervisor.queue.get(long).state == State.RUNNING  # type: ignore[union-attr]
+    assert state(supervisor, long) == State.RUNNING
     assert finished(long).state == State.DONE
 
     sweep = soupcore.Sweep.from_folder(folder)
