@@ -73,9 +73,7 @@ def paired(one: Tensor, other: Tensor, confidence: float = 0.95) -> Paired:
         interval=interval(differences, confidence),
         gained=gained,
         lost=lost,
-        p_value=float(scipy.stats.binomtest(gained, gained + lost).pvalue)
-        if gained + lost
-        else 1.0,
+        p_value=float(test.pvalue) if test is not None else 1.0,
     )
 
 
