@@ -1,3 +1,5 @@
+from statistics import mean
+
 import pytest
 import torch
 
@@ -12,10 +14,10 @@ def coins(candidates: int, n: int, seed: int = 0) -> list[torch.Tensor]:
 
 
 def test_the_best_of_equals_promises_more_than_it_gives() -> None:
-    found = cross_fit(coins(50, 1000))
-    assert found.optimism > 0.02
-    assert found.delivered == pytest.approx(0.5, abs=0.01)
-    assert sum(found.chosen) == pytest.approx(1)
+    found = [cross_fit(coins(50, 1000, seed), repeats=5) for seed in range(40)]
+    assert all(each.optimism > 0.02 for each in found)
+    assert mean(each.delivered for each in found) == pytest.approx(0.5, abs=0.005)
+    assert sum(found[0].chosen) == pytest.approx(1)
 
 
 def test_what_one_candidate_promises_it_gives() -> None:
