@@ -15,6 +15,7 @@ page = st.navigation(
         st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
         st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
         st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
+        st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
         st.Page("download.py", title="Download", icon=":material/download:"),
     ]
 )

@@ -60,6 +60,14 @@ def unfinished(kind: str, **request: Any) -> Job | None:
     return None
 
 
+def last(kind: str, **request: Any) -> Job | None:
+    """Return the newest job of a kind that is done and whose request says this."""
+    for job in services.supervisor().queue.done(kind):
+        if all(job.request.get(name) == value for name, value in request.items()):
+            return job
+    return None
+
+
 def open_sweep(folder: str, label: str) -> None:
     """Have the checkpoints of the sweep read once, and say so meanwhile."""
     last = next(

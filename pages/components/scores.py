@@ -1,6 +1,6 @@
 """What is known of ingredients and soups, as tables to show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -60,6 +60,16 @@ def soups(view: View) -> list[StoredSoup]:
             soup = Soup.from_json(view.sweep, row.body)
             found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup, row.file, row.sha256))
     return found
+
+
+def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None:
+    """Return the name of the best on `select`, the first of equals; None where none is known."""
+    scored = {
+        name: evaluation.score
+        for name in names
+        if (evaluation := known[name][view.task.select]) is not None
+    }
+    return max(scored, key=lambda name: scored[name]) if scored else None
 
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:

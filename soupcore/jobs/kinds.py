@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
+from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.connectivity import linear_path
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
@@ -131,6 +132,17 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
 
 
+def attribution(warm: WarmState, request: Request, report: Report) -> Result:
+    """Find out which ingredients a soup owes its score to."""
+    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
+    split = request["split"]
+    without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
+    shares = shapley_values(sweep, evaluator, soup, split, on_progress=part(report, 1, 2))
+    shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
+    return {"without": without, "shapley": shapley}
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to a file of the store."""
     sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
@@ -165,5 +177,6 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "paths": paths,
     "soup": make_soup,
     "mixture": evaluate_mixture,
+    "attribution": attribution,
     "weights": write_weights,
 }

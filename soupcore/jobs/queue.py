@@ -140,6 +140,12 @@ class Queue:
         with self.store.session() as session:
             return list(session.scalars(query))
 
+    def done(self, kind: str) -> list[Job]:
+        """Return the jobs of a kind that came to a result, newest first."""
+        query = select(Job).where(Job.kind == kind, Job.state == State.DONE)
+        with self.store.session() as session:
+            return list(session.scalars(query.order_by(Job.id.desc())))
+
     def claim(self, worker: str, kinds: Collection[str] | None = None) -> Job | None:
         """Take a queued job for a worker; no two workers get the same one.
 
