@@ -60,9 +60,12 @@ def all_finite(tensor: torch.Tensor) -> bool:
     if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     real = tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
-    beyond, sign = _BEYOND_FINITE[real], 1 << (8 * real.itemsize - 1)
+    beyond, sign = _BEYOND_FINITE.get(real), 1 << (8 * real.itemsize - 1)
+    if beyond is None:
+        return bool(is_finite(tensor).all())
     # Floats of one sign are ordered as their bits are. As integers, the negative ones come before
-    # the positive ones if the sign bit counts as a sign, else after.
+    # the positive ones if the sign bit counts as a sign, else after. So two maxima tell, sooner
+    # than looking at each element.
     bits = raw_bytes(tensor)
     return bool(
         np.frombuffer(bits, f"i{real.itemsize}").max() < beyond

@@ -26,6 +26,14 @@ def test_all_finite_is_what_torch_says_of_every_element(dtype: torch.dtype) -> N
             assert all_finite(tensor) == bool(number.isfinite().all()), (value, place)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz], ids=str)
+def test_floats_with_one_nan_where_others_have_minus_zero(dtype: torch.dtype) -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    nan = 0x80
+    assert all_finite(every[every != nan].view(dtype))
+    assert not all_finite(every.view(dtype))
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_nan_of_either_sign_is_not_finite(dtype: torch.dtype) -> None:
     nan = torch.tensor([0xFF] * dtype.itemsize, dtype=torch.uint8)  # all bits set: a negative NaN
