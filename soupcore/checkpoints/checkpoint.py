@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -30,6 +31,19 @@ class TensorInfo:
         return self.numel * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class WeightSet:
+    """One of several sets of weights in a checkpoint.
+
+    Attributes:
+        name: Its place in the file, such as `ema`; `open_checkpoint` takes it as `weights`.
+        title: What it is, for people, such as "EMA weights".
+    """
+
+    name: str
+    title: str
+
+
 class Checkpoint(ABC):
     """A file (or folder of shards) holding named tensors, read lazily.
 
@@ -39,7 +53,19 @@ class Checkpoint(ABC):
         metadata: Free text stored beside the tensors.
         files: Every file whose bytes belong to the checkpoint.
         stamp: Path, inode, size and time of change of each file when it was opened.
+        weights: Name of the weight set that was opened; "" where there is one only.
+        weight_sets: All that can be opened, the one to take by convention first; empty where there
+            is one only.
+        details: What the file says of the run that made it: epoch, hyperparameters, metrics.
+        notes: Sentences on what a reader should know of how the file was read.
+        ties: Groups of names that stand for one and the same stored tensor.
     """
+
+    weights: str = ""
+    weight_sets: tuple[WeightSet, ...] = ()
+    details: Mapping[str, str | int | float | bool | None] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
 
     def __init__(
         self,
@@ -63,6 +89,32 @@ class Checkpoint(ABC):
 
         Returns:
             A 1-D tensor of `stop - start` elements that the caller must not write to.
+        """
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
+
+        A format that reads its file piece by piece overrides this, to read without a copy.
+
+        Args:
+            name: Which tensor.
+            start: The first element.
+            out: Where they go: a 1-D contiguous CPU tensor of the same dtype, as long as what is
+                read.
+        """
+        out.copy_(self.read_elements(name, start, start + out.numel()))
+
+    def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
+        self, on_bytes: Callable[[int], None] = lambda nbytes: None
+    ) -> None:
+        """Compare the weights with the checksums that the file gives of them, if it does.
+
+        Args:
+            on_bytes: Called with the number of bytes read since the last call; it may raise to
+                stop.
+
+        Raises:
+            CheckpointError: A checksum is wrong: the file is damaged, or was tampered with.
         """
 
     def read(self, name: str) -> torch.Tensor:

@@ -48,10 +48,14 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
-        dtype = self.tensors[name].dtype
-        block = torch.empty(stop - start, dtype=dtype)
-        buffer = raw_bytes(block)
-        offset = self._offsets[name] + start * dtype.itemsize
+        block = torch.empty(stop - start, dtype=self.tensors[name].dtype)
+        self.read_into(name, start, block)
+        return block
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        buffer = raw_bytes(out)
+        offset = self._offsets[name] + start * out.itemsize
         done = 0
         while done < len(buffer):
             count = os.preadv(self._file, [buffer[done:]], offset + done)
@@ -61,7 +65,6 @@ class SafetensorsCheckpoint(Checkpoint):
                     "Copy the file again."
                 )
             done += count
-        return block
 
 
 def write_safetensors(

@@ -35,6 +35,10 @@ class ShardedCheckpoint(Checkpoint):
         """Read part of a tensor; see `Checkpoint.read_elements`."""
         return self._shard_of[name].read_elements(name, start, stop)
 
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        self._shard_of[name].read_into(name, start, out)
+
 
 def open_index(index: Path) -> ShardedCheckpoint:
     """Open the shards that a `*.safetensors.index.json` file lists.
