@@ -8,7 +8,9 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -21,7 +23,25 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
+OUTPUT_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def output_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the dtype to write floats in that was asked for; None where none was.
+
+    Raises:
+        ValueError: It is none of `OUTPUT_DTYPES`.
+    """
+    chosen = OUTPUT_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and chosen not in OUTPUT_DTYPES.values():
+        raise ValueError(f"Weights are written as {', '.join(OUTPUT_DTYPES)}, not {dtype}.")
+    return chosen
 
 
 def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
