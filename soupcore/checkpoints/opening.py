@@ -1,5 +1,6 @@
 """From a path to a checkpoint: which format it is, and whether it is one at all."""
 
+import re
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
@@ -10,6 +11,7 @@ from soupcore.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
 
 _BEGINNING = 512  # bytes
 # First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
@@ -91,6 +93,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         return open_index(indices[0])
     shards = sorted(folder.glob("*.safetensors"))
     if shards and not indices:
+        _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
             return SafetensorsCheckpoint(shards[0])
         return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
@@ -98,3 +101,13 @@ def _open_folder(folder: Path) -> Checkpoint:
         f"{folder} holds {len(indices)} shard indices and {len(shards)} safetensors files; "
         "name the one to open."
     )
+
+
+def _check_complete(folder: Path, shards: list[str]) -> None:
+    """Make sure that shards without an index are all that their names say there are."""
+    numbered = [match for shard in shards if (match := _SHARD_NUMBER.search(shard))]
+    if any(int(match["total"]) != len(shards) for match in numbered):
+        raise CheckpointError(
+            f"{folder} holds {len(shards)} safetensors files and no index, but by its name "
+            f"{numbered[0].string} is one of {int(numbered[0]['total'])}. Copy the missing ones."
+        )
