@@ -20,14 +20,10 @@ class StoredSoup:
     Attributes:
         label: What it is called on the pages: its recipe and the beginning of its id.
         soup: The soup, made again from its recipe.
-        file: Path of its written weights in the store, if they were written.
-        sha256: Digest of that file.
     """
 
     label: str
     soup: Soup
-    file: str | None
-    sha256: str | None
 
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
@@ -58,7 +54,7 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup, row.file, row.sha256))
+            found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup))
     return found
 
 

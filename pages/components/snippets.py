@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components.state import View
 from soupcore import Soup
+from soupcore.jobs.forms import Form
 
 
 def show(code: str) -> None:
@@ -90,6 +91,9 @@ def evidence(view: View, soup: Soup, best: str) -> str:
     )
 
 
-def rebuild(view: View, soup: Soup) -> str:
+def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    return manual(view, soup.coefficients)
+    code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
+    options = {"dtype": form.dtype, "shard_size": form.shard_size}
+    arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
+    return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"

@@ -13,7 +13,9 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -24,6 +26,12 @@ DTYPES = {
     "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+}
+
+OUTPUT_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
 }
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -40,6 +48,18 @@ _BEYOND_FINITE = {
 
 # The largest magnitude that rounds to a finite one.
 _LARGEST_E4M3 = 464
+
+
+def output_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the dtype to write floats in that was asked for; None where none was.
+
+    Raises:
+        ValueError: It is none of `OUTPUT_DTYPES`.
+    """
+    chosen = OUTPUT_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and chosen not in OUTPUT_DTYPES.values():
+        raise ValueError(f"Weights are written as {', '.join(OUTPUT_DTYPES)}, not {dtype}.")
+    return chosen
 
 
 def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:

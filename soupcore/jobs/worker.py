@@ -112,6 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     store = Store(arguments.folder, os.environ["STOCKPOT_DATABASE"])
+    store.remove_leftovers()
     worker = Worker(Queue(store), WarmState(store, arguments.task, arguments.device))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

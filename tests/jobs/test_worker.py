@@ -5,17 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import soupcore
 from soupcore.connectivity.path import grid, path_points
 from soupcore.jobs import Job, State, Supervisor
+from soupcore.jobs.forms import Form
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
 from tests.jobs.conftest import wait_for
@@ -59,12 +60,22 @@ def test_a_sweep_is_read_evaluated_and_made_into_a_soup_whose_weights_are_writte
     recipe = request_ | {"recipe": "uniform", "names": NAMES, "parameters": {}}
     made = finished(supervisor.submit("soup", "Uniform", recipe)).result
     assert made is not None
-    written = finished(supervisor.submit("weights", "Write", request_ | made)).result
-    row = store.soup(made["soup"])
-    assert row is not None
-    assert written == made | {"sha256": row.sha256}
-    weights = load_file(store.folder / str(row.file))
-    assert same_weights(weights, average([states[name] for name in NAMES]))
+    expected = average([states[name] for name in NAMES])
+    for form in (Form(), Form(shard_size=200), Form(dtype="float16")):
+        asked = request_ | made | {"form": form.to_json()}
+        written = finished(supervisor.submit("weights", "Write", asked))
+        files = store.soup_files(made["soup"], form.key)
+        assert written.result == made | {"files": [file.name for file in files]}
+        assert (written.done, written.total) == (written.total, written.total)
+        where = store.soup_folder(made["soup"], form.key)
+        for file in files:
+            content = (where / file.name).read_bytes()
+            assert (file.sha256, file.nbytes) == (sha256(content).hexdigest(), len(content))
+        dtype = torch.float16 if form.dtype else torch.float32
+        assert same_weights(
+            soupcore.open_checkpoint(where).state_dict(),
+            {n: t.to(dtype) if t.is_floating_point() else t for n, t in expected.items()},
+        )
 
 
 def test_a_greedy_soup_shows_its_trace(
@@ -273,6 +284,16 @@ def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     workers = supervisor.worker_pids
     assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
     assert supervisor.worker_pids == workers
+
+
+def test_what_a_killed_worker_left_is_gone_once_the_next_one_works(
+    supervisor: Supervisor, finished: Finished, folder: str, store: soupcore.Store
+) -> None:
+    half = store.soup_folder("a", "safetensors") / ".soup.safetensors.0123456789abcdef.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    finished(supervisor.submit("open", "Read", {"sweep": folder}))
+    assert not half.exists()
 
 
 def test_the_worker_ends_when_its_server_is_gone(
