@@ -164,6 +164,16 @@ class Checkpoint(ABC):
         return self._scan
 
     @property
+    def original(self) -> "Checkpoint":
+        """The checkpoint as it is in its files, where this is a view of it under other names."""
+        return self
+
+    @property
+    def original_names(self) -> dict[str, str]:
+        """The names in its files, by the names here."""
+        return {name: name for name in self.tensors}
+
+    @property
     def is_scanned(self) -> bool:
         """Whether `digest` and `nonfinite` are known without reading the files again."""
         self._scan = self._scan or cached_scan(self)

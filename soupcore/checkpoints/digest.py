@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soupcore.checkpoints.chunks import BufferedReader, ranges
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint
-
-_BLOCK = 1 << 20  # elements read at a time
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,19 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
         checkpoint: What to read.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
     """
+    read = BufferedReader()
     lines = []
     nonfinite = {}
     for name in sorted(checkpoint.tensors):
         info = checkpoint.tensors[name]
         sha = hashlib.sha256()
         bad = 0
-        for start in range(0, info.numel, _BLOCK):
-            block = checkpoint.read_elements(name, start, min(start + _BLOCK, info.numel))
-            sha.update(raw_bytes(block))
-            if not all_finite(block):
-                bad += block.numel() - int(is_finite(block).sum())
-            on_bytes(block.nbytes)
+        for start, stop in ranges(info.numel):
+            chunk = read(checkpoint, name, start, stop)
+            sha.update(raw_bytes(chunk))
+            if not all_finite(chunk):
+                bad += chunk.numel() - int(is_finite(chunk).sum())
+            on_bytes(chunk.nbytes)
         if bad:
             nonfinite[name] = bad
         lines.append([name, DTYPE_NAMES[info.dtype], list(info.shape), sha.hexdigest()])

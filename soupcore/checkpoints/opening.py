@@ -1,6 +1,7 @@
 """From a path to a checkpoint: which format it is, and whether it is one at all."""
 
 import os
+import re
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
@@ -12,6 +13,7 @@ from soupcore.errors import CheckpointError
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
 
 _BEGINNING = 512  # bytes
 # First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
@@ -121,6 +123,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         return open_index(indices[0], _open_file)
     shards = sorted(folder.glob("*.safetensors"))
     if shards and not indices:
+        _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
             return SafetensorsCheckpoint(shards[0])
         return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
@@ -128,3 +131,13 @@ def _open_folder(folder: Path) -> Checkpoint:
         f"{folder} holds {len(indices)} shard indices and {len(shards)} safetensors files; "
         "name the one to open."
     )
+
+
+def _check_complete(folder: Path, shards: list[str]) -> None:
+    """Make sure that shards without an index are all that their names say there are."""
+    numbered = [match for shard in shards if (match := _SHARD_NUMBER.search(shard))]
+    if any(int(match["total"]) != len(shards) for match in numbered):
+        raise CheckpointError(
+            f"{folder} holds {len(shards)} safetensors files and no index, but by its name "
+            f"{numbered[0].string} is one of {int(numbered[0]['total'])}. Copy the missing ones."
+        )

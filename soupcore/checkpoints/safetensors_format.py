@@ -9,11 +9,10 @@ header length, a JSON header, then the tensors' bytes without gaps
 import hashlib
 import json
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,6 +20,7 @@ from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_pl
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
+from soupcore.new_files import new_file
 
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own loader
 _ALIGNMENT = 8
@@ -84,32 +84,32 @@ def write_safetensors(
     Raises:
         CheckpointError: The chunks of a tensor are not as many elements as it has.
     """
-    path = Path(path)
+    with new_file(Path(path)) as file:
+        return write_into(file, tensors, chunks, metadata, on_bytes)
+
+
+def write_into(
+    file: BinaryIO,
+    tensors: Mapping[str, TensorInfo],
+    chunks: Callable[[str], Iterable[torch.Tensor]],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> str:
+    """Write the safetensors format to an open file; see `write_safetensors`."""
     names = _aligned_order(tensors)
     sha = hashlib.sha256()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            header = _header_bytes(names, tensors, metadata)
-            sha.update(header)
-            file.write(header)
-            for name in names:
-                written = 0
-                for chunk in chunks(name):
-                    raw = raw_bytes(chunk.contiguous())
-                    sha.update(raw)
-                    file.write(raw)
-                    written += chunk.numel()
-                    on_bytes(len(raw))
-                _check_count(name, written, tensors[name].numel)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
+    header = _header_bytes(names, tensors, metadata)
+    sha.update(header)
+    file.write(header)
+    for name in names:
+        written = 0
+        for chunk in chunks(name):
+            raw = raw_bytes(chunk.contiguous())
+            sha.update(raw)
+            file.write(raw)
+            written += chunk.numel()
+            on_bytes(len(raw))
+        _check_count(name, written, tensors[name].numel)
     return sha.hexdigest()
 
 
@@ -121,9 +121,15 @@ def _check_count(name: str, written: int, expected: int) -> None:
 
 
 def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    # Widest elements first keeps every tensor aligned; the sort is stable, so files that already
-    # follow this rule (all that the format's own writer makes) keep their order.
-    return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    # Loaders map tensors as they lie, so each has to start at a multiple of its element size. An
+    # order in which all do is kept; else the widest elements come first, as the format's own
+    # writer puts them, and otherwise the order stays.
+    end = 0
+    for info in tensors.values():
+        if end % info.dtype.itemsize:
+            return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+        end += info.nbytes
+    return list(tensors)
 
 
 def _header_bytes(
@@ -142,6 +148,16 @@ def _header_bytes(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
+
+
+def _why_not_averaged(dtype: object) -> str:
+    if dtype in ("F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"):
+        # The mean of quantized numbers and the mean of their scales are no mean of the weights.
+        return (
+            "so it is part of a model quantized in blocks, which cannot be averaged. Average the "
+            "checkpoints it was quantized from, or dequantize it to bfloat16 first."
+        )
+    return "which cannot be averaged. Save it as float32, float16 or bfloat16."
 
 
 def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
@@ -188,8 +204,7 @@ def _check_layout(
             raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             raise CheckpointError(
-                f"{path}: tensor {name!r} has dtype {dtype}, which cannot be averaged. "
-                "Save it as float32, float16 or bfloat16."
+                f"{path}: tensor {name!r} has dtype {dtype}, {_why_not_averaged(dtype)}"
             )
         info = TensorInfo(tuple(shape), DTYPES[dtype])
         if end - begin != info.nbytes:
@@ -211,11 +226,3 @@ def _check_layout(
         )
     tensors = {name: info for _, _, name, info in entries}
     return tensors, {name: data_start + begin for begin, _, name, _ in entries}
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -157,8 +157,8 @@ def _compare_values(
                 name,
                 tensor,
                 problem,
-                "It can be averaged; the soup takes the wider of the two. Save all in one dtype "
-                "to be sure that none lost precision.",
+                "It can be averaged: mixed in the wider of the two, and written as the soup's "
+                "first ingredient is unless you choose a dtype.",
             )
         )
     for tensor, info in checkpoint.tensors.items():
