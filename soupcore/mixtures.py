@@ -97,16 +97,28 @@ class Mixture:
                 mixed[name] = TensorInfo(info.shape, dtype)
         return mixed
 
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is a sum.
+
+        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
+        source with the largest coefficient, the lower digest where several are equal. From it too
+        come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
+        be the same, except that it makes NaN of the infinities of an attention mask.
+        """
+        info = self.tensors[name]
+        is_float = info.dtype.is_floating_point or info.dtype.is_complex
+        if not is_float or name in self._shared:
+            return self.sources[max(self.coefficients, key=self.coefficients.__getitem__)]
+        return None
+
     def chunks(self, name: str, read: ReadElements = _read_from_file) -> Iterator[torch.Tensor]:
         """Mix the tensor `name` piece by piece.
 
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
         the order of their digests, so that the order of ingredients changes nothing. One source
-        alone with the coefficient 1 is copied as it is.
-
-        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
-        source with the largest coefficient, the lower digest where several are equal.
+        alone with the coefficient 1 is copied as it is, and so is what needs no sum (see
+        `copied_from`).
 
         Args:
             name: Which tensor.
@@ -116,11 +128,10 @@ class Mixture:
             1-D tensors with the elements in order, in the dtype that `tensors` says.
         """
         info = self.tensors[name]
-        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
-        is_float = info.dtype.is_floating_point or info.dtype.is_complex
-        if not is_float or self.coefficients == {main: 1}:
+        only = self.copied_from(name)
+        if only is not None:
             for start, stop in _ranges(info.numel):
-                yield read(self.sources[main], name, start, stop).to(info.dtype)
+                yield read(only, name, start, stop).to(info.dtype)
             return
         factors, divisor, total = self._factors
         sources = list(self.sources.values())
@@ -141,6 +152,21 @@ class Mixture:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Mix every tensor, into memory."""
         return {name: self.tensor(name) for name in self.tensors}
+
+    @cached_property
+    def _shared(self) -> frozenset[str]:
+        if sum(self.coefficients.values()) != 1:
+            return frozenset()
+        first, *others = self.sources.values()
+        return frozenset(
+            name
+            for name, info in first.tensors.items()
+            if all(
+                other.tensors[name].dtype == info.dtype
+                and other.scan()[name].digest == first.scan()[name].digest
+                for other in others
+            )
+        )
 
     @cached_property
     def _factors(self) -> tuple[list[float], float, float]:

@@ -1,5 +1,7 @@
 """The dtypes that a checkpoint may hold, under the names the safetensors format gives them."""
 
+import cmath
+
 import torch
 
 DTYPES = {
@@ -41,9 +43,9 @@ def all_finite(tensor: torch.Tensor) -> bool:
     """Return whether all elements are finite, any dtype."""
     if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    # The largest magnitude is NaN where any is, and is found ten times faster than by isfinite.
-    largest = (tensor.float() if tensor.dtype.itemsize == 1 else tensor).abs().max()
-    return bool(largest.isfinite()) or bool(is_finite(tensor).all())
+    # A sum is finite only where every term is, and is found faster than by looking at each.
+    total = tensor.float().sum() if tensor.dtype.itemsize < 4 else tensor.sum()
+    return cmath.isfinite(total.item()) or bool(is_finite(tensor).all())
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:

@@ -17,7 +17,7 @@ from soupcore.errors import CheckpointError, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import Mixture
-from soupcore.sweeps import Sweep
+from soupcore.sweeps import Ingredient, Sweep
 
 METADATA_KEY = "stockpot"
 FORMAT = 1
@@ -64,6 +64,8 @@ class Soup:
         coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent.
         digests: `{ingredient: digest}` of those.
         mixture: The point in weight space.
+        form: Ingredient 1, the first of them in the sweep's order (the base comes last): the one
+            whose order, metadata and dtypes a file of the soup has.
         trace: The decisions that led there, empty where the recipe makes none.
         evaluations: `{split: Evaluation}`, as far as it was evaluated.
     """
@@ -73,6 +75,7 @@ class Soup:
     coefficients: dict[str, Fraction]
     digests: dict[str, str]
     mixture: Mixture
+    form: Ingredient
     trace: tuple[Step, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
 
@@ -87,12 +90,15 @@ class Soup:
     ) -> "Soup":
         """Make a soup of the ingredients of a sweep."""
         used = {name: fraction for name, fraction in coefficients.items() if fraction}
+        mixture = sweep.mixture(used)
+        in_order = [name for name in sweep.ingredients if name in used] or [*used]
         return cls(
             recipe=recipe,
             parameters=dict(parameters),
             coefficients=used,
             digests={name: sweep[name].digest for name in used},
-            mixture=sweep.mixture(used),
+            mixture=mixture,
+            form=sweep[in_order[0]],
             trace=tuple(trace),
         )
 
@@ -173,19 +179,29 @@ class Soup:
 
         Raises:
             CheckpointError: An ingredient was changed since it was opened, or an element is not
-                finite, as where it is too large for the dtype of its tensor.
+                finite, as where it is too large for the dtype of its tensor, unless the tensor is
+                a copy of what every ingredient holds.
         """
         for checkpoint in self.mixture.sources.values():
             checkpoint.check_unchanged()
-        metadata = dict(next(iter(self.mixture.sources.values())).metadata)
+        metadata = dict(self.form.checkpoint.metadata)
         metadata |= {METADATA_KEY: json.dumps(self.to_json(), ensure_ascii=False)}
+        # In the file the tensors have the names that ingredient 1 gave them.
+        here = {there: name for name, there in self.form.checkpoint.original_names.items()}
         return write_safetensors(
-            Path(path), self.mixture.tensors, self._finite_chunks, metadata, on_bytes
+            Path(path),
+            {there: self.mixture.tensors[name] for there, name in here.items()},
+            lambda there: self._finite_chunks(here[there]),
+            metadata,
+            on_bytes,
         )
 
     def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
+        copied = self.mixture.copied_from(name)
+        # An attention mask may hold −inf, the same in every ingredient; it is copied as it is.
+        as_it_is = copied is not None and name in copied.nonfinite
         for chunk in self.mixture.chunks(name):
-            if not all_finite(chunk):
+            if not as_it_is and not all_finite(chunk):
                 raise CheckpointError(
                     f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
                     f"for {chunk.dtype}; nothing was written. Choose smaller coefficients."

@@ -1,0 +1,78 @@
+"""A checkpoint under the tensor names of another."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import torch
+
+from soupcore.checkpoints.checkpoint import Checkpoint
+from soupcore.checkpoints.digest import Scan
+
+
+class RenamedCheckpoint(Checkpoint):
+    """A view of a checkpoint under other names; its weights, and their digest, are the same.
+
+    Args:
+        original: The checkpoint.
+        names: `{name here: name there}`. Tensors that are not named are left out; one may stand
+            under two names.
+    """
+
+    def __init__(self, original: Checkpoint, names: Mapping[str, str]) -> None:
+        super().__init__(
+            original.path,
+            {name: original.tensors[other] for name, other in names.items()},
+            original.metadata,
+            original.files,
+        )
+        self.stamp = original.stamp
+        self.weights = original.weights
+        self.weight_sets = original.weight_sets
+        self.details = original.details
+        self.notes = original.notes
+        self._original = original
+        self._names = dict(names)
+        self.ties = _ties(names, original.ties)
+
+    @property
+    def original(self) -> Checkpoint:
+        """The checkpoint as it is in its files."""
+        return self._original
+
+    @property
+    def original_names(self) -> dict[str, str]:
+        """The names in its files, by the names here."""
+        return dict(self._names)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the weights, see `Checkpoint.digest`."""
+        return self._original.digest
+
+    def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Read part of a tensor; see `Checkpoint.read_elements`."""
+        return self._original.read_elements(self._names[name], start, stop)
+
+    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
+        """See `Checkpoint.check_integrity`."""
+        self._original.check_integrity(on_bytes)
+
+    def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
+        """Scan the original, see `Checkpoint.scan`."""
+        found = self._original.scan(on_bytes)
+        return {name: found[other] for name, other in self._names.items()}
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether the original is scanned."""
+        return self._original.is_scanned
+
+
+def _ties(
+    names: Mapping[str, str], ties: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[str, ...], ...]:
+    stored = {name: tie[0] for tie in ties for name in tie}
+    found: dict[str, list[str]] = {}
+    for name, other in names.items():
+        found.setdefault(stored.get(other, other), []).append(name)
+    return tuple(tuple(tied) for tied in found.values() if len(tied) > 1)
