@@ -92,6 +92,19 @@ class Checkpoint(ABC):
             A 1-D tensor of `stop - start` elements that the caller must not write to.
         """
 
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
+
+        A format that reads its file piece by piece overrides this, to read without a copy.
+
+        Args:
+            name: Which tensor.
+            start: The first element.
+            out: Where they go: a 1-D contiguous CPU tensor of the same dtype, as long as what is
+                read.
+        """
+        out.copy_(self.read_elements(name, start, start + out.numel()))
+
     def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
         self, on_bytes: Callable[[int], None] = lambda nbytes: None
     ) -> None:

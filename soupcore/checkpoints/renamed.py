@@ -53,6 +53,10 @@ class RenamedCheckpoint(Checkpoint):
         """Read part of a tensor; see `Checkpoint.read_elements`."""
         return self._original.read_elements(self._names[name], start, stop)
 
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        self._original.read_into(self._names[name], start, out)
+
     def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
         """See `Checkpoint.check_integrity`."""
         self._original.check_integrity(on_bytes)

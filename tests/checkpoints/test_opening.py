@@ -53,9 +53,9 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
             "Git LFS pointer, not the weights; run `git lfs pull`",
         ),
-        ("a.safetensors", b"<html>not found</html>", "not a whole safetensors file"),
-        ("a.pt", b"<html>not found</html>", "or is damaged"),
-        ("a.pt", b"PK\x03\x04 and no zip", "or is damaged"),
+        ("a.safetensors", b"<html>not found</html>", "is a web page"),
+        ("a.pt", b"<html>not found</html>", "is a web page"),
+        ("a.pt", b"PK\x03\x04 and no zip", "cannot be opened"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(

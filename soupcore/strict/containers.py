@@ -1,0 +1,179 @@
+"""Where the weights are: in a checkpoint that a training run saved, among all else that it saved.
+
+Each tool has its own place for them, and many keep two sets: the weights that the optimizer moves,
+and an average of them (EMA) that is meant to be evaluated. The choice here is the one that the tool
+itself makes when it loads such a file for evaluation.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from soupcore.strict.modules import MOST_TENSORS, is_module, module_entries
+from soupcore.strict.pickles import Global, Inert
+from soupcore.strict.refusal import Refusal
+from soupcore.strict.tensors import Tensor, Unusable
+
+
+@dataclass
+class WeightSet:
+    """One set of weights in a file.
+
+    Attributes:
+        name: Its place in the file: `model`, `ema`, `model.state_dict`; "" where it is the file.
+        title: What it is, for people.
+        tensors: `{name: tensor}` in the order of the state dict.
+        notes: Sentences on what was left out of it.
+    """
+
+    name: str
+    title: str
+    tensors: dict[str, Tensor | Unusable] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the storages that its tensors lie in."""
+        storages = {
+            id(tensor.storage): tensor.storage.nbytes
+            for tensor in self.tensors.values()
+            if isinstance(tensor, Tensor)
+        }
+        return sum(storages.values())
+
+
+# What the tools' own loaders take, the preferred one first: timm (state_dict_ema, model_ema,
+# state_dict, model), Ultralytics (ema, model), BasicSR (params_ema, params), DINO (teacher).
+_TITLES = {
+    "state_dict_ema": "EMA weights",
+    "model_state_dict_ema": "EMA weights",
+    "model_ema": "EMA weights",
+    "ema_state_dict": "EMA weights",
+    "ema_model": "EMA weights",
+    "ema": "EMA weights",
+    "params_ema": "EMA weights",
+    "g_ema": "EMA weights",
+    "teacher": "teacher weights",
+    "state_dict": "raw weights",
+    "model_state_dict": "raw weights",
+    "model": "raw weights",
+    "module": "raw weights",
+    "params": "raw weights",
+    "student": "student weights",
+    "current_model_state": "raw weights",
+}
+_PREFERENCE = {name: place for place, name in enumerate(_TITLES)}
+_OTHER_STATE = ("optim", "sched", "scaler", "rng", "random", "loss", "criterion", "sampler")
+_COUNTER = "n_averaged"  # of torch's AveragedModel
+_DEEPEST = 3
+
+
+def find_weight_sets(tree: Any) -> list[WeightSet]:
+    """Find the sets of weights in what was unpickled, the one to take by convention first.
+
+    Raises:
+        Refusal: There is none.
+    """
+    sets = _sets(tree, "", 0)
+    if not sets:
+        raise Refusal(_why_none(tree))
+    if len(sets) == 1:
+        sets[0].title = "weights"
+    if sum(len(found.tensors) for found in sets) > MOST_TENSORS:
+        raise Refusal(f"It holds more than {MOST_TENSORS:,} tensors.")
+    return sets
+
+
+def _sets(value: Any, name: str, depth: int) -> list[WeightSet]:
+    if is_module(value):
+        notes: list[str] = []
+        return _direct(name, module_entries(value, notes), notes)
+    entries = entries_of(value)
+    if not entries or depth > _DEEPEST:
+        return []
+    known = [
+        found
+        for key in sorted(_PREFERENCE.keys() & entries.keys(), key=_PREFERENCE.__getitem__)
+        for found in _sets(entries[key], _joined(name, key), depth + 1)
+    ]
+    if known:
+        _heed_swaps(known, name, entries)
+        return known
+    unknown = [
+        found
+        for key, part in entries.items()
+        if type(key) is str and not any(mark in key.lower() for mark in _OTHER_STATE)
+        for found in _direct(_joined(name, key), entries_of(part) or {}, [])
+        or (_sets(part, _joined(name, key), depth + 1) if is_module(part) else [])
+    ]
+    return sorted(_direct(name, entries, []) + unknown, key=lambda found: -found.nbytes)
+
+
+def _heed_swaps(sets: list[WeightSet], name: str, entries: dict[Any, Any]) -> None:
+    # Two tools save the average where others save the raw weights: Lightning's WeightAveraging,
+    # and mmengine's EMAHook, which then puts the raw weights where others put the average.
+    by_name = {found.name: found for found in sets}
+    average = by_name.get(_joined(name, "state_dict"))
+    raw = by_name.get(_joined(name, "current_model_state"))
+    if raw is None and _is_of_mmengine(entries):
+        raw = by_name.get(_joined(name, "ema_state_dict"))
+    if average and raw:
+        average.title, raw.title = "averaged weights", "raw weights"
+        sets.remove(average)
+        sets.insert(0, average)
+
+
+def _is_of_mmengine(entries: dict[Any, Any]) -> bool:
+    meta = entries_of(entries.get("meta")) or {}
+    return "message_hub" in entries or "mmengine_version" in meta
+
+
+def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[WeightSet]:
+    """Return the tensors that are entries themselves, as one set, if there are any."""
+    tensors = {}
+    left_out = []
+    for key, value in entries.items():
+        if type(key) is not str or not isinstance(value, Tensor | Unusable):
+            left_out.append(str(key)[:60])
+        elif key != _COUNTER:
+            tensors[key] = value
+    if not tensors:
+        return []
+    if left_out:
+        notes.append(
+            f"{len(left_out)} of its entries are not named tensors and were left out "
+            f"(the first one: {left_out[0]!r})."
+        )
+    title = _TITLES.get(name.rpartition(".")[2], name)
+    return [WeightSet(name, title, tensors, notes)]
+
+
+def entries_of(value: Any) -> dict[Any, Any] | None:
+    """Return the entries of a dict, or of an instance that is filled like one; None for others."""
+    if isinstance(value, dict):
+        return value
+    return value.entries if type(value) is Inert and value.entries else None
+
+
+def _joined(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _why_none(tree: Any) -> str:
+    way_out = "Choose the file that holds the model, or save model.state_dict()."
+    entries = entries_of(tree)
+    if entries is None:
+        what = "one tensor without a name" if isinstance(tree, Tensor | Unusable) else _kind(tree)
+        return f"It holds {what}, and no weights by name. {way_out}"
+    if not entries:
+        return "It holds no tensors; choose another file."
+    if "param_groups" in entries or any("optim" in str(key).lower() for key in entries):
+        return f"It holds the state of an optimizer, and no weights. {way_out}"
+    if any(isinstance(value, Tensor | Unusable) for value in entries.values()):
+        return f"Its tensors have no names ({str(next(iter(entries)))[:60]!r}). {way_out}"
+    names = ", ".join(repr(str(key)[:40]) for key in list(entries)[:5])
+    return f"It holds no tensors ({names}). {way_out}"
+
+
+def _kind(value: Any) -> str:
+    path = value.path if isinstance(value, Inert | Global) else type(value).__name__
+    return f"a thing of the kind {path}"

@@ -1,0 +1,118 @@
+"""All that is worth knowing of one torch file, as plain values that go through JSON."""
+
+from typing import Any, BinaryIO
+
+from soupcore.strict.archive import Archive, read_archive, read_record
+from soupcore.strict.containers import WeightSet, find_weight_sets
+from soupcore.strict.legacy import read_legacy
+from soupcore.strict.pickles import MOST_BYTES, Machine
+from soupcore.strict.refusal import Refusal
+from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
+
+
+def read_contents(file: BinaryIO) -> dict[str, Any]:
+    """Read a file that `torch.save` wrote. None of the weights is read, nothing is executed.
+
+    Args:
+        file: The file, seekable.
+
+    Returns:
+        `format`: "zip" or "legacy".
+        `sets`: of each set of weights, the one to take first, `name`, `title`, `notes`, and
+        either `tensors`, `{name: [storage key, dtype, offset, shape, stride, conjugate,
+        negative]}`, or `problem`, why it cannot be read.
+        `storages`: `{key: [offset in the file, bytes, CRC-32 or None]}` of those in use.
+
+    Raises:
+        Refusal: It is no such file, or is damaged, or holds no weights.
+    """
+    file.seek(0)
+    beginning = file.read(4)
+    if beginning == b"PK\3\4":
+        tree, _, places = _read_zip(file)
+        kind = "zip"
+    elif not beginning.startswith(b"\x80"):  # as pickles do
+        raise Refusal("It is damaged, or something else than what torch.save writes.")
+    else:
+        tree, _, legacy_places = read_legacy(file)
+        places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
+        kind = "legacy"
+    sets = [_described(found) for found in find_weight_sets(tree)]
+    used = {tensor[0] for found in sets for tensor in found.get("tensors", {}).values()}
+    return {
+        "format": kind,
+        "sets": sets,
+        "storages": {key: places[key] for key in places if key in used},
+    }
+
+
+_Places = dict[str, tuple[int, int, int | None]]
+
+
+def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
+    archive = read_archive(file)
+    _check_kind(archive)
+    order = archive.records.get("byteorder")
+    if order and read_record(file, order, 16) != b"little":
+        raise Refusal("It was saved on a big-endian machine; save it again on a usual one.")
+    storages: dict[str, Storage] = {}
+    pickled = read_record(file, archive.records["data.pkl"], MOST_BYTES)
+    machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages))
+    tree = machine.load()
+    if machine.position != len(pickled):
+        raise Refusal("Its record 'data.pkl' goes on after its pickle ends; the file is damaged.")
+    places: _Places = {}
+    for key, storage in storages.items():
+        record = archive.records.get(f"data/{key}")
+        if record is None:
+            raise Refusal(f"Its storage {key!r} is missing; the file is damaged. Copy it again.")
+        if record.compressed:
+            raise Refusal(
+                f"Its record 'data/{key}' is compressed, which torch never does: the file was "
+                "zipped again. Unpack the original, or load it with torch and save it again."
+            )
+        if record.size != storage.nbytes:
+            raise Refusal(
+                f"Its record 'data/{key}' has {record.size} bytes, its pickle says "
+                f"{storage.nbytes}; the file is damaged. Copy it again."
+            )
+        places[key] = (record.data_offset, record.size, record.crc)
+    return tree, machine, places
+
+
+def _check_kind(archive: Archive) -> None:
+    records = archive.records
+    if "constants.pkl" in records:
+        raise Refusal(
+            "It is a TorchScript archive (code and weights in one). "
+            "Load it with torch.jit.load and save its state_dict() with torch.save."
+        )
+    if "archive_format" in records or any(name.startswith("models/") for name in records):
+        raise Refusal(
+            "It is an archive of torch.export (a program and its weights). "
+            "Load it with torch.export.load and save its state_dict with torch.save."
+        )
+    if "data.pkl" not in records:
+        raise Refusal(
+            "It is a zip archive, but not one of torch.save. If a checkpoint was packed into it, "
+            "unpack it first."
+        )
+
+
+def _described(found: WeightSet) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": found.name, "title": found.title, "notes": found.notes}
+    tensors = {}
+    for name, tensor in found.tensors.items():
+        if problem := tensor.problem():
+            return described | {"problem": f"Tensor {name!r} {problem}."}
+        assert isinstance(tensor, Tensor)  # noqa: S101 - the others have a problem
+        tensors[name] = [
+            tensor.storage.key,
+            tensor.dtype,
+            tensor.offset,
+            tensor.shape,
+            tensor.stride,
+            tensor.conjugate,
+            tensor.negative,
+        ]
+    return described | {"tensors": tensors}
