@@ -9,7 +9,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from pages.components import settings, state
 from soupcore import StockpotError
 from soupcore.checkpoints.opening import INDEX_SUFFIX, TORCH_SUFFIXES
-from soupcore.sweeps.sweep import find_checkpoints
+from soupcore.sweeps.folder import find_checkpoints
 
 _UPLOAD_TYPES = [".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv"]
 _COPY_BLOCK = 1 << 20

@@ -8,7 +8,8 @@ import streamlit as st
 from pages.components import services, settings
 from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
 from soupcore.figures import colours
-from soupcore.sweeps.sweep import folder_signature, is_scanned
+from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks.loading import task_signature
 
 Pair = tuple[str, str]

@@ -76,7 +76,7 @@ class Checkpoint(ABC):
         files: tuple[Path, ...],
     ) -> None:
         if not tensors:
-            raise CheckpointError(f"{path} holds no tensors; choose another file.")
+            raise CheckpointError(f"{path} holds no tensors.", "Choose another file.")
         self.path = path
         self.tensors = dict(tensors)
         self.metadata = dict(metadata)
@@ -180,8 +180,11 @@ class Checkpoint(ABC):
 
     @property
     def is_scanned(self) -> bool:
-        """Whether `digest` and `nonfinite` are known without reading the files again."""
-        self._scan = self._scan or cached_scan(self)
+        """Whether a scan is known, or that the files are damaged, without reading them again."""
+        try:
+            self._scan = self._scan or cached_scan(self)
+        except CheckpointError:
+            return True
         return self._scan is not None
 
     def check_unchanged(self) -> None:
@@ -196,7 +199,9 @@ class Checkpoint(ABC):
         except OSError:  # removed, or no longer readable
             unchanged = False
         if not unchanged:
-            raise CheckpointError(f"{self.path} was changed after it was opened. Reload the sweep.")
+            raise CheckpointError(
+                f"{self.path} was changed after it was opened.", "Reload the sweep."
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"
@@ -211,8 +216,8 @@ def check_not_placeholder(path: Path) -> None:
     with path.open("rb") as file:
         beginning = file.read(64)
     if not beginning:
-        raise CheckpointError(f"{path} is empty; copy or download it again.")
+        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
     if beginning.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder."
+            f"{path} is a Git LFS pointer, not the weights.", "Run `git lfs pull` in its folder."
         )

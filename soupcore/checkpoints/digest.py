@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.checkpoints.names import canonical_names
+from soupcore.errors import CheckpointError
 from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
@@ -68,27 +69,34 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     Raises:
         CheckpointError: The file is not what its own checksums say, or was changed meanwhile.
     """
-    # Looking at checksums is no reading of tensors, but may be stopped like it.
-    checkpoint.check_integrity(lambda nbytes: on_bytes(0))
+    try:
+        # Looking at checksums is no reading of tensors, but may be stopped like it.
+        checkpoint.check_integrity(lambda nbytes: on_bytes(0))
+    except CheckpointError as error:
+        checkpoint.check_unchanged()
+        _remember(checkpoint, {"problem": [error.problem, error.way_out]})
+        raise
     found = {name: _scan_tensor(checkpoint, name, on_bytes) for name in checkpoint.tensors}
     checkpoint.check_unchanged()
-    text = json.dumps({name: astuple(tensor) for name, tensor in found.items()})
-    with closing(_connect()) as connection, connection:
-        connection.execute(
-            "INSERT OR REPLACE INTO tensor_scans VALUES (?, ?, ?, ?)",
-            (*_key(checkpoint), checkpoint.stamp, text),
-        )
+    _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
     return found
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
-    """Return what an earlier scan of the same, unchanged files found, if any."""
+    """Return what an earlier scan of the same, unchanged files found, if any.
+
+    Raises:
+        CheckpointError: It found that they are damaged.
+    """
     with closing(_connect()) as connection:
         row = connection.execute(
-            "SELECT tensors FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
+            "SELECT found FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
             (*_key(checkpoint), checkpoint.stamp),
         ).fetchone()
-    found = {name: TensorScan(*known) for name, known in json.loads(row[0]).items()} if row else {}
+    known = json.loads(row[0]) if row else {}
+    if "problem" in known:
+        raise CheckpointError(*known["problem"])
+    found = {name: TensorScan(*tensor) for name, tensor in known.get("tensors", {}).items()}
     # Another version may have seen other tensors in the same file.
     return found if found.keys() == checkpoint.tensors.keys() else None
 
@@ -145,6 +153,14 @@ def _scaled_to_bytes(values: torch.Tensor) -> bytes:
     return bytes(raw_bytes((values / largest * 127).round().to(torch.int8)))
 
 
+def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
+    with closing(_connect()) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO tensor_scans VALUES (?, ?, ?, ?)",
+            (*_key(checkpoint), checkpoint.stamp, json.dumps(found)),
+        )
+
+
 def _key(checkpoint: Checkpoint) -> tuple[str, str]:
     return str(checkpoint.path.resolve()), checkpoint.weights
 
@@ -154,6 +170,6 @@ def _connect() -> sqlite3.Connection:
     # No write-ahead log: switching to it at each connection does not wait for other processes.
     connection.execute(
         "CREATE TABLE IF NOT EXISTS tensor_scans (path TEXT, weights TEXT, stamp TEXT,"
-        " tensors TEXT, PRIMARY KEY (path, weights))"
+        " found TEXT, PRIMARY KEY (path, weights))"
     )
     return connection

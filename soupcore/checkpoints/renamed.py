@@ -63,8 +63,10 @@ class RenamedCheckpoint(Checkpoint):
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
         """Scan the original, see `Checkpoint.scan`."""
-        found = self._original.scan(on_bytes)
-        return {name: found[other] for name, other in self._names.items()}
+        if self._scan is None:
+            found = self._original.scan(on_bytes)
+            self._scan = {name: found[other] for name, other in self._names.items()}
+        return self._scan
 
     @property
     def is_scanned(self) -> bool:

@@ -20,8 +20,8 @@ class ShardedCheckpoint(Checkpoint):
                 if name in self._shard_of:
                     raise CheckpointError(
                         f"{path}: tensor {name!r} stands in both "
-                        f"{self._shard_of[name].path.name} and {shard.path.name}. "
-                        "Keep the shards of one checkpoint only."
+                        f"{self._shard_of[name].path.name} and {shard.path.name}.",
+                        "Keep the shards of one checkpoint only.",
                     )
                 self._shard_of[name] = shard
         super().__init__(
@@ -46,20 +46,23 @@ def open_index(index: Path) -> ShardedCheckpoint:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         shard_names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a shard index ({error!r}).") from None
+        raise CheckpointError(
+            f"{index} is not a shard index ({error!r}).", "Copy or download it again."
+        ) from None
     for name in shard_names:
         # The index is data from elsewhere: it must not lead out of its own folder.
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
         if not (index.parent / name).is_file():
             raise CheckpointError(
-                f"{index}: the shard {name} is missing; copy it beside the index."
+                f"{index}: the shard {name} is missing.", "Copy it beside the index."
             )
     checkpoint = ShardedCheckpoint(
         index, [SafetensorsCheckpoint(index.parent / name) for name in shard_names]
     )
     if differing := set(weight_map) ^ set(checkpoint.tensors):
         raise CheckpointError(
-            f"{index}: the index and the shards disagree on tensor {min(differing)!r}."
+            f"{index}: the index and the shards disagree on tensor {min(differing)!r}.",
+            "Copy or download both again.",
         )
     return checkpoint

@@ -15,7 +15,7 @@ from soupcore.evaluation.evaluator import part
 from soupcore.recipes import RECIPES, Soup, Step, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.sweep import folder_signature
+from soupcore.sweeps.folder import folder_signature
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
 

@@ -173,10 +173,16 @@ def test_a_file_that_its_checksums_disown_gets_no_digest(
         raise CheckpointError(f"{checkpoint.path} is damaged.")
 
     checkpoint = checkpoint_of(STATE)
-    monkeypatch.setattr(type(checkpoint), "check_integrity", damaged)
-    with pytest.raises(CheckpointError, match="is damaged"):
-        checkpoint.scan(read.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(checkpoint), "check_integrity", damaged)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            checkpoint.scan(read.append)
     assert sum(read) == 0  # a look at checksums may be stopped, but is no progress
+    again = open_checkpoint(checkpoint.path)
+    assert again.is_scanned  # it need not be read again to know that
+    with pytest.raises(CheckpointError, match="is damaged"):
+        _ = again.digest
+    touch(checkpoint.path)
     assert not open_checkpoint(checkpoint.path).is_scanned
 
 
