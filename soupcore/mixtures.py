@@ -155,17 +155,14 @@ class Mixture:
 
     @cached_property
     def _shared(self) -> frozenset[str]:
-        if sum(self.coefficients.values()) != 1:
+        scans = [source.known_scan for source in self.sources.values()]
+        if sum(self.coefficients.values()) != 1 or None in scans:
             return frozenset()
-        first, *others = self.sources.values()
         return frozenset(
             name
-            for name, info in first.tensors.items()
-            if all(
-                other.tensors[name].dtype == info.dtype
-                and other.scan()[name].digest == first.scan()[name].digest
-                for other in others
-            )
+            for name in self.tensors
+            if len({source.tensors[name].dtype for source in self.sources.values()}) == 1
+            and len({scan[name].digest for scan in scans if scan is not None}) == 1
         )
 
     @cached_property

@@ -179,6 +179,11 @@ class Checkpoint(ABC):
         return {name: name for name in self.tensors}
 
     @property
+    def known_scan(self) -> Scan | None:
+        """What a scan found, where its digest was asked for already; None before."""
+        return self._scan
+
+    @property
     def is_scanned(self) -> bool:
         """Whether a scan is known, or that the files are damaged, without reading them again."""
         try:

@@ -1,12 +1,13 @@
-"""A checkpoint under the tensor names of another."""
+"""A checkpoint under the tensor names of another, or of a network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint
 from soupcore.checkpoints.digest import Scan
+from soupcore.checkpoints.names import align
 
 
 class RenamedCheckpoint(Checkpoint):
@@ -69,9 +70,42 @@ class RenamedCheckpoint(Checkpoint):
         return self._scan
 
     @property
+    def known_scan(self) -> Scan | None:
+        """What is known of the original, see `Checkpoint.known_scan`."""
+        return self.scan() if self._original.known_scan is not None else None
+
+    @property
     def is_scanned(self) -> bool:
         """Whether the original is scanned."""
         return self._original.is_scanned
+
+
+def named_like(
+    checkpoint: Checkpoint, names: Collection[str], ties: Iterable[Collection[str]]
+) -> Checkpoint:
+    """Return a checkpoint under other names, as far as they stand for the same tensors.
+
+    Wrappers' prefixes are taken off or put before. Of tied tensors, names that are wanted and not
+    there are added, and names that are there and not wanted left out: Hugging Face saves one of
+    them only, torch all.
+
+    Args:
+        checkpoint: The checkpoint; it is returned itself where it has these names.
+        names: The names it should have.
+        ties: Groups of these that stand for one tensor.
+    """
+    found = align(checkpoint.tensors.keys(), names)
+    for tie in ties:
+        held = [name for name in tie if name in found]
+        if held:
+            found |= {name: found[held[0]] for name in tie if name not in found}
+    for tie in checkpoint.ties:
+        tied = {name for name, there in found.items() if there in tie}
+        if tied & set(names):
+            found = {n: there for n, there in found.items() if n not in tied or n in names}
+    if list(found) == list(checkpoint.tensors) == list(found.values()):
+        return checkpoint
+    return RenamedCheckpoint(checkpoint, found)
 
 
 def _ties(

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.names import weight_names
+from soupcore.checkpoints.renamed import named_like
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.heads import head_findings
-from soupcore.sweeps.layouts import adapter_findings, commonest, layout_findings, named_like
+from soupcore.sweeps.layouts import adapter_findings, commonest, layout_findings
 from soupcore.sweeps.values import (
     dtype_findings,
     duplicate_findings,
@@ -56,7 +58,8 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     has_base = base_name in opened
     reference = opened[base_name] if has_base else commonest(opened)[0]
     model = "the base" if has_base else "most of the sweep"
-    opened = {name: named_like(checkpoint, reference) for name, checkpoint in opened.items()}
+    wanted = weight_names(reference.tensors)
+    opened = {name: named_like(c, wanted, reference.ties) for name, c in opened.items()}
 
     of_layout = _of_each(opened, partial(layout_findings, reference=reference, model=model))
     fitting = without_misfits(opened, of_layout)
@@ -105,8 +108,9 @@ def _reasons_against_base(opened: Mapping[str, Checkpoint], base_name: str) -> l
     if base is None or not ingredients:
         return []
     common, count = commonest(ingredients)
+    wanted = weight_names(base.tensors)
     if count < 2 or any(
-        not layout_findings(name, named_like(checkpoint, base), base, "the base")
+        not layout_findings(name, named_like(checkpoint, wanted, base.ties), base, "the base")
         for name, checkpoint in ingredients.items()
     ):
         return []
@@ -114,5 +118,6 @@ def _reasons_against_base(opened: Mapping[str, Checkpoint], base_name: str) -> l
         "Until it is mended, the sweep has no base: put the network there as it was when "
         "fine-tuning began, its head included."
     )
-    problems = layout_findings(base_name, named_like(base, common), common, "most of the sweep")
+    base = named_like(base, weight_names(common.tensors), common.ties)
+    problems = layout_findings(base_name, base, common, "most of the sweep")
     return [replace(problem, way_out=way_out) for problem in problems]

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from soupcore.checkpoints import Checkpoint, RenamedCheckpoint
-from soupcore.checkpoints.names import align, canonical_names, weight_names
+from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.names import canonical_names, weight_names
 from soupcore.sweeps.findings import Finding, and_more, some
 
 _ADAPTER = re.compile(r"(^|\.)lora_(embedding_)?(A|B|up|down)\b", re.IGNORECASE)
@@ -21,27 +21,6 @@ def commonest(checkpoints: Mapping[str, Checkpoint]) -> tuple[Checkpoint, int]:
     alike = [checkpoint for name, checkpoint in checkpoints.items() if layouts[name] == layout]
     ((names, _),) = Counter(frozenset(one.tensors) for one in alike).most_common(1)
     return next(one for one in alike if one.tensors.keys() == names), count
-
-
-def named_like(checkpoint: Checkpoint, reference: Checkpoint) -> Checkpoint:
-    """Return a checkpoint under the names of the reference, itself where it has them.
-
-    Wrappers' prefixes are taken off or put before; of tied tensors, names that one of the two
-    lacks are added or left out, as Hugging Face does when it saves.
-    """
-    wanted = weight_names(reference.tensors)
-    names = align(checkpoint.tensors.keys(), wanted)
-    for tie in reference.ties:
-        held = [name for name in tie if name in names]
-        if held:
-            names |= {name: names[held[0]] for name in tie if name not in names}
-    for tie in checkpoint.ties:
-        tied = [name for name, there in names.items() if there in tie]
-        if any(name in reference.tensors for name in tied):
-            names = {n: names[n] for n in names if n not in tied or n in reference.tensors}
-    if list(names) == list(checkpoint.tensors) == list(names.values()):
-        return checkpoint
-    return RenamedCheckpoint(checkpoint, names)
 
 
 def adapter_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:

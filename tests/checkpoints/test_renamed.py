@@ -6,6 +6,7 @@ from torch import Tensor
 
 from soupcore import Checkpoint, CheckpointError, Mixture, mean, open_checkpoint
 from soupcore.checkpoints import RenamedCheckpoint
+from soupcore.checkpoints.renamed import named_like
 from tests.helpers import moved, random_state, same_bits, same_weights
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -92,3 +93,36 @@ def test_a_view_notices_that_its_file_was_changed(checkpoint_of: CheckpointOf) -
     assert view.stamp == before
     with pytest.raises(CheckpointError, match="was changed after it was opened"):
         view.check_unchanged()
+
+
+TIED = {"embed.weight": torch.ones(4, 2), "block.weight": torch.ones(2, 2)}
+
+
+def test_names_of_tied_tensors_are_added_where_they_were_left_out(
+    checkpoint_of: CheckpointOf,
+) -> None:
+    whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
+    whole.ties = (("embed.weight", "lm_head.weight"),)
+    brief = checkpoint_of(TIED)
+    seen = named_like(brief, whole.tensors, whole.ties)
+    assert seen.tensors.keys() == whole.tensors.keys()
+    assert seen.ties == (("embed.weight", "lm_head.weight"),)
+    assert same_weights(seen.state_dict(), whole.state_dict())
+    assert seen.digest == brief.digest
+
+
+def test_names_of_tied_tensors_are_left_out_where_the_reference_does(
+    checkpoint_of: CheckpointOf,
+) -> None:
+    whole = checkpoint_of(prefixed(TIED | {"lm_head.weight": torch.ones(4, 2)}, "module."))
+    whole.ties = (("module.embed.weight", "module.lm_head.weight"),)
+    seen = named_like(whole, TIED, ())
+    assert seen.tensors.keys() == TIED.keys()
+    assert isinstance(seen, RenamedCheckpoint)
+
+
+def test_what_is_not_tied_is_missing(checkpoint_of: CheckpointOf) -> None:
+    whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
+    brief = checkpoint_of(TIED)
+    assert named_like(brief, whole.tensors, whole.ties) is brief
+    assert named_like(whole, brief.tensors, brief.ties) is whole

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from soupcore import Checkpoint, Evaluator, NothingFitsError, Sweep, uniform
-from soupcore.checkpoints import RenamedCheckpoint
-from soupcore.sweeps.layouts import named_like
+from soupcore import Evaluator, NothingFitsError, Sweep, uniform
 from tests.helpers import State, average, build_model, moved, random_state, same_weights, save_sweep
-
-CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 
 
 def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -81,39 +77,6 @@ def test_a_wrapped_misfit_is_told_by_what_differs(tmp_path: Path) -> None:
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"odd": wrapped}))
     (finding,) = sweep.fit.findings
     assert finding.problem == "1 tensor(s) of most of the sweep are missing: 3.bias"
-
-
-TIED = {"embed.weight": torch.ones(4, 2), "block.weight": torch.ones(2, 2)}
-
-
-def test_names_of_tied_tensors_are_added_where_they_were_left_out(
-    checkpoint_of: CheckpointOf,
-) -> None:
-    whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
-    whole.ties = (("embed.weight", "lm_head.weight"),)
-    brief = checkpoint_of(TIED)
-    seen = named_like(brief, whole)
-    assert seen.tensors.keys() == whole.tensors.keys()
-    assert seen.ties == (("embed.weight", "lm_head.weight"),)
-    assert same_weights(seen.state_dict(), whole.state_dict())
-    assert seen.digest == brief.digest
-
-
-def test_names_of_tied_tensors_are_left_out_where_the_reference_does(
-    checkpoint_of: CheckpointOf,
-) -> None:
-    whole = checkpoint_of(prefixed(TIED | {"lm_head.weight": torch.ones(4, 2)}, "module."))
-    whole.ties = (("module.embed.weight", "module.lm_head.weight"),)
-    seen = named_like(whole, checkpoint_of(TIED))
-    assert seen.tensors.keys() == TIED.keys()
-    assert isinstance(seen, RenamedCheckpoint)
-
-
-def test_what_is_not_tied_is_missing(checkpoint_of: CheckpointOf) -> None:
-    whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
-    brief = checkpoint_of(TIED)
-    assert named_like(brief, whole) is brief
-    assert named_like(whole, brief) is whole
 
 
 class Language(nn.Module):
