@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import fit_report, jobs, picking, scores, snippets, state
+from pages.components import fit_report, jobs, picking, scores, snippets, state, weight_sets
 from pages.components.state import View
 from soupcore import figures
 
@@ -20,6 +20,7 @@ def main(view: View) -> None:
     _header(view, names)
     _evaluate(view, known)
     fit_report.show(view.sweep.fit)
+    weight_sets.show(view)
     _table(view, names, known)
     _figures(view, names, known)
     snippets.show(snippets.evaluate(view))
@@ -70,6 +71,12 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
     last = ["digest", "status"]
     columns = dict.fromkeys(key for row in rows for key in row)
     table = pd.DataFrame(rows, columns=[c for c in columns if c not in last] + last)
+    hidden = {key for n in names for key in view.sweep[n].hyperparameters} - {*view.sweep.columns}
+    if hidden:
+        st.caption(
+            f"{len(hidden)} more columns of what the checkpoints say of their runs are hidden, "
+            "most being the same in all; the eye above the table shows them."
+        )
     ticked = [index for index, name in enumerate(names) if name in selected]
     if st.session_state.get(TABLE, {}).get("selection", {}).get("rows") != ticked:
         st.session_state[TABLE] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
@@ -81,6 +88,7 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
         hide_index=True,
         height=min(38 + 35 * len(names), 560),
         placeholder="–",
+        column_order=[c for c in table.columns if c not in hidden],
         column_config={
             "": st.column_config.TextColumn(width=18, help="Its colour in every figure"),
             "name": st.column_config.TextColumn(pinned=True),

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pages.components import errors, jobs, picker, state, tray
-from soupcore import StockpotError
+from pages.components import errors, fit_report, jobs, picker, state, tray
+from soupcore import NothingFitsError, StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 
@@ -30,10 +30,13 @@ try:
     view = state.view()
 except StockpotError as error:
     errors.show(error)
+    if isinstance(error, NothingFitsError):
+        fit_report.show(error.fit)
     st.caption("Choose another sweep or task in the sidebar.")
 else:
     if view is None:
-        jobs.open_sweep(st.session_state["sweep"], state.sweep_label())
+        now = st.session_state
+        jobs.open_sweep(now["sweep"], now["weights"], state.sweep_label())
     else:
         st.session_state["view"] = view
         page.run()

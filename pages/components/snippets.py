@@ -19,7 +19,7 @@ def opening(view: View) -> str:
     """Return how to open what the session looks at."""
     return (
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
     )
@@ -68,7 +68,7 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
     return (
         "from fractions import Fraction\n\n"
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
         'soup.save("soup.safetensors")\n'
     )
@@ -77,3 +77,8 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
 def rebuild(view: View, soup: Soup) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
     return manual(view, soup.coefficients)
+
+
+def _sweep(view: View) -> str:
+    weights = f", weights={view.weights!r}" if view.weights else ""
+    return f"soupcore.Sweep.from_folder({view.folder!r}{weights})"
