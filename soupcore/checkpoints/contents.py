@@ -38,7 +38,7 @@ class WeightViews:
     Attributes:
         name: Its place in the file, such as `ema`; "" where the file is the set.
         title: What it is, for people.
-        notes: Sentences on what was left out of it.
+        notes: Sentences on why it is the one to take, and on what was left out of it.
         views: `{tensor: view}` in the order of the state dict; none where there is a problem.
         problem: Why the set cannot be read, as a sentence; "" where it can.
     """
@@ -61,11 +61,24 @@ class Place:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a torch file holds; see `soupcore.strict.contents.read_contents`."""
+    """What a torch file holds, except for the weights.
+
+    Attributes:
+        format: "zip", or "legacy" for the one of before torch 1.6.
+        sets: Its sets of weights, the one to take by convention first.
+        storages: Where the storages of these are, by key.
+        details: Plain values on the run that made it: epoch, hyperparameters, metrics.
+        executes: What loading it in the usual way would run or import, beyond what is known to be
+            harmless; empty where it may be handed on in its own form.
+        local_paths: `(place, path)` of what looks like a path of the machine where it was made.
+    """
 
     format: str
     sets: tuple[WeightViews, ...]
     storages: dict[str, Place]
+    details: dict[str, str | int | float | bool | None]
+    executes: tuple[str, ...]
+    local_paths: tuple[tuple[str, str], ...]
 
 
 def contents_of(file: WeightFile) -> Contents:
@@ -113,6 +126,9 @@ def _parsed(read: dict[str, Any]) -> Contents:
             for found in read["sets"]
         ),
         {key: Place(*place) for key, place in read["storages"].items()},
+        read["details"],
+        tuple(read["executes"]),
+        tuple((place, path) for place, path in read["local_paths"]),
     )
 
 

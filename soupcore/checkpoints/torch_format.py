@@ -56,6 +56,8 @@ class TorchCheckpoint(Checkpoint):
         if len(self.contents.sets) > 1:
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
+        self.details = self.contents.details
+        self.notes = chosen.notes
         self.ties = _ties(self._views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:

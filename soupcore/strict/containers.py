@@ -22,7 +22,7 @@ class WeightSet:
         name: Its place in the file: `model`, `ema`, `model.state_dict`; "" where it is the file.
         title: What it is, for people.
         tensors: `{name: tensor}` in the order of the state dict.
-        notes: Sentences on what was left out of it.
+        notes: Sentences on why it is the one to take, and on what was left out of it.
     """
 
     name: str
@@ -61,6 +61,7 @@ _TITLES = {
     "student": "student weights",
     "current_model_state": "raw weights",
 }
+_AVERAGED = "averaged weights"
 _PREFERENCE = {name: place for place, name in enumerate(_TITLES)}
 _OTHER_STATE = ("optim", "sched", "scaler", "rng", "random", "loss", "criterion", "sampler")
 _COUNTER = "n_averaged"  # of torch's AveragedModel
@@ -78,9 +79,23 @@ def find_weight_sets(tree: Any) -> list[WeightSet]:
         raise Refusal(_why_none(tree))
     if len(sets) == 1:
         sets[0].title = "weights"
+    else:
+        sets[0].notes.insert(0, _why_first(sets))
     if sum(len(found.tensors) for found in sets) > MOST_TENSORS:
         raise Refusal(f"It holds more than {MOST_TENSORS:,} tensors.")
     return sets
+
+
+def _why_first(sets: list[WeightSet]) -> str:
+    first = sets[0]
+    others = ", ".join(repr(found.name) for found in sets[1:])
+    if first.title == _AVERAGED:
+        why = "holds the average of the weights in this file, and is what is evaluated"
+    elif first.name.rpartition(".")[2] in _TITLES:
+        why = f"({first.title}) is what the tool that wrote such a file evaluates"
+    else:
+        why = "is the largest of its sets of weights"
+    return f"{first.name!r} {why}; it was taken rather than {others}."
 
 
 def _sets(value: Any, name: str, depth: int) -> list[WeightSet]:
@@ -117,7 +132,7 @@ def _heed_swaps(sets: list[WeightSet], name: str, entries: dict[Any, Any]) -> No
     if raw is None and _is_of_mmengine(entries):
         raw = by_name.get(_joined(name, "ema_state_dict"))
     if average and raw:
-        average.title, raw.title = "averaged weights", "raw weights"
+        average.title, raw.title = _AVERAGED, "raw weights"
         sets.remove(average)
         sets.insert(0, average)
 

@@ -5,9 +5,14 @@ from typing import Any, BinaryIO
 from soupcore.strict.archive import Archive, read_archive, read_record
 from soupcore.strict.containers import WeightSet, find_weight_sets
 from soupcore.strict.legacy import read_legacy
+from soupcore.strict.metadata import details_of
+from soupcore.strict.names import harmful, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
 from soupcore.strict.refusal import Refusal
+from soupcore.strict.strings import evaluated_texts_of, local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
+
+MOST_NAMED = 100  # names in `executes`
 
 
 def read_contents(file: BinaryIO) -> dict[str, Any]:
@@ -21,6 +26,9 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         `sets`: of each set of weights, the one to take first, `name`, `title`, `notes`, and
         either `tensors`, `{name: [storage key, dtype, offset, shape, stride, conjugate,
         negative]}`, or `problem`, why it cannot be read.
+        `details`: plain values on the run that made it (see `soupcore.strict.metadata`).
+        `executes`: what a usual loader would run or import beyond what is known to be harmless.
+        `local_paths`: `[[place, path]]` of the machine where it was made.
         `storages`: `{key: [offset in the file, bytes, CRC-32 or None]}` of those in use.
 
     Raises:
@@ -29,19 +37,30 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     beginning = file.read(4)
     if beginning == b"PK\3\4":
-        tree, _, places = _read_zip(file)
+        tree, machine, places = _read_zip(file)
         kind = "zip"
     elif not beginning.startswith(b"\x80"):  # as pickles do
         raise Refusal("It is damaged, or something else than what torch.save writes.")
     else:
-        tree, _, legacy_places = read_legacy(file)
+        tree, machine, legacy_places = read_legacy(file)
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
+    if path := harmful(machine.named):
+        raise Refusal(
+            f"Its pickle names {path}, which runs code or opens files when it is loaded in the "
+            "usual way. No checkpoint needs that; do not load it elsewhere."
+        )
     sets = [_described(found) for found in find_weight_sets(tree)]
+    executes = may_execute(machine)
+    if any(path.startswith("ultralytics.") for path in machine.named):
+        executes += [f"eval({text!r})" for text in evaluated_texts_of(tree)]
     used = {tensor[0] for found in sets for tensor in found.get("tensors", {}).values()}
     return {
         "format": kind,
         "sets": sets,
+        "details": details_of(tree),
+        "executes": executes[:MOST_NAMED],
+        "local_paths": local_paths_of(tree),
         "storages": {key: places[key] for key in places if key in used},
     }
 

@@ -50,6 +50,7 @@ class Inert:
     Attributes:
         path: Path of the class or function.
         args: What it was to be given.
+        called: Whether it was to be called, or, being a class, only to make an empty instance.
         state: What the object was to be set to, most often its `__dict__`.
         items: What was to be appended or added to it.
         entries: What was to be set in it by key.
@@ -57,6 +58,7 @@ class Inert:
 
     path: str
     args: tuple[Any, ...]
+    called: bool
     state: Any = None
     items: list[Any] = field(default_factory=list)
     entries: dict[Any, Any] = field(default_factory=dict)
@@ -90,8 +92,7 @@ class Machine:
     Attributes:
         position: Where the next pickle starts.
         named: Paths of all globals that the pickles name.
-        called: Paths of those they call.
-        made: Paths of those they make instances of without a call.
+        instances: All that they would make, in the order of making.
     """
 
     def __init__(
@@ -102,8 +103,7 @@ class Machine:
     ) -> None:
         self.position = 0
         self.named: dict[str, Global] = {}
-        self.called: set[str] = set()
-        self.made: set[str] = set()
+        self.instances: list[Inert] = []
         self._data = data
         self._calls = calls
         self._persistent = persistent
@@ -282,9 +282,17 @@ class Machine:
             else:
                 module = IMPORT_MAPPING.get(module, module)
         path = f"{module}{':' if '.' in name else '.'}{name}"
-        parts = [*module.split("."), *name.split(".")]
+        self._stack.append(self.named_global(path))
+
+    def named_global(self, path: str) -> Global:
+        """Return the global of a path, and remember that it was named.
+
+        Raises:
+            Refusal: It is no Python name, or there are too many.
+        """
+        parts = path.replace(":", ".").split(".")
         if len(path) > LONGEST_GLOBAL or not all(
-            part and part.isprintable() and not any(mark in part for mark in " :/\\")
+            part and part.isprintable() and not any(mark in part for mark in " /\\")
             for part in parts
         ):
             raise Refusal(f"Its pickle names {path[:80]!r}, which is not a Python name.")
@@ -292,7 +300,7 @@ class Machine:
             if len(self.named) >= MOST_GLOBALS:
                 raise Refusal(f"Its pickle names more than {MOST_GLOBALS:,} classes or functions.")
             self.named[path] = Global(path)
-        self._stack.append(self.named[path])
+        return self.named[path]
 
     def _global(self) -> None:
         module = self._line().decode()
@@ -317,10 +325,9 @@ class Machine:
         if type(function) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle calls something that is not a named class or function.")
         self.spend(1)
-        self.called.add(function.path)
         if handler := self._calls.get(function.path):
             return handler(self, args)
-        return Inert(function.path, args)
+        return self.inert(function.path, args, called=True)
 
     def make(self, cls: Any, args: Any) -> Any:
         """Return what stands for an instance of `cls` made by `cls.__new__(cls, *args)`.
@@ -330,10 +337,15 @@ class Machine:
         """
         if type(cls) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle makes an instance of something that is not a named class.")
-        self.made.add(cls.path)
         if cls.path == "collections.OrderedDict":
             return Ordered()
-        return Inert(cls.path, args)
+        return self.inert(cls.path, args, called=False)
+
+    def inert(self, path: str, args: tuple[Any, ...], *, called: bool) -> Inert:
+        """Return a note of something that the pickle would make, and remember it."""
+        made = Inert(path, args, called)
+        self.instances.append(made)
+        return made
 
     def _new_object(self) -> None:
         args, cls = self._stack.pop(), self._stack.pop()

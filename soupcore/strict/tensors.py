@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from soupcore.strict.pickles import Call, Global, Inert, Machine, Ordered, plain_key
+from soupcore.strict.pickles import Call, Global, Machine, Ordered, plain_key
 from soupcore.strict.refusal import Refusal
 
 ITEM_SIZES = {
@@ -163,16 +163,25 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
     return storage
 
 
+def is_storage_class(path: str) -> bool:
+    """Whether a global is one of torch's storage classes."""
+    return _storage_dtype(path) is not None
+
+
+def is_dtype(path: str) -> bool:
+    """Whether a global is one of torch's dtypes."""
+    module, _, name = path.rpartition(".")
+    return module == "torch" and name in ITEM_SIZES
+
+
 def _storage_dtype(path: str) -> str | None:
     module, _, name = path.rpartition(".")
     return _STORAGE_DTYPES.get(name) if module in _STORAGE_MODULES else None
 
 
 def _dtype(value: Any) -> str:
-    if isinstance(value, Global):
-        module, _, name = value.path.rpartition(".")
-        if module == "torch" and name in ITEM_SIZES:
-            return name
+    if isinstance(value, Global) and is_dtype(value.path):
+        return value.path.rpartition(".")[2]
     raise Refusal("Its pickle has a tensor of an unknown dtype.")
 
 
@@ -245,12 +254,19 @@ def _ordered(machine: Machine, args: tuple[Any, ...]) -> Ordered:
     return Ordered((plain_key(key), value) for key, value in pairs)
 
 
+def _attribute(machine: Machine, args: tuple[Any, ...]) -> Any:
+    match args:  # how protocols 2 and 3 write a class inside of a class
+        case (Global(path=path), str(name)):
+            return machine.named_global(path + ("." if ":" in path else ":") + name)
+    return machine.inert("builtins.getattr", args, called=True)
+
+
 def _encoded(machine: Machine, args: tuple[Any, ...]) -> Any:
     match args:  # how protocol 2 writes bytes
-        case (str(text), "latin1" | "latin-1"):
+        case (str(text), "latin1"):
             machine.allocate(len(text))
             return text.encode("latin1")
-    return Inert("_codecs.encode", args)
+    raise Refusal("Its pickle encodes text in a way that torch.save does not.")
 
 
 _QUANTIZED = _unusable("is quantized and cannot be averaged; save the float weights")
@@ -283,5 +299,6 @@ CALLS: dict[str, Call] = {
     "torch.Size": _size,
     "builtins.set": _set,
     "collections.OrderedDict": _ordered,
+    "builtins.getattr": _attribute,
     "_codecs.encode": _encoded,
 }
