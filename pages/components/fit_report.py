@@ -9,32 +9,42 @@ import streamlit as st
 
 from pages.components.text import plain
 from soupcore import Finding, FitReport
+from soupcore.sweeps.findings import Severity
 
 _MOST_ROWS = 8  # more are scrolled
 _HEIGHT = 600  # pixels
-_BADGES = {"misfit": ":red-badge[left out]", "warning": ":orange-badge[look]"}
+_BADGES: dict[Severity, str] = {
+    "misfit": ":red-badge[left out]",
+    "warning": ":orange-badge[look]",
+    "note": ":gray-badge[note]",
+}
 
 
 def show(fit: FitReport) -> None:
     """Show what was found about the checkpoints, where anything was."""
     if not fit.findings and not fit.ignored:
         return
-    looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
-    title = f"Fit report: {len(fit.misfits)} left out, {len(looks)} to look at"
-    with st.expander(title, icon=":material/rule:", expanded=bool(fit.misfits)):
+    with st.expander(_title(fit), icon=":material/rule:", expanded=bool(fit.misfits)):
         if fit.findings:
             _table(fit)
         st.caption(" ".join([*_compared_with(fit), *_ignored(fit)]))
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[list[str], Finding]]:
-    """Return findings, those of the left out first, and the names of all that share each."""
+    """Return findings, the gravest first, and the names of all that share each."""
     found: dict[tuple[str, ...], tuple[list[str], Finding]] = {}
-    for finding in sorted(findings, key=lambda finding: finding.severity):
+    for finding in sorted(findings, key=lambda finding: [*_BADGES].index(finding.severity)):
         key = (finding.severity, finding.tensor, finding.problem, finding.way_out)
         names, _ = found.setdefault(key, ([], finding))
         names.append(finding.ingredient)
     return list(found.values())
+
+
+def _title(fit: FitReport) -> str:
+    looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
+    if not fit.misfits and not looks:
+        return "Fit report: all fit"
+    return f"Fit report: {len(fit.misfits)} left out, {len(looks)} to look at"
 
 
 def _table(fit: FitReport) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from soupcore.errors import SweepError
 
-Severity = Literal["misfit", "warning"]
+Severity = Literal["misfit", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Finding:
 
     Attributes:
         severity: `misfit`: it cannot be averaged with the others and is left out. `warning`: it
-            takes part, but look.
+            takes part, but look. `note`: how it was read, which is as it should be.
         ingredient: Its name.
         tensor: The tensor concerned, the first of several; empty where it is the whole file.
         problem: What is the matter.

@@ -83,7 +83,7 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     findings += tie_findings(fitting)
     base = fitting.pop(base_name, None)
     findings += duplicate_findings(fitting)
-    findings += head_findings(fitting, (base_name, base) if base else None)
+    findings += head_findings(fitting, base_name, base)
     return Fit(fitting, base, findings, model)
 
 

@@ -24,50 +24,53 @@ Samples = Mapping[str, torch.Tensor]
 
 
 def head_findings(
-    checkpoints: Mapping[str, Checkpoint], base: tuple[str, Checkpoint] | None
+    checkpoints: Mapping[str, Checkpoint], base_name: str, base: Checkpoint | None
 ) -> list[Finding]:
     """Find matrices that are unrelated between runs which are close in all others.
 
     Args:
         checkpoints: The ingredients, of one layout.
-        base: Name and checkpoint of the base.
+        base_name: What the base is called.
+        base: It, where there is one.
     """
-    if not checkpoints:
-        return []
     samples = {name: _samples(checkpoint) for name, checkpoint in checkpoints.items()}
+    from_base = _apart_from(_samples(base), samples) if base else {}
+    if 0 < len(from_base) < len(samples) / 2:
+        return _own_heads(from_base, "the base")
     # The first one may be the odd one, so the second is asked too.
-    one, apart = min(
-        ((name, _apart_from(samples[name], samples)) for name in [*samples][:2]),
-        key=lambda found: len(found[1]),
-    )
-    findings = [
+    candidates = [(name, _apart_from(samples[name], samples)) for name in [*samples][:2]]
+    apart_from_one = [(name, apart) for name, apart in candidates if apart]
+    if apart_from_one:
+        name, apart = min(apart_from_one, key=lambda found: len(found[1]))
+        return _own_heads(apart, name)
+    if len(from_base) < len(samples):
+        return _own_heads(from_base, "the base")
+    return [
+        Finding(
+            "warning",
+            base_name,
+            tensors[0],
+            "unrelated to that of every ingredient, while the rest is close: the runs did not "
+            "begin with this head" + and_more(len(tensors) - 1, "tensors are"),
+            "Averages of ingredients are sound. Paths to the base are not: put the checkpoint "
+            "there that fine-tuning began from, its head included.",
+        )
+        for tensors in [*from_base.values()][:1]
+    ]
+
+
+def _own_heads(apart: Mapping[str, list[str]], one: str) -> list[Finding]:
+    return [
         Finding(
             "warning",
             name,
             tensors[0],
             f"unrelated to that of {one}, while the rest of the two is close: this run began "
             "with a head of its own" + and_more(len(tensors) - 1, "tensors are"),
-            f"A mean of such heads is noise. Leave it out, or average the rest only and keep the "
+            "A mean of such heads is noise. Leave it out, or average the rest only and keep the "
             f"head of {one} for all.",
         )
         for name, tensors in apart.items()
-    ]
-    if base is None or findings:
-        return findings
-    apart = _apart_from(_samples(base[1]), samples)
-    of_all = [t for t in base[1].tensors if apart and all(t in apart.get(n, ()) for n in samples)]
-    if not of_all:
-        return []
-    return [
-        Finding(
-            "warning",
-            base[0],
-            of_all[0],
-            "unrelated to that of every ingredient, while the rest is close: the runs did not "
-            "begin with this head" + and_more(len(of_all) - 1, "tensors are"),
-            "Averages of ingredients are sound. Paths to the base are not: put the checkpoint "
-            "there that fine-tuning began from, its head included.",
-        )
     ]
 
 

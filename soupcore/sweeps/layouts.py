@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from math import prod
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import canonical_names, weight_names
@@ -78,7 +79,7 @@ def layout_findings(
             misfit(extra[0], f"{len(extra)} tensor(s) that {model} lacks: {some(extra)}")
         )
     if differing:
-        tensor = differing[0]
+        tensor = max(differing, key=lambda tensor: prod(expected[tensor]))
         findings.append(
             misfit(
                 tensor,

@@ -33,7 +33,7 @@ def open_all(
             findings.append(_unusable(name, path, error))
         else:
             findings += [
-                Finding("warning", name, "", note, "Make sure that no weights are missing.")
+                Finding("note", name, "", note, "Nothing to do, if that is what you mean.")
                 for note in checkpoint.notes
             ]
     return opened, findings
@@ -110,5 +110,5 @@ def _unusable(name: str, path: Path, error: CheckpointError | OSError) -> Findin
         problem, way_out = error.problem, error.way_out
     # The folder is the same for all; what tells them apart is the file's name.
     problem = problem.replace(f"{path.parent}/", "")
-    way_out = way_out or "Leave it out, or put a whole file there."
+    way_out = way_out or "Leave it out, or replace it."
     return Finding("misfit", name, "", problem, way_out)

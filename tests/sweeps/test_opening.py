@@ -44,7 +44,7 @@ def test_of_several_weight_sets_the_one_that_is_asked_for_is_opened(
     sweep = Sweep.from_folder(folder, weights=weights)
     assert opened(sweep) == values
     assert sweep.weights == weights
-    assert sweep.fit.findings == ()
+    assert not [finding for finding in sweep.fit.findings if finding.severity != "note"]
     assert [found.title for found in sweep.weight_sets] == ["EMA weights", "raw weights"]
     assert is_scanned(folder, weights)
 
@@ -52,21 +52,27 @@ def test_of_several_weight_sets_the_one_that_is_asked_for_is_opened(
 def test_a_checkpoint_without_the_weights_that_were_asked_for_is_told(folder: Path) -> None:
     sweep = Sweep.from_folder(folder, weights="model")
     assert opened(sweep) == {"plain": 3, "timm": 20, "yolo": 1}
-    (finding,) = sweep.fit.findings
-    assert (finding.severity, finding.ingredient) == ("warning", "timm")
+    (finding,) = [f for f in sweep.fit.findings if f.severity == "warning"]
+    assert finding.ingredient == "timm"
     assert "holds no 'model'; its EMA weights (state_dict_ema) are taken" in finding.problem
 
 
 def test_a_weight_set_of_one_that_is_not_there_leaves_it_out(folder: Path) -> None:
     sweep = Sweep.from_folder(folder, weights={"yolo": "teacher"})
-    (finding,) = sweep.fit.findings
-    assert (finding.severity, finding.ingredient) == ("misfit", "yolo")
+    (finding,) = [f for f in sweep.fit.findings if f.severity == "misfit"]
+    assert finding.ingredient == "yolo"
     assert "yolo.pt has no weights 'teacher'; it has 'ema', 'model'" in finding.problem
 
 
 def test_weights_of_a_checkpoint_that_is_not_there_are_refused(folder: Path) -> None:
     with pytest.raises(SweepError, match="has no checkpoint 'nobody' to choose weights of"):
         Sweep.from_folder(folder, weights={"nobody": "ema"})
+
+
+def test_why_one_of_several_weight_sets_is_taken_is_noted(folder: Path) -> None:
+    notes = [f for f in Sweep.from_folder(folder).fit.findings if f.severity == "note"]
+    assert [note.ingredient for note in notes] == ["timm", "yolo"]
+    assert "it was taken rather than 'model'" in notes[1].problem
 
 
 def test_raw_and_averaged_weights_are_different_points(folder: Path) -> None:
