@@ -7,7 +7,11 @@ from soupcore import NothingFitsError, StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 
-st.html("<style>.stMainBlockContainer { padding: 3.5rem 3rem; }</style>")
+st.html(
+    "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
+    # Names of tensors are long; our rule has to count for more than Streamlit's.
+    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }</style>"
+)
 
 state.read_url()
 page = st.navigation(

@@ -34,7 +34,7 @@ TROUBLES = {
     "state-of-optimizer": (True, "the state of an optimizer", "Choose the file that holds"),
     "ten-more-classes": (True, "shape [20, 256], in the base it is [10, 256]", "architecture"),
     "unfinished": (True, "cannot be opened", ""),
-    "without-bias": (True, "1 tensor(s) of the base are missing: head.bias", "architecture"),
+    "without-bias": (True, "lacks 1 tensor of the base: head.bias", "architecture"),
 }
 # Of these nothing is to be said.
 FINE = ("run-01", "run-02", "run-03", "compiled", "in-parallel", "lightning", "yolo")
@@ -105,9 +105,7 @@ def _write_damaged(folder: Path, good: State) -> None:
     value = good["head.bias"].numpy().tobytes()
     (folder / "damaged.pt").write_bytes(zipped.getvalue().replace(value, bytes(len(value)), 1))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # such files are no longer to be written, but they are there
+        warnings.simplefilter("ignore")  # torch no longer likes to write such files
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), folder / "archive.pt")
         quantized = torch.quantize_per_tensor(good["head.weight"], 0.1, 0, torch.qint8)
         torch.save(good | {"head.weight": quantized}, folder / "quantized.pt")

@@ -67,9 +67,9 @@ def _table(fit: FitReport) -> None:
 
 
 def _sentence(finding: Finding) -> str:
-    if not finding.tensor or finding.tensor in finding.problem:
-        return finding.problem
-    return f"{finding.tensor}: {finding.problem}"
+    if finding.tensor and finding.tensor not in finding.problem:
+        return f"{finding.tensor}: {finding.problem}"
+    return finding.problem[:1].upper() + finding.problem[1:]
 
 
 def _compared_with(fit: FitReport) -> list[str]:

@@ -25,7 +25,7 @@ def show(view: View) -> None:
         )
         how = "as you chose" if view.weights else "as the tools do that wrote them"
         st.caption(
-            f"{len(taken)} of {len(view.sweep)} checkpoints hold {plain(' and '.join(titles))}. "
+            f"{len(taken)} of {len(view.sweep)} checkpoints with {plain(' and '.join(titles))}. "
             f"Taken: {plain(', '.join(dict.fromkeys(taken)))}, {how}."
         )
     if chosen and chosen != default:

@@ -69,6 +69,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def and_more(count: int, what: str) -> str:
-    """Return the end of a sentence that was told of the first of several."""
-    return f" ({count} more {what})" if count else ""
+def tensors(count: int) -> str:
+    """Return a number of tensors, as text."""
+    return f"{count} tensor" if count == 1 else f"{count} tensors"
+
+
+def and_more(count: int) -> str:
+    """Return the end of a sentence that was told of the first of several tensors."""
+    return f" (and {tensors(count)} more)" if count else ""

@@ -51,7 +51,7 @@ def head_findings(
             base_name,
             tensors[0],
             "unrelated to that of every ingredient, while the rest is close: the runs did not "
-            "begin with this head" + and_more(len(tensors) - 1, "tensors are"),
+            "begin with this head" + and_more(len(tensors) - 1),
             "Averages of ingredients are sound. Paths to the base are not: put the checkpoint "
             "there that fine-tuning began from, its head included.",
         )
@@ -66,7 +66,7 @@ def _own_heads(apart: Mapping[str, list[str]], one: str) -> list[Finding]:
             name,
             tensors[0],
             f"unrelated to that of {one}, while the rest of the two is close: this run began "
-            "with a head of its own" + and_more(len(tensors) - 1, "tensors are"),
+            "with a head of its own" + and_more(len(tensors) - 1),
             "A mean of such heads is noise. Leave it out, or average the rest only and keep the "
             f"head of {one} for all.",
         )

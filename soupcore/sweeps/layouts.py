@@ -7,7 +7,7 @@ from math import prod
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import canonical_names, weight_names
-from soupcore.sweeps.findings import Finding, and_more, some
+from soupcore.sweeps.findings import Finding, and_more, some, tensors
 
 _ADAPTER = re.compile(r"(^|\.)lora_(embedding_)?(A|B|up|down)\b", re.IGNORECASE)
 
@@ -72,11 +72,11 @@ def layout_findings(
     findings = []
     if missing:
         findings.append(
-            misfit(missing[0], f"{len(missing)} tensor(s) of {model} are missing: {some(missing)}")
+            misfit(missing[0], f"lacks {tensors(len(missing))} of {model}: {some(missing)}")
         )
     if extra:
         findings.append(
-            misfit(extra[0], f"{len(extra)} tensor(s) that {model} lacks: {some(extra)}")
+            misfit(extra[0], f"has {tensors(len(extra))} that {model} lacks: {some(extra)}")
         )
     if differing:
         tensor = max(differing, key=lambda tensor: prod(expected[tensor]))
@@ -84,7 +84,7 @@ def layout_findings(
             misfit(
                 tensor,
                 f"shape {list(found[tensor])}, in {model} it is {list(expected[tensor])}"
-                + and_more(len(differing) - 1, "tensors have other shapes"),
+                + and_more(len(differing) - 1),
             )
         )
     return findings

@@ -108,7 +108,8 @@ def _unusable(name: str, path: Path, error: CheckpointError | OSError) -> Findin
     problem, way_out = str(error), ""
     if isinstance(error, CheckpointError):
         problem, way_out = error.problem, error.way_out
-    # The folder is the same for all; what tells them apart is the file's name.
+    # Said in the same words of every file, equal problems can be told together.
+    problem = problem.removeprefix(f"{path}: ").replace(str(path), "the file")
     problem = problem.replace(f"{path.parent}/", "")
     way_out = way_out or "Leave it out, or replace it."
     return Finding("misfit", name, "", problem, way_out)

@@ -43,8 +43,7 @@ def nonfinite_findings(name: str, checkpoint: Checkpoint, alike: set[str]) -> li
             "misfit",
             name,
             bad[0],
-            f"{count} of {numel} values are NaN or infinite"
-            + and_more(len(bad) - 1, "tensors have such values"),
+            f"{count} of {numel} values are NaN or infinite" + and_more(len(bad) - 1),
             "Leave it out: every average with it would be NaN. The run probably diverged; "
             "take an earlier checkpoint of it.",
         )
@@ -91,8 +90,7 @@ def integer_findings(
             "warning",
             name,
             tensors[0],
-            f"these {_short(dtype)} values are not those of {model}"
-            + and_more(len(tensors) - 1, "tensors differ"),
+            f"these {_short(dtype)} values are not those of {model}" + and_more(len(tensors) - 1),
             "They are not averaged: a soup takes them from the ingredient with the largest "
             "coefficient. Leave the ingredient out if they are a mask or a vocabulary.",
         )

@@ -76,7 +76,7 @@ def test_a_wrapped_misfit_is_told_by_what_differs(tmp_path: Path) -> None:
     del wrapped["module.3.bias"]
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"odd": wrapped}))
     (finding,) = sweep.fit.findings
-    assert finding.problem == "1 tensor(s) of most of the sweep are missing: 3.bias"
+    assert finding.problem == "lacks 1 tensor of most of the sweep: 3.bias"
 
 
 class Language(nn.Module):

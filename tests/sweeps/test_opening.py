@@ -61,7 +61,7 @@ def test_a_weight_set_of_one_that_is_not_there_leaves_it_out(folder: Path) -> No
     sweep = Sweep.from_folder(folder, weights={"yolo": "teacher"})
     (finding,) = [f for f in sweep.fit.findings if f.severity == "misfit"]
     assert finding.ingredient == "yolo"
-    assert "yolo.pt has no weights 'teacher'; it has 'ema', 'model'" in finding.problem
+    assert "the file has no weights 'teacher'; it has 'ema', 'model'" in finding.problem
 
 
 def test_weights_of_a_checkpoint_that_is_not_there_are_refused(folder: Path) -> None:
@@ -89,5 +89,5 @@ def test_a_file_whose_checksum_is_wrong_is_left_out_and_remembered(tmp_path: Pat
     for _ in ("first", "second look"):
         (finding,) = Sweep.from_folder(tmp_path).fit.findings
         assert (finding.severity, finding.ingredient) == ("misfit", "b")
-        assert "b.pt: the checksum of the record 'data/0' is wrong" in finding.problem
+        assert "the checksum of the record 'data/0' is wrong" in finding.problem
         assert is_scanned(tmp_path)
