@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components import fit_report, jobs, picking, scores, snippets, state, weight_sets
 from pages.components.state import View
+from pages.components.text import plain
 from soupcore import figures
 
 TABLE = "ingredients-table"
@@ -28,10 +29,10 @@ def main(view: View) -> None:
 
 def _header(view: View, names: list[str]) -> None:
     st.header("Ingredients")
-    base = f"base **{view.sweep.base.name}**" if view.sweep.base else "no base"
+    base = f"base **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base"
     sizes = ", ".join(f"{split} {len(view.task.split(split))}" for split in view.task.reported[:2])
     st.caption(
-        f"**{len(names)}** checkpoints of **{state.sweep_label()}**, {base} · task "
+        f"**{len(names)}** checkpoints of **{plain(state.sweep_label())}**, {base} · task "
         f"**{view.task.name}** · examples: {sizes} · pick rows, or points in a figure, to select"
     )
 
@@ -91,7 +92,7 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
         column_order=[c for c in table.columns if c not in hidden],
         column_config={
             "": st.column_config.TextColumn(width=18, help="Its colour in every figure"),
-            "name": st.column_config.TextColumn(pinned=True),
+            "name": st.column_config.TextColumn(pinned=True, width=_width(names)),
             **{
                 column: st.column_config.NumberColumn(format="%.2f")
                 for column in ("select %", "±", "report %", "mean shift %")
@@ -104,6 +105,11 @@ def _table(view: View, names: list[str], known: scores.Known) -> None:
             },
         },
     )
+
+
+def _width(names: list[str]) -> int:
+    """Return a column's width in pixels that shows all but very long names."""
+    return min(max(70, 9 * max(map(len, names))), 300)
 
 
 def _row(view: View, name: str, known: dict[str, Any]) -> dict[str, Any]:

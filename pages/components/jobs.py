@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import services
+from pages.components.text import plain
 from soupcore.jobs import Job, State
 
 
@@ -51,7 +52,7 @@ def open_sweep(folder: str, weights: str, label: str) -> None:
     last = next((job for job in recent if job.kind == "open" and job.request == request), None)
     st.header(label)
     if last is not None and last.state in (State.FAILED, State.CANCELLED):
-        st.error(last.error or "Reading was cancelled.", icon=":material/error:")
+        st.error(plain(last.error or "Reading was cancelled."), icon=":material/error:")
         if st.button("Read the checkpoints again"):
             submit("open", f"Read {label}", request)
             st.rerun()
