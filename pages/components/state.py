@@ -1,5 +1,6 @@
 """What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,11 @@ def choose_sweep(folder: str, task: str) -> None:
 def choose_weights(title: str) -> None:
     """Look at other weights of the same checkpoints, where they hold several sets."""
     st.session_state.update(weights=title, soup="")
+
+
+def select(names: Iterable[str]) -> None:
+    """Select ingredients, on every page."""
+    st.session_state["selection"] = list(names)
 
 
 def view() -> View | None:
