@@ -1,5 +1,6 @@
 """From a path to a checkpoint: which format it is, and whether it is one at all."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,36 +11,54 @@ from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
 
 _BEGINNING = 512  # bytes
 # First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
+_PAGE = (
+    "a web page, not the weights: the download was answered with an error or a login page",
+    "open it in a browser to see which, and download it again",
+)
 _OTHER_KINDS = (
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the weights",
         "run `git lfs pull` in its folder",
     ),
-    (b"\x1f\x8b", "packed with gzip", "unpack it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
-    (b"Rar!", "a RAR archive", "unpack it"),
-    (b"\x89HDF", "an HDF5 file", "convert the weights to safetensors"),
-    (b"GGUF", "a GGUF file, whose weights are quantized", "take the file it was converted from"),
+    (b"<!doctype", *_PAGE),
+    (b"<html", *_PAGE),
+    (b"<?xml", *_PAGE),
+    (
+        b"{",
+        "text (JSON), not the weights: the download was perhaps answered with an error",
+        "look into it, and download it again",
+    ),
+    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "unpack it"),
+    (b"rar!", "a RAR archive, not a checkpoint as it is", "unpack it"),
+    (
+        b"\x89hdf",
+        "an HDF5 file, not a checkpoint of torch or safetensors",
+        "convert the weights to safetensors",
+    ),
+    (b"gguf", "a GGUF file, not weights to average", "take the file that it was converted from"),
 )
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file's name says that it holds weights (a shard index counts, its shards too)."""
-    return path.name.endswith(INDEX_SUFFIX) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
+    return path.name.endswith(INDEX_SUFFIXES) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Open a checkpoint by reading its header only. No code in it is executed.
 
     Args:
-        path: A `.safetensors` file, a `.pt`/`.pth`/`.bin`/`.ckpt` file that holds a plain state
-            dict, a `*.safetensors.index.json`, or a folder with one checkpoint in it.
+        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin` or `.ckpt` file that torch wrote (a
+            state dict, a model, or a training run's checkpoint); a `*.index.json` of shards; or a
+            folder with one checkpoint in it.
         weights: Which set of weights to open, where a file has several, by its name (see
             `Checkpoint.weight_sets`); the one to take by convention unless given.
 
@@ -51,46 +70,57 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         return _open_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
-    if path.name.endswith(INDEX_SUFFIX):
-        return open_index(path)
+    if path.name.endswith(INDEX_SUFFIXES):
+        return open_index(path, _open_file)
     if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise CheckpointError(
-            f"{path} is not a checkpoint by its name; expected .safetensors, {INDEX_SUFFIX} or "
-            f"{', '.join(TORCH_SUFFIXES)}."
+            f"{path} is not a checkpoint by its name; expected .safetensors, "
+            f"{', '.join((*TORCH_SUFFIXES, *INDEX_SUFFIXES))}."
         )
     return _open_file(path, weights)
 
 
-def _open_file(path: Path, weights: str | None) -> Checkpoint:
+def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     # What a file is, its first bytes say; names are given by people and by download tools.
     with path.open("rb") as file:
         beginning = file.read(_BEGINNING)
+        size = file.seek(0, os.SEEK_END)
+    header_size = int.from_bytes(beginning[:8], "little")
+    if beginning[8:9] == b"{" and header_size <= size - 8:
+        return SafetensorsCheckpoint(path)
+    _check_beginning(path, beginning)
+    if path.suffix == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
+        return SafetensorsCheckpoint(path)
+    try:
+        return TorchCheckpoint(path, weights)
+    except CheckpointError as error:
+        if path.suffix != ".safetensors":
+            raise
+        raise CheckpointError(f"{error} (Whatever its name, it is no safetensors file.)") from None
+
+
+def _check_beginning(path: Path, beginning: bytes) -> None:
     if not beginning:
         raise CheckpointError(f"{path} is empty; copy or download it again.")
+    text = beginning.lstrip().lower()
     for signature, what, way_out in _OTHER_KINDS:
-        if beginning.startswith(signature):
+        if text.startswith(signature):
             raise CheckpointError(f"{path} is {what}; {way_out}.")
-    if beginning.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if len(beginning) == _BEGINNING and not beginning.strip(b"\0"):
         raise CheckpointError(
-            f"{path} is a web page, not the weights: the download was answered with an error or a "
-            "login page. Open it in a browser to see which, and download it again."
+            f"{path} begins with zeros only: the download or copy was not finished. Do it again."
         )
     if beginning[257:262] == b"ustar":
         raise CheckpointError(
             f"{path} is a tar archive. If a checkpoint was packed into it, unpack it; if torch "
             "before 0.1.10 wrote it, load it with torch and save it again."
         )
-    is_safetensors = beginning[8:9] == b"{"  # after the length of its header
-    is_torch = beginning.startswith((b"PK\3\4", b"\x80"))
-    if is_safetensors or (path.suffix == ".safetensors" and not is_torch):
-        return SafetensorsCheckpoint(path)
-    return TorchCheckpoint(path, weights)
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}")) or sorted(folder.glob("*.bin.index.json"))
     if len(indices) == 1:
-        return open_index(indices[0])
+        return open_index(indices[0], _open_file)
     shards = sorted(folder.glob("*.safetensors"))
     if shards and not indices:
         _check_complete(folder, [shard.name for shard in shards])

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import struct
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,7 @@ import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
+from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
 from soupcore.new_files import new_file
 
@@ -35,33 +35,27 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         check_not_placeholder(path)
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        header, data_start = _read_header(self._file, path)
+        self._file = WeightFile(path)
+        opened = self._file.descriptor()
+        header, data_start = _read_header(opened.number, path)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise CheckpointError(f"{path}: __metadata__ is not an object; save the file again.")
         tensors, self._offsets = _check_layout(
-            header, data_start, os.fstat(self._file).st_size, path
+            header, data_start, os.fstat(opened.number).st_size, path
         )
         super().__init__(path, tensors, {str(k): str(v) for k, v in metadata.items()}, (path,))
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
-        dtype = self.tensors[name].dtype
-        block = torch.empty(stop - start, dtype=dtype)
-        buffer = raw_bytes(block)
-        offset = self._offsets[name] + start * dtype.itemsize
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], offset + done)
-            if count == 0:
-                raise CheckpointError(
-                    f"{self.path} ended inside tensor {name!r}: it was cut short while open. "
-                    "Copy the file again."
-                )
-            done += count
+        block = torch.empty(stop - start, dtype=self.tensors[name].dtype)
+        self.read_into(name, start, block)
         return block
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        offset = self._offsets[name] + start * out.itemsize
+        self._file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
 
 
 def write_safetensors(

@@ -74,7 +74,7 @@ class TorchCheckpoint(Checkpoint):
         place = self.contents.storages[view.storage].offset
         if is_contiguous(view.shape, view.stride):
             offset = place + (view.offset + start) * out.itemsize
-            self.file.read_into(raw_bytes(out), offset)
+            self.file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
         else:
             self._gather(place, view.shape, view.stride, view.offset, start, out)
         if view.conjugate:
