@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import errors, fit_report, jobs, picker, state, tray
+from pages.components import errors, fit_report, jobs, picker, redraw, state, tray
 from soupcore import NothingFitsError, StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
@@ -19,9 +19,11 @@ page = st.navigation(
         st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
         st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
         st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
+        st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
         st.Page("download.py", title="Download", icon=":material/download:"),
     ]
 )
+redraw.remember_page()
 
 with st.sidebar:
     picker.show()

@@ -23,8 +23,9 @@ from soupcore import (
     open_checkpoint,
 )
 from soupcore.checkpoints import write_safetensors
+from soupcore.checkpoints.chunks import CHUNK
 from soupcore.checkpoints.dtypes import DTYPES
-from soupcore.mixtures import CHUNK, as_fraction
+from soupcore.mixtures import as_fraction
 from tests.helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -490,6 +491,29 @@ def test_chunks_put_together_are_the_mixed_tensor(
     )
     assert same_bits(torch.cat([torch.empty(0, dtype=dtype), *chunks]), expected)
     assert same_bits(mixed.tensor("w"), expected)
+
+
+@pytest.mark.parametrize("accumulate", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_a_part_mixed_into_a_buffer_has_the_bits_of_the_whole(
+    checkpoint_of: CheckpointOf, dtype: torch.dtype, accumulate: torch.dtype
+) -> None:
+    made = [checkpoint_of({"w": any_tensor(dtype, 1000, seed=seed)}) for seed in range(3)]
+    mixture = Mixture(zip(made, (0.5, 0.2, Fraction(2, 7)), strict=True))
+    whole = mixture.tensor("w", accumulate=accumulate)
+    for start, stop in [(0, 1000), (0, 0), (3, 4), (7, 999), (500, 1000)]:
+        buffer = any_tensor(dtype, 1010, seed=9)
+        expected = torch.cat([buffer[:5], whole[start:stop], buffer[5 + stop - start :]])
+        mixture.mix_into("w", buffer[5 : 5 + stop - start], start, accumulate=accumulate)
+        assert same_bits(buffer, expected), (start, stop)
+
+
+@pytest.mark.parametrize(
+    "out", [torch.empty(6, dtype=torch.float64), torch.empty(2, 3)], ids=["dtype", "shape"]
+)
+def test_a_buffer_that_does_not_fit_is_refused(checkpoint_of: CheckpointOf, out: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"'w' is torch\.float32; give a 1-D buffer"):
+        point(checkpoint_of({"w": torch.zeros(2, 3)})).mix_into("w", out)
 
 
 def test_another_way_to_read_may_be_given(abc: list[Checkpoint]) -> None:

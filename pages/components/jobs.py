@@ -1,5 +1,6 @@
 """Long work as the pages see it: ask for it, and know how it stands."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from pages.components import services
 from pages.components.text import plain
 from soupcore.jobs import Job, State
 
+_AT_ONCE = 0.3  # seconds that a page may wait for a result
+_LOOK = 0.01  # seconds between two looks for it
+
 
 def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
     """Add a job; the tray shows it from the next run on."""
@@ -17,6 +21,9 @@ def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
 
 def settle(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
     """Add a job in place of this session's last one of the kind: a slider has moved on.
+
+    A result that comes at once, as it does of a small network, is waited for, so that the page
+    shows it without being drawn twice.
 
     Returns:
         The job where it failed, so that it is not asked for again and again.
@@ -29,6 +36,15 @@ def settle(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
     elif last is not None:
         services.supervisor().queue.cancel(last.id)
     st.session_state[slot] = submit(kind, title, request)
+    return _wait_briefly(st.session_state[slot])
+
+
+def _wait_briefly(job_id: int) -> Job | None:
+    deadline = time.monotonic() + _AT_ONCE
+    while (job := get(job_id)) is not None and time.monotonic() < deadline:
+        if not job.is_unfinished:
+            return job if job.state == State.FAILED else None
+        time.sleep(_LOOK)
     return None
 
 
@@ -40,6 +56,14 @@ def get(job_id: int) -> Job | None:
 def unfinished(kind: str, **request: Any) -> Job | None:
     """Return the job of a kind that is under way, if its request says this."""
     for job in services.supervisor().queue.unfinished(kind):
+        if all(job.request.get(name) == value for name, value in request.items()):
+            return job
+    return None
+
+
+def last(kind: str, **request: Any) -> Job | None:
+    """Return the newest job of a kind that is done and whose request says this."""
+    for job in services.supervisor().queue.done(kind):
         if all(job.request.get(name) == value for name, value in request.items()):
             return job
     return None

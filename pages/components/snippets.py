@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components.state import View
 from soupcore import Soup
+from soupcore.jobs.forms import Form
 
 
 def show(code: str) -> None:
@@ -74,9 +75,28 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
     )
 
 
-def rebuild(view: View, soup: Soup) -> str:
+def evidence(view: View, soup: Soup, best: str) -> str:
+    """Return how to compare a soup with the best ingredient, and to see what it owes to which."""
+    terms = ", ".join(f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items())
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    return (
+        "from fractions import Fraction\n\nfrom soupcore import analysis\n"
+        + opening(view)
+        + f"\nsoup = soupcore.manual(sweep, {{{terms}}}).evaluate(evaluator)\n"
+        f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
+        f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
+        f"outputs, targets = soup.evaluations[{split!r}].outputs, task.split({split!r}).targets\n"
+        "print(analysis.calibration(outputs, targets).ece)\n"
+        f"print(analysis.shapley_values(sweep, evaluator, soup.coefficients, {split!r}))\n"
+    )
+
+
+def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    return manual(view, soup.coefficients)
+    code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
+    options = {"dtype": form.dtype, "shard_size": form.shard_size}
+    arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
+    return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
 
 
 def _sweep(view: View) -> str:

@@ -4,7 +4,7 @@ import time
 
 import streamlit as st
 
-from pages.components import services
+from pages.components import redraw, services
 from pages.components.text import plain
 from soupcore.jobs import Job, State
 
@@ -33,9 +33,9 @@ def show() -> None:
 
 
 def redraw_if_outdated() -> None:
-    """Run the page again if it began a job, or one ended, after the tray was drawn."""
+    """Run the page again if a job began or ended after the tray was drawn; call it last."""
     if _begun_or_ended(_progress(_recent())):
-        st.rerun()
+        redraw.after_this_run()
 
 
 def _tray() -> None:
@@ -51,8 +51,8 @@ def _tray() -> None:
     now = _progress(recent)
     results_came = now != st.session_state["jobs_drawn"]
     due = time.monotonic() - st.session_state["drawn"] > _REDRAW
-    if _begun_or_ended(now) or (results_came and due):
-        st.rerun()
+    if redraw.is_late() or _begun_or_ended(now) or (results_came and due):
+        redraw.after_this_run()
 
 
 def _under_way(job: Job) -> None:

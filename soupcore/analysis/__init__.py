@@ -1,5 +1,22 @@
-"""What follows from evaluations without evaluating anything."""
+"""What follows from evaluations: how sure they are, what they say of ingredients and ensembles."""
 
+from soupcore.analysis.attribution import Share, leave_one_out, shapley_values
+from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
 from soupcore.analysis.ensemble import Ensemble, ensemble
+from soupcore.analysis.optimism import CrossFit, cross_fit
+from soupcore.analysis.paired import Paired, paired
 
-__all__ = ["Ensemble", "ensemble"]
+__all__ = [
+    "Calibration",
+    "CrossFit",
+    "Ensemble",
+    "Paired",
+    "Share",
+    "calibration",
+    "cross_fit",
+    "ensemble",
+    "fit_temperature",
+    "leave_one_out",
+    "paired",
+    "shapley_values",
+]

@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from soupcore.checkpoints.files import WeightFile
 from soupcore.checkpoints.sandbox import read_contents
@@ -18,8 +18,7 @@ from soupcore.workspace import workspace_folder
 _VERSION = 1  # of what the child tells; with another one, files are read again
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """Where the elements of a tensor are in its storage; see `soupcore.strict.tensors.Tensor`."""
 
     storage: str
@@ -50,8 +49,7 @@ class WeightViews:
     problem: str
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a storage is in the file: first byte, number of bytes, and their CRC-32 if known."""
 
     offset: int

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from soupcore.checkpoints.chunks import BufferedReader, ranges
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.checkpoints.names import canonical_names
 from soupcore.errors import CheckpointError
@@ -28,9 +29,6 @@ from soupcore.workspace import workspace_folder
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
-# Elements read at a time: torch looks at so few in one thread, and waking a second one for a
-# block costs more than its hashing.
-_BLOCK = 1 << 15
 _SAMPLES = 64  # values of a matrix that are kept, to tell whether two are related
 
 
@@ -76,7 +74,8 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
         checkpoint.check_unchanged()
         _remember(checkpoint, {"problem": [error.problem, error.way_out]})
         raise
-    found = {name: _scan_tensor(checkpoint, name, on_bytes) for name in checkpoint.tensors}
+    read = BufferedReader()
+    found = {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
     checkpoint.check_unchanged()
     _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
     return found
@@ -119,7 +118,9 @@ def stamp(files: Iterable[Path]) -> str:
     return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
-def _scan_tensor(checkpoint: Checkpoint, name: str, on_bytes: Callable[[int], None]) -> TensorScan:
+def _scan_tensor(
+    checkpoint: Checkpoint, name: str, read: BufferedReader, on_bytes: Callable[[int], None]
+) -> TensorScan:
     info = checkpoint.tensors[name]
     sha = hashlib.sha256()
     nonfinite = 0
@@ -127,7 +128,8 @@ def _scan_tensor(checkpoint: Checkpoint, name: str, on_bytes: Callable[[int], No
     # Odd, so that it does not stay in one column of a matrix whose sides are powers of 2.
     step = info.numel // _SAMPLES | 1
     sampled = []
-    for start, block in _blocks(checkpoint, name):
+    for start, stop in ranges(info.numel):
+        block = read(checkpoint, name, start, stop)
         sha.update(raw_bytes(block))
         if not all_finite(block):
             nonfinite += block.numel() - int(is_finite(block).sum())
@@ -136,15 +138,6 @@ def _scan_tensor(checkpoint: Checkpoint, name: str, on_bytes: Callable[[int], No
         on_bytes(block.nbytes)
     sample = _scaled_to_bytes(torch.cat(sampled)) if sampled else b""
     return TensorScan(sha.hexdigest(), nonfinite, b64encode(sample).decode())
-
-
-def _blocks(checkpoint: Checkpoint, name: str) -> Iterator[tuple[int, torch.Tensor]]:
-    info = checkpoint.tensors[name]
-    buffer = torch.empty(min(_BLOCK, info.numel), dtype=info.dtype)
-    for start in range(0, info.numel, _BLOCK):
-        block = buffer[: info.numel - start]
-        checkpoint.read_into(name, start, block)
-        yield start, block
 
 
 def _scaled_to_bytes(values: torch.Tensor) -> bytes:

@@ -61,8 +61,8 @@ class WeightFile:
         if _identity(self.descriptor().number) != self.identity:
             raise CheckpointError(f"{self.path} was changed while it was read. Open it again.")
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill a buffer with the bytes that start at `offset`.
+    def read_into(self, buffer: memoryview, offset: int, what: str = "the weights") -> None:
+        """Fill a buffer with the bytes that start at `offset`; `what` names them in errors.
 
         Raises:
             CheckpointError: The file ends before, or is not the one that was opened.
@@ -73,7 +73,7 @@ class WeightFile:
             count = os.preadv(opened.number, [buffer[done:]], offset + done)
             if count == 0:
                 raise CheckpointError(
-                    f"{self.path} ended at byte {offset + done}: it was cut short while open. "
+                    f"{self.path} ended inside {what}: it was cut short while open. "
                     "Copy the file again."
                 )
             done += count

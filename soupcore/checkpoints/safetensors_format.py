@@ -9,18 +9,18 @@ header length, a JSON header, then the tensors' bytes without gaps
 import hashlib
 import json
 import os
-import secrets
 import struct
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
+from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
+from soupcore.new_files import new_file
 
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own loader
 _ALIGNMENT = 8
@@ -35,33 +35,27 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         check_not_placeholder(path)
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        header, data_start = _read_header(self._file, path)
+        self._file = WeightFile(path)
+        opened = self._file.descriptor()
+        header, data_start = _read_header(opened.number, path)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise CheckpointError(f"{path}: __metadata__ is not an object.", "Save the file again.")
         tensors, self._offsets = _check_layout(
-            header, data_start, os.fstat(self._file).st_size, path
+            header, data_start, os.fstat(opened.number).st_size, path
         )
         super().__init__(path, tensors, {str(k): str(v) for k, v in metadata.items()}, (path,))
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
-        dtype = self.tensors[name].dtype
-        block = torch.empty(stop - start, dtype=dtype)
-        buffer = raw_bytes(block)
-        offset = self._offsets[name] + start * dtype.itemsize
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], offset + done)
-            if count == 0:
-                raise CheckpointError(
-                    f"{self.path} ended inside tensor {name!r}: it was cut short while open. "
-                    "Copy the file again."
-                )
-            done += count
+        block = torch.empty(stop - start, dtype=self.tensors[name].dtype)
+        self.read_into(name, start, block)
         return block
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        offset = self._offsets[name] + start * out.itemsize
+        self._file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
 
 
 def write_safetensors(
@@ -90,32 +84,32 @@ def write_safetensors(
     Raises:
         CheckpointError: The chunks of a tensor are not as many elements as it has.
     """
-    path = Path(path)
+    with new_file(Path(path)) as file:
+        return write_into(file, tensors, chunks, metadata, on_bytes)
+
+
+def write_into(
+    file: BinaryIO,
+    tensors: Mapping[str, TensorInfo],
+    chunks: Callable[[str], Iterable[torch.Tensor]],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> str:
+    """Write the safetensors format to an open file; see `write_safetensors`."""
     names = _aligned_order(tensors)
     sha = hashlib.sha256()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            header = _header_bytes(names, tensors, metadata)
-            sha.update(header)
-            file.write(header)
-            for name in names:
-                written = 0
-                for chunk in chunks(name):
-                    raw = raw_bytes(chunk.contiguous())
-                    sha.update(raw)
-                    file.write(raw)
-                    written += chunk.numel()
-                    on_bytes(len(raw))
-                _check_count(name, written, tensors[name].numel)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
+    header = _header_bytes(names, tensors, metadata)
+    sha.update(header)
+    file.write(header)
+    for name in names:
+        written = 0
+        for chunk in chunks(name):
+            raw = raw_bytes(chunk.contiguous())
+            sha.update(raw)
+            file.write(raw)
+            written += chunk.numel()
+            on_bytes(len(raw))
+        _check_count(name, written, tensors[name].numel)
     return sha.hexdigest()
 
 
@@ -127,9 +121,15 @@ def _check_count(name: str, written: int, expected: int) -> None:
 
 
 def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    # Widest elements first keeps every tensor aligned; the sort is stable, so files that already
-    # follow this rule (all that the format's own writer makes) keep their order.
-    return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    # Loaders map tensors as they lie, so each has to start at a multiple of its element size. An
+    # order in which all do is kept; else the widest elements come first, as the format's own
+    # writer puts them, and otherwise the order stays.
+    end = 0
+    for info in tensors.values():
+        if end % info.dtype.itemsize:
+            return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+        end += info.nbytes
+    return list(tensors)
 
 
 def _header_bytes(
@@ -148,6 +148,17 @@ def _header_bytes(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
+
+
+def _why_not_averaged(dtype: object) -> tuple[str, str]:
+    """Return the end of the sentence that begins with the tensor and its dtype, and the way out."""
+    if dtype in ("F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"):
+        # The mean of quantized numbers and the mean of their scales are no mean of the weights.
+        return (
+            "so it is part of a model quantized in blocks, which cannot be averaged.",
+            "Average the checkpoints it was quantized from, or dequantize it to bfloat16 first.",
+        )
+    return "which cannot be averaged.", "Save it as float32, float16 or bfloat16."
 
 
 def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
@@ -196,10 +207,8 @@ def _check_layout(
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has dtype {dtype}, which cannot be averaged.",
-                "Save it as float32, float16 or bfloat16.",
-            )
+            why, way_out = _why_not_averaged(dtype)
+            raise CheckpointError(f"{path}: tensor {name!r} has dtype {dtype}, {why}", way_out)
         info = TensorInfo(tuple(shape), DTYPES[dtype])
         if end - begin != info.nbytes:
             raise CheckpointError(
@@ -222,11 +231,3 @@ def _check_layout(
         )
     tensors = {name: info for _, _, name, info in entries}
     return tensors, {name: data_start + begin for begin, _, name, _ in entries}
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,18 +31,20 @@ class TorchCheckpoint(Checkpoint):
         weights: Name of the weight set to open; the one to take by convention unless given.
 
     Attributes:
-        contents: All that is known of the file without reading its weights.
+        file: The file.
+        contents: All that is known of it without reading its weights.
+        views: Where the elements of each tensor are.
 
     Raises:
         CheckpointError: The file is refused, or has no such weight set.
     """
 
     def __init__(self, path: Path, weights: str | None = None) -> None:
-        self._file = WeightFile(path)
-        self.contents = contents_of(self._file)
+        self.file = WeightFile(path)
+        self.contents = contents_of(self.file)
         chosen = _chosen(path, self.contents, weights)
         tensors = {}
-        self._views: dict[str, View] = {}
+        self.views: dict[str, View] = {}
         for name, view in chosen.views.items():
             dtype = getattr(torch, view.dtype, None)
             if dtype not in DTYPE_NAMES:
@@ -51,14 +53,14 @@ class TorchCheckpoint(Checkpoint):
                     "Save it as float32, float16 or bfloat16."
                 )
             tensors[name] = TensorInfo(view.shape, dtype)
-            self._views[name] = view
+            self.views[name] = view
         super().__init__(path, tensors, {}, (path,))
         if len(self.contents.sets) > 1:
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
         self.details = self.contents.details
         self.notes = chosen.notes
-        self.ties = _ties(self._views)
+        self.ties = _ties(self.views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -68,11 +70,11 @@ class TorchCheckpoint(Checkpoint):
 
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        view = self._views[name]
+        view = self.views[name]
         place = self.contents.storages[view.storage].offset
-        if _is_contiguous(view.shape, view.stride):
+        if is_contiguous(view.shape, view.stride):
             offset = place + (view.offset + start) * out.itemsize
-            self._file.read_into(raw_bytes(out), offset)
+            self.file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
         else:
             self._gather(place, view.shape, view.stride, view.offset, start, out)
         if view.conjugate:
@@ -107,7 +109,7 @@ class TorchCheckpoint(Checkpoint):
         span = 1 + sum(reach)
         if span * box.itemsize <= max(_LITTLE, 2 * box.nbytes):
             lying = torch.empty(span, dtype=box.dtype)
-            self._file.read_into(raw_bytes(lying), place + first * box.itemsize)
+            self.file.read_into(raw_bytes(lying), place + first * box.itemsize)
             box.copy_(lying.as_strided(box.shape, stride))
             return
         widest = reach.index(max(reach))
@@ -120,14 +122,14 @@ class TorchCheckpoint(Checkpoint):
     def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
         """Compare the checksums of what holds the weights; see `Checkpoint.check_integrity`."""
         block = memoryview(bytearray(_BLOCK))
-        for key in {view.storage: None for view in self._views.values()}:
+        for key in {view.storage: None for view in self.views.values()}:
             place = self.contents.storages[key]
             if place.crc is None:  # the format before torch 1.6 has none
                 continue
             crc = 0
             for done in range(0, place.nbytes, _BLOCK):
                 piece = block[: min(_BLOCK, place.nbytes - done)]
-                self._file.read_into(piece, place.offset + done)
+                self.file.read_into(piece, place.offset + done)
                 crc = zlib.crc32(piece, crc)
                 on_bytes(len(piece))
             if crc != place.crc:
@@ -153,7 +155,8 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
     return found
 
 
-def _is_contiguous(shape: Sizes, stride: Sizes) -> bool:
+def is_contiguous(shape: Sizes, stride: Sizes) -> bool:
+    """Return whether elements lie one after the other, in the tensor's own order."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(stride), strict=True):
         if size > 1 and step != expected:

@@ -59,6 +59,7 @@ class Evaluator:
         self.batch_size = batch_size
         self._memory_budget = memory_budget
         self._model: nn.Module | None = None
+        self._in_model: Mixture | None = None
         self._resident: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._data: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -102,7 +103,8 @@ class Evaluator:
             mixtures: The points; equal ones are evaluated once.
             split: Name of the split.
             keep_outputs: As for `evaluate`.
-            on_progress: Called with examples done and in all; raise in it to stop.
+            on_progress: Called with examples done and in all; raise in it to stop. It may have
+                this evaluator evaluate another point.
 
         Returns:
             The evaluations, in the order of the points.
@@ -194,6 +196,9 @@ class Evaluator:
                 scores.append(score.float().cpu())
                 outputs.append(output.cpu())
                 on_progress(min(batch.stop, len(inputs)), len(inputs))
+                if self._in_model is not mixture:
+                    # Whoever was told of the progress had another point evaluated meanwhile.
+                    self._model_with(mixture)
         return torch.cat(outputs), torch.cat(losses), torch.cat(scores)
 
     def _check_one_each(self, loss: Tensor, score: Tensor, n: int) -> None:
@@ -210,9 +215,11 @@ class Evaluator:
         state = self._model.state_dict()
         mixture = under_names_of(state, mixture, self.task.name)
         self._make_resident(mixture)
+        self._in_model = None
         for name, tensor in state.items():
             # The tensors of a state dict share the model's memory: writing them sets its weights.
             tensor.copy_(mixture.tensor(name, self._read))
+        self._in_model = mixture
         return self._model
 
     def _read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:

@@ -4,14 +4,18 @@ Requests and results are JSON. What was computed goes to the store as it comes, 
 cut off and asked for again does only the rest.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol
 
+from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.connectivity import linear_path
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
+from soupcore.jobs.forms import Form
 from soupcore.recipes import RECIPES, Soup, Step, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
@@ -21,6 +25,8 @@ from soupcore.tasks.loading import task_signature
 
 Request = Mapping[str, Any]
 Result = dict[str, Any]
+
+_HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 class Report(Protocol):
@@ -138,8 +144,19 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
 
 
+def attribution(warm: WarmState, request: Request, report: Report) -> Result:
+    """Find out which ingredients a soup owes its score to."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
+    split = request["split"]
+    without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
+    shares = shapley_values(sweep, evaluator, soup, split, on_progress=part(report, 1, 2))
+    shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
+    return {"without": without, "shapley": shapley}
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
-    """Write a soup's weights to a file of the store."""
+    """Write a soup's weights to files of the store, in the form that is asked for."""
     sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     row = warm.store.soup(request["soup"])
     if row is None:
@@ -147,18 +164,31 @@ def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     soup = Soup.from_json(sweep, row.body)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
-    total = sum(info.nbytes for info in soup.mixture.tensors.values())
+    form = Form(**request["form"])
+    total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
     done = 0
 
     def on_bytes(nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        report(done, total)
+        report(min(done, total), total)
 
-    file = warm.store.folder / "soups" / f"{soup.recipe}-{soup.id}.safetensors"
-    sha256 = soup.save(file, on_bytes)
-    warm.store.add_soup_file(soup.id, file, sha256)
-    return {"soup": soup.id, "sha256": sha256}
+    folder = warm.store.soup_folder(soup.id, form.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    warm.store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
+    files = soup.save(folder / form.file_name(soup), form.dtype, form.shard_size, on_bytes=on_bytes)
+    digests = {file.name: _sha256(file, on_bytes) for file in files}
+    warm.store.add_soup_files(soup.id, form.key, digests)
+    return {"soup": soup.id, "files": list(digests)}
+
+
+def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASHED_AT_ONCE):
+            sha.update(block)
+            on_bytes(len(block))
+    return sha.hexdigest()
 
 
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
@@ -172,5 +202,6 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "paths": paths,
     "soup": make_soup,
     "mixture": evaluate_mixture,
+    "attribution": attribution,
     "weights": write_weights,
 }

@@ -1,4 +1,4 @@
-"""The process that does the long work, one job after the other.
+"""The process that does the long work, one job after the other, those at the screen first.
 
 It is started and woken by a `Supervisor`, which writes a byte to its standard input; when that
 closes, because the server is gone, it ends after the job it is at.
@@ -17,7 +17,7 @@ from typing import Any
 
 from soupcore.errors import Cancelled, StockpotError
 from soupcore.jobs.kinds import KINDS, WarmState
-from soupcore.jobs.queue import Job, Queue, State
+from soupcore.jobs.queue import INTERACTIVE, Job, Queue, State
 from soupcore.store import Store
 
 _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
@@ -68,6 +68,9 @@ class Worker:
                 raise Cancelled
             if self._stopping:
                 raise _Stopped
+            if job.kind not in INTERACTIVE:
+                while (urgent := self._queue.claim(self.name, INTERACTIVE)) is not None:
+                    self.do(urgent)
 
         try:
             result = KINDS[job.kind](self._warm, job.request, report)
@@ -109,6 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     store = Store(arguments.folder, os.environ["STOCKPOT_DATABASE"])
+    store.remove_leftovers()
     worker = Worker(Queue(store), WarmState(store, arguments.task, arguments.device))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 
-from soupcore.checkpoints import write_safetensors
-from soupcore.checkpoints.dtypes import all_finite
-from soupcore.errors import CheckpointError, RecipeError
+from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import Mixture
+from soupcore.recipes.output import Output
 from soupcore.sweeps import Ingredient, Sweep
 
-METADATA_KEY = "stockpot"
 FORMAT = 1
 
 
@@ -166,47 +164,47 @@ class Soup:
                 )
         return soup
 
-    def save(self, path: str | Path, on_bytes: Callable[[int], None] = lambda nbytes: None) -> str:
-        """Write the soup's weights as safetensors, streamed, with the recipe in the metadata.
+    def save(
+        self,
+        path: str | Path,
+        dtype: torch.dtype | str | None = None,
+        shard_size: int | None = None,
+        *,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+    ) -> list[Path]:
+        """Write the soup's weights to files, streamed.
+
+        The form is that of ingredient 1 (`form`). A `.safetensors` has its metadata, its order of
+        tensors and its dtypes, and the recipe in the metadata. A `.pt` is a copy of its file with
+        the soup's weights in it, where `output.why_no_pt` is None; the recipe is beside it, in
+        `<name>.recipe.json`. Files get their names once they are whole and on disk.
 
         Args:
-            path: Where; an existing file is replaced once the new one is whole.
+            path: Where, `.safetensors`, or `.pt`, `.pth`, `.bin` or `.ckpt`; an existing file is
+                replaced.
+            dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors` (the mean
+                is rounded to the dtype of the mixture first and then to this one); as in
+                ingredient 1 unless given.
+            shard_size: Write a `.safetensors` as shards of at most so many bytes, with an index
+                (see `soupcore.checkpoints.sharded_output`).
             on_bytes: Called with the number of bytes written since the last call; raise in it to
                 stop.
 
         Returns:
-            The SHA-256 of the file, in hex.
+            The files written. Of shards, the index is the last.
 
         Raises:
-            CheckpointError: An ingredient was changed since it was opened, or an element is not
-                finite, as where it is too large for the dtype of its tensor, unless the tensor is
-                a copy of what every ingredient holds.
+            CheckpointError: An ingredient was changed since it was opened; an element is not
+                finite, as where it is too large for the dtype of its tensor; or the soup cannot be
+                written as a `.pt`.
+            ValueError: The suffix, the dtype or the shard size is none of these.
         """
-        for checkpoint in self.mixture.sources.values():
-            checkpoint.check_unchanged()
-        metadata = dict(self.form.checkpoint.metadata)
-        metadata |= {METADATA_KEY: json.dumps(self.to_json(), ensure_ascii=False)}
-        # In the file the tensors have the names that ingredient 1 gave them.
-        here = {there: name for name, there in self.form.checkpoint.original_names.items()}
-        return write_safetensors(
-            Path(path),
-            {there: self.mixture.tensors[name] for there, name in here.items()},
-            lambda there: self._finite_chunks(here[there]),
-            metadata,
-            on_bytes,
-        )
+        return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
 
-    def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
-        copied = self.mixture.copied_from(name)
-        # An attention mask may hold −inf, the same in every ingredient; it is copied as it is.
-        as_it_is = copied is not None and name in copied.nonfinite
-        for chunk in self.mixture.chunks(name):
-            if not as_it_is and not all_finite(chunk):
-                raise CheckpointError(
-                    f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
-                    f"for {chunk.dtype}; nothing was written. Choose smaller coefficients."
-                )
-            yield chunk
+    @property
+    def output(self) -> Output:
+        """The weights as files have them: what is in them, how large, and whether as `.pt` too."""
+        return Output(self.mixture, self.form.checkpoint)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the soup's weights in memory."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soupcore.strict.modules import MOST_TENSORS, is_module, module_entries
-from soupcore.strict.pickles import Global, Inert
 from soupcore.strict.refusal import Refusal
 from soupcore.strict.tensors import Tensor, Unusable
+from soupcore.strict.values import Global, Inert
 
 
 @dataclass
@@ -32,13 +32,18 @@ class WeightSet:
 
     @property
     def nbytes(self) -> int:
-        """Size of the storages that its tensors lie in."""
+        """Bytes of the storages that its tensors lie in."""
         storages = {
             id(tensor.storage): tensor.storage.nbytes
             for tensor in self.tensors.values()
             if isinstance(tensor, Tensor)
         }
         return sum(storages.values())
+
+    @property
+    def said_nbytes(self) -> int:
+        """Bytes of its tensors, each counted whole."""
+        return sum(tensor.nbytes for tensor in self.tensors.values() if isinstance(tensor, Tensor))
 
 
 # What the tools' own loaders take, the preferred one first: timm (state_dict_ema, model_ema,
@@ -64,8 +69,8 @@ _TITLES = {
 _AVERAGED = "averaged weights"
 _PREFERENCE = {name: place for place, name in enumerate(_TITLES)}
 _OTHER_STATE = ("optim", "sched", "scaler", "rng", "random", "loss", "criterion", "sampler")
-_COUNTER = "n_averaged"  # of torch's AveragedModel
 _DEEPEST = 3
+_SMALLEST_SHARE = 10  # a set with less than a tenth of the largest one's bytes is something else
 
 
 def find_weight_sets(tree: Any) -> list[WeightSet]:
@@ -74,53 +79,60 @@ def find_weight_sets(tree: Any) -> list[WeightSet]:
     Raises:
         Refusal: There is none.
     """
-    sets = _sets(tree, "", 0)
+    sets = _Search().sets(tree, "", 0)
     if not sets:
         raise Refusal(_why_none(tree))
+    if sum(len(found.tensors) for found in sets) > MOST_TENSORS:
+        raise Refusal(f"It holds more tensors than the limit of {MOST_TENSORS:,}.")
+    if "ds_version" in (entries_of(tree) or {}) and all(map(_is_empty, sets[0].tensors.values())):
+        raise Refusal(
+            "It is of DeepSpeed's ZeRO-3, which keeps the weights in other files. Run the script "
+            "zero_to_fp32.py that lies beside it, and take what that writes."
+        )
     if len(sets) == 1:
         sets[0].title = "weights"
     else:
         sets[0].notes.insert(0, _why_first(sets))
-    if sum(len(found.tensors) for found in sets) > MOST_TENSORS:
-        raise Refusal(f"It holds more than {MOST_TENSORS:,} tensors.")
     return sets
 
 
-def _why_first(sets: list[WeightSet]) -> str:
-    first = sets[0]
-    others = ", ".join(repr(found.name) for found in sets[1:])
-    if first.title == _AVERAGED:
-        why = "holds the average of the weights in this file, and is what is evaluated"
-    elif first.name.rpartition(".")[2] in _TITLES:
-        why = f"({first.title}) is what the tool that wrote such a file evaluates"
-    else:
-        why = "is the largest of its sets of weights"
-    return f"{first.name!r} {why}; it was taken rather than {others}."
+class _Search:
+    def __init__(self) -> None:
+        self._seen: set[int] = set()  # so that what is in many places is looked at once
 
+    def sets(self, value: Any, name: str, depth: int) -> list[WeightSet]:
+        """Return the sets below `value`, which is at the place `name`, in order of preference."""
+        if id(value) in self._seen or depth > _DEEPEST:
+            return []
+        self._seen.add(id(value))
+        if is_module(value):
+            notes: list[str] = []
+            return _direct(name, module_entries(value, notes), notes)
+        entries = entries_of(value) or {}
+        return self._known(entries, name, depth) or self._unknown(entries, name)
 
-def _sets(value: Any, name: str, depth: int) -> list[WeightSet]:
-    if is_module(value):
-        notes: list[str] = []
-        return _direct(name, module_entries(value, notes), notes)
-    entries = entries_of(value)
-    if not entries or depth > _DEEPEST:
-        return []
-    known = [
-        found
-        for key in sorted(_PREFERENCE.keys() & entries.keys(), key=_PREFERENCE.__getitem__)
-        for found in _sets(entries[key], _joined(name, key), depth + 1)
-    ]
-    if known:
-        _heed_swaps(known, name, entries)
-        return known
-    unknown = [
-        found
-        for key, part in entries.items()
-        if type(key) is str and not any(mark in key.lower() for mark in _OTHER_STATE)
-        for found in _direct(_joined(name, key), entries_of(part) or {}, [])
-        or (_sets(part, _joined(name, key), depth + 1) if is_module(part) else [])
-    ]
-    return sorted(_direct(name, entries, []) + unknown, key=lambda found: -found.nbytes)
+    def _known(self, entries: dict[Any, Any], name: str, depth: int) -> list[WeightSet]:
+        sets = [
+            found
+            for key in sorted(_PREFERENCE.keys() & entries.keys(), key=_PREFERENCE.__getitem__)
+            for found in self.sets(entries[key], _joined(name, key), depth + 1)
+        ]
+        largest = max((found.nbytes for found in sets), default=0)
+        sets = [found for found in sets if found.nbytes * _SMALLEST_SHARE >= largest]
+        _heed_swaps(sets, name, entries)
+        return sets
+
+    def _unknown(self, entries: dict[Any, Any], name: str) -> list[WeightSet]:
+        sets = _direct(name, entries, [])
+        for key, part in entries.items():
+            if type(key) is not str or any(mark in key.lower() for mark in _OTHER_STATE):
+                continue
+            if is_module(part):
+                sets += self.sets(part, _joined(name, key), _DEEPEST)
+            elif id(part) not in self._seen and (inner := entries_of(part)):
+                self._seen.add(id(part))
+                sets += _direct(_joined(name, key), inner, [])
+        return sorted(sets, key=lambda found: -found.nbytes)
 
 
 def _heed_swaps(sets: list[WeightSet], name: str, entries: dict[Any, Any]) -> None:
@@ -147,10 +159,12 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
     tensors = {}
     left_out = []
     for key, value in entries.items():
-        if type(key) is not str or not isinstance(value, Tensor | Unusable):
-            left_out.append(str(key)[:60])
-        elif key != _COUNTER:
+        if type(key) is str and isinstance(value, Tensor | Unusable):
             tensors[key] = value
+        else:
+            left_out.append(str(key)[:60])
+    for counter in _counters(tensors):
+        del tensors[counter]
     if not tensors:
         return []
     if left_out:
@@ -160,6 +174,29 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
         )
     title = _TITLES.get(name.rpartition(".")[2], name)
     return [WeightSet(name, title, tensors, notes)]
+
+
+def _counters(tensors: dict[str, Tensor | Unusable]) -> list[str]:
+    """Return what counts the models of an average, in torch's wrapper of it and in mmengine's."""
+    counters: list[str] = [name for name in ("n_averaged", "steps") if name in tensors]
+    wrapped = all(name.startswith("module.") or name in counters for name in tensors)
+    return counters if wrapped else [name for name in counters if name == "n_averaged"]
+
+
+def _is_empty(tensor: Tensor | Unusable) -> bool:
+    return isinstance(tensor, Tensor) and isinstance(tensor.shape, tuple) and 0 in tensor.shape
+
+
+def _why_first(sets: list[WeightSet]) -> str:
+    first = sets[0]
+    others = ", ".join(repr(found.name) for found in sets[1:])
+    if first.title == _AVERAGED:
+        why = "holds the average of the weights in this file, and is what is evaluated"
+    elif first.name.rpartition(".")[2] in _TITLES:
+        why = f"({first.title}) is what the tool that wrote such a file evaluates"
+    else:
+        why = "is the largest of its sets of weights"
+    return f"{first.name!r} {why}; it was taken rather than {others}."
 
 
 def entries_of(value: Any) -> dict[Any, Any] | None:

@@ -1,18 +1,21 @@
 """All that is worth knowing of one torch file, as plain values that go through JSON."""
 
+import os
 from typing import Any, BinaryIO
 
 from soupcore.strict.archive import Archive, read_archive, read_record
 from soupcore.strict.containers import WeightSet, find_weight_sets
 from soupcore.strict.legacy import read_legacy
 from soupcore.strict.metadata import details_of
-from soupcore.strict.names import harmful, may_execute
+from soupcore.strict.names import check_name, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
 from soupcore.strict.refusal import Refusal
 from soupcore.strict.strings import evaluated_texts_of, local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
 
 MOST_NAMED = 100  # names in `executes`
+LONGEST_NAME = 1_000  # of a tensor
+MOST_REPEATED = 100  # times that the same bytes are named: models that share layers have dozens
 
 
 def read_contents(file: BinaryIO) -> dict[str, Any]:
@@ -39,17 +42,17 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
     if beginning == b"PK\3\4":
         tree, machine, places = _read_zip(file)
         kind = "zip"
+    elif _ends_as_zip(file):
+        raise Refusal("It is a zip archive with something before its first record. Copy it again.")
     elif not beginning.startswith(b"\x80"):  # as pickles do
-        raise Refusal("It is damaged, or something else than what torch.save writes.")
+        raise Refusal(
+            "It is damaged, or not a file of torch.save: its first bytes are neither those of a "
+            "zip archive nor of a pickle."
+        )
     else:
         tree, machine, legacy_places = read_legacy(file)
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
-    if path := harmful(machine.named):
-        raise Refusal(
-            f"Its pickle names {path}, which runs code or opens files when it is loaded in the "
-            "usual way. No checkpoint needs that; do not load it elsewhere."
-        )
     sets = [_described(found) for found in find_weight_sets(tree)]
     executes = may_execute(machine)
     if any(path.startswith("ultralytics.") for path in machine.named):
@@ -65,6 +68,11 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
     }
 
 
+def _ends_as_zip(file: BinaryIO) -> bool:
+    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    return file.read(4) == b"PK\5\6"
+
+
 _Places = dict[str, tuple[int, int, int | None]]
 
 
@@ -76,7 +84,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
         raise Refusal("It was saved on a big-endian machine; save it again on a usual one.")
     storages: dict[str, Storage] = {}
     pickled = read_record(file, archive.records["data.pkl"], MOST_BYTES)
-    machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages))
+    machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages), check_name)
     tree = machine.load()
     if machine.position != len(pickled):
         raise Refusal("Its record 'data.pkl' goes on after its pickle ends; the file is damaged.")
@@ -92,7 +100,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
             )
         if record.size != storage.nbytes:
             raise Refusal(
-                f"Its record 'data/{key}' has {record.size} bytes, its pickle says "
+                f"Its storage {key!r} has {record.size} bytes in its record, its pickle says "
                 f"{storage.nbytes}; the file is damaged. Copy it again."
             )
         places[key] = (record.data_offset, record.size, record.crc)
@@ -113,8 +121,8 @@ def _check_kind(archive: Archive) -> None:
         )
     if "data.pkl" not in records:
         raise Refusal(
-            "It is a zip archive, but not one of torch.save. If a checkpoint was packed into it, "
-            "unpack it first."
+            "It is a zip archive, but not one of torch.save (it has no record 'data.pkl'). If a "
+            "checkpoint was packed into it, unpack it first."
         )
 
 
@@ -122,8 +130,8 @@ def _described(found: WeightSet) -> dict[str, Any]:
     described: dict[str, Any] = {"name": found.name, "title": found.title, "notes": found.notes}
     tensors = {}
     for name, tensor in found.tensors.items():
-        if problem := tensor.problem():
-            return described | {"problem": f"Tensor {name!r} {problem}."}
+        if problem := _problem_of_name(name) or tensor.problem():
+            return described | {"problem": f"Tensor {name[:60]!r} {problem}."}
         assert isinstance(tensor, Tensor)  # noqa: S101 - the others have a problem
         tensors[name] = [
             tensor.storage.key,
@@ -134,4 +142,15 @@ def _described(found: WeightSet) -> dict[str, Any]:
             tensor.conjugate,
             tensor.negative,
         ]
+    if found.said_nbytes > MOST_REPEATED * found.nbytes:
+        problem = f"Its tensors repeat stored bytes more than {MOST_REPEATED} times."
+        return described | {"problem": problem}
     return described | {"tensors": tensors}
+
+
+def _problem_of_name(name: str) -> str | None:
+    if len(name) > LONGEST_NAME:
+        return f"has a name longer than the limit of {LONGEST_NAME}"
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        return "has a name that is not text"
+    return None

@@ -9,9 +9,11 @@ import os
 import struct
 from typing import Any, BinaryIO
 
-from soupcore.strict.pickles import MOST_BYTES, Global, Machine
+from soupcore.strict.names import check_name
+from soupcore.strict.pickles import MOST_BYTES, Machine
 from soupcore.strict.refusal import Refusal
 from soupcore.strict.tensors import CALLS, ITEM_SIZES, Storage, storage_of
+from soupcore.strict.values import Global
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -33,7 +35,9 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     storages: dict[str, Storage] = {}
-    machine = Machine(file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages))
+    machine = Machine(
+        file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), check_name
+    )
     if machine.load() != _MAGIC:
         raise Refusal("It is a pickle, but not one of torch.save; save it again with torch.save.")
     if machine.load() != _VERSION:
@@ -75,4 +79,4 @@ def _persistent(pid: Any, storages: dict[str, Storage]) -> Any:
             return storage_of(pid[:-1], storages)
         case ("storage", _, _, _, _, _):
             raise Refusal("It has views of storages, which torch wrote before 0.4; save it again.")
-    raise Refusal("Its pickle points outside itself in a way that torch.save does not.")
+    raise Refusal("Its pickle describes a storage in a way that torch.save does not.")

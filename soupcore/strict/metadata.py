@@ -10,7 +10,7 @@ from typing import Any
 from soupcore.strict.containers import entries_of
 from soupcore.strict.modules import is_module
 from soupcore.strict.numpy_values import SCALARS, number_of
-from soupcore.strict.pickles import Global, Inert
+from soupcore.strict.values import Global, Inert
 
 Plain = str | int | float | bool | None
 
@@ -46,7 +46,8 @@ def details_of(tree: Any) -> dict[str, Plain]:
     """
     entries = entries_of(tree) or {}
     reading = _Reading()
-    found = dict(reading.flat(entries, 1))
+    beside = reading.flat(entries, 1)
+    found = dict(pair for pair in beside if pair[1] is not None)  # as in YOLO's `model: None`
     for group in _GROUPS:
         for name, value in reading.flat(_fields(entries.get(group)) or {}, _DEEPEST):
             found.setdefault(f"{group}.{name}" if name in found else name, value)

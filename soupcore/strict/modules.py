@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from soupcore.strict.pickles import Inert
 from soupcore.strict.refusal import Refusal
+from soupcore.strict.values import Inert
 
-MOST_TENSORS = 250_000
+MOST_TENSORS = 100_000
 DEEPEST = 100
 MOST_NAME_BYTES = 32 << 20
 

@@ -1,17 +1,17 @@
 """What the names in a pickle tell of it: what it would do to who loads it in the usual way.
 
 Here nothing is ever called, so these lists guard nothing of ours. They serve two people: the one
-who opens a file that was made to harm, and should hear so (`harmful`); and the one who would get a
-soup in the form of such a file, for whom only names on an exact list count as harmless
+who opens a file that was made to harm, and should hear so (`check_name`); and the one who would be
+given a soup in the form of such a file, for whom only what stands on an exact list is harmless
 (`may_execute`).
 """
 
 import sys
-from collections.abc import Iterable
 
 from soupcore.strict.known_classes import MODULE_CLASSES
 from soupcore.strict.numpy_values import is_plain_numpy
 from soupcore.strict.pickles import Machine
+from soupcore.strict.refusal import Refusal
 from soupcore.strict.tensors import CALLS, is_dtype, is_storage_class
 
 
@@ -27,22 +27,25 @@ def _paths(names: dict[str, str]) -> frozenset[str]:
 # pickle (os, subprocess, runpy, ...) is there to run something.
 _USUAL_MODULES = _words(
     """
-    _codecs _collections_abc _datetime _decimal _io _operator _random abc argparse array cmath
-    collections configparser contextlib copy copyreg dataclasses datetime decimal enum fractions
-    functools inspect io ipaddress itertools logging math numbers operator optparse pathlib queue
-    random re statistics string textwrap time types typing uuid weakref zoneinfo
+    _collections_abc _datetime _decimal _io _operator _random abc argparse array builtins cmath
+    collections configparser contextlib copy dataclasses datetime decimal enum fractions functools
+    inspect io ipaddress itertools logging math numbers operator optparse pathlib queue random re
+    statistics string textwrap time types typing uuid weakref zoneinfo
     """
+)
+_USUAL_NAMES = _paths(
+    {"_codecs": "encode", "copyreg": "_reconstructor", "torch.serialization": "_get_layout"}
 )
 _HARMFUL = _paths(
     {
         "builtins": "__import__ breakpoint compile delattr eval exec exit globals help input "
         "locals open quit setattr vars",
-        "io": "FileIO OpenWrapper open open_code",
+        "io": "FileIO open open_code",
         "_io": "FileIO open open_code",
-        "types": "CodeType FunctionType LambdaType",
+        "operator": "attrgetter methodcaller",
+        "types": "CodeType FunctionType",
         "numpy": "load",
         "torch": "load",
-        "torch.serialization": "load",
         "torch.storage": "_load_from_bytes",
     }
 )
@@ -54,6 +57,8 @@ _HARMFUL_PACKAGES = (
     "setuptools.",
     "torch.hub.",
     "torch.jit.",
+    "torch.serialization.",
+    "torch.utils.collect_env.",
     "torch.utils.cpp_extension.",
 )
 
@@ -117,16 +122,34 @@ _NAMED = (
 )
 
 
-def harmful(paths: Iterable[str]) -> str | None:
-    """Return the first of some names that only a file made to harm would hold, if there is one."""
-    return next((path for path in paths if _is_harmful(path)), None)
+def check_name(path: str) -> None:
+    """Make sure that a name is none that only a file made to harm would hold.
+
+    Raises:
+        Refusal: It is one.
+    """
+    if _is_harmful(path):
+        raise Refusal(
+            f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
+            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere."
+        )
 
 
 def _is_harmful(path: str) -> bool:
-    root = path.replace(":", ".").partition(".")[0]
-    if root in sys.stdlib_module_names and root not in _USUAL_MODULES and root != "builtins":
-        return True
-    return path in _HARMFUL or path.startswith(_HARMFUL_PACKAGES)
+    if path in _USUAL_NAMES:
+        return False
+    module, _, within = path.partition(":")
+    # A name with dots may walk from a module to another one that it happens to have imported.
+    steps = within.split(".")
+    return (
+        path in _HARMFUL
+        or path.startswith(_HARMFUL_PACKAGES)
+        or any(step.startswith("__") for step in steps)
+        or any(
+            name in sys.stdlib_module_names and name not in _USUAL_MODULES
+            for name in (module.partition(".")[0], steps[0])
+        )
+    )
 
 
 def may_execute(machine: Machine) -> list[str]:

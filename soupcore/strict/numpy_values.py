@@ -8,7 +8,7 @@ NumPy itself writes for plain numbers counts as plain.
 import struct
 from typing import Any
 
-from soupcore.strict.pickles import Inert
+from soupcore.strict.values import Inert
 
 SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")

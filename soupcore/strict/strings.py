@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 from soupcore.strict.metadata import plain_value
-from soupcore.strict.pickles import Inert
+from soupcore.strict.values import Inert
 
 MOST_PATHS = 50
 LONGEST_PATH = 500

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from soupcore.strict.pickles import Call, Global, Machine, Ordered, plain_key
+from soupcore.strict.pickles import Call, Machine
 from soupcore.strict.refusal import Refusal
+from soupcore.strict.values import Global, Ordered
 
 ITEM_SIZES = {
     "float64": 8,
@@ -104,8 +105,15 @@ class Tensor:
     conjugate: bool = False
     negative: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, once they are known to be counts."""
+        return int(prod(self.shape)) * ITEM_SIZES[self.dtype]
+
     def problem(self) -> str | None:
         """Return why it cannot be read, as the end of a sentence; None where it can."""
+        if type(self.shape) is not tuple or type(self.stride) is not tuple:
+            return "has no shape and strides; the file is damaged"
         if len(self.shape) != len(self.stride) or len(self.shape) > _MOST_DIMENSIONS:
             return "has a shape and strides that do not fit each other; the file is damaged"
         numbers = (self.offset, *self.shape, *self.stride)
@@ -155,11 +163,11 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
         ):
             pass
         case _:
-            raise Refusal("Its pickle points outside itself in a way that torch.save does not.")
+            raise Refusal("Its pickle describes a storage in a way that torch.save does not.")
     storage = Storage(key, dtype, count * ITEM_SIZES[dtype])
     known = storages.setdefault(key, storage)
-    if known.nbytes != storage.nbytes:
-        raise Refusal(f"Its storage {key!r} has two sizes.")
+    if (known.dtype, known.nbytes) != (storage.dtype, storage.nbytes):
+        raise Refusal(f"Its storage {key!r} has two sizes or dtypes; the file is damaged.")
     return storage
 
 
@@ -186,8 +194,8 @@ def _dtype(value: Any) -> str:
 
 
 def _tensor(storage: Any, dtype: str, offset: Any, shape: Any, stride: Any, bits: Any) -> Tensor:
-    if type(storage) is not Storage or type(shape) is not tuple or type(stride) is not tuple:
-        raise Refusal("Its pickle has a tensor without a storage or a shape.")
+    if type(storage) is not Storage:
+        raise Refusal("Its pickle has a tensor without a storage.")
     flags = bits if type(bits) is dict else {}
     return Tensor(
         storage,
@@ -244,14 +252,14 @@ def _set(machine: Machine, args: tuple[Any, ...]) -> Any:
     (items,) = args or ((),)
     machine.spend(len(items))
     machine.allocate(64 * len(items))
-    return {plain_key(item) for item in items}
+    return {machine.key(item) for item in items}
 
 
 def _ordered(machine: Machine, args: tuple[Any, ...]) -> Ordered:
     (pairs,) = args or ((),)  # Python 2 gave them at once
     machine.spend(len(pairs))
     machine.allocate(96 * len(pairs))
-    return Ordered((plain_key(key), value) for key, value in pairs)
+    return Ordered((machine.key(key), value) for key, value in pairs)
 
 
 def _attribute(machine: Machine, args: tuple[Any, ...]) -> Any:

@@ -67,8 +67,8 @@ def dtype_findings(
             findings.append(Finding("misfit", name, tensor, problem, way_out))
         else:
             way_out = (
-                "It can be averaged; the soup takes the wider of the two. Save all in one dtype "
-                "to be sure that none lost precision."
+                "It can be averaged: mixed in the wider of the two, and written as the soup's "
+                "first ingredient is unless you choose a dtype."
             )
             findings.append(Finding("warning", name, tensor, problem, way_out))
     return findings

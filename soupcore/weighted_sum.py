@@ -1,0 +1,135 @@
+"""Σ cᵢxᵢ over one chunk of a tensor after another, in buffers that serve them all.
+
+Additions and multiplications element by element, each rounded apart: a matrix product may fuse the
+two, or not, by where in the matrix an element stands, and then the bits of a soup would depend on
+how its tensors were cut into chunks. numpy's take no threads, whatever the size of a chunk, and
+convert float32 to float64 on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from soupcore.checkpoints.dtypes import round_into
+
+Array = npt.NDArray[np.floating[Any]]
+
+# numpy has no bfloat16 and no 8-bit floats, and is slow with float16.
+_NUMPY_FLOATS = {torch.float32, torch.float64}
+
+# Below this, numerator × float32 is exact in float64, so a sum of them hardly ever rounds.
+_LARGEST_EXACT_DENOMINATOR = 1 << 20
+
+
+class WeightedSum:
+    """Adds up chunks of float tensors, given in the order of the coefficients.
+
+    The sum is divided last, so that k equal tensors average to the same bits.
+
+    Args:
+        coefficients: cᵢ, exact.
+        dtype: What the sum is rounded to in the end.
+        accumulate: What float32 weights are summed in; half types are always summed in float32,
+            float64 weights in float64. Where this is no wider than the weights, what is summed are
+            the differences from the first term: they are 0 where all terms are equal, and small
+            where the terms are fine-tuned from one initialisation.
+        size: Elements of the largest chunk.
+    """
+
+    def __init__(
+        self,
+        coefficients: Sequence[Fraction],
+        dtype: torch.dtype,
+        accumulate: torch.dtype,
+        size: int,
+    ) -> None:
+        self._dtype = dtype
+        self._factors, self._divisor = _over_one_denominator(coefficients)
+        self._coefficient_sum = float(sum(coefficients))
+        real = dtype.to_real() if dtype.is_complex else dtype
+        is_narrow = real.itemsize < torch.float32.itemsize
+        wide = torch.float32 if is_narrow else torch.promote_types(real, accumulate)
+        numbers = 2 * size if dtype.is_complex else size
+        self._sum, self._term = torch.empty(2, numbers, dtype=wide)
+        self._first = torch.empty(numbers, dtype=wide).numpy() if wide == real else None
+
+    def __call__(self, out: torch.Tensor, parts: Iterable[torch.Tensor]) -> None:
+        """Sum one chunk.
+
+        Args:
+            out: Where it goes, a 1-D contiguous CPU tensor of the dtype given.
+            parts: One chunk of each term, of any dtype that `dtype` takes in. Each is done with
+                before the next is asked for, so they may share a buffer.
+        """
+        if out.is_complex():
+            parts = (torch.view_as_real(part.to(self._dtype)).reshape(-1) for part in parts)
+            out = torch.view_as_real(out).view(-1)
+        total = self._sum[: out.numel()]
+        target = out if out.dtype in _NUMPY_FLOATS else total
+        terms = zip(map(self._as_array, parts), self._factors, strict=True)
+        with np.errstate(all="ignore"):  # whoever asked for the sum looks for infinity in it
+            if self._first is None:
+                self._add_up(terms, total.numpy(), target.numpy())
+            else:
+                self._add_up_differences(terms, total.numpy(), target.numpy(), self._first)
+        if target is total:
+            round_into(out, total)
+
+    def _add_up(self, terms: Iterable[tuple[Array, float]], total: Array, target: Array) -> None:
+        term = self._term[: len(total)].numpy()
+        place = total
+        for array, factor in terms:
+            if factor != 1:
+                np.multiply(array, factor, out=place, dtype=place.dtype)
+            elif place is total:
+                np.copyto(total, array)
+            if place is term:
+                np.add(total, array if factor == 1 else term, out=total)
+            place = term
+        self._divide(total, target)
+
+    def _add_up_differences(
+        self, terms: Iterable[tuple[Array, float]], total: Array, target: Array, first: Array
+    ) -> None:
+        first, term = first[: len(total)], self._term[: len(total)].numpy()
+        total.fill(0)
+        for index, (array, factor) in enumerate(terms):
+            if index == 0:
+                np.copyto(first, array)
+                continue
+            np.subtract(first, array, out=term)
+            if factor != 1:
+                np.multiply(term, factor, out=term)
+            np.add(total, term, out=total)
+        self._divide(total, total)
+        if self._coefficient_sum != 1:
+            np.multiply(first, self._coefficient_sum, out=first)
+        np.subtract(first, total, out=target)  # added, two zeros would make −0 into 0
+
+    def _divide(self, total: Array, target: Array) -> None:
+        if math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
+            np.multiply(total, 1 / self._divisor, out=target, casting="same_kind")
+        else:
+            np.divide(total, self._divisor, out=target, casting="same_kind")
+
+    def _as_array(self, part: torch.Tensor) -> Array:
+        if part.dtype not in _NUMPY_FLOATS:
+            term = self._term[: part.numel()]
+            round_into(term, part)
+            part = term
+        array: Array = part.numpy()
+        return array
+
+
+def _over_one_denominator(coefficients: Sequence[Fraction]) -> tuple[list[float], float]:
+    denominator = math.lcm(*(fraction.denominator for fraction in coefficients))
+    if denominator <= _LARGEST_EXACT_DENOMINATOR:
+        return [float(fraction * denominator) for fraction in coefficients], float(denominator)
+    return [float(fraction) for fraction in coefficients], 1.0
