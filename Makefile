@@ -1,6 +1,6 @@
 # make app    set up and run the dashboard on the bundled sample
 # make test   set up, then lint, check types and imports, and run all tests
-# make bench  measure speed and memory against named baselines
+# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some)
 # make sample make the bundled sample again
 # make lint | format | clean
 
@@ -32,7 +32,7 @@ format: $(VENV)/test.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/test.installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 sample: $(VENV)/test.installed
 	$(BIN)/python -m sample_data.make_digits
