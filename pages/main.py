@@ -2,12 +2,16 @@
 
 import streamlit as st
 
-from pages.components import errors, jobs, picker, redraw, state, tray
-from soupcore import StockpotError
+from pages.components import errors, fit_report, jobs, picker, redraw, state, tray
+from soupcore import NothingFitsError, StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 
-st.html("<style>.stMainBlockContainer { padding: 3.5rem 3rem; }</style>")
+st.html(
+    "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
+    # Names of tensors are long; our rule has to count for more than Streamlit's.
+    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }</style>"
+)
 
 state.read_url()
 page = st.navigation(
@@ -32,10 +36,13 @@ try:
     view = state.view()
 except StockpotError as error:
     errors.show(error)
+    if isinstance(error, NothingFitsError):
+        fit_report.show(error.fit)
     st.caption("Choose another sweep or task in the sidebar.")
 else:
     if view is None:
-        jobs.open_sweep(st.session_state["sweep"], state.sweep_label())
+        now = st.session_state
+        jobs.open_sweep(now["sweep"], now["weights"], state.sweep_label())
     else:
         st.session_state["view"] = view
         page.run()

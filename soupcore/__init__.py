@@ -22,7 +22,7 @@ from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.mixtures import Mixture, interpolate, mean
 from soupcore.recipes import RECIPES, Soup, Step, greedy, manual, uniform
 from soupcore.store import Store
-from soupcore.sweeps import Finding, FitReport, Ingredient, Sweep
+from soupcore.sweeps import Finding, FitReport, Ingredient, NothingFitsError, Sweep
 from soupcore.tasks import ClassificationTask, Split, Task, load_task
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Ingredient",
     "LinearPath",
     "Mixture",
+    "NothingFitsError",
     "RecipeError",
     "Soup",
     "Split",

@@ -92,6 +92,20 @@ class Mixture:
                 mixed[name] = TensorInfo(info.shape, dtype)
         return mixed
 
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is a sum.
+
+        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
+        source with the largest coefficient, the lower digest where several are equal. From it too
+        come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
+        be the same, except that it makes NaN of the infinities of an attention mask.
+        """
+        info = self.tensors[name]
+        is_float = info.dtype.is_floating_point or info.dtype.is_complex
+        if not is_float or name in self._shared:
+            return self.sources[max(self.coefficients, key=self.coefficients.__getitem__)]
+        return None
+
     def mix_into(
         self,
         name: str,
@@ -105,10 +119,8 @@ class Mixture:
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
         the order of their digests, so that the order of ingredients changes nothing. One source
-        alone with the coefficient 1 is copied as it is.
-
-        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
-        source with the largest coefficient, the lower digest where several are equal.
+        alone with the coefficient 1 is copied as it is, and so is what needs no sum (see
+        `copied_from`).
 
         Args:
             name: Which tensor.
@@ -172,22 +184,32 @@ class Mixture:
     ) -> Callable[[torch.Tensor, int], None]:
         """Return what fills a chunk with the mixed elements from a given one on."""
         read = read or BufferedReader()
-        info = self.tensors[name]
-        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
-        is_float = info.dtype.is_floating_point or info.dtype.is_complex
-        if not is_float or self.coefficients == {main: 1}:
-            source = self.sources[main]
+        source = self.copied_from(name)
+        if source is not None:
 
             def fill(out: torch.Tensor, start: int) -> None:
                 out.copy_(read(source, name, start, start + out.numel()))
 
             return fill
 
+        info = self.tensors[name]
         sources = list(self.sources.values())
         size = min(CHUNK, info.numel)
         sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate, size)
         return lambda out, start: sum_into(
             out, (read(source, name, start, start + out.numel()) for source in sources)
+        )
+
+    @cached_property
+    def _shared(self) -> frozenset[str]:
+        scans = [source.known_scan for source in self.sources.values()]
+        if sum(self.coefficients.values()) != 1 or None in scans:
+            return frozenset()
+        return frozenset(
+            name
+            for name in self.tensors
+            if len({source.tensors[name].dtype for source in self.sources.values()}) == 1
+            and len({scan[name].digest for scan in scans if scan is not None}) == 1
         )
 
     def __mul__(self, factor: Coefficient) -> Mixture:

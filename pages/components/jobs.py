@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import services
+from pages.components.text import plain
 from soupcore.jobs import Job, State
 
 _AT_ONCE = 0.3  # seconds that a page may wait for a result
@@ -68,21 +69,16 @@ def last(kind: str, **request: Any) -> Job | None:
     return None
 
 
-def open_sweep(folder: str, label: str) -> None:
+def open_sweep(folder: str, weights: str, label: str) -> None:
     """Have the checkpoints of the sweep read once, and say so meanwhile."""
-    last = next(
-        (
-            job
-            for job in services.supervisor().queue.recent()
-            if job.kind == "open" and job.request["sweep"] == folder
-        ),
-        None,
-    )
+    request = {"sweep": folder, "weights": weights}
+    recent = services.supervisor().queue.recent()
+    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
     st.header(label)
     if last is not None and last.state in (State.FAILED, State.CANCELLED):
-        st.error(last.error or "Reading was cancelled.", icon=":material/error:")
+        st.error(plain(last.error or "Reading was cancelled."), icon=":material/error:")
         if st.button("Read the checkpoints again"):
-            submit("open", f"Read {label}", {"sweep": folder})
+            submit("open", f"Read {label}", request)
             st.rerun()
         return
     st.info(
@@ -90,4 +86,4 @@ def open_sweep(folder: str, label: str) -> None:
         "The next time this sweep opens at once.",
         icon=":material/hourglass_top:",
     )
-    submit("open", f"Read {label}", {"sweep": folder})
+    submit("open", f"Read {label}", request)

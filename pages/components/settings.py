@@ -70,6 +70,7 @@ def configure(arguments: Sequence[str]) -> Settings:
             parser.error(f"--task {task}: write it as path/to/file.py:attribute")
     uploads = workspace_folder() / "uploads"
     uploads.mkdir(exist_ok=True)
+    uploads.chmod(0o700)
     roots = [*parsed.root, _PROJECT / "sample_data", uploads]
     tasks = [_absolute(task) for task in parsed.task]
     _current = Settings(

@@ -20,7 +20,7 @@ def opening(view: View) -> str:
     """Return how to open what the session looks at."""
     return (
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
     )
@@ -69,7 +69,7 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
     return (
         "from fractions import Fraction\n\n"
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
         'soup.save("soup.safetensors")\n'
     )
@@ -97,3 +97,8 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _sweep(view: View) -> str:
+    weights = f", weights={view.weights!r}" if view.weights else ""
+    return f"soupcore.Sweep.from_folder({view.folder!r}{weights})"

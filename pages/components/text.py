@@ -1,11 +1,12 @@
-"""Text from files of others, as Streamlit's Markdown should show it."""
+"""Text of others on our pages."""
 
 import re
-from string import punctuation
-
-_MARK = re.compile(f"([{re.escape(punctuation)}])")
 
 
-def escaped(text: str) -> str:
-    """Return text as Markdown that shows just this: no links, images or formulas."""
-    return _MARK.sub(r"\\\1", " ".join(text.split()))
+def plain(text: str) -> str:
+    """Return text that Markdown shows as it is.
+
+    Names of files and tensors are anyone's: one that reads like an image would make the browser of
+    whoever looks at it call there.
+    """
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))

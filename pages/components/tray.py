@@ -5,6 +5,7 @@ import time
 import streamlit as st
 
 from pages.components import redraw, services
+from pages.components.text import plain
 from soupcore.jobs import Job, State
 
 _POLL = 0.5  # seconds between looks at the queue while something is under way
@@ -72,7 +73,7 @@ def _ended(job: Job) -> None:
                 "Resume", key=f"resume-{job.id}", type="tertiary", on_click=resume, args=(job.id,)
             )
     if job.error:
-        st.caption(f":red[{job.error}]")
+        st.caption(f":red[{plain(job.error)}]")
 
 
 def _status(job: Job) -> str:

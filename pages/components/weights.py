@@ -7,7 +7,7 @@ import streamlit as st
 from pages.components import jobs, services
 from pages.components.scores import StoredSoup
 from pages.components.state import View
-from pages.components.text import escaped
+from pages.components.text import plain
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.jobs.forms import Form
@@ -55,8 +55,8 @@ def _choose_form(soup: Soup) -> Form:
             )  # fmt: skip
             shard_size = round(megabytes * 1e6)
     st.caption(
-        f"Names, order and metadata are those of {escaped(first)}. "
-        + (f"There is no .pt of this soup. {escaped(why_no_pt)}" if why_no_pt else "")
+        f"Names, order and metadata are those of {plain(first)}. "
+        + (f"There is no .pt of this soup. {plain(why_no_pt)}" if why_no_pt else "")
     )
     return Form(dtype=dtypes[dtype], shard_size=shard_size)
 
@@ -75,7 +75,7 @@ def _explain_copy(soup: Soup) -> None:
     replaced = titles.get(source.weights, "weights")
     others = "".join(f"its {title}, " for name, title in titles.items() if name != source.weights)
     st.caption(
-        escaped(
+        plain(
             f"A copy of {source.path.name} in which the {replaced} are the soup's. torch.load and "
             f"your own code open it as they open {source.path.name}. All else in it is still that "
             f"of {soup.form.name}: {others}and the optimizer's state, epoch and arguments where it "
@@ -88,9 +88,7 @@ def _explain_copy(soup: Soup) -> None:
         st.warning(
             "The copy holds paths of the machine where it was trained. Whoever gets it can read "
             "them:\n\n"
-            + "\n".join(
-                f"- {escaped(path)} ({escaped(place)})" for place, path in paths[:_PATHS_SHOWN]
-            )
+            + "\n".join(f"- {plain(path)} ({plain(place)})" for place, path in paths[:_PATHS_SHOWN])
             + more,
             icon=":material/visibility:",
         )

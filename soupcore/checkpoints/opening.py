@@ -15,17 +15,23 @@ INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
 
+# What training tools leave beside the weights: states of the optimizer, of the learning rate and of
+# random numbers, and arguments (Hugging Face's Trainer and Accelerate).
+_LEFTOVER = re.compile(
+    r"(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth|training_args\.bin"
+)
+
 _BEGINNING = 512  # bytes
 # First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
 _PAGE = (
     "a web page, not the weights: the download was answered with an error or a login page",
-    "open it in a browser to see which, and download it again",
+    "Open it in a browser to see which, and download it again.",
 )
 _OTHER_KINDS = (
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the weights",
-        "run `git lfs pull` in its folder",
+        "Run `git lfs pull` in its folder.",
     ),
     (b"<!doctype", *_PAGE),
     (b"<html", *_PAGE),
@@ -33,23 +39,40 @@ _OTHER_KINDS = (
     (
         b"{",
         "text (JSON), not the weights: the download was perhaps answered with an error",
-        "look into it, and download it again",
+        "Look into it, and download it again.",
     ),
-    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "unpack it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "unpack it"),
-    (b"rar!", "a RAR archive, not a checkpoint as it is", "unpack it"),
+    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "Unpack it."),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "Unpack it."),
+    (b"rar!", "a RAR archive, not a checkpoint as it is", "Unpack it."),
     (
         b"\x89hdf",
         "an HDF5 file, not a checkpoint of torch or safetensors",
-        "convert the weights to safetensors",
+        "Convert the weights to safetensors.",
     ),
-    (b"gguf", "a GGUF file, not weights to average", "take the file that it was converted from"),
+    (b"gguf", "a GGUF file, not weights to average", "Take the file that it was converted from."),
 )
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file's name says that it holds weights (a shard index counts, its shards too)."""
     return path.name.endswith(INDEX_SUFFIXES) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that training tools leave beside the weights, by its exact name."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold weights by their names, sorted; shard indices too."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+        and is_checkpoint_name(entry)
+        and not is_leftover(entry)
+        and entry.is_file()
+    )
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
@@ -67,7 +90,7 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, weights)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
     if path.name.endswith(INDEX_SUFFIXES):
@@ -101,35 +124,43 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
 
 def _check_beginning(path: Path, beginning: bytes) -> None:
     if not beginning:
-        raise CheckpointError(f"{path} is empty; copy or download it again.")
+        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
     text = beginning.lstrip().lower()
     for signature, what, way_out in _OTHER_KINDS:
         if text.startswith(signature):
-            raise CheckpointError(f"{path} is {what}; {way_out}.")
+            raise CheckpointError(f"{path} is {what}.", way_out)
     if len(beginning) == _BEGINNING and not beginning.strip(b"\0"):
         raise CheckpointError(
-            f"{path} begins with zeros only: the download or copy was not finished. Do it again."
+            f"{path} begins with zeros only: the download or copy was not finished.",
+            "Do it again.",
         )
     if beginning[257:262] == b"ustar":
         raise CheckpointError(
-            f"{path} is a tar archive. If a checkpoint was packed into it, unpack it; if torch "
-            "before 0.1.10 wrote it, load it with torch and save it again."
+            f"{path} is a tar archive.",
+            "If a checkpoint was packed into it, unpack it; if torch before 0.1.10 wrote it, load "
+            "it with torch and save it again.",
         )
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}")) or sorted(folder.glob("*.bin.index.json"))
+def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
+    files = weight_files(folder)
+    indices = [file for file in files if file.name.endswith(INDEX_SUFFIX)] or [
+        file for file in files if file.name.endswith(INDEX_SUFFIXES)
+    ]
+    shards = [file for file in files if file.suffix == ".safetensors"]
     if len(indices) == 1:
         return open_index(indices[0], _open_file)
-    shards = sorted(folder.glob("*.safetensors"))
     if shards and not indices:
         _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
             return SafetensorsCheckpoint(shards[0])
         return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
+    if len(files) == 1:
+        return _open_file(files[0], weights)
+    names = f" ({', '.join(file.name for file in files[:3])}, …)" if files else ""
     raise CheckpointError(
-        f"{folder} holds {len(indices)} shard indices and {len(shards)} safetensors files; "
-        "name the one to open."
+        f"{folder} holds {len(files)} files of weights{names}, so it is not clear what to open.",
+        "Keep the files of one checkpoint in a folder.",
     )
 
 

@@ -46,7 +46,9 @@ class SafetensorsCheckpoint(Checkpoint):
         if not isinstance(metadata, dict) or not all(
             isinstance(value, str) for value in metadata.values()
         ):
-            raise CheckpointError(f"{path}: __metadata__ is not an object of texts; save it again.")
+            raise CheckpointError(
+                f"{path}: __metadata__ is not an object of texts.", "Save the file again."
+            )
         tensors, self._offsets = _check_layout(
             header, data_start, os.fstat(opened.number).st_size, path
         )
@@ -156,14 +158,15 @@ def _header_bytes(
     return struct.pack("<Q", len(text)) + text
 
 
-def _why_not_averaged(dtype: object) -> str:
+def _why_not_averaged(dtype: object) -> tuple[str, str]:
+    """Return the end of the sentence that begins with the tensor and its dtype, and the way out."""
     if dtype in ("F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"):
         # The mean of quantized numbers and the mean of their scales are no mean of the weights.
         return (
-            "so it is part of a model quantized in blocks, which cannot be averaged. Average the "
-            "checkpoints it was quantized from, or dequantize it to bfloat16 first."
+            "so it is part of a model quantized in blocks, which cannot be averaged.",
+            "Average the checkpoints it was quantized from, or dequantize it to bfloat16 first.",
         )
-    return "which cannot be averaged. Save it as float32, float16 or bfloat16."
+    return "which cannot be averaged.", "Save it as float32, float16 or bfloat16."
 
 
 def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
@@ -173,13 +176,14 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
     if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
         raise CheckpointError(
             f"{path} is not a whole safetensors file (its header is said to have {length} bytes, "
-            f"the file has {size}). Copy or download it again."
+            f"the file has {size}).",
+            "Copy or download it again.",
         )
     try:
         return parse_object(os.pread(file, length, 8)), 8 + length
     except ValueError as error:
         raise CheckpointError(
-            f"{path} has a damaged safetensors header: {error}. Copy or download it again."
+            f"{path} has a damaged safetensors header: {error}.", "Copy or download it again."
         ) from None
 
 
@@ -191,7 +195,8 @@ def _check_layout(
         if not 0 < len(name) <= _LONGEST_NAME:
             raise CheckpointError(
                 f"{path} has a tensor whose name has {len(name)} characters; 1 to {_LONGEST_NAME} "
-                "are possible. Save it under another name."
+                "are possible.",
+                "Save it under another name.",
             )
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -208,14 +213,16 @@ def _check_layout(
                 f"{_MOST_DIMENSIONS}."
             )
         if not isinstance(dtype, str) or dtype not in DTYPES:
+            why, way_out = _why_not_averaged(dtype)
             raise CheckpointError(
-                f"{path}: tensor {name!r} has dtype {str(dtype)[:40]}, {_why_not_averaged(dtype)}"
+                f"{path}: tensor {name!r} has dtype {str(dtype)[:40]}, {why}", way_out
             )
         info = TensorInfo(tuple(shape), DTYPES[dtype])
         if end - begin != info.nbytes:
             raise CheckpointError(
                 f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} needs {info.nbytes} "
-                f"bytes, its header gives {end - begin}. The file is damaged."
+                f"bytes, its header gives {end - begin}. The file is damaged.",
+                "Copy or download it again.",
             )
         entries.append((begin, end, name, info))
     entries.sort(key=lambda entry: entry[:2])
@@ -226,8 +233,9 @@ def _check_layout(
         expected = end
     if data_start + expected != size:
         raise CheckpointError(
-            f"{path} has {size} bytes, its header promises {data_start + expected}. "
-            "It was cut short or added to; copy or download it again."
+            f"{path} has {size} bytes, its header promises {data_start + expected}: "
+            "it was cut short or added to.",
+            "Copy or download it again.",
         )
     tensors = {name: info for _, _, name, info in entries}
     return tensors, {name: data_start + begin for begin, _, name, _ in entries}

@@ -24,8 +24,8 @@ class ShardedCheckpoint(Checkpoint):
                 if name in self._shard_of:
                     raise CheckpointError(
                         f"{path}: tensor {name!r} stands in both "
-                        f"{self._shard_of[name].path.name} and {shard.path.name}. "
-                        "Keep the shards of one checkpoint only."
+                        f"{self._shard_of[name].path.name} and {shard.path.name}.",
+                        "Keep the shards of one checkpoint only.",
                     )
                 self._shard_of[name] = shard
         super().__init__(
@@ -69,8 +69,8 @@ def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Sharded
     checkpoint = ShardedCheckpoint(index, [open_shard(index.parent / name) for name in shard_names])
     if differing := set(weight_map) ^ set(checkpoint.tensors):
         raise CheckpointError(
-            f"{index}: the index and the shards disagree on tensor {min(differing)!r}. "
-            "Copy them all again."
+            f"{index}: the index and the shards disagree on tensor {min(differing)!r}.",
+            "Copy or download them all again.",
         )
     return checkpoint
 
@@ -83,7 +83,9 @@ def _read_weight_map(index: Path) -> Mapping[str, str]:
     try:
         weight_map = json.loads(content.decode())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a shard index ({error!r}).") from None
+        raise CheckpointError(
+            f"{index} is not a shard index ({error!r}).", "Copy or download it again."
+        ) from None
     if (
         not isinstance(weight_map, dict)
         or not weight_map
@@ -103,10 +105,11 @@ def _check_inside(index: Path, name: str) -> None:
         raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
     shard = index.parent / name
     if not shard.is_file():
-        raise CheckpointError(f"{index}: the shard {name} is missing; copy it beside the index.")
+        raise CheckpointError(f"{index}: the shard {name} is missing.", "Copy it beside the index.")
     folder = index.parent.resolve()
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if shard.resolve().parent not in (folder, blobs):
         raise CheckpointError(
-            f"{index}: the shard {name} is a link that leads out of the folder; copy the file here."
+            f"{index}: the shard {name} is a link that leads out of the folder.",
+            "Copy the file here.",
         )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.errors import CheckpointError, TaskError
+from soupcore.errors import TaskError
 from soupcore.evaluation.devices import choose_device, deterministic
 from soupcore.evaluation.evaluation import Evaluation
+from soupcore.evaluation.fitting import under_names_of
 from soupcore.evaluation.statistics import score_interval
 from soupcore.mixtures import Mixture
 from soupcore.store import EvaluationRow, Store
@@ -212,7 +213,7 @@ class Evaluator:
         if self._model is None:
             self._model = self.task.build_model().to(self.device).eval()
         state = self._model.state_dict()
-        self._check_fit(state, mixture)
+        mixture = under_names_of(state, mixture, self.task.name)
         self._make_resident(mixture)
         self._in_model = None
         for name, tensor in state.items():
@@ -220,25 +221,6 @@ class Evaluator:
             tensor.copy_(mixture.tensor(name, self._read))
         self._in_model = mixture
         return self._model
-
-    def _check_fit(self, state: dict[str, Tensor], mixture: Mixture) -> None:
-        path = next(iter(mixture.sources.values())).path
-        differing = state.keys() ^ mixture.tensors.keys()
-        if differing:
-            name = min(differing)
-            where = "only in the network" if name in state else "only in the checkpoint"
-            raise CheckpointError(
-                f"{path} does not fit the network of the task {self.task.name!r}: tensor "
-                f"{name!r} is {where} ({len(differing)} such in all). Choose the task that these "
-                "checkpoints were trained for."
-            )
-        for name, tensor in state.items():
-            if tuple(tensor.shape) != mixture.tensors[name].shape:
-                raise CheckpointError(
-                    f"{path} does not fit the network of the task {self.task.name!r}: tensor "
-                    f"{name!r} has shape {list(mixture.tensors[name].shape)}, the network's has "
-                    f"{list(tensor.shape)}."
-                )
 
     def _read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
         resident = self._resident.get(checkpoint.digest)

@@ -19,7 +19,7 @@ from soupcore.jobs.forms import Form
 from soupcore.recipes import RECIPES, Soup, Step, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.sweep import folder_signature
+from soupcore.sweeps.folder import folder_signature
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
 
@@ -50,16 +50,23 @@ class WarmState:
         self.store = store
         self._tasks = frozenset(tasks)
         self._device = device
-        self._sweeps: dict[str, tuple[str, Sweep]] = {}
+        self._sweep: tuple[tuple[str, str, str], Sweep] | None = None
         self._evaluators: dict[str, tuple[str, Evaluator]] = {}
 
-    def sweep(self, folder: str, on_progress: Progress = no_progress) -> Sweep:
-        """Return the sweep in a folder, opened again only if its files changed."""
-        signature = folder_signature(folder)
-        if folder not in self._sweeps or self._sweeps[folder][0] != signature:
-            sweep = Sweep.from_folder(folder, on_progress=on_progress)
-            self._sweeps = {folder: (signature, sweep)}
-        return self._sweeps[folder][1]
+    def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
+        """Return the sweep of a request, opened again only if its files changed.
+
+        Args:
+            request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
+                several (see `Sweep.from_folder`).
+            on_progress: Called with bytes read and in all.
+        """
+        folder, weights = request["sweep"], request.get("weights", "")
+        identity = (folder, weights, folder_signature(folder))
+        if self._sweep is None or self._sweep[0] != identity:
+            opened = Sweep.from_folder(folder, weights=weights, on_progress=on_progress)
+            self._sweep = (identity, opened)
+        return self._sweep[1]
 
     def evaluator(self, task: str) -> Evaluator:
         """Return the evaluator of a task, loaded again only if its file changed."""
@@ -74,13 +81,13 @@ class WarmState:
 
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """Read every checkpoint of a folder once: digests and values that are not finite."""
-    sweep = warm.sweep(request["sweep"], report)
+    sweep = warm.sweep(request, report)
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
 def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate ingredients on splits, split by split so that the first column fills first."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     wanted = [(name, split) for split in request["splits"] for name in request["names"]]
     for index, (name, split) in enumerate(wanted):
         evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
@@ -89,7 +96,7 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 
 def paths(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate the lines between pairs of ingredients on splits."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     wanted = [(a, b, split) for split in request["splits"] for a, b in request["pairs"]]
     for index, (a, b, split) in enumerate(wanted):
         linear_path(
@@ -105,7 +112,7 @@ def paths(warm: WarmState, request: Request, report: Report) -> Result:
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     recipe = RECIPES.get(request["recipe"])
     if recipe is None:
         raise RecipeError(f"There is no recipe {request['recipe']!r}.")
@@ -131,7 +138,7 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
     soup.evaluate(evaluator, request["splits"], on_progress=report)
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
@@ -139,7 +146,7 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
 
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
     split = request["split"]
     without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
@@ -150,7 +157,7 @@ def attribution(warm: WarmState, request: Request, report: Report) -> Result:
 
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     row = warm.store.soup(request["soup"])
     if row is None:
         raise RecipeError(f"There is no soup {request['soup']!r} any more.")

@@ -133,9 +133,13 @@ class Output:
         return [path, beside]
 
     def _finite_chunks(self, name: str, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        for chunk in self._mixture.chunks(self._names[name]):
+        here = self._names[name]
+        copied = self._mixture.copied_from(here)
+        # An attention mask may hold −inf, the same in every ingredient; it is copied as it is.
+        as_it_is = copied is not None and here in copied.nonfinite
+        for chunk in self._mixture.chunks(here):
             converted = chunk.to(dtype)
-            if not all_finite(converted):
+            if not as_it_is and not all_finite(converted):
                 way_out = "Choose smaller coefficients."
                 if all_finite(chunk):
                     way_out = "Choose bfloat16 or float32, which reach further."

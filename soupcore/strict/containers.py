@@ -178,7 +178,7 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
 
 def _counters(tensors: dict[str, Tensor | Unusable]) -> list[str]:
     """Return what counts the models of an average, in torch's wrapper of it and in mmengine's."""
-    counters = [name for name in ("n_averaged", "steps") if name in tensors]
+    counters: list[str] = [name for name in ("n_averaged", "steps") if name in tensors]
     wrapped = all(name.startswith("module.") or name in counters for name in tensors)
     return counters if wrapped else [name for name in counters if name == "n_averaged"]
 

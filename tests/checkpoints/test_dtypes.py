@@ -34,7 +34,7 @@ def test_floats_with_one_nan_where_others_have_minus_zero(dtype: torch.dtype) ->
     assert not all_finite(every.view(dtype))
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", [d for d in FLOATS if "fnuz" not in str(d)], ids=str)
 def test_nan_of_either_sign_is_not_finite(dtype: torch.dtype) -> None:
     nan = torch.tensor([0xFF] * dtype.itemsize, dtype=torch.uint8)  # all bits set: a negative NaN
     positive = nan.clone()

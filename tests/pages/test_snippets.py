@@ -23,7 +23,7 @@ def test_the_python_shown_writes_the_file_that_the_page_offers(
         torch.save(state, tmp_path / "sweep" / f"{name}.pt")
     sweep = Sweep.from_folder(tmp_path / "sweep")
     soup = uniform(sweep)
-    view = View(str(tmp_path / "sweep"), "task.py:task", sweep, evaluator)
+    view = View(str(tmp_path / "sweep"), "task.py:task", "", sweep, evaluator)
     own, shown = tmp_path / "own", tmp_path / "shown"
     for folder in (own, shown):
         folder.mkdir()

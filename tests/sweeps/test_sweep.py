@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import Cancelled, Sweep, SweepError, mean
-from soupcore.sweeps.sweep import folder_signature, is_scanned
+from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, moved, random_state, same_weights, save_sweep
 
 NAMES = ["run1", "run2", "run10"]
@@ -178,9 +179,11 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         pytest.param(None, None, "is not a folder", id="no folder"),
         pytest.param({}, None, r"holds no checkpoint that can be used\.", id="empty folder"),
         pytest.param({"a.pt": b"x"}, None, "can be used: a: .*damaged", id="all misfits"),
-        pytest.param({"base.pt": b"x"}, None, "the base 'base' cannot be used: .*", id="bad base"),
         pytest.param(
-            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: missing", id="no base"
+            {"z.pt": b"x"}, "z", "the base 'z' cannot be used: the file .*", id="bad base"
+        ),
+        pytest.param(
+            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: it is missing", id="no base"
         ),
         pytest.param({"sweep.jsonl": b"{"}, None, r"line 1 is not JSON", id="bad table"),
         pytest.param({"sweep.csv": b"name\n", "sweep.jsonl": b""}, None, "has both", id="tables"),
