@@ -169,7 +169,11 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
         if len(content) != record.size or not inflater.eof or inflater.unused_data:
             raise Refusal(f"The record {record.name!r} does not inflate to {record.size} bytes.")
     if zlib.crc32(content) != record.crc:
-        raise Refusal(f"The checksum (CRC-32) of the record {record.name!r} is wrong.")
+        raise Refusal(
+            f"The checksum (CRC-32) of the record {record.name!r} is wrong: the file is damaged. "
+            "If it was written with torch.serialization.set_crc32_options(False), save it again "
+            "without."
+        )
     return content
 
 

@@ -65,7 +65,7 @@ _HARMFUL_PACKAGES = (
 # The exact lists. What may be called:
 _CALLED = _paths(
     {
-        "builtins": "bytearray complex frozenset range slice",
+        "builtins": "bytearray complex range slice",
         "collections": "Counter defaultdict deque",
         "datetime": "date datetime time timedelta timezone",
         "numpy": "dtype",
@@ -167,5 +167,5 @@ def may_execute(machine: Machine) -> list[str]:
         if not is_known or (is_filled and path not in _FILLED):
             found.add(path)
         elif path.startswith("numpy.") and not is_plain_numpy(instance):
-            found.add(f"{path} of an unusual dtype")
+            found.add("numpy.dtype of an unusual kind")
     return sorted(found)

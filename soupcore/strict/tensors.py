@@ -255,6 +255,10 @@ def _set(machine: Machine, args: tuple[Any, ...]) -> Any:
     return {machine.key(item) for item in items}
 
 
+def _frozenset(machine: Machine, args: tuple[Any, ...]) -> Any:
+    return frozenset(_set(machine, args))
+
+
 def _ordered(machine: Machine, args: tuple[Any, ...]) -> Ordered:
     (pairs,) = args or ((),)  # Python 2 gave them at once
     machine.spend(len(pairs))
@@ -275,6 +279,10 @@ def _encoded(machine: Machine, args: tuple[Any, ...]) -> Any:
             machine.allocate(len(text))
             return text.encode("latin1")
     raise Refusal("Its pickle encodes text in a way that torch.save does not.")
+
+
+def _bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
+    return machine.inert("builtins.bytes", args, called=True) if args else b""
 
 
 _QUANTIZED = _unusable("is quantized and cannot be averaged; save the float weights")
@@ -305,6 +313,8 @@ CALLS: dict[str, Call] = {
     "torch._utils._rebuild_device_tensor_from_numpy": _FROM_NUMPY,
     "torch._utils._rebuild_xla_tensor": _FROM_NUMPY,
     "torch.Size": _size,
+    "builtins.bytes": _bytes,  # protocol 2 writes empty ones so
+    "builtins.frozenset": _frozenset,
     "builtins.set": _set,
     "collections.OrderedDict": _ordered,
     "builtins.getattr": _attribute,
