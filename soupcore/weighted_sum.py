@@ -99,20 +99,25 @@ class WeightedSum:
     ) -> None:
         first, sums = first[: len(target)], self._sum[: len(target)].numpy()
         term = self._term[: len(target)]
-        sums.fill(0)
+        if len(self._factors) == 1:
+            sums.fill(0)
         for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
             array = _as_array(part, term)
             if index == 0:
                 np.copyto(first, array)
                 continue
-            array = np.subtract(first, array, out=term.numpy())
-            if factor != 1:
-                np.multiply(array, factor, out=array)
-            np.add(sums, array, out=sums)
+            # Where the terms are equal, the differences and their sum are 0, never −0.
+            one, other = (first, array) if factor > 0 else (array, first)
+            place = sums if index == 1 else term.numpy()
+            np.subtract(one, other, out=place)
+            if abs(factor) != 1:
+                np.multiply(place, abs(factor), out=place)
+            if index > 1:
+                np.add(sums, place, out=sums)
         self._divide(sums, sums)
         if self._coefficient_sum != 1:
             np.multiply(first, self._coefficient_sum, out=first)
-        np.subtract(first, sums, out=target)  # added, two zeros would make −0 into 0
+        np.subtract(first, sums, out=target)  # as 0 added to −0 would be 0
 
     def _divide(self, total: Array, target: Array) -> None:
         if math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner

@@ -24,9 +24,9 @@ def ranges(numel: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + CHUNK, numel)) for start in range(0, numel, CHUNK))
 
 
-def unthreaded(tensor: torch.Tensor) -> list[torch.Tensor]:
+def unthreaded(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return views of a chunk so small that torch works on each without threads."""
-    return [tensor[start : start + _UNTHREADED] for start in range(0, tensor.numel(), _UNTHREADED)]
+    return tensor.unsafe_split(_UNTHREADED)  # split, without its preparations for gradients
 
 
 class BufferedReader:
