@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import jobs, scores, services, snippets, soup_picker
+from pages.components import jobs, scores, services, shares, snippets, soup_picker
 from pages.components.state import View
 
 
@@ -35,8 +35,13 @@ def _contents(view: View, picked: scores.StoredSoup) -> None:
             st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
     st.dataframe(
         {
-            "ingredient": list(picked.soup.coefficients),
-            "coefficient": [str(c) for c in picked.soup.coefficients.values()],
+            "ingredient": list(picked.soup.digests),
+            "coefficient": [
+                shares.share(picked.soup.coefficients[name])
+                if name in picked.soup.coefficients
+                else "not one for all weights"
+                for name in picked.soup.digests
+            ],
             "digest": list(picked.soup.digests.values()),
         },
         width=640,

@@ -20,7 +20,30 @@ from soupcore.errors import (
 )
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.mixtures import Mixture, interpolate, mean
-from soupcore.recipes import RECIPES, Soup, Step, greedy, manual, uniform
+from soupcore.provenance import mergekit_config, model_card, rebuild
+from soupcore.recipes import (
+    RECIPES,
+    Curve,
+    Orders,
+    Pass,
+    Soup,
+    Step,
+    curve,
+    dare,
+    ema,
+    greedy,
+    greedy_orders,
+    learned,
+    manual,
+    model_stock,
+    slerp,
+    swa,
+    task_arithmetic,
+    ties,
+    uniform,
+    weighted,
+    wise_ft,
+)
 from soupcore.store import Store
 from soupcore.sweeps import Finding, FitReport, Ingredient, Sweep
 from soupcore.tasks import ClassificationTask, Split, Task, load_task
@@ -32,6 +55,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClassificationTask",
+    "Curve",
     "Ensemble",
     "Evaluation",
     "Evaluator",
@@ -40,6 +64,8 @@ __all__ = [
     "Ingredient",
     "LinearPath",
     "Mixture",
+    "Orders",
+    "Pass",
     "RecipeError",
     "Soup",
     "Split",
@@ -52,13 +78,28 @@ __all__ = [
     "TaskError",
     "TensorInfo",
     "barriers",
+    "curve",
+    "dare",
+    "ema",
     "ensemble",
     "greedy",
+    "greedy_orders",
     "interpolate",
+    "learned",
     "linear_path",
     "load_task",
     "manual",
     "mean",
+    "mergekit_config",
+    "model_card",
+    "model_stock",
     "open_checkpoint",
+    "rebuild",
+    "slerp",
+    "swa",
+    "task_arithmetic",
+    "ties",
     "uniform",
+    "weighted",
+    "wise_ft",
 ]

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import streamlit as st
 
 from pages.components.state import View
 from soupcore import Soup
+from soupcore.recipes import Recipe
 
 
 def show(code: str) -> None:
@@ -48,14 +50,15 @@ def connectivity(view: View, names: list[str], pairs: list[tuple[str, str]], alp
     return code
 
 
-def recipe(view: View, name: str, names: list[str], parameters: dict[str, str]) -> str:
+def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
-    evaluator = "evaluator, " if parameters else ""
-    options = "".join(f", {key}={value!r}" for key, value in parameters.items())
+    evaluator = "evaluator, " if recipe.chooses else ""
+    told = {p.name: parameters[p.name] for p in recipe.parameters}
+    options = "".join(f", {name}={value!r}" for name, value in told.items())
     return opening(view) + (
-        f"\nsoup = soupcore.{name}(sweep, {evaluator}{names!r}{options})\n"
+        f"\nsoup = soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})\n"
         "soup.evaluate(evaluator)\n"
-        f'soup.save("{name}.safetensors")\n'
+        f'soup.save("{recipe.name}.safetensors")\n'
     )
 
 
@@ -76,4 +79,11 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
 
 def rebuild(view: View, soup: Soup) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    return manual(view, soup.coefficients)
+    if soup.coefficients:
+        return manual(view, soup.coefficients)
+    return (
+        "import json\nfrom pathlib import Path\n\nimport soupcore\n\n"
+        f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
+        f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
+        f'soup.save("{soup.recipe}.safetensors")\n'
+    )

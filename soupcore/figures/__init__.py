@@ -3,13 +3,14 @@
 from soupcore.figures.overview import accuracy_overview, shift_scatter
 from soupcore.figures.paths import barrier_heatmap, path_curves
 from soupcore.figures.style import colours
-from soupcore.figures.trace import greedy_trace
+from soupcore.figures.trace import greedy_trace, learning_curve
 
 __all__ = [
     "accuracy_overview",
     "barrier_heatmap",
     "colours",
     "greedy_trace",
+    "learning_curve",
     "path_curves",
     "shift_scatter",
 ]

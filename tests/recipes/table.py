@@ -26,6 +26,7 @@ class TableEvaluator:
     percents: Callable[[frozenset[str]], float]
     task: soupcore.ClassificationTask
     evaluated: list[frozenset[str]] = field(default_factory=list)
+    losses: dict[frozenset[str], float] = field(default_factory=dict)
 
     def evaluate(
         self,
@@ -44,7 +45,7 @@ class TableEvaluator:
             mixture_key=mixture.key,
             split=split,
             n=EXAMPLES,
-            loss=1 - percent / 100,
+            loss=self.losses.get(parts, 1 - percent / 100),
             score=percent / 100,
             score_interval=(0.0, 1.0),
             seconds=0.0,

@@ -1,0 +1,54 @@
+"""Inner products between checkpoints, tensor by tensor: what angles and norms are made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.merges.remembered import remembered
+from soupcore.merges.task_vectors import read_wide, wide_dtype
+from soupcore.mixtures import CHUNK
+
+Matrix = npt.NDArray[np.float64]
+
+
+def inner_products(
+    checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None
+) -> dict[str, Matrix]:
+    """Return ⟨θᵢ − θ₀, θⱼ − θ₀⟩ of each float tensor, as a symmetric matrix [k, k].
+
+    One pass over the weights; products are summed in float64.
+
+    Args:
+        checkpoints: θᵢ.
+        origin: θ₀; 0 unless given.
+    """
+    digests = [checkpoint.digest for checkpoint in checkpoints]
+
+    def find() -> dict[str, Matrix]:
+        return {
+            name: _of_tensor(checkpoints, origin, name)
+            for name, info in checkpoints[0].tensors.items()
+            if info.dtype.is_floating_point
+        }
+
+    return remembered(["inner products", digests, origin.digest if origin else None], find)
+
+
+def _of_tensor(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None, name: str) -> Matrix:
+    numel = checkpoints[0].tensors[name].numel
+    products = np.zeros((len(checkpoints), len(checkpoints)))
+    dtypes = {wide_dtype(checkpoint.tensors[name].dtype) for checkpoint in checkpoints}
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    for start in range(0, numel, CHUNK):
+        count = min(CHUNK, numel - start)
+        rows = torch.zeros(1 + len(checkpoints), count, dtype=dtype)
+        if origin is not None:
+            read_wide(origin, name, start, rows[0])
+        for row, checkpoint in zip(rows[1:], checkpoints, strict=True):
+            read_wide(checkpoint, name, start, row)
+        vectors = (rows[1:] - rows[0]).double().numpy()
+        products += vectors @ vectors.T
+    return products
