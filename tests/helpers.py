@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -134,11 +132,4 @@ def held_sweep(
         ingredients,
         None if base is None else Ingredient("base", Held(base, "base")),
         FitReport(),
-    )
-
-
-def floats(state: Mapping[str, Tensor]) -> npt.NDArray[np.float64]:
-    """All floats of a state dict in one vector."""
-    return np.concatenate(
-        [t.double().numpy().ravel() for t in state.values() if t.is_floating_point()]
     )

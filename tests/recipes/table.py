@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -52,6 +52,15 @@ class TableEvaluator:
             has_outputs=False,
             arrays=Path(),
         )
+
+    def evaluate_all(
+        self,
+        mixtures: Sequence[Mixture],
+        split: str,
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Evaluation]:
+        return [self.evaluate(mixture, split, on_progress=on_progress) for mixture in mixtures]
 
 
 class Looked(Evaluation):
