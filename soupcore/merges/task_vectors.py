@@ -107,11 +107,12 @@ class TaskVectorMerge(Derived):
         if not out.dtype.is_floating_point:
             out.copy_(self.ingredients[0].read_elements(name, start, start + out.numel()))
             return
-        origin, vectors = self._sparse_vectors(name, start, out.numel())
         wide = np.float64 if out.dtype.itemsize >= 4 else np.float32
-        merged = self._combine(vectors, wide)
-        merged *= float(self.scale)
-        merged += origin
+        with np.errstate(all="ignore"):  # what is not finite is told by whoever reads it
+            origin, vectors = self._sparse_vectors(name, start, out.numel())
+            merged = self._combine(vectors, wide)
+            merged *= float(self.scale)
+            merged += origin
         out.copy_(torch.from_numpy(merged))
 
     def _sparse_vectors(self, name: str, start: int, count: int) -> tuple[Floats, Floats]:

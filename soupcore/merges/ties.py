@@ -104,7 +104,8 @@ class Ties(TaskVectorMerge):
                 read_wide(self.base, name, start, buffers[0])
                 for row, ingredient in enumerate(self.ingredients):
                     read_wide(ingredient, name, start, buffers[1])
-                    vector -= origin
+                    with np.errstate(all="ignore"):
+                        vector -= origin
                     yield row, np.abs(vector, out=vector).astype(dtype, copy=False)
 
 

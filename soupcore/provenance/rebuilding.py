@@ -64,7 +64,9 @@ def _find(wanted: Mapping[str, str], folder: Path) -> dict[str, Checkpoint]:
     problems = []
     for name, digest in wanted.items():
         if name not in found:
-            what = "has other weights" if opened.get(name) else "is missing"
+            what = "is missing"
+            if name in opened:
+                what = "has other weights" if opened[name] else "cannot be read"
             problems.append(f"{name} {what} (those needed have the digest {digest[:16]}…)")
     if problems:
         raise RecipeError(f"{folder} cannot make this soup: {'; '.join(problems)}.")
