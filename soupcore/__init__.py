@@ -7,7 +7,7 @@ soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
 """
 
-from soupcore.analysis import Ensemble, ensemble
+from soupcore.analysis import Ensemble, GreedyEnsemble, ensemble, greedy_ensemble
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from soupcore.connectivity import Barriers, LinearPath, barriers, linear_path
 from soupcore.errors import (
@@ -61,6 +61,7 @@ __all__ = [
     "Evaluator",
     "Finding",
     "FitReport",
+    "GreedyEnsemble",
     "Ingredient",
     "LinearPath",
     "Mixture",
@@ -83,6 +84,7 @@ __all__ = [
     "ema",
     "ensemble",
     "greedy",
+    "greedy_ensemble",
     "greedy_orders",
     "interpolate",
     "learned",

@@ -11,6 +11,7 @@ import torch
 
 from soupcore.evaluation import Evaluation, Evaluator, score_interval
 from soupcore.mixtures import Mixture
+from soupcore.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
     if len(known) < len(members) or not members:
         return None
-    task = evaluator.task
-    outputs = _mean_outputs(known)
+    return judged(evaluator.task, split, _total(known), len(known))
+
+
+def judged(task: Task, split: str, total: torch.Tensor, members: int) -> Ensemble:
+    """Score the mean of outputs, given their sum and how many there are."""
+    outputs = (total / members).float()
     targets = task.split(split).targets
     losses, scores = task.loss(outputs, targets), task.score(outputs, targets)
     return Ensemble(
-        members=len(known),
+        members=members,
         n=len(targets),
         loss=float(losses.double().mean()),
         score=float(scores.double().mean()),
@@ -56,8 +61,8 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     )
 
 
-def _mean_outputs(evaluations: Sequence[Evaluation]) -> torch.Tensor:
+def _total(evaluations: Sequence[Evaluation]) -> torch.Tensor:
     total = evaluations[0].outputs.double()
     for evaluation in evaluations[1:]:
         total += evaluation.outputs
-    return (total / len(evaluations)).float()
+    return total
