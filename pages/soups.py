@@ -61,7 +61,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
     request = view.request | {"recipe": recipe.name, "names": names, "parameters": given}
     running = jobs.unfinished("soup", **request)
     if st.button(
-        f"Build the {recipe.title.lower()} soup of {len(names)}",
+        f"Build the {_in_a_sentence(recipe.title)} soup of {len(names)}",
         type="primary",
         icon=":material/soup_kitchen:",
         disabled=running is not None,
@@ -73,6 +73,10 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
     if "cooking" in st.session_state:
         _follow(view, st.session_state["cooking"])
     snippets.show(snippets.recipe(view, recipe, names, given))
+
+
+def _in_a_sentence(title: str) -> str:
+    return title if title[1:] != title[1:].lower() else title.lower()  # TIES, WiSE-FT
 
 
 def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:

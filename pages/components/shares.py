@@ -17,8 +17,5 @@ def describe(soup: Soup) -> str:
     """Return what a soup is made of."""
     if soup.coefficients:
         return ", ".join(f"{name} × {share(c)}" for name, c in soup.coefficients.items())
-    with_base = f", from {soup.base}" if soup.base else ""
-    return (
-        f"{', '.join(soup.ingredients)}{with_base}, with coefficients that are not the same "
-        "for all weights"
-    )
+    sources = [*soup.ingredients, *([soup.base] if soup.base else [])]
+    return f"computed weight by weight from {', '.join(sources)}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -10,14 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.merges.derived import NameOf
-from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote
+from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, sum_of
 
 Combine = Literal["mean", "sum", "ties"]
 
-_BLOCK = 1 << 15  # entries that one counter of the generator decides on: part of the result
+# Both are part of the result: entries that one counter of the generator decides on, and how many
+# values the random word of an entry has.
+_BLOCK = 1 << 15
+_WORDS = 1 << 16
 
 
 class Dare(TaskVectorMerge):
@@ -29,7 +32,7 @@ class Dare(TaskVectorMerge):
     Args:
         base, ingredients, scale, vote, tie: See `TaskVectorMerge`.
         drop: p in [0, 1): each entry becomes 0 with this probability; the others are divided by
-            1 − p. It is taken to the next multiple of 2⁻³².
+            1 − p. It is rounded to a multiple of 2⁻¹⁶.
         seed: Any integer.
         combine: `mean` of the vectors; their `sum`, as in task arithmetic; `ties`, the mean of the
             entries that have the elected sign.
@@ -75,14 +78,12 @@ class Dare(TaskVectorMerge):
             tie=body["tie"],
         )
 
-    def _sparsify(self, name: str, start: int, vectors: Floats) -> None:
-        if not self.drop:
+    def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
+        if not self._limit:
             return
-        rescale = vectors.dtype.type(float(1 / (1 - self.drop)))
-        for vector, identity in zip(vectors, self._identities, strict=True):
+        for vector, identity in zip(vectors.numpy(), self._identities, strict=True):
             key = hashlib.sha256(json.dumps([self.seed, identity, name]).encode()).digest()
             vector *= self._kept(int.from_bytes(key[:16], "little"), start, len(vector))
-            vector *= rescale
 
     @cached_property
     def _identities(self) -> list[list[Any]]:
@@ -91,28 +92,31 @@ class Dare(TaskVectorMerge):
         return [[digest, digests[:index].count(digest)] for index, digest in enumerate(digests)]
 
     def _kept(self, key: int, start: int, count: int) -> npt.NDArray[np.bool_]:
-        limit = np.uint32(min(math.ceil(self.drop * (1 << 32)), (1 << 32) - 1))
         stop = start + count
-        kept = [
-            _random_words(key, block)[max(0, start - block * _BLOCK) : stop - block * _BLOCK]
-            >= limit
+        pieces = [
+            _words(key, block)[max(0, start - block * _BLOCK) : stop - block * _BLOCK]
             for block in range(start // _BLOCK, -(-stop // _BLOCK))
         ]
-        return kept[0] if len(kept) == 1 else np.concatenate(kept)
+        words = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return words >= self._limit
 
-    def _combine(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
+    @cached_property
+    def _limit(self) -> np.uint16:
+        return np.uint16(round(self.drop * _WORDS))
+
+    def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         if self.combine == "ties":
-            return self._elected_mean(vectors, wide)
-        total = np.zeros(vectors.shape[1], dtype=wide)
-        for vector in vectors:
-            total += vector
-        if self.combine == "mean":
-            total /= len(vectors)
-        return total
+            combined = self._elected_mean(vectors, wide)
+        else:
+            combined = sum_of(vectors, wide)
+        shares = len(vectors) if self.combine == "mean" else 1
+        # All entries are rescaled alike, so once, after they are combined.
+        combined *= _WORDS / (shares * (_WORDS - int(self._limit)))
+        return combined
 
 
-def _random_words(key: int, block: int) -> npt.NDArray[np.uint32]:
+def _words(key: int, block: int) -> npt.NDArray[np.uint16]:
     # Philox (Salmon et al. 2011) gives the numbers of any block without those before it, and its
     # stream is one that NumPy promises not to change.
     generator = np.random.Philox(key=key, counter=[0, 0, 0, block])
-    return generator.random_raw(_BLOCK // 2).astype("<u8", copy=False).view("<u4")
+    return generator.random_raw(_BLOCK // 4).astype("<u8", copy=False).view("<u2")

@@ -39,16 +39,19 @@ def inner_products(
 
 def _of_tensor(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None, name: str) -> Matrix:
     numel = checkpoints[0].tensors[name].numel
-    products = np.zeros((len(checkpoints), len(checkpoints)))
+    products = torch.zeros(len(checkpoints), len(checkpoints), dtype=torch.float64)
     dtypes = {wide_dtype(checkpoint.tensors[name].dtype) for checkpoint in checkpoints}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     for start in range(0, numel, CHUNK):
         count = min(CHUNK, numel - start)
-        rows = torch.zeros(1 + len(checkpoints), count, dtype=dtype)
-        if origin is not None:
-            read_wide(origin, name, start, rows[0])
-        for row, checkpoint in zip(rows[1:], checkpoints, strict=True):
+        rows = torch.empty(len(checkpoints), count, dtype=dtype)
+        for row, checkpoint in zip(rows, checkpoints, strict=True):
             read_wide(checkpoint, name, start, row)
-        vectors = (rows[1:] - rows[0]).double().numpy()
+        if origin is not None:
+            center = torch.empty(count, dtype=dtype)
+            read_wide(origin, name, start, center)
+            for row in rows:
+                row.sub_(center)
+        vectors = rows.double()
         products += vectors @ vectors.T
-    return products
+    return products.numpy()

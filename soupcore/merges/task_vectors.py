@@ -85,11 +85,11 @@ class TaskVectorMerge(Derived):
         ]
 
     @abstractmethod
-    def _sparsify(self, name: str, start: int, vectors: Floats) -> None:
+    def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
         """Set entries of task vectors [k, n], which begin at `start` of a tensor, to zero."""
 
     @abstractmethod
-    def _combine(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
+    def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         """Combine sparse task vectors [k, n] into one [n] of the dtype `wide`."""
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
@@ -107,65 +107,75 @@ class TaskVectorMerge(Derived):
         if not out.dtype.is_floating_point:
             out.copy_(self.ingredients[0].read_elements(name, start, start + out.numel()))
             return
-        wide = np.float64 if out.dtype.itemsize >= 4 else np.float32
+        wide = _sum_dtype(out.dtype)
         with np.errstate(all="ignore"):  # what is not finite is told by whoever reads it
             origin, vectors = self._sparse_vectors(name, start, out.numel())
             merged = self._combine(vectors, wide)
             merged *= float(self.scale)
-            merged += origin
+            merged += origin.numpy()
         out.copy_(torch.from_numpy(merged))
 
-    def _sparse_vectors(self, name: str, start: int, count: int) -> tuple[Floats, Floats]:
-        origin, vectors = self._vectors(name, start, count)
-        self._sparsify(name, start, vectors)
-        return origin, vectors
-
-    def _vectors(self, name: str, start: int, count: int) -> tuple[Floats, Floats]:
+    def _sparse_vectors(
+        self, name: str, start: int, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a piece of the base [n] and of the task vectors [k, n], entries dropped."""
         dtype = wide_dtype(self.tensors[name].dtype)
         rows = torch.empty(1 + len(self.ingredients), count, dtype=dtype)
         for row, checkpoint in zip(rows, (self.base, *self.ingredients), strict=True):
             read_wide(checkpoint, name, start, row)
-        origin, *vectors = rows.numpy()
-        for vector in vectors:
-            vector -= origin
-        return origin, rows[1:].numpy()
+        for row in rows[1:]:  # one by one: a row is too short for torch to wake its threads
+            row.sub_(rows[0])
+        self._sparsify(name, start, rows[1:])
+        return rows[0], rows[1:]
 
-    def _elected_mean(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
+    def _elected_mean(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         """Return the mean of the entries that have the elected sign, 0 where none has."""
-        sign = self._elected_signs(vectors, wide)
-        total, agreeing = np.zeros_like(sign), np.zeros_like(sign)
-        for vector in vectors:
-            turned = vector * sign
-            agreeing += turned > 0
-            total += np.maximum(turned, 0, out=turned)
-        total /= np.maximum(agreeing, 1, out=agreeing)
-        total *= sign
-        return total
-
-    def _elected_signs(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
-        votes = self._votes(vectors, wide)
-        tied = votes == 0
-        # Few entries are tied with votes on both sides, and only for them the whole is counted.
-        tied_sign = 1.0
-        if self.tie == "majority" and (tied & np.any(vectors, axis=0)).any():
-            tied_sign = self._majority
-        signs: Floats = np.where(tied, tied_sign, np.sign(votes)).astype(wide)
-        return signs
-
-    def _votes(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
-        votes = np.zeros(vectors.shape[1], dtype=wide)
-        for vector in vectors:
-            votes += np.sign(vector) if self.vote == "count" else vector
-        return votes
+        votes = sum_of(vectors.sign() if self.vote == "count" else vectors, wide)
+        mean, agreeing = _mean_of_sign(vectors, votes >= 0, wide)
+        # Few entries have votes on both sides that are equal. Only for these is it worth knowing
+        # which sign most entries have.
+        is_contested = (votes == 0) & (agreeing > 0)
+        if self.tie == "majority" and is_contested.any() and not self._most_are_positive:
+            mean, _ = _mean_of_sign(vectors, votes > 0, wide)
+        return mean
 
     @cached_property
-    def _majority(self) -> float:
+    def _most_are_positive(self) -> bool:
         balance = 0
         for name in self.float_tensors:
             info = self.tensors[name]
-            wide = np.float64 if info.dtype.itemsize >= 4 else np.float32
             for start in range(0, info.numel, CHUNK):
                 _, vectors = self._sparse_vectors(name, start, min(CHUNK, info.numel - start))
-                votes = self._votes(vectors, wide)
+                ballots = vectors.sign() if self.vote == "count" else vectors
+                votes = sum_of(ballots, _sum_dtype(info.dtype))
                 balance += int((votes > 0).sum()) - int((votes < 0).sum())
-        return 1.0 if balance >= 0 else -1.0
+        return balance >= 0
+
+
+def sum_of(vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
+    """Return the sum of vectors [k, n] as [n], in the dtype `wide`."""
+    total = np.zeros(vectors.shape[1], dtype=wide)
+    for vector in vectors.numpy():
+        total += vector
+    return total
+
+
+def _mean_of_sign(
+    vectors: torch.Tensor, is_positive: npt.NDArray[np.bool_], wide: npt.DTypeLike
+) -> tuple[Floats, npt.NDArray[np.integer[Any]]]:
+    """Return for each entry the mean of those that have a sign, and how many these are."""
+    sign = 2 * torch.from_numpy(is_positive).to(vectors.dtype) - 1
+    total = np.zeros(len(sign), dtype=wide)
+    agreeing = np.zeros(len(sign), dtype=np.min_scalar_type(len(vectors)))
+    turned = torch.empty_like(sign)
+    for vector in vectors:
+        torch.mul(vector, sign, out=turned)
+        agreeing += turned.numpy() > 0
+        total += turned.clamp_(min=0).numpy()
+    total /= np.maximum(agreeing, 1)
+    total *= sign.numpy()
+    return total, agreeing
+
+
+def _sum_dtype(dtype: torch.dtype) -> type[np.floating[Any]]:
+    return np.float64 if dtype.itemsize >= 4 else np.float32

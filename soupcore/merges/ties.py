@@ -67,14 +67,15 @@ class Ties(TaskVectorMerge):
             tie=body["tie"],
         )
 
-    def _sparsify(self, name: str, start: int, vectors: Floats) -> None:
+    def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
         group = "" if self.trim == "global" else name
         if group not in self._thresholds:
             self._thresholds[group] = self._find(self.float_tensors if group == "" else [name])
         for vector, threshold in zip(vectors, self._thresholds[group], strict=True):
-            vector *= np.abs(vector) >= _rounded_up(threshold, vector.dtype)
+            if threshold:
+                torch.hardshrink(vector, _just_below(threshold, vector.dtype), out=vector)
 
-    def _combine(self, vectors: Floats, wide: npt.DTypeLike) -> Floats:
+    def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         return self._elected_mean(vectors, wide)
 
     def _find(self, names: Sequence[str]) -> list[float]:
@@ -109,6 +110,7 @@ class Ties(TaskVectorMerge):
                     yield row, np.abs(vector, out=vector).astype(dtype, copy=False)
 
 
-def _rounded_up(threshold: float, dtype: np.dtype[Any]) -> np.floating[Any]:
-    rounded: np.floating[Any] = dtype.type(threshold)
-    return rounded if rounded >= threshold else np.nextafter(rounded, dtype.type(np.inf))
+def _just_below(threshold: float, dtype: torch.dtype) -> float:
+    """Return the largest number of a dtype that is below the threshold."""
+    number = (np.float64 if dtype == torch.float64 else np.float32)(threshold)
+    return float(number if number < threshold else np.nextafter(number, 0, dtype=number.dtype))
