@@ -7,7 +7,7 @@ soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
 """
 
-from soupcore.analysis import Ensemble, ensemble
+from soupcore.analysis import Ensemble, GreedyEnsemble, ensemble, greedy_ensemble
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from soupcore.connectivity import Barriers, LinearPath, barriers, linear_path
 from soupcore.errors import (
@@ -20,7 +20,30 @@ from soupcore.errors import (
 )
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.mixtures import Mixture, interpolate, mean
-from soupcore.recipes import RECIPES, Soup, Step, greedy, manual, uniform
+from soupcore.provenance import mergekit_config, model_card, rebuild
+from soupcore.recipes import (
+    RECIPES,
+    Curve,
+    Orders,
+    Pass,
+    Soup,
+    Step,
+    curve,
+    dare,
+    ema,
+    greedy,
+    greedy_orders,
+    learned,
+    manual,
+    model_stock,
+    slerp,
+    swa,
+    task_arithmetic,
+    ties,
+    uniform,
+    weighted,
+    wise_ft,
+)
 from soupcore.store import Store
 from soupcore.sweeps import Finding, FitReport, Ingredient, NothingFitsError, Sweep
 from soupcore.tasks import ClassificationTask, Split, Task, load_task
@@ -32,15 +55,19 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClassificationTask",
+    "Curve",
     "Ensemble",
     "Evaluation",
     "Evaluator",
     "Finding",
     "FitReport",
+    "GreedyEnsemble",
     "Ingredient",
     "LinearPath",
     "Mixture",
     "NothingFitsError",
+    "Orders",
+    "Pass",
     "RecipeError",
     "Soup",
     "Split",
@@ -53,13 +80,29 @@ __all__ = [
     "TaskError",
     "TensorInfo",
     "barriers",
+    "curve",
+    "dare",
+    "ema",
     "ensemble",
     "greedy",
+    "greedy_ensemble",
+    "greedy_orders",
     "interpolate",
+    "learned",
     "linear_path",
     "load_task",
     "manual",
     "mean",
+    "mergekit_config",
+    "model_card",
+    "model_stock",
     "open_checkpoint",
+    "rebuild",
+    "slerp",
+    "swa",
+    "task_arithmetic",
+    "ties",
     "uniform",
+    "weighted",
+    "wise_ft",
 ]

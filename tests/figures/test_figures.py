@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from soupcore import Barriers, LinearPath, Step, figures
+from soupcore import Barriers, LinearPath, Pass, Step, figures
 
 NAMES = [f"run-{number}" for number in range(30)]
 
@@ -98,3 +98,18 @@ def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
     assert [tuple(row) for row in rejected.customdata] == [("b", 1, 11)]
     assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
+
+
+def test_a_learning_curve_marks_the_pass_that_makes_the_soup() -> None:
+    held = [1.0, 0.7, 0.8]
+    passes = [
+        Pass(number, 0.9 - 0.1 * number, loss, 0.5, 1.0, best=number < 2)
+        for number, loss in enumerate(held)
+    ]
+    learned, held_back, chosen = figures.learning_curve(passes).data
+    np.testing.assert_allclose(learned.y, [0.9, 0.8, 0.7])
+    assert list(held_back.y) == held
+    assert (list(chosen.x), list(chosen.y)) == ([1], [0.7])
+    alone = [Pass(0, 0.9, np.nan, np.nan, 1.0, best=True)]
+    learned, chosen = figures.learning_curve(alone).data
+    assert (list(chosen.x), list(chosen.y)) == ([0], [0.9])
