@@ -9,7 +9,7 @@ soup.save("soup.safetensors")
 
 from soupcore.analysis import Ensemble, ensemble
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
-from soupcore.connectivity import Barriers, LinearPath, barriers, linear_path
+from soupcore.connectivity import Adaptive, Barriers, LinearPath, barriers, linear_path
 from soupcore.errors import (
     Cancelled,
     CheckpointError,
@@ -27,6 +27,7 @@ from soupcore.tasks import ClassificationTask, Split, Task, load_task
 
 __all__ = [
     "RECIPES",
+    "Adaptive",
     "Barriers",
     "Cancelled",
     "Checkpoint",

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, LinearPath
-from soupcore.connectivity.path import Floats
+from soupcore.connectivity.bracket import Floats
 from soupcore.figures.style import NEUTRAL, colours, finish
 
 _CELL = 30  # pixels a row of the heatmap

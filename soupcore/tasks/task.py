@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
@@ -51,6 +52,26 @@ class Split:
             sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
         return sha.hexdigest()
 
+    def part(self, n: int, seed: int = 0) -> "Split":
+        """Return n of the examples, chosen at random, each class in proportion.
+
+        Where targets are classes (one integer an example), the part has of each class the share
+        that the whole has, to within one example; else the examples are drawn from all alike.
+
+        Args:
+            n: How many; the split itself is returned where it has no more.
+            seed: The same seed chooses the same examples.
+        """
+        if n >= len(self):
+            return self
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        if self.targets.ndim == 1 and not self.targets.is_floating_point():
+            order = order[self.targets.cpu()[order].argsort(stable=True)]
+        # Evenly spaced over the examples in the order of their classes: proportional by itself.
+        chosen = order[(torch.arange(n) * 2 + 1) * len(self) // (2 * n)].sort().values
+        device = self.inputs.device
+        return Split(self.role, self.inputs[chosen.to(device)], self.targets[chosen.to(device)])
+
 
 class Task(ABC):
     """How to judge weights: an architecture, splits of data, a loss and a score per example.
@@ -88,6 +109,7 @@ class Task(ABC):
         self.version = version
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
+        self._parts: dict[str, Split] = {}
         if len(self.splits_with_role("select")) != 1:
             raise TaskError(
                 f"The task {name!r} needs exactly one split with the role 'select'; "
@@ -107,17 +129,37 @@ class Task(ABC):
         return outputs
 
     def split(self, name: str) -> Split:
-        """Return the split called `name`.
+        """Return the split, or the part of one, called `name`.
 
         Raises:
             TaskError: There is none.
         """
-        try:
-            return self.splits[name]
-        except KeyError:
+        found = self.splits.get(name) or self._parts.get(name)
+        if found is None:
             raise TaskError(
                 f"The task {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}."
-            ) from None
+            )
+        return found
+
+    def part(self, name: str, n: int) -> str:
+        """Return the name of a part of a split, for a cheap first look: n examples of it.
+
+        What is evaluated on a part is kept apart from what is evaluated on the whole, and no part
+        is among `splits`. The same n always gives the same examples (see `Split.part`).
+
+        Raises:
+            TaskError: There is no such split.
+            ValueError: n is not positive.
+        """
+        if n < 1:
+            raise ValueError(f"A part needs at least one example, not {n}.")
+        whole = self.split(name)
+        if n >= len(whole):
+            return name
+        part = f"{name}, n={n}"
+        if part not in self._parts:
+            self._parts[part] = whole.part(n)
+        return part
 
     def splits_with_role(self, role: Role) -> list[str]:
         """Return the names of the splits with a role, in the task's order."""
