@@ -9,10 +9,22 @@ soup.save("soup.safetensors")
 
 from soupcore.analysis import Ensemble, ensemble
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
-from soupcore.connectivity import Adaptive, Barriers, LinearPath, barriers, linear_path
+from soupcore.connectivity import (
+    Adaptive,
+    Barriers,
+    Geometry,
+    LinearPath,
+    Plane,
+    barriers,
+    basins,
+    geometry,
+    linear_path,
+    plane,
+)
 from soupcore.errors import (
     Cancelled,
     CheckpointError,
+    ConnectivityError,
     RecipeError,
     StockpotError,
     SweepError,
@@ -33,14 +45,17 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "ClassificationTask",
+    "ConnectivityError",
     "Ensemble",
     "Evaluation",
     "Evaluator",
     "Finding",
     "FitReport",
+    "Geometry",
     "Ingredient",
     "LinearPath",
     "Mixture",
+    "Plane",
     "RecipeError",
     "Soup",
     "Split",
@@ -53,7 +68,9 @@ __all__ = [
     "TaskError",
     "TensorInfo",
     "barriers",
+    "basins",
     "ensemble",
+    "geometry",
     "greedy",
     "interpolate",
     "linear_path",
@@ -61,5 +78,6 @@ __all__ = [
     "manual",
     "mean",
     "open_checkpoint",
+    "plane",
     "uniform",
 ]

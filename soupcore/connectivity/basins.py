@@ -64,7 +64,7 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     drawn = dendrogram(joins, no_plot=True)
     # SciPy puts the leaves at 5, 15, 25 and so on.
     positions = (np.array(drawn["icoord"]) - 5) / 10
-    order = tuple(names[leaf] for leaf in leaves_list(joins))
+    order = tuple(names[leaf] for leaf in leaves_list(joins).tolist())
     return Tree(order, (positions, np.array(drawn["dcoord"])))
 
 
