@@ -7,7 +7,7 @@ soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
 """
 
-from soupcore.analysis import Ensemble, ensemble
+from soupcore.analysis import Ensemble, SoupVsEnsemble, ensemble, soup_vs_ensemble
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from soupcore.connectivity import (
     Adaptive,
@@ -58,6 +58,7 @@ __all__ = [
     "Plane",
     "RecipeError",
     "Soup",
+    "SoupVsEnsemble",
     "Split",
     "Step",
     "StockpotError",
@@ -79,5 +80,6 @@ __all__ = [
     "mean",
     "open_checkpoint",
     "plane",
+    "soup_vs_ensemble",
     "uniform",
 ]
