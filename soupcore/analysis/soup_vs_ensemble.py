@@ -141,7 +141,9 @@ def stored_soup_vs_ensemble(
     )
 
 
-def theory_points(start: Mixture, end: Mixture, alpha: Coefficient) -> list[Mixture]:
+def theory_points(
+    start: Mixture, end: Mixture, alpha: Coefficient = Fraction(1, 2)
+) -> list[Mixture]:
     """Return the points whose outputs the theory takes: both ends, the soup, and either side of it.
 
     Raises:

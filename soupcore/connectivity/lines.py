@@ -46,21 +46,19 @@ class _Known:
         self._grid = lobatto(2) if isinstance(alphas, Adaptive) else grid(alphas)
         self._beyond = [alpha for alpha in grid(beyond) if not 0 <= alpha <= 1]
         self.evaluations: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
+        self._settled: set[int] = set()
 
     def wanted(self) -> list[tuple[int, Fraction, Mixture]]:
         """Return line, α and point of what to evaluate next."""
-        if self._rule is not None:
-            inner = self._rule.wanted(
-                [{a: (e.loss, e.score) for a, e in line.items()} for line in self._inside()]
-            )
-        else:
-            inner = [self._grid for _ in self._ends]
-        return [
-            (index, alpha, interpolate(*self._ends[index], alpha))
-            for index, alphas in enumerate(inner)
-            for alpha in [*alphas, *self._beyond]
-            if alpha not in self.evaluations[index]
-        ]
+        open_lines = [index for index in range(len(self._ends)) if index not in self._settled]
+        wanted: list[tuple[int, Fraction, Mixture]] = []
+        for index, alphas in zip(open_lines, self._inner(open_lines), strict=True):
+            known = self.evaluations[index]
+            new = [alpha for alpha in [*alphas, *self._beyond] if alpha not in known]
+            wanted += [(index, alpha, interpolate(*self._ends[index], alpha)) for alpha in new]
+            if not new:
+                self._settled.add(index)
+        return wanted
 
     def path(self, index: int) -> LinearPath | None:
         """Return the path of a line, None where it cannot be drawn yet."""
@@ -70,11 +68,16 @@ class _Known:
         alphas = sorted(known)
         return path_of(alphas, [known[alpha] for alpha in alphas])
 
-    def _inside(self) -> list[dict[Fraction, Evaluation]]:
-        return [
-            {alpha: found for alpha, found in line.items() if 0 <= alpha <= 1}
-            for line in self.evaluations
-        ]
+    def _inner(self, lines: Sequence[int]) -> list[list[Fraction]]:
+        """Return the α in [0, 1] to evaluate next on some of the lines."""
+        if self._rule is None:
+            return [self._grid for _ in lines]
+        return self._rule.wanted(
+            [
+                {a: (e.loss, e.score) for a, e in self.evaluations[index].items() if 0 <= a <= 1}
+                for index in lines
+            ]
+        )
 
 
 def evaluate_lines(

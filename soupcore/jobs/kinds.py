@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
-from soupcore.connectivity import linear_path
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
@@ -81,22 +80,6 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     return {"evaluations": len(wanted)}
 
 
-def paths(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate the lines between pairs of ingredients on splits."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
-    wanted = [(a, b, split) for split in request["splits"] for a, b in request["pairs"]]
-    for index, (a, b, split) in enumerate(wanted):
-        linear_path(
-            sweep[a],
-            sweep[b],
-            evaluator,
-            request["alphas"],
-            split=split,
-            on_progress=part(report, index, len(wanted)),
-        )
-    return {"paths": len(wanted)}
-
-
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it."""
     sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
@@ -162,7 +145,6 @@ def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
-    "paths": paths,
     "soup": make_soup,
     "mixture": evaluate_mixture,
     "weights": write_weights,
