@@ -5,7 +5,7 @@ from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
 from soupcore.connectivity.basins import Basin, Tree, basins, tree
 from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
 from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines, stored_path
-from soupcore.connectivity.path import LinearPath
+from soupcore.connectivity.path import LinearPath, point
 from soupcore.connectivity.plane import Plane, plane, stored_plane
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "geometry",
     "linear_path",
     "plane",
+    "point",
     "stored_barriers",
     "stored_geometry",
     "stored_lines",

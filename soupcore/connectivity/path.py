@@ -96,6 +96,14 @@ class LinearPath:
         middle = self.scores[self.alphas == 0.5]
         return float(middle[0]) - self._mean_score if len(middle) else float("nan")
 
+    @property
+    def midpoint_gain(self) -> float:
+        """Score of the middle less that of the better end; NaN where α = ½ is not known."""
+        start, end = self._ends
+        middle = self.scores[self.alphas == 0.5]
+        better = max(self.scores[start], self.scores[end])
+        return float(middle[0] - better) if len(middle) else float("nan")
+
     def interpolated(self, points: int = 129) -> tuple[Floats, Floats]:
         """Return α and loss on a fine grid over [0, 1]: the spline through what is known, to draw.
 
