@@ -37,8 +37,21 @@ class Split:
                 f"it was given {len(inputs)} inputs and {len(targets)} targets."
             )
         self.role = role
-        self.inputs = inputs
-        self.targets = targets
+        self._tensors = inputs, targets
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets."""
+        return self._tensors
+
+    @property
+    def inputs(self) -> Tensor:
+        """What the network is given: shape [n, ...]."""
+        return self.load()[0]
+
+    @property
+    def targets(self) -> Tensor:
+        """What it should say: shape [n, ...]."""
+        return self.load()[1]
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -52,25 +65,48 @@ class Split:
             sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
         return sha.hexdigest()
 
-    def part(self, n: int, seed: int = 0) -> "Split":
-        """Return n of the examples, chosen at random, each class in proportion.
 
-        Where targets are classes (one integer an example), the part has of each class the share
-        that the whole has, to within one example; else the examples are drawn from all alike.
+class Part(Split):
+    """Some examples of a split, chosen at random when they are first needed.
 
-        Args:
-            n: How many; the split itself is returned where it has no more.
-            seed: The same seed chooses the same examples.
-        """
-        if n >= len(self):
-            return self
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        if self.targets.ndim == 1 and not self.targets.is_floating_point():
-            order = order[self.targets.cpu()[order].argsort(stable=True)]
+    Where targets are classes (one integer an example), the part has of each class the share that
+    the whole has, to within one example; else the examples are drawn from all alike.
+
+    Args:
+        whole: The split.
+        n: How many of its examples, fewer than all.
+        seed: The same seed chooses the same examples.
+    """
+
+    def __init__(self, whole: Split, n: int, seed: int = 0) -> None:
+        self.role = whole.role
+        self._whole = whole
+        self._n = n
+        self._seed = seed
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of the examples chosen, in the order of the whole."""
+        return self._chosen
+
+    @cached_property
+    def _chosen(self) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._whole.load()
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self._seed))
+        if targets.ndim == 1 and not targets.is_floating_point():
+            order = order[targets.cpu()[order].argsort(stable=True)]
         # Evenly spaced over the examples in the order of their classes: proportional by itself.
-        chosen = order[(torch.arange(n) * 2 + 1) * len(self) // (2 * n)].sort().values
-        device = self.inputs.device
-        return Split(self.role, self.inputs[chosen.to(device)], self.targets[chosen.to(device)])
+        places = (torch.arange(self._n) * 2 + 1) * len(targets) // (2 * self._n)
+        rows = order[places].sort().values.to(targets.device)
+        return inputs[rows], targets[rows]
+
+    def __len__(self) -> int:
+        return self._n
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the data: 64 hex digits over the whole's and which part of it this is."""
+        text = f"part {self._n} {self._seed} {self._whole.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Task(ABC):
@@ -109,7 +145,7 @@ class Task(ABC):
         self.version = version
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
-        self._parts: dict[str, Split] = {}
+        self._parts: dict[str, Part] = {}
         if len(self.splits_with_role("select")) != 1:
             raise TaskError(
                 f"The task {name!r} needs exactly one split with the role 'select'; "
@@ -145,7 +181,7 @@ class Task(ABC):
         """Return the name of a part of a split, for a cheap first look: n examples of it.
 
         What is evaluated on a part is kept apart from what is evaluated on the whole, and no part
-        is among `splits`. The same n always gives the same examples (see `Split.part`).
+        is among `splits`. The same n always gives the same examples (see `Part`).
 
         Raises:
             TaskError: There is no such split.
@@ -158,7 +194,7 @@ class Task(ABC):
             return name
         part = f"{name}, n={n}"
         if part not in self._parts:
-            self._parts[part] = whole.part(n)
+            self._parts[part] = Part(whole, n)
         return part
 
     def splits_with_role(self, role: Role) -> list[str]:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from soupcore import ClassificationTask, Evaluator, Split, Sweep, TaskError
+from soupcore.tasks.task import Part
 
 
 def split(classes: list[int]) -> Split:
@@ -16,13 +17,13 @@ def rows(part: Split) -> list[int]:
     return [int(row) for row in part.inputs[:, 0]]
 
 
-@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(1, 60), st.integers(0, 3))
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(1, 59), st.integers(0, 3))
 def test_a_part_has_of_each_class_the_share_of_the_whole(
     classes: list[int], n: int, seed: int
 ) -> None:
     whole = split(classes)
-    part = whole.part(n, seed)
-    assert len(part) == min(n, len(whole))
+    part = Part(whole, min(n, len(whole) - 1), seed)
+    assert len(part) == len(part.inputs) == len(part.targets)
     assert len(set(rows(part))) == len(part)
     assert part.targets.tolist() == [classes[row] for row in rows(part)]
     for label in set(classes):
@@ -32,15 +33,27 @@ def test_a_part_has_of_each_class_the_share_of_the_whole(
 
 def test_the_seed_says_which_examples() -> None:
     whole = split([0, 1] * 50)
-    assert rows(whole.part(10)) == rows(whole.part(10))
-    assert rows(whole.part(10)) != rows(whole.part(10, seed=1))
-    assert whole.part(10).digest != whole.digest
-    assert whole.part(100) is whole
+    assert rows(Part(whole, 10)) == rows(Part(whole, 10))
+    assert rows(Part(whole, 10)) != rows(Part(whole, 10, seed=1))
+
+
+def test_the_digest_is_that_of_the_whole_and_of_which_part_it_is() -> None:
+    whole = split([0, 1] * 50)
+    digests = [
+        whole.digest,
+        Part(whole, 10).digest,
+        Part(whole, 11).digest,
+        Part(whole, 10, seed=1).digest,
+        Part(split([1, 0] * 50), 10).digest,
+    ]
+    assert len(set(digests)) == len(digests)
+    assert Part(split([0, 1] * 50), 10).digest == digests[1]
 
 
 @pytest.mark.parametrize("targets", [torch.rand(40), torch.zeros(40, 3, dtype=torch.int64)])
 def test_targets_that_are_no_classes_are_drawn_from_alike(targets: torch.Tensor) -> None:
-    part = Split("select", torch.arange(40)[:, None], targets).part(10)
+    part = Part(Split("select", torch.arange(40)[:, None], targets), 10)
+    assert part.role == "select"
     assert rows(part) == sorted(set(rows(part)))
     assert rows(part) != list(range(10))
     assert torch.equal(part.targets, targets[rows(part)])
