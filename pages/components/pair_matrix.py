@@ -57,10 +57,9 @@ class Found:
 def find(view: View, asked: Asked) -> Found:
     """Look up what is known of the pairs."""
     whole = _stored(view, asked, asked.split)
-    part = view.task.part(asked.split, SCREEN)
     if len(view.task.split(asked.split)) < 2 * SCREEN:
         return Found(whole, None, whole)
-    screen = _stored(view, asked, part)
+    screen = _stored(view, asked, view.task.part(asked.split, SCREEN))
     paths = {
         pair: path
         for pair in pairs(asked.names)

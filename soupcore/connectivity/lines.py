@@ -57,8 +57,12 @@ class _Known:
             new = [alpha for alpha in [*alphas, *self._beyond] if alpha not in known]
             wanted += [(index, alpha, interpolate(*self._ends[index], alpha)) for alpha in new]
             if not new:
-                self._settled.add(index)
+                self.leave(index)
         return wanted
+
+    def leave(self, index: int) -> None:
+        """Ask for no more points of a line."""
+        self._settled.add(index)
 
     def path(self, index: int) -> LinearPath | None:
         """Return the path of a line, None where it cannot be drawn yet."""
@@ -134,12 +138,13 @@ def stored_lines(
     split = split or evaluator.task.select
     missing: set[Mixture] = set()
     stuck: set[int] = set()
-    while wanted := [entry for entry in known.wanted() if entry[0] not in stuck]:
+    while wanted := known.wanted():
         found = evaluator.stored([mixture for _, _, mixture in wanted], split)
         for (index, alpha, mixture), evaluation in zip(wanted, found, strict=True):
             if evaluation is None:
                 missing.add(mixture)
                 stuck.add(index)
+                known.leave(index)
             else:
                 known.evaluations[index][alpha] = evaluation
     paths = [known.path(index) for index in range(len(lines))]
