@@ -1,12 +1,12 @@
 """Speed and memory against named baselines, measured in the same run: `make bench`.
 
-Takes about four minutes, and 1.3 GB in the temporary folder while it runs.
+Takes about ten minutes, and 1.3 GB in the temporary folder while it runs.
 """
 
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import barrier_matrix, uniform_soup
+from tests.benchmarks import adaptive_barriers, barrier_matrix, uniform_soup
 from tests.benchmarks.processes import describe_machine, run
 
 
@@ -16,7 +16,11 @@ def main() -> None:
         run(describe_machine, workspace=folder)
         print("Each figure: median (lowest to highest) of runs that alternate with the baseline's.")
         print("CPU s: user and system time of all threads. Ratio: baseline ÷ soupcore.")
-        for benchmark in (uniform_soup.benchmark, barrier_matrix.benchmark):
+        for benchmark in (
+            uniform_soup.benchmark,
+            barrier_matrix.benchmark,
+            adaptive_barriers.benchmark,
+        ):
             print("", *benchmark(folder), sep="\n", flush=True)
 
 
