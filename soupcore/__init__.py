@@ -7,12 +7,31 @@ soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
 """
 
-from soupcore.analysis import Ensemble, GreedyEnsemble, ensemble, greedy_ensemble
+from soupcore.analysis import (
+    Ensemble,
+    GreedyEnsemble,
+    SoupVsEnsemble,
+    ensemble,
+    greedy_ensemble,
+    soup_vs_ensemble,
+)
 from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
-from soupcore.connectivity import Barriers, LinearPath, barriers, linear_path
+from soupcore.connectivity import (
+    Adaptive,
+    Barriers,
+    Geometry,
+    LinearPath,
+    Plane,
+    barriers,
+    basins,
+    geometry,
+    linear_path,
+    plane,
+)
 from soupcore.errors import (
     Cancelled,
     CheckpointError,
+    ConnectivityError,
     RecipeError,
     StockpotError,
     SweepError,
@@ -50,17 +69,20 @@ from soupcore.tasks import ClassificationTask, Split, Task, load_task
 
 __all__ = [
     "RECIPES",
+    "Adaptive",
     "Barriers",
     "Cancelled",
     "Checkpoint",
     "CheckpointError",
     "ClassificationTask",
+    "ConnectivityError",
     "Curve",
     "Ensemble",
     "Evaluation",
     "Evaluator",
     "Finding",
     "FitReport",
+    "Geometry",
     "GreedyEnsemble",
     "Ingredient",
     "LinearPath",
@@ -68,8 +90,10 @@ __all__ = [
     "NothingFitsError",
     "Orders",
     "Pass",
+    "Plane",
     "RecipeError",
     "Soup",
+    "SoupVsEnsemble",
     "Split",
     "Step",
     "StockpotError",
@@ -80,10 +104,12 @@ __all__ = [
     "TaskError",
     "TensorInfo",
     "barriers",
+    "basins",
     "curve",
     "dare",
     "ema",
     "ensemble",
+    "geometry",
     "greedy",
     "greedy_ensemble",
     "greedy_orders",
@@ -97,8 +123,10 @@ __all__ = [
     "model_card",
     "model_stock",
     "open_checkpoint",
+    "plane",
     "rebuild",
     "slerp",
+    "soup_vs_ensemble",
     "swa",
     "task_arithmetic",
     "ties",

@@ -38,19 +38,6 @@ def evaluate(view: View) -> str:
     )
 
 
-def connectivity(view: View, names: list[str], pairs: list[tuple[str, str]], alphas: int) -> str:
-    """Return how to compute the barrier matrix and the paths."""
-    code = opening(view) + (
-        f"\nmatrix = soupcore.barriers(sweep, evaluator, {names!r}, alphas={alphas}).loss\n"
-    )
-    for a, b in pairs:
-        code += (
-            f"path = soupcore.linear_path(sweep[{a!r}], sweep[{b!r}], evaluator, {alphas})\n"
-            "print(path.losses, path.accuracies, path.barrier)\n"
-        )
-    return code
-
-
 def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
     evaluator = "evaluator, " if recipe.chooses else ""

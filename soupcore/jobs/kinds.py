@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupcore.analysis import leave_one_out, shapley_values
-from soupcore.connectivity import linear_path
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
@@ -92,22 +91,6 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     for index, (name, split) in enumerate(wanted):
         evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
     return {"evaluations": len(wanted)}
-
-
-def paths(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate the lines between pairs of ingredients on splits."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    wanted = [(a, b, split) for split in request["splits"] for a, b in request["pairs"]]
-    for index, (a, b, split) in enumerate(wanted):
-        linear_path(
-            sweep[a],
-            sweep[b],
-            evaluator,
-            request["alphas"],
-            split=split,
-            on_progress=part(report, index, len(wanted)),
-        )
-    return {"paths": len(wanted)}
 
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
@@ -236,7 +219,6 @@ def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
-    "paths": paths,
     "soup": make_soup,
     "curve": draw_curve,
     "mixture": evaluate_mixture,

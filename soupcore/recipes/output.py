@@ -142,8 +142,9 @@ class Output:
         here = self._names[name]
         copied = self._mixture.copied_from(here)
         # An attention mask may hold −inf, the same in every ingredient; it is copied as it is.
-        from_file = copied is not None and not isinstance(copied, Derived)
-        as_it_is = from_file and here in copied.nonfinite
+        as_it_is = (
+            copied is not None and not isinstance(copied, Derived) and here in copied.nonfinite
+        )
         for chunk in self._mixture.chunks(here):
             converted = chunk.to(dtype)
             if not as_it_is and not all_finite(converted):
