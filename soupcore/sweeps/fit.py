@@ -9,7 +9,7 @@ from soupcore.checkpoints.names import weight_names
 from soupcore.checkpoints.renamed import named_like
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.heads import head_findings
-from soupcore.sweeps.layouts import adapter_findings, commonest, layout_findings
+from soupcore.sweeps.layout import adapter_findings, commonest, layout_findings
 from soupcore.sweeps.values import (
     dtype_findings,
     duplicate_findings,

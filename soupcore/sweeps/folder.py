@@ -6,7 +6,7 @@ from pathlib import Path
 from natsort import natsorted
 
 from soupcore.checkpoints.digest import stamp
-from soupcore.checkpoints.opening import INDEX_SUFFIX, is_leftover, weight_files
+from soupcore.checkpoints.opening import INDEX_SUFFIXES, is_leftover, weight_files
 from soupcore.errors import SweepError
 
 
@@ -51,12 +51,15 @@ def _check_is_folder(folder: Path) -> None:
 def _name(path: Path) -> str:
     if path.is_dir():
         return path.name
-    return path.name.removesuffix(INDEX_SUFFIX) if path.name.endswith(INDEX_SUFFIX) else path.stem
+    for suffix in INDEX_SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
 
 
 def _candidates(folder: Path) -> list[Path]:
     files = weight_files(folder)
-    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIX)}
+    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIXES)}
     shards_apart = [
         file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
     ]
@@ -66,9 +69,12 @@ def _candidates(folder: Path) -> list[Path]:
 
 def _is_checkpoint(folder: Path) -> bool:
     """Whether a sub-folder is one checkpoint: shards, or one file of any kind."""
-    files = [] if folder.name.startswith(".") else weight_files(folder)
-    return len(files) == 1 or any(".safetensors" in file.name for file in files)
+    if folder.name.startswith("."):
+        return False
+    names = [file.name for file in weight_files(folder)]
+    sharded = any(name.endswith((".safetensors", *INDEX_SUFFIXES)) for name in names)
+    return sharded or len(names) == 1
 
 
 def _index_of_shard(name: str) -> str:
-    return re.sub(r"-\d+-of-\d+\.safetensors$", INDEX_SUFFIX, name)
+    return re.sub(r"-\d+-of-\d+(\.safetensors|\.bin)$", r"\1.index.json", name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from soupcore.checkpoints import Checkpoint, WeightSet
 from soupcore.errors import SweepError
 from soupcore.mixtures import Coefficient, Mixture
+from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
 from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
 from soupcore.sweeps.fit import check_fit, without_misfits
 from soupcore.sweeps.folder import find_checkpoints, find_leftovers
@@ -18,7 +19,6 @@ from soupcore.sweeps.hyperparameters import (
     read_table,
     with_details,
 )
-from soupcore.sweeps.opening import Weights, open_all, scan_all
 
 BASE = "base"
 

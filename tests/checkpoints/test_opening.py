@@ -58,7 +58,7 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.pt", b"\n <!DOCTYPE html>", "is a web page, not the weights"),
         ("a.pt", b"<?xml version='1.0'?><Error>", "is a web page, not the weights"),
         ("a.pt", b'{"error": "Repository not found"}', "is text .JSON., not the weights"),
-        ("a.pt", b"\x1f\x8b\x08", "is packed with gzip, not a checkpoint as it is; unpack it"),
+        ("a.pt", b"\x1f\x8b\x08", "is packed with gzip, not a checkpoint as it is. Unpack it"),
         ("a.pt", b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
         ("a.pt", b"Rar!\x1a\x07", "is a RAR archive"),
         ("a.bin", b"\x89HDF\r\n", "is an HDF5 file, not a checkpoint of torch"),

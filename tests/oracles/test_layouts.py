@@ -100,7 +100,7 @@ def mmengine(raw: State, average: State) -> Layout:
         "optimizer": optimizer(),
         "ema_state_dict": {"steps": torch.tensor(5)} | swapped,
     }
-    return Layout(saved, {"state_dict": average, "ema_state_dict": swapped})
+    return Layout(saved, {"state_dict": average, "ema_state_dict": prefixed("module.", raw)})
 
 
 def deepspeed(raw: State, average: State) -> Layout:

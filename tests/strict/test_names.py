@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from soupcore.strict.known_classes import MODULE_CLASSES
 from soupcore.strict.names import check_name
 from soupcore.strict.refusal import Refusal
+from tests.strict import foreign
 from tests.strict.foreign import AttributeDict, omegaconf_tree
 from tests.strict.torch_files import contents
 
@@ -30,6 +32,10 @@ class Reduced:
 
     def __reduce__(self) -> Any:
         return self.call
+
+
+class AModel(foreign.Foreign):
+    pickled_as = "ultralytics.nn.tasks.DetectionModel"
 
 
 def executes(value: object, protocol: int = 2) -> list[str]:
@@ -53,7 +59,6 @@ def executes(value: object, protocol: int = 2) -> list[str]:
         collections.OrderedDict(a={1, 2}, b=frozenset({3}), c=b"raw", d=b"", e=1j),
         (np.float64(1.5), np.ones(3), np.float32(1).dtype),
         omegaconf_tree({"a": {"b": [1]}}),
-        AttributeDict(a=1),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -67,6 +72,24 @@ def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: 
         pytest.param(Net(), [f"{__name__}.Net"], id="own class"),
         pytest.param(Net, [f"{__name__}.Net"], id="own class by name"),
         pytest.param(print, ["builtins.print"], id="function by name"),
+        pytest.param(AttributeDict(a=1), [AttributeDict.pickled_as], id="dict of a package"),
+        pytest.param(AModel(), [], id="model of ultralytics"),
+        pytest.param(AModel, [AModel.pickled_as], id="class of ultralytics as a value"),
+        pytest.param([AModel(), AModel, AModel()], [AModel.pickled_as], id="both"),
+        pytest.param(Reduced(SimpleNamespace, ({"a": 1},)), ["types.SimpleNamespace"]),
+        pytest.param(
+            Reduced(collections.Counter, (), {"append": set}, iter([1])), ["collections.Counter"]
+        ),
+        pytest.param(
+            Reduced(SimpleNamespace, (), {"__setstate__": set}), ["the attribute __setstate__"]
+        ),
+        pytest.param(
+            Reduced(SimpleNamespace, (), (None, {"__class__": 1})), ["the attribute __class__"]
+        ),
+        pytest.param(
+            torch.eye(2).to_sparse(),
+            ["torch._utils._rebuild_sparse_tensor", "torch.serialization._get_layout"],
+        ),
         pytest.param(Reduced(print, ("x",)), ["builtins.print"], id="call"),
         pytest.param(functools.partial(nn.LayerNorm, eps=1), ["functools.partial"], id="partial"),
         pytest.param(

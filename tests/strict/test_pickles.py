@@ -223,6 +223,7 @@ def test_what_python_2_wrote_is_read(program: bytes, made: object) -> None:
         (b"ca\nb\n}b", "BUILD on what is not an instance"),
         (b"}}b", "BUILD on what is not an instance"),
         (b"ca\nb\n)\x81}b}b", "BUILD on one object twice"),
+        (b"ccollections\nOrderedDict\n)\x81}b}b", "BUILD on one object twice"),
         (b"NNa", "appends to something that is not a list"),
         (b"N(N\x90", "adds to something that is not a set"),
         (b"NNNs", "sets items of something that is not a dict"),
@@ -321,3 +322,24 @@ def test_nothing_can_be_changed_from_within() -> None:
     loaded = machine(b"\x80\x02ca\nb\n.").load()
     assert isinstance(loaded, Global)
     assert not hasattr(loaded, "__dict__")
+
+
+def test_what_serves_as_a_value_is_told_from_what_makes_and_calls() -> None:
+    program = (
+        b"\x80\x02](ca\nMade\nq\0)\x81h\0)\x81ca\nCalled\n)Rca\nValue\nca\nBoth\nq\1h\1)\x81e."
+    )
+    loaded = machine(program)
+    loaded.load()
+    assert loaded.values == {"a.Value", "a.Both"}
+    assert set(loaded.named) == {"a.Made", "a.Called", "a.Value", "a.Both"}
+
+
+def test_attributes_that_python_looks_up_are_told() -> None:
+    loaded = machine(pickle.dumps([Settings(1), Slotted()], 4))
+    loaded.load()
+    assert loaded.hidden == set()
+    odd = Settings(1)
+    odd.__dict__["__setstate__"] = 1
+    loaded = machine(pickle.dumps(odd, 4))
+    loaded.load()
+    assert loaded.hidden == {"__setstate__"}

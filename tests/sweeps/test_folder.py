@@ -38,6 +38,9 @@ LEFTOVERS = [
         (["run/model.safetensors", "run/pytorch_model.bin"], ["run"]),
         (["run/one.safetensors", "run/two.safetensors"], ["run"]),
         (["run/one.pt", "run/two.pt"], []),
+        (["m-00001-of-00002.bin", "m-00002-of-00002.bin", "m.bin.index.json"], ["m"]),
+        (["r/m-00001-of-00002.bin", "r/m-00002-of-00002.bin", "r/m.bin.index.json"], ["r"]),
+        (["m-00001-of-00001.bin", "other.safetensors.index.json"], ["m-00001-of-00001", "other"]),
         (["run/one.pt", *(f"run/{name}" for name in LEFTOVERS)], ["run"]),
         ([f"run/{name}" for name in LEFTOVERS], []),
         (

@@ -102,6 +102,16 @@ def test_the_table_goes_before_a_sidecar(tmp_path: Path) -> None:
     assert Sweep.from_folder(folder)["a"].hyperparameters == {"lr": 2}
 
 
+def test_what_checkpoints_say_of_their_runs_is_added(tmp_path: Path) -> None:
+    for epoch, name in enumerate(["a", "b"]):
+        torch.save({"state_dict": one(epoch), "epoch": epoch, "seed": 7}, tmp_path / f"{name}.ckpt")
+    (tmp_path / "sweep.jsonl").write_text('{"name": "a", "lr": 0.1, "epoch": 30}\n')
+    sweep = Sweep.from_folder(tmp_path)
+    found = {name: dict(i.hyperparameters) for name, i in sweep.ingredients.items()}
+    assert found == {"a": {"lr": 0.1, "epoch": 30, "seed": 7}, "b": {"epoch": 1, "seed": 7}}
+    assert sweep.columns == ["lr", "epoch"]
+
+
 def test_a_row_without_checkpoint_is_a_warning(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1), "base": one(0)})
     rows = [{"name": "a"}, {"name": "base"}, {"name": "gone"}]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from soupcore import Sweep, SweepError
-from soupcore.sweeps.opening import Weights
+from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, save_sweep
 
