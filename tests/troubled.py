@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).parents[1] / "sample_data" / "digits" / "sweep"
 TROUBLES = {
     "adapter": (True, "the mean of products is not the product of means", "merge_and_unload()"),
     "archive": (True, "TorchScript archive", "torch.jit.load"),
-    "code": (True, "which runs code", ""),
+    "code": (True, "which runs code", "Leave it out"),
     "run-01-copy": (False, "the same weights as run-01", "Leave one of them out"),
     "damaged": (True, "the checksum of the record", "Copy it again"),
     "diverged": (True, "3 of 10 values are NaN or infinite", "take an earlier checkpoint"),

@@ -126,7 +126,8 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     except CheckpointError as error:
         if path.suffix != ".safetensors":
             raise
-        raise CheckpointError(f"{error} (Whatever its name, it is no safetensors file.)") from None
+        problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
+        raise CheckpointError(problem, error.way_out) from None
 
 
 def _check_beginning(path: Path, beginning: bytes) -> None:
@@ -177,5 +178,6 @@ def _check_complete(folder: Path, shards: list[str]) -> None:
     if any(int(match["total"]) != len(shards) for match in numbered):
         raise CheckpointError(
             f"{folder} holds {len(shards)} safetensors files and no index, but by its name "
-            f"{numbered[0].string} is one of {int(numbered[0]['total'])}. Copy the missing ones."
+            f"{numbered[0].string} is one of {int(numbered[0]['total'])}.",
+            "Copy the missing ones.",
         )

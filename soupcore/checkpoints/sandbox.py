@@ -72,7 +72,8 @@ def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
             "or made to harm; do not open it elsewhere."
         ) from None
     if refusal := answer.get("refusal"):
-        raise CheckpointError(f"{path} cannot be opened. {refusal}")
+        problem, way_out = refusal
+        raise CheckpointError(f"{path} cannot be opened. {problem}", way_out)
     contents: dict[str, Any] = answer["contents"]
     return contents
 

@@ -49,8 +49,8 @@ class TorchCheckpoint(Checkpoint):
             dtype = getattr(torch, view.dtype, None)
             if dtype not in DTYPE_NAMES:
                 raise CheckpointError(
-                    f"{path}: tensor {name!r} has dtype {view.dtype}, which cannot be averaged. "
-                    "Save it as float32, float16 or bfloat16."
+                    f"{path}: tensor {name!r} has dtype {view.dtype}, which cannot be averaged.",
+                    "Save it as float32, float16 or bfloat16.",
                 )
             tensors[name] = TensorInfo(view.shape, dtype)
             self.views[name] = view
@@ -135,8 +135,9 @@ class TorchCheckpoint(Checkpoint):
             if crc != place.crc:
                 raise CheckpointError(
                     f"{self.path}: the checksum of the record 'data/{key}' is wrong, so the file "
-                    "is damaged or was tampered with. Copy it again. If it was written with "
-                    "torch.serialization.set_crc32_options(False), save it again without."
+                    "is damaged or was tampered with.",
+                    "Copy it again. If it was written with "
+                    "torch.serialization.set_crc32_options(False), save it again without.",
                 )
 
 
@@ -146,12 +147,14 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
         by_name = {found.name: found for found in contents.sets}
         if weights not in by_name:
             names = ", ".join(repr(name) for name in by_name)
-            raise CheckpointError(f"{path} has no weights {weights!r}; it has {names}.")
+            raise CheckpointError(
+                f"{path} has no weights {weights!r}; it has {names}.", "Choose one of these."
+            )
         found = by_name[weights]
     if found.problem:
         others = [repr(other.name) for other in contents.sets if not other.problem]
-        hint = f" Or open its other weights: {', '.join(others)}." if others else ""
-        raise CheckpointError(f"{path}: {found.problem}{hint}")
+        hint = f"Open its other weights: {', '.join(others)}." if others else ""
+        raise CheckpointError(f"{path}: {found.problem}", hint)
     return found
 
 

@@ -1,7 +1,7 @@
 """The child process that reads one torch file: its limits first, then the file, then one JSON.
 
 Its standard input is the file, its standard output the answer: `{"contents": …}` (see
-`soupcore.strict.contents`) or `{"refusal": "why not"}`.
+`soupcore.strict.contents`) or `{"refusal": ["why not", "what to do about it"]}`.
 """
 
 import gc
@@ -30,7 +30,7 @@ def main() -> None:
         if len(text) > MOST_OUTPUT:
             text = _refused("What it says of its tensors is more than any model has.")
     except Refusal as refusal:
-        text = _refused(str(refusal))
+        text = _refused(refusal.problem, refusal.way_out)
     except MemoryError:
         text = _refused(f"Reading it takes more than {MOST_MEMORY >> 20} MiB of memory.")
     except Exception as error:  # a mistake of ours, that a damaged file brought to light
@@ -40,8 +40,8 @@ def main() -> None:
     os._exit(0)  # what was unpickled may be nested so deep that to tidy it up is work
 
 
-def _refused(sentence: str) -> bytes:
-    return json.dumps({"refusal": sentence[:2_000]}).encode()
+def _refused(problem: str, way_out: str = "") -> bytes:
+    return json.dumps({"refusal": [problem[:2_000], way_out[:2_000]]}).encode()
 
 
 def _limit() -> None:

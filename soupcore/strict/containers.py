@@ -87,13 +87,13 @@ def find_weight_sets(tree: Any) -> list[WeightSet]:
     """
     sets = _Search().sets(tree, "", 0)
     if not sets:
-        raise Refusal(_why_none(tree))
+        raise _none_found(tree)
     if sum(len(found.tensors) for found in sets) > MOST_TENSORS:
         raise Refusal(f"It holds more tensors than the limit of {MOST_TENSORS:,}.")
     if "ds_version" in (entries_of(tree) or {}) and all(map(_is_empty, sets[0].tensors.values())):
         raise Refusal(
-            "It is of DeepSpeed's ZeRO-3, which keeps the weights in other files. Run the script "
-            "zero_to_fp32.py that lies beside it, and take what that writes."
+            "It is of DeepSpeed's ZeRO-3, which keeps the weights in other files.",
+            "Run the script zero_to_fp32.py that lies beside it, and take what that writes.",
         )
     if len(sets) == 1:
         sets[0].title = "weights"
@@ -215,20 +215,21 @@ def _joined(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _why_none(tree: Any) -> str:
+def _none_found(tree: Any) -> Refusal:
     way_out = "Choose the file that holds the model, or save model.state_dict()."
     entries = entries_of(tree)
     if entries is None:
         what = "one tensor without a name" if isinstance(tree, Tensor | Unusable) else _kind(tree)
-        return f"It holds {what}, and no weights by name. {way_out}"
+        return Refusal(f"It holds {what}, and no weights by name.", way_out)
     if not entries:
-        return "It holds no tensors; choose another file."
+        return Refusal("It holds no tensors.", way_out)
     if "param_groups" in entries or any("optim" in str(key).lower() for key in entries):
-        return f"It holds the state of an optimizer, and no weights. {way_out}"
+        return Refusal("It holds the state of an optimizer, and no weights.", way_out)
     if any(isinstance(value, Tensor | Unusable) for value in entries.values()):
-        return f"Its tensors have no names ({str(next(iter(entries)))[:60]!r}). {way_out}"
+        first = str(next(iter(entries)))[:60]
+        return Refusal(f"Its tensors have no names ({first!r}).", way_out)
     names = ", ".join(repr(str(key)[:40]) for key in list(entries)[:5])
-    return f"It holds no tensors ({names}). {way_out}"
+    return Refusal(f"It holds no tensors ({names}).", way_out)
 
 
 def _kind(value: Any) -> str:

@@ -43,7 +43,9 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         tree, machine, places = _read_zip(file)
         kind = "zip"
     elif _ends_as_zip(file):
-        raise Refusal("It is a zip archive with something before its first record. Copy it again.")
+        raise Refusal(
+            "It is a zip archive with something before its first record.", "Copy it again."
+        )
     elif not beginning.startswith(b"\x80"):  # as pickles do
         raise Refusal(
             "It is damaged, or not a file of torch.save: its first bytes are neither those of a "
@@ -81,7 +83,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
     _check_kind(archive)
     order = archive.records.get("byteorder")
     if order and read_record(file, order, 16) != b"little":
-        raise Refusal("It was saved on a big-endian machine; save it again on a usual one.")
+        raise Refusal("It was saved on a big-endian machine.", "Save it again on a usual one.")
     storages: dict[str, Storage] = {}
     pickled = read_record(file, archive.records["data.pkl"], MOST_BYTES)
     machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages), check_name)
@@ -92,16 +94,18 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
     for key, storage in storages.items():
         record = archive.records.get(f"data/{key}")
         if record is None:
-            raise Refusal(f"Its storage {key!r} is missing; the file is damaged. Copy it again.")
+            raise Refusal(f"Its storage {key!r} is missing; the file is damaged.", "Copy it again.")
         if record.compressed:
             raise Refusal(
                 f"Its record 'data/{key}' is compressed, which torch never does: the file was "
-                "zipped again. Unpack the original, or load it with torch and save it again."
+                "zipped again.",
+                "Unpack the original, or load it with torch and save it again.",
             )
         if record.size != storage.nbytes:
             raise Refusal(
                 f"Its storage {key!r} has {record.size} bytes in its record, its pickle says "
-                f"{storage.nbytes}; the file is damaged. Copy it again."
+                f"{storage.nbytes}; the file is damaged.",
+                "Copy it again.",
             )
         places[key] = (record.data_offset, record.size, record.crc)
     return tree, machine, places
@@ -111,18 +115,18 @@ def _check_kind(archive: Archive) -> None:
     records = archive.records
     if "constants.pkl" in records:
         raise Refusal(
-            "It is a TorchScript archive (code and weights in one). "
-            "Load it with torch.jit.load and save its state_dict() with torch.save."
+            "It is a TorchScript archive (code and weights in one).",
+            "Load it with torch.jit.load and save its state_dict() with torch.save.",
         )
     if "archive_format" in records or any(name.startswith("models/") for name in records):
         raise Refusal(
-            "It is an archive of torch.export (a program and its weights). "
-            "Load it with torch.export.load and save its state_dict with torch.save."
+            "It is an archive of torch.export (a program and its weights).",
+            "Load it with torch.export.load and save its state_dict with torch.save.",
         )
     if "data.pkl" not in records:
         raise Refusal(
-            "It is a zip archive, but not one of torch.save (it has no record 'data.pkl'). If a "
-            "checkpoint was packed into it, unpack it first."
+            "It is a zip archive, but not one of torch.save (it has no record 'data.pkl').",
+            "If a checkpoint was packed into it, unpack it first.",
         )
 
 

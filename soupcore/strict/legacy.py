@@ -19,6 +19,9 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _COUNT = struct.Struct("<q")
 
+_COPY = "Copy it again."
+_SAVE = "Save it again with torch.save."
+
 
 def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]]]:
     """Read a file of before torch 1.6; of the storages, only where they are.
@@ -39,12 +42,14 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
         file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), _check_name
     )
     if machine.load() != _MAGIC:
-        raise Refusal("It is a pickle, but not one of torch.save; save it again with torch.save.")
+        raise Refusal(
+            "It is a pickle, but not one of torch.save.", "Save it again with torch.save."
+        )
     if machine.load() != _VERSION:
-        raise Refusal("It is of an unknown version of torch's format; save it again.")
+        raise Refusal("It is of an unknown version of torch's format.", _SAVE)
     machine_facts = machine.load()
     if type(machine_facts) is not dict or machine_facts.get("little_endian") is not True:
-        raise Refusal("It was saved on a big-endian machine; save it again on a usual one.")
+        raise Refusal("It was saved on a big-endian machine.", "Save it again on a usual one.")
     tree = machine.load()
     keys = machine.load()
     if type(keys) is not list or not all(type(key) is str for key in keys):
@@ -57,17 +62,17 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
         file.seek(position)
         prefix = file.read(_COUNT.size)
         if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was cut short. Copy it again.")
+            raise Refusal(f"It ended before the storage {key!r}: it was cut short.", _COPY)
         storage = storages[key]
         position += _COUNT.size
         if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
             raise Refusal(f"Its storage {key!r} has another size than its tensors say.")
         if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was cut short. Copy it again.")
+            raise Refusal(f"It ended inside the storage {key!r}: it was cut short.", _COPY)
         places[key] = (position, storage.nbytes)
         position += storage.nbytes
     if position != size:
-        raise Refusal(f"{size - position} bytes were added after its last storage. Copy it again.")
+        raise Refusal(f"{size - position} bytes were added after its last storage.", _COPY)
     return tree, machine, places
 
 
@@ -87,5 +92,5 @@ def _persistent(pid: Any, storages: dict[str, Storage]) -> Any:
         case ("storage", *_, None):
             return storage_of(pid[:-1], storages)
         case ("storage", _, _, _, _, _):
-            raise Refusal("It has views of storages, which torch wrote before 0.4; save it again.")
+            raise Refusal("It has views of storages, which torch wrote before 0.4.", _SAVE)
     raise Refusal("Its pickle describes a storage in a way that torch.save does not.")

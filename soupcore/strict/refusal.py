@@ -4,7 +4,17 @@ _LONGEST = 80  # characters
 
 
 class Refusal(Exception):  # noqa: N818 - an outcome of reading, not a fault of the program
-    """A file is not what it should be: one sentence that says why. The caller names the file."""
+    """A file is not what it should be. The caller names the file.
+
+    Attributes:
+        problem: One sentence that says what is wrong.
+        way_out: What to do about it, as a sentence; empty where there is nothing to say.
+    """
+
+    def __init__(self, problem: str, way_out: str = "") -> None:
+        super().__init__(f"{problem} {way_out}".rstrip())
+        self.problem = problem
+        self.way_out = way_out
 
 
 def shown(name: str | bytes) -> str:
