@@ -19,7 +19,7 @@ from soupcore.errors import CheckpointError
 
 Sizes = tuple[int, ...]
 
-_BLOCK = 1 << 20  # bytes read at a time
+_BLOCK = 1 << 20  # bytes that are read or gathered at a time
 _LITTLE = 64 << 10  # bytes that are read at once even if few of them are wanted
 
 
@@ -45,6 +45,8 @@ class TorchCheckpoint(Checkpoint):
         chosen = _chosen(path, self.contents, weights)
         tensors = {}
         self.views: dict[str, View] = {}
+        self._block: tuple[str, int, torch.Tensor] | None = None
+        self._starts: dict[str, int] = {}  # first bytes of the tensors that lie in order, as is
         for name, view in chosen.views.items():
             dtype = getattr(torch, view.dtype, None)
             if dtype not in DTYPE_NAMES:
@@ -54,6 +56,9 @@ class TorchCheckpoint(Checkpoint):
                 )
             tensors[name] = TensorInfo(view.shape, dtype)
             self.views[name] = view
+            if is_contiguous(view.shape, view.stride) and not (view.conjugate or view.negative):
+                place = self.contents.storages[view.storage]
+                self._starts[name] = place.offset + view.offset * dtype.itemsize
         super().__init__(path, tensors, {}, (path,))
         if len(self.contents.sets) > 1:
             self.weights = chosen.name
@@ -70,17 +75,35 @@ class TorchCheckpoint(Checkpoint):
 
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        view = self.views[name]
+        first = self._starts.get(name)
+        if first is not None:
+            self.file.read_into(raw_bytes(out), first + start * out.itemsize, f"tensor {name!r}")
+            return
+        done = 0
+        while done < out.numel():
+            index, skipped = divmod(start + done, _BLOCK // out.itemsize)
+            piece = self._gathered_block(name, index)[skipped : skipped + out.numel() - done]
+            out[done : done + piece.numel()] = piece
+            done += piece.numel()
+
+    def _gathered_block(self, name: str, index: int) -> torch.Tensor:
+        # A block is kept until the next one, because who reads asks for less at a time than pays to
+        # gather from all over a storage.
+        kept = self._block  # another thread may replace it
+        if kept and kept[:2] == (name, index):
+            return kept[2]
+        info, view = self.tensors[name], self.views[name]
+        count = _BLOCK // info.dtype.itemsize
+        first = index * count
+        block = torch.empty(min(count, info.numel - first), dtype=info.dtype)
         place = self.contents.storages[view.storage].offset
-        if is_contiguous(view.shape, view.stride):
-            offset = place + (view.offset + start) * out.itemsize
-            self.file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
-        else:
-            self._gather(place, view.shape, view.stride, view.offset, start, out)
+        self._gather(place, view.shape, view.stride, view.offset, first, block)
         if view.conjugate:
-            out.conj_physical_()
+            block.conj_physical_()
         if view.negative:
-            out.neg_()
+            block.neg_()
+        self._block = (name, index, block)
+        return block
 
     def _gather(
         self, place: int, shape: Sizes, stride: Sizes, offset: int, start: int, out: torch.Tensor

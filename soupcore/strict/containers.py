@@ -167,6 +167,8 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
     for key, value in entries.items():
         if type(key) is str and isinstance(value, Tensor | Unusable):
             tensors[key] = value
+            if len(tensors) > MOST_TENSORS:
+                break
         else:
             left_out.append(str(key)[:60])
     for counter in _counters(tensors):

@@ -23,7 +23,7 @@ from soupcore.strict.refusal import Refusal
 from soupcore.strict.values import Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
-MOST_OPERATIONS = 3_000_000
+MOST_OPERATIONS = 2_000_000
 MOST_ALLOCATED = 256 << 20  # bytes that calls of ours may make, beside the values in the pickle
 MOST_GLOBALS = 10_000
 LONGEST_GLOBAL = 512

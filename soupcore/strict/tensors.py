@@ -65,6 +65,7 @@ _PLAIN_TENSORS = {
     "torch.nn.parameter.Buffer",
 }
 _LARGEST = 1 << 62
+_LONGEST_KEY = 40
 _MOST_DIMENSIONS = 64
 
 
@@ -159,7 +160,10 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
     """
     match pid:
         case ("storage", Global(path=path), str(key), str(), int(count)) if (
-            type(count) is int and 0 <= count < _LARGEST and (dtype := _storage_dtype(path))
+            type(count) is int
+            and 0 <= count < _LARGEST
+            and len(key) <= _LONGEST_KEY
+            and (dtype := _storage_dtype(path))
         ):
             pass
         case _:

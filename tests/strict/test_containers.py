@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from soupcore.strict import containers
 from soupcore.strict.refusal import Refusal
 from tests.strict.torch_files import contents
 
@@ -183,3 +184,17 @@ def test_containers_that_hold_each_other_are_walked_once() -> None:
     loop: dict[str, Any] = {"model": None, "w": torch.ones(1)}
     loop["model"] = {"ema": loop, "state_dict": loop}
     assert sets(loop) == [("", "weights")]
+
+
+@pytest.mark.parametrize("names", [["model"], ["model", "ema"]])
+def test_more_tensors_than_any_model_has_are_refused(
+    monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    def many(count: int) -> dict[str, dict[str, torch.Tensor]]:
+        tensors = [torch.ones(1) for _ in range(count)]
+        return {name: {f"w{n}": tensor for n, tensor in enumerate(tensors)} for name in names}
+
+    monkeypatch.setattr(containers, "MOST_TENSORS", 4)
+    assert len(sets(many(4 // len(names)))) == len(names)
+    with pytest.raises(Refusal, match="more tensors than the limit of 4"):
+        contents(many(5))

@@ -65,6 +65,7 @@ FLOAT = Global("torch.FloatStorage")
         (("storage", Global("torch.Storage"), "0", "cpu", 4), "describes a storage"),
         (("storage", "torch.FloatStorage", "0", "cpu", 4), "describes a storage"),
         (("storage", FLOAT, 0, "cpu", 4), "describes a storage"),
+        (("storage", FLOAT, "0" * 41, "cpu", 4), "describes a storage"),
         (("storage", FLOAT, "0", "cpu", -4), "describes a storage"),
         (("storage", FLOAT, "0", "cpu", True), "describes a storage"),
         (("storage", FLOAT, "0", "cpu", 1 << 62), "describes a storage"),
