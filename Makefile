@@ -1,7 +1,7 @@
 # make app    set up and run the dashboard on the bundled sample
 # make test   set up, then lint, check types and imports, and run all tests
 # make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
-# make bench  measure speed and memory against named baselines
+# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some)
 # make sample make the bundled sample again
 # make lint | format | clean
 
@@ -37,7 +37,7 @@ fuzz: $(VENV)/fuzz.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/test.installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 sample: $(VENV)/test.installed
 	$(BIN)/python -m sample_data.make_digits

@@ -71,47 +71,53 @@ class WeightedSum:
         if out.is_complex():
             parts = (torch.view_as_real(part.to(self._dtype)).reshape(-1) for part in parts)
             out = torch.view_as_real(out).view(-1)
-        total = self._sum[: out.numel()]
-        target = out if out.dtype in _NUMPY_FLOATS else total
-        terms = zip(map(self._as_array, parts), self._factors, strict=True)
+        target = out if out.dtype in _NUMPY_FLOATS else self._sum[: out.numel()]
         with np.errstate(all="ignore"):  # whoever asked for the sum looks for infinity in it
             if self._first is None:
-                self._add_up(terms, total.numpy(), target.numpy())
+                self._add_up(parts, target.numpy())
             else:
-                self._add_up_differences(terms, total.numpy(), target.numpy(), self._first)
-        if target is total:
-            round_into(out, total)
+                self._add_up_differences(parts, target.numpy(), self._first)
+        if target is not out:
+            round_into(out, target)
 
-    def _add_up(self, terms: Iterable[tuple[Array, float]], total: Array, target: Array) -> None:
-        term = self._term[: len(total)].numpy()
-        place = total
-        for array, factor in terms:
+    def _add_up(self, parts: Iterable[torch.Tensor], target: Array) -> None:
+        total, term = self._sum[: len(target)], self._term[: len(target)]
+        sums = total.numpy()
+        for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
+            place = term if index else total
+            array = _as_array(part, place)
             if factor != 1:
-                np.multiply(array, factor, out=place, dtype=place.dtype)
-            elif place is total:
-                np.copyto(total, array)
-            if place is term:
-                np.add(total, array if factor == 1 else term, out=total)
-            place = term
-        self._divide(total, target)
+                array = np.multiply(array, factor, out=place.numpy(), dtype=sums.dtype)
+            if index:
+                np.add(sums, array, out=sums)
+            elif factor == 1 and part.dtype in _NUMPY_FLOATS:
+                np.copyto(sums, array)
+        self._divide(sums, target)
 
     def _add_up_differences(
-        self, terms: Iterable[tuple[Array, float]], total: Array, target: Array, first: Array
+        self, parts: Iterable[torch.Tensor], target: Array, first: Array
     ) -> None:
-        first, term = first[: len(total)], self._term[: len(total)].numpy()
-        total.fill(0)
-        for index, (array, factor) in enumerate(terms):
+        first, sums = first[: len(target)], self._sum[: len(target)].numpy()
+        term = self._term[: len(target)]
+        if len(self._factors) == 1:
+            sums.fill(0)
+        for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
+            array = _as_array(part, term)
             if index == 0:
                 np.copyto(first, array)
                 continue
-            np.subtract(first, array, out=term)
-            if factor != 1:
-                np.multiply(term, factor, out=term)
-            np.add(total, term, out=total)
-        self._divide(total, total)
+            # Where the terms are equal, the differences and their sum are 0, never −0.
+            one, other = (first, array) if factor > 0 else (array, first)
+            place = sums if index == 1 else term.numpy()
+            np.subtract(one, other, out=place)
+            if abs(factor) != 1:
+                np.multiply(place, abs(factor), out=place)
+            if index > 1:
+                np.add(sums, place, out=sums)
+        self._divide(sums, sums)
         if self._coefficient_sum != 1:
             np.multiply(first, self._coefficient_sum, out=first)
-        np.subtract(first, total, out=target)  # added, two zeros would make −0 into 0
+        np.subtract(first, sums, out=target)  # as 0 added to −0 would be 0
 
     def _divide(self, total: Array, target: Array) -> None:
         if math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
@@ -119,13 +125,14 @@ class WeightedSum:
         else:
             np.divide(total, self._divisor, out=target, casting="same_kind")
 
-    def _as_array(self, part: torch.Tensor) -> Array:
-        if part.dtype not in _NUMPY_FLOATS:
-            term = self._term[: part.numel()]
-            round_into(term, part)
-            part = term
-        array: Array = part.numpy()
-        return array
+
+def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
+    """Return the numbers of a chunk, converted into `place` where numpy does not take them."""
+    if part.dtype not in _NUMPY_FLOATS:
+        round_into(place, part)
+        part = place
+    array: Array = part.numpy()
+    return array
 
 
 def _over_one_denominator(coefficients: Sequence[Fraction]) -> tuple[list[float], float]:

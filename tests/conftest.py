@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -110,8 +111,9 @@ def evaluator(task: soupcore.ClassificationTask, store: soupcore.Store) -> soupc
 
 
 @pytest.fixture(scope="session")
-def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The whole corpus of hostile files, and one honest file among them."""
     folder = tmp_path_factory.mktemp("hostile")
     write_corpus(folder)
-    return folder
+    yield folder
+    rmtree(folder)  # 330 MB

@@ -33,7 +33,7 @@ def show(view: View, picked: StoredSoup) -> Form:
 
 def _choose_form(soup: Soup) -> Form:
     first, why_no_pt = soup.form.name, soup.output.why_no_pt
-    copy = f"{soup.output.file.path.suffix} as {first}"
+    copy = f"{soup.output.pt_suffix} as {first}"
     chosen = st.segmented_control(
         "Format",
         [_ONE_FILE, _SHARDS, *([] if why_no_pt else [copy])],

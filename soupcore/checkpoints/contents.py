@@ -15,7 +15,7 @@ from soupcore.checkpoints.files import WeightFile
 from soupcore.checkpoints.sandbox import read_contents
 from soupcore.workspace import workspace_folder
 
-_VERSION = 1  # of what the child tells; with another one, files are read again
+_VERSION = 2  # of what the child tells; with another one, files are read again
 
 
 class View(NamedTuple):

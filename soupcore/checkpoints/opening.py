@@ -88,7 +88,14 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, damaged, or not a checkpoint.
     """
-    path = Path(path)
+    checkpoint = _open(Path(path), weights)
+    # A torch file looks for the name itself; it knows that of a set that is its only one, too.
+    if weights and not isinstance(checkpoint, TorchCheckpoint):
+        raise CheckpointError(f"{path} has one set of weights only, none named {weights!r}.")
+    return checkpoint
+
+
+def _open(path: Path, weights: str | None) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path, weights)
     if not path.is_file():

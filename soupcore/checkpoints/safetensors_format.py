@@ -16,13 +16,17 @@ from typing import Any, BinaryIO
 
 import torch
 
+from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
 from soupcore.new_files import new_file
 
-_LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own loader
+_LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
+_LONGEST_NAME = 1_000
+_MOST_DIMENSIONS = 64  # as in torch
+_LARGEST_SIZE = 1 << 63
 _ALIGNMENT = 8
 
 
@@ -39,12 +43,16 @@ class SafetensorsCheckpoint(Checkpoint):
         opened = self._file.descriptor()
         header, data_start = _read_header(opened.number, path)
         metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict):
-            raise CheckpointError(f"{path}: __metadata__ is not an object.", "Save the file again.")
+        if not isinstance(metadata, dict) or not all(
+            isinstance(value, str) for value in metadata.values()
+        ):
+            raise CheckpointError(
+                f"{path}: __metadata__ is not an object of texts.", "Save the file again."
+            )
         tensors, self._offsets = _check_layout(
             header, data_start, os.fstat(opened.number).st_size, path
         )
-        super().__init__(path, tensors, {str(k): str(v) for k, v in metadata.items()}, (path,))
+        super().__init__(path, tensors, metadata, (path,))
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -172,24 +180,11 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
             "Copy or download it again.",
         )
     try:
-        header = json.loads(os.pread(file, length, 8), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        return parse_object(os.pread(file, length, 8)), 8 + length
+    except ValueError as error:
         raise CheckpointError(
-            f"{path} has a damaged safetensors header ({error}).", "Copy or download it again."
+            f"{path} has a damaged safetensors header: {error}.", "Copy or download it again."
         ) from None
-    if not isinstance(header, dict):
-        raise CheckpointError(
-            f"{path}: the safetensors header is not an object.", "Copy or download it again."
-        )
-    return header, 8 + length
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Loaders disagree on which of two equal keys counts, so such a file has no one meaning.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands in it twice")
-    return found
 
 
 def _check_layout(
@@ -197,6 +192,12 @@ def _check_layout(
 ) -> tuple[dict[str, TensorInfo], dict[str, int]]:
     entries = []
     for name, entry in header.items():
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise CheckpointError(
+                f"{path} has a tensor whose name has {len(name)} characters; 1 to {_LONGEST_NAME} "
+                "are possible.",
+                "Save it under another name.",
+            )
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
             numbers = [*shape, begin, end]
@@ -204,11 +205,18 @@ def _check_layout(
             raise CheckpointError(
                 f"{path}: the header's entry for {name!r} lacks dtype, shape or data_offsets."
             ) from None
-        if not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(type(number) is int and 0 <= number < _LARGEST_SIZE for number in numbers):
             raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
+        if len(shape) > _MOST_DIMENSIONS:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has {len(shape)} dimensions; torch has tensors of up to "
+                f"{_MOST_DIMENSIONS}."
+            )
         if not isinstance(dtype, str) or dtype not in DTYPES:
             why, way_out = _why_not_averaged(dtype)
-            raise CheckpointError(f"{path}: tensor {name!r} has dtype {dtype}, {why}", way_out)
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has dtype {str(dtype)[:40]}, {why}", way_out
+            )
         info = TensorInfo(tuple(shape), DTYPES[dtype])
         if end - begin != info.nbytes:
             raise CheckpointError(

@@ -27,8 +27,10 @@ def why_not_like(source: Checkpoint, tensors: Mapping[str, TensorInfo]) -> str |
         source: The checkpoint whose file would be copied.
         tensors: `{name: TensorInfo}` of the weights, under its names.
     """
+    if len(source.files) > 1:
+        return f"{source.path.name} stands for several files, and a copy is made of one only."
     if not isinstance(source, TorchCheckpoint):
-        return f"{source.path.name} is not a file of torch.save."
+        return f"{source.path.name} was not written by torch.save, so there is none to copy."
     if executes := source.contents.executes:
         names = ", ".join(executes[:3]) + (" and more" if len(executes) > 3 else "")
         return (

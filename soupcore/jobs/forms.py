@@ -33,7 +33,7 @@ class Form:
         """Return the name of the file that `Soup.save` is given."""
         if self.shard_size:
             return "model.safetensors"  # what from_pretrained looks for in a folder
-        suffix = soup.output.file.path.suffix if self.as_ingredient else ".safetensors"
+        suffix = soup.output.pt_suffix if self.as_ingredient else ".safetensors"
         dtype = f"-{self.dtype}" if self.dtype else ""
         return f"{soup.recipe}-{soup.id}{dtype}{suffix}"
 

@@ -70,6 +70,11 @@ class Output:
         """
         return why_not_like(self.file, self.tensors())
 
+    @property
+    def pt_suffix(self) -> str:
+        """The suffix of ingredient 1's file where torch's files have it, else `.pt`."""
+        return self.file.path.suffix if self.file.path.suffix in TORCH_SUFFIXES else ".pt"
+
     def save(
         self,
         path: Path,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
 
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import Refusal, shown
 
 MOST_RECORDS = 200_000
 _LARGEST_DIRECTORY = 64 << 20  # bytes
@@ -93,7 +93,7 @@ class _Entry:
 
     @property
     def title(self) -> str:
-        return f"The record {self.name.decode(errors='replace')!r}"
+        return f"The record {shown(self.name)}"
 
 
 def read_archive(file: BinaryIO) -> Archive:
@@ -140,7 +140,9 @@ def read_archive(file: BinaryIO) -> Archive:
         )
     if len(roots) > 1:
         one, other = sorted(roots)[:2]
-        raise Refusal(f"Its records lie in several folders ({one!r}, {other!r}), not in one.")
+        raise Refusal(
+            f"Its records lie in several folders ({shown(one)}, {shown(other)}), not in one."
+        )
     if not records:
         raise Refusal("The archive holds no records.")
     return Archive(roots.pop(), records, size)
@@ -158,18 +160,27 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
         Refusal: It is larger, does not inflate to its size, or its CRC is wrong.
     """
     if max(record.size, record.stored_size) > most:
-        raise Refusal(f"The record {record.name!r} has {record.size} bytes; {most} are the limit.")
-    content = _read_at(file, record.data_offset, record.stored_size, repr(record.name))
+        raise Refusal(
+            f"The record {shown(record.name)} has {record.size} bytes; {most} are the limit."
+        )
+    content = _read_at(file, record.data_offset, record.stored_size, shown(record.name))
     if record.compressed:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             content = inflater.decompress(content, record.size + 1)
         except zlib.error as error:
-            raise Refusal(f"The record {record.name!r} does not inflate ({error}).") from None
+            raise Refusal(f"The record {shown(record.name)} does not inflate ({error}).") from None
         if len(content) != record.size or not inflater.eof or inflater.unused_data:
-            raise Refusal(f"The record {record.name!r} does not inflate to {record.size} bytes.")
+            raise Refusal(
+                f"The record {shown(record.name)} does not inflate to {record.size} bytes."
+            )
     if zlib.crc32(content) != record.crc:
-        raise Refusal(f"The checksum (CRC-32) of the record {record.name!r} is wrong.")
+        raise Refusal(
+            f"The checksum (CRC-32) of the record {shown(record.name)} is wrong: the file is "
+            "damaged.",
+            "Copy it again. If it was written with torch.serialization.set_crc32_options(False), "
+            "save it again without.",
+        )
     return content
 
 
@@ -248,7 +259,7 @@ def _entries(directory: bytes, directory_offset: int, count: int) -> Iterator[_E
         wide = _zip64_numbers(extra, name)
         full = [index for index, number in enumerate(numbers) if number == _FULL32]
         if len(wide) != len(full):
-            raise Refusal(f"The 64-bit sizes of the record {name!r} do not fit its entry.")
+            raise Refusal(f"The 64-bit sizes of the record {shown(name)} do not fit its entry.")
         for index, number in zip(full, wide, strict=True):
             numbers[index] = number
         size, stored_size, header_offset = numbers
@@ -356,14 +367,14 @@ def _zip64_numbers(extra: bytes, name: bytes) -> list[int]:
     at = 0
     while at < len(extra):
         if at + 4 > len(extra):
-            raise Refusal(f"The extra fields of the record {name!r} are damaged.")
+            raise Refusal(f"The extra fields of the record {shown(name)} are damaged.")
         kind, length = struct.unpack_from("<2H", extra, at)
         at += 4
         if at + length > len(extra) or kind == _UNICODE_NAME_FIELD:
-            raise Refusal(f"The extra fields of the record {name!r} are damaged.")
+            raise Refusal(f"The extra fields of the record {shown(name)} are damaged.")
         if kind == _ZIP64_FIELD:
             if found is not None or not length or length % 8:
-                raise Refusal(f"The 64-bit sizes of the record {name!r} are damaged.")
+                raise Refusal(f"The 64-bit sizes of the record {shown(name)} are damaged.")
             found = list(struct.unpack_from(f"<{length // 8}Q", extra, at))
         at += length
     return found or []

@@ -40,6 +40,11 @@ class WeightSet:
         }
         return sum(storages.values())
 
+    def is_one_beside(self, nbytes: int) -> bool:
+        """Whether it can be a set of weights where another one has so many bytes."""
+        is_readable = all(isinstance(tensor, Tensor) for tensor in self.tensors.values())
+        return self.nbytes * _SMALLEST_SHARE >= nbytes or not is_readable
+
     @property
     def said_nbytes(self) -> int:
         """Bytes of its tensors, each counted whole."""
@@ -69,6 +74,7 @@ _TITLES = {
 _AVERAGED = "averaged weights"
 _PREFERENCE = {name: place for place, name in enumerate(_TITLES)}
 _OTHER_STATE = ("optim", "sched", "scaler", "rng", "random", "loss", "criterion", "sampler")
+_COUNTERS = ("n_averaged", "steps")
 _DEEPEST = 3
 _SMALLEST_SHARE = 10  # a set with less than a tenth of the largest one's bytes is something else
 
@@ -118,7 +124,7 @@ class _Search:
             for found in self.sets(entries[key], _joined(name, key), depth + 1)
         ]
         largest = max((found.nbytes for found in sets), default=0)
-        sets = [found for found in sets if found.nbytes * _SMALLEST_SHARE >= largest]
+        sets = [found for found in sets if found.is_one_beside(largest)]
         _heed_swaps(sets, name, entries)
         return sets
 
@@ -178,9 +184,8 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
 
 def _counters(tensors: dict[str, Tensor | Unusable]) -> list[str]:
     """Return what counts the models of an average, in torch's wrapper of it and in mmengine's."""
-    counters: list[str] = [name for name in ("n_averaged", "steps") if name in tensors]
-    wrapped = all(name.startswith("module.") or name in counters for name in tensors)
-    return counters if wrapped else [name for name in counters if name == "n_averaged"]
+    wrapped = all(name.startswith("module.") or name in _COUNTERS for name in tensors)
+    return [name for name in _COUNTERS if name in tensors and (wrapped or name == _COUNTERS[0])]
 
 
 def _is_empty(tensor: Tensor | Unusable) -> bool:

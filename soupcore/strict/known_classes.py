@@ -16,7 +16,7 @@ MODULE_CLASSES = {
     "torch.nn.modules.batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm",
     "torch.nn.modules.channelshuffle": "ChannelShuffle",
     "torch.nn.modules.container": """
-        Container ModuleDict ModuleList ParameterDict ParameterList Sequential
+        ModuleDict ModuleList ParameterDict ParameterList Sequential
     """,
     "torch.nn.modules.conv": """
         Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
@@ -33,7 +33,7 @@ MODULE_CLASSES = {
         BCELoss BCEWithLogitsLoss CTCLoss CosineEmbeddingLoss CrossEntropyLoss GaussianNLLLoss
         HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss LinearCrossEntropyLoss MSELoss
         MarginRankingLoss MultiLabelMarginLoss MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss
-        NLLLoss2d PoissonNLLLoss SmoothL1Loss SoftMarginLoss TripletMarginLoss
+        PoissonNLLLoss SmoothL1Loss SoftMarginLoss TripletMarginLoss
         TripletMarginWithDistanceLoss
     """,
     "torch.nn.modules.module": "Module",

@@ -39,7 +39,7 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
     file.seek(0)
     storages: dict[str, Storage] = {}
     machine = Machine(
-        file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), check_name
+        file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), _check_name
     )
     if machine.load() != _MAGIC:
         raise Refusal(
@@ -74,6 +74,15 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
     if position != size:
         raise Refusal(f"{size - position} bytes were added after its last storage.", _COPY)
     return tree, machine, places
+
+
+def _check_name(path: str) -> None:
+    if path == "torch.storage._load_from_bytes":
+        raise Refusal(
+            "It was written by pickle.dump, which puts files of torch into the pickle. If you "
+            "trust it, load it with pickle and save the state dict with torch.save."
+        )
+    check_name(path)
 
 
 def _persistent(pid: Any, storages: dict[str, Storage]) -> Any:

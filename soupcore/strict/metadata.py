@@ -106,6 +106,9 @@ def _plain_instance(value: Inert) -> Any:
     if value.path.startswith("omegaconf.nodes."):
         inner = value.attributes.get("_val")
         return _NOTHING if type(inner) is Inert else plain_value(inner)
+    if value.path == "omegaconf.listconfig.ListConfig":
+        inner = value.attributes.get("_content")
+        return plain_value(inner) if type(inner) is list else _NOTHING
     if value.called and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
         return plain_value(value.args[0])  # a member of an Enum
     return _NOTHING

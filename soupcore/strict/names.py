@@ -12,7 +12,8 @@ from soupcore.strict.known_classes import MODULE_CLASSES
 from soupcore.strict.numpy_values import is_plain_numpy
 from soupcore.strict.pickles import Machine
 from soupcore.strict.refusal import Refusal
-from soupcore.strict.tensors import CALLS, is_dtype, is_storage_class
+from soupcore.strict.tensors import HARMLESS_CALLS, is_dtype, is_storage_class
+from soupcore.strict.values import Inert
 
 
 def _words(text: str) -> frozenset[str]:
@@ -65,7 +66,7 @@ _HARMFUL_PACKAGES = (
 # The exact lists. What may be called:
 _CALLED = _paths(
     {
-        "builtins": "bytearray complex frozenset range slice",
+        "builtins": "bytearray complex range slice",
         "collections": "Counter defaultdict deque",
         "datetime": "date datetime time timedelta timezone",
         "numpy": "dtype",
@@ -77,39 +78,31 @@ _CALLED = _paths(
         "ultralytics.utils": "IterableSimpleNamespace",
     }
 )
-# What may be filled, once it is made:
-_ATTRIBUTE_DICTS = _paths(
+# Of these, what may have items appended or set by key, and what must have no arguments:
+_APPENDED = _paths({"collections": "deque"})
+_SET_BY_KEY = _paths({"collections": "Counter defaultdict"})
+_EMPTY = _paths({"types": "SimpleNamespace", "ultralytics.utils": "IterableSimpleNamespace"})
+# What may be made an instance of:
+_MADE = _paths(MODULE_CLASSES) | _paths(
     {
-        "lightning.fabric.utilities.data": "AttributeDict",
-        "lightning_fabric.utilities.data": "AttributeDict",
-        "pytorch_lightning.utilities.parsing": "AttributeDict",
+        "argparse": "Namespace",
+        "collections": "OrderedDict",
+        "omegaconf.base": "ContainerMetadata Metadata",
+        "omegaconf.dictconfig": "DictConfig",
+        "omegaconf.listconfig": "ListConfig",
+        "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
     }
 )
-_FILLED = _ATTRIBUTE_DICTS | _paths({"collections": "Counter defaultdict deque"})
-# What may be made an instance of:
-_MADE = (
-    _ATTRIBUTE_DICTS
-    | _paths(MODULE_CLASSES)
-    | _paths(
-        {
-            "argparse": "Namespace",
-            "collections": "OrderedDict",
-            "omegaconf.base": "ContainerMetadata Metadata",
-            "omegaconf.dictconfig": "DictConfig",
-            "omegaconf.listconfig": "ListConfig",
-            "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
-        }
-    )
-)
-# What may stand there as a value, such as a norm layer or an activation, and so is imported:
-_NAMED = (
-    frozenset(CALLS)
-    | _CALLED
-    | _MADE
+# What may stand there as a value, such as a norm layer or an activation. Whoever has it may call
+# it with anything, so classes with more in their constructors are not among these.
+_VALUES = (
+    HARMLESS_CALLS
+    | _paths({module: MODULE_CLASSES[module] for module in MODULE_CLASSES if "torch.nn." in module})
     | _paths(
         {
             "builtins": "bool bytes dict float int list object str",
             "numpy": "ndarray",
+            "omegaconf.dictconfig": "DictConfig",
             "torch": "Tensor",
             "torch._C._nn": "gelu softplus",
             "torch._tensor": "Tensor",
@@ -155,17 +148,26 @@ def _is_harmful(path: str) -> bool:
 def may_execute(machine: Machine) -> list[str]:
     """Return what a usual loader would import or run, beyond what is known to be harmless.
 
-    What a pickle calls, what it makes instances of, what it fills by their methods, and what it
-    only names (which is imported too): all must stand on exact lists.
+    What a pickle calls, what it makes instances of and fills, what it gives them for attributes,
+    and what it only names (which is imported too): all must stand on exact lists.
     """
-    found = {path for path in machine.named if not (is_dtype(path) or is_storage_class(path))}
-    found -= _NAMED
+    known = _CALLED | _MADE | _VALUES
+    found = {path for path in machine.named if path not in known} | (machine.values - _VALUES)
+    found = {path for path in found if not (is_dtype(path) or is_storage_class(path))}
+    found |= {f"the attribute {name}" for name in machine.hidden}
     for instance in machine.instances:
-        path = instance.path
-        is_known = path in (_CALLED if instance.called else _MADE)
-        is_filled = bool(instance.items or instance.entries)
-        if not is_known or (is_filled and path not in _FILLED):
-            found.add(path)
-        elif path.startswith("numpy.") and not is_plain_numpy(instance):
-            found.add(f"{path} of an unusual dtype")
+        if not _is_known(instance):
+            found.add(instance.path)
+        elif instance.path.startswith("numpy.") and not is_plain_numpy(instance):
+            found.add("numpy.dtype of an unusual kind")
     return sorted(found)
+
+
+def _is_known(instance: Inert) -> bool:
+    path = instance.path
+    return (
+        path in (_CALLED if instance.called else _MADE)
+        and not (instance.items and path not in _APPENDED)
+        and not (instance.entries and path not in _SET_BY_KEY)
+        and not (instance.args and path in _EMPTY)
+    )

@@ -15,6 +15,7 @@ Opcodes: Lib/pickletools.py of CPython.
 
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from soupcore.strict.refusal import Refusal
 from soupcore.strict.values import Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
-MOST_OPERATIONS = 2_000_000
+MOST_OPERATIONS = 3_000_000
 MOST_ALLOCATED = 256 << 20  # bytes that calls of ours may make, beside the values in the pickle
 MOST_GLOBALS = 10_000
 LONGEST_GLOBAL = 512
@@ -45,6 +46,7 @@ class Machine:
         position: Where the next pickle starts.
         named: All globals that the pickles name, by path.
         instances: All that they would make, in the order of making.
+        hidden: Attributes that they set and that Python itself looks up, such as `__setstate__`.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Machine:
         self.position = 0
         self.named: dict[str, Global] = {}
         self.instances: list[Inert] = []
+        self.hidden: set[str] = set()
+        self._spare: Counter[str] = Counter()
         self._data = data
         self._calls = calls
         self._persistent = persistent
@@ -64,6 +68,11 @@ class Machine:
         self._keys = Keys()
         self._operations = 0
         self._allocated = 0
+
+    @property
+    def values(self) -> set[str]:
+        """Paths of globals that serve as values, and not only to make or to call something."""
+        return {path for path, count in self._spare.items() if count > 0}
 
     def load(self) -> Any:
         """Run the pickle at `position` and return what it makes.
@@ -151,6 +160,7 @@ class Machine:
         if type(function) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle calls something that is not a named class or function.")
         self.spend(1)
+        self._spare[function.path] -= 1
         replacement = self._calls.get(function.path)
         if replacement is None:
             return self.inert(function.path, args, called=True)
@@ -167,6 +177,7 @@ class Machine:
         """
         if type(cls) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle makes an instance of something that is not a named class.")
+        self._spare[cls.path] -= 1
         if cls.path == "collections.OrderedDict":
             return Ordered()
         return self.inert(cls.path, args, called=False)
@@ -298,6 +309,7 @@ class Machine:
                 module = IMPORT_MAPPING.get(module, module)
         path = f"{module}{':' if '.' in name else '.'}{name}"
         self._stack.append(self.named_global(path))
+        self._spare[path] += 1
 
     def _global(self) -> None:
         module = self._line(LONGEST_GLOBAL, "a name")
@@ -327,13 +339,14 @@ class Machine:
 
     def _build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
-        if type(target) is Ordered:
-            return
-        if type(target) is not Inert:
+        if not isinstance(target, Inert | Ordered):
             raise Refusal("Its pickle uses BUILD on what is not an instance of its own making.")
         if target.state is not None:
             raise Refusal("Its pickle uses BUILD on one object twice.")
         target.state = state
+        for part in state if type(state) is tuple else (state,):
+            if isinstance(part, dict):
+                self.hidden.update(key for key in part if str(key).startswith("__"))
 
     def _persistent_id(self) -> None:
         self._stack.append(self._persistent(self._stack.pop()))
@@ -349,7 +362,10 @@ class Machine:
     def _get(self, index: int) -> None:
         if index not in self._memo:
             raise Refusal("Its pickle is damaged (it takes from its memo what is not there).")
-        self._stack.append(self._memo[index])
+        value = self._memo[index]
+        self._stack.append(value)
+        if type(value) is Global:
+            self._spare[value.path] += 1
 
     # What makes the opcodes that push, or that come in several widths.
 

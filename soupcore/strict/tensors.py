@@ -10,7 +10,7 @@ from typing import Any
 
 from soupcore.strict.pickles import Call, Machine
 from soupcore.strict.refusal import Refusal
-from soupcore.strict.values import Global, Ordered
+from soupcore.strict.values import Global, Inert, Ordered
 
 ITEM_SIZES = {
     "float64": 8,
@@ -219,27 +219,35 @@ def _rebuild_tensor_v3(machine: Machine, args: tuple[Any, ...]) -> Tensor:
     return _tensor(storage, _dtype(dtype), offset, shape, stride, rest[0] if rest else None)
 
 
-def _rebuild_parameter(machine: Machine, args: tuple[Any, ...]) -> Any:
-    return args[0]
+def _rebuild_parameter(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unusable:
+    return _checked(args[0])
 
 
-def _rebuild_from_type(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _checked(tensor: Any) -> Tensor | Unusable:
+    if type(tensor) is not Tensor and type(tensor) is not Unusable:
+        raise Refusal("Its pickle has a parameter or tensor made of something else.")
+    return tensor
+
+
+def _rebuild_from_type(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unusable:
     function, kind, inner, _ = args
     made = machine.call(function, inner)
+    if type(made) is Inert:
+        return Unusable(f"is made by {made.path}, not as plain tensors are; save its .data")
     if type(kind) is Global and kind.path not in _PLAIN_TENSORS and type(made) is Tensor:
         return Unusable(f"is of the class {kind.path}, not a plain tensor; save its .data")
-    return made
+    return _checked(made)
 
 
 def _unusable(reason: str) -> Call:
     return lambda machine, args: Unusable(reason)
 
 
-def _from_cpu_tensor(machine: Machine, args: tuple[Any, ...]) -> Any:
+def _from_cpu_tensor(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unusable:
     tensor, dtype, *_ = args
-    if type(tensor) is Tensor and tensor.dtype != _dtype(dtype):
+    if isinstance(_checked(tensor), Tensor) and tensor.dtype != _dtype(dtype):
         return Unusable("is stored in another dtype than its own; save the model from the CPU")
-    return tensor
+    return _checked(tensor)
 
 
 def _size(machine: Machine, args: tuple[Any, ...]) -> Any:
@@ -253,6 +261,10 @@ def _set(machine: Machine, args: tuple[Any, ...]) -> Any:
     machine.spend(len(items))
     machine.allocate(64 * len(items))
     return {machine.key(item) for item in items}
+
+
+def _frozenset(machine: Machine, args: tuple[Any, ...]) -> Any:
+    return frozenset(_set(machine, args))
 
 
 def _ordered(machine: Machine, args: tuple[Any, ...]) -> Ordered:
@@ -277,6 +289,10 @@ def _encoded(machine: Machine, args: tuple[Any, ...]) -> Any:
     raise Refusal("Its pickle encodes text in a way that torch.save does not.")
 
 
+def _bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
+    return machine.inert("builtins.bytes", args, called=True) if args else b""
+
+
 _QUANTIZED = _unusable("is quantized and cannot be averaged; save the float weights")
 _SPARSE = _unusable("is sparse and cannot be averaged; save it with .to_dense()")
 _NESTED = _unusable("is a nested tensor and cannot be averaged; save its parts")
@@ -286,16 +302,18 @@ _META = _unusable(
 _WRAPPER = _unusable("is of a class of its own, not a plain tensor; save the plain weights")
 _FROM_NUMPY = _unusable("was saved from a device without storages; save it from the CPU")
 
-CALLS: dict[str, Call] = {
+_TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _from_cpu_tensor,
     "torch._tensor._rebuild_from_type": _rebuild_from_type,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch.tensor._rebuild_from_type": _rebuild_from_type,  # where it was before torch 1.9
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _from_cpu_tensor,
+}
+_OTHER_TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_qtensor": _QUANTIZED,
     "torch._utils._rebuild_sparse_tensor": _SPARSE,
     "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
@@ -304,9 +322,16 @@ CALLS: dict[str, Call] = {
     "torch._utils._rebuild_wrapper_subclass": _WRAPPER,
     "torch._utils._rebuild_device_tensor_from_numpy": _FROM_NUMPY,
     "torch._utils._rebuild_xla_tensor": _FROM_NUMPY,
+}
+_PLAIN_VALUES: dict[str, Call] = {
     "torch.Size": _size,
+    "builtins.bytes": _bytes,  # protocol 2 writes empty ones so
+    "builtins.frozenset": _frozenset,
     "builtins.set": _set,
     "collections.OrderedDict": _ordered,
-    "builtins.getattr": _attribute,
     "_codecs.encode": _encoded,
 }
+CALLS = _TENSORS | _OTHER_TENSORS | _PLAIN_VALUES | {"builtins.getattr": _attribute}
+
+HARMLESS_CALLS = frozenset(_TENSORS | _PLAIN_VALUES)
+"""Those whose arguments are checked so far that torch can do nothing else with them."""

@@ -57,7 +57,9 @@ class Inert:
 
 
 class Ordered(dict[Any, Any]):
-    """A `collections.OrderedDict`: unlike a dict it may be given attributes, which we drop."""
+    """A `collections.OrderedDict`, which unlike a dict may be given attributes, as its `state`."""
+
+    state: Any = None
 
 
 class Keys:

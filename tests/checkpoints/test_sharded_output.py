@@ -71,7 +71,7 @@ def test_the_files_are_named_and_indexed_as_hugging_face_does(tmp_path: Path) ->
 
 @given(
     st.dictionaries(
-        st.text("abc.é", max_size=6),
+        st.text("abc.é", min_size=1, max_size=6),
         st.tuples(st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 40)),
         min_size=1,
         max_size=8,

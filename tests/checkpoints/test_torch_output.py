@@ -374,7 +374,7 @@ def test_only_files_of_torch_are_copied(
     checkpoint_of: Callable[[dict[str, Tensor]], Checkpoint],
 ) -> None:
     state = {"w": torch.ones(2)}
-    assert "is not a file of torch.save" in str(why_not_like(checkpoint_of(state), infos(state)))
+    assert "was not written by torch.save" in str(why_not_like(checkpoint_of(state), infos(state)))
 
 
 @pytest.mark.parametrize("given", [0, 3, 5])

@@ -245,7 +245,7 @@ FILES = [
     lie(
         "local-name",
         "has a record of one name listed under another",
-        r"name",
+        r"contradicts",
         lambda: changed("data/0", local_name=b"archive/data/1"),
     ),
     lie(

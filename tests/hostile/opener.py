@@ -1,6 +1,6 @@
 """Opens hostile files under watch, in a process of its own, and tells what came of it.
 
-python -m tests.hostile.opener FOLDER   one line of JSON for each file, then what the watch saw
+python -m tests.hostile.opener FOLDER   lines of JSON: `Before`, `Outcome` …, `After`
 """
 
 import json
@@ -38,6 +38,30 @@ class Outcome:
     opened: bool
     seconds: float
     peak: int
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was before the first file.
+
+    Attributes:
+        peak: As of an `Outcome`.
+    """
+
+    peak: int
+
+
+@dataclass(frozen=True)
+class After:
+    """What was after the last file.
+
+    Attributes:
+        problems: What the folder's sweep says of each file that it leaves out.
+        seen: What this process did that opening files is no reason for.
+    """
+
+    problems: dict[str, str]
+    seen: list[str]
 
 
 class Watch:
@@ -96,15 +120,22 @@ def _is_reader(arguments: object) -> bool:
     )
 
 
-def open_under_watch(folder: Path) -> None:
-    """Open and read every file of the corpus, one after the other, and print what came of it."""
+def main() -> None:
+    folder = Path(sys.argv[1])
     soupcore.open_checkpoint(folder / "honest.pt").scan()  # imports what is imported lazily
     watch = Watch(workspace_folder())
     sys.addaudithook(watch)
-    print(json.dumps({"baseline": _peak()}))
+    _tell(Before(_peak()))
     for file in [*CORPUS, *HARMLESS]:
-        print(json.dumps(asdict(_outcome(file.name, folder / file.name))), flush=True)
-    print(json.dumps({"seen": watch.seen}))
+        _tell(_outcome(file.name, folder / file.name))
+    sweep = soupcore.Sweep.from_folder(folder)
+    assert "honest" in sweep.names()
+    problems = {f.ingredient: f"{f.problem} {f.way_out}" for f in sweep.fit.findings}
+    _tell(After(problems, watch.seen))
+
+
+def _tell(what: Before | Outcome | After) -> None:
+    print(json.dumps(asdict(what)), flush=True)
 
 
 def _outcome(name: str, path: Path) -> Outcome:
@@ -136,4 +167,4 @@ def _usages() -> list[resource.struct_rusage]:
 
 
 if __name__ == "__main__":
-    open_under_watch(Path(sys.argv[1]))
+    main()

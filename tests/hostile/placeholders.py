@@ -69,8 +69,8 @@ FILES = [
         placeholder(f"{name}-{suffix}.{suffix}", tries, reason, content)
         for suffix in ("pt", "safetensors")
         for name, tries, reason, content in [
-            ("empty", "is empty", r"is empty. Copy or download it again", b""),
-            ("lfs-pointer", "is a pointer of Git LFS", r"Run `git lfs pull`", LFS_POINTER),
+            ("empty", "is empty", r"is empty.*[Cc]opy or download it again", b""),
+            ("lfs-pointer", "is a pointer of Git LFS", r"[Rr]un `git lfs pull`", LFS_POINTER),
             ("html-page", "is a page of a web server", r"web page.*[Dd]ownload", PAGE),
         ]
     ),
@@ -82,9 +82,9 @@ FILES = [
     placeholder("hdf5.pt", "is a file of Keras", r"HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)),
     placeholder("zeros.pt", "is nothing but zeros", r"not a|zeros", bytes(4096)),
     made("torchscript.pt", "is a TorchScript archive", r"TorchScript.*state_dict", torchscript),
-    made("optimizer.pt", "is the state of an optimizer", r"optimizer", optimizer_alone),
+    made("adam.pt", "is the state of an optimizer", r"optimizer", optimizer_alone),
     made(
-        "optimizer-of-a-run.ckpt",
+        "adam-of-a-run.ckpt",
         "holds an optimizer and no model",
         r"optimizer",
         optimizer_in_container,
@@ -106,7 +106,7 @@ FILES = [
     made(
         "lfs-shards/model.safetensors.index.json",
         "is an index of pointers of Git LFS",
-        r"Run `git lfs pull`",
+        r"[Rr]un `git lfs pull`",
         index_of_placeholders,
     ),
     made(

@@ -80,6 +80,7 @@ FILES = [
     stored(
         "storage-path", "names a storage outside the archive", r"storage", key=plain("../version")
     ),
+    stored("long-storage", "has a storage of a long name", r"storage", key=plain("0" * 1_000_000)),
     stored("storage-number", "names a storage by a number", r"storage", key=plain(0)),
     stored(
         "storage-kind",

@@ -63,7 +63,7 @@ def main() -> None:
         (train(folder, "average", EMAWeightAveraging(decay=0.5), lr=0.5), True),
     ]:
         loaded = torch.load(path, weights_only=False)
-        save_expected(path, "state_dict", loaded["state_dict"])
+        save_expected(path, "state_dict" if average else "", loaded["state_dict"])
         if average:
             save_expected(path, "current_model_state", loaded["current_model_state"])
 

@@ -92,15 +92,15 @@ def torchvision(raw: State, average: State) -> Layout:
 
 def mmengine(raw: State, average: State) -> Layout:
     # EMAHook swaps the two: evaluation then loads the average from where weights always are.
-    swapped: State = {"steps": torch.tensor(5), **prefixed("module.", raw)}
+    swapped = prefixed("module.", raw)
     saved = {
         "meta": {"epoch": 3, "iter": 90, "mmengine_version": "0.10.7", "seed": 1},
         "state_dict": average,
         "message_hub": {"log_scalars": {}, "runtime_info": {"epoch": 3}},
         "optimizer": optimizer(),
-        "ema_state_dict": swapped,
+        "ema_state_dict": {"steps": torch.tensor(5)} | swapped,
     }
-    return Layout(saved, {"state_dict": average, "ema_state_dict": swapped})
+    return Layout(saved, {"state_dict": average, "ema_state_dict": prefixed("module.", raw)})
 
 
 def deepspeed(raw: State, average: State) -> Layout:
