@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import scores, snippets, soup_picker, weights
+from pages.components import scores, shares, snippets, soup_picker, weights
 from pages.components.state import View
 from soupcore.jobs.forms import Form
 
@@ -36,8 +36,13 @@ def _contents(view: View, picked: scores.StoredSoup) -> None:
             st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
     st.dataframe(
         {
-            "ingredient": list(picked.soup.coefficients),
-            "coefficient": [str(c) for c in picked.soup.coefficients.values()],
+            "ingredient": list(picked.soup.digests),
+            "coefficient": [
+                shares.share(picked.soup.coefficients[name])
+                if name in picked.soup.coefficients
+                else "not one for all weights"
+                for name in picked.soup.digests
+            ],
             "digest": list(picked.soup.digests.values()),
         },
         width=640,

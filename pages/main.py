@@ -15,13 +15,22 @@ st.html(
 
 state.read_url()
 page = st.navigation(
-    [
-        st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
-        st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
-        st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
-        st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
-        st.Page("download.py", title="Download", icon=":material/download:"),
-    ]
+    {
+        "Kitchen": [
+            st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
+            st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
+            st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
+            st.Page("download.py", title="Download", icon=":material/download:"),
+        ],
+        "Landscape": [
+            st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
+            st.Page("from_base.py", title="From the base", icon=":material/conversion_path:"),
+            st.Page("plane.py", title="Plane", icon=":material/blur_on:"),
+            st.Page("geometry.py", title="Geometry", icon=":material/square_foot:"),
+            st.Page("soup_vs_ensemble.py", title="Soup vs ensemble", icon=":material/join_inner:"),
+        ],
+    },
+    expanded=True,
 )
 redraw.remember_page()
 

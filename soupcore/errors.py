@@ -31,5 +31,9 @@ class RecipeError(StockpotError):
     """A recipe cannot be followed with what it was given."""
 
 
+class ConnectivityError(StockpotError):
+    """The points given span no line or plane."""
+
+
 class Cancelled(Exception):  # noqa: N818 - an outcome, as asyncio's CancelledError is, no fault
     """Raised by a progress callback to stop the work that calls it."""

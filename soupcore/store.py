@@ -1,4 +1,4 @@
-"""What was computed and built: every evaluation once, every soup.
+"""What was computed and built: every evaluation once, every soup, every inner product.
 
 Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
 safetensors files. A row is written after its arrays are in place, in a transaction of its own, so
@@ -15,9 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save
-from sqlalchemy import JSON, BigInteger, MetaData, create_engine, delete, event, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    LargeBinary,
+    MetaData,
+    create_engine,
+    delete,
+    event,
+    select,
+)
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -74,6 +85,21 @@ class SoupFileRow(_Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[str]
     nbytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class InnerProductRow(_Base):
+    """The inner products of two vectors in weight space, tensor by tensor.
+
+    A vector is the difference of a checkpoint from the reference, known by the checkpoint's digest;
+    the reference's own digest stands for its weights themselves.
+    """
+
+    __tablename__ = "inner_products"
+
+    reference: Mapped[str] = mapped_column(primary_key=True)
+    one: Mapped[str] = mapped_column(primary_key=True)  # the lower digest of the two
+    other: Mapped[str] = mapped_column(primary_key=True)
+    values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
 
 
 class Store:
@@ -172,6 +198,42 @@ class Store:
         self._put(row)
         return row
 
+    def inner_products(
+        self, reference: str, digests: Sequence[str]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return what is known between vectors: `{(lower digest, higher digest): by tensor}`."""
+        wanted = set(digests)
+        found = {}
+        with self.session() as session:
+            for start in range(0, len(digests), _KEYS_A_QUERY):
+                rows = session.scalars(
+                    select(InnerProductRow).where(
+                        InnerProductRow.reference == reference,
+                        InnerProductRow.one.in_(digests[start : start + _KEYS_A_QUERY]),
+                    )
+                )
+                found.update(
+                    {
+                        (row.one, row.other): np.frombuffer(row.values, dtype="<f8")
+                        for row in rows
+                        if row.other in wanted
+                    }
+                )
+        return found
+
+    def add_inner_products(
+        self, reference: str, values: Mapping[tuple[str, str], npt.NDArray[np.float64]]
+    ) -> None:
+        """Remember inner products, keyed as `inner_products` returns them, all or none."""
+        self._put(
+            *(
+                InnerProductRow(
+                    reference=reference, one=one, other=other, values=array.astype("<f8").tobytes()
+                )
+                for (one, other), array in values.items()
+            )
+        )
+
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
         self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
@@ -240,12 +302,15 @@ class Store:
                 for name, sha256 in sha256s.items()
             )
 
-    def _put(self, row: _Base) -> None:
+    def _put(self, *rows: _Base) -> None:
         try:
-            with self.session() as session, session.begin():
-                session.merge(row)
+            self._merge(rows)
         except IntegrityError:  # another process put the same key between our look and our insert
-            with self.session() as session, session.begin():
+            self._merge(rows)
+
+    def _merge(self, rows: Sequence[_Base]) -> None:
+        with self.session() as session, session.begin():
+            for row in rows:
                 session.merge(row)
 
 

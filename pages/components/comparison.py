@@ -44,7 +44,7 @@ def _row(
 
 
 def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str], Any]:
-    members = [view.sweep[name].mixture for name in picked.soup.coefficients]
+    members = [view.sweep[name].mixture for name in picked.soup.ingredients]
     by_split = {}
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)

@@ -7,7 +7,7 @@ from statistics import mean
 import pandas as pd
 
 from pages.components import services
-from pages.components.state import View
+from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
 
 Known = dict[str, dict[str, Evaluation | None]]
@@ -54,7 +54,7 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup))
+            found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
 
 

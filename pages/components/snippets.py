@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import streamlit as st
 
 from pages.components.state import View
 from soupcore import Soup
 from soupcore.jobs.forms import Form
+from soupcore.recipes import Recipe
 
 
 def show(code: str) -> None:
@@ -36,27 +38,15 @@ def evaluate(view: View) -> str:
     )
 
 
-def connectivity(view: View, names: list[str], pairs: list[tuple[str, str]], alphas: int) -> str:
-    """Return how to compute the barrier matrix and the paths."""
-    code = opening(view) + (
-        f"\nmatrix = soupcore.barriers(sweep, evaluator, {names!r}, alphas={alphas}).loss\n"
-    )
-    for a, b in pairs:
-        code += (
-            f"path = soupcore.linear_path(sweep[{a!r}], sweep[{b!r}], evaluator, {alphas})\n"
-            "print(path.losses, path.accuracies, path.barrier)\n"
-        )
-    return code
-
-
-def recipe(view: View, name: str, names: list[str], parameters: dict[str, str]) -> str:
+def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
-    evaluator = "evaluator, " if parameters else ""
-    options = "".join(f", {key}={value!r}" for key, value in parameters.items())
+    evaluator = "evaluator, " if recipe.chooses else ""
+    told = {p.name: parameters[p.name] for p in recipe.parameters}
+    options = "".join(f", {name}={value!r}" for name, value in told.items())
     return opening(view) + (
-        f"\nsoup = soupcore.{name}(sweep, {evaluator}{names!r}{options})\n"
+        f"\nsoup = soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})\n"
         "soup.evaluate(evaluator)\n"
-        f'soup.save("{name}.safetensors")\n'
+        f'soup.save("{recipe.name}.safetensors")\n'
     )
 
 
@@ -93,7 +83,14 @@ def evidence(view: View, soup: Soup, best: str) -> str:
 
 def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
+    if soup.coefficients:
+        code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
+    else:
+        code = (
+            "import json\nfrom pathlib import Path\n\nimport soupcore\n\n"
+            f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
+            f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
+        )
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"

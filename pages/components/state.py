@@ -126,8 +126,18 @@ def view() -> View | None:
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
     ends = {*sweep.ingredients, *([sweep.base.name] if sweep.base else [])}
+    ends |= {
+        soup_label(row.body["recipe"], row.id)
+        for row in services.store().soups(folder)
+        if row.body["task"] == spec
+    }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
+
+
+def soup_label(recipe: str, soup_id: str) -> str:
+    """Return what a soup is called on the pages: its recipe and the beginning of its id."""
+    return f"{recipe} {soup_id[:4]}"
 
 
 def _is_scanned(folder: str, weights: str, signature: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from soupcore.evaluation import Evaluator, score_interval
 from soupcore.mixtures import Mixture
+from soupcore.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     outputs = ensemble_outputs(evaluator, members, split)
     if outputs is None:
         return None
-    task = evaluator.task
+    return judged(evaluator.task, split, outputs, len(members))
+
+
+def judged(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
+    """Score the mean of the outputs of so many members, shape [n, ...]."""
     targets = task.split(split).targets
     losses, scores = task.loss(outputs, targets), task.score(outputs, targets)
     return Ensemble(
-        members=len(members),
+        members=members,
         n=len(targets),
         loss=float(losses.double().mean()),
         score=float(scores.double().mean()),

@@ -74,11 +74,16 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
         checkpoint.check_unchanged()
         _remember(checkpoint, {"problem": [error.problem, error.way_out]})
         raise
-    read = BufferedReader()
-    found = {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
+    found = scan_tensors(checkpoint, on_bytes)
     checkpoint.check_unchanged()
     _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
     return found
+
+
+def scan_tensors(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
+    """Read every tensor once and return what was found; see `scan`."""
+    read = BufferedReader()
+    return {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:

@@ -176,6 +176,8 @@ class Evaluator:
             seconds=row.seconds,
             has_outputs=row.has_outputs,
             arrays=self.store.folder / row.arrays,
+            task_key=row.task_key,
+            split_digest=row.split_digest,
         )
 
     @torch.inference_mode()

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupcore.analysis import leave_one_out, shapley_values
-from soupcore.connectivity import linear_path
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.jobs.forms import Form
-from soupcore.recipes import RECIPES, Soup, Step, manual
+from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, curve, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.folder import folder_signature
@@ -94,35 +93,18 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     return {"evaluations": len(wanted)}
 
 
-def paths(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate the lines between pairs of ingredients on splits."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    wanted = [(a, b, split) for split in request["splits"] for a, b in request["pairs"]]
-    for index, (a, b, split) in enumerate(wanted):
-        linear_path(
-            sweep[a],
-            sweep[b],
-            evaluator,
-            request["alphas"],
-            split=split,
-            on_progress=part(report, index, len(wanted)),
-        )
-    return {"paths": len(wanted)}
-
-
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it."""
     sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    recipe = RECIPES.get(request["recipe"])
-    if recipe is None:
-        raise RecipeError(f"There is no recipe {request['recipe']!r}.")
-    trace: list[dict[str, Any]] = []
+    recipe = _recipe(request)
+    known: dict[str, Any] = {}
 
-    def on_step(steps: Sequence[Step]) -> None:
-        trace[:] = [step.to_json() for step in steps]
+    def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
+        what = "trace" if isinstance(steps[0], Step) else "passes"
+        known[what] = [step.to_json() for step in steps]
 
     def with_trace(done: int, total: int) -> None:
-        report(done, total, {"trace": list(trace)})
+        report(done, total, dict(known))
 
     soup = recipe.follow(
         sweep,
@@ -132,8 +114,39 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         on_step=on_step,
         **request["parameters"],
     )
+    # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
+    # the best so far, keeps what was found.
+    _remember(warm, request, soup)
     soup.evaluate(evaluator, on_progress=part(with_trace, 1, 2))
     return {"soup": _remember(warm, request, soup)}
+
+
+def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow a recipe with one parameter at several values, for the user to pick one.
+
+    The soups are not remembered, their evaluations are: making the one that is picked costs none.
+    """
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    recipe = _recipe(request)
+    points: list[dict[str, Any]] = []
+
+    def on_point(value: float, soup: Soup) -> None:
+        points.append({"value": value, "scores": soup.to_json()["scores"]})
+
+    drawn = curve(
+        recipe.name,
+        request["parameter"],
+        sweep,
+        evaluator,
+        request["names"],
+        values=request["values"],
+        splits=request["splits"],
+        on_progress=lambda done, total: report(done, total, {"points": list(points)}),
+        on_point=on_point,
+        **request["parameters"],
+    )
+    best = drawn.values[drawn.soups.index(drawn.best)]
+    return {"points": points, "split": drawn.split, "best": best}
 
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
@@ -191,6 +204,13 @@ def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
     return sha.hexdigest()
 
 
+def _recipe(request: Request) -> Recipe:
+    recipe = RECIPES.get(request["recipe"])
+    if recipe is None:
+        raise RecipeError(f"There is no recipe {request['recipe']!r}.")
+    return recipe
+
+
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
     warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | {"task": request["task"]})
     return soup.id
@@ -199,8 +219,8 @@ def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
-    "paths": paths,
     "soup": make_soup,
+    "curve": draw_curve,
     "mixture": evaluate_mixture,
     "attribution": attribution,
     "weights": write_weights,

@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs.kinds import KINDS, WarmState
+from soupcore.jobs import connectivity_kinds, kinds
+from soupcore.jobs.kinds import WarmState
 from soupcore.jobs.queue import INTERACTIVE, Job, Queue, State
 from soupcore.store import Store
 
 _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
 _LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
+
+KINDS = kinds.KINDS | connectivity_kinds.KINDS
 
 logger = logging.getLogger(__name__)
 

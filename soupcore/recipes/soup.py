@@ -2,54 +2,27 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
+from soupcore.merges import Derived, Group, Grouped, merge_from_json
 from soupcore.mixtures import Mixture
 from soupcore.recipes.output import Output
+from soupcore.recipes.trace import Pass, Step, none_if_nan
 from soupcore.sweeps import Ingredient, Sweep
+from soupcore.version import VERSION
 
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decision of a recipe that goes through candidates.
-
-    Attributes:
-        candidate: Name of the ingredient that was tried.
-        score: Score of the soup with it on the split that was chosen on.
-        accepted: Whether it went in.
-        soup: Names in the soup after this step.
-        gained: Examples that the soup with it gets right and the soup before did not.
-        lost: Examples that it gets wrong and the soup before got right.
-    """
-
-    candidate: str
-    score: float
-    accepted: bool
-    soup: tuple[str, ...]
-    gained: int
-    lost: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the step as JSON."""
-        return asdict(self) | {"score": _none_if_nan(self.score)}
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> "Step":
-        """Return the step that `to_json` described."""
-        score = math.nan if body["score"] is None else body["score"]
-        return cls(**{**body, "score": score, "soup": tuple(body["soup"])})
+FORMAT = 2  # 1 had one set of coefficients for all tensors, and no versions
 
 
 @dataclass
@@ -59,13 +32,19 @@ class Soup:
     Attributes:
         recipe: Name of the recipe.
         parameters: What it was told.
-        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent.
-        digests: `{ingredient: digest}` of those.
+        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent. Empty where no one
+            set of coefficients is that of all tensors: see `merge`.
+        digests: `{ingredient: digest}` of all that took part, the base too where it did.
         mixture: The point in weight space.
         form: Ingredient 1, the first of them in the sweep's order (the base comes last): the one
             whose order, metadata and dtypes a file of the soup has.
+        base: Name of the base, where it took part.
+        merge: How the weights are computed where they are not one mixture for all tensors.
         trace: The decisions that led there, empty where the recipe makes none.
+        passes: What each pass found where coefficients were learned.
         evaluations: `{split: Evaluation}`, as far as it was evaluated.
+        recorded: Where the soup came back from JSON: what that says of the soup's scores, and of
+            the task and the versions it was made with.
     """
 
     recipe: str
@@ -74,8 +53,12 @@ class Soup:
     digests: dict[str, str]
     mixture: Mixture
     form: Ingredient
+    base: str | None = None
+    merge: Derived | None = None
     trace: tuple[Step, ...] = ()
+    passes: tuple[Pass, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -86,28 +69,67 @@ class Soup:
         coefficients: Mapping[str, Fraction],
         trace: Sequence[Step] = (),
     ) -> "Soup":
-        """Make a soup of the ingredients of a sweep."""
+        """Make a soup that is one mixture of the ingredients of a sweep."""
         used = {name: fraction for name, fraction in coefficients.items() if fraction}
-        mixture = sweep.mixture(used)
-        in_order = [name for name in sweep.ingredients if name in used] or [*used]
-        return cls(
-            recipe=recipe,
-            parameters=dict(parameters),
-            coefficients=used,
-            digests={name: sweep[name].digest for name in used},
-            mixture=mixture,
-            form=sweep[in_order[0]],
-            trace=tuple(trace),
-        )
+        soup = cls._of(sweep, recipe, parameters, used, sweep.mixture(used))
+        soup.coefficients = used
+        soup.trace = tuple(trace)
+        return soup
+
+    @classmethod
+    def of_merge(
+        cls,
+        sweep: Sweep,
+        recipe: str,
+        parameters: Mapping[str, Any],
+        names: Iterable[str],
+        merge: Derived,
+    ) -> "Soup":
+        """Make a soup whose weights a merge computes from the checkpoints with these names."""
+        soup = cls._of(sweep, recipe, parameters, names, Mixture([(merge, 1)]))
+        soup.merge = merge
+        return soup
+
+    @classmethod
+    def _of(
+        cls,
+        sweep: Sweep,
+        recipe: str,
+        parameters: Mapping[str, Any],
+        names: Iterable[str],
+        mixture: Mixture,
+    ) -> "Soup":
+        digests = {name: sweep[name].digest for name in names}
+        in_order = [name for name in sweep.ingredients if name in digests] or [*digests]
+        base = sweep.base.name if sweep.base and sweep.base.name in digests else None
+        return cls(recipe, dict(parameters), {}, digests, mixture, sweep[in_order[0]], base)
 
     @property
     def id(self) -> str:
         """Identity of the soup and of the way it was made: 16 hex digits."""
         way = json.dumps(
-            [self.recipe, self.parameters, self.mixture.key, sorted(self.coefficients)],
+            [self.recipe, self.parameters, self.mixture.key, sorted(self.digests)],
             sort_keys=True,
         )
         return hashlib.sha256(way.encode()).hexdigest()[:16]
+
+    @property
+    def ingredients(self) -> list[str]:
+        """Names of all that took part, without the base."""
+        return [name for name in self.digests if name != self.base]
+
+    @property
+    def checkpoint(self) -> Derived:
+        """The soup as a checkpoint: an ingredient again (see `Sweep.including`)."""
+        if self.merge is not None:
+            return self.merge
+        return Grouped({"all": Group(tuple(self.mixture.tensors), self.mixture)})
+
+    def file_name(self, name: str) -> str:
+        """Return the name of the file or folder that holds an ingredient or the base."""
+        sources = self.merge.sources if self.merge else self.mixture.sources.values()
+        by_digest = {source.digest: source.path.name for source in sources}
+        return by_digest[self.digests[name]]
 
     def evaluate(
         self,
@@ -124,21 +146,34 @@ class Soup:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON: enough to make the same weights again, and what they scored.
+        """Return the manifest as JSON: enough to make the same weights again, and what they scored.
 
-        Coefficients are exact, as text like "1/3".
+        Coefficients are exact, as text like "1/3". `soupcore.rebuild` makes the soup again.
         """
+        names = {digest: name for name, digest in self.digests.items()}
+        scores = {
+            split: {
+                "score": none_if_nan(found.score),
+                "loss": none_if_nan(found.loss),
+                "n": found.n,
+                "split_digest": found.split_digest,
+            }
+            for split, found in self.evaluations.items()
+        }
+        task_keys = {found.task_key for found in self.evaluations.values()}
         return {
             "format": FORMAT,
             "recipe": self.recipe,
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
+            "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
+            "base": self.base,
             "digests": self.digests,
             "trace": [step.to_json() for step in self.trace],
-            "scores": {
-                split: {"score": _none_if_nan(e.score), "loss": _none_if_nan(e.loss), "n": e.n}
-                for split, e in self.evaluations.items()
-            },
+            "passes": [found.to_json() for found in self.passes],
+            "scores": self.recorded.get("scores", {}) | scores,
+            "task_key": next(iter(task_keys), self.recorded.get("task_key")),
+            "versions": self.recorded.get("versions") or _versions(),
         }
 
     @classmethod
@@ -146,22 +181,30 @@ class Soup:
         """Make the soup again that `to_json` described, without its evaluations.
 
         Raises:
-            RecipeError: An ingredient has other weights now.
+            RecipeError: An ingredient has other weights now, or a later version described it.
             SweepError: An ingredient is not in the sweep.
         """
-        soup = cls.of(
-            sweep,
-            body["recipe"],
-            body["parameters"],
-            {name: Fraction(text) for name, text in body["coefficients"].items()},
-            [Step.from_json(step) for step in body["trace"]],
-        )
-        for name, digest in soup.digests.items():
-            if digest != body["digests"][name]:
+        if body["format"] > FORMAT:
+            raise RecipeError(
+                f"This soup is described in format {body['format']}, and this version of Stockpot "
+                f"knows formats up to {FORMAT}. Take a newer version."
+            )
+        for name, digest in body["digests"].items():
+            if sweep[name].digest != digest:
                 raise RecipeError(
                     f"The ingredient {name!r} has other weights now than when this soup was made. "
                     "Make the soup again."
                 )
+        recipe, parameters = body["recipe"], body["parameters"]
+        if merge := body.get("merge"):
+            derived = merge_from_json(merge, lambda name: sweep[name].checkpoint)
+            soup = cls.of_merge(sweep, recipe, parameters, body["digests"], derived)
+        else:
+            coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
+            soup = cls.of(sweep, recipe, parameters, coefficients)
+        soup.trace = tuple(Step.from_json(step) for step in body["trace"])
+        soup.passes = tuple(Pass.from_json(found) for found in body.get("passes", ()))
+        soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
         return soup
 
     def save(
@@ -212,8 +255,13 @@ class Soup:
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
-        return f"Soup({self.recipe}, {{{terms}}})"
+        return f"Soup({self.recipe}, {{{terms or ', '.join(self.digests)}}})"
 
 
-def _none_if_nan(number: float) -> float | None:
-    return None if math.isnan(number) else number  # JSON has no NaN
+def _versions() -> dict[str, str]:
+    return {
+        "stockpot": VERSION,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }

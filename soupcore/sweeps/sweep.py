@@ -173,6 +173,22 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.ingredients)
 
+    def including(self, checkpoints: Mapping[str, Checkpoint]) -> "Sweep":
+        """Return a sweep with more ingredients: soups (`soup.checkpoint`), or files from elsewhere.
+
+        Args:
+            checkpoints: `{name: checkpoint}`; they have to hold the sweep's tensors, which shows
+                when they are mixed.
+
+        Raises:
+            SweepError: A name is taken.
+        """
+        taken = self.ingredients.keys() | ({self.base.name} if self.base else set())
+        if twice := taken & checkpoints.keys():
+            raise SweepError(f"{self.folder} has an ingredient {min(twice)!r}; name it otherwise.")
+        more = {name: Ingredient(name, checkpoint) for name, checkpoint in checkpoints.items()}
+        return Sweep(self.folder, self.ingredients | more, self.base, self.fit)
+
     def mixture(self, coefficients: Mapping[str, Coefficient]) -> Mixture:
         """Return Σ cᵢθᵢ over coefficients by name (base included).
 

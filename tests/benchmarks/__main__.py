@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks import (
+    adaptive_barriers,
     barrier_matrix,
     bfloat16,
     digests,
@@ -30,6 +31,7 @@ TABLES: dict[str, Benchmark] = {
     "digests": digests.benchmark,
     "opening": opening.benchmark,
     "barriers": barrier_matrix.benchmark,
+    "adaptive": adaptive_barriers.benchmark,
 }
 
 # These take long, or much room, so they are measured only when they are named.

@@ -69,8 +69,8 @@ FILES = [
         placeholder(f"{name}-{suffix}.{suffix}", tries, reason, content)
         for suffix in ("pt", "safetensors")
         for name, tries, reason, content in [
-            ("empty", "is empty", r"is empty.*[Cc]opy or download it again", b""),
-            ("lfs-pointer", "is a pointer of Git LFS", r"[Rr]un `git lfs pull`", LFS_POINTER),
+            ("empty", "is empty", r"is empty. Copy or download it again", b""),
+            ("lfs-pointer", "is a pointer of Git LFS", r"Run `git lfs pull`", LFS_POINTER),
             ("html-page", "is a page of a web server", r"web page.*[Dd]ownload", PAGE),
         ]
     ),
@@ -106,7 +106,7 @@ FILES = [
     made(
         "lfs-shards/model.safetensors.index.json",
         "is an index of pointers of Git LFS",
-        r"[Rr]un `git lfs pull`",
+        r"Run `git lfs pull`",
         index_of_placeholders,
     ),
     made(

@@ -88,6 +88,46 @@ def test_a_greedy_soup_shows_its_trace(
     assert {step["candidate"] for step in job.partial["trace"]} == set(NAMES)
 
 
+def test_a_recipe_that_learns_shows_its_passes_and_leaves_its_best_when_it_is_cancelled(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    store: soupcore.Store,
+) -> None:
+    parameters = {"passes": 100, "held_back": 0.0, "space": "hyperplane", "optimizer": "adamw"}
+    recipe = request_ | {"recipe": "learned", "names": NAMES, "parameters": parameters}
+    job_id = supervisor.submit("soup", "Learned", recipe)
+    wait_for(supervisor, job_id, lambda job: len((job.partial or {}).get("passes", ())) > 2)
+    supervisor.queue.cancel(job_id)
+    job = finished(job_id)
+    assert job.state == State.CANCELLED
+    (row,) = store.soups(request_["sweep"])
+    assert 2 < len(row.body["passes"]) < 100
+    assert row.body["recipe"] == "learned"
+
+
+def test_a_curve_tells_its_points_and_making_the_one_picked_costs_nothing(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    passes_made: Callable[[], int],
+    store: soupcore.Store,
+) -> None:
+    recipe = request_ | {"recipe": "wise_ft", "names": ["run1"], "parameters": {}}
+    wanted = {"parameter": "alpha", "values": [0, 0.5, 1], "splits": ["select"]}
+    drawn = finished(supervisor.submit("curve", "Curve", recipe | wanted)).result
+    assert drawn is not None
+    assert store.soups(request_["sweep"]) == []
+    assert [point["value"] for point in drawn["points"]] == [0, 0.5, 1]
+    scores = {p["value"]: p["scores"]["select"]["score"] for p in drawn["points"]}
+    assert scores[drawn["best"]] == max(scores.values())
+    made_before = passes_made()
+    finished(supervisor.submit("soup", "Pick", recipe | {"parameters": {"alpha": drawn["best"]}}))
+    assert passes_made() == made_before
+    (row,) = store.soups(request_["sweep"])
+    assert row.body["scores"]["select"]["score"] == max(scores.values())
+
+
 def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
     supervisor: Supervisor,
     finished: Finished,
@@ -212,6 +252,7 @@ def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
         ("evaluate", {"task": "/etc/other.py:task", "names": [], "splits": []}, "not among those"),
         ("open", {"sweep": "/nowhere"}, "/nowhere is not a folder"),
         ("soup", {"recipe": "magic", "names": NAMES, "parameters": {}}, "no recipe 'magic'"),
+        ("soup", {"recipe": "ties", "names": NAMES, "parameters": {"x": 1}}, "no parameter 'x'"),
         ("weights", {"soup": "gone"}, "no soup 'gone'"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_soup_file_opens_as_a_checkpoint_of_the_same_weights(
 
 
 def test_the_recipe_travels_in_the_metadata(
-    tmp_path: Path, sweep: Sweep, evaluator: Evaluator
+    tmp_path: Path, sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator).evaluate(evaluator, ["test"])
     soup.save(tmp_path / "soup.safetensors")
@@ -94,7 +94,7 @@ def test_the_recipe_travels_in_the_metadata(
         recipe = strict_json(file.metadata()["stockpot"])
     assert recipe == json.loads(json.dumps(soup.to_json()))
     assert recipe["recipe"] == "greedy"
-    assert recipe["parameters"] == {"accept": ">=", "split": "val"}
+    assert recipe["parameters"] == soup.parameters
     assert sum(map(Fraction, recipe["coefficients"].values())) == 1
     assert recipe["digests"] == {name: sweep[name].digest for name in soup.coefficients}
     assert [step["candidate"] for step in recipe["trace"]] == [s.candidate for s in soup.trace]
@@ -103,7 +103,11 @@ def test_the_recipe_travels_in_the_metadata(
         "score": soup.evaluations["test"].score,
         "loss": soup.evaluations["test"].loss,
         "n": 90,
+        "split_digest": task.split("test").digest,
     }
+    assert recipe["task_key"] == task.key
+    assert recipe["base"] is None
+    assert set(recipe["versions"]) == {"stockpot", "python", "torch", "numpy"}
 
 
 def test_metadata_of_the_ingredients_is_kept(tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_numbers_that_are_none_are_null_in_the_recipe(
     soup.save(tmp_path / "soup.safetensors")
     with safe_open(tmp_path / "soup.safetensors", framework="pt") as file:
         recipe = strict_json(file.metadata()["stockpot"])
-    assert recipe["scores"]["val"] == {"score": None, "loss": None, "n": 100}
+    assert (recipe["scores"]["val"]["score"], recipe["scores"]["val"]["loss"]) == (None, None)
     assert recipe["trace"][0]["score"] is None
     assert repr(Soup.from_json(sweep, recipe).trace[0].score) == "nan"
 
