@@ -29,7 +29,11 @@ TROUBLES = {
     "page": (True, "is a web page", "Open it in a browser"),
     "pointer": (True, "Git LFS pointer", "git lfs pull"),
     "quantized": (True, "quantized", ""),
-    "shards": (True, "model-00002-of-00002.safetensors is missing", "Copy it beside the index"),
+    "shards": (
+        True,
+        "model.safetensors.index.json: the shard model-00002-of-00002.safetensors is missing",
+        "Copy it beside the index",
+    ),
     "short": (True, "cut short", "Copy or download it again"),
     "state-of-optimizer": (True, "the state of an optimizer", "Choose the file that holds"),
     "ten-more-classes": (True, "shape [20, 256], in the base it is [10, 256]", "architecture"),

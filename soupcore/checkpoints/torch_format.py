@@ -176,7 +176,7 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
         found = by_name[weights]
     if found.problem:
         others = [repr(other.name) for other in contents.sets if not other.problem]
-        hint = f"Open its other weights: {', '.join(others)}." if others else ""
+        hint = f"Or open its other weights: {', '.join(others)}." if others else ""
         raise CheckpointError(f"{path}: {found.problem}", hint)
     return found
 

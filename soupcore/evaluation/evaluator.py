@@ -215,12 +215,12 @@ class Evaluator:
         if self._model is None:
             self._model = self.task.build_model().to(self.device).eval()
         state = self._model.state_dict()
-        mixture = under_names_of(state, mixture, self.task.name)
-        self._make_resident(mixture)
+        renamed = under_names_of(state, mixture, self.task.name)
+        self._make_resident(renamed)
         self._in_model = None
         for name, tensor in state.items():
             # The tensors of a state dict share the model's memory: writing them sets its weights.
-            tensor.copy_(mixture.tensor(name, self._read))
+            tensor.copy_(renamed.tensor(name, self._read))
         self._in_model = mixture
         return self._model
 

@@ -177,8 +177,9 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
     if zlib.crc32(content) != record.crc:
         raise Refusal(
             f"The checksum (CRC-32) of the record {shown(record.name)} is wrong: the file is "
-            "damaged. If it was written with torch.serialization.set_crc32_options(False), save it "
-            "again without."
+            "damaged.",
+            "Copy it again. If it was written with torch.serialization.set_crc32_options(False), "
+            "save it again without.",
         )
     return content
 

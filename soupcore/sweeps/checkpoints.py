@@ -109,7 +109,8 @@ def _unusable(name: str, path: Path, error: CheckpointError | OSError) -> Findin
     if isinstance(error, CheckpointError):
         problem, way_out = error.problem, error.way_out
     # Said in the same words of every file, equal problems can be told together.
-    problem = problem.removeprefix(f"{path}: ").replace(str(path), "the file")
+    problem = problem.removeprefix(f"{path}: ").replace(f"{path}/", "")
+    problem = problem.replace(str(path), "the folder" if path.is_dir() else "the file")
     problem = problem.replace(f"{path.parent}/", "")
     way_out = way_out or "Leave it out, or replace it."
     return Finding("misfit", name, "", problem, way_out)

@@ -28,6 +28,7 @@ def test_every_trouble_is_told_once_with_its_way_out(sweep: Sweep, name: str) ->
     (finding,) = findings(sweep, name)
     assert finding.severity == ("misfit" if left_out else "warning")
     assert problem in finding.problem
+    assert str(sweep.folder) not in finding.problem
     assert finding.way_out
     assert way_out in finding.way_out
 
