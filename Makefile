@@ -1,18 +1,20 @@
 # make app    set up and run the dashboard on the bundled sample
 # make test   set up, then lint, check types and imports, and run all tests
-# make bench  measure speed and memory against named baselines
+# make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
+# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some)
 # make sample make the bundled sample again
 # make lint | format | clean
 
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
 # Threads that sleep while they wait: small networks do not slow down when the machine is busy.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: app test lint format bench sample clean
+.PHONY: app test lint format fuzz bench sample clean
 
 app: $(VENV)/app.installed
 	$(BIN)/streamlit run app.py -- $(ARGS)
@@ -31,21 +33,30 @@ format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+fuzz: $(VENV)/fuzz.installed
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 bench: $(VENV)/test.installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 sample: $(VENV)/test.installed
 	$(BIN)/python -m sample_data.make_digits
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache
 
 $(VENV)/app.installed: requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-$(VENV)/test.installed: tests/requirements.txt $(VENV)/app.installed
+$(VENV)/test.installed: tests/requirements.txt tests/requirements-alone.txt $(VENV)/app.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  --requirement tests/requirements-alone.txt
+	@touch $@
+
+$(VENV)/fuzz.installed: tests/fuzz/requirements.txt $(VENV)/test.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
 	@touch $@
 
 # Debian splits venv from Python; where that is so and we may, it is installed.

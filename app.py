@@ -24,16 +24,14 @@ settings.configure(sys.argv[1:])
 
 
 async def download(request: Request) -> Response:
-    """Stream a soup's weights from disk, so that the server's memory does not grow with them."""
-    soup = services.store().soup(request.path_params["soup"])
-    if soup is None or soup.file is None:
-        return PlainTextResponse("There is no such soup; build it first.", status_code=404)
-    file = services.store().folder / soup.file
-    if not file.is_file():
-        return PlainTextResponse("The file is gone; prepare the weights again.", status_code=410)
+    """Stream one of a soup's files from disk, so that the server's memory does not grow with it."""
+    store = services.store()
+    soup, form, name = (request.path_params[part] for part in ("soup", "form", "name"))
+    if not any(file.name == name for file in store.soup_files(soup, form)):
+        return PlainTextResponse("There is no such file; prepare the weights.", status_code=404)
     return FileResponse(
-        file,
-        filename=file.name,
+        store.soup_folder(soup, form) / name,
+        filename=name,
         media_type="application/octet-stream",
         # Streamlit would gzip it otherwise: minutes of CPU for weights that do not shrink.
         headers={"Content-Encoding": "identity", "Cache-Control": "no-store"},
@@ -51,7 +49,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
 app = st.App(
     Path(__file__).parent / "pages" / "main.py",
     lifespan=lifespan,
-    routes=[Route("/download/{soup}", download)],
+    routes=[Route("/download/{soup}/{form}/{name}", download)],
     middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=settings.current().hosts)],
     on_script_error=errors.show,
 )

@@ -4,8 +4,9 @@ import json
 
 import streamlit as st
 
-from pages.components import jobs, scores, services, snippets, soup_picker
+from pages.components import scores, shares, snippets, soup_picker, weights
 from pages.components.state import View
+from soupcore.jobs.forms import Form
 
 
 def main(view: View) -> None:
@@ -19,8 +20,8 @@ def main(view: View) -> None:
         return
     picked = soup_picker.choose(stored, "Soup")
     _contents(view, picked)
-    _weights(view, picked)
-    _recipe(view, picked)
+    form = weights.show(view, picked)
+    _recipe(view, picked, form)
 
 
 def _contents(view: View, picked: scores.StoredSoup) -> None:
@@ -35,44 +36,22 @@ def _contents(view: View, picked: scores.StoredSoup) -> None:
             st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
     st.dataframe(
         {
-            "ingredient": list(picked.soup.coefficients),
-            "coefficient": [str(c) for c in picked.soup.coefficients.values()],
+            "ingredient": list(picked.soup.digests),
+            "coefficient": [
+                shares.share(picked.soup.coefficients[name])
+                if name in picked.soup.coefficients
+                else "not one for all weights"
+                for name in picked.soup.digests
+            ],
             "digest": list(picked.soup.digests.values()),
         },
         width=640,
     )
 
 
-def _weights(view: View, picked: scores.StoredSoup) -> None:
-    st.subheader("Weights")
-    size = sum(info.nbytes for info in picked.soup.mixture.tensors.values())
-    if picked.file is None or not (services.store().folder / picked.file).is_file():
-        request = view.request | {"soup": picked.soup.id}
-        running = jobs.unfinished("weights", **request)
-        st.caption("The weights are mixed from the ingredients' files piece by piece.")
-        if st.button(
-            f"Prepare the weights ({_megabytes(size)})",
-            type="primary",
-            icon=":material/blender:",
-            disabled=running is not None,
-        ):
-            jobs.submit("weights", f"Write {picked.label}", request)
-            st.rerun()
-        return
-    st.link_button(
-        f"Download {picked.file.rpartition('/')[2]} ({_megabytes(size)})",
-        f"/download/{picked.soup.id}",
-        on_click="ignore",
-        type="primary",
-        icon=":material/download:",
-    )
-    st.markdown("SHA-256")
-    st.code(picked.sha256 or "", language=None)
-
-
-def _recipe(view: View, picked: scores.StoredSoup) -> None:
+def _recipe(view: View, picked: scores.StoredSoup, form: Form) -> None:
     st.subheader("Recipe")
-    st.caption("The recipe also travels in the metadata of the safetensors file.")
+    st.caption("The recipe also travels in the metadata of a safetensors file, and beside a .pt.")
     body = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
     st.download_button(
         "Download the recipe as JSON",
@@ -85,11 +64,7 @@ def _recipe(view: View, picked: scores.StoredSoup) -> None:
     with left, st.expander("Recipe as JSON", icon=":material/data_object:"):
         st.code(body, language="json")
     with right, st.expander("The same in Python", icon=":material/code:", expanded=True):
-        st.code(snippets.rebuild(view, picked.soup), language="python")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+        st.code(snippets.rebuild(view, picked.soup, form), language="python")
 
 
 main(st.session_state["view"])

@@ -1,12 +1,13 @@
 """Building soups and comparing them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
-from pages.components import by_hand, comparison, jobs, scores, snippets
+from pages.components import by_hand, comparison, jobs, parameters, scores, shares, snippets
 from pages.components.state import View
-from soupcore import RECIPES, Step, figures
+from soupcore import RECIPES, Pass, Step, figures
 from soupcore.jobs import Job
 from soupcore.recipes import Recipe
 
@@ -52,21 +53,15 @@ def _build(view: View) -> None:
 
 def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
     st.markdown(f"{recipe.summary} _{recipe.paper}_")
-    parameters = {
-        parameter.name: st.segmented_control(
-            parameter.label,
-            list(parameter.choices),
-            default=parameter.choices[0],
-            required=True,
-            help=parameter.help,
-        )
-        for parameter in recipe.parameters
-    }
-    st.caption(_cost(view, recipe, names))
-    request = view.request | {"recipe": recipe.name, "names": names, "parameters": parameters}
+    given = parameters.choose(recipe)
+    if (missing := _missing(view, recipe, names)) is not None:
+        st.info(missing, icon=":material/info:")
+        return
+    st.caption(_cost(view, recipe, names, given))
+    request = view.request | {"recipe": recipe.name, "names": names, "parameters": given}
     running = jobs.unfinished("soup", **request)
     if st.button(
-        f"Build the {recipe.title.lower()} soup of {len(names)}",
+        f"Build the {_in_a_sentence(recipe.title)} soup of {len(names)}",
         type="primary",
         icon=":material/soup_kitchen:",
         disabled=running is not None,
@@ -77,13 +72,30 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
         st.rerun()
     if "cooking" in st.session_state:
         _follow(view, st.session_state["cooking"])
-    snippets.show(snippets.recipe(view, recipe.name, names, parameters))
+    snippets.show(snippets.recipe(view, recipe, names, given))
 
 
-def _cost(view: View, recipe: Recipe, names: list[str]) -> str:
+def _in_a_sentence(title: str) -> str:
+    return title if title[1:] != title[1:].lower() else title.lower()  # TIES, WiSE-FT
+
+
+def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:
+    least, most = recipe.takes
+    if recipe.needs_base and view.sweep.base is None:
+        return (
+            f"{recipe.title} needs the base, the checkpoint that all were fine-tuned from. Put it "
+            "into the sweep's folder as base.safetensors and reload."
+        )
+    if len(names) < least or (most is not None and len(names) > most):
+        wanted = f"exactly {least}" if least == most else f"at least {least}"
+        return f"{recipe.title} takes {wanted} ingredients; {len(names)} are chosen."
+    return None
+
+
+def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> str:
     points = [view.sweep[name].mixture for name in names]
-    alone = len(view.evaluator.missing(points, view.task.select)) if recipe.chooses else 0
-    trials = recipe.trials(len(names))
+    alone = len(view.evaluator.missing(points, view.task.select)) if recipe.ranks else 0
+    trials = recipe.trials(len(names), given)
     final = len(view.task.reported)
     size = len(view.task.split(view.task.select))
     parts = [
@@ -121,14 +133,15 @@ def _follow(view: View, job_id: int) -> None:
 
 
 def _built(view: View, stored: scores.StoredSoup) -> None:
-    shares = ", ".join(f"{name} × {c}" for name, c in stored.soup.coefficients.items())
-    st.markdown(f"**{stored.label}** = {shares}")
+    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
     if stored.soup.trace:
         st.plotly_chart(
             figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
             config={"displaylogo": False},
         )
         _saved(view, stored.soup.trace)
+    if stored.soup.passes:
+        st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
 
 
 def _saved(view: View, trace: Sequence[Step]) -> None:
@@ -147,7 +160,12 @@ def _saved(view: View, trace: Sequence[Step]) -> None:
 
 
 def _trace(job: Job, score_name: str) -> None:
-    steps = (job.partial or {}).get("trace", [])
+    known = job.partial or {}
+    if passes := known.get("passes"):
+        figure = figures.learning_curve([Pass.from_json(found) for found in passes])
+        st.plotly_chart(figure, key="growing-curve", config={"displaylogo": False})
+        return
+    steps = known.get("trace", [])
     if not steps:
         st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
         return

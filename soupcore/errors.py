@@ -6,7 +6,17 @@ class StockpotError(Exception):
 
 
 class CheckpointError(StockpotError):
-    """A checkpoint cannot be read, or does not fit where it is used."""
+    """A checkpoint cannot be read, or does not fit where it is used.
+
+    Attributes:
+        problem: What is the matter, as a sentence.
+        way_out: What to do about it, as a sentence; empty where `problem` says it too.
+    """
+
+    def __init__(self, problem: str, way_out: str = "") -> None:
+        super().__init__(f"{problem} {way_out}".rstrip())
+        self.problem = problem
+        self.way_out = way_out
 
 
 class SweepError(StockpotError):
@@ -19,6 +29,10 @@ class TaskError(StockpotError):
 
 class RecipeError(StockpotError):
     """A recipe cannot be followed with what it was given."""
+
+
+class ConnectivityError(StockpotError):
+    """The points given span no line or plane."""
 
 
 class Cancelled(Exception):  # noqa: N818 - an outcome, as asyncio's CancelledError is, no fault

@@ -16,17 +16,16 @@ from functools import cached_property
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.checkpoints.chunks import CHUNK, BufferedReader, ranges
 from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.errors import CheckpointError
+from soupcore.weighted_sum import WeightedSum
 
 Coefficient = int | float | Fraction
+
+# From checkpoint, name, first element and the one after the last to a 1-D tensor of them. It is not
+# written to, and done with before the next is read.
 ReadElements = Callable[[Checkpoint, str, int, int], torch.Tensor]
-
-# Elements mixed at a time: 128 KiB of float32, with its float64 sum still inside the L2 cache.
-CHUNK = 1 << 15
-
-# Below this, numerator × float32 is exact in float64, so a sum of them hardly ever rounds.
-_LARGEST_EXACT_DENOMINATOR = 1 << 20
 
 
 def as_fraction(coefficient: Coefficient) -> Fraction:
@@ -36,10 +35,6 @@ def as_fraction(coefficient: Coefficient) -> Fraction:
             raise ValueError(f"A coefficient must be a finite number, not {coefficient}.")
         return Fraction(repr(float(coefficient)))
     return Fraction(coefficient)
-
-
-def _read_from_file(checkpoint: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-    return checkpoint.read_elements(name, start, stop)
 
 
 class Mixture:
@@ -97,18 +92,35 @@ class Mixture:
                 mixed[name] = TensorInfo(info.shape, dtype)
         return mixed
 
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is a sum.
+
+        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
+        source with the largest coefficient, the lower digest where several are equal. From it too
+        come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
+        be the same, except that it makes NaN of the infinities of an attention mask.
+        """
+        info = self.tensors[name]
+        is_float = info.dtype.is_floating_point or info.dtype.is_complex
+        if not is_float or name in self._shared:
+            return self.sources[max(self.coefficients, key=self.coefficients.__getitem__)]
+        return None
+
     def mix_into(
-        self, name: str, out: torch.Tensor, start: int = 0, read: ReadElements = _read_from_file
+        self,
+        name: str,
+        out: torch.Tensor,
+        start: int = 0,
+        read: ReadElements | None = None,
+        accumulate: torch.dtype = torch.float64,
     ) -> None:
         """Mix elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
 
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
         the order of their digests, so that the order of ingredients changes nothing. One source
-        alone with the coefficient 1 is copied as it is.
-
-        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
-        source with the largest coefficient, the lower digest where several are equal.
+        alone with the coefficient 1 is copied as it is, and so is what needs no sum (see
+        `copied_from`).
 
         Args:
             name: Which tensor.
@@ -116,6 +128,9 @@ class Mixture:
                 long as what is mixed.
             start: The first element.
             read: How to read elements of a source; from its file unless given.
+            accumulate: `torch.float32` sums float32 weights in their own type, as differences from
+                the first. That takes less time; where the weights differ by a hundredth of their
+                size, one element in a hundred comes out with another last bit.
 
         Raises:
             ValueError: `out` has another dtype or shape.
@@ -126,53 +141,76 @@ class Mixture:
                 f"Tensor {name!r} is {info.dtype}; give a 1-D buffer of that dtype, not "
                 f"{out.dtype} of shape {list(out.shape)}."
             )
-        main = max(self.coefficients, key=lambda digest: self.coefficients[digest])
-        is_float = info.dtype.is_floating_point or info.dtype.is_complex
-        copied = not is_float or self.coefficients == {main: 1}
-        for begin, end in _ranges(out.numel()):
-            place, first, last = out[begin:end], start + begin, start + end
-            if copied:
-                place.copy_(read(self.sources[main], name, first, last))
-                continue
-            parts = (read(source, name, first, last) for source in self.sources.values())
-            factors, divisor, total = self._factors
-            if info.dtype == torch.float64:
-                place.copy_(_shifted_sum(parts, factors, divisor, total))
-            else:
-                place.copy_(_weighted_sum(parts, factors, divisor, info.dtype))
+        fill = self._filler(name, read, accumulate)
+        for begin, end in ranges(out.numel()):
+            fill(out[begin:end], start + begin)
 
-    def chunks(self, name: str, read: ReadElements = _read_from_file) -> Iterator[torch.Tensor]:
+    def chunks(
+        self,
+        name: str,
+        read: ReadElements | None = None,
+        accumulate: torch.dtype = torch.float64,
+    ) -> Iterator[torch.Tensor]:
         """Mix the tensor `name` piece by piece; see `mix_into`.
 
         Yields:
             1-D tensors with the elements in order, in the dtype that `tensors` says.
         """
         info = self.tensors[name]
-        for start, stop in _ranges(info.numel):
-            piece = torch.empty(stop - start, dtype=info.dtype)
-            self.mix_into(name, piece, start, read)
-            yield piece
+        fill = self._filler(name, read, accumulate)
+        for start, stop in ranges(info.numel):
+            chunk = torch.empty(stop - start, dtype=info.dtype)
+            fill(chunk, start)
+            yield chunk
 
-    def tensor(self, name: str, read: ReadElements = _read_from_file) -> torch.Tensor:
+    def tensor(
+        self,
+        name: str,
+        read: ReadElements | None = None,
+        accumulate: torch.dtype = torch.float64,
+    ) -> torch.Tensor:
         """Mix the tensor `name` whole, in its own shape; see `mix_into`."""
         info = self.tensors[name]
         flat = torch.empty(info.numel, dtype=info.dtype)
-        self.mix_into(name, flat, 0, read)
+        self.mix_into(name, flat, 0, read, accumulate)
         return flat.reshape(info.shape)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Mix every tensor, into memory."""
         return {name: self.tensor(name) for name in self.tensors}
 
+    def _filler(
+        self, name: str, read: ReadElements | None, accumulate: torch.dtype
+    ) -> Callable[[torch.Tensor, int], None]:
+        """Return what fills a chunk with the mixed elements from a given one on."""
+        read = read or BufferedReader()
+        source = self.copied_from(name)
+        if source is not None:
+
+            def fill(out: torch.Tensor, start: int) -> None:
+                out.copy_(read(source, name, start, start + out.numel()))
+
+            return fill
+
+        info = self.tensors[name]
+        sources = list(self.sources.values())
+        size = min(CHUNK, info.numel)
+        sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate, size)
+        return lambda out, start: sum_into(
+            out, (read(source, name, start, start + out.numel()) for source in sources)
+        )
+
     @cached_property
-    def _factors(self) -> tuple[list[float], float, float]:
-        fractions = list(self.coefficients.values())
-        total = float(sum(fractions))
-        denominator = math.lcm(*(fraction.denominator for fraction in fractions))
-        if denominator <= _LARGEST_EXACT_DENOMINATOR:
-            factors = [float(fraction * denominator) for fraction in fractions]
-            return factors, float(denominator), total
-        return [float(fraction) for fraction in fractions], 1.0, total
+    def _shared(self) -> frozenset[str]:
+        scans = [source.known_scan for source in self.sources.values()]
+        if sum(self.coefficients.values()) != 1 or None in scans:
+            return frozenset()
+        return frozenset(
+            name
+            for name in self.tensors
+            if len({source.tensors[name].dtype for source in self.sources.values()}) == 1
+            and len({scan[name].digest for scan in scans if scan is not None}) == 1
+        )
 
     def __mul__(self, factor: Coefficient) -> Mixture:
         scale = as_fraction(factor)
@@ -222,42 +260,6 @@ def interpolate(start: Mixture, end: Mixture, alpha: Coefficient) -> Mixture:
         for mixture, share in ((start, 1 - fraction), (end, fraction))
         for digest, coefficient in mixture.coefficients.items()
     )
-
-
-def _weighted_sum(
-    parts: Iterable[torch.Tensor], factors: list[float], divisor: float, dtype: torch.dtype
-) -> torch.Tensor:
-    if dtype.is_complex:
-        wide = torch.complex128
-    else:
-        wide = torch.float64 if dtype.itemsize >= 4 else torch.float32
-    # Product and sum are rounded apart (no fused multiply-add), so that the bits do not depend
-    # on how a tensor is cut into chunks.
-    terms = zip(parts, factors, strict=True)
-    part, factor = next(terms)
-    total = part.to(wide) * factor
-    for part, factor in terms:
-        total.add_(part.to(wide) if factor == 1 else part.to(wide) * factor)
-    if divisor != 1:
-        total.div_(divisor)
-    return total
-
-
-def _shifted_sum(
-    parts: Iterable[torch.Tensor], factors: list[float], divisor: float, total: float
-) -> torch.Tensor:
-    # float64 has no wider type to sum in. The differences from the first term are 0 where all
-    # terms are equal, so that here too equal tensors average to the same bits.
-    terms = zip(parts, factors, strict=True)
-    first = next(terms)[0].double()
-    difference = torch.zeros_like(first)
-    for part, factor in terms:
-        difference.add_((part.double() - first) * factor)
-    return difference.div_(divisor).add_(first * total)
-
-
-def _ranges(numel: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + CHUNK, numel)) for start in range(0, numel, CHUNK))
 
 
 def _check_same_shapes(first: Checkpoint, other: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""What was computed and built: every evaluation once, every soup.
+"""What was computed and built: every evaluation once, every soup, every inner product.
 
 Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
 safetensors files. Rows are written after their arrays are in place, in one transaction, so a
@@ -10,7 +10,7 @@ takes to see all examples.
 import hashlib
 import math
 import os
-import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,28 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save
-from sqlalchemy import JSON, Executable, MetaData, create_engine, delete, event, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Executable,
+    LargeBinary,
+    MetaData,
+    create_engine,
+    delete,
+    event,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.schema import CreateTable
 
+from soupcore.new_files import new_file, remove_leftovers
 from soupcore.workspace import workspace_folder
 
 _KEYS_A_QUERY = 500
@@ -72,7 +85,7 @@ class PartRow(_Base):
 
 
 class SoupRow(_Base):
-    """One soup: how it was made, and where its weights are if they were written."""
+    """One soup: how it was made."""
 
     __tablename__ = "soups"
 
@@ -80,8 +93,33 @@ class SoupRow(_Base):
     sweep: Mapped[str] = mapped_column(index=True)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
     created: Mapped[float]
-    file: Mapped[str | None]  # relative to the store's folder
-    sha256: Mapped[str | None]
+
+
+class SoupFileRow(_Base):
+    """One file of a soup's weights; a soup may be written in several forms, of several files."""
+
+    __tablename__ = "soup_files"
+
+    soup: Mapped[str] = mapped_column(primary_key=True)
+    form: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    nbytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class InnerProductRow(_Base):
+    """The inner products of two vectors in weight space, tensor by tensor.
+
+    A vector is the difference of a checkpoint from the reference, known by the checkpoint's digest;
+    the reference's own digest stands for its weights themselves.
+    """
+
+    __tablename__ = "inner_products"
+
+    reference: Mapped[str] = mapped_column(primary_key=True)
+    one: Mapped[str] = mapped_column(primary_key=True)  # the lower digest of the two
+    other: Mapped[str] = mapped_column(primary_key=True)
+    values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
 
 
 @dataclass(frozen=True)
@@ -140,6 +178,12 @@ class Store:
         """Open a session whose rows stay readable after it is closed."""
         return Session(self.engine, expire_on_commit=False)
 
+    def remove_leftovers(self) -> None:
+        """Remove what processes left in the folder that died while they wrote a file."""
+        for part in ("arrays", "soups"):
+            for folder, _, _ in os.walk(self.folder / part):
+                remove_leftovers(Path(folder))
+
     def close(self) -> None:
         """Close the database connections."""
         self.engine.dispose()
@@ -194,9 +238,8 @@ class Store:
         relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
         target = self.folder / relative
         target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-        temporary.write_bytes(save(dict(arrays)))
-        os.replace(temporary, target)
+        with new_file(target, durable=False) as file:
+            file.write(save(dict(arrays)))
         return str(relative)
 
     def part(
@@ -230,16 +273,77 @@ class Store:
             )
         )
 
+    def inner_products(
+        self, reference: str, digests: Sequence[str]
+    ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return what is known between vectors: `{(lower digest, higher digest): by tensor}`."""
+        wanted = set(digests)
+        found = {}
+        with self.session() as session:
+            for start in range(0, len(digests), _KEYS_A_QUERY):
+                rows = session.scalars(
+                    select(InnerProductRow).where(
+                        InnerProductRow.reference == reference,
+                        InnerProductRow.one.in_(digests[start : start + _KEYS_A_QUERY]),
+                    )
+                )
+                found.update(
+                    {
+                        (row.one, row.other): np.frombuffer(row.values, dtype="<f8")
+                        for row in rows
+                        if row.other in wanted
+                    }
+                )
+        return found
+
+    def add_inner_products(
+        self, reference: str, values: Mapping[tuple[str, str], npt.NDArray[np.float64]]
+    ) -> None:
+        """Remember inner products, keyed as `inner_products` returns them, all or none."""
+        self._put(
+            *(
+                InnerProductRow(
+                    reference=reference, one=one, other=other, values=array.astype("<f8").tobytes()
+                )
+                for (one, other), array in values.items()
+            )
+        )
+
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
         self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
 
-    def add_soup_file(self, soup_id: str, file: Path, sha256: str) -> None:
-        """Remember where a soup's weights were written."""
-        with self.session() as session, session.begin():
-            row = session.get_one(SoupRow, soup_id)
-            row.file = str(file.relative_to(self.folder))
-            row.sha256 = sha256
+    def soup_folder(self, soup_id: str, form: str) -> Path:
+        """Return where a soup's weights are, or will be, in one form."""
+        return self.folder / "soups" / soup_id / form
+
+    def add_soup_files(self, soup_id: str, form: str, sha256s: Mapping[str, str]) -> None:
+        """Remember that a soup's weights were written in a form, in place of what was before.
+
+        Args:
+            soup_id: The soup.
+            form: Which form, as `soup_folder` takes it.
+            sha256s: `{name: SHA-256}` of the files in the folder of soup and form.
+        """
+        folder = self.soup_folder(soup_id, form)
+        sizes = {name: (folder / name).stat().st_size for name in sha256s}
+        try:
+            self._replace_soup_files(soup_id, form, sha256s, sizes)
+        except IntegrityError:  # another process did the same between our delete and our insert
+            self._replace_soup_files(soup_id, form, sha256s, sizes)
+
+    def soup_files(self, soup_id: str, form: str) -> list[SoupFileRow]:
+        """Return the files of a soup in a form; empty unless all of them are there, in full."""
+        with self.session() as session:
+            query = (
+                select(SoupFileRow)
+                .where(SoupFileRow.soup == soup_id, SoupFileRow.form == form)
+                .order_by(SoupFileRow.name)
+            )
+            rows = list(session.scalars(query))
+        folder = self.soup_folder(soup_id, form)
+        whole = all(_size(folder / row.name) == row.nbytes for row in rows)
+        return rows if whole else []
 
     def soup(self, soup_id: str) -> SoupRow | None:
         """Return a soup by its id."""
@@ -254,20 +358,34 @@ class Store:
 
     def remove_soup(self, soup_id: str) -> None:
         """Forget a soup and delete its written weights; its evaluations stay."""
-        row = self.soup(soup_id)
-        if row is None:
+        if self.soup(soup_id) is None:
             return
         with self.session() as session, session.begin():
+            session.execute(delete(SoupFileRow).where(SoupFileRow.soup == soup_id))
             session.execute(delete(SoupRow).where(SoupRow.id == soup_id))
-        if row.file:
-            (self.folder / row.file).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "soups" / soup_id, ignore_errors=True)
 
-    def _put(self, row: _Base) -> None:
+    def _replace_soup_files(
+        self, soup_id: str, form: str, sha256s: Mapping[str, str], sizes: Mapping[str, int]
+    ) -> None:
+        with self.session() as session, session.begin():
+            session.execute(
+                delete(SoupFileRow).where(SoupFileRow.soup == soup_id, SoupFileRow.form == form)
+            )
+            session.add_all(
+                SoupFileRow(soup=soup_id, form=form, name=name, sha256=sha256, nbytes=sizes[name])
+                for name, sha256 in sha256s.items()
+            )
+
+    def _put(self, *rows: _Base) -> None:
         try:
-            with self.session() as session, session.begin():
-                session.merge(row)
+            self._merge(rows)
         except IntegrityError:  # another process put the same key between our look and our insert
-            with self.session() as session, session.begin():
+            self._merge(rows)
+
+    def _merge(self, rows: Sequence[_Base]) -> None:
+        with self.session() as session, session.begin():
+            for row in rows:
                 session.merge(row)
 
     def _put_all(self, rows: Sequence[EvaluationRow]) -> None:
@@ -323,6 +441,13 @@ def _row(found: NewEvaluation, place: str) -> EvaluationRow:
         arrays=place,
         created=time.time(),
     )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

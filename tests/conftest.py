@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import soupcore
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
+from tests.hostile.corpus import write_corpus
 
 # Our fixtures that a property test takes are factories: each call makes a new file.
 settings.register_profile(
@@ -106,3 +108,12 @@ def store(tmp_path: Path) -> Iterator[soupcore.Store]:
 @pytest.fixture
 def evaluator(task: soupcore.ClassificationTask, store: soupcore.Store) -> soupcore.Evaluator:
     return soupcore.Evaluator(task, store, device="cpu", batch_size=256)
+
+
+@pytest.fixture(scope="session")
+def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The whole corpus of hostile files, and one honest file among them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_corpus(folder)
+    yield folder
+    rmtree(folder)  # 330 MB

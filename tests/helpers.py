@@ -1,14 +1,18 @@
 """A toy network with all kinds of tensors, and ways to make and compare tensors."""
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from soupcore import Checkpoint, FitReport, Ingredient, Sweep, TensorInfo
 
 FEATURES, CLASSES = 4, 3
 
@@ -74,7 +78,8 @@ def any_tensor(dtype: torch.dtype, *shape: int, seed: int = 0) -> Tensor:
 
 
 def bits(tensor: Tensor) -> bytes:
-    return tensor.detach().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -97,3 +102,35 @@ def save_sweep(folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> Path
     for name, state in states.items():
         save_file(dict(state), folder / f"{name}.safetensors")
     return folder
+
+
+class Held(Checkpoint):
+    """A checkpoint in memory, for properties over many."""
+
+    def __init__(self, state: Mapping[str, Tensor], name: str = "held") -> None:
+        infos = {n: TensorInfo(tuple(tensor.shape), tensor.dtype) for n, tensor in state.items()}
+        super().__init__(Path(name), infos, {}, ())
+        self.state = dict(state)
+
+    @cached_property
+    def digest(self) -> str:
+        sha = hashlib.sha256()
+        for name in sorted(self.state):
+            sha.update(name.encode() + bits(self.state[name]))
+        return sha.hexdigest()
+
+    def read_elements(self, name: str, start: int, stop: int) -> Tensor:
+        return self.state[name].reshape(-1)[start:stop]
+
+
+def held_sweep(
+    states: Mapping[str, Mapping[str, Tensor]], base: Mapping[str, Tensor] | None = None
+) -> Sweep:
+    """A sweep in memory."""
+    ingredients = {name: Ingredient(name, Held(state, name)) for name, state in states.items()}
+    return Sweep(
+        Path("held"),
+        ingredients,
+        None if base is None else Ingredient("base", Held(base, "base")),
+        FitReport(),
+    )

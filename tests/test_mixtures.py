@@ -23,8 +23,9 @@ from soupcore import (
     open_checkpoint,
 )
 from soupcore.checkpoints import write_safetensors
+from soupcore.checkpoints.chunks import CHUNK
 from soupcore.checkpoints.dtypes import DTYPES
-from soupcore.mixtures import CHUNK, as_fraction
+from soupcore.mixtures import as_fraction
 from tests.helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -108,26 +109,27 @@ def test_sums_are_kept_in_a_wider_type_than_the_weights(
     assert same_bits(mixed, torch.full((6,), 1 / 3).to(dtype))
 
 
-def equal_but_for_one_tensor(dtype: torch.dtype, make: CheckpointOf, k: int) -> list[Checkpoint]:
+def equal_but_for_the_last(dtype: torch.dtype, make: CheckpointOf, k: int) -> list[Checkpoint]:
+    # A tensor that is equal as a whole would be copied, and prove nothing of sums.
     w = any_tensor(dtype, 3000)
-    return [make({"w": w, "other": torch.tensor([float(i)])}) for i in range(k)]
+    return [make({"w": torch.cat([w, torch.tensor([i]).to(dtype)])}) for i in range(k)]
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_k_equal_tensors_average_to_the_same_bits(
     checkpoint_of: CheckpointOf, dtype: torch.dtype
 ) -> None:
-    made = equal_but_for_one_tensor(dtype, checkpoint_of, 20)
+    made = equal_but_for_the_last(dtype, checkpoint_of, 20)
     w = made[0].read("w")
     for k in range(1, 21):
-        assert same_bits(mean(map(point, made[:k])).tensor("w"), w), k
+        assert same_bits(mean(map(point, made[:k])).tensor("w")[:-1], w[:-1]), k
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_any_weighted_mean_of_equal_tensors_is_that_tensor(
     checkpoint_of: CheckpointOf, dtype: torch.dtype
 ) -> None:
-    made = equal_but_for_one_tensor(dtype, checkpoint_of, 4)
+    made = equal_but_for_the_last(dtype, checkpoint_of, 4)
     w = made[0].read("w")
 
     @given(
@@ -139,7 +141,7 @@ def test_any_weighted_mean_of_equal_tensors_is_that_tensor(
         coefficients = [c + Fraction(1, divisor * 1009) for c in coefficients]
         coefficients.append(1 - sum(coefficients, Fraction()))
         mixed = Mixture(zip(made, coefficients, strict=True))
-        assert same_bits(mixed.tensor("w"), w)
+        assert same_bits(mixed.tensor("w")[:-1], w[:-1])
 
     holds()
 
@@ -356,6 +358,48 @@ def test_large_integers_do_not_pass_through_floats(checkpoint_of: CheckpointOf) 
     assert same_bits(mean(map(point, made)).tensor("ids"), ids)
 
 
+# What all sources hold alike
+
+
+MASK = torch.tensor([0.0, -math.inf, math.nan])
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.25, 0.25), (1, 1, -1), (0.9, 0.2, -0.1)])
+def test_a_tensor_that_all_sources_hold_alike_is_copied_from_one(
+    checkpoint_of: CheckpointOf, shares: tuple[float, ...]
+) -> None:
+    made = [checkpoint_of({"w": torch.tensor([float(i)]), "mask": MASK}) for i in range(3)]
+    mixed = Mixture(zip(made, shares, strict=True))
+    read: list[tuple[Checkpoint, str]] = []
+
+    def counted(checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
+        read.append((checkpoint, name))
+        return checkpoint.read_elements(name, start, stop)
+
+    assert same_bits(mixed.tensor("mask", counted), MASK)
+    assert read == [(mixed.copied_from("mask"), "mask")]
+    assert mixed.copied_from("w") is None
+
+
+@pytest.mark.parametrize(
+    ("other", "shares"),
+    [
+        pytest.param(MASK, (1, 1), id="coefficients that do not add up to 1"),
+        pytest.param(MASK, (1, -1), id="a difference"),
+        pytest.param(MASK.flip(0), (0.5, 0.5), id="other values"),
+        pytest.param(MASK.double(), (0.5, 0.5), id="another dtype"),
+    ],
+)
+def test_a_tensor_is_summed_where_a_copy_would_be_wrong(
+    checkpoint_of: CheckpointOf, other: Tensor, shares: tuple[float, ...]
+) -> None:
+    made = [
+        checkpoint_of({"w": torch.tensor([float(i)]), "mask": mask})
+        for i, mask in enumerate([MASK, other])
+    ]
+    assert Mixture(zip(made, shares, strict=True)).copied_from("mask") is None
+
+
 # Sources that differ
 
 
@@ -447,6 +491,29 @@ def test_chunks_put_together_are_the_mixed_tensor(
     )
     assert same_bits(torch.cat([torch.empty(0, dtype=dtype), *chunks]), expected)
     assert same_bits(mixed.tensor("w"), expected)
+
+
+@pytest.mark.parametrize("accumulate", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_a_part_mixed_into_a_buffer_has_the_bits_of_the_whole(
+    checkpoint_of: CheckpointOf, dtype: torch.dtype, accumulate: torch.dtype
+) -> None:
+    made = [checkpoint_of({"w": any_tensor(dtype, 1000, seed=seed)}) for seed in range(3)]
+    mixture = Mixture(zip(made, (0.5, 0.2, Fraction(2, 7)), strict=True))
+    whole = mixture.tensor("w", accumulate=accumulate)
+    for start, stop in [(0, 1000), (0, 0), (3, 4), (7, 999), (500, 1000)]:
+        buffer = any_tensor(dtype, 1010, seed=9)
+        expected = torch.cat([buffer[:5], whole[start:stop], buffer[5 + stop - start :]])
+        mixture.mix_into("w", buffer[5 : 5 + stop - start], start, accumulate=accumulate)
+        assert same_bits(buffer, expected), (start, stop)
+
+
+@pytest.mark.parametrize(
+    "out", [torch.empty(6, dtype=torch.float64), torch.empty(2, 3)], ids=["dtype", "shape"]
+)
+def test_a_buffer_that_does_not_fit_is_refused(checkpoint_of: CheckpointOf, out: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"'w' is torch\.float32; give a 1-D buffer"):
+        point(checkpoint_of({"w": torch.zeros(2, 3)})).mix_into("w", out)
 
 
 def test_another_way_to_read_may_be_given(abc: list[Checkpoint]) -> None:

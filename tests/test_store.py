@@ -1,7 +1,8 @@
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Barrier
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
 
 from soupcore import Store
 from soupcore.store import NewEvaluation
@@ -247,30 +249,111 @@ def test_soups_are_listed_by_sweep_oldest_first(store: Store) -> None:
     row = store.soup("a")
     assert row is not None
     assert row.body == {"name": "a", "coefficients": {"x": "1/3"}}
-    assert (row.file, row.sha256) == (None, None)
+    assert store.soup_files("a", "safetensors") == []
     assert store.soup("z") is None
 
 
-def test_a_soup_added_again_has_the_new_body_and_keeps_its_file(store: Store) -> None:
+def write_files(store: Store, soup: str, form: str, **contents: bytes) -> Path:
+    folder = store.soup_folder(soup, form)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    store.add_soup_files(soup, form, {name: f"sha of {name}" for name in contents})
+    return folder
+
+
+def files_of(store: Store, soup: str, form: str) -> list[tuple[str, int, str]]:
+    return [(row.name, row.nbytes, row.sha256) for row in store.soup_files(soup, form)]
+
+
+def test_a_soup_added_again_has_the_new_body_and_keeps_its_files(store: Store) -> None:
     store.add_soup("a", "sweep", {"scores": {}})
-    store.add_soup_file("a", store.folder / "soups" / "a.safetensors", "0f" * 32)
+    write_files(store, "a", "safetensors", weights=b"1234")
     store.add_soup("a", "sweep", {"scores": {"val": 0.5}})
     (row,) = store.soups("sweep")
     assert row.body == {"scores": {"val": 0.5}}
-    assert (row.file, row.sha256) == ("soups/a.safetensors", "0f" * 32)
+    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_a_soup_that_is_removed_takes_its_file_with_it(store: Store, written: bool) -> None:
-    file = store.folder / "soups" / "a.safetensors"
+def test_files_of_several_forms_of_a_soup_are_kept_apart(store: Store) -> None:
     store.add_soup("a", "sweep", {})
+    write_files(store, "a", "safetensors", weights=b"1234")
+    write_files(store, "a", "shards-3", two=b"34", one=b"12", index=b"")
+    write_files(store, "b", "safetensors", weights=b"9")
+    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
+    assert [name for name, *_ in files_of(store, "a", "shards-3")] == ["index", "one", "two"]
+    write_files(store, "a", "shards-3", all=b"1234")
+    assert files_of(store, "a", "shards-3") == [("all", 4, "sha of all")]
+    assert files_of(store, "b", "safetensors") == [("weights", 1, "sha of weights")]
+
+
+def test_files_that_are_gone_or_changed_are_not_given_out(store: Store) -> None:
+    folder = write_files(store, "a", "shards-3", one=b"12", two=b"34")
+    (folder / "two").write_bytes(b"345")
+    assert store.soup_files("a", "shards-3") == []
+    write_files(store, "a", "shards-3", one=b"12", two=b"34")
+    (folder / "one").unlink()
+    assert store.soup_files("a", "shards-3") == []
+
+
+def test_files_that_another_process_remembers_at_the_same_moment_are_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store(store.folder)
+    folder = write_files(store, "a", "safetensors", weights=b"1234")
+    store.add_soup_files("a", "safetensors", {})
+    calls = []
+
+    def replace_after_other(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise IntegrityError("INSERT", {}, Exception())
+        Store._replace_soup_files(other, *arguments)
+
+    monkeypatch.setattr(store, "_replace_soup_files", replace_after_other)
+    store.add_soup_files("a", "safetensors", {"weights": "new"})
+    assert files_of(other, "a", "safetensors") == [("weights", 4, "new")]
+    assert folder.is_dir()
+    other.close()
+
+
+def test_a_store_made_before_soups_had_several_files_is_opened(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "stockpot.sqlite")) as connection, connection:
+        connection.execute(
+            "CREATE TABLE soups (id VARCHAR NOT NULL PRIMARY KEY, sweep VARCHAR NOT NULL, "
+            "body JSON NOT NULL, created FLOAT NOT NULL, file VARCHAR, sha256 VARCHAR)"
+        )
+        connection.execute("INSERT INTO soups VALUES ('a', 'sweep', '{}', 1, 'a.safetensors', '')")
+    store = Store(tmp_path)
     store.add_soup("b", "sweep", {})
-    store.add_soup_file("a", file, "0f" * 32)
-    if written:
-        file.touch()
+    assert [row.id for row in store.soups("sweep")] == ["a", "b"]
+    assert store.soup_files("a", "safetensors") == []
+    store.close()
+
+
+def test_a_soup_that_is_removed_takes_its_files_with_it(store: Store) -> None:
+    for name in "ab":
+        store.add_soup(name, "sweep", {})
+        write_files(store, name, "safetensors", weights=b"1234")
     add(store, "point")
     store.remove_soup("a")
     assert [row.id for row in store.soups("sweep")] == ["b"]
-    assert not file.exists()
+    assert files_of(store, "a", "safetensors") == []
+    assert [path.name for path in (store.folder / "soups").iterdir()] == ["b"]
     assert losses_of(store, "point") == [0.25, 0.75]
     store.remove_soup("a")  # again is no error
+    store.remove_soup("..")  # nor is what never was a soup
+    assert files_of(store, "b", "safetensors") == [("weights", 4, "sha of weights")]
+
+
+def test_what_dead_writers_left_is_removed(store: Store) -> None:
+    add(store, "point")
+    (arrays,) = (store.folder / "arrays").iterdir()
+    leftover = ".file.0123456789abcdef.part"
+    for folder in (arrays, write_files(store, "a", "safetensors", weights=b"1234")):
+        (folder / leftover).write_bytes(b"half")
+    (store.folder / leftover).write_bytes(b"not ours")
+    store.remove_leftovers()
+    assert [path.parent for path in store.folder.rglob(leftover)] == [store.folder]
+    assert losses_of(store, "point") == [0.25, 0.75]
+    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]

@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components import jobs, snippets
 from pages.components.state import View
+from soupcore import Evaluation, Mixture
 from soupcore.recipes import manual
 
 _SLIDERS = 12  # more than these are not set by hand
@@ -40,13 +41,14 @@ def show(view: View, names: Sequence[str]) -> None:
 def _evaluate(view: View, coefficients: Mapping[str, Fraction]) -> None:
     point = manual(view.sweep, coefficients).mixture
     splits = [view.task.select, *view.task.splits_with_role("report")]
-    known = {split: view.evaluator.stored([point], split)[0] for split in splits}
+    known = _known(view, point, splits)
     request = view.request | {"coefficients": {n: str(c) for n, c in coefficients.items()}}
     if None in known.values():
         trial = request | {"splits": splits, "keep": False}
         failed = jobs.settle("mixture", "Evaluate coefficients", trial)
         if failed is not None:
             st.error(failed.error or "The evaluation failed.", icon=":material/error:")
+        known = _known(view, point, splits)
     with st.container(horizontal=True):
         for split, evaluation in known.items():
             st.metric(
@@ -58,3 +60,7 @@ def _evaluate(view: View, coefficients: Mapping[str, Fraction]) -> None:
         kept = request | {"splits": view.task.reported, "keep": True}
         jobs.submit("mixture", "Keep a soup made by hand", kept)
         st.rerun()
+
+
+def _known(view: View, point: Mixture, splits: Sequence[str]) -> dict[str, Evaluation | None]:
+    return {split: view.evaluator.stored([point], split)[0] for split in splits}

@@ -27,22 +27,13 @@ def show(view: View) -> None:
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
     rows += [_ensemble_row(view, picked)]
-    best = _best(view, known, list(points))
+    best = scores.best_on_select(view, known, list(points))
     if best is not None:
         rows.append(_row(view, f"{best}", "best alone", known[best]))
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
     _scatter(view, known, points, base, labels)
-
-
-def _best(view: View, known: scores.Known, names: list[str]) -> str | None:
-    scored = {
-        name: evaluation.score
-        for name in names
-        if (evaluation := known[name][view.task.select]) is not None
-    }
-    return max(scored, key=lambda name: scored[name]) if scored else None
 
 
 def _row(
@@ -53,7 +44,7 @@ def _row(
 
 
 def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str], Any]:
-    members = [view.sweep[name].mixture for name in picked.soup.coefficients]
+    members = [view.sweep[name].mixture for name in picked.soup.ingredients]
     by_split = {}
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)

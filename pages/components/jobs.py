@@ -1,12 +1,17 @@
 """Long work as the pages see it: ask for it, and know how it stands."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from pages.components import services
+from pages.components.text import plain
 from soupcore.jobs import Job, State
+
+_AT_ONCE = 0.3  # seconds that a page may wait for a result
+_LOOK = 0.01  # seconds between two looks for it
 
 
 def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
@@ -16,6 +21,9 @@ def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
 
 def settle(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
     """Add a job in place of this session's last one of the kind: a slider has moved on.
+
+    A result that comes at once, as it does of a small network, is waited for, so that the page
+    shows it without being drawn twice.
 
     Returns:
         The job where it failed, so that it is not asked for again and again.
@@ -28,6 +36,15 @@ def settle(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
     elif last is not None:
         services.supervisor().queue.cancel(last.id)
     st.session_state[slot] = submit(kind, title, request)
+    return _wait_briefly(st.session_state[slot])
+
+
+def _wait_briefly(job_id: int) -> Job | None:
+    deadline = time.monotonic() + _AT_ONCE
+    while (job := get(job_id)) is not None and time.monotonic() < deadline:
+        if not job.is_unfinished:
+            return job if job.state == State.FAILED else None
+        time.sleep(_LOOK)
     return None
 
 
@@ -44,21 +61,24 @@ def unfinished(kind: str, **request: Any) -> Job | None:
     return None
 
 
-def open_sweep(folder: str, label: str) -> None:
+def last(kind: str, **request: Any) -> Job | None:
+    """Return the newest job of a kind that is done and whose request says this."""
+    for job in services.supervisor().queue.done(kind):
+        if all(job.request.get(name) == value for name, value in request.items()):
+            return job
+    return None
+
+
+def open_sweep(folder: str, weights: str, label: str) -> None:
     """Have the checkpoints of the sweep read once, and say so meanwhile."""
-    last = next(
-        (
-            job
-            for job in services.supervisor().queue.recent()
-            if job.kind == "open" and job.request["sweep"] == folder
-        ),
-        None,
-    )
+    request = {"sweep": folder, "weights": weights}
+    recent = services.supervisor().queue.recent()
+    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
     st.header(label)
     if last is not None and last.state in (State.FAILED, State.CANCELLED):
-        st.error(last.error or "Reading was cancelled.", icon=":material/error:")
+        st.error(plain(last.error or "Reading was cancelled."), icon=":material/error:")
         if st.button("Read the checkpoints again"):
-            submit("open", f"Read {label}", {"sweep": folder})
+            submit("open", f"Read {label}", request)
             st.rerun()
         return
     st.info(
@@ -66,4 +86,4 @@ def open_sweep(folder: str, label: str) -> None:
         "The next time this sweep opens at once.",
         icon=":material/hourglass_top:",
     )
-    submit("open", f"Read {label}", {"sweep": folder})
+    submit("open", f"Read {label}", request)

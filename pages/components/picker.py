@@ -1,25 +1,23 @@
 """Choosing the sweep and the task."""
 
-import secrets
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from pages.components import settings, state
+from pages.components import settings, state, uploads
+from pages.components.text import plain
 from soupcore import StockpotError
 from soupcore.checkpoints.opening import INDEX_SUFFIX, TORCH_SUFFIXES
-from soupcore.sweeps.sweep import find_checkpoints
+from soupcore.sweeps.folder import find_checkpoints
 
 _UPLOAD_TYPES = [".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv"]
-_COPY_BLOCK = 1 << 20
 
 
 def show() -> None:
     """Show what is looked at, with a way to change it."""
     st.subheader("Sweep", divider="gray")
     folder, task = st.session_state["sweep"], st.session_state["task"]
-    st.markdown(f":material/folder: **{state.sweep_label()}**", help=folder)
+    st.markdown(f":material/folder: **{plain(state.sweep_label())}**", help=plain(folder))
     st.markdown(f":material/labs: {_task_label(task)}", help=task)
     if st.button("Change sweep or task", width="stretch", icon=":material/swap_horiz:"):
         st.session_state["browsing"] = str(Path(folder).resolve())
@@ -67,7 +65,7 @@ def _browse(task: str) -> None:
     )
     if not folder.is_relative_to(root):
         folder = root
-    st.markdown(f":material/folder_open: `{folder}`")
+    st.markdown(f":material/folder_open: {plain(str(folder))}")
     with st.container(height=220):
         if folder != root and st.button(":material/arrow_upward: up", type="tertiary"):
             st.session_state["browsing"] = str(folder.parent)
@@ -77,7 +75,7 @@ def _browse(task: str) -> None:
             if entry.is_dir() and not entry.name.startswith(".") and allowed.allows(entry)
         )  # fmt: skip
         for entry in inner:
-            if st.button(f":material/folder: {entry.name}", key=str(entry), type="tertiary"):
+            if st.button(f":material/folder: {plain(entry.name)}", key=str(entry), type="tertiary"):
                 st.session_state["browsing"] = str(entry)
                 st.rerun(scope="fragment")
         if not inner:
@@ -89,7 +87,7 @@ def _open_button(folder: Path, task: str) -> None:
     try:
         found = find_checkpoints(folder)
     except StockpotError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
         return
     label = f"Open this folder ({len(found)} checkpoint{'s' if len(found) != 1 else ''})"
     if st.button(label, type="primary", disabled=not found):
@@ -111,23 +109,15 @@ def _upload(task: str) -> None:
     )
     name = st.text_input("Name of the sweep", "uploaded")
     if st.button("Open the uploaded files", type="primary", disabled=not uploaded):
-        safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name) or "uploaded"
-        folder = settings.current().uploads / f"{safe}-{secrets.token_hex(3)}"
-        for file in uploaded:
-            _copy(file, folder)
+        try:
+            folder = uploads.copy(
+                [(file.name, file) for file in uploaded], settings.current().uploads, name
+            )
+        except StockpotError as error:
+            st.error(plain(str(error)))
+            return
         state.choose_sweep(str(folder), task)
         st.rerun()
-
-
-def _copy(file: UploadedFile, folder: Path) -> None:
-    # A browser may send any name: what would climb out is dropped. The name of an uploaded
-    # folder itself is dropped too, so that its checkpoints lie directly in the sweep's.
-    parts = [part for part in PurePosixPath(file.name).parts if part not in ("/", "..")]
-    target = folder.joinpath(*(parts[1:] or parts))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as output:
-        while block := file.read(_COPY_BLOCK):
-            output.write(block)
 
 
 def _task_label(spec: str) -> str:

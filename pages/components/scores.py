@@ -1,13 +1,13 @@
 """What is known of ingredients and soups, as tables to show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 import pandas as pd
 
 from pages.components import services
-from pages.components.state import View
+from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
 
 Known = dict[str, dict[str, Evaluation | None]]
@@ -20,14 +20,10 @@ class StoredSoup:
     Attributes:
         label: What it is called on the pages: its recipe and the beginning of its id.
         soup: The soup, made again from its recipe.
-        file: Path of its written weights in the store, if they were written.
-        sha256: Digest of that file.
     """
 
     label: str
     soup: Soup
-    file: str | None
-    sha256: str | None
 
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
@@ -58,8 +54,18 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            found.append(StoredSoup(f"{soup.recipe} {soup.id[:4]}", soup, row.file, row.sha256))
+            found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
+
+
+def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None:
+    """Return the name of the best on `select`, the first of equals; None where none is known."""
+    scored = {
+        name: evaluation.score
+        for name in names
+        if (evaluation := known[name][view.task.select]) is not None
+    }
+    return max(scored, key=lambda name: scored[name]) if scored else None
 
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:

@@ -1,4 +1,4 @@
-"""What all sessions share: the store, and the supervisor of the worker."""
+"""What all sessions share: the store, and the supervisor of the workers."""
 
 from functools import cache
 
@@ -15,6 +15,6 @@ def store() -> Store:
 
 @cache
 def supervisor() -> Supervisor:
-    """Return the supervisor of this server's worker."""
+    """Return the supervisor of this server's workers."""
     known = settings.current()
-    return Supervisor(store(), known.tasks, known.device)
+    return Supervisor(store(), known.tasks, known.devices)

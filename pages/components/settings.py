@@ -23,7 +23,7 @@ class Settings:
         tasks: The tasks that can be chosen, `file.py:attribute`; no other code is run.
         hosts: Names under which the server answers.
         uploads: Where uploaded files are put; one of the roots.
-        device: Where the worker computes.
+        devices: Where the workers compute, one each.
         database: URL of the store's database; SQLite in the workspace where it is None.
     """
 
@@ -31,7 +31,7 @@ class Settings:
     tasks: tuple[str, ...]
     hosts: list[str]
     uploads: Path
-    device: str
+    devices: tuple[str, ...]
     database: str | None
 
     def allows(self, folder: Path) -> bool:
@@ -51,7 +51,9 @@ def configure(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--root", type=Path, help="a folder to look for sweeps in", **several)
     parser.add_argument("--task", help="FILE.py:ATTRIBUTE to offer; the file is run", **several)
     parser.add_argument("--host", help="another name under which the server answers", **several)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps or auto; again for a worker on another", **several
+    )
     parser.add_argument(
         "--database",
         default=os.environ.get("STOCKPOT_DATABASE"),
@@ -68,6 +70,7 @@ def configure(arguments: Sequence[str]) -> Settings:
             parser.error(f"--task {task}: write it as path/to/file.py:attribute")
     uploads = workspace_folder() / "uploads"
     uploads.mkdir(exist_ok=True)
+    uploads.chmod(0o700)
     roots = [*parsed.root, _PROJECT / "sample_data", uploads]
     tasks = [_absolute(task) for task in parsed.task]
     _current = Settings(
@@ -75,7 +78,7 @@ def configure(arguments: Sequence[str]) -> Settings:
         tasks=tuple(dict.fromkeys([*tasks, SAMPLE_TASK])),
         hosts=["127.0.0.1", "localhost", "[::1]", *parsed.host],
         uploads=uploads.resolve(),
-        device=parsed.device,
+        devices=tuple(dict.fromkeys(parsed.device)) or ("auto",),
         database=parsed.database,
     )
     return _current

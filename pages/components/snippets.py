@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import streamlit as st
 
 from pages.components.state import View
 from soupcore import Soup
+from soupcore.jobs.forms import Form
+from soupcore.recipes import Recipe
 
 
 def show(code: str) -> None:
@@ -19,7 +22,7 @@ def opening(view: View) -> str:
     """Return how to open what the session looks at."""
     return (
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
     )
@@ -35,27 +38,15 @@ def evaluate(view: View) -> str:
     )
 
 
-def connectivity(view: View, names: list[str], pairs: list[tuple[str, str]], alphas: int) -> str:
-    """Return how to compute the barrier matrix and the paths."""
-    code = opening(view) + (
-        f"\nmatrix = soupcore.barriers(sweep, evaluator, {names!r}, alphas={alphas}).loss\n"
-    )
-    for a, b in pairs:
-        code += (
-            f"path = soupcore.linear_path(sweep[{a!r}], sweep[{b!r}], evaluator, {alphas})\n"
-            "print(path.losses, path.accuracies, path.barrier)\n"
-        )
-    return code
-
-
-def recipe(view: View, name: str, names: list[str], parameters: dict[str, str]) -> str:
+def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
-    evaluator = "evaluator, " if parameters else ""
-    options = "".join(f", {key}={value!r}" for key, value in parameters.items())
+    evaluator = "evaluator, " if recipe.chooses else ""
+    told = {p.name: parameters[p.name] for p in recipe.parameters}
+    options = "".join(f", {name}={value!r}" for name, value in told.items())
     return opening(view) + (
-        f"\nsoup = soupcore.{name}(sweep, {evaluator}{names!r}{options})\n"
+        f"\nsoup = soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})\n"
         "soup.evaluate(evaluator)\n"
-        f'soup.save("{name}.safetensors")\n'
+        f'soup.save("{recipe.name}.safetensors")\n'
     )
 
 
@@ -68,12 +59,43 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
     return (
         "from fractions import Fraction\n\n"
         "import soupcore\n\n"
-        f"sweep = soupcore.Sweep.from_folder({view.folder!r})\n"
+        f"sweep = {_sweep(view)}\n"
         f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
         'soup.save("soup.safetensors")\n'
     )
 
 
-def rebuild(view: View, soup: Soup) -> str:
+def evidence(view: View, soup: Soup, best: str) -> str:
+    """Return how to compare a soup with the best ingredient, and to see what it owes to which."""
+    terms = ", ".join(f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items())
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    return (
+        "from fractions import Fraction\n\nfrom soupcore import analysis\n"
+        + opening(view)
+        + f"\nsoup = soupcore.manual(sweep, {{{terms}}}).evaluate(evaluator)\n"
+        f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
+        f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
+        f"outputs, targets = soup.evaluations[{split!r}].outputs, task.split({split!r}).targets\n"
+        "print(analysis.calibration(outputs, targets).ece)\n"
+        f"print(analysis.shapley_values(sweep, evaluator, soup.coefficients, {split!r}))\n"
+    )
+
+
+def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    return manual(view, soup.coefficients)
+    if soup.coefficients:
+        code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
+    else:
+        code = (
+            "import json\nfrom pathlib import Path\n\nimport soupcore\n\n"
+            f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
+            f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
+        )
+    options = {"dtype": form.dtype, "shard_size": form.shard_size}
+    arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
+    return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _sweep(view: View) -> str:
+    weights = f", weights={view.weights!r}" if view.weights else ""
+    return f"soupcore.Sweep.from_folder({view.folder!r}{weights})"

@@ -1,5 +1,6 @@
 """What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import streamlit as st
 from pages.components import services, settings
 from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
 from soupcore.figures import colours
-from soupcore.sweeps.sweep import folder_signature, is_scanned
+from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks.loading import task_signature
 
 Pair = tuple[str, str]
@@ -16,10 +18,20 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class View:
-    """The sweep and the task that a session looks at."""
+    """The sweep and the task that a session looks at.
+
+    Attributes:
+        folder: Where the sweep is.
+        task_spec: Where the task is, `file.py:attribute`.
+        weights: Title of the weight set that was chosen of checkpoints with several; "" where none
+            was.
+        sweep: The sweep.
+        evaluator: The evaluator of the task.
+    """
 
     folder: str
     task_spec: str
+    weights: str
     sweep: Sweep
     evaluator: Evaluator
 
@@ -36,7 +48,7 @@ class View:
     @property
     def request(self) -> dict[str, str]:
         """What every job on this view has to be told."""
-        return {"sweep": self.folder, "task": self.task_spec}
+        return {"sweep": self.folder, "weights": self.weights, "task": self.task_spec}
 
 
 def read_url() -> None:
@@ -54,6 +66,7 @@ def read_url() -> None:
             "The link names a sweep or a task that this server does not offer, so the bundled "
             "sample is shown. Start the server with --root and --task to offer it."
         )
+    state["weights"] = url.get("weights", "")
     state["selection"] = url.get_all("selection")
     ends = url.get_all("pair")
     state["pairs"] = list(zip(ends[::2], ends[1::2], strict=False))
@@ -66,6 +79,7 @@ def write_url() -> None:
     wanted = {
         "sweep": [state["sweep"]] if state["sweep"] != settings.SAMPLE_SWEEP else [],
         "task": [state["task"]] if state["task"] != settings.SAMPLE_TASK else [],
+        "weights": [state["weights"]] if state["weights"] else [],
         "selection": state["selection"],
         "pair": [end for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
@@ -82,7 +96,17 @@ def sweep_label() -> str:
 
 def choose_sweep(folder: str, task: str) -> None:
     """Look at another sweep or task; what was selected in the last one is forgotten."""
-    st.session_state.update(sweep=folder, task=task, selection=[], pairs=[], soup="")
+    st.session_state.update(sweep=folder, task=task, weights="", selection=[], pairs=[], soup="")
+
+
+def choose_weights(title: str) -> None:
+    """Look at other weights of the same checkpoints, where they hold several sets."""
+    st.session_state.update(weights=title, soup="")
+
+
+def select(names: Iterable[str]) -> None:
+    """Select ingredients, on every page."""
+    st.session_state["selection"] = list(names)
 
 
 def view() -> View | None:
@@ -92,29 +116,40 @@ def view() -> View | None:
         StockpotError: The sweep or the task cannot be opened.
     """
     folder, spec = st.session_state["sweep"], st.session_state["task"]
+    weights = st.session_state["weights"]
     signature = folder_signature(folder)
-    if not _is_scanned(folder, signature):
+    if not _is_scanned(folder, weights, signature):
         return None
-    sweep = _open_sweep(folder, signature)
-    found = View(folder, spec, sweep, _open_task(spec, task_signature(spec)))
+    sweep = _open_sweep(folder, weights, signature)
+    found = View(folder, spec, weights, sweep, _open_task(spec, task_signature(spec)))
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
     ends = {*sweep.ingredients, *([sweep.base.name] if sweep.base else [])}
+    ends |= {
+        soup_label(row.body["recipe"], row.id)
+        for row in services.store().soups(folder)
+        if row.body["task"] == spec
+    }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
 
 
-def _is_scanned(folder: str, signature: str) -> bool:
-    known: set[str] = st.session_state.setdefault("scanned", set())
-    if signature not in known and is_scanned(folder):
-        known.add(signature)
-    return signature in known
+def soup_label(recipe: str, soup_id: str) -> str:
+    """Return what a soup is called on the pages: its recipe and the beginning of its id."""
+    return f"{recipe} {soup_id[:4]}"
+
+
+def _is_scanned(folder: str, weights: str, signature: str) -> bool:
+    known: set[tuple[str, str]] = st.session_state.setdefault("scanned", set())
+    if (weights, signature) not in known and is_scanned(folder, weights):
+        known.add((weights, signature))
+    return (weights, signature) in known
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _open_sweep(folder: str, signature: str) -> Sweep:
-    return Sweep.from_folder(folder)
+def _open_sweep(folder: str, weights: str, signature: str) -> Sweep:
+    return Sweep.from_folder(folder, weights=weights)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -4,7 +4,8 @@ import time
 
 import streamlit as st
 
-from pages.components import services
+from pages.components import redraw, services
+from pages.components.text import plain
 from soupcore.jobs import Job, State
 
 _POLL = 0.5  # seconds between looks at the queue while something is under way
@@ -32,9 +33,9 @@ def show() -> None:
 
 
 def redraw_if_outdated() -> None:
-    """Run the page again if it began a job, or one ended, after the tray was drawn."""
+    """Run the page again if a job began or ended after the tray was drawn; call it last."""
     if _begun_or_ended(_progress(_recent())):
-        st.rerun()
+        redraw.after_this_run()
 
 
 def _tray() -> None:
@@ -50,8 +51,8 @@ def _tray() -> None:
     now = _progress(recent)
     results_came = now != st.session_state["jobs_drawn"]
     due = time.monotonic() - st.session_state["drawn"] > _REDRAW
-    if _begun_or_ended(now) or (results_came and due):
-        st.rerun()
+    if redraw.is_late() or _begun_or_ended(now) or (results_came and due):
+        redraw.after_this_run()
 
 
 def _under_way(job: Job) -> None:
@@ -72,7 +73,7 @@ def _ended(job: Job) -> None:
                 "Resume", key=f"resume-{job.id}", type="tertiary", on_click=resume, args=(job.id,)
             )
     if job.error:
-        st.caption(f":red[{job.error}]")
+        st.caption(f":red[{plain(job.error)}]")
 
 
 def _status(job: Job) -> str:

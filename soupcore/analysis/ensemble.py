@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from soupcore.evaluation import Evaluation, Evaluator, score_interval
+from soupcore.evaluation import Evaluator, score_interval
 from soupcore.mixtures import Mixture
+from soupcore.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,18 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
         members: The points whose outputs are averaged.
         split: Name of the split.
     """
-    known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
-    if len(known) < len(members) or not members:
+    outputs = ensemble_outputs(evaluator, members, split)
+    if outputs is None:
         return None
-    task = evaluator.task
-    outputs = _mean_outputs(known)
+    return judged(evaluator.task, split, outputs, len(members))
+
+
+def judged(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
+    """Score the mean of the outputs of so many members, shape [n, ...]."""
     targets = task.split(split).targets
     losses, scores = task.loss(outputs, targets), task.score(outputs, targets)
     return Ensemble(
-        members=len(known),
+        members=members,
         n=len(targets),
         loss=float(losses.double().mean()),
         score=float(scores.double().mean()),
@@ -56,8 +60,14 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     )
 
 
-def _mean_outputs(evaluations: Sequence[Evaluation]) -> torch.Tensor:
-    total = evaluations[0].outputs.double()
-    for evaluation in evaluations[1:]:
+def ensemble_outputs(
+    evaluator: Evaluator, members: Sequence[Mixture], split: str
+) -> torch.Tensor | None:
+    """Return the mean of the members' outputs, shape [n, ...]; None unless all are stored."""
+    known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
+    if len(known) < len(members) or not members:
+        return None
+    total = known[0].outputs.double()
+    for evaluation in known[1:]:
         total += evaluation.outputs
-    return (total / len(evaluations)).float()
+    return (total / len(known)).float()

@@ -1,7 +1,15 @@
 """Files ⇄ named tensors."""
 
-from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
+from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet
 from soupcore.checkpoints.opening import open_checkpoint
+from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.checkpoints.safetensors_format import write_safetensors
 
-__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint", "write_safetensors"]
+__all__ = [
+    "Checkpoint",
+    "RenamedCheckpoint",
+    "TensorInfo",
+    "WeightSet",
+    "open_checkpoint",
+    "write_safetensors",
+]

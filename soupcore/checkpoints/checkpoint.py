@@ -4,11 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
-from soupcore.checkpoints.digest import Scan, cached_scan, scan, stamp
+from soupcore.checkpoints.digest import Scan, cached_scan, scan, stamp, weights_digest
 from soupcore.errors import CheckpointError
 
 
@@ -30,6 +32,19 @@ class TensorInfo:
         return self.numel * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class WeightSet:
+    """One of several sets of weights in a checkpoint.
+
+    Attributes:
+        name: Its place in the file, such as `ema`; `open_checkpoint` takes it as `weights`.
+        title: What it is, for people, such as "EMA weights".
+    """
+
+    name: str
+    title: str
+
+
 class Checkpoint(ABC):
     """A file (or folder of shards) holding named tensors, read lazily.
 
@@ -39,7 +54,19 @@ class Checkpoint(ABC):
         metadata: Free text stored beside the tensors.
         files: Every file whose bytes belong to the checkpoint.
         stamp: Path, inode, size and time of change of each file when it was opened.
+        weights: Name of the weight set that was opened; "" where there is one only.
+        weight_sets: All that can be opened, the one to take by convention first; empty where there
+            is one only.
+        details: What the file says of the run that made it: epoch, hyperparameters, metrics.
+        notes: Sentences on what a reader should know of how the file was read.
+        ties: Groups of names that stand for one and the same stored tensor.
     """
+
+    weights: str = ""
+    weight_sets: tuple[WeightSet, ...] = ()
+    details: Mapping[str, str | int | float | bool | None] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
 
     def __init__(
         self,
@@ -49,7 +76,7 @@ class Checkpoint(ABC):
         files: tuple[Path, ...],
     ) -> None:
         if not tensors:
-            raise CheckpointError(f"{path} holds no tensors; choose another file.")
+            raise CheckpointError(f"{path} holds no tensors.", "Choose another file.")
         self.path = path
         self.tensors = dict(tensors)
         self.metadata = dict(metadata)
@@ -78,6 +105,19 @@ class Checkpoint(ABC):
         """
         out.copy_(self.read_elements(name, start, start + out.numel()))
 
+    def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
+        self, on_bytes: Callable[[int], None] = lambda nbytes: None
+    ) -> None:
+        """Compare the weights with the checksums that the file gives of them, if it does.
+
+        Args:
+            on_bytes: Called with the number of bytes read since the last call; it may raise to
+                stop.
+
+        Raises:
+            CheckpointError: A checksum is wrong: the file is damaged, or was tampered with.
+        """
+
     def read(self, name: str) -> torch.Tensor:
         """Read the tensor `name` whole, in its own shape and dtype.
 
@@ -98,20 +138,21 @@ class Checkpoint(ABC):
         """Size of all tensors in bytes."""
         return sum(info.nbytes for info in self.tensors.values())
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the weights: 64 hex digits.
 
         It covers names, dtypes, shapes and bytes and nothing of the file format, so the same
-        weights saved as safetensors and as `.pt` have the same digest. The first call reads the
-        whole file (see `soupcore.checkpoints.digest`).
+        weights saved as safetensors and as `.pt` have the same digest, and those saved from a
+        wrapped network too (see `soupcore.checkpoints.names`). The first call reads the whole
+        file (see `soupcore.checkpoints.digest`).
         """
-        return self.scan().digest
+        return weights_digest(self.tensors, self.scan())
 
-    @property
+    @cached_property
     def nonfinite(self) -> dict[str, int]:
         """How many NaN or infinite elements each tensor has, where it has any."""
-        return self.scan().nonfinite
+        return {name: found.nonfinite for name, found in self.scan().items() if found.nonfinite}
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
         """Read every byte once, or take what is known of these files from the cache.
@@ -119,15 +160,36 @@ class Checkpoint(ABC):
         Args:
             on_bytes: Called with the number of bytes read since the last call; it may raise to
                 stop.
+
+        Raises:
+            CheckpointError: The files are damaged, or were changed meanwhile.
         """
         if self._scan is None:
             self._scan = cached_scan(self) or scan(self, on_bytes)
         return self._scan
 
     @property
+    def original(self) -> "Checkpoint":
+        """The checkpoint as it is in its files, where this is a view of it under other names."""
+        return self
+
+    @property
+    def original_names(self) -> dict[str, str]:
+        """The names in its files, by the names here."""
+        return {name: name for name in self.tensors}
+
+    @property
+    def known_scan(self) -> Scan | None:
+        """What a scan found, where its digest was asked for already; None before."""
+        return self._scan
+
+    @property
     def is_scanned(self) -> bool:
-        """Whether `digest` and `nonfinite` are known without reading the files again."""
-        self._scan = self._scan or cached_scan(self)
+        """Whether a scan is known, or that the files are damaged, without reading them again."""
+        try:
+            self._scan = self._scan or cached_scan(self)
+        except CheckpointError:
+            return True
         return self._scan is not None
 
     def check_unchanged(self) -> None:
@@ -142,7 +204,9 @@ class Checkpoint(ABC):
         except OSError:  # removed, or no longer readable
             unchanged = False
         if not unchanged:
-            raise CheckpointError(f"{self.path} was changed after it was opened. Reload the sweep.")
+            raise CheckpointError(
+                f"{self.path} was changed after it was opened.", "Reload the sweep."
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"
@@ -157,8 +221,8 @@ def check_not_placeholder(path: Path) -> None:
     with path.open("rb") as file:
         beginning = file.read(64)
     if not beginning:
-        raise CheckpointError(f"{path} is empty; copy or download it again.")
+        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
     if beginning.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder."
+            f"{path} is a Git LFS pointer, not the weights.", "Run `git lfs pull` in its folder."
         )

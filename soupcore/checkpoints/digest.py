@@ -1,8 +1,9 @@
-"""Reading every byte of a checkpoint once: its digest, and the values that are not finite.
+"""Reading every byte of a checkpoint once: what its tensors are, and whether they are sound.
 
 A tensor's digest is the SHA-256 of its bytes; a checkpoint's is the SHA-256 of its sorted
-`name, dtype, shape, digest` lines. What a scan found is kept in the workspace by path, inode, size
-and time of change of the files, because a sweep of large files takes minutes to read.
+`name, dtype, shape, digest` lines, under names less wrappers (`soupcore.checkpoints.names`). What
+a scan found is kept in the workspace by path, weight set, inode, size and time of change of the
+files, because a sweep of large files takes minutes to read.
 """
 
 from __future__ import annotations
@@ -10,32 +11,50 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from soupcore.checkpoints.chunks import BufferedReader, ranges
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
+from soupcore.checkpoints.names import canonical_names
+from soupcore.errors import CheckpointError
 from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
-    from soupcore.checkpoints.checkpoint import Checkpoint
+    from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
-_BLOCK = 1 << 20  # elements read at a time
+_SAMPLES = 64  # values of a matrix that are kept, to tell whether two are related
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What reading every byte of a checkpoint tells.
+class TensorScan:
+    """What reading every byte of a tensor tells.
 
     Attributes:
-        digest: Identity of the weights, 64 hex digits.
-        nonfinite: `{tensor: count}` of NaN or infinite elements, only where there are any.
+        digest: SHA-256 of its bytes, in hex.
+        nonfinite: How many of its elements are NaN or infinite.
+        sample: Of float tensors with two dimensions or more: values spread evenly over it, scaled
+            to −127…127, one byte each, as Base64. Empty for others.
     """
 
     digest: str
-    nonfinite: dict[str, int]
+    nonfinite: int = 0
+    sample: str = ""
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The sample as numbers, shape [n]."""
+        return torch.frombuffer(bytearray(b64decode(self.sample)), dtype=torch.int8).float()
+
+
+Scan = Mapping[str, TensorScan]
+"""What a scan found: `{tensor: TensorScan}`."""
 
 
 def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
@@ -44,40 +63,55 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     Args:
         checkpoint: What to read.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
+
+    Raises:
+        CheckpointError: The file is not what its own checksums say, or was changed meanwhile.
     """
-    lines = []
-    nonfinite = {}
-    for name in sorted(checkpoint.tensors):
-        info = checkpoint.tensors[name]
-        sha = hashlib.sha256()
-        bad = 0
-        for start in range(0, info.numel, _BLOCK):
-            block = checkpoint.read_elements(name, start, min(start + _BLOCK, info.numel))
-            sha.update(raw_bytes(block))
-            if not all_finite(block):
-                bad += block.numel() - int(is_finite(block).sum())
-            on_bytes(block.nbytes)
-        if bad:
-            nonfinite[name] = bad
-        lines.append([name, DTYPE_NAMES[info.dtype], list(info.shape), sha.hexdigest()])
-    found = Scan(hashlib.sha256(json.dumps(lines).encode()).hexdigest(), nonfinite)
+    try:
+        # Looking at checksums is no reading of tensors, but may be stopped like it.
+        checkpoint.check_integrity(lambda nbytes: on_bytes(0))
+    except CheckpointError as error:
+        checkpoint.check_unchanged()
+        _remember(checkpoint, {"problem": [error.problem, error.way_out]})
+        raise
+    found = scan_tensors(checkpoint, on_bytes)
     checkpoint.check_unchanged()
-    with closing(_connect()) as connection, connection:
-        connection.execute(
-            "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?)",
-            (str(checkpoint.path.resolve()), checkpoint.stamp, found.digest, json.dumps(nonfinite)),
-        )
+    _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
     return found
 
 
+def scan_tensors(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
+    """Read every tensor once and return what was found; see `scan`."""
+    read = BufferedReader()
+    return {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
+
+
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
-    """Return what an earlier scan of the same, unchanged files found, if any."""
+    """Return what an earlier scan of the same, unchanged files found, if any.
+
+    Raises:
+        CheckpointError: It found that they are damaged.
+    """
     with closing(_connect()) as connection:
         row = connection.execute(
-            "SELECT digest, nonfinite FROM scans WHERE path = ? AND stamp = ?",
-            (str(checkpoint.path.resolve()), checkpoint.stamp),
+            "SELECT found FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
+            (*_key(checkpoint), checkpoint.stamp),
         ).fetchone()
-    return Scan(row[0], json.loads(row[1])) if row else None
+    known = json.loads(row[0]) if row else {}
+    if "problem" in known:
+        raise CheckpointError(*known["problem"])
+    found = {name: TensorScan(*tensor) for name, tensor in known.get("tensors", {}).items()}
+    # Another version may have seen other tensors in the same file.
+    return found if found.keys() == checkpoint.tensors.keys() else None
+
+
+def weights_digest(tensors: Mapping[str, TensorInfo], scan: Scan) -> str:
+    """Return the identity of weights from what was found of each tensor."""
+    lines = [
+        [canonical, DTYPE_NAMES[tensors[name].dtype], list(tensors[name].shape), scan[name].digest]
+        for name, canonical in canonical_names(tensors).items()
+    ]
+    return hashlib.sha256(json.dumps(sorted(lines)).encode()).hexdigest()
 
 
 def stamp(files: Iterable[Path]) -> str:
@@ -89,11 +123,51 @@ def stamp(files: Iterable[Path]) -> str:
     return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
+def _scan_tensor(
+    checkpoint: Checkpoint, name: str, read: BufferedReader, on_bytes: Callable[[int], None]
+) -> TensorScan:
+    info = checkpoint.tensors[name]
+    sha = hashlib.sha256()
+    nonfinite = 0
+    is_matrix = info.dtype.is_floating_point and len(info.shape) > 1
+    # Odd, so that it does not stay in one column of a matrix whose sides are powers of 2.
+    step = info.numel // _SAMPLES | 1
+    sampled = []
+    for start, stop in ranges(info.numel):
+        block = read(checkpoint, name, start, stop)
+        sha.update(raw_bytes(block))
+        if not all_finite(block):
+            nonfinite += block.numel() - int(is_finite(block).sum())
+        if is_matrix:
+            sampled.append(block[-start % step :: step].float())
+        on_bytes(block.nbytes)
+    sample = _scaled_to_bytes(torch.cat(sampled)) if sampled else b""
+    return TensorScan(sha.hexdigest(), nonfinite, b64encode(sample).decode())
+
+
+def _scaled_to_bytes(values: torch.Tensor) -> bytes:
+    values = values.nan_to_num(0, 0, 0)
+    largest = float(values.abs().max()) or 1.0
+    return bytes(raw_bytes((values / largest * 127).round().to(torch.int8)))
+
+
+def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
+    with closing(_connect()) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO tensor_scans VALUES (?, ?, ?, ?)",
+            (*_key(checkpoint), checkpoint.stamp, json.dumps(found)),
+        )
+
+
+def _key(checkpoint: Checkpoint) -> tuple[str, str]:
+    return str(checkpoint.path.resolve()), checkpoint.weights
+
+
 def _connect() -> sqlite3.Connection:
     connection = sqlite3.connect(workspace_folder() / "scans.sqlite", timeout=30)
     # No write-ahead log: switching to it at each connection does not wait for other processes.
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS scans"
-        " (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT, nonfinite TEXT)"
+        "CREATE TABLE IF NOT EXISTS tensor_scans (path TEXT, weights TEXT, stamp TEXT,"
+        " found TEXT, PRIMARY KEY (path, weights))"
     )
     return connection

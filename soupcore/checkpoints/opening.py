@@ -1,5 +1,7 @@
 """From a path to a checkpoint: which format it is, and whether it is one at all."""
 
+import os
+import re
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
@@ -9,49 +11,173 @@ from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
+
+# What training tools leave beside the weights: states of the optimizer, of the learning rate and of
+# random numbers, and arguments (Hugging Face's Trainer and Accelerate).
+_LEFTOVER = re.compile(
+    r"(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth|training_args\.bin"
+)
+
+_BEGINNING = 512  # bytes
+# First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
+_PAGE = (
+    "a web page, not the weights: the download was answered with an error or a login page",
+    "Open it in a browser to see which, and download it again.",
+)
+_OTHER_KINDS = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the weights",
+        "Run `git lfs pull` in its folder.",
+    ),
+    (b"<!doctype", *_PAGE),
+    (b"<html", *_PAGE),
+    (b"<?xml", *_PAGE),
+    (
+        b"{",
+        "text (JSON), not the weights: the download was perhaps answered with an error",
+        "Look into it, and download it again.",
+    ),
+    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "Unpack it."),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "Unpack it."),
+    (b"rar!", "a RAR archive, not a checkpoint as it is", "Unpack it."),
+    (
+        b"\x89hdf",
+        "an HDF5 file, not a checkpoint of torch or safetensors",
+        "Convert the weights to safetensors.",
+    ),
+    (b"gguf", "a GGUF file, not weights to average", "Take the file that it was converted from."),
+)
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file's name says that it holds weights (a shard index counts, its shards too)."""
-    return path.name.endswith(INDEX_SUFFIX) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
+    return path.name.endswith(INDEX_SUFFIXES) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that training tools leave beside the weights, by its exact name."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold weights by their names, sorted; shard indices too."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+        and is_checkpoint_name(entry)
+        and not is_leftover(entry)
+        and entry.is_file()
+    )
+
+
+def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Open a checkpoint by reading its header only. No code in it is executed.
 
     Args:
-        path: A `.safetensors` file, a `.pt`/`.pth`/`.bin`/`.ckpt` file that holds a plain state
-            dict, a `*.safetensors.index.json`, or a folder with one checkpoint in it.
+        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin` or `.ckpt` file that torch wrote (a
+            state dict, a model, or a training run's checkpoint); a `*.index.json` of shards; or a
+            folder with one checkpoint in it.
+        weights: Which set of weights to open, where a file has several, by its name (see
+            `Checkpoint.weight_sets`); the one to take by convention unless given.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not a checkpoint.
     """
-    path = Path(path)
+    checkpoint = _open(Path(path), weights)
+    # A torch file looks for the name itself; it knows that of a set that is its only one, too.
+    if weights and not isinstance(checkpoint, TorchCheckpoint):
+        raise CheckpointError(f"{path} has one set of weights only, none named {weights!r}.")
+    return checkpoint
+
+
+def _open(path: Path, weights: str | None) -> Checkpoint:
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, weights)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
-    if path.name.endswith(INDEX_SUFFIX):
-        return open_index(path)
+    if path.name.endswith(INDEX_SUFFIXES):
+        return open_index(path, _open_file)
     if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise CheckpointError(
-            f"{path} is not a checkpoint by its name; expected .safetensors, {INDEX_SUFFIX} or "
-            f"{', '.join(TORCH_SUFFIXES)}."
+            f"{path} is not a checkpoint by its name; expected .safetensors, "
+            f"{', '.join((*TORCH_SUFFIXES, *INDEX_SUFFIXES))}."
         )
-    return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
+    return _open_file(path, weights)
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
+    # What a file is, its first bytes say; names are given by people and by download tools.
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+        size = file.seek(0, os.SEEK_END)
+    header_size = int.from_bytes(beginning[:8], "little")
+    if beginning[8:9] == b"{" and header_size <= size - 8:
+        return SafetensorsCheckpoint(path)
+    _check_beginning(path, beginning)
+    if path.suffix == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
+        return SafetensorsCheckpoint(path)
+    try:
+        return TorchCheckpoint(path, weights)
+    except CheckpointError as error:
+        if path.suffix != ".safetensors":
+            raise
+        problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
+        raise CheckpointError(problem, error.way_out) from None
+
+
+def _check_beginning(path: Path, beginning: bytes) -> None:
+    if not beginning:
+        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
+    text = beginning.lstrip().lower()
+    for signature, what, way_out in _OTHER_KINDS:
+        if text.startswith(signature):
+            raise CheckpointError(f"{path} is {what}.", way_out)
+    if len(beginning) == _BEGINNING and not beginning.strip(b"\0"):
+        raise CheckpointError(
+            f"{path} begins with zeros only: the download or copy was not finished.",
+            "Do it again.",
+        )
+    if beginning[257:262] == b"ustar":
+        raise CheckpointError(
+            f"{path} is a tar archive.",
+            "If a checkpoint was packed into it, unpack it; if torch before 0.1.10 wrote it, load "
+            "it with torch and save it again.",
+        )
+
+
+def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
+    files = weight_files(folder)
+    indices = [file for file in files if file.name.endswith(INDEX_SUFFIX)] or [
+        file for file in files if file.name.endswith(INDEX_SUFFIXES)
+    ]
+    shards = [file for file in files if file.suffix == ".safetensors"]
     if len(indices) == 1:
-        return open_index(indices[0])
-    shards = sorted(folder.glob("*.safetensors"))
+        return open_index(indices[0], _open_file)
     if shards and not indices:
+        _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
             return SafetensorsCheckpoint(shards[0])
         return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
+    if len(files) == 1:
+        return _open_file(files[0], weights)
+    names = f" ({', '.join(file.name for file in files[:3])}, …)" if files else ""
     raise CheckpointError(
-        f"{folder} holds {len(indices)} shard indices and {len(shards)} safetensors files; "
-        "name the one to open."
+        f"{folder} holds {len(files)} files of weights{names}, so it is not clear what to open.",
+        "Keep the files of one checkpoint in a folder.",
     )
+
+
+def _check_complete(folder: Path, shards: list[str]) -> None:
+    """Make sure that shards without an index are all that their names say there are."""
+    numbered = [match for shard in shards if (match := _SHARD_NUMBER.search(shard))]
+    if any(int(match["total"]) != len(shards) for match in numbered):
+        raise CheckpointError(
+            f"{folder} holds {len(shards)} safetensors files and no index, but by its name "
+            f"{numbered[0].string} is one of {int(numbered[0]['total'])}.",
+            "Copy the missing ones.",
+        )

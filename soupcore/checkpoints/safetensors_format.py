@@ -9,20 +9,24 @@ header length, a JSON header, then the tensors' bytes without gaps
 import hashlib
 import json
 import os
-import secrets
 import struct
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
+from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
+from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
+from soupcore.new_files import new_file
 
-_LARGEST_HEADER = 100_000_000  # bytes; the limit of the format's own loader
+_LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
+_LONGEST_NAME = 1_000
+_MOST_DIMENSIONS = 64  # as in torch
+_LARGEST_SIZE = 1 << 63
 _ALIGNMENT = 8
 
 
@@ -35,16 +39,20 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         check_not_placeholder(path)
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        header, data_start = _read_header(self._file, path)
+        self._file = WeightFile(path)
+        opened = self._file.descriptor()
+        header, data_start = _read_header(opened.number, path)
         metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict):
-            raise CheckpointError(f"{path}: __metadata__ is not an object; save the file again.")
+        if not isinstance(metadata, dict) or not all(
+            isinstance(value, str) for value in metadata.values()
+        ):
+            raise CheckpointError(
+                f"{path}: __metadata__ is not an object of texts.", "Save the file again."
+            )
         tensors, self._offsets = _check_layout(
-            header, data_start, os.fstat(self._file).st_size, path
+            header, data_start, os.fstat(opened.number).st_size, path
         )
-        super().__init__(path, tensors, {str(k): str(v) for k, v in metadata.items()}, (path,))
+        super().__init__(path, tensors, metadata, (path,))
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -54,17 +62,8 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        buffer = raw_bytes(out)
         offset = self._offsets[name] + start * out.itemsize
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], offset + done)
-            if count == 0:
-                raise CheckpointError(
-                    f"{self.path} ended inside tensor {name!r}: it was cut short while open. "
-                    "Copy the file again."
-                )
-            done += count
+        self._file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
 
 
 def write_safetensors(
@@ -93,32 +92,32 @@ def write_safetensors(
     Raises:
         CheckpointError: The chunks of a tensor are not as many elements as it has.
     """
-    path = Path(path)
+    with new_file(Path(path)) as file:
+        return write_into(file, tensors, chunks, metadata, on_bytes)
+
+
+def write_into(
+    file: BinaryIO,
+    tensors: Mapping[str, TensorInfo],
+    chunks: Callable[[str], Iterable[torch.Tensor]],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None] = lambda nbytes: None,
+) -> str:
+    """Write the safetensors format to an open file; see `write_safetensors`."""
     names = _aligned_order(tensors)
     sha = hashlib.sha256()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            header = _header_bytes(names, tensors, metadata)
-            sha.update(header)
-            file.write(header)
-            for name in names:
-                written = 0
-                for chunk in chunks(name):
-                    raw = raw_bytes(chunk.contiguous())
-                    sha.update(raw)
-                    file.write(raw)
-                    written += chunk.numel()
-                    on_bytes(len(raw))
-                _check_count(name, written, tensors[name].numel)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
+    header = _header_bytes(names, tensors, metadata)
+    sha.update(header)
+    file.write(header)
+    for name in names:
+        written = 0
+        for chunk in chunks(name):
+            raw = raw_bytes(chunk.contiguous())
+            sha.update(raw)
+            file.write(raw)
+            written += chunk.numel()
+            on_bytes(len(raw))
+        _check_count(name, written, tensors[name].numel)
     return sha.hexdigest()
 
 
@@ -130,9 +129,15 @@ def _check_count(name: str, written: int, expected: int) -> None:
 
 
 def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    # Widest elements first keeps every tensor aligned; the sort is stable, so files that already
-    # follow this rule (all that the format's own writer makes) keep their order.
-    return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    # Loaders map tensors as they lie, so each has to start at a multiple of its element size. An
+    # order in which all do is kept; else the widest elements come first, as the format's own
+    # writer puts them, and otherwise the order stays.
+    end = 0
+    for info in tensors.values():
+        if end % info.dtype.itemsize:
+            return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+        end += info.nbytes
+    return list(tensors)
 
 
 def _header_bytes(
@@ -153,6 +158,17 @@ def _header_bytes(
     return struct.pack("<Q", len(text)) + text
 
 
+def _why_not_averaged(dtype: object) -> tuple[str, str]:
+    """Return the end of the sentence that begins with the tensor and its dtype, and the way out."""
+    if dtype in ("F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"):
+        # The mean of quantized numbers and the mean of their scales are no mean of the weights.
+        return (
+            "so it is part of a model quantized in blocks, which cannot be averaged.",
+            "Average the checkpoints it was quantized from, or dequantize it to bfloat16 first.",
+        )
+    return "which cannot be averaged.", "Save it as float32, float16 or bfloat16."
+
+
 def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
     size = os.fstat(file).st_size
     prefix = os.pread(file, 8, 0)
@@ -160,25 +176,15 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
     if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
         raise CheckpointError(
             f"{path} is not a whole safetensors file (its header is said to have {length} bytes, "
-            f"the file has {size}). Copy or download it again."
+            f"the file has {size}).",
+            "Copy or download it again.",
         )
     try:
-        header = json.loads(os.pread(file, length, 8), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        return parse_object(os.pread(file, length, 8)), 8 + length
+    except ValueError as error:
         raise CheckpointError(
-            f"{path} has a damaged safetensors header ({error}). Copy or download it again."
+            f"{path} has a damaged safetensors header: {error}.", "Copy or download it again."
         ) from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: the safetensors header is not an object.")
-    return header, 8 + length
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Loaders disagree on which of two equal keys counts, so such a file has no one meaning.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands in it twice")
-    return found
 
 
 def _check_layout(
@@ -186,6 +192,12 @@ def _check_layout(
 ) -> tuple[dict[str, TensorInfo], dict[str, int]]:
     entries = []
     for name, entry in header.items():
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise CheckpointError(
+                f"{path} has a tensor whose name has {len(name)} characters; 1 to {_LONGEST_NAME} "
+                "are possible.",
+                "Save it under another name.",
+            )
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
             numbers = [*shape, begin, end]
@@ -193,18 +205,24 @@ def _check_layout(
             raise CheckpointError(
                 f"{path}: the header's entry for {name!r} lacks dtype, shape or data_offsets."
             ) from None
-        if not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(type(number) is int and 0 <= number < _LARGEST_SIZE for number in numbers):
             raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
-        if not isinstance(dtype, str) or dtype not in DTYPES:
+        if len(shape) > _MOST_DIMENSIONS:
             raise CheckpointError(
-                f"{path}: tensor {name!r} has dtype {dtype}, which cannot be averaged. "
-                "Save it as float32, float16 or bfloat16."
+                f"{path}: tensor {name!r} has {len(shape)} dimensions; torch has tensors of up to "
+                f"{_MOST_DIMENSIONS}."
+            )
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            why, way_out = _why_not_averaged(dtype)
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has dtype {str(dtype)[:40]}, {why}", way_out
             )
         info = TensorInfo(tuple(shape), DTYPES[dtype])
         if end - begin != info.nbytes:
             raise CheckpointError(
                 f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} needs {info.nbytes} "
-                f"bytes, its header gives {end - begin}. The file is damaged."
+                f"bytes, its header gives {end - begin}. The file is damaged.",
+                "Copy or download it again.",
             )
         entries.append((begin, end, name, info))
     entries.sort(key=lambda entry: entry[:2])
@@ -215,16 +233,9 @@ def _check_layout(
         expected = end
     if data_start + expected != size:
         raise CheckpointError(
-            f"{path} has {size} bytes, its header promises {data_start + expected}. "
-            "It was cut short or added to; copy or download it again."
+            f"{path} has {size} bytes, its header promises {data_start + expected}: "
+            "it was cut short or added to.",
+            "Copy or download it again.",
         )
     tensors = {name: info for _, _, name, info in entries}
     return tensors, {name: data_start + begin for begin, _, name, _ in entries}
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,27 +1,31 @@
-"""A checkpoint spread over several safetensors files, as Hugging Face saves large models."""
+"""A checkpoint spread over several files, as Hugging Face saves large models."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.errors import CheckpointError
+
+_LARGEST_INDEX = 32 << 20  # bytes
 
 
 class ShardedCheckpoint(Checkpoint):
-    """Several safetensors files that together hold one model."""
+    """Several files that together hold one model."""
 
-    def __init__(self, path: Path, shards: list[SafetensorsCheckpoint]) -> None:
-        self._shard_of: dict[str, SafetensorsCheckpoint] = {}
+    def __init__(self, path: Path, shards: Sequence[Checkpoint]) -> None:
+        self._shard_of: dict[str, Checkpoint] = {}
+        self._shards = shards
         for shard in shards:
             for name in shard.tensors:
                 if name in self._shard_of:
                     raise CheckpointError(
                         f"{path}: tensor {name!r} stands in both "
-                        f"{self._shard_of[name].path.name} and {shard.path.name}. "
-                        "Keep the shards of one checkpoint only."
+                        f"{self._shard_of[name].path.name} and {shard.path.name}.",
+                        "Keep the shards of one checkpoint only.",
                     )
                 self._shard_of[name] = shard
         super().__init__(
@@ -30,6 +34,9 @@ class ShardedCheckpoint(Checkpoint):
             shards[0].metadata,
             tuple(shard.path for shard in shards),
         )
+        self.details = shards[0].details
+        self.notes = tuple(chain.from_iterable(shard.notes for shard in shards))
+        self.ties = tuple(chain.from_iterable(shard.ties for shard in shards))
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -39,31 +46,70 @@ class ShardedCheckpoint(Checkpoint):
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._shard_of[name].read_into(name, start, out)
 
+    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
+        """Compare the checksums of each shard; see `Checkpoint.check_integrity`."""
+        for shard in self._shards:
+            shard.check_integrity(on_bytes)
 
-def open_index(index: Path) -> ShardedCheckpoint:
-    """Open the shards that a `*.safetensors.index.json` file lists.
+
+def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> ShardedCheckpoint:
+    """Open the shards that a `*.index.json` file lists.
+
+    Args:
+        index: The list, as Hugging Face's libraries write it.
+        open_shard: Opens one of them.
 
     Raises:
         CheckpointError: The index is damaged, a shard is missing, or the two disagree.
     """
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        shard_names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a shard index ({error!r}).") from None
+    weight_map = _read_weight_map(index)
+    shard_names = sorted(set(weight_map.values()))
     for name in shard_names:
-        # The index is data from elsewhere: it must not lead out of its own folder.
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
-        if not (index.parent / name).is_file():
-            raise CheckpointError(
-                f"{index}: the shard {name} is missing; copy it beside the index."
-            )
-    checkpoint = ShardedCheckpoint(
-        index, [SafetensorsCheckpoint(index.parent / name) for name in shard_names]
-    )
+        _check_inside(index, name)
+    checkpoint = ShardedCheckpoint(index, [open_shard(index.parent / name) for name in shard_names])
     if differing := set(weight_map) ^ set(checkpoint.tensors):
         raise CheckpointError(
-            f"{index}: the index and the shards disagree on tensor {min(differing)!r}."
+            f"{index}: the index and the shards disagree on tensor {min(differing)!r}.",
+            "Copy or download them all again.",
         )
     return checkpoint
+
+
+def _read_weight_map(index: Path) -> Mapping[str, str]:
+    with index.open("rb") as file:
+        content = file.read(_LARGEST_INDEX + 1)
+    if len(content) > _LARGEST_INDEX:
+        raise CheckpointError(f"{index} is larger than an index can be ({_LARGEST_INDEX} bytes).")
+    try:
+        weight_map = json.loads(content.decode())["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{index} is not a shard index ({error!r}).", "Copy or download it again."
+        ) from None
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(name, str) for name in weight_map.values())
+    ):
+        raise CheckpointError(f"{index} is not a shard index: it names no tensors and their files.")
+    return weight_map
+
+
+def _check_inside(index: Path, name: str) -> None:
+    """Make sure that a shard lies beside its index.
+
+    The index is data from elsewhere, so neither a name in it nor a link of that name may lead out
+    of its folder. Only Hugging Face's cache does so itself: all its files are links to blobs.
+    """
+    if name in ("", ".", "..") or not name.isprintable() or any(mark in name for mark in "/\\"):
+        raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
+    shard = index.parent / name
+    if not shard.is_file():
+        raise CheckpointError(f"{index}: the shard {name} is missing.", "Copy it beside the index.")
+    folder = index.parent.resolve()
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    if shard.resolve().parent not in (folder, blobs):
+        raise CheckpointError(
+            f"{index}: the shard {name} is a link that leads out of the folder.",
+            "Copy the file here.",
+        )

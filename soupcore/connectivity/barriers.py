@@ -1,22 +1,15 @@
 """The barriers between all pairs of a sweep."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 
-from soupcore.connectivity.path import (
-    DEFAULT_ALPHAS,
-    Floats,
-    LinearPath,
-    grid,
-    path_of,
-    path_points,
-)
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
-from soupcore.mixtures import Coefficient, Mixture
+from soupcore.connectivity.bracket import Floats
+from soupcore.connectivity.lines import ADAPTIVE, Alphas, Line, evaluate_lines, stored_lines
+from soupcore.connectivity.path import LinearPath
+from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
@@ -29,29 +22,37 @@ class Barriers:
     Attributes:
         names: The ingredients.
         paths: `{(a, b): path}` for the pairs known, in the order of the names.
-        missing: How many points would have to be evaluated to know them all.
+        missing: How many points have to be evaluated to know more; more may follow from these.
+        open: The pairs in `paths` whose barrier is not known to within the tolerance yet.
     """
 
     names: tuple[str, ...]
     paths: Mapping[Pair, LinearPath]
     missing: int = 0
+    open: frozenset[Pair] = frozenset()
 
     @property
     def loss(self) -> Floats:
         """Loss barriers [k, k], symmetric: 0 on the diagonal, NaN where a pair is not known."""
-        return self._matrix({pair: path.barrier for pair, path in self.paths.items()})
+        return self.matrix(lambda path: path.barrier)
 
     @property
     def error(self) -> Floats:
         """Error barriers [k, k], as `loss`."""
-        return self._matrix({pair: path.error_barrier for pair, path in self.paths.items()})
+        return self.matrix(lambda path: path.error_barrier)
 
-    def _matrix(self, values: Mapping[Pair, float]) -> Floats:
+    @property
+    def midpoint_advantage(self) -> Floats:
+        """Score of the two-model soup less the mean of both [k, k], as `loss`."""
+        return self.matrix(lambda path: path.midpoint_advantage)
+
+    def matrix(self, measure: Callable[[LinearPath], float]) -> Floats:
+        """Return a measure of the paths [k, k], as `loss`."""
         matrix = np.full((len(self.names), len(self.names)), np.nan)
         np.fill_diagonal(matrix, 0.0)
-        for i, j in combinations(range(len(self.names)), 2):
-            value = values.get((self.names[i], self.names[j]), np.nan)
-            matrix[i, j] = matrix[j, i] = value
+        index = {name: number for number, name in enumerate(self.names)}
+        for (a, b), path in self.paths.items():
+            matrix[index[a], index[b]] = matrix[index[b], index[a]] = measure(path)
         return matrix
 
 
@@ -64,7 +65,7 @@ def barriers(
     sweep: Sweep,
     evaluator: Evaluator,
     names: Iterable[str] | None = None,
-    alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS,
+    alphas: Alphas = ADAPTIVE,
     *,
     split: str | None = None,
     on_progress: Progress = no_progress,
@@ -73,51 +74,43 @@ def barriers(
 
     Args:
         sweep: Where the ingredients are from.
-        evaluator: Computes what the store does not have; k(k−1)/2 · (alphas − 2) + k evaluations
-            at most.
+        evaluator: Computes what the store does not have. With adaptive α that is k evaluations and
+            about 3 for each of the k(k−1)/2 pairs where there is no barrier.
         names: Which ingredients; all unless given.
-        alphas: How many α, evenly from 0 to 1, or which.
-        split: Which split; the one with the role `select` unless given.
+        alphas: As `evaluate_lines` takes them.
+        split: Which split, or the name of a part of one (`Task.part`) for a cheap first look; the
+            one with the role `select` unless given.
         on_progress: Called with examples done and in all; raise in it to stop.
     """
     chosen = sweep.names(names)
-    steps = grid(alphas)
-    points = _points(sweep, chosen, steps)
-    found = evaluator.evaluate_all(
-        points, split or evaluator.task.select, keep_outputs=False, on_progress=on_progress
+    wanted = list(pairs(chosen))
+    paths = evaluate_lines(
+        _lines(sweep, wanted), evaluator, alphas, split=split, on_progress=on_progress
     )
-    return Barriers(tuple(chosen), _paths(chosen, steps, found))
+    return Barriers(tuple(chosen), dict(zip(wanted, paths, strict=True)))
 
 
 def stored_barriers(
     sweep: Sweep,
     evaluator: Evaluator,
     names: Iterable[str] | None = None,
-    alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS,
+    alphas: Alphas = ADAPTIVE,
     *,
     split: str | None = None,
 ) -> Barriers:
-    """Return the barriers of the pairs whose points the store has all of. Computes nothing."""
+    """Return the barriers as far as the store knows them. Computes nothing.
+
+    On a fixed grid a pair is known when all of its points are. With adaptive α it is when its ends
+    and its middle are, and it is among the `open` ones until its barrier is known to within the
+    tolerance.
+    """
     chosen = sweep.names(names)
-    steps = grid(alphas)
-    points = _points(sweep, chosen, steps)
-    known = evaluator.stored(points, split or evaluator.task.select)
-    unknown = {point for point, found in zip(points, known, strict=True) if found is None}
-    return Barriers(tuple(chosen), _paths(chosen, steps, known), len(unknown))
+    wanted = list(pairs(chosen))
+    known = stored_lines(_lines(sweep, wanted), evaluator, alphas, split=split)
+    paths = {pair: path for pair, path in zip(wanted, known.paths, strict=True) if path is not None}
+    still_open = {pair for pair, is_open in zip(wanted, known.open, strict=True) if is_open}
+    return Barriers(tuple(chosen), paths, known.missing, frozenset(still_open & paths.keys()))
 
 
-def _points(sweep: Sweep, names: Sequence[str], steps: Sequence[Fraction]) -> list[Mixture]:
-    return [point for a, b in pairs(names) for point in path_points(sweep[a], sweep[b], steps)]
-
-
-def _paths(
-    names: Sequence[str], steps: Sequence[Fraction], evaluations: Sequence[Evaluation | None]
-) -> dict[Pair, LinearPath]:
-    """Put the evaluations of `_points` together to paths, the complete ones."""
-    paths = {}
-    for index, pair in enumerate(pairs(names)):
-        path = evaluations[index * len(steps) : (index + 1) * len(steps)]
-        known = [evaluation for evaluation in path if evaluation is not None]
-        if len(known) == len(steps):
-            paths[pair] = path_of(steps, known)
-    return paths
+def _lines(sweep: Sweep, wanted: Iterable[Pair]) -> list[Line]:
+    return [(sweep[a], sweep[b]) for a, b in wanted]

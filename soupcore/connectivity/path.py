@@ -1,4 +1,4 @@
-"""Linear mode connectivity: the loss along the straight line between two points.
+"""Loss and score along the straight line between two points, and the barriers on it.
 
 Barriers follow two papers, on the α that were evaluated:
 
@@ -7,25 +7,24 @@ Barriers follow two papers, on the α that were evaluated:
 * error barrier (Frankle et al. 2020, arXiv:1912.05671): max over α of E(α) − ½[E(0) + E(1)],
   with E = 1 − score; pairs under 2 points count as connected there.
 
-A grid never proves that there is no barrier between its points. Averaged BatchNorm statistics are
-evaluated as they are.
+Points never prove that there is no barrier between them; how high it may be there, by
+interpolation, is the upper end of a barrier's bracket.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+from scipy.interpolate import CubicSpline
 
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.connectivity.bracket import Floats, ceiling
+from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
 from soupcore.sweeps import Ingredient
 
-Floats = npt.NDArray[np.float64]
 End = Ingredient | Mixture
-
-DEFAULT_ALPHAS = 11
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,15 @@ class LinearPath:
         """Loss barrier over α in [0, 1], in the units of the loss; NaN if a loss there is."""
         return float((self.losses - self.chord)[self._inside].max())
 
+    @cached_property
+    def barrier_bracket(self) -> tuple[float, float]:
+        """The loss barrier, and how high it may be between the points (see `bracket`).
+
+        The upper end is ∞ where nothing between the ends is known.
+        """
+        rise = (self.losses - self.chord)[self._inside]
+        return self.barrier, ceiling(self.alphas[self._inside], rise)
+
     @property
     def barrier_alpha(self) -> float:
         """The α at which the loss is highest above the chord."""
@@ -71,9 +79,46 @@ class LinearPath:
     @property
     def error_barrier(self) -> float:
         """Error barrier over α in [0, 1], as a share of 1; negative where all points are better."""
+        return self._mean_score - float(self.scores[self._inside].min())
+
+    @cached_property
+    def error_barrier_bracket(self) -> tuple[float, float]:
+        """The error barrier, and how high it may be between the points."""
+        drop = self._mean_score - self.scores[self._inside]
+        return self.error_barrier, ceiling(self.alphas[self._inside], drop)
+
+    @property
+    def midpoint_advantage(self) -> float:
+        """Score of the middle less the mean score of the ends; NaN where α = ½ is not known.
+
+        The interpolation advantage of the soups' paper (Wortsman et al. 2022, figure 3).
+        """
+        middle = self.scores[self.alphas == 0.5]
+        return float(middle[0]) - self._mean_score if len(middle) else float("nan")
+
+    @property
+    def midpoint_gain(self) -> float:
+        """Score of the middle less that of the better end; NaN where α = ½ is not known."""
         start, end = self._ends
-        middle = (self.scores[start] + self.scores[end]) / 2
-        return float(middle - self.scores[self._inside].min())
+        middle = self.scores[self.alphas == 0.5]
+        better = max(self.scores[start], self.scores[end])
+        return float(middle[0] - better) if len(middle) else float("nan")
+
+    def interpolated(self, points: int = 129) -> tuple[Floats, Floats]:
+        """Return α and loss on a fine grid over [0, 1]: the spline through what is known, to draw.
+
+        Straight where only the ends are known, NaN where a loss is.
+        """
+        at, losses = self.alphas[self._inside], self.losses[self._inside]
+        fine = np.linspace(0, 1, points)
+        if not np.isfinite(losses).all():
+            return fine, np.full(points, np.nan)
+        return fine, CubicSpline(at, losses)(fine)
+
+    @property
+    def _mean_score(self) -> float:
+        start, end = self._ends
+        return float(self.scores[start] + self.scores[end]) / 2
 
     @property
     def _ends(self) -> tuple[int, int]:
@@ -85,7 +130,7 @@ class LinearPath:
         return slice(start, end + 1)
 
 
-def grid(alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS) -> list[Fraction]:
+def grid(alphas: int | Sequence[Coefficient]) -> list[Fraction]:
     """Return the α to evaluate, ascending, with 0 and 1 among them.
 
     Args:
@@ -105,7 +150,7 @@ def grid(alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS) -> list[Fraction]
 
 def path_points(start: End, end: End, alphas: Sequence[Fraction]) -> list[Mixture]:
     """Return the points on the line from `start` (α = 0) to `end` (α = 1)."""
-    return [interpolate(_point(start), _point(end), alpha) for alpha in alphas]
+    return [interpolate(point(start), point(end), alpha) for alpha in alphas]
 
 
 def path_of(alphas: Sequence[Fraction], evaluations: Sequence[Evaluation]) -> LinearPath:
@@ -119,47 +164,6 @@ def path_of(alphas: Sequence[Fraction], evaluations: Sequence[Evaluation]) -> Li
     )
 
 
-def linear_path(
-    start: End,
-    end: End,
-    evaluator: Evaluator,
-    alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS,
-    *,
-    split: str | None = None,
-    on_progress: Progress = no_progress,
-) -> LinearPath:
-    """Evaluate the straight line between two points.
-
-    Args:
-        start: The end at α = 0: an ingredient or any mixture.
-        end: The end at α = 1.
-        evaluator: Computes what the store does not have.
-        alphas: How many α, evenly from 0 to 1, or which; 0 and 1 are always among them.
-        split: Which split; the one with the role `select` unless given.
-        on_progress: Called with examples done and in all; raise in it to stop.
-    """
-    split = split or evaluator.task.select
-    steps = grid(alphas)
-    points = path_points(start, end, steps)
-    return path_of(
-        steps, evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
-    )
-
-
-def stored_path(
-    start: End,
-    end: End,
-    evaluator: Evaluator,
-    alphas: int | Sequence[Coefficient] = DEFAULT_ALPHAS,
-    *,
-    split: str | None = None,
-) -> LinearPath | None:
-    """Return the path if the store has all of its points, else None. Computes nothing."""
-    steps = grid(alphas)
-    known = evaluator.stored(path_points(start, end, steps), split or evaluator.task.select)
-    found = [evaluation for evaluation in known if evaluation is not None]
-    return path_of(steps, found) if len(found) == len(steps) else None
-
-
-def _point(end: End) -> Mixture:
+def point(end: End) -> Mixture:
+    """Return where an end lies in weight space."""
     return end.mixture if isinstance(end, Ingredient) else end

@@ -25,6 +25,8 @@ class Evaluation:
         seconds: What it took to compute.
         has_outputs: Whether the outputs of each example were kept.
         arrays: The safetensors file with what was found for each example.
+        task_key: Identity of what was measured (see `Task.key`).
+        split_digest: Identity of the split's data.
         place: Which of the evaluations in that file, None where it holds this one alone.
     """
 
@@ -37,6 +39,8 @@ class Evaluation:
     seconds: float
     has_outputs: bool
     arrays: Path
+    task_key: str = ""
+    split_digest: str = ""
     place: int | None = None
 
     @property

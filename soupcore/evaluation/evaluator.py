@@ -12,7 +12,7 @@ from soupcore.evaluation.devices import choose_device
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.passes import Passes
 from soupcore.evaluation.preview import Preview
-from soupcore.evaluation.progress import Progress, no_progress
+from soupcore.evaluation.progress import Progress, no_progress, part
 from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.records import Records
 from soupcore.mixtures import Mixture
@@ -20,11 +20,6 @@ from soupcore.store import Store
 from soupcore.tasks import Task
 
 _BATCH_SIZE = 256
-
-
-def part(on_progress: Progress, index: int, count: int) -> Progress:
-    """Return the progress of one of `count` equal parts, as told to the progress of the whole."""
-    return lambda done, total: on_progress(index * total + done, count * total)
 
 
 class Evaluator:
@@ -112,7 +107,7 @@ class Evaluator:
         return other
 
     def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:
-        """Return the BatchNorm statistics re-estimated at a point, by their names in a state dict.
+        """Return the BatchNorm statistics re-estimated at a point, by the names they have there.
 
         It is empty where this evaluator averages them.
         """

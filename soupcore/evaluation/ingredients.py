@@ -86,8 +86,11 @@ class Ingredients:
     def joined(self, mixture: Mixture) -> Mixture | None:
         """Return a mixture as one of joined tensors, None unless all of its sources are held.
 
-        Its tensors are the same numbers as those of the mixture, to the bit.
+        Its tensors are the same numbers as those of the mixture, to the bit. It is None too where
+        a source holds infinities, which a mixture may have to copy and a sum makes NaN of.
         """
+        if any(c.known_scan is not None and c.nonfinite for c in mixture.sources.values()):
+            return None
         rows = [self._rows.get(digest) for digest in mixture.sources]
         held = [row for row in rows if row is not None]
         if len(held) < len(rows) or any(row.joined != held[0].joined for row in held):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from soupcore.checkpoints import Checkpoint
 from soupcore.errors import CheckpointError
+from soupcore.evaluation.fitting import Fitting
 from soupcore.evaluation.ingredients import Ingredients, Row
 from soupcore.evaluation.memory import in_words, is_out_of_memory
 from soupcore.mixtures import Mixture
@@ -26,12 +26,13 @@ class Network:
 
     Attributes:
         model: The module; it computes with the weights that were put in last.
+        fitting: The names of its tensors.
     """
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
         self._task_name = task.name
         self.model = task.build_model().to(device).requires_grad_(requires_grad=False).eval()
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in _state(self.model).items()}
+        self.fitting = Fitting(_state(self.model), task.name)
         own = _without_aliases(_state(self.model))
         self._members: dict[torch.dtype, list[str]] = {}
         for name, tensor in own.items():
@@ -49,7 +50,6 @@ class Network:
         if device.type != "cpu":
             self._mixed, self._places = self._join(own, torch.device("cpu"), pinned=True)
         self._ingredients = Ingredients(own, memory_budget)
-        self._fitting: set[str] = set()
 
     def put(self, mixture: Mixture) -> None:
         """Set the weights to those of a point.
@@ -58,10 +58,7 @@ class Network:
             CheckpointError: They do not fit the network, a file was changed since it was opened,
                 or a tensor does not fit in memory.
         """
-        for digest, checkpoint in mixture.sources.items():
-            if digest not in self._fitting:
-                self._check_fit(checkpoint)
-                self._fitting.add(digest)
+        mixture = self.fitting.under_own_names(mixture)
         self._ingredients.hold(mixture)
         joined = self._ingredients.joined(mixture)
         if joined is None:
@@ -125,23 +122,6 @@ class Network:
             buffers[dtype] = buffer
             places |= dict(zip(names, torch.split(buffer, sizes), strict=True))
         return buffers, places
-
-    def _check_fit(self, checkpoint: Checkpoint) -> None:
-        problem = f"{checkpoint.path} does not fit the network of the task {self._task_name!r}"
-        differing = self._shapes.keys() ^ checkpoint.tensors.keys()
-        if differing:
-            name = min(differing)
-            where = "only in the network" if name in self._shapes else "only in the checkpoint"
-            raise CheckpointError(
-                f"{problem}: tensor {name!r} is {where} ({len(differing)} such in all). Choose the "
-                "task that these checkpoints were trained for."
-            )
-        for name, shape in self._shapes.items():
-            if checkpoint.tensors[name].shape != shape:
-                raise CheckpointError(
-                    f"{problem}: tensor {name!r} has shape "
-                    f"{list(checkpoint.tensors[name].shape)}, the network's has {list(shape)}."
-                )
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

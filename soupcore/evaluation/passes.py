@@ -130,10 +130,12 @@ class Passes:
 
     @torch.inference_mode()
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
-        """Return BatchNorm's statistics at a point, on the CPU, by their names in a state dict."""
+        """Return BatchNorm's statistics at a point, on the CPU, by the names they have there."""
         with deterministic():
             self._put(mixture, estimate)
-        return {name: t.cpu().clone() for name, t in statistics_of(self.network.model).items()}
+        names = self.network.fitting.names_in(mixture)
+        found = statistics_of(self.network.model)
+        return {names[name]: tensor.cpu().clone() for name, tensor in found.items()}
 
     def _go_to(self, mixture: Mixture, estimate: Estimate | None, split: str) -> Route:
         self._put(mixture, estimate)

@@ -90,6 +90,8 @@ class Records:
             seconds=row.seconds,
             has_outputs=row.has_outputs,
             arrays=self.store.folder / file,
+            task_key=row.task_key,
+            split_digest=row.split_digest,
             place=int(place) if place else None,
         )
 

@@ -1,15 +1,39 @@
 """Plotly figures: data in, figure out. Nothing is computed here."""
 
+from soupcore.figures.comparisons import (
+    angle_scatter,
+    grid_heatmap,
+    soup_ensemble_scatter,
+    theory_scatter,
+)
+from soupcore.figures.evidence import attribution_bars, reliability_diagram
+from soupcore.figures.geometry import layer_heatmap, norm_bars
 from soupcore.figures.overview import accuracy_overview, shift_scatter
-from soupcore.figures.paths import barrier_heatmap, path_curves
+from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, pair_heatmap
+from soupcore.figures.paths import from_base, path_curves
+from soupcore.figures.planes import plane_contours
 from soupcore.figures.style import colours
-from soupcore.figures.trace import greedy_trace
+from soupcore.figures.trace import greedy_trace, learning_curve
 
 __all__ = [
+    "MEASURES",
+    "Measure",
     "accuracy_overview",
+    "angle_scatter",
+    "attribution_bars",
     "barrier_heatmap",
     "colours",
+    "from_base",
     "greedy_trace",
+    "grid_heatmap",
+    "layer_heatmap",
+    "learning_curve",
+    "norm_bars",
+    "pair_heatmap",
     "path_curves",
+    "plane_contours",
+    "reliability_diagram",
     "shift_scatter",
+    "soup_ensemble_scatter",
+    "theory_scatter",
 ]

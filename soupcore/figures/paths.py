@@ -1,147 +1,149 @@
-"""Linear mode connectivity, drawn."""
+"""Linear mode connectivity, drawn: loss and score along lines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from soupcore.connectivity import Barriers, LinearPath
-from soupcore.connectivity.path import Floats
+from soupcore.connectivity import LinearPath
 from soupcore.figures.style import NEUTRAL, colours, finish
 
-_CELL = 30  # pixels a row of the heatmap
-_CONNECTED = {"loss": 0.1, "error": 2.0}  # nats; points (Frankle et al. 2020)
-_LABELLED = 10  # ingredients up to which a cell has room for its number
+Pair = tuple[str, str]
+_ACROSS = 2  # splits beside each other
+_PANEL = 240  # pixels
 
 
 def path_curves(
-    paths: Mapping[tuple[str, str], LinearPath],
+    paths: Mapping[Pair, Sequence[LinearPath]],
     *,
     loss_name: str = "loss",
     score_name: str = "accuracy",
 ) -> go.Figure:
-    """Draw loss and score along the lines between pairs, one above the other.
+    """Draw loss and score along the lines between pairs, one above the other, split by split.
 
-    Each loss curve has its chord (the straight line between its ends) dashed, and its barrier as
-    the stretch between the two at its highest.
+    Each loss curve has markers where it was evaluated, a spline through them, its chord (the
+    straight line between its ends) dashed, and its barrier as the stretch between curve and chord.
 
     Args:
-        paths: `{(a, b): path}`: `a` lies at α = 0, `b` at α = 1.
+        paths: `{(a, b): [path]}`, one path a split: `a` lies at α = 0, `b` at α = 1.
         loss_name: What the loss is called.
         score_name: What the score is called.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    splits = list(dict.fromkeys(path.split for many in paths.values() for path in many))
+    across = min(len(splits), _ACROSS)
+    bands = -(-len(splits) // _ACROSS)  # of two rows each
+    titles = [""] * (2 * bands * across)
+    for number, split in enumerate(splits):
+        titles[number // across * 2 * across + number % across] = split if len(splits) > 1 else ""
+    figure = make_subplots(
+        rows=2 * bands, cols=across, shared_xaxes="all", subplot_titles=titles,
+        vertical_spacing=0.09 / bands, horizontal_spacing=0.09,
+    )  # fmt: skip
     inks = colours(f"{a} → {b}" for a, b in paths)
-    for (a, b), path in paths.items():
-        label = f"{a} → {b}"
-        line = {"color": inks[label], "width": 2}
-        end_labels = _end_labels(a, b, path) if len(paths) == 1 else None
+    for (a, b), many in paths.items():
+        for path in many:
+            number = splits.index(path.split)
+            place = {"row": number // across * 2 + 1, "col": number % across + 1}
+            legend = {"legendgroup": f"{a} → {b}", "showlegend": number == 0}
+            _loss(figure, (a, b), path, inks[f"{a} → {b}"], place, legend, loss_name)
+            _score(figure, (a, b), path, inks[f"{a} → {b}"], place, score_name)
+    for number in range(len(splits)):
+        place = {"row": number // across * 2 + 1, "col": number % across + 1}
+        below = place | {"row": place["row"] + 1}
+        if number % across == 0:
+            figure.update_yaxes(title=loss_name, **place)
+            figure.update_yaxes(title=f"{score_name}, %", **below)
+        figure.update_xaxes(title="α: (1−α)·first + α·second", showticklabels=True, **below)
+    finish(figure, height=80 + 2 * _PANEL * bands)
+    return figure.update_layout(legend={"y": 1.04 if len(splits) > 1 else 1.02})
+
+
+def from_base(paths: Mapping[str, pd.DataFrame], colours: Mapping[str, str], *,
+              score_name: str = "accuracy") -> go.Figure:  # fmt: skip
+    """Draw the paths from the base in the plane of scores: on `report`, and under shift.
+
+    The figure of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): a curve that bulges to the upper
+    right has mixtures better on both than either end.
+
+    Args:
+        paths: `{name: table}` with the columns `alpha`, `report` and `shift` (shares of 1), a row
+            for each α from 0, the base, to 1.
+        colours: Colour of each ingredient; others are drawn in that of references.
+        score_name: What the score is called.
+    """
+    figure = go.Figure()
+    for name, table in paths.items():
+        ink = colours.get(name, NEUTRAL)
+        ends = table["alpha"].isin([0, 1])
         figure.add_scatter(
-            x=path.alphas, y=path.losses, row=1, col=1,
-            name=f"{label} · barrier {path.barrier:.3f}", legendgroup=label,
-            mode="lines+markers+text", text=end_labels, textposition="top center",
-            line=line, cliponaxis=False,
-            hovertemplate=f"{label}<br>α = %{{x:.2f}}<br>{loss_name} %{{y:.4f}}<extra></extra>",
-        )  # fmt: skip
-        figure.add_scatter(
-            x=path.alphas, y=path.chord, row=1, col=1,
-            legendgroup=label, showlegend=False, hoverinfo="skip", mode="lines",
-            line={"color": NEUTRAL, "width": 1, "dash": "dash"},
-        )  # fmt: skip
-        if path.barrier > 0:
-            _mark_barrier(figure, path, annotate=len(paths) == 1)
-        figure.add_scatter(
-            x=path.alphas, y=path.scores * 100, row=2, col=1,
-            legendgroup=label, showlegend=False, mode="lines+markers", line=line,
-            hovertemplate=f"{label}<br>α = %{{x:.2f}}<br>{score_name} %{{y:.2f}} %<extra></extra>",
-        )  # fmt: skip
-    figure.update_yaxes(title=loss_name, row=1, col=1)
-    figure.update_yaxes(title=f"{score_name}, %", row=2, col=1)
-    figure.update_xaxes(title="α: (1−α)·first + α·second", row=2, col=1)
-    figure.update_xaxes(range=[-0.06, 1.06])
+            x=table["report"] * 100,
+            y=table["shift"] * 100,
+            name=name,
+            mode="lines+markers",
+            line={"color": ink, "width": 2},
+            marker={
+                "size": np.where(ends, 11, 6),
+                "symbol": np.where(table["alpha"] == 0, "square", "circle"),
+                "color": [NEUTRAL if alpha == 0 else ink for alpha in table["alpha"]],
+            },
+            customdata=table["alpha"],
+            hovertemplate=f"{name}, α = %{{customdata:.2f}}<br>report %{{x:.2f}} %"
+            "<br>mean shift %{y:.2f} %<extra></extra>",
+        )
+    figure.update_xaxes(title=f"{score_name} on report, %")
+    figure.update_yaxes(title=f"mean {score_name} under shift, %")
     return finish(figure, height=560)
 
 
-def barrier_heatmap(barriers: Barriers, *, measure: str = "loss") -> go.Figure:
-    """Draw the barriers between all pairs; cells not known yet stay empty.
-
-    Args:
-        barriers: The paths known.
-        measure: `loss` (nats, for cross-entropy) or `error` (points of 100).
-    """
-    matrix = barriers.loss if measure == "loss" else barriers.error * 100
-    names = list(barriers.names)
-    unit = "" if measure == "loss" else " points"
-    known = matrix[np.isfinite(matrix)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=matrix,
-            x=names,
-            y=names,
-            colorscale="Viridis",
-            zmin=min(0.0, float(known.min())),
-            # Below what counts as connected, differences are not worth a colour of alarm.
-            zmax=max(float(known.max()), _CONNECTED[measure]),
-            xgap=1,
-            ygap=1,
-            colorbar={
-                "title": {"text": f"{measure} barrier{unit}", "side": "right"},
-                "thickness": 12,
-            },
-            hoverinfo="skip",
-        )
-    )
-    if len(names) <= _LABELLED:
-        decimals = 2 if measure == "loss" else 1
-        figure.update_traces(texttemplate=f"%{{z:.{decimals}f}}", textfont={"size": 10})
-    _make_cells_pickable(figure, names, matrix, unit)
-    figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
-    figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
-    return finish(figure, height=max(360, 150 + _CELL * len(names)))
-
-
-def _make_cells_pickable(figure: go.Figure, names: list[str], matrix: Floats, unit: str) -> None:
-    # A heatmap reports no clicks as selections; unseen markers on its cells do.
-    cells = [
-        (a, b, f"barrier {matrix[i, j]:.3f}{unit}" if np.isfinite(matrix[i, j]) else "not known")
-        for i, a in enumerate(names)
-        for j, b in enumerate(names)
-        if a != b
-    ]
+def _loss(
+    figure: go.Figure, pair: Pair, path: LinearPath, ink: str,
+    place: Mapping[str, int], legend: Mapping[str, object], loss_name: str,
+) -> None:  # fmt: skip
+    label = " → ".join(pair)
+    alphas, losses = path.interpolated()
+    hidden = {"showlegend": False, "hoverinfo": "skip", "legendgroup": label, **place}
     figure.add_scatter(
-        x=[b for _, b, _ in cells],
-        y=[a for a, _, _ in cells],
-        customdata=cells,
-        mode="markers",
-        marker={"size": 20, "symbol": "square", "opacity": 0},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        hovertemplate="%{customdata[0]} → %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
-        showlegend=False,
-    )
-
-
-def _end_labels(a: str, b: str, path: LinearPath) -> list[str]:
-    labels = {0.0: a, 0.5: "midpoint", 1.0: b}
-    return [labels.get(float(alpha), "") for alpha in path.alphas]
-
-
-def _mark_barrier(figure: go.Figure, path: LinearPath, *, annotate: bool) -> None:
-    index = int(np.flatnonzero(path.alphas == path.barrier_alpha)[0])
-    figure.add_scatter(
-        x=[path.barrier_alpha] * 2, y=[path.chord[index], path.losses[index]], row=1, col=1,
-        mode="lines", showlegend=False, hoverinfo="skip",
-        line={"color": NEUTRAL, "width": 2},
+        x=path.alphas, y=path.losses, name=f"{label} · barrier {_barrier(path)}",
+        mode="markers", marker={"color": ink, "size": 6}, cliponaxis=False,
+        hovertemplate=f"{label}<br>α = %{{x:.3f}}<br>{loss_name} %{{y:.4f}}<extra></extra>",
+        **legend, **place,
     )  # fmt: skip
-    if annotate:
-        figure.add_annotation(
-            x=path.barrier_alpha,
-            y=(path.chord[index] + path.losses[index]) / 2,
-            row=1,
-            col=1,
-            text=f"barrier {path.barrier:.3f}",
-            showarrow=False,
-            xanchor="left",
-            xshift=6,
-        )
+    figure.add_scatter(x=alphas, y=losses, mode="lines", line={"color": ink, "width": 2}, **hidden)
+    for beyond in (path.alphas <= 0, path.alphas >= 1):
+        if beyond.sum() > 1:
+            figure.add_scatter(
+                x=path.alphas[beyond], y=path.losses[beyond], mode="lines",
+                line={"color": ink, "width": 2, "dash": "dot"}, **hidden,
+            )  # fmt: skip
+    figure.add_scatter(
+        x=[0, 1], y=[path.losses[path.alphas == 0][0], path.losses[path.alphas == 1][0]],
+        mode="lines", line={"color": NEUTRAL, "width": 1, "dash": "dash"}, **hidden,
+    )  # fmt: skip
+    if path.barrier > 0:
+        index = int(np.flatnonzero(path.alphas == path.barrier_alpha)[0])
+        figure.add_scatter(
+            x=[path.barrier_alpha] * 2, y=[path.chord[index], path.losses[index]],
+            mode="lines", line={"color": NEUTRAL, "width": 2}, **hidden,
+        )  # fmt: skip
+
+
+def _score(
+    figure: go.Figure, pair: Pair, path: LinearPath, ink: str,
+    place: Mapping[str, int], score_name: str,
+) -> None:  # fmt: skip
+    label = " → ".join(pair)
+    figure.add_scatter(
+        x=path.alphas, y=path.scores * 100, row=place["row"] + 1, col=place["col"],
+        legendgroup=label, showlegend=False, mode="lines+markers",
+        line={"color": ink, "width": 2}, marker={"size": 6},
+        hovertemplate=f"{label}<br>α = %{{x:.3f}}<br>{score_name} %{{y:.2f}} %<extra></extra>",
+    )  # fmt: skip
+
+
+def _barrier(path: LinearPath) -> str:
+    low, high = path.barrier_bracket
+    if not np.isfinite(high):
+        return f"≥ {low:.3f}"
+    return f"{low:.3f}" if high - low < 0.0005 else f"{low:.3f}…{high:.3f}"

@@ -1,11 +1,11 @@
-"""How a greedy soup grew."""
+"""How a soup came about: the steps of a greedy one, the passes of a learned one."""
 
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from soupcore.figures.style import ACCEPTED, NEUTRAL, REJECTED, finish
-from soupcore.recipes import Step
+from soupcore.recipes import Pass, Step
 
 
 def greedy_trace(
@@ -73,3 +73,40 @@ def _in_words(step: Step) -> tuple[str, str]:
     if step.is_bound:
         return f"≤ {step.score:.2%}", f"{change} of the {step.examples} examples it saw"
     return f"{step.score:.2%}", change
+
+
+def learning_curve(passes: Sequence[Pass]) -> go.Figure:
+    """Draw the loss on what is learned from and on what is held back, pass by pass.
+
+    Args:
+        passes: The passes so far, at least one.
+    """
+    numbers = [found.number for found in passes]
+    best = max(index for index, found in enumerate(passes) if found.best or index == 0)
+    figure = go.Figure()
+    for name, losses, ink, dash in (
+        ("learned from", [found.loss for found in passes], NEUTRAL, "dot"),
+        ("held back", [found.held_back_loss for found in passes], ACCEPTED, "solid"),
+    ):
+        if all(loss != loss for loss in losses):  # nothing was held back
+            continue
+        figure.add_scatter(
+            x=numbers,
+            y=losses,
+            mode="lines+markers",
+            line={"color": ink, "width": 2, "dash": dash},
+            name=name,
+            hovertemplate="pass %{x}: %{y:.4f}<extra>" + name + "</extra>",
+        )
+    decided_by = passes[best].held_back_loss
+    figure.add_scatter(
+        x=[numbers[best]],
+        y=[passes[best].loss if decided_by != decided_by else decided_by],
+        mode="markers",
+        marker={"color": ACCEPTED, "size": 14, "symbol": "circle-open", "line": {"width": 3}},
+        name="the soup",
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="passes over the examples", dtick=1 if len(passes) < 20 else None)
+    figure.update_yaxes(title="mean loss on select")
+    return finish(figure, height=360)

@@ -4,23 +4,28 @@ Requests and results are JSON. What was computed goes to the store as it comes, 
 cut off and asked for again does only the rest.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol
 
-from soupcore.connectivity import linear_path
+from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
-from soupcore.recipes import RECIPES, Soup, Step, manual
+from soupcore.evaluation.progress import part
+from soupcore.jobs.forms import Form
+from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, curve, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.sweep import folder_signature
+from soupcore.sweeps.folder import folder_signature
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
 
 Request = Mapping[str, Any]
 Result = dict[str, Any]
+
+_HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 class Report(Protocol):
@@ -44,16 +49,23 @@ class WarmState:
         self.store = store
         self._tasks = frozenset(tasks)
         self._device = device
-        self._sweeps: dict[str, tuple[str, Sweep]] = {}
+        self._sweep: tuple[tuple[str, str, str], Sweep] | None = None
         self._evaluators: dict[str, tuple[str, Evaluator]] = {}
 
-    def sweep(self, folder: str, on_progress: Progress = no_progress) -> Sweep:
-        """Return the sweep in a folder, opened again only if its files changed."""
-        signature = folder_signature(folder)
-        if folder not in self._sweeps or self._sweeps[folder][0] != signature:
-            sweep = Sweep.from_folder(folder, on_progress=on_progress)
-            self._sweeps = {folder: (signature, sweep)}
-        return self._sweeps[folder][1]
+    def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
+        """Return the sweep of a request, opened again only if its files changed.
+
+        Args:
+            request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
+                several (see `Sweep.from_folder`).
+            on_progress: Called with bytes read and in all.
+        """
+        folder, weights = request["sweep"], request.get("weights", "")
+        identity = (folder, weights, folder_signature(folder))
+        if self._sweep is None or self._sweep[0] != identity:
+            opened = Sweep.from_folder(folder, weights=weights, on_progress=on_progress)
+            self._sweep = (identity, opened)
+        return self._sweep[1]
 
     def evaluator(self, task: str) -> Evaluator:
         """Return the evaluator of a task, loaded again only if its file changed."""
@@ -68,48 +80,31 @@ class WarmState:
 
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """Read every checkpoint of a folder once: digests and values that are not finite."""
-    sweep = warm.sweep(request["sweep"], report)
+    sweep = warm.sweep(request, report)
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
 def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate ingredients on splits, split by split so that the first column fills first."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     wanted = [(name, split) for split in request["splits"] for name in request["names"]]
     for index, (name, split) in enumerate(wanted):
         evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
     return {"evaluations": len(wanted)}
 
 
-def paths(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate the lines between pairs of ingredients on splits."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
-    wanted = [(a, b, split) for split in request["splits"] for a, b in request["pairs"]]
-    for index, (a, b, split) in enumerate(wanted):
-        linear_path(
-            sweep[a],
-            sweep[b],
-            evaluator,
-            request["alphas"],
-            split=split,
-            on_progress=part(report, index, len(wanted)),
-        )
-    return {"paths": len(wanted)}
-
-
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
-    recipe = RECIPES.get(request["recipe"])
-    if recipe is None:
-        raise RecipeError(f"There is no recipe {request['recipe']!r}.")
-    trace: list[dict[str, Any]] = []
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    recipe = _recipe(request)
+    known: dict[str, Any] = {}
 
-    def on_step(steps: Sequence[Step]) -> None:
-        trace[:] = [step.to_json() for step in steps]
+    def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
+        what = "trace" if isinstance(steps[0], Step) else "passes"
+        known[what] = [step.to_json() for step in steps]
 
     def with_trace(done: int, total: int) -> None:
-        report(done, total, {"trace": list(trace)})
+        report(done, total, dict(known))
 
     soup = recipe.follow(
         sweep,
@@ -119,21 +114,63 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         on_step=on_step,
         **request["parameters"],
     )
+    # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
+    # the best so far, keeps what was found.
+    _remember(warm, request, soup)
     soup.evaluate(evaluator, on_progress=part(with_trace, 1, 2))
     return {"soup": _remember(warm, request, soup)}
 
 
+def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow a recipe with one parameter at several values, for the user to pick one.
+
+    The soups are not remembered, their evaluations are: making the one that is picked costs none.
+    """
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    recipe = _recipe(request)
+    points: list[dict[str, Any]] = []
+
+    def on_point(value: float, soup: Soup) -> None:
+        points.append({"value": value, "scores": soup.to_json()["scores"]})
+
+    drawn = curve(
+        recipe.name,
+        request["parameter"],
+        sweep,
+        evaluator,
+        request["names"],
+        values=request["values"],
+        splits=request["splits"],
+        on_progress=lambda done, total: report(done, total, {"points": list(points)}),
+        on_point=on_point,
+        **request["parameters"],
+    )
+    best = drawn.values[drawn.soups.index(drawn.best)]
+    return {"points": points, "split": drawn.split, "best": best}
+
+
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
     soup.evaluate(evaluator, request["splits"], on_progress=report)
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
 
 
+def attribution(warm: WarmState, request: Request, report: Report) -> Result:
+    """Find out which ingredients a soup owes its score to."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
+    split = request["split"]
+    without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
+    shares = shapley_values(sweep, evaluator, soup, split, on_progress=part(report, 1, 2))
+    shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
+    return {"without": without, "shapley": shapley}
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
-    """Write a soup's weights to a file of the store."""
-    sweep, evaluator = warm.sweep(request["sweep"]), warm.evaluator(request["task"])
+    """Write a soup's weights to files of the store, in the form that is asked for."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     row = warm.store.soup(request["soup"])
     if row is None:
         raise RecipeError(f"There is no soup {request['soup']!r} any more.")
@@ -143,18 +180,38 @@ def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
         evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
-    total = sum(info.nbytes for info in soup.mixture.tensors.values())
+    form = Form(**request["form"])
+    total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
     done = 0
 
     def on_bytes(nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        report(done, total)
+        report(min(done, total), total)
 
-    file = warm.store.folder / "soups" / f"{soup.recipe}-{soup.id}.safetensors"
-    sha256 = soup.save(file, on_bytes)
-    warm.store.add_soup_file(soup.id, file, sha256)
-    return {"soup": soup.id, "sha256": sha256}
+    folder = warm.store.soup_folder(soup.id, form.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    warm.store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
+    files = soup.save(folder / form.file_name(soup), form.dtype, form.shard_size, on_bytes=on_bytes)
+    digests = {file.name: _sha256(file, on_bytes) for file in files}
+    warm.store.add_soup_files(soup.id, form.key, digests)
+    return {"soup": soup.id, "files": list(digests)}
+
+
+def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASHED_AT_ONCE):
+            sha.update(block)
+            on_bytes(len(block))
+    return sha.hexdigest()
+
+
+def _recipe(request: Request) -> Recipe:
+    recipe = RECIPES.get(request["recipe"])
+    if recipe is None:
+        raise RecipeError(f"There is no recipe {request['recipe']!r}.")
+    return recipe
 
 
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
@@ -165,8 +222,9 @@ def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
-    "paths": paths,
     "soup": make_soup,
+    "curve": draw_curve,
     "mixture": evaluate_mixture,
+    "attribution": attribution,
     "weights": write_weights,
 }

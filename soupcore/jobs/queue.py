@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, select, update
+from sqlalchemy import JSON, case, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from soupcore.store import Store
@@ -30,6 +30,10 @@ class State(StrEnum):
 
 UNFINISHED = (State.QUEUED, State.RUNNING, State.CANCELLING)
 _CLAIMED = (State.RUNNING, State.CANCELLING)
+
+# Kinds that someone waits for at the screen: they go before the others, and a worker that is at
+# another one stops between two batches to do them.
+INTERACTIVE = ("open", "mixture")
 
 
 class _Base(DeclarativeBase):
@@ -136,14 +140,30 @@ class Queue:
         with self.store.session() as session:
             return list(session.scalars(query))
 
-    def claim(self, worker: str) -> Job | None:
-        """Take the oldest queued job for a worker; no two workers get the same one."""
-        oldest = (
-            select(Job.id).where(Job.state == State.QUEUED).order_by(Job.id).limit(1)
-        ).scalar_subquery()
+    def done(self, kind: str) -> list[Job]:
+        """Return the jobs of a kind that came to a result, newest first."""
+        query = select(Job).where(Job.kind == kind, Job.state == State.DONE)
+        with self.store.session() as session:
+            return list(session.scalars(query.order_by(Job.id.desc())))
+
+    def claim(self, worker: str, kinds: Collection[str] | None = None) -> Job | None:
+        """Take a queued job for a worker; no two workers get the same one.
+
+        Args:
+            worker: Its name.
+            kinds: Only jobs of these kinds; any unless given.
+
+        Returns:
+            The oldest of those that someone waits for at the screen, else the oldest of all.
+        """
+        waiting = select(Job.id).where(Job.state == State.QUEUED)
+        if kinds is not None:
+            waiting = waiting.where(Job.kind.in_(kinds))
+        urgent_first = case((Job.kind.in_(INTERACTIVE), 0), else_=1)
+        next_one = waiting.order_by(urgent_first, Job.id).limit(1).scalar_subquery()
         take = (
             update(Job)
-            .where(Job.id == oldest, Job.state == State.QUEUED)
+            .where(Job.id == next_one, Job.state == State.QUEUED)
             .values(state=State.RUNNING, worker=worker, started=time.time())
             .returning(Job)
             .execution_options(synchronize_session=False)

@@ -1,4 +1,4 @@
-"""The process that does the long work, one job after the other.
+"""The process that does the long work, one job after the other, those at the screen first.
 
 It is started and woken by a `Supervisor`, which writes a byte to its standard input; when that
 closes, because the server is gone, it ends after the job it is at.
@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs.kinds import KINDS, WarmState
-from soupcore.jobs.queue import Job, Queue, State
+from soupcore.jobs import connectivity_kinds, kinds
+from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.queue import INTERACTIVE, Job, Queue, State
 from soupcore.store import Store
 
 _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
 _LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
+
+KINDS = kinds.KINDS | connectivity_kinds.KINDS
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +60,24 @@ class Worker:
         """Do one job and write how it ended."""
         reported = 0.0
         known: Mapping[str, Any] | None = None
+        cancelled = False
 
         def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-            nonlocal reported, known
+            nonlocal reported, known, cancelled
+            if cancelled:  # a recipe that gives its best so far took note, and goes on
+                raise Cancelled
             news = partial is not None and partial != known
             if not news and time.monotonic() - reported < _REPORT_EVERY:
                 return
             reported, known = time.monotonic(), partial
             if self._queue.report(job.id, done, total, partial) is State.CANCELLING:
+                cancelled = True
                 raise Cancelled
             if self._stopping:
                 raise _Stopped
+            if job.kind not in INTERACTIVE:
+                while (urgent := self._queue.claim(self.name, INTERACTIVE)) is not None:
+                    self.do(urgent)
 
         try:
             result = KINDS[job.kind](self._warm, job.request, report)
@@ -109,6 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     store = Store(arguments.folder, os.environ["STOCKPOT_DATABASE"])
+    store.remove_leftovers()
     worker = Worker(Queue(store), WarmState(store, arguments.task, arguments.device))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

@@ -1,13 +1,51 @@
-"""Ways to a soup, one file each. To add one, write its file and list its `RECIPE` here."""
+"""Ways to a soup, one file each. To add one, write its file and list it in `registry`."""
 
-from soupcore.recipes.greedy import RECIPE as _GREEDY
+from soupcore.recipes.curve import Curve, curve
+from soupcore.recipes.dare import dare
+from soupcore.recipes.ema import ema
 from soupcore.recipes.greedy import greedy
+from soupcore.recipes.learned import learned
 from soupcore.recipes.manual import manual
-from soupcore.recipes.soup import Soup, Step
-from soupcore.recipes.spec import Parameter, Recipe
-from soupcore.recipes.uniform import RECIPE as _UNIFORM
+from soupcore.recipes.model_stock import model_stock
+from soupcore.recipes.orders import Orders, greedy_orders
+from soupcore.recipes.registry import RECIPES
+from soupcore.recipes.slerp import slerp
+from soupcore.recipes.soup import Soup
+from soupcore.recipes.spec import Choice, Number, Parameter, Recipe, Switch, Text
+from soupcore.recipes.swa import swa
+from soupcore.recipes.task_arithmetic import task_arithmetic
+from soupcore.recipes.ties import ties
+from soupcore.recipes.trace import Pass, Step
 from soupcore.recipes.uniform import uniform
+from soupcore.recipes.weighted import weighted
+from soupcore.recipes.wise_ft import wise_ft
 
-RECIPES = {recipe.name: recipe for recipe in (_GREEDY, _UNIFORM)}
-
-__all__ = ["RECIPES", "Parameter", "Recipe", "Soup", "Step", "greedy", "manual", "uniform"]
+__all__ = [
+    "RECIPES",
+    "Choice",
+    "Curve",
+    "Number",
+    "Orders",
+    "Parameter",
+    "Pass",
+    "Recipe",
+    "Soup",
+    "Step",
+    "Switch",
+    "Text",
+    "curve",
+    "dare",
+    "ema",
+    "greedy",
+    "greedy_orders",
+    "learned",
+    "manual",
+    "model_stock",
+    "slerp",
+    "swa",
+    "task_arithmetic",
+    "ties",
+    "uniform",
+    "weighted",
+    "wise_ft",
+]

@@ -10,23 +10,31 @@ every decision as it would be; what is known of it then is what it scores at mos
 The paper accepts on "≥"; its code (github.com/mlfoundations/model-soups) accepts on ">" and, where
 ingredients score the same, takes the later one first. Here the default is the paper's rule, and
 equal ingredients keep the sweep's order.
+
+Beyond Recipe 1: the loss in place of the score; a random order, as in the paper's Table 3, which
+starts with any ingredient and so promises nothing; and a backward pass that leaves out again what
+no longer helps.
 """
 
 import math
 import operator
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from soupcore.errors import RecipeError
 from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.mixtures import mean
-from soupcore.recipes.soup import Soup, Step
-from soupcore.recipes.spec import OnStep, Parameter, Recipe, no_step
+from soupcore.recipes import needs
+from soupcore.recipes.soup import Soup
+from soupcore.recipes.spec import Choice, Number, Recipe, Switch
+from soupcore.recipes.trace import OnStep, Step, no_step
 from soupcore.sweeps import Sweep
 
 Accept = Literal[">=", ">"]
+Metric = Literal["score", "loss"]
+Order = Literal["best first", "random"]
 
 _RULES = {">=": operator.ge, ">": operator.gt}
 
@@ -37,6 +45,10 @@ def greedy(
     names: Iterable[str] | None = None,
     *,
     accept: Accept = ">=",
+    metric: Metric = "score",
+    order: Order = "best first",
+    seed: int = 0,
+    backward: bool = False,
     split: str | None = None,
     early_stop: bool = True,
     on_progress: Progress = no_progress,
@@ -46,10 +58,15 @@ def greedy(
 
     Args:
         sweep: Where the ingredients are from.
-        evaluator: Scores them; 2k − 1 evaluations for k ingredients, fewer where the store has
-            some.
+        evaluator: Scores them; 2k − 1 evaluations for k ingredients (k in a random order), k more
+            for a backward pass, fewer where the store has some.
         names: Which of them; all unless given.
         accept: `>=` (the paper: an equal score is enough) or `>` (the paper's code).
+        metric: What may not fall: the `score`, or minus the `loss`. It sorts them, too.
+        order: `best first`, or `random`.
+        seed: Which random order; it depends on the ingredients' weights, not on their names.
+        backward: At the end, try the soup without each of its ingredients, in the order they
+            joined, and leave out those without which the metric, by the same rule, does not fall.
         split: The split to choose on; it must have the role `select`.
         early_stop: Whether to give up candidates that can no longer be accepted. The soup is the
             same, and the scores of those rejected are bounds.
@@ -57,59 +74,76 @@ def greedy(
         on_step: Called with the trace each time it grows.
 
     Raises:
-        RecipeError: There are no ingredients, the rule is unknown, or the split is not for
+        RecipeError: There are no ingredients, a parameter is unknown, or the split is not for
             choosing.
     """
-    chosen = sweep.names(names)
-    split = split or evaluator.task.select
-    if not chosen:
-        raise RecipeError("A greedy soup needs at least one ingredient.")
-    if accept not in _RULES:
-        raise RecipeError(f"The rule of acceptance is '>=' or '>', not {accept!r}.")
-    if evaluator.task.split(split).role != "select":
-        raise RecipeError(
-            f"The split {split!r} has the role {evaluator.task.split(split).role!r}; a recipe may "
-            f"only choose on {evaluator.task.select!r}."
+    parameters = GREEDY.check(
+        {"accept": accept, "metric": metric, "order": order, "seed": seed, "backward": backward}
+    )
+    chosen = needs.ingredients(GREEDY, sweep, names)
+    split = needs.select_split(evaluator, split)
+    alone = len(chosen) if order == "best first" else 1
+    evaluations = alone + GREEDY.trials(len(chosen), parameters)
+    done = 0
+
+    def evaluate(names: Sequence[str]) -> Evaluation:
+        nonlocal done
+        done += 1
+        trial = mean(sweep[name].mixture for name in names)
+        progress = part(on_progress, done - 1, evaluations)
+        return evaluator.evaluate(trial, split, on_progress=progress)
+
+    def contest(names: Sequence[str], candidate: str) -> Evaluation | Bound:
+        nonlocal done
+        done += 1
+        difficulty = current.losses
+        if candidate in scored and candidate not in soup:
+            # Near the mean of what the soup and the candidate lose on an example alone.
+            difficulty = difficulty + scored[candidate].losses / len(soup)
+        return evaluator.contest(
+            mean(sweep[name].mixture for name in names),
+            current,
+            strictly=accept == ">",
+            difficulty=difficulty,
+            on_progress=part(on_progress, done - 1, evaluations),
         )
-    evaluations = 2 * len(chosen) - 1
-    alone = {
-        name: evaluator.evaluate(
-            sweep[name].mixture, split, on_progress=part(on_progress, index, evaluations)
+
+    scored: dict[str, Evaluation] = {}
+    if order == "best first":
+        scored = {name: evaluate([name]) for name in chosen}
+        first, *candidates = sorted(
+            chosen, key=lambda name: _descending(_value(scored[name], metric))
         )
-        for index, name in enumerate(chosen)
-    }
-    best, *candidates = sorted(chosen, key=lambda name: _descending(alone[name].score))
-    soup: tuple[str, ...] = (best,)
-    current = alone[best]
-    trace = [Step(best, current.score, True, soup, gained=0, lost=0, examples=current.n)]
+        current = scored[first]
+    else:
+        by_weights = sorted(chosen, key=lambda name: sweep[name].digest)
+        first, *candidates = random.Random(seed).sample(by_weights, len(by_weights))  # noqa: S311
+        current = evaluate([first])
+    soup: tuple[str, ...] = (first,)
+    trace = [Step(first, current.score, True, soup, 0, 0, loss=current.loss, examples=current.n)]
     on_step(trace)
-    for index, candidate in enumerate(candidates, start=len(chosen)):
-        trial = mean(sweep[name].mixture for name in (*soup, candidate))
-        progress = part(on_progress, index, evaluations)
-        tried: Evaluation | Bound
-        if early_stop:
-            tried = evaluator.contest(
-                trial,
-                current,
-                strictly=accept == ">",
-                # Near the mean of what the soup and the candidate lose on an example alone.
-                difficulty=current.losses + alone[candidate].losses / len(soup),
-                on_progress=progress,
-            )
-        else:
-            tried = evaluator.evaluate(trial, split, on_progress=progress)
-        gained, lost = _changes(current, tried)
-        accepted, is_bound = False, isinstance(tried, Bound)
-        if isinstance(tried, Evaluation) and _RULES[accept](tried.score, current.score):
-            accepted, soup, current = True, (*soup, candidate), tried
-        trace.append(
-            Step(candidate, tried.score, accepted, soup, gained, lost, is_bound, tried.seen)
+
+    def attempt(action: Literal["add", "drop"], name: str) -> None:
+        nonlocal soup, current
+        trial = (*soup, name) if action == "add" else tuple(n for n in soup if n != name)
+        tried = contest(trial, name) if early_stop and metric == "score" else evaluate(trial)
+        accepted = isinstance(tried, Evaluation) and bool(
+            _RULES[accept](_value(tried, metric), _value(current, metric))
         )
+        trace.append(_step(name, action, current, tried, accepted, trial if accepted else soup))
+        if isinstance(tried, Evaluation) and accepted:
+            soup, current = trial, tried
         on_step(trace)
+
+    for candidate in candidates:
+        attempt("add", candidate)
+    for member in soup if backward else ():
+        if len(soup) > 1:
+            attempt("drop", member)
     result = Soup.of(
         sweep,
         "greedy",
-        {"accept": accept, "split": split},
+        parameters | {"split": split},
         dict.fromkeys(soup, Fraction(1, len(soup))),
         trace,
     )
@@ -117,30 +151,83 @@ def greedy(
     return result
 
 
-def _descending(score: float) -> float:
-    return math.inf if math.isnan(score) else -score
+def _value(evaluation: Evaluation, metric: Metric) -> float:
+    return evaluation.score if metric == "score" else -evaluation.loss
 
 
-def _changes(before: Evaluation, after: Evaluation | Bound) -> tuple[int, int]:
-    seen = before.scores[after.rows] if isinstance(after, Bound) else before.scores
-    difference = after.scores - seen
-    return int((difference > 0).sum()), int((difference < 0).sum())
+def _descending(value: float) -> float:
+    return math.inf if math.isnan(value) else -value
 
 
-RECIPE = Recipe(
+def _step(
+    name: str,
+    action: Literal["add", "drop"],
+    before: Evaluation,
+    tried: Evaluation | Bound,
+    accepted: bool,
+    soup: tuple[str, ...],
+) -> Step:
+    seen = before.scores[tried.rows] if isinstance(tried, Bound) else before.scores
+    difference = tried.scores - seen
+    return Step(
+        name,
+        tried.score,
+        accepted,
+        soup,
+        gained=int((difference > 0).sum()),
+        lost=int((difference < 0).sum()),
+        action=action,
+        loss=math.nan if isinstance(tried, Bound) else tried.loss,
+        is_bound=isinstance(tried, Bound),
+        examples=tried.seen,
+    )
+
+
+GREEDY = Recipe(
     name="greedy",
     title="Greedy",
     summary="Best first; each next ingredient joins the mean if the select score does not fall.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, Recipe 1",
+    function=greedy,
+    chooses=True,
+    ranks=True,
+    trials=lambda k, parameters: k - 1 + (k if parameters["backward"] else 0),
     parameters=(
-        Parameter(
+        Choice(
             name="accept",
             label="Accept when the score is",
-            choices=(">=", ">"),
             help="≥ is the paper's rule: an equal score is enough. > is what its code does.",
+            default=">=",
+            choices=(">=", ">"),
+        ),
+        Choice(
+            name="metric",
+            label="Choose by",
+            help="What sorts the ingredients and may not fall: the score, or minus the loss.",
+            default="score",
+            choices=("score", "loss"),
+        ),
+        Choice(
+            name="order",
+            label="Order",
+            help="Best first, or a random order, which may start with a bad one.",
+            default="best first",
+            choices=("best first", "random"),
+        ),
+        Number(
+            name="seed",
+            label="Seed",
+            help="Which random order.",
+            default=0,
+            minimum=0,
+            maximum=2**31 - 1,
+            step=1,
+        ),
+        Switch(
+            name="backward",
+            label="Backward pass",
+            help="At the end, leave out again what no longer helps.",
+            default=False,
         ),
     ),
-    chooses=True,
-    trials=lambda k: k - 1,
-    follow=greedy,
 )

@@ -2,62 +2,28 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from soupcore.checkpoints import write_safetensors
-from soupcore.checkpoints.dtypes import all_finite
-from soupcore.errors import CheckpointError, RecipeError
+from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.batchnorm import EXAMPLES
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
+from soupcore.merges import Derived, Group, Grouped, merge_from_json
 from soupcore.mixtures import Mixture
-from soupcore.sweeps import Sweep
+from soupcore.recipes.output import Output
+from soupcore.recipes.trace import Pass, Step, none_if_nan
+from soupcore.sweeps import Ingredient, Sweep
+from soupcore.version import VERSION
 
-METADATA_KEY = "stockpot"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decision of a recipe that goes through candidates.
-
-    Attributes:
-        candidate: Name of the ingredient that was tried.
-        score: Score of the soup with it on the split that was chosen on, or what that is at most.
-        accepted: Whether it went in.
-        soup: Names in the soup after this step.
-        gained: Examples that the soup with it gets right and the soup before did not.
-        lost: Examples that it gets wrong and the soup before got right.
-        is_bound: Whether it was rejected before it had seen all examples: its score is at most
-            that, and gained and lost count what it had seen.
-        examples: How many it had seen; 0 where that was not kept.
-    """
-
-    candidate: str
-    score: float
-    accepted: bool
-    soup: tuple[str, ...]
-    gained: int
-    lost: int
-    is_bound: bool = False
-    examples: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the step as JSON."""
-        return asdict(self) | {"score": _none_if_nan(self.score)}
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> "Step":
-        """Return the step that `to_json` described."""
-        score = math.nan if body["score"] is None else body["score"]
-        return cls(**{**body, "score": score, "soup": tuple(body["soup"])})
+FORMAT = 2  # 1 had one set of coefficients for all tensors, and no versions
 
 
 @dataclass
@@ -67,14 +33,22 @@ class Soup:
     Attributes:
         recipe: Name of the recipe.
         parameters: What it was told.
-        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent.
-        digests: `{ingredient: digest}` of those.
+        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent. Empty where no one
+            set of coefficients is that of all tensors: see `merge`.
+        digests: `{ingredient: digest}` of all that took part, the base too where it did.
         mixture: The point in weight space.
+        form: Ingredient 1, the first of them in the sweep's order (the base comes last): the one
+            whose order, metadata and dtypes a file of the soup has.
+        base: Name of the base, where it took part.
+        merge: How the weights are computed where they are not one mixture for all tensors.
         trace: The decisions that led there, empty where the recipe makes none.
+        passes: What each pass found where coefficients were learned.
         evaluations: `{split: Evaluation}`, as far as it was evaluated.
         estimate: What its BatchNorm statistics are estimated on; None where they are averaged as
             all weights are.
-        statistics: Those statistics by their names in a state dict, once they are.
+        statistics: Those statistics by their names in `mixture`, once they are.
+        recorded: Where the soup came back from JSON: what that says of the soup's scores, and of
+            the task and the versions it was made with.
     """
 
     recipe: str
@@ -82,10 +56,15 @@ class Soup:
     coefficients: dict[str, Fraction]
     digests: dict[str, str]
     mixture: Mixture
+    form: Ingredient
+    base: str | None = None
+    merge: Derived | None = None
     trace: tuple[Step, ...] = ()
+    passes: tuple[Pass, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     estimate: Estimate | None = None
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -96,21 +75,45 @@ class Soup:
         coefficients: Mapping[str, Fraction],
         trace: Sequence[Step] = (),
     ) -> "Soup":
-        """Make a soup of the ingredients of a sweep."""
+        """Make a soup that is one mixture of the ingredients of a sweep."""
         used = {name: fraction for name, fraction in coefficients.items() if fraction}
-        return cls(
-            recipe=recipe,
-            parameters=dict(parameters),
-            coefficients=used,
-            digests={name: sweep[name].digest for name in used},
-            mixture=sweep.mixture(used),
-            trace=tuple(trace),
-        )
+        soup = cls._of(sweep, recipe, parameters, used, sweep.mixture(used))
+        soup.coefficients = used
+        soup.trace = tuple(trace)
+        return soup
+
+    @classmethod
+    def of_merge(
+        cls,
+        sweep: Sweep,
+        recipe: str,
+        parameters: Mapping[str, Any],
+        names: Iterable[str],
+        merge: Derived,
+    ) -> "Soup":
+        """Make a soup whose weights a merge computes from the checkpoints with these names."""
+        soup = cls._of(sweep, recipe, parameters, names, Mixture([(merge, 1)]))
+        soup.merge = merge
+        return soup
+
+    @classmethod
+    def _of(
+        cls,
+        sweep: Sweep,
+        recipe: str,
+        parameters: Mapping[str, Any],
+        names: Iterable[str],
+        mixture: Mixture,
+    ) -> "Soup":
+        digests = {name: sweep[name].digest for name in names}
+        in_order = [name for name in sweep.ingredients if name in digests] or [*digests]
+        base = sweep.base.name if sweep.base and sweep.base.name in digests else None
+        return cls(recipe, dict(parameters), {}, digests, mixture, sweep[in_order[0]], base)
 
     @property
     def id(self) -> str:
         """Identity of the soup and of the way it was made: 16 hex digits."""
-        way = [self.recipe, self.parameters, self.mixture.key, sorted(self.coefficients)]
+        way = [self.recipe, self.parameters, self.mixture.key, sorted(self.digests)]
         if self.estimate is not None:
             way.append(self.estimate.key)
         return hashlib.sha256(json.dumps(way, sort_keys=True).encode()).hexdigest()[:16]
@@ -125,9 +128,30 @@ class Soup:
         """
         estimating = evaluator.with_statistics("re-estimated", examples=examples)
         self.statistics = estimating.estimated_statistics(self.mixture)
-        self.estimate = estimating.estimate
-        self.evaluations = {}
+        if estimating.estimate != self.estimate:
+            self.estimate, self.evaluations, self.recorded = estimating.estimate, {}, {}
         return self
+
+    @property
+    def ingredients(self) -> list[str]:
+        """Names of all that took part, without the base."""
+        return [name for name in self.digests if name != self.base]
+
+    @property
+    def checkpoint(self) -> Derived:
+        """The soup as a checkpoint: an ingredient again (see `Sweep.including`).
+
+        Its BatchNorm statistics are averaged, whatever `estimate` says.
+        """
+        if self.merge is not None:
+            return self.merge
+        return Grouped({"all": Group(tuple(self.mixture.tensors), self.mixture)})
+
+    def file_name(self, name: str) -> str:
+        """Return the name of the file or folder that holds an ingredient or the base."""
+        sources = self.merge.sources if self.merge else self.mixture.sources.values()
+        by_digest = {source.digest: source.path.name for source in sources}
+        return by_digest[self.digests[name]]
 
     def evaluate(
         self,
@@ -146,22 +170,35 @@ class Soup:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON: enough to make the same weights again, and what they scored.
+        """Return the manifest as JSON: enough to make the same weights again, and what they scored.
 
-        Coefficients are exact, as text like "1/3".
+        Coefficients are exact, as text like "1/3". `soupcore.rebuild` makes the soup again.
         """
+        names = {digest: name for name, digest in self.digests.items()}
+        scores = {
+            split: {
+                "score": none_if_nan(found.score),
+                "loss": none_if_nan(found.loss),
+                "n": found.n,
+                "split_digest": found.split_digest,
+            }
+            for split, found in self.evaluations.items()
+        }
+        task_keys = {found.task_key for found in self.evaluations.values()}
         return {
             "format": FORMAT,
             "recipe": self.recipe,
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
+            "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
+            "base": self.base,
             "digests": self.digests,
             "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
-            "scores": {
-                split: {"score": _none_if_nan(e.score), "loss": _none_if_nan(e.loss), "n": e.n}
-                for split, e in self.evaluations.items()
-            },
+            "passes": [found.to_json() for found in self.passes],
+            "scores": self.recorded.get("scores", {}) | scores,
+            "task_key": next(iter(task_keys), self.recorded.get("task_key")),
+            "versions": self.recorded.get("versions") or _versions(),
         }
 
     @classmethod
@@ -169,76 +206,86 @@ class Soup:
         """Make the soup again that `to_json` described, without its evaluations.
 
         Raises:
-            RecipeError: An ingredient has other weights now.
+            RecipeError: An ingredient has other weights now, or a later version described it.
             SweepError: An ingredient is not in the sweep.
         """
-        soup = cls.of(
-            sweep,
-            body["recipe"],
-            body["parameters"],
-            {name: Fraction(text) for name, text in body["coefficients"].items()},
-            [Step.from_json(step) for step in body["trace"]],
-        )
-        if body.get("batchnorm"):
-            soup.estimate = Estimate(**body["batchnorm"])
-        for name, digest in soup.digests.items():
-            if digest != body["digests"][name]:
+        if body["format"] > FORMAT:
+            raise RecipeError(
+                f"This soup is described in format {body['format']}, and this version of Stockpot "
+                f"knows formats up to {FORMAT}. Take a newer version."
+            )
+        for name, digest in body["digests"].items():
+            if sweep[name].digest != digest:
                 raise RecipeError(
                     f"The ingredient {name!r} has other weights now than when this soup was made. "
                     "Make the soup again."
                 )
+        recipe, parameters = body["recipe"], body["parameters"]
+        if merge := body.get("merge"):
+            derived = merge_from_json(merge, lambda name: sweep[name].checkpoint)
+            soup = cls.of_merge(sweep, recipe, parameters, body["digests"], derived)
+        else:
+            coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
+            soup = cls.of(sweep, recipe, parameters, coefficients)
+        if estimate := body.get("batchnorm"):
+            soup.estimate = Estimate(**estimate)
+        soup.trace = tuple(Step.from_json(step) for step in body["trace"])
+        soup.passes = tuple(Pass.from_json(found) for found in body.get("passes", ()))
+        soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
         return soup
 
-    def save(self, path: str | Path, on_bytes: Callable[[int], None] = lambda nbytes: None) -> str:
-        """Write the soup's weights as safetensors, streamed, with the recipe in the metadata.
+    def save(
+        self,
+        path: str | Path,
+        dtype: torch.dtype | str | None = None,
+        shard_size: int | None = None,
+        *,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+    ) -> list[Path]:
+        """Write the soup's weights to files, streamed.
+
+        The form is that of ingredient 1 (`form`). A `.safetensors` has its metadata, its order of
+        tensors and its dtypes, and the recipe in the metadata. A `.pt` is a copy of its file with
+        the soup's weights in it, where `output.why_no_pt` is None; the recipe is beside it, in
+        `<name>.recipe.json`. Files get their names once they are whole and on disk.
 
         Args:
-            path: Where; an existing file is replaced once the new one is whole.
+            path: Where, `.safetensors`, or `.pt`, `.pth`, `.bin` or `.ckpt`; an existing file is
+                replaced.
+            dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors` (the mean
+                is rounded to the dtype of the mixture first and then to this one); as in
+                ingredient 1 unless given.
+            shard_size: Write a `.safetensors` as shards of at most so many bytes, with an index
+                (see `soupcore.checkpoints.sharded_output`).
             on_bytes: Called with the number of bytes written since the last call; raise in it to
                 stop.
 
         Returns:
-            The SHA-256 of the file, in hex.
+            The files written. Of shards, the index is the last.
 
         Raises:
-            CheckpointError: An ingredient was changed since it was opened, or an element is not
-                finite, as where it is too large for the dtype of its tensor.
+            CheckpointError: An ingredient was changed since it was opened; an element is not
+                finite, as where it is too large for the dtype of its tensor; or the soup cannot be
+                written as a `.pt`.
             RecipeError: Its BatchNorm statistics are to be estimated and have not been.
+            ValueError: The suffix, the dtype or the shard size is none of these.
         """
         self._check_estimated()
-        for checkpoint in self.mixture.sources.values():
-            checkpoint.check_unchanged()
-        metadata = dict(next(iter(self.mixture.sources.values())).metadata)
-        metadata |= {METADATA_KEY: json.dumps(self.to_json(), ensure_ascii=False)}
-        return write_safetensors(
-            Path(path), self.mixture.tensors, self._finite_chunks, metadata, on_bytes
-        )
+        return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
 
-    def _finite_chunks(self, name: str) -> Iterator[torch.Tensor]:
-        for chunk in self._chunks(name):
-            if not all_finite(chunk):
-                raise CheckpointError(
-                    f"Tensor {name!r} of the soup has a value that is NaN, infinite or too large "
-                    f"for {chunk.dtype}; nothing was written. Choose smaller coefficients."
-                )
-            yield chunk
+    @property
+    def output(self) -> Output:
+        """The weights as files have them: what is in them, how large, and whether as `.pt` too."""
+        return Output(self.mixture, self.form.checkpoint, self.statistics)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the soup's weights in memory."""
         self._check_estimated()
-        return {
-            name: torch.cat(list(self._chunks(name))).reshape(info.shape)
-            if name in self.statistics
-            else self.mixture.tensor(name)
-            for name, info in self.mixture.tensors.items()
+        statistics = {
+            name: tensor.to(self.mixture.tensors[name].dtype)
+            for name, tensor in self.statistics.items()
         }
-
-    def _chunks(self, name: str) -> Iterator[torch.Tensor]:
-        tensor = self.statistics.get(name)
-        if tensor is None:
-            yield from self.mixture.chunks(name)
-        else:
-            yield tensor.reshape(-1).to(self.mixture.tensors[name].dtype)
+        return self.mixture.state_dict() | statistics
 
     def _check_estimated(self) -> None:
         if self.estimate is not None and not self.statistics:
@@ -249,8 +296,13 @@ class Soup:
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
-        return f"Soup({self.recipe}, {{{terms}}})"
+        return f"Soup({self.recipe}, {{{terms or ', '.join(self.digests)}}})"
 
 
-def _none_if_nan(number: float) -> float | None:
-    return None if math.isnan(number) else number  # JSON has no NaN
+def _versions() -> dict[str, str]:
+    return {
+        "stockpot": VERSION,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }

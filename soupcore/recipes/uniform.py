@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from fractions import Fraction
 
-from soupcore.errors import RecipeError
+from soupcore.recipes import needs
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Recipe
 from soupcore.sweeps import Sweep
@@ -20,19 +20,14 @@ def uniform(sweep: Sweep, names: Iterable[str] | None = None) -> Soup:
         RecipeError: There are none.
         SweepError: A name is not in the sweep.
     """
-    chosen = sweep.names(names)
-    if not chosen:
-        raise RecipeError("A uniform soup needs at least one ingredient.")
+    chosen = needs.ingredients(UNIFORM, sweep, names)
     return Soup.of(sweep, "uniform", {}, dict.fromkeys(chosen, Fraction(1, len(chosen))))
 
 
-RECIPE = Recipe(
+UNIFORM = Recipe(
     name="uniform",
     title="Uniform",
     summary="The plain mean of the ingredients. Needs no evaluation; one bad run can spoil it.",
     paper="Wortsman et al. 2022, arXiv:2203.05482",
-    parameters=(),
-    chooses=False,
-    trials=lambda k: 0,
-    follow=lambda sweep, evaluator, names, **_: uniform(sweep, names),
+    function=uniform,
 )

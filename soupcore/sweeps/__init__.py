@@ -1,6 +1,6 @@
 """The ingredients of a fine-tuning sweep."""
 
-from soupcore.sweeps.fit import Finding, FitReport
+from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
 from soupcore.sweeps.sweep import Ingredient, Sweep
 
-__all__ = ["Finding", "FitReport", "Ingredient", "Sweep"]
+__all__ = ["Finding", "FitReport", "Ingredient", "NothingFitsError", "Sweep"]

@@ -1,206 +1,123 @@
 """Whether the ingredients of a sweep can be averaged, told before any work starts."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.dtypes import common_dtype
-
-Severity = Literal["misfit", "warning"]
-
-_COUNTER = "num_batches_tracked"
+from soupcore.checkpoints.names import weight_names
+from soupcore.checkpoints.renamed import named_like
+from soupcore.sweeps.findings import Finding
+from soupcore.sweeps.heads import head_findings
+from soupcore.sweeps.layout import adapter_findings, commonest, layout_findings
+from soupcore.sweeps.values import (
+    dtype_findings,
+    duplicate_findings,
+    held_alike,
+    integer_findings,
+    nonfinite_findings,
+    tie_findings,
+)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing to know about one ingredient.
+class Fit:
+    """The checkpoints that can be averaged with each other, and what was found.
 
     Attributes:
-        severity: `misfit`: it cannot be averaged with the others and is left out. `warning`: it
-            takes part, but look.
-        ingredient: Its name.
-        tensor: The tensor concerned, empty where it is the whole file.
-        problem: What is the matter.
-        way_out: What to do about it.
+        checkpoints: `{name: checkpoint}`, all under the same tensor names.
+        base: The base under those names; None where there is none that can be used.
+        findings: What there is to know.
+        reference: What the values were compared with, for people.
     """
 
-    severity: Severity
-    ingredient: str
-    tensor: str
-    problem: str
-    way_out: str
+    checkpoints: dict[str, Checkpoint]
+    base: Checkpoint | None
+    findings: list[Finding]
+    reference: str
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """What was found about the ingredients of a sweep."""
+def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
+    """Compare every ingredient with a reference, tensor by tensor, and with each other.
 
-    findings: tuple[Finding, ...] = field(default=())
-
-    @property
-    def misfits(self) -> set[str]:
-        """Names of the ingredients that cannot be averaged with the others."""
-        return {f.ingredient for f in self.findings if f.severity == "misfit"}
-
-
-def check_fit(
-    checkpoints: Mapping[str, Checkpoint], reference: Checkpoint | None = None
-) -> list[Finding]:
-    """Compare every ingredient with the reference, tensor by tensor, and with each other.
+    The layout is that of the base. Without a base it is the one that most of the ingredients
+    share, the first where several are as common; so too where no ingredient fits the base and some
+    fit each other, and then it is the base that is left out. Values are compared with those of
+    the base, or of the first ingredient that fits.
 
     Args:
-        checkpoints: `{name: checkpoint}`, scanned or to be scanned here.
-        reference: What they should look like: the base. Without one it is the layout that most
-            of them share, the first where several are as common.
+        opened: `{name: checkpoint}`, scanned or to be scanned here.
+        base_name: Which of them is the shared initialisation, if one is.
     """
-    layouts = {name: _layout(checkpoint) for name, checkpoint in checkpoints.items()}
-    if reference is not None:
-        expected, model = _layout(reference), "the base"
-    elif layouts:
-        ((expected, _),) = Counter(layouts.values()).most_common(1)
-        model = "most of the sweep"
-    findings: list[Finding] = []
-    for name, checkpoint in checkpoints.items():
-        findings += _compare_layout(name, dict(layouts[name]), dict(expected), model)
-        findings += _nonfinite(name, checkpoint)
-    misfits = {finding.ingredient for finding in findings}
-    fitting = {name: c for name, c in checkpoints.items() if name not in misfits}
-    wanted = reference or next(iter(fitting.values()), None)
-    if wanted is not None:
-        for name, checkpoint in fitting.items():
-            findings += _compare_values(name, checkpoint, wanted, model)
-    return findings + _duplicates(fitting)
+    findings = _of_each(opened, adapter_findings)
+    opened = without_misfits(opened, findings)
+    findings += _reasons_against_base(opened, base_name)
+    opened = without_misfits(opened, findings)
+    if not opened:
+        return Fit({}, None, findings, "")
+    has_base = base_name in opened
+    reference = opened[base_name] if has_base else commonest(opened)[0]
+    model = "the base" if has_base else "most of the sweep"
+    wanted = weight_names(reference.tensors)
+    opened = {name: named_like(c, wanted, reference.ties) for name, c in opened.items()}
+
+    of_layout = _of_each(opened, partial(layout_findings, reference=reference, model=model))
+    fitting = without_misfits(opened, of_layout)
+    alike = held_alike([*fitting.values()])
+    of_values = _of_each(
+        opened,
+        lambda name, checkpoint: nonfinite_findings(
+            name, checkpoint, alike if name in fitting else set()
+        ),
+    )
+    findings += of_layout + of_values
+    fitting = without_misfits(fitting, of_values)
+    if not fitting:
+        return Fit({}, None, findings, "")
+
+    first = base_name if base_name in fitting else next(iter(fitting))
+    reference, model = fitting[first], "the base" if first == base_name else first
+    findings += _of_each(fitting, partial(dtype_findings, reference=reference, model=model))
+    findings += _of_each(fitting, partial(integer_findings, reference=reference, model=model))
+    fitting = without_misfits(fitting, findings)
+    findings += tie_findings(fitting)
+    base = fitting.pop(base_name, None)
+    findings += duplicate_findings(fitting)
+    findings += head_findings(fitting, base_name, base)
+    return Fit(fitting, base, findings, model)
 
 
-def _layout(checkpoint: Checkpoint) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((name, info.shape) for name, info in checkpoint.tensors.items()))
+def without_misfits(
+    checkpoints: Mapping[str, Checkpoint], findings: list[Finding]
+) -> dict[str, Checkpoint]:
+    """Return the checkpoints that no finding leaves out."""
+    misfits = {finding.ingredient for finding in findings if finding.severity == "misfit"}
+    return {name: c for name, c in checkpoints.items() if name not in misfits}
 
 
-def _compare_layout(
-    name: str,
-    found: dict[str, tuple[int, ...]],
-    expected: dict[str, tuple[int, ...]],
-    model: str,
+def _of_each(
+    checkpoints: Mapping[str, Checkpoint], look: Callable[[str, Checkpoint], list[Finding]]
 ) -> list[Finding]:
-    def misfit(tensor: str, problem: str) -> Finding:
-        return Finding(
-            "misfit",
-            name,
-            tensor,
-            problem,
-            "Leave it out, or save it again from the architecture that the others have.",
-        )
-
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    findings = []
-    if missing:
-        findings.append(
-            misfit(missing[0], f"{len(missing)} tensor(s) of {model} are missing: {_some(missing)}")
-        )
-    if extra:
-        findings.append(
-            misfit(extra[0], f"{len(extra)} tensor(s) that {model} lacks: {_some(extra)}")
-        )
-    for tensor in sorted(found.keys() & expected.keys()):
-        if found[tensor] != expected[tensor]:
-            findings.append(
-                misfit(
-                    tensor,
-                    f"shape {list(found[tensor])}, in {model} it is {list(expected[tensor])}",
-                )
-            )
-    return findings
+    return [finding for name, c in checkpoints.items() for finding in look(name, c)]
 
 
-def _nonfinite(name: str, checkpoint: Checkpoint) -> list[Finding]:
-    return [
-        Finding(
-            "misfit",
-            name,
-            tensor,
-            f"{count} of {checkpoint.tensors[tensor].numel} values are NaN or infinite",
-            "Leave it out: every average with it would be NaN. The run probably diverged; "
-            "take an earlier checkpoint of it.",
-        )
-        for tensor, count in checkpoint.nonfinite.items()
-    ]
-
-
-def _compare_values(
-    name: str, checkpoint: Checkpoint, reference: Checkpoint, model: str
-) -> list[Finding]:
-    findings = []
-    dtypes = {
-        (info.dtype, reference.tensors[tensor].dtype)
-        for tensor, info in checkpoint.tensors.items()
-        if info.dtype != reference.tensors[tensor].dtype
-    }
-    for found, expected in sorted(dtypes, key=str):
-        tensor = next(
-            t
-            for t, info in checkpoint.tensors.items()
-            if (info.dtype, reference.tensors[t].dtype) == (found, expected)
-        )
-        problem = f"stored as {_short(found)}, in {model} as {_short(expected)}"
-        if common_dtype(found, expected) is None:
-            way_out = "Leave it out, or save it in the dtype that the others have."
-            findings.append(Finding("misfit", name, tensor, problem, way_out))
-            continue
-        findings.append(
-            Finding(
-                "warning",
-                name,
-                tensor,
-                problem,
-                "It can be averaged; the soup takes the wider of the two. Save all in one dtype "
-                "to be sure that none lost precision.",
-            )
-        )
-    for tensor, info in checkpoint.tensors.items():
-        other = reference.tensors[tensor]
-        if info.dtype.is_floating_point or info.dtype.is_complex or tensor.endswith(_COUNTER):
-            continue
-        if info.dtype == other.dtype and not torch.equal(
-            checkpoint.read(tensor), reference.read(tensor)
-        ):
-            findings.append(
-                Finding(
-                    "warning",
-                    name,
-                    tensor,
-                    f"these {_short(info.dtype)} values are not those of {model}",
-                    "They are not averaged: a soup takes them from the ingredient with the largest "
-                    "coefficient. Leave the ingredient out if they are a mask or a vocabulary.",
-                )
-            )
-    return findings
-
-
-def _duplicates(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
-    same: dict[str, list[str]] = defaultdict(list)
-    for name, checkpoint in checkpoints.items():
-        same[checkpoint.digest].append(name)
-    return [
-        Finding(
-            "warning",
-            name,
-            "",
-            f"the same weights as {names[0]}",
-            "Leave one of them out, unless it should count twice in an average.",
-        )
-        for names in same.values()
-        for name in names[1:]
-    ]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _reasons_against_base(opened: Mapping[str, Checkpoint], base_name: str) -> list[Finding]:
+    """Say why the base does not fit, where it is the base and not the ingredients."""
+    base = opened.get(base_name)
+    ingredients = {name: checkpoint for name, checkpoint in opened.items() if name != base_name}
+    if base is None or not ingredients:
+        return []
+    common, count = commonest(ingredients)
+    wanted = weight_names(base.tensors)
+    if count < 2 or any(
+        not layout_findings(name, named_like(checkpoint, wanted, base.ties), base, "the base")
+        for name, checkpoint in ingredients.items()
+    ):
+        return []
+    way_out = (
+        "Until it is mended, the sweep has no base: put the network there as it was when "
+        "fine-tuning began, its head included."
+    )
+    base = named_like(base, weight_names(common.tensors), common.ties)
+    problems = layout_findings(base_name, base, common, "most of the sweep")
+    return [replace(problem, way_out=way_out) for problem in problems]

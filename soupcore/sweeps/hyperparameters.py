@@ -2,15 +2,18 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from soupcore.errors import SweepError
 
 Scalar = str | int | float | bool | None
+Row = Mapping[str, Scalar]
 
 TABLES = ("sweep.jsonl", "sweep.csv")
 _NAME_COLUMNS = ("checkpoint", "name")
+_MOST_DETAILS = 12
 
 
 def read_table(folder: Path) -> dict[str, dict[str, Scalar]]:
@@ -55,6 +58,26 @@ def read_sidecar(path: Path) -> dict[str, Scalar]:
     if not isinstance(loaded, dict):
         raise SweepError(f"{path} is not a JSON object of hyperparameters; mend or remove it.")
     return {str(key): _scalar(value) for key, value in loaded.items()}
+
+
+def with_details(told: Row, details: Row) -> dict[str, Scalar]:
+    """Add what a checkpoint says of its run to what people say of it, who know better."""
+    return {**told, **{key: value for key, value in details.items() if key not in told}}
+
+
+def choose_columns(told: Sequence[Row], details: Sequence[Row]) -> list[str]:
+    """Choose what is worth a column of the table of runs.
+
+    Args:
+        told: What tables and sidecars say of each run: all of it.
+        details: What the checkpoints say of it, a hundred arguments often: the first twelve that
+            are not the same in all, numbers before text.
+    """
+    named = dict.fromkeys(key for row in told for key in row)
+    others = dict.fromkeys(key for row in details for key in row if key not in named)
+    varying = [key for key in others if len({repr(row.get(key)) for row in details}) > 1]
+    varying.sort(key=lambda key: any(isinstance(row.get(key), str) for row in details))
+    return [*named, *varying[:_MOST_DETAILS]]
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,27 +1,37 @@
 """The ingredients of one fine-tuning sweep, and how well they fit together."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from natsort import natsorted
-
-from soupcore.checkpoints import Checkpoint, open_checkpoint
-from soupcore.checkpoints.digest import stamp
-from soupcore.checkpoints.opening import INDEX_SUFFIX, is_checkpoint_name
-from soupcore.errors import CheckpointError, SweepError
+from soupcore.checkpoints import Checkpoint, WeightSet
+from soupcore.errors import SweepError
 from soupcore.mixtures import Coefficient, Mixture
-from soupcore.sweeps.fit import Finding, FitReport, check_fit
-from soupcore.sweeps.hyperparameters import Scalar, read_sidecar, read_table
+from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
+from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
+from soupcore.sweeps.fit import check_fit, without_misfits
+from soupcore.sweeps.folder import find_checkpoints, find_leftovers
+from soupcore.sweeps.hyperparameters import (
+    Scalar,
+    choose_columns,
+    read_sidecar,
+    read_table,
+    with_details,
+)
 
 BASE = "base"
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint taking part in a sweep."""
+    """A checkpoint taking part in a sweep.
+
+    Attributes:
+        name: What it is called: the name of its file or folder.
+        checkpoint: Its weights, under the tensor names that all of the sweep have.
+        hyperparameters: How it was trained.
+    """
 
     name: str
     checkpoint: Checkpoint
@@ -46,6 +56,8 @@ class Sweep:
         ingredients: `{name: Ingredient}`, those that can be averaged with each other.
         base: The shared initialisation θ₀, or None.
         fit: What was found about every file, the misfits that were left out included.
+        weights: Which weight sets were asked for; empty: those that each tool takes itself.
+        columns: The hyperparameters worth a column, those of the tables and sidecars first.
     """
 
     def __init__(
@@ -54,11 +66,16 @@ class Sweep:
         ingredients: Mapping[str, Ingredient],
         base: Ingredient | None,
         fit: FitReport,
+        *,
+        weights: Weights = "",
+        columns: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.ingredients = dict(ingredients)
         self.base = base
         self.fit = fit
+        self.weights = weights
+        self.columns = list(columns)
 
     @classmethod
     def from_folder(
@@ -66,59 +83,72 @@ class Sweep:
         path: str | Path,
         *,
         base: str | None = None,
+        weights: Weights = "",
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "Sweep":
         """Open the checkpoints in a folder and check how they fit, before any work.
 
         Every checkpoint is an ingredient: files that hold weights, shard indices, and sub-folders
-        with one checkpoint in them, under its file or folder name. Hyperparameters come from
-        `sweep.jsonl` or `sweep.csv` (a `checkpoint` or `name` column says whose they are) or from
-        `<name>.json`. The first look at a file reads it whole, to know its digest and whether its
-        values are finite; later ones read headers only.
+        with one checkpoint in them, under its file or folder name. Wrappers' prefixes of tensor
+        names (`module.` and its like) make no difference. Hyperparameters come from `sweep.jsonl`
+        or `sweep.csv` (a `checkpoint` or `name` column says whose they are) or from
+        `<name>.json`, then from what a checkpoint says of its run. The first look at a file reads
+        it whole, to know its digest and whether its values are finite; later ones read headers
+        only.
 
         Args:
             path: The folder.
-            base: Name of the ingredient that is the shared initialisation; `base` if there is one.
+            base: Name of the ingredient that is the shared initialisation. Unless given it is the
+                one called `base`, where there is one that can be used.
+            weights: Which weight set to open, where a file has several (raw and EMA, say): its
+                name or title for all of them, or `{ingredient: name}`. Those not told about give
+                the set that the tool which wrote them takes itself.
             on_progress: Called with bytes read and in all; raise in it to stop.
 
         Raises:
-            SweepError: The folder holds no checkpoint that can be used, its table cannot be read,
-                or the base is missing, unreadable or not finite.
+            SweepError: The folder holds no checkpoint that can be used (a `NothingFitsError`), its
+                table cannot be read, or the base that was named cannot be used.
         """
         folder = Path(path)
         paths = find_checkpoints(folder)
-        opened, findings = _open_all(paths)
-        _scan_all(opened, on_progress)
-        base_name = base or (BASE if BASE in paths else None)
-        if base_name is not None and base_name not in opened:
-            problem = next((f.problem for f in findings if f.ingredient == base_name), "missing")
-            raise SweepError(f"{folder}: the base {base_name!r} cannot be used: {problem}")
-        base_checkpoint = opened.pop(base_name) if base_name else None
-        if base_checkpoint is not None and base_checkpoint.nonfinite:
-            tensor, count = next(iter(base_checkpoint.nonfinite.items()))
-            raise SweepError(
-                f"{folder}: the base {base_name!r} cannot be used: {count} of "
-                f"{base_checkpoint.tensors[tensor].numel} values of tensor {tensor!r} are NaN or "
-                "infinite. Put a whole one there, or remove it."
-            )
+        if not isinstance(weights, str) and (unknown := weights.keys() - paths.keys()):
+            raise SweepError(f"{folder} has no checkpoint {min(unknown)!r} to choose weights of.")
+        opened, findings = open_all(paths, weights)
+        findings += scan_all(opened, on_progress)
+        base_name = base or BASE
         table = read_table(folder)
         findings += _rows_without_checkpoint(table, paths)
-        findings += check_fit(opened, base_checkpoint)
-        fit = FitReport(tuple(findings))
-        ingredients = {
-            name: Ingredient(name, checkpoint, _hyperparameters(paths[name], name, table))
-            for name, checkpoint in opened.items()
-            if name not in fit.misfits
-        }
-        if not ingredients:
-            reason = f": {findings[0].ingredient}: {findings[0].problem}" if findings else ""
-            raise SweepError(f"{folder} holds no checkpoint that can be used{reason}.")
+        fit = check_fit(without_misfits(opened, findings), base_name)
+        findings += fit.findings
+        report = FitReport(tuple(findings), fit.reference, tuple(find_leftovers(folder)))
+        if base and fit.base is None:
+            raise _bad_base(folder, base, findings)
+        if not fit.checkpoints:
+            raise NothingFitsError(folder, report)
+        told = {name: _told(paths[name], name, table) for name in fit.checkpoints}
         return cls(
             folder,
-            ingredients,
-            Ingredient(base_name, base_checkpoint) if base_name and base_checkpoint else None,
-            fit,
+            {
+                name: Ingredient(name, checkpoint, with_details(told[name], checkpoint.details))
+                for name, checkpoint in fit.checkpoints.items()
+            },
+            Ingredient(base_name, fit.base) if fit.base else None,
+            report,
+            weights=weights,
+            columns=choose_columns(
+                [*told.values()], [checkpoint.details for checkpoint in fit.checkpoints.values()]
+            ),
         )
+
+    @property
+    def weight_sets(self) -> list[WeightSet]:
+        """The weight sets that its checkpoints have to choose from, each title once."""
+        base = [self.base] if self.base else []
+        found: dict[str, WeightSet] = {}
+        for ingredient in (*self.ingredients.values(), *base):
+            for weight_set in ingredient.checkpoint.weight_sets:
+                found.setdefault(weight_set.title, weight_set)
+        return list(found.values())
 
     def names(self, names: Iterable[str] | None = None) -> list[str]:
         """Return these names in the sweep's order, all of them where none are given.
@@ -143,6 +173,22 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.ingredients)
 
+    def including(self, checkpoints: Mapping[str, Checkpoint]) -> "Sweep":
+        """Return a sweep with more ingredients: soups (`soup.checkpoint`), or files from elsewhere.
+
+        Args:
+            checkpoints: `{name: checkpoint}`; they have to hold the sweep's tensors, which shows
+                when they are mixed.
+
+        Raises:
+            SweepError: A name is taken.
+        """
+        taken = self.ingredients.keys() | ({self.base.name} if self.base else set())
+        if twice := taken & checkpoints.keys():
+            raise SweepError(f"{self.folder} has an ingredient {min(twice)!r}; name it otherwise.")
+        more = {name: Ingredient(name, checkpoint) for name, checkpoint in checkpoints.items()}
+        return Sweep(self.folder, self.ingredients | more, self.base, self.fit)
+
     def mixture(self, coefficients: Mapping[str, Coefficient]) -> Mixture:
         """Return Σ cᵢθᵢ over coefficients by name (base included).
 
@@ -155,96 +201,23 @@ class Sweep:
         return f"Sweep({str(self.folder)!r}, {len(self)} ingredients, base={self.base is not None})"
 
 
-def find_checkpoints(folder: Path) -> dict[str, Path]:
-    """Return the checkpoints in a folder by the names they will have, in natural order.
-
-    Raises:
-        SweepError: The folder does not exist, or two checkpoints would have the same name.
-    """
-    if not folder.is_dir():
-        raise SweepError(f"{folder} is not a folder.")
-    found: dict[str, Path] = {}
-    for path in natsorted(_candidates(folder), key=lambda path: (_name(path), path.name)):
-        name = _name(path)
-        if name in found:
-            raise SweepError(
-                f"{folder} holds {found[name].name} and {path.name}, both named {name!r}; "
-                "rename or remove one."
-            )
-        found[name] = path
-    return found
-
-
-def folder_signature(folder: str | Path) -> str:
-    """Return a text that changes when a file in the folder, or in one below it, changes."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SweepError(f"{folder} is not a folder.")
-    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.is_file()]
-    return stamp(sorted(files))
-
-
-def is_scanned(folder: str | Path) -> bool:
+def is_scanned(folder: str | Path, weights: Weights = "") -> bool:
     """Whether opening the sweep would read headers only, every file having been read before."""
-    opened, _ = _open_all(find_checkpoints(Path(folder)))
+    opened, _ = open_all(find_checkpoints(Path(folder)), weights)
     return all(checkpoint.is_scanned for checkpoint in opened.values())
 
 
-def _name(path: Path) -> str:
-    if path.is_dir():
-        return path.name
-    return path.name.removesuffix(INDEX_SUFFIX) if path.name.endswith(INDEX_SUFFIX) else path.stem
+def _bad_base(folder: Path, name: str, findings: Iterable[Finding]) -> SweepError:
+    misfits = (f for f in findings if f.ingredient == name and f.severity == "misfit")
+    found = next(misfits, None)
+    if found is None:
+        return SweepError(f"{folder}: the base {name!r} cannot be used: it is missing.")
+    where = f"tensor {found.tensor!r}: " if found.tensor else ""
+    problem = found.problem.rstrip(".")
+    return SweepError(f"{folder}: the base {name!r} cannot be used: {where}{problem}.")
 
 
-def _candidates(folder: Path) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    files = [entry for entry in entries if entry.is_file() and is_checkpoint_name(entry)]
-    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIX)}
-    shards_apart = [
-        file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
-    ]
-    folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.safetensors*"))]
-    return shards_apart + folders
-
-
-def _index_of_shard(name: str) -> str:
-    return re.sub(r"-\d+-of-\d+\.safetensors$", INDEX_SUFFIX, name)
-
-
-def _open_all(paths: Mapping[str, Path]) -> tuple[dict[str, Checkpoint], list[Finding]]:
-    opened: dict[str, Checkpoint] = {}
-    findings = []
-    for name, path in paths.items():
-        try:
-            opened[name] = open_checkpoint(path)
-        except (CheckpointError, OSError) as error:
-            findings.append(
-                Finding("misfit", name, "", str(error), "Leave it out, or put a whole file there.")
-            )
-    return opened, findings
-
-
-def _scan_all(
-    checkpoints: Mapping[str, Checkpoint], on_progress: Callable[[int, int], None]
-) -> None:
-    total = sum(checkpoint.nbytes for checkpoint in checkpoints.values())
-    done = 0
-
-    def on_bytes(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        on_progress(done, total)
-
-    for checkpoint in checkpoints.values():
-        if checkpoint.is_scanned:
-            on_bytes(checkpoint.nbytes)
-        else:
-            checkpoint.scan(on_bytes)
-
-
-def _hyperparameters(
-    path: Path, name: str, table: Mapping[str, dict[str, Scalar]]
-) -> dict[str, Scalar]:
+def _told(path: Path, name: str, table: Mapping[str, dict[str, Scalar]]) -> dict[str, Scalar]:
     for label in (path.name, name):
         if label in table:
             return table[label]

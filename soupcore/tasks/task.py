@@ -125,6 +125,62 @@ class Split:
         return sha.hexdigest()
 
 
+class Part(Split):
+    """Some examples of a split, chosen at random when they are first needed.
+
+    Where targets are classes (one integer an example), the part has of each class the share that
+    the whole has, to within one example; else the examples are drawn from all alike.
+
+    Args:
+        whole: The split.
+        n: How many of its examples, fewer than all.
+        seed: The same seed chooses the same examples.
+    """
+
+    def __init__(self, whole: Split, n: int, seed: int = 0) -> None:
+        self.role = whole.role
+        self.prepare = whole.prepare
+        self._whole = whole
+        self._n = n
+        self._seed = seed
+
+    def load(
+        self, on_examples: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of the examples chosen, in the order of the whole.
+
+        Args:
+            on_examples: As for the whole, which is decoded first where that was not done yet.
+        """
+        self._whole.load(on_examples)
+        return self._chosen
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load` has nothing to decode."""
+        return self._whole.is_loaded
+
+    @cached_property
+    def _chosen(self) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._whole.load()
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self._seed))
+        if targets.ndim == 1 and not targets.is_floating_point():
+            order = order[targets.cpu()[order].argsort(stable=True)]
+        # Evenly spaced over the examples in the order of their classes: proportional by itself.
+        places = (torch.arange(self._n) * 2 + 1) * len(targets) // (2 * self._n)
+        rows = order[places].sort().values.to(targets.device)
+        return inputs[rows], targets[rows]
+
+    def __len__(self) -> int:
+        return self._n
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the data: 64 hex digits over the whole's and which part of it this is."""
+        text = f"part {self._n} {self._seed} {self._whole.digest}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
 class Task(ABC):
     """How to judge weights: an architecture, splits of data, a loss and a score per example.
 
@@ -165,6 +221,7 @@ class Task(ABC):
         self.version = version
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
+        self._parts: dict[str, Part] = {}
         if len(self.splits_with_role("select")) != 1:
             raise TaskError(
                 f"The task {name!r} needs exactly one split with the role 'select'; "
@@ -184,17 +241,37 @@ class Task(ABC):
         return outputs
 
     def split(self, name: str) -> Split:
-        """Return the split called `name`.
+        """Return the split, or the part of one, called `name`.
 
         Raises:
             TaskError: There is none.
         """
-        try:
-            return self.splits[name]
-        except KeyError:
+        found = self.splits.get(name) or self._parts.get(name)
+        if found is None:
             raise TaskError(
                 f"The task {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}."
-            ) from None
+            )
+        return found
+
+    def part(self, name: str, n: int) -> str:
+        """Return the name of a part of a split, for a cheap first look: n examples of it.
+
+        What is evaluated on a part is kept apart from what is evaluated on the whole, and no part
+        is among `splits`. The same n always gives the same examples (see `Part`).
+
+        Raises:
+            TaskError: There is no such split.
+            ValueError: n is not positive.
+        """
+        if n < 1:
+            raise ValueError(f"A part needs at least one example, not {n}.")
+        whole = self.split(name)
+        if n >= len(whole):
+            return name
+        part = f"{name}, n={n}"
+        if part not in self._parts:
+            self._parts[part] = Part(whole, n)
+        return part
 
     def splits_with_role(self, role: Role) -> list[str]:
         """Return the names of the splits with a role, in the task's order."""

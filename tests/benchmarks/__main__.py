@@ -1,23 +1,59 @@
-"""Speed and memory against named baselines, measured in the same run: `make bench`.
+"""Speed and memory against named baselines, measured in the same run.
 
-Takes about four minutes, and 1.3 GB in the temporary folder while it runs.
+`make bench` takes about six minutes, and up to 7 GB in the temporary folder while it runs;
+`make bench ARGS="uniform digests"` takes the tables named.
 """
 
+import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import barrier_matrix, uniform_soup
+from tests.benchmarks import (
+    adaptive_barriers,
+    barrier_matrix,
+    bfloat16,
+    digests,
+    memory,
+    opening,
+    uniform,
+    whole_process,
+)
 from tests.benchmarks.processes import describe_machine, run
+
+Benchmark = Callable[[Path], list[str]]
+
+TABLES: dict[str, Benchmark] = {
+    "uniform": uniform.benchmark,
+    "memory": memory.benchmark,
+    "bfloat16": bfloat16.benchmark,
+    "whole-process": whole_process.benchmark,
+    "digests": digests.benchmark,
+    "opening": opening.benchmark,
+    "barriers": barrier_matrix.benchmark,
+    "adaptive": adaptive_barriers.benchmark,
+}
+
+# These take long, or much room, so they are measured only when they are named.
+ON_DEMAND: dict[str, Benchmark] = {}
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as name:
-        folder = Path(name)
-        run(describe_machine, workspace=folder)
-        print("Each figure: median (lowest to highest) of runs that alternate with the baseline's.")
-        print("CPU s: user and system time of all threads. Ratio: baseline ÷ soupcore.")
-        for benchmark in (uniform_soup.benchmark, barrier_matrix.benchmark):
-            print("", *benchmark(folder), sep="\n", flush=True)
+    parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
+    tables = TABLES | ON_DEMAND
+    parser.add_argument(
+        "table", nargs="*", default=[*TABLES], help=f"which to measure: {', '.join(tables)}"
+    )
+    names = parser.parse_args().table
+    if unknown := set(names) - tables.keys():
+        parser.error(f"no table {min(unknown)!r}; there are {', '.join(tables)}")
+    with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as workspace:
+        run(describe_machine, workspace=Path(workspace))
+    print("Each figure: median (lowest to highest) of runs that take turns with the baseline's.")
+    print("CPU s: user and system time of all threads. Ratio: baseline ÷ soupcore.")
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as folder:
+            print("", *tables[name](Path(folder)), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

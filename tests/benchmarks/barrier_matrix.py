@@ -57,7 +57,8 @@ def with_soupcore(empty: str, full: str) -> None:
     _write(compute(), full)
 
 
-def with_a_plain_loop(target: str) -> None:
+def with_a_plain_loop(target: str, points: str = str(ALPHAS), *names: str) -> None:
+    """Compute the matrix of these ingredients, all unless named, as a researcher does."""
     import torch
     from safetensors.torch import load_file
     from torch.nn.functional import cross_entropy
@@ -69,14 +70,16 @@ def with_a_plain_loop(target: str) -> None:
     split = task.split(task.select)
 
     seconds = stopwatch()
-    files = [path for path in sorted(SWEEP.glob("*.safetensors")) if path.stem != "base"]
+    alphas = int(points)
+    every = [path for path in sorted(SWEEP.glob("*.safetensors")) if path.stem != "base"]
+    files = [path for path in every if not names or path.stem in names]
     states = [load_file(path) for path in files]
     loader = DataLoader(TensorDataset(split.inputs, split.targets), batch_size=128)
     model = task.build_model()
     losses, corrects = [], []
     for one, other in combinations(states, 2):
-        for step in range(ALPHAS):
-            alpha = step / (ALPHAS - 1)
+        for step in range(alphas):
+            alpha = step / (alphas - 1)
             mixed = {name: (1 - alpha) * one[name] + alpha * other[name] for name in one}
             model.load_state_dict(mixed)
             model.eval()

@@ -2,10 +2,11 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Cost:
     peak_bytes: int
 
 
-def run(function: Callable[..., None], *arguments: str | Path, workspace: Path) -> Cost:
+def run(function: Callable[..., None], *arguments: str | int | Path, workspace: Path) -> Cost:
     """Call a module's function with text arguments in a new process, from the root of the project.
 
     On Linux a process starts out with the peak memory of the one that made it. So that what is
@@ -49,6 +50,48 @@ def stopwatch() -> Callable[[], tuple[float, float]]:
     """Return what says the CPU and the wall seconds since now, of this process alone."""
     cpu, wall = time.process_time(), time.perf_counter()
     return lambda: (time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], runs: int, result: Path
+) -> dict[str, list[float]]:
+    """Return the CPU seconds that each way takes in this process, run by run.
+
+    The ways take turns, so that all meet the machine in the same moods. A first turn of each,
+    which finds caches cold and memory not yet asked for, is not counted.
+
+    Args:
+        ways: What to measure, by name.
+        runs: How often.
+        result: A file that the ways write; it is removed before each.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + runs):
+        for name, way in ways.items():
+            result.unlink(missing_ok=True)
+            seconds = stopwatch()
+            way()
+            taken[name].append(seconds()[0])
+    return {name: values[1:] for name, values in taken.items()}
+
+
+def memory_above() -> Callable[[], int]:
+    """Return what says by how many bytes memory rose since now, at its highest.
+
+    Memory is the resident set: pages of files that are mapped count.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return lambda: (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * _MAXRSS_UNIT
+
+    def kib(field: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+        return int(line.split()[1])
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what there is now
+    now = kib("VmRSS")
+    return lambda: (kib("VmHWM") - now) * 1024
 
 
 def describe_machine() -> None:

@@ -1,6 +1,6 @@
-"""A plain table of what was measured: ours, the baseline's, and the ratio of the medians."""
+"""Plain tables of what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -19,17 +19,42 @@ def table(rows: Sequence[Row], ours: str, baseline: str) -> list[str]:
     cells = [("", ours, baseline, "ratio")]
     for row in rows:
         ratio = f"{median(row.baseline) / median(row.ours):.2f}"
-        cells.append((row.figure, _spread(row.ours), _spread(row.baseline), ratio))
+        cells.append((row.figure, spread(row.ours), spread(row.baseline), ratio))
+    return lines(cells)
+
+
+def multiples(
+    measured: Mapping[str, Sequence[float]], what: str, goals: Mapping[str, str]
+) -> list[str]:
+    """Return the lines of a table of several ways, each as a multiple of the first.
+
+    Args:
+        measured: What each way took, run by run.
+        what: The unit.
+        goals: For some ways, what the multiple should be.
+    """
+    baseline = next(iter(measured.values()))
+    cells = [("", what, "× the first", "goal")]
+    for way, values in measured.items():
+        multiple = median(ours / theirs for ours, theirs in zip(values, baseline, strict=True))
+        cells.append((way, spread(values), f"{multiple:.2f}", goals.get(way, "")))
+    return lines(cells)
+
+
+def lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of text in columns, the first to the left and the others to the right."""
     first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
-        "   ".join([figure.ljust(first), *map(str.rjust, numbers, others)])
+        "   ".join([figure.ljust(first), *map(str.rjust, numbers, others)]).rstrip()
         for figure, *numbers in cells
     ]
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{_number(median(values))} ({_number(min(values))} to {_number(max(values))})"
+def spread(values: Sequence[float]) -> str:
+    """Return median, lowest and highest."""
+    return f"{number(median(values))} ({number(min(values))} to {number(max(values))})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number in three digits or so."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"

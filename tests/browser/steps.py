@@ -18,13 +18,7 @@ def go_to(page: Page, name: str) -> None:
     wait_until_idle(page)
     link = page.get_by_test_id("stSidebarNav").get_by_role("link", name=name)
     link.click()
-    try:
-        expect(heading(page, name)).to_be_visible(timeout=10_000)
-    except AssertionError:
-        # Streamlit lets a rerun that comes at the same moment replace a waiting page change, so
-        # a click can be lost; a user clicks again.
-        link.click()
-        expect(heading(page, name)).to_be_visible()
+    expect(heading(page, name)).to_be_visible()
 
 
 def wait_until_idle(page: Page) -> None:

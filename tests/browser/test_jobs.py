@@ -57,6 +57,16 @@ def test_a_cancel_stops_within_two_seconds_and_keeps_what_was_computed(
     assert before - points_missing(page) >= kept
 
 
+def test_no_page_change_is_lost_while_results_come_in(page: Page, server: Server) -> None:
+    start_all_pairs(page, server)
+    link = page.get_by_test_id("stSidebarNav").get_by_role("link")
+    for name in ["Ingredients", "Connectivity"] * 10:
+        link.get_by_text(name).click()
+        expect(steps.heading(page, name)).to_be_visible(timeout=5_000)
+    cancel(page)
+    expect(progress(page)).to_have_count(0)
+
+
 def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, server: Server) -> None:
     start_all_pairs(page, server)
     page.reload()

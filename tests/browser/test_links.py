@@ -47,9 +47,10 @@ def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, server: Ser
 @pytest.mark.parametrize(
     ("path", "host", "status"),
     [
-        ("/download/nothing", "127.0.0.1", 404),
-        ("/download/..%2Fstockpot.sqlite", "127.0.0.1", 400),
-        ("/download/nothing", "evil.example", 400),
+        ("/download/nothing/safetensors/soup.safetensors", "127.0.0.1", 404),
+        ("/download/..%2F../safetensors/stockpot.sqlite", "127.0.0.1", 400),
+        ("/download/nothing/safetensors/..%2F..%2Fstockpot.sqlite", "127.0.0.1", 400),
+        ("/download/nothing/safetensors/soup.safetensors", "evil.example", 400),
         ("/", "evil.example", 400),
     ],
 )

@@ -36,7 +36,9 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.expect_selected(page, "run-01", "run-02")
 
     steps.go_to(page, "Connectivity")
-    page.get_by_role("button", name=re.compile("Evaluate 9 points")).click()
+    page.get_by_role("button", name=re.compile("Evaluate about")).click()
+    expect(page.get_by_text("1 of 1 pairs known on select. Click")).to_be_visible()
+    steps.wait_until_idle(page)
     cell = page.locator(".st-key-heatmap .scatterlayer .point").first
     cell.click(force=True)
     expect(page).to_have_url(re.compile("pair=run-01&pair=run-02"))

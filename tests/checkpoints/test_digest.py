@@ -100,8 +100,9 @@ def test_a_second_opening_knows_the_digest_without_reading(tmp_path: Path) -> No
     second = open_checkpoint(path)
     read: list[int] = []
     assert second.is_scanned
-    assert second.scan(read.append).digest == digest
+    second.scan(read.append)
     assert read == []
+    assert second.digest == digest
 
 
 def test_a_changed_file_has_a_new_digest(tmp_path: Path) -> None:
@@ -140,6 +141,84 @@ def test_values_that_are_not_finite_are_counted_by_tensor(
     )
     assert checkpoint.nonfinite == {"bad": 1 + len(infinite)}
     assert open_checkpoint(checkpoint.path).nonfinite == {"bad": 1 + len(infinite)}
+
+
+def test_weight_sets_of_one_file_are_known_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(STATE, path)
+    raw, averaged = open_checkpoint(path), open_checkpoint(path)
+    averaged.weights = "ema"
+    assert raw.digest
+    assert not averaged.is_scanned
+    averaged.scan()
+    assert open_checkpoint(path).is_scanned
+
+
+def test_what_a_scan_of_other_tensors_found_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(STATE, path)
+    open_checkpoint(path).scan()
+    again = open_checkpoint(path)
+    del again.tensors["c"]  # as where another version reads less of the file
+    assert not again.is_scanned
+
+
+def test_a_file_that_its_checksums_disown_gets_no_digest(
+    checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def damaged(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> None:
+        on_bytes(checkpoint.nbytes)
+        raise CheckpointError(f"{checkpoint.path} is damaged.")
+
+    checkpoint = checkpoint_of(STATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(checkpoint), "check_integrity", damaged)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            checkpoint.scan(read.append)
+    assert sum(read) == 0  # a look at checksums may be stopped, but is no progress
+    again = open_checkpoint(checkpoint.path)
+    assert again.is_scanned  # it need not be read again to know that
+    with pytest.raises(CheckpointError, match="is damaged"):
+        _ = again.digest
+    touch(checkpoint.path)
+    assert not open_checkpoint(checkpoint.path).is_scanned
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (16, 64), (1024, 1024), (300, 7, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2], ids=str)
+def test_a_sample_tells_whether_two_matrices_are_related(
+    checkpoint_of: CheckpointOf, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    one = any_tensor(torch.float32, *shape) * 1e-4
+    state = {"one": one, "close": 50 * (one + any_tensor(torch.float32, *shape, seed=1) * 1e-6)}
+    found = checkpoint_of({name: tensor.to(dtype) for name, tensor in state.items()}).scan()
+    samples = [found[name].values for name in state]
+    assert len(samples[0]) in range(min(one.numel(), 60), 130)
+    assert torch.cosine_similarity(samples[0], samples[1], dim=0) > 0.9
+
+
+def test_samples_of_a_matrix_come_from_all_its_columns(checkpoint_of: CheckpointOf) -> None:
+    column = torch.arange(1, 1025) / 1024 * 127
+    values = checkpoint_of({"w": column.expand(1024, 1024).contiguous()}).scan()["w"].values
+    assert len({*values.tolist()}) > 40
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(5), torch.tensor(1.0), torch.ones(2, 2, dtype=torch.int8), torch.zeros(0, 3)],
+    ids=["vector", "number", "integers", "nothing"],
+)
+def test_only_matrices_of_floats_are_sampled(checkpoint_of: CheckpointOf, tensor: Tensor) -> None:
+    assert checkpoint_of({"w": tensor}).scan()["w"].sample == ""
+
+
+def test_a_sample_of_a_matrix_with_nan_is_finite(checkpoint_of: CheckpointOf) -> None:
+    odd = torch.tensor([[1.0, float("nan")], [float("-inf"), -2.0]])
+    found = checkpoint_of({"odd": odd, "zero": torch.zeros(2, 2)}).scan()
+    assert found["odd"].values.tolist() == [64, 0, 0, -127]
+    assert found["zero"].values.tolist() == [0, 0, 0, 0]
 
 
 def test_a_scan_reports_every_byte(checkpoint_of: CheckpointOf) -> None:

@@ -18,6 +18,7 @@ from soupcore.checkpoints.opening import is_checkpoint_name
         ("a.ckpt", True),
         ("a.b.pt", True),
         ("model.safetensors.index.json", True),
+        ("pytorch_model.bin.index.json", True),
         ("model.index.json", False),
         ("sweep.jsonl", False),
         ("a.safetensors.part", False),
@@ -41,21 +42,32 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.safetensors", None, "does not exist"),
         ("a.txt", b"x", "is not a checkpoint by its name"),
         ("a", b"x", "is not a checkpoint by its name"),
-        ("a.safetensors", b"", "is empty; copy or download it again"),
-        ("a.pt", b"", "is empty; copy or download it again"),
+        ("a.safetensors", b"", "is empty. Copy or download it again"),
+        ("a.pt", b"", "is empty. Copy or download it again"),
         (
             "a.safetensors",
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
-            "Git LFS pointer, not the weights; run `git lfs pull`",
+            "Git LFS pointer, not the weights. Run `git lfs pull`",
         ),
         (
             "a.bin",
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
-            "Git LFS pointer, not the weights; run `git lfs pull`",
+            "Git LFS pointer, not the weights. Run `git lfs pull`",
         ),
-        ("a.safetensors", b"<html>not found</html>", "not a whole safetensors file"),
-        ("a.pt", b"<html>not found</html>", "or is damaged"),
-        ("a.pt", b"PK\x03\x04 and no zip", "or is damaged"),
+        ("a.safetensors", b"<html>not found</html>", "is a web page, not the weights"),
+        ("a.pt", b"\n <!DOCTYPE html>", "is a web page, not the weights"),
+        ("a.pt", b"<?xml version='1.0'?><Error>", "is a web page, not the weights"),
+        ("a.pt", b'{"error": "Repository not found"}', "is text .JSON., not the weights"),
+        ("a.pt", b"\x1f\x8b\x08", "is packed with gzip, not a checkpoint as it is. Unpack it"),
+        ("a.pt", b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
+        ("a.pt", b"Rar!\x1a\x07", "is a RAR archive"),
+        ("a.bin", b"\x89HDF\r\n", "is an HDF5 file, not a checkpoint of torch"),
+        ("a.bin", b"GGUF\3\0\0\0", "is a GGUF file, not weights to average"),
+        ("a.pth", bytes(257) + b"ustar\x0000", "is a tar archive.* torch before 0.1.10"),
+        ("a.pt", bytes(1000), "begins with zeros only"),
+        ("a.pt", b"PK\x03\x04 and no zip", "cannot be opened"),
+        ("a.pt", b"just text", "not a file of torch.save: its first bytes"),
+        ("a.safetensors", b"just text", "is not a whole safetensors file"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
@@ -66,3 +78,30 @@ def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
     with pytest.raises(CheckpointError, match=problem) as caught:
         open_checkpoint(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_safetensors_file_is_opened_as_what_it_is_under_any_name(tmp_path: Path) -> None:
+    for count in range(1, 60):  # so that the header begins with all kinds of bytes
+        path = tmp_path / f"{count}.pt"
+        save_file({"w" * count: torch.ones(2)}, path)
+        assert type(open_checkpoint(path)).__name__ == "SafetensorsCheckpoint"
+
+
+def test_a_torch_file_is_opened_as_what_it_is_under_any_name(tmp_path: Path) -> None:
+    for zipped in (True, False):
+        path = tmp_path / f"{zipped}.safetensors"
+        torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+        assert open_checkpoint(path).read("w").tolist() == [1, 1]
+
+
+def test_a_bad_torch_file_under_the_name_of_safetensors_is_named_as_such(tmp_path: Path) -> None:
+    torch.save([1], tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"kind list.*Whatever its name, it is no safetens"):
+        open_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_weights_that_a_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    open_checkpoint(tmp_path / "a.safetensors", weights="")
+    with pytest.raises(CheckpointError, match=r"a\.safetensors has one set of weights only"):
+        open_checkpoint(tmp_path / "a.safetensors", weights="ema")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
+from soupcore.checkpoints import sharded
 from tests.helpers import any_tensor, same_weights
 
 INDEX = "model.safetensors.index.json"
@@ -77,9 +78,9 @@ def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
         ),
         pytest.param({"embed": "/etc/passwd"}, "is not a plain file name", id="absolute"),
         pytest.param({"embed": "sub/x.safetensors"}, "is not a plain file name", id="sub-folder"),
-        pytest.param({"embed": ".."}, "is missing", id="the folder above"),
-        pytest.param({"embed": "a\0b"}, "is missing", id="a NUL"),
-        pytest.param({"embed": 3}, "is not a plain file name", id="number"),
+        pytest.param({"embed": ".."}, "is not a plain file name", id="the folder above"),
+        pytest.param({"embed": "a\0b"}, "is not a plain file name", id="a NUL"),
+        pytest.param({"embed": 3}, "is not a shard index", id="number"),
         pytest.param({"embed": [ONE]}, "is not a shard index", id="list"),
         pytest.param({"embed": ONE, "head": 3}, "is not a shard index", id="text and number"),
         pytest.param([ONE], "is not a shard index", id="map a list"),
@@ -142,8 +143,71 @@ def test_a_shard_that_is_not_there_in_truth_is_refused_by_name(
 
 def test_a_folder_without_one_clear_checkpoint_is_refused(tmp_path: Path, shards: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="0 shard indices and 0 safetensors files"):
+    with pytest.raises(CheckpointError, match="holds 0 files of weights, so"):
         open_checkpoint(tmp_path / "empty")
     (shards / f"other{INDEX}").write_text("{}")
-    with pytest.raises(CheckpointError, match="2 shard indices and 2 safetensors files"):
+    with pytest.raises(CheckpointError, match="holds 4 files of weights"):
         open_checkpoint(shards)
+
+
+@pytest.fixture
+def torch_shards(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
+    """A folder as `save_pretrained` left it before safetensors."""
+    folder = tmp_path / "torch-shards"
+    folder.mkdir()
+    torch.save({"embed": state["embed"], "tied": state["embed"]}, folder / "1.bin")
+    torch.save({"head": state["head"], "steps": state["steps"]}, folder / "2.bin")
+    names = {"embed": "1.bin", "tied": "1.bin", "head": "2.bin", "steps": "2.bin"}
+    text = json.dumps({"metadata": {}, "weight_map": names})
+    (folder / "pytorch_model.bin.index.json").write_text(text)
+    torch.save({"args": 3}, folder / "training_args.bin")
+    return folder
+
+
+@pytest.mark.parametrize("way", ["index", "folder"])
+def test_shards_of_torch_are_read_as_one_checkpoint(
+    torch_shards: Path, state: dict[str, torch.Tensor], way: str
+) -> None:
+    index = torch_shards / "pytorch_model.bin.index.json"
+    checkpoint = open_checkpoint(index if way == "index" else torch_shards)
+    assert same_weights(checkpoint.state_dict(), state | {"tied": state["embed"]})
+    assert checkpoint.ties == (("embed", "tied"),)
+    part = torch.empty(3)
+    checkpoint.read_into("embed", 2, part)
+    assert part.tolist() == state["embed"].flatten()[2:5].tolist()
+    seen: list[int] = []
+    checkpoint.check_integrity(seen.append)
+    assert sum(seen) == 48 + 10 + 8
+
+
+def test_a_shard_that_is_a_link_out_of_the_folder_is_refused(shards: Path) -> None:
+    (shards / ONE).rename(shards.parent / "elsewhere")
+    (shards / ONE).symlink_to(shards.parent / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{ONE} is a link that leads out of the folder"):
+        open_checkpoint(shards / INDEX)
+
+
+def test_links_within_the_folder_and_those_of_the_hub_cache_are_followed(
+    tmp_path: Path, shards: Path, state: dict[str, torch.Tensor]
+) -> None:
+    (shards / ONE).rename(shards / "blob")
+    (shards / ONE).symlink_to("blob")
+    assert same_weights(open_checkpoint(shards / INDEX).state_dict(), state)
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, name in enumerate([ONE, TWO, INDEX]):
+        (shards / name).resolve().rename(blobs / str(number))
+        (snapshot / name).symlink_to(f"../../blobs/{number}")
+    assert same_weights(open_checkpoint(snapshot / INDEX).state_dict(), state)
+
+
+def test_an_index_without_tensors_or_without_end_is_refused(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match="it names no tensors and their files"):
+        open_checkpoint(write_index(shards, {}))
+    monkeypatch.setattr(sharded, "_LARGEST_INDEX", 10)
+    with pytest.raises(CheckpointError, match="is larger than an index can be"):
+        open_checkpoint(shards / INDEX)

@@ -58,7 +58,7 @@ def test_a_written_file_loads_with_the_format_s_own_loader_bit_for_bit(
 
 @given(
     st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
             lambda name: name != "__metadata__"
         ),
         st.tuples(st.sampled_from(list(DTYPES.values())), st.lists(st.integers(0, 4), max_size=3)),

@@ -4,10 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soupcore import Cancelled, Evaluator, LinearPath, Sweep, TaskError, linear_path, mean, uniform
-from soupcore.connectivity import stored_path
+from soupcore import LinearPath
 from soupcore.connectivity.path import grid
-from tests.connectivity.well import Well
 
 NAN = float("nan")
 
@@ -100,124 +98,6 @@ def test_a_grid_of_fewer_than_two_is_refused(count: int) -> None:
 def test_an_alpha_that_is_not_finite_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         grid([alpha])
-
-
-# On a loss that is known: L(w) = (w² − 1)², from w = −1 to w = 1
-
-
-@pytest.mark.parametrize("alphas", [3, 11, [0.5], [0.1, 0.2, 0.5]])
-def test_a_path_over_a_known_hill_has_its_height(well: Well, alphas: Any) -> None:
-    found = linear_path(well.sweep["left"], well.sweep["right"], well.evaluator, alphas)
-    w = 2 * found.alphas - 1
-    np.testing.assert_allclose(found.losses, (w**2 - 1) ** 2, atol=1e-6)
-    assert found.scores.tolist() == (abs(w) > 0.5).astype(float).tolist()
-    assert found.barrier == pytest.approx(1)
-    assert found.barrier_alpha == 0.5
-    assert found.error_barrier == pytest.approx(1)
-    assert (found.split, found.n) == ("val", 4)
-
-
-def test_a_path_may_go_beyond_its_ends(well: Well) -> None:
-    found = linear_path(well.sweep["left"], well.sweep["right"], well.evaluator, [-0.5, 1.5])
-    assert found.alphas.tolist() == [-0.5, 0, 1, 1.5]
-    np.testing.assert_allclose(found.losses, [9, 0, 0, 9], atol=1e-5)
-    assert found.barrier == pytest.approx(0)
-
-
-def test_a_path_without_a_hill_has_no_barrier(well: Well) -> None:
-    found = linear_path(well.sweep["right"], well.sweep["right_too"], well.evaluator)
-    assert found.barrier == pytest.approx(0, abs=1e-6)
-    assert found.error_barrier == 0
-
-
-# On a real sweep
-
-
-def test_the_ends_of_a_path_are_the_ingredients(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    ends = [evaluator.evaluate(sweep[name].mixture, "val") for name in ("run1", "run10")]
-    found = linear_path(sweep["run1"], sweep["run10"], evaluator, 5)
-    assert [found.losses[0], found.losses[-1]] == [end.loss for end in ends]
-    assert [found.scores[0], found.scores[-1]] == [end.score for end in ends]
-    assert len(passes) == 2 + 3
-
-
-def test_the_middle_of_a_path_is_the_uniform_soup_of_its_ends(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    soup = uniform(sweep, ["run1", "run2"]).evaluate(evaluator, ["val"])
-    assert len(passes) == 1
-    found = linear_path(sweep["run2"], sweep["run1"], evaluator, 3)
-    assert len(passes) == 3
-    assert found.losses[1] == soup.evaluations["val"].loss
-    assert found.scores[1] == soup.evaluations["val"].score
-
-
-def test_a_path_walked_back_needs_no_pass(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    there = linear_path(sweep["run1"], sweep["run2"], evaluator)
-    assert len(passes) == 11
-    back = linear_path(sweep["run2"].mixture, sweep["run1"].mixture, evaluator)
-    assert len(passes) == 11
-    assert back.losses.tolist() == there.losses.tolist()[::-1]
-
-
-def test_a_finer_grid_takes_what_a_coarser_one_found(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    linear_path(sweep["run1"], sweep["run2"], evaluator, 3)
-    linear_path(sweep["run1"], sweep["run2"], evaluator, 5)
-    assert len(passes) == 5
-
-
-def test_a_path_may_run_between_any_two_points_on_any_split(
-    sweep: Sweep, evaluator: Evaluator
-) -> None:
-    assert sweep.base is not None
-    soup = mean([sweep["run1"].mixture, sweep["run2"].mixture])
-    found = linear_path(sweep.base, soup, evaluator, 3, split="test")
-    assert (found.split, found.n) == ("test", 90)
-    middle = sweep.mixture({"base": 0.5, "run1": 0.25, "run2": 0.25})
-    assert found.losses[1] == evaluator.evaluate(middle, "test").loss
-
-
-def test_a_stored_path_computes_nothing(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    ends = sweep["run1"], sweep["run2"]
-    assert stored_path(*ends, evaluator, 3) is None
-    linear_path(*ends, evaluator, 2)
-    assert stored_path(*ends, evaluator, 3) is None
-    linear_path(*ends, evaluator, 3)
-    passes.clear()
-    found = stored_path(*ends, evaluator, 3)
-    assert found is not None
-    assert found.losses.tolist() == linear_path(*ends, evaluator, 3).losses.tolist()
-    assert stored_path(*ends, evaluator, 3, split="test") is None
-    assert passes == []
-
-
-def test_progress_runs_to_the_end_and_may_stop_the_work(sweep: Sweep, evaluator: Evaluator) -> None:
-    reports: list[tuple[int, int]] = []
-
-    def on_progress(done: int, total: int) -> None:
-        reports.append((done, total))
-        if len(reports) == 3:
-            raise Cancelled
-
-    ends = sweep["run1"], sweep["run2"]
-    with pytest.raises(Cancelled):
-        linear_path(*ends, evaluator, 5, on_progress=on_progress)
-    linear_path(*ends, evaluator, 5, on_progress=on_progress)
-    assert reports[:3] == [(100, 500), (200, 500), (300, 500)]
-    assert reports[3:] == [(100 * i, 500) for i in (1, 2, 3, 4, 5)]
-
-
-def test_an_unknown_split_is_refused(sweep: Sweep, evaluator: Evaluator) -> None:
-    with pytest.raises(TaskError, match="has no split 'dev'"):
-        linear_path(sweep["run1"], sweep["run2"], evaluator, split="dev")
 
 
 def test_a_computed_grid_is_the_same_as_the_counted_one() -> None:

@@ -113,6 +113,24 @@ def test_frozen_layers_are_computed_once(
     assert convolved[before:] == []
 
 
+def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_frozen(
+    tmp_path: Path, store: Store, convolved: list[int]
+) -> None:
+    moving = frozen("blocks.2", "head")
+    made = kitchen(tmp_path / "sweep", NETS["conv net"], moving=moving, splits=("val", "test"))
+    evaluator = evaluator_of(made, store, batch_size=100)
+    for point in made.points()[:2]:
+        for split in ("val", "test"):
+            evaluator.evaluate(point, split)
+    # What the frozen layers make of both splits is known by now, and the last block has three.
+    before = len(convolved)
+    third = made.points()[2]
+    found = {split: evaluator.evaluate(third, split) for split in ("val", "test")}
+    assert len(convolved) - before == 2 * 3
+    for split, evaluation in found.items():
+        assert made.agrees(evaluation, third, split)
+
+
 def test_what_would_take_more_memory_than_there_is_is_computed_at_each_point(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:

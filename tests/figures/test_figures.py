@@ -1,20 +1,9 @@
 import numpy as np
 import pandas as pd
-import pytest
 
-from soupcore import Barriers, LinearPath, Step, figures
+from soupcore import Pass, Step, figures
 
 NAMES = [f"run-{number}" for number in range(30)]
-
-
-def path(barrier: float) -> LinearPath:
-    return LinearPath(
-        alphas=np.array([0, 0.5, 1]),
-        losses=np.array([1, 1.5 + barrier, 2]),
-        scores=np.array([0.8, 0.7, 0.6]),
-        split="select",
-        n=100,
-    )
 
 
 def test_every_ingredient_has_a_colour_of_its_own_that_does_not_depend_on_the_later_ones() -> None:
@@ -54,38 +43,6 @@ def test_the_scatter_leaves_out_what_is_not_known_and_tells_kinds_apart() -> Non
     }
 
 
-def test_a_path_is_drawn_with_its_chord_and_its_barrier() -> None:
-    figure = figures.path_curves({("a", "b"): path(barrier=0.25)})
-    loss, chord, barrier, score = figure.data
-    np.testing.assert_allclose(loss.y, [1, 1.75, 2])
-    np.testing.assert_allclose(chord.y, [1, 1.5, 2])
-    assert (list(barrier.x), list(barrier.y)) == ([0.5, 0.5], [1.5, 1.75])
-    np.testing.assert_allclose(score.y, [80, 70, 60])
-    assert list(loss.text) == ["a", "midpoint", "b"]
-    assert "0.250" in figure.layout.annotations[0].text
-
-
-def test_without_a_barrier_none_is_drawn() -> None:
-    figure = figures.path_curves({("a", "b"): path(barrier=-0.25)})
-    assert len(figure.data) == 3
-    assert not figure.layout.annotations
-
-
-@pytest.mark.parametrize(("measure", "value"), [("loss", 0.25), ("error", 10)])
-def test_the_heatmap_shows_known_pairs_both_ways_and_leaves_the_others_empty(
-    measure: str, value: float
-) -> None:
-    known = Barriers(("a", "b", "c"), {("a", "b"): path(barrier=0.25)})
-    heatmap, cells = figures.barrier_heatmap(known, measure=measure).data
-    expected = [[0, value, np.nan], [value, 0, np.nan], [np.nan, np.nan, 0]]
-    np.testing.assert_allclose(heatmap.z, expected, atol=1e-12)
-    assert [tuple(cell[:2]) for cell in cells.customdata] == [
-        (a, b) for a in "abc" for b in "abc" if a != b
-    ]
-    unknown = [cell[2] == "not known" for cell in cells.customdata]
-    assert unknown == [False, True, False, True, True, True]
-
-
 def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     steps = [
         Step("a", 0.8, True, ("a",), 0, 0),
@@ -112,3 +69,18 @@ def test_a_candidate_given_up_early_shows_what_it_scores_at_most() -> None:
     assert [tuple(row) for row in given_up.customdata] == [
         ("b", "≤ 87.30%", "+1 right, −4 wrong of the 20 examples it saw")
     ]
+
+
+def test_a_learning_curve_marks_the_pass_that_makes_the_soup() -> None:
+    held = [1.0, 0.7, 0.8]
+    passes = [
+        Pass(number, 0.9 - 0.1 * number, loss, 0.5, 1.0, best=number < 2)
+        for number, loss in enumerate(held)
+    ]
+    learned, held_back, chosen = figures.learning_curve(passes).data
+    np.testing.assert_allclose(learned.y, [0.9, 0.8, 0.7])
+    assert list(held_back.y) == held
+    assert (list(chosen.x), list(chosen.y)) == ([1], [0.7])
+    alone = [Pass(0, 0.9, np.nan, np.nan, 1.0, best=True)]
+    learned, chosen = figures.learning_curve(alone).data
+    assert (list(chosen.x), list(chosen.y)) == ([0], [0.9])

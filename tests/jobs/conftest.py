@@ -58,7 +58,7 @@ def queue(store: soupcore.Store) -> Queue:
 
 @pytest.fixture
 def supervisor(store: soupcore.Store, task_file: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(store, [f"{task_file}:task", f"{task_file}:failing"], device="cpu")
+    supervisor = Supervisor(store, [f"{task_file}:task", f"{task_file}:failing"], devices=["cpu"])
     yield supervisor
     supervisor.stop()
 

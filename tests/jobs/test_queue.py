@@ -1,6 +1,7 @@
 import pytest
 
 from soupcore.jobs import Job, Queue, State
+from soupcore.jobs.queue import INTERACTIVE
 
 
 def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
@@ -15,6 +16,16 @@ def test_no_two_workers_get_the_same_job_and_the_oldest_goes_first(queue: Queue)
     ids = [queue.submit("evaluate", "", {"n": n}) for n in range(3)]
     taken = [queue.claim("one"), queue.claim("two"), queue.claim("one"), queue.claim("two")]
     assert [job.id if job else None for job in taken] == [*ids, None]
+
+
+def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
+    kinds = ["paths", "evaluate", "mixture", "open", "mixture"]
+    ids = [queue.submit(kind, "", {"n": n}) for n, kind in enumerate(kinds)]
+    urgent = [queue.claim("one", INTERACTIVE) for _ in range(2)]
+    assert [job.id if job else None for job in urgent] == [ids[2], ids[3]]
+    rest = [queue.claim("one") for _ in range(3)]
+    assert [job.id if job else None for job in rest] == [ids[4], ids[0], ids[1]]
+    assert queue.claim("one", INTERACTIVE) is None
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(

@@ -1,17 +1,22 @@
 import os
+import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import soupcore
+from soupcore.connectivity.path import grid, path_points
 from soupcore.jobs import Job, State, Supervisor
+from soupcore.jobs.forms import Form
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
 from tests.jobs.conftest import wait_for
@@ -19,6 +24,13 @@ from tests.jobs.conftest import wait_for
 Finished = Callable[[int], Job]
 NAMES = ["run1", "run2", "run10"]
 BATCHES = 10  # a pass over the split
+POINTS = 3 + 3 * 9  # of all paths between three ingredients, 11 a path
+
+
+def state(supervisor: Supervisor, job_id: int) -> str:
+    job = supervisor.queue.get(job_id)
+    assert job is not None
+    return job.state
 
 
 @pytest.fixture
@@ -48,12 +60,22 @@ def test_a_sweep_is_read_evaluated_and_made_into_a_soup_whose_weights_are_writte
     recipe = request_ | {"recipe": "uniform", "names": NAMES, "parameters": {}}
     made = finished(supervisor.submit("soup", "Uniform", recipe)).result
     assert made is not None
-    written = finished(supervisor.submit("weights", "Write", request_ | made)).result
-    row = store.soup(made["soup"])
-    assert row is not None
-    assert written == made | {"sha256": row.sha256}
-    weights = load_file(store.folder / str(row.file))
-    assert same_weights(weights, average([states[name] for name in NAMES]))
+    expected = average([states[name] for name in NAMES])
+    for form in (Form(), Form(shard_size=200), Form(dtype="float16")):
+        asked = request_ | made | {"form": form.to_json()}
+        written = finished(supervisor.submit("weights", "Write", asked))
+        files = store.soup_files(made["soup"], form.key)
+        assert written.result == made | {"files": [file.name for file in files]}
+        assert (written.done, written.total) == (written.total, written.total)
+        where = store.soup_folder(made["soup"], form.key)
+        for file in files:
+            content = (where / file.name).read_bytes()
+            assert (file.sha256, file.nbytes) == (sha256(content).hexdigest(), len(content))
+        dtype = torch.float16 if form.dtype else torch.float32
+        assert same_weights(
+            soupcore.open_checkpoint(where).state_dict(),
+            {n: t.to(dtype) if t.is_floating_point() else t for n, t in expected.items()},
+        )
 
 
 def test_a_greedy_soup_shows_its_trace(
@@ -64,6 +86,46 @@ def test_a_greedy_soup_shows_its_trace(
     assert job.state == State.DONE
     assert job.partial is not None
     assert {step["candidate"] for step in job.partial["trace"]} == set(NAMES)
+
+
+def test_a_recipe_that_learns_shows_its_passes_and_leaves_its_best_when_it_is_cancelled(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    store: soupcore.Store,
+) -> None:
+    parameters = {"passes": 100, "held_back": 0.0, "space": "hyperplane", "optimizer": "adamw"}
+    recipe = request_ | {"recipe": "learned", "names": NAMES, "parameters": parameters}
+    job_id = supervisor.submit("soup", "Learned", recipe)
+    wait_for(supervisor, job_id, lambda job: len((job.partial or {}).get("passes", ())) > 2)
+    supervisor.queue.cancel(job_id)
+    job = finished(job_id)
+    assert job.state == State.CANCELLED
+    (row,) = store.soups(request_["sweep"])
+    assert 2 < len(row.body["passes"]) < 100
+    assert row.body["recipe"] == "learned"
+
+
+def test_a_curve_tells_its_points_and_making_the_one_picked_costs_nothing(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    passes_made: Callable[[], int],
+    store: soupcore.Store,
+) -> None:
+    recipe = request_ | {"recipe": "wise_ft", "names": ["run1"], "parameters": {}}
+    wanted = {"parameter": "alpha", "values": [0, 0.5, 1], "splits": ["select"]}
+    drawn = finished(supervisor.submit("curve", "Curve", recipe | wanted)).result
+    assert drawn is not None
+    assert store.soups(request_["sweep"]) == []
+    assert [point["value"] for point in drawn["points"]] == [0, 0.5, 1]
+    scores = {p["value"]: p["scores"]["select"]["score"] for p in drawn["points"]}
+    assert scores[drawn["best"]] == max(scores.values())
+    made_before = passes_made()
+    finished(supervisor.submit("soup", "Pick", recipe | {"parameters": {"alpha": drawn["best"]}}))
+    assert passes_made() == made_before
+    (row,) = store.soups(request_["sweep"])
+    assert row.body["scores"]["select"]["score"] == max(scores.values())
 
 
 def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
@@ -80,8 +142,7 @@ def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
     assert time.monotonic() - started < 2
     supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
-    points = 3 + 3 * 9
-    assert points * BATCHES <= passes_made() <= (points + 1) * BATCHES
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 1) * BATCHES
 
 
 def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
@@ -93,15 +154,81 @@ def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
     job_id = supervisor.submit("paths", "Paths", paths)
     for evaluations in (3, 9, 15):
         wait_for(supervisor, job_id, lambda job, n=evaluations: job.done > n * 2560)  # type: ignore[misc]
-        assert supervisor.worker_pid is not None
-        os.kill(supervisor.worker_pid, signal.SIGKILL)
+        (worker,) = supervisor.worker_pids
+        os.kill(worker, signal.SIGKILL)
         failed = finished(job_id)
         assert failed.state == State.FAILED
         assert "resume" in str(failed.error)
         supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
-    points = 3 + 3 * 9
-    assert points * BATCHES <= passes_made() <= (points + 3) * BATCHES
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 3) * BATCHES
+
+
+SERVER = """
+import sys, time
+from soupcore import Store
+from soupcore.jobs import Supervisor
+supervisor = Supervisor(Store(sys.argv[1]), [sys.argv[2]], devices=["cpu"])
+for job in supervisor.queue.recent():
+    supervisor.resume(job.id)
+while True:
+    supervisor.look_after()
+    print(*supervisor.worker_pids, flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("victims", ["worker", "both"])
+def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
+    victims: str,
+    supervisor: Supervisor,
+    finished: Finished,
+    paths: dict[str, Any],
+    store: soupcore.Store,
+    passes_made: Callable[[], int],
+) -> None:
+    moments = random.Random(victims)  # noqa: S311 - no secret
+    job_id = supervisor.queue.submit("paths", "Paths", paths)
+    for _ in range(2):
+        with run_server(store, paths["task"]) as server:
+            worker = int(server.stdout.readline())  # type: ignore[union-attr]
+            wait_until_passes(passes_made, moments.randrange(1, 100))
+            os.kill(worker, signal.SIGKILL)
+            while victims == "worker" and state(supervisor, job_id) != State.FAILED:
+                time.sleep(0.001)
+            server.kill()
+    while state(supervisor, job_id) == State.RUNNING:  # until the killed are gone
+        supervisor.queue.fail_abandoned()
+    supervisor.resume(job_id)
+    assert finished(job_id).state == State.DONE
+    assert POINTS * BATCHES <= passes_made() <= (POINTS + 2) * BATCHES
+
+
+def test_a_worker_whose_server_was_killed_ends_its_job_and_then_itself(
+    supervisor: Supervisor,
+    paths: dict[str, Any],
+    store: soupcore.Store,
+    passes_made: Callable[[], int],
+) -> None:
+    job_id = supervisor.queue.submit("paths", "Paths", paths)
+    with run_server(store, paths["task"]) as server:
+        wait_until_passes(passes_made, 5)
+        server.kill()
+    while state(supervisor, job_id) == State.RUNNING:
+        time.sleep(0.001)
+    assert state(supervisor, job_id) == State.DONE
+    assert passes_made() == POINTS * BATCHES
+
+
+def run_server(store: soupcore.Store, task: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SERVER, str(store.folder), task]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def wait_until_passes(passes_made: Callable[[], int], more: int) -> None:
+    target = passes_made() + more
+    while passes_made() < target:
+        time.sleep(0.001)
 
 
 def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
@@ -112,7 +239,7 @@ def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
     supervisor.stop()
     job = supervisor.queue.get(job_id)
     assert job is not None
-    assert (job.state, supervisor.worker_pid) == (State.FAILED, None)
+    assert (job.state, supervisor.worker_pids) == (State.FAILED, [])
     supervisor.resume(job_id)
     assert finished(job_id).state == State.DONE
 
@@ -125,6 +252,7 @@ def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
         ("evaluate", {"task": "/etc/other.py:task", "names": [], "splits": []}, "not among those"),
         ("open", {"sweep": "/nowhere"}, "/nowhere is not a folder"),
         ("soup", {"recipe": "magic", "names": NAMES, "parameters": {}}, "no recipe 'magic'"),
+        ("soup", {"recipe": "ties", "names": NAMES, "parameters": {"x": 1}}, "no parameter 'x'"),
         ("weights", {"soup": "gone"}, "no soup 'gone'"),
     ],
 )
@@ -141,6 +269,52 @@ def test_a_request_that_cannot_be_met_fails_in_words(
     assert words in str(job.error)
 
 
+def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_numbers(
+    supervisor: Supervisor,
+    finished: Finished,
+    request_: dict[str, Any],
+    paths: dict[str, Any],
+    folder: str,
+    store: soupcore.Store,
+    tmp_path: Path,
+) -> None:
+    long = supervisor.submit("paths", "Paths", paths)
+    wait_for(supervisor, long, lambda job: job.done > 2560)
+    slider = request_ | {"coefficients": {"run1": "1/3", "run2": "2/3"}, "splits": ["select"]}
+    assert finished(supervisor.submit("mixture", "", slider | {"keep": False})).state == State.DONE
+    assert state(supervisor, long) == State.RUNNING
+    assert finished(long).state == State.DONE
+
+    sweep = soupcore.Sweep.from_folder(folder)
+    task = soupcore.load_task(request_["task"])
+    own = soupcore.Evaluator(task, soupcore.Store(tmp_path / "own"), device="cpu")
+    theirs = soupcore.Evaluator(task, store, device="cpu")
+    for a, b in paths["pairs"]:
+        points = path_points(sweep[a].mixture, sweep[b].mixture, grid(11))
+        for known in theirs.stored(points, "select"):
+            assert known is not None
+        computed = own.evaluate_all(points, "select", keep_outputs=False)
+        for one, other in zip(theirs.stored(points, "select"), computed, strict=True):
+            torch.testing.assert_close(one.losses, other.losses)  # type: ignore[union-attr]
+    own.store.close()
+
+
+def test_each_device_has_a_worker_and_they_share_the_jobs(
+    store: soupcore.Store, task_file: Path, request_: dict[str, Any]
+) -> None:
+    supervisor = Supervisor(store, [f"{task_file}:task"], devices=["cpu", "cpu:0"])
+    try:
+        jobs = [
+            supervisor.submit("evaluate", "", request_ | {"names": [name], "splits": ["select"]})
+            for name in NAMES
+        ]
+        assert len(supervisor.worker_pids) == 2
+        done = [wait_for(supervisor, job, lambda job: not job.is_unfinished) for job in jobs]
+        assert [job.state for job in done] == [State.DONE] * 3
+    finally:
+        supervisor.stop()
+
+
 def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     supervisor: Supervisor, finished: Finished, request_: dict[str, Any], task_file: Path
 ) -> None:
@@ -148,17 +322,26 @@ def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     failed = finished(supervisor.submit("evaluate", "", wanted | {"task": f"{task_file}:failing"}))
     assert "ZeroDivisionError" in str(failed.error)
     assert "worker.log" in str(failed.error)
-    worker = supervisor.worker_pid
+    workers = supervisor.worker_pids
     assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
-    assert supervisor.worker_pid == worker
+    assert supervisor.worker_pids == workers
+
+
+def test_what_a_killed_worker_left_is_gone_once_the_next_one_works(
+    supervisor: Supervisor, finished: Finished, folder: str, store: soupcore.Store
+) -> None:
+    half = store.soup_folder("a", "safetensors") / ".soup.safetensors.0123456789abcdef.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    finished(supervisor.submit("open", "Read", {"sweep": folder}))
+    assert not half.exists()
 
 
 def test_the_worker_ends_when_its_server_is_gone(
     supervisor: Supervisor, finished: Finished, folder: str
 ) -> None:
     finished(supervisor.submit("open", "Read", {"sweep": folder}))
-    process = supervisor._process
-    assert process is not None
+    (process,) = supervisor._processes.values()
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(10) == 0

@@ -50,3 +50,9 @@ def test_a_teams_database_is_named_by_an_argument_or_the_environment(
     monkeypatch.setenv("STOCKPOT_DATABASE", "postgresql://team")
     assert settings.configure([]).database == "postgresql://team"
     assert settings.configure(["--database=postgresql://other"]).database == "postgresql://other"
+
+
+def test_each_device_named_gets_a_worker() -> None:
+    assert settings.configure([]).devices == ("auto",)
+    twice = ["--device=cuda:0", "--device=cuda:1", "--device=cuda:0"]
+    assert settings.configure(twice).devices == ("cuda:0", "cuda:1")

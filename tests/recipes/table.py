@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -26,6 +26,7 @@ class TableEvaluator:
     percents: Callable[[frozenset[str]], float]
     task: soupcore.ClassificationTask
     evaluated: list[frozenset[str]] = field(default_factory=list)
+    losses: dict[frozenset[str], float] = field(default_factory=dict)
 
     def evaluate(
         self,
@@ -44,7 +45,7 @@ class TableEvaluator:
             mixture_key=mixture.key,
             split=split,
             n=EXAMPLES,
-            loss=1 - percent / 100,
+            loss=self.losses.get(parts, 1 - percent / 100),
             score=percent / 100,
             score_interval=(0.0, 1.0),
             seconds=0.0,
@@ -64,6 +65,15 @@ class TableEvaluator:
         """Evaluate to the end, as an evaluator may; giving up early is tested with a real one."""
         assert difficulty.shape == (incumbent.n,)
         return self.evaluate(mixture, incumbent.split, on_progress=on_progress)
+
+    def evaluate_all(
+        self,
+        mixtures: Sequence[Mixture],
+        split: str,
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Evaluation]:
+        return [self.evaluate(mixture, split, on_progress=on_progress) for mixture in mixtures]
 
 
 class Looked(Evaluation):

@@ -2,8 +2,9 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +21,10 @@ from soupcore import (
     SweepError,
     TaskError,
     greedy,
+    greedy_orders,
 )
 from tests.helpers import State, average, logits
-from tests.recipes.table import MakeTable, evaluated
+from tests.recipes.table import MakeTable, TableEvaluator, evaluated
 
 NAN = math.nan
 
@@ -101,7 +103,14 @@ def test_greedy_follows_the_rule(
     assert list(made.coefficients.items()) == [(name, Fraction(1, len(soup))) for name in soup]
     assert [step.candidate for step in made.trace] == list(tried)
     assert "".join(made.trace[-1].soup) == soup
-    assert made.parameters == {"accept": accept, "split": "val"}
+    assert made.parameters == {
+        "accept": accept,
+        "metric": "score",
+        "order": "best first",
+        "seed": 0,
+        "backward": False,
+        "split": "val",
+    }
     score = made.evaluations["val"].score
     assert score == pytest.approx(percents["".join(sorted(soup))] / 100, nan_ok=True)
 
@@ -110,9 +119,9 @@ def test_a_trace_tells_each_decision(table: MakeTable) -> None:
     percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79}
     sweep, evaluator = table("abc", percents)
     assert greedy(sweep, evaluator).trace == (
-        Step("b", 0.80, accepted=True, soup=("b",), gained=0, lost=0, examples=100),
-        Step("c", 0.83, accepted=True, soup=("b", "c"), gained=3, lost=0, examples=100),
-        Step("a", 0.79, accepted=False, soup=("b", "c"), gained=0, lost=4, examples=100),
+        Step("b", 0.80, True, ("b",), gained=0, lost=0, loss=1 - 0.80, examples=100),
+        Step("c", 0.83, True, ("b", "c"), gained=3, lost=0, loss=1 - 0.83, examples=100),
+        Step("a", 0.79, False, ("b", "c"), gained=0, lost=4, loss=1 - 0.79, examples=100),
     )
 
 
@@ -179,9 +188,9 @@ def test_only_a_split_for_choosing_may_be_chosen_on(table: MakeTable, split: str
 
 def test_what_cannot_be_followed_is_refused(table: MakeTable) -> None:
     sweep, evaluator = table("ab", {})
-    with pytest.raises(RecipeError, match="needs at least one ingredient"):
+    with pytest.raises(RecipeError, match="takes at least 1 ingredient, not 0"):
         greedy(sweep, evaluator, [])
-    with pytest.raises(RecipeError, match="'>=' or '>', not '<'"):
+    with pytest.raises(RecipeError, match="one of '>=', '>', not '<'"):
         greedy(sweep, evaluator, accept="<")  # type: ignore[arg-type]
     with pytest.raises(SweepError, match="has no ingredient 'z'"):
         greedy(sweep, evaluator, ["a", "z"])
@@ -205,6 +214,110 @@ def test_the_trace_is_told_as_it_grows_and_progress_ends_with_all(table: MakeTab
     )
     assert lengths == [1, 2, 3]
     assert progress == [(100 * i, 500) for i in (1, 2, 3, 4, 5)]
+
+
+# Beyond Recipe 1
+
+
+def by_loss(losses: dict[str, float], evaluator: Evaluator) -> None:
+    """Let the table's losses differ from its scores, which stay all equal."""
+    table = cast("TableEvaluator", evaluator)
+    table.losses = {frozenset(names): loss for names, loss in losses.items()}
+
+
+@pytest.mark.parametrize(
+    ("accept", "losses", "soup", "tried"),
+    [
+        (">=", {"a": 0.5, "b": 0.4, "ab": 0.3}, "ba", "ba"),
+        (">=", {"a": 0.5, "b": 0.4, "ab": 0.45}, "b", "ba"),
+        (">=", {"a": 0.5, "b": 0.4, "ab": 0.4}, "ba", "ba"),
+        (">", {"a": 0.5, "b": 0.4, "ab": 0.4}, "b", "ba"),
+        (">=", {"a": NAN, "b": 0.4, "ab": NAN}, "b", "ba"),
+    ],
+)
+def test_greedy_by_loss_takes_what_does_not_raise_it(
+    table: MakeTable, accept: Any, losses: dict[str, float], soup: str, tried: str
+) -> None:
+    sweep, evaluator = table("ab", lambda parts: 50.0)
+    by_loss(losses, evaluator)
+    made = greedy(sweep, evaluator, accept=accept, metric="loss")
+    assert "".join(made.coefficients) == soup
+    assert [step.candidate for step in made.trace] == list(tried)
+    assert made.trace[-1].loss == pytest.approx(losses["ab"], nan_ok=True)
+
+
+def test_a_random_order_evaluates_only_what_it_tries_and_depends_on_seed_and_weights(
+    table: MakeTable,
+) -> None:
+    sweep, evaluator = table("abcd", lambda parts: 50.0 + len(parts))
+    orders = set()
+    for seed in range(20):
+        evaluated(evaluator).clear()
+        made = greedy(sweep, evaluator, order="random", seed=seed)
+        assert len(evaluated(evaluator)) == 4
+        assert greedy(sweep, evaluator, order="random", seed=seed).trace == made.trace
+        orders.add("".join(step.candidate for step in made.trace))
+    assert len(orders) > 8
+    assert {order[0] for order in orders} == set("abcd")
+
+
+def test_several_orders_have_a_mean_and_a_spread(table: MakeTable) -> None:
+    percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79, "ab": 62, "ac": 61}
+    sweep, evaluator = table("abc", percents)
+    orders = greedy_orders(sweep, evaluator, seeds=range(8))
+    scores = [soup.evaluations["val"].score for soup in orders.soups]
+    assert {soup.parameters["seed"] for soup in orders.soups} == set(range(8))
+    assert len(set(scores)) > 1
+    assert orders.mean() == pytest.approx(np.mean(scores))
+    assert orders.spread() == pytest.approx(np.std(scores, ddof=1))
+    assert math.isnan(greedy_orders(sweep, evaluator, seeds=[0]).spread())
+
+
+@pytest.mark.parametrize(
+    ("accept", "percents", "soup", "dropped"),
+    [
+        pytest.param(">=", {"a": 80, "b": 70, "ab": 81}, "ab", "", id="nothing to drop"),
+        pytest.param(
+            ">=",
+            {"a": 80, "b": 75, "c": 70, "ab": 81, "abc": 82, "bc": 83},
+            "bc",
+            "a",
+            id="the first is left out again",
+        ),
+        pytest.param(
+            ">=", {"a": 75, "b": 75, "ab": 75}, "b", "a", id="as good with fewer, the paper's rule"
+        ),
+        pytest.param(">", {"a": 75, "b": 74, "ab": 76}, "ab", "", id="strictly"),
+        pytest.param(">=", {"a": 75}, "a", "", id="one alone stays"),
+    ],
+)
+def test_a_backward_pass_drops_what_no_longer_helps(
+    table: MakeTable, accept: Any, percents: dict[str, float], soup: str, dropped: str
+) -> None:
+    letters = "".join(sorted({letter for names in percents for letter in names}))
+    known = {frozenset(names): float(percent) for names, percent in percents.items()}
+    sweep, evaluator = table(letters, lambda parts: known.get(parts, 10.0))
+    made = greedy(sweep, evaluator, accept=accept, backward=True)
+    assert "".join(made.coefficients) == soup
+    drops = [step for step in made.trace if step.action == "drop"]
+    assert "".join(step.candidate for step in drops if step.accepted) == dropped
+    assert made.trace[-1].soup == tuple(soup)
+    assert made.evaluations["val"].score == pytest.approx(known[frozenset(soup)] / 100)
+
+
+@given(st.data(), st.sampled_from(["ab", "abcd"]), st.sampled_from([">=", ">"]))
+def test_a_backward_pass_never_makes_it_worse(
+    table: MakeTable, data: st.DataObject, letters: str, accept: Any
+) -> None:
+    scores = data.draw(st.composite(any_table)(letters))
+    sweep, evaluator = table(letters, scores.__getitem__)
+    forward = greedy(sweep, evaluator, accept=accept)
+    both = greedy(sweep, evaluator, accept=accept, backward=True)
+    assert set(both.coefficients) <= set(forward.coefficients)
+    tried = [step.candidate for step in both.trace if step.action == "add"]
+    assert tried == [step.candidate for step in forward.trace]
+    before, after = (soup.evaluations["val"].score for soup in (forward, both))
+    assert math.isnan(before) or after >= before
 
 
 # On a real sweep

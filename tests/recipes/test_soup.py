@@ -1,5 +1,5 @@
-import hashlib
 import json
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,12 +22,24 @@ from soupcore import (
     RecipeError,
     Soup,
     Sweep,
+    TensorInfo,
     greedy,
     manual,
     open_checkpoint,
     uniform,
 )
-from tests.helpers import State, average, build_model, logits, same_weights, save_sweep
+from soupcore.checkpoints import write_safetensors
+from soupcore.recipes import Step
+from tests.helpers import (
+    State,
+    any_tensor,
+    average,
+    build_model,
+    logits,
+    same_bits,
+    same_weights,
+    save_sweep,
+)
 
 
 def strict_json(text: str) -> Any:
@@ -68,9 +80,7 @@ def test_a_soup_file_opens_as_a_checkpoint_of_the_same_weights(
     tmp_path: Path, sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = manual(sweep, {"run1": 1, "run10": 3})
-    sha = soup.save(tmp_path / "soup.safetensors")
-    content = (tmp_path / "soup.safetensors").read_bytes()
-    assert sha == hashlib.sha256(content).hexdigest()
+    assert soup.save(tmp_path / "soup.safetensors") == [tmp_path / "soup.safetensors"]
     assert stat.S_IMODE((tmp_path / "soup.safetensors").stat().st_mode) & 0o600 == 0o600
     again = Mixture([(open_checkpoint(tmp_path / "soup.safetensors"), 1)])
     mixed, saved = (evaluator.evaluate(point, "val") for point in (soup.mixture, again))
@@ -78,7 +88,7 @@ def test_a_soup_file_opens_as_a_checkpoint_of_the_same_weights(
 
 
 def test_the_recipe_travels_in_the_metadata(
-    tmp_path: Path, sweep: Sweep, evaluator: Evaluator
+    tmp_path: Path, sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator).evaluate(evaluator, ["test"])
     soup.save(tmp_path / "soup.safetensors")
@@ -86,7 +96,7 @@ def test_the_recipe_travels_in_the_metadata(
         recipe = strict_json(file.metadata()["stockpot"])
     assert recipe == json.loads(json.dumps(soup.to_json()))
     assert recipe["recipe"] == "greedy"
-    assert recipe["parameters"] == {"accept": ">=", "split": "val"}
+    assert recipe["parameters"] == soup.parameters
     assert sum(map(Fraction, recipe["coefficients"].values())) == 1
     assert recipe["digests"] == {name: sweep[name].digest for name in soup.coefficients}
     assert [step["candidate"] for step in recipe["trace"]] == [s.candidate for s in soup.trace]
@@ -95,7 +105,11 @@ def test_the_recipe_travels_in_the_metadata(
         "score": soup.evaluations["test"].score,
         "loss": soup.evaluations["test"].loss,
         "n": 90,
+        "split_digest": task.split("test").digest,
     }
+    assert recipe["task_key"] == task.key
+    assert recipe["base"] is None
+    assert set(recipe["versions"]) == {"stockpot", "python", "torch", "numpy"}
 
 
 def test_metadata_of_the_ingredients_is_kept(tmp_path: Path) -> None:
@@ -118,21 +132,21 @@ def test_numbers_that_are_none_are_null_in_the_recipe(
     soup.save(tmp_path / "soup.safetensors")
     with safe_open(tmp_path / "soup.safetensors", framework="pt") as file:
         recipe = strict_json(file.metadata()["stockpot"])
-    assert recipe["scores"]["val"] == {"score": None, "loss": None, "n": 100}
+    assert (recipe["scores"]["val"]["score"], recipe["scores"]["val"]["loss"]) == (None, None)
     assert recipe["trace"][0]["score"] is None
     assert repr(Soup.from_json(sweep, recipe).trace[0].score) == "nan"
 
 
 def test_bytes_written_are_told_and_a_stop_leaves_nothing(tmp_path: Path, sweep: Sweep) -> None:
     written: list[int] = []
-    uniform(sweep).save(tmp_path / "soup.safetensors", written.append)
+    uniform(sweep).save(tmp_path / "soup.safetensors", on_bytes=written.append)
     assert sum(written) == sweep["run1"].checkpoint.nbytes
 
     def stop(nbytes: int) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        uniform(sweep).save(tmp_path / "other.safetensors", stop)
+        uniform(sweep).save(tmp_path / "other.safetensors", on_bytes=stop)
     assert [path.name for path in tmp_path.glob("*.*")] == ["soup.safetensors"]
 
 
@@ -161,6 +175,213 @@ def test_a_soup_too_large_for_its_dtype_is_not_saved(
     with pytest.raises(CheckpointError, match=r"'w' .*too large"):
         manual(sweep, {"a": 3, "b": -2}).save(tmp_path / "soup.safetensors")
     assert not (tmp_path / "soup.safetensors").exists()
+
+
+def shuffled_sweep(folder: Path) -> Sweep:
+    """Ingredients that agree in nothing but names and shapes; "one" is the first by name."""
+    states = {
+        "one": {"z": any_tensor(torch.bfloat16, 8), "n": torch.tensor(3), "a": torch.ones(4)},
+        "three": {"a": torch.zeros(4), "n": torch.tensor(5), "z": any_tensor(torch.float32, 8)},
+        "two": {"n": torch.tensor(4), "z": any_tensor(torch.float16, 8), "a": torch.ones(4)},
+    }
+    folder.mkdir()
+    for name, state in states.items():
+        write_safetensors(
+            folder / f"{name}.safetensors",
+            {key: TensorInfo(tuple(tensor.shape), tensor.dtype) for key, tensor in state.items()},
+            lambda key, state=state: [state[key].flatten()],  # type: ignore[misc]
+            {"author": name},
+        )
+    return Sweep.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "form"),
+    [
+        ({"three": 1, "two": 2, "one": 1}, "one"),
+        ({"three": 1, "two": 1}, "three"),
+        ({"two": 1, "one": 0}, "two"),
+    ],
+)
+def test_a_soup_has_the_order_the_metadata_and_the_dtypes_of_its_first_ingredient(
+    tmp_path: Path, coefficients: dict[str, int], form: str
+) -> None:
+    sweep = shuffled_sweep(tmp_path / "sweep")
+    soup = manual(sweep, coefficients)
+    assert soup.form is sweep[form]
+    soup.save(tmp_path / "soup.safetensors")
+    written, first = open_checkpoint(tmp_path / "soup.safetensors"), sweep[form].checkpoint
+    assert list(written.tensors.items()) == list(first.tensors.items())
+    assert written.metadata["author"] == form
+    assert written.metadata["format"] == "pt"  # transformers opens no file without it
+    expected = soup.state_dict()
+    for name, info in first.tensors.items():
+        assert same_bits(written.read(name), expected[name].to(info.dtype))
+
+
+def test_the_base_gives_the_form_only_where_it_is_alone(sweep: Sweep) -> None:
+    assert manual(sweep, {"base": 1, "run10": 1}).form is sweep["run10"]
+    assert manual(sweep, {"base": 1}).form is sweep.base
+
+
+def test_an_order_that_would_leave_tensors_misaligned_is_not_kept(tmp_path: Path) -> None:
+    state = {"odd": torch.ones(1, dtype=torch.uint8), "w": torch.ones(2), "b": torch.ones(1)}
+    torch.save(state, tmp_path / "a.pt")
+    uniform(Sweep.from_folder(tmp_path)).save(tmp_path / "soup.safetensors")
+    assert list(open_checkpoint(tmp_path / "soup.safetensors").tensors) == ["w", "b", "odd"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("given_as", ["name", "dtype"])
+def test_a_soup_is_written_in_the_dtype_that_was_chosen(
+    tmp_path: Path, sweep: Sweep, dtype: str, given_as: str
+) -> None:
+    soup = uniform(sweep)
+    chosen: torch.dtype = getattr(torch, dtype)
+    soup.save(tmp_path / "soup.safetensors", dtype if given_as == "name" else chosen)
+    loaded = load_file(tmp_path / "soup.safetensors")
+    expected = {
+        name: tensor.to(chosen) if tensor.is_floating_point() else tensor
+        for name, tensor in soup.state_dict().items()
+    }
+    assert same_weights(loaded, expected)
+
+
+def test_numbers_that_are_whole_only_in_the_first_ingredient_are_not_cut(tmp_path: Path) -> None:
+    states = {"a": {"steps": torch.tensor(3)}, "b": {"steps": torch.tensor(4.0)}}
+    uniform(Sweep.from_folder(save_sweep(tmp_path / "sweep", states))).save(
+        tmp_path / "soup.safetensors"
+    )
+    assert load_file(tmp_path / "soup.safetensors")["steps"].item() == 3.5
+
+
+@pytest.mark.parametrize("shard_size", [None, 100])
+def test_a_soup_too_large_for_the_chosen_dtype_is_not_written(
+    tmp_path: Path, shard_size: int | None
+) -> None:
+    states = {"a": {"v": torch.ones(64), "w": torch.full((64,), 1e5)}}
+    soup = uniform(Sweep.from_folder(save_sweep(tmp_path / "sweep", states)))
+    target = tmp_path / "soup" / "model.safetensors"
+    target.parent.mkdir()
+    with pytest.raises(CheckpointError, match=r"'w' .*too large for torch.float16; .* bfloat16 or"):
+        soup.save(target, "float16", shard_size)
+    assert not list(target.parent.iterdir())
+    soup.save(target, "bfloat16", shard_size)
+
+
+def test_a_soup_in_shards_is_the_soup_in_one_file(tmp_path: Path, sweep: Sweep) -> None:
+    soup = uniform(sweep)
+    soup.save(tmp_path / "whole.safetensors")
+    written = soup.save(tmp_path / "model.safetensors", shard_size=150)
+    assert len(written) > 2
+    whole, shards = open_checkpoint(tmp_path / "whole.safetensors"), open_checkpoint(written[-1])
+    assert shards.digest == whole.digest
+    assert list(shards.tensors) == list(whole.tensors)
+    assert shards.metadata == whole.metadata
+
+
+def torch_sweep(folder: Path, **files: Any) -> Sweep:
+    folder.mkdir()
+    for name, saved in files.items():
+        torch.save(saved, folder / f"{name}.pt")
+    return Sweep.from_folder(folder)
+
+
+def run_of(state: State, epoch: int) -> dict[str, Any]:
+    return {"state_dict": state, "epoch": epoch, "optimizer_states": [{"m": torch.ones(3)}]}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+def test_a_soup_is_written_as_the_file_of_its_first_ingredient(
+    tmp_path: Path, states: dict[str, State], suffix: str
+) -> None:
+    runs = {name: run_of(state, epoch) for epoch, (name, state) in enumerate(states.items())}
+    sweep = torch_sweep(tmp_path / "sweep", **runs)
+    soup = uniform(sweep)
+    target = tmp_path / f"soup{suffix}"
+    assert soup.save(target) == [target, tmp_path / "soup.recipe.json"]
+    loaded = torch.load(target, weights_only=True)
+    assert same_weights(loaded["state_dict"], average(list(states.values())))
+    assert loaded["epoch"] == 0
+    assert loaded["optimizer_states"][0]["m"].tolist() == [1, 1, 1]
+    recipe = strict_json((tmp_path / "soup.recipe.json").read_text())
+    assert recipe == json.loads(json.dumps(soup.to_json()))
+    assert same_weights(open_checkpoint(target).state_dict(), soup.state_dict())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_the_mean_of_equal_files_is_the_file(
+    tmp_path: Path, base_state: State, zipped: bool
+) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    for name in "abc":
+        run = run_of(base_state, ord(name))
+        torch.save(run, folder / f"{name}.pt", _use_new_zipfile_serialization=zipped)
+    soup = uniform(Sweep.from_folder(folder))
+    assert len(soup.coefficients) == 3
+    soup.save(tmp_path / "soup.pt")
+    assert (tmp_path / "soup.pt").read_bytes() == (folder / "a.pt").read_bytes()
+    soup.save(tmp_path / "soup.safetensors")
+    assert open_checkpoint(tmp_path / "soup.safetensors").digest == soup.form.digest
+
+
+def test_tensors_that_only_the_first_ingredient_ties_are_refused_as_pt(tmp_path: Path) -> None:
+    tied = torch.ones(3)
+    sweep = torch_sweep(
+        tmp_path / "sweep",
+        a={"in": tied, "out": tied},
+        b={"in": torch.zeros(3), "out": torch.ones(3)},
+    )
+    soup = uniform(sweep)
+    assert soup.output.why_no_pt is None
+    with pytest.raises(CheckpointError, match=r"'in' and 'out' share memory in a\.pt"):
+        soup.save(tmp_path / "soup.pt")
+    assert not list(tmp_path.glob("*.*"))
+    soup.save(tmp_path / "soup.safetensors")
+    assert load_file(tmp_path / "soup.safetensors")["out"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"w": torch.ones(2, dtype=torch.float16)}, None),
+        ({"w": torch.ones(2), "n": torch.tensor(3)}, "'n' is int64 .* in a.pt and float32 "),
+        ({"w": torch.ones(2), "made by": Step("a", 0.5, True, (), 0, 0)}, "harmless .*Step"),
+    ],
+)
+def test_why_there_is_no_pt_is_told_before_and_when_it_is_asked_for(
+    tmp_path: Path, first: dict[str, Any], reason: str | None
+) -> None:
+    other = {"w": torch.zeros(2)} | ({"n": torch.tensor(4.0)} if "n" in first else {})
+    soup = uniform(torch_sweep(tmp_path / "sweep", a=first, b=other))
+    if reason is None:
+        assert soup.output.why_no_pt is None
+        soup.save(tmp_path / "soup.pt")
+        assert torch.load(tmp_path / "soup.pt")["w"].tolist() == [0.5, 0.5]
+        return
+    assert re.search(reason, str(soup.output.why_no_pt))
+    with pytest.raises(CheckpointError, match=rf"soup\.pt: .*{reason}.*as \.safetensors"):
+        soup.save(tmp_path / "soup.pt")
+    assert not list(tmp_path.glob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("soup.bin2", {}, r"soup\.bin2: name it \.safetensors"),
+        ("soup.pt", {"dtype": "float16"}, "are for .safetensors; leave them out"),
+        ("soup.pt", {"shard_size": 9}, "are for .safetensors; leave them out"),
+        ("soup.safetensors", {"dtype": "float8"}, "as float32, float16, bfloat16, not float8"),
+        ("soup.safetensors", {"dtype": torch.int8}, "not torch.int8"),
+        ("soup.safetensors", {"shard_size": 0}, "at least one byte, not 0"),
+    ],
+)
+def test_forms_that_a_soup_is_not_written_in_are_refused(
+    tmp_path: Path, sweep: Sweep, name: str, options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        uniform(sweep).save(tmp_path / name, **options)
 
 
 # Its description

@@ -1,14 +1,39 @@
 import inspect
 import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import soupcore
-from soupcore import RECIPES, Sweep
-from soupcore.recipes.spec import no_step
+from soupcore import RECIPES, Evaluator, RecipeError, Sweep
+from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch, Text
 from tests.recipes.table import MakeTable, evaluated
 
 ALL = pytest.mark.parametrize("name", RECIPES)
+
+
+def alternatives(parameter: Parameter) -> list[Any]:
+    """Values of a parameter other than its default."""
+    if isinstance(parameter, Choice):
+        return [choice for choice in parameter.choices if choice != parameter.default]
+    if isinstance(parameter, Number):
+        return sorted({parameter.minimum, *parameter.curve[:1]} - {parameter.default})
+    return [not parameter.default] if isinstance(parameter, Switch) else ["0."]
+
+
+def variations(recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """No parameter told, and each told in turn; the fewest passes that there can be."""
+    few = {p.name: 2 for p in recipe.parameters if p.name == "passes"}
+    yield few
+    for parameter in recipe.parameters:
+        for value in alternatives(parameter):
+            yield few | {parameter.name: value}
+
+
+def names_for(recipe: Recipe) -> list[str]:
+    return ["run1", "run10"] if recipe.takes == (2, 2) else ["run1", "run2", "run10"]
 
 
 @ALL
@@ -19,59 +44,121 @@ def test_a_recipe_is_listed_under_its_name_and_described(name: str) -> None:
     assert recipe.title
     assert recipe.summary.endswith(".")
     assert recipe.paper
-    assert [parameter.name for parameter in recipe.parameters] == list(
-        dict.fromkeys(parameter.name for parameter in recipe.parameters)
-    )
+    names = [parameter.name for parameter in recipe.parameters]
+    assert len(set(names)) == len(names)
     for parameter in recipe.parameters:
         assert parameter.label
         assert parameter.help
-        assert len(set(parameter.choices)) == len(parameter.choices) >= 1
+        parameter.check(parameter.default)
+        for value in alternatives(parameter):
+            parameter.check(value)
+        if isinstance(parameter, Choice):
+            assert len(set(parameter.choices)) == len(parameter.choices) > 1
+        if isinstance(parameter, Number):
+            assert parameter.minimum < parameter.maximum
+            assert parameter.step > 0
+            for value in parameter.curve:
+                parameter.check(value)
 
 
 @ALL
-def test_the_first_choice_of_a_parameter_is_the_default_of_the_function(name: str) -> None:
+def test_a_default_told_on_the_page_is_that_of_the_function(name: str) -> None:
     function = inspect.signature(getattr(soupcore, name))
     for parameter in RECIPES[name].parameters:
-        assert function.parameters[parameter.name].default == parameter.choices[0]
+        default = function.parameters[parameter.name].default
+        if isinstance(parameter, Number):
+            assert float(default) == parameter.default
+        else:
+            assert default == parameter.default
 
 
 @ALL
-@pytest.mark.parametrize("letters", ["a", "ab", "abcd"])
-def test_a_recipe_can_be_followed_with_every_choice_within_the_trials_it_tells(
-    table: MakeTable, name: str, letters: str
+def test_a_recipe_can_be_followed_with_each_value_at_no_more_cost_than_it_tells(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int], name: str
 ) -> None:
     recipe = RECIPES[name]
-    for choice in itertools.product(*(parameter.choices for parameter in recipe.parameters)):
-        chosen = {p.name: value for p, value in zip(recipe.parameters, choice, strict=True)}
-        sweep, evaluator = table(letters, lambda parts: 50.0 + len(parts))
-        soup = recipe.follow(
-            sweep,
-            evaluator,
-            list(letters),
-            on_progress=lambda done, total: None,
-            on_step=no_step,
-            **chosen,
-        )
+    names = names_for(recipe)
+    for told in variations(recipe):
+        passes.clear()
+        parameters = recipe.check(told)
+        soup = recipe.follow(sweep, evaluator, names, **told)
         assert soup.recipe == name
-        assert soup.parameters.items() >= chosen.items()
-        assert sum(soup.coefficients.values()) == 1
-        assert set(soup.coefficients) <= set(letters)
-        alone = {parts for parts in evaluated(evaluator) if len(parts) == 1}
-        trials = [parts for parts in evaluated(evaluator) if len(parts) > 1]
-        assert len(trials) <= recipe.trials(len(letters))
-        assert bool(alone) <= recipe.chooses
+        assert soup.parameters.items() >= parameters.items()
+        assert set(soup.ingredients) <= set(names)
+        assert (soup.base == "base") is recipe.needs_base
+        assert math.isfinite(soup.evaluate(evaluator, ["val"]).evaluations["val"].loss)
+        splits = sum(passes) / 100  # the split has 100 examples
+        most = len(names) * recipe.ranks + recipe.trials(len(names), parameters)
+        assert splits <= (most + 2 if recipe.chooses else 1)  # the soup itself, and its start
 
 
 @ALL
 def test_a_recipe_followed_is_the_function_called(
-    sweep: Sweep, evaluator: soupcore.Evaluator, name: str
+    sweep: Sweep, evaluator: Evaluator, name: str
 ) -> None:
-    followed = RECIPES[name].follow(
-        sweep,
-        evaluator,
-        ["run1", "run10"],
-        on_progress=lambda done, total: None,
-        on_step=no_step,
-    )
-    arguments = (sweep, evaluator) if RECIPES[name].chooses else (sweep,)
+    recipe = RECIPES[name]
+    followed = recipe.follow(sweep, evaluator, ["run1", "run10"])
+    arguments = (sweep, evaluator) if recipe.chooses else (sweep,)
     assert followed.id == getattr(soupcore, name)(*arguments, names=["run1", "run10"]).id
+
+
+@ALL
+def test_a_recipe_says_what_it_lacks(
+    sweep: Sweep, evaluator: Evaluator, table: MakeTable, name: str
+) -> None:
+    recipe = RECIPES[name]
+    if recipe.needs_base:
+        without, judge = table("abc", lambda parts: 50.0)
+        with pytest.raises(RecipeError, match=r"needs the base, .* Put it there as"):
+            recipe.follow(without, judge, ["a", "b"])
+        assert evaluated(judge) == []
+    with pytest.raises(RecipeError, match=r"takes (at least 1|exactly 2) ingredients?, not 0"):
+        recipe.follow(sweep, evaluator, [])
+    with pytest.raises(RecipeError, match="has no parameter 'magic'; it has"):
+        recipe.follow(sweep, evaluator, magic=1)
+    if recipe.takes[1] is not None:
+        with pytest.raises(RecipeError, match="takes exactly 2 ingredients, not 3"):
+            recipe.follow(sweep, evaluator)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.chooses])
+def test_a_recipe_chooses_on_select_only(sweep: Sweep, evaluator: Evaluator, name: str) -> None:
+    with pytest.raises(RecipeError, match="role 'report'; a recipe may only choose on 'val'"):
+        getattr(soupcore, name)(sweep, evaluator, split="test")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "good", "bad"),
+    [
+        (Choice("x", "Label", "Help.", "a", ("a", "b")), ["a", "b"], ["c", None, 1]),
+        (
+            Number("x", "Label", "Help.", 0.5, 0, 1, 0.1),
+            [0, 0.5, 1, 1e-9],
+            [-0.1, 1.1, math.nan, math.inf, "0.5", True, None],
+        ),
+        (
+            Number("x", "Label", "Help.", 3, 0, 10, 1),
+            [0, 10],
+            [-1, 11, 0.5, 2.0, False],
+        ),
+        (Switch("x", "Label", "Help.", default=False), [True, False], [1, "yes", None]),
+        (Text("x", "Label", "Help.", ""), ["", "head."], [None, 1]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Parameter) else "",
+)
+def test_a_parameter_is_checked(parameter: Parameter, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        parameter.check(value)
+    for value in bad:
+        with pytest.raises(RecipeError, match=r"Label \(x\) is"):
+            parameter.check(value)
+
+
+def test_parameters_that_are_not_told_have_their_defaults() -> None:
+    for recipe in RECIPES.values():
+        defaults = {parameter.name: parameter.default for parameter in recipe.parameters}
+        assert recipe.check({}) == defaults
+        for parameter, value in itertools.chain.from_iterable(
+            ((p, v) for v in alternatives(p)) for p in recipe.parameters
+        ):
+            assert recipe.check({parameter.name: value}) == defaults | {parameter.name: value}

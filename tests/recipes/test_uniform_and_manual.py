@@ -21,7 +21,7 @@ def test_a_uniform_soup_is_the_mean(
 
 
 def test_a_uniform_soup_of_nothing_or_of_strangers_is_refused(sweep: Sweep) -> None:
-    with pytest.raises(RecipeError, match="needs at least one ingredient"):
+    with pytest.raises(RecipeError, match="takes at least 1 ingredient, not 0"):
         uniform(sweep, [])
     with pytest.raises(SweepError, match="has no ingredient 'run3'"):
         uniform(sweep, ["run1", "run3"])

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from soupcore import SweepError
-from soupcore.sweeps.hyperparameters import Scalar, read_sidecar, read_table
+from soupcore.sweeps.hyperparameters import (
+    Scalar,
+    choose_columns,
+    read_sidecar,
+    read_table,
+    with_details,
+)
 
 JSONL, CSV = "sweep.jsonl", "sweep.csv"
 
@@ -112,3 +118,40 @@ def test_a_wrong_sidecar_is_refused_by_file(tmp_path: Path, content: bytes) -> N
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(SweepError, match=r"a\.json is not .*; mend or remove it"):
         read_sidecar(tmp_path / "a.json")
+
+
+def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None:
+    told: dict[str, Scalar] = {"lr": 0.1, "note": None}
+    details: dict[str, Scalar] = {"epoch": 3, "lr": 0.2, "note": "x"}
+    merged = with_details(told, details)
+    assert merged == {"lr": 0.1, "note": None, "epoch": 3}
+    assert list(merged) == ["lr", "note", "epoch"]
+
+
+@pytest.mark.parametrize(
+    ("told", "details", "columns"),
+    [
+        pytest.param([{"lr": 1}, {"lr": 1, "wd": 2}], [{}, {}], ["lr", "wd"], id="told: all"),
+        pytest.param([{}, {}], [{"a": 1, "b": 2}, {"a": 1, "b": 3}], ["b"], id="same in all"),
+        pytest.param([{}, {}], [{"a": 1}, {"b": 1}], ["a", "b"], id="missing in some"),
+        pytest.param([{}, {}], [{"a": 1}, {"a": True}], ["a"], id="another kind"),
+        pytest.param([{}], [{"a": 1}], [], id="one run alone"),
+        pytest.param([{"a": 1}, {}], [{"a": 5}, {"a": 6}], ["a"], id="told of one"),
+        pytest.param(
+            [{}, {}],
+            [{"path": "x", "epoch": 1, "tag": "y"}, {"path": "z", "epoch": 2, "tag": "w"}],
+            ["epoch", "path", "tag"],
+            id="numbers before text",
+        ),
+        pytest.param(
+            [{}, {}],
+            [{f"k{i}": i + j for i in range(100)} for j in range(2)],
+            [f"k{i}" for i in range(12)],
+            id="not too many",
+        ),
+    ],
+)
+def test_what_is_worth_a_column(
+    told: list[dict[str, Scalar]], details: list[dict[str, Scalar]], columns: list[str]
+) -> None:
+    assert choose_columns(told, details) == columns

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import Cancelled, Sweep, SweepError, mean
-from soupcore.sweeps.sweep import folder_signature, is_scanned
+from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, moved, random_state, same_weights, save_sweep
 
 NAMES = ["run1", "run2", "run10"]
@@ -101,6 +102,16 @@ def test_the_table_goes_before_a_sidecar(tmp_path: Path) -> None:
     assert Sweep.from_folder(folder)["a"].hyperparameters == {"lr": 2}
 
 
+def test_what_checkpoints_say_of_their_runs_is_added(tmp_path: Path) -> None:
+    for epoch, name in enumerate(["a", "b"]):
+        torch.save({"state_dict": one(epoch), "epoch": epoch, "seed": 7}, tmp_path / f"{name}.ckpt")
+    (tmp_path / "sweep.jsonl").write_text('{"name": "a", "lr": 0.1, "epoch": 30}\n')
+    sweep = Sweep.from_folder(tmp_path)
+    found = {name: dict(i.hyperparameters) for name, i in sweep.ingredients.items()}
+    assert found == {"a": {"lr": 0.1, "epoch": 30, "seed": 7}, "b": {"epoch": 1, "seed": 7}}
+    assert sweep.columns == ["lr", "epoch"]
+
+
 def test_a_row_without_checkpoint_is_a_warning(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1), "base": one(0)})
     rows = [{"name": "a"}, {"name": "base"}, {"name": "gone"}]
@@ -178,9 +189,11 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         pytest.param(None, None, "is not a folder", id="no folder"),
         pytest.param({}, None, r"holds no checkpoint that can be used\.", id="empty folder"),
         pytest.param({"a.pt": b"x"}, None, "can be used: a: .*damaged", id="all misfits"),
-        pytest.param({"base.pt": b"x"}, None, "the base 'base' cannot be used: .*", id="bad base"),
         pytest.param(
-            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: missing", id="no base"
+            {"z.pt": b"x"}, "z", "the base 'z' cannot be used: the file .*", id="bad base"
+        ),
+        pytest.param(
+            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: it is missing", id="no base"
         ),
         pytest.param({"sweep.jsonl": b"{"}, None, r"line 1 is not JSON", id="bad table"),
         pytest.param({"sweep.csv": b"name\n", "sweep.jsonl": b""}, None, "has both", id="tables"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks.processes import Cost, run, stopwatch
+from tests.benchmarks.sweeps import write_sweep
 from tests.benchmarks.table import Row, table
 
 RUNS = 5
-FILES = 4
-WIDTH, BLOCKS = 768, 7  # of a ViT-Base, with 7 of its 12 blocks to weigh 200 MB
+FILES, MEGABYTES = 4, 200
 MIB = 1 << 20
 
 
@@ -44,21 +44,6 @@ def import_safetensors() -> None:
     import safetensors.torch  # noqa: F401
 
 
-def make_sweep(sweep: str) -> None:
-    """Write the files, and let Stockpot read their digests."""
-    import torch
-    from safetensors.torch import save_file
-
-    import soupcore
-
-    Path(sweep).mkdir()
-    for seed in range(FILES):
-        random = torch.Generator().manual_seed(seed)
-        state = {name: torch.randn(shape, generator=random) for name, shape in _shapes().items()}
-        save_file(state, Path(sweep) / f"run-{seed}.safetensors")
-    soupcore.Sweep.from_folder(sweep)
-
-
 def check_equal(one: str, other: str) -> None:
     import torch
     from safetensors.torch import load_file
@@ -69,7 +54,7 @@ def check_equal(one: str, other: str) -> None:
 def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report."""
     sweep, soup, mean, seconds = (folder / name for name in ("sweep", "soup", "mean", "seconds"))
-    run(make_sweep, sweep, workspace=folder)
+    run(write_sweep, sweep, FILES, MEGABYTES, workspace=folder)
     ours, baseline = _Costs(), _Costs()
     for _ in range(RUNS):
         ours.whole.append(run(with_soupcore, sweep, soup, seconds, workspace=folder))
@@ -81,9 +66,8 @@ def benchmark(folder: Path) -> list[str]:
     run(check_equal, soup, mean, workspace=folder)
     theirs = baseline.figures()
     rows = [Row(figure, values, theirs[figure]) for figure, values in ours.figures().items()]
-    megabytes = (sweep / "run-0.safetensors").stat().st_size / 1e6
     return [
-        f"Uniform soup of {FILES} files of {megabytes:.0f} MB, float32, digests known, {RUNS} runs",
+        f"Uniform soup of {FILES} files of {MEGABYTES} MB, float32, digests known, {RUNS} runs",
         *table(rows, "soupcore.uniform, save", "load_file each, average, save_file"),
         "Checked: the two files hold the same tensors, within 1e-6.",
     ]
@@ -110,26 +94,3 @@ class _Costs:
                 peak - before for peak, before in zip(peaks, import_peaks, strict=True)
             ],
         }
-
-
-def _shapes() -> dict[str, tuple[int, ...]]:
-    layers = {
-        "attn.qkv": (3 * WIDTH, WIDTH),
-        "attn.proj": (WIDTH, WIDTH),
-        "mlp.fc1": (4 * WIDTH, WIDTH),
-        "mlp.fc2": (WIDTH, 4 * WIDTH),
-    }
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, WIDTH),
-        "pos_embed": (1, 197, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, 16, 16),
-        "patch_embed.proj.bias": (WIDTH,),
-    }
-    for block in range(BLOCKS):
-        for layer, shape in layers.items():
-            shapes[f"blocks.{block}.{layer}.weight"] = shape
-            shapes[f"blocks.{block}.{layer}.bias"] = shape[:1]
-        for norm in ("norm1", "norm2"):
-            shapes[f"blocks.{block}.{norm}.weight"] = (WIDTH,)
-            shapes[f"blocks.{block}.{norm}.bias"] = (WIDTH,)
-    return shapes | {"norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "head.weight": (10, WIDTH)}

@@ -1,0 +1,222 @@
+"""The connectivity figures, as Python for a notebook. Each text runs by itself."""
+
+from collections.abc import Iterable, Sequence
+
+from pages.components.points import Point
+from pages.components.snippets import opening
+from pages.components.state import Pair, View
+
+Points = dict[str, Point]
+_ADAPTIVE = "adaptive"
+
+
+def matrix(
+    view: View, names: Sequence[str], alphas: int | str, split: str, measure: str, *, tree: bool
+) -> str:
+    """Return how to draw the matrix of all pairs."""
+    geometric = measure in ("angle", "distance")
+    code = _opening(view, "figures", "MEASURES", "tree" if tree else "")
+    if geometric:
+        values = {"angle": "angles", "distance": "distances"}[measure]
+        code += f"found = soupcore.geometry(sweep, names={list(names)!r})\n"
+    else:
+        values = {"loss": "loss", "error": "error", "midpoint": "midpoint_advantage"}[measure]
+        code += (
+            f"names = {list(names)!r}\n"
+            f"found = soupcore.barriers(sweep, evaluator, names{_alphas(alphas)}, "
+            f"split={split!r})\n"
+        )
+    code += f"values = found.{values}\n"
+    order = ", tree=tree(found.names, values)" if tree else ""
+    return code + (
+        f"figures.pair_heatmap(found.names, values, MEASURES[{measure!r}]{order}).show()\n"
+    )
+
+
+def curves(
+    view: View, points: Points, pairs: Iterable[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float],
+) -> str:  # fmt: skip
+    """Return how to draw the curves of pairs."""
+    pairs = list(pairs)
+    code = _opening(view, "figures", fractions=_has_soup(points, {n for p in pairs for n in p}))
+    code += "lines = {\n"
+    for a, b in pairs:
+        code += f"    ({a!r}, {b!r}): ({points[a].code}, {points[b].code}),\n"
+    more = f", beyond={list(beyond)!r}" if beyond else ""
+    return code + (
+        "}\npaths = {\n"
+        "    pair: [\n"
+        f"        soupcore.linear_path(*ends, evaluator{_alphas(alphas)}, split=split{more})\n"
+        f"        for split in {list(splits)!r}\n"
+        "    ]\n"
+        "    for pair, ends in lines.items()\n"
+        "}\n"
+        "for pair, (path, *_) in paths.items():\n"
+        "    print(pair, path.barrier_bracket, path.error_barrier)\n"
+        "figures.path_curves(paths).show()\n"
+    )
+
+
+def from_base(view: View, points: Points, names: Sequence[str], alphas: int) -> str:
+    """Return how to draw the paths from the base in the plane of scores."""
+    report, shifts = view.task.splits_with_role("report")[0], view.task.splits_with_role("shift")
+    code = _opening(view, "figures", fractions=_has_soup(points, names), pandas=True)
+    ends = "".join(f"    {name!r}: {points[name].code},\n" for name in names)
+    return code + (
+        f"ends = {{\n{ends}}}\n"
+        "paths = {}\n"
+        "for name, end in ends.items():\n"
+        "    found = {\n"
+        f"        split: soupcore.linear_path(sweep.base, end, evaluator, {alphas}, split=split)\n"
+        f"        for split in {[report, *shifts]!r}\n"
+        "    }\n"
+        f"    shift = sum(found[split].scores for split in {shifts!r}) / {len(shifts)}\n"
+        f"    report = found[{report!r}]\n"
+        "    paths[name] = pd.DataFrame(\n"
+        '        {"alpha": report.alphas, "report": report.scores, "shift": shift}\n'
+        "    )\n"
+        "figures.from_base(paths, figures.colours(sweep.ingredients)).show()\n"
+    )
+
+
+def plane(
+    view: View, points: Points, corners: Sequence[str], drawn: Sequence[str], split: str, size: int
+) -> str:
+    """Return how to draw a plane with points projected onto it."""
+    code = _opening(view, "figures", "point", fractions=_has_soup(points, {*corners, *drawn}))
+    drawn = list(dict.fromkeys([*corners, *drawn]))
+    named = "".join(
+        f"    {name!r}: ({points[name].kind!r}, point({points[name].code})),\n" for name in drawn
+    )
+    ends = ", ".join(points[name].code for name in corners)
+    return code + (
+        f"corners = [{ends}]\n"
+        f"plane = soupcore.plane(sweep, evaluator, corners, {size}, split={split!r})\n"
+        f"points = {{\n{named}}}\n"
+        "places = {name: plane.frame.locate(point) for name, (_, point) in points.items()}\n"
+        "kinds = {name: kind for name, (kind, _) in points.items()}\n"
+        "figures.plane_contours(\n"
+        "    plane, places, kinds, figures.colours(sweep.ingredients)\n"
+        ").show()\n"
+    )
+
+
+def norms(view: View, names: Sequence[str]) -> str:
+    """Return how to draw the distances from the base."""
+    return _opening(view, "figures") + (
+        f"geometry = soupcore.geometry(sweep, names={list(names)!r})\n"
+        "figures.norm_bars(geometry, figures.colours(sweep.ingredients)).show()\n"
+    )
+
+
+def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
+    """Return how to draw what differs by layer: the moves, or the angles to one ingredient."""
+    values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
+    title = f"angle to {to}, °" if to else "distance from the base, % of its norm"
+    return _opening(view, "figures") + (
+        f"geometry = soupcore.geometry(sweep, names={list(names)!r})"
+        f"{'.grouped()' if grouped else ''}\n"
+        f"values = {values}\n"
+        f"figures.layer_heatmap(geometry.layers, geometry.names, values, title={title!r}).show()\n"
+    )
+
+
+def angles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
+    """Return how to draw the angle between task vectors against the advantage of the middle."""
+    return _opening(view, "figures", "tables") + (
+        f"names = {list(names)!r}\n"
+        "geometry = soupcore.geometry(sweep, names=names)\n"
+        f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
+        f"table = tables.angle_table(sweep, geometry, found, {colour!r})\n"
+        f"figures.angle_scatter(table{_colour(colour)}).show()\n"
+    )
+
+
+def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
+    """Return how to draw what middles have over the better end, over a hyperparameter."""
+    return _opening(view, "figures", "pair_grid") + (
+        f"names = {list(names)!r}\n"
+        f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
+        "gains = {pair: path.midpoint_gain * 100 for pair, path in found.paths.items()}\n"
+        f"grid = pair_grid(sweep, gains, {key!r})\n"
+        "figures.grid_heatmap(grid, title='midpoint − best end', diverges=True).show()\n"
+    )
+
+
+def ingredient_grid(view: View, names: Sequence[str], split: str, row: str, column: str) -> str:
+    """Return how to draw the score over two hyperparameters."""
+    return _opening(view, "figures", "ingredient_grid") + (
+        "scores = {\n"
+        f"    name: evaluator.evaluate(sweep[name].mixture, {split!r}).score * 100\n"
+        f"    for name in {list(names)!r}\n"
+        "}\n"
+        f"grid = ingredient_grid(sweep, scores, {row!r}, {column!r})\n"
+        f"figures.grid_heatmap(grid, title='{view.task.score_name}, %').show()\n"
+    )
+
+
+def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
+    """Return how to draw two-model soups against two-model ensembles."""
+    return _opening(view, "figures", "tables", combinations=True) + (
+        "scores = {}\n"
+        f"for a, b in combinations({list(names)!r}, 2):\n"
+        "    ends = [sweep[a].mixture, sweep[b].mixture]\n"
+        f"    evaluator.evaluate_all(ends, {split!r})\n"
+        f"    soup = evaluator.evaluate(soupcore.mean(ends), {split!r})\n"
+        f"    both = soupcore.ensemble(evaluator, ends, {split!r})\n"
+        '    scores[a, b] = {"soup": soup.score, "ensemble": both.score}\n'
+        f"table = tables.pairs_with(sweep, scores, {colour!r})\n"
+        f"figures.soup_ensemble_scatter(table{_colour(colour)}).show()\n"
+    )
+
+
+def theory(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
+    """Return how to draw what the theory predicts against what is."""
+    return _opening(view, "figures", "tables", combinations=True) + (
+        "gaps = {}\n"
+        f"for a, b in combinations({list(names)!r}, 2):\n"
+        "    ends = sweep[a].mixture, sweep[b].mixture\n"
+        f"    found = soupcore.soup_vs_ensemble(evaluator, *ends, split={split!r})\n"
+        '    gaps[a, b] = {"predicted": found.predicted_gap, "gap": found.gap}\n'
+        f"table = tables.pairs_with(sweep, gaps, {colour!r})\n"
+        f"figures.theory_scatter(table{_colour(colour)}).show()\n"
+    )
+
+
+_FROM = {
+    "figures": "from soupcore import figures",
+    "tables": "from soupcore.figures import tables",
+    "MEASURES": "from soupcore.figures import MEASURES",
+    "point": "from soupcore.connectivity import point",
+    "tree": "from soupcore.connectivity import tree",
+    "pair_grid": "from soupcore.analysis import pair_grid",
+    "ingredient_grid": "from soupcore.analysis import ingredient_grid",
+}
+
+
+def _opening(
+    view: View,
+    *names: str,
+    fractions: bool = False,
+    combinations: bool = False,
+    pandas: bool = False,
+) -> str:
+    head = "from fractions import Fraction\n" if fractions else ""
+    head += "from itertools import combinations\n" if combinations else ""
+    head += "\nimport pandas as pd\n" if pandas else ""
+    imports = sorted(_FROM[name] for name in names if name)
+    begin, rest = opening(view).split("\n", 1)
+    return f"{head}\n{begin}\n".lstrip("\n") + "\n".join(imports) + f"\n{rest}\n"
+
+
+def _alphas(alphas: int | str) -> str:
+    return "" if alphas == _ADAPTIVE else f", {alphas}"
+
+
+def _colour(colour: str | None) -> str:
+    return f", colour={f'max {colour}'!r}" if colour else ""
+
+
+def _has_soup(points: Points, names: Iterable[str]) -> bool:
+    return any(points[name].kind == "soup" for name in names)

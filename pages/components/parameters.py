@@ -1,0 +1,45 @@
+"""Widgets made from what a recipe says of its parameters."""
+
+from typing import Any
+
+import streamlit as st
+
+from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
+
+_COLUMNS = 3
+
+
+def choose(recipe: Recipe) -> dict[str, Any]:
+    """Let the user set the parameters of a recipe; return them all."""
+    columns = st.columns(_COLUMNS) if recipe.parameters else []
+    chosen = {}
+    for index, parameter in enumerate(recipe.parameters):
+        with columns[index % _COLUMNS]:
+            chosen[parameter.name] = _widget(parameter, f"{recipe.name}-{parameter.name}")
+    return chosen
+
+
+def _widget(parameter: Parameter, key: str) -> Any:
+    if isinstance(parameter, Choice):
+        return st.segmented_control(
+            parameter.label,
+            list(parameter.choices),
+            default=parameter.default,
+            required=True,
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Number):
+        kind = int if parameter.is_whole else float
+        return st.number_input(
+            parameter.label,
+            kind(parameter.minimum),
+            kind(parameter.maximum),
+            kind(parameter.default),
+            kind(parameter.step),
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Switch):
+        return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
+    return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)

@@ -1,0 +1,39 @@
+"""The points that lines and planes go through: the base, the ingredients and the soups."""
+
+from dataclasses import dataclass
+
+from pages.components import scores
+from pages.components.state import View
+from soupcore import Mixture
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point with a name.
+
+    Attributes:
+        mixture: Where it lies.
+        kind: `base`, `ingredient` or `soup`.
+        end: How a job is told of it.
+        code: Its Python, where the sweep is called `sweep`.
+    """
+
+    mixture: Mixture
+    kind: str
+    end: str | dict[str, str]
+    code: str
+
+
+def of(view: View) -> dict[str, Point]:
+    """Return the points by the names they have on the pages."""
+    found = {}
+    for name in [*([view.sweep.base.name] if view.sweep.base else []), *view.sweep.ingredients]:
+        kind = "ingredient" if name in view.sweep.ingredients else "base"
+        found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
+    for stored in scores.soups(view):
+        shares = ", ".join(f"{name!r}: Fraction({str(c)!r})" for name, c in
+                           stored.soup.coefficients.items())  # fmt: skip
+        found[stored.label] = Point(
+            stored.soup.mixture, "soup", {"soup": stored.soup.id}, f"sweep.mixture({{{shares}}})"
+        )
+    return found

@@ -1,0 +1,109 @@
+"""Values averaged over a grid of hyperparameters."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from natsort import natsorted
+
+from soupcore.sweeps import Sweep
+from soupcore.sweeps.hyperparameters import Scalar
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The mean of a value for each combination of two hyperparameters.
+
+    Attributes:
+        row_name: What the rows differ in.
+        column_name: What the columns differ in.
+        rows: Its values, ascending.
+        columns: Its values, ascending.
+        means: Shape [rows, columns]; NaN where nothing has the two.
+        counts: How many were averaged, of the same shape.
+    """
+
+    row_name: str
+    column_name: str
+    rows: tuple[Scalar, ...]
+    columns: tuple[Scalar, ...]
+    means: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+
+
+def ingredient_grid(sweep: Sweep, values: Mapping[str, float], row: str, column: str) -> Grid:
+    """Average a value of ingredients over two of their hyperparameters.
+
+    Ingredients that lack one of the two, or whose value is NaN, are left out.
+
+    Args:
+        sweep: Where the ingredients are from.
+        values: By ingredient.
+        row: One hyperparameter.
+        column: The other.
+    """
+    found = []
+    for name, value in values.items():
+        known = sweep[name].hyperparameters
+        found.append((known.get(row), known.get(column), value))
+    return _grid(row, column, found)
+
+
+def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparameter: str) -> Grid:
+    """Average a value of pairs over a hyperparameter of the one and of the other.
+
+    Appendix F.1 of the soups' paper does so for what the middle has over the better end. The grid
+    is symmetric: a pair counts both ways, and once where the two are alike.
+
+    Args:
+        sweep: Where the ingredients are from.
+        values: By pair.
+        hyperparameter: Which.
+    """
+    found = []
+    for (a, b), value in values.items():
+        one = sweep[a].hyperparameters.get(hyperparameter)
+        other = sweep[b].hyperparameters.get(hyperparameter)
+        found.append((one, other, value))
+        if one != other:
+            found.append((other, one, value))
+    return _grid(hyperparameter, f"{hyperparameter} of the other", found)
+
+
+def varying(sweep: Sweep) -> list[str]:
+    """Return the hyperparameters in which ingredients differ, in the order of the table."""
+    seen: dict[str, set[Scalar]] = defaultdict(set)
+    for ingredient in sweep.ingredients.values():
+        for key, value in ingredient.hyperparameters.items():
+            seen[key].add(value)
+    return [key for key, values in seen.items() if len(values) > 1]
+
+
+def _grid(row: str, column: str, found: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
+    cells: dict[tuple[Scalar, Scalar], list[float]] = defaultdict(list)
+    for one, other, value in found:
+        if one is not None and other is not None and not np.isnan(value):
+            cells[one, other].append(value)
+    rows = _ascending({one for one, _ in cells})
+    columns = _ascending({other for _, other in cells})
+    lists = [[cells.get((one, other), []) for other in columns] for one in rows]
+    means = [[float(np.mean(cell)) if cell else np.nan for cell in line] for line in lists]
+    counts = [[len(cell) for cell in line] for line in lists]
+    shape = (len(rows), len(columns))
+    return Grid(
+        row,
+        column,
+        rows,
+        columns,
+        np.array(means, dtype=np.float64).reshape(shape),
+        np.array(counts, dtype=np.int64).reshape(shape),
+    )
+
+
+def _ascending(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
+    listed = list(values)
+    if all(isinstance(value, int | float) for value in listed):
+        return tuple(sorted(listed))  # type: ignore[type-var]
+    return tuple(natsorted(listed, key=str))

@@ -1,0 +1,138 @@
+"""What a torch file holds, as the child process found it, remembered for as long as it is the same.
+
+Starting a process for each file of a sweep takes longer than reading what is in them, so what was
+found is kept in the workspace by path, inode, size and time of change of the file.
+"""
+
+import json
+import sqlite3
+import zlib
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from soupcore.checkpoints.files import WeightFile
+from soupcore.checkpoints.sandbox import read_contents
+from soupcore.workspace import workspace_folder
+
+_VERSION = 2  # of what the child tells; with another one, files are read again
+
+
+class View(NamedTuple):
+    """Where the elements of a tensor are in its storage; see `soupcore.strict.tensors.Tensor`."""
+
+    storage: str
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    conjugate: bool
+    negative: bool
+
+
+@dataclass(frozen=True)
+class WeightViews:
+    """One set of weights in a file.
+
+    Attributes:
+        name: Its place in the file, such as `ema`; "" where the file is the set.
+        title: What it is, for people.
+        notes: Sentences on why it is the one to take, and on what was left out of it.
+        views: `{tensor: view}` in the order of the state dict; none where there is a problem.
+        problem: Why the set cannot be read, as a sentence; "" where it can.
+    """
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    views: dict[str, View]
+    problem: str
+
+
+class Place(NamedTuple):
+    """Where a storage is in the file: first byte, number of bytes, and their CRC-32 if known."""
+
+    offset: int
+    nbytes: int
+    crc: int | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a torch file holds, except for the weights.
+
+    Attributes:
+        format: "zip", or "legacy" for the one of before torch 1.6.
+        sets: Its sets of weights, the one to take by convention first.
+        storages: Where the storages of these are, by key.
+        details: Plain values on the run that made it: epoch, hyperparameters, metrics.
+        executes: What loading it in the usual way would run or import, beyond what is known to be
+            harmless; empty where it may be handed on in its own form.
+        local_paths: `(place, path)` of what looks like a path of the machine where it was made.
+    """
+
+    format: str
+    sets: tuple[WeightViews, ...]
+    storages: dict[str, Place]
+    details: dict[str, str | int | float | bool | None]
+    executes: tuple[str, ...]
+    local_paths: tuple[tuple[str, str], ...]
+
+
+def contents_of(file: WeightFile) -> Contents:
+    """Return what a torch file holds, from the workspace or by reading it in a child process.
+
+    Raises:
+        CheckpointError: The file is refused.
+    """
+    opened = file.descriptor()
+    key = str(file.path.resolve())
+    stamp = json.dumps([_VERSION, *file.identity])
+    with closing(_connect()) as connection:
+        row = connection.execute(
+            "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
+        ).fetchone()
+    if row:
+        return _parsed(json.loads(zlib.decompress(row[0])))
+    read = read_contents(opened.number, file.path)
+    file.check_unchanged()
+    packed = zlib.compress(json.dumps(read).encode(), 1)
+    with closing(_connect()) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO contents VALUES (?, ?, ?)",
+            (key, stamp, packed),
+        )
+    return _parsed(read)
+
+
+def _parsed(read: dict[str, Any]) -> Contents:
+    return Contents(
+        read["format"],
+        tuple(
+            WeightViews(
+                found["name"],
+                found["title"],
+                tuple(found["notes"]),
+                {
+                    name: View(storage, dtype, offset, tuple(shape), tuple(stride), *flags)
+                    for name, (storage, dtype, offset, shape, stride, *flags) in found.get(
+                        "tensors", {}
+                    ).items()
+                },
+                found.get("problem", ""),
+            )
+            for found in read["sets"]
+        ),
+        {key: Place(*place) for key, place in read["storages"].items()},
+        read["details"],
+        tuple(read["executes"]),
+        tuple((place, path) for place, path in read["local_paths"]),
+    )
+
+
+def _connect() -> sqlite3.Connection:
+    connection = sqlite3.connect(workspace_folder() / "contents.sqlite", timeout=30)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
+    )
+    return connection

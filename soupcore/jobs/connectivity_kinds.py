@@ -1,0 +1,108 @@
+"""The kinds of long work of the connectivity pages, as `kinds` has the others.
+
+An end of a line or a corner of a plane is the name of an ingredient or of the base, or
+`{"soup": id}` for a soup of the store.
+"""
+
+from collections.abc import Callable
+from itertools import combinations
+
+from soupcore.analysis.soup_vs_ensemble import theory_points
+from soupcore.connectivity import Adaptive, evaluate_lines, geometry, plane, stored_geometry
+from soupcore.connectivity.lines import Alphas
+from soupcore.errors import RecipeError
+from soupcore.evaluation.progress import part
+from soupcore.jobs.kinds import Report, Request, Result, WarmState
+from soupcore.mixtures import Mixture, mean
+from soupcore.recipes import Soup
+from soupcore.sweeps import Sweep
+
+ADAPTIVE = "adaptive"
+End = str | dict[str, str]
+
+
+def paths(warm: WarmState, request: Request, report: Report) -> Result:
+    """Evaluate lines between `pairs` of ends, or between all pairs of `names`.
+
+    `alphas` is a number of points or "adaptive"; `splits` which splits; `part`, where it is there,
+    of how many examples of each; `beyond` α outside [0, 1].
+    """
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    pairs = request["pairs"] if "pairs" in request else combinations(request["names"], 2)
+    lines = [(point_of(warm, sweep, a), point_of(warm, sweep, b)) for a, b in pairs]
+    splits = [
+        evaluator.task.part(split, request["part"]) if "part" in request else split
+        for split in request["splits"]
+    ]
+    for index, split in enumerate(splits):
+        evaluate_lines(
+            lines,
+            evaluator,
+            alphas_of(request["alphas"]),
+            split=split,
+            beyond=request.get("beyond", ()),
+            on_progress=part(report, index, len(splits)),
+        )
+    return {"paths": len(lines) * len(splits)}
+
+
+def evaluate_plane(warm: WarmState, request: Request, report: Report) -> Result:
+    """Evaluate the plane through three `corners` on a `split`, coarse grids first."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    corners = [point_of(warm, sweep, corner) for corner in request["corners"]]
+    if stored_geometry(sweep, warm.store) is None:
+        geometry(sweep, warm.store, on_progress=report)
+    plane(sweep, evaluator, corners, request["size"], split=request["split"], on_progress=report)
+    return {"points": request["size"] ** 2}
+
+
+def measure(warm: WarmState, request: Request, report: Report) -> Result:
+    """Compute the inner products of all ingredients, for angles and distances."""
+    sweep = warm.sweep(request)
+    geometry(sweep, warm.store, on_progress=report)
+    return {"ingredients": len(sweep)}
+
+
+def two_model_soups(warm: WarmState, request: Request, report: Report) -> Result:
+    """Evaluate what comparing two-model soups with ensembles takes, for `pairs` on a `split`.
+
+    With `theory`, the outputs of the points that equation 1 takes; else the soups and both ends.
+    """
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    ends = [(sweep[a].mixture, sweep[b].mixture) for a, b in request["pairs"]]
+    if request["theory"]:
+        points = [point for pair in ends for point in theory_points(*pair)]
+    else:
+        points = [point for a, b in ends for point in (a, b, mean([a, b]))]
+    evaluator.evaluate_all(
+        points, request["split"], keep_outputs=request["theory"], on_progress=report
+    )
+    return {"pairs": len(ends)}
+
+
+def point_of(warm: WarmState, sweep: Sweep, end: End) -> Mixture:
+    """Return where an end lies.
+
+    Raises:
+        RecipeError: There is no such soup any more.
+        SweepError: There is no such ingredient.
+    """
+    if isinstance(end, str):
+        return sweep[end].mixture
+    row = warm.store.soup(end["soup"])
+    if row is None:
+        raise RecipeError(f"There is no soup {end['soup']!r} any more.")
+    return Soup.from_json(sweep, row.body).mixture
+
+
+def alphas_of(alphas: int | str) -> Alphas:
+    """Return the α that a request names."""
+    return Adaptive() if alphas == ADAPTIVE else int(alphas)
+
+
+KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
+    "paths": paths,
+    "plane": evaluate_plane,
+    "geometry": measure,
+    "two-model soups": two_model_soups,
+}

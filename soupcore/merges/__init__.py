@@ -1,0 +1,9 @@
+"""Merges that are not one mixture for all tensors: checkpoints computed as they are read."""
+
+from soupcore.merges.dare import Dare
+from soupcore.merges.derived import Derived
+from soupcore.merges.description import merge_from_json
+from soupcore.merges.grouped import Group, Grouped
+from soupcore.merges.ties import Ties
+
+__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "merge_from_json"]

@@ -1,0 +1,98 @@
+"""Σ cᵢθᵢ with coefficients of their own for each group of tensors.
+
+Soups learned by layer or tensor, Model Stock, SLERP, and WiSE-FT that keeps the trained head are
+all of this kind; what differs is where the coefficients come from. They are kept as exact
+fractions, so the weights do not depend on how they were found.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.errors import CheckpointError
+from soupcore.merges.derived import Derived, NameOf
+from soupcore.mixtures import Mixture
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share their coefficients."""
+
+    tensors: tuple[str, ...]
+    mixture: Mixture
+
+
+class Grouped(Derived):
+    """A mixture with coefficients of its own for each group of tensors.
+
+    Tensors that are not floats come from the source with the largest coefficient of their group,
+    as in a `Mixture`.
+
+    Args:
+        groups: `{label: Group}`; every tensor of the sources is in exactly one.
+
+    Raises:
+        CheckpointError: A tensor is in no group, in two, or unknown.
+    """
+
+    method = "grouped"
+
+    def __init__(self, groups: Mapping[str, Group]) -> None:
+        sources = {d: s for group in groups.values() for d, s in group.mixture.sources.items()}
+        ordered = [sources[digest] for digest in sorted(sources)]
+        names = Counter(name for group in groups.values() for name in group.tensors)
+        for name in names.keys() ^ ordered[0].tensors.keys():
+            known = "in no group" if name in ordered[0].tensors else "not in the checkpoints"
+            raise CheckpointError(f"Tensor {name!r} is {known}; put every tensor in one group.")
+        for name, count in names.items():
+            if count > 1:
+                raise CheckpointError(f"Tensor {name!r} is in {count} groups; leave it in one.")
+        self.groups = dict(groups)
+        self._mixture_of = {
+            name: group.mixture for group in groups.values() for name in group.tensors
+        }
+        super().__init__(
+            ordered, {name: self._mixture_of[name].tensors[name] for name in ordered[0].tensors}
+        )
+
+    def to_json(self, name_of: NameOf) -> dict[str, Any]:
+        """Return the coefficients of each group; see `Derived.to_json`."""
+        return {
+            "method": self.method,
+            "groups": {
+                label: {
+                    "tensors": sorted(group.tensors),
+                    "coefficients": {
+                        name_of(group.mixture.sources[digest]): str(coefficient)
+                        for digest, coefficient in group.mixture.coefficients.items()
+                    },
+                }
+                for label, group in self.groups.items()
+            },
+        }
+
+    @classmethod
+    def from_json(
+        cls, body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]
+    ) -> "Grouped":
+        """Make the merge again that `to_json` described."""
+        return cls(
+            {
+                label: Group(
+                    tuple(group["tensors"]),
+                    Mixture(
+                        (checkpoint_of(name), Fraction(text))
+                        for name, text in group["coefficients"].items()
+                    ),
+                )
+                for label, group in body["groups"].items()
+            }
+        )
+
+    def _compute(self, name: str, start: int, out: torch.Tensor) -> None:
+        self._mixture_of[name].mix_into(name, out, start)

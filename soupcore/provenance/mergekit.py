@@ -1,0 +1,110 @@
+"""A soup as a configuration for mergekit, where mergekit has the method.
+
+The text is for `mergekit-pytorch`, which merges single files; run it in the folder of the
+checkpoints. Where the two do not compute the same, comments at the top of the text say how.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from soupcore.recipes.soup import Soup
+
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+Values = Mapping[str, float | bool]
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """What mergekit is told: a method, its models with their parameters, and shared ones."""
+
+    method: str
+    models: dict[str, Values]
+    base: str | None
+    shared: Values = field(default_factory=dict)
+    differences: tuple[str, ...] = ()
+
+
+def mergekit_config(soup: Soup) -> str | None:
+    """Return the YAML with which mergekit 0.1.5 makes this soup, None where it has no such method.
+
+    Args:
+        soup: The soup.
+    """
+    merge = _merge(soup)
+    if merge is None:
+        return None
+    lines = [
+        f"# {soup.recipe} soup {soup.id}, made by Stockpot. In the folder of the checkpoints:",
+        "#   mergekit-pytorch this-file.yaml merged/",
+        *(f"# {difference}" for difference in merge.differences),
+        f"merge_method: {merge.method}",
+    ]
+    if merge.base:
+        lines.append(f"base_model: {json.dumps(soup.file_name(merge.base))}")
+    lines.append("models:")
+    for name, own in merge.models.items():
+        lines.append(f"  - model: {json.dumps(soup.file_name(name))}")
+        lines += _parameters(own, indent="    ")
+    lines += _parameters(merge.shared, indent="")
+    lines.append("dtype: float32")
+    dtypes = Counter(info.dtype for info in soup.mixture.tensors.values() if info.dtype in _DTYPES)
+    if dtypes:
+        lines.append(f"out_dtype: {_DTYPES[dtypes.most_common(1)[0][0]]}")
+    return "\n".join(lines) + "\n"
+
+
+def _merge(soup: Soup) -> _Merge | None:
+    told = soup.parameters
+
+    def each(**own: float) -> dict[str, Values]:
+        return dict.fromkeys(soup.ingredients, own)
+
+    match soup.recipe:
+        case "task_arithmetic":
+            sign = 1 if told["operation"] == "add" else -1
+            weights = each(weight=sign * told["scale"])
+            return _Merge("task_arithmetic", weights, soup.base, {"normalize": False})
+        case "ties":
+            differences = ["Where votes are equal, mergekit takes +."]
+            if told["trim"] == "global":
+                differences.append("mergekit trims each tensor, this soup the whole vector.")
+            if told["vote"] == "count":
+                differences.append("mergekit votes by magnitude; this soup counted.")
+            return _Merge(
+                "ties",
+                each(weight=1.0, density=told["density"]),
+                soup.base,
+                {"normalize": True, "lambda": told["scale"]},
+                tuple(differences),
+            )
+        case "dare":
+            return _Merge(
+                "dare_ties" if told["combine"] == "ties" else "dare_linear",
+                each(weight=1.0, density=round(1 - told["drop"], 9)),
+                soup.base,
+                {"normalize": told["combine"] != "sum", "lambda": told["scale"]},
+                ("mergekit drops other entries and rescales to the L1 norm, not by 1/(1 − p).",),
+            )
+        case "model_stock" if len(soup.ingredients) > 1:
+            differences = ["mergekit does not hold t between 0 and 1."]
+            if told["similarity"] == "angle":
+                differences.append("mergekit takes the mean cosine; this soup the mean angle.")
+            return _Merge("model_stock", each(), soup.base, differences=tuple(differences))
+        case "slerp" if not told["whole"]:
+            return _Merge("slerp", each(), soup.ingredients[0], {"t": told["t"]})
+    if not soup.coefficients:
+        return None
+    linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items()}
+    return _Merge("linear", dict(linear), None, {"normalize": False})
+
+
+def _parameters(values: Values, indent: str) -> list[str]:
+    if not values:
+        return []
+    lines = (f"{indent}  {key}: {json.dumps(value)}" for key, value in values.items())
+    return [f"{indent}parameters:", *lines]

@@ -1,0 +1,178 @@
+"""Going down a loss in the space of coefficients, and knowing when to stop."""
+
+import math
+from contextlib import suppress
+from typing import Literal
+
+import numpy as np
+import scipy  # its submodules load when they are first used
+import torch
+from torch import Tensor
+
+from soupcore.evaluation import Progress
+from soupcore.recipes.gradients import Floats, Found, Objective
+from soupcore.recipes.trace import OnStep, Pass
+
+Space = Literal["softmax", "hyperplane"]
+
+_PATIENCE = 3  # points judged without a new best before it stops
+
+
+class _EnoughError(Exception):
+    """Raised to leave an optimiser."""
+
+
+class Descent:
+    """Coefficients that start out equal and are learned pass by pass.
+
+    Args:
+        objective: The loss and its gradient.
+        k: Number of ingredients.
+        space: `softmax`: c = softmax(raw); `hyperplane`: c = 1/k + raw − mean(raw).
+        learn: The examples to learn from, as indices.
+        held_back: Those that say when to stop; where there are none, the loss on `learn` does.
+        learns_temperature: Whether β is learned too; it is 1 otherwise.
+        passes: Over the examples to learn from, at most.
+        on_progress: Called with examples done and in all; it may raise to stop.
+        on_step: Called with the trace each time it grows.
+
+    Attributes:
+        trace: What each pass found.
+        best: The coefficients of the best pass, shape [groups, k].
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        k: int,
+        space: Space,
+        *,
+        learn: Tensor,
+        held_back: Tensor,
+        learns_temperature: bool,
+        passes: int,
+        on_progress: Progress,
+        on_step: OnStep,
+    ) -> None:
+        self._objective = objective
+        self._shape = (len(objective.labels), k)
+        self._space = space
+        self._learn = learn
+        self._held_back = held_back
+        self._learns_temperature = learns_temperature
+        self._passes = passes
+        self._on_progress = on_progress
+        self._on_step = on_step
+        self._examples_done = 0
+        self._passes_done = 0
+        self._best_loss = math.inf
+        self._since_best = 0
+        self.trace: list[Pass] = []
+        self.best: Floats = np.full(self._shape, 1 / k)
+
+    def by_lbfgs(self) -> None:
+        """Follow L-BFGS (Byrd et al. 1995, as scipy has it) over all examples at once."""
+        start = np.append(np.zeros(math.prod(self._shape)), 1.0)
+
+        def value_and_gradient(point: Floats) -> tuple[float, Floats]:
+            if self._passes_done == self._passes:
+                raise _EnoughError
+            found = self._gradient(point, self._learn)
+            if self.trace:
+                self._passes_done += 1
+            else:
+                self._record(point, found.loss)
+            return found.loss, self._pulled_back(point, found)
+
+        def on_iteration(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+            self._record(intermediate_result.x, float(intermediate_result.fun))
+
+        with suppress(_EnoughError):
+            scipy.optimize.minimize(
+                value_and_gradient, start, jac=True, method="L-BFGS-B", callback=on_iteration
+            )
+
+    def by_adamw(self, rate: float, batch_size: int, seed: int) -> None:
+        """Follow AdamW without decay at a constant rate, batch by batch in a random order."""
+        raw = torch.zeros(math.prod(self._shape) + 1, dtype=torch.float64, requires_grad=True)
+        with torch.no_grad():
+            raw[-1] = 1  # β
+        optimizer = torch.optim.AdamW([raw], lr=rate, weight_decay=0)
+        generator = torch.Generator().manual_seed(seed)
+        point = raw.detach().numpy()  # a view: it moves as the optimiser steps
+        loss, _ = self._judge(point, self._learn)
+        self._record(point, loss)
+        with suppress(_EnoughError):
+            while self._passes_done < self._passes:
+                self._passes_done += 1
+                order = self._learn[torch.randperm(len(self._learn), generator=generator)]
+                total = 0.0
+                for batch in torch.split(order, batch_size):
+                    found = self._gradient(point, batch)
+                    raw.grad = torch.from_numpy(self._pulled_back(point, found))
+                    optimizer.step()
+                    total += found.loss * len(batch) / len(order)
+                self._record(point, total)
+
+    def _record(self, point: Floats, loss: float) -> None:
+        """Judge a point after a pass; leave where it is long since the best."""
+        held_back = held_back_score = math.nan
+        if len(self._held_back):
+            held_back, held_back_score = self._judge(point, self._held_back)
+        deciding = held_back if len(self._held_back) else loss
+        is_best = deciding < self._best_loss
+        if is_best:
+            self._best_loss = deciding
+            self.best = self._coefficients(point)
+        self.trace.append(
+            Pass(
+                number=self._passes_done,
+                loss=loss,
+                held_back_loss=held_back,
+                held_back_score=held_back_score,
+                temperature=self._temperature(point),
+                best=is_best,
+            )
+        )
+        self._on_step(self.trace)
+        self._since_best = 0 if is_best else self._since_best + 1
+        if self._since_best == _PATIENCE:
+            raise _EnoughError
+
+    def _coefficients(self, point: Floats) -> Floats:
+        raw = point[:-1].reshape(self._shape)
+        if self._space == "softmax":
+            return np.asarray(scipy.special.softmax(raw, axis=1))
+        found: Floats = 1 / self._shape[1] + raw - raw.mean(axis=1, keepdims=True)
+        return found
+
+    def _temperature(self, point: Floats) -> float:
+        return float(point[-1]) if self._learns_temperature else 1.0
+
+    def _pulled_back(self, point: Floats, found: Found) -> Floats:
+        """Return the gradient with respect to a point, from that to its coefficients."""
+        by_coefficients = found.by_coefficients
+        if self._space == "softmax":
+            share = self._coefficients(point)
+            common = (share * by_coefficients).sum(axis=1, keepdims=True)
+            by_raw = share * (by_coefficients - common)
+        else:
+            by_raw = by_coefficients - by_coefficients.mean(axis=1, keepdims=True)
+        by_temperature = found.by_temperature if self._learns_temperature else 0.0
+        return np.append(by_raw.ravel(), by_temperature)
+
+    def _gradient(self, point: Floats, examples: Tensor) -> Found:
+        return self._objective.gradient(
+            self._coefficients(point), self._temperature(point), examples, self._count
+        )
+
+    def _judge(self, point: Floats, examples: Tensor) -> tuple[float, float]:
+        return self._objective.judge(
+            self._coefficients(point), self._temperature(point), examples, self._count
+        )
+
+    def _count(self, examples: int) -> None:
+        # One pass more than learned from: the start.
+        total = (self._passes + 1) * (len(self._learn) + len(self._held_back))
+        self._examples_done += examples
+        self._on_progress(min(self._examples_done, total), total)

@@ -1,0 +1,32 @@
+"""All recipes by name, in the order that pages show them."""
+
+from soupcore.recipes.dare import DARE
+from soupcore.recipes.ema import EMA
+from soupcore.recipes.greedy import GREEDY
+from soupcore.recipes.learned import LEARNED
+from soupcore.recipes.model_stock import MODEL_STOCK
+from soupcore.recipes.slerp import SLERP
+from soupcore.recipes.swa import SWA
+from soupcore.recipes.task_arithmetic import TASK_ARITHMETIC
+from soupcore.recipes.ties import TIES
+from soupcore.recipes.uniform import UNIFORM
+from soupcore.recipes.weighted import WEIGHTED
+from soupcore.recipes.wise_ft import WISE_FT
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        GREEDY,
+        UNIFORM,
+        LEARNED,
+        WEIGHTED,
+        WISE_FT,
+        SWA,
+        EMA,
+        TASK_ARITHMETIC,
+        TIES,
+        DARE,
+        MODEL_STOCK,
+        SLERP,
+    )
+}

@@ -1,0 +1,475 @@
+"""A pickle machine that builds inert values and nothing else.
+
+A pickle is a program for a small stack machine. Python's own machine imports what the program names
+and calls what it likes. This one knows only the opcodes that `torch.save` writes (pickle protocols
+2 to 5, and what Python 2 made of protocol 2). Whatever a program names from outside becomes a
+`Global`, which does nothing, and whatever it calls or makes becomes an `Inert`, a note of what was
+to be made out of what. Only a few calls, which say where weights are, have functions of ours in
+their place (see `soupcore.strict.tensors`).
+
+It is written out, rather than derived from `pickle._Unpickler`, so that no opcode is inherited:
+what is not in this file is refused. All that a program can make large is counted.
+
+Opcodes: Lib/pickletools.py of CPython.
+"""
+
+import struct
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from soupcore.strict.refusal import Refusal
+from soupcore.strict.values import Global, Inert, Keys, Ordered
+
+MOST_BYTES = 16 << 20
+MOST_OPERATIONS = 2_000_000
+MOST_ALLOCATED = 256 << 20  # bytes that calls of ours may make, beside the values in the pickle
+MOST_GLOBALS = 10_000
+LONGEST_GLOBAL = 512
+LONGEST_INT = 20  # digits of an integer given as text
+DEEPEST_MARK = 1_000
+
+Call = Callable[["Machine", tuple[Any, ...]], Any]
+
+
+class Machine:
+    """One run over pickles that belong together.
+
+    Args:
+        data: Bytes that hold pickles.
+        calls: What to do instead of calling a global, by path. All others make an `Inert`.
+        persistent: What an object that is stored outside the pickle stands for, by its id.
+        on_name: Called with the path of each global when it is first named; it may raise.
+
+    Attributes:
+        position: Where the next pickle starts.
+        named: All globals that the pickles name, by path.
+        instances: All that they would make, in the order of making.
+        hidden: Attributes that they set and that Python itself looks up, such as `__setstate__`.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        calls: Mapping[str, Call],
+        persistent: Callable[[Any], Any],
+        on_name: Callable[[str], None] = lambda path: None,
+    ) -> None:
+        self.position = 0
+        self.named: dict[str, Global] = {}
+        self.instances: list[Inert] = []
+        self.hidden: set[str] = set()
+        self._spare: Counter[str] = Counter()
+        self._data = data
+        self._calls = calls
+        self._persistent = persistent
+        self._on_name = on_name
+        self._keys = Keys()
+        self._operations = 0
+        self._allocated = 0
+
+    @property
+    def values(self) -> set[str]:
+        """Paths of globals that serve as values, and not only to make or to call something."""
+        return {path for path, count in self._spare.items() if count > 0}
+
+    def load(self) -> Any:
+        """Run the pickle at `position` and return what it makes.
+
+        Raises:
+            Refusal: It is damaged, or not what `torch.save` writes, or too much.
+        """
+        self._stack: list[Any] = []
+        self._marks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+        self._protocol = 0
+        name = "its first opcode"
+        try:
+            while True:
+                code = self._data[self.position]
+                self.position += 1
+                self.spend(1)
+                if code == _STOP:
+                    return self._stack.pop()
+                name, run = _OPCODES.get(code) or _refuse(code)
+                run(self)
+        except (IndexError, struct.error):
+            raise Refusal(
+                f"Its pickle ends in the middle, at {name}: the file is damaged or cut short."
+                if self.position >= len(self._data)
+                else f"Its pickle is damaged ({name} finds nothing on the stack)."
+            ) from None
+        except (ValueError, TypeError, RecursionError) as error:  # bad text, numbers, arguments
+            raise Refusal(f"Its pickle is damaged ({name}: {error}).") from None
+
+    def spend(self, operations: int) -> None:
+        """Count work.
+
+        Raises:
+            Refusal: It is more than any checkpoint takes.
+        """
+        self._operations += operations
+        if self._operations > MOST_OPERATIONS:
+            raise Refusal(f"Its pickle has more operations than the limit of {MOST_OPERATIONS:,}.")
+
+    def allocate(self, nbytes: int) -> None:
+        """Count memory that does not lie in the pickle itself.
+
+        Raises:
+            Refusal: It is more than any checkpoint takes.
+        """
+        self._allocated += nbytes
+        if self._allocated > MOST_ALLOCATED:
+            raise Refusal(f"Its pickle unfolds to more than the limit of {MOST_ALLOCATED} bytes.")
+
+    def key(self, key: Any) -> Any:
+        """Return what is to be a key or an element of a set.
+
+        Raises:
+            Refusal: It could take long to hash.
+        """
+        return self._keys.checked(key)
+
+    def named_global(self, path: str) -> Global:
+        """Return the global of a path, and remember that it was named.
+
+        Raises:
+            Refusal: It is no Python name, or there are too many, or `on_name` refuses it.
+        """
+        if known := self.named.get(path):
+            return known
+        parts = path.replace(":", ".").split(".")
+        if len(path) > LONGEST_GLOBAL or not all(
+            part and part.isprintable() and not any(mark in part for mark in " /\\")
+            for part in parts
+        ):
+            raise Refusal(f"Its pickle names {path[:80]!r}, which is not a name in Python.")
+        if len(self.named) >= MOST_GLOBALS:
+            raise Refusal(f"Its pickle names more classes than the limit of {MOST_GLOBALS:,}.")
+        self._on_name(path)
+        self.named[path] = Global(path)
+        return self.named[path]
+
+    def call(self, function: Any, args: Any) -> Any:
+        """Return what stands for `function(*args)`.
+
+        Raises:
+            Refusal: It is not a call of something named, or one of ours with wrong arguments.
+        """
+        if type(function) is not Global or type(args) is not tuple:
+            raise Refusal("Its pickle calls something that is not a named class or function.")
+        self.spend(1)
+        self._spare[function.path] -= 1
+        replacement = self._calls.get(function.path)
+        if replacement is None:
+            return self.inert(function.path, args, called=True)
+        try:
+            return replacement(self, args)
+        except (ValueError, TypeError, AttributeError):
+            raise Refusal(f"Its pickle calls {function.path} with wrong arguments.") from None
+
+    def make(self, cls: Any, args: Any) -> Any:
+        """Return what stands for an instance of `cls` made by `cls.__new__(cls, *args)`.
+
+        Raises:
+            Refusal: `cls` is not something named.
+        """
+        if type(cls) is not Global or type(args) is not tuple:
+            raise Refusal("Its pickle makes an instance of something that is not a named class.")
+        self._spare[cls.path] -= 1
+        if cls.path == "collections.OrderedDict":
+            return Ordered()
+        return self.inert(cls.path, args, called=False)
+
+    def inert(self, path: str, args: tuple[Any, ...], *, called: bool) -> Inert:
+        """Return a note of something that the pickle would make, and remember it."""
+        made = Inert(path, args, called)
+        self.instances.append(made)
+        return made
+
+    # Reading the program.
+
+    def _take(self, size: int) -> bytes:
+        end = self.position + size
+        if end > len(self._data):
+            self.position = len(self._data)
+            raise IndexError
+        taken = self._data[self.position : end]
+        self.position = end
+        return taken
+
+    def _number(self, form: struct.Struct) -> Any:
+        (number,) = form.unpack(self._take(form.size))
+        return number
+
+    def _line(self, longest: int, what: str) -> str:
+        end = self._data.find(b"\n", self.position, self.position + longest + 1)
+        if end < 0:
+            raise Refusal(f"Its pickle has {what} longer than the limit of {longest}.")
+        line = self._data[self.position : end]
+        self.position = end + 1
+        return line.decode()
+
+    def _pop_mark(self) -> list[Any]:
+        items = self._stack
+        self._stack = self._marks.pop()
+        return items
+
+    # One method for each opcode that does more than to push what it reads.
+
+    def _proto(self) -> None:
+        self._protocol = self._number(_U8)
+        if not 2 <= self._protocol <= 5:
+            raise Refusal(f"Its pickle has protocol {self._protocol}; torch.save writes 2 to 5.")
+
+    def _frame(self) -> None:
+        if self._number(_U64) > len(self._data) - self.position:
+            self.position = len(self._data)
+            raise IndexError
+
+    def _mark(self) -> None:
+        if len(self._marks) >= DEEPEST_MARK:
+            raise Refusal(f"Its pickle is nested deeper than the limit of {DEEPEST_MARK}.")
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def _long(self) -> None:
+        self._stack.append(int.from_bytes(self._take(self._number(_U8)), "little", signed=True))
+
+    def _python2_int(self) -> None:
+        self._stack.append(int(self._line(LONGEST_INT, "an integer (INT)")))
+
+    def _pop(self) -> None:
+        self._stack.pop()
+
+    def _pop_mark_away(self) -> None:
+        self._pop_mark()
+
+    def _tuple(self, size: int) -> None:
+        if len(self._stack) < size:
+            raise IndexError
+        self._stack[-size:] = [tuple(self._stack[-size:])]
+
+    def _marked_tuple(self) -> None:
+        items = self._pop_mark()
+        self._stack.append(tuple(items))
+
+    def _frozenset(self) -> None:
+        items = self._pop_mark()
+        self._stack.append(frozenset(map(self.key, items)))
+
+    def _append(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if type(target) is Inert:
+            target = target.items
+        elif type(target) is not list:
+            raise Refusal("Its pickle appends to something that is not a list.")
+        target.extend(items)
+
+    def _append_one(self) -> None:
+        self._append([self._stack.pop()])
+
+    def _appends(self) -> None:
+        self._append(self._pop_mark())
+
+    def _add_items(self) -> None:
+        items = self._pop_mark()
+        target = self._stack[-1]
+        if type(target) is Inert:
+            target.items.extend(items)
+        elif type(target) is set:
+            target.update(map(self.key, items))
+        else:
+            raise Refusal("Its pickle adds to something that is not a set.")
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if type(target) is Inert:
+            target = target.entries
+        elif not isinstance(target, dict):
+            raise Refusal("Its pickle sets items of something that is not a dict.")
+        if len(items) % 2:
+            raise Refusal("Its pickle is damaged (a key without a value).")
+        for index in range(0, len(items), 2):
+            target[self.key(items[index])] = items[index + 1]
+
+    def _set_item(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set_items([key, value])
+
+    def _set_marked_items(self) -> None:
+        self._set_items(self._pop_mark())
+
+    def _push_global(self, module: str, name: str) -> None:
+        if self._protocol < 3:  # as Python does with the names of Python 2
+            if (module, name) in NAME_MAPPING:
+                module, name = NAME_MAPPING[module, name]
+            else:
+                module = IMPORT_MAPPING.get(module, module)
+        path = f"{module}{':' if '.' in name else '.'}{name}"
+        self._stack.append(self.named_global(path))
+        self._spare[path] += 1
+
+    def _global(self) -> None:
+        module = self._line(LONGEST_GLOBAL, "a name")
+        self._push_global(module, self._line(LONGEST_GLOBAL, "a name"))
+
+    def _stack_global(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise Refusal("Its pickle gives a name that is not text.")
+        self._push_global(module, name)
+
+    def _reduce(self) -> None:
+        args, function = self._stack.pop(), self._stack.pop()
+        self._stack.append(self.call(function, args))
+
+    def _new_object(self) -> None:
+        args, cls = self._stack.pop(), self._stack.pop()
+        self._stack.append(self.make(cls, args))
+
+    def _new_object_with_keywords(self) -> None:
+        keywords, args, cls = self._stack.pop(), self._stack.pop(), self._stack.pop()
+        made = self.make(cls, args)
+        if type(made) is not Inert or type(keywords) is not dict:
+            raise Refusal("Its pickle makes an object by NEWOBJ_EX with wrong arguments.")
+        made.entries.update(keywords)
+        self._stack.append(made)
+
+    def _build(self) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if not isinstance(target, Inert | Ordered):
+            raise Refusal("Its pickle uses BUILD on what is not an instance of its own making.")
+        if target.state is not None:
+            raise Refusal("Its pickle uses BUILD on one object twice.")
+        target.state = state
+        for part in state if type(state) is tuple else (state,):
+            if isinstance(part, dict):
+                self.hidden.update(key for key in part if str(key).startswith("__"))
+
+    def _persistent_id(self) -> None:
+        self._stack.append(self._persistent(self._stack.pop()))
+
+    def _put(self, index: int) -> None:
+        if index > MOST_OPERATIONS:
+            raise Refusal(f"Its pickle has a memo of more places than {MOST_OPERATIONS:,}.")
+        self._memo[index] = self._stack[-1]
+
+    def _memoize(self) -> None:
+        self._put(len(self._memo))
+
+    def _get(self, index: int) -> None:
+        if index not in self._memo:
+            raise Refusal("Its pickle is damaged (it takes from its memo what is not there).")
+        value = self._memo[index]
+        self._stack.append(value)
+        if type(value) is Global:
+            self._spare[value.path] += 1
+
+    # What makes the opcodes that push, or that come in several widths.
+
+    @staticmethod
+    def _pushing(make: Callable[[], Any]) -> Callable[["Machine"], None]:
+        return lambda machine: machine._stack.append(make())
+
+    @staticmethod
+    def _pushing_number(form: struct.Struct) -> Callable[["Machine"], None]:
+        return lambda machine: machine._stack.append(machine._number(form))
+
+    @staticmethod
+    def _pushing_bytes(
+        size: struct.Struct, decode: Callable[[bytes], Any] = bytes
+    ) -> Callable[["Machine"], None]:
+        return lambda machine: machine._stack.append(decode(machine._take(machine._number(size))))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def _python2_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _refuse(code: int) -> Any:
+    name = _NOT_OF_TORCH.get(code, f"{code:#04x}")
+    raise Refusal(f"Its pickle uses the opcode {name}, which torch.save never writes.")
+
+
+_U8, _U16, _U32, _U64 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<Q"))
+_I32, _F64 = struct.Struct("<i"), struct.Struct(">d")
+
+_STOP = ord(".")
+_OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
+    0x80: ("PROTO", Machine._proto),
+    0x95: ("FRAME", Machine._frame),
+    ord("("): ("MARK", Machine._mark),
+    ord("0"): ("POP", Machine._pop),
+    ord("1"): ("POP_MARK", Machine._pop_mark_away),
+    ord("N"): ("NONE", Machine._pushing(lambda: None)),
+    0x88: ("NEWTRUE", Machine._pushing(lambda: True)),
+    0x89: ("NEWFALSE", Machine._pushing(lambda: False)),
+    ord("K"): ("BININT1", Machine._pushing_number(_U8)),
+    ord("M"): ("BININT2", Machine._pushing_number(_U16)),
+    ord("J"): ("BININT", Machine._pushing_number(_I32)),
+    ord("I"): ("INT", Machine._python2_int),
+    0x8A: ("LONG1", Machine._long),
+    ord("G"): ("BINFLOAT", Machine._pushing_number(_F64)),
+    0x8C: ("SHORT_BINUNICODE", Machine._pushing_bytes(_U8, _text)),
+    ord("X"): ("BINUNICODE", Machine._pushing_bytes(_U32, _text)),
+    0x8D: ("BINUNICODE8", Machine._pushing_bytes(_U64, _text)),
+    ord("U"): ("SHORT_BINSTRING", Machine._pushing_bytes(_U8, _python2_text)),
+    ord("T"): ("BINSTRING", Machine._pushing_bytes(_U32, _python2_text)),
+    ord("C"): ("SHORT_BINBYTES", Machine._pushing_bytes(_U8)),
+    ord("B"): ("BINBYTES", Machine._pushing_bytes(_U32)),
+    0x8E: ("BINBYTES8", Machine._pushing_bytes(_U64)),
+    0x96: ("BYTEARRAY8", Machine._pushing_bytes(_U64)),  # as bytes, since we never change it
+    ord(")"): ("EMPTY_TUPLE", Machine._pushing(tuple)),
+    0x85: ("TUPLE1", lambda machine: machine._tuple(1)),
+    0x86: ("TUPLE2", lambda machine: machine._tuple(2)),
+    0x87: ("TUPLE3", lambda machine: machine._tuple(3)),
+    ord("t"): ("TUPLE", Machine._marked_tuple),
+    ord("]"): ("EMPTY_LIST", Machine._pushing(list)),
+    ord("a"): ("APPEND", Machine._append_one),
+    ord("e"): ("APPENDS", Machine._appends),
+    ord("}"): ("EMPTY_DICT", Machine._pushing(dict)),
+    ord("s"): ("SETITEM", Machine._set_item),
+    ord("u"): ("SETITEMS", Machine._set_marked_items),
+    0x8F: ("EMPTY_SET", Machine._pushing(set)),
+    0x90: ("ADDITEMS", Machine._add_items),
+    0x91: ("FROZENSET", Machine._frozenset),
+    ord("c"): ("GLOBAL", Machine._global),
+    0x93: ("STACK_GLOBAL", Machine._stack_global),
+    ord("R"): ("REDUCE", Machine._reduce),
+    0x81: ("NEWOBJ", Machine._new_object),
+    0x92: ("NEWOBJ_EX", Machine._new_object_with_keywords),
+    ord("b"): ("BUILD", Machine._build),
+    ord("Q"): ("BINPERSID", Machine._persistent_id),
+    ord("q"): ("BINPUT", lambda machine: machine._put(machine._number(_U8))),
+    ord("r"): ("LONG_BINPUT", lambda machine: machine._put(machine._number(_U32))),
+    0x94: ("MEMOIZE", Machine._memoize),
+    ord("h"): ("BINGET", lambda machine: machine._get(machine._number(_U8))),
+    ord("j"): ("LONG_BINGET", lambda machine: machine._get(machine._number(_U32))),
+}
+# Opcodes of Python's own machine that are named when they are refused.
+_NOT_OF_TORCH = {
+    ord("i"): "INST",
+    ord("o"): "OBJ",
+    0x82: "EXT1",
+    0x83: "EXT2",
+    0x84: "EXT4",
+    ord("P"): "PERSID",
+    0x97: "NEXT_BUFFER",
+    0x98: "READONLY_BUFFER",
+    0x8B: "LONG4",
+    ord("2"): "DUP",
+    ord("L"): "LONG",
+    ord("F"): "FLOAT",
+    ord("S"): "STRING",
+    ord("V"): "UNICODE",
+    ord("l"): "LIST",
+    ord("d"): "DICT",
+    ord("p"): "PUT",
+    ord("g"): "GET",
+}

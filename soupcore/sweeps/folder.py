@@ -1,0 +1,80 @@
+"""Which checkpoints a folder holds, and what they are called."""
+
+import re
+from pathlib import Path
+
+from natsort import natsorted
+
+from soupcore.checkpoints.digest import stamp
+from soupcore.checkpoints.opening import INDEX_SUFFIXES, is_leftover, weight_files
+from soupcore.errors import SweepError
+
+
+def find_checkpoints(folder: Path) -> dict[str, Path]:
+    """Return the checkpoints in a folder by the names they will have, in natural order.
+
+    Raises:
+        SweepError: The folder does not exist, or two checkpoints would have the same name.
+    """
+    _check_is_folder(folder)
+    found: dict[str, Path] = {}
+    for path in natsorted(_candidates(folder), key=lambda path: (_name(path), path.name)):
+        name = _name(path)
+        if name in found:
+            raise SweepError(
+                f"{folder} holds {found[name].name} and {path.name}, both named {name!r}; "
+                "rename or remove one."
+            )
+        found[name] = path
+    return found
+
+
+def find_leftovers(folder: Path) -> list[str]:
+    """Return the files that training tools left beside the weights, relative to the folder."""
+    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if is_leftover(file)]
+    return natsorted(file.relative_to(folder).as_posix() for file in files)
+
+
+def folder_signature(folder: str | Path) -> str:
+    """Return a text that changes when a file in the folder, or in one below it, changes."""
+    folder = Path(folder)
+    _check_is_folder(folder)
+    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.is_file()]
+    return stamp(sorted(files))
+
+
+def _check_is_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise SweepError(f"{folder} is not a folder.")
+
+
+def _name(path: Path) -> str:
+    if path.is_dir():
+        return path.name
+    for suffix in INDEX_SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
+
+
+def _candidates(folder: Path) -> list[Path]:
+    files = weight_files(folder)
+    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIXES)}
+    shards_apart = [
+        file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
+    ]
+    folders = [entry for entry in folder.iterdir() if entry.is_dir() and _is_checkpoint(entry)]
+    return shards_apart + folders
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a sub-folder is one checkpoint: shards, or one file of any kind."""
+    if folder.name.startswith("."):
+        return False
+    names = [file.name for file in weight_files(folder)]
+    sharded = any(name.endswith((".safetensors", *INDEX_SUFFIXES)) for name in names)
+    return sharded or len(names) == 1
+
+
+def _index_of_shard(name: str) -> str:
+    return re.sub(r"-\d+-of-\d+(\.safetensors|\.bin)$", r"\1.index.json", name)

@@ -1,0 +1,142 @@
+"""Σ cᵢxᵢ over one chunk of a tensor after another, in buffers that serve them all.
+
+Additions and multiplications element by element, each rounded apart: a matrix product may fuse the
+two, or not, by where in the matrix an element stands, and then the bits of a soup would depend on
+how its tensors were cut into chunks. numpy's take no threads, whatever the size of a chunk, and
+convert float32 to float64 on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from soupcore.checkpoints.dtypes import round_into
+
+Array = npt.NDArray[np.floating[Any]]
+
+# numpy has no bfloat16 and no 8-bit floats, and is slow with float16.
+_NUMPY_FLOATS = {torch.float32, torch.float64}
+
+# Below this, numerator × float32 is exact in float64, so a sum of them hardly ever rounds.
+_LARGEST_EXACT_DENOMINATOR = 1 << 20
+
+
+class WeightedSum:
+    """Adds up chunks of float tensors, given in the order of the coefficients.
+
+    The sum is divided last, so that k equal tensors average to the same bits.
+
+    Args:
+        coefficients: cᵢ, exact.
+        dtype: What the sum is rounded to in the end.
+        accumulate: What float32 weights are summed in; half types are always summed in float32,
+            float64 weights in float64. Where this is no wider than the weights, what is summed are
+            the differences from the first term: they are 0 where all terms are equal, and small
+            where the terms are fine-tuned from one initialisation.
+        size: Elements of the largest chunk.
+    """
+
+    def __init__(
+        self,
+        coefficients: Sequence[Fraction],
+        dtype: torch.dtype,
+        accumulate: torch.dtype,
+        size: int,
+    ) -> None:
+        self._dtype = dtype
+        self._factors, self._divisor = _over_one_denominator(coefficients)
+        self._coefficient_sum = float(sum(coefficients))
+        real = dtype.to_real() if dtype.is_complex else dtype
+        is_narrow = real.itemsize < torch.float32.itemsize
+        wide = torch.float32 if is_narrow else torch.promote_types(real, accumulate)
+        numbers = 2 * size if dtype.is_complex else size
+        self._sum, self._term = torch.empty(2, numbers, dtype=wide)
+        self._first = torch.empty(numbers, dtype=wide).numpy() if wide == real else None
+
+    def __call__(self, out: torch.Tensor, parts: Iterable[torch.Tensor]) -> None:
+        """Sum one chunk.
+
+        Args:
+            out: Where it goes, a 1-D contiguous CPU tensor of the dtype given.
+            parts: One chunk of each term, of any dtype that `dtype` takes in. Each is done with
+                before the next is asked for, so they may share a buffer.
+        """
+        if out.is_complex():
+            parts = (torch.view_as_real(part.to(self._dtype)).reshape(-1) for part in parts)
+            out = torch.view_as_real(out).view(-1)
+        target = out if out.dtype in _NUMPY_FLOATS else self._sum[: out.numel()]
+        with np.errstate(all="ignore"):  # whoever asked for the sum looks for infinity in it
+            if self._first is None:
+                self._add_up(parts, target.numpy())
+            else:
+                self._add_up_differences(parts, target.numpy(), self._first)
+        if target is not out:
+            round_into(out, target)
+
+    def _add_up(self, parts: Iterable[torch.Tensor], target: Array) -> None:
+        total, term = self._sum[: len(target)], self._term[: len(target)]
+        sums = total.numpy()
+        for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
+            place = term if index else total
+            array = _as_array(part, place)
+            if factor != 1:
+                array = np.multiply(array, factor, out=place.numpy(), dtype=sums.dtype)
+            if index:
+                np.add(sums, array, out=sums)
+            elif factor == 1 and part.dtype in _NUMPY_FLOATS:
+                np.copyto(sums, array)
+        self._divide(sums, target)
+
+    def _add_up_differences(
+        self, parts: Iterable[torch.Tensor], target: Array, first: Array
+    ) -> None:
+        first, sums = first[: len(target)], self._sum[: len(target)].numpy()
+        term = self._term[: len(target)]
+        if len(self._factors) == 1:
+            sums.fill(0)
+        for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
+            array = _as_array(part, term)
+            if index == 0:
+                np.copyto(first, array)
+                continue
+            # Where the terms are equal, the differences and their sum are 0, never −0.
+            one, other = (first, array) if factor > 0 else (array, first)
+            place = sums if index == 1 else term.numpy()
+            np.subtract(one, other, out=place)
+            if abs(factor) != 1:
+                np.multiply(place, abs(factor), out=place)
+            if index > 1:
+                np.add(sums, place, out=sums)
+        self._divide(sums, sums)
+        if self._coefficient_sum != 1:
+            np.multiply(first, self._coefficient_sum, out=first)
+        np.subtract(first, sums, out=target)  # as 0 added to −0 would be 0
+
+    def _divide(self, total: Array, target: Array) -> None:
+        if math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
+            np.multiply(total, 1 / self._divisor, out=target, casting="same_kind")
+        else:
+            np.divide(total, self._divisor, out=target, casting="same_kind")
+
+
+def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
+    """Return the numbers of a chunk, converted into `place` where numpy does not take them."""
+    if part.dtype not in _NUMPY_FLOATS:
+        round_into(place, part)
+        part = place
+    array: Array = part.numpy()
+    return array
+
+
+def _over_one_denominator(coefficients: Sequence[Fraction]) -> tuple[list[float], float]:
+    denominator = math.lcm(*(fraction.denominator for fraction in coefficients))
+    if denominator <= _LARGEST_EXACT_DENOMINATOR:
+        return [float(fraction * denominator) for fraction in coefficients], float(denominator)
+    return [float(fraction) for fraction in coefficients], 1.0

@@ -1,0 +1,69 @@
+"""The uniform soup of bfloat16 weights, against the loop that loads every state dict.
+
+Both sum in float32. What is measured is what comes after imports, in a process of its own each:
+in one that ran before, memory that was asked for once is there already.
+"""
+
+from pathlib import Path
+
+from tests.benchmarks.processes import run, stopwatch
+from tests.benchmarks.sweeps import write_sweep
+from tests.benchmarks.table import multiples
+
+RUNS = 5
+FILES, MEGABYTES = 4, 250
+
+
+def with_state_dicts(sweep: str, target: str, report: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    seconds = stopwatch()
+    first, *others = [load_file(path) for path in sorted(Path(sweep).iterdir())]
+    soup = {
+        name: (sum((other[name].float() for other in others), tensor.float()) / FILES).bfloat16()
+        for name, tensor in first.items()
+    }
+    save_file(soup, target)
+    Path(report).write_text(str(seconds()[0]))
+
+
+def with_chunks(sweep: str, target: str, report: str) -> None:
+    import soupcore
+    from soupcore.checkpoints.dtypes import raw_bytes
+
+    seconds = stopwatch()
+    mixture = soupcore.uniform(soupcore.Sweep.from_folder(sweep)).mixture
+    with Path(target).open("wb", buffering=0) as file:
+        for name in mixture.tensors:
+            for chunk in mixture.chunks(name):
+                file.write(raw_bytes(chunk))
+    Path(report).write_text(str(seconds()[0]))
+
+
+def with_save(sweep: str, target: str, report: str) -> None:
+    import soupcore
+
+    seconds = stopwatch()
+    soupcore.uniform(soupcore.Sweep.from_folder(sweep)).save(target)
+    Path(report).write_text(str(seconds()[0]))
+
+
+def benchmark(folder: Path) -> list[str]:
+    """Measure, with files in the folder, and return the report."""
+    ways = {
+        "load_file each, average, save_file": with_state_dicts,
+        "mean": with_chunks,
+        "Soup.save: checked for infinity, SHA-256, fsync": with_save,
+    }
+    sweep, target, report = folder / "bfloat16", folder / "soup.safetensors", folder / "seconds"
+    run(write_sweep, sweep, FILES, MEGABYTES, "bfloat16", workspace=folder)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(RUNS):
+        for name, way in ways.items():
+            target.unlink(missing_ok=True)
+            run(way, sweep, target, report, workspace=folder)
+            taken[name].append(float(report.read_text()))
+    return [
+        f"Uniform mean of {FILES} files of {MEGABYTES} MB, bfloat16, digests known, {RUNS} runs",
+        *multiples(taken, "CPU s", {"mean": "0.33"}),
+    ]

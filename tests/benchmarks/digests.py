@@ -1,0 +1,58 @@
+"""Reading every byte of a checkpoint once, against SHA-256 alone."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from tests.benchmarks.processes import interleaved, run
+from tests.benchmarks.sweeps import write_sweep
+from tests.benchmarks.table import multiples, spread
+
+RUNS = 7
+MEGABYTES = 500
+BLOCK = 512 << 10
+
+BASELINE = "SHA-256 of the file"
+SCAN = "digest of the weights, and NaN and infinity counted"
+KNOWN = "opened again, the digest known"
+
+
+def measure(path: str, report: str) -> None:
+    import soupcore
+    from soupcore.checkpoints.digest import scan
+
+    taken = interleaved(
+        {
+            BASELINE: lambda: sha256(path),
+            SCAN: lambda: scan(soupcore.open_checkpoint(path), lambda nbytes: None),
+            KNOWN: lambda: soupcore.open_checkpoint(path).digest,
+        },
+        RUNS,
+        Path(report),
+    )
+    Path(report).write_text(json.dumps(taken))
+
+
+def sha256(path: str) -> str:
+    sha = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
+    descriptor = os.open(path, os.O_RDONLY)
+    while count := os.readv(descriptor, [buffer]):
+        sha.update(buffer[:count])
+    os.close(descriptor)
+    return sha.hexdigest()
+
+
+def benchmark(folder: Path) -> list[str]:
+    """Measure, with a file in the folder, and return the report."""
+    sweep, report = folder / "digests", folder / "report.json"
+    run(write_sweep, sweep, 1, MEGABYTES, workspace=folder)
+    run(measure, sweep / "run-0.safetensors", report, workspace=folder)
+    taken = json.loads(report.read_text())
+    speeds = [MEGABYTES / 1e3 / seconds for seconds in taken[SCAN]]
+    return [
+        f"Digest of a file of {MEGABYTES} MB in the page cache, {RUNS} runs",
+        *multiples(taken, "CPU s", {}),
+        f"{SCAN}: {spread(speeds)} GB a CPU second, the goal is 1 or more",
+    ]

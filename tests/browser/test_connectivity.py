@@ -1,0 +1,181 @@
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from soupcore import Evaluator, Store, Sweep, linear_path, load_task
+from tests.browser import steps
+from tests.browser.conftest import PROJECT, Server
+
+SAMPLE = PROJECT / "sample_data" / "digits"
+FEW = ("run-01", "run-02", "run-03", "run-14", "stranger")
+
+
+@pytest.fixture
+def few(page: Page, server: Server) -> Page:
+    """The page of pairs, looking at five ingredients."""
+    query = "&".join(f"selection={name}" for name in FEW)
+    page.goto(f"{server.url}/connectivity?{query}")
+    expect(steps.heading(page, "Connectivity")).to_be_visible()
+    return page
+
+
+def cells(page: Page) -> Locator:
+    return page.locator(".st-key-heatmap .scatterlayer .trace").last.locator(".point")
+
+
+def know_all_pairs(page: Page) -> None:
+    ask = page.get_by_role("button", name=re.compile("Evaluate about"))
+    known = page.get_by_text("10 of 10 pairs known on select. Click")
+    expect(ask.or_(known)).to_be_visible()
+    if ask.is_visible():  # unless a test before this one did
+        ask.click()
+    expect(known).to_be_visible()
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    steps.wait_until_idle(page)
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    steps.wait_until_idle(page)
+
+
+def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
+    few: Page, store: Store
+) -> None:
+    few.get_by_role("button", name="Screen on 200 examples").click()
+    expect(few.get_by_text("Screen 10 lines on select · done")).to_be_visible()
+    expect(few.get_by_text("0 of 10 pairs known on select; ○ 10 preliminary")).to_be_visible()
+    choose(few, "Points a line", "11 (model soups)")
+    expect(few.get_by_text("0 of 10 pairs known")).to_have_count(0)  # of another grid
+    choose(few, "Points a line", "adaptive, to 0.01")
+    cells(few).first.click(force=True)
+    expect(few).to_have_url(re.compile(r"pair=[\w-]+&pair=[\w-]+$"))
+    pair = re.findall(r"pair=([\w-]+)", few.url)
+    expect(few.get_by_text(f"Evaluate {pair[1]} → {pair[0]} on select · done").or_(
+        few.get_by_text(f"Evaluate {pair[0]} → {pair[1]} on select · done")
+    )).to_be_visible()  # fmt: skip
+    expect(few.get_by_text("1 of 10 pairs known on select; ○ 9 preliminary")).to_be_visible()
+    sweep = Sweep.from_folder(SAMPLE / "sweep")
+    evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
+    low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
+    expect(few.get_by_text(f"{pair[0]} → {pair[1]} · barrier {low:.3f}")).to_be_visible()
+
+
+def test_a_basin_is_named_and_selected(few: Page) -> None:
+    know_all_pairs(few)
+    expect(few.get_by_text("These 3 share a basin: run-01, run-02, run-03")).to_be_visible()
+    expect(few.get_by_text("These 2 do not: run-14, stranger")).to_be_visible()
+    limit = few.get_by_role("spinbutton", name=re.compile("Connected up to"))
+    limit.fill("9")
+    limit.press("Enter")
+    expect(few.get_by_text("All 5 share a basin")).to_be_visible()
+    limit.fill("0.1")
+    limit.press("Enter")
+    few.get_by_role("button", name="Select these 3").click()
+    steps.expect_selected(few, *FEW[:3])
+    expect(few.get_by_text("3 of 3 pairs known on select")).to_be_visible()
+    few.get_by_role("button", name="Show all 15").click()
+    steps.expect_selected(few)
+
+
+def test_a_zoom_outlives_a_click_on_a_cell(few: Page) -> None:
+    figure = few.locator(".st-key-heatmap .js-plotly-plot")
+    know_all_pairs(few)
+    steps.wait_until_idle(few)
+    figure.hover()
+    few.locator(".st-key-heatmap [data-title='Zoom in']").click()
+    zoomed = few.locator(".st-key-heatmap .xaxislayer-above .x2tick")
+    expect(zoomed).not_to_have_count(5)
+    shown = zoomed.count()
+    cells(few).nth(9).click(force=True)  # in the middle, where it is still to be seen
+    expect(few).to_have_url(re.compile("pair="))
+    steps.wait_until_idle(few)
+    expect(zoomed).to_have_count(shown)
+
+
+def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/plane")
+    expect(page.get_by_text("Nothing is known of this plane yet")).to_be_visible()
+    choose(page, "Points a side", "7")
+    page.get_by_role("button", name="Evaluate 49 points").click()
+    expect(page.get_by_text("7×7 points on select. Points off the plane")).to_be_visible()
+    expect(page.locator(".st-key-plane .contourlayer").first).to_be_attached()
+    choose(page, "Points a side", "13")
+    page.get_by_role("button", name="Evaluate 120 points").click()
+    expect(page.get_by_text("13×13 points on select. Points off the plane")).to_be_visible()
+    choose(page, "Second corner", "base")
+    expect(page.get_by_text("The three corners lie on one line")).to_be_visible()
+
+
+def test_a_plane_shows_what_it_has_when_it_is_cancelled_and_goes_on_from_there(
+    page: Page, server: Server
+) -> None:
+    page.goto(f"{server.url}/plane?selection=run-05&selection=run-06")
+    page.get_by_role("button", name="Evaluate 625 points").click()
+    expect(
+        page.get_by_text(re.compile(r"×\d+ points on select; \d+ still missing"))
+    ).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("run-05, run-06 on select · cancelled")).to_be_visible()
+    missing = points_missing(page)
+    assert 0 < missing < 625
+    page.get_by_role("button", name="Resume").first.click()
+    expect(page.get_by_test_id("stProgress")).to_be_visible()
+    expect(page.get_by_role("button", name=f"Evaluate {missing} points")).to_have_count(0)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("run-05, run-06 on select · cancelled")).to_be_visible()
+    assert points_missing(page) < missing
+
+
+def points_missing(page: Page) -> int:
+    steps.wait_until_idle(page)
+    found = re.search(r"\d+", page.get_by_role("button", name="Evaluate").inner_text())
+    assert found is not None
+    return int(found.group())
+
+
+def test_geometry_and_its_export_as_html_csv_and_svg(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    page.goto(f"{server.url}/geometry")
+    measure = page.get_by_role("button", name="Measure angles and distances")
+    figure = page.locator(".st-key-layers .js-plotly-plot")
+    expect(measure.or_(figure)).to_be_visible()
+    if measure.is_visible():  # unless a plane was evaluated before
+        measure.click()
+    expect(figure).to_be_visible()
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="HTML").click()
+    html = steps.save(taken.value, tmp_path).read_text()
+    assert "<script src=" not in html  # it stands alone
+    assert "features.0" in html
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="CSV").click()
+    with steps.save(taken.value, tmp_path).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows][::6] == ["features.0", "head"]
+    page.get_by_text("SVG", exact=True).click()
+    steps.wait_until_idle(page)
+    page.keyboard.press("Escape")
+    figure.hover()
+    with page.expect_download() as taken:
+        page.locator(".st-key-layers [data-title^='Download plot']").click()
+    assert taken.value.suggested_filename == "stockpot-layers.svg"
+    assert steps.save(taken.value, tmp_path).read_text().startswith("<svg")
+
+
+def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
+    page: Page, server: Server
+) -> None:
+    steps.open_app(page, server.url)
+    page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
+    expect(steps.heading(page, "Soup vs ensemble")).to_be_visible()
+    middles = page.get_by_role("button", name=re.compile(r"Evaluate \d points?$"))
+    middles.first.click()
+    expect(page.get_by_text(re.compile(r"or better in \d of 3 pairs"))).to_be_visible()
+    middles.last.click()
+    expect(page.get_by_text("over 3 pairs; it is a theory of second order")).to_be_visible()

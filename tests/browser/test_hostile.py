@@ -1,0 +1,62 @@
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import steps
+from tests.browser.conftest import Server, start_server, stop_server
+from tests.hostile.corpus import CORPUS
+
+TASK = """
+import torch
+from torch import nn
+from soupcore import ClassificationTask, Split
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, inputs):
+        return inputs @ self.w
+
+split = Split("select", torch.rand(20, 4), torch.randint(4, (20,)))
+task = ClassificationTask(Net, {"select": split}, name="Four by four")
+"""
+
+
+@pytest.fixture(scope="module")
+def server(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hostile-server")
+    (folder / "four.py").write_text(TASK)
+    server = start_server(folder, f"--root={hostile_folder}", f"--task={folder / 'four.py'}:task")
+    yield server
+    stop_server(server)
+
+
+def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives(
+    page: Page, server: Server, hostile_folder: Path
+) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    steps.open_app(page, server.url)
+    page.get_by_role("button", name="Change sweep or task").click()
+    page.get_by_role("combobox", name="Task: how the checkpoints are judged").click()
+    page.get_by_role("option", name="four.py: task").click()
+    page.get_by_role("dialog").get_by_text("Folder on the server", exact=True).click()
+    page.get_by_role("button", name=re.compile(r"Open this folder \(\d+ checkpoints\)")).click()
+    report = page.get_by_text(re.compile(r"Fit report: \d+ left out"))
+    expect(report).to_be_visible(timeout=120_000)
+    left_out = re.search(r"(\d+) left out", report.inner_text())
+    assert left_out is not None
+    assert int(left_out.group(1)) >= len(CORPUS) * 0.9
+    table = page.get_by_test_id("stTable")
+    for sentence in ("runs code", "checksum", "Git LFS pointer", "TorchScript"):
+        expect(table.get_by_text(re.compile(sentence)).first).to_be_attached()
+    expect(page.get_by_text("Traceback")).to_have_count(0)
+
+    steps.evaluate_everything(page)
+    assert server.process.poll() is None
+    assert [url for url in requested if not url.startswith((server.url, "data:", "blob:"))] == []

@@ -1,0 +1,104 @@
+import gc
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from soupcore import CheckpointError
+from soupcore.checkpoints import files
+from soupcore.checkpoints.files import WeightFile
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(files, "_MOST_OPEN", 3)
+    return 3
+
+
+def written(folder: Path, count: int) -> list[WeightFile]:
+    paths = [folder / f"{number}.bin" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 10)
+    return [WeightFile(path) for path in paths]
+
+
+def first_byte(file: WeightFile) -> int:
+    buffer = bytearray(1)
+    file.read_into(memoryview(buffer), 9)
+    return buffer[0]
+
+
+def descriptors(folder: Path) -> int:
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(str(folder) in str(link.readlink()) for link in links if link.is_symlink())
+
+
+def test_few_of_many_files_stay_open_and_all_can_be_read(tmp_path: Path, few: int) -> None:
+    many = written(tmp_path, 20)
+    assert descriptors(tmp_path) == few
+    assert [first_byte(file) for file in [*many, *reversed(many)]] == [
+        *range(20),
+        *range(19, -1, -1),
+    ]
+    assert descriptors(tmp_path) == few
+
+
+def test_nothing_stays_open_for_files_that_are_no_longer_needed(tmp_path: Path) -> None:
+    many = written(tmp_path, 5)
+    assert descriptors(tmp_path) == 5
+    del many
+    gc.collect()
+    assert descriptors(tmp_path) == 0
+
+
+def test_a_file_that_is_being_read_stays_open(tmp_path: Path, few: int) -> None:
+    first, *others = written(tmp_path, 9)
+    opened = first.descriptor()
+    for file in others:
+        first_byte(file)
+    assert os.pread(opened.number, 1, 0) == b"\0"
+
+
+def test_many_threads_read_many_files(tmp_path: Path, few: int) -> None:
+    many = written(tmp_path, 10)
+    with ThreadPoolExecutor(8) as threads:
+        assert [*threads.map(first_byte, many * 50)] == [*range(10)] * 50
+
+
+def replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(b"x" * 10)
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (replaced, "was changed after it was opened"),
+        (lambda path: path.write_bytes(b"longer than before"), "was changed after it was opened"),
+        (Path.unlink, "cannot be opened"),
+    ],
+)
+def test_another_file_of_the_name_is_not_taken_for_the_one_that_was_opened(
+    tmp_path: Path, few: int, change: object, problem: str
+) -> None:
+    first, *_ = written(tmp_path, 9)
+    assert callable(change)
+    change(first.path)
+    with pytest.raises(CheckpointError, match=rf"0\.bin {problem}"):
+        first_byte(first)
+
+
+def test_a_change_while_it_is_open_is_found_out(tmp_path: Path) -> None:
+    (file,) = written(tmp_path, 1)
+    file.check_unchanged()
+    with file.path.open("ab") as more:
+        more.write(b"x")
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        file.check_unchanged()
+
+
+def test_an_end_inside_what_is_read_is_said(tmp_path: Path) -> None:
+    (file,) = written(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"0\.bin ended inside tensor 'w': it was cut short"):
+        file.read_into(memoryview(bytearray(11)), 0, "tensor 'w'")

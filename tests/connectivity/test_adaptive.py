@@ -1,0 +1,144 @@
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.polynomial import Polynomial
+
+from soupcore.connectivity import Adaptive
+from soupcore.connectivity.adaptive import lobatto
+from soupcore.connectivity.bracket import Floats
+
+Curve = Callable[[Floats], Any]
+DENSE = np.linspace(0, 1, 4097)
+
+
+def follow(curve: Curve, rule: Adaptive, score: Curve = np.zeros_like) -> list[Fraction]:
+    """Evaluate a curve where the rule asks for it; the points in the order asked."""
+    known: dict[Fraction, tuple[float, float]] = {}
+    while wanted := rule.wanted([known])[0]:
+        assert not set(wanted) & known.keys()
+        at = np.array([float(alpha) for alpha in wanted])
+        values = zip(curve(at).tolist(), score(at).tolist(), strict=True)
+        known.update(zip(wanted, values, strict=True))
+    return list(known)
+
+
+def barrier(curve: Curve, at: Floats) -> float:
+    start, end = curve(np.array([0.0, 1.0]))
+    return float((curve(at) - (1 - at) * start - at * end).max())
+
+
+def bump(middle: float, width: float, height: float = 1.0) -> Curve:
+    return lambda at: height * np.exp(-(((at - middle) / width) ** 2))
+
+
+CURVES: dict[str, Curve] = {
+    "flat": np.zeros_like,
+    "valley": lambda at: 0.3 * (at - 0.4) ** 2,
+    "double well": lambda at: ((2 * at - 1) ** 2 - 1) ** 2,
+    "bump in the middle": bump(0.5, 0.2),
+    "bump aside": bump(0.62, 0.15),
+    "bump near an end": bump(0.12, 0.1),
+    "two bumps": lambda at: bump(0.25, 0.12, 0.7)(at) + bump(0.75, 0.12)(at),
+    "hill, then valley": lambda at: 0.2 * np.sin(2 * np.pi * at),
+    "small hill beside a valley": lambda at: 0.1 * (at - 0.6) ** 2 + bump(0.25, 0.15, 0.04)(at),
+    "mountain": bump(0.4, 0.2, 30),
+    "steep slope": lambda at: np.exp(5 * at) / 50,
+    "plateau": lambda at: np.tanh(at / 0.1) * np.tanh((1 - at) / 0.1),
+}
+
+
+@pytest.mark.parametrize("tolerance", [0.003, 0.01, 0.05])
+@pytest.mark.parametrize("name", CURVES)
+def test_the_barrier_of_a_known_curve_is_found_to_within_the_tolerance(
+    name: str, tolerance: float
+) -> None:
+    curve = CURVES[name]
+    alphas = follow(curve, Adaptive(tolerance))
+    found = barrier(curve, np.array([float(alpha) for alpha in alphas]))
+    true = barrier(curve, DENSE)
+    assert true - found <= tolerance * max(1, true)
+    assert len(alphas) < 25
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
+def test_the_barrier_of_a_smooth_curve_is_found(coefficients: list[float]) -> None:
+    curve = Polynomial(coefficients)
+    found = barrier(curve, np.array([float(alpha) for alpha in follow(curve, Adaptive())]))
+    assert found >= barrier(curve, DENSE) - 0.01
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
+def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
+    coefficients: list[float],
+) -> None:
+    alphas = follow(Polynomial(coefficients), Adaptive())
+    assert all(0 <= alpha <= 1 and (alpha * 4096).denominator == 1 for alpha in alphas)
+    assert len(set(alphas)) == len(alphas)
+
+
+def test_without_a_barrier_three_points_between_the_ends_are_enough() -> None:
+    assert follow(CURVES["valley"], Adaptive()) == [*lobatto(2), lobatto(4)[1], lobatto(4)[3]]
+
+
+def test_the_middle_comes_first_and_the_points_are_nested_and_symmetric() -> None:
+    assert lobatto(2) == [0, Fraction(1, 2), 1]
+    assert set(lobatto(2)) < set(lobatto(4)) < set(lobatto(8)) < set(lobatto(16))
+    assert [1 - alpha for alpha in lobatto(16)] == lobatto(16)[::-1]
+
+
+def test_a_finer_tolerance_takes_more_points() -> None:
+    counts = [len(follow(CURVES["two bumps"], Adaptive(t))) for t in (0.1, 0.01, 0.001)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_a_barrier_is_evaluated_at_its_maximum() -> None:
+    for middle in (0.37, 0.5, 0.71):
+        alphas = [float(alpha) for alpha in follow(bump(middle, 0.2), Adaptive())]
+        assert min(abs(alpha - middle) for alpha in alphas) < 0.03
+
+
+def test_the_error_barrier_is_looked_for_too() -> None:
+    score = bump(0.7, 0.1, -0.3)
+    alphas = np.array([float(alpha) for alpha in follow(np.zeros_like, Adaptive(), score)])
+    assert score(alphas).min() == pytest.approx(-0.3, abs=0.01)
+
+
+def test_a_step_does_not_take_points_without_end() -> None:
+    step = follow(lambda at: (at > 0.3).astype(float), Adaptive(), lambda at: (at < 0.7) * 1.0)
+    assert len(step) <= 50
+
+
+@pytest.mark.parametrize("value", [(math.nan, 0.5), (math.inf, 0.5), (1.0, math.nan)])
+def test_a_line_with_a_value_that_is_no_number_is_left_at_its_first_points(
+    value: tuple[float, float],
+) -> None:
+    start, middle, end = lobatto(2)
+    known = {start: (1.0, 0.5), middle: value, end: (1.0, 0.5)}
+    wanted = Adaptive().wanted([known])[0]
+    assert wanted == [lobatto(4)[1], lobatto(4)[3]]
+    assert Adaptive().wanted([known | dict.fromkeys(wanted, (2.0, 0.1))]) == [[]]
+
+
+def test_lines_together_are_asked_for_what_each_is_asked_for_alone() -> None:
+    rule = Adaptive()
+    curves = [CURVES[name] for name in ("valley", "double well", "bump aside", "two bumps")]
+    lines: list[dict[Fraction, tuple[float, float]]] = [{} for _ in curves]
+    for _ in range(20):
+        wanted = rule.wanted(lines)
+        assert wanted == [rule.wanted([line])[0] for line in lines]
+        for line, curve, alphas in zip(lines, curves, wanted, strict=True):
+            line |= {alpha: (float(curve(np.array(float(alpha)))), 0.5) for alpha in alphas}
+    assert rule.wanted(lines) == [[], [], [], []]
+
+
+@pytest.mark.parametrize("tolerances", [(0, 0.1), (-1, 0.1), (0.1, 0), (math.nan, 0.1)])
+def test_a_tolerance_of_nothing_is_refused(tolerances: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Adaptive(*tolerances)

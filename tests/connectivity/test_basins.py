@@ -1,0 +1,86 @@
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from soupcore.connectivity.basins import basins, tree
+from soupcore.connectivity.bracket import Floats
+
+NAN = np.nan
+NAMES = "abcdefgh"
+
+
+@st.composite
+def matrices(draw: st.DrawFn, least: int = 1) -> Floats:
+    size = draw(st.integers(least, len(NAMES)))
+    values = draw(arrays(np.float64, (size, size), elements=st.integers(-1, 20).map(float)))
+    matrix: Floats = np.triu(values, 1) + np.triu(values, 1).T
+    return matrix
+
+
+def names_of(matrix: Floats) -> list[str]:
+    return list(NAMES[: len(matrix)])
+
+
+@given(matrices(), st.integers(0, 20))
+def test_basins_are_the_connected_components(matrix: Floats, threshold: float) -> None:
+    names = names_of(matrix)
+    graph = nx.Graph()
+    graph.add_nodes_from(names)
+    edges = [(a, b) for i, a in enumerate(names) for j, b in enumerate(names) if i < j
+             and matrix[i, j] <= threshold]  # fmt: skip
+    graph.add_edges_from(edges)
+    found = basins(names, matrix, threshold)
+    expected = {frozenset(members) for members in nx.connected_components(graph)}
+    assert {frozenset(basin.names) for basin in found} == expected
+    assert [len(basin.names) for basin in found] == sorted(
+        (len(basin.names) for basin in found), reverse=True
+    )
+    for basin in found:
+        inside = {(a, b) for a in basin.names for b in basin.names if a < b}
+        assert set(basin.apart) == inside - set(edges)
+
+
+@given(matrices(least=2))
+def test_the_tree_is_that_of_scipy_and_joins_neighbours(matrix: Floats) -> None:
+    found = tree(names_of(matrix), matrix)
+    distances = np.clip(matrix, 0, None)
+    joins = linkage(squareform(distances), "single")
+    assert sorted(found.order) == names_of(matrix)
+    positions, heights = found.branches
+    np.testing.assert_allclose(sorted(heights[:, 1]), sorted(joins[:, 2]))
+    assert ((positions >= 0) & (positions <= len(matrix) - 1)).all()
+    for threshold in (0, 5, 10):
+        labels = fcluster(joins, threshold, "distance")
+        components = basins(names_of(matrix), distances, threshold)
+        assert len(set(labels)) == len(components)
+        for basin in components:  # a basin is a stretch of the order
+            places = sorted(found.order.index(name) for name in basin.names)
+            assert places == list(range(places[0], places[0] + len(places)))
+
+
+def test_a_chain_is_a_basin_that_says_which_pairs_are_apart() -> None:
+    chain = np.array([[0, 0.1, 0.9], [0.1, 0, 0.1], [0.9, 0.1, 0]])
+    (basin,) = basins("abc", chain, 0.1)
+    assert (basin.names, basin.apart) == (("a", "b", "c"), (("a", "c"),))
+
+
+def test_what_is_not_known_connects_nothing_and_joins_last() -> None:
+    matrix = np.array([[0, 3, NAN], [3, 0, NAN], [NAN, NAN, 0]])
+    assert [basin.names for basin in basins("abc", matrix, 100)] == [("a", "b"), ("c",)]
+    _, heights = tree("abc", matrix).branches
+    assert heights.max() > 3
+    assert tree("ab", np.array([[0, NAN], [NAN, 0]])).branches[1].max() > 0
+
+
+@pytest.mark.parametrize("names", [[], ["a"]])
+def test_fewer_than_two_names_join_nothing(names: list[str]) -> None:
+    nothing = np.zeros((len(names), len(names)))
+    found = tree(names, nothing)
+    assert found.order == tuple(names)
+    assert found.branches[0].shape == (0, 4)
+    assert [basin.names for basin in basins(names, nothing, 1)] == [(name,) for name in names]

@@ -1,0 +1,88 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from soupcore import Evaluator, Store, Sweep, barriers, figures, geometry
+from soupcore.analysis import ingredient_grid
+from soupcore.figures.tables import angle_table, grid_table, layers_table, pairs_with
+
+PAIRS = pd.DataFrame(
+    {
+        "first": ["a", "a", "b"],
+        "second": ["b", "c", "c"],
+        "angle": [60.0, 80, 90],
+        "advantage": [0.02, -0.01, -0.2],
+        "ensemble": [0.9, 0.85, 0.8],
+        "soup": [0.91, 0.84, 0.5],
+        "predicted": [0.1, 0.2, 0.5],
+        "gap": [0.1, 0.3, 0.9],
+        "colour": [1e-4, 1e-3, 1e-1],
+    }
+)
+
+
+def test_the_angle_is_drawn_against_the_advantage_in_points() -> None:
+    (points,) = figures.angle_scatter(PAIRS, colour="max lr").data
+    assert list(points.x) == [60, 80, 90]
+    np.testing.assert_allclose(points.y, [2, -1, -20])
+    assert [tuple(row[:2]) for row in points.customdata] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert points.marker.colorbar.title.text == "max lr"
+
+
+def test_rates_that_differ_by_factors_are_coloured_by_factors() -> None:
+    (points,) = figures.angle_scatter(PAIRS, colour="max lr").data
+    assert list(points.marker.color) == pytest.approx([-4, -3, -1])
+    assert list(points.marker.colorbar.ticktext) == ["0.0001", "0.001", "0.1"]
+    near = PAIRS.assign(colour=[1.0, 2, 3])
+    (points,) = figures.angle_scatter(near, colour="epochs").data
+    assert list(points.marker.color) == [1, 2, 3]
+
+
+def test_without_a_colour_all_points_are_alike() -> None:
+    (points,) = figures.angle_scatter(PAIRS.drop(columns="colour")).data
+    assert isinstance(points.marker.color, str)
+
+
+@pytest.mark.parametrize("table", [PAIRS, PAIRS.iloc[:0]])
+def test_soups_and_theory_are_drawn_with_the_line_of_equals(table: pd.DataFrame) -> None:
+    points, diagonal = figures.soup_ensemble_scatter(table, colour="lr").data
+    np.testing.assert_allclose(points.x, table["ensemble"] * 100)
+    np.testing.assert_allclose(points.y, table["soup"] * 100)
+    assert list(diagonal.x) == list(diagonal.y)
+    points, diagonal = figures.theory_scatter(table).data
+    np.testing.assert_allclose(points.x, table["predicted"])
+    np.testing.assert_allclose(points.y, table["gap"])
+    if len(table):
+        assert diagonal.x[0] <= min(points.x.min(), points.y.min())
+
+
+def test_layers_and_norms_are_drawn_in_order(sweep: Sweep, store: Store) -> None:
+    found = geometry(sweep, store)
+    colours = figures.colours(sweep.ingredients)
+    (bars,) = figures.norm_bars(found, colours).data
+    np.testing.assert_allclose(bars.x, found.norms)
+    assert list(bars.marker.color) == list(colours.values())
+    values = found.moves_by_layer
+    (heatmap,) = figures.layer_heatmap(found.layers, found.names, values, title="moves").data
+    np.testing.assert_array_equal(heatmap.z, values)
+    assert (tuple(heatmap.y), tuple(heatmap.x)) == (found.layers, found.names)
+    table = layers_table(found.layers, found.names, values)
+    assert table.loc["0.weight", "run2"] == values[found.layers.index("0.weight"), 1]
+
+
+def test_the_tables_of_pairs_hold_angles_advantages_and_the_larger_hyperparameter(
+    sweep: Sweep, evaluator: Evaluator, store: Store
+) -> None:
+    found, known = geometry(sweep, store), barriers(sweep, evaluator, alphas=3)
+    table = angle_table(sweep, found, known, "lr")
+    assert table["angle"][0] == found.angles[0, 1]
+    assert table["advantage"][1] == known.paths["run1", "run10"].midpoint_advantage
+    assert table["colour"].isna().all()  # this sweep has no hyperparameters
+    assert "colour" not in pairs_with(sweep, {("run1", "run2"): {"gap": 1.0}})
+
+
+def test_a_grid_is_drawn_with_its_counts(sweep: Sweep) -> None:
+    empty = ingredient_grid(sweep, {"run1": 1.0}, "lr", "seed")
+    (heatmap,) = figures.grid_heatmap(empty, title="accuracy").data
+    assert len(heatmap.x) == len(heatmap.y) == 0
+    assert grid_table(empty).empty

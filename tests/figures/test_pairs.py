@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from soupcore import Barriers, LinearPath, figures
+from soupcore.connectivity import tree
+from soupcore.connectivity.bracket import Floats
+from soupcore.figures.tables import pairs_table
+
+NAN = np.nan
+
+
+def known(barrier: float) -> Barriers:
+    path = LinearPath(
+        alphas=np.array([0, 0.5, 1]),
+        losses=np.array([1, 1.5 + barrier, 2]),
+        scores=np.array([0.8, 0.6, 0.6]),
+        split="select",
+        n=100,
+    )
+    return Barriers(("a", "b", "c"), {("a", "b"): path}, open=frozenset({("a", "b")}))
+
+
+@pytest.mark.parametrize(("measure", "value"), [("loss", 0.25), ("error", 10), ("midpoint", -10)])
+def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
+    measure: str, value: float
+) -> None:
+    heatmap, rings, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
+    expected = [[0, value, NAN], [value, 0, NAN], [NAN, NAN, 0]]
+    np.testing.assert_allclose(heatmap.z, expected, atol=1e-12)
+    assert [tuple(cell[:2]) for cell in cells.customdata] == [
+        (a, b) for a in "abc" for b in "abc" if a != b
+    ]
+    unknown = [cell[2].endswith("not known") for cell in cells.customdata]
+    assert unknown == [False, True, False, True, True, True]
+    assert len(rings.x) == 2  # the pair is preliminary, and shown both ways
+
+
+def matrix() -> Floats:
+    values = np.array([[0, 0.9, 0.05, 0.8], [0, 0, 0.7, 0.02], [0, 0, 0, 0.6], [0, 0, 0, 0.0]])
+    both: Floats = values + values.T
+    return both
+
+
+def test_rows_stand_in_the_order_of_the_tree_that_is_drawn_above() -> None:
+    names = ["a", "b", "c", "d"]
+    joined = tree(names, matrix())
+    figure = figures.pair_heatmap(
+        names, matrix(), figures.MEASURES["loss"], tree=joined, threshold=0.1
+    )
+    branches, heatmap, _, cells = figure.data
+    order = [names.index(name) for name in joined.order]
+    np.testing.assert_array_equal(heatmap.z, matrix()[np.ix_(order, order)])
+    assert figure.layout.xaxis2.ticktext == joined.order == figure.layout.yaxis2.ticktext
+    assert np.isnan(branches.x).sum() == 3  # a gap after each of the three joins
+    np.testing.assert_allclose(np.nanmax(branches.y), 0.6)
+    assert figure.layout.shapes[0].y0 == 0.1
+    first = cells.customdata[0]
+    assert tuple(first[:2]) == joined.order[:2]
+
+
+def test_a_cell_says_more_where_there_is_more_to_say() -> None:
+    figure = figures.pair_heatmap(
+        ["a", "b"], matrix()[:2, :2], figures.MEASURES["loss"], details={("a", "b"): "a screen"}
+    )
+    assert [cell[2] for cell in figure.data[-1].customdata] == [
+        "loss barrier 0.900<br>a screen"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "low", "high"),
+    [
+        pytest.param("loss", 0.02, 0, 0.1, id="what is connected gets no colour of alarm"),
+        pytest.param("loss", 3.0, 0, 3, id="the highest"),
+        pytest.param("error", -0.05, -5, 2, id="below 0"),
+        pytest.param("midpoint", -0.05, -5, 5, id="0 in the middle"),
+        pytest.param("distance", 4.0, 0, 4, id="distance"),
+    ],
+)
+def test_the_colours_span_what_matters(
+    measure: str, values: float, low: float, high: float
+) -> None:
+    shown = np.array([[0, values], [values, 0]])
+    heatmap = figures.pair_heatmap(["a", "b"], shown, figures.MEASURES[measure]).data[0]
+    assert (heatmap.zmin, heatmap.zmax) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_any_number_of_ingredients_is_drawn(count: int) -> None:
+    names = [f"run-{number}" for number in range(count)]
+    values = np.full((count, count), NAN)
+    joined = tree(names, values)
+    figure = figures.pair_heatmap(names, values, figures.MEASURES["loss"], tree=joined)
+    assert figure.layout.height <= 1100
+    assert len(figure.data[-1].x) == count * max(count - 1, 0)
+
+
+def test_the_table_has_a_row_a_pair() -> None:
+    table = pairs_table(["a", "b", "c"], {"loss barrier": matrix()[:3, :3]})
+    assert table.to_dict("list") == {
+        "first": ["a", "a", "b"],
+        "second": ["b", "c", "c"],
+        "loss barrier": [0.9, 0.05, 0.7],
+    }

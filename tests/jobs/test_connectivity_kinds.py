@@ -1,0 +1,132 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soupcore import Cancelled, RecipeError, Store, SweepError, uniform
+from soupcore.analysis import stored_soup_vs_ensemble
+from soupcore.connectivity import (
+    stored_barriers,
+    stored_geometry,
+    stored_path,
+    stored_plane,
+)
+from soupcore.jobs import connectivity_kinds as kinds
+from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.worker import KINDS
+
+Passes = Callable[[], int]
+BATCHES = 10  # a pass over the split
+
+
+@pytest.fixture
+def warm(store: Store, task_file: Path) -> WarmState:
+    return WarmState(store, [f"{task_file}:task"], device="cpu")
+
+
+@pytest.fixture
+def request_(folder: str, task_file: Path) -> dict[str, Any]:
+    return {"sweep": folder, "task": f"{task_file}:task"}
+
+
+def silent(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+    assert 0 <= done <= total
+
+
+def test_all_kinds_have_names_of_their_own() -> None:
+    assert kinds.KINDS.keys() < KINDS.keys()
+    assert {"open", "evaluate", "soup", "mixture", "weights"} < KINDS.keys()
+
+
+@pytest.mark.parametrize("alphas", [3, "adaptive"])
+def test_all_pairs_of_names_are_evaluated_so_that_the_page_finds_them(
+    warm: WarmState, request_: dict[str, Any], alphas: Any
+) -> None:
+    names = ["run1", "run2", "run10"]
+    wanted = request_ | {"names": names, "alphas": alphas, "splits": ["select"]}
+    assert kinds.paths(warm, wanted, silent) == {"paths": 3}
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    found = stored_barriers(sweep, evaluator, names, kinds.alphas_of(alphas))
+    assert (len(found.paths), found.missing) == (3, 0)
+
+
+def test_a_screen_is_evaluated_on_a_part(
+    warm: WarmState, request_: dict[str, Any], passes_made: Passes
+) -> None:
+    wanted = request_ | {"names": ["run1", "run2"], "alphas": 3, "splits": ["select"], "part": 100}
+    kinds.paths(warm, wanted, silent)
+    assert passes_made() == 2  # 300 examples
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    part = evaluator.task.part("select", 100)
+    assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3, split=part).missing == 0
+    assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3).missing == 3
+
+
+def test_lines_lead_to_the_base_and_to_soups_and_beyond(
+    warm: WarmState, request_: dict[str, Any]
+) -> None:
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    soup = uniform(sweep)
+    warm.store.add_soup(soup.id, request_["sweep"], soup.to_json())
+    wanted = request_ | {
+        "pairs": [["base", {"soup": soup.id}]],
+        "alphas": 3,
+        "splits": ["select"],
+        "beyond": [-0.5, 1.5],
+    }
+    kinds.paths(warm, wanted, silent)
+    found = stored_path(sweep["base"], soup.mixture, evaluator, 3, beyond=[-0.5, 1.5])
+    assert found is not None
+    assert found.alphas.tolist() == [-0.5, 0, 0.5, 1, 1.5]
+
+
+def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
+    warm: WarmState, request_: dict[str, Any], passes_made: Passes
+) -> None:
+    corners = ["base", "run1", "run2"]
+    wanted = request_ | {"corners": corners, "split": "select", "size": 3}
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+
+    def stop(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        if passes_made() >= 4 * BATCHES:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        kinds.evaluate_plane(warm, wanted, stop)
+    assert stored_geometry(sweep, warm.store) is not None
+    kinds.evaluate_plane(warm, wanted, silent)
+    found = stored_plane(sweep, evaluator, corners, 3)
+    assert found is not None
+    assert found.missing == 0
+    assert passes_made() <= (9 + 1) * BATCHES
+
+
+def test_geometry_is_measured_once(warm: WarmState, request_: dict[str, Any]) -> None:
+    assert kinds.measure(warm, request_, silent) == {"ingredients": 3}
+    assert stored_geometry(warm.sweep(request_), warm.store) is not None
+
+
+@pytest.mark.parametrize(("theory", "points"), [(False, 3 + 3), (True, 3 + 3 * 3)])
+def test_two_model_soups_take_the_middles_and_the_theory_three_points_each(
+    warm: WarmState, request_: dict[str, Any], passes_made: Passes, theory: bool, points: int
+) -> None:
+    pairs = [["run1", "run2"], ["run1", "run10"], ["run2", "run10"]]
+    wanted = request_ | {"pairs": pairs, "split": "select", "theory": theory}
+    kinds.two_model_soups(warm, wanted, silent)
+    assert passes_made() == points * BATCHES
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    ends = sweep["run1"].mixture, sweep["run2"].mixture
+    assert (stored_soup_vs_ensemble(evaluator, *ends) is not None) is theory
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "words"),
+    [("nobody", SweepError, "'nobody'"), ({"soup": "gone"}, RecipeError, "no soup 'gone'")],
+)
+def test_an_end_that_is_not_there_is_refused_in_words(
+    warm: WarmState, request_: dict[str, Any], end: Any, error: type[Exception], words: str
+) -> None:
+    wanted = request_ | {"pairs": [["run1", end]], "alphas": 2, "splits": ["select"]}
+    with pytest.raises(error, match=words):
+        kinds.paths(warm, wanted, silent)

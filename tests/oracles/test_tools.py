@@ -1,0 +1,130 @@
+"""Files of the tools that people train with, written by the tools themselves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import soupcore
+from tests.helpers import same_weights
+from tests.oracles.expected import load_expected
+
+PROJECT = Path(__file__).parents[2]
+TOOLS = (
+    *("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "omegaconf"),
+    *("transformers", "huggingface_hub", "ultralytics"),
+)
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "YOLO_OFFLINE": "true",
+    "YOLO_VERBOSE": "false",
+}
+
+
+class Absent(MetaPathFinder):
+    """Makes imports of the tools fail, as where they are not installed."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        if name.partition(".")[0] in TOOLS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.fixture(autouse=True)
+def _without_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [name for name in TOOLS if name in sys.modules]
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+
+
+def run(module: str, *arguments: str | Path, home: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", f"tests.oracles.{module}", *map(str, arguments)],
+        cwd=PROJECT,
+        env=os.environ | QUIET | {"HF_HOME": str(home), "YOLO_CONFIG_DIR": str(home)},
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def lightning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lightning")
+    run("lightning_files", folder, home=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def transformers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transformers")
+    run("transformers_files", folder, home=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ultralytics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ultralytics")
+    run("ultralytics_files", "write", folder, home=folder / "home")
+    return folder
+
+
+def assert_as_expected(path: Path, key: Path | None = None) -> soupcore.Checkpoint:
+    """Every set of weights is what the tool finds, bit for bit; also the one taken first."""
+    expected = load_expected(key or path)
+    for weights, state in expected.items():
+        opened = soupcore.open_checkpoint(path, weights=weights or None)
+        assert same_weights(opened.state_dict(), state)
+        opened.scan()
+    return soupcore.open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("omegaconf", {"epoch": 1, "config.lr": 0.5, "config.optimizer.name": "sgd"}),
+        ("namespace", {"epoch": 1, "args.lr": 0.5, "args.seed": 3}),
+        ("average", {"epoch": 1, "lr": 0.5}),
+    ],
+)
+def test_a_checkpoint_of_lightning(
+    lightning: Path, name: str, details: dict[str, str | float]
+) -> None:
+    checkpoint = assert_as_expected(lightning / f"{name}.ckpt")
+    assert checkpoint.details.items() >= details.items()
+
+
+def test_the_average_of_lightning_is_taken_first_though_it_stands_where_others_put_raw_weights(
+    lightning: Path,
+) -> None:
+    path = lightning / "average.ckpt"
+    checkpoint = soupcore.open_checkpoint(path)
+    assert [found.title for found in checkpoint.weight_sets] == ["averaged weights", "raw weights"]
+    average, raw = load_expected(path)["state_dict"], load_expected(path)["current_model_state"]
+    assert same_weights(checkpoint.state_dict(), average)
+    assert not same_weights(average, raw)
+
+
+@pytest.mark.parametrize("model", ["bert", "bert-half", "gpt2"])
+@pytest.mark.parametrize("layout", ["whole", "shards", "whole-bin", "shards-bin"])
+def test_a_folder_of_transformers(transformers: Path, model: str, layout: str) -> None:
+    folder = transformers / f"{model}-{layout}"
+    for path in (folder, _file_in(folder)):
+        assert_as_expected(path, key=folder)
+
+
+def _file_in(folder: Path) -> Path:
+    indices = [*folder.glob("*.index.json")]
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    (path,) = indices or files
+    return path
+
+
+def test_a_checkpoint_of_ultralytics(ultralytics: Path) -> None:
+    checkpoint = assert_as_expected(ultralytics / "yolo-0.pt")
+    assert checkpoint.details.items() >= {"epoch": 3, "lr0": 0.02, "best_fitness": 0.5}.items()

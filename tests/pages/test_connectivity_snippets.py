@@ -1,0 +1,125 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from safetensors.torch import save_file
+
+from pages.components import connectivity_snippets as snippets
+from pages.components.points import Point
+from pages.components.state import View
+from soupcore import Evaluator, Split, Store, Sweep, load_task, uniform
+
+TASK = """
+from pathlib import Path
+from safetensors.torch import load_file
+from soupcore import ClassificationTask, Split
+from tests.helpers import build_model
+
+data = load_file(Path(__file__).parent / "data.safetensors")
+
+def split(role, start):
+    part = slice(start, start + 30)
+    return Split(role, data["inputs"][part], data["targets"][part])
+
+splits = {"val": split("select", 0), "test": split("report", 30),
+          "shift/a": split("shift", 60), "shift/b": split("shift", 65)}
+task = ClassificationTask(build_model, splits)
+"""
+NAMES = ["run1", "run2", "run10"]
+
+Run = Callable[[str], go.Figure]
+
+
+@pytest.fixture
+def view(tmp_path: Path, sweep: Sweep, splits: dict[str, Split], store: Store) -> View:
+    data = splits["val"]
+    save_file({"inputs": data.inputs, "targets": data.targets}, tmp_path / "data.safetensors")
+    (tmp_path / "task.py").write_text(TASK)
+    rows = [{"checkpoint": name, "lr": 10.0**-i, "seed": i} for i, name in enumerate(NAMES)]
+    (sweep.folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = f"{tmp_path / 'task.py'}:task"
+    opened = Sweep.from_folder(sweep.folder)
+    evaluator = Evaluator(load_task(spec), store, device="cpu")
+    return View(str(sweep.folder), spec, "", opened, evaluator)
+
+
+@pytest.fixture
+def points(view: View) -> dict[str, Point]:
+    soup = uniform(view.sweep)
+    known = {name: Point(view.sweep[name].mixture, "ingredient", name, f"sweep[{name!r}]")
+             for name in NAMES}  # fmt: skip
+    shares = ", ".join(f"{name!r}: Fraction('1/3')" for name in NAMES)
+    return known | {
+        "base": Point(view.sweep["base"].mixture, "base", "base", "sweep['base']"),
+        "uniform": Point(soup.mixture, "soup", {"soup": soup.id}, f"sweep.mixture({{{shares}}})"),
+    }
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+
+    def run(code: str) -> go.Figure:
+        exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - it is what is tested
+        return shown[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("tree", [True, False])
+@pytest.mark.parametrize("measure", ["loss", "error", "midpoint", "angle", "distance"])
+def test_the_matrix(view: View, run: Run, measure: str, tree: bool) -> None:
+    code = snippets.matrix(view, NAMES, "adaptive", "val", measure, tree=tree)
+    assert len(run(code).data) == 3 + tree
+
+
+def test_curves_of_pairs_with_a_soup_beyond_the_ends(
+    view: View, points: dict[str, Point], run: Run
+) -> None:
+    pairs = [("base", "run1"), ("run2", "uniform")]
+    code = snippets.curves(view, points, pairs, 3, ["val", "test"], [-0.5, 1.5])
+    figure = run(code)
+    assert {trace.x[0] for trace in figure.data if trace.mode == "markers"} == {-0.5}
+    assert [t.showlegend for t in figure.data if t.mode == "markers"].count(True) == 2
+
+
+def test_paths_from_the_base(view: View, points: dict[str, Point], run: Run) -> None:
+    figure = run(snippets.from_base(view, points, ["run1", "uniform"], 3))
+    assert [trace.name for trace in figure.data] == ["run1", "uniform"]
+
+
+def test_a_plane(view: View, points: dict[str, Point], run: Run) -> None:
+    code = snippets.plane(view, points, ["base", "run1", "uniform"], ["run2"], "val", 3)
+    figure = run(code)
+    assert [row[0] for row in figure.data[2].customdata] == ["base", "run1", "uniform", "run2"]
+
+
+def test_norms(view: View, run: Run) -> None:
+    assert list(run(snippets.norms(view, NAMES)).data[0].y) == NAMES
+
+
+@pytest.mark.parametrize("to", [None, "run2"])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_layers(view: View, run: Run, to: str | None, grouped: bool) -> None:
+    figure = run(snippets.layers(view, NAMES, to, grouped=grouped))
+    assert len(figure.data[0].y) == (3 if grouped else 6)
+
+
+@pytest.mark.parametrize("colour", [None, "lr"])
+def test_angles_soups_and_theory(view: View, run: Run, colour: str | None) -> None:
+    for make in (snippets.angles, snippets.soups_and_ensembles, snippets.theory):
+        points = run(make(view, NAMES, "val", colour)).data[0]
+        assert len(points.x) == 3
+        assert isinstance(points.marker.color, str) is (colour is None)
+
+
+def test_grids(view: View, run: Run) -> None:
+    assert run(snippets.pair_grid(view, NAMES, "val", "lr")).data[0].z.shape == (3, 3)
+
+
+def test_grids_of_ingredients(view: View, run: Run) -> None:
+    figure = run(snippets.ingredient_grid(view, NAMES, "val", "lr", "seed"))
+    assert figure.data[0].z.shape == (3, 3)

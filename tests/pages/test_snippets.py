@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pages.components import snippets
+from pages.components.state import View
+from soupcore import Evaluator, Sweep, uniform
+from soupcore.jobs.forms import Form
+
+
+@pytest.mark.parametrize(
+    "form",
+    [Form(), Form(dtype="float16"), Form(shard_size=100), Form(as_ingredient=True)],
+    ids=lambda form: form.key,
+)
+def test_the_python_shown_writes_the_file_that_the_page_offers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator, form: Form
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    for value, name in enumerate("ab"):
+        state = {"w": torch.full((30,), float(value)), "v": torch.ones(30)}
+        torch.save(state, tmp_path / "sweep" / f"{name}.pt")
+    sweep = Sweep.from_folder(tmp_path / "sweep")
+    soup = uniform(sweep)
+    view = View(str(tmp_path / "sweep"), "task.py:task", "", sweep, evaluator)
+    own, shown = tmp_path / "own", tmp_path / "shown"
+    for folder in (own, shown):
+        folder.mkdir()
+    soup.save(own / form.file_name(soup), form.dtype, form.shard_size)
+    monkeypatch.chdir(shown)
+    exec(snippets.rebuild(view, soup, form), {})  # noqa: S102 - that it runs is what is tested
+    assert sorted(file.name for file in shown.iterdir()) == sorted(f.name for f in own.iterdir())
+    if form.as_ingredient:
+        name = form.file_name(soup)
+        assert (shown / name).read_bytes() == (own / name).read_bytes()

@@ -1,0 +1,50 @@
+import pytest
+
+from soupcore import Evaluator, Sweep, greedy, manual, model_card, ties
+
+
+def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = greedy(sweep, evaluator).evaluate(evaluator)
+    card = model_card(soup, score_name="accuracy", figure="scatter.png")
+    front, _, body = card.removeprefix("---\n").partition("---\n")
+    assert front.splitlines() == ["tags:", "- merge", "- model-soup"]
+    assert f"# Greedy soup {soup.id}" in body
+    assert "arXiv:2203.05482" in body
+    assert "`accept` = '>='" in body
+    assert "| split | accuracy | loss | examples |" in body
+    for split, found in soup.evaluations.items():
+        chosen = " (chosen on)" if split == "val" else ""
+        assert f"| {split}{chosen} | {found.score:.4f} | {found.loss:.4f} | {found.n} |" in body
+    for name, coefficient in soup.coefficients.items():
+        digest = soup.digests[name][:16]
+        assert f"| {name} | {float(coefficient):.6g} | `{digest}` |" in body
+    assert "![Where the soup lies among its ingredients](scatter.png)" in body
+    assert "soupcore.rebuild(manifest" in body
+
+
+def test_the_front_matter_names_models_on_the_hub(sweep: Sweep) -> None:
+    card = model_card(ties(sweep), title="My soup", base_models=["me/run-1", "me/run-2"])
+    front = card.split("---\n")[1].splitlines()
+    assert front[:4] == [
+        "base_model:",
+        '- "me/run-1"',
+        '- "me/run-2"',
+        "base_model_relation: merge",
+    ]
+    assert "# My soup" in card
+    assert "| base | base | `" in card
+    assert "| run1 | ingredient | `" in card
+    assert "## Scores" not in card
+
+
+@pytest.mark.parametrize("score", [float("nan"), 0.5])
+def test_numbers_that_are_none_are_dashes(sweep: Sweep, score: float) -> None:
+    soup = manual(sweep, {"run1": 1})
+    soup.recorded = {
+        "scores": {"val": {"score": None if score != score else score, "loss": None, "n": 3}}
+    }
+    shown = "–" if score != score else "0.5000"
+    assert f"| val | {shown} | – | 3 |" in model_card(soup)
+    assert model_card(soup).count("# By hand soup") == 1

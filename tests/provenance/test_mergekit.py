@@ -1,0 +1,157 @@
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from soupcore import (
+    Evaluator,
+    Soup,
+    Sweep,
+    dare,
+    greedy,
+    learned,
+    manual,
+    mergekit_config,
+    model_stock,
+    slerp,
+    task_arithmetic,
+    ties,
+    uniform,
+    wise_ft,
+)
+from tests.helpers import State, save_sweep
+
+FILES = [f"{name}.safetensors" for name in ("run1", "run2", "run10")]
+
+
+def scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text  # a bare word
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Read the little YAML that is written: keys, one list, values that are JSON or words."""
+    root: dict[str, Any] = {}
+    branches: list[tuple[int, dict[str, Any]]] = [(-1, root)]
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        indent = len(line) - len(line.lstrip())
+        entry = line.strip()
+        if entry.startswith("- "):
+            entry, indent = entry[2:], indent + 2
+            model: dict[str, Any] = {}
+            root["models"].append(model)
+            branches = [(-1, root), (indent - 1, model)]
+        while branches[-1][0] >= indent:
+            branches.pop()
+        key, _, value = entry.partition(":")
+        if value:
+            branches[-1][1][key] = scalar(value.strip())
+        elif key == "models":
+            root["models"] = []
+        else:
+            branches[-1][1][key] = {}
+            branches.append((indent, branches[-1][1][key]))
+    return root
+
+
+def config(soup: Soup) -> dict[str, Any]:
+    text = mergekit_config(soup)
+    assert text is not None
+    return parsed(text)
+
+
+def models(*parameters: dict[str, float]) -> list[dict[str, Any]]:
+    given = parameters * 3 if len(parameters) == 1 else parameters
+    return [{"model": file, "parameters": own} for file, own in zip(FILES, given, strict=True)]
+
+
+def test_what_is_linear_is_linear_in_mergekit(sweep: Sweep, evaluator: Evaluator) -> None:
+    assert config(uniform(sweep)) == {
+        "merge_method": "linear",
+        "models": models({"weight": 1 / 3}),
+        "parameters": {"normalize": False},
+        "dtype": "float32",
+        "out_dtype": "float32",
+    }
+    both = config(manual(sweep, {"run1": 3, "base": -1}))
+    assert both["models"] == [
+        {"model": "run1.safetensors", "parameters": {"weight": 1.5}},
+        {"model": "base.safetensors", "parameters": {"weight": -0.5}},
+    ]
+    for soup in (greedy(sweep, evaluator), wise_ft(sweep), learned(sweep, evaluator, passes=1)):
+        assert config(soup)["merge_method"] == "linear"
+
+
+def test_methods_of_its_own(sweep: Sweep) -> None:
+    base = {"base_model": "base.safetensors", "dtype": "float32", "out_dtype": "float32"}
+    assert config(task_arithmetic(sweep, scale=0.4, operation="subtract")) == base | {
+        "merge_method": "task_arithmetic",
+        "models": models({"weight": -0.4}),
+        "parameters": {"normalize": False},
+    }
+    assert config(ties(sweep, density=0.3, scale=1.5)) == base | {
+        "merge_method": "ties",
+        "models": models({"weight": 1, "density": 0.3}),
+        "parameters": {"normalize": True, "lambda": 1.5},
+    }
+    assert config(dare(sweep, drop=0.9)) == base | {
+        "merge_method": "dare_linear",
+        "models": models({"weight": 1, "density": 0.1}),
+        "parameters": {"normalize": True, "lambda": 1},
+    }
+    assert config(dare(sweep, combine="sum"))["parameters"]["normalize"] is False
+    assert config(dare(sweep, combine="ties"))["merge_method"] == "dare_ties"
+    assert config(model_stock(sweep)) == base | {
+        "merge_method": "model_stock",
+        "models": [{"model": file} for file in FILES],
+    }
+    assert config(slerp(sweep, ["run1", "run10"], t=0.25)) == {
+        "merge_method": "slerp",
+        "base_model": "run1.safetensors",
+        "models": [{"model": FILES[0]}, {"model": FILES[2]}],
+        "parameters": {"t": 0.25},
+        "dtype": "float32",
+        "out_dtype": "float32",
+    }
+
+
+def test_differences_are_told(sweep: Sweep) -> None:
+    for soup, words in (
+        (ties(sweep), "this soup the whole vector"),
+        (ties(sweep, vote="count"), "this soup counted"),
+        (dare(sweep), "drops other entries"),
+        (model_stock(sweep), "this soup the mean angle"),
+    ):
+        assert words in str(mergekit_config(soup))
+    assert "whole vector" not in str(mergekit_config(ties(sweep, trim="tensor")))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda sweep, evaluator: wise_ft(sweep, keep="3."),
+        lambda sweep, evaluator: learned(sweep, evaluator, per="layer", passes=1),
+        lambda sweep, evaluator: slerp(sweep, ["run1", "run2"], whole=True),
+        lambda sweep, evaluator: model_stock(sweep, ["run1"]),
+    ],
+)
+def test_what_mergekit_cannot_do_has_no_configuration(
+    sweep: Sweep, evaluator: Evaluator, make: Any
+) -> None:
+    assert mergekit_config(make(sweep, evaluator)) is None
+
+
+def test_the_output_has_the_dtype_of_the_soup(tmp_path: Any, states: dict[str, State]) -> None:
+    halves = {
+        name: {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
+        for name, state in states.items()
+    }
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "halves", halves))
+    found = config(uniform(sweep))
+    assert (found["dtype"], found["out_dtype"]) == ("float32", "bfloat16")
+    assert torch.bfloat16 in {info.dtype for info in uniform(sweep).mixture.tensors.values()}

@@ -1,0 +1,424 @@
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    Pass,
+    RecipeError,
+    Soup,
+    Split,
+    Sweep,
+    Task,
+    learned,
+    uniform,
+)
+from soupcore.recipes.gradients import Objective
+from soupcore.recipes.layers import layer_of
+from soupcore.recipes.learned import hold_back
+from tests.helpers import State, average, build_model, logits, same_weights, save_sweep
+
+Floats = npt.NDArray[np.float64]
+
+PARTS = {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"} | {
+    "3.weight",
+    "3.bias",
+}
+GROUPS = {
+    "ingredient": {"all": sorted(PARTS)},
+    "layer": {n: sorted(name for name in PARTS if name.startswith(n)) for n in "013"},
+    "tensor": {name: [name] for name in sorted(PARTS)},
+}
+
+
+class Dense:
+    """The toy with all ingredients in memory, mixed by autograd."""
+
+    def __init__(self, states: Sequence[State], groups: dict[str, list[str]], split: Split) -> None:
+        self.stacks = {n: torch.stack([state[n].double() for state in states]) for n in PARTS}
+        self.label_of = {name: label for label, names in groups.items() for name in names}
+        self.labels = list(groups)
+        self.inputs, self.targets = split.inputs.double(), split.targets
+
+    def loss(self, coefficients: Tensor, temperature: Tensor, examples: Tensor) -> Tensor:
+        rows = dict(zip(self.labels, coefficients, strict=True))
+        t = {n: torch.tensordot(rows[self.label_of[n]], s, 1) for n, s in self.stacks.items()}
+        hidden = functional.linear(self.inputs[examples], t["0.weight"], t["0.bias"])
+        normal = (hidden - t["1.running_mean"]) / torch.sqrt(t["1.running_var"] + 1e-5)
+        hidden = functional.relu(normal * t["1.weight"] + t["1.bias"])
+        outputs = functional.linear(hidden, t["3.weight"], t["3.bias"])
+        return functional.cross_entropy(temperature * outputs, self.targets[examples])
+
+
+def coefficients_of(raw: Tensor, space: str) -> Tensor:
+    if space == "softmax":
+        return raw.softmax(1)
+    return 1 / raw.shape[1] + raw - raw.mean(1, keepdim=True)
+
+
+def of_each(soup: Soup, names: Sequence[str], groups: dict[str, list[str]]) -> Floats:
+    """The soup's coefficients, shape [groups, k]."""
+    if soup.coefficients:
+        return np.array([[float(soup.coefficients.get(name, 0)) for name in names]])
+    body = soup.to_json()["merge"]["groups"]
+    rows = []
+    for tensors in groups.values():
+        (found,) = [group for group in body.values() if tensors[0] in group["tensors"]]
+        fractions = {
+            n: int(a) / int(b or 1) for n, a, b in map(_split, found["coefficients"].items())
+        }
+        rows.append([fractions.get(name, 0.0) for name in names])
+    return np.array(rows)
+
+
+def _split(item: tuple[str, str]) -> tuple[str, str, str]:
+    numerator, _, denominator = item[1].partition("/")
+    return item[0], numerator, denominator
+
+
+@pytest.fixture
+def states(states: dict[str, State]) -> dict[str, State]:
+    """With variances that differ as well."""
+    for scale, state in zip((0.5, 1.0, 2.0), states.values(), strict=True):
+        state["1.running_var"] = state["1.running_var"] * scale
+    return states
+
+
+@pytest.fixture
+def dense(
+    sweep: Sweep, states: dict[str, State], task: ClassificationTask
+) -> Callable[[str], tuple[Dense, list[str]]]:
+    def make(per: str) -> tuple[Dense, list[str]]:
+        names = sorted(states, key=lambda name: sweep[name].digest)
+        return Dense([states[n] for n in names], GROUPS[per], task.split("val")), names
+
+    return make
+
+
+# Its coefficients
+
+
+@pytest.mark.parametrize("memory_budget", [0, 1 << 30], ids=["streamed", "resident"])
+@pytest.mark.parametrize("per", GROUPS)
+@pytest.mark.parametrize("space", ["softmax", "hyperplane"])
+def test_adamw_finds_the_coefficients_of_plain_autograd(
+    sweep: Sweep,
+    evaluator: Evaluator,
+    dense: Callable[[str], tuple[Dense, list[str]]],
+    per: Literal["ingredient", "layer", "tensor"],
+    space: Literal["softmax", "hyperplane"],
+    memory_budget: int,
+) -> None:
+    model, names = dense(per)
+    raw = torch.zeros(len(model.labels), len(names), dtype=torch.float64, requires_grad=True)
+    temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
+    rate = 0.1 if per == "ingredient" else 0.05
+    optimizer = torch.optim.AdamW([raw, temperature], lr=rate, weight_decay=0)
+    everything = torch.arange(100)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = model.loss(coefficients_of(raw, space), temperature, everything)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    soup = learned(
+        sweep,
+        evaluator,
+        per=per,
+        space=space,
+        optimizer="adamw",
+        passes=4,
+        held_back=0,
+        memory_budget=memory_budget,
+    )
+    assert [found.loss for found in soup.passes[1:]] == pytest.approx(losses, abs=1e-5)
+    assert soup.passes[-1].temperature == pytest.approx(float(temperature.detach()), abs=1e-5)
+    best = max(soup.passes, key=lambda found: found.number if found.best else -1)
+    if best is soup.passes[-1]:
+        expected = coefficients_of(raw, space).detach().numpy()
+        np.testing.assert_allclose(of_each(soup, names, GROUPS[per]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("per", GROUPS)
+@pytest.mark.parametrize("space", ["softmax", "hyperplane"])
+def test_lbfgs_finds_the_coefficients_of_scipy_over_plain_autograd(
+    sweep: Sweep,
+    evaluator: Evaluator,
+    dense: Callable[[str], tuple[Dense, list[str]]],
+    per: Literal["ingredient", "layer", "tensor"],
+    space: Literal["softmax", "hyperplane"],
+) -> None:
+    model, names = dense(per)
+    shape = (len(model.labels), len(names))
+    points: list[Floats] = []
+
+    def value_and_gradient(point: Floats) -> tuple[float, Floats]:
+        if len(points) > 5:  # the start, and five passes more
+            raise StopIteration
+        points.append(point.copy())
+        raw = torch.from_numpy(point[:-1].reshape(shape)).requires_grad_()
+        temperature = torch.tensor(point[-1], requires_grad=True)
+        loss = model.loss(coefficients_of(raw, space), temperature, torch.arange(100))
+        by_raw, by_temperature = torch.autograd.grad(loss, [raw, temperature])
+        return float(loss.detach()), np.append(by_raw.numpy().ravel(), float(by_temperature))
+
+    accepted: list[Floats] = []
+    with pytest.raises(StopIteration):
+        scipy.optimize.minimize(
+            value_and_gradient,
+            np.append(np.zeros(math.prod(shape)), 1.0),
+            jac=True,
+            method="L-BFGS-B",
+            callback=lambda x: accepted.append(x.copy()),
+        )
+    soup = learned(sweep, evaluator, per=per, space=space, passes=5, held_back=0)
+    raw = torch.from_numpy(accepted[-1][:-1].reshape(shape))
+    expected = coefficients_of(raw, space).numpy()
+    np.testing.assert_allclose(of_each(soup, names, GROUPS[per]), expected, atol=1e-5)
+    assert len(soup.passes) == len(accepted) + 1
+
+
+@pytest.mark.parametrize("memory_budget", [0, 1 << 30], ids=["streamed", "resident"])
+@pytest.mark.parametrize("per", GROUPS)
+def test_its_gradient_is_that_of_autograd(
+    sweep: Sweep,
+    task: ClassificationTask,
+    dense: Callable[[str], tuple[Dense, list[str]]],
+    per: str,
+    memory_budget: int,
+) -> None:
+    model, names = dense(per)
+    objective = Objective(
+        task,
+        task.split("val"),
+        [sweep[name].checkpoint for name in names],
+        GROUPS[per],
+        device=torch.device("cpu"),
+        batch_size=32,
+        memory_budget=memory_budget,
+    )
+    generator = np.random.default_rng(0)
+    point = generator.dirichlet(np.ones(3), size=len(model.labels))
+    examples = torch.arange(0, 100, 3)
+    found = objective.gradient(point, 1.3, examples, lambda count: None)
+    coefficients = torch.from_numpy(point).requires_grad_()
+    temperature = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    loss = model.loss(coefficients, temperature, examples)
+    expected, by_temperature = torch.autograd.grad(loss, [coefficients, temperature])
+    assert objective.labels == model.labels
+    assert found.loss == pytest.approx(float(loss.detach()), abs=1e-6)
+    assert found.by_temperature == pytest.approx(float(by_temperature), abs=1e-5)
+    # Up to a constant for each group, which coefficients that sum to one do not feel.
+    difference = found.by_coefficients - expected.numpy()
+    assert np.ptp(difference, axis=1).max() < 2e-5
+    with torch.no_grad():
+        judged = objective.judge(point, 1.3, examples, lambda count: None)
+    assert judged[0] == pytest.approx(float(loss.detach()), abs=1e-6)
+
+
+# What it says and keeps
+
+
+def test_it_is_better_than_its_start_on_what_it_learned_from(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = learned(sweep, evaluator, held_back=0)
+    assert sum(soup.coefficients.values()) == 1
+    start, *_, last = soup.passes
+    assert (start.number, start.temperature, start.best) == (0, 1, True)
+    assert math.isnan(last.held_back_loss)
+    assert last.loss < start.loss
+
+
+def test_without_a_temperature_the_loss_learned_is_that_of_the_soup(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = learned(sweep, evaluator, held_back=0, temperature=False)
+    assert {found.temperature for found in soup.passes} == {1}
+    best = [found for found in soup.passes if found.best][-1]
+    after = soup.evaluations["val"].loss
+    assert after == pytest.approx(best.loss, abs=1e-5)
+    assert after < uniform(sweep).evaluate(evaluator, ["val"]).evaluations["val"].loss
+
+
+def test_the_best_on_what_is_held_back_is_kept_and_the_rest_is_not_followed(
+    sweep: Sweep, evaluator: Evaluator, task: ClassificationTask
+) -> None:
+    soup = learned(sweep, evaluator, per="tensor", passes=60, temperature=False, held_back=0.3)
+    held = [found.held_back_loss for found in soup.passes]
+    best = max(index for index, found in enumerate(soup.passes) if found.best)
+    assert held[best] == min(held)
+    assert len(held) - 1 - best <= 3
+    _, rest = hold_back(task.split("val"), 0.3, seed=0)
+    data = task.split("val")
+    loss = functional.cross_entropy(
+        logits(soup.state_dict(), data.inputs[rest]), data.targets[rest]
+    )
+    assert float(loss) == pytest.approx(held[best], abs=1e-5)
+
+
+def test_tensors_that_all_share_are_left_alone(
+    sweep: Sweep, evaluator: Evaluator, base_state: State
+) -> None:
+    names = ["run1", "run2"]
+    for name in names:
+        path = sweep[name].checkpoint.path
+        state = dict(sweep[name].checkpoint.state_dict()) | {
+            n: t for n, t in base_state.items() if n.startswith("0.")
+        }
+        save_sweep(path.parent, {name: state})
+    again = Sweep.from_folder(sweep.folder)
+    soup = learned(again, evaluator, names, per="tensor", passes=3)
+    groups = soup.to_json()["merge"]["groups"]
+    assert groups["0.weight"]["coefficients"] == dict.fromkeys(
+        groups["0.weight"]["coefficients"], "1/2"
+    )
+    assert groups["3.weight"]["coefficients"] != groups["0.weight"]["coefficients"]
+    assert same_weights(
+        {"0.weight": soup.state_dict()["0.weight"]}, {"0.weight": base_state["0.weight"]}
+    )
+
+
+def test_ingredients_that_are_all_the_same_make_themselves(
+    tmp_path: Any, evaluator: Evaluator, base_state: State
+) -> None:
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "same", dict.fromkeys("ab", base_state)))
+    for optimizer in ("lbfgs", "adamw"):
+        soup = learned(sweep, evaluator, optimizer=optimizer, passes=2)
+        assert same_weights(soup.state_dict(), base_state)
+
+
+def test_one_alone_makes_itself(
+    sweep: Sweep, evaluator: Evaluator, states: dict[str, State]
+) -> None:
+    soup = learned(sweep, evaluator, ["run2"], passes=2)
+    assert same_weights(soup.state_dict(), states["run2"])
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("stop", [Cancelled, KeyboardInterrupt])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
+def test_what_was_best_when_it_was_stopped_makes_the_soup(
+    sweep: Sweep, evaluator: Evaluator, stop: type[BaseException], optimizer: Any
+) -> None:
+    told: list[list[Pass]] = []
+
+    def interrupt(done: int, total: int) -> None:
+        if told and len(told[-1]) == 3:
+            raise stop
+
+    whole = learned(sweep, evaluator, optimizer=optimizer, passes=8)
+    soup = learned(
+        sweep,
+        evaluator,
+        optimizer=optimizer,
+        passes=8,
+        on_progress=interrupt,
+        on_step=lambda passes: told.append(list(passes)),
+    )
+    assert soup.passes == tuple(told[-1]) == whole.passes[:3]
+    assert soup.evaluations["val"].n == 100
+
+
+def test_stopped_before_the_first_pass_there_is_no_soup(sweep: Sweep, evaluator: Evaluator) -> None:
+    def stop(done: int, total: int) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        learned(sweep, evaluator, on_progress=stop)
+
+
+def test_progress_rises_and_stays_within_what_was_told(sweep: Sweep, evaluator: Evaluator) -> None:
+    progress: list[float] = []
+    learned(
+        sweep, evaluator, passes=3, on_progress=lambda done, total: progress.append(done / total)
+    )
+    assert progress == sorted(progress)
+    assert progress[-1] <= 1
+
+
+# Its parts
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.5])
+def test_what_is_held_back_is_a_share_of_each_class(share: float) -> None:
+    targets = torch.arange(300) % 10 // 7  # classes of 210 and 90
+    split = Split("select", torch.zeros(300, 1), targets)
+    learn, held = hold_back(split, share, seed=1)
+    assert sorted([*learn.tolist(), *held.tolist()]) == list(range(300))
+    assert abs(len(held) - share * 300) < 1
+    for label, n in ((0, 210), (1, 90)):
+        assert abs(int((targets[held] == label).sum()) - share * n) <= 1
+    if share:
+        assert not torch.equal(held, hold_back(split, share, seed=2)[1])
+    assert torch.equal(held, hold_back(split, share, seed=1)[1])
+
+
+def test_targets_that_are_no_classes_are_held_back_at_random() -> None:
+    split = Split("select", torch.zeros(40, 1), torch.rand(40))
+    learn, held = hold_back(split, 0.25, seed=0)
+    assert (len(learn), len(held)) == (30, 10)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        ("blocks.3.attn.qkv.weight", "blocks.3"),
+        ("layer1.0.conv1.weight", "layer1.0"),
+        ("features.0.weight", "features.0"),
+        ("head.weight", "head"),
+        ("patch_embed.proj.bias", "patch_embed.proj"),
+        ("cls_token", "cls_token"),
+        ("0.weight", "0"),
+    ],
+)
+def test_layers_by_name(tensor: str, layer: str) -> None:
+    assert layer_of(tensor) == layer
+
+
+def test_other_tasks_learn_without_a_temperature(
+    sweep: Sweep, store: Any, splits: dict[str, Split]
+) -> None:
+    class Distance(Task):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return (outputs - functional.one_hot(targets, 3)).square().sum(1)
+
+        def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return -self.loss(outputs, targets)
+
+    evaluator = Evaluator(Distance(build_model, splits), store, device="cpu")
+    soup = learned(sweep, evaluator, held_back=0, passes=3)
+    assert {found.temperature for found in soup.passes} == {1}
+    assert soup.passes[-1].loss < soup.passes[0].loss
+
+
+def test_what_is_out_of_range_is_refused(sweep: Sweep, evaluator: Evaluator) -> None:
+    for wrong in ({"held_back": 0.6}, {"passes": 0}, {"per": "neuron"}, {"space": "sphere"}):
+        with pytest.raises(RecipeError):
+            learned(sweep, evaluator, **wrong)
+
+
+def test_helpers_of_this_file_agree_with_the_network(
+    states: dict[str, State], task: ClassificationTask
+) -> None:
+    """The dense oracle says what the toy says."""
+    data = task.split("val")
+    dense = Dense(list(states.values()), GROUPS["ingredient"], data)
+    third = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    loss = dense.loss(third, torch.ones(()), torch.arange(100))
+    mixed = average(list(states.values()))
+    expected = functional.cross_entropy(logits(mixed, data.inputs), data.targets)
+    assert float(loss) == pytest.approx(float(expected), abs=1e-5)

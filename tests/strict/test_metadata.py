@@ -1,0 +1,148 @@
+import argparse
+import enum
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from soupcore.strict import metadata
+from soupcore.strict.tensors import CALLS
+from tests.strict.foreign import AttributeDict, omegaconf_tree
+from tests.strict.torch_files import contents, machine
+
+STATE = {"w": torch.ones(2)}
+
+
+class Optimizer(enum.Enum):
+    ADAM = "adam"
+
+
+@dataclass
+class Settings:
+    lr: float
+    depth: int
+
+
+def details(**entries: object) -> dict[str, Any]:
+    found: dict[str, Any] = contents({"state_dict": STATE, **entries})["details"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (3, 3),
+        (2.5, 2.5),
+        (True, True),
+        ("cosine", "cosine"),
+        ((0.9, 0.999), "0.9, 0.999"),
+        (["a", 1, None], "a, 1, None"),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.float16(0.5), 0.5),
+        (np.int64(-7), -7),
+        (np.uint8(7), 7),
+        (np.bool_(True), True),
+        (PurePosixPath("runs/a"), "runs/a"),
+        (PurePosixPath("/runs/a"), "/runs/a"),
+        (torch.device("cuda", 1), "cuda:1"),
+        (torch.float16, "torch.float16"),
+        (torch.nn.ReLU, "torch.nn.modules.activation.ReLU"),
+        (Optimizer.ADAM, "adam"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_values_of_all_kinds_come_as_plain_ones(
+    value: object, plain: object, protocol: int
+) -> None:
+    read = machine(pickle.dumps(value, protocol), CALLS).load()
+    assert metadata.plain_value(read) == plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 201,
+        "two\nlines",
+        1 << 60,
+        [],
+        list(range(9)),
+        [[1]],
+        torch.ones(1),
+        np.ones(2),
+        np.complex128(1j),
+        np.datetime64("2024-01-01"),
+        b"bytes",
+        Settings(1, 2),
+        {"a": 1},
+    ],
+    ids=repr,
+)
+def test_what_is_long_or_no_plain_value_is_left_out(value: object) -> None:
+    assert "value" not in details(value=value)
+
+
+def test_not_a_number_stays_one() -> None:
+    assert math.isnan(details(loss=math.nan)["loss"])
+
+
+def test_what_stands_beside_the_weights_is_shown() -> None:
+    assert details(epoch=3, best_acc1=np.float64(81.5), arch="vit", model=None) == {
+        "epoch": 3,
+        "best_acc1": 81.5,
+        "arch": "vit",
+    }
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        {"lr": 0.1, "depth": 2},
+        argparse.Namespace(lr=0.1, depth=2, _hidden=1),
+        SimpleNamespace(lr=0.1, depth=2),
+        Settings(0.1, 2),
+        omegaconf_tree({"lr": 0.1, "depth": 2}),
+        AttributeDict(lr=0.1, depth=2),
+    ],
+    ids=lambda holder: type(holder).__name__,
+)
+@pytest.mark.parametrize("group", ["hyper_parameters", "args", "train_args", "cfg"])
+def test_hyperparameters_are_shown_without_the_name_of_their_group(
+    group: str, holder: object
+) -> None:
+    assert details(**{group: holder}) == {"lr": 0.1, "depth": 2}
+
+
+def test_nested_ones_have_their_path_for_a_name() -> None:
+    nested = {"optimizer": {"lr": 0.1, "betas": (0.9, 0.99)}, "sizes": [1] * 20, 3: 4}
+    assert details(config=nested) == {"optimizer.lr": 0.1, "optimizer.betas": "0.9, 0.99"}
+    tree = omegaconf_tree({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "none": None})
+    assert details(config=tree) == {
+        "optimizer.lr": 0.1,
+        "optimizer.betas": "0.9, 0.99",
+        "none": None,
+    }
+
+
+def test_the_same_name_in_two_groups_keeps_that_of_the_second_group() -> None:
+    assert details(epoch=3, args={"epoch": 90}, cfg={"epoch": 10}) == {
+        "epoch": 3,
+        "args.epoch": 90,
+        "cfg.epoch": 10,
+    }
+
+
+def test_details_are_bounded() -> None:
+    many = {f"key{number}": number for number in range(1000)}
+    assert len(details(args=many)) == 200
+    shared: dict[str, Any] = many
+    for _ in range(3):
+        shared = {f"key{number}": shared for number in range(1000)}
+    assert len(details(args=shared)) <= 200

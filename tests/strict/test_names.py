@@ -1,0 +1,175 @@
+import argparse
+import collections
+import functools
+import importlib
+import inspect
+import pathlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from soupcore.strict.known_classes import MODULE_CLASSES
+from soupcore.strict.names import check_name
+from soupcore.strict.refusal import Refusal
+from tests.strict import foreign
+from tests.strict.foreign import AttributeDict, omegaconf_tree
+from tests.strict.torch_files import contents
+
+STATE = {"w": torch.ones(2)}
+
+
+class Net(nn.Module):
+    pass
+
+
+class Reduced:
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+class AModel(foreign.Foreign):
+    pickled_as = "ultralytics.nn.tasks.DetectionModel"
+
+
+def executes(value: object, protocol: int = 2) -> list[str]:
+    found: list[str] = contents({"state_dict": STATE, "extra": value}, protocol)["executes"]
+    return found
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    "value",
+    [
+        STATE,
+        nn.Parameter(torch.ones(2)),
+        torch.ones(2).to(torch.float8_e5m2),
+        nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.LSTM(2, 2)),
+        nn.TransformerEncoderLayer(4, 2, 8),
+        {"norm": nn.LayerNorm, "activation": nn.functional.relu},
+        argparse.Namespace(lr=1, out=pathlib.PurePosixPath("a/b"), device=torch.device("cpu")),
+        collections.defaultdict(list, a=[1]),
+        collections.Counter("aab"),
+        collections.OrderedDict(a={1, 2}, b=frozenset({3}), c=b"raw", d=b"", e=1j),
+        (np.float64(1.5), np.ones(3), np.float32(1).dtype),
+        omegaconf_tree({"a": {"b": [1]}}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: int) -> None:
+    assert executes(value, protocol) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        pytest.param(Net(), [f"{__name__}.Net"], id="own class"),
+        pytest.param(Net, [f"{__name__}.Net"], id="own class by name"),
+        pytest.param(print, ["builtins.print"], id="function by name"),
+        pytest.param(AttributeDict(a=1), [AttributeDict.pickled_as], id="dict of a package"),
+        pytest.param(AModel(), [], id="model of ultralytics"),
+        pytest.param(AModel, [AModel.pickled_as], id="class of ultralytics as a value"),
+        pytest.param([AModel(), AModel, AModel()], [AModel.pickled_as], id="both"),
+        pytest.param(Reduced(SimpleNamespace, ({"a": 1},)), ["types.SimpleNamespace"]),
+        pytest.param(
+            Reduced(collections.Counter, (), {"append": set}, iter([1])), ["collections.Counter"]
+        ),
+        pytest.param(
+            Reduced(SimpleNamespace, (), {"__setstate__": set}), ["the attribute __setstate__"]
+        ),
+        pytest.param(
+            Reduced(SimpleNamespace, (), (None, {"__class__": 1})), ["the attribute __class__"]
+        ),
+        pytest.param(
+            torch.eye(2).to_sparse(),
+            ["torch._utils._rebuild_sparse_tensor", "torch.serialization._get_layout"],
+        ),
+        pytest.param(Reduced(print, ("x",)), ["builtins.print"], id="call"),
+        pytest.param(functools.partial(nn.LayerNorm, eps=1), ["functools.partial"], id="partial"),
+        pytest.param(
+            Reduced(nn.ReLU, (), {}), ["torch.nn.modules.activation.ReLU"], id="class called"
+        ),
+        pytest.param(np.array([{}]), ["numpy.dtype of an unusual kind"]),
+        pytest.param(np.zeros(1, [("a", "f4")]), ["numpy.dtype of an unusual kind"]),
+    ],
+)
+def test_what_is_on_no_list_is_named(value: object, found: list[str]) -> None:
+    assert executes(value) == found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.system",
+        "posix.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "builtins.__import__",
+        "importlib.import_module",
+        "runpy.run_path",
+        "pkgutil.resolve_name",
+        "pickle.loads",
+        "_pickle.loads",
+        "torch.load",
+        "torch.hub.load",
+        "torch.storage._load_from_bytes",
+        "torch.serialization.load",
+        "numpy.testing._private.utils.runstring",
+        "operator.attrgetter",
+        "copyreg.add_extension",
+        "_codecs.decode",
+        "torch:os.system",
+        "torch._utils:copyreg.__builtins__.get",
+        "__main__:__builtins__.eval",
+        "antigravity.geohash",
+    ],
+)
+def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
+    with pytest.raises(Refusal, match=f"names {path.replace(':', '.')}, which runs code"):
+        check_name(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "mypackage.models.Net",
+        "__main__.Net",
+        "__main__:Net.Config",
+        "mypackage:Net.os",
+        "collections.OrderedDict",
+        "copyreg._reconstructor",
+        "_codecs.encode",
+        "builtins.getattr",
+        "torch.serialization._get_layout",
+        "torch.nn.modules.linear.Linear",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "logging.getLogger",
+        "cloudpickle.cloudpickle._make_function",
+    ],
+)
+def test_what_training_runs_may_name_is_not(path: str) -> None:
+    check_name(path)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULE_CLASSES if name.startswith("torch.")])
+def test_the_listed_classes_of_torch_are_modules_without_a_reduce(module: str) -> None:
+    for name in MODULE_CLASSES[module].split():
+        cls = getattr(importlib.import_module(module), name)
+        assert issubclass(cls, nn.Module)
+        assert cls.__module__ == module
+        assert cls.__reduce__ is object.__reduce__
+        assert cls.__reduce_ex__ is object.__reduce_ex__
+        assert "__new__" not in vars(cls)
+        if setstate := vars(cls).get("__setstate__"):
+            assert not set(inspect.unwrap(setstate).__code__.co_names) & {"eval", "exec", "open"}
+
+
+def test_every_listed_module_names_its_classes_once() -> None:
+    for names in MODULE_CLASSES.values():
+        assert len(set(names.split())) == len(names.split())

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from soupcore import Sweep
+from soupcore.sweeps.folder import find_checkpoints, find_leftovers
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"anything")
+
+
+LEFTOVERS = [
+    "optimizer.pt",
+    "optimizer.bin",
+    "scheduler.pt",
+    "scheduler.bin",
+    "scaler.pt",
+    "sampler.bin",
+    "sampler_1.bin",
+    "rng_state.pth",
+    "rng_state_0.pth",
+    "rng_state_12.pth",
+    "training_args.bin",
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["run/pytorch_model.bin"], ["run"]),
+        (["run/best.pt"], ["run"]),
+        (["run/last.ckpt"], ["run"]),
+        (["run/model.safetensors", "run/pytorch_model.bin"], ["run"]),
+        (["run/one.safetensors", "run/two.safetensors"], ["run"]),
+        (["run/one.pt", "run/two.pt"], []),
+        (["m-00001-of-00002.bin", "m-00002-of-00002.bin", "m.bin.index.json"], ["m"]),
+        (["r/m-00001-of-00002.bin", "r/m-00002-of-00002.bin", "r/m.bin.index.json"], ["r"]),
+        (["m-00001-of-00001.bin", "other.safetensors.index.json"], ["m-00001-of-00001", "other"]),
+        (["run/one.pt", *(f"run/{name}" for name in LEFTOVERS)], ["run"]),
+        ([f"run/{name}" for name in LEFTOVERS], []),
+        (
+            [*LEFTOVERS, "a.pt", "my_optimizer.pt", "rng_state.pt"],
+            ["a", "my_optimizer", "rng_state"],
+        ),
+        (["run/.hidden.pt", ".run/model.pt", "run/deeper/model.pt"], []),
+        (["run/readme.md", "run/tokenizer.json"], []),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_files_of_weights_and_folders_with_one_are_found(
+    tmp_path: Path, files: list[str], names: list[str]
+) -> None:
+    fill(tmp_path, *files)
+    assert list(find_checkpoints(tmp_path)) == names
+
+
+def test_what_a_trainer_left_is_said_to_be_ignored(tmp_path: Path) -> None:
+    for number in (10, 9):
+        run = f"checkpoint-{number}"
+        fill(tmp_path, f"{run}/optimizer.pt", f"{run}/trainer_state.json")
+        save_file({"w": torch.ones(2) * number}, tmp_path / run / "model.safetensors")
+    fill(tmp_path, "training_args.bin")
+    sweep = Sweep.from_folder(tmp_path)
+    assert list(sweep.ingredients) == ["checkpoint-9", "checkpoint-10"]
+    assert sweep.fit.findings == ()
+    assert sweep.fit.ignored == (
+        "checkpoint-9/optimizer.pt",
+        "checkpoint-10/optimizer.pt",
+        "training_args.bin",
+    )
+
+
+def test_folders_of_torch_files_are_opened(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        fill(tmp_path, f"{run}/optimizer.pt", f"{run}/config.json")
+        torch.save({"w": torch.full((2,), float(ord(run)))}, tmp_path / run / "pytorch_model.bin")
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep["b"].checkpoint.read("w").tolist() == [98, 98]
+    assert find_leftovers(tmp_path) == ["a/optimizer.pt", "b/optimizer.pt"]

@@ -1,0 +1,137 @@
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from soupcore import Evaluator, NothingFitsError, Sweep, uniform
+from tests.helpers import State, average, build_model, moved, random_state, same_weights, save_sweep
+
+
+def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def averaged(state: Mapping[str, Tensor]) -> State:
+    model = build_model()
+    model.load_state_dict(dict(state))
+    return AveragedModel(model).state_dict()
+
+
+BASE = random_state(0)
+RUNS = {name: moved(BASE, 0.3, seed) for seed, name in enumerate("abc", start=1)}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Sweep:
+    return Sweep.from_folder(save_sweep(tmp_path / "plain", RUNS | {"base": BASE}))
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"a": prefixed(RUNS["a"], "module.")},
+        {"b": prefixed(RUNS["b"], "_orig_mod.module."), "c": prefixed(RUNS["c"], "module.")},
+        {"a": prefixed(RUNS["a"], "net."), "b": prefixed(RUNS["b"], "model.bert.")},
+        {"b": averaged(RUNS["b"])},
+        {name: prefixed(state, "module.") for name, state in RUNS.items()},
+    ],
+    ids=["one", "two", "attributes", "averaged", "all"],
+)
+def test_ingredients_saved_with_and_without_wrappers_are_one_sweep(
+    tmp_path: Path,
+    plain: Sweep,
+    wrapped: dict[str, State],
+    with_base: bool,
+    evaluator: Evaluator,
+) -> None:
+    states = RUNS | wrapped | ({"base": BASE} if with_base else {})
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
+    assert sweep.fit.findings == ()
+    assert uniform(sweep).mixture == uniform(plain).mixture  # nothing is evaluated again
+    state = uniform(sweep).state_dict()
+    expected = average([*RUNS.values()])
+    assert same_weights({re.sub(r"^(module|net)\.", "", n): t for n, t in state.items()}, expected)
+    known = evaluator.evaluate(uniform(plain).mixture, "val")
+    assert evaluator.evaluate(uniform(sweep).mixture, "val").loss == known.loss
+
+
+@pytest.mark.parametrize("wrapped", ["a", "b"])
+def test_a_soup_has_the_names_of_its_first_ingredient(tmp_path: Path, wrapped: str) -> None:
+    states = RUNS | {wrapped: prefixed(RUNS[wrapped], "module.")}
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
+    uniform(sweep).save(tmp_path / "soup.safetensors")
+    written = load_file(tmp_path / "soup.safetensors")
+    prefix = "module." if wrapped == "a" else ""
+    assert same_weights(written, prefixed(average([*RUNS.values()]), prefix))
+
+
+def test_a_wrapped_misfit_is_told_by_what_differs(tmp_path: Path) -> None:
+    wrapped = prefixed(BASE, "module.")
+    del wrapped["module.3.bias"]
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"odd": wrapped}))
+    (finding,) = sweep.fit.findings
+    assert finding.problem == "lacks 1 tensor of most of the sweep: 3.bias"
+
+
+class Language(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(4, 2)
+        self.lm_head = nn.Linear(2, 4, bias=False)
+        self.lm_head.weight = self.embed.weight
+
+
+def test_a_tied_network_and_its_two_ways_to_be_saved_are_one_sweep(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        torch.save(Language().state_dict(), tmp_path / f"{name}.pt")
+    save_sweep(tmp_path, {"c": {"embed.weight": torch.ones(4, 2)}})
+    sweep = Sweep.from_folder(tmp_path)
+    assert list(sweep.ingredients) == ["a", "b", "c"]
+    assert sweep.fit.findings == ()
+    mixed = uniform(sweep).state_dict()
+    assert same_weights({"w": mixed["embed.weight"]}, {"w": mixed["lm_head.weight"]})
+
+
+def test_tensors_that_are_tied_in_one_and_differ_in_another_are_told(tmp_path: Path) -> None:
+    torch.save(Language().state_dict(), tmp_path / "a.pt")
+    equal = {"embed.weight": torch.ones(4, 2), "lm_head.weight": torch.ones(4, 2)}
+    save_sweep(tmp_path, {"b": equal, "c": equal | {"lm_head.weight": torch.zeros(4, 2)}})
+    findings = Sweep.from_folder(tmp_path).fit.findings
+    (finding,) = [finding for finding in findings if "one tensor" in finding.problem]
+    assert (finding.severity, finding.ingredient) == ("warning", "c")
+    assert finding.problem == "embed.weight, lm_head.weight are one tensor in a, and differ here"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"],
+        ["q.lora_A.default.weight", "q.lora_B.default.weight"],
+        ["embed.lora_embedding_A"],
+        ["q.lora_down.weight", "q.lora_up.weight", "q.alpha"],
+    ],
+    ids=lambda names: names[0],
+)
+def test_adapters_are_refused_with_the_reason_and_the_way_out(
+    tmp_path: Path, names: list[str]
+) -> None:
+    adapter = {name: torch.ones(2, 2) for name in names}
+    folder = save_sweep(tmp_path / "sweep", RUNS | {"lora": adapter})
+    (finding,) = Sweep.from_folder(folder).fit.findings
+    assert (finding.severity, finding.ingredient, finding.tensor) == ("misfit", "lora", names[0])
+    assert "the mean of products is not the product of means" in finding.problem
+    assert "merge_and_unload()" in finding.way_out
+    with pytest.raises(NothingFitsError, match="low-rank adapter"):
+        Sweep.from_folder(save_sweep(tmp_path / "adapters", {"a": adapter, "b": adapter}))
+
+
+def test_a_tensor_that_is_only_called_like_an_adapter_is_none(tmp_path: Path) -> None:
+    state = {"lora_base.weight": torch.ones(2), "explora_A": torch.ones(2)}
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", {"a": state}))
+    assert sweep.fit.findings == ()

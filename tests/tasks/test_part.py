@@ -1,0 +1,84 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from soupcore import ClassificationTask, Evaluator, Split, Sweep, TaskError
+from soupcore.tasks.task import Part
+
+
+def split(classes: list[int]) -> Split:
+    targets = torch.tensor(classes)
+    return Split("select", torch.arange(len(classes)).float()[:, None], targets)
+
+
+def rows(part: Split) -> list[int]:
+    return [int(row) for row in part.inputs[:, 0]]
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(1, 59), st.integers(0, 3))
+def test_a_part_has_of_each_class_the_share_of_the_whole(
+    classes: list[int], n: int, seed: int
+) -> None:
+    whole = split(classes)
+    part = Part(whole, min(n, len(whole) - 1), seed)
+    assert len(part) == len(part.inputs) == len(part.targets)
+    assert len(set(rows(part))) == len(part)
+    assert part.targets.tolist() == [classes[row] for row in rows(part)]
+    for label in set(classes):
+        share = classes.count(label) * len(part) / len(classes)
+        assert abs(part.targets.tolist().count(label) - share) < 1
+
+
+def test_the_seed_says_which_examples() -> None:
+    whole = split([0, 1] * 50)
+    assert rows(Part(whole, 10)) == rows(Part(whole, 10))
+    assert rows(Part(whole, 10)) != rows(Part(whole, 10, seed=1))
+
+
+def test_the_digest_is_that_of_the_whole_and_of_which_part_it_is() -> None:
+    whole = split([0, 1] * 50)
+    digests = [
+        whole.digest,
+        Part(whole, 10).digest,
+        Part(whole, 11).digest,
+        Part(whole, 10, seed=1).digest,
+        Part(split([1, 0] * 50), 10).digest,
+    ]
+    assert len(set(digests)) == len(digests)
+    assert Part(split([0, 1] * 50), 10).digest == digests[1]
+
+
+@pytest.mark.parametrize("targets", [torch.rand(40), torch.zeros(40, 3, dtype=torch.int64)])
+def test_targets_that_are_no_classes_are_drawn_from_alike(targets: torch.Tensor) -> None:
+    part = Part(Split("select", torch.arange(40)[:, None], targets), 10)
+    assert part.role == "select"
+    assert rows(part) == sorted(set(rows(part)))
+    assert rows(part) != list(range(10))
+    assert torch.equal(part.targets, targets[rows(part)])
+
+
+def test_a_task_knows_a_part_by_its_name_and_does_not_list_it() -> None:
+    task = ClassificationTask(lambda: nn.Linear(1, 2), {"val": split([0, 1] * 10)})
+    assert task.part("val", 6) == task.part("val", 6) == "val, n=6"
+    assert len(task.split("val, n=6")) == 6
+    assert task.part("val", 20) == "val"
+    assert (task.reported, task.select) == (["val"], "val")
+    with pytest.raises(TaskError, match="has no split 'test'"):
+        task.part("test", 6)
+    with pytest.raises(TaskError, match="has no split 'val, n=7'"):
+        task.split("val, n=7")
+    with pytest.raises(ValueError, match="at least one example"):
+        task.part("val", 0)
+
+
+def test_what_is_evaluated_on_a_part_is_kept_apart(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int]
+) -> None:
+    point = sweep["run1"].mixture
+    whole = evaluator.evaluate(point, "val")
+    part = evaluator.evaluate(point, evaluator.task.part("val", 30))
+    assert (whole.n, part.n, part.split) == (100, 30, "val, n=30")
+    assert passes == [100, 30]
+    assert evaluator.evaluate(point, "val").loss == whole.loss != part.loss
