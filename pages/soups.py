@@ -149,7 +149,7 @@ def _built(view: View, stored: scores.StoredSoup) -> None:
             config={"displaylogo": False},
         )
         _saved(view, stored.soup.trace)
-    batchnorm.both(view, stored)
+    batchnorm.both(view, stored, key="build")
     if stored.soup.passes:
         st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
 

@@ -27,7 +27,6 @@ def choose(view: View) -> None:
         [*CHOICES],
         default=view.statistics,
         required=True,
-        format_func=lambda choice: CHOICES[choice],
         key=f"batchnorm-{view.task_spec}",
         on_change=_chosen,
         args=(f"batchnorm-{view.task_spec}",),
@@ -38,8 +37,14 @@ def choose(view: View) -> None:
     )
 
 
-def both(view: View, stored: StoredSoup) -> None:
-    """Show what a soup scores with either kind, and offer to find out what is missing."""
+def both(view: View, stored: StoredSoup, *, key: str) -> None:
+    """Show what a soup scores with either kind, and offer to find out what is missing.
+
+    Args:
+        view: What is looked at.
+        stored: The soup.
+        key: Tells the places apart that show the same soup.
+    """
     if not view.evaluator.can_re_estimate:
         return
     splits = view.task.reported
@@ -60,7 +65,7 @@ def both(view: View, stored: StoredSoup) -> None:
         asking.button(
             "Make it the other way too", "statistics",
             f"The other BatchNorm statistics of {stored.label}", request,
-            key=f"statistics-{stored.soup.id}", primary=False,
+            key=f"statistics-{key}-{stored.soup.id}", primary=False,
             help="Adds the soup with its other statistics, evaluated on every split.",
         )  # fmt: skip
 

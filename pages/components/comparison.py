@@ -33,7 +33,7 @@ def show(view: View) -> None:
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
-    batchnorm.both(view, picked)
+    batchnorm.both(view, picked, key="compare")
     _scatter(view, known, points, base, labels)
 
 
