@@ -1,6 +1,6 @@
 """Building soups and comparing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -139,8 +139,24 @@ def _built(view: View, stored: scores.StoredSoup) -> None:
             figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
             config={"displaylogo": False},
         )
+        _saved(view, stored.soup.trace)
     if stored.soup.passes:
         st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
+
+
+def _saved(view: View, trace: Sequence[Step]) -> None:
+    """Say what giving up candidates early saved."""
+    given_up = [step for step in trace if step.is_bound]
+    if not given_up:
+        return
+    trials = len(trace) - 1  # the first was known alone
+    whole = trials * len(view.task.split(view.task.select))
+    seen = sum(step.examples for step in trace[1:])
+    st.caption(
+        f"{len(given_up)} of {trials} candidates were given up as soon as the examples left could "
+        f"not save them: {seen:,} examples of {whole:,} were seen ({1 - seen / whole:.0%} saved). "
+        "Every decision is that of the full pass."
+    )
 
 
 def _trace(job: Job, score_name: str) -> None:

@@ -31,20 +31,25 @@ def greedy_trace(
         name="soup so far",
         hoverinfo="skip",
     )
-    for accepted, label, ink, symbol in (
-        (True, "accepted", ACCEPTED, "circle"),
-        (False, "rejected", REJECTED, "x-thin"),
+    for label, ink, symbol, chosen in (
+        ("accepted", ACCEPTED, "circle", [i for i, step in enumerate(trace) if step.accepted]),
+        ("rejected", REJECTED, "x-thin", [i for i, step in enumerate(trace) if _seen_all(step)]),
+        (
+            "given up, at most",
+            REJECTED,
+            "arrow-bar-down",
+            [i for i, step in enumerate(trace) if step.is_bound],
+        ),
     ):
-        chosen = [i for i, step in enumerate(trace) if step.accepted is accepted]
         figure.add_scatter(
             x=[positions[i] for i in chosen],
             y=[trace[i].score * 100 for i in chosen],
             mode="markers",
             name=label,
             marker={"color": ink, "size": 10, "symbol": symbol, "line": {"color": ink, "width": 2}},
-            customdata=[(trace[i].candidate, trace[i].gained, trace[i].lost) for i in chosen],
-            hovertemplate="<b>%{customdata[0]}</b><br>%{y:.2f} %<br>"
-            "+%{customdata[1]} right, −%{customdata[2]} wrong<extra></extra>",
+            customdata=[(trace[i].candidate, *_in_words(trace[i])) for i in chosen],
+            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}"
+            "<extra></extra>",
         )
     figure.update_xaxes(
         title="candidates, in the order tried",
@@ -56,6 +61,18 @@ def greedy_trace(
     )
     figure.update_yaxes(title=f"{score_name} of the soup with it, on select, %")
     return finish(figure, height=400)
+
+
+def _seen_all(step: Step) -> bool:
+    return not step.accepted and not step.is_bound
+
+
+def _in_words(step: Step) -> tuple[str, str]:
+    """Return what is known of the score, and what changed with the candidate."""
+    change = f"+{step.gained} right, −{step.lost} wrong"
+    if step.is_bound:
+        return f"≤ {step.score:.2%}", f"{change} of the {step.examples} examples it saw"
+    return f"{step.score:.2%}", change
 
 
 def learning_curve(passes: Sequence[Pass]) -> go.Figure:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, curve, manual
 from soupcore.store import Store
@@ -175,6 +175,9 @@ def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     if row is None:
         raise RecipeError(f"There is no soup {request['soup']!r} any more.")
     soup = Soup.from_json(sweep, row.body)
+    if soup.estimate is not None:
+        soup.re_estimate(evaluator, examples=soup.estimate.examples)
+        evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     form = Form(**request["form"])

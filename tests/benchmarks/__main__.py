@@ -13,9 +13,13 @@ from tests.benchmarks import (
     adaptive_barriers,
     barrier_matrix,
     bfloat16,
+    decoded,
     digests,
+    early_stop,
+    matrices,
     memory,
     opening,
+    passes,
     uniform,
     whole_process,
 )
@@ -32,6 +36,10 @@ TABLES: dict[str, Benchmark] = {
     "opening": opening.benchmark,
     "barriers": barrier_matrix.benchmark,
     "adaptive": adaptive_barriers.benchmark,
+    "matrices": matrices.benchmark,
+    "passes": passes.benchmark,
+    "greedy": early_stop.benchmark,
+    "decoded": decoded.benchmark,
 }
 
 # These take long, or much room, so they are measured only when they are named.

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from soupcore import (
     Evaluator,
     RecipeError,
     Step,
+    Store,
     Sweep,
     SweepError,
     TaskError,
@@ -117,9 +119,9 @@ def test_a_trace_tells_each_decision(table: MakeTable) -> None:
     percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79}
     sweep, evaluator = table("abc", percents)
     assert greedy(sweep, evaluator).trace == (
-        Step("b", 0.80, True, ("b",), gained=0, lost=0, loss=1 - 0.80),
-        Step("c", 0.83, True, ("b", "c"), gained=3, lost=0, loss=1 - 0.83),
-        Step("a", 0.79, False, ("b", "c"), gained=0, lost=4, loss=1 - 0.79),
+        Step("b", 0.80, True, ("b",), gained=0, lost=0, loss=1 - 0.80, examples=100),
+        Step("c", 0.83, True, ("b", "c"), gained=3, lost=0, loss=1 - 0.83, examples=100),
+        Step("a", 0.79, False, ("b", "c"), gained=0, lost=4, loss=1 - 0.79, examples=100),
     )
 
 
@@ -333,10 +335,15 @@ def test_greedy_on_a_real_sweep_is_what_its_numbers_say(
     made = greedy(sweep, evaluator)
     soup: tuple[str, ...] = ()
     for step in made.trace:
-        right_before = accuracy(*soup) if soup else None
-        assert step.score == pytest.approx(accuracy(*soup, step.candidate))
-        if right_before is not None:
-            assert step.accepted is (step.score >= right_before)
+        right_before = accuracy(*soup) if soup else 0.0
+        score = accuracy(*soup, step.candidate)
+        assert step.accepted is (score >= right_before)
+        assert step.examples <= len(data)
+        if step.is_bound:
+            assert score <= step.score < right_before
+        else:
+            assert step.score == pytest.approx(score)
+        if soup and not step.is_bound:
             change = (step.gained - step.lost) / len(data)
             assert step.score - right_before == pytest.approx(change)
         soup = step.soup
@@ -350,9 +357,11 @@ def test_greedy_takes_what_is_known_and_evaluates_the_rest_once(
     evaluator.evaluate(sweep["run1"].mixture, "val")
     passes.clear()
     first = greedy(sweep, evaluator)
-    assert passes == [100] * (2 * 3 - 1 - 1)
+    seen = [step.examples for step in first.trace[1:]]
+    assert sum(passes) == 2 * 100 + sum(seen)
+    passes.clear()
     assert greedy(sweep, evaluator).trace == first.trace
-    assert len(passes) == 4
+    assert passes == []
 
 
 def test_a_cancelled_greedy_goes_on_where_it_stopped(
@@ -366,5 +375,25 @@ def test_a_cancelled_greedy_goes_on_where_it_stopped(
         greedy(sweep, evaluator, on_progress=stop)
     assert len(evaluator.missing([i.mixture for i in sweep.ingredients.values()], "val")) == 0
     passes.clear()
-    greedy(sweep, evaluator)
-    assert len(passes) == 2
+    trace = greedy(sweep, evaluator).trace
+    assert sum(passes) == sum(step.examples for step in trace[1:])
+
+
+@pytest.mark.parametrize("accept", [">=", ">"])
+def test_giving_up_early_changes_no_decision_and_saves_examples(
+    sweep: Sweep, task: ClassificationTask, evaluator: Evaluator, tmp_path: Path, accept: Any
+) -> None:
+    store = Store(tmp_path / "other")
+    full = greedy(sweep, Evaluator(task, store), accept=accept, early_stop=False)
+    early = greedy(sweep, evaluator, accept=accept)
+    store.close()
+    assert early.id == full.id
+    assert [(s.candidate, s.accepted, s.soup) for s in early.trace] == [
+        (s.candidate, s.accepted, s.soup) for s in full.trace
+    ]
+    assert early.evaluations["val"].score == full.evaluations["val"].score
+    assert any(step.is_bound for step in early.trace)
+    assert sum(s.examples for s in early.trace) < sum(s.examples for s in full.trace)
+    for one, other in zip(early.trace, full.trace, strict=True):
+        assert one.score >= other.score
+        assert one.is_bound or one == other
