@@ -14,8 +14,10 @@ from tests.benchmarks import (
     barrier_matrix,
     bfloat16,
     digests,
+    large,
     memory,
     opening,
+    peers,
     uniform,
     whole_process,
 )
@@ -35,7 +37,10 @@ TABLES: dict[str, Benchmark] = {
 }
 
 # These take long, or much room, so they are measured only when they are named.
-ON_DEMAND: dict[str, Benchmark] = {}
+ON_DEMAND: dict[str, Benchmark] = {
+    "peers": peers.benchmark,
+    "large": large.benchmark,
+}
 
 
 def main() -> None:
