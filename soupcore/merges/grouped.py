@@ -94,5 +94,6 @@ class Grouped(Derived):
             }
         )
 
-    def _compute(self, name: str, start: int, out: torch.Tensor) -> None:
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Mix part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._mixture_of[name].mix_into(name, out, start)

@@ -7,11 +7,12 @@ import numpy.typing as npt
 import torch
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.chunks import CHUNK
 from soupcore.merges.remembered import remembered
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 
 Matrix = npt.NDArray[np.float64]
+
+_PIECE = 31 << 10  # elements of each checkpoint at a time
 
 
 def inner_products(
@@ -39,19 +40,23 @@ def inner_products(
 
 def _of_tensor(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None, name: str) -> Matrix:
     numel = checkpoints[0].tensors[name].numel
-    products = torch.zeros(len(checkpoints), len(checkpoints), dtype=torch.float64)
+    k = len(checkpoints)
+    products = np.zeros((k, k))
+    pairs = [(i, j) for i in range(k) for j in range(i + 1)]
     dtypes = {wide_dtype(checkpoint.tensors[name].dtype) for checkpoint in checkpoints}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    for start in range(0, numel, CHUNK):
-        count = min(CHUNK, numel - start)
-        rows = torch.empty(len(checkpoints), count, dtype=dtype)
+    buffer = torch.empty(len(checkpoints), min(_PIECE, numel), dtype=dtype)
+    center = torch.empty(min(_PIECE, numel), dtype=dtype)
+    for start in range(0, numel, _PIECE):
+        count = min(_PIECE, numel - start)
+        rows = buffer[:, :count]
         for row, checkpoint in zip(rows, checkpoints, strict=True):
             read_wide(checkpoint, name, start, row)
         if origin is not None:
-            center = torch.empty(count, dtype=dtype)
-            read_wide(origin, name, start, center)
+            read_wide(origin, name, start, center[:count])
             for row in rows:
-                row.sub_(center)
-        vectors = rows.double()
-        products += vectors @ vectors.T
-    return products.numpy()
+                row.sub_(center[:count])
+        vectors = [row.double().numpy() for row in rows]
+        for i, j in pairs:  # no matrix product, which would take threads for so little
+            products[i, j] += np.einsum("n,n->", vectors[i], vectors[j])
+    return products + np.tril(products, -1).T
