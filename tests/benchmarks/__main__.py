@@ -15,9 +15,11 @@ from tests.benchmarks import (
     bfloat16,
     digests,
     large,
+    learned,
     memory,
     opening,
     peers,
+    recipes,
     uniform,
     whole_process,
 )
@@ -34,11 +36,13 @@ TABLES: dict[str, Benchmark] = {
     "opening": opening.benchmark,
     "barriers": barrier_matrix.benchmark,
     "adaptive": adaptive_barriers.benchmark,
+    "learned": learned.benchmark,
 }
 
 # These take long, or much room, so they are measured only when they are named.
 ON_DEMAND: dict[str, Benchmark] = {
     "peers": peers.benchmark,
+    "recipes": recipes.benchmark,
     "large": large.benchmark,
 }
 
