@@ -15,7 +15,7 @@ from functools import cached_property
 
 import torch
 
-from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.checkpoints import Checkpoint, TensorInfo, are_known_alike
 from soupcore.checkpoints.chunks import CHUNK, BufferedReader, ranges
 from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.errors import CheckpointError
@@ -202,15 +202,10 @@ class Mixture:
 
     @cached_property
     def _shared(self) -> frozenset[str]:
-        scans = [source.known_scan for source in self.sources.values()]
-        if sum(self.coefficients.values()) != 1 or None in scans:
+        if sum(self.coefficients.values()) != 1:
             return frozenset()
-        return frozenset(
-            name
-            for name in self.tensors
-            if len({source.tensors[name].dtype for source in self.sources.values()}) == 1
-            and len({scan[name].digest for scan in scans if scan is not None}) == 1
-        )
+        sources = list(self.sources.values())
+        return frozenset(name for name in self.tensors if are_known_alike(sources, name))
 
     def __mul__(self, factor: Coefficient) -> Mixture:
         scale = as_fraction(factor)

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,14 @@ from types import MappingProxyType
 
 import torch
 
-from soupcore.checkpoints.digest import Scan, cached_scan, scan, stamp, weights_digest
+from soupcore.checkpoints.digest import (
+    Scan,
+    TensorScan,
+    cached_scan,
+    scan,
+    stamp,
+    weights_digest,
+)
 from soupcore.errors import CheckpointError
 
 
@@ -178,10 +185,9 @@ class Checkpoint(ABC):
         """The names in its files, by the names here."""
         return {name: name for name in self.tensors}
 
-    @property
-    def known_scan(self) -> Scan | None:
-        """What a scan found, where its digest was asked for already; None before."""
-        return self._scan
+    def known(self, name: str) -> TensorScan | None:
+        """Return what a scan found of a tensor, where one was made already; None before."""
+        return self._scan[name] if self._scan is not None else None
 
     @property
     def is_scanned(self) -> bool:
@@ -210,6 +216,12 @@ class Checkpoint(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"
+
+
+def are_known_alike(checkpoints: Iterable[Checkpoint], name: str) -> bool:
+    """Return whether checkpoints are known, without reading, to hold the same tensor as `name`."""
+    found = [(checkpoint.known(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints]
+    return len({(scan and scan.digest, dtype) for scan, dtype in found}) == 1 and bool(found[0][0])
 
 
 def check_not_placeholder(path: Path) -> None:

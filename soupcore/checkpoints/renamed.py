@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.digest import Scan
+from soupcore.checkpoints.digest import Scan, TensorScan
 from soupcore.checkpoints.names import align
 
 
@@ -69,10 +69,9 @@ class RenamedCheckpoint(Checkpoint):
             self._scan = {name: found[other] for name, other in self._names.items()}
         return self._scan
 
-    @property
-    def known_scan(self) -> Scan | None:
-        """What is known of the original, see `Checkpoint.known_scan`."""
-        return self.scan() if self._original.known_scan is not None else None
+    def known(self, name: str) -> TensorScan | None:
+        """Return what is known of the original, see `Checkpoint.known`."""
+        return self._original.known(self._names[name])
 
     @property
     def is_scanned(self) -> bool:

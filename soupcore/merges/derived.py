@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
-from soupcore.checkpoints.digest import Scan, scan_tensors
+from soupcore.checkpoints.digest import Scan, TensorScan, scan_tensors
 
 NameOf = Callable[[Checkpoint], str]
 
@@ -53,6 +53,17 @@ class Derived(Checkpoint):
     @abstractmethod
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Compute part of a tensor into a buffer; see `Checkpoint.read_into`."""
+
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        return None
+
+    def known(self, name: str) -> TensorScan | None:
+        """Return what is known of what a tensor is copied from; see `Checkpoint.known`."""
+        copied = self.copied_from(name)
+        if copied is None or copied.tensors[name].dtype != self.tensors[name].dtype:
+            return None
+        return copied.known(name)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Compute part of a tensor; see `Checkpoint.read_elements`."""

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.merges.remembered import remembered
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 
@@ -20,22 +20,30 @@ def inner_products(
 ) -> dict[str, Matrix]:
     """Return ⟨θᵢ − θ₀, θⱼ − θ₀⟩ of each float tensor, as a symmetric matrix [k, k].
 
-    One pass over the weights; products are summed in float64.
+    One pass over the weights; products are summed in float64. Attention masks that are infinite,
+    the same in all, have none.
 
     Args:
         checkpoints: θᵢ.
         origin: θ₀; 0 unless given.
     """
     digests = [checkpoint.digest for checkpoint in checkpoints]
+    involved = [*checkpoints, origin] if origin else checkpoints
 
     def find() -> dict[str, Matrix]:
         return {
             name: _of_tensor(checkpoints, origin, name)
             for name, info in checkpoints[0].tensors.items()
-            if info.dtype.is_floating_point
+            if info.dtype.is_floating_point and not _is_mask(involved, name)
         }
 
     return remembered(["inner products", digests, origin.digest if origin else None], find)
+
+
+def _is_mask(checkpoints: Sequence[Checkpoint], name: str) -> bool:
+    """Return whether a tensor is the same in all and not finite, and so no weight."""
+    known = checkpoints[0].known(name)
+    return bool(known and known.nonfinite) and are_known_alike(checkpoints, name)
 
 
 def _of_tensor(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None, name: str) -> Matrix:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
 from soupcore.mixtures import Mixture
@@ -46,7 +46,8 @@ class TaskVectorMerge(Derived):
     """base + λ·(a function of the task vectors, entry by entry).
 
     The result does not depend on the order of the ingredients. Tensors that are not floats come
-    from the first of them, by digest.
+    from the first of them, by digest. Those that no ingredient changed come from the base: the
+    differences would be 0, but for NaN where an attention mask is infinite.
 
     Args:
         base: The shared initialisation.
@@ -111,10 +112,17 @@ class TaskVectorMerge(Derived):
             "tie": self.tie,
         }
 
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        if not self.tensors[name].dtype.is_floating_point:
+            return self.ingredients[0]
+        return self.base if name in self._unchanged else None
+
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Compute part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        if not out.dtype.is_floating_point:
-            out.copy_(self.ingredients[0].read_elements(name, start, start + out.numel()))
+        copied = self.copied_from(name)
+        if copied is not None:
+            out.copy_(copied.read_elements(name, start, start + out.numel()))
             return
         wide = _sum_dtype(out.dtype)
         place = 0
@@ -145,6 +153,12 @@ class TaskVectorMerge(Derived):
             self._sparsify(name, begin, rows[1:])
             yield rows[0], rows[1:]
 
+    @cached_property
+    def _unchanged(self) -> frozenset[str]:
+        """Tensors that no ingredient changed, as far as is known without reading them."""
+        sources = (self.base, *self.ingredients)
+        return frozenset(name for name in self.tensors if are_known_alike(sources, name))
+
     def _elected_mean(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         """Return the mean of the entries that have the elected sign, 0 where none has."""
         votes = sum_of(vectors.sign() if self.vote == "count" else vectors, wide)
@@ -159,7 +173,7 @@ class TaskVectorMerge(Derived):
     @cached_property
     def _most_are_positive(self) -> bool:
         balance = 0
-        for name in self.float_tensors:
+        for name in set(self.float_tensors) - self._unchanged:
             info = self.tensors[name]
             for _, vectors in self._sparse_vectors(name, 0, info.numel):
                 ballots = vectors.sign() if self.vote == "count" else vectors

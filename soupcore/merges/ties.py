@@ -123,6 +123,11 @@ class Ties(TaskVectorMerge):
                 count = min(length, info.numel - start)
                 buffers = torch.empty(2, count, dtype=wide_dtype(info.dtype))
                 origin, vector = buffers.numpy()
+                if name in self._unchanged:
+                    vector.fill(0)
+                    for row in range(len(self.ingredients)):
+                        yield row, vector.astype(dtype, copy=False)
+                    continue
                 read_wide(self.base, name, start, buffers[0])
                 for row, ingredient in enumerate(self.ingredients):
                     read_wide(ingredient, name, start, buffers[1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.evaluation.devices import deterministic
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 from soupcore.tasks import Split, Task
@@ -206,7 +206,9 @@ class Objective:
     @torch.no_grad()
     def _differs(self, name: str, tensor: Tensor, *, keep: bool) -> bool:
         """Whether the ingredients differ in a tensor; where they do not, place it for good."""
-        if not keep:
+        if are_known_alike(self._checkpoints, name):  # and may hold the −inf of an attention mask
+            pass
+        elif not keep:
             if any(bool(others.any()) for _, _, others in self._pieces(name, tensor)):
                 return True
         else:
