@@ -112,14 +112,23 @@ class Checkpoint(ABC):
         """
         out.copy_(self.read_elements(name, start, start + out.numel()))
 
+    @property
+    def checksummed(self) -> frozenset[str]:
+        """Tensors of whose bytes, and of no others with them, the file gives a checksum."""
+        return frozenset()
+
     def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
-        self, on_bytes: Callable[[int], None] = lambda nbytes: None
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Compare the weights with the checksums that the file gives of them, if it does.
 
         Args:
             on_bytes: Called with the number of bytes read since the last call; it may raise to
                 stop.
+            checksums: The CRC-32 of tensors in `checksummed` that were read before, which need not
+                be read again for this.
 
         Raises:
             CheckpointError: A checksum is wrong: the file is damaged, or was tampered with.

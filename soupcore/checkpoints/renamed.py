@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 
@@ -58,8 +59,12 @@ class RenamedCheckpoint(Checkpoint):
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._original.read_into(self._names[name], start, out)
 
-    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
-        """See `Checkpoint.check_integrity`."""
+    def check_integrity(
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Compare the checksums of the original; see `Checkpoint.check_integrity`."""
         self._original.check_integrity(on_bytes)
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
