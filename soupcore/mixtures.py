@@ -98,7 +98,8 @@ class Mixture:
         Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
         source with the largest coefficient, the lower digest where several are equal. From it too
         come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
-        be the same, except that it makes NaN of the infinities of an attention mask.
+        be the same, except that it makes NaN of the infinities of an attention mask. All tensors
+        do where there is one source, with the coefficient 1.
         """
         info = self.tensors[name]
         is_float = info.dtype.is_floating_point or info.dtype.is_complex
@@ -205,7 +206,9 @@ class Mixture:
         if sum(self.coefficients.values()) != 1:
             return frozenset()
         sources = list(self.sources.values())
-        return frozenset(name for name in self.tensors if are_known_alike(sources, name))
+        return frozenset(
+            name for name in self.tensors if len(sources) == 1 or are_known_alike(sources, name)
+        )
 
     def __mul__(self, factor: Coefficient) -> Mixture:
         scale = as_fraction(factor)

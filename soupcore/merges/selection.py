@@ -1,7 +1,7 @@
 """The k-th largest of more numbers than fit in memory, exactly, in one pass over them or a few.
 
 A float that is not negative, read as an integer, keeps its order. Where a guess is near, one pass
-counts the 65,536 floats around it and how many numbers lie above them, and that tells the answer.
+counts the 262,144 floats around it and how many numbers lie above them, and that tells the answer.
 Where it is not, each pass counts one digit of 16 bits and so narrows the answer down to the numbers
 that begin with the same digits: two passes for float32, four for float64 (a radix select, most
 significant digit first).
@@ -19,6 +19,7 @@ Pieces = Callable[[], Iterable[tuple[int, Magnitudes]]]
 
 _DIGIT = 16  # bits
 _VALUES = 1 << _DIGIT
+_NEAR = 1 << 18  # floats around a guess: from 1.6 to 3.1 % of a float32 to either side
 _PENDING = 1 << 18  # numbers gathered before they are counted
 
 
@@ -46,7 +47,7 @@ def kth_largest(
     known = np.zeros(len(ranks), dtype=integer)  # the digits found so far
     left = list(ranks)
     for shift in range(width - _DIGIT, -1, -_DIGIT):
-        digits = [_Counts() for _ in ranks]
+        digits = [_Counts(_VALUES) for _ in ranks]
         for row, numbers in pieces():
             integers: Integers = numbers.view(integer)
             if shift + _DIGIT < width:
@@ -60,14 +61,14 @@ def kth_largest(
 
 def _near(pieces: Pieces, ranks: Sequence[int], guesses: Integers) -> Integers | None:
     """Return the answers, as integers, if all are near the guesses."""
-    lowest = np.maximum(guesses, _VALUES // 2) - _VALUES // 2
-    counts = [_Counts() for _ in ranks]
+    lowest = np.maximum(guesses, _NEAR // 2) - _NEAR // 2
+    counts = [_Counts(_NEAR) for _ in ranks]
     above = [0 for _ in ranks]
     for row, numbers in pieces():
         places = numbers.view(lowest.dtype) - lowest[row]
-        above[row] += int(np.count_nonzero(places >= _VALUES))
+        above[row] += int(np.count_nonzero(places >= _NEAR))
         # As unsigned, what lies below is large as well.
-        counts[row].add(places[places.view(f"u{places.itemsize}") < _VALUES])
+        counts[row].add(places[places.view(f"u{places.itemsize}") < _NEAR])
     for row, rank in enumerate(ranks):
         if not above[row] < rank <= above[row] + counts[row].total:
             return None
@@ -76,10 +77,10 @@ def _near(pieces: Pieces, ranks: Sequence[int], guesses: Integers) -> Integers |
 
 
 class _Counts:
-    """How often each value below 65,536 stands in a row of integers."""
+    """How often each value from 0 up to a limit stands in a row of integers."""
 
-    def __init__(self) -> None:
-        self._counts = np.zeros(_VALUES, dtype=np.int64)
+    def __init__(self, limit: int) -> None:
+        self._counts = np.zeros(limit, dtype=np.int64)
         self._pending: list[Integers] = []
         self._n_pending = 0
 
@@ -100,9 +101,10 @@ class _Counts:
         from_the_top = np.cumsum(self._counts[::-1])
         place = int(np.searchsorted(from_the_top, rank))
         above = int(from_the_top[place - 1]) if place else 0
-        return _VALUES - 1 - place, rank - above
+        return len(self._counts) - 1 - place, rank - above
 
     def _count(self) -> None:
         if self._pending:
-            self._counts += np.bincount(np.concatenate(self._pending), minlength=_VALUES)
+            integers = np.concatenate(self._pending)
+            self._counts += np.bincount(integers, minlength=len(self._counts))
         self._pending, self._n_pending = [], 0

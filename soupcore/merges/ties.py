@@ -18,7 +18,8 @@ from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, rea
 Trim = Literal["global", "tensor"]
 
 _BLOCK = 1 << 15  # entries of a task vector at a time
-_SAMPLE = 1 << 19  # entries that thresholds are guessed from, about
+_SAMPLE = 1 << 19  # entries that thresholds are guessed from, about, and the least to guess for
+_SPARSE = 16  # the sample is this share of all entries at most
 _RUN = 512  # entries of the sample that lie together
 
 
@@ -102,7 +103,7 @@ class Ties(TaskVectorMerge):
     ) -> list[float]:
         """Return the thresholds of a sample: short runs at even distances."""
         samples: list[list[Floats]] = [[] for _ in self.ingredients]
-        for row, run in self._magnitudes(names, dtype, _RUN, _RUN * (1 + n // _SAMPLE)):
+        for row, run in self._magnitudes(names, dtype, _RUN, _RUN * max(_SPARSE, n // _SAMPLE)):
             samples[row].append(run.copy())
         found = []
         for sample in map(np.concatenate, samples):
