@@ -65,7 +65,7 @@ class TorchCheckpoint(Checkpoint):
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
         self.details = self.contents.details
-        self.notes = chosen.notes
+        self.notes = chosen.notes + _what_shares_memory(chosen, self.contents)
         self.ties = _ties(self.views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -197,6 +197,16 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
         hint = f"Or open its other weights: {', '.join(others)}." if others else ""
         raise CheckpointError(f"{path}: {found.problem}", hint)
     return found
+
+
+def _what_shares_memory(chosen: WeightViews, contents: Contents) -> tuple[str, ...]:
+    storages = {view.storage for view in chosen.views.values()}
+    return tuple(
+        f"{other.name!r} ({other.title}) shares tensors with {chosen.name!r} in memory: where a "
+        "soup is written as .pt, both change."
+        for other in contents.sets
+        if other is not chosen and storages & {view.storage for view in other.views.values()}
+    )
 
 
 def is_contiguous(shape: Sizes, stride: Sizes) -> bool:

@@ -249,6 +249,18 @@ def test_another_set_of_weights_is_opened_by_its_name(tmp_path: Path) -> None:
         open_checkpoint(path, weights="x")
 
 
+def test_sets_of_weights_that_share_tensors_are_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    shared = torch.ones(2)
+    model, ema = {"w": torch.ones(2), "v": shared}, {"w": torch.zeros(2), "v": shared}
+    torch.save({"model": model, "ema": ema}, path)
+    assert open_checkpoint(path).notes[1:] == (
+        "'model' (raw weights) shares tensors with 'ema' in memory: where a soup is written as "
+        ".pt, both change.",
+    )
+    assert "'ema' (EMA weights) shares" in open_checkpoint(path, weights="model").notes[0]
+
+
 def test_where_one_set_cannot_be_read_the_others_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.eye(2).to_sparse()}}, path)
