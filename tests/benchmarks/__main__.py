@@ -16,10 +16,14 @@ from tests.benchmarks import (
     decoded,
     digests,
     early_stop,
+    large,
+    learned,
     matrices,
     memory,
     opening,
     passes,
+    peers,
+    recipes,
     uniform,
     whole_process,
 )
@@ -40,10 +44,15 @@ TABLES: dict[str, Benchmark] = {
     "passes": passes.benchmark,
     "greedy": early_stop.benchmark,
     "decoded": decoded.benchmark,
+    "learned": learned.benchmark,
 }
 
 # These take long, or much room, so they are measured only when they are named.
-ON_DEMAND: dict[str, Benchmark] = {}
+ON_DEMAND: dict[str, Benchmark] = {
+    "peers": peers.benchmark,
+    "recipes": recipes.benchmark,
+    "large": large.benchmark,
+}
 
 
 def main() -> None:
