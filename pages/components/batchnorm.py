@@ -20,7 +20,7 @@ CHOICES: dict[StatisticsChoice, str] = {
 
 def choose(view: View) -> None:
     """Let the user choose the statistics of every point, where the network has BatchNorm."""
-    if not view.evaluator.can_re_estimate:
+    if not view.offers_statistics:
         return
     st.segmented_control(
         "BatchNorm statistics",
@@ -45,7 +45,7 @@ def both(view: View, stored: StoredSoup, *, key: str) -> None:
         stored: The soup.
         key: Tells the places apart that show the same soup.
     """
-    if not view.evaluator.can_re_estimate:
+    if not view.offers_statistics:
         return
     splits = view.task.reported
     rows = {CHOICES[kind]: _known(view.with_statistics(kind), stored, splits) for kind in CHOICES}

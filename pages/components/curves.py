@@ -46,7 +46,7 @@ def show(view: View, points: Mapping[str, Point], alphas: int | str, split: str)
             help="Curves on report and the shifts are to look at; choose with select only.",
         )  # fmt: skip
         is_beyond = st.toggle("Beyond the ends", help="α from −0.5 to 1.5: extrapolations.")
-        is_both = view.evaluator.can_re_estimate and st.toggle(
+        is_both = view.offers_statistics and st.toggle(
             "Both BatchNorm statistics", help="Averaged and re-estimated, side by side."
         )
     if not splits:

@@ -46,6 +46,14 @@ class View:
         """Which BatchNorm statistics everything is evaluated with."""
         return "averaged" if self.evaluator.estimate is None else "re-estimated"
 
+    @property
+    def offers_statistics(self) -> bool:
+        """Whether there are BatchNorm statistics to choose."""
+        try:
+            return self.evaluator.can_re_estimate
+        except Exception:  # the network cannot be built; the first job that needs it says why
+            return False
+
     def with_statistics(self, statistics: StatisticsChoice) -> "View":
         """Return the same with other BatchNorm statistics."""
         return replace(self, evaluator=self.evaluator.with_statistics(statistics))
@@ -141,7 +149,7 @@ def view() -> View | None:
         return None
     sweep = _open_sweep(folder, weights, signature)
     found = View(folder, spec, weights, sweep, _open_task(spec, task_signature(spec)))
-    if st.session_state["batchnorm"] == "re-estimated" and found.evaluator.can_re_estimate:
+    if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
