@@ -5,7 +5,16 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import by_hand, comparison, jobs, parameters, scores, shares, snippets
+from pages.components import (
+    batchnorm,
+    by_hand,
+    comparison,
+    jobs,
+    parameters,
+    scores,
+    shares,
+    snippets,
+)
 from pages.components.state import View
 from soupcore import RECIPES, Pass, Step, figures
 from soupcore.jobs import Job
@@ -140,6 +149,7 @@ def _built(view: View, stored: scores.StoredSoup) -> None:
             config={"displaylogo": False},
         )
         _saved(view, stored.soup.trace)
+    batchnorm.both(view, stored, key="build")
     if stored.soup.passes:
         st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
 

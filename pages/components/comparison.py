@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import scores, soup_picker
+from pages.components import batchnorm, scores, soup_picker
 from pages.components.state import View
 from soupcore import Evaluation, ensemble, figures
 
@@ -33,6 +33,7 @@ def show(view: View) -> None:
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
+    batchnorm.both(view, picked, key="compare")
     _scatter(view, known, points, base, labels)
 
 

@@ -44,7 +44,8 @@ def ingredients(view: View) -> dict[str, Mixture]:
 def soups(view: View) -> list[StoredSoup]:
     """Return the soups built of this sweep for this task, oldest first.
 
-    Soups of ingredients that are no longer there are left out: their weights cannot be made.
+    They are those with the BatchNorm statistics that were chosen. Soups of ingredients that are no
+    longer there are left out: their weights cannot be made.
     """
     found = []
     for row in services.store().soups(view.folder):
@@ -54,6 +55,8 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
+            if soup.estimate != view.evaluator.estimate:
+                continue
             found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
 

@@ -25,6 +25,8 @@ def opening(view: View) -> str:
         f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
+    ) + (
+        'evaluator = evaluator.with_statistics("re-estimated")\n' if _is_re_estimated(view) else ""
     )
 
 
@@ -91,9 +93,18 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
             f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
             f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
         )
+    if soup.estimate is not None:
+        code += (
+            f"task = soupcore.load_task({view.task_spec!r})\n"
+            f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})\n"
+        )
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _is_re_estimated(view: View) -> bool:
+    return view.statistics == "re-estimated"
 
 
 def _sweep(view: View) -> str:

@@ -1,6 +1,6 @@
 """From a point in weight space and a split to an evaluation."""
 
-from soupcore.evaluation.batchnorm import Estimate
+from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.evaluator import Evaluator
 from soupcore.evaluation.preview import Preview
@@ -15,6 +15,7 @@ __all__ = [
     "Evaluator",
     "Preview",
     "Progress",
+    "StatisticsChoice",
     "no_progress",
     "score_interval",
 ]

@@ -6,6 +6,7 @@ cut off and asked for again does only the rest.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,15 +68,24 @@ class WarmState:
             self._sweep = (identity, opened)
         return self._sweep[1]
 
-    def evaluator(self, task: str) -> Evaluator:
-        """Return the evaluator of a task, loaded again only if its file changed."""
+    def evaluator(self, request: Request) -> Evaluator:
+        """Return the evaluator of a request, its task loaded again only if its file changed.
+
+        Args:
+            request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
+                with (see `Evaluator.with_statistics`).
+        """
+        task = request["task"]
         if task not in self._tasks:
             raise TaskError(f"The task {task!r} is not among those named when the app was started.")
         signature = task_signature(task)
         if task not in self._evaluators or self._evaluators[task][0] != signature:
             evaluator = Evaluator(load_task(task), self.store, device=self._device)
             self._evaluators = {task: (signature, evaluator)}
-        return self._evaluators[task][1]
+        evaluator = self._evaluators[task][1]
+        if request.get("batchnorm") == "re-estimated":
+            evaluator = evaluator.with_statistics("re-estimated")
+        return evaluator
 
 
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
@@ -86,7 +96,7 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate ingredients on splits, split by split so that the first column fills first."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     wanted = [(name, split) for split in request["splits"] for name in request["names"]]
     for index, (name, split) in enumerate(wanted):
         evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
@@ -95,7 +105,7 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     known: dict[str, Any] = {}
 
@@ -114,6 +124,7 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         on_step=on_step,
         **request["parameters"],
     )
+    soup.take_statistics_of(evaluator)
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
     _remember(warm, request, soup)
@@ -126,7 +137,7 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
 
     The soups are not remembered, their evaluations are: making the one that is picked costs none.
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     points: list[dict[str, Any]] = []
 
@@ -151,15 +162,41 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
     soup.evaluate(evaluator, request["splits"], on_progress=report)
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
 
 
+def other_statistics(warm: WarmState, request: Request, report: Report) -> Result:
+    """Make a soup of the store with its other BatchNorm statistics, evaluate it and remember it."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    soup = _stored(warm, sweep, request)
+    if soup.estimate is None:
+        soup.re_estimate(evaluator)
+    else:
+        soup = replace(soup, estimate=None, statistics={}, recorded={})
+    soup.evaluate(evaluator.with_statistics("averaged"), on_progress=report)
+    return {"soup": _remember(warm, request, soup)}
+
+
+def preview(warm: WarmState, request: Request, report: Report) -> Result:
+    """Look at coefficients chosen by hand in bfloat16; nothing is remembered but the answer."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    coefficients = {name: Fraction(text) for name, text in request["coefficients"].items()}
+    mixture = manual(sweep, coefficients).mixture
+    splits = request["splits"]
+    names = {ingredient.digest: name for name, ingredient in sweep.ingredients.items()}
+    found = {}
+    for index, split in enumerate(splits):
+        seen = evaluator.preview(mixture, split, on_progress=part(report, index, len(splits)))
+        found[split] = asdict(seen) | {"reference": names.get(seen.reference, "the base")}
+    return {"previews": found}
+
+
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
     split = request["split"]
     without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
@@ -170,14 +207,13 @@ def attribution(warm: WarmState, request: Request, report: Report) -> Result:
 
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    row = warm.store.soup(request["soup"])
-    if row is None:
-        raise RecipeError(f"There is no soup {request['soup']!r} any more.")
-    soup = Soup.from_json(sweep, row.body)
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    soup = _stored(warm, sweep, request)
+    evaluator = evaluator.with_statistics("averaged")
     if soup.estimate is not None:
-        soup.re_estimate(evaluator, examples=soup.estimate.examples)
-        evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
+        examples = soup.estimate.examples
+        soup.re_estimate(evaluator, examples=examples)
+        evaluator = evaluator.with_statistics("re-estimated", examples=examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     form = Form(**request["form"])
@@ -214,6 +250,13 @@ def _recipe(request: Request) -> Recipe:
     return recipe
 
 
+def _stored(warm: WarmState, sweep: Sweep, request: Request) -> Soup:
+    row = warm.store.soup(request["soup"])
+    if row is None:
+        raise RecipeError(f"There is no soup {request['soup']!r} any more.")
+    return Soup.from_json(sweep, row.body)
+
+
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
     warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | {"task": request["task"]})
     return soup.id
@@ -225,6 +268,8 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "soup": make_soup,
     "curve": draw_curve,
     "mixture": evaluate_mixture,
+    "preview": preview,
+    "statistics": other_statistics,
     "attribution": attribution,
     "weights": write_weights,
 }

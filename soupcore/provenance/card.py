@@ -89,11 +89,23 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         "import soupcore",
         "",
         f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())',
-        'soupcore.rebuild(manifest, "folder").save("soup.safetensors")',
+        'soup = soupcore.rebuild(manifest, "folder")',
+        *_re_estimating(soup),
+        'soup.save("soup.safetensors")',
         "```",
         "",
         f"Made with {versions}.",
         "",
+    ]
+
+
+def _re_estimating(soup: Soup) -> list[str]:
+    if soup.estimate is None:
+        return []
+    return [
+        'task = soupcore.load_task("task.py:task")  # the one that the soup was made for',
+        "# BatchNorm's statistics are those of training data at the soup.",
+        f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})",
     ]
 
 

@@ -42,6 +42,11 @@ def mergekit_config(soup: Soup) -> str | None:
         f"# {soup.recipe} soup {soup.id}, made by Stockpot. In the folder of the checkpoints:",
         "#   mergekit-pytorch this-file.yaml merged/",
         *(f"# {difference}" for difference in merge.differences),
+        *(
+            ["# BatchNorm's statistics are averaged; those of this soup were estimated anew."]
+            if soup.estimate
+            else []
+        ),
         f"merge_method: {merge.method}",
     ]
     if merge.base:
