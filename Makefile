@@ -23,7 +23,7 @@ app: $(VENV)/app.installed
 
 test: $(VENV)/test.installed lint
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -64,13 +65,14 @@ class View:
         return colours(self.sweep.ingredients)
 
     @property
-    def request(self) -> dict[str, str]:
+    def request(self) -> dict[str, Any]:
         """What every job on this view has to be told."""
         return {
             "sweep": self.folder,
             "weights": self.weights,
             "task": self.task_spec,
             "batchnorm": self.statistics,
+            "data": {name: split.digest for name, split in self.task.splits.items()},
         }
 
 

@@ -73,7 +73,11 @@ class WarmState:
 
         Args:
             request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
-                with (see `Evaluator.with_statistics`).
+                with (see `Evaluator.with_statistics`), its `data` the digests of the splits as
+                the one who asks knows them.
+
+        Raises:
+            TaskError: The task may not be run, or gives other data here.
         """
         task = request["task"]
         if task not in self._tasks:
@@ -83,6 +87,13 @@ class WarmState:
             evaluator = Evaluator(load_task(task), self.store, device=self._device)
             self._evaluators = {task: (signature, evaluator)}
         evaluator = self._evaluators[task][1]
+        for split, digest in request.get("data", {}).items():
+            if evaluator.task.split(split).digest != digest:
+                raise TaskError(
+                    f"{task}: its split {split!r} holds other data each time the file is run, so "
+                    "results would not be found again. Seed its random numbers "
+                    "(torch.manual_seed(0)). If its data were changed on disk, restart the app."
+                )
         if request.get("batchnorm") == "re-estimated":
             evaluator = evaluator.with_statistics("re-estimated")
         return evaluator

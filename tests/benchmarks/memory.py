@@ -25,7 +25,8 @@ def benchmark(folder: Path) -> list[str]:
     cells = [("", "MiB above imports", "goal")]
     for files, megabytes in SIZES:
         sweep, soup, report = (
-            folder / f"{name}-{files}-{megabytes}" for name in ("memory", "soup", "report")
+            folder / f"{files}-{megabytes}-{name}"
+            for name in ("sweep", "soup.safetensors", "report")
         )
         run(write_sweep, sweep, files, megabytes, workspace=folder)
         peaks = []

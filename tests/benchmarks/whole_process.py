@@ -53,7 +53,8 @@ def check_equal(one: str, other: str) -> None:
 
 def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report."""
-    sweep, soup, mean, seconds = (folder / name for name in ("sweep", "soup", "mean", "seconds"))
+    names = "sweep", "soup.safetensors", "mean.safetensors", "seconds"
+    sweep, soup, mean, seconds = (folder / name for name in names)
     run(write_sweep, sweep, FILES, MEGABYTES, workspace=folder)
     ours, baseline = _Costs(), _Costs()
     for _ in range(RUNS):

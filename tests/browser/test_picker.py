@@ -16,6 +16,7 @@ WRONG_NETWORK = """
 from torch import nn
 from soupcore import ClassificationTask, Split
 import torch
+torch.manual_seed(0)
 split = Split("select", torch.rand(20, 4), torch.randint(3, (20,)))
 task = ClassificationTask(lambda: nn.Linear(4, 3), {"select": split}, name="Wrong network")
 """

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import Store
+from soupcore import Store, TaskError, load_task
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
 
@@ -51,3 +51,24 @@ def test_a_sweep_stays_open_until_its_files_or_the_weights_change(
     assert warm.sweep(request)["run"].digest == first["run"].digest
     save_file(state(3.0), folder / "new.safetensors")
     assert len(warm.sweep(request)) == 2
+
+
+@pytest.mark.parametrize(("seed", "is_accepted"), [("torch.manual_seed(0)", True), ("", False)])
+def test_a_task_with_other_data_each_time_is_refused_in_words(
+    store: Store, tmp_path: Path, seed: str, is_accepted: bool
+) -> None:
+    spec = f"{tmp_path / 'task.py'}:task"
+    (tmp_path / "task.py").write_text(
+        "import torch\n"
+        "from soupcore import ClassificationTask, Split\n"
+        f"{seed}\n"
+        "split = Split('select', torch.rand(9, 4), torch.arange(9) % 3)\n"
+        "task = ClassificationTask(lambda: torch.nn.Linear(4, 3), {'select': split})\n"
+    )
+    seen = {"select": load_task(spec).split("select").digest}
+    request, warm = {"task": spec, "data": seen}, WarmState(store, [spec], "cpu")
+    if is_accepted:
+        assert warm.evaluator(request).task.split("select").digest == seen["select"]
+    else:
+        with pytest.raises(TaskError, match=r"'select' holds other data each time .* Seed its"):
+            warm.evaluator(request)
