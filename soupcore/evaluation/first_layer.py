@@ -76,15 +76,18 @@ class FirstLayer:
         """
         if self._tail is None or not self._is_worth_it(mixture):
             return None
+        needed = {(split, digest): c for digest, c in mixture.sources.items()}
+        for key in self._parts.keys() & needed.keys():
+            self._parts.move_to_end(key)
         parts = []
-        for digest, checkpoint in mixture.sources.items():
-            part = self._parts.pop((split, digest), None)
+        for key, checkpoint in needed.items():
+            part = self._parts.get(key)
             if part is None:
-                part = self._make(checkpoint, data)
-            self._parts[split, digest] = part
+                part = self._make(checkpoint, data, len(needed))
+                if part is None:
+                    return None
+                self._parts[key] = part
             parts.append(part)
-            if not self._fits(len(mixture.sources)):
-                return None
         factors = tuple(float(c) for c in mixture.coefficients.values())
         return self._tail, Sum(tuple(parts), data.targets, needs_copies=False, factors=factors)
 
@@ -102,22 +105,27 @@ class FirstLayer:
             )
         )
 
-    def _make(self, checkpoint: Checkpoint, data: Data) -> Tensor:
+    def _make(self, checkpoint: Checkpoint, data: Data, needed: int) -> Tensor | None:
+        """Return what the layer of an ingredient makes of all data, None where it is too large."""
         device = data.targets.device
         weights = {own: checkpoint.read(name).to(device) for own, name in self._names.items()}
-        parts = []
+        made: Tensor | None = None
         for start in range(0, len(data), _AT_A_TIME):
             inputs, _ = data.through(self._head, slice(start, start + _AT_A_TIME))
-            parts.append(functional_call(self._layer, weights, inputs))
-        return torch.cat(parts)
+            part = functional_call(self._layer, weights, inputs)
+            if made is None:
+                nbytes = part[0].nbytes * len(data)
+                if nbytes * needed > self._budget:
+                    return None
+                self._make_room(nbytes)
+                made = part.new_empty(len(data), *part.shape[1:])
+            made[start : start + len(part)] = part
+        return made
 
-    def _fits(self, needed: int) -> bool:
-        """Drop what was used longest ago until the rest fits; False if the last few do not."""
-        while sum(part.nbytes for part in self._parts.values()) > self._budget:
+    def _make_room(self, nbytes: int) -> None:
+        """Drop what was used longest ago until so many bytes fit."""
+        while self._parts and nbytes + sum(p.nbytes for p in self._parts.values()) > self._budget:
             self._parts.popitem(last=False)
-            if len(self._parts) < needed:
-                return False
-        return True
 
 
 def _first_layer(graph: fx.GraphModule) -> fx.Node | None:

@@ -5,8 +5,6 @@ they make of the data then is the same at each point, and takes the place of the
 say which layers these are: their weights are compared at each point, bit by bit.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, fx
 
@@ -101,15 +99,16 @@ class Prefix:
         head = beginning(self._graph, self._last)
         if not _is_by_example(head, data):
             return None
-        parts: list[Sequence[Tensor]] = []
+        inputs: list[Tensor] = []
         for start in range(0, len(data), _AT_A_TIME):
             made, targets = data.through(head, slice(start, start + _AT_A_TIME))
-            share = len(targets) / len(data)
-            if sum(tensor.nbytes for tensor in made) / share > self._budget:
-                return None
-            parts.append(made)
-        inputs = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return Data(inputs, data.targets)
+            if not inputs:
+                if sum(tensor[0].nbytes for tensor in made) * len(data) > self._budget:
+                    return None
+                inputs = [tensor.new_empty(len(data), *tensor.shape[1:]) for tensor in made]
+            for whole, part in zip(inputs, made, strict=True):
+                whole[start : start + len(targets)] = part
+        return Data(tuple(inputs), data.targets)
 
 
 def _is_by_example(head: fx.GraphModule, data: Data) -> bool:

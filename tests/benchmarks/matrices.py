@@ -16,12 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tests.benchmarks.adaptive_barriers import DENSE, GRIDS, TOLERANCE, Found, error
 from tests.benchmarks.barrier_matrix import plain_matrix
-from tests.benchmarks.processes import run, stopwatch
+from tests.benchmarks.processes import WORKER, run, stopwatch
 from tests.benchmarks.table import lines, number, spread
-
-# What soupcore.jobs.supervisor gives to its workers; to import it here would import torch.
-_KEPT = str(1 << 30)
-WORKER = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
 if TYPE_CHECKING:
     from soupcore import Task

@@ -12,6 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 ROOT = Path(__file__).parents[2]
+
+# What soupcore.jobs.supervisor gives to its workers; to import it here would import torch.
+_KEPT = str(1 << 30)
+WORKER = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
+
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
