@@ -25,15 +25,7 @@ def main(view: View) -> None:
 
 
 def _contents(view: View, picked: scores.StoredSoup) -> None:
-    known = scores.evaluations(view, {"soup": picked.soup.mixture})["soup"]
-    with st.container(horizontal=True):
-        for split, evaluation in known.items():
-            if evaluation is not None and not split.startswith("shift"):
-                st.metric(
-                    f"{view.task.score_name} on {split}", f"{evaluation.score:.2%}", width=200
-                )
-        if (shift := scores.shift_mean(view, known)) is not None:
-            st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
+    scores.metrics(view, picked.soup)
     st.dataframe(
         {
             "ingredient": list(picked.soup.digests),

@@ -5,7 +5,16 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import by_hand, comparison, jobs, parameters, scores, shares, snippets
+from pages.components import (
+    by_hand,
+    comparison,
+    jobs,
+    parameters,
+    recipe_curve,
+    scores,
+    shares,
+    snippets,
+)
 from pages.components.state import View
 from soupcore import RECIPES, Pass, Step, figures
 from soupcore.jobs import Job
@@ -57,6 +66,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
+    recipe_curve.show(view, recipe, names, given)
     st.caption(_cost(view, recipe, names, given))
     request = view.request | {"recipe": recipe.name, "names": names, "parameters": given}
     running = jobs.unfinished("soup", **request)
@@ -71,7 +81,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
         )
         st.rerun()
     if "cooking" in st.session_state:
-        _follow(view, st.session_state["cooking"])
+        _follow(view, recipe, st.session_state["cooking"])
     snippets.show(snippets.recipe(view, recipe, names, given))
 
 
@@ -115,9 +125,9 @@ def _watch_trace(job_id: int, score_name: str) -> None:
         _trace(job, score_name)
 
 
-def _follow(view: View, job_id: int) -> None:
+def _follow(view: View, recipe: Recipe, job_id: int) -> None:
     job = jobs.get(job_id)
-    if job is None:
+    if job is None or job.request.get("recipe") != recipe.name:
         return
     if job.is_unfinished:
         _watch_trace(job_id, view.task.score_name)
@@ -134,6 +144,7 @@ def _follow(view: View, job_id: int) -> None:
 
 def _built(view: View, stored: scores.StoredSoup) -> None:
     st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
+    scores.metrics(view, stored.soup)
     if stored.soup.trace:
         st.plotly_chart(
             figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),

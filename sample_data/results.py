@@ -19,6 +19,7 @@ from typing import Any
 import soupcore
 from soupcore import RECIPES, Evaluation, Evaluator, Mixture, Store, Sweep
 from soupcore.evaluation import Progress, no_progress
+from soupcore.recipes import Number
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "sample_data" / "digits"
@@ -151,8 +152,9 @@ class Table:
             if over:
                 drawn = soupcore.curve(recipe, over, self.sweep, evaluator, used, **parameters)
                 soup = drawn.best
-                label = next(p.label for p in known.parameters if p.name == over)
-                symbol = label.split()[-1].lower()
+                symbol = next(
+                    p.symbol for p in known.parameters if isinstance(p, Number) and p.name == over
+                )
                 how = f"{how}, " * bool(how) + f"{symbol} = {soup.parameters[over]:g}"
             else:
                 soup = known.follow(self.sweep, evaluator, used, **parameters)

@@ -1,6 +1,6 @@
 """Soups, ingredients and the ensemble side by side, on every split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.components import scores, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, ensemble, figures
+from soupcore import Evaluation, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -26,7 +26,9 @@ def show(view: View) -> None:
     known = scores.evaluations(view, points | base | labels)
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
-    rows += [_ensemble_row(view, picked)]
+    rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
+    if (chosen := greedy_ensemble(view.evaluator, points)) is not None:
+        rows += [_ensemble_row(view, "greedy ensemble of", chosen.members)]
     best = scores.best_on_select(view, known, list(points))
     if best is not None:
         rows.append(_row(view, f"{best}", "best alone", known[best]))
@@ -43,13 +45,13 @@ def _row(
     return _scores_row(view, name, kind, by_split, cost=1)
 
 
-def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str], Any]:
-    members = [view.sweep[name].mixture for name in picked.soup.ingredients]
+def _ensemble_row(view: View, name: str, ingredients: Sequence[str]) -> dict[tuple[str, str], Any]:
+    members = [view.sweep[member].mixture for member in ingredients]
     by_split = {}
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)
         by_split[split] = found.score if found else None
-    return _scores_row(view, f"ensemble of {len(members)}", "ensemble", by_split, cost=len(members))
+    return _scores_row(view, f"{name} {len(members)}", "ensemble", by_split, cost=len(members))
 
 
 def _scores_row(
@@ -86,7 +88,8 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
     st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
     st.caption(
         f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
-        "chosen; compare by the others. *passes*: forward passes an example."
+        "chosen; compare by the others. *passes*: forward passes an example. The greedy ensemble "
+        "takes the members that do not lower its own score on select."
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 import pandas as pd
+import streamlit as st
 
 from pages.components import services
 from pages.components.state import View, soup_label
@@ -73,6 +74,19 @@ def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | No
     found = [known[split] for split in view.task.splits_with_role("shift")]
     scores = [evaluation.score for evaluation in found if evaluation is not None]
     return mean(scores) if scores and len(scores) == len(found) else None
+
+
+def metrics(view: View, soup: Soup) -> None:
+    """Show what a soup scores on select, on report and under shift, as far as it is known."""
+    known = evaluations(view, {"soup": soup.mixture})["soup"]
+    with st.container(horizontal=True):
+        for split, evaluation in known.items():
+            if evaluation is not None and view.task.splits[split].role != "shift":
+                st.metric(
+                    f"{view.task.score_name} on {split}", f"{evaluation.score:.2%}", width=200
+                )
+        if (shift := shift_mean(view, known)) is not None:
+            st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
 
 
 def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -43,6 +43,15 @@ def test_the_scatter_leaves_out_what_is_not_known_and_tells_kinds_apart() -> Non
     }
 
 
+def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
+    table = pd.DataFrame(
+        {"report": [0.2, 0.9, 0.899, 0.5], "shift": [0.2, 0.9, 0.9, 0.5], "kind": ["soup"] * 4},
+        index=["far", "best", "beside it", "between"],
+    )
+    (soups,) = figures.shift_scatter(table, {}).data
+    assert list(soups.text) == ["far", "best", "", "between"]
+
+
 def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     steps = [
         Step("a", 0.8, True, ("a",), 0, 0),
