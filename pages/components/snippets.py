@@ -116,7 +116,8 @@ def evidence(view: View, soup: Soup, best: str) -> str:
         f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
         f"outputs, targets = soup.evaluations[{split!r}].outputs, task.split({split!r}).targets\n"
         "print(analysis.calibration(outputs, targets).ece)\n"
-        f"print(analysis.shapley_values(sweep, evaluator, soup, {split!r}))\n"
+        f"parts = soupcore.Parts(sweep, soup)\n"
+        f"print(analysis.shapley_values(evaluator, parts, {split!r}))\n"
     )
 
 

@@ -42,9 +42,12 @@ def greedy_trace(
             mode="markers",
             name=label,
             marker={"color": ink, "size": 10, "symbol": symbol, "line": {"color": ink, "width": 2}},
-            customdata=[(trace[i].candidate, trace[i].gained, trace[i].lost) for i in chosen],
+            customdata=[
+                (trace[i].candidate, trace[i].gained, trace[i].lost, _gain(trace[i]))
+                for i in chosen
+            ],
             hovertemplate="<b>%{customdata[0]}</b><br>%{y:.2f} %<br>"
-            "+%{customdata[1]} right, −%{customdata[2]} wrong<extra></extra>",
+            "+%{customdata[1]} right, −%{customdata[2]} wrong%{customdata[3]}<extra></extra>",
         )
     figure.update_xaxes(
         title="candidates, in the order tried",
@@ -56,6 +59,13 @@ def greedy_trace(
     )
     figure.update_yaxes(title=f"{score_name} of the soup with it, on select, %")
     return finish(figure, height=400)
+
+
+def _gain(step: Step) -> str:
+    if step.interval is None:
+        return ""
+    low, high = (100 * end for end in step.interval)
+    return f"<br>gain, 95 %: {low:+.2f} to {high:+.2f} points"
 
 
 def learning_curve(passes: Sequence[Pass]) -> go.Figure:

@@ -6,16 +6,17 @@ cut off and asked for again does only the rest.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from soupcore.analysis import leave_one_out, shapley_values
+from soupcore.analysis import cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.evaluator import part
 from soupcore.jobs.forms import Form
-from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, curve, manual
+from soupcore.recipes import RECIPES, Parts, Pass, Recipe, Soup, Step, curve, manual
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.folder import folder_signature
@@ -160,21 +161,24 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
     sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
-    split = request["split"]
-    without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
-    shares = shapley_values(sweep, evaluator, soup, split, on_progress=part(report, 1, 2))
+    parts, split = Parts(sweep, _stored_soup(warm, request)), request["split"]
+    without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
+    shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
     shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
     return {"without": without, "shapley": shapley}
 
 
+def optimism(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow greedy on halves of the select split, to see what choosing flatters by."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    points = {name: sweep[name].mixture for name in request["names"]}
+    told = {name: request["parameters"][name] for name in ("accept", "metric")}
+    return asdict(cross_fit_greedy(evaluator, points, **told, on_progress=report))
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    row = warm.store.soup(request["soup"])
-    if row is None:
-        raise RecipeError(f"There is no soup {request['soup']!r} any more.")
-    soup = Soup.from_json(sweep, row.body)
+    evaluator, soup = warm.evaluator(request["task"]), _stored_soup(warm, request)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     form = Form(**request["form"])
@@ -211,6 +215,13 @@ def _recipe(request: Request) -> Recipe:
     return recipe
 
 
+def _stored_soup(warm: WarmState, request: Request) -> Soup:
+    row = warm.store.soup(request["soup"])
+    if row is None:
+        raise RecipeError(f"There is no soup {request['soup']!r} any more.")
+    return Soup.from_json(warm.sweep(request), row.body)
+
+
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
     warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | {"task": request["task"]})
     return soup.id
@@ -223,5 +234,6 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "curve": draw_curve,
     "mixture": evaluate_mixture,
     "attribution": attribution,
+    "optimism": optimism,
     "weights": write_weights,
 }

@@ -8,6 +8,7 @@ from soupcore.recipes.learned import learned
 from soupcore.recipes.manual import manual
 from soupcore.recipes.model_stock import model_stock
 from soupcore.recipes.orders import Orders, greedy_orders
+from soupcore.recipes.parts import Parts
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.slerp import slerp
 from soupcore.recipes.soup import Soup
@@ -27,6 +28,7 @@ __all__ = [
     "Number",
     "Orders",
     "Parameter",
+    "Parts",
     "Pass",
     "Recipe",
     "Soup",

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress, paired
 from soupcore.evaluation.evaluator import part
 from soupcore.mixtures import mean
 from soupcore.recipes import needs
@@ -107,9 +107,13 @@ def greedy(
         tried = evaluate(trial)
         accepted = _RULES[accept](_value(tried, metric), _value(current, metric))
         gained, lost = _changes(current, tried)
+        interval = None
         if accepted:
+            interval = paired(tried.scores, current.scores).interval
             soup, current = trial, tried
-        trace.append(Step(name, tried.score, accepted, soup, gained, lost, action, tried.loss))
+        trace.append(
+            Step(name, tried.score, accepted, soup, gained, lost, action, tried.loss, interval)
+        )
         on_step(trace)
 
     for candidate in candidates:

@@ -20,6 +20,9 @@ class Step:
         lost: Examples that it gets wrong and the soup before got right.
         action: What was tried: to `add` the candidate or to `drop` it.
         loss: Loss of the soup tried; NaN where it was not kept.
+        interval: 95 % confidence interval of what accepting it gained (see
+            `soupcore.evaluation.paired`): to know how sure it is, never to decide by. None for the
+            first, and for what was rejected.
     """
 
     candidate: str
@@ -30,6 +33,7 @@ class Step:
     lost: int
     action: Literal["add", "drop"] = "add"
     loss: float = math.nan
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as JSON."""
@@ -38,7 +42,11 @@ class Step:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Step":
         """Return the step that `to_json` described."""
-        return cls(**{**_with_nan(body, "score", "loss"), "soup": tuple(body["soup"])})
+        interval = body.get("interval")
+        return cls(
+            **_with_nan(body, "score", "loss")
+            | {"soup": tuple(body["soup"]), "interval": tuple(interval) if interval else None}
+        )
 
 
 @dataclass(frozen=True)

@@ -56,13 +56,14 @@ def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     steps = [
         Step("a", 0.8, True, ("a",), 0, 0),
         Step("b", 0.7, False, ("a",), 1, 11),
-        Step("c", 0.9, True, ("a", "c"), 12, 2),
+        Step("c", 0.9, True, ("a", "c"), 12, 2, interval=(0.01, 0.19)),
     ]
     figure = figures.greedy_trace(steps, candidates=5)
     soup, accepted, rejected = figure.data
     np.testing.assert_allclose(soup.y, [80, 80, 90])
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
-    assert [tuple(row) for row in rejected.customdata] == [("b", 1, 11)]
+    assert [tuple(row) for row in rejected.customdata] == [("b", 1, 11, "")]
+    assert accepted.customdata[1][3] == "<br>gain, 95 %: +1.00 to +19.00 points"
     assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
 
 

@@ -1,10 +1,12 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import Store
+from soupcore import ClassificationTask, Evaluator, RecipeError, Store, Sweep
+from soupcore.analysis import cross_fit_greedy
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
 
@@ -51,3 +53,41 @@ def test_a_sweep_stays_open_until_its_files_or_the_weights_change(
     assert warm.sweep(request)["run"].digest == first["run"].digest
     save_file(state(3.0), folder / "new.safetensors")
     assert len(warm.sweep(request)) == 2
+
+
+@pytest.fixture
+def asked(sweep: Sweep, store: Store, task: ClassificationTask) -> tuple[WarmState, dict[str, str]]:
+    """Jobs on the toy sweep, judged by the toy task."""
+
+    class Warm(WarmState):
+        def evaluator(self, task_spec: str) -> Evaluator:
+            return Evaluator(task, store, device="cpu")
+
+    return Warm(store, [], "cpu"), {"sweep": str(sweep.folder), "task": "toy"}
+
+
+def quietly(done: int, total: int, partial: object = None) -> None:
+    assert 0 <= done <= total
+
+
+@pytest.mark.parametrize("recipe", ["uniform", "ties", "wise_ft"])
+def test_attribution_is_of_the_soup_that_is_stored(
+    asked: tuple[WarmState, dict[str, str]], recipe: str
+) -> None:
+    warm, request = asked
+    told = {"recipe": recipe, "names": ["run1", "run2"], "parameters": {}}
+    soup = KINDS["soup"](warm, request | told, quietly)["soup"]
+    found = KINDS["attribution"](warm, request | {"soup": soup, "split": "test"}, quietly)
+    assert list(found["without"]) == list(found["shapley"]) == ["run1", "run2"]
+    with pytest.raises(RecipeError, match="no soup 'gone' any more"):
+        KINDS["attribution"](warm, request | {"soup": "gone", "split": "test"}, quietly)
+
+
+def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[str, str]]) -> None:
+    warm, request = asked
+    told = {"names": ["run1", "run2"], "parameters": {"accept": ">", "metric": "loss", "seed": 1}}
+    found = KINDS["optimism"](warm, request | told, quietly)
+    assert found["taken"].keys() == {"run1", "run2"}
+    evaluator = warm.evaluator("toy")
+    points = {name: warm.sweep(request)[name].mixture for name in ("run1", "run2")}
+    assert found == asdict(cross_fit_greedy(evaluator, points, accept=">", metric="loss"))
