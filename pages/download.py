@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import scores, shares, snippets, soup_picker, weights
+from pages.components import papers, scores, shares, snippets, soup_picker, weights
 from pages.components.state import View
 from soupcore.jobs.forms import Form
 
@@ -43,15 +43,8 @@ def _contents(view: View, picked: scores.StoredSoup) -> None:
 
 def _recipe(view: View, picked: scores.StoredSoup, form: Form) -> None:
     st.subheader("Recipe")
-    st.caption("The recipe also travels in the metadata of a safetensors file, and beside a .pt.")
+    papers.show(view, picked.soup)
     body = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
-    st.download_button(
-        "Download the recipe as JSON",
-        body,
-        file_name=f"{picked.soup.recipe}-{picked.soup.id}.json",
-        mime="application/json",
-        on_click="ignore",
-    )
     left, right = st.columns(2)
     with left, st.expander("Recipe as JSON", icon=":material/data_object:"):
         st.code(body, language="json")

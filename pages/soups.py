@@ -8,16 +8,14 @@ import streamlit as st
 from pages.components import (
     by_hand,
     comparison,
+    cooking,
     jobs,
     parameters,
     recipe_curve,
-    scores,
-    shares,
     snippets,
 )
 from pages.components.state import View
-from soupcore import RECIPES, Pass, Step, figures
-from soupcore.jobs import Job
+from soupcore import RECIPES
 from soupcore.recipes import Recipe
 
 MANUAL = "manual"
@@ -81,7 +79,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
         )
         st.rerun()
     if "cooking" in st.session_state:
-        _follow(view, recipe, st.session_state["cooking"])
+        cooking.follow(view, recipe, st.session_state["cooking"])
     snippets.show(snippets.recipe(view, recipe, names, given))
 
 
@@ -116,60 +114,6 @@ def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]
     total = alone + trials + final
     wanted = " + ".join(part for part in parts if part)
     return f"Cost: at most {total} evaluations ({wanted}), {size} examples each on select."
-
-
-@st.fragment(run_every=0.5)
-def _watch_trace(job_id: int, score_name: str) -> None:
-    job = jobs.get(job_id)
-    if job is not None and job.is_unfinished:
-        _trace(job, score_name)
-
-
-def _follow(view: View, recipe: Recipe, job_id: int) -> None:
-    job = jobs.get(job_id)
-    if job is None or job.request.get("recipe") != recipe.name:
-        return
-    if job.is_unfinished:
-        _watch_trace(job_id, view.task.score_name)
-    elif job.result is not None:
-        st.success(
-            f"{job.title} is ready. See it under **Compare**, or take it home from **Download**.",
-            icon=":material/check_circle:",
-        )
-        st.session_state["soup"] = job.result["soup"]
-        known = {stored.soup.id: stored for stored in scores.soups(view)}
-        if (stored := known.get(job.result["soup"])) is not None:
-            _built(view, stored)
-
-
-def _built(view: View, stored: scores.StoredSoup) -> None:
-    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
-    scores.metrics(view, stored.soup)
-    if stored.soup.trace:
-        st.plotly_chart(
-            figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
-            config={"displaylogo": False},
-        )
-    if stored.soup.passes:
-        st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
-
-
-def _trace(job: Job, score_name: str) -> None:
-    known = job.partial or {}
-    if passes := known.get("passes"):
-        figure = figures.learning_curve([Pass.from_json(found) for found in passes])
-        st.plotly_chart(figure, key="growing-curve", config={"displaylogo": False})
-        return
-    steps = known.get("trace", [])
-    if not steps:
-        st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
-        return
-    figure = figures.greedy_trace(
-        [Step.from_json(step) for step in steps],
-        candidates=len(job.request["names"]),
-        score_name=score_name,
-    )
-    st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
 
 
 main(st.session_state["view"])

@@ -117,8 +117,15 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     )
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
-    _remember(warm, request, soup)
+    known["soup"] = _remember(warm, request, soup)
     soup.evaluate(evaluator, on_progress=part(with_trace, 1, 2))
+    return {"soup": _remember(warm, request, soup)}
+
+
+def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
+    """Evaluate a soup on every split that was cut off before."""
+    soup = _stored_soup(warm, request)
+    soup.evaluate(warm.evaluator(request["task"]), on_progress=report)
     return {"soup": _remember(warm, request, soup)}
 
 
@@ -231,6 +238,7 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
     "soup": make_soup,
+    "scores": score_soup,
     "curve": draw_curve,
     "mixture": evaluate_mixture,
     "attribution": attribution,

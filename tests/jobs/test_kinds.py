@@ -1,11 +1,13 @@
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import ClassificationTask, Evaluator, RecipeError, Store, Sweep
+from soupcore import Cancelled, ClassificationTask, Evaluator, RecipeError, Store, Sweep
 from soupcore.analysis import cross_fit_greedy
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
@@ -91,3 +93,27 @@ def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[st
     evaluator = warm.evaluator("toy")
     points = {name: warm.sweep(request)[name].mixture for name in ("run1", "run2")}
     assert found == asdict(cross_fit_greedy(evaluator, points, accept=">", metric="loss"))
+
+
+def test_what_was_best_when_learning_was_stopped_is_kept_and_can_be_scored(
+    asked: tuple[WarmState, dict[str, str]],
+) -> None:
+    warm, request = asked
+    told = {"recipe": "learned", "names": ["run1", "run2"], "parameters": {"passes": 50}}
+    last: Mapping[str, Any] = {}
+
+    def stop(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        nonlocal last
+        last = partial or {}
+        if len(last.get("passes", [])) > 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        KINDS["soup"](warm, request | told, stop)
+    row = warm.store.soup(last["soup"])
+    assert row is not None
+    assert list(row.body["scores"]) == ["val"]
+    KINDS["scores"](warm, request | {"soup": last["soup"]}, quietly)
+    row = warm.store.soup(last["soup"])
+    assert row is not None
+    assert list(row.body["scores"]) == ["val", "test", "shift/noise"]

@@ -1,0 +1,87 @@
+"""A soup while it is made, and what came of it."""
+
+import streamlit as st
+
+from pages.components import asking, jobs, scores, shares
+from pages.components.state import View
+from pages.components.text import plain
+from soupcore import Pass, Step, figures
+from soupcore.jobs import Job
+from soupcore.recipes import Recipe
+
+
+def follow(view: View, recipe: Recipe, job_id: int) -> None:
+    """Show how the making of a soup by this recipe stands, and what came of it."""
+    job = jobs.get(job_id)
+    if job is None or job.request.get("recipe") != recipe.name:
+        return
+    if job.is_unfinished:
+        _watch_trace(job_id, view.task.score_name)
+        return
+    if job.error:
+        st.error(plain(job.error), icon=":material/error:")
+    made = (job.result or job.partial or {}).get("soup")
+    stored = next((soup for soup in scores.soups(view) if soup.soup.id == made), None)
+    if stored is None:
+        return
+    if job.result is not None:
+        st.success(
+            f"{job.title} is ready. See it under **Compare**, or take it home from **Download**.",
+            icon=":material/check_circle:",
+        )
+    else:
+        _kept(view, stored)
+    st.session_state["soup"] = made
+    _built(view, stored)
+
+
+def _kept(view: View, stored: scores.StoredSoup) -> None:
+    points = [stored.soup.mixture]
+    missing = [split for split in view.task.reported if view.evaluator.missing(points, split)]
+    st.info(
+        "Stopped. The best soup so far is kept"
+        + (f"; it is not evaluated on {', '.join(missing)} yet." if missing else "."),
+        icon=":material/stop_circle:",
+    )
+    if missing:
+        request = view.request | {"soup": stored.soup.id}
+        asking.button(
+            "Evaluate it", "scores", f"Evaluate {stored.label}", request, key="evaluate-kept"
+        )
+
+
+def _built(view: View, stored: scores.StoredSoup) -> None:
+    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
+    scores.metrics(view, stored.soup)
+    if stored.soup.trace:
+        st.plotly_chart(
+            figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
+            config={"displaylogo": False},
+        )
+    if stored.soup.passes:
+        st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
+
+
+@st.fragment(run_every=0.5)
+def _watch_trace(job_id: int, score_name: str) -> None:
+    job = jobs.get(job_id)
+    if job is not None and job.is_unfinished:
+        _trace(job, score_name)
+
+
+def _trace(job: Job, score_name: str) -> None:
+    known = job.partial or {}
+    if passes := known.get("passes"):
+        figure = figures.learning_curve([Pass.from_json(found) for found in passes])
+        st.plotly_chart(figure, key="growing-curve", config={"displaylogo": False})
+        return
+    steps = known.get("trace", [])
+    if not steps:
+        st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
+        return
+    figure = figures.greedy_trace(
+        [Step.from_json(step) for step in steps],
+        candidates=len(job.request["names"]),
+        score_name=score_name,
+    )
+    st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
