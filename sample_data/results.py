@@ -16,9 +16,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from torch import Tensor
+
 import soupcore
 from soupcore import RECIPES, Evaluation, Evaluator, Mixture, Store, Sweep
-from soupcore.evaluation import Progress, no_progress
+from soupcore.evaluation import Bound, Progress, no_progress
 from soupcore.recipes import Number
 
 PROJECT = Path(__file__).parents[1]
@@ -39,27 +41,27 @@ class Row:
         name: The recipe and how it was told to work.
         of: How many ingredients it was made of, and how many it could choose from.
         scores: As the table shows them; empty where the sample has nothing to make it of.
-        evaluations: Points evaluated on select, and passes of learning over it, to find it.
+        evaluations: Passes over select to find it.
         seconds: CPU time that this took.
     """
 
     name: str
     of: str
     scores: tuple[str, ...] = ()
-    evaluations: int | None = None
+    evaluations: float | None = None
     seconds: float | None = None
 
     def cells(self) -> list[str]:
         """Return the row as text."""
-        cost = NONE if self.evaluations is None else str(self.evaluations)
+        cost = NONE if self.evaluations is None else f"{self.evaluations:.3g}"
         took = NONE if self.seconds is None else f"{self.seconds:.1f}"
         return [self.name, self.of, *(self.scores or [NONE] * 3), cost, took]
 
 
 class Counting(Evaluator):
-    """An evaluator that counts the points that it has to compute on select."""
+    """An evaluator that counts its passes over select, by the share of it that each point sees."""
 
-    count = 0
+    count = 0.0
 
     def evaluate_all(
         self,
@@ -75,6 +77,27 @@ class Counting(Evaluator):
         return super().evaluate_all(
             mixtures, split, keep_outputs=keep_outputs, on_progress=on_progress
         )
+
+    def contest(
+        self,
+        mixture: Mixture,
+        incumbent: Evaluation,
+        *,
+        strictly: bool = False,
+        difficulty: Tensor | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Evaluation | Bound:
+        """Evaluate a point unless it scores worse; see `Evaluator.contest`."""
+        is_known = not self.missing([mixture], incumbent.split)
+        found = super().contest(
+            mixture,
+            incumbent,
+            strictly=strictly,
+            difficulty=difficulty,
+            on_progress=on_progress,
+        )
+        self.count += 0 if is_known else found.seen / found.n
+        return found
 
 
 class Table:
@@ -116,7 +139,7 @@ class Table:
         name: str,
         of: str,
         scores: Scores,
-        evaluations: int | None = None,
+        evaluations: float | None = None,
         seconds: float | None = None,
     ) -> None:
         """Add a row, and print it: it may be a while to the next."""
@@ -245,7 +268,7 @@ def _random_orders(table: Table) -> None:
             f"{RECIPES['greedy'].title}, random order ({count}: mean ± sd)",
             f"{taken:.0f} of {len(table.all)}",
             tuple(_spread(column) for column in zip(*by_soup, strict=True)),
-            round(used / count),
+            used / count,
             seconds / count,
         )
     )
@@ -276,7 +299,7 @@ def _ensemble(
     name: str,
     members: Sequence[str],
     of: str,
-    evaluations: int,
+    evaluations: float,
     seconds: float,
 ) -> None:
     mixtures = [table.sweep[member].mixture for member in members]

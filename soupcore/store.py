@@ -1,8 +1,10 @@
 """What was computed and built: every evaluation once, every soup, every inner product.
 
 Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
-safetensors files. A row is written after its arrays are in place, in a transaction of its own, so
-a process that is killed loses only the evaluation it was in.
+safetensors files. Rows are written after their arrays are in place, in one transaction, so a
+process that is killed loses only what it had not handed over yet. Evaluations that are handed over
+together share a file, because a file and a transaction for each take as long as a small network
+takes to see all examples.
 """
 
 import hashlib
@@ -11,17 +13,21 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Executable,
     LargeBinary,
     MetaData,
     create_engine,
@@ -29,6 +35,7 @@ from sqlalchemy import (
     event,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -60,7 +67,20 @@ class EvaluationRow(_Base):
     score_high: Mapped[float | None]
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
-    arrays: Mapped[str]  # relative to the store's folder
+    # Relative to the store's folder; `#i` after it where the file holds several evaluations.
+    arrays: Mapped[str]
+    created: Mapped[float]
+
+
+class PartRow(_Base):
+    """What was seen of a point that was given up: it lost against another before the end."""
+
+    __tablename__ = "parts"
+
+    mixture_key: Mapped[str] = mapped_column(primary_key=True)
+    task_key: Mapped[str] = mapped_column(primary_key=True)
+    split_digest: Mapped[str] = mapped_column(primary_key=True)
+    arrays: Mapped[str]  # relative to the store's folder: `rows` and their `scores`
     created: Mapped[float]
 
 
@@ -100,6 +120,33 @@ class InnerProductRow(_Base):
     one: Mapped[str] = mapped_column(primary_key=True)  # the lower digest of the two
     other: Mapped[str] = mapped_column(primary_key=True)
     values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
+
+
+@dataclass(frozen=True)
+class NewEvaluation:
+    """What is handed over to be remembered of one evaluation.
+
+    Attributes:
+        mixture_key, task_key, split_digest: What was evaluated.
+        loss, score: Means over the examples; NaN or infinite where they are not finite.
+        score_interval: Confidence interval of the score.
+        seconds: What it took to compute.
+        arrays: What was found for each example, one a row; `losses` among them.
+    """
+
+    mixture_key: str
+    task_key: str
+    split_digest: str
+    loss: float
+    score: float
+    score_interval: tuple[float, float]
+    seconds: float
+    arrays: Mapping[str, torch.Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
 
 
 class Store:
@@ -159,44 +206,72 @@ class Store:
                 found.update({row.mixture_key: row for row in rows})
         return found
 
-    def add_evaluation(
-        self,
-        mixture_key: str,
-        task_key: str,
-        split_digest: str,
-        *,
-        loss: float,
-        score: float,
-        score_interval: tuple[float, float],
-        seconds: float,
-        arrays: Mapping[str, torch.Tensor],
-    ) -> EvaluationRow:
-        """Remember an evaluation, in place of an earlier one of the same point."""
-        name = hashlib.sha256(f"{mixture_key} {task_key} {split_digest}".encode()).hexdigest()
-        # A row and its file are two writes; the name keeps them of one kind where two processes
-        # evaluate the same point, one with outputs and one without.
-        kind = "full" if "outputs" in arrays else "brief"
+    def add_evaluations(self, found: Sequence[NewEvaluation]) -> list[EvaluationRow]:
+        """Remember evaluations, in place of earlier ones of the same points, all or none.
+
+        Returns:
+            Their rows, in the same order.
+        """
+        rows = []
+        for _, alike in groupby(found, key=_layout):
+            together = list(alike)
+            file = self._write_together(together)
+            for index, evaluation in enumerate(together):
+                place = file if len(together) == 1 else f"{file}#{index}"
+                rows.append(_row(evaluation, place))
+        self._put_all(rows)
+        return rows
+
+    def _write_together(self, found: Sequence[NewEvaluation]) -> str:
+        names = " ".join(f"{e.mixture_key} {e.task_key} {e.split_digest}" for e in found)
+        # Rows and their file are two writes; the name keeps them of one kind where two processes
+        # evaluate the same points, one with outputs and one without.
+        kind = "full" if "outputs" in found[0].arrays else "brief"
+        arrays = [evaluation.arrays for evaluation in found]
+        if len(arrays) == 1:
+            return self._write_arrays(names, kind, arrays[0])
+        together = {name: torch.stack([each[name] for each in arrays]) for name in arrays[0]}
+        return self._write_arrays(names, kind, together)
+
+    def _write_arrays(self, names: str, kind: str, arrays: Mapping[str, torch.Tensor]) -> str:
+        name = hashlib.sha256(names.encode()).hexdigest()
         relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
         target = self.folder / relative
         target.parent.mkdir(exist_ok=True)
         with new_file(target, durable=False) as file:
             file.write(save(dict(arrays)))
-        row = EvaluationRow(
-            mixture_key=mixture_key,
-            task_key=task_key,
-            split_digest=split_digest,
-            n=len(arrays["losses"]),
-            loss=loss if math.isfinite(loss) else None,
-            score=score if math.isfinite(score) else None,
-            score_low=None if math.isnan(score_interval[0]) else score_interval[0],
-            score_high=None if math.isnan(score_interval[1]) else score_interval[1],
-            seconds=seconds,
-            has_outputs="outputs" in arrays,
-            arrays=str(relative),
-            created=time.time(),
+        return str(relative)
+
+    def part(
+        self, mixture_key: str, task_key: str, split_digest: str
+    ) -> dict[str, torch.Tensor] | None:
+        """Return what was seen of a point that was given up, if it was.
+
+        Returns:
+            `rows`, the examples seen, and their `scores`, each of shape [m].
+        """
+        with self.session() as session:
+            row = session.get(PartRow, (mixture_key, task_key, split_digest))
+        return load_file(self.folder / row.arrays) if row else None
+
+    def add_part(
+        self,
+        mixture_key: str,
+        task_key: str,
+        split_digest: str,
+        arrays: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Remember what was seen of a point that was given up; see `part`."""
+        file = self._write_arrays(f"{mixture_key} {task_key} {split_digest}", "part", arrays)
+        self._put(
+            PartRow(
+                mixture_key=mixture_key,
+                task_key=task_key,
+                split_digest=split_digest,
+                arrays=file,
+                created=time.time(),
+            )
         )
-        self._put(row)
-        return row
 
     def inner_products(
         self, reference: str, digests: Sequence[str]
@@ -312,6 +387,60 @@ class Store:
         with self.session() as session, session.begin():
             for row in rows:
                 session.merge(row)
+
+    def _put_all(self, rows: Sequence[EvaluationRow]) -> None:
+        if self._upsert is None:
+            for row in rows:
+                self._put(row)
+            return
+        values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
+        with self.engine.begin() as connection:
+            connection.execute(self._upsert, values)
+
+    @cached_property
+    def _upsert(self) -> Executable | None:
+        """The statement that puts evaluations in place of earlier ones; None without such a one."""
+        insert = _INSERTS.get(self.engine.dialect.name)
+        if insert is None:
+            return None
+        statement = insert(EvaluationRow)
+        keys = [column.name for column in EvaluationRow.__table__.primary_key]
+        others = {name: statement.excluded[name] for name in _COLUMNS if name not in keys}
+        upsert: Executable = statement.on_conflict_do_update(index_elements=keys, set_=others)
+        return upsert
+
+
+_COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
+
+# The databases that put a row in place of another in one statement.
+_INSERTS: dict[str, Callable[..., Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+def _layout(found: NewEvaluation) -> object:
+    """Return what evaluations have in common that can share a file."""
+    shapes = [(name, array.dtype, array.shape) for name, array in found.arrays.items()]
+    return found.task_key, found.split_digest, shapes
+
+
+def _row(found: NewEvaluation, place: str) -> EvaluationRow:
+    low, high = found.score_interval
+    return EvaluationRow(
+        mixture_key=found.mixture_key,
+        task_key=found.task_key,
+        split_digest=found.split_digest,
+        n=len(found.arrays["losses"]),
+        loss=found.loss if math.isfinite(found.loss) else None,
+        score=found.score if math.isfinite(found.score) else None,
+        score_low=None if math.isnan(low) else low,
+        score_high=None if math.isnan(high) else high,
+        seconds=found.seconds,
+        has_outputs="outputs" in found.arrays,
+        arrays=place,
+        created=time.time(),
+    )
 
 
 def _size(path: Path) -> int | None:

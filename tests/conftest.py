@@ -107,7 +107,7 @@ def store(tmp_path: Path) -> Iterator[soupcore.Store]:
 
 @pytest.fixture
 def evaluator(task: soupcore.ClassificationTask, store: soupcore.Store) -> soupcore.Evaluator:
-    return soupcore.Evaluator(task, store, device="cpu")
+    return soupcore.Evaluator(task, store, device="cpu", batch_size=256)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from soupcore import Store
+from soupcore.store import NewEvaluation
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -28,7 +29,7 @@ def add(store: Store, point: str, **changes: Any) -> None:
         "seconds": 1.5,
         "arrays": {"losses": torch.tensor([0.25, 0.75]), "scores": torch.tensor([1.0, 0.0])},
     }
-    store.add_evaluation(point, "task", "split", **(found | changes))
+    store.add_evaluations([NewEvaluation(point, "task", "split", **(found | changes))])
 
 
 def losses_of(store: Store, point: str) -> list[float]:

@@ -1,5 +1,7 @@
 """A soup while it is made, and what came of it."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from pages.components import asking, jobs, scores, shares
@@ -58,8 +60,24 @@ def _built(view: View, stored: scores.StoredSoup) -> None:
             figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
             config={"displaylogo": False},
         )
+        _saved(view, stored.soup.trace)
     if stored.soup.passes:
         st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
+
+
+def _saved(view: View, trace: Sequence[Step]) -> None:
+    """Say what giving up candidates early saved."""
+    given_up = [step for step in trace if step.is_bound]
+    if not given_up:
+        return
+    trials = len(trace) - 1  # the first was known alone
+    whole = trials * len(view.task.split(view.task.select))
+    seen = sum(step.examples for step in trace[1:])
+    st.caption(
+        f"{len(given_up)} of {trials} candidates were given up as soon as the examples left could "
+        f"not save them: {seen:,} examples of {whole:,} were seen ({1 - seen / whole:.0%} saved). "
+        "Every decision is that of the full pass."
+    )
 
 
 @st.fragment(run_every=0.5)

@@ -1,10 +1,13 @@
 """What a task says of one point in weight space on one split."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+
+_INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Evaluation:
         arrays: The safetensors file with what was found for each example.
         task_key: Identity of what was measured (see `Task.key`).
         split_digest: Identity of the split's data.
+        place: Which of the evaluations in that file, None where it holds this one alone.
     """
 
     mixture_key: str
@@ -37,11 +41,17 @@ class Evaluation:
     arrays: Path
     task_key: str = ""
     split_digest: str = ""
+    place: int | None = None
 
     @property
     def accuracy(self) -> float:
         """The score, under the name it has in classification."""
         return self.score
+
+    @property
+    def seen(self) -> int:
+        """How many examples it has seen: all."""
+        return self.n
 
     @property
     def losses(self) -> torch.Tensor:
@@ -51,12 +61,13 @@ class Evaluation:
     @property
     def scores(self) -> torch.Tensor:
         """Score of each example, float32, shape [n]; in classification 1 where correct, else 0."""
-        return self._array("scores")
+        return self._array("scores").float()
 
     @property
     def predictions(self) -> torch.Tensor:
-        """What the network says of each example, shape [n, ...]."""
-        return self._array("predictions")
+        """What the network says of each example, shape [n, ...]; int64 where it is an integer."""
+        found = self._array("predictions")
+        return found.long() if found.dtype in _INTEGERS else found
 
     @property
     def outputs(self) -> torch.Tensor:
@@ -71,5 +82,29 @@ class Evaluation:
 
     def _array(self, name: str) -> torch.Tensor:
         with safe_open(self.arrays, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
+            if self.place is None:
+                tensor: torch.Tensor = file.get_tensor(name)
+            else:
+                tensor = file.get_slice(name)[self.place]
         return tensor
+
+
+def compact(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the arrays of an evaluation as they are kept, in fewer bytes: nothing is lost.
+
+    Scores that are all 0 or 1 become bytes, classes the smallest integers that hold them. Both
+    come back as they were from `Evaluation.scores` and `Evaluation.predictions`.
+    """
+    kept = dict(arrays)
+    scores, predictions = arrays["scores"], arrays["predictions"]
+    as_bytes = scores.to(torch.uint8)
+    if torch.equal(as_bytes.float(), scores):
+        kept["scores"] = as_bytes
+    if predictions.dtype == torch.int64 and predictions.numel():
+        low, high = predictions.aminmax()
+        for dtype in _INTEGERS:
+            limits = torch.iinfo(dtype)
+            if limits.min <= int(low) and int(high) <= limits.max:
+                kept["predictions"] = predictions.to(dtype)
+                break
+    return kept

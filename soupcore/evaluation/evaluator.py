@@ -1,33 +1,25 @@
-"""The engine: the weights of a point into the model, the split through it, the result kept."""
+"""Evaluations of points, each computed once and remembered."""
 
-import math
+import copy
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from soupcore.checkpoints import Checkpoint
 from soupcore.errors import TaskError
-from soupcore.evaluation.devices import choose_device, deterministic
+from soupcore.evaluation.batchnorm import EXAMPLES, Estimate, StatisticsChoice, norms_of
+from soupcore.evaluation.devices import choose_device
 from soupcore.evaluation.evaluation import Evaluation
-from soupcore.evaluation.fitting import under_names_of
-from soupcore.evaluation.statistics import score_interval
+from soupcore.evaluation.passes import Passes
+from soupcore.evaluation.preview import Preview
+from soupcore.evaluation.progress import Progress, no_progress, part
+from soupcore.evaluation.race import Bound, Race
+from soupcore.evaluation.records import Records
 from soupcore.mixtures import Mixture
-from soupcore.store import EvaluationRow, Store
+from soupcore.store import Store
 from soupcore.tasks import Task
 
-Progress = Callable[[int, int], None]
-
-
-def no_progress(done: int, total: int) -> None:
-    """Take a report of progress and do nothing with it."""
-
-
-def part(on_progress: Progress, index: int, count: int) -> Progress:
-    """Return the progress of one of `count` equal parts, as told to the progress of the whole."""
-    return lambda done, total: on_progress(index * total + done, count * total)
+_BATCH_SIZE = 256
 
 
 class Evaluator:
@@ -35,11 +27,20 @@ class Evaluator:
 
     Building one is cheap; the network and the data go to the device with the first evaluation.
 
+    Attributes:
+        task: How it judges weights.
+        store: Where results are kept.
+        device: Where it computes.
+        batch_size: Examples a batch where a recipe takes batches of its own.
+        estimate: What BatchNorm's statistics are estimated on at each point; None where they are
+            averaged as all weights are. See `with_statistics`.
+
     Args:
         task: How to judge weights.
         store: Where results are kept; the workspace's unless given.
         device: `auto`, or a device as torch names it.
-        batch_size: Examples a forward pass.
+        batch_size: Examples a forward pass. Unless given, the quickest is found by measuring, and
+            the last bits of a loss may differ from run to run as it does.
         memory_budget: Bytes of ingredients to keep in memory between evaluations; beyond it they
             are read from their files again.
     """
@@ -50,18 +51,70 @@ class Evaluator:
         store: Store | None = None,
         *,
         device: str = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         memory_budget: int = 2 << 30,
     ) -> None:
         self.task = task
         self.store = store or Store()
         self.device = choose_device(device)
-        self.batch_size = batch_size
-        self._memory_budget = memory_budget
-        self._model: nn.Module | None = None
-        self._in_model: Mixture | None = None
-        self._resident: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._data: dict[str, tuple[Tensor, Tensor]] = {}
+        self.batch_size = batch_size or _BATCH_SIZE
+        self._records = Records(self.store, task)
+        self._passes = Passes(task, self.device, batch_size, memory_budget)
+        self.estimate: Estimate | None = None
+        self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether the network normalises by statistics of the training data."""
+        return bool(norms_of(self._passes.network.model))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not done in the quickest way, and why, in words."""
+        return list(self._passes.notes)
+
+    def with_statistics(
+        self, statistics: StatisticsChoice, *, examples: int = EXAMPLES
+    ) -> "Evaluator":
+        """Return an evaluator of the same points with other BatchNorm statistics.
+
+        It shares network, data and store with this one, and keeps what it finds apart.
+
+        Args:
+            statistics: `averaged` with the weights, or `re-estimated` at each point on the task's
+                training data (see `soupcore.evaluation.batchnorm`).
+            examples: How many training examples to estimate on.
+
+        Raises:
+            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
+        """
+        other = copy.copy(self)
+        other.estimate = None
+        if statistics == "re-estimated":
+            if not self.has_batchnorm:
+                raise TaskError(
+                    f"The network of the task {self.task.name!r} has no BatchNorm, so there are no "
+                    "statistics to estimate."
+                )
+            names = self.task.splits_with_role("train")
+            if not names:
+                raise TaskError(
+                    f"The task {self.task.name!r} has no split with the role 'train' to estimate "
+                    "BatchNorm's statistics on. Add one, or have the statistics averaged."
+                )
+            split = self.task.split(names[0])
+            other.estimate = Estimate(names[0], split.digest, min(examples, len(split)))
+        return other
+
+    def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:
+        """Return the BatchNorm statistics re-estimated at a point, by the names they have there.
+
+        It is empty where this evaluator averages them.
+        """
+        if self.estimate is None:
+            return {}
+        _check_unchanged([mixture])
+        return self._passes.statistics(mixture, self.estimate)
 
     def evaluate(
         self,
@@ -112,29 +165,143 @@ class Evaluator:
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
-        points = list(dict.fromkeys(mixtures))
-        known = dict(zip(points, self.stored(points, split), strict=True))
-        found = {}
-        for index, point in enumerate(points):
-            progress = part(on_progress, index, len(points))
-            wanted = keep_outputs or len(point.coefficients) == 1
-            evaluation = known[point]
-            if evaluation is None or (wanted and not evaluation.has_outputs):
-                evaluation = self._compute(point, split, wanted, progress)
-            else:
-                progress(evaluation.n, evaluation.n)
-            found[point] = evaluation
-        return [found[mixture] for mixture in mixtures]
+        points = {self._key(mixture): mixture for mixture in mixtures}
+        found = self._records.known(list(points), split)
+        with_outputs = {k for k, p in points.items() if keep_outputs or len(p.coefficients) == 1}
+        missing = {
+            key: point
+            for key, point in points.items()
+            if key not in found or (key in with_outputs and not found[key].has_outputs)
+        }
+        _check_unchanged(missing.values())
+        with self._records.together(split) as together:
+            for index, (key, point) in enumerate(points.items()):
+                progress = part(on_progress, index, len(points))
+                if key not in missing:
+                    progress(found[key].n, found[key].n)
+                    continue
+                started = time.perf_counter()
+                judged = self._passes.run(
+                    point,
+                    split,
+                    keep_outputs=key in with_outputs,
+                    estimate=self.estimate,
+                    on_progress=progress,
+                )
+                together.add(key, judged, time.perf_counter() - started)
+        found |= together.written
+        return [found[self._key(mixture)] for mixture in mixtures]
+
+    def contest(
+        self,
+        mixture: Mixture,
+        incumbent: Evaluation,
+        *,
+        strictly: bool = False,
+        difficulty: Tensor | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Evaluation | Bound:
+        """Evaluate a point on the split of another evaluation, unless it scores worse than that.
+
+        The point is given up as soon as the examples it has not seen cannot change that (see
+        `soupcore.evaluation.race`). Where the task declares no `score_range` it never is.
+
+        Args:
+            mixture: The point.
+            incumbent: What it has to be as good as.
+            strictly: Whether it has to be better.
+            difficulty: A number for each example, shape [n]; those with larger ones are seen
+                first. The incumbent's losses unless given.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Returns:
+            The evaluation, which may still score worse; or, where it is known to score worse
+            without the rest of the split, what it scores at most.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        split, declared, key = incumbent.split, self.task.score_range, self._key(mixture)
+        (known,) = self.stored([mixture], split)
+        if known is not None:
+            on_progress(known.n, known.n)
+            return known
+        if declared is None:
+            return self.evaluate(mixture, split, on_progress=on_progress)
+        race = Race(
+            incumbent.scores,
+            strictly=strictly,
+            lowest=declared[0],
+            highest=declared[1],
+            difficulty=incumbent.losses if difficulty is None else difficulty,
+        )
+        before = self._records.part(key, split)
+        if before is not None and race.is_lost(before[1]):
+            on_progress(incumbent.n, incumbent.n)
+            return race.bound(key, split, *before)
+        _check_unchanged([mixture])
+        started = time.perf_counter()
+        judged = self._passes.run(
+            mixture, split, estimate=self.estimate, race=race, on_progress=on_progress
+        )
+        if len(judged) == incumbent.n:
+            seconds = time.perf_counter() - started
+            return self._records.add(key, split, judged.in_order(race.order), seconds)
+        rows = race.order[: len(judged)]
+        self._records.add_part(key, split, rows, judged.scores)
+        return race.bound(key, split, rows, judged.scores)
+
+    def preview(
+        self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
+    ) -> Preview:
+        """Return what a pass in bfloat16 says of a point, and how far such a pass is off.
+
+        How far is measured on the first ingredient in the mixture, whose evaluation in float32 is
+        computed first where it is not known. Previews are not remembered.
+
+        Args:
+            mixture: The point.
+            split: Name of the split.
+            on_progress: Called with examples done and in all; raise in it to stop.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        reference = Mixture([(next(iter(mixture.sources.values())), 1)])
+        known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
+        key = self._key(reference), self.task.split(split).digest
+        if key not in self._previewed:
+            progress = part(on_progress, 1, 3)
+            self._previewed[key] = self._look(reference, split, progress)
+        loss, score = self._look(mixture, split, part(on_progress, 2, 3))
+        there = self._previewed[key]
+        return Preview(
+            self._key(mixture),
+            split,
+            known.n,
+            loss,
+            score,
+            loss_effect=there[0] - known.loss,
+            score_effect=there[1] - known.score,
+        )
+
+    def _look(self, mixture: Mixture, split: str, on_progress: Progress) -> tuple[float, float]:
+        _check_unchanged([mixture])
+        judged = self._passes.run(
+            mixture,
+            split,
+            keep_outputs=False,
+            estimate=self.estimate,
+            in_bfloat16=True,
+            on_progress=on_progress,
+        )
+        return float(judged.losses.double().mean()), float(judged.scores.double().mean())
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return what is already known of points on a split, None where nothing is."""
-        rows = self.store.evaluations(
-            [mixture.key for mixture in mixtures], self.task.key, self.task.split(split).digest
-        )
-        return [
-            self._from_row(rows[mixture.key], split) if mixture.key in rows else None
-            for mixture in mixtures
-        ]
+        keys = [self._key(mixture) for mixture in mixtures]
+        known = self._records.known(keys, split)
+        return [known.get(key) for key in keys]
 
     def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
         """Return the points that would have to be computed, each once."""
@@ -142,120 +309,11 @@ class Evaluator:
         known = self.stored(points, split)
         return [point for point, found in zip(points, known, strict=True) if found is None]
 
-    def _compute(
-        self, mixture: Mixture, split: str, keep_outputs: bool, on_progress: Progress
-    ) -> Evaluation:
-        started = time.perf_counter()
-        outputs, losses, scores = self._forward(mixture, split, on_progress)
-        arrays = {
-            "losses": losses,
-            "scores": scores,
-            # A copy: where a prediction is the output itself, the two would share memory.
-            "predictions": self.task.predict(outputs).clone(memory_format=torch.contiguous_format),
-        }
-        row = self.store.add_evaluation(
-            mixture.key,
-            self.task.key,
-            self.task.split(split).digest,
-            loss=float(losses.double().mean()),
-            score=float(scores.double().mean()),
-            score_interval=score_interval(scores),
-            seconds=time.perf_counter() - started,
-            arrays=arrays | ({"outputs": outputs} if keep_outputs else {}),
-        )
-        return self._from_row(row, split)
-
-    def _from_row(self, row: EvaluationRow, split: str) -> Evaluation:
-        return Evaluation(
-            mixture_key=row.mixture_key,
-            split=split,
-            n=row.n,
-            loss=_number(row.loss),
-            score=_number(row.score),
-            score_interval=(_number(row.score_low), _number(row.score_high)),
-            seconds=row.seconds,
-            has_outputs=row.has_outputs,
-            arrays=self.store.folder / row.arrays,
-            task_key=row.task_key,
-            split_digest=row.split_digest,
-        )
-
-    @torch.inference_mode()
-    def _forward(
-        self, mixture: Mixture, split: str, on_progress: Progress
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, targets = self._split_on_device(split)
-        model = self._model_with(mixture)
-        outputs, losses, scores = [], [], []
-        with deterministic():
-            for start in range(0, len(inputs), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                output = model(inputs[batch])  # [b, ...]
-                loss = self.task.loss(output, targets[batch])  # [b]
-                score = self.task.score(output, targets[batch])  # [b]
-                self._check_one_each(loss, score, len(output))
-                losses.append(loss.float().cpu())
-                scores.append(score.float().cpu())
-                outputs.append(output.cpu())
-                on_progress(min(batch.stop, len(inputs)), len(inputs))
-                if self._in_model is not mixture:
-                    # Whoever was told of the progress had another point evaluated meanwhile.
-                    self._model_with(mixture)
-        return torch.cat(outputs), torch.cat(losses), torch.cat(scores)
-
-    def _check_one_each(self, loss: Tensor, score: Tensor, n: int) -> None:
-        for what, found in (("loss", loss), ("score", score)):
-            if found.shape != (n,):
-                raise TaskError(
-                    f"The {what} of the task {self.task.name!r} has shape {list(found.shape)} for "
-                    f"{n} examples; return one number an example (reduction='none')."
-                )
-
-    def _model_with(self, mixture: Mixture) -> nn.Module:
-        if self._model is None:
-            self._model = self.task.build_model().to(self.device).eval()
-        state = self._model.state_dict()
-        renamed = under_names_of(state, mixture, self.task.name)
-        self._make_resident(renamed)
-        self._in_model = None
-        for name, tensor in state.items():
-            # The tensors of a state dict share the model's memory: writing them sets its weights.
-            tensor.copy_(renamed.tensor(name, self._read))
-        self._in_model = mixture
-        return self._model
-
-    def _read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
-        resident = self._resident.get(checkpoint.digest)
-        if resident is None:
-            return checkpoint.read_elements(name, start, stop)
-        return resident[name][start:stop]
-
-    def _make_resident(self, mixture: Mixture) -> None:
-        """Load as many of the sources as fit the budget, in place of what is not needed now."""
-        for digest, checkpoint in mixture.sources.items():
-            checkpoint.check_unchanged()
-            if digest in self._resident:
-                self._resident.move_to_end(digest)
-                continue
-            while self._resident_bytes() + checkpoint.nbytes > self._memory_budget:
-                oldest = next(iter(self._resident), None)
-                if oldest is None or oldest in mixture.sources:
-                    break
-                del self._resident[oldest]
-            else:
-                self._resident[digest] = {
-                    name: checkpoint.read(name).reshape(-1) for name in checkpoint.tensors
-                }
-
-    def _resident_bytes(self) -> int:
-        return sum(t.nbytes for tensors in self._resident.values() for t in tensors.values())
-
-    def _split_on_device(self, split: str) -> tuple[Tensor, Tensor]:
-        if split not in self._data:
-            data = self.task.split(split)
-            self._data[split] = data.inputs.to(self.device), data.targets.to(self.device)
-        return self._data[split]
+    def _key(self, mixture: Mixture) -> str:
+        return mixture.key if self.estimate is None else mixture.key + self.estimate.key
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _check_unchanged(points: Iterable[Mixture]) -> None:
+    sources = {digest: c for point in points for digest, c in point.sources.items()}
+    for checkpoint in sources.values():
+        checkpoint.check_unchanged()

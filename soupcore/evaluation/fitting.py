@@ -10,26 +10,47 @@ from soupcore.errors import CheckpointError
 from soupcore.mixtures import Mixture
 
 
-def under_names_of(network: Mapping[str, Tensor], mixture: Mixture, task: str) -> Mixture:
-    """Return the same point, with the same key, under a network's tensor names.
-
-    Wrappers' prefixes make no difference, and of tensors that the network ties, one name is enough.
+class Fitting:
+    """The tensor names of a network, and points under them.
 
     Args:
-        network: The network's state dict.
-        mixture: The point.
+        network: Its state dict.
         task: Whose network it is, for people.
-
-    Raises:
-        CheckpointError: The weights do not fit the network.
     """
-    ties = _ties(network)
-    renamed = []
-    for digest, coefficient in mixture.coefficients.items():
-        source = named_like(mixture.sources[digest], network.keys(), ties)
-        _check_fit(network, source, task)
-        renamed.append((source, coefficient))
-    return Mixture(renamed)
+
+    def __init__(self, network: Mapping[str, Tensor], task: str) -> None:
+        self._network = dict(network)
+        self._ties = _ties(network)
+        self._task = task
+        self._known: dict[str, tuple[Checkpoint, Checkpoint]] = {}
+
+    def under_own_names(self, mixture: Mixture) -> Mixture:
+        """Return the same point, with the same key, under the network's tensor names.
+
+        Wrappers' prefixes make no difference, and of tensors that the network ties, one name is
+        enough.
+
+        Raises:
+            CheckpointError: The weights do not fit the network.
+        """
+        return Mixture(
+            (self._named(mixture.sources[digest]), coefficient)
+            for digest, coefficient in mixture.coefficients.items()
+        )
+
+    def names_in(self, mixture: Mixture) -> dict[str, str]:
+        """Return the names that a point has for the network's tensors: `{network's: point's}`."""
+        first = next(iter(mixture.sources.values()))
+        named = self._named(first)
+        return {name: name for name in first.tensors} if named is first else named.original_names
+
+    def _named(self, checkpoint: Checkpoint) -> Checkpoint:
+        known = self._known.get(checkpoint.digest)
+        if known is None or known[0] is not checkpoint:
+            named = named_like(checkpoint, self._network.keys(), self._ties)
+            _check_fit(self._network, named, self._task)
+            known = self._known[checkpoint.digest] = checkpoint, named
+        return known[1]
 
 
 def _ties(network: Mapping[str, Tensor]) -> list[list[str]]:

@@ -31,23 +31,25 @@ def greedy_trace(
         name="soup so far",
         hoverinfo="skip",
     )
-    for accepted, label, ink, symbol in (
-        (True, "accepted", ACCEPTED, "circle"),
-        (False, "rejected", REJECTED, "x-thin"),
+    for label, ink, symbol, chosen in (
+        ("accepted", ACCEPTED, "circle", [i for i, step in enumerate(trace) if step.accepted]),
+        ("rejected", REJECTED, "x-thin", [i for i, step in enumerate(trace) if _seen_all(step)]),
+        (
+            "given up, at most",
+            REJECTED,
+            "arrow-bar-down",
+            [i for i, step in enumerate(trace) if step.is_bound],
+        ),
     ):
-        chosen = [i for i, step in enumerate(trace) if step.accepted is accepted]
         figure.add_scatter(
             x=[positions[i] for i in chosen],
             y=[trace[i].score * 100 for i in chosen],
             mode="markers",
             name=label,
             marker={"color": ink, "size": 10, "symbol": symbol, "line": {"color": ink, "width": 2}},
-            customdata=[
-                (trace[i].candidate, trace[i].gained, trace[i].lost, _gain(trace[i]))
-                for i in chosen
-            ],
-            hovertemplate="<b>%{customdata[0]}</b><br>%{y:.2f} %<br>"
-            "+%{customdata[1]} right, −%{customdata[2]} wrong%{customdata[3]}<extra></extra>",
+            customdata=[(trace[i].candidate, *_in_words(trace[i])) for i in chosen],
+            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}"
+            "<extra></extra>",
         )
     figure.update_xaxes(
         title="candidates, in the order tried",
@@ -61,11 +63,19 @@ def greedy_trace(
     return finish(figure, height=400)
 
 
-def _gain(step: Step) -> str:
-    if step.interval is None:
-        return ""
-    low, high = (100 * end for end in step.interval)
-    return f"<br>gain, 95 %: {low:+.2f} to {high:+.2f} points"
+def _seen_all(step: Step) -> bool:
+    return not step.accepted and not step.is_bound
+
+
+def _in_words(step: Step) -> tuple[str, str]:
+    """Return what is known of the score, and what changed with the candidate."""
+    change = f"+{step.gained} right, −{step.lost} wrong"
+    if step.is_bound:
+        return f"≤ {step.score:.2%}", f"{change} of the {step.examples} examples it saw"
+    if step.interval is not None:
+        low, high = (100 * end for end in step.interval)
+        change += f"<br>gain, 95 %: {low:+.2f} to {high:+.2f} points"
+    return f"{step.score:.2%}", change
 
 
 def learning_curve(passes: Sequence[Pass]) -> go.Figure:

@@ -11,7 +11,7 @@ from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.connectivity import Adaptive, evaluate_lines, geometry, plane, stored_geometry
 from soupcore.connectivity.lines import Alphas
 from soupcore.errors import RecipeError
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.jobs.kinds import Report, Request, Result, WarmState
 from soupcore.mixtures import Mixture, mean
 from soupcore.recipes import Soup

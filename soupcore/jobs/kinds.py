@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from soupcore.analysis import cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
 from soupcore.recipes import RECIPES, Parts, Pass, Recipe, Soup, Step, curve, manual
 from soupcore.store import Store
@@ -186,6 +186,9 @@ def optimism(warm: WarmState, request: Request, report: Report) -> Result:
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
     evaluator, soup = warm.evaluator(request["task"]), _stored_soup(warm, request)
+    if soup.estimate is not None:
+        soup.re_estimate(evaluator, examples=soup.estimate.examples)
+        evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     form = Form(**request["form"])

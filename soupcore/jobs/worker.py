@@ -60,14 +60,18 @@ class Worker:
         """Do one job and write how it ended."""
         reported = 0.0
         known: Mapping[str, Any] | None = None
+        cancelled = False
 
         def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-            nonlocal reported, known
+            nonlocal reported, known, cancelled
+            if cancelled:  # a recipe that gives its best so far took note, and goes on
+                raise Cancelled
             news = partial is not None and partial != known
             if not news and time.monotonic() - reported < _REPORT_EVERY:
                 return
             reported, known = time.monotonic(), partial
             if self._queue.report(job.id, done, total, partial) is State.CANCELLING:
+                cancelled = True
                 raise Cancelled
             if self._stopping:
                 raise _Stopped

@@ -11,7 +11,7 @@ from typing import Any
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.recipes import needs
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup

@@ -151,6 +151,8 @@ class Objective:
     def _batches(self, examples: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in torch.split(examples, self._batch_size):
             inputs = self._split.inputs[batch].to(self._device)
+            if self._split.prepare is not None:
+                inputs = self._split.prepare(inputs)
             yield self._model(inputs), self._split.targets[batch].to(self._device)
 
     @torch.no_grad()

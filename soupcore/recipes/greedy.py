@@ -4,6 +4,9 @@ Ingredients are sorted by their score on the `select` split, best first. The sou
 best; each next one joins the mean if the score with it does not fall. One pass; the result is
 never below the best ingredient on `select`.
 
+A candidate is given up as soon as the examples that it has not seen cannot save it, which leaves
+every decision as it would be; what is known of it then is what it scores at most.
+
 The paper accepts on "≥"; its code (github.com/mlfoundations/model-soups) accepts on ">" and, where
 ingredients score the same, takes the later one first. Here the default is the paper's rule, and
 equal ingredients keep the sweep's order.
@@ -20,8 +23,8 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress, paired
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress, paired
+from soupcore.evaluation.progress import part
 from soupcore.mixtures import mean
 from soupcore.recipes import needs
 from soupcore.recipes.soup import Soup
@@ -47,6 +50,7 @@ def greedy(
     seed: int = 0,
     backward: bool = False,
     split: str | None = None,
+    early_stop: bool = True,
     on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> Soup:
@@ -64,6 +68,8 @@ def greedy(
         backward: At the end, try the soup without each of its ingredients, in the order they
             joined, and leave out those without which the metric, by the same rule, does not fall.
         split: The split to choose on; it must have the role `select`.
+        early_stop: Whether to give up candidates that can no longer be accepted. The soup is the
+            same, and the scores of those rejected are bounds.
         on_progress: Called with examples done and in all; raise in it to stop.
         on_step: Called with the trace each time it grows.
 
@@ -87,6 +93,22 @@ def greedy(
         progress = part(on_progress, done - 1, evaluations)
         return evaluator.evaluate(trial, split, on_progress=progress)
 
+    def contest(names: Sequence[str], candidate: str) -> Evaluation | Bound:
+        nonlocal done
+        done += 1
+        difficulty = current.losses
+        if candidate in scored and candidate not in soup:
+            # Near the mean of what the soup and the candidate lose on an example alone.
+            difficulty = difficulty + scored[candidate].losses / len(soup)
+        return evaluator.contest(
+            mean(sweep[name].mixture for name in names),
+            current,
+            strictly=accept == ">",
+            difficulty=difficulty,
+            on_progress=part(on_progress, done - 1, evaluations),
+        )
+
+    scored: dict[str, Evaluation] = {}
     if order == "best first":
         scored = {name: evaluate([name]) for name in chosen}
         first, *candidates = sorted(
@@ -98,22 +120,19 @@ def greedy(
         first, *candidates = random.Random(seed).sample(by_weights, len(by_weights))  # noqa: S311
         current = evaluate([first])
     soup: tuple[str, ...] = (first,)
-    trace = [Step(first, current.score, True, soup, gained=0, lost=0, loss=current.loss)]
+    trace = [Step(first, current.score, True, soup, 0, 0, loss=current.loss, examples=current.n)]
     on_step(trace)
 
     def attempt(action: Literal["add", "drop"], name: str) -> None:
         nonlocal soup, current
         trial = (*soup, name) if action == "add" else tuple(n for n in soup if n != name)
-        tried = evaluate(trial)
-        accepted = _RULES[accept](_value(tried, metric), _value(current, metric))
-        gained, lost = _changes(current, tried)
-        interval = None
-        if accepted:
-            interval = paired(tried.scores, current.scores).interval
-            soup, current = trial, tried
-        trace.append(
-            Step(name, tried.score, accepted, soup, gained, lost, action, tried.loss, interval)
+        tried = contest(trial, name) if early_stop and metric == "score" else evaluate(trial)
+        accepted = isinstance(tried, Evaluation) and bool(
+            _RULES[accept](_value(tried, metric), _value(current, metric))
         )
+        trace.append(_step(name, action, current, tried, accepted, trial if accepted else soup))
+        if isinstance(tried, Evaluation) and accepted:
+            soup, current = trial, tried
         on_step(trace)
 
     for candidate in candidates:
@@ -140,9 +159,29 @@ def _descending(value: float) -> float:
     return math.inf if math.isnan(value) else -value
 
 
-def _changes(before: Evaluation, after: Evaluation) -> tuple[int, int]:
-    difference = after.scores - before.scores
-    return int((difference > 0).sum()), int((difference < 0).sum())
+def _step(
+    name: str,
+    action: Literal["add", "drop"],
+    before: Evaluation,
+    tried: Evaluation | Bound,
+    accepted: bool,
+    soup: tuple[str, ...],
+) -> Step:
+    seen = before.scores[tried.rows] if isinstance(tried, Bound) else before.scores
+    difference = tried.scores - seen
+    return Step(
+        name,
+        tried.score,
+        accepted,
+        soup,
+        gained=int((difference > 0).sum()),
+        lost=int((difference < 0).sum()),
+        action=action,
+        loss=tried.loss if isinstance(tried, Evaluation) else math.nan,
+        is_bound=isinstance(tried, Bound),
+        examples=tried.seen,
+        interval=paired(tried.scores, seen).interval if accepted else None,
+    )
 
 
 GREEDY = Recipe(

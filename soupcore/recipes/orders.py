@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation.progress import part
 from soupcore.recipes import needs
 from soupcore.recipes.greedy import GREEDY, Accept, Metric, greedy
 from soupcore.recipes.soup import Soup

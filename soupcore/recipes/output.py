@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,14 +33,21 @@ class Output:
         mixture: The point.
         form: Ingredient 1: the names, the order, the dtypes and the metadata are those in its file,
             and a `.pt` is a copy of it with other weights.
+        replaced: Tensors that take the place of those at the point.
 
     Attributes:
         file: Ingredient 1 as it is in its file.
     """
 
-    def __init__(self, mixture: Mixture, form: Checkpoint) -> None:
+    def __init__(
+        self,
+        mixture: Mixture,
+        form: Checkpoint,
+        replaced: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         self._mixture = mixture
         self._form = form
+        self._replaced = replaced
         self.file = form.original
         here = {there: name for name, there in form.original_names.items()}
         self._names = {there: here[there] for there in self.file.tensors if there in here}
@@ -145,7 +153,7 @@ class Output:
         as_it_is = (
             copied is not None and not isinstance(copied, Derived) and here in copied.nonfinite
         )
-        for chunk in self._mixture.chunks(here):
+        for chunk in self._chunks(here):
             converted = chunk.to(dtype)
             if not as_it_is and not all_finite(converted):
                 way_out = "Choose smaller coefficients."
@@ -156,3 +164,9 @@ class Output:
                     f"for {dtype}; nothing was written. {way_out}"
                 )
             yield converted
+
+    def _chunks(self, name: str) -> Iterator[torch.Tensor]:
+        replaced = self._replaced.get(name)
+        if replaced is None:
+            return self._mixture.chunks(name)
+        return iter([replaced.reshape(-1).to(self._mixture.tensors[name].dtype)])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
-from soupcore.evaluation.evaluator import part
+from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation.batchnorm import EXAMPLES
+from soupcore.evaluation.progress import part
 from soupcore.merges import Derived, Group, Grouped, merge_from_json
 from soupcore.mixtures import Mixture
 from soupcore.recipes.output import Output
@@ -43,6 +44,9 @@ class Soup:
         trace: The decisions that led there, empty where the recipe makes none.
         passes: What each pass found where coefficients were learned.
         evaluations: `{split: Evaluation}`, as far as it was evaluated.
+        estimate: What its BatchNorm statistics are estimated on; None where they are averaged as
+            all weights are.
+        statistics: Those statistics by their names in `mixture`, once they are.
         recorded: Where the soup came back from JSON: what that says of the soup's scores, and of
             the task and the versions it was made with.
     """
@@ -58,6 +62,8 @@ class Soup:
     trace: tuple[Step, ...] = ()
     passes: tuple[Pass, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    estimate: Estimate | None = None
+    statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
     recorded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -107,11 +113,24 @@ class Soup:
     @property
     def id(self) -> str:
         """Identity of the soup and of the way it was made: 16 hex digits."""
-        way = json.dumps(
-            [self.recipe, self.parameters, self.mixture.key, sorted(self.digests)],
-            sort_keys=True,
-        )
-        return hashlib.sha256(way.encode()).hexdigest()[:16]
+        way = [self.recipe, self.parameters, self.mixture.key, sorted(self.digests)]
+        if self.estimate is not None:
+            way.append(self.estimate.key)
+        return hashlib.sha256(json.dumps(way, sort_keys=True).encode()).hexdigest()[:16]
+
+    def re_estimate(self, evaluator: Evaluator, *, examples: int = EXAMPLES) -> "Soup":
+        """Estimate the BatchNorm statistics anew on the task's training data; return the soup.
+
+        Evaluations made before belong to averaged statistics and are dropped.
+
+        Raises:
+            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
+        """
+        estimating = evaluator.with_statistics("re-estimated", examples=examples)
+        self.statistics = estimating.estimated_statistics(self.mixture)
+        if estimating.estimate != self.estimate:
+            self.estimate, self.evaluations, self.recorded = estimating.estimate, {}, {}
+        return self
 
     @property
     def ingredients(self) -> list[str]:
@@ -120,7 +139,10 @@ class Soup:
 
     @property
     def checkpoint(self) -> Derived:
-        """The soup as a checkpoint: an ingredient again (see `Sweep.including`)."""
+        """The soup as a checkpoint: an ingredient again (see `Sweep.including`).
+
+        Its BatchNorm statistics are averaged, whatever `estimate` says.
+        """
         if self.merge is not None:
             return self.merge
         return Grouped({"all": Group(tuple(self.mixture.tensors), self.mixture)})
@@ -138,6 +160,8 @@ class Soup:
         on_progress: Progress = no_progress,
     ) -> "Soup":
         """Evaluate the soup on splits, all that results are shown on unless told, and return it."""
+        if self.estimate is not None:
+            evaluator = evaluator.with_statistics("re-estimated", examples=self.estimate.examples)
         wanted = list(evaluator.task.reported if splits is None else splits)
         for index, split in enumerate(wanted):
             self.evaluations[split] = evaluator.evaluate(
@@ -169,6 +193,7 @@ class Soup:
             "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
             "base": self.base,
             "digests": self.digests,
+            "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
             "passes": [found.to_json() for found in self.passes],
             "scores": self.recorded.get("scores", {}) | scores,
@@ -202,6 +227,8 @@ class Soup:
         else:
             coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
             soup = cls.of(sweep, recipe, parameters, coefficients)
+        if estimate := body.get("batchnorm"):
+            soup.estimate = Estimate(**estimate)
         soup.trace = tuple(Step.from_json(step) for step in body["trace"])
         soup.passes = tuple(Pass.from_json(found) for found in body.get("passes", ()))
         soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
@@ -240,18 +267,32 @@ class Soup:
             CheckpointError: An ingredient was changed since it was opened; an element is not
                 finite, as where it is too large for the dtype of its tensor; or the soup cannot be
                 written as a `.pt`.
+            RecipeError: Its BatchNorm statistics are to be estimated and have not been.
             ValueError: The suffix, the dtype or the shard size is none of these.
         """
+        self._check_estimated()
         return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
 
     @property
     def output(self) -> Output:
         """The weights as files have them: what is in them, how large, and whether as `.pt` too."""
-        return Output(self.mixture, self.form.checkpoint)
+        return Output(self.mixture, self.form.checkpoint, self.statistics)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the soup's weights in memory."""
-        return self.mixture.state_dict()
+        self._check_estimated()
+        statistics = {
+            name: tensor.to(self.mixture.tensors[name].dtype)
+            for name, tensor in self.statistics.items()
+        }
+        return self.mixture.state_dict() | statistics
+
+    def _check_estimated(self) -> None:
+        if self.estimate is not None and not self.statistics:
+            raise RecipeError(
+                "The BatchNorm statistics of this soup are estimated on training data, and have "
+                "not been since it was opened. Call soup.re_estimate(evaluator) first."
+            )
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())

@@ -13,13 +13,16 @@ class Step:
     Attributes:
         candidate: Name of the ingredient that was tried.
         score: Score of the soup with it (without it, where it is to be dropped) on the split that
-            was chosen on.
+            was chosen on, or what that is at most.
         accepted: Whether it went in, or out where it is to be dropped.
         soup: Names in the soup after this step.
         gained: Examples that the soup tried gets right and the soup before did not.
         lost: Examples that it gets wrong and the soup before got right.
         action: What was tried: to `add` the candidate or to `drop` it.
         loss: Loss of the soup tried; NaN where it was not kept.
+        is_bound: Whether it was rejected before it had seen all examples: its score is at most
+            that, and gained and lost count what it had seen.
+        examples: How many it had seen; 0 where that was not kept.
         interval: 95 % confidence interval of what accepting it gained (see
             `soupcore.evaluation.paired`): to know how sure it is, never to decide by. None for the
             first, and for what was rejected.
@@ -33,6 +36,8 @@ class Step:
     lost: int
     action: Literal["add", "drop"] = "add"
     loss: float = math.nan
+    is_bound: bool = False
+    examples: int = 0
     interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ class ClassificationTask(Task):
     """
 
     score_name = "accuracy"
+    score_range = (0.0, 1.0)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each example in nats."""

@@ -4,13 +4,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import TaskError
+from soupcore.tasks.decoding import Decoding
 
 Role = Literal["train", "select", "report", "shift"]
 
@@ -37,28 +39,85 @@ class Split:
                 f"it was given {len(inputs)} inputs and {len(targets)} targets."
             )
         self.role = role
-        self._tensors = inputs, targets
+        #: Applied to each batch of inputs, on the device that computes.
+        self.prepare: Callable[[Tensor], Tensor] | None = None
+        self._tensors: tuple[Tensor, Tensor] | None = (inputs, targets)
+        self._decoding: Decoding | None = None
 
-    def load(self) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets."""
+    @classmethod
+    def from_dataset(
+        cls,
+        role: Role,
+        dataset: Dataset[Any],
+        *,
+        version: str = "",
+        workers: int = 0,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> "Split":
+        """Make a split of a data set that is decoded once, into the workspace.
+
+        Args:
+            role: As for a split of tensors.
+            dataset: Map-style: `dataset[i]` is a pair of input and target, each a tensor, an array
+                or a number, of one shape and dtype for all i, and the same each time.
+            version: Change it when the data changes in a way that its length and eight examples
+                spread over it may not show: these three are its identity.
+            workers: Processes that decode; 0 to decode in the one that evaluates.
+            prepare: Makes what the network is given of a batch of inputs, on the device that
+                computes. With it images can be kept as bytes: `lambda x: x / 255`. It is done in
+                each pass, so it has to be quick, and to treat each example by itself.
+
+        Raises:
+            TaskError: The role is none of the four, or the data set has no examples.
+        """
+        split = cls(role, torch.zeros(1), torch.zeros(1))
+        split.prepare = prepare
+        split._tensors = None
+        split._decoding = Decoding(dataset, version, workers)
+        return split
+
+    def load(
+        self, on_examples: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets, decoding them first where that was not done yet.
+
+        Args:
+            on_examples: Called with examples decoded and in all; raise in it to stop.
+
+        Raises:
+            TaskError: The data set gives no pairs of one shape, or the disk is too small.
+        """
+        if self._tensors is None:
+            assert self._decoding is not None  # noqa: S101 - it has the one or the other
+            self._tensors = self._decoding.load(on_examples)
         return self._tensors
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether `load` has nothing to decode."""
+        return self._decoding is None or self._tensors is not None or self._decoding.is_done
+
+    @property
     def inputs(self) -> Tensor:
-        """What the network is given: shape [n, ...]."""
+        """What the network is given, before `prepare`: shape [n, ...]. Decodes them if need be."""
         return self.load()[0]
 
     @property
     def targets(self) -> Tensor:
-        """What it should say: shape [n, ...]."""
+        """What it should say: shape [n, ...]. Decodes them if need be."""
         return self.load()[1]
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs) if self._decoding is None else len(self._decoding)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the data: 64 hex digits over dtype, shape and bytes."""
+        """Identity of the data: 64 hex digits over dtype, shape and bytes.
+
+        For a data set see `from_dataset`.
+        """
+        if self._decoding is not None:
+            return self._decoding.digest
         sha = hashlib.sha256()
         for tensor in (self.inputs, self.targets):
             sha.update(f"{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
@@ -80,13 +139,26 @@ class Part(Split):
 
     def __init__(self, whole: Split, n: int, seed: int = 0) -> None:
         self.role = whole.role
+        self.prepare = whole.prepare
         self._whole = whole
         self._n = n
         self._seed = seed
 
-    def load(self) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets of the examples chosen, in the order of the whole."""
+    def load(
+        self, on_examples: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of the examples chosen, in the order of the whole.
+
+        Args:
+            on_examples: As for the whole, which is decoded first where that was not done yet.
+        """
+        self._whole.load(on_examples)
         return self._chosen
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load` has nothing to decode."""
+        return self._whole.is_loaded
 
     @cached_property
     def _chosen(self) -> tuple[Tensor, Tensor]:
@@ -130,6 +202,10 @@ class Task(ABC):
     #: What the score is called, and the loss.
     score_name = "score"
     loss_name = "loss"
+
+    #: Between what the score of one example lies, where it does. With it a recipe need not take
+    #: all examples through a candidate that can no longer win.
+    score_range: tuple[float, float] | None = None
 
     def __init__(
         self,

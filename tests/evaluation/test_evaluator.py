@@ -118,7 +118,11 @@ def test_evaluating_twice_gives_the_same_bits(
     outputs = []
     for name in ("one", "two"):
         store = Store(tmp_path_factory.mktemp(name))
-        outputs.append(Evaluator(task, store, device="cpu").evaluate(halfway(sweep), "val").outputs)
+        outputs.append(
+            Evaluator(task, store, device="cpu", batch_size=256)
+            .evaluate(halfway(sweep), "val")
+            .outputs
+        )
         store.close()
     assert torch.equal(*outputs)
 
@@ -147,7 +151,7 @@ def test_a_point_is_evaluated_once_by_whatever_way_it_comes(
 def test_a_point_is_known_after_a_restart(
     sweep: Sweep, task: ClassificationTask, store: Store, passes: list[int]
 ) -> None:
-    first = Evaluator(task, store, device="cpu").evaluate(halfway(sweep), "val")
+    first = Evaluator(task, store, device="cpu", batch_size=256).evaluate(halfway(sweep), "val")
     passes.clear()
     with_reopened = Evaluator(task, Store(store.folder), device="cpu")
     again = with_reopened.evaluate(halfway(Sweep.from_folder(sweep.folder)), "val")
@@ -160,7 +164,7 @@ def test_a_point_is_known_after_a_restart(
 def test_another_task_does_not_take_what_was_found_for_this_one(
     sweep: Sweep, task: ClassificationTask, store: Store, passes: list[int]
 ) -> None:
-    Evaluator(task, store, device="cpu").evaluate(halfway(sweep), "val")
+    Evaluator(task, store, device="cpu", batch_size=256).evaluate(halfway(sweep), "val")
     other = ClassificationTask(task.build_model, task.splits, version="2", name="toy")
     assert Evaluator(other, store).stored([halfway(sweep)], "val") == [None]
     data = task.split("val")
@@ -222,13 +226,13 @@ def test_the_memory_budget_changes_nothing_that_is_found(
 
 def count_reads(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counter: Counter[str] = Counter()
-    read = checkpoint.read_elements
+    read_into = checkpoint.read_into
 
-    def counted(name: str, start: int, stop: int) -> Tensor:
+    def counted(name: str, start: int, out: Tensor) -> None:
         counter[name] += 1
-        return read(name, start, stop)
+        read_into(name, start, out)
 
-    monkeypatch.setattr(checkpoint, "read_elements", counted)
+    monkeypatch.setattr(checkpoint, "read_into", counted)
     return counter
 
 

@@ -16,7 +16,7 @@ from soupcore import (
     Sweep,
     mean,
 )
-from soupcore.evaluation.fitting import under_names_of
+from soupcore.evaluation.fitting import Fitting
 from tests.helpers import State, build_model, moved, random_state, same_weights, save_sweep
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -32,7 +32,7 @@ def test_a_point_is_seen_under_the_names_of_the_network(
 ) -> None:
     states = [random_state(seed) for seed in (1, 2)]
     point = mean(Mixture([(checkpoint_of(prefixed(state, prefix)), 1)]) for state in states)
-    seen = under_names_of(build_model().state_dict(), point, "toy")
+    seen = Fitting(build_model().state_dict(), "toy").under_own_names(point)
     assert seen.key == point.key
     plain = mean(Mixture([(checkpoint_of(state), 1)]) for state in states)
     assert same_weights(seen.state_dict(), plain.state_dict())
@@ -44,7 +44,7 @@ def test_the_network_may_be_wrapped_too(
 ) -> None:
     network = wrap(build_model()).state_dict()
     point = Mixture([(checkpoint_of(random_state(1)), 1)])
-    assert under_names_of(network, point, "toy").tensors.keys() == network.keys()
+    assert Fitting(network, "toy").under_own_names(point).tensors.keys() == network.keys()
 
 
 def test_wrapped_and_plain_ingredients_are_evaluated_one_after_the_other(
@@ -92,4 +92,4 @@ def test_of_tensors_that_the_network_does_not_tie_both_are_needed(
     network = {"embed.weight": torch.ones(3, 3), "head.weight": torch.ones(3, 3)}
     point = Mixture([(checkpoint_of({"embed.weight": torch.ones(3, 3)}), 1)])
     with pytest.raises(CheckpointError, match=r"'head\.weight' is only in the network \(1 such"):
-        under_names_of(network, point, "toy")
+        Fitting(network, "toy").under_own_names(point)

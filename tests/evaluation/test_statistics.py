@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from soupcore.evaluation import score_interval
@@ -26,6 +28,17 @@ def test_shares_have_wilson_s_interval(successes: int, n: int, confidence: float
     low, high = score_interval(scores, confidence)
     assert (low, high) == pytest.approx(wilson(successes, n, z), abs=1e-12)
     assert 0 <= low <= successes / n <= high <= 1
+
+
+@given(st.data(), st.integers(1, 100_000), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_shares_have_the_interval_that_scipy_says(
+    data: st.DataObject, n: int, confidence: float
+) -> None:
+    successes = data.draw(st.integers(0, n))
+    scores = torch.zeros(n)
+    scores[:successes] = 1
+    expected = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert score_interval(scores, confidence) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 @pytest.mark.parametrize("scores", [[0.5, 0.25, 0.125], [1.0, 0.0, 0.5], [-3.0, -2.0, 7.0, 7.0]])

@@ -59,12 +59,27 @@ def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
         Step("c", 0.9, True, ("a", "c"), 12, 2, interval=(0.01, 0.19)),
     ]
     figure = figures.greedy_trace(steps, candidates=5)
-    soup, accepted, rejected = figure.data
+    soup, accepted, rejected, given_up = figure.data
     np.testing.assert_allclose(soup.y, [80, 80, 90])
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
-    assert [tuple(row) for row in rejected.customdata] == [("b", 1, 11, "")]
-    assert accepted.customdata[1][3] == "<br>gain, 95 %: +1.00 to +19.00 points"
+    assert [tuple(row) for row in rejected.customdata] == [("b", "70.00%", "+1 right, −11 wrong")]
+    gain = "+12 right, −2 wrong<br>gain, 95 %: +1.00 to +19.00 points"
+    assert tuple(accepted.customdata[1]) == ("c", "90.00%", gain)
+    assert len(given_up.x) == 0
     assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
+
+
+def test_a_candidate_given_up_early_shows_what_it_scores_at_most() -> None:
+    steps = [
+        Step("a", 0.9, True, ("a",), 0, 0, examples=100),
+        Step("b", 0.873, False, ("a",), 1, 4, is_bound=True, examples=20),
+    ]
+    _, _, rejected, given_up = figures.greedy_trace(steps).data
+    assert len(rejected.x) == 0
+    np.testing.assert_allclose(given_up.y, [87.3])
+    assert [tuple(row) for row in given_up.customdata] == [
+        ("b", "≤ 87.30%", "+1 right, −4 wrong of the 20 examples it saw")
+    ]
 
 
 def test_a_learning_curve_marks_the_pass_that_makes_the_soup() -> None:

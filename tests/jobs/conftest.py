@@ -24,7 +24,7 @@ data = load_file(HERE / "data.safetensors")
 def build():
     model = build_model()
     def count(module, arguments, output):
-        time.sleep(0.005)
+        time.sleep(len(output) / 50_000)
         with (HERE / "passes").open("a") as file:
             file.write(f"{len(output)}\\n")
     model.register_forward_hook(count)
@@ -65,8 +65,14 @@ def supervisor(store: soupcore.Store, task_file: Path) -> Iterator[Supervisor]:
 
 @pytest.fixture
 def passes_made(task_file: Path) -> Callable[[], int]:
+    """Counts the examples that went through the network, in batches of 256."""
     log = task_file.with_name("passes")
-    return lambda: len(log.read_text().splitlines()) if log.exists() else 0
+
+    def count() -> int:
+        examples = map(int, log.read_text().split()) if log.exists() else ()
+        return -(-sum(examples) // 256)
+
+    return count
 
 
 @pytest.fixture

@@ -53,6 +53,19 @@ class TableEvaluator:
             arrays=Path(),
         )
 
+    def contest(
+        self,
+        mixture: Mixture,
+        incumbent: Evaluation,
+        *,
+        strictly: bool,
+        difficulty: torch.Tensor,
+        on_progress: Callable[[int, int], None],
+    ) -> Evaluation:
+        """Evaluate to the end, as an evaluator may; giving up early is tested with a real one."""
+        assert difficulty.shape == (incumbent.n,)
+        return self.evaluate(mixture, incumbent.split, on_progress=on_progress)
+
     def evaluate_all(
         self,
         mixtures: Sequence[Mixture],
@@ -64,6 +77,10 @@ class TableEvaluator:
 
 
 class Looked(Evaluation):
+    @property
+    def losses(self) -> torch.Tensor:
+        return torch.full((EXAMPLES,), self.loss)
+
     @property
     def scores(self) -> torch.Tensor:
         right = self.score * EXAMPLES if self.score == self.score else 0

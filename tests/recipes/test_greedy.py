@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from soupcore import (
     Evaluator,
     RecipeError,
     Step,
+    Store,
     Sweep,
     SweepError,
     TaskError,
@@ -118,14 +120,15 @@ def test_a_trace_tells_each_decision(table: MakeTable) -> None:
     percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79}
     sweep, evaluator = table("abc", percents)
     first, accepted, rejected = greedy(sweep, evaluator).trace
-    assert first == Step("b", 0.80, True, ("b",), gained=0, lost=0, loss=1 - 0.80)
+    assert first == Step("b", 0.80, True, ("b",), 0, 0, loss=1 - 0.80, examples=100)
+    interval = accepted.interval
     assert accepted == Step(
-        "c", 0.83, True, ("b", "c"), 3, 0, loss=1 - 0.83, interval=accepted.interval
+        "c", 0.83, True, ("b", "c"), 3, 0, loss=1 - 0.83, examples=100, interval=interval
     )
-    assert rejected == Step("a", 0.79, False, ("b", "c"), gained=0, lost=4, loss=1 - 0.79)
+    assert rejected == Step("a", 0.79, False, ("b", "c"), 0, 4, loss=1 - 0.79, examples=100)
     # Agresti and Min's: 3 of 100 were gained and none lost, half an example more in each cell.
     middle, spread = 3 / 102, math.sqrt((4 / 102 - (3 / 102) ** 2) / 102)
-    low, high = accepted.interval or (math.nan, math.nan)
+    low, high = interval or (math.nan, math.nan)
     assert low == pytest.approx(middle - 1.959964 * spread, abs=1e-6)
     assert high == pytest.approx(middle + 1.959964 * spread, abs=1e-6)
     assert [Step.from_json(json.loads(json.dumps(s.to_json()))) for s in (first, accepted)] == [
@@ -344,10 +347,15 @@ def test_greedy_on_a_real_sweep_is_what_its_numbers_say(
     made = greedy(sweep, evaluator)
     soup: tuple[str, ...] = ()
     for step in made.trace:
-        right_before = accuracy(*soup) if soup else None
-        assert step.score == pytest.approx(accuracy(*soup, step.candidate))
-        if right_before is not None:
-            assert step.accepted is (step.score >= right_before)
+        right_before = accuracy(*soup) if soup else 0.0
+        score = accuracy(*soup, step.candidate)
+        assert step.accepted is (score >= right_before)
+        assert step.examples <= len(data)
+        if step.is_bound:
+            assert score <= step.score < right_before
+        else:
+            assert step.score == pytest.approx(score)
+        if soup and not step.is_bound:
             change = (step.gained - step.lost) / len(data)
             assert step.score - right_before == pytest.approx(change)
         soup = step.soup
@@ -361,9 +369,11 @@ def test_greedy_takes_what_is_known_and_evaluates_the_rest_once(
     evaluator.evaluate(sweep["run1"].mixture, "val")
     passes.clear()
     first = greedy(sweep, evaluator)
-    assert passes == [100] * (2 * 3 - 1 - 1)
+    seen = [step.examples for step in first.trace[1:]]
+    assert sum(passes) == 2 * 100 + sum(seen)
+    passes.clear()
     assert greedy(sweep, evaluator).trace == first.trace
-    assert len(passes) == 4
+    assert passes == []
 
 
 def test_a_cancelled_greedy_goes_on_where_it_stopped(
@@ -377,5 +387,25 @@ def test_a_cancelled_greedy_goes_on_where_it_stopped(
         greedy(sweep, evaluator, on_progress=stop)
     assert len(evaluator.missing([i.mixture for i in sweep.ingredients.values()], "val")) == 0
     passes.clear()
-    greedy(sweep, evaluator)
-    assert len(passes) == 2
+    trace = greedy(sweep, evaluator).trace
+    assert sum(passes) == sum(step.examples for step in trace[1:])
+
+
+@pytest.mark.parametrize("accept", [">=", ">"])
+def test_giving_up_early_changes_no_decision_and_saves_examples(
+    sweep: Sweep, task: ClassificationTask, evaluator: Evaluator, tmp_path: Path, accept: Any
+) -> None:
+    store = Store(tmp_path / "other")
+    full = greedy(sweep, Evaluator(task, store), accept=accept, early_stop=False)
+    early = greedy(sweep, evaluator, accept=accept)
+    store.close()
+    assert early.id == full.id
+    assert [(s.candidate, s.accepted, s.soup) for s in early.trace] == [
+        (s.candidate, s.accepted, s.soup) for s in full.trace
+    ]
+    assert early.evaluations["val"].score == full.evaluations["val"].score
+    assert any(step.is_bound for step in early.trace)
+    assert sum(s.examples for s in early.trace) < sum(s.examples for s in full.trace)
+    for one, other in zip(early.trace, full.trace, strict=True):
+        assert one.score >= other.score
+        assert one.is_bound or one == other

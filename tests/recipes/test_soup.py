@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import update_bn
 
 from soupcore import (
     Cancelled,
@@ -33,6 +34,7 @@ from tests.helpers import (
     State,
     any_tensor,
     average,
+    build_model,
     logits,
     same_bits,
     same_weights,
@@ -449,3 +451,55 @@ def test_evaluating_a_soup_tells_progress_up_to_the_end(sweep: Sweep, evaluator:
     uniform(sweep).evaluate(evaluator, on_progress=lambda done, total: reports.append(done / total))
     assert reports == sorted(reports)
     assert reports[-1] == 1
+
+
+# Its BatchNorm statistics
+
+
+@pytest.fixture
+def estimated(sweep: Sweep, evaluator: Evaluator) -> Soup:
+    return uniform(sweep).re_estimate(evaluator)
+
+
+def test_a_saved_soup_holds_the_statistics_that_were_estimated(
+    tmp_path: Path, estimated: Soup, states: dict[str, State], task: ClassificationTask
+) -> None:
+    estimated.save(tmp_path / "soup.safetensors")
+    loaded = load_file(tmp_path / "soup.safetensors")
+    model = build_model()
+    model.load_state_dict(average(list(states.values())))
+    update_bn([task.split("train").inputs], model)
+    assert same_weights(loaded, estimated.state_dict())
+    for name, tensor in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(loaded[name], tensor)
+
+
+def test_a_soup_with_estimated_statistics_scores_what_its_file_does(
+    tmp_path: Path, estimated: Soup, task: ClassificationTask, evaluator: Evaluator
+) -> None:
+    estimated.save(tmp_path / "soup.safetensors")
+    found = estimated.evaluate(evaluator, ["test"]).evaluations["test"]
+    expected = logits(load_file(tmp_path / "soup.safetensors"), task.split("test").inputs)
+    torch.testing.assert_close(found.outputs, expected)
+
+
+def test_estimated_statistics_are_another_soup_that_comes_back_from_its_json(
+    tmp_path: Path, sweep: Sweep, estimated: Soup, evaluator: Evaluator
+) -> None:
+    assert estimated.id != uniform(sweep).id
+    again = Soup.from_json(sweep, strict_json(json.dumps(estimated.to_json())))
+    assert (again.id, again.estimate) == (estimated.id, estimated.estimate)
+    for use in (again.state_dict, lambda: again.save(tmp_path / "soup.safetensors")):
+        with pytest.raises(RecipeError, match=r"Call soup\.re_estimate"):
+            use()
+    again.re_estimate(evaluator)
+    assert again.id == estimated.id
+    assert same_weights(again.state_dict(), estimated.state_dict())
+
+
+def test_what_was_evaluated_with_averaged_statistics_is_not_kept(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = uniform(sweep).evaluate(evaluator, ["val"])
+    assert soup.re_estimate(evaluator).evaluations == {}

@@ -1,0 +1,15 @@
+"""How long work tells how far it is."""
+
+from collections.abc import Callable
+
+#: Called with examples done and in all; it raises to stop the work.
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Take a report of progress and do nothing with it."""
+
+
+def part(on_progress: Progress, index: int, count: int) -> Progress:
+    """Return the progress of one of `count` equal parts, as told to the progress of the whole."""
+    return lambda done, total: on_progress(index * total + done, count * total)
