@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.components import scores, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, ensemble, figures, greedy_ensemble
+from soupcore import Evaluation, Soup, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -22,10 +22,10 @@ def show(view: View) -> None:
         return
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    labels = {soup.label: soup.soup.mixture for soup in stored}
-    known = scores.evaluations(view, points | base | labels)
+    labels = {soup.label: soup.soup for soup in stored}
+    known = scores.evaluations(view, {**points, **base, **labels})
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
-    rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
+    rows = [_row(view, soup.label, _kind(soup.soup), known[soup.label]) for soup in stored]
     rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
     if (chosen := greedy_ensemble(view.evaluator, points)) is not None:
         rows += [_ensemble_row(view, "greedy ensemble of", chosen.members)]
@@ -36,6 +36,10 @@ def show(view: View) -> None:
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
     _scatter(view, known, points, base, labels)
+
+
+def _kind(soup: Soup) -> str:
+    return "soup" if soup.estimate is None else "soup, statistics re-estimated"
 
 
 def _row(

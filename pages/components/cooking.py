@@ -34,7 +34,23 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
     else:
         _kept(view, stored)
     st.session_state["soup"] = made
+    _statistics(view, stored, (job.result or {}).get("others", []))
     _built(view, stored)
+
+
+def _statistics(view: View, proposed: scores.StoredSoup, others: Sequence[str]) -> None:
+    """Say which BatchNorm statistics the soup has, and what it would score with the others."""
+    soups = {stored.soup.id: stored for stored in scores.soups(view)}
+    for other in (soups[found] for found in others if found in soups):
+        both = {each.label: each.soup for each in (proposed, other)}
+        select = [known[view.task.select] for known in scores.evaluations(view, both).values()]
+        told = [f"{found.score:.2%}" if found else "–" for found in select]
+        kinds = ["averaged", "re-estimated on training data"]
+        chosen, left = kinds if proposed.soup.estimate is None else kinds[::-1]
+        st.caption(
+            f"Its BatchNorm statistics are {chosen}: {told[0]} on {view.task.select}. Those "
+            f"{left} gave {told[1]}; that soup is kept too, as **{other.label}**."
+        )
 
 
 def _kept(view: View, stored: scores.StoredSoup) -> None:

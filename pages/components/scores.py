@@ -10,6 +10,7 @@ import streamlit as st
 from pages.components import services
 from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
+from soupcore.evaluation import Estimate
 
 Known = dict[str, dict[str, Evaluation | None]]
 
@@ -27,13 +28,23 @@ class StoredSoup:
     soup: Soup
 
 
-def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
-    """Return what is known of points: `{name: {split: evaluation or None}}`."""
+def evaluations(view: View, points: Mapping[str, Mixture | Soup]) -> Known:
+    """Return what is known of points: `{name: {split: evaluation or None}}`.
+
+    A soup is known with the BatchNorm statistics that it has, a mixture with averaged ones.
+    """
+    by_estimate: dict[Estimate | None, dict[str, Mixture]] = {}
+    for name, point in points.items():
+        estimate = point.estimate if isinstance(point, Soup) else None
+        mixture = point.mixture if isinstance(point, Soup) else point
+        by_estimate.setdefault(estimate, {})[name] = mixture
     found: Known = {name: {} for name in points}
-    for split in view.task.reported:
-        known = view.evaluator.stored(list(points.values()), split)
-        for name, evaluation in zip(points, known, strict=True):
-            found[name][split] = evaluation
+    for estimate, mixtures in by_estimate.items():
+        evaluator = view.evaluator.with_estimate(estimate)
+        for split in view.task.reported:
+            known = evaluator.stored(list(mixtures.values()), split)
+            for name, evaluation in zip(mixtures, known, strict=True):
+                found[name][split] = evaluation
     return found
 
 
@@ -78,7 +89,7 @@ def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | No
 
 def metrics(view: View, soup: Soup) -> None:
     """Show what a soup scores on select, on report and under shift, as far as it is known."""
-    known = evaluations(view, {"soup": soup.mixture})["soup"]
+    known = evaluations(view, {"soup": soup})["soup"]
     with st.container(horizontal=True):
         for split, evaluation in known.items():
             if evaluation is not None and view.task.splits[split].role != "shift":

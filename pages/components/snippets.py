@@ -131,6 +131,11 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
             f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
             f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
         )
+    if soup.estimate is not None:
+        code += (
+            f"evaluator = soupcore.Evaluator(soupcore.load_task({view.task_spec!r}))\n"
+            f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
+        )
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"

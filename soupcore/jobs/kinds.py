@@ -16,7 +16,17 @@ from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
-from soupcore.recipes import RECIPES, Parts, Pass, Recipe, Soup, Step, curve, manual
+from soupcore.recipes import (
+    RECIPES,
+    Parts,
+    Pass,
+    Recipe,
+    Soup,
+    Step,
+    both_statistics,
+    curve,
+    manual,
+)
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.folder import folder_signature
@@ -95,7 +105,11 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow a recipe, evaluate the soup on every split, and remember it."""
+    """Follow a recipe, evaluate the soup on every split, and remember it.
+
+    Of a network with BatchNorm there are two, with averaged and with re-estimated statistics; the
+    better on select is the result.
+    """
     sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
     recipe = _recipe(request)
     known: dict[str, Any] = {}
@@ -111,15 +125,20 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         sweep,
         evaluator,
         request["names"],
-        on_progress=part(with_trace, 0, 2),
+        on_progress=part(with_trace, 0, 3),
         on_step=on_step,
         **request["parameters"],
     )
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
     known["soup"] = _remember(warm, request, soup)
-    soup.evaluate(evaluator, on_progress=part(with_trace, 1, 2))
-    return {"soup": _remember(warm, request, soup)}
+    soup.evaluate(evaluator, on_progress=part(with_trace, 1, 3))
+    _remember(warm, request, soup)
+    proposed, *others = both_statistics(soup, evaluator)
+    for each in (proposed, *others):
+        each.evaluate(evaluator, on_progress=part(with_trace, 2, 3))
+        _remember(warm, request, each)
+    return {"soup": proposed.id, "others": [other.id for other in others]}
 
 
 def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
@@ -167,8 +186,9 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
 
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
-    parts, split = Parts(sweep, _stored_soup(warm, request)), request["split"]
+    soup, split = _stored_soup(warm, request), request["split"]
+    evaluator = warm.evaluator(request["task"]).with_estimate(soup.estimate)
+    parts = Parts(warm.sweep(request), soup)
     without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
     shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
     shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}

@@ -91,11 +91,23 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         "import soupcore",
         "",
         f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())',
-        'soupcore.rebuild(manifest, "folder").save("soup.safetensors")',
+        'soup = soupcore.rebuild(manifest, "folder")',
+        *_statistics_again(soup),
+        'soup.save("soup.safetensors")',
         "```",
         "",
         f"Made with {versions}.",
         "",
+    ]
+
+
+def _statistics_again(soup: Soup) -> list[str]:
+    if soup.estimate is None:
+        return []
+    return [
+        "# BatchNorm's statistics are estimated on the task's training data.",
+        'evaluator = soupcore.Evaluator(soupcore.load_task("task.py:task"))',
+        f"soup.re_estimate(evaluator, examples={soup.estimate.examples})",
     ]
 
 

@@ -85,6 +85,21 @@ def test_attribution_is_of_the_soup_that_is_stored(
         KINDS["attribution"](warm, request | {"soup": "gone", "split": "test"}, quietly)
 
 
+def test_a_soup_with_batchnorm_is_remembered_with_both_statistics(
+    asked: tuple[WarmState, dict[str, str]],
+) -> None:
+    warm, request = asked
+    told = {"recipe": "uniform", "names": ["run1", "run2"], "parameters": {}}
+    found = KINDS["soup"](warm, request | told, quietly)
+    bodies = {row.id: row.body for row in warm.store.soups(request["sweep"])}
+    assert bodies.keys() == {found["soup"], *found["others"]}
+    assert {body["batchnorm"] is None for body in bodies.values()} == {True, False}
+    assert all(len(body["scores"]) == 3 for body in bodies.values())
+    (other,) = found["others"]
+    select = {name: bodies[name]["scores"]["val"] for name in (found["soup"], other)}
+    assert select[found["soup"]]["score"] >= select[other]["score"]
+
+
 def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[str, str]]) -> None:
     warm, request = asked
     told = {"names": ["run1", "run2"], "parameters": {"accept": ">", "metric": "loss", "seed": 1}}
