@@ -1,21 +1,41 @@
 """What a torch file holds, as the child process found it, remembered for as long as it is the same.
 
 Starting a process for each file of a sweep takes longer than reading what is in them, so what was
-found is kept in the workspace by path, inode, size and time of change of the file.
+found is kept in the workspace by path, inode, size and time of change of the file. So is a refusal.
 """
 
 import json
 import sqlite3
 import zlib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from soupcore.checkpoints.files import WeightFile
-from soupcore.checkpoints.sandbox import read_contents
+from soupcore.checkpoints.sandbox import TimeLimitError, read_contents
+from soupcore.errors import CheckpointError
 from soupcore.workspace import workspace_folder
 
-_VERSION = 2  # of what the child tells; with another one, files are read again
+_VERSION = 3  # of what the child tells; with another one, files are read again
+
+_remembered_only = ContextVar("remembered_only", default=False)
+
+
+class NotRead(Exception):  # noqa: N818 - an answer, no fault of the file
+    """What a file holds is not remembered, and nobody shall wait for it to be read."""
+
+
+@contextmanager
+def remembered_only() -> Iterator[None]:
+    """Within it, opening a torch file that has to be read first raises `NotRead`."""
+    token = _remembered_only.set(True)
+    try:
+        yield
+    finally:
+        _remembered_only.reset(token)
 
 
 class View(NamedTuple):
@@ -84,6 +104,7 @@ def contents_of(file: WeightFile) -> Contents:
 
     Raises:
         CheckpointError: The file is refused.
+        NotRead: It would have to be read, within `remembered_only`.
     """
     opened = file.descriptor()
     key = str(file.path.resolve())
@@ -93,16 +114,31 @@ def contents_of(file: WeightFile) -> Contents:
             "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
         ).fetchone()
     if row:
-        return _parsed(json.loads(zlib.decompress(row[0])))
-    read = read_contents(opened.number, file.path)
-    file.check_unchanged()
-    packed = zlib.compress(json.dumps(read).encode(), 1)
-    with closing(_connect()) as connection, connection:
-        connection.execute(
-            "INSERT OR REPLACE INTO contents VALUES (?, ?, ?)",
-            (key, stamp, packed),
-        )
-    return _parsed(read)
+        answer = json.loads(zlib.decompress(row[0]))
+    elif _remembered_only.get():
+        raise NotRead
+    else:
+        answer = _read(opened.number, file.path)
+        file.check_unchanged()
+        packed = zlib.compress(json.dumps(answer).encode(), 1)
+        with closing(_connect()) as connection, connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed)
+            )
+    if refusal := answer.get("refusal"):
+        problem, way_out = refusal
+        raise CheckpointError(f"{file.path}{problem}", way_out)
+    return _parsed(answer["contents"])
+
+
+def _read(descriptor: int, path: Path) -> dict[str, Any]:
+    try:
+        return {"contents": read_contents(descriptor, path)}
+    except TimeLimitError:
+        raise
+    except CheckpointError as error:
+        # Told again under the name by which the file is opened then.
+        return {"refusal": (error.problem.removeprefix(str(path)), error.way_out)}
 
 
 def _parsed(read: dict[str, Any]) -> Contents:

@@ -27,6 +27,10 @@ main()
 _PACKAGE = Path(strict.__path__[0]).parent
 
 
+class TimeLimitError(CheckpointError):
+    """Reading did not end in time, which may be the machine's fault as well as the file's."""
+
+
 def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
     """Read what a torch file holds; see `soupcore.strict.contents.read_contents`.
 
@@ -40,6 +44,7 @@ def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The file is refused, or the child came to its limits.
+        TimeLimitError: It came to that of 10 s.
     """
     process = subprocess.Popen(  # noqa: S603 - this interpreter, on a text of ours
         [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE)],
@@ -67,7 +72,8 @@ def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
         answer = json.loads(output)
     except ValueError:
         reason = _reason(process.returncode, expired.is_set())
-        raise CheckpointError(
+        kind = TimeLimitError if expired.is_set() else CheckpointError
+        raise kind(
             f"{path} cannot be opened: {reason}. No checkpoint needs that, so the file is damaged "
             "or made to harm; do not open it elsewhere."
         ) from None

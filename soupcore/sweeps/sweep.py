@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from soupcore.checkpoints import Checkpoint, WeightSet
+from soupcore.checkpoints.contents import NotRead, remembered_only
 from soupcore.errors import SweepError
 from soupcore.mixtures import Coefficient, Mixture
 from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
@@ -203,7 +204,11 @@ class Sweep:
 
 def is_scanned(folder: str | Path, weights: Weights = "") -> bool:
     """Whether opening the sweep would read headers only, every file having been read before."""
-    opened, _ = open_all(find_checkpoints(Path(folder)), weights)
+    try:
+        with remembered_only():
+            opened, _ = open_all(find_checkpoints(Path(folder)), weights)
+    except NotRead:
+        return False
     return all(checkpoint.is_scanned for checkpoint in opened.values())
 
 

@@ -22,6 +22,7 @@ class Net(nn.Module):
     def forward(self, inputs):
         return inputs @ self.w
 
+torch.manual_seed(0)
 split = Split("select", torch.rand(20, 4), torch.randint(4, (20,)))
 task = ClassificationTask(Net, {"select": split}, name="Four by four")
 """
@@ -46,7 +47,9 @@ def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives
     page.get_by_role("combobox", name="Task: how the checkpoints are judged").click()
     page.get_by_role("option", name="four.py: task").click()
     page.get_by_role("dialog").get_by_text("Folder on the server", exact=True).click()
-    page.get_by_role("button", name=re.compile(r"Open this folder \(\d+ checkpoints\)")).click()
+    page.get_by_role("combobox", name="Root").click()
+    page.get_by_role("option", name=hostile_folder.name).click()
+    page.get_by_role("button", name=re.compile(r"Open this folder \(\d{3} checkpoints\)")).click()
     report = page.get_by_text(re.compile(r"Fit report: \d+ left out"))
     expect(report).to_be_visible(timeout=120_000)
     left_out = re.search(r"(\d+) left out", report.inner_text())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soupcore import CheckpointError, open_checkpoint
-from soupcore.checkpoints import contents
+from soupcore.checkpoints import contents, sandbox
 from soupcore.checkpoints.sandbox import read_contents
 
 
@@ -47,13 +47,42 @@ def test_a_changed_file_is_read_again(tmp_path: Path, reads: list[Path]) -> None
     assert len(reads) == 2
 
 
-def test_a_refused_file_is_looked_at_again(tmp_path: Path, reads: list[Path]) -> None:
+def test_a_refusal_is_remembered_under_the_name_by_which_the_file_is_opened(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.pt"
     torch.save([1], path)
-    for _ in range(2):
-        with pytest.raises(CheckpointError, match="kind list"):
+    monkeypatch.chdir(tmp_path)
+    for name in (path, Path("a.pt")):
+        with pytest.raises(CheckpointError, match="kind list") as caught:
+            open_checkpoint(name)
+        assert str(caught.value).startswith(f"{name} cannot be opened. ")
+        assert caught.value.way_out.startswith("Choose")
+    assert reads == [path]
+
+
+def test_a_file_that_took_too_long_is_looked_at_again(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.pt", 1)
+    with monkeypatch.context() as slow:
+        slow.setattr(sandbox, "MOST_SECONDS", 0)
+        with pytest.raises(CheckpointError, match="takes more than 0 s"):
             open_checkpoint(path)
-    assert len(reads) == 2
+    assert open_checkpoint(path).read("w").item() == 0
+    assert reads == [path, path]
+
+
+def test_where_only_the_remembered_is_wanted_nothing_is_read(
+    tmp_path: Path, reads: list[Path]
+) -> None:
+    path = save(tmp_path / "a.pt", 1)
+    with contents.remembered_only(), pytest.raises(contents.NotRead):
+        open_checkpoint(path)
+    assert not reads
+    open_checkpoint(path)
+    with contents.remembered_only():
+        assert open_checkpoint(path).read("w").item() == 0
 
 
 def test_another_version_of_the_reader_reads_again(
