@@ -12,6 +12,7 @@ from soupcore import Evaluation, Soup, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
+_UNKNOWN = "–"
 
 
 def show(view: View) -> None:
@@ -39,7 +40,7 @@ def show(view: View) -> None:
 
 
 def _kind(soup: Soup) -> str:
-    return "soup" if soup.estimate is None else "soup, statistics re-estimated"
+    return "soup" if soup.estimate is None else "soup, re-estimated"
 
 
 def _row(
@@ -83,17 +84,20 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         [list(row.values()) for row in rows], columns=pd.MultiIndex.from_tuples(rows[0])
     )
     numbers = [column for column in rows[0] if column[0] in (_CHOSEN, _REPORTED)]
+    table = table.astype(dict.fromkeys(numbers, float))
     chosen = [column for column in numbers if column[0] == _CHOSEN]
     styled = (
-        table.style.format("{:.2f}", subset=pd.Index(numbers), na_rep="–")
+        table.style.format("{:.2f}", subset=pd.Index(numbers), na_rep=_UNKNOWN)
         .set_properties(subset=pd.Index(chosen), **{"background-color": "rgba(224, 161, 0, 0.14)"})
         .apply(_bold_best, subset=pd.Index(numbers))
     )
-    st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
+    st.dataframe(
+        styled, hide_index=True, height=min(74 + 35 * len(rows), 620), placeholder=_UNKNOWN
+    )
     st.caption(
-        f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
-        "chosen; compare by the others. *passes*: forward passes an example. The greedy ensemble "
-        "takes the members that do not lower its own score on select."
+        f"{view.task.score_name}, %; {_UNKNOWN}: not evaluated. The tinted column was chosen on, "
+        "so it flatters whatever was chosen; compare by the others. *passes*: forward passes an "
+        "example. The greedy ensemble takes the members that do not lower its own score on select."
     )
 
 

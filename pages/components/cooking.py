@@ -8,7 +8,7 @@ from pages.components import asking, jobs, scores, shares
 from pages.components.state import View
 from pages.components.text import plain
 from soupcore import Pass, Step, figures
-from soupcore.jobs import Job
+from soupcore.jobs import Job, State
 from soupcore.recipes import Recipe
 
 
@@ -18,13 +18,15 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
     if job is None or job.request.get("recipe") != recipe.name:
         return
     if job.is_unfinished:
-        _watch_trace(job_id, view.task.score_name)
+        _watch_trace(job_id, recipe, view.task.score_name)
         return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
     made = (job.result or job.partial or {}).get("soup")
     stored = next((soup for soup in scores.soups(view) if soup.soup.id == made), None)
     if stored is None:
+        if job.state == State.CANCELLED:
+            st.info("Stopped before there was a soup to keep.", icon=":material/stop_circle:")
         return
     if job.result is not None:
         st.success(
@@ -97,13 +99,13 @@ def _saved(view: View, trace: Sequence[Step]) -> None:
 
 
 @st.fragment(run_every=0.5)
-def _watch_trace(job_id: int, score_name: str) -> None:
+def _watch_trace(job_id: int, recipe: Recipe, score_name: str) -> None:
     job = jobs.get(job_id)
     if job is not None and job.is_unfinished:
-        _trace(job, score_name)
+        _trace(job, recipe, score_name)
 
 
-def _trace(job: Job, score_name: str) -> None:
+def _trace(job: Job, recipe: Recipe, score_name: str) -> None:
     known = job.partial or {}
     if passes := known.get("passes"):
         figure = figures.learning_curve([Pass.from_json(found) for found in passes])
@@ -111,7 +113,8 @@ def _trace(job: Job, score_name: str) -> None:
         return
     steps = known.get("trace", [])
     if not steps:
-        st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
+        first = "Evaluating the ingredients alone first." if recipe.ranks else "Under way."
+        st.info(first, icon=":material/hourglass_top:")
         return
     figure = figures.greedy_trace(
         [Step.from_json(step) for step in steps],
