@@ -1,7 +1,8 @@
 # make app    set up and run the dashboard on the bundled sample
 # make test   set up, then lint, check types and imports, and run all tests
 # make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
-# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some)
+# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some;
+#             ARGS="peers recipes": against other tools, which get an environment of their own)
 # make results follow every recipe on the sample and write the table in the README
 # make sample make the bundled sample again
 # make lint | format | clean
@@ -11,6 +12,7 @@ ARGS ?=
 SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
 # Threads that sleep while they wait: small networks do not slow down when the machine is busy.
 export OMP_WAIT_POLICY ?= passive
@@ -37,7 +39,7 @@ format: $(VENV)/test.installed
 fuzz: $(VENV)/fuzz.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-bench: $(VENV)/test.installed
+bench: $(VENV)/test.installed $(if $(filter peers recipes,$(ARGS)),$(PEERS)/peers.installed)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 results: $(VENV)/app.installed
@@ -47,7 +49,7 @@ sample: $(VENV)/test.installed
 	$(BIN)/python -m sample_data.make_digits
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache
 
 $(VENV)/app.installed: requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
@@ -61,6 +63,12 @@ $(VENV)/test.installed: tests/requirements.txt tests/requirements-alone.txt $(VE
 
 $(VENV)/fuzz.installed: tests/fuzz/requirements.txt $(VENV)/test.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
+	@touch $@
+
+$(PEERS)/peers.installed: tests/benchmarks/requirements.txt | $(BIN)/pip
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement tests/benchmarks/requirements.txt
 	@touch $@
 
 # Debian splits venv from Python; where that is so and we may, it is installed.

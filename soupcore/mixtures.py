@@ -15,7 +15,7 @@ from functools import cached_property
 
 import torch
 
-from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.checkpoints import Checkpoint, TensorInfo, are_known_alike
 from soupcore.checkpoints.chunks import CHUNK, BufferedReader, ranges
 from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.errors import CheckpointError
@@ -98,7 +98,8 @@ class Mixture:
         Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
         source with the largest coefficient, the lower digest where several are equal. From it too
         come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
-        be the same, except that it makes NaN of the infinities of an attention mask.
+        be the same, except that it makes NaN of the infinities of an attention mask. All tensors
+        do where there is one source, with the coefficient 1.
         """
         info = self.tensors[name]
         is_float = info.dtype.is_floating_point or info.dtype.is_complex
@@ -202,14 +203,11 @@ class Mixture:
 
     @cached_property
     def _shared(self) -> frozenset[str]:
-        scans = [source.known_scan for source in self.sources.values()]
-        if sum(self.coefficients.values()) != 1 or None in scans:
+        if sum(self.coefficients.values()) != 1:
             return frozenset()
+        sources = list(self.sources.values())
         return frozenset(
-            name
-            for name in self.tensors
-            if len({source.tensors[name].dtype for source in self.sources.values()}) == 1
-            and len({scan[name].digest for scan in scans if scan is not None}) == 1
+            name for name in self.tensors if len(sources) == 1 or are_known_alike(sources, name)
         )
 
     def __mul__(self, factor: Coefficient) -> Mixture:

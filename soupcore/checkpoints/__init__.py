@@ -1,6 +1,6 @@
 """Files ⇄ named tensors."""
 
-from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet
+from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet, are_known_alike
 from soupcore.checkpoints.opening import open_checkpoint
 from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.checkpoints.safetensors_format import write_safetensors
@@ -10,6 +10,7 @@ __all__ = [
     "RenamedCheckpoint",
     "TensorInfo",
     "WeightSet",
+    "are_known_alike",
     "open_checkpoint",
     "write_safetensors",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,14 @@ from types import MappingProxyType
 
 import torch
 
-from soupcore.checkpoints.digest import Scan, cached_scan, scan, stamp, weights_digest
+from soupcore.checkpoints.digest import (
+    Scan,
+    TensorScan,
+    cached_scan,
+    scan,
+    stamp,
+    weights_digest,
+)
 from soupcore.errors import CheckpointError
 
 
@@ -105,14 +112,23 @@ class Checkpoint(ABC):
         """
         out.copy_(self.read_elements(name, start, start + out.numel()))
 
+    @property
+    def checksummed(self) -> frozenset[str]:
+        """Tensors of whose bytes, and of no others with them, the file gives a checksum."""
+        return frozenset()
+
     def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
-        self, on_bytes: Callable[[int], None] = lambda nbytes: None
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Compare the weights with the checksums that the file gives of them, if it does.
 
         Args:
             on_bytes: Called with the number of bytes read since the last call; it may raise to
                 stop.
+            checksums: The CRC-32 of tensors in `checksummed` that were read before, which need not
+                be read again for this.
 
         Raises:
             CheckpointError: A checksum is wrong: the file is damaged, or was tampered with.
@@ -178,10 +194,9 @@ class Checkpoint(ABC):
         """The names in its files, by the names here."""
         return {name: name for name in self.tensors}
 
-    @property
-    def known_scan(self) -> Scan | None:
-        """What a scan found, where its digest was asked for already; None before."""
-        return self._scan
+    def known(self, name: str) -> TensorScan | None:
+        """Return what a scan found of a tensor, where one was made already; None before."""
+        return self._scan[name] if self._scan is not None else None
 
     @property
     def is_scanned(self) -> bool:
@@ -210,6 +225,12 @@ class Checkpoint(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self.tensors)} tensors)"
+
+
+def are_known_alike(checkpoints: Iterable[Checkpoint], name: str) -> bool:
+    """Return whether checkpoints are known, without reading, to hold the same tensor as `name`."""
+    found = [(checkpoint.known(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints]
+    return len({(scan and scan.digest, dtype) for scan, dtype in found}) == 1 and bool(found[0][0])
 
 
 def check_not_placeholder(path: Path) -> None:

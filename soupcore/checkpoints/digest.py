@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -67,22 +68,27 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     Raises:
         CheckpointError: The file is not what its own checksums say, or was changed meanwhile.
     """
+    read = _ChecksummingReader(checkpoint.checksummed)
+    found = scan_tensors(checkpoint, on_bytes, read)
     try:
-        # Looking at checksums is no reading of tensors, but may be stopped like it.
-        checkpoint.check_integrity(lambda nbytes: on_bytes(0))
+        # What is read for checksums alone is no progress, but may be stopped like it.
+        checkpoint.check_integrity(lambda nbytes: on_bytes(0), read.checksums)
     except CheckpointError as error:
         checkpoint.check_unchanged()
         _remember(checkpoint, {"problem": [error.problem, error.way_out]})
         raise
-    found = scan_tensors(checkpoint, on_bytes)
     checkpoint.check_unchanged()
     _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
     return found
 
 
-def scan_tensors(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
+def scan_tensors(
+    checkpoint: Checkpoint,
+    on_bytes: Callable[[int], None],
+    read: BufferedReader | None = None,
+) -> Scan:
     """Read every tensor once and return what was found; see `scan`."""
-    read = BufferedReader()
+    read = read or BufferedReader()
     return {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
 
 
@@ -121,6 +127,24 @@ def stamp(files: Iterable[Path]) -> str:
     """
     stats = [(str(file.resolve()), file.stat()) for file in files]
     return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
+
+
+class _ChecksummingReader(BufferedReader):
+    """Takes the CRC-32 of tensors as they are read from the first element to the last.
+
+    Attributes:
+        checksums: `{tensor: CRC-32}` of those named, of what was read so far.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.checksums = dict.fromkeys(names, 0)
+
+    def __call__(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
+        part = super().__call__(checkpoint, name, start, stop)
+        if name in self.checksums:
+            self.checksums[name] = zlib.crc32(raw_bytes(part), self.checksums[name])
+        return part
 
 
 def _scan_tensor(

@@ -9,11 +9,13 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from soupcore.errors import CheckpointError
 
 _MOST_OPEN = 64
+_READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the cache until they are used
 
 
 class WeightFile:
@@ -77,6 +79,19 @@ class WeightFile:
                     "Copy the file again."
                 )
             done += count
+
+    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Give the bytes from `start` to `stop` in pieces, each of them good until the next one.
+
+        Raises:
+            CheckpointError: See `read_into`.
+        """
+        buffer = memoryview(bytearray(min(stop - start, _READ_AT_ONCE)))
+        while start < stop:
+            piece = buffer[: stop - start]
+            self.read_into(piece, start)
+            yield piece
+            start += len(piece)
 
 
 class _Descriptor:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.digest import Scan
+from soupcore.checkpoints.digest import Scan, TensorScan
 from soupcore.checkpoints.names import align
 
 
@@ -58,8 +59,12 @@ class RenamedCheckpoint(Checkpoint):
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._original.read_into(self._names[name], start, out)
 
-    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
-        """See `Checkpoint.check_integrity`."""
+    def check_integrity(
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Compare the checksums of the original; see `Checkpoint.check_integrity`."""
         self._original.check_integrity(on_bytes)
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
@@ -69,10 +74,9 @@ class RenamedCheckpoint(Checkpoint):
             self._scan = {name: found[other] for name, other in self._names.items()}
         return self._scan
 
-    @property
-    def known_scan(self) -> Scan | None:
-        """What is known of the original, see `Checkpoint.known_scan`."""
-        return self.scan() if self._original.known_scan is not None else None
+    def known(self, name: str) -> TensorScan | None:
+        """Return what is known of the original, see `Checkpoint.known`."""
+        return self._original.known(self._names[name])
 
     @property
     def is_scanned(self) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -46,10 +47,20 @@ class ShardedCheckpoint(Checkpoint):
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._shard_of[name].read_into(name, start, out)
 
-    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
+    @property
+    def checksummed(self) -> frozenset[str]:
+        """Those of each shard; see `Checkpoint.checksummed`."""
+        return frozenset(chain.from_iterable(shard.checksummed for shard in self._shards))
+
+    def check_integrity(
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Compare the checksums of each shard; see `Checkpoint.check_integrity`."""
         for shard in self._shards:
-            shard.check_integrity(on_bytes)
+            of_shard = {name: crc for name, crc in checksums.items() if name in shard.tensors}
+            shard.check_integrity(on_bytes, of_shard)
 
 
 def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> ShardedCheckpoint:

@@ -18,8 +18,6 @@ from soupcore.errors import CheckpointError
 
 Chunks = Callable[[str], Iterable[torch.Tensor]]
 
-_READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the cache until they are written
-
 
 def new_bytes(
     file: WeightFile, place: Place, views: Mapping[str, View], chunks: Chunks
@@ -44,7 +42,7 @@ def new_bytes(
         return
     position = 0
     for start, stop, names in runs:
-        yield from read_range(file, place.offset + position, place.offset + start)
+        yield from file.pieces(place.offset + position, place.offset + start)
         position = start
         for pieces in zip(*(_stored(name, views[name], chunks) for name in names), strict=True):
             for name, piece in zip(names[1:], pieces[1:], strict=True):
@@ -57,7 +55,7 @@ def new_bytes(
                 f"Tensor {names[0]!r} gave {position - start} bytes instead of {stop - start}; "
                 "nothing was written."
             )
-    yield from read_range(file, place.offset + position, place.offset + place.nbytes)
+    yield from file.pieces(place.offset + position, place.offset + place.nbytes)
 
 
 def _runs(views: Mapping[str, View]) -> list[tuple[int, int, list[str]]] | None:
@@ -146,13 +144,3 @@ def _dtype(view: View) -> torch.dtype:
     dtype = getattr(torch, view.dtype)
     assert isinstance(dtype, torch.dtype)  # noqa: S101 - TorchCheckpoint made sure of it
     return dtype
-
-
-def read_range(file: WeightFile, start: int, stop: int) -> Iterator[memoryview]:
-    """Give bytes of a file in pieces, each of them good until the next one."""
-    buffer = memoryview(bytearray(min(stop - start, _READ_AT_ONCE)))
-    while start < stop:
-        piece = buffer[: stop - start]
-        file.read_into(piece, start)
-        yield piece
-        start += len(piece)

@@ -5,21 +5,22 @@ bytes are read from there, and nothing else of the file is.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet
-from soupcore.checkpoints.contents import Contents, View, WeightViews, contents_of
+from soupcore.checkpoints.contents import Contents, Place, View, WeightViews, contents_of
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
 
 Sizes = tuple[int, ...]
 
-_BLOCK = 1 << 20  # bytes that are read or gathered at a time
+_BLOCK = 1 << 20  # bytes that are gathered at a time
 _LITTLE = 64 << 10  # bytes that are read at once even if few of them are wanted
 
 
@@ -64,7 +65,7 @@ class TorchCheckpoint(Checkpoint):
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
         self.details = self.contents.details
-        self.notes = chosen.notes
+        self.notes = chosen.notes + _what_shares_memory(chosen, self.contents)
         self.ties = _ties(self.views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -142,19 +143,29 @@ class TorchCheckpoint(Checkpoint):
         first += half * stride[widest]
         self._read_box(place, stride, first, box.narrow(widest, half, rest))
 
-    def check_integrity(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> None:
+    @property
+    def checksummed(self) -> frozenset[str]:
+        """Tensors that fill a storage; see `Checkpoint.checksummed`."""
+        storages = self.contents.storages
+        return frozenset(
+            name
+            for name in self._starts
+            if (place := storages[self.views[name].storage]).crc is not None
+            and place.nbytes == self.tensors[name].nbytes
+        )
+
+    def check_integrity(
+        self,
+        on_bytes: Callable[[int], None] = lambda nbytes: None,
+        checksums: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Compare the checksums of what holds the weights; see `Checkpoint.check_integrity`."""
-        block = memoryview(bytearray(_BLOCK))
+        known = {self.views[name].storage: crc for name, crc in checksums.items()}
         for key in {view.storage: None for view in self.views.values()}:
             place = self.contents.storages[key]
             if place.crc is None:  # the format before torch 1.6 has none
                 continue
-            crc = 0
-            for done in range(0, place.nbytes, _BLOCK):
-                piece = block[: min(_BLOCK, place.nbytes - done)]
-                self.file.read_into(piece, place.offset + done)
-                crc = zlib.crc32(piece, crc)
-                on_bytes(len(piece))
+            crc = known[key] if key in known else self._checksum(place, on_bytes)
             if crc != place.crc:
                 raise CheckpointError(
                     f"{self.path}: the checksum of the record 'data/{key}' is wrong, so the file "
@@ -162,6 +173,13 @@ class TorchCheckpoint(Checkpoint):
                     "Copy it again. If it was written with "
                     "torch.serialization.set_crc32_options(False), save it again without.",
                 )
+
+    def _checksum(self, place: Place, on_bytes: Callable[[int], None]) -> int:
+        crc = 0
+        for piece in self.file.pieces(place.offset, place.offset + place.nbytes):
+            crc = zlib.crc32(piece, crc)
+            on_bytes(len(piece))
+        return crc
 
 
 def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
@@ -179,6 +197,16 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
         hint = f"Or open its other weights: {', '.join(others)}." if others else ""
         raise CheckpointError(f"{path}: {found.problem}", hint)
     return found
+
+
+def _what_shares_memory(chosen: WeightViews, contents: Contents) -> tuple[str, ...]:
+    storages = {view.storage for view in chosen.views.values()}
+    return tuple(
+        f"{other.name!r} ({other.title}) shares tensors with {chosen.name!r} in memory: where a "
+        "soup is written as .pt, both change."
+        for other in contents.sets
+        if other is not chosen and storages & {view.storage for view in other.views.values()}
+    )
 
 
 def is_contiguous(shape: Sizes, stride: Sizes) -> bool:

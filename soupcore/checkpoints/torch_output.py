@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 from soupcore.checkpoints.contents import View
 from soupcore.checkpoints.files import WeightFile
-from soupcore.checkpoints.storages import Chunks, new_bytes, read_range
+from soupcore.checkpoints.storages import Chunks, new_bytes
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import CheckpointError
 from soupcore.new_files import NewFile
@@ -94,7 +94,7 @@ def write_like(
     checksums: dict[int, int] = {}
     for key in sorted(views_in, key=lambda key: source.contents.storages[key].offset):
         place = source.contents.storages[key]
-        for piece in read_range(file, position, place.offset):
+        for piece in file.pieces(position, place.offset):
             put(piece)
         crc = 0
         for piece in new_bytes(file, place, views_in[key], chunks):
@@ -102,7 +102,7 @@ def write_like(
             put(piece)
         if key in records:
             checksums |= dict.fromkeys(_checksum_offsets(file, records[key]), crc)
-    for piece in read_range(file, position, size):
+    for piece in file.pieces(position, size):
         put(piece)
     for offset, crc in checksums.items():
         _write(target, memoryview(struct.pack("<I", crc)), offset)

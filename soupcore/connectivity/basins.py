@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
+import scipy  # its submodules load when they are first used
 
 from soupcore.connectivity.bracket import Floats
 
@@ -60,11 +58,13 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     known = apart[np.isfinite(apart)].max(initial=0.0)
     distances = np.clip(np.where(np.isfinite(apart), apart, known * _ABOVE or 1.0), 0, None)
     np.fill_diagonal(distances, 0.0)
-    joins = linkage(squareform(distances, checks=False), "single", optimal_ordering=True)
-    drawn = dendrogram(joins, no_plot=True)
+    hierarchy = scipy.cluster.hierarchy
+    between = scipy.spatial.distance.squareform(distances, checks=False)
+    joins = hierarchy.linkage(between, "single", optimal_ordering=True)
+    drawn = hierarchy.dendrogram(joins, no_plot=True)
     # SciPy puts the leaves at 5, 15, 25 and so on.
     positions = (np.array(drawn["icoord"]) - 5) / 10
-    order = tuple(names[leaf] for leaf in leaves_list(joins).tolist())
+    order = tuple(names[leaf] for leaf in hierarchy.leaves_list(joins).tolist())
     return Tree(order, (positions, np.array(drawn["dcoord"])))
 
 
@@ -77,7 +77,7 @@ def basins(names: Sequence[str], barriers: Floats, threshold: float) -> list[Bas
         threshold: Up to which barrier two are connected.
     """
     connected = barriers <= threshold
-    _, labels = connected_components(connected, directed=False)
+    _, labels = scipy.sparse.csgraph.connected_components(connected, directed=False)
     found = []
     for label in dict.fromkeys(labels.tolist()):
         members = np.flatnonzero(labels == label).tolist()

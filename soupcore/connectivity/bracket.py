@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline
+import scipy  # its submodules load when they are first used
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class Curves:
         self.at = at
         self.values = values
         self.fine = np.linspace(at[0], at[-1], _FINE + 1)
-        self.spline: Floats = CubicSpline(at, values)(self.fine)  # [fine, p]
+        self.spline: Floats = scipy.interpolate.CubicSpline(at, values)(self.fine)  # [fine, p]
         inside = np.clip(np.searchsorted(at, self.fine, side="right") - 1, 0, len(at) - 2)
         self._interval = inside
         share = (self.fine - at[inside]) / (at[inside + 1] - at[inside])

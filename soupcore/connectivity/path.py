@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy  # its submodules load when they are first used
 
 from soupcore.connectivity.bracket import Floats, ceiling
 from soupcore.evaluation import Evaluation
@@ -113,7 +113,7 @@ class LinearPath:
         fine = np.linspace(0, 1, points)
         if not np.isfinite(losses).all():
             return fine, np.full(points, np.nan)
-        return fine, CubicSpline(at, losses)(fine)
+        return fine, scipy.interpolate.CubicSpline(at, losses)(fine)
 
     @property
     def _mean_score(self) -> float:

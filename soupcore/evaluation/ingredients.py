@@ -89,7 +89,7 @@ class Ingredients:
         Its tensors are the same numbers as those of the mixture, to the bit. It is None too where
         a source holds infinities, which a mixture may have to copy and a sum makes NaN of.
         """
-        if any(c.known_scan is not None and c.nonfinite for c in mixture.sources.values()):
+        if any(c.is_scanned and c.nonfinite for c in mixture.sources.values()):
             return None
         rows = [self._rows.get(digest) for digest in mixture.sources]
         held = [row for row in rows if row is not None]

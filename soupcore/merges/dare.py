@@ -17,10 +17,7 @@ from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, sum
 
 Combine = Literal["mean", "sum", "ties"]
 
-# Both are part of the result: entries that one counter of the generator decides on, and how many
-# values the random word of an entry has.
-_BLOCK = 1 << 15
-_WORDS = 1 << 16
+_WORDS = 1 << 16  # values that the random word of an entry has
 
 
 class Dare(TaskVectorMerge):
@@ -56,6 +53,7 @@ class Dare(TaskVectorMerge):
         self.drop = drop
         self.seed = seed
         self.combine = combine
+        self._streams: dict[str, list[Any]] = {}
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
         """Return what the merge is made of; see `Derived.to_json`."""
@@ -81,9 +79,12 @@ class Dare(TaskVectorMerge):
     def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
         if not self._limit:
             return
-        for vector, identity in zip(vectors.numpy(), self._identities, strict=True):
-            key = hashlib.sha256(json.dumps([self.seed, identity, name]).encode()).digest()
-            vector *= self._kept(int.from_bytes(key[:16], "little"), start, len(vector))
+        if name not in self._streams:
+            self._streams[name] = [_stream(self.seed, *who, name) for who in self._identities]
+        generator = np.random.PCG64DXSM(0)
+        for vector, stream in zip(vectors.numpy(), self._streams[name], strict=True):
+            generator.state = stream
+            vector *= _random_words(generator, start, len(vector)) >= self._limit
 
     @cached_property
     def _identities(self) -> list[list[Any]]:
@@ -91,32 +92,41 @@ class Dare(TaskVectorMerge):
         digests = [ingredient.digest for ingredient in self.ingredients]
         return [[digest, digests[:index].count(digest)] for index, digest in enumerate(digests)]
 
-    def _kept(self, key: int, start: int, count: int) -> npt.NDArray[np.bool_]:
-        stop = start + count
-        pieces = [
-            _words(key, block)[max(0, start - block * _BLOCK) : stop - block * _BLOCK]
-            for block in range(start // _BLOCK, -(-stop // _BLOCK))
-        ]
-        words = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return words >= self._limit
-
     @cached_property
     def _limit(self) -> np.uint16:
         return np.uint16(round(self.drop * _WORDS))
 
+    @cached_property
+    def _factor(self) -> float:
+        # All entries are rescaled alike, so once, after they are combined.
+        kept = Fraction(_WORDS - int(self._limit), _WORDS)
+        shares = len(self.ingredients) if self.combine == "mean" else 1
+        return float(self.scale / (shares * kept))
+
     def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         if self.combine == "ties":
-            combined = self._elected_mean(vectors, wide)
-        else:
-            combined = sum_of(vectors, wide)
-        shares = len(vectors) if self.combine == "mean" else 1
-        # All entries are rescaled alike, so once, after they are combined.
-        combined *= _WORDS / (shares * (_WORDS - int(self._limit)))
-        return combined
+            return self._elected_mean(vectors, wide)
+        return sum_of(vectors, wide)
 
 
-def _words(key: int, block: int) -> npt.NDArray[np.uint16]:
-    # Philox (Salmon et al. 2011) gives the numbers of any block without those before it, and its
-    # stream is one that NumPy promises not to change.
-    generator = np.random.Philox(key=key, counter=[0, 0, 0, block])
-    return generator.random_raw(_BLOCK // 4).astype("<u8", copy=False).view("<u2")
+def _stream(*identity: Any) -> Any:
+    """Return the beginning of a stream of random numbers of its own for anything JSON can say."""
+    digest = hashlib.sha256(json.dumps(identity).encode()).digest()
+    state, increment = (int.from_bytes(half, "little") for half in (digest[:16], digest[16:]))
+    return {
+        "bit_generator": "PCG64DXSM",
+        "state": {"state": state, "inc": increment | 1},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+
+
+def _random_words(generator: np.random.PCG64DXSM, start: int, count: int) -> npt.NDArray[np.uint16]:
+    """Return the words of entries from `start` on, four to each number from the stream's beginning.
+
+    The generator jumps to any place of its stream, which NumPy promises not to change.
+    """
+    skipped = start % 4
+    generator.advance(start // 4)
+    raw = generator.random_raw(-(-(skipped + count) // 4))
+    return raw.astype("<u8", copy=False).view("<u2")[skipped : skipped + count]

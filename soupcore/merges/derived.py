@@ -17,12 +17,11 @@ from typing import Any, ClassVar
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
-from soupcore.checkpoints.chunks import CHUNK
-from soupcore.checkpoints.digest import Scan, scan_tensors
+from soupcore.checkpoints.digest import Scan, TensorScan, scan_tensors
 
 NameOf = Callable[[Checkpoint], str]
 
-_FORMAT = 1  # of the identity: change it when a method gives other bits for the same parameters
+_FORMAT = 2  # of the identity: change it when a method gives other bits for the same parameters
 
 
 class Derived(Checkpoint):
@@ -52,14 +51,19 @@ class Derived(Checkpoint):
         """
 
     @abstractmethod
-    def _compute(self, name: str, start: int, out: torch.Tensor) -> None:
-        """Compute at most `CHUNK` elements of a tensor, from `start` on, into a buffer."""
-
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Compute part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        for begin in range(0, out.numel(), CHUNK):
-            piece = out[begin : begin + CHUNK]
-            self._compute(name, start + begin, piece)
+
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        return None
+
+    def known(self, name: str) -> TensorScan | None:
+        """Return what is known of what a tensor is copied from; see `Checkpoint.known`."""
+        copied = self.copied_from(name)
+        if copied is None or copied.tensors[name].dtype != self.tensors[name].dtype:
+            return None
+        return copied.known(name)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Compute part of a tensor; see `Checkpoint.read_elements`."""

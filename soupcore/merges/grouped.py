@@ -94,5 +94,10 @@ class Grouped(Derived):
             }
         )
 
-    def _compute(self, name: str, start: int, out: torch.Tensor) -> None:
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return what the tensor's mixture copies it from; see `Mixture.copied_from`."""
+        return self._mixture_of[name].copied_from(name)
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Mix part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._mixture_of[name].mix_into(name, out, start)

@@ -1,8 +1,10 @@
-"""The k-th largest of more numbers than fit in memory, exactly, in a few passes over them.
+"""The k-th largest of more numbers than fit in memory, exactly, in one pass over them or a few.
 
-A float that is not negative, read as an integer, keeps its order. Each pass counts one digit of 16
-bits of these integers and so narrows the answer down to the numbers that begin with the same
-digits: two passes for float32, four for float64 (a radix select, most significant digit first).
+A float that is not negative, read as an integer, keeps its order. Where a guess is near, one pass
+counts the 262,144 floats around it and how many numbers lie above them, and that tells the answer.
+Where it is not, each pass counts one digit of 16 bits and so narrows the answer down to the numbers
+that begin with the same digits: two passes for float32, four for float64 (a radix select, most
+significant digit first).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +15,19 @@ import numpy.typing as npt
 
 Magnitudes = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
+Pieces = Callable[[], Iterable[tuple[int, Magnitudes]]]
 
 _DIGIT = 16  # bits
+_VALUES = 1 << _DIGIT
+_NEAR = 1 << 18  # floats around a guess: from 1.6 to 3.1 % of a float32 to either side
 _PENDING = 1 << 18  # numbers gathered before they are counted
 
 
 def kth_largest(
-    pieces: Callable[[], Iterable[tuple[int, Magnitudes]]],
+    pieces: Pieces,
     ranks: Sequence[int],
     dtype: npt.DTypeLike,
+    guesses: Sequence[float] | None = None,
 ) -> list[float]:
     """Return for several long rows of numbers the k-th largest of each.
 
@@ -30,41 +36,67 @@ def kth_largest(
             negative or NaN.
         ranks: k for each row; 1 is the largest.
         dtype: float32 or float64, that of the numbers.
+        guesses: A number near each answer, to find it sooner.
     """
     integer = np.int32 if np.dtype(dtype) == np.float32 else np.int64
+    if guesses is not None:
+        near = _near(pieces, ranks, np.array(guesses, dtype=dtype).view(integer))
+        if near is not None:
+            return [float(value) for value in near.view(dtype)]
     width = 8 * np.dtype(integer).itemsize
     known = np.zeros(len(ranks), dtype=integer)  # the digits found so far
     left = list(ranks)
     for shift in range(width - _DIGIT, -1, -_DIGIT):
-        digits = [_Digits(shift) for _ in ranks]
+        digits = [_Counts(_VALUES) for _ in ranks]
         for row, numbers in pieces():
             integers: Integers = numbers.view(integer)
             if shift + _DIGIT < width:
                 integers = integers[integers >> (shift + _DIGIT) == known[row]]
-            digits[row].add(integers)
-        for row, counted in enumerate(digits):
-            digit, left[row] = counted.largest(left[row])
+            digits[row].add((integers >> shift) & (_VALUES - 1))
+        for row, counts in enumerate(digits):
+            digit, left[row] = counts.largest(left[row])
             known[row] = (int(known[row]) << _DIGIT) | digit
     return [float(value) for value in known.view(dtype)]
 
 
-class _Digits:
-    """How often each value of one digit stands in a row of integers."""
+def _near(pieces: Pieces, ranks: Sequence[int], guesses: Integers) -> Integers | None:
+    """Return the answers, as integers, if all are near the guesses."""
+    lowest = np.maximum(guesses, _NEAR // 2) - _NEAR // 2
+    counts = [_Counts(_NEAR) for _ in ranks]
+    above = [0 for _ in ranks]
+    for row, numbers in pieces():
+        places = numbers.view(lowest.dtype) - lowest[row]
+        above[row] += int(np.count_nonzero(places >= _NEAR))
+        # As unsigned, what lies below is large as well.
+        counts[row].add(places[places.view(f"u{places.itemsize}") < _NEAR])
+    for row, rank in enumerate(ranks):
+        if not above[row] < rank <= above[row] + counts[row].total:
+            return None
+        lowest[row] += counts[row].largest(rank - above[row])[0]
+    return lowest
 
-    def __init__(self, shift: int) -> None:
-        self._shift = shift
-        self._counts = np.zeros(1 << _DIGIT, dtype=np.int64)
+
+class _Counts:
+    """How often each value from 0 up to a limit stands in a row of integers."""
+
+    def __init__(self, limit: int) -> None:
+        self._counts = np.zeros(limit, dtype=np.int64)
         self._pending: list[Integers] = []
         self._n_pending = 0
 
     def add(self, integers: Integers) -> None:
-        self._pending.append((integers >> self._shift) & ((1 << _DIGIT) - 1))
+        self._pending.append(integers)
         self._n_pending += len(integers)
         if self._n_pending >= _PENDING:
             self._count()
 
+    @property
+    def total(self) -> int:
+        """How many were added."""
+        return int(self._counts.sum()) + self._n_pending
+
     def largest(self, rank: int) -> tuple[int, int]:
-        """Return the digit of the number of this rank, and its rank among those with that digit."""
+        """Return the value of this rank, and its rank among those equal to it."""
         self._count()
         from_the_top = np.cumsum(self._counts[::-1])
         place = int(np.searchsorted(from_the_top, rank))
@@ -73,6 +105,6 @@ class _Digits:
 
     def _count(self) -> None:
         if self._pending:
-            joined = np.concatenate(self._pending)
-            self._counts += np.bincount(joined, minlength=len(self._counts))
+            integers = np.concatenate(self._pending)
+            self._counts += np.bincount(integers, minlength=len(self._counts))
         self._pending, self._n_pending = [], 0

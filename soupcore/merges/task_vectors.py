@@ -6,7 +6,7 @@ difference once; they are summed in float64, those of half types in float32.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.chunks import CHUNK
+from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
 from soupcore.mixtures import Mixture
 
 Floats = npt.NDArray[np.floating[Any]]
+
+# Elements of each vector at a time: so few that torch does not wake its threads for them.
+_PIECE = 31 << 10
 
 Vote = Literal["magnitude", "count"]
 Tie = Literal["majority", "positive"]
@@ -44,7 +46,8 @@ class TaskVectorMerge(Derived):
     """base + λ·(a function of the task vectors, entry by entry).
 
     The result does not depend on the order of the ingredients. Tensors that are not floats come
-    from the first of them, by digest.
+    from the first of them, by digest. Those that no ingredient changed come from the base: the
+    differences would be 0, but for NaN where an attention mask is infinite.
 
     Args:
         base: The shared initialisation.
@@ -93,6 +96,11 @@ class TaskVectorMerge(Derived):
     def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         """Combine sparse task vectors [k, n] into one [n] of the dtype `wide`."""
 
+    @cached_property
+    def _factor(self) -> float:
+        """What the combined vector is multiplied by."""
+        return float(self.scale)
+
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
         """Return what the merge is made of; see `Derived.to_json`."""
         return {
@@ -104,30 +112,52 @@ class TaskVectorMerge(Derived):
             "tie": self.tie,
         }
 
-    def _compute(self, name: str, start: int, out: torch.Tensor) -> None:
-        if not out.dtype.is_floating_point:
-            out.copy_(self.ingredients[0].read_elements(name, start, start + out.numel()))
+    def copied_from(self, name: str) -> Checkpoint | None:
+        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        if not self.tensors[name].dtype.is_floating_point:
+            return self.ingredients[0]
+        return self.base if name in self._unchanged else None
+
+    def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
+        """Compute part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        copied = self.copied_from(name)
+        if copied is not None:
+            out.copy_(copied.read_elements(name, start, start + out.numel()))
             return
         wide = _sum_dtype(out.dtype)
+        place = 0
         with np.errstate(all="ignore"):  # what is not finite is told by whoever reads it
-            origin, vectors = self._sparse_vectors(name, start, out.numel())
-            merged = self._combine(vectors, wide)
-            merged *= float(self.scale)
-            merged += origin.numpy()
-        out.copy_(torch.from_numpy(merged))
+            for origin, vectors in self._sparse_vectors(name, start, out.numel()):
+                merged = self._combine(vectors, wide)
+                merged *= self._factor
+                merged += origin.numpy()
+                out[place : place + len(merged)].copy_(torch.from_numpy(merged))
+                place += len(merged)
 
     def _sparse_vectors(
         self, name: str, start: int, count: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a piece of the base [n] and of the task vectors [k, n], entries dropped."""
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Give the base [n] and the task vectors [k, n], entries dropped, piece by piece.
+
+        Each piece takes the place of the one before.
+        """
         dtype = wide_dtype(self.tensors[name].dtype)
-        rows = torch.empty(1 + len(self.ingredients), count, dtype=dtype)
-        for row, checkpoint in zip(rows, (self.base, *self.ingredients), strict=True):
-            read_wide(checkpoint, name, start, row)
-        for row in rows[1:]:  # one by one: a row is too short for torch to wake its threads
-            row.sub_(rows[0])
-        self._sparsify(name, start, rows[1:])
-        return rows[0], rows[1:]
+        sources = (self.base, *self.ingredients)
+        buffer = torch.empty(len(sources), min(_PIECE, count), dtype=dtype)
+        for begin in range(start, start + count, _PIECE):
+            rows = buffer[:, : min(_PIECE, start + count - begin)]
+            for row, checkpoint in zip(rows, sources, strict=True):
+                read_wide(checkpoint, name, begin, row)
+            for row in rows[1:]:
+                row.sub_(rows[0])
+            self._sparsify(name, begin, rows[1:])
+            yield rows[0], rows[1:]
+
+    @cached_property
+    def _unchanged(self) -> frozenset[str]:
+        """Tensors that no ingredient changed, as far as is known without reading them."""
+        sources = (self.base, *self.ingredients)
+        return frozenset(name for name in self.tensors if are_known_alike(sources, name))
 
     def _elected_mean(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         """Return the mean of the entries that have the elected sign, 0 where none has."""
@@ -143,10 +173,9 @@ class TaskVectorMerge(Derived):
     @cached_property
     def _most_are_positive(self) -> bool:
         balance = 0
-        for name in self.float_tensors:
+        for name in set(self.float_tensors) - self._unchanged:
             info = self.tensors[name]
-            for start in range(0, info.numel, CHUNK):
-                _, vectors = self._sparse_vectors(name, start, min(CHUNK, info.numel - start))
+            for _, vectors in self._sparse_vectors(name, 0, info.numel):
                 ballots = vectors.sign() if self.vote == "count" else vectors
                 votes = sum_of(ballots, _sum_dtype(info.dtype))
                 balance += int((votes > 0).sum()) - int((votes < 0).sum())
@@ -155,8 +184,9 @@ class TaskVectorMerge(Derived):
 
 def sum_of(vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
     """Return the sum of vectors [k, n] as [n], in the dtype `wide`."""
-    total = np.zeros(vectors.shape[1], dtype=wide)
-    for vector in vectors.numpy():
+    first, *others = vectors.numpy()
+    total: Floats = first.astype(wide)
+    for vector in others:
         total += vector
     return total
 
@@ -165,10 +195,10 @@ def _mean_of_sign(
     vectors: torch.Tensor, is_positive: npt.NDArray[np.bool_], wide: npt.DTypeLike
 ) -> tuple[Floats, npt.NDArray[np.integer[Any]]]:
     """Return for each entry the mean of those that have a sign, and how many these are."""
-    sign = 2 * torch.from_numpy(is_positive).to(vectors.dtype) - 1
+    sign = torch.from_numpy(is_positive).to(vectors.dtype).mul_(2).sub_(1)
+    turned = torch.empty_like(sign)
     total = np.zeros(len(sign), dtype=wide)
     agreeing = np.zeros(len(sign), dtype=np.min_scalar_type(len(vectors)))
-    turned = torch.empty_like(sign)
     for vector in vectors:
         torch.mul(vector, sign, out=turned)
         agreeing += turned.numpy() > 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,10 @@ from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, rea
 
 Trim = Literal["global", "tensor"]
 
-_BLOCK = 1 << 18  # elements of a row counted at a time: one count of 65,536 digits is worth it
+_BLOCK = 1 << 15  # entries of a task vector at a time
+_SAMPLE = 1 << 19  # entries that thresholds are guessed from, about, and the least to guess for
+_SPARSE = 16  # the sample is this share of all entries at most
+_RUN = 512  # entries of the sample that lie together
 
 
 class Ties(TaskVectorMerge):
@@ -83,25 +87,48 @@ class Ties(TaskVectorMerge):
         if self.density == 1:
             return [0.0] * len(self.ingredients)
         n = sum(self.tensors[name].numel for name in names)
-        ranks = [max(1, int(self.density * n))] * len(self.ingredients)
+        rank = max(1, int(self.density * n))
         dtype = np.float64 if any(self._is_double(name) for name in names) else np.float32
-        return remembered(
-            ["thresholds", str(self.density), names, [source.digest for source in self.sources]],
-            lambda: kth_largest(lambda: self._magnitudes(names, dtype), ranks, dtype),
-        )
+
+        def find() -> list[float]:
+            guesses = self._guesses(names, n, rank, dtype) if n > _SAMPLE else None
+            every = partial(self._magnitudes, names, dtype, _BLOCK, _BLOCK)
+            return kth_largest(every, [rank] * len(self.ingredients), dtype, guesses)
+
+        sources = [source.digest for source in self.sources]
+        return remembered(["thresholds", str(self.density), names, sources], find)
+
+    def _guesses(
+        self, names: Sequence[str], n: int, rank: int, dtype: npt.DTypeLike
+    ) -> list[float]:
+        """Return the thresholds of a sample: short runs at even distances."""
+        samples: list[list[Floats]] = [[] for _ in self.ingredients]
+        for row, run in self._magnitudes(names, dtype, _RUN, _RUN * max(_SPARSE, n // _SAMPLE)):
+            samples[row].append(run.copy())
+        found = []
+        for sample in map(np.concatenate, samples):
+            place = len(sample) - max(1, rank * len(sample) // n)
+            found.append(float(np.partition(sample, place)[place]))
+        return found
 
     def _is_double(self, name: str) -> bool:
         return self.tensors[name].dtype == torch.float64
 
     def _magnitudes(
-        self, names: Sequence[str], dtype: npt.DTypeLike
+        self, names: Sequence[str], dtype: npt.DTypeLike, length: int, distance: int
     ) -> Iterator[tuple[int, Floats]]:
+        """Give runs of so many entries of each task vector, so far from each other."""
         for name in names:
             info = self.tensors[name]
-            for start in range(0, info.numel, _BLOCK):
-                count = min(_BLOCK, info.numel - start)
+            for start in range(0, info.numel, distance):
+                count = min(length, info.numel - start)
                 buffers = torch.empty(2, count, dtype=wide_dtype(info.dtype))
                 origin, vector = buffers.numpy()
+                if name in self._unchanged:
+                    vector.fill(0)
+                    for row in range(len(self.ingredients)):
+                        yield row, vector.astype(dtype, copy=False)
+                    continue
                 read_wide(self.base, name, start, buffers[0])
                 for row, ingredient in enumerate(self.ingredients):
                     read_wide(ingredient, name, start, buffers[1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.evaluation.devices import deterministic
 from soupcore.evaluation.fitting import Fitting
 from soupcore.merges.task_vectors import read_wide, wide_dtype
@@ -26,8 +26,8 @@ from soupcore.tasks import Split, Task
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK = 1 << 15  # elements of each ingredient at a time: 128 KiB of float32
-_RESIDENT_CHUNK = 1 << 20
+_CHUNK = 31 << 10  # elements of each ingredient at a time, where they are read from files
+_RESIDENT_CHUNK = 1 << 20  # and where they are in memory
 
 
 @dataclass(frozen=True)
@@ -191,31 +191,42 @@ class Objective:
         return found
 
     def _pieces(self, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Give θ₁ and θᵢ − θ₁ piece by piece: where it begins, [n] and [k − 1, n]."""
+        """Give θ₁ and θᵢ − θ₁ piece by piece: where it begins, [n] and [k − 1, n].
+
+        Each piece may take the place of the one before.
+        """
         if name in self._kept:
             first, others = self._kept[name]
             for start in range(0, len(first), _RESIDENT_CHUNK):
                 stop = start + _RESIDENT_CHUNK
                 yield start, first[start:stop], others[:, start:stop]
             return
+        chunk = min(_CHUNK, tensor.numel())
+        buffer = torch.empty(len(self._checkpoints) * chunk, dtype=wide_dtype(tensor.dtype))
         for start in range(0, tensor.numel(), _CHUNK):
             count = min(_CHUNK, tensor.numel() - start)
-            rows = torch.empty(len(self._checkpoints), count, dtype=wide_dtype(tensor.dtype))
+            rows = buffer[: len(self._checkpoints) * count].view(-1, count)
             for row, checkpoint in zip(rows, self._checkpoints, strict=True):
                 read_wide(checkpoint, name, start, row)
-            yield start, rows[0], rows[1:].sub_(rows[0])
+            for row in rows[1:]:  # one by one: a row is too short for torch to wake its threads
+                row.sub_(rows[0])
+            yield start, rows[0], rows[1:]
 
     @torch.no_grad()
     def _differs(self, name: str, tensor: Tensor, *, keep: bool) -> bool:
         """Whether the ingredients differ in a tensor; where they do not, place it for good."""
-        if not keep:
+        if are_known_alike(self._checkpoints, name):  # and may hold the −inf of an attention mask
+            pass
+        elif not keep:
             if any(bool(others.any()) for _, _, others in self._pieces(name, tensor)):
                 return True
         else:
-            pieces = list(self._pieces(name, tensor))
-            others = torch.cat([others for _, _, others in pieces], dim=1)
+            first = torch.empty(tensor.numel(), dtype=wide_dtype(tensor.dtype))
+            others = torch.empty(len(self._checkpoints) - 1, len(first), dtype=first.dtype)
+            for start, one, rest in self._pieces(name, tensor):
+                first[start : start + len(one)] = one
+                others[:, start : start + len(one)] = rest
             if others.any():
-                first = torch.cat([first for _, first, _ in pieces])
                 self._kept[name] = first.to(self._home), others.to(self._home)
                 return True
         tensor.copy_(self._checkpoints[0].read(name))

@@ -16,7 +16,6 @@ from soupcore.checkpoints.sharded_output import write_sharded
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.checkpoints.torch_output import why_not_like, write_like
 from soupcore.errors import CheckpointError
-from soupcore.merges import Derived
 from soupcore.mixtures import Mixture
 from soupcore.new_files import NewFile, remove_leftovers
 
@@ -150,9 +149,8 @@ class Output:
         here = self._names[name]
         copied = self._mixture.copied_from(here)
         # An attention mask may hold −inf, the same in every ingredient; it is copied as it is.
-        as_it_is = (
-            copied is not None and not isinstance(copied, Derived) and here in copied.nonfinite
-        )
+        known = copied.known(here) if copied is not None else None
+        as_it_is = known is not None and known.nonfinite > 0
         for chunk in self._chunks(here):
             converted = chunk.to(dtype)
             if not as_it_is and not all_finite(converted):

@@ -186,7 +186,8 @@ def _direct(name: str, entries: dict[Any, Any], notes: list[str]) -> list[Weight
 
 def _counters(tensors: dict[str, Tensor | Unusable]) -> list[str]:
     """Return what counts the models of an average, in torch's wrapper of it and in mmengine's."""
-    wrapped = all(name.startswith("module.") or name in _COUNTERS for name in tensors)
+    others = tensors.keys() - set(_COUNTERS)
+    wrapped = bool(others) and all(name.startswith("module.") for name in others)
     return [name for name in _COUNTERS if name in tensors and (wrapped or name == _COUNTERS[0])]
 
 

@@ -84,7 +84,7 @@ class Decoding:
             self._decode(on_examples)
         # Private to the process and only read; torch wants memory that it could write to.
         inputs, targets = (
-            torch.from_numpy(np.load(self._folder / name, mmap_mode="c"))
+            torch.from_numpy(np.lib.format.open_memmap(self._folder / name, mode="c"))
             for name in ("inputs.npy", "targets.npy")
         )
         return inputs, targets

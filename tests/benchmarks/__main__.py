@@ -13,9 +13,17 @@ from tests.benchmarks import (
     adaptive_barriers,
     barrier_matrix,
     bfloat16,
+    decoded,
     digests,
+    early_stop,
+    large,
+    learned,
+    matrices,
     memory,
     opening,
+    passes,
+    peers,
+    recipes,
     uniform,
     whole_process,
 )
@@ -32,10 +40,19 @@ TABLES: dict[str, Benchmark] = {
     "opening": opening.benchmark,
     "barriers": barrier_matrix.benchmark,
     "adaptive": adaptive_barriers.benchmark,
+    "matrices": matrices.benchmark,
+    "passes": passes.benchmark,
+    "greedy": early_stop.benchmark,
+    "decoded": decoded.benchmark,
+    "learned": learned.benchmark,
 }
 
 # These take long, or much room, so they are measured only when they are named.
-ON_DEMAND: dict[str, Benchmark] = {}
+ON_DEMAND: dict[str, Benchmark] = {
+    "peers": peers.benchmark,
+    "recipes": recipes.benchmark,
+    "large": large.benchmark,
+}
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def benchmark(folder: Path) -> list[str]:
     run(with_dense_grids, place / "grids", workspace=place)
     grids = {int(n): barriers for n, barriers in json.loads((place / "grids").read_text()).items()}
     true = grids[DENSE]
-    alphas = next(grid for grid in GRIDS if _error(grids[grid], true) <= TOLERANCE)
+    alphas = next(grid for grid in GRIDS if error(grids[grid], true) <= TOLERANCE)
     ours: list[Found] = []
     loop: list[Found] = []
     for number in range(RUNS):
@@ -83,9 +83,9 @@ def benchmark(folder: Path) -> list[str]:
         matrix = json.loads((place / "loop").read_text())
         count = len(matrix["losses"])
         loop.append(Found([], count, matrix["cpu_seconds"], matrix["wall_seconds"]))
-    error = max(_error(found.barriers, true) for found in ours)
-    if error > TOLERANCE:
-        raise AssertionError(f"A barrier is off by {error:.4f}, more than {TOLERANCE}.")
+    off = max(error(found.barriers, true) for found in ours)
+    if off > TOLERANCE:
+        raise AssertionError(f"A barrier is off by {off:.4f}, more than {TOLERANCE}.")
     rows = [
         Row("evaluations", [f.evaluations for f in ours], [f.evaluations for f in loop]),
         Row("CPU s", [f.cpu_seconds for f in ours], [f.cpu_seconds for f in loop]),
@@ -96,13 +96,14 @@ def benchmark(folder: Path) -> list[str]:
         f"Barriers of all {pairs} pairs of {len(NAMES)} ingredients of the bundled sample, each to "
         f"within {TOLERANCE}, {RUNS} runs",
         *table(rows, "soupcore.barriers, adaptive", f"plain loop on {alphas} α"),
-        f"Checked on {DENSE} α: adaptive barriers are off by at most {error:.4f}, those of "
-        + ", ".join(f"{grid} α by {_error(grids[grid], true):.4f}" for grid in GRIDS[:-1])
+        f"Checked on {DENSE} α: adaptive barriers are off by at most {off:.4f}, those of "
+        + ", ".join(f"{grid} α by {error(grids[grid], true):.4f}" for grid in GRIDS[:-1])
         + " (of barriers above 1, the share).",
     ]
 
 
-def _error(found: Sequence[float], true: Sequence[float]) -> float:
+def error(found: Sequence[float], true: Sequence[float]) -> float:
+    """Return how far barriers are off at most, of those above 1 the share."""
     return max(abs(a - b) / max(1, b) for a, b in zip(found, true, strict=True))
 
 

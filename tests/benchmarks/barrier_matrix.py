@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tests.benchmarks.processes import ROOT, run, stopwatch
 from tests.benchmarks.table import Row, table
+
+if TYPE_CHECKING:
+    from soupcore import Task
 
 RUNS = 3
 ALPHAS = 11
@@ -59,20 +62,23 @@ def with_soupcore(empty: str, full: str) -> None:
 
 def with_a_plain_loop(target: str, points: str = str(ALPHAS), *names: str) -> None:
     """Compute the matrix of these ingredients, all unless named, as a researcher does."""
+    import soupcore
+
+    task = soupcore.load_task(TASK)
+    every = [path for path in sorted(SWEEP.glob("*.safetensors")) if path.stem != "base"]
+    files = [path for path in every if not names or path.stem in names]
+    _write(plain_matrix(task, files, int(points)), target)
+
+
+def plain_matrix(task: "Task", files: Sequence[Path], alphas: int) -> Matrix:
+    """Compute the matrix of these files: a new state dict, load_state_dict, a DataLoader."""
     import torch
     from safetensors.torch import load_file
     from torch.nn.functional import cross_entropy
     from torch.utils.data import DataLoader, TensorDataset
 
-    import soupcore
-
-    task = soupcore.load_task(TASK)
     split = task.split(task.select)
-
     seconds = stopwatch()
-    alphas = int(points)
-    every = [path for path in sorted(SWEEP.glob("*.safetensors")) if path.stem != "base"]
-    files = [path for path in every if not names or path.stem in names]
     states = [load_file(path) for path in files]
     loader = DataLoader(TensorDataset(split.inputs, split.targets), batch_size=128)
     model = task.build_model()
@@ -91,7 +97,7 @@ def with_a_plain_loop(target: str, points: str = str(ALPHAS), *names: str) -> No
                     correct += (logits.argmax(1) == targets).sum().item()
             losses.append(loss / len(split))
             corrects.append(correct)
-    _write(Matrix(losses, corrects, *seconds()), target)
+    return Matrix(losses, corrects, *seconds())
 
 
 def benchmark(folder: Path) -> list[str]:

@@ -53,7 +53,7 @@ def benchmark(folder: Path) -> list[str]:
     ways = {
         "load_file each, average, save_file": with_state_dicts,
         "mean": with_chunks,
-        "Soup.save: checked for infinity, SHA-256, fsync": with_save,
+        "Soup.save: checked for infinity, fsync": with_save,
     }
     sweep, target, report = folder / "bfloat16", folder / "soup.safetensors", folder / "seconds"
     run(write_sweep, sweep, FILES, MEGABYTES, "bfloat16", workspace=folder)

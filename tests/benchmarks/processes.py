@@ -22,7 +22,12 @@ class Cost:
     peak_bytes: int
 
 
-def run(function: Callable[..., None], *arguments: str | int | Path, workspace: Path) -> Cost:
+def run(
+    function: Callable[..., None],
+    *arguments: str | int | Path,
+    workspace: Path,
+    python: str = sys.executable,
+) -> Cost:
     """Call a module's function with text arguments in a new process, from the root of the project.
 
     On Linux a process starts out with the peak memory of the one that made it. So that what is
@@ -35,7 +40,7 @@ def run(function: Callable[..., None], *arguments: str | int | Path, workspace: 
     code = f"import sys; from {function.__module__} import {name}; {name}(*sys.argv[1:])"
     environment = {"STOCKPOT_WORKSPACE": str(workspace), "OMP_WAIT_POLICY": "passive"}
     with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [python, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | environment,
     ) as process:

@@ -2,6 +2,10 @@
 
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what measures must not import torch: see `processes.run`
+    from torch import Tensor
 
 WIDTH = 768  # of a ViT-Base
 
@@ -19,14 +23,43 @@ def write_sweep(folder: str, files: str, megabytes: str, dtype: str = "float32")
     Path(folder).mkdir()
     shapes = _shapes(int(megabytes) * 1_000_000 // getattr(torch, dtype).itemsize)
     for seed in range(int(files)):
-        random = torch.Generator().manual_seed(seed)
         state = {
-            name: torch.randn(shape, generator=random).to(getattr(torch, dtype))
-            for name, shape in shapes.items()
+            name: tensor.to(getattr(torch, dtype))
+            for name, tensor in _random_tensors(shapes, seed).items()
         }
         save_file(state, Path(folder) / f"run-{seed}.safetensors")
     for path in Path(folder).iterdir():
         soupcore.open_checkpoint(path).scan()
+
+
+def write_fine_tuned(folder: str, files: str, megabytes: str) -> None:
+    """Write such a sweep with its base: each run is that and a change of a hundredth its size.
+
+    The changes have a cosine of ½ with each other.
+    """
+    from safetensors.torch import load_file, save_file
+
+    import soupcore
+
+    write_sweep(folder, "1", megabytes)
+    base = Path(folder) / "base.safetensors"
+    (Path(folder) / "run-0.safetensors").rename(base)
+    origin = load_file(base)
+    shapes = {name: tuple(tensor.shape) for name, tensor in origin.items()}
+    shared = _random_tensors(shapes, 1)
+    for number in range(int(files)):
+        own = _random_tensors(shapes, 2 + number)
+        state = {name: origin[name] + 0.007 * (shared[name] + own[name]) for name in origin}
+        save_file(state, Path(folder) / f"run-{number}.safetensors")
+    for path in Path(folder).iterdir():
+        soupcore.open_checkpoint(path).scan()
+
+
+def _random_tensors(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, "Tensor"]:
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
 
 
 def _shapes(elements: int) -> dict[str, tuple[int, ...]]:

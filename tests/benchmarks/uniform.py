@@ -23,7 +23,7 @@ BLOCK = 128 << 10
 BASELINE = f"read the {FILES}, copy one of them"
 FLOAT32 = "mean, float32 sums"
 FLOAT64 = "mean, float64 sums (the default)"
-SAVE = "Soup.save: checked for infinity, SHA-256, fsync"
+SAVE = "Soup.save: checked for infinity, fsync"
 TORCH_FLOAT32, TORCH_FLOAT64 = (f"from .pt files: {way}" for way in (FLOAT32, FLOAT64))
 GOALS = {FLOAT32: "1.5", FLOAT64: "2.8"}
 

@@ -1,6 +1,7 @@
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from soupcore import CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints.checkpoint import WeightSet
 from soupcore.checkpoints.dtypes import DTYPES
+from soupcore.checkpoints.torch_format import TorchCheckpoint
 from tests.helpers import any_tensor, build_model, same_bits, same_weights
 from tests.strict import foreign
 
@@ -247,10 +249,22 @@ def test_another_set_of_weights_is_opened_by_its_name(tmp_path: Path) -> None:
         open_checkpoint(path, weights="x")
 
 
+def test_sets_of_weights_that_share_tensors_are_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    shared = torch.ones(2)
+    model, ema = {"w": torch.ones(2), "v": shared}, {"w": torch.zeros(2), "v": shared}
+    torch.save({"model": model, "ema": ema}, path)
+    assert open_checkpoint(path).notes[1:] == (
+        "'model' (raw weights) shares tensors with 'ema' in memory: where a soup is written as "
+        ".pt, both change.",
+    )
+    assert "'ema' (EMA weights) shares" in open_checkpoint(path, weights="model").notes[0]
+
+
 def test_where_one_set_cannot_be_read_the_others_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.eye(2).to_sparse()}}, path)
-    with pytest.raises(CheckpointError, match=r"'w' is sparse .* Open .* 'model'"):
+    with pytest.raises(CheckpointError, match=r"'w' is sparse .* open .* 'model'"):
         open_checkpoint(path)
     assert open_checkpoint(path, weights="model").read("w").tolist() == [1, 1]
 
@@ -353,6 +367,32 @@ def test_tampered_weights_are_found_out(tmp_path: Path) -> None:
     tampered(path)
     with pytest.raises(CheckpointError, match=r"a\.pt: the checksum of the record 'data/0'"):
         open_checkpoint(path).check_integrity()
+
+
+@pytest.mark.parametrize("in_record", ["w", "tied", "part", "turned"])
+def test_a_scan_compares_checksums_and_reads_what_fills_a_record_once(
+    tmp_path: Path, in_record: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    ones = torch.ones(40, 50)
+    state = {
+        "w": {"w": ones},
+        "tied": {"w": ones, "v": ones},
+        "part": {"w": ones[:10], "v": ones[20:]},
+        "turned": {"w": ones.T},
+    }[in_record]
+    torch.save(state, path)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.checksummed == (set(state) if in_record in ("w", "tied") else set())
+    again: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchCheckpoint, "_checksum", lambda *_: again.append(1))
+        with suppress(CheckpointError):
+            checkpoint.scan()
+    assert bool(again) == (not checkpoint.checksummed)
+    tampered(path)
+    with pytest.raises(CheckpointError, match=r"a\.pt: the checksum of the record 'data/0'"):
+        open_checkpoint(path).scan()
 
 
 def test_only_what_holds_the_weights_is_compared(tmp_path: Path) -> None:

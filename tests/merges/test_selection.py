@@ -51,3 +51,25 @@ def test_long_rows(dtype: type[np.floating], spread: str) -> None:
     for rank in (1, 2, 120_000, 599_999, 600_000):
         (found,) = kth_largest(lambda: in_pieces([row], 250_000), [rank], dtype)
         assert found == np.partition(row, len(row) - rank)[len(row) - rank]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("off", [0.0, 1e-4, -1e-4, 0.5, -1.0, 1e30], ids=str)
+def test_a_guess_changes_how_often_the_numbers_are_read_and_nothing_else(
+    dtype: type[np.floating], off: float
+) -> None:
+    generator = np.random.default_rng(1)
+    rows = [np.abs(generator.standard_normal(300_000)).astype(dtype) for _ in range(2)]
+    ranks = [60_000, 299_000]
+    answers = [float(np.sort(row)[-rank]) for row, rank in zip(rows, ranks, strict=True)]
+    reads = 0
+
+    def pieces() -> Iterator[tuple[int, Row]]:
+        nonlocal reads
+        reads += 1
+        return in_pieces(rows, 100_000)
+
+    guesses = [max(0.0, answer * (1 + off)) for answer in answers]
+    assert kth_largest(pieces, ranks, dtype, guesses) == answers
+    is_near = off == 0 or (dtype == np.float32 and abs(off) < 1e-3)
+    assert reads == 1 if is_near else reads > 1

@@ -112,5 +112,5 @@ def test_a_killed_writer_leaves_whole_files_only_and_its_leftovers_can_be_told(
         assert options or target in left
         if len(left) == len(new):  # never a part of one soup with a part of the other
             assert left in (earlier, new)
-    assert had_leftovers > 5
+    assert had_leftovers > 2  # it died at least after the file was opened, written, and synced
     assert [killed for killed, *_ in deaths] == [True] * (len(deaths) - 1) + [False]

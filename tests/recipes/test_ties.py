@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_trimmed_tensor_by_tensor_it_is_ties_of_each_tensor(dtype: torch.dtype) 
             alone = {run: {name: state[name]} for run, state in states.items()}
             expected = ties(held_sweep(alone, {name: base[name]})).state_dict()
             assert same_bits(found[name], expected[name])
+
+
+@pytest.mark.parametrize("grid", [None, 2])
+@pytest.mark.parametrize("trim", ["global", "tensor"])
+def test_thresholds_guessed_from_a_sample_are_the_exact_ones(
+    grid: int | None, trim: Literal["global", "tensor"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, states = fine_tuned(11, 3, grid=grid, shapes={"w": (50_000,), "v": (9, 1000)})
+    sweep = held_sweep(states, base)
+    monkeypatch.setattr("soupcore.merges.ties._SAMPLE", 1 << 30)
+    exact = ties(sweep, density=0.1, trim=trim).state_dict()
+    monkeypatch.setattr("soupcore.merges.ties._SAMPLE", 1 << 12)
+    monkeypatch.setattr("soupcore.merges.remembered._known", OrderedDict())
+    assert same_weights(ties(sweep, density=0.1, trim=trim).state_dict(), exact)
 
 
 def test_dtypes_that_differ_are_trimmed_together() -> None:

@@ -1,0 +1,70 @@
+"""Sweeps and data made for the benchmarks: networks around one, and labels that it mostly knows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tests.benchmarks.nets import ConvNet, Mlp, VisionTransformer
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "MLP": Mlp,
+    "CNN with BatchNorm": ConvNet,
+    "ViT": VisionTransformer,
+}
+
+
+def make_sweep(folder: Path, net: str, ingredients: int, *, spread: float = 0.05) -> None:
+    """Write ingredients around one network, each moved by its own random share of the spread."""
+    folder.mkdir(parents=True)
+    centre = network(net).state_dict()
+    for number in range(ingredients):
+        random = torch.Generator().manual_seed(number)
+        distance = spread * (0.2 + 1.6 * torch.rand((), generator=random))
+        state = {name: _moved(t, distance, random) for name, t in centre.items()}
+        save_file(state, folder / f"run-{number:03}.safetensors")
+
+
+def network(net: str) -> nn.Module:
+    """Return the network that a sweep lies around, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = NETS[net]()
+    random = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.3, generator=random)
+            module.running_var.uniform_(0.5, 2, generator=random)
+    model.eval()
+    # So that each class has its share, as it would after training.
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        head.bias.sub_(model(_images(500, seed=3)).mean(0))
+    return model
+
+
+def make_data(net: str, examples: int, wrong: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Return images and what the network at the centre calls them, some labels redrawn."""
+    images = _images(examples, seed=2)
+    with torch.inference_mode():
+        outputs = torch.cat([network(net)(part) for part in torch.split(images, 256)])
+    labels = outputs.argmax(1).clone()
+    random = torch.Generator().manual_seed(4)
+    redrawn = torch.rand(examples, generator=random) < wrong
+    labels[redrawn] = torch.randint(0, 10, (int(redrawn.sum()),), generator=random)
+    return images, labels
+
+
+def _images(n: int, seed: int) -> Tensor:
+    return torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def _moved(tensor: Tensor, distance: Tensor, random: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    size = tensor.std() if tensor.numel() > 1 else tensor.abs()
+    return tensor + distance * size * torch.randn(tensor.shape, generator=random)
