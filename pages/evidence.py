@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, optimism, reliability, scores, snippets, soup_picker
+from pages.components import jobs, optimism, orders, reliability, scores, snippets, soup_picker
 from pages.components.scores import StoredSoup
 from pages.components.state import View
 from soupcore import RECIPES, figures
@@ -37,6 +37,7 @@ def main(view: View) -> None:
     left, right = st.columns(2)
     with left:
         optimism.show(view, picked, best, known)
+        orders.show(view, picked)
     with right:
         _attribution(view, picked)
     reliability.show(view, picked, best, known)

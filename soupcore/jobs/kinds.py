@@ -25,6 +25,7 @@ from soupcore.recipes import (
     Step,
     both_statistics,
     curve,
+    greedy_orders,
     manual,
 )
 from soupcore.store import Store
@@ -203,6 +204,24 @@ def optimism(warm: WarmState, request: Request, report: Report) -> Result:
     return asdict(cross_fit_greedy(evaluator, points, **told, on_progress=report))
 
 
+def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow greedy in several random orders, to see how much the order matters."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    told = {name: request["parameters"][name] for name in ("accept", "metric")}
+    found = greedy_orders(
+        sweep,
+        evaluator,
+        request["names"],
+        seeds=range(request["seeds"]),
+        on_progress=part(report, 0, 2),
+        **told,
+    )
+    for index, soup in enumerate(found.soups):
+        progress = part(part(report, 1, 2), index, len(found.soups))
+        soup.evaluate(evaluator, on_progress=progress)
+    return {"scores": {split: found.scores(split) for split in evaluator.task.reported}}
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
     evaluator, soup = warm.evaluator(request["task"]), _stored_soup(warm, request)
@@ -266,5 +285,6 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "mixture": evaluate_mixture,
     "attribution": attribution,
     "optimism": optimism,
+    "orders": random_orders,
     "weights": write_weights,
 }

@@ -30,8 +30,12 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     expect(page.locator(".st-key-reliability .scatterlayer .trace")).to_have_count(4)
     page.get_by_role("button", name="Find out").click()
     expect(page.locator(".st-key-attribution .bars .point")).to_have_count(3)
+    steps.wait_until_idle(page)
     page.get_by_role("button", name="Cross-fit greedy").click()
     expect(page.get_by_text(re.compile("points over the best ingredient promised"))).to_be_visible()
+    steps.wait_until_idle(page)
+    page.get_by_role("button", name="Try 10 random orders").click()
+    expect(page.get_by_text(re.compile("In 10 random orders, mean ± "))).to_be_visible()
 
 
 def test_the_papers_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:

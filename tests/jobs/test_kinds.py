@@ -7,7 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import Cancelled, ClassificationTask, Evaluator, RecipeError, Store, Sweep
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    RecipeError,
+    Store,
+    Sweep,
+    greedy_orders,
+)
 from soupcore.analysis import cross_fit_greedy
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
@@ -132,3 +140,16 @@ def test_what_was_best_when_learning_was_stopped_is_kept_and_can_be_scored(
     row = warm.store.soup(last["soup"])
     assert row is not None
     assert list(row.body["scores"]) == ["val", "test", "shift/noise"]
+
+
+def test_random_orders_are_those_of_the_library(asked: tuple[WarmState, dict[str, str]]) -> None:
+    warm, request = asked
+    names = ["run1", "run2", "run10"]
+    told = {"names": names, "parameters": {"accept": ">=", "metric": "score"}, "seeds": 4}
+    found = KINDS["orders"](warm, request | told, quietly)["scores"]
+    evaluator = warm.evaluator("toy")
+    orders = greedy_orders(warm.sweep(request), evaluator, names, seeds=range(4))
+    assert found["val"] == orders.scores()
+    assert found["test"] == [
+        soup.evaluate(evaluator, ["test"]).evaluations["test"].score for soup in orders.soups
+    ]
