@@ -65,12 +65,8 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
                 "McNemar p": found.p_value,
             }
         )
+    scores.offer_evaluation(view, picked)
     if not rows:
-        st.info(
-            "The soup was not evaluated yet: building it was stopped. Build it again on the "
-            "**Soups** page; what is known costs nothing.",
-            icon=":material/soup_kitchen:",
-        )
         return
     table = pd.DataFrame(rows).set_index("split")
     formats: dict[Any, Any] = {c: "{:.2f}" for c in table.columns if c.endswith(", %")}

@@ -26,6 +26,7 @@ def show(view: View) -> None:
     labels = {soup.label: soup.soup for soup in stored}
     known = scores.evaluations(view, {**points, **base, **labels})
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
+    scores.offer_evaluation(view, picked)
     rows = [_row(view, soup.label, _kind(soup.soup), known[soup.label]) for soup in stored]
     rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
     if (chosen := greedy_ensemble(view.evaluator, points)) is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import asking, jobs, scores, shares
+from pages.components import jobs, scores, shares
 from pages.components.state import View
 from pages.components.text import plain
 from soupcore import Pass, Step, figures
@@ -17,9 +17,11 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
     job = jobs.get(job_id)
     if job is None or job.request.get("recipe") != recipe.name:
         return
-    if job.is_unfinished:
-        _watch_trace(job_id, recipe, view.task.score_name)
-        return
+    # A place of its own: the last run of the fragment may come after what follows was drawn.
+    with st.container():
+        if job.is_unfinished:
+            _watch_trace(job_id, recipe, view.task.score_name)
+            return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
     made = (job.result or job.partial or {}).get("soup")
@@ -56,18 +58,8 @@ def _statistics(view: View, proposed: scores.StoredSoup, others: Sequence[str]) 
 
 
 def _kept(view: View, stored: scores.StoredSoup) -> None:
-    points = [stored.soup.mixture]
-    missing = [split for split in view.task.reported if view.evaluator.missing(points, split)]
-    st.info(
-        "Stopped. The best soup so far is kept"
-        + (f"; it is not evaluated on {', '.join(missing)} yet." if missing else "."),
-        icon=":material/stop_circle:",
-    )
-    if missing:
-        request = view.request | {"soup": stored.soup.id}
-        asking.button(
-            "Evaluate it", "scores", f"Evaluate {stored.label}", request, key="evaluate-kept"
-        )
+    st.info("Stopped. The best soup so far is kept.", icon=":material/stop_circle:")
+    scores.offer_evaluation(view, stored)
 
 
 def _built(view: View, stored: scores.StoredSoup) -> None:

@@ -7,7 +7,7 @@ from statistics import mean
 import pandas as pd
 import streamlit as st
 
-from pages.components import services
+from pages.components import asking, services
 from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
 from soupcore.evaluation import Estimate
@@ -56,7 +56,9 @@ def ingredients(view: View) -> dict[str, Mixture]:
 def soups(view: View) -> list[StoredSoup]:
     """Return the soups built of this sweep for this task, oldest first.
 
-    Soups of ingredients that are no longer there are left out: their weights cannot be made.
+    Soups of ingredients that are no longer there are left out: their weights cannot be made. So are
+    those that this version would make otherwise than the one that made them, and so knows nothing
+    of.
     """
     found = []
     for row in services.store().soups(view.folder):
@@ -66,7 +68,8 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
+            if soup.id == row.id:
+                found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
 
 
@@ -98,6 +101,21 @@ def metrics(view: View, soup: Soup) -> None:
                 )
         if (shift := shift_mean(view, known)) is not None:
             st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
+
+
+def offer_evaluation(view: View, stored: StoredSoup) -> None:
+    """Offer to evaluate a soup on the splits where it is not known; they were cut off before."""
+    known = evaluations(view, {"soup": stored.soup})["soup"]
+    missing = [split for split, found in known.items() if found is None]
+    if missing:
+        asking.button(
+            f"Evaluate {stored.label} on {asking.splits(missing)}",
+            "scores",
+            f"Evaluate {stored.label}",
+            view.request | {"soup": stored.soup.id},
+            key=f"evaluate-{stored.soup.id}",
+            primary=False,
+        )
 
 
 def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -88,6 +88,7 @@ def shift_scatter(
             mode="markers" if is_ingredient else "markers+text",
             text=None if is_ingredient else [name if name in labelled else "" for name in names],
             textposition="top center",
+            cliponaxis=False,
             customdata=names,
             marker={
                 "size": 11 if is_ingredient else 15,

@@ -81,7 +81,9 @@ def trade_off(
                 f"{parameter} = {value:.3g}" if index in ends or value == best else ""
                 for index, value in enumerate(table["value"])
             ],
-            textposition="top center",
+            textposition=[
+                "top center" if value == best else "bottom center" for value in table["value"]
+            ],
             cliponaxis=False,
             customdata=[[value] for value in table["value"]],
             hovertemplate=f"{parameter} = %{{customdata[0]:.3g}}<br>report %{{x:.2f}} %"
