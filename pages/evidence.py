@@ -23,7 +23,7 @@ def main(view: View) -> None:
         return
     picked = soup_picker.choose(stored, "Soup")
     points = scores.ingredients(view)
-    known = scores.evaluations(view, points | {picked.label: picked.soup})
+    known = scores.evaluations(view, points | {picked.label: picked.soup.mixture})
     best = scores.best_on_select(view, known, list(points))
     if best is None:
         st.info(

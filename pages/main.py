@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.components import errors, fit_report, jobs, picker, redraw, state, tray
+from pages.components import batchnorm, errors, fit_report, jobs, picker, redraw, state, tray
 from soupcore import NothingFitsError, StockpotError
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
@@ -36,6 +36,7 @@ redraw.remember_page()
 
 with st.sidebar:
     picker.show()
+    choices = st.container()
     tray.show()
 
 if notice := st.session_state.pop("notice", None):
@@ -54,6 +55,8 @@ else:
         jobs.open_sweep(now["sweep"], now["weights"], state.sweep_label())
     else:
         st.session_state["view"] = view
+        with choices:
+            batchnorm.choose(view)
         page.run()
 state.write_url()
 tray.redraw_if_outdated()

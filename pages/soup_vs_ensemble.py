@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.components import asking, connectivity_snippets, export, middles
 from pages.components.state import Pair, View
-from soupcore import ClassificationTask, ensemble, figures
+from soupcore import ClassificationTask, Mixture, ensemble, figures
 from soupcore.analysis import SoupVsEnsemble, stored_soup_vs_ensemble
 from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.figures.tables import pairs_with
@@ -112,7 +112,12 @@ def _ensemble(view: View, pair: Pair, split: str) -> float | None:
     # What was found once stays so: outputs do not change, and reading them takes a while.
     memory: dict[object, float] = st.session_state.setdefault("pair-ensembles", {})
     ends = [view.sweep[name].mixture for name in pair]
-    key = (*(end.key for end in ends), view.task.key, view.task.split(split).digest)
+    key = (
+        *(end.key for end in ends),
+        view.task.key,
+        view.statistics,
+        view.task.split(split).digest,
+    )
     if key not in memory:
         found = ensemble(view.evaluator, ends, split)
         if found is None:
@@ -121,10 +126,20 @@ def _ensemble(view: View, pair: Pair, split: str) -> float | None:
     return memory[key]
 
 
+def _identity(view: View, ends: Sequence[Mixture], split: str) -> object:
+    data = view.task.split(split).digest
+    return (*(end.key for end in ends), view.task.key, data, view.statistics)
+
+
 def _compare(view: View, pair: Pair, split: str) -> SoupVsEnsemble:
     memory: dict[object, SoupVsEnsemble] = st.session_state.setdefault("pair-theory", {})
     ends = view.sweep[pair[0]].mixture, view.sweep[pair[1]].mixture
-    key = (*(end.key for end in ends), view.task.key, view.task.split(split).digest)
+    key = (
+        *(end.key for end in ends),
+        view.task.key,
+        view.statistics,
+        view.task.split(split).digest,
+    )
     if key not in memory:
         found = stored_soup_vs_ensemble(view.evaluator, *ends, split=split)
         if found is None:

@@ -11,7 +11,6 @@ import hashlib
 import math
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,102 +23,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Executable,
-    LargeBinary,
-    MetaData,
-    create_engine,
-    delete,
-    event,
-    select,
-)
+from sqlalchemy import Executable, MetaData, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
+from soupcore.database import (
+    Base,
+    EvaluationRow,
+    InnerProductRow,
+    PartRow,
+    SoupFileRow,
+    SoupRow,
+    open_database,
+)
 from soupcore.new_files import new_file, remove_leftovers
 from soupcore.workspace import workspace_folder
 
 _KEYS_A_QUERY = 500
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class EvaluationRow(_Base):
-    """One evaluation: the summary here, what was found for each example in `arrays`."""
-
-    __tablename__ = "evaluations"
-
-    mixture_key: Mapped[str] = mapped_column(primary_key=True)
-    task_key: Mapped[str] = mapped_column(primary_key=True)
-    split_digest: Mapped[str] = mapped_column(primary_key=True)
-    n: Mapped[int]
-    # None where it is not a number: SQLite has no NaN.
-    loss: Mapped[float | None]
-    score: Mapped[float | None]
-    score_low: Mapped[float | None]
-    score_high: Mapped[float | None]
-    seconds: Mapped[float]
-    has_outputs: Mapped[bool]
-    # Relative to the store's folder; `#i` after it where the file holds several evaluations.
-    arrays: Mapped[str]
-    created: Mapped[float]
-
-
-class PartRow(_Base):
-    """What was seen of a point that was given up: it lost against another before the end."""
-
-    __tablename__ = "parts"
-
-    mixture_key: Mapped[str] = mapped_column(primary_key=True)
-    task_key: Mapped[str] = mapped_column(primary_key=True)
-    split_digest: Mapped[str] = mapped_column(primary_key=True)
-    arrays: Mapped[str]  # relative to the store's folder: `rows` and their `scores`
-    created: Mapped[float]
-
-
-class SoupRow(_Base):
-    """One soup: how it was made."""
-
-    __tablename__ = "soups"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    sweep: Mapped[str] = mapped_column(index=True)
-    body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    created: Mapped[float]
-
-
-class SoupFileRow(_Base):
-    """One file of a soup's weights; a soup may be written in several forms, of several files."""
-
-    __tablename__ = "soup_files"
-
-    soup: Mapped[str] = mapped_column(primary_key=True)
-    form: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    sha256: Mapped[str]
-    nbytes: Mapped[int] = mapped_column(BigInteger)
-
-
-class InnerProductRow(_Base):
-    """The inner products of two vectors in weight space, tensor by tensor.
-
-    A vector is the difference of a checkpoint from the reference, known by the checkpoint's digest;
-    the reference's own digest stands for its weights themselves.
-    """
-
-    __tablename__ = "inner_products"
-
-    reference: Mapped[str] = mapped_column(primary_key=True)
-    one: Mapped[str] = mapped_column(primary_key=True)  # the lower digest of the two
-    other: Mapped[str] = mapped_column(primary_key=True)
-    values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
 
 
 @dataclass(frozen=True)
@@ -163,10 +85,8 @@ class Store:
         self.url = url or f"sqlite:///{self.folder / 'stockpot.sqlite'}"
         (self.folder / "arrays").mkdir(parents=True, exist_ok=True)
         (self.folder / "soups").mkdir(exist_ok=True)
-        self.engine = create_engine(self.url)
-        if self.engine.dialect.name == "sqlite":
-            _use_write_ahead_log(self.engine)
-        self.create_tables(_Base.metadata)
+        self.engine = open_database(self.url)
+        self.create_tables(Base.metadata)
 
     def create_tables(self, metadata: MetaData) -> None:
         """Create the tables that are not there yet; several processes may do so at once."""
@@ -377,13 +297,13 @@ class Store:
                 for name, sha256 in sha256s.items()
             )
 
-    def _put(self, *rows: _Base) -> None:
+    def _put(self, *rows: Base) -> None:
         try:
             self._merge(rows)
         except IntegrityError:  # another process put the same key between our look and our insert
             self._merge(rows)
 
-    def _merge(self, rows: Sequence[_Base]) -> None:
+    def _merge(self, rows: Sequence[Base]) -> None:
         with self.session() as session, session.begin():
             for row in rows:
                 session.merge(row)
@@ -448,24 +368,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _use_write_ahead_log(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _: Any) -> None:
-        _patiently(connection, "PRAGMA journal_mode=WAL")  # readers never wait for the writer
-        connection.execute("PRAGMA synchronous=NORMAL")  # safe against kills, not power cuts
-        connection.execute("PRAGMA busy_timeout=30000")
-
-
-def _patiently(connection: Any, statement: str) -> None:
-    # Where another process switches to the log just now, SQLite fails at once, timeout or not.
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            connection.execute(statement)
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

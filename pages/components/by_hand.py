@@ -39,6 +39,13 @@ def show(view: View, names: Sequence[str]) -> None:
 
 
 def _evaluate(view: View, coefficients: Mapping[str, Fraction]) -> None:
+    if st.toggle(
+        "Preview in bfloat16",
+        help="A quicker first look while the sliders move. It is neither stored nor chosen by; "
+        "how far it is off is measured on an ingredient that is known in float32.",
+    ):
+        _preview(view, coefficients)
+        return
     point = manual(view.sweep, coefficients).mixture
     splits = [view.task.select, *view.task.splits_with_role("report")]
     known = _known(view, point, splits)
@@ -60,6 +67,31 @@ def _evaluate(view: View, coefficients: Mapping[str, Fraction]) -> None:
         kept = request | {"splits": view.task.reported, "keep": True}
         jobs.submit("mixture", "Keep a soup made by hand", kept)
         st.rerun()
+
+
+def _preview(view: View, coefficients: Mapping[str, Fraction]) -> None:
+    splits = [view.task.select, *view.task.splits_with_role("report")]
+    terms = {name: str(c) for name, c in coefficients.items()}
+    request = view.request | {"coefficients": terms, "splits": splits}
+    done = jobs.last("preview", **request)
+    if done is None:
+        failed = jobs.settle("preview", "Preview coefficients", request)
+        if failed is not None:
+            st.error(failed.error or "The preview failed.", icon=":material/error:")
+        done = jobs.last("preview", **request)
+    found = done.result["previews"] if done is not None and done.result is not None else {}
+    st.badge("preview in bfloat16", icon=":material/visibility:", color="orange")
+    with st.container(horizontal=True):
+        for split in splits:
+            score = f"≈ {found[split]['score']:.2%}" if split in found else "…"
+            st.metric(f"{view.task.score_name} on {split}", score, width=220)
+    for split, seen in found.items():
+        st.caption(
+            f"On {split}, bfloat16 moves the {view.task.loss_name} of {seen['reference']}, known "
+            f"in float32, by {seen['loss_effect']:+.1e} and its {view.task.score_name} by "
+            f"{100 * seen['score_effect']:+.2f} points. Switch the preview off for the exact "
+            "result."
+        )
 
 
 def _known(view: View, point: Mixture, splits: Sequence[str]) -> dict[str, Evaluation | None]:

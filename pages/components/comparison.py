@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import scores, soup_picker
+from pages.components import batchnorm, scores, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, Soup, ensemble, figures, greedy_ensemble
+from soupcore import Evaluation, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -23,11 +23,11 @@ def show(view: View) -> None:
         return
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    labels = {soup.label: soup.soup for soup in stored}
+    labels = {soup.label: soup.soup.mixture for soup in stored}
     known = scores.evaluations(view, {**points, **base, **labels})
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
     scores.offer_evaluation(view, picked)
-    rows = [_row(view, soup.label, _kind(soup.soup), known[soup.label]) for soup in stored]
+    rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
     rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
     if (chosen := greedy_ensemble(view.evaluator, points)) is not None:
         rows += [_ensemble_row(view, "greedy ensemble of", chosen.members)]
@@ -37,11 +37,8 @@ def show(view: View) -> None:
     rows += [_row(view, name, "base", known[name]) for name in base]
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
+    batchnorm.both(view, picked, key="compare")
     _scatter(view, known, points, base, labels)
-
-
-def _kind(soup: Soup) -> str:
-    return "soup" if soup.estimate is None else "soup, re-estimated"
 
 
 def _row(

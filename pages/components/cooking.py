@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import jobs, scores, shares
+from pages.components import batchnorm, jobs, scores, shares
 from pages.components.state import View
 from pages.components.text import plain
 from soupcore import Pass, Step, figures
@@ -38,23 +38,7 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
     else:
         _kept(view, stored)
     st.session_state["soup"] = made
-    _statistics(view, stored, (job.result or {}).get("others", []))
     _built(view, stored)
-
-
-def _statistics(view: View, proposed: scores.StoredSoup, others: Sequence[str]) -> None:
-    """Say which BatchNorm statistics the soup has, and what it would score with the others."""
-    soups = {stored.soup.id: stored for stored in scores.soups(view)}
-    for other in (soups[found] for found in others if found in soups):
-        both = {each.label: each.soup for each in (proposed, other)}
-        select = [known[view.task.select] for known in scores.evaluations(view, both).values()]
-        told = [f"{found.score:.2%}" if found else "–" for found in select]
-        kinds = ["averaged", "re-estimated on training data"]
-        chosen, left = kinds if proposed.soup.estimate is None else kinds[::-1]
-        st.caption(
-            f"Its BatchNorm statistics are {chosen}: {told[0]} on {view.task.select}. Those "
-            f"{left} gave {told[1]}; that soup is kept too, as **{other.label}**."
-        )
 
 
 def _kept(view: View, stored: scores.StoredSoup) -> None:
@@ -71,6 +55,7 @@ def _built(view: View, stored: scores.StoredSoup) -> None:
             config={"displaylogo": False},
         )
         _saved(view, stored.soup.trace)
+    batchnorm.both(view, stored, key="build")
     if stored.soup.passes:
         st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
 

@@ -1,10 +1,11 @@
 """The curves of chosen pairs, on any splits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import streamlit as st
 
-from pages.components import asking, connectivity_snippets, export, pair_matrix
+from pages.components import asking, batchnorm, connectivity_snippets, export, pair_matrix
 from pages.components.points import Point
 from pages.components.state import Pair, View
 from soupcore import LinearPath, figures
@@ -45,18 +46,39 @@ def show(view: View, points: Mapping[str, Point], alphas: int | str, split: str)
             help="Curves on report and the shifts are to look at; choose with select only.",
         )  # fmt: skip
         is_beyond = st.toggle("Beyond the ends", help="α from −0.5 to 1.5: extrapolations.")
+        is_both = view.offers_statistics and st.toggle(
+            "Both BatchNorm statistics", help="Averaged and re-estimated, side by side."
+        )
     if not splits:
         st.info("Choose at least one split.", icon=":material/dataset:")
         return
     beyond = BEYOND if is_beyond else ()
-    paths = _known(view, points, chosen, alphas, splits, beyond)
+    if is_both:
+        paths = _both(view, points, chosen, alphas, splits, beyond)
+    else:
+        paths = _known(view, points, chosen, alphas, splits, beyond)
     if any(paths.values()):
         _draw(view, points, paths, alphas, splits, beyond)
 
 
-def _known(
+def _both(
     view: View, points: Mapping[str, Point], chosen: Sequence[Pair], alphas: int | str,
     splits: Sequence[str], beyond: Sequence[float],
+) -> dict[Pair, list[LinearPath]]:  # fmt: skip
+    """Look the paths up with either kind of BatchNorm statistics, named in their splits."""
+    paths: dict[Pair, list[LinearPath]] = {pair: [] for pair in chosen}
+    for split in splits:
+        for kind in batchnorm.CHOICES:
+            seen = view.with_statistics(kind)
+            found = _known(seen, points, chosen, alphas, [split], beyond, which=kind)
+            for pair, many in found.items():
+                paths[pair] += [replace(path, split=f"{split}, {kind}") for path in many]
+    return paths
+
+
+def _known(
+    view: View, points: Mapping[str, Point], chosen: Sequence[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float], which: str = "",
 ) -> dict[Pair, list[LinearPath]]:  # fmt: skip
     """Look the paths up, and offer to evaluate what is missing of them."""
     lines = [(points[a].mixture, points[b].mixture) for a, b in chosen]
@@ -77,10 +99,11 @@ def _known(
         }
         label = " → ".join(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} lines"
         where = splits[0] if len(splits) == 1 else f"{len(splits)} splits"
+        where += f", {which}" if which else ""
         more = "at least " if alphas == "adaptive" else ""
         asking.button(
-            f"Evaluate {more}{asking.points(missing)}", "paths", f"Evaluate {label} on {where}",
-            request, key="evaluate-chosen",
+            f"Evaluate {more}{asking.points(missing)}{f' on {where}' if which else ''}", "paths",
+            f"Evaluate {label} on {where}", request, key=f"evaluate-chosen-{where}",
         )  # fmt: skip
     return paths
 

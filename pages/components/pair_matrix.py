@@ -152,7 +152,7 @@ def join(asked: Asked, values: Floats) -> Tree:
 def _stored(view: View, asked: Asked, split: str) -> Barriers:
     # What is complete stays so; looking thousands of pairs up takes longer than drawing them.
     memory = st.session_state.setdefault("complete-barriers", {})
-    key = (view.folder, view.task.key, view.task.split(split).digest, asked.alphas,
+    key = (view.folder, view.task.key, view.statistics, view.task.split(split).digest, asked.alphas,
            tuple(view.sweep[name].digest for name in asked.names))  # fmt: skip
     if key not in memory:
         found = stored_barriers(

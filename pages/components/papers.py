@@ -46,7 +46,7 @@ def _download(label: str, body: str, file_name: str, mime: str) -> None:
 
 def _figure(view: View, soup: Soup) -> str | None:
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    known = scores.evaluations(view, scores.ingredients(view) | base | {"soup": soup})
+    known = scores.evaluations(view, scores.ingredients(view) | base | {"soup": soup.mixture})
     table = scores.scatter_table(view, known, dict.fromkeys(known, ""))
     rows = table.dropna(subset=["report", "shift"])[["report", "shift"]]
     places = {str(name): (float(r), float(s)) for name, r, s in rows.itertuples()}

@@ -10,7 +10,6 @@ import streamlit as st
 from pages.components import asking, services
 from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
-from soupcore.evaluation import Estimate
 
 Known = dict[str, dict[str, Evaluation | None]]
 
@@ -28,23 +27,13 @@ class StoredSoup:
     soup: Soup
 
 
-def evaluations(view: View, points: Mapping[str, Mixture | Soup]) -> Known:
-    """Return what is known of points: `{name: {split: evaluation or None}}`.
-
-    A soup is known with the BatchNorm statistics that it has, a mixture with averaged ones.
-    """
-    by_estimate: dict[Estimate | None, dict[str, Mixture]] = {}
-    for name, point in points.items():
-        estimate = point.estimate if isinstance(point, Soup) else None
-        mixture = point.mixture if isinstance(point, Soup) else point
-        by_estimate.setdefault(estimate, {})[name] = mixture
+def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
+    """Return what is known of points: `{name: {split: evaluation or None}}`."""
     found: Known = {name: {} for name in points}
-    for estimate, mixtures in by_estimate.items():
-        evaluator = view.evaluator.with_estimate(estimate)
-        for split in view.task.reported:
-            known = evaluator.stored(list(mixtures.values()), split)
-            for name, evaluation in zip(mixtures, known, strict=True):
-                found[name][split] = evaluation
+    for split in view.task.reported:
+        known = view.evaluator.stored(list(points.values()), split)
+        for name, evaluation in zip(points, known, strict=True):
+            found[name][split] = evaluation
     return found
 
 
@@ -56,9 +45,9 @@ def ingredients(view: View) -> dict[str, Mixture]:
 def soups(view: View) -> list[StoredSoup]:
     """Return the soups built of this sweep for this task, oldest first.
 
-    Soups of ingredients that are no longer there are left out: their weights cannot be made. So are
-    those that this version would make otherwise than the one that made them, and so knows nothing
-    of.
+    They are those with the BatchNorm statistics that were chosen. Soups of ingredients that are no
+    longer there are left out: their weights cannot be made. So are those that this version would
+    make otherwise than the one that made them, and so knows nothing of.
     """
     found = []
     for row in services.store().soups(view.folder):
@@ -68,7 +57,7 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            if soup.id == row.id:
+            if soup.id == row.id and soup.estimate == view.evaluator.estimate:
                 found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
 
@@ -92,7 +81,7 @@ def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | No
 
 def metrics(view: View, soup: Soup) -> None:
     """Show what a soup scores on select, on report and under shift, as far as it is known."""
-    known = evaluations(view, {"soup": soup})["soup"]
+    known = evaluations(view, {"soup": soup.mixture})["soup"]
     with st.container(horizontal=True):
         for split, evaluation in known.items():
             if evaluation is not None and view.task.splits[split].role != "shift":
@@ -105,7 +94,7 @@ def metrics(view: View, soup: Soup) -> None:
 
 def offer_evaluation(view: View, stored: StoredSoup) -> None:
     """Offer to evaluate a soup on the splits where it is not known; they were cut off before."""
-    known = evaluations(view, {"soup": stored.soup})["soup"]
+    known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
     missing = [split for split, found in known.items() if found is None]
     if missing:
         asking.button(

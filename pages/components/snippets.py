@@ -25,6 +25,8 @@ def opening(view: View) -> str:
         f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
+    ) + (
+        'evaluator = evaluator.with_statistics("re-estimated")\n' if _is_re_estimated(view) else ""
     )
 
 
@@ -133,12 +135,16 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
         )
     if soup.estimate is not None:
         code += (
-            f"evaluator = soupcore.Evaluator(soupcore.load_task({view.task_spec!r}))\n"
-            f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
+            f"task = soupcore.load_task({view.task_spec!r})\n"
+            f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})\n"
         )
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _is_re_estimated(view: View) -> bool:
+    return view.statistics == "re-estimated"
 
 
 def _sweep(view: View) -> str:

@@ -1,13 +1,14 @@
 """What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
 
 from pages.components import services, settings
 from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
+from soupcore.evaluation import StatisticsChoice
 from soupcore.figures import colours
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.sweep import is_scanned
@@ -26,7 +27,7 @@ class View:
         weights: Title of the weight set that was chosen of checkpoints with several; "" where none
             was.
         sweep: The sweep.
-        evaluator: The evaluator of the task.
+        evaluator: The evaluator of the task, with the BatchNorm statistics that were chosen.
     """
 
     folder: str
@@ -41,6 +42,23 @@ class View:
         return self.evaluator.task
 
     @property
+    def statistics(self) -> StatisticsChoice:
+        """Which BatchNorm statistics everything is evaluated with."""
+        return "averaged" if self.evaluator.estimate is None else "re-estimated"
+
+    @property
+    def offers_statistics(self) -> bool:
+        """Whether there are BatchNorm statistics to choose."""
+        try:
+            return self.evaluator.can_re_estimate
+        except Exception:  # the network cannot be built; the first job that needs it says why
+            return False
+
+    def with_statistics(self, statistics: StatisticsChoice) -> "View":
+        """Return the same with other BatchNorm statistics."""
+        return replace(self, evaluator=self.evaluator.with_statistics(statistics))
+
+    @property
     def colours(self) -> dict[str, str]:
         """The colour of each ingredient, the same on every page."""
         return colours(self.sweep.ingredients)
@@ -48,7 +66,12 @@ class View:
     @property
     def request(self) -> dict[str, str]:
         """What every job on this view has to be told."""
-        return {"sweep": self.folder, "weights": self.weights, "task": self.task_spec}
+        return {
+            "sweep": self.folder,
+            "weights": self.weights,
+            "task": self.task_spec,
+            "batchnorm": self.statistics,
+        }
 
 
 def read_url() -> None:
@@ -67,6 +90,7 @@ def read_url() -> None:
             "sample is shown. Start the server with --root and --task to offer it."
         )
     state["weights"] = url.get("weights", "")
+    state["batchnorm"] = url.get("batchnorm", "averaged")
     state["selection"] = url.get_all("selection")
     ends = url.get_all("pair")
     state["pairs"] = list(zip(ends[::2], ends[1::2], strict=False))
@@ -80,6 +104,7 @@ def write_url() -> None:
         "sweep": [state["sweep"]] if state["sweep"] != settings.SAMPLE_SWEEP else [],
         "task": [state["task"]] if state["task"] != settings.SAMPLE_TASK else [],
         "weights": [state["weights"]] if state["weights"] else [],
+        "batchnorm": [state["batchnorm"]] if state["batchnorm"] != "averaged" else [],
         "selection": state["selection"],
         "pair": [end for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
@@ -96,7 +121,9 @@ def sweep_label() -> str:
 
 def choose_sweep(folder: str, task: str) -> None:
     """Look at another sweep or task; what was selected in the last one is forgotten."""
-    st.session_state.update(sweep=folder, task=task, weights="", selection=[], pairs=[], soup="")
+    st.session_state.update(
+        sweep=folder, task=task, weights="", batchnorm="averaged", selection=[], pairs=[], soup=""
+    )
 
 
 def choose_weights(title: str) -> None:
@@ -122,6 +149,8 @@ def view() -> View | None:
         return None
     sweep = _open_sweep(folder, weights, signature)
     found = View(folder, spec, weights, sweep, _open_task(spec, task_signature(spec)))
+    if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
+        found = found.with_statistics("re-estimated")
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )

@@ -10,9 +10,9 @@ from pages.components.state import View
 from pages.components.text import plain
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.checkpoints.torch_format import TorchCheckpoint
+from soupcore.database import SoupFileRow
 from soupcore.jobs.forms import Form
 from soupcore.recipes import Soup
-from soupcore.store import SoupFileRow
 
 _ONE_FILE = "safetensors"
 _SHARDS = "safetensors in shards"

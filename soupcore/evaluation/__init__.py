@@ -1,6 +1,6 @@
 """From a point in weight space and a split to an evaluation."""
 
-from soupcore.evaluation.batchnorm import Estimate
+from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.evaluator import Evaluator
 from soupcore.evaluation.paired import Paired, paired
@@ -17,6 +17,7 @@ __all__ = [
     "Paired",
     "Preview",
     "Progress",
+    "StatisticsChoice",
     "no_progress",
     "paired",
     "score_interval",

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from torch import Tensor
 
@@ -63,10 +64,15 @@ class Evaluator:
         self.estimate: Estimate | None = None
         self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
 
-    @property
+    @cached_property
     def has_batchnorm(self) -> bool:
         """Whether the network normalises by statistics of the training data."""
-        return bool(norms_of(self._passes.network.model))
+        return bool(norms_of(self.task.build_model()))
+
+    @property
+    def can_re_estimate(self) -> bool:
+        """Whether there are such statistics, and training data to estimate them on."""
+        return bool(self.task.splits_with_role("train")) and self.has_batchnorm
 
     @property
     def notes(self) -> list[str]:
@@ -284,6 +290,7 @@ class Evaluator:
             self._key(mixture),
             split,
             known.n,
+            next(iter(mixture.sources)),
             loss,
             score,
             loss_effect=there[0] - known.loss,

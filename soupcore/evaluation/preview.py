@@ -14,6 +14,7 @@ class Preview:
         mixture_key: Which point.
         split: Name of the split.
         n: Number of examples.
+        reference: Digest of the known point, an ingredient.
         loss: Mean loss.
         score: Mean score.
         loss_effect: By how much the same pass moved the mean loss of the known point.
@@ -23,6 +24,7 @@ class Preview:
     mixture_key: str
     split: str
     n: int
+    reference: str
     loss: float
     score: float
     loss_effect: float

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from soupcore.database import EvaluationRow
 from soupcore.evaluation.evaluation import Evaluation, compact
 from soupcore.evaluation.judging import Judged
 from soupcore.evaluation.statistics import score_interval
-from soupcore.store import EvaluationRow, NewEvaluation, Store
+from soupcore.store import NewEvaluation, Store
 from soupcore.tasks import Task
 
 # Evaluations are written together once they took this long together: a write takes a millisecond.

@@ -27,7 +27,7 @@ def paths(warm: WarmState, request: Request, report: Report) -> Result:
     `alphas` is a number of points or "adaptive"; `splits` which splits; `part`, where it is there,
     of how many examples of each; `beyond` α outside [0, 1].
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     pairs = request["pairs"] if "pairs" in request else combinations(request["names"], 2)
     lines = [(point_of(warm, sweep, a), point_of(warm, sweep, b)) for a, b in pairs]
     splits = [
@@ -48,7 +48,7 @@ def paths(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate_plane(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate the plane through three `corners` on a `split`, coarse grids first."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     corners = [point_of(warm, sweep, corner) for corner in request["corners"]]
     if stored_geometry(sweep, warm.store) is None:
         geometry(sweep, warm.store, on_progress=report)
@@ -68,7 +68,7 @@ def two_model_soups(warm: WarmState, request: Request, report: Report) -> Result
 
     With `theory`, the outputs of the points that equation 1 takes; else the soups and both ends.
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     ends = [(sweep[a].mixture, sweep[b].mixture) for a, b in request["pairs"]]
     if request["theory"]:
         points = [point for pair in ends for point in theory_points(*pair)]

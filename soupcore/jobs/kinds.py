@@ -23,10 +23,10 @@ from soupcore.recipes import (
     Recipe,
     Soup,
     Step,
-    both_statistics,
     curve,
     greedy_orders,
     manual,
+    other_statistics_of,
 )
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
@@ -79,15 +79,24 @@ class WarmState:
             self._sweep = (identity, opened)
         return self._sweep[1]
 
-    def evaluator(self, task: str) -> Evaluator:
-        """Return the evaluator of a task, loaded again only if its file changed."""
+    def evaluator(self, request: Request) -> Evaluator:
+        """Return the evaluator of a request, its task loaded again only if its file changed.
+
+        Args:
+            request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
+                with (see `Evaluator.with_statistics`).
+        """
+        task = request["task"]
         if task not in self._tasks:
             raise TaskError(f"The task {task!r} is not among those named when the app was started.")
         signature = task_signature(task)
         if task not in self._evaluators or self._evaluators[task][0] != signature:
             evaluator = Evaluator(load_task(task), self.store, device=self._device)
             self._evaluators = {task: (signature, evaluator)}
-        return self._evaluators[task][1]
+        evaluator = self._evaluators[task][1]
+        if request.get("batchnorm") == "re-estimated":
+            evaluator = evaluator.with_statistics("re-estimated")
+        return evaluator
 
 
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
@@ -98,7 +107,7 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate ingredients on splits, split by split so that the first column fills first."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     wanted = [(name, split) for split in request["splits"] for name in request["names"]]
     for index, (name, split) in enumerate(wanted):
         evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
@@ -108,12 +117,12 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it.
 
-    Of a network with BatchNorm there are two, with averaged and with re-estimated statistics; the
-    better on select is the result.
+    Of a network with BatchNorm the soup is made with its other statistics too.
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     known: dict[str, Any] = {}
+    stages = 3 if evaluator.can_re_estimate else 2
 
     def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
         what = "trace" if isinstance(steps[0], Step) else "passes"
@@ -126,26 +135,29 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         sweep,
         evaluator,
         request["names"],
-        on_progress=part(with_trace, 0, 3),
+        on_progress=part(with_trace, 0, stages),
         on_step=on_step,
         **request["parameters"],
     )
+    soup.take_statistics_of(evaluator)
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
     known["soup"] = _remember(warm, request, soup)
-    soup.evaluate(evaluator, on_progress=part(with_trace, 1, 3))
+    soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
     _remember(warm, request, soup)
-    proposed, *others = both_statistics(soup, evaluator)
-    for each in (proposed, *others):
-        each.evaluate(evaluator, on_progress=part(with_trace, 2, 3))
-        _remember(warm, request, each)
-    return {"soup": proposed.id, "others": [other.id for other in others]}
+    other = other_statistics_of(soup, evaluator)
+    if other is not None:
+        other.evaluate(
+            evaluator.with_statistics("averaged"), on_progress=part(with_trace, 2, stages)
+        )
+        _remember(warm, request, other)
+    return {"soup": soup.id}
 
 
 def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate a soup on every split that was cut off before."""
     soup = _stored_soup(warm, request)
-    soup.evaluate(warm.evaluator(request["task"]), on_progress=report)
+    soup.evaluate(warm.evaluator(request).with_statistics("averaged"), on_progress=report)
     return {"soup": _remember(warm, request, soup)}
 
 
@@ -154,7 +166,7 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
 
     The soups are not remembered, their evaluations are: making the one that is picked costs none.
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     points: list[dict[str, Any]] = []
 
@@ -179,16 +191,40 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
     soup.evaluate(evaluator, request["splits"], on_progress=report)
     return {"soup": _remember(warm, request, soup) if request["keep"] else None}
 
 
+def other_statistics(warm: WarmState, request: Request, report: Report) -> Result:
+    """Make a soup of the store with its other BatchNorm statistics, evaluate it and remember it."""
+    evaluator = warm.evaluator(request)
+    soup = other_statistics_of(_stored_soup(warm, request), evaluator)
+    if soup is None:
+        raise RecipeError("The network has no BatchNorm, or the task no training data.")
+    soup.evaluate(evaluator.with_statistics("averaged"), on_progress=report)
+    return {"soup": _remember(warm, request, soup)}
+
+
+def preview(warm: WarmState, request: Request, report: Report) -> Result:
+    """Look at coefficients chosen by hand in bfloat16; nothing is remembered but the answer."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    coefficients = {name: Fraction(text) for name, text in request["coefficients"].items()}
+    mixture = manual(sweep, coefficients).mixture
+    splits = request["splits"]
+    names = {ingredient.digest: name for name, ingredient in sweep.ingredients.items()}
+    found = {}
+    for index, split in enumerate(splits):
+        seen = evaluator.preview(mixture, split, on_progress=part(report, index, len(splits)))
+        found[split] = asdict(seen) | {"reference": names.get(seen.reference, "the base")}
+    return {"previews": found}
+
+
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
     soup, split = _stored_soup(warm, request), request["split"]
-    evaluator = warm.evaluator(request["task"]).with_estimate(soup.estimate)
+    evaluator = warm.evaluator(request).with_estimate(soup.estimate)
     parts = Parts(warm.sweep(request), soup)
     without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
     shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
@@ -198,7 +234,7 @@ def attribution(warm: WarmState, request: Request, report: Report) -> Result:
 
 def optimism(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow greedy on halves of the select split, to see what choosing flatters by."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     points = {name: sweep[name].mixture for name in request["names"]}
     told = {name: request["parameters"][name] for name in ("accept", "metric")}
     return asdict(cross_fit_greedy(evaluator, points, **told, on_progress=report))
@@ -206,7 +242,7 @@ def optimism(warm: WarmState, request: Request, report: Report) -> Result:
 
 def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow greedy in several random orders, to see how much the order matters."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request["task"])
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     told = {name: request["parameters"][name] for name in ("accept", "metric")}
     found = greedy_orders(
         sweep,
@@ -224,10 +260,12 @@ def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
 
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    evaluator, soup = warm.evaluator(request["task"]), _stored_soup(warm, request)
+    evaluator = warm.evaluator(request).with_statistics("averaged")
+    soup = _stored_soup(warm, request)
     if soup.estimate is not None:
-        soup.re_estimate(evaluator, examples=soup.estimate.examples)
-        evaluator = evaluator.with_statistics("re-estimated", examples=soup.estimate.examples)
+        examples = soup.estimate.examples
+        soup.re_estimate(evaluator, examples=examples)
+        evaluator = evaluator.with_statistics("re-estimated", examples=examples)
     known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
     soup.evaluations.update({split: found for split, found in known.items() if found})
     form = Form(**request["form"])
@@ -283,6 +321,8 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "scores": score_soup,
     "curve": draw_curve,
     "mixture": evaluate_mixture,
+    "preview": preview,
+    "statistics": other_statistics,
     "attribution": attribution,
     "optimism": optimism,
     "orders": random_orders,

@@ -33,7 +33,7 @@ _CLAIMED = (State.RUNNING, State.CANCELLING)
 
 # Kinds that someone waits for at the screen: they go before the others, and a worker that is at
 # another one stops between two batches to do them.
-INTERACTIVE = ("open", "mixture")
+INTERACTIVE = ("open", "mixture", "preview")
 
 
 class _Base(DeclarativeBase):

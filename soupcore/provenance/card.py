@@ -92,7 +92,7 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         "",
         f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())',
         'soup = soupcore.rebuild(manifest, "folder")',
-        *_statistics_again(soup),
+        *_re_estimating(soup),
         'soup.save("soup.safetensors")',
         "```",
         "",
@@ -101,13 +101,13 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
     ]
 
 
-def _statistics_again(soup: Soup) -> list[str]:
+def _re_estimating(soup: Soup) -> list[str]:
     if soup.estimate is None:
         return []
     return [
-        "# BatchNorm's statistics are estimated on the task's training data.",
-        'evaluator = soupcore.Evaluator(soupcore.load_task("task.py:task"))',
-        f"soup.re_estimate(evaluator, examples={soup.estimate.examples})",
+        'task = soupcore.load_task("task.py:task")  # the one that the soup was made for',
+        "# BatchNorm's statistics are those of training data at the soup.",
+        f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})",
     ]
 
 

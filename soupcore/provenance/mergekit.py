@@ -38,13 +38,15 @@ def mergekit_config(soup: Soup) -> str | None:
     merge = _merge(soup)
     if merge is None:
         return None
-    differences = list(merge.differences)
-    if soup.estimate is not None:
-        differences.append("mergekit averages BatchNorm's statistics; here they are re-estimated.")
     lines = [
         f"# {soup.recipe} soup {soup.id}, made by Stockpot. In the folder of the checkpoints:",
         "#   mergekit-pytorch this-file.yaml merged/",
-        *(f"# {difference}" for difference in differences),
+        *(f"# {difference}" for difference in merge.differences),
+        *(
+            ["# BatchNorm's statistics are averaged; those of this soup were estimated anew."]
+            if soup.estimate
+            else []
+        ),
         f"merge_method: {merge.method}",
     ]
     if merge.base:

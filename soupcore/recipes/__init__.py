@@ -13,7 +13,7 @@ from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.slerp import slerp
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Parameter, Recipe, Switch, Text
-from soupcore.recipes.statistics import both_statistics
+from soupcore.recipes.statistics import other_statistics_of
 from soupcore.recipes.swa import swa
 from soupcore.recipes.task_arithmetic import task_arithmetic
 from soupcore.recipes.ties import ties
@@ -36,7 +36,6 @@ __all__ = [
     "Step",
     "Switch",
     "Text",
-    "both_statistics",
     "curve",
     "dare",
     "ema",
@@ -45,6 +44,7 @@ __all__ = [
     "learned",
     "manual",
     "model_stock",
+    "other_statistics_of",
     "slerp",
     "swa",
     "task_arithmetic",

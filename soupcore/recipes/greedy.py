@@ -147,6 +147,7 @@ def greedy(
         dict.fromkeys(soup, Fraction(1, len(soup))),
         trace,
     )
+    result.take_statistics_of(evaluator)
     result.evaluations[split] = current
     return result
 

@@ -150,6 +150,7 @@ def learned(
         )
         soup = Soup.of_merge(sweep, "learned", parameters, chosen, merge)
     soup.passes = tuple(descent.trace)
+    soup.take_statistics_of(evaluator)
     soup.evaluations[split] = evaluator.evaluate(soup.mixture, split)
     return soup
 

@@ -132,6 +132,11 @@ class Soup:
             self.estimate, self.evaluations, self.recorded = estimating.estimate, {}, {}
         return self
 
+    def take_statistics_of(self, evaluator: Evaluator) -> None:
+        """Re-estimate the statistics where an evaluator does, so that it is what that evaluates."""
+        if self.estimate is None and evaluator.estimate is not None:
+            self.re_estimate(evaluator, examples=evaluator.estimate.examples)
+
     @property
     def ingredients(self) -> list[str]:
         """Names of all that took part, without the base."""
@@ -159,7 +164,11 @@ class Soup:
         splits: Sequence[str] | None = None,
         on_progress: Progress = no_progress,
     ) -> "Soup":
-        """Evaluate the soup on splits, all that results are shown on unless told, and return it."""
+        """Evaluate the soup on splits, all that results are shown on unless told, and return it.
+
+        Where the evaluator re-estimates BatchNorm's statistics, they are re-estimated of the soup.
+        """
+        self.take_statistics_of(evaluator)
         if self.estimate is not None:
             evaluator = evaluator.with_statistics("re-estimated", examples=self.estimate.examples)
         wanted = list(evaluator.task.reported if splits is None else splits)

@@ -1,38 +1,27 @@
-"""A soup of a network with BatchNorm, with averaged statistics and with re-estimated ones.
+"""A soup of a network with BatchNorm, with its other statistics.
 
-Which is better differs from case to case (see `soupcore.evaluation.batchnorm`), so both are made
-and the select split decides.
+Whether averaged or re-estimated ones are better differs from case to case (see
+`soupcore.evaluation.batchnorm`), so both are made and the select split says.
 """
 
-import math
 from dataclasses import replace
 
-from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.progress import part
+from soupcore.evaluation import Evaluator
 from soupcore.recipes.soup import Soup
 
 
-def both_statistics(
-    soup: Soup, evaluator: Evaluator, on_progress: Progress = no_progress
-) -> tuple[Soup, ...]:
-    """Return the soup with both kinds of statistics, the better on select first.
-
-    Of equal ones it is that with averaged statistics. Where the network has no BatchNorm, or the
-    task no training data to estimate on, there is only the soup itself.
+def other_statistics_of(soup: Soup, evaluator: Evaluator) -> Soup | None:
+    """Return the soup with re-estimated statistics where its own are averaged, and the reverse.
 
     Args:
-        soup: The soup, its statistics averaged.
-        evaluator: Evaluates both on select.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        soup: The soup.
+        evaluator: Estimates them.
+
+    Returns:
+        The other soup, not evaluated; None where the network has no BatchNorm, or the task no
+        training data to estimate on.
     """
-    if not evaluator.has_batchnorm or not evaluator.task.splits_with_role("train"):
-        return (soup,)
-    again = replace(soup, evaluations={}, recorded={}).re_estimate(evaluator)
-    for index, each in enumerate((soup, again)):
-        each.evaluate(evaluator, [evaluator.task.select], part(on_progress, index, 2))
-
-    def rank(each: Soup) -> list[float]:
-        found = each.evaluations[evaluator.task.select]
-        return [-math.inf if math.isnan(value) else value for value in (found.score, -found.loss)]
-
-    return (again, soup) if rank(again) > rank(soup) else (soup, again)
+    if not evaluator.can_re_estimate:
+        return None
+    other = replace(soup, estimate=None, statistics={}, evaluations={}, recorded={})
+    return other.re_estimate(evaluator) if soup.estimate is None else other

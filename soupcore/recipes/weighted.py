@@ -64,7 +64,9 @@ def weighted(
             f"No ingredient has a {metric} on {split!r} that weighs anything; choose another "
             "metric or other ingredients."
         )
-    return Soup.of(sweep, "weighted", parameters | {"split": split}, shares(weights))
+    soup = Soup.of(sweep, "weighted", parameters | {"split": split}, shares(weights))
+    soup.take_statistics_of(evaluator)
+    return soup
 
 
 def _weight(evaluation: Evaluation, metric: Metric, power: float) -> float:

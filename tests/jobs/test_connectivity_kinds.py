@@ -46,7 +46,7 @@ def test_all_pairs_of_names_are_evaluated_so_that_the_page_finds_them(
     names = ["run1", "run2", "run10"]
     wanted = request_ | {"names": names, "alphas": alphas, "splits": ["select"]}
     assert kinds.paths(warm, wanted, silent) == {"paths": 3}
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     found = stored_barriers(sweep, evaluator, names, kinds.alphas_of(alphas))
     assert (len(found.paths), found.missing) == (3, 0)
 
@@ -57,7 +57,7 @@ def test_a_screen_is_evaluated_on_a_part(
     wanted = request_ | {"names": ["run1", "run2"], "alphas": 3, "splits": ["select"], "part": 100}
     kinds.paths(warm, wanted, silent)
     assert passes_made() == 2  # 300 examples
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     part = evaluator.task.part("select", 100)
     assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3, split=part).missing == 0
     assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3).missing == 3
@@ -66,7 +66,7 @@ def test_a_screen_is_evaluated_on_a_part(
 def test_lines_lead_to_the_base_and_to_soups_and_beyond(
     warm: WarmState, request_: dict[str, Any]
 ) -> None:
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     soup = uniform(sweep)
     warm.store.add_soup(soup.id, request_["sweep"], soup.to_json())
     wanted = request_ | {
@@ -86,7 +86,7 @@ def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
 ) -> None:
     corners = ["base", "run1", "run2"]
     wanted = request_ | {"corners": corners, "split": "select", "size": 3}
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
 
     def stop(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
         if passes_made() >= 4 * BATCHES:
@@ -115,7 +115,7 @@ def test_two_model_soups_take_the_middles_and_the_theory_three_points_each(
     wanted = request_ | {"pairs": pairs, "split": "select", "theory": theory}
     kinds.two_model_soups(warm, wanted, silent)
     assert passes_made() == points * BATCHES
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_["task"])
+    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     ends = sweep["run1"].mixture, sweep["run2"].mixture
     assert (stored_soup_vs_ensemble(evaluator, *ends) is not None) is theory
 

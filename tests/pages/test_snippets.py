@@ -5,13 +5,15 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import soupcore
 from pages.components import snippets
 from pages.components.state import View
-from soupcore import RECIPES, Evaluator, Sweep, uniform
+from soupcore import RECIPES, ClassificationTask, Evaluator, Sweep, uniform
 from soupcore.jobs.forms import Form
 from soupcore.recipes import Number
+from tests.helpers import same_weights
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,23 @@ def test_the_python_of_a_curve_draws_it(
     assert list(select.x) == list(report.x) == list(shift.x) == list(number.curve)
     assert best.y[0] == max(select.y)
     assert number.symbol == "α"
+
+
+def test_the_python_shown_estimates_batchnorm_statistics_where_the_soup_has_them_estimated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sweep: Sweep,
+    task: ClassificationTask,
+    evaluator: Evaluator,
+) -> None:
+    anew = evaluator.with_statistics("re-estimated")
+    view = View(str(sweep.folder), "task.py:task", "", sweep, anew)
+    soup = uniform(sweep).evaluate(anew)
+    soup.save(tmp_path / "expected.safetensors")
+    monkeypatch.setattr(soupcore, "load_task", lambda spec: task)
+    monkeypatch.chdir(tmp_path)
+    exec(snippets.rebuild(view, soup, Form()), {})  # noqa: S102 - that it runs is what is tested
+    exec(snippets.recipe(view, RECIPES["uniform"], sweep.names(), {}), {})  # noqa: S102
+    expected = load_file("expected.safetensors")
+    for name in (Form().file_name(soup), "uniform.safetensors"):
+        assert same_weights(load_file(name), expected)

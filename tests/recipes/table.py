@@ -27,6 +27,7 @@ class TableEvaluator:
     task: soupcore.ClassificationTask
     evaluated: list[frozenset[str]] = field(default_factory=list)
     losses: dict[frozenset[str], float] = field(default_factory=dict)
+    estimate: None = None
 
     def evaluate(
         self,

@@ -12,65 +12,53 @@ from soupcore import (
     Split,
     Store,
     Sweep,
-    both_statistics,
     greedy,
     mergekit_config,
     model_card,
+    other_statistics_of,
     rebuild,
     uniform,
 )
 from tests.helpers import FEATURES, same_weights, save_sweep
 
 
-def test_a_soup_comes_with_both_and_the_better_on_select_first(
+def test_the_other_statistics_are_those_that_a_soup_has_not(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator)
-    found = both_statistics(soup, evaluator)
-    assert {each.estimate is None for each in found} == {True, False}
-    assert soup in found
-    first, second = (each.evaluations["val"] for each in found)
-    assert (first.score, -first.loss) >= (second.score, -second.loss)
-    averaged, again = sorted(found, key=lambda each: each.estimate is not None)
+    other = other_statistics_of(soup, evaluator)
+    assert other is not None
+    assert (soup.estimate, other.evaluations) == (None, {})
+    assert other.estimate == evaluator.with_statistics("re-estimated").estimate
     expected = evaluator.with_statistics("re-estimated").evaluate(soup.mixture, "val")
-    assert again.evaluations["val"].loss == expected.loss
-    assert averaged.evaluations["val"].loss == evaluator.evaluate(soup.mixture, "val").loss
-    assert averaged.id != again.id
-    changed = {name for name, t in again.state_dict().items()
-               if not torch.equal(t, averaged.state_dict()[name])}  # fmt: skip
+    assert other.evaluate(evaluator, ["val"]).evaluations["val"].loss == expected.loss
+    changed = {name for name, tensor in other.state_dict().items()
+               if not torch.equal(tensor, soup.state_dict()[name])}  # fmt: skip
     assert changed == {"1.running_mean", "1.running_var"}
+    back = other_statistics_of(other, evaluator)
+    assert back is not None
+    assert back.id == soup.id
+    assert same_weights(back.state_dict(), soup.state_dict())
 
 
-def test_of_equal_ones_the_averaged_come_first(sweep: Sweep, evaluator: Evaluator) -> None:
-    estimating = evaluator.with_statistics("re-estimated")
-    weights = uniform(sweep).mixture.state_dict() | estimating.estimated_statistics(
-        uniform(sweep).mixture
-    )
-    folder = save_sweep(sweep.folder / "settled", {"a": weights})
-    first, second = both_statistics(uniform(Sweep.from_folder(folder)), evaluator)
-    assert first.evaluations["val"].score == second.evaluations["val"].score
-    assert first.estimate is None
-
-
-def test_without_batchnorm_or_training_data_there_is_only_one(
+def test_without_batchnorm_or_training_data_there_are_no_others(
     tmp_path: Path, sweep: Sweep, splits: dict[str, Split], task: ClassificationTask, store: Store
 ) -> None:
     held = {name: split for name, split in splits.items() if split.role != "train"}
-    soup = uniform(sweep)
     judge = Evaluator(ClassificationTask(task.build_model, held), store, device="cpu")
-    assert both_statistics(soup, judge) == (soup,)
+    assert other_statistics_of(uniform(sweep), judge) is None
     plain = Evaluator(ClassificationTask(lambda: nn.Linear(FEATURES, 3), splits), store)
     states = {"a": nn.Linear(FEATURES, 3).state_dict()}
     one = uniform(Sweep.from_folder(save_sweep(tmp_path / "plain", states)))
-    assert both_statistics(one, plain) == (one,)
+    assert other_statistics_of(one, plain) is None
 
 
 def test_its_papers_say_where_the_statistics_are_from_and_how_to_have_them_again(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = uniform(sweep).re_estimate(evaluator).evaluate(evaluator)
-    assert "soup.re_estimate(evaluator, examples=20)" in model_card(soup)
-    assert "here they are re-estimated" in str(mergekit_config(soup))
+    assert "re_estimate(soupcore.Evaluator(task), examples=20)" in model_card(soup)
+    assert "estimated anew" in str(mergekit_config(soup))
     again: Soup = rebuild(json.loads(json.dumps(soup.to_json())), sweep.folder)
     again.re_estimate(evaluator, examples=20)
     assert same_weights(again.state_dict(), soup.state_dict())
