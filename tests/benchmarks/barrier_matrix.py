@@ -70,8 +70,17 @@ def with_a_plain_loop(target: str, points: str = str(ALPHAS), *names: str) -> No
     _write(plain_matrix(task, files, int(points)), target)
 
 
-def plain_matrix(task: "Task", files: Sequence[Path], alphas: int) -> Matrix:
-    """Compute the matrix of these files: a new state dict, load_state_dict, a DataLoader."""
+def plain_matrix(
+    task: "Task", files: Sequence[Path], alphas: int, pairs: slice = slice(None)
+) -> Matrix:
+    """Compute the matrix of these files: a new state dict, load_state_dict, a DataLoader.
+
+    Args:
+        task: Its split to choose on is what losses are of.
+        files: The ingredients.
+        alphas: How many, evenly from 0 to 1.
+        pairs: Which of the pairs, in order.
+    """
     import torch
     from safetensors.torch import load_file
     from torch.nn.functional import cross_entropy
@@ -83,7 +92,7 @@ def plain_matrix(task: "Task", files: Sequence[Path], alphas: int) -> Matrix:
     loader = DataLoader(TensorDataset(split.inputs, split.targets), batch_size=128)
     model = task.build_model()
     losses, corrects = [], []
-    for one, other in combinations(states, 2):
+    for one, other in [*combinations(states, 2)][pairs]:
         for step in range(alphas):
             alpha = step / (alphas - 1)
             mixed = {name: (1 - alpha) * one[name] + alpha * other[name] for name in one}

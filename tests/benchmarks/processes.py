@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[2]
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -27,6 +28,7 @@ def run(
     *arguments: str | int | Path,
     workspace: Path,
     python: str = sys.executable,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Cost:
     """Call a module's function with text arguments in a new process, from the root of the project.
 
@@ -38,11 +40,11 @@ def run(
     """
     name = function.__name__
     code = f"import sys; from {function.__module__} import {name}; {name}(*sys.argv[1:])"
-    environment = {"STOCKPOT_WORKSPACE": str(workspace), "OMP_WAIT_POLICY": "passive"}
+    own = {"STOCKPOT_WORKSPACE": str(workspace), "OMP_WAIT_POLICY": "passive"}
     with subprocess.Popen(
         [python, "-c", code, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | own | dict(environment),
     ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
