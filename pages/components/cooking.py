@@ -24,8 +24,9 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
             return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
-    made = (job.result or job.partial or {}).get("soup")
-    stored = next((soup for soup in scores.soups(view) if soup.soup.id == made), None)
+    made = job.result or job.partial or {}
+    ids = (made.get("soup"), made.get("other"))  # shown is the one with the statistics chosen
+    stored = next((soup for soup in scores.soups(view) if soup.soup.id in ids), None)
     if stored is None:
         if job.state == State.CANCELLED:
             st.info("Stopped before there was a soup to keep.", icon=":material/stop_circle:")
@@ -37,7 +38,7 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
         )
     else:
         _kept(view, stored)
-    st.session_state["soup"] = made
+    st.session_state["soup"] = stored.soup.id
     _built(view, stored)
 
 

@@ -162,7 +162,7 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
             evaluator.with_statistics("averaged"), on_progress=part(with_trace, 2, stages)
         )
         _remember(warm, request, other)
-    return {"soup": soup.id}
+    return {"soup": soup.id, "other": other and other.id}
 
 
 def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
