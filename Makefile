@@ -3,6 +3,7 @@
 # make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
 # make bench  measure speed and memory against named baselines (ARGS="uniform digests": some;
 #             ARGS="peers recipes": against other tools, which get an environment of their own)
+# make results follow every recipe on the sample and write the table in the README
 # make sample make the bundled sample again
 # make lint | format | clean
 
@@ -16,7 +17,7 @@ PEERS := .venv-peers
 # Threads that sleep while they wait: small networks do not slow down when the machine is busy.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: app test lint format fuzz bench sample clean
+.PHONY: app test lint format fuzz bench results sample clean
 
 app: $(VENV)/app.installed
 	$(BIN)/streamlit run app.py -- $(ARGS)
@@ -40,6 +41,9 @@ fuzz: $(VENV)/fuzz.installed
 
 bench: $(VENV)/test.installed $(if $(filter peers recipes,$(ARGS)),$(PEERS)/peers.installed)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+results: $(VENV)/app.installed
+	$(BIN)/python -m sample_data.results
 
 sample: $(VENV)/test.installed
 	$(BIN)/python -m sample_data.make_digits

@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages.components import scores, shares, snippets, soup_picker, weights
+from pages.components import papers, scores, shares, snippets, soup_picker, weights
 from pages.components.state import View
 from soupcore.jobs.forms import Form
 
@@ -25,15 +25,7 @@ def main(view: View) -> None:
 
 
 def _contents(view: View, picked: scores.StoredSoup) -> None:
-    known = scores.evaluations(view, {"soup": picked.soup.mixture})["soup"]
-    with st.container(horizontal=True):
-        for split, evaluation in known.items():
-            if evaluation is not None and not split.startswith("shift"):
-                st.metric(
-                    f"{view.task.score_name} on {split}", f"{evaluation.score:.2%}", width=200
-                )
-        if (shift := scores.shift_mean(view, known)) is not None:
-            st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
+    scores.metrics(view, picked.soup)
     st.dataframe(
         {
             "ingredient": list(picked.soup.digests),
@@ -51,15 +43,8 @@ def _contents(view: View, picked: scores.StoredSoup) -> None:
 
 def _recipe(view: View, picked: scores.StoredSoup, form: Form) -> None:
     st.subheader("Recipe")
-    st.caption("The recipe also travels in the metadata of a safetensors file, and beside a .pt.")
+    papers.show(view, picked.soup)
     body = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
-    st.download_button(
-        "Download the recipe as JSON",
-        body,
-        file_name=f"{picked.soup.recipe}-{picked.soup.id}.json",
-        mime="application/json",
-        on_click="ignore",
-    )
     left, right = st.columns(2)
     with left, st.expander("Recipe as JSON", icon=":material/data_object:"):
         st.code(body, language="json")

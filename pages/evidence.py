@@ -5,11 +5,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, reliability, scores, snippets, soup_picker
+from pages.components import jobs, optimism, orders, reliability, scores, snippets, soup_picker
 from pages.components.scores import StoredSoup
 from pages.components.state import View
-from soupcore import Evaluation, figures
-from soupcore.analysis import Share, cross_fit, paired
+from soupcore import RECIPES, figures
+from soupcore.analysis import Share, paired, points
 
 
 def main(view: View) -> None:
@@ -33,9 +33,11 @@ def main(view: View) -> None:
         )
         return
     _against_best(view, picked, best, known)
+    _acceptances(picked)
     left, right = st.columns(2)
     with left:
-        _optimism(view, picked, best, known)
+        optimism.show(view, picked, best, known)
+        orders.show(view, picked)
     with right:
         _attribution(view, picked)
     reliability.show(view, picked, best, known)
@@ -50,20 +52,22 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
         if soup is None or alone is None:
             continue
         found = paired(soup.scores, alone.scores)
-        low, high = found.interval
         rows.append(
             {
                 "split": split,
                 "soup, %": 100 * soup.score,
                 f"{best}, %": 100 * alone.score,
                 "difference, points": 100 * found.difference,
-                "95 % interval": f"{100 * low:+.2f} to {100 * high:+.2f}",
+                "95 % interval": _interval(found.interval),
                 "examples changed": found.changed,
                 "gained": found.gained,
                 "lost": found.lost,
                 "McNemar p": found.p_value,
             }
         )
+    scores.offer_evaluation(view, picked)
+    if not rows:
+        return
     table = pd.DataFrame(rows).set_index("split")
     formats: dict[Any, Any] = {c: "{:.2f}" for c in table.columns if c.endswith(", %")}
     formats |= {"difference, points": "{:+.2f}", "McNemar p": "{:.3g}"}
@@ -75,38 +79,39 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
     )
 
 
-def _optimism(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
-    st.subheader("What choosing promised")
-    select, reports = view.task.select, view.task.splits_with_role("report")
-    gains = {}
-    for split in [select, *reports]:
-        soup, alone = known[picked.label][split], known[best][split]
-        if soup is not None and alone is not None:
-            gains[split] = soup.score - alone.score
-    with st.container(horizontal=True):
-        for split, gain in gains.items():
-            st.metric(f"gain on {split}, points", f"{100 * gain:+.2f}", width=180)
-    candidates: list[Evaluation] = [
-        found for name in view.sweep.names() if (found := known[name][select]) is not None
+def _acceptances(picked: StoredSoup) -> None:
+    steps = [step for step in picked.soup.trace if step.interval is not None]
+    if not steps:
+        return
+    st.subheader("What each acceptance gained")
+    rows = [
+        {
+            "step": f"{step.action} {step.candidate}",
+            "select after it, %": f"{100 * step.score:.2f}",
+            "difference, 95 % interval": _interval(step.interval or (0, 0)),
+            "gained": step.gained,
+            "lost": step.lost,
+        }
+        for step in steps
     ]
-    if len(candidates) > 1:
-        estimate = cross_fit([found.scores for found in candidates])
-        st.caption(
-            f"The best of {len(candidates)} ingredients, chosen on one half of {select} and scored "
-            f"on the other, 200 times over: {estimate.promised:.2%} promised, "
-            f"{estimate.delivered:.2%} delivered, so choosing flatters by "
-            f"{100 * estimate.optimism:.2f} points."
-        )
+    st.dataframe(rows, hide_index=True, width=720)
+    st.caption(
+        "For information, not to choose by: single acceptances are rarely sure, and leaving out "
+        "all that are not loses most of what the soup gains."
+    )
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}"
 
 
 def _attribution(view: View, picked: StoredSoup) -> None:
     st.subheader("Which ingredient matters")
-    coefficients = {name: str(c) for name, c in picked.soup.coefficients.items()}
-    if len(coefficients) < 2:
-        st.caption("The soup is one ingredient, so it owes everything to that.")
+    if len(picked.soup.ingredients) < 2:
+        st.caption("The soup has one ingredient, so there is nothing to share out.")
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    request = view.request | {"coefficients": coefficients, "split": split}
+    request = view.request | {"soup": picked.soup.id, "split": split}
     done = jobs.last("attribution", **request)
     if done is not None and done.result is not None:
         shares = {name: Share(*each) for name, each in done.result["shapley"].items()}
@@ -116,8 +121,9 @@ def _attribution(view: View, picked: StoredSoup) -> None:
         st.plotly_chart(figure, key="attribution", config={"displaylogo": False})
         return
     st.caption(
-        f"Soups of fewer ingredients are evaluated on {split}: leave-one-out and Shapley values. "
-        "To look at, not to choose by."
+        f"Up to {points(len(picked.soup.ingredients))} soups of fewer ingredients are evaluated on "
+        f"{split}: leave-one-out and Shapley values. "
+        f"{_fewer(picked)} To look at, not to choose by."
     )
     if st.button(
         "Find out",
@@ -126,6 +132,14 @@ def _attribution(view: View, picked: StoredSoup) -> None:
     ):
         jobs.submit("attribution", f"What matters in {picked.label}", request)
         st.rerun()
+
+
+def _fewer(picked: StoredSoup) -> str:
+    soup, recipe = picked.soup, RECIPES.get(picked.soup.recipe)
+    is_formula = soup.merge is not None or soup.base is not None
+    if recipe is None or recipe.chooses or not is_formula:
+        return "The others keep their proportions."
+    return f"Each is the {recipe.title} soup of the others."
 
 
 main(st.session_state["view"])

@@ -1,23 +1,21 @@
 """Building soups and comparing them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from pages.components import (
-    batchnorm,
     by_hand,
     comparison,
+    cooking,
     jobs,
     parameters,
-    scores,
-    shares,
+    recipe_curve,
     snippets,
 )
 from pages.components.state import View
-from soupcore import RECIPES, Pass, Step, figures
-from soupcore.jobs import Job
+from soupcore import RECIPES
 from soupcore.recipes import Recipe
 
 MANUAL = "manual"
@@ -66,6 +64,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
+    recipe_curve.show(view, recipe, names, given)
     st.caption(_cost(view, recipe, names, given))
     request = view.request | {"recipe": recipe.name, "names": names, "parameters": given}
     running = jobs.unfinished("soup", **request)
@@ -80,7 +79,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
         )
         st.rerun()
     if "cooking" in st.session_state:
-        _follow(view, st.session_state["cooking"])
+        cooking.follow(view, recipe, st.session_state["cooking"])
     snippets.show(snippets.recipe(view, recipe, names, given))
 
 
@@ -115,76 +114,6 @@ def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]
     total = alone + trials + final
     wanted = " + ".join(part for part in parts if part)
     return f"Cost: at most {total} evaluations ({wanted}), {size} examples each on select."
-
-
-@st.fragment(run_every=0.5)
-def _watch_trace(job_id: int, score_name: str) -> None:
-    job = jobs.get(job_id)
-    if job is not None and job.is_unfinished:
-        _trace(job, score_name)
-
-
-def _follow(view: View, job_id: int) -> None:
-    job = jobs.get(job_id)
-    if job is None:
-        return
-    if job.is_unfinished:
-        _watch_trace(job_id, view.task.score_name)
-    elif job.result is not None:
-        st.success(
-            f"{job.title} is ready. See it under **Compare**, or take it home from **Download**.",
-            icon=":material/check_circle:",
-        )
-        st.session_state["soup"] = job.result["soup"]
-        known = {stored.soup.id: stored for stored in scores.soups(view)}
-        if (stored := known.get(job.result["soup"])) is not None:
-            _built(view, stored)
-
-
-def _built(view: View, stored: scores.StoredSoup) -> None:
-    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
-    if stored.soup.trace:
-        st.plotly_chart(
-            figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
-            config={"displaylogo": False},
-        )
-        _saved(view, stored.soup.trace)
-    batchnorm.both(view, stored, key="build")
-    if stored.soup.passes:
-        st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
-
-
-def _saved(view: View, trace: Sequence[Step]) -> None:
-    """Say what giving up candidates early saved."""
-    given_up = [step for step in trace if step.is_bound]
-    if not given_up:
-        return
-    trials = len(trace) - 1  # the first was known alone
-    whole = trials * len(view.task.split(view.task.select))
-    seen = sum(step.examples for step in trace[1:])
-    st.caption(
-        f"{len(given_up)} of {trials} candidates were given up as soon as the examples left could "
-        f"not save them: {seen:,} examples of {whole:,} were seen ({1 - seen / whole:.0%} saved). "
-        "Every decision is that of the full pass."
-    )
-
-
-def _trace(job: Job, score_name: str) -> None:
-    known = job.partial or {}
-    if passes := known.get("passes"):
-        figure = figures.learning_curve([Pass.from_json(found) for found in passes])
-        st.plotly_chart(figure, key="growing-curve", config={"displaylogo": False})
-        return
-    steps = known.get("trace", [])
-    if not steps:
-        st.info("Evaluating the ingredients alone first.", icon=":material/hourglass_top:")
-        return
-    figure = figures.greedy_trace(
-        [Step.from_json(step) for step in steps],
-        candidates=len(job.request["names"]),
-        score_name=score_name,
-    )
-    st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
 
 
 main(st.session_state["view"])

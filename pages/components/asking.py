@@ -1,6 +1,6 @@
 """Buttons that ask for long work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -44,3 +44,8 @@ def button(
 def points(count: int, *, about: bool = False) -> str:
     """Return how many evaluations a button asks for, in words."""
     return f"{'about ' if about else ''}{count} point{'s' if count != 1 else ''}"
+
+
+def splits(names: Sequence[str]) -> str:
+    """Return names of splits in words, however many they are."""
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} splits"

@@ -60,6 +60,7 @@ def both(view: View, stored: StoredSoup, *, key: str) -> None:
         f"{view.task.score_name}, %. The same weights but for the statistics. What is shown "
         f"elsewhere is {CHOICES[view.statistics]}; change it in the sidebar."
     )
+    _propose(view, rows, key=f"{key}-{stored.soup.id}")
     if any(found is None for row in rows.values() for found in row.values()):
         request: Mapping[str, Any] = view.request | {"soup": stored.soup.id}
         asking.button(
@@ -68,6 +69,29 @@ def both(view: View, stored: StoredSoup, *, key: str) -> None:
             key=f"statistics-{key}-{stored.soup.id}", primary=False,
             help="Adds the soup with its other statistics, evaluated on every split.",
         )  # fmt: skip
+
+
+def _propose(view: View, rows: Mapping[str, Mapping[str, Evaluation | None]], *, key: str) -> None:
+    """Say which is better on select, and offer to look at everything with those."""
+    select = {kind: rows[label][view.task.select] for kind, label in CHOICES.items()}
+    scored = {kind: (e.score, -e.loss) for kind, e in select.items() if e is not None}
+    if len(scored) < len(CHOICES):
+        return
+    best = max(scored, key=lambda kind: scored[kind])
+    if best == view.statistics:
+        st.caption(f"Better on {view.task.select}: {CHOICES[best]}, as chosen.")
+        return
+    st.info(
+        f"On {view.task.select} the soup is better with statistics {CHOICES[best]}.",
+        icon=":material/lightbulb:",
+    )
+    st.button(f"Take them {CHOICES[best]}", key=f"use-{key}", on_click=_use, args=(view, best))
+
+
+def _use(view: View, statistics: StatisticsChoice) -> None:
+    widget = f"batchnorm-{view.task_spec}"
+    st.session_state[widget] = statistics
+    _chosen(widget)
 
 
 def _known(view: View, stored: StoredSoup, splits: list[str]) -> dict[str, Evaluation | None]:

@@ -1,6 +1,6 @@
 """Soups, ingredients and the ensemble side by side, on every split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,10 +8,11 @@ import streamlit as st
 
 from pages.components import batchnorm, scores, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, ensemble, figures
+from soupcore import Evaluation, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
+_UNKNOWN = "–"
 
 
 def show(view: View) -> None:
@@ -23,10 +24,13 @@ def show(view: View) -> None:
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     labels = {soup.label: soup.soup.mixture for soup in stored}
-    known = scores.evaluations(view, points | base | labels)
+    known = scores.evaluations(view, {**points, **base, **labels})
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
+    scores.offer_evaluation(view, picked)
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
-    rows += [_ensemble_row(view, picked)]
+    rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
+    if (chosen := greedy_ensemble(view.evaluator, points)) is not None:
+        rows += [_ensemble_row(view, "greedy ensemble of", chosen.members)]
     best = scores.best_on_select(view, known, list(points))
     if best is not None:
         rows.append(_row(view, f"{best}", "best alone", known[best]))
@@ -44,13 +48,13 @@ def _row(
     return _scores_row(view, name, kind, by_split, cost=1)
 
 
-def _ensemble_row(view: View, picked: scores.StoredSoup) -> dict[tuple[str, str], Any]:
-    members = [view.sweep[name].mixture for name in picked.soup.ingredients]
+def _ensemble_row(view: View, name: str, ingredients: Sequence[str]) -> dict[tuple[str, str], Any]:
+    members = [view.sweep[member].mixture for member in ingredients]
     by_split = {}
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)
         by_split[split] = found.score if found else None
-    return _scores_row(view, f"ensemble of {len(members)}", "ensemble", by_split, cost=len(members))
+    return _scores_row(view, f"{name} {len(members)}", "ensemble", by_split, cost=len(members))
 
 
 def _scores_row(
@@ -78,16 +82,20 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         [list(row.values()) for row in rows], columns=pd.MultiIndex.from_tuples(rows[0])
     )
     numbers = [column for column in rows[0] if column[0] in (_CHOSEN, _REPORTED)]
+    table = table.astype(dict.fromkeys(numbers, float))
     chosen = [column for column in numbers if column[0] == _CHOSEN]
     styled = (
-        table.style.format("{:.2f}", subset=pd.Index(numbers), na_rep="–")
+        table.style.format("{:.2f}", subset=pd.Index(numbers), na_rep=_UNKNOWN)
         .set_properties(subset=pd.Index(chosen), **{"background-color": "rgba(224, 161, 0, 0.14)"})
         .apply(_bold_best, subset=pd.Index(numbers))
     )
-    st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620))
+    st.dataframe(
+        styled, hide_index=True, height=min(74 + 35 * len(rows), 620), placeholder=_UNKNOWN
+    )
     st.caption(
-        f"{view.task.score_name}, %. The tinted column was chosen on, so it flatters whatever was "
-        "chosen; compare by the others. *passes*: forward passes an example."
+        f"{view.task.score_name}, %; {_UNKNOWN}: not evaluated. The tinted column was chosen on, "
+        "so it flatters whatever was chosen; compare by the others. *passes*: forward passes an "
+        "example. The greedy ensemble takes the members that do not lower its own score on select."
     )
 
 

@@ -69,6 +69,9 @@ def _table(fit: FitReport) -> None:
 def _sentence(finding: Finding) -> str:
     if finding.tensor and finding.tensor not in finding.problem:
         return f"{finding.tensor}: {finding.problem}"
+    first, _, _ = finding.problem.partition(" ")
+    if "." in first or "_" in first:  # a file's or a tensor's name stays as it is written
+        return finding.problem
     return finding.problem[:1].upper() + finding.problem[1:]
 
 

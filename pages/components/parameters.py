@@ -15,8 +15,13 @@ def choose(recipe: Recipe) -> dict[str, Any]:
     chosen = {}
     for index, parameter in enumerate(recipe.parameters):
         with columns[index % _COLUMNS]:
-            chosen[parameter.name] = _widget(parameter, f"{recipe.name}-{parameter.name}")
+            chosen[parameter.name] = _widget(parameter, key(recipe, parameter))
     return chosen
+
+
+def key(recipe: Recipe, parameter: Parameter) -> str:
+    """Return where the session has what a parameter of a recipe was set to."""
+    return f"{recipe.name}-{parameter.name}"
 
 
 def _widget(parameter: Parameter, key: str) -> Any:

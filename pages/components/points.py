@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pages.components import scores
+from pages.components import scores, snippets
 from pages.components.state import View
 from soupcore import Mixture
 
@@ -31,9 +31,6 @@ def of(view: View) -> dict[str, Point]:
         kind = "ingredient" if name in view.sweep.ingredients else "base"
         found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
     for stored in scores.soups(view):
-        shares = ", ".join(f"{name!r}: Fraction({str(c)!r})" for name, c in
-                           stored.soup.coefficients.items())  # fmt: skip
-        found[stored.label] = Point(
-            stored.soup.mixture, "soup", {"soup": stored.soup.id}, f"sweep.mixture({{{shares}}})"
-        )
+        code = f"{snippets.soup_again(stored.soup)}.mixture"
+        found[stored.label] = Point(stored.soup.mixture, "soup", {"soup": stored.soup.id}, code)
     return found

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 import pandas as pd
+import streamlit as st
 
-from pages.components import services
+from pages.components import asking, services
 from pages.components.state import View, soup_label
 from soupcore import Evaluation, Mixture, Soup
 
@@ -45,7 +46,8 @@ def soups(view: View) -> list[StoredSoup]:
     """Return the soups built of this sweep for this task, oldest first.
 
     They are those with the BatchNorm statistics that were chosen. Soups of ingredients that are no
-    longer there are left out: their weights cannot be made.
+    longer there are left out: their weights cannot be made. So are those that this version would
+    make otherwise than the one that made them, and so knows nothing of.
     """
     found = []
     for row in services.store().soups(view.folder):
@@ -55,9 +57,8 @@ def soups(view: View) -> list[StoredSoup]:
         present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
         if present == digests:
             soup = Soup.from_json(view.sweep, row.body)
-            if soup.estimate != view.evaluator.estimate:
-                continue
-            found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
+            if soup.id == row.id and soup.estimate == view.evaluator.estimate:
+                found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
     return found
 
 
@@ -76,6 +77,34 @@ def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | No
     found = [known[split] for split in view.task.splits_with_role("shift")]
     scores = [evaluation.score for evaluation in found if evaluation is not None]
     return mean(scores) if scores and len(scores) == len(found) else None
+
+
+def metrics(view: View, soup: Soup) -> None:
+    """Show what a soup scores on select, on report and under shift, as far as it is known."""
+    known = evaluations(view, {"soup": soup.mixture})["soup"]
+    with st.container(horizontal=True):
+        for split, evaluation in known.items():
+            if evaluation is not None and view.task.splits[split].role != "shift":
+                st.metric(
+                    f"{view.task.score_name} on {split}", f"{evaluation.score:.2%}", width=200
+                )
+        if (shift := shift_mean(view, known)) is not None:
+            st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
+
+
+def offer_evaluation(view: View, stored: StoredSoup) -> None:
+    """Offer to evaluate a soup on the splits where it is not known; they were cut off before."""
+    known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
+    missing = [split for split, found in known.items() if found is None]
+    if missing:
+        asking.button(
+            f"Evaluate {stored.label} on {asking.splits(missing)}",
+            "scores",
+            f"Evaluate {stored.label}",
+            view.request | {"soup": stored.soup.id},
+            key=f"evaluate-{stored.soup.id}",
+            primary=False,
+        )
 
 
 def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from typing import Any
 import streamlit as st
 
 from pages.components.state import View
-from soupcore import Soup
+from soupcore import RECIPES, Soup
 from soupcore.jobs.forms import Form
-from soupcore.recipes import Recipe
+from soupcore.recipes import Number, Recipe
 
 
 def show(code: str) -> None:
@@ -42,13 +42,53 @@ def evaluate(view: View) -> str:
 
 def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
-    evaluator = "evaluator, " if recipe.chooses else ""
     told = {p.name: parameters[p.name] for p in recipe.parameters}
-    options = "".join(f", {name}={value!r}" for name, value in told.items())
     return opening(view) + (
-        f"\nsoup = soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})\n"
+        f"\nsoup = {_followed(recipe, names, told)}\n"
         "soup.evaluate(evaluator)\n"
         f'soup.save("{recipe.name}.safetensors")\n'
+    )
+
+
+def soup_again(soup: Soup) -> str:
+    """Return an expression that makes a soup, where `sweep` and `evaluator` are known.
+
+    It takes `Fraction` from `fractions`.
+    """
+    if soup.coefficients:
+        terms = ", ".join(
+            f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
+        )
+        return f"soupcore.manual(sweep, {{{terms}}})"
+    return _followed(RECIPES[soup.recipe], soup.ingredients, soup.parameters)
+
+
+def _followed(recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
+    evaluator = "evaluator, " if recipe.chooses else ""
+    options = "".join(f", {name}={value!r}" for name, value in parameters.items())
+    return f"soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})"
+
+
+def curve(
+    view: View, recipe: Recipe, number: Number, names: list[str], others: Mapping[str, Any]
+) -> str:
+    """Return how to follow a recipe with one parameter at several values, and to draw that."""
+    reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
+    options = "".join(f", {name}={value!r}" for name, value in others.items())
+    code = "import pandas as pd\n\n" + opening(view) + "from soupcore import figures\n"
+    code += (
+        f"\ncurve = soupcore.curve(\n    {recipe.name!r}, {number.name!r}, sweep, evaluator,\n"
+        f"    {names!r},\n    splits=task.reported{options},\n)\n"
+        'table = pd.DataFrame({"value": curve.values, "select": curve.scores()})\n'
+    )
+    if reports:
+        code += f'table["report"] = curve.scores({reports[0]!r})\n'
+    if shifts:
+        code += f"by_shift = pd.DataFrame([curve.scores(split) for split in {shifts!r}])\n"
+        code += 'table["mean shift"] = by_shift.mean()\n'
+    return code + (
+        f"best = curve.best.parameters[{number.name!r}]\n"
+        f"figures.recipe_curve(table, parameter={number.symbol!r}, best=best).show()\n"
     )
 
 
@@ -69,17 +109,17 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
 
 def evidence(view: View, soup: Soup, best: str) -> str:
     """Return how to compare a soup with the best ingredient, and to see what it owes to which."""
-    terms = ", ".join(f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items())
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     return (
         "from fractions import Fraction\n\nfrom soupcore import analysis\n"
         + opening(view)
-        + f"\nsoup = soupcore.manual(sweep, {{{terms}}}).evaluate(evaluator)\n"
+        + f"\nsoup = {soup_again(soup)}.evaluate(evaluator)\n"
         f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
         f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
         f"outputs, targets = soup.evaluations[{split!r}].outputs, task.split({split!r}).targets\n"
         "print(analysis.calibration(outputs, targets).ece)\n"
-        f"print(analysis.shapley_values(sweep, evaluator, soup.coefficients, {split!r}))\n"
+        f"parts = soupcore.Parts(sweep, soup)\n"
+        f"print(analysis.shapley_values(evaluator, parts, {split!r}))\n"
     )
 
 

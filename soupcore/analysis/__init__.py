@@ -1,22 +1,24 @@
 """What follows from evaluations: how sure they are, what they say of ingredients and ensembles."""
 
-from soupcore.analysis.attribution import Share, leave_one_out, shapley_values
+from soupcore.analysis.attribution import Divisible, Share, leave_one_out, points, shapley_values
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
 from soupcore.analysis.ensemble import Ensemble, ensemble
 from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
 from soupcore.analysis.grids import Grid, ingredient_grid, pair_grid, varying
-from soupcore.analysis.optimism import CrossFit, cross_fit
-from soupcore.analysis.paired import Paired, paired
+from soupcore.analysis.optimism import CrossFit, GreedyCrossFit, cross_fit, cross_fit_greedy
 from soupcore.analysis.soup_vs_ensemble import (
     SoupVsEnsemble,
     soup_vs_ensemble,
     stored_soup_vs_ensemble,
 )
+from soupcore.evaluation import Paired, paired
 
 __all__ = [
     "Calibration",
     "CrossFit",
+    "Divisible",
     "Ensemble",
+    "GreedyCrossFit",
     "GreedyEnsemble",
     "Grid",
     "Paired",
@@ -24,6 +26,7 @@ __all__ = [
     "SoupVsEnsemble",
     "calibration",
     "cross_fit",
+    "cross_fit_greedy",
     "ensemble",
     "fit_temperature",
     "greedy_ensemble",
@@ -31,6 +34,7 @@ __all__ = [
     "leave_one_out",
     "pair_grid",
     "paired",
+    "points",
     "shapley_values",
     "soup_vs_ensemble",
     "stored_soup_vs_ensemble",

@@ -2,26 +2,41 @@
 
 Two answers: what the soup loses without an ingredient, and its Shapley value (Shapley 1953), the
 mean of what it adds over all orders in which the soup could be put together. Both evaluate soups of
-fewer ingredients, each once.
+fewer ingredients, each once; what such a soup is, `soupcore.recipes.Parts` says.
 """
 
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 from statistics import mean, stdev
+from typing import Protocol
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.mixtures import Mixture
-from soupcore.sweeps import Sweep
 
 #: Up to as many ingredients, all 2ᵏ soups are evaluated and the Shapley values are exact.
 EXACT = 6
+#: As many orders are sampled where there are more.
+ORDERS = 64
 
-Coefficients = Mapping[str, Fraction]
+
+class Divisible(Protocol):
+    """A soup that can be taken apart.
+
+    Attributes:
+        names: Its ingredients.
+        nothing: The point that stands for a soup of none; None where there is no such point.
+    """
+
+    names: tuple[str, ...]
+    nothing: Mixture | None
+
+    def of(self, names: Sequence[str]) -> Mixture:
+        """Return the soup of some of the ingredients, one at least."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,20 +53,13 @@ class Share:
 
 
 def leave_one_out(
-    sweep: Sweep,
-    evaluator: Evaluator,
-    coefficients: Coefficients,
-    split: str,
-    on_progress: Progress = no_progress,
+    evaluator: Evaluator, soup: Divisible, split: str, on_progress: Progress = no_progress
 ) -> dict[str, float]:
     """Return the score of the soup less its score without each ingredient.
 
-    The others keep their proportions and are scaled to the same sum.
-
     Args:
-        sweep: Where the ingredients are from.
         evaluator: Evaluates k + 1 points, less what the store has.
-        coefficients: The soup, `{ingredient: coefficient}`.
+        soup: The soup.
         split: Where to look. It is no ground to change the soup unless it is `select`.
         on_progress: Called with examples done and in all; raise in it to stop.
 
@@ -59,39 +67,36 @@ def leave_one_out(
         `{ingredient: difference}`: positive where the ingredient helps.
 
     Raises:
-        RecipeError: The soup has one ingredient, or without one the others sum to 0.
+        RecipeError: The soup has one ingredient, or there is no soup without one of them.
     """
-    names = _at_least_two(coefficients)
-    without = [_part(sweep, coefficients, [n for n in names if n != name]) for name in names]
+    names = _at_least_two(soup)
+    without = [soup.of([n for n in names if n != name]) for name in names]
     whole, *rest = evaluator.evaluate_all(
-        [sweep.mixture(coefficients), *without], split, keep_outputs=False, on_progress=on_progress
+        [soup.of(names), *without], split, keep_outputs=False, on_progress=on_progress
     )
     return {name: whole.score - less.score for name, less in zip(names, rest, strict=True)}
 
 
 def shapley_values(
-    sweep: Sweep,
     evaluator: Evaluator,
-    coefficients: Coefficients,
+    soup: Divisible,
     split: str,
     *,
-    orders: int = 64,
+    orders: int = ORDERS,
     seed: int = 0,
     on_progress: Progress = no_progress,
 ) -> dict[str, Share]:
     """Return the Shapley value of each ingredient.
 
-    A soup of some ingredients has them in their proportions, scaled to the same sum. What a soup of
-    none scores has to be said: here as much as the base, and where the sweep has none, the mean of
-    the ingredients alone. The values sum to the score of the soup less that.
+    What a soup of none scores has to be said: here as much as the base, and where there is none,
+    the mean of the ingredients alone. The values sum to the score of the soup less that.
 
     Beyond `EXACT` ingredients, orders are sampled (Castro et al. 2009), each with its reverse,
     which makes the error smaller.
 
     Args:
-        sweep: Where the ingredients are from.
         evaluator: Evaluates 2ᵏ points, or at most (k − 1)·orders + 2 where orders are sampled.
-        coefficients: The soup, `{ingredient: coefficient}`.
+        soup: The soup.
         split: Where to look.
         orders: How many orders to sample; an even number, 4 at least.
         seed: Of the sampling.
@@ -100,20 +105,20 @@ def shapley_values(
     Raises:
         RecipeError: As for `leave_one_out`, or there are too few orders or an odd number.
     """
-    names = _at_least_two(coefficients)
+    names = _at_least_two(soup)
     if orders < 4 or orders % 2:
         raise RecipeError(f"Sample an even number of orders, 4 at least, not {orders}.")
     exact = len(names) <= EXACT
     drawn = [] if exact else _orders(names, orders, seed)
     subsets = _all_subsets(names) if exact else _prefixes(drawn)
-    alone = [] if sweep.base is not None else [frozenset([name]) for name in names]
+    alone = [] if soup.nothing is not None else [frozenset([name]) for name in names]
     wanted = list(dict.fromkeys([*alone, *subsets]))
-    points = [_part(sweep, coefficients, sorted(subset)) for subset in wanted]
-    if sweep.base is not None:
-        points.append(sweep.base.mixture)
+    points = [soup.of([name for name in names if name in subset]) for subset in wanted]
+    if soup.nothing is not None:
+        points.append(soup.nothing)
     found = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
     score = {subset: each.score for subset, each in zip(wanted, found, strict=False)}
-    none = found[-1].score if sweep.base is not None else mean(score[each] for each in alone)
+    none = found[-1].score if soup.nothing is not None else mean(score[each] for each in alone)
     score[frozenset()] = none
     if exact:
         return {name: Share(_exact(names, name, score)) for name in names}
@@ -121,21 +126,15 @@ def shapley_values(
     return {name: _sampled([each[name] for each in added]) for name in names}
 
 
-def _at_least_two(coefficients: Coefficients) -> list[str]:
-    if len(coefficients) < 2:
+def points(k: int, orders: int = ORDERS) -> int:
+    """Return how many points `shapley_values` evaluates of k ingredients, at most."""
+    return 2**k if k <= EXACT else (k - 1) * orders + 2
+
+
+def _at_least_two(soup: Divisible) -> list[str]:
+    if len(soup.names) < 2:
         raise RecipeError("To tell which ingredient matters, a soup needs two at least.")
-    return list(coefficients)
-
-
-def _part(sweep: Sweep, coefficients: Coefficients, names: Sequence[str]) -> Mixture:
-    kept = sum((coefficients[name] for name in names), start=Fraction())
-    if kept == 0:
-        raise RecipeError(
-            f"The coefficients of {', '.join(names)} sum to 0, so a soup of these alone has no "
-            "scale."
-        )
-    scale = sum(coefficients.values(), start=Fraction()) / kept
-    return sweep.mixture({name: coefficients[name] * scale for name in names})
+    return list(soup.names)
 
 
 def _all_subsets(names: Sequence[str]) -> list[frozenset[str]]:

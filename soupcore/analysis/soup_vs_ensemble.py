@@ -10,15 +10,14 @@ the two do equally well. All losses are cross-entropies of logits times β, whic
 soup. It is a theory of second order: between networks far apart it says little.
 """
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-import scipy  # its submodules load when they are first used
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from soupcore.analysis.calibration import fit_temperature
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
@@ -26,7 +25,6 @@ from soupcore.tasks import ClassificationTask
 
 # Networks of ReLUs bend in steps: a narrower difference sees fewer of them, and more noise.
 STEP = Fraction(1, 8)
-_BETAS = (1e-2, 1e2)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def stored_soup_vs_ensemble(
     share = float(as_fraction(alpha))
     targets = evaluator.task.split(split).targets.cpu()
     ensemble = (1 - share) * first + share * second
-    beta = _calibrated(soup, targets)
+    beta = 1 / fit_temperature(soup, targets)
     here = _loss(soup, targets, beta)
     around = _loss(before, targets, beta) + _loss(after, targets, beta)
     return SoupVsEnsemble(
@@ -168,18 +166,6 @@ def _check(evaluator: Evaluator) -> None:
 
 def _loss(logits: Tensor, targets: Tensor, beta: float) -> float:
     return float(cross_entropy(beta * logits, targets))
-
-
-def _calibrated(logits: Tensor, targets: Tensor) -> float:
-    """Return the β that makes the loss of β·logits least; the loss is convex in it."""
-    bounds = (math.log(_BETAS[0]), math.log(_BETAS[1]))
-    found = scipy.optimize.minimize_scalar(
-        lambda log_beta: _loss(logits, targets, math.exp(log_beta)),
-        bounds=bounds,
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return math.exp(found.x)
 
 
 def _variance(logits: Tensor, values: Tensor) -> float:

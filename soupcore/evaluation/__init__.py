@@ -3,6 +3,7 @@
 from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.evaluator import Evaluator
+from soupcore.evaluation.paired import Paired, paired
 from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.race import Bound
@@ -13,9 +14,11 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Evaluator",
+    "Paired",
     "Preview",
     "Progress",
     "StatisticsChoice",
     "no_progress",
+    "paired",
     "score_interval",
 ]

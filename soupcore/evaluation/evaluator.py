@@ -94,8 +94,7 @@ class Evaluator:
         Raises:
             TaskError: The network has no BatchNorm, or the task no split with the role `train`.
         """
-        other = copy.copy(self)
-        other.estimate = None
+        estimate = None
         if statistics == "re-estimated":
             if not self.has_batchnorm:
                 raise TaskError(
@@ -109,7 +108,13 @@ class Evaluator:
                     "BatchNorm's statistics on. Add one, or have the statistics averaged."
                 )
             split = self.task.split(names[0])
-            other.estimate = Estimate(names[0], split.digest, min(examples, len(split)))
+            estimate = Estimate(names[0], split.digest, min(examples, len(split)))
+        return self.with_estimate(estimate)
+
+    def with_estimate(self, estimate: Estimate | None) -> "Evaluator":
+        """Return an evaluator whose statistics are estimated as a soup says; builds no network."""
+        other = copy.copy(self)
+        other.estimate = estimate
         return other
 
     def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from soupcore.figures.overview import accuracy_overview, shift_scatter
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, pair_heatmap
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
+from soupcore.figures.recipe_curves import recipe_curve, trade_off
 from soupcore.figures.style import colours
 from soupcore.figures.trace import greedy_trace, learning_curve
 
@@ -32,8 +33,10 @@ __all__ = [
     "pair_heatmap",
     "path_curves",
     "plane_contours",
+    "recipe_curve",
     "reliability_diagram",
     "shift_scatter",
     "soup_ensemble_scatter",
     "theory_scatter",
+    "trade_off",
 ]

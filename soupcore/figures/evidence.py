@@ -74,6 +74,7 @@ def attribution_bars(
         error_x={
             "type": "data",
             "array": [1.96 * shapley[name].standard_error * 100 for name in names],
+            "visible": any(share.standard_error for share in shapley.values()),
             "thickness": 1,
         },
         hovertemplate="<b>%{y}</b><br>adds %{x:.2f} points<extra></extra>",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -75,6 +76,7 @@ def shift_scatter(
     """
     rows = table.dropna(subset=["report", "shift"])
     figure = go.Figure()
+    labelled = _with_room(rows)
     for kind, group in rows.groupby("kind", sort=False):
         names = list(group.index)
         inks = [_ink(str(kind), name, colours) for name in names]
@@ -84,8 +86,9 @@ def shift_scatter(
             y=group["shift"] * 100,
             name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
             mode="markers" if is_ingredient else "markers+text",
-            text=None if is_ingredient else names,
+            text=None if is_ingredient else [name if name in labelled else "" for name in names],
             textposition="top center",
+            cliponaxis=False,
             customdata=names,
             marker={
                 "size": 11 if is_ingredient else 15,
@@ -101,6 +104,21 @@ def shift_scatter(
     figure.update_xaxes(title=f"{score_name} on report, %")
     figure.update_yaxes(title=f"mean {score_name} under shift, %")
     return finish(figure, height=420)
+
+
+def _with_room(rows: pd.DataFrame) -> set[str]:
+    """Return the names of the base and of those soups whose labels do not cover each other."""
+    across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
+    taken: list[tuple[float, float]] = []
+    found = set()
+    labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
+    for name, row in labels.iterrows():
+        place = (row["report"] / across, row["shift"] / up)
+        # A label is about as wide as an eighth of the figure, and as high as a sixteenth.
+        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken):
+            taken.append(place)
+            found.add(str(name))
+    return found
 
 
 def _symbol(name: str, selected: Collection[str]) -> str:

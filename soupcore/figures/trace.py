@@ -72,6 +72,9 @@ def _in_words(step: Step) -> tuple[str, str]:
     change = f"+{step.gained} right, −{step.lost} wrong"
     if step.is_bound:
         return f"≤ {step.score:.2%}", f"{change} of the {step.examples} examples it saw"
+    if step.interval is not None:
+        low, high = (100 * end for end in step.interval)
+        change += f"<br>gain, 95 %: {low:+.2f} to {high:+.2f} points"
     return f"{step.score:.2%}", change
 
 

@@ -6,17 +6,28 @@ cut off and asked for again does only the rest.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from soupcore.analysis import leave_one_out, shapley_values
+from soupcore.analysis import cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
-from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, curve, manual
+from soupcore.recipes import (
+    RECIPES,
+    Parts,
+    Pass,
+    Recipe,
+    Soup,
+    Step,
+    curve,
+    greedy_orders,
+    manual,
+    other_statistics_of,
+)
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.folder import folder_signature
@@ -115,10 +126,14 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow a recipe, evaluate the soup on every split, and remember it."""
+    """Follow a recipe, evaluate the soup on every split, and remember it.
+
+    Of a network with BatchNorm the soup is made with its other statistics too.
+    """
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     known: dict[str, Any] = {}
+    stages = 3 if evaluator.can_re_estimate else 2
 
     def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
         what = "trace" if isinstance(steps[0], Step) else "passes"
@@ -131,15 +146,29 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         sweep,
         evaluator,
         request["names"],
-        on_progress=part(with_trace, 0, 2),
+        on_progress=part(with_trace, 0, stages),
         on_step=on_step,
         **request["parameters"],
     )
     soup.take_statistics_of(evaluator)
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
+    known["soup"] = _remember(warm, request, soup)
+    soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
     _remember(warm, request, soup)
-    soup.evaluate(evaluator, on_progress=part(with_trace, 1, 2))
+    other = other_statistics_of(soup, evaluator)
+    if other is not None:
+        other.evaluate(
+            evaluator.with_statistics("averaged"), on_progress=part(with_trace, 2, stages)
+        )
+        _remember(warm, request, other)
+    return {"soup": soup.id, "other": other and other.id}
+
+
+def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
+    """Evaluate a soup on every split that was cut off before."""
+    soup = _stored_soup(warm, request)
+    soup.evaluate(warm.evaluator(request).with_statistics("averaged"), on_progress=report)
     return {"soup": _remember(warm, request, soup)}
 
 
@@ -181,12 +210,10 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
 
 def other_statistics(warm: WarmState, request: Request, report: Report) -> Result:
     """Make a soup of the store with its other BatchNorm statistics, evaluate it and remember it."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    soup = _stored(warm, sweep, request)
-    if soup.estimate is None:
-        soup.re_estimate(evaluator)
-    else:
-        soup = replace(soup, estimate=None, statistics={}, recorded={})
+    evaluator = warm.evaluator(request)
+    soup = other_statistics_of(_stored_soup(warm, request), evaluator)
+    if soup is None:
+        raise RecipeError("The network has no BatchNorm, or the task no training data.")
     soup.evaluate(evaluator.with_statistics("averaged"), on_progress=report)
     return {"soup": _remember(warm, request, soup)}
 
@@ -207,20 +234,45 @@ def preview(warm: WarmState, request: Request, report: Report) -> Result:
 
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    soup = {n: Fraction(text) for n, text in request["coefficients"].items()}
-    split = request["split"]
-    without = leave_one_out(sweep, evaluator, soup, split, part(report, 0, 2))
-    shares = shapley_values(sweep, evaluator, soup, split, on_progress=part(report, 1, 2))
+    soup, split = _stored_soup(warm, request), request["split"]
+    evaluator = warm.evaluator(request).with_estimate(soup.estimate)
+    parts = Parts(warm.sweep(request), soup)
+    without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
+    shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
     shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
     return {"without": without, "shapley": shapley}
 
 
+def optimism(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow greedy on halves of the select split, to see what choosing flatters by."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    points = {name: sweep[name].mixture for name in request["names"]}
+    told = {name: request["parameters"][name] for name in ("accept", "metric")}
+    return asdict(cross_fit_greedy(evaluator, points, **told, on_progress=report))
+
+
+def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
+    """Follow greedy in several random orders, to see how much the order matters."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    told = {name: request["parameters"][name] for name in ("accept", "metric")}
+    found = greedy_orders(
+        sweep,
+        evaluator,
+        request["names"],
+        seeds=range(request["seeds"]),
+        on_progress=part(report, 0, 2),
+        **told,
+    )
+    for index, soup in enumerate(found.soups):
+        progress = part(part(report, 1, 2), index, len(found.soups))
+        soup.evaluate(evaluator, on_progress=progress)
+    return {"scores": {split: found.scores(split) for split in evaluator.task.reported}}
+
+
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    soup = _stored(warm, sweep, request)
-    evaluator = evaluator.with_statistics("averaged")
+    evaluator = warm.evaluator(request).with_statistics("averaged")
+    soup = _stored_soup(warm, request)
     if soup.estimate is not None:
         examples = soup.estimate.examples
         soup.re_estimate(evaluator, examples=examples)
@@ -261,11 +313,11 @@ def _recipe(request: Request) -> Recipe:
     return recipe
 
 
-def _stored(warm: WarmState, sweep: Sweep, request: Request) -> Soup:
+def _stored_soup(warm: WarmState, request: Request) -> Soup:
     row = warm.store.soup(request["soup"])
     if row is None:
         raise RecipeError(f"There is no soup {request['soup']!r} any more.")
-    return Soup.from_json(sweep, row.body)
+    return Soup.from_json(warm.sweep(request), row.body)
 
 
 def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
@@ -277,10 +329,13 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     "evaluate": evaluate,
     "soup": make_soup,
+    "scores": score_soup,
     "curve": draw_curve,
     "mixture": evaluate_mixture,
     "preview": preview,
     "statistics": other_statistics,
     "attribution": attribution,
+    "optimism": optimism,
+    "orders": random_orders,
     "weights": write_weights,
 }

@@ -64,9 +64,11 @@ class Worker:
 
         def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
             nonlocal reported, known, cancelled
-            if cancelled:  # a recipe that gives its best so far took note, and goes on
-                raise Cancelled
             news = partial is not None and partial != known
+            if cancelled:  # a recipe that gives its best so far took note, and went on
+                if news:
+                    self._queue.report(job.id, done, total, partial)
+                raise Cancelled
             if not news and time.monotonic() - reported < _REPORT_EVERY:
                 return
             reported, known = time.monotonic(), partial

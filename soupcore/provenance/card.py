@@ -32,6 +32,8 @@ def model_card(
     if base_models:
         lines += ["base_model:", *(f"- {json.dumps(model)}" for model in base_models)]
         lines += ["base_model_relation: merge"]
+    else:
+        lines += ["# base_model: the names that the ingredients have on the Hub, where they do"]
     lines += ["tags:", "- merge", "- model-soup", "---", ""]
     lines += [f"# {title or f'{name} soup {soup.id}'}", ""]
     lines += ["A model soup: one network made of the weights of several.", ""]

@@ -8,10 +8,12 @@ from soupcore.recipes.learned import learned
 from soupcore.recipes.manual import manual
 from soupcore.recipes.model_stock import model_stock
 from soupcore.recipes.orders import Orders, greedy_orders
+from soupcore.recipes.parts import Parts
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.slerp import slerp
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Parameter, Recipe, Switch, Text
+from soupcore.recipes.statistics import other_statistics_of
 from soupcore.recipes.swa import swa
 from soupcore.recipes.task_arithmetic import task_arithmetic
 from soupcore.recipes.ties import ties
@@ -27,6 +29,7 @@ __all__ = [
     "Number",
     "Orders",
     "Parameter",
+    "Parts",
     "Pass",
     "Recipe",
     "Soup",
@@ -41,6 +44,7 @@ __all__ = [
     "learned",
     "manual",
     "model_stock",
+    "other_statistics_of",
     "slerp",
     "swa",
     "task_arithmetic",

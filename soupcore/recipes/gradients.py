@@ -19,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.evaluation.devices import deterministic
+from soupcore.evaluation.fitting import Fitting
 from soupcore.merges.task_vectors import read_wide, wide_dtype
+from soupcore.mixtures import Mixture
 from soupcore.tasks import Split, Task
 
 Floats = npt.NDArray[np.float64]
@@ -76,10 +78,15 @@ class Objective:
     ) -> None:
         self._task = task
         self._split = split
-        self._checkpoints = checkpoints
         self._device = device
         self._batch_size = batch_size
         self._model = task.build_model().to(device).eval()
+        fitting = Fitting(self._model.state_dict(), task.name)
+        alone = [Mixture([(checkpoint, 1)]) for checkpoint in checkpoints]
+        self._checkpoints = [
+            source for point in alone for source in fitting.under_own_names(point).sources.values()
+        ]
+        theirs = fitting.names_in(alone[0])
         self._placed: bytes | None = None
         resident = sum(checkpoint.nbytes for checkpoint in checkpoints) <= memory_budget
         self._home = device if resident else torch.device("cpu")
@@ -92,12 +99,12 @@ class Objective:
                 continue
             seen.add(id(tensor))
             if not tensor.is_floating_point():
-                tensor.copy_(checkpoints[0].read(name))
+                tensor.copy_(self._checkpoints[0].read(name))
                 continue
             # BatchNorm's statistics are mixed as well, so they are differentiated as well.
             tensor.requires_grad_()
             if self._differs(name, tensor, keep=resident):
-                self._tensors[group_of[name]].append((name, tensor))
+                self._tensors[group_of[theirs[name]]].append((name, tensor))
         self.labels = [label for label, tensors in self._tensors.items() if tensors]
 
     def gradient(

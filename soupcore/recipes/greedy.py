@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress, paired
 from soupcore.evaluation.progress import part
 from soupcore.mixtures import mean
 from soupcore.recipes import needs
@@ -178,9 +178,10 @@ def _step(
         gained=int((difference > 0).sum()),
         lost=int((difference < 0).sum()),
         action=action,
-        loss=math.nan if isinstance(tried, Bound) else tried.loss,
+        loss=tried.loss if isinstance(tried, Evaluation) else math.nan,
         is_bound=isinstance(tried, Bound),
         examples=tried.seen,
+        interval=paired(tried.scores, seen).interval if accepted else None,
     )
 
 

@@ -85,6 +85,11 @@ class Number(Parameter):
         """Whether it counts something."""
         return isinstance(self.default, int)
 
+    @property
+    def symbol(self) -> str:
+        """Its letter in formulas, the last word of the label; or that word, where it has none."""
+        return self.label.split()[-1].lower()
+
     def check(self, value: Any) -> None:
         """Make sure that it is in the range; see `Parameter.check`."""
         kinds = (int,) if self.is_whole else (int, float, Fraction)

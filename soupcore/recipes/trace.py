@@ -23,6 +23,9 @@ class Step:
         is_bound: Whether it was rejected before it had seen all examples: its score is at most
             that, and gained and lost count what it had seen.
         examples: How many it had seen; 0 where that was not kept.
+        interval: 95 % confidence interval of what accepting it gained (see
+            `soupcore.evaluation.paired`): to know how sure it is, never to decide by. None for the
+            first, and for what was rejected.
     """
 
     candidate: str
@@ -35,6 +38,7 @@ class Step:
     loss: float = math.nan
     is_bound: bool = False
     examples: int = 0
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as JSON."""
@@ -43,7 +47,11 @@ class Step:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Step":
         """Return the step that `to_json` described."""
-        return cls(**{**_with_nan(body, "score", "loss"), "soup": tuple(body["soup"])})
+        interval = body.get("interval")
+        return cls(
+            **_with_nan(body, "score", "loss")
+            | {"soup": tuple(body["soup"]), "interval": tuple(interval) if interval else None}
+        )
 
 
 @dataclass(frozen=True)

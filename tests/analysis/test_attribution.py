@@ -4,11 +4,15 @@ from statistics import mean
 
 import pytest
 
-from soupcore import Evaluator, RecipeError, Sweep
+from soupcore import Evaluator, Parts, RecipeError, Sweep, manual
 from soupcore.analysis import attribution, leave_one_out, shapley_values
 
 NAMES = ["run1", "run2", "run10"]
 PROPORTIONS = {"run1": Fraction(1, 2), "run2": Fraction(1, 3), "run10": Fraction(1, 6)}
+
+
+def parts(sweep: Sweep) -> Parts:
+    return Parts(sweep, manual(sweep, PROPORTIONS))
 
 
 def score(sweep: Sweep, evaluator: Evaluator, names: tuple[str, ...]) -> float:
@@ -24,7 +28,7 @@ def score(sweep: Sweep, evaluator: Evaluator, names: tuple[str, ...]) -> float:
 def test_leaving_one_out_keeps_the_proportions_of_the_others(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
-    found = leave_one_out(sweep, evaluator, PROPORTIONS, "val")
+    found = leave_one_out(evaluator, parts(sweep), "val")
     whole = score(sweep, evaluator, tuple(NAMES))
     for name in NAMES:
         others = tuple(other for other in NAMES if other != name)
@@ -34,8 +38,8 @@ def test_leaving_one_out_keeps_the_proportions_of_the_others(
 def test_shapley_values_are_the_mean_over_all_orders(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
-    found = shapley_values(sweep, evaluator, PROPORTIONS, "val")
-    assert len(passes) == 2**3  # the base stands for the soup of none
+    found = shapley_values(evaluator, parts(sweep), "val")
+    assert len(passes) == 2**3 == attribution.points(3)  # the base stands for the soup of none
     for name in NAMES:
         added = []
         for order in permutations(NAMES):
@@ -50,10 +54,10 @@ def test_shapley_values_are_the_mean_over_all_orders(
 def test_sampled_values_sum_to_the_same_and_come_close_to_the_exact_ones(
     sweep: Sweep, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = shapley_values(sweep, evaluator, PROPORTIONS, "val")
+    exact = shapley_values(evaluator, parts(sweep), "val")
     monkeypatch.setattr(attribution, "EXACT", 0)
-    found = shapley_values(sweep, evaluator, PROPORTIONS, "val", orders=200, seed=1)
-    assert found == shapley_values(sweep, evaluator, PROPORTIONS, "val", orders=200, seed=1)
+    found = shapley_values(evaluator, parts(sweep), "val", orders=200, seed=1)
+    assert found == shapley_values(evaluator, parts(sweep), "val", orders=200, seed=1)
     total = sum(share.value for share in exact.values())
     assert sum(share.value for share in found.values()) == pytest.approx(total)
     for name in NAMES:
@@ -64,7 +68,7 @@ def test_without_a_base_a_soup_of_none_is_worth_the_mean_of_the_ingredients_alon
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     alone = Sweep(sweep.folder, sweep.ingredients, None, sweep.fit)
-    found = shapley_values(alone, evaluator, PROPORTIONS, "val")
+    found = shapley_values(evaluator, parts(alone), "val")
     gain = score(sweep, evaluator, tuple(NAMES)) - mean(
         score(sweep, evaluator, (name,)) for name in NAMES
     )
@@ -82,5 +86,6 @@ def test_without_a_base_a_soup_of_none_is_worth_the_mean_of_the_ingredients_alon
 def test_what_cannot_be_attributed_is_refused(
     sweep: Sweep, evaluator: Evaluator, coefficients: dict[str, Fraction], orders: int, words: str
 ) -> None:
+    soup = Parts(sweep, manual(sweep, coefficients))
     with pytest.raises(RecipeError, match=words):
-        shapley_values(sweep, evaluator, coefficients, "val", orders=orders)
+        shapley_values(evaluator, soup, "val", orders=orders)

@@ -1,10 +1,14 @@
 from statistics import mean
+from typing import Literal
 
 import pytest
 import torch
 
-from soupcore.analysis.optimism import cross_fit
+from soupcore import Cancelled, ClassificationTask, Evaluator, Store, Sweep, greedy
+from soupcore.analysis import cross_fit, cross_fit_greedy
 from soupcore.errors import TaskError
+from soupcore.tasks import Split
+from tests.helpers import build_model
 
 
 def coins(candidates: int, n: int, seed: int = 0) -> list[torch.Tensor]:
@@ -44,3 +48,61 @@ def test_the_seed_decides_the_halves() -> None:
 def test_scores_that_are_not_of_the_same_examples_are_refused(scores: list[torch.Tensor]) -> None:
     with pytest.raises(TaskError, match="Cross-fitting needs scores"):
         cross_fit(scores)
+
+
+@pytest.mark.parametrize("accept", [">=", ">"])
+@pytest.mark.parametrize("metric", ["score", "loss"])
+def test_greedy_on_a_half_is_the_recipe_on_a_task_of_that_half(
+    sweep: Sweep, evaluator: Evaluator, store: Store, splits: dict[str, Split],
+    accept: Literal[">=", ">"], metric: Literal["score", "loss"],
+) -> None:  # fmt: skip
+    points = {name: sweep[name].mixture for name in sweep.names()}
+    found = cross_fit_greedy(evaluator, points, accept=accept, metric=metric, repeats=2, seed=5)
+    whole, generator = splits["val"], torch.Generator().manual_seed(5)
+    promised, delivered, taken = [], [], []
+    for _ in range(2):
+        order = torch.randperm(100, generator=generator)
+        for here, there in ((order[:50], order[50:]), (order[50:], order[:50])):
+            halves = {
+                "here": Split("select", whole.inputs[here], whole.targets[here]),
+                "there": Split("report", whole.inputs[there], whole.targets[there]),
+            }
+            judge = Evaluator(ClassificationTask(build_model, halves), store, device="cpu")
+            soup = greedy(sweep, judge, accept=accept, metric=metric)
+            promised.append(judge.evaluate(soup.mixture, "here").score)
+            delivered.append(judge.evaluate(soup.mixture, "there").score)
+            taken += soup.ingredients
+    assert found.promised == pytest.approx(mean(promised))
+    assert found.delivered == pytest.approx(mean(delivered))
+    assert found.optimism == pytest.approx(mean(promised) - mean(delivered))
+    assert found.taken == {name: taken.count(name) / 4 for name in points}
+
+
+def test_each_soup_of_a_cross_fit_is_evaluated_once(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int]
+) -> None:
+    points = {name: sweep[name].mixture for name in sweep.names()}
+    told: list[tuple[int, int]] = []
+    first = cross_fit_greedy(evaluator, points, on_progress=lambda *now: told.append(now))
+    assert len(passes) <= 7  # of three ingredients there are seven soups
+    assert told == sorted(told)
+    assert told[-1][0] <= told[-1][1]
+    passes.clear()
+    assert cross_fit_greedy(evaluator, points) == first
+    assert passes == []
+    assert cross_fit_greedy(evaluator, points, seed=1) != first
+
+
+def test_a_cross_fit_of_one_gains_nothing_and_can_be_stopped(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    found = cross_fit_greedy(evaluator, {"run1": sweep["run1"].mixture})
+    assert (found.gain_promised, found.gain_delivered, found.taken) == (0, 0, {"run1": 1})
+
+    def stop(done: int, total: int) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        cross_fit_greedy(evaluator, {"run1": sweep["run1"].mixture}, on_progress=stop)
+    with pytest.raises(TaskError, match="needs an ingredient"):
+        cross_fit_greedy(evaluator, {})

@@ -1,9 +1,14 @@
+import json
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from soupcore import rebuild
 from tests.browser import steps
-from tests.browser.conftest import Server
+from tests.browser.conftest import PROJECT, Server
+
+SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
 
 
 def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
@@ -13,13 +18,38 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     steps.evaluate_everything(page)
     steps.go_to(page, "Evidence")
     expect(page.get_by_text("There is no soup of this sweep yet")).to_be_visible()
-    steps.go_to(page, "Soups")
+    page.goto(f"{server.url}/soups?selection=run-02&selection=run-05&selection=run-06")
+    expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Greedy")
     steps.go_to(page, "Evidence")
     expect(
         page.get_by_role("heading", name=re.compile("Against the best ingredient"))
     ).to_be_visible()
     expect(page.get_by_text("so choosing flatters by")).to_be_visible()
+    expect(page.get_by_role("heading", name="What each acceptance gained")).to_be_visible()
     expect(page.locator(".st-key-reliability .scatterlayer .trace")).to_have_count(4)
     page.get_by_role("button", name="Find out").click()
     expect(page.locator(".st-key-attribution .bars .point")).to_have_count(3)
+    steps.wait_until_idle(page)
+    page.get_by_role("button", name="Cross-fit greedy").click()
+    expect(page.get_by_text(re.compile("points over the best ingredient promised"))).to_be_visible()
+    steps.wait_until_idle(page)
+    page.get_by_role("button", name="Try 10 random orders").click()
+    expect(page.get_by_text(re.compile("In 10 random orders, mean ± "))).to_be_visible()
+
+
+def test_the_papers_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
+    page.goto(f"{server.url}/download")
+    expect(steps.heading(page, "Download")).to_be_visible()
+    named = {}
+    for label in ("Recipe (JSON)", "Model card", "Figure of the card", "mergekit (YAML)"):
+        with page.expect_download() as taken:
+            page.get_by_role("button", name=label).click()
+        named[label] = steps.save(taken.value, tmp_path)
+    card = named["Model card"].read_text()
+    assert named["Model card"].name == "README.md"
+    assert f"]({named['Figure of the card'].name})" in card
+    assert named["Figure of the card"].read_text().startswith("<svg")
+    assert "merge_method: linear" in named["mergekit (YAML)"].read_text()
+    soup = rebuild(json.loads(named["Recipe (JSON)"].read_text()), SAMPLE)
+    assert f"| report | {soup.recorded['scores']['report']['score']:.4f} |" in card

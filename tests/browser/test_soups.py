@@ -2,7 +2,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from soupcore import Evaluator, Store, Sweep, load_task, manual
+from soupcore import RECIPES, Evaluator, Store, Sweep, load_task, manual
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
 
@@ -43,3 +43,35 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     expect(page.get_by_role("combobox", name="Soup", exact=True)).to_have_value(
         re.compile("manual")
     )
+
+
+def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/soups?selection=run-07&selection=run-09")
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    for recipe in RECIPES.values():
+        steps.build(page, recipe.title)
+        expect(page.get_by_text(re.compile(f"^{recipe.name} [0-9a-f]{{4}} = "))).to_be_visible()
+        expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+    page.get_by_role("tab", name="Compare").click()
+    soups = page.locator(".st-key-comparison-scatter .scatterlayer .trace").last.locator(".point")
+    expect(soups.nth(len(RECIPES) - 1)).to_be_attached()
+
+
+def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/soups?selection=run-07")
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    page.get_by_role("radiogroup").get_by_text("WiSE-FT", exact=True).click()
+    alpha = page.get_by_role("spinbutton", name="α")
+    expect(alpha).to_have_value("0.50")
+    page.get_by_text("Choose α by a curve").click()
+    page.get_by_role("button", name="Evaluate 11 values").click()
+    expect(page.get_by_text(re.compile("Best on select: α = "))).to_be_visible()
+    points = page.locator(".st-key-curve-wise_ft-alpha .scatterlayer .trace").first.locator(
+        ".point"
+    )
+    expect(points).to_have_count(11)
+    steps.wait_until_idle(page)
+    points.nth(8).click(force=True)
+    expect(alpha).to_have_value("0.80")
+    steps.build(page, "WiSE-FT")
+    expect(page.get_by_text("wise_ft").first).to_be_visible()

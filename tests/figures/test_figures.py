@@ -43,17 +43,28 @@ def test_the_scatter_leaves_out_what_is_not_known_and_tells_kinds_apart() -> Non
     }
 
 
+def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
+    table = pd.DataFrame(
+        {"report": [0.2, 0.9, 0.899, 0.5], "shift": [0.2, 0.9, 0.9, 0.5], "kind": ["soup"] * 4},
+        index=["far", "best", "beside it", "between"],
+    )
+    (soups,) = figures.shift_scatter(table, {}).data
+    assert list(soups.text) == ["far", "best", "", "between"]
+
+
 def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     steps = [
         Step("a", 0.8, True, ("a",), 0, 0),
         Step("b", 0.7, False, ("a",), 1, 11),
-        Step("c", 0.9, True, ("a", "c"), 12, 2),
+        Step("c", 0.9, True, ("a", "c"), 12, 2, interval=(0.01, 0.19)),
     ]
     figure = figures.greedy_trace(steps, candidates=5)
     soup, accepted, rejected, given_up = figure.data
     np.testing.assert_allclose(soup.y, [80, 80, 90])
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
     assert [tuple(row) for row in rejected.customdata] == [("b", "70.00%", "+1 right, −11 wrong")]
+    gain = "+12 right, −2 wrong<br>gain, 95 %: +1.00 to +19.00 points"
+    assert tuple(accepted.customdata[1]) == ("c", "90.00%", gain)
     assert len(given_up.x) == 0
     assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
 

@@ -1,10 +1,24 @@
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import Store, TaskError, load_task
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    RecipeError,
+    Store,
+    Sweep,
+    TaskError,
+    greedy_orders,
+    load_task,
+)
+from soupcore.analysis import cross_fit_greedy
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
 
@@ -72,3 +86,91 @@ def test_a_task_with_other_data_each_time_is_refused_in_words(
     else:
         with pytest.raises(TaskError, match=r"'select' holds other data each time .* Seed its"):
             warm.evaluator(request)
+
+
+@pytest.fixture
+def asked(sweep: Sweep, store: Store, task: ClassificationTask) -> tuple[WarmState, dict[str, str]]:
+    """Jobs on the toy sweep, judged by the toy task."""
+
+    class Warm(WarmState):
+        def evaluator(self, request: Mapping[str, Any]) -> Evaluator:
+            return Evaluator(task, store, device="cpu")
+
+    return Warm(store, [], "cpu"), {"sweep": str(sweep.folder), "task": "toy"}
+
+
+def quietly(done: int, total: int, partial: object = None) -> None:
+    assert 0 <= done <= total
+
+
+@pytest.mark.parametrize("recipe", ["uniform", "ties", "wise_ft"])
+def test_attribution_is_of_the_soup_that_is_stored(
+    asked: tuple[WarmState, dict[str, str]], recipe: str
+) -> None:
+    warm, request = asked
+    told = {"recipe": recipe, "names": ["run1", "run2"], "parameters": {}}
+    soup = KINDS["soup"](warm, request | told, quietly)["soup"]
+    found = KINDS["attribution"](warm, request | {"soup": soup, "split": "test"}, quietly)
+    assert list(found["without"]) == list(found["shapley"]) == ["run1", "run2"]
+    with pytest.raises(RecipeError, match="no soup 'gone' any more"):
+        KINDS["attribution"](warm, request | {"soup": "gone", "split": "test"}, quietly)
+
+
+def test_a_soup_with_batchnorm_is_remembered_with_both_statistics(
+    asked: tuple[WarmState, dict[str, str]],
+) -> None:
+    warm, request = asked
+    told = {"recipe": "uniform", "names": ["run1", "run2"], "parameters": {}}
+    made = KINDS["soup"](warm, request | told, quietly)["soup"]
+    bodies = {row.id: row.body for row in warm.store.soups(request["sweep"])}
+    (other,) = bodies.keys() - {made}
+    assert bodies[made]["batchnorm"] is None
+    assert bodies[other]["batchnorm"] is not None
+    assert all(len(body["scores"]) == 3 for body in bodies.values())
+
+
+def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[str, str]]) -> None:
+    warm, request = asked
+    told = {"names": ["run1", "run2"], "parameters": {"accept": ">", "metric": "loss", "seed": 1}}
+    found = KINDS["optimism"](warm, request | told, quietly)
+    assert found["taken"].keys() == {"run1", "run2"}
+    evaluator = warm.evaluator(request)
+    points = {name: warm.sweep(request)[name].mixture for name in ("run1", "run2")}
+    assert found == asdict(cross_fit_greedy(evaluator, points, accept=">", metric="loss"))
+
+
+def test_what_was_best_when_learning_was_stopped_is_kept_and_can_be_scored(
+    asked: tuple[WarmState, dict[str, str]],
+) -> None:
+    warm, request = asked
+    told = {"recipe": "learned", "names": ["run1", "run2"], "parameters": {"passes": 50}}
+    last: Mapping[str, Any] = {}
+
+    def stop(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        nonlocal last
+        last = partial or {}
+        if len(last.get("passes", [])) > 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        KINDS["soup"](warm, request | told, stop)
+    row = warm.store.soup(last["soup"])
+    assert row is not None
+    assert list(row.body["scores"]) == ["val"]
+    KINDS["scores"](warm, request | {"soup": last["soup"]}, quietly)
+    row = warm.store.soup(last["soup"])
+    assert row is not None
+    assert list(row.body["scores"]) == ["val", "test", "shift/noise"]
+
+
+def test_random_orders_are_those_of_the_library(asked: tuple[WarmState, dict[str, str]]) -> None:
+    warm, request = asked
+    names = ["run1", "run2", "run10"]
+    told = {"names": names, "parameters": {"accept": ">=", "metric": "score"}, "seeds": 4}
+    found = KINDS["orders"](warm, request | told, quietly)["scores"]
+    evaluator = warm.evaluator(request)
+    orders = greedy_orders(warm.sweep(request), evaluator, names, seeds=range(4))
+    assert found["val"] == orders.scores()
+    assert found["test"] == [
+        soup.evaluate(evaluator, ["test"]).evaluations["test"].score for soup in orders.soups
+    ]

@@ -64,9 +64,10 @@ def test_a_soup_has_the_statistics_that_were_asked_for_and_is_made_with_the_othe
     anew = wanted | {"batchnorm": "re-estimated"}
     made = stored(warm, anew, kinds.make_soup(warm, anew, silent)["soup"])
     assert made.estimate == warm.evaluator(anew).estimate
-    assert len(warm.store.soups(request_["sweep"])) == 1
+    ids = {row.id for row in warm.store.soups(request_["sweep"])}
 
     other_id = kinds.other_statistics(warm, anew | {"soup": made.id}, silent)["soup"]
+    assert ids == {made.id, other_id}
     other = stored(warm, anew, other_id)
     assert (other.estimate, other.mixture) == (None, made.mixture)
     losses = {

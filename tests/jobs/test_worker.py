@@ -65,7 +65,8 @@ def test_a_sweep_is_read_evaluated_and_made_into_a_soup_whose_weights_are_writte
         asked = request_ | made | {"form": form.to_json()}
         written = finished(supervisor.submit("weights", "Write", asked))
         files = store.soup_files(made["soup"], form.key)
-        assert written.result == made | {"files": [file.name for file in files]}
+        names = [file.name for file in files]
+        assert written.result == {"soup": made["soup"], "files": names}
         assert (written.done, written.total) == (written.total, written.total)
         where = store.soup_folder(made["soup"], form.key)
         for file in files:
@@ -104,6 +105,7 @@ def test_a_recipe_that_learns_shows_its_passes_and_leaves_its_best_when_it_is_ca
     (row,) = store.soups(request_["sweep"])
     assert 2 < len(row.body["passes"]) < 100
     assert row.body["recipe"] == "learned"
+    assert (job.partial or {}).get("soup") == row.id
 
 
 def test_a_curve_tells_its_points_and_making_the_one_picked_costs_nothing(

@@ -1,5 +1,8 @@
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,6 +12,7 @@ from pages.components import snippets
 from pages.components.state import View
 from soupcore import RECIPES, ClassificationTask, Evaluator, Sweep, uniform
 from soupcore.jobs.forms import Form
+from soupcore.recipes import Number
 from tests.helpers import same_weights
 
 
@@ -37,6 +41,33 @@ def test_the_python_shown_writes_the_file_that_the_page_offers(
     if form.as_ingredient:
         name = form.file_name(soup)
         assert (shown / name).read_bytes() == (own / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_python_of_a_soup_makes_the_same_weights(
+    sweep: Sweep, evaluator: Evaluator, name: str
+) -> None:
+    few: dict[str, Any] = {"passes": 2, "per": "layer"} if name == "learned" else {}
+    soup = RECIPES[name].follow(sweep, evaluator, ["run1", "run10"], **few)
+    known = {"soupcore": soupcore, "sweep": sweep, "evaluator": evaluator, "Fraction": Fraction}
+    again = eval(snippets.soup_again(soup), known)  # noqa: S307 - that it runs is what is tested
+    assert again.mixture == soup.mixture
+
+
+def test_the_python_of_a_curve_draws_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator
+) -> None:
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    monkeypatch.setattr(soupcore, "load_task", lambda spec: evaluator.task)
+    view = View(str(sweep.folder), "task.py:task", "", sweep, evaluator)
+    (number,) = (p for p in RECIPES["wise_ft"].parameters if isinstance(p, Number))
+    code = snippets.curve(view, RECIPES["wise_ft"], number, ["run1"], {"keep": ""})
+    exec(code, {})  # noqa: S102 - that it runs is what is tested
+    select, report, shift, best = shown[0].data
+    assert list(select.x) == list(report.x) == list(shift.x) == list(number.curve)
+    assert best.y[0] == max(select.y)
+    assert number.symbol == "α"
 
 
 def test_the_python_shown_estimates_batchnorm_statistics_where_the_soup_has_them_estimated(

@@ -9,7 +9,9 @@ def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
     soup = greedy(sweep, evaluator).evaluate(evaluator)
     card = model_card(soup, score_name="accuracy", figure="scatter.png")
     front, _, body = card.removeprefix("---\n").partition("---\n")
-    assert front.splitlines() == ["tags:", "- merge", "- model-soup"]
+    hint, *rest = front.splitlines()
+    assert hint.startswith("# base_model: ")
+    assert rest == ["tags:", "- merge", "- model-soup"]
     assert f"# Greedy soup {soup.id}" in body
     assert "arXiv:2203.05482" in body
     assert "`accept` = '>='" in body

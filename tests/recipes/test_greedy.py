@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -118,11 +119,22 @@ def test_greedy_follows_the_rule(
 def test_a_trace_tells_each_decision(table: MakeTable) -> None:
     percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79}
     sweep, evaluator = table("abc", percents)
-    assert greedy(sweep, evaluator).trace == (
-        Step("b", 0.80, True, ("b",), gained=0, lost=0, loss=1 - 0.80, examples=100),
-        Step("c", 0.83, True, ("b", "c"), gained=3, lost=0, loss=1 - 0.83, examples=100),
-        Step("a", 0.79, False, ("b", "c"), gained=0, lost=4, loss=1 - 0.79, examples=100),
+    first, accepted, rejected = greedy(sweep, evaluator).trace
+    assert first == Step("b", 0.80, True, ("b",), 0, 0, loss=1 - 0.80, examples=100)
+    interval = accepted.interval
+    assert accepted == Step(
+        "c", 0.83, True, ("b", "c"), 3, 0, loss=1 - 0.83, examples=100, interval=interval
     )
+    assert rejected == Step("a", 0.79, False, ("b", "c"), 0, 4, loss=1 - 0.79, examples=100)
+    # Agresti and Min's: 3 of 100 were gained and none lost, half an example more in each cell.
+    middle, spread = 3 / 102, math.sqrt((4 / 102 - (3 / 102) ** 2) / 102)
+    low, high = interval or (math.nan, math.nan)
+    assert low == pytest.approx(middle - 1.959964 * spread, abs=1e-6)
+    assert high == pytest.approx(middle + 1.959964 * spread, abs=1e-6)
+    assert [Step.from_json(json.loads(json.dumps(s.to_json()))) for s in (first, accepted)] == [
+        first,
+        accepted,
+    ]
 
 
 def any_table(draw: st.DrawFn, letters: str) -> dict[frozenset[str], float]:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import scipy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from soupcore import (
@@ -225,6 +226,53 @@ def test_its_gradient_is_that_of_autograd(
     with torch.no_grad():
         judged = objective.judge(point, 1.3, examples, lambda count: None)
     assert judged[0] == pytest.approx(float(loss.detach()), abs=1e-6)
+
+
+def test_its_gradient_of_ingredients_in_half_precision_is_that_of_autograd(
+    tmp_path: Path, states: dict[str, State], task: ClassificationTask
+) -> None:
+    halves = {
+        name: {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
+        for name, state in states.items()
+    }
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "halves", halves))
+    objective = Objective(
+        task,
+        task.split("val"),
+        [sweep[name].checkpoint for name in halves],
+        GROUPS["tensor"],
+        device=torch.device("cpu"),
+        batch_size=32,
+        memory_budget=0,
+    )
+    model = Dense(list(halves.values()), GROUPS["tensor"], task.split("val"))
+    point = np.random.default_rng(1).dirichlet(np.ones(3), size=len(model.labels))
+    found = objective.gradient(point, 1.0, torch.arange(100), lambda count: None)
+    coefficients = torch.from_numpy(point).requires_grad_()
+    loss = model.loss(coefficients, torch.ones((), dtype=torch.float64), torch.arange(100))
+    (expected,) = torch.autograd.grad(loss, coefficients)
+    assert found.loss == pytest.approx(float(loss.detach()), abs=1e-6)
+    assert np.ptp(found.by_coefficients - expected.numpy(), axis=1).max() < 2e-5
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build_model()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.net(inputs)
+        return outputs
+
+
+@pytest.mark.parametrize("per", GROUPS)
+def test_names_of_a_wrapper_around_the_network_make_no_difference(
+    sweep: Sweep, evaluator: Evaluator, splits: dict[str, Split], per: Any
+) -> None:
+    wrapped = Evaluator(ClassificationTask(Wrapped, splits), evaluator.store, device="cpu")
+    plain = learned(sweep, evaluator, per=per, passes=2)
+    found = learned(sweep, wrapped, per=per, passes=2)
+    assert found.mixture == plain.mixture
 
 
 # What it says and keeps

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcore.analysis.paired import paired
 from soupcore.errors import TaskError
+from soupcore.evaluation import paired
 
 counts = st.integers(0, 40)
 

@@ -1,0 +1,338 @@
+"""Follow every recipe on the bundled sample and write what each scored into the README.
+
+    python -m sample_data.results        (`make results`)
+
+The columns are those of Wortsman et al. 2022 (arXiv:2203.05482), Table 3, and what each cost. Each
+recipe starts with an empty store, so that what one has evaluated makes no other cheaper. All but
+the seconds come out the same each time.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from torch import Tensor
+
+import soupcore
+from soupcore import RECIPES, Evaluation, Evaluator, Mixture, Store, Sweep
+from soupcore.evaluation import Bound, Progress, no_progress
+from soupcore.recipes import Number
+
+PROJECT = Path(__file__).parents[1]
+SAMPLE = PROJECT / "sample_data" / "digits"
+BEGIN = "<!-- results: written by `make results` -->"
+END = "<!-- results: end -->"
+NONE = "–"
+SENSIBLE = 0.02  # the largest learning rate that an experienced eye would keep unseen
+
+Scores = tuple[float, float, float]  # select, report, mean shift
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: The recipe and how it was told to work.
+        of: How many ingredients it was made of, and how many it could choose from.
+        scores: As the table shows them; empty where the sample has nothing to make it of.
+        evaluations: Passes over select to find it.
+        seconds: CPU time that this took.
+    """
+
+    name: str
+    of: str
+    scores: tuple[str, ...] = ()
+    evaluations: float | None = None
+    seconds: float | None = None
+
+    def cells(self) -> list[str]:
+        """Return the row as text."""
+        cost = NONE if self.evaluations is None else f"{self.evaluations:.3g}"
+        took = NONE if self.seconds is None else f"{self.seconds:.1f}"
+        return [self.name, self.of, *(self.scores or [NONE] * 3), cost, took]
+
+
+class Counting(Evaluator):
+    """An evaluator that counts its passes over select, by the share of it that each point sees."""
+
+    count = 0.0
+
+    def evaluate_all(
+        self,
+        mixtures: Sequence[Mixture],
+        split: str,
+        *,
+        keep_outputs: bool = True,
+        on_progress: Progress = no_progress,
+    ) -> list[Evaluation]:
+        """Evaluate several points; see `Evaluator.evaluate_all`."""
+        if split == self.task.select:
+            self.count += len(self.missing(mixtures, split))
+        return super().evaluate_all(
+            mixtures, split, keep_outputs=keep_outputs, on_progress=on_progress
+        )
+
+    def contest(
+        self,
+        mixture: Mixture,
+        incumbent: Evaluation,
+        *,
+        strictly: bool = False,
+        difficulty: Tensor | None = None,
+        on_progress: Progress = no_progress,
+    ) -> Evaluation | Bound:
+        """Evaluate a point unless it scores worse; see `Evaluator.contest`."""
+        is_known = not self.missing([mixture], incumbent.split)
+        found = super().contest(
+            mixture,
+            incumbent,
+            strictly=strictly,
+            difficulty=difficulty,
+            on_progress=on_progress,
+        )
+        self.count += 0 if is_known else found.seen / found.n
+        return found
+
+
+class Table:
+    """The rows so far, and what they are made with."""
+
+    def __init__(self) -> None:
+        self.sweep = Sweep.from_folder(SAMPLE / "sweep")
+        self.task = soupcore.load_task(f"{SAMPLE / 'task.py'}:task")
+        self.rows: list[Row] = []
+        self.all = self.sweep.names()
+        self.sensible = [name for name in self.all if self._is_sensible(name)]
+
+    def _is_sensible(self, name: str) -> bool:
+        told = self.sweep[name].hyperparameters
+        return told["init"] == "base" and float(told["learning_rate"] or 0) <= SENSIBLE
+
+    @contextmanager
+    def fresh(self) -> Iterator[Counting]:
+        """Give an evaluator that knows nothing yet."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(folder)
+            yield Counting(self.task, store, device="cpu", batch_size=256)
+            store.close()
+
+    def scores(self, evaluator: Evaluator, mixture: Mixture) -> Scores:
+        """Evaluate a point on select, report and the shifts."""
+        return self.summary(lambda split: evaluator.evaluate(mixture, split).score)
+
+    def summary(self, score: Callable[[str], float]) -> Scores:
+        """Return the score on select, on report and its mean over the shifts."""
+        (report,), shifts = (
+            self.task.splits_with_role("report"),
+            self.task.splits_with_role("shift"),
+        )
+        return score(self.task.select), score(report), mean(score(split) for split in shifts)
+
+    def add(
+        self,
+        name: str,
+        of: str,
+        scores: Scores,
+        evaluations: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Add a row, and print it: it may be a while to the next."""
+        self.rows.append(
+            Row(name, of, tuple(f"{100 * score:.2f}" for score in scores), evaluations, seconds)
+        )
+        print(" | ".join(self.rows[-1].cells()))
+
+    def recipe(
+        self,
+        recipe: str,
+        names: Sequence[str],
+        how: str = "",
+        *,
+        over: str = "",
+        best: int | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Follow a recipe and add its row.
+
+        Args:
+            recipe: Its name.
+            names: The ingredients it may use.
+            how: What is said of it after its title.
+            over: A parameter to choose by the select score from the values that its paper tries.
+            best: Use only so many of the ingredients, the best on select.
+            parameters: The other parameters.
+        """
+        known = RECIPES[recipe]
+        with self.fresh() as evaluator:
+            started = time.process_time()
+            used = names if best is None else self.ranked(evaluator)[:best]
+            if over:
+                drawn = soupcore.curve(recipe, over, self.sweep, evaluator, used, **parameters)
+                soup = drawn.best
+                symbol = next(
+                    p.symbol for p in known.parameters if isinstance(p, Number) and p.name == over
+                )
+                how = f"{how}, " * bool(how) + f"{symbol} = {soup.parameters[over]:g}"
+            else:
+                soup = known.follow(self.sweep, evaluator, used, **parameters)
+            soup.state_dict()
+            seconds = time.process_time() - started
+            evaluations = evaluator.count + len(soup.passes)
+            taken = len(soup.ingredients)
+            self.add(
+                known.title + f", {how}" * bool(how),
+                str(taken) if taken == len(names) else f"{taken} of {len(names)}",
+                self.scores(evaluator, soup.mixture),
+                evaluations,
+                seconds,
+            )
+
+    def ranked(self, evaluator: Evaluator) -> list[str]:
+        """Return all ingredients, the best on select first."""
+        points = [self.sweep[name].mixture for name in self.all]
+        found = evaluator.evaluate_all(points, self.task.select)
+        scores = dict(zip(self.all, (each.score for each in found), strict=True))
+        return sorted(self.all, key=lambda name: -scores[name])
+
+
+def main() -> None:
+    """Make the table and put it into the README."""
+    table = Table()
+    _comparators(table)
+    _recipes(table)
+    _ensembles(table)
+    readme = PROJECT / "README.md"
+    readme.write_text(between_markers(readme.read_text(), markdown(table.rows)))
+
+
+def _comparators(table: Table) -> None:
+    with table.fresh() as evaluator:
+        table.add("The base", NONE, table.scores(evaluator, table.sweep["base"].mixture))
+    with table.fresh() as evaluator:
+        started = time.process_time()
+        best = table.sweep[table.ranked(evaluator)[0]].mixture
+        seconds, k = time.process_time() - started, len(table.all)
+        scores = table.scores(evaluator, best)
+        table.add("Best ingredient", f"1 of {k}", scores, k, seconds)
+
+
+def _recipes(table: Table) -> None:
+    every, sensible = table.all, table.sensible
+    table.recipe("uniform", every)
+    table.recipe("uniform", sensible)
+    table.recipe("greedy", every)
+    table.recipe("greedy", every, "accepting > only", accept=">")
+    table.recipe("greedy", every, "by loss", metric="loss")
+    table.recipe("greedy", every, "with a backward pass", backward=True)
+    _random_orders(table)
+    table.recipe("learned", every)
+    table.recipe("learned", every, "Σα = 1", space="hyperplane")
+    table.recipe("learned", every, "by AdamW", optimizer="adamw")
+    table.recipe("learned", every, "by layer", per="layer")
+    table.recipe("learned", every, "by tensor", per="tensor")
+    table.recipe("weighted", every, over="power")
+    table.recipe("wise_ft", sensible, over="alpha")
+    for snapshots in ("swa", "ema"):  # the sample has none of one run
+        table.rows.append(Row(RECIPES[snapshots].title, NONE))
+    table.recipe("task_arithmetic", sensible, over="scale")
+    table.recipe("ties", sensible, over="scale")
+    table.recipe("ties", sensible, over="density")
+    table.recipe("ties", sensible, "trimmed by tensor", over="scale", trim="tensor")
+    table.recipe("dare", sensible, over="scale")
+    table.recipe("dare", sensible, "with TIES", over="scale", combine="ties")
+    table.recipe("model_stock", sensible)
+    table.recipe("slerp", every, "the best two", over="t", best=2)
+
+
+def _random_orders(table: Table) -> None:
+    with table.fresh() as evaluator:
+        started = time.process_time()
+        orders = soupcore.greedy_orders(table.sweep, evaluator, table.all)
+        seconds, used = time.process_time() - started, evaluator.count
+        for soup in orders.soups:
+            soup.evaluate(evaluator)
+        by_soup = [
+            table.summary(lambda split, soup=soup: soup.evaluations[split].score)  # type: ignore[misc]
+            for soup in orders.soups
+        ]
+    count = len(orders.soups)
+    taken = mean(len(soup.ingredients) for soup in orders.soups)
+    table.rows.append(
+        Row(
+            f"{RECIPES['greedy'].title}, random order ({count}: mean ± sd)",
+            f"{taken:.0f} of {len(table.all)}",
+            tuple(_spread(column) for column in zip(*by_soup, strict=True)),
+            used / count,
+            seconds / count,
+        )
+    )
+    print(" | ".join(table.rows[-1].cells()))
+
+
+def _spread(scores: Sequence[float]) -> str:
+    return f"{100 * mean(scores):.2f} ± {100 * stdev(scores):.2f}"
+
+
+def _ensembles(table: Table) -> None:
+    with table.fresh() as evaluator:
+        started = time.process_time()
+        points = {name: table.sweep[name].mixture for name in table.all}
+        evaluator.evaluate_all(list(points.values()), table.task.select)
+        chosen = soupcore.greedy_ensemble(evaluator, points)
+        seconds, k = time.process_time() - started, len(points)
+        if chosen is None:
+            raise RuntimeError("what was just evaluated is gone from the store")
+        _ensemble(table, evaluator, "Ensemble", table.sensible, str(len(table.sensible)), 0, 0.0)
+        of = f"{chosen.passes} of {k}"
+        _ensemble(table, evaluator, "Greedy ensemble", chosen.members, of, k, seconds)
+
+
+def _ensemble(
+    table: Table,
+    evaluator: Evaluator,
+    name: str,
+    members: Sequence[str],
+    of: str,
+    evaluations: float,
+    seconds: float,
+) -> None:
+    mixtures = [table.sweep[member].mixture for member in members]
+
+    def score(split: str) -> float:
+        evaluator.evaluate_all(mixtures, split)
+        found = soupcore.ensemble(evaluator, mixtures, split)
+        return float("nan") if found is None else found.score
+
+    label = f"{name} ({len(members)} forward passes)"
+    table.add(label, of, table.summary(score), evaluations, seconds)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table as the README has it."""
+    head = ["recipe", "of", "select", "report", "mean shift", "evaluations", "seconds"]
+    lines = [head, ["---", "---:", "---:", "---:", "---:", "---:", "---:"]]
+    lines += [row.cells() for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def between_markers(text: str, table: str) -> str:
+    """Return the text with the table in place of what was between its markers.
+
+    Raises:
+        ValueError: It has not exactly one of each marker, in this order.
+    """
+    before, found, rest = text.partition(BEGIN)
+    _, also_found, after = rest.partition(END)
+    if not found or not also_found or BEGIN in rest or END in after:
+        raise ValueError(f"The README needs one line {BEGIN} and one line {END} after it.")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from sample_data.results import BEGIN, END, Row, between_markers, markdown
+from soupcore import RECIPES
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+ROWS = README.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    "title", [*(recipe.title for recipe in RECIPES.values()), "Ensemble", "Greedy ensemble"]
+)
+def test_the_readme_has_a_row_for_each_recipe(title: str) -> None:
+    names = [row.removeprefix("| ").partition(" | ")[0] for row in ROWS]
+    assert any(name == title or name.startswith((f"{title},", f"{title} (")) for name in names)
+
+
+def test_rows_have_as_many_cells_as_the_head() -> None:
+    assert len({row.count("|") for row in ROWS}) == 1
+    rows = [Row("Greedy", "3 of 15", ("1.00", "2.00", "3.00"), 29, 1.26), Row("SWA", "–")]
+    written = markdown(rows).splitlines()
+    assert written[:2] == ROWS[:2]
+    assert written[2] == "| Greedy | 3 of 15 | 1.00 | 2.00 | 3.00 | 29 | 1.3 |"
+    assert written[3] == "| SWA | – | – | – | – | – | – |"
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    written = between_markers(f"before\n{BEGIN}\nold\nolder\n{END}\nafter\n", "new")
+    assert written == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert between_markers(written, "new") == written
+    assert between_markers(README, "\n".join(ROWS)) == README
+
+
+@pytest.mark.parametrize(
+    "text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"]
+)
+def test_without_its_markers_nothing_is_written(text: str) -> None:
+    with pytest.raises(ValueError, match="needs one line"):
+        between_markers(text, "new")
