@@ -22,9 +22,11 @@ export OMP_WAIT_POLICY ?= passive
 app: $(VENV)/app.installed
 	$(BIN)/streamlit run app.py -- $(ARGS)
 
+# A process for each core, of one thread: more threads than cores take several times as long.
 test: $(VENV)/test.installed lint
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

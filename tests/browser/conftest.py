@@ -95,7 +95,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1440, "height": 1400}, accept_downloads=True)
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 1400}, accept_downloads=True, reduced_motion="reduce"
+    )
     context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()

@@ -33,6 +33,7 @@ def evaluate_everything(page: Page) -> None:
     button = page.get_by_role("button", name="Evaluate what is missing")
     button.click()
     expect(button).to_have_count(0, timeout=90_000)
+    wait_until_idle(page)  # what stood below is drawn twice until the figures above it are done
 
 
 def click_row(page: Page, row: int) -> None:
