@@ -26,7 +26,7 @@ app: $(VENV)/app.installed
 test: $(VENV)/test.installed lint
 	$(BIN)/python -m tests.browser.chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	  --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
@@ -54,17 +54,17 @@ clean:
 	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache
 
 $(VENV)/app.installed: requirements.txt | $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
 $(VENV)/test.installed: tests/requirements.txt tests/requirements-alone.txt $(VENV)/app.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps \
 	  --requirement tests/requirements-alone.txt
 	@touch $@
 
 $(VENV)/fuzz.installed: tests/fuzz/requirements.txt $(VENV)/test.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --requirement tests/fuzz/requirements.txt
 	@touch $@
 
 $(PEERS)/peers.installed: tests/benchmarks/requirements.txt | $(BIN)/pip
