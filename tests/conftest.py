@@ -2,14 +2,12 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from xdist.scheduler import LoadScopeScheduling
 
 import soupcore
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
@@ -24,22 +22,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("stockpot")
-
-
-class OneBrowserAtATime(LoadScopeScheduling):  # type: ignore[misc]
-    """Each file stays in one process, for its fixtures, and all that drive a browser in the same.
-
-    Two browsers at a time would wait for each other, and how soon a page answers is tested.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "browser" if "/browser/" in file else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneBrowserAtATime:
-    return OneBrowserAtATime(config, log)
 
 
 @pytest.fixture(autouse=True)
