@@ -1,10 +1,21 @@
 import re
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser import steps
-from tests.browser.conftest import Server
+from tests.browser.conftest import Server, start_server, stop_server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that knows nothing yet, so that there is as much to do for each test."""
+    server = start_server(tmp_path)
+    yield server
+    stop_server(server)
 
 
 def start_all_pairs(page: Page, server: Server) -> None:
