@@ -8,7 +8,6 @@ from playwright.sync_api import Page, expect
 from soupcore.sweeps.folder import find_checkpoints
 from tests.browser import steps
 from tests.browser.conftest import Server, start_server, stop_server
-from tests.hostile.archives import honest
 from tests.hostile.corpus import CORPUS
 
 TASK = """
@@ -30,36 +29,17 @@ task = ClassificationTask(Net, {"select": split}, name="Four by four")
 """
 
 
-# Every fifth, and what the sentences below are of; tests/hostile opens them all.
-SENTENCES = {
-    "call-os.system.pt": "runs code",
-    "zip-tampered.pt": "checksum",
-    "lfs-pointer-safetensors.safetensors": "Git LFS pointer",
-    "torchscript.pt": "TorchScript",
-}
-SOME = [file for number, file in enumerate(CORPUS) if number % 5 == 0 or file.name in SENTENCES]
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hostile")
-    for file in SOME:
-        file.write(folder / file.name)
-    (folder / "honest.pt").write_bytes(honest())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("hostile-server")
     (place / "four.py").write_text(TASK)
-    server = start_server(place, f"--root={folder}", f"--task={place / 'four.py'}:task")
+    server = start_server(place, f"--root={hostile_folder}", f"--task={place / 'four.py'}:task")
     yield server
     stop_server(server)
 
 
 def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives(
-    page: Page, server: Server, folder: Path
+    page: Page, server: Server, hostile_folder: Path
 ) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
@@ -69,16 +49,16 @@ def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives
     page.get_by_role("option", name="four.py: task").click()
     page.get_by_role("dialog").get_by_text("Folder on the server", exact=True).click()
     page.get_by_role("combobox", name="Root").click()
-    page.get_by_role("option", name=folder.name).click()
-    found = len(find_checkpoints(folder))
+    page.get_by_role("option", name=hostile_folder.name).click()
+    found = len(find_checkpoints(hostile_folder))
     page.get_by_role("button", name=f"Open this folder ({found} checkpoints)").click()
     report = page.get_by_text(re.compile(r"Fit report: \d+ left out"))
     expect(report).to_be_visible(timeout=120_000)
     left_out = re.search(r"(\d+) left out", report.inner_text())
     assert left_out is not None
-    assert int(left_out.group(1)) >= len(SOME) * 0.9
+    assert int(left_out.group(1)) >= len(CORPUS) * 0.9
     table = page.get_by_test_id("stTable")
-    for sentence in SENTENCES.values():
+    for sentence in ("runs code", "checksum", "Git LFS pointer", "TorchScript"):
         expect(table.get_by_text(re.compile(sentence)).first).to_be_attached()
     expect(page.get_by_text("Traceback")).to_have_count(0)
 

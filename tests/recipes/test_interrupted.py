@@ -84,7 +84,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("interrupted")
     (folder / "sweep").mkdir()
     for seed, name in enumerate("ab"):
-        state = {key: any_tensor(torch.float32, 50_000, seed=seed) for key in ("v", "w", "x")}
+        state = {key: any_tensor(torch.float32, 25_000, seed=seed) for key in "uvwxyz"}
         torch.save(state, folder / "sweep" / f"{name}.pt")
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), json.dumps(FORMS)],
@@ -112,5 +112,5 @@ def test_a_killed_writer_leaves_whole_files_only_and_its_leftovers_can_be_told(
         assert options or target in left
         if len(left) == len(new):  # never a part of one soup with a part of the other
             assert left in (earlier, new)
-    assert had_leftovers > 2  # it died at least after the file was opened, written, and synced
+    assert had_leftovers > 5
     assert [killed for killed, *_ in deaths] == [True] * (len(deaths) - 1) + [False]
