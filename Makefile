@@ -22,14 +22,11 @@ export OMP_WAIT_POLICY ?= passive
 app: $(VENV)/app.installed
 	$(BIN)/streamlit run app.py -- $(ARGS)
 
-# A process for each core, of one thread: more threads than cores take several times as long. What
-# drives a browser runs by itself, since it is tested how soon a page answers.
+# A process for each core, of one thread: more threads than cores take several times as long.
 test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/test.installed lint
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/python -m pytest --ignore=tests/browser \
-	  --numprocesses=auto --maxprocesses=4 --dist=loadfile
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 import soupcore
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
@@ -22,6 +24,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("stockpot")
+
+
+class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
+    """Gives all that drives a browser to one process: it is tested how soon a page answers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return (
+            "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+        )
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
+    return OneBrowser(config, log)
 
 
 @pytest.fixture(autouse=True)

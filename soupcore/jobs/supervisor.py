@@ -53,7 +53,7 @@ class Supervisor:
         with self._mutex:
             ended = [d for d, process in self._processes.items() if process.poll() is not None]
             for device in ended:
-                _close(self._processes.pop(device))
+                _hang_up(self._processes.pop(device))
             if ended:
                 self.queue.fail_abandoned()
             if len(self._processes) < len(self._devices):
@@ -74,12 +74,13 @@ class Supervisor:
         with self._mutex:
             for process in self._processes.values():
                 process.terminate()
+                _hang_up(process)  # which also wakes it
             for process in self._processes.values():
                 try:
                     process.wait(_PATIENCE)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                _close(process)
+                    process.wait()
             self._processes.clear()
             self.queue.fail_abandoned()
 
@@ -132,8 +133,7 @@ def _wake(process: subprocess.Popen[bytes]) -> None:
             process.stdin.flush()
 
 
-def _close(process: subprocess.Popen[bytes]) -> None:
+def _hang_up(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):  # what was still to be written was only a wake
             process.stdin.close()
-    process.wait()

@@ -22,6 +22,7 @@ from soupcore.jobs.queue import INTERACTIVE, Job, Queue, State
 from soupcore.store import Store
 
 _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
+_NICENESS = 5  # so that the pages, and what else their user does, come first
 _LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
 
 KINDS = kinds.KINDS | connectivity_kinds.KINDS
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--task", action="append", default=[], help="a task that may be run")
     arguments = parser.parse_args()
+    os.nice(_NICENESS)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     store = Store(arguments.folder, os.environ["STOCKPOT_DATABASE"])
     store.remove_leftovers()

@@ -159,11 +159,12 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows][::6] == ["features.0", "head"]
     page.get_by_text("SVG", exact=True).click()
-    steps.wait_until_idle(page)
+    camera = page.locator("[data-title='Download plot']")  # it says "as a PNG" otherwise
+    expect(figure.filter(has=camera)).to_be_visible()
     page.keyboard.press("Escape")
-    figure.hover()
+    figure.filter(has=camera).hover()
     with page.expect_download() as taken:
-        page.locator(".st-key-layers [data-title^='Download plot']").click()
+        figure.locator(camera).click()
     assert taken.value.suggested_filename == "stockpot-layers.svg"
     assert steps.save(taken.value, tmp_path).read_text().startswith("<svg")
 

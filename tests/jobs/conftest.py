@@ -1,6 +1,8 @@
 import time
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,12 @@ from safetensors.torch import save_file
 import soupcore
 from soupcore.jobs import Job, Queue, Supervisor
 from tests.helpers import FEATURES, State, save_sweep
+
+NAMES = ["run1", "run2", "run10"]
+BATCHES = 10  # a pass over the split
+POINTS = 3 + 3 * 9  # of all paths between three ingredients, 11 a path
+
+Finished = Callable[[int], Job]
 
 # Each pass takes a little while and leaves a line, so that a test can interrupt and count them.
 TASK = """
@@ -52,6 +60,17 @@ def folder(tmp_path: Path, base_state: State, states: dict[str, State]) -> str:
 
 
 @pytest.fixture
+def request_(folder: str, task_file: Path) -> dict[str, Any]:
+    return {"sweep": folder, "task": f"{task_file}:task"}
+
+
+@pytest.fixture
+def paths(request_: dict[str, Any]) -> dict[str, Any]:
+    pairs = [list(pair) for pair in combinations(NAMES, 2)]
+    return request_ | {"pairs": pairs, "alphas": 11, "splits": ["select"]}
+
+
+@pytest.fixture
 def queue(store: soupcore.Store) -> Queue:
     return Queue(store)
 
@@ -76,7 +95,7 @@ def passes_made(task_file: Path) -> Callable[[], int]:
 
 
 @pytest.fixture
-def finished(supervisor: Supervisor) -> Callable[[int], Job]:
+def finished(supervisor: Supervisor) -> Finished:
     def wait(job_id: int) -> Job:
         return wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
 

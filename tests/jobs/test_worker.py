@@ -1,47 +1,18 @@
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 import soupcore
 from soupcore.connectivity.path import grid, path_points
-from soupcore.jobs import Job, State, Supervisor
+from soupcore.jobs import State, Supervisor
 from soupcore.jobs.forms import Form
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
-from tests.jobs.conftest import wait_for
-
-Finished = Callable[[int], Job]
-NAMES = ["run1", "run2", "run10"]
-BATCHES = 10  # a pass over the split
-POINTS = 3 + 3 * 9  # of all paths between three ingredients, 11 a path
-
-
-def state(supervisor: Supervisor, job_id: int) -> str:
-    job = supervisor.queue.get(job_id)
-    assert job is not None
-    return job.state
-
-
-@pytest.fixture
-def request_(folder: str, task_file: Path) -> dict[str, Any]:
-    return {"sweep": folder, "task": f"{task_file}:task"}
-
-
-@pytest.fixture
-def paths(request_: dict[str, Any]) -> dict[str, Any]:
-    pairs = [list(pair) for pair in combinations(NAMES, 2)]
-    return request_ | {"pairs": pairs, "alphas": 11, "splits": ["select"]}
+from tests.jobs.conftest import BATCHES, NAMES, POINTS, Finished, wait_for
 
 
 def test_a_sweep_is_read_evaluated_and_made_into_a_soup_whose_weights_are_written(
@@ -147,128 +118,28 @@ def test_a_cancelled_job_keeps_what_was_computed_and_resumes_with_the_rest(
     assert POINTS * BATCHES <= passes_made() <= (POINTS + 1) * BATCHES
 
 
-def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
-    supervisor: Supervisor,
-    finished: Finished,
-    paths: dict[str, Any],
-    passes_made: Callable[[], int],
+# One after the other, so that the worker has to outlive each.
+REQUESTS: list[tuple[str, dict[str, Any], str]] = [
+    ("evaluate", {"names": ["nobody"], "splits": ["select"]}, "no ingredient 'nobody'"),
+    ("evaluate", {"names": NAMES, "splits": ["nowhere"]}, "no split 'nowhere'"),
+    ("evaluate", {"task": "/etc/other.py:task", "names": [], "splits": []}, "not among those"),
+    ("open", {"sweep": "/nowhere"}, "/nowhere is not a folder"),
+    ("soup", {"recipe": "magic", "names": NAMES, "parameters": {}}, "no recipe 'magic'"),
+    ("soup", {"recipe": "ties", "names": NAMES, "parameters": {"x": 1}}, "no parameter 'x'"),
+    ("weights", {"soup": "gone"}, "no soup 'gone'"),
+]
+
+
+def test_requests_that_cannot_be_met_fail_in_words(
+    supervisor: Supervisor, finished: Finished, request_: dict[str, Any]
 ) -> None:
-    job_id = supervisor.submit("paths", "Paths", paths)
-    for evaluations in (3, 9, 15):
-        wait_for(supervisor, job_id, lambda job, n=evaluations: job.done > n * 2560)  # type: ignore[misc]
-        (worker,) = supervisor.worker_pids
-        os.kill(worker, signal.SIGKILL)
-        failed = finished(job_id)
-        assert failed.state == State.FAILED
-        assert "resume" in str(failed.error)
-        supervisor.resume(job_id)
-    assert finished(job_id).state == State.DONE
-    assert POINTS * BATCHES <= passes_made() <= (POINTS + 3) * BATCHES
-
-
-SERVER = """
-import sys, time
-from soupcore import Store
-from soupcore.jobs import Supervisor
-supervisor = Supervisor(Store(sys.argv[1]), [sys.argv[2]], devices=["cpu"])
-for job in supervisor.queue.recent():
-    supervisor.resume(job.id)
-while True:
-    supervisor.look_after()
-    print(*supervisor.worker_pids, flush=True)
-    time.sleep(0.05)
-"""
-
-
-@pytest.mark.parametrize("victims", ["worker", "both"])
-def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
-    victims: str,
-    supervisor: Supervisor,
-    finished: Finished,
-    paths: dict[str, Any],
-    store: soupcore.Store,
-    passes_made: Callable[[], int],
-) -> None:
-    moments = random.Random(victims)  # noqa: S311 - no secret
-    job_id = supervisor.queue.submit("paths", "Paths", paths)
-    for _ in range(2):
-        with run_server(store, paths["task"]) as server:
-            worker = int(server.stdout.readline())  # type: ignore[union-attr]
-            wait_until_passes(passes_made, moments.randrange(1, 100))
-            os.kill(worker, signal.SIGKILL)
-            while victims == "worker" and state(supervisor, job_id) != State.FAILED:
-                time.sleep(0.001)
-            server.kill()
-    while state(supervisor, job_id) == State.RUNNING:  # until the killed are gone
-        supervisor.queue.fail_abandoned()
-    supervisor.resume(job_id)
-    assert finished(job_id).state == State.DONE
-    assert POINTS * BATCHES <= passes_made() <= (POINTS + 2) * BATCHES
-
-
-def test_a_worker_whose_server_was_killed_ends_its_job_and_then_itself(
-    supervisor: Supervisor,
-    paths: dict[str, Any],
-    store: soupcore.Store,
-    passes_made: Callable[[], int],
-) -> None:
-    job_id = supervisor.queue.submit("paths", "Paths", paths)
-    with run_server(store, paths["task"]) as server:
-        wait_until_passes(passes_made, 5)
-        server.kill()
-    while state(supervisor, job_id) == State.RUNNING:
-        time.sleep(0.001)
-    assert state(supervisor, job_id) == State.DONE
-    assert passes_made() == POINTS * BATCHES
-
-
-def run_server(store: soupcore.Store, task: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SERVER, str(store.folder), task]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def wait_until_passes(passes_made: Callable[[], int], more: int) -> None:
-    target = passes_made() + more
-    while passes_made() < target:
-        time.sleep(0.001)
-
-
-def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
-    supervisor: Supervisor, finished: Finished, paths: dict[str, Any]
-) -> None:
-    job_id = supervisor.submit("paths", "Paths", paths)
-    wait_for(supervisor, job_id, lambda job: job.done > 0)
-    supervisor.stop()
-    job = supervisor.queue.get(job_id)
-    assert job is not None
-    assert (job.state, supervisor.worker_pids) == (State.FAILED, [])
-    supervisor.resume(job_id)
-    assert finished(job_id).state == State.DONE
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "words"),
-    [
-        ("evaluate", {"names": ["nobody"], "splits": ["select"]}, "no ingredient 'nobody'"),
-        ("evaluate", {"names": NAMES, "splits": ["nowhere"]}, "no split 'nowhere'"),
-        ("evaluate", {"task": "/etc/other.py:task", "names": [], "splits": []}, "not among those"),
-        ("open", {"sweep": "/nowhere"}, "/nowhere is not a folder"),
-        ("soup", {"recipe": "magic", "names": NAMES, "parameters": {}}, "no recipe 'magic'"),
-        ("soup", {"recipe": "ties", "names": NAMES, "parameters": {"x": 1}}, "no parameter 'x'"),
-        ("weights", {"soup": "gone"}, "no soup 'gone'"),
-    ],
-)
-def test_a_request_that_cannot_be_met_fails_in_words(
-    supervisor: Supervisor,
-    finished: Finished,
-    request_: dict[str, Any],
-    kind: str,
-    changes: dict[str, Any],
-    words: str,
-) -> None:
-    job = finished(supervisor.submit(kind, "", request_ | changes))
-    assert job.state == State.FAILED
-    assert words in str(job.error)
+    jobs = [
+        finished(supervisor.submit(kind, "", request_ | changes)) for kind, changes, _ in REQUESTS
+    ]
+    for job, (_, _, words) in zip(jobs, REQUESTS, strict=True):
+        assert job.state == State.FAILED
+        assert words in str(job.error)
+    assert len({job.worker for job in jobs}) == 1
 
 
 def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_numbers(
@@ -284,7 +155,7 @@ def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_num
     wait_for(supervisor, long, lambda job: job.done > 2560)
     slider = request_ | {"coefficients": {"run1": "1/3", "run2": "2/3"}, "splits": ["select"]}
     assert finished(supervisor.submit("mixture", "", slider | {"keep": False})).state == State.DONE
-    assert state(supervisor, long) == State.RUNNING
+    assert long in [job.id for job in supervisor.queue.unfinished("paths")]
     assert finished(long).state == State.DONE
 
     sweep = soupcore.Sweep.from_folder(folder)
@@ -301,22 +172,6 @@ def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_num
     own.store.close()
 
 
-def test_each_device_has_a_worker_and_they_share_the_jobs(
-    store: soupcore.Store, task_file: Path, request_: dict[str, Any]
-) -> None:
-    supervisor = Supervisor(store, [f"{task_file}:task"], devices=["cpu", "cpu:0"])
-    try:
-        jobs = [
-            supervisor.submit("evaluate", "", request_ | {"names": [name], "splits": ["select"]})
-            for name in NAMES
-        ]
-        assert len(supervisor.worker_pids) == 2
-        done = [wait_for(supervisor, job, lambda job: not job.is_unfinished) for job in jobs]
-        assert [job.state for job in done] == [State.DONE] * 3
-    finally:
-        supervisor.stop()
-
-
 def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     supervisor: Supervisor, finished: Finished, request_: dict[str, Any], task_file: Path
 ) -> None:
@@ -327,26 +182,6 @@ def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
     workers = supervisor.worker_pids
     assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
     assert supervisor.worker_pids == workers
-
-
-def test_what_a_killed_worker_left_is_gone_once_the_next_one_works(
-    supervisor: Supervisor, finished: Finished, folder: str, store: soupcore.Store
-) -> None:
-    half = store.soup_folder("a", "safetensors") / ".soup.safetensors.0123456789abcdef.part"
-    half.parent.mkdir(parents=True)
-    half.write_bytes(b"half")
-    finished(supervisor.submit("open", "Read", {"sweep": folder}))
-    assert not half.exists()
-
-
-def test_the_worker_ends_when_its_server_is_gone(
-    supervisor: Supervisor, finished: Finished, folder: str
-) -> None:
-    finished(supervisor.submit("open", "Read", {"sweep": folder}))
-    (process,) = supervisor._processes.values()
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(10) == 0
 
 
 def test_numbers_of_a_job_are_those_of_the_library(
