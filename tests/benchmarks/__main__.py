@@ -24,6 +24,7 @@ from tests.benchmarks import (
     passes,
     peers,
     recipes,
+    reruns,
     uniform,
     whole_process,
 )
@@ -47,11 +48,12 @@ TABLES: dict[str, Benchmark] = {
     "learned": learned.benchmark,
 }
 
-# These take long, or much room, so they are measured only when they are named.
+# These take long, much room or a browser, so they are measured only when they are named.
 ON_DEMAND: dict[str, Benchmark] = {
     "peers": peers.benchmark,
     "recipes": recipes.benchmark,
     "large": large.benchmark,
+    "reruns": reruns.benchmark,
 }
 
 
