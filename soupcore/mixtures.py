@@ -184,8 +184,11 @@ class Mixture:
         self, name: str, read: ReadElements | None, accumulate: torch.dtype
     ) -> Callable[[torch.Tensor, int], None]:
         """Return what fills a chunk with the mixed elements from a given one on."""
-        read = read or BufferedReader()
+        info = self.tensors[name]
         source = self.copied_from(name)
+        if source is not None and read is None and source.tensors[name].dtype == info.dtype:
+            return lambda out, start: source.read_into(name, start, out)
+        read = read or BufferedReader()
         if source is not None:
 
             def fill(out: torch.Tensor, start: int) -> None:
@@ -193,7 +196,6 @@ class Mixture:
 
             return fill
 
-        info = self.tensors[name]
         sources = list(self.sources.values())
         size = min(CHUNK, info.numel)
         sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate, size)
