@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo, are_known_alike
-from soupcore.checkpoints.chunks import CHUNK, BufferedReader, ranges
+from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.errors import CheckpointError
 from soupcore.weighted_sum import WeightedSum
@@ -155,14 +155,16 @@ class Mixture:
         """Mix the tensor `name` piece by piece; see `mix_into`.
 
         Yields:
-            1-D tensors with the elements in order, in the dtype that `tensors` says.
+            1-D tensors with the elements in order, in the dtype that `tensors` says. Each is good
+            until the next one.
         """
         info = self.tensors[name]
         fill = self._filler(name, read, accumulate)
-        for start, stop in ranges(info.numel):
-            chunk = torch.empty(stop - start, dtype=info.dtype)
-            fill(chunk, start)
-            yield chunk
+        with scratch(info.dtype) as buffer:
+            for start, stop in ranges(info.numel):
+                chunk = buffer[: stop - start]
+                fill(chunk, start)
+                yield chunk
 
     def tensor(
         self,
@@ -188,20 +190,28 @@ class Mixture:
         source = self.copied_from(name)
         if source is not None and read is None and source.tensors[name].dtype == info.dtype:
             return lambda out, start: source.read_into(name, start, out)
-        read = read or BufferedReader()
+
+        def parts(sources: Iterable[Checkpoint], start: int, stop: int) -> Iterator[torch.Tensor]:
+            for source in sources:
+                if read is not None:
+                    yield read(source, name, start, stop)
+                else:
+                    with scratch(source.tensors[name].dtype) as buffer:
+                        part = buffer[: stop - start]
+                        source.read_into(name, start, part)
+                        yield part
+
         if source is not None:
 
             def fill(out: torch.Tensor, start: int) -> None:
-                out.copy_(read(source, name, start, start + out.numel()))
+                for part in parts([source], start, start + out.numel()):
+                    out.copy_(part)
 
             return fill
 
         sources = list(self.sources.values())
-        size = min(CHUNK, info.numel)
-        sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate, size)
-        return lambda out, start: sum_into(
-            out, (read(source, name, start, start + out.numel()) for source in sources)
-        )
+        sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate)
+        return lambda out, start: sum_into(out, parts(sources, start, start + out.numel()))
 
     @cached_property
     def _shared(self) -> frozenset[str]:

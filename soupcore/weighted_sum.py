@@ -1,4 +1,4 @@
-"""Σ cᵢxᵢ over one chunk of a tensor after another, in buffers that serve them all.
+"""Σ cᵢxᵢ over one chunk of a tensor after another.
 
 Additions and multiplications element by element, each rounded apart: a matrix product may fuse the
 two, or not, by where in the matrix an element stands, and then the bits of a soup would depend on
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from soupcore.checkpoints.chunks import scratch
 from soupcore.checkpoints.dtypes import round_into
 
 Array = npt.NDArray[np.floating[Any]]
@@ -40,7 +41,6 @@ class WeightedSum:
             float64 weights in float64. Where this is no wider than the weights, what is summed are
             the differences from the first term: they are 0 where all terms are equal, and small
             where the terms are fine-tuned from one initialisation.
-        size: Elements of the largest chunk.
     """
 
     def __init__(
@@ -48,40 +48,46 @@ class WeightedSum:
         coefficients: Sequence[Fraction],
         dtype: torch.dtype,
         accumulate: torch.dtype,
-        size: int,
     ) -> None:
         self._dtype = dtype
         self._factors, self._divisor = _over_one_denominator(coefficients)
         self._coefficient_sum = float(sum(coefficients))
         real = dtype.to_real() if dtype.is_complex else dtype
         is_narrow = real.itemsize < torch.float32.itemsize
-        wide = torch.float32 if is_narrow else torch.promote_types(real, accumulate)
-        numbers = 2 * size if dtype.is_complex else size
-        self._sum, self._term = torch.empty(2, numbers, dtype=wide)
-        self._first = torch.empty(numbers, dtype=wide).numpy() if wide == real else None
+        self._wide = torch.float32 if is_narrow else torch.promote_types(real, accumulate)
+        self._of_differences = self._wide == real
 
     def __call__(self, out: torch.Tensor, parts: Iterable[torch.Tensor]) -> None:
         """Sum one chunk.
 
         Args:
             out: Where it goes, a 1-D contiguous CPU tensor of the dtype given.
-            parts: One chunk of each term, of any dtype that `dtype` takes in. Each is done with
-                before the next is asked for, so they may share a buffer.
+            parts: One chunk of each term, as long, of any dtype that `dtype` takes in. Each is done
+                with before the next is asked for, so they may share a buffer.
         """
+        wide = self._wide
         if out.is_complex():
+            wide = wide.to_complex()
             parts = (torch.view_as_real(part.to(self._dtype)).reshape(-1) for part in parts)
             out = torch.view_as_real(out).view(-1)
-        target = out if out.dtype in _NUMPY_FLOATS else self._sum[: out.numel()]
-        with np.errstate(all="ignore"):  # whoever asked for the sum looks for infinity in it
-            if self._first is None:
-                self._add_up(parts, target.numpy())
+        with (
+            scratch(wide) as first,
+            scratch(wide) as total,
+            scratch(wide) as term,
+            np.errstate(all="ignore"),  # whoever asked for the sum looks for infinity in it
+        ):
+            buffers = [buffer.view(self._wide)[: out.numel()] for buffer in (total, term, first)]
+            target = out if out.dtype in _NUMPY_FLOATS else buffers[0]
+            if self._of_differences:
+                self._add_up_differences(parts, target.numpy(), *buffers)
             else:
-                self._add_up_differences(parts, target.numpy(), self._first)
-        if target is not out:
-            round_into(out, target)
+                self._add_up(parts, target.numpy(), *buffers[:2])
+            if target is not out:
+                round_into(out, target)
 
-    def _add_up(self, parts: Iterable[torch.Tensor], target: Array) -> None:
-        total, term = self._sum[: len(target)], self._term[: len(target)]
+    def _add_up(
+        self, parts: Iterable[torch.Tensor], target: Array, total: torch.Tensor, term: torch.Tensor
+    ) -> None:
         sums = total.numpy()
         for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
             place = term if index else total
@@ -95,10 +101,14 @@ class WeightedSum:
         self._divide(sums, target)
 
     def _add_up_differences(
-        self, parts: Iterable[torch.Tensor], target: Array, first: Array
+        self,
+        parts: Iterable[torch.Tensor],
+        target: Array,
+        total: torch.Tensor,
+        term: torch.Tensor,
+        origin: torch.Tensor,
     ) -> None:
-        first, sums = first[: len(target)], self._sum[: len(target)].numpy()
-        term = self._term[: len(target)]
+        first, sums = origin.numpy(), total.numpy()
         if len(self._factors) == 1:
             sums.fill(0)
         for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):

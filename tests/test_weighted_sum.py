@@ -16,7 +16,7 @@ def weighted_sum(
     tensors: list[Tensor], coefficients: list[Fraction], accumulate: torch.dtype = torch.float64
 ) -> Tensor:
     out = torch.empty_like(tensors[0])
-    WeightedSum(coefficients, out.dtype, accumulate, out.numel())(out, tensors)
+    WeightedSum(coefficients, out.dtype, accumulate)(out, tensors)
     return out
 
 
@@ -46,7 +46,7 @@ def test_how_a_tensor_is_cut_does_not_change_its_bits(
     tensors = [any_tensor(dtype, n, seed=seed) for seed in range(4)]
     whole = weighted_sum(tensors, coefficients, accumulate)
     for size in (1, 3, 8, 17, 64, 1000):
-        sum_into = WeightedSum(coefficients, dtype, accumulate, size)
+        sum_into = WeightedSum(coefficients, dtype, accumulate)
         cut = torch.empty(n, dtype=dtype)
         for start in range(0, n, size):
             place = slice(start, start + size)
@@ -61,7 +61,7 @@ def test_terms_may_share_a_buffer() -> None:
         buffer = torch.empty(9)
         out = torch.empty(9)
         shared = (buffer.copy_(tensor) for tensor in tensors)
-        WeightedSum(shares, torch.float32, accumulate, 9)(out, shared)
+        WeightedSum(shares, torch.float32, accumulate)(out, shared)
         assert same_bits(out, weighted_sum(tensors, shares, accumulate))
 
 

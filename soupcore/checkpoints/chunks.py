@@ -1,14 +1,10 @@
 """The pieces in which tensors are read, checked, mixed and written."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
 
 import torch
-
-if TYPE_CHECKING:
-    from soupcore.checkpoints.checkpoint import Checkpoint
 
 # Elements. From 32 Ki on, torch spreads an operation over its threads; for one on a few of these,
 # starting the threads and waiting for them costs more than the operation does, and far more on a
@@ -29,20 +25,21 @@ def unthreaded(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tensor.unsafe_split(_UNTHREADED)  # split, without its preparations for gradients
 
 
-class BufferedReader:
-    """Reads chunks of checkpoints, each into the place of the one before.
+_spare: dict[torch.dtype, list[torch.Tensor]] = defaultdict(list)
 
-    A buffer that is used again is in the cache already. What a call returns is good until the next.
+
+@contextmanager
+def scratch(dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Lend memory for a chunk, which the next one gets when this one is done with it.
+
+    Memory fresh from the system costs as much time as what is done in it, and is not in the cache.
     """
-
-    def __init__(self) -> None:
-        self._buffers: dict[torch.dtype, torch.Tensor] = {}
-
-    def __call__(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-        """Read elements `start` to `stop`, a chunk of them at most, of the flattened tensor."""
-        dtype = checkpoint.tensors[name].dtype
-        if dtype not in self._buffers:
-            self._buffers[dtype] = torch.empty(CHUNK, dtype=dtype)
-        part = self._buffers[dtype][: stop - start]
-        checkpoint.read_into(name, start, part)
-        return part
+    try:
+        buffer = _spare[dtype].pop()
+    except IndexError:
+        with torch.inference_mode(False):  # else it could not be written to outside that mode
+            buffer = torch.empty(CHUNK, dtype=dtype)
+    try:
+        yield buffer
+    finally:
+        _spare[dtype].append(buffer)

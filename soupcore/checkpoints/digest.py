@@ -13,7 +13,7 @@ import json
 import sqlite3
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from soupcore.checkpoints.chunks import BufferedReader, ranges
+from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.checkpoints.names import canonical_names
 from soupcore.errors import CheckpointError
@@ -57,6 +57,8 @@ class TensorScan:
 Scan = Mapping[str, TensorScan]
 """What a scan found: `{tensor: TensorScan}`."""
 
+OnBlock = Callable[[str, torch.Tensor], None]
+
 
 def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     """Read every byte of a checkpoint and remember what was found.
@@ -68,11 +70,16 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     Raises:
         CheckpointError: The file is not what its own checksums say, or was changed meanwhile.
     """
-    read = _ChecksummingReader(checkpoint.checksummed)
-    found = scan_tensors(checkpoint, on_bytes, read)
+    checksums = dict.fromkeys(checkpoint.checksummed, 0)
+
+    def checksum(name: str, block: torch.Tensor) -> None:
+        if name in checksums:
+            checksums[name] = zlib.crc32(raw_bytes(block), checksums[name])
+
+    found = scan_tensors(checkpoint, on_bytes, checksum)
     try:
         # What is read for checksums alone is no progress, but may be stopped like it.
-        checkpoint.check_integrity(lambda nbytes: on_bytes(0), read.checksums)
+        checkpoint.check_integrity(lambda nbytes: on_bytes(0), checksums)
     except CheckpointError as error:
         checkpoint.check_unchanged()
         _remember(checkpoint, {"problem": [error.problem, error.way_out]})
@@ -85,11 +92,10 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
 def scan_tensors(
     checkpoint: Checkpoint,
     on_bytes: Callable[[int], None],
-    read: BufferedReader | None = None,
+    on_block: OnBlock = lambda name, block: None,
 ) -> Scan:
-    """Read every tensor once and return what was found; see `scan`."""
-    read = read or BufferedReader()
-    return {name: _scan_tensor(checkpoint, name, read, on_bytes) for name in checkpoint.tensors}
+    """Read every tensor once, block by block, and return what was found; see `scan`."""
+    return {name: _scan_tensor(checkpoint, name, on_block, on_bytes) for name in checkpoint.tensors}
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
@@ -129,26 +135,8 @@ def stamp(files: Iterable[Path]) -> str:
     return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
-class _ChecksummingReader(BufferedReader):
-    """Takes the CRC-32 of tensors as they are read from the first element to the last.
-
-    Attributes:
-        checksums: `{tensor: CRC-32}` of those named, of what was read so far.
-    """
-
-    def __init__(self, names: Collection[str]) -> None:
-        super().__init__()
-        self.checksums = dict.fromkeys(names, 0)
-
-    def __call__(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-        part = super().__call__(checkpoint, name, start, stop)
-        if name in self.checksums:
-            self.checksums[name] = zlib.crc32(raw_bytes(part), self.checksums[name])
-        return part
-
-
 def _scan_tensor(
-    checkpoint: Checkpoint, name: str, read: BufferedReader, on_bytes: Callable[[int], None]
+    checkpoint: Checkpoint, name: str, on_block: OnBlock, on_bytes: Callable[[int], None]
 ) -> TensorScan:
     info = checkpoint.tensors[name]
     sha = hashlib.sha256()
@@ -157,14 +145,17 @@ def _scan_tensor(
     # Odd, so that it does not stay in one column of a matrix whose sides are powers of 2.
     step = info.numel // _SAMPLES | 1
     sampled = []
-    for start, stop in ranges(info.numel):
-        block = read(checkpoint, name, start, stop)
-        sha.update(raw_bytes(block))
-        if not all_finite(block):
-            nonfinite += block.numel() - int(is_finite(block).sum())
-        if is_matrix:
-            sampled.append(block[-start % step :: step].float())
-        on_bytes(block.nbytes)
+    with scratch(info.dtype) as buffer:
+        for start, stop in ranges(info.numel):
+            block = buffer[: stop - start]
+            checkpoint.read_into(name, start, block)
+            on_block(name, block)
+            sha.update(raw_bytes(block))
+            if not all_finite(block):
+                nonfinite += block.numel() - int(is_finite(block).sum())
+            if is_matrix:
+                sampled.append(block[-start % step :: step].float())
+            on_bytes(block.nbytes)
     sample = _scaled_to_bytes(torch.cat(sampled)) if sampled else b""
     return TensorScan(sha.hexdigest(), nonfinite, b64encode(sample).decode())
 
