@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
+from itertools import groupby
 
 import torch
 
@@ -192,12 +193,13 @@ class Mixture:
             return lambda out, start: source.read_into(name, start, out)
 
         def parts(sources: Iterable[Checkpoint], start: int, stop: int) -> Iterator[torch.Tensor]:
-            for source in sources:
-                if read is not None:
-                    yield read(source, name, start, stop)
-                else:
-                    with scratch(source.tensors[name].dtype) as buffer:
-                        part = buffer[: stop - start]
+            if read is not None:
+                yield from (read(source, name, start, stop) for source in sources)
+                return
+            for dtype, group in groupby(sources, lambda source: source.tensors[name].dtype):
+                with scratch(dtype) as buffer:
+                    part = buffer[: stop - start]
+                    for source in group:
                         source.read_into(name, start, part)
                         yield part
 

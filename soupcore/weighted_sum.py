@@ -138,7 +138,12 @@ class WeightedSum:
 
 def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
     """Return the numbers of a chunk, converted into `place` where numpy does not take them."""
-    if part.dtype not in _NUMPY_FLOATS:
+    if part.dtype == torch.bfloat16 and place.dtype == torch.float32:
+        bits = place.view(torch.uint32).numpy()  # of which a bfloat16 is the upper half
+        np.copyto(bits, part.view(torch.uint16).numpy())
+        np.left_shift(bits, 16, out=bits)
+        part = place
+    elif part.dtype not in _NUMPY_FLOATS:
         round_into(place, part)
         part = place
     array: Array = part.numpy()
