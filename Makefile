@@ -17,6 +17,10 @@ PEERS := .venv-peers
 # Threads that sleep while they wait: small networks do not slow down when the machine is busy.
 export OMP_WAIT_POLICY ?= passive
 
+# pip leaves compiling to the first import (--no-compile), which must be able to keep it, or every
+# process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: app test lint format fuzz bench results sample clean
 
 app: $(VENV)/app.installed
