@@ -14,6 +14,7 @@ import sqlite3
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class TensorScan:
 Scan = Mapping[str, TensorScan]
 """What a scan found: `{tensor: TensorScan}`."""
 
-OnBlock = Callable[[str, torch.Tensor], None]
+Begin = Callable[[str, torch.Tensor], Future[None] | None]
 
 
 def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
@@ -73,10 +74,14 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     checksums = dict.fromkeys(checkpoint.checksummed, 0)
 
     def checksum(name: str, block: torch.Tensor) -> None:
-        if name in checksums:
-            checksums[name] = zlib.crc32(raw_bytes(block), checksums[name])
+        checksums[name] = zlib.crc32(raw_bytes(block), checksums[name])
 
-    found = scan_tensors(checkpoint, on_bytes, checksum)
+    with ThreadPoolExecutor(1) as beside:  # on a core of its own while SHA-256 has one
+
+        def begin(name: str, block: torch.Tensor) -> Future[None] | None:
+            return beside.submit(checksum, name, block) if name in checksums else None
+
+        found = scan_tensors(checkpoint, on_bytes, begin)
     try:
         # What is read for checksums alone is no progress, but may be stopped like it.
         checkpoint.check_integrity(lambda nbytes: on_bytes(0), checksums)
@@ -92,10 +97,16 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
 def scan_tensors(
     checkpoint: Checkpoint,
     on_bytes: Callable[[int], None],
-    on_block: OnBlock = lambda name, block: None,
+    begin: Begin = lambda name, block: None,
 ) -> Scan:
-    """Read every tensor once, block by block, and return what was found; see `scan`."""
-    return {name: _scan_tensor(checkpoint, name, on_block, on_bytes) for name in checkpoint.tensors}
+    """Read every tensor once and return what was found; see `scan`.
+
+    Args:
+        checkpoint: What to read.
+        on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
+        begin: Begins what else is to be done with a block of a tensor, which is waited for.
+    """
+    return {name: _scan_tensor(checkpoint, name, begin, on_bytes) for name in checkpoint.tensors}
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
@@ -136,7 +147,7 @@ def stamp(files: Iterable[Path]) -> str:
 
 
 def _scan_tensor(
-    checkpoint: Checkpoint, name: str, on_block: OnBlock, on_bytes: Callable[[int], None]
+    checkpoint: Checkpoint, name: str, begin: Begin, on_bytes: Callable[[int], None]
 ) -> TensorScan:
     info = checkpoint.tensors[name]
     sha = hashlib.sha256()
@@ -149,12 +160,14 @@ def _scan_tensor(
         for start, stop in ranges(info.numel):
             block = buffer[: stop - start]
             checkpoint.read_into(name, start, block)
-            on_block(name, block)
+            begun = begin(name, block)
             sha.update(raw_bytes(block))
             if not all_finite(block):
                 nonfinite += block.numel() - int(is_finite(block).sum())
             if is_matrix:
                 sampled.append(block[-start % step :: step].float())
+            if begun is not None:
+                begun.result()
             on_bytes(block.nbytes)
     sample = _scaled_to_bytes(torch.cat(sampled)) if sampled else b""
     return TensorScan(sha.hexdigest(), nonfinite, b64encode(sample).decode())

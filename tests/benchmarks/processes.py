@@ -65,7 +65,7 @@ def stopwatch() -> Callable[[], tuple[float, float]]:
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], runs: int, result: Path
+    ways: Mapping[str, Callable[[], object]], runs: int, result: Path, *, wall: bool = False
 ) -> dict[str, list[float]]:
     """Return the CPU seconds that each way takes in this process, run by run.
 
@@ -76,6 +76,7 @@ def interleaved(
         ways: What to measure, by name.
         runs: How often.
         result: A file that the ways write; it is removed before each.
+        wall: Return the seconds on the wall instead.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + runs):
@@ -83,7 +84,7 @@ def interleaved(
             result.unlink(missing_ok=True)
             seconds = stopwatch()
             way()
-            taken[name].append(seconds()[0])
+            taken[name].append(seconds()[wall])
     return {name: values[1:] for name, values in taken.items()}
 
 
