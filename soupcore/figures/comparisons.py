@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.analysis.grids import Grid
+from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, finish
 
 _PAIR = "<b>%{customdata[0]} + %{customdata[1]}</b><br>"
@@ -80,22 +82,23 @@ def grid_heatmap(grid: Grid, *, title: str, unit: str = "", diverges: bool = Fal
         unit: What follows a number.
         diverges: Whether 0 is in the middle of the colours.
     """
+    known = grid.means[np.isfinite(grid.means)]
+    far = max(np.abs(known).max(initial=0), 1e-9)
     heatmap = go.Heatmap(
         z=grid.means,
         x=[str(value) for value in grid.columns],
         y=[str(value) for value in grid.rows],
         customdata=grid.counts,
         colorscale="RdBu" if diverges else "Viridis",
-        zmid=0 if diverges else None,
+        zmin=-far if diverges else None,
+        zmax=far if diverges else None,
         xgap=1,
         ygap=1,
-        texttemplate="%{z:.2f}",
-        textfont={"size": 11},
         colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
         hovertemplate=f"{grid.column_name} %{{x}}<br>{grid.row_name} %{{y}}<br>"
         f"%{{z:.3f}}{unit}, mean of %{{customdata}}<extra></extra>",
     )
-    figure = go.Figure(heatmap)
+    figure = go.Figure([heatmap, cell_numbers(heatmap, 2, size=11)])
     figure.update_xaxes(title=grid.column_name, type="category", showgrid=False)
     figure.update_yaxes(title=grid.row_name, type="category", showgrid=False)
     return finish(figure, height=max(320, 140 + 44 * len(grid.rows)))

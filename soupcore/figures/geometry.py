@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
+from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import finish
 
 _ROW = 20  # pixels a layer
@@ -57,9 +58,9 @@ def layer_heatmap(
         colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
         hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:.{decimals + 1}f}}{unit}<extra></extra>",
     )
-    if len(names) <= _LABELLED and len(layers) <= 2 * _LABELLED:
-        heatmap.update(texttemplate=f"%{{z:.{decimals}f}}", textfont={"size": 10})
     figure = go.Figure(heatmap)
+    if len(names) <= _LABELLED and len(layers) <= 2 * _LABELLED:
+        figure.add_trace(cell_numbers(heatmap, decimals))
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
     return finish(figure, height=max(320, 150 + _ROW * len(layers)))

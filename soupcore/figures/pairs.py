@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.bracket import Floats
+from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, finish
 
 _CELL = 30  # pixels a row, while that leaves the matrix lower than _LARGEST
@@ -94,7 +95,10 @@ def pair_heatmap(
     else:
         figure, row, share = _with_tree(tree, measure, threshold), 2, 1 - _TREE_SHARE
     cell = min(_CELL, _LARGEST / max(len(order), 1))
-    figure.add_trace(_heatmap(order, shown, measure, share), row=row, col=1)
+    heatmap = _heatmap(order, shown, measure, share)
+    figure.add_trace(heatmap, row=row, col=1)
+    if len(order) <= _LABELLED:
+        figure.add_trace(cell_numbers(heatmap, measure.decimals), row=row, col=1)
     marked = {frozenset(pair) for pair in preliminary}
     figure.add_trace(_rings(order, marked), row=row, col=1)
     texts = {frozenset(pair): text for pair, text in (details or {}).items()}
@@ -146,7 +150,7 @@ def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) ->
     if measure.diverges:
         high = max(high, -low, 1e-9)
         low = -high
-    heatmap = go.Heatmap(
+    return go.Heatmap(
         z=shown,
         x=list(range(len(order))),
         y=list(range(len(order))),
@@ -164,9 +168,6 @@ def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) ->
         },
         hoverinfo="skip",
     )
-    if len(order) <= _LABELLED:
-        heatmap.update(texttemplate=f"%{{z:.{measure.decimals}f}}", textfont={"size": 10})
-    return heatmap
 
 
 def _rings(order: list[str], marked: Collection[frozenset[str]]) -> go.Scatter:

@@ -63,7 +63,7 @@ def test_layers_and_norms_are_drawn_in_order(sweep: Sweep, store: Store) -> None
     np.testing.assert_allclose(bars.x, found.norms)
     assert list(bars.marker.color) == list(colours.values())
     values = found.moves_by_layer
-    (heatmap,) = figures.layer_heatmap(found.layers, found.names, values, title="moves").data
+    heatmap, _ = figures.layer_heatmap(found.layers, found.names, values, title="moves").data
     np.testing.assert_array_equal(heatmap.z, values)
     assert (tuple(heatmap.y), tuple(heatmap.x)) == (found.layers, found.names)
     table = layers_table(found.layers, found.names, values)
@@ -83,6 +83,6 @@ def test_the_tables_of_pairs_hold_angles_advantages_and_the_larger_hyperparamete
 
 def test_a_grid_is_drawn_with_its_counts(sweep: Sweep) -> None:
     empty = ingredient_grid(sweep, {"run1": 1.0}, "lr", "seed")
-    (heatmap,) = figures.grid_heatmap(empty, title="accuracy").data
+    heatmap, _ = figures.grid_heatmap(empty, title="accuracy").data
     assert len(heatmap.x) == len(heatmap.y) == 0
     assert grid_table(empty).empty

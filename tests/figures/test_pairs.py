@@ -24,7 +24,7 @@ def known(barrier: float) -> Barriers:
 def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     measure: str, value: float
 ) -> None:
-    heatmap, rings, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
+    heatmap, _, rings, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
     expected = [[0, value, NAN], [value, 0, NAN], [NAN, NAN, 0]]
     np.testing.assert_allclose(heatmap.z, expected, atol=1e-12)
     assert [tuple(cell[:2]) for cell in cells.customdata] == [
@@ -47,7 +47,7 @@ def test_rows_stand_in_the_order_of_the_tree_that_is_drawn_above() -> None:
     figure = figures.pair_heatmap(
         names, matrix(), figures.MEASURES["loss"], tree=joined, threshold=0.1
     )
-    branches, heatmap, _, cells = figure.data
+    branches, heatmap, _, _, cells = figure.data
     order = [names.index(name) for name in joined.order]
     np.testing.assert_array_equal(heatmap.z, matrix()[np.ix_(order, order)])
     assert figure.layout.xaxis2.ticktext == joined.order == figure.layout.yaxis2.ticktext
