@@ -10,7 +10,7 @@ from soupcore.jobs import Job, State
 
 _POLL = 0.5  # seconds between looks at the queue while something is under way
 _REDRAW = 2.0  # seconds between redraws of a page whose results are still coming
-_SHARE = 5  # and times as long as drawing it took: a matrix of thousands of pairs takes a second
+_SHARE = 2  # and times as long as drawing it took: a matrix of thousands of pairs takes a second
 _SHOWN = 6  # jobs
 
 _ICONS = {
