@@ -30,7 +30,8 @@ def new_bytes(
         file: The file that holds the storage.
         place: Where in the file.
         views: The tensors with new values, and where in the storage they are.
-        chunks: `chunks(name)` gives the elements of a tensor in order; it may be asked for twice.
+        chunks: `chunks(name)` gives the elements of a tensor in order, each chunk good until the
+            next; it may be asked for twice.
 
     Raises:
         CheckpointError: Tensors that share memory were given different values there, or the chunks
@@ -114,7 +115,8 @@ def _image(file: WeightFile, place: Place, views: Mapping[str, View], chunks: Ch
         return flat.as_strided(view.shape, view.stride, view.offset)
 
     def whole(name: str, view: View) -> torch.Tensor:
-        tensor = torch.cat([torch.empty(0, dtype=_dtype(view)), *chunks(name)])
+        kept = [chunk.clone() for chunk in chunks(name)]  # each is good until the next
+        tensor = torch.cat([torch.empty(0, dtype=_dtype(view)), *kept])
         if tensor.numel() != prod(view.shape):
             raise CheckpointError(
                 f"Tensor {name!r} gave {tensor.numel()} elements instead of {prod(view.shape)}; "

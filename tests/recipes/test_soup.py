@@ -503,3 +503,15 @@ def test_what_was_evaluated_with_averaged_statistics_is_not_kept(
 ) -> None:
     soup = uniform(sweep).evaluate(evaluator, ["val"])
     assert soup.re_estimate(evaluator).evaluations == {}
+
+
+def test_large_weights_that_lie_in_another_order_are_written_whole(tmp_path: Path) -> None:
+    parts = [torch.randn(700, 600, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    (tmp_path / "sweep").mkdir()
+    for name, part in zip("ab", parts, strict=True):  # several chunks, stored column by column
+        torch.save({"w": part.t()}, tmp_path / "sweep" / f"{name}.pt")
+    soup = uniform(Sweep.from_folder(tmp_path / "sweep"))
+    soup.save(tmp_path / "soup.pt")
+    written = torch.load(tmp_path / "soup.pt", weights_only=True)["w"]
+    assert written.stride() == (1, 600)
+    torch.testing.assert_close(written, (parts[0] + parts[1]).t() / 2)
