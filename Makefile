@@ -46,6 +46,7 @@ fuzz: $(VENV)/fuzz.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/test.installed $(if $(filter peers recipes,$(ARGS)),$(PEERS)/peers.installed)
+	$(if $(filter reruns,$(ARGS)),$(BIN)/python -m tests.browser.chromium)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 results: $(VENV)/app.installed

@@ -157,7 +157,7 @@ class Mixture:
 
         Yields:
             1-D tensors with the elements in order, in the dtype that `tensors` says. Each is good
-            until the next one.
+            until the next one; clone what is to stay.
         """
         info = self.tensors[name]
         fill = self._filler(name, read, accumulate)

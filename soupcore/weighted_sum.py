@@ -61,7 +61,7 @@ class WeightedSum:
         """Sum one chunk.
 
         Args:
-            out: Where it goes, a 1-D contiguous CPU tensor of the dtype given.
+            out: Where it goes, a 1-D contiguous CPU tensor of the dtype given, a chunk at most.
             parts: One chunk of each term, as long, of any dtype that `dtype` takes in. Each is done
                 with before the next is asked for, so they may share a buffer.
         """

@@ -10,7 +10,7 @@ from soupcore.jobs import Job, State
 
 _POLL = 0.5  # seconds between looks at the queue while something is under way
 _REDRAW = 2.0  # seconds between redraws of a page whose results are still coming
-_SHARE = 2  # and times as long as drawing it took: a matrix of thousands of pairs takes a second
+_REST = 2  # times as long as drawing took, at least: a matrix of thousands of pairs takes a second
 _SHOWN = 6  # jobs
 
 _ICONS = {
@@ -52,7 +52,7 @@ def _tray() -> None:
             _ended(job)
     now = _progress(recent)
     results_came = now != st.session_state["jobs_drawn"]
-    pause = max(_REDRAW, _SHARE * st.session_state.get("took", 0))
+    pause = max(_REDRAW, _REST * st.session_state.get("took", 0))
     due = time.monotonic() - st.session_state["drawn"] > pause
     if redraw.is_late() or _begun_or_ended(now) or (results_came and due):
         redraw.after_this_run()

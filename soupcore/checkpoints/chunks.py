@@ -32,7 +32,8 @@ _spare: dict[torch.dtype, list[torch.Tensor]] = defaultdict(list)
 def scratch(dtype: torch.dtype) -> Iterator[torch.Tensor]:
     """Lend memory for a chunk, which the next one gets when this one is done with it.
 
-    Memory fresh from the system costs as much time as what is done in it, and is not in the cache.
+    What is in it is lost at the end of the `with`: copy what is to stay. Memory fresh from the
+    system costs as much time as what is done in it, and is not in the cache.
     """
     try:
         buffer = _spare[dtype].pop()

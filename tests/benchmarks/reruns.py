@@ -21,6 +21,7 @@ RUNS = 40
 
 
 def benchmark(folder: Path) -> list[str]:
+    """Measure, with a workspace in the folder, and return the report."""
     server = start_server(folder)
     try:
         with sync_playwright() as playwright:
