@@ -11,16 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from isal import isal_zlib
 
 from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
@@ -58,8 +57,6 @@ class TensorScan:
 Scan = Mapping[str, TensorScan]
 """What a scan found: `{tensor: TensorScan}`."""
 
-Begin = Callable[[str, torch.Tensor], Future[None] | None]
-
 
 def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     """Read every byte of a checkpoint and remember what was found.
@@ -73,15 +70,11 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
     """
     checksums = dict.fromkeys(checkpoint.checksummed, 0)
 
-    def checksum(name: str, block: torch.Tensor) -> None:
-        checksums[name] = zlib.crc32(raw_bytes(block), checksums[name])
+    def checksum(name: str, block: memoryview) -> None:
+        if name in checksums:
+            checksums[name] = isal_zlib.crc32(block, checksums[name])
 
-    with ThreadPoolExecutor(1) as beside:  # on a core of its own while SHA-256 has one
-
-        def begin(name: str, block: torch.Tensor) -> Future[None] | None:
-            return beside.submit(checksum, name, block) if name in checksums else None
-
-        found = scan_tensors(checkpoint, on_bytes, begin)
+    found = scan_tensors(checkpoint, on_bytes, checksum)
     try:
         # What is read for checksums alone is no progress, but may be stopped like it.
         checkpoint.check_integrity(lambda nbytes: on_bytes(0), checksums)
@@ -97,16 +90,16 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
 def scan_tensors(
     checkpoint: Checkpoint,
     on_bytes: Callable[[int], None],
-    begin: Begin = lambda name, block: None,
+    on_block: Callable[[str, memoryview], None] = lambda name, block: None,
 ) -> Scan:
     """Read every tensor once and return what was found; see `scan`.
 
     Args:
         checkpoint: What to read.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
-        begin: Begins what else is to be done with a block of a tensor, which is waited for.
+        on_block: Called with the name of a tensor and its bytes, block by block.
     """
-    return {name: _scan_tensor(checkpoint, name, begin, on_bytes) for name in checkpoint.tensors}
+    return {name: _scan_tensor(checkpoint, name, on_bytes, on_block) for name in checkpoint.tensors}
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
@@ -147,7 +140,10 @@ def stamp(files: Iterable[Path]) -> str:
 
 
 def _scan_tensor(
-    checkpoint: Checkpoint, name: str, begin: Begin, on_bytes: Callable[[int], None]
+    checkpoint: Checkpoint,
+    name: str,
+    on_bytes: Callable[[int], None],
+    on_block: Callable[[str, memoryview], None],
 ) -> TensorScan:
     info = checkpoint.tensors[name]
     sha = hashlib.sha256()
@@ -160,14 +156,12 @@ def _scan_tensor(
         for start, stop in ranges(info.numel):
             block = buffer[: stop - start]
             checkpoint.read_into(name, start, block)
-            begun = begin(name, block)
             sha.update(raw_bytes(block))
+            on_block(name, raw_bytes(block))
             if not all_finite(block):
                 nonfinite += block.numel() - int(is_finite(block).sum())
             if is_matrix:
                 sampled.append(block[-start % step :: step].float())
-            if begun is not None:
-                begun.result()
             on_bytes(block.nbytes)
     sample = _scaled_to_bytes(torch.cat(sampled)) if sampled else b""
     return TensorScan(sha.hexdigest(), nonfinite, b64encode(sample).decode())

@@ -4,13 +4,13 @@ A child process finds out where the tensors lie (see `soupcore.checkpoints.sandb
 bytes are read from there, and nothing else of the file is.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from isal import isal_zlib
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet
 from soupcore.checkpoints.contents import Contents, Place, View, WeightViews, contents_of
@@ -177,7 +177,7 @@ class TorchCheckpoint(Checkpoint):
     def _checksum(self, place: Place, on_bytes: Callable[[int], None]) -> int:
         crc = 0
         for piece in self.file.pieces(place.offset, place.offset + place.nbytes):
-            crc = zlib.crc32(piece, crc)
+            crc = isal_zlib.crc32(piece, crc)
             on_bytes(len(piece))
         return crc
 

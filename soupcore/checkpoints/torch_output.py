@@ -7,8 +7,9 @@ with their checksums. Nothing is pickled or unpickled; everything else in the fi
 
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping
+
+from isal import isal_zlib
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 from soupcore.checkpoints.contents import View
@@ -98,7 +99,7 @@ def write_like(
             put(piece)
         crc = 0
         for piece in new_bytes(file, place, views_in[key], chunks):
-            crc = zlib.crc32(piece, crc)
+            crc = isal_zlib.crc32(piece, crc)
             put(piece)
         if key in records:
             checksums |= dict.fromkeys(_checksum_offsets(file, records[key]), crc)
