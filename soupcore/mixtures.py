@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby
@@ -65,6 +65,7 @@ class Mixture:
         }
         if not self.coefficients:
             raise ValueError("A mixture needs a checkpoint with a coefficient other than 0.")
+        self._infos: dict[str, TensorInfo] = {}
 
     @cached_property
     def key(self) -> str:
@@ -74,24 +75,24 @@ class Mixture:
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """What the mixed checkpoint holds: `{name: TensorInfo}`.
+        """What the mixed checkpoint holds: `{name: TensorInfo}`; see `info`."""
+        first, *others = self.sources.values()
+        for other in others:
+            check_same_names(first, other)
+        return {name: self.info(name) for name in first.tensors}
+
+    def info(self, name: str) -> TensorInfo:
+        """Return shape and dtype of one mixed tensor.
 
         Where sources differ in dtype, the result has the one that torch promotes them to.
+
+        Raises:
+            CheckpointError: A source lacks it, or they hold it in different shapes, or in dtypes
+                that cannot be mixed.
         """
-        first, *others = self.sources.values()
-        mixed = dict(first.tensors)
-        for other in others:
-            _check_same_shapes(first, other)
-            for name, info in mixed.items():
-                dtype = common_dtype(info.dtype, other.tensors[name].dtype)
-                if dtype is None:
-                    raise CheckpointError(
-                        f"Tensor {name!r} is {info.dtype} in {first.path} and "
-                        f"{other.tensors[name].dtype} in {other.path}; these two cannot be mixed. "
-                        "Save both in one dtype."
-                    )
-                mixed[name] = TensorInfo(info.shape, dtype)
-        return mixed
+        if name not in self._infos:
+            self._infos[name] = _mixed_info(list(self.sources.values()), name)
+        return self._infos[name]
 
     def copied_from(self, name: str) -> Checkpoint | None:
         """Return the source that the tensor `name` is copied from, None where it is a sum.
@@ -102,9 +103,8 @@ class Mixture:
         be the same, except that it makes NaN of the infinities of an attention mask. All tensors
         do where there is one source, with the coefficient 1.
         """
-        info = self.tensors[name]
-        is_float = info.dtype.is_floating_point or info.dtype.is_complex
-        if not is_float or name in self._shared:
+        dtype = self.info(name).dtype
+        if not (dtype.is_floating_point or dtype.is_complex) or self._is_shared(name):
             return self.sources[max(self.coefficients, key=self.coefficients.__getitem__)]
         return None
 
@@ -120,9 +120,9 @@ class Mixture:
 
         float32 and float64 weights are summed in float64, half types in float32; the sum is
         divided last, so that k equal tensors average to the same bits. The terms are added in
-        the order of their digests, so that the order of ingredients changes nothing. One source
-        alone with the coefficient 1 is copied as it is, and so is what needs no sum (see
-        `copied_from`).
+        the order of coefficients and digests, so that the order of ingredients changes nothing.
+        One source alone with the coefficient 1 is copied as it is, and so is what needs no sum
+        (see `copied_from`).
 
         Args:
             name: Which tensor.
@@ -137,7 +137,7 @@ class Mixture:
         Raises:
             ValueError: `out` has another dtype or shape.
         """
-        info = self.tensors[name]
+        info = self.info(name)
         if out.dtype != info.dtype or out.dim() != 1:
             raise ValueError(
                 f"Tensor {name!r} is {info.dtype}; give a 1-D buffer of that dtype, not "
@@ -159,7 +159,7 @@ class Mixture:
             1-D tensors with the elements in order, in the dtype that `tensors` says. Each is good
             until the next one; clone what is to stay.
         """
-        info = self.tensors[name]
+        info = self.info(name)
         fill = self._filler(name, read, accumulate)
         with scratch(info.dtype) as buffer:
             for start, stop in ranges(info.numel):
@@ -174,7 +174,7 @@ class Mixture:
         accumulate: torch.dtype = torch.float64,
     ) -> torch.Tensor:
         """Mix the tensor `name` whole, in its own shape; see `mix_into`."""
-        info = self.tensors[name]
+        info = self.info(name)
         flat = torch.empty(info.numel, dtype=info.dtype)
         self.mix_into(name, flat, 0, read, accumulate)
         return flat.reshape(info.shape)
@@ -187,7 +187,7 @@ class Mixture:
         self, name: str, read: ReadElements | None, accumulate: torch.dtype
     ) -> Callable[[torch.Tensor, int], None]:
         """Return what fills a chunk with the mixed elements from a given one on."""
-        info = self.tensors[name]
+        info = self.info(name)
         source = self.copied_from(name)
         if source is not None and read is None and source.tensors[name].dtype == info.dtype:
             return lambda out, start: source.read_into(name, start, out)
@@ -211,18 +211,19 @@ class Mixture:
 
             return fill
 
-        sources = list(self.sources.values())
-        sum_into = WeightedSum(list(self.coefficients.values()), info.dtype, accumulate)
+        ordered = sorted(self.coefficients, key=self.coefficients.__getitem__)
+        coefficients = [self.coefficients[digest] for digest in ordered]
+        sources = [self.sources[digest] for digest in ordered]
+        sum_into = WeightedSum(coefficients, info.dtype, accumulate)
         return lambda out, start: sum_into(out, parts(sources, start, start + out.numel()))
 
-    @cached_property
-    def _shared(self) -> frozenset[str]:
-        if sum(self.coefficients.values()) != 1:
-            return frozenset()
+    def _is_shared(self, name: str) -> bool:
         sources = list(self.sources.values())
-        return frozenset(
-            name for name in self.tensors if len(sources) == 1 or are_known_alike(sources, name)
-        )
+        return self._keeps_what_is_shared and (len(sources) == 1 or are_known_alike(sources, name))
+
+    @cached_property
+    def _keeps_what_is_shared(self) -> bool:
+        return sum(self.coefficients.values()) == 1
 
     def __mul__(self, factor: Coefficient) -> Mixture:
         scale = as_fraction(factor)
@@ -274,16 +275,41 @@ def interpolate(start: Mixture, end: Mixture, alpha: Coefficient) -> Mixture:
     )
 
 
-def _check_same_shapes(first: Checkpoint, other: Checkpoint) -> None:
+def check_same_names(first: Checkpoint, other: Checkpoint) -> None:
+    """Make sure that two checkpoints hold tensors of the same names.
+
+    Raises:
+        CheckpointError: One has a tensor that the other lacks.
+    """
     for name in first.tensors.keys() ^ other.tensors.keys():
         having, lacking = (first, other) if name in first.tensors else (other, first)
-        raise CheckpointError(
-            f"{lacking.path} has no tensor {name!r}, which {having.path} has; "
-            "these two cannot be mixed."
-        )
-    for name, info in first.tensors.items():
-        if other.tensors[name].shape != info.shape:
+        raise _lacks(lacking, name, having)
+
+
+def _lacks(lacking: Checkpoint, name: str, having: Checkpoint) -> CheckpointError:
+    return CheckpointError(
+        f"{lacking.path} has no tensor {name!r}, which {having.path} has; "
+        "these two cannot be mixed."
+    )
+
+
+def _mixed_info(sources: Sequence[Checkpoint], name: str) -> TensorInfo:
+    first, *others = sources
+    mixed = first.tensors[name]
+    for other in others:
+        info = other.tensors.get(name)
+        if info is None:
+            raise _lacks(other, name, first)
+        if info.shape != mixed.shape:
             raise CheckpointError(
-                f"Tensor {name!r} has shape {list(info.shape)} in {first.path} and "
-                f"{list(other.tensors[name].shape)} in {other.path}; these two cannot be mixed."
+                f"Tensor {name!r} has shape {list(mixed.shape)} in {first.path} and "
+                f"{list(info.shape)} in {other.path}; these two cannot be mixed."
             )
+        dtype = common_dtype(mixed.dtype, info.dtype)
+        if dtype is None:
+            raise CheckpointError(
+                f"Tensor {name!r} is {mixed.dtype} in {first.path} and {info.dtype} in "
+                f"{other.path}; these two cannot be mixed. Save both in one dtype."
+            )
+        mixed = TensorInfo(mixed.shape, dtype)
+    return mixed

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,8 @@ _LARGEST_EXACT_DENOMINATOR = 1 << 20
 class WeightedSum:
     """Adds up chunks of float tensors, given in the order of the coefficients.
 
-    The sum is divided last, so that k equal tensors average to the same bits.
+    Neighbours with the same coefficient are added up before they are multiplied. The sum is divided
+    last, so that k equal tensors average to the same bits.
 
     Args:
         coefficients: cᵢ, exact.
@@ -71,33 +74,40 @@ class WeightedSum:
             parts = (torch.view_as_real(part.to(self._dtype)).reshape(-1) for part in parts)
             out = torch.view_as_real(out).view(-1)
         with (
-            scratch(wide) as first,
             scratch(wide) as total,
             scratch(wide) as term,
+            scratch(wide) as other,
             np.errstate(all="ignore"),  # whoever asked for the sum looks for infinity in it
         ):
-            buffers = [buffer.view(self._wide)[: out.numel()] for buffer in (total, term, first)]
+            buffers = [buffer.view(self._wide)[: out.numel()] for buffer in (total, term, other)]
             target = out if out.dtype in _NUMPY_FLOATS else buffers[0]
             if self._of_differences:
                 self._add_up_differences(parts, target.numpy(), *buffers)
             else:
-                self._add_up(parts, target.numpy(), *buffers[:2])
+                self._add_up(parts, target.numpy(), *buffers)
             if target is not out:
                 round_into(out, target)
 
     def _add_up(
-        self, parts: Iterable[torch.Tensor], target: Array, total: torch.Tensor, term: torch.Tensor
+        self,
+        parts: Iterable[torch.Tensor],
+        target: Array,
+        total: torch.Tensor,
+        term: torch.Tensor,
+        alike: torch.Tensor,
     ) -> None:
         sums = total.numpy()
-        for index, (part, factor) in enumerate(zip(parts, self._factors, strict=True)):
-            place = term if index else total
-            array = _as_array(part, place)
+        terms = zip(self._factors, parts, strict=True)
+        for index, (factor, group) in enumerate(groupby(terms, itemgetter(0))):
+            place = alike if index else total
+            array = place.numpy()
+            _put_into(place, next(group)[1])
+            for _, part in group:
+                np.add(array, _as_array(part, term), out=array)
             if factor != 1:
-                array = np.multiply(array, factor, out=place.numpy(), dtype=sums.dtype)
+                np.multiply(array, factor, out=array)
             if index:
                 np.add(sums, array, out=sums)
-            elif factor == 1 and part.dtype in _NUMPY_FLOATS:
-                np.copyto(sums, array)
         self._divide(sums, target)
 
     def _add_up_differences(
@@ -130,7 +140,9 @@ class WeightedSum:
         np.subtract(first, sums, out=target)  # as 0 added to −0 would be 0
 
     def _divide(self, total: Array, target: Array) -> None:
-        if math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
+        if self._divisor == 1:
+            np.copyto(target, total, casting="same_kind")
+        elif math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
             np.multiply(total, 1 / self._divisor, out=target, casting="same_kind")
         else:
             np.divide(total, self._divisor, out=target, casting="same_kind")
@@ -138,16 +150,23 @@ class WeightedSum:
 
 def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
     """Return the numbers of a chunk, converted into `place` where numpy does not take them."""
-    if part.dtype == torch.bfloat16 and place.dtype == torch.float32:
-        bits = place.view(torch.uint32).numpy()  # of which a bfloat16 is the upper half
-        np.copyto(bits, part.view(torch.uint16).numpy())
-        np.left_shift(bits, 16, out=bits)
-        part = place
-    elif part.dtype not in _NUMPY_FLOATS:
-        round_into(place, part)
+    if part.dtype not in _NUMPY_FLOATS:
+        _put_into(place, part)
         part = place
     array: Array = part.numpy()
     return array
+
+
+def _put_into(place: torch.Tensor, part: torch.Tensor) -> None:
+    """Convert the numbers of a chunk to the dtype of `place`."""
+    if part.dtype in _NUMPY_FLOATS:
+        np.copyto(place.numpy(), part.numpy())
+    elif part.dtype == torch.bfloat16 and place.dtype == torch.float32:
+        bits = place.view(torch.uint32).numpy()  # of which a bfloat16 is the upper half
+        np.copyto(bits, part.view(torch.uint16).numpy())
+        np.left_shift(bits, 16, out=bits)
+    else:
+        round_into(place, part)
 
 
 def _over_one_denominator(coefficients: Sequence[Fraction]) -> tuple[list[float], float]:

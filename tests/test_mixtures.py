@@ -460,6 +460,20 @@ def test_sources_that_do_not_fit_are_refused_by_tensor_and_both_files(
     assert all(str(checkpoint.path) in str(caught.value) for checkpoint in made)
 
 
+def test_one_tensor_alone_is_mixed_and_refused_like_all(checkpoint_of: CheckpointOf) -> None:
+    one, other = (
+        checkpoint_of({"w": torch.full([2], number), name: torch.ones(1)})
+        for number, name in ((1.0, "a"), (3.0, "b"))
+    )
+    mixed = mean(map(point, (one, other)))
+    assert mixed.info("w") == TensorInfo((2,), torch.float32)
+    assert mixed.tensor("w").tolist() == [2, 2]
+    first, second = mixed.sources.values()
+    (only_in_first,) = first.tensors.keys() - second.tensors.keys()
+    with pytest.raises(CheckpointError, match=f"has no tensor '{only_in_first}', which"):
+        mixed.tensor(only_in_first)
+
+
 def test_tensors_in_another_order_are_mixed_by_name(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2), "b": torch.ones(3)}, tmp_path / "1.pt")
     torch.save({"b": torch.ones(3) * 3, "a": torch.zeros(2)}, tmp_path / "2.pt")

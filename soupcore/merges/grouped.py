@@ -16,7 +16,7 @@ import torch
 from soupcore.checkpoints import Checkpoint
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
-from soupcore.mixtures import Mixture
+from soupcore.mixtures import Mixture, check_same_names
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ class Grouped(Derived):
         self._mixture_of = {
             name: group.mixture for group in groups.values() for name in group.tensors
         }
+        for other in ordered[1:]:
+            check_same_names(ordered[0], other)
         super().__init__(
-            ordered, {name: self._mixture_of[name].tensors[name] for name in ordered[0].tensors}
+            ordered, {name: self._mixture_of[name].info(name) for name in ordered[0].tensors}
         )
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:

@@ -7,13 +7,19 @@ import numpy.typing as npt
 import torch
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
+from soupcore.checkpoints.chunks import CHUNK
 from soupcore.merges.remembered import remembered
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 
 Matrix = npt.NDArray[np.float64]
 
-_PIECE = 31 << 10  # elements of each checkpoint at a time
-_PRODUCT = 8 << 10  # of these for one product: from 10,000 on, OpenBLAS spreads it over threads
+# Elements of all checkpoints together that are read before their products are taken.
+_READ = 1 << 20
+
+# Multiplications of one matrix product. OpenBLAS spreads more over its threads, and what the sum is
+# in the last digits would depend on how many there are.
+_PRODUCT = 1 << 18
+_LARGEST = 16 << 10  # elements of each checkpoint in one product: those of a few stay in the cache
 
 
 def inner_products(
@@ -50,24 +56,29 @@ def _is_mask(checkpoints: Sequence[Checkpoint], name: str) -> bool:
 def _of_tensor(checkpoints: Sequence[Checkpoint], origin: Checkpoint | None, name: str) -> Matrix:
     numel = checkpoints[0].tensors[name].numel
     k = len(checkpoints)
-    products = np.zeros((k, k))
     dtypes = {wide_dtype(checkpoint.tensors[name].dtype) for checkpoint in checkpoints}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    buffer = torch.empty(len(checkpoints), min(_PIECE, numel), dtype=dtype)
-    center = torch.empty(min(_PIECE, numel), dtype=dtype)
-    wide = np.empty(buffer.shape)
-    for start in range(0, numel, _PIECE):
-        count = min(_PIECE, numel - start)
-        rows = buffer[:, :count]
-        for row, checkpoint in zip(rows, checkpoints, strict=True):
-            read_wide(checkpoint, name, start, row)
+    read = max(1, min(numel, CHUNK, _READ // (k + 1)))
+    buffer = torch.empty(1 + k, read, dtype=dtype)
+    origins, *vectors = buffer
+    length = min(_LARGEST, max(1, _PRODUCT // k**2))
+    # The first row stands again at the end, because OpenBLAS takes several times as long for the
+    # product of a matrix with itself as for that of two.
+    ring = np.empty((k + 1, length))
+    products = np.zeros((k, k))
+    for start in range(0, numel, read):
+        count = min(read, numel - start)
+        for row, checkpoint in zip(vectors, checkpoints, strict=True):
+            read_wide(checkpoint, name, start, row[:count])
         if origin is not None:
-            read_wide(origin, name, start, center[:count])
-            for row in rows:
-                row.sub_(center[:count])
-        wide[:, :count] = rows.numpy()
-        for begin in range(0, count, _PRODUCT):
-            vectors = wide[:, begin : min(begin + _PRODUCT, count)]
-            for i in range(k):
-                products[i, : i + 1] += np.vecdot(vectors[i], vectors[: i + 1])
-    return products + np.tril(products, -1).T
+            read_wide(origin, name, start, origins[:count])
+        for begin in range(0, count, length):
+            numbers = buffer[:, begin : min(begin + length, count)].numpy()
+            if origin is not None:
+                np.subtract(numbers[1:], numbers[0], out=numbers[1:])
+            rows = ring[:, : numbers.shape[1]]
+            rows[:-1] = numbers[1:]
+            rows[-1] = rows[0]
+            products += rows[:-1] @ rows[1:].T  # at [i, j]: of i and j + 1
+    products = np.roll(products, 1, axis=1)
+    return np.tril(products) + np.tril(products, -1).T

@@ -198,6 +198,20 @@ def test_checkpoints_that_do_not_fit_each_other_are_refused() -> None:
         ties(held_sweep(states, base))
 
 
+def test_groups_of_checkpoints_with_other_tensors_are_refused() -> None:
+    base, states = fine_tuned(2, 2)
+    names = tuple(base)
+    del base["head"]
+    sweep = held_sweep(states, base)
+    assert sweep.base is not None
+    groups = {
+        "head": Group(("head",), sweep["run1"].mixture),
+        "others": Group(tuple(set(names) - {"head"}), sweep.base.mixture),
+    }
+    with pytest.raises(CheckpointError, match="has no tensor 'head'"):
+        Grouped(groups)
+
+
 def test_they_are_checkpoints() -> None:
     base, states = fine_tuned(3, 2)
     sweep = held_sweep(states, base)
