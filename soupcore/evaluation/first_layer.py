@@ -114,18 +114,25 @@ class FirstLayer:
             inputs, _ = data.through(self._head, slice(start, start + _AT_A_TIME))
             part = functional_call(self._layer, weights, inputs)
             if made is None:
-                nbytes = part[0].nbytes * len(data)
-                if nbytes * needed > self._budget:
+                if part[0].nbytes * len(data) * needed > self._budget:
                     return None
-                self._make_room(nbytes)
-                made = part.new_empty(len(data), *part.shape[1:])
+                made = self._place(part, len(data))
             made[start : start + len(part)] = part
         return made
 
-    def _make_room(self, nbytes: int) -> None:
-        """Drop what was used longest ago until so many bytes fit."""
+    def _place(self, part: Tensor, rows: int) -> Tensor:
+        """Return memory for so many rows like those of a part.
+
+        It is that of what was used longest ago if not more may be taken: what is freed is not given
+        back to the system, nor always found again.
+        """
+        shape, dropped = (rows, *part.shape[1:]), None
+        nbytes = part[0].nbytes * rows
         while self._parts and nbytes + sum(p.nbytes for p in self._parts.values()) > self._budget:
-            self._parts.popitem(last=False)
+            _, dropped = self._parts.popitem(last=False)
+        if dropped is not None and dropped.shape == shape:
+            return dropped
+        return part.new_empty(shape)
 
 
 def _first_layer(graph: fx.GraphModule) -> fx.Node | None:

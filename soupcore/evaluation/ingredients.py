@@ -1,5 +1,7 @@
 """Ingredients held in memory, so that a point costs no reading."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -19,12 +21,16 @@ class Row(Checkpoint):
     Args:
         checkpoint: Whose weights.
         names: Which of its tensors, in the order in which they are joined.
+        dropped: A row whose memory this one takes over where it has the same size. Freed memory of
+            this size is not given back to the system, nor always found again.
 
     Attributes:
         joined: `{name of the joined tensor: names of the tensors in it}`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, names: Sequence[str], dropped: Row | None = None
+    ) -> None:
         self._digest = checkpoint.digest
         self.joined: dict[str, list[str]] = {}
         for name in names:
@@ -33,7 +39,10 @@ class Row(Checkpoint):
         tensors = {}
         for key, members in self.joined.items():
             infos = [checkpoint.tensors[name] for name in members]
-            data = torch.empty(sum(info.numel for info in infos), dtype=infos[0].dtype)
+            numel = sum(info.numel for info in infos)
+            data = dropped._elements.get(key) if dropped else None
+            if data is None or data.numel() != numel:
+                data = torch.empty(numel, dtype=infos[0].dtype)
             places = torch.split(data, [info.numel for info in infos])
             for name, place in zip(members, places, strict=True):
                 checkpoint.read_into(name, 0, place)
@@ -80,8 +89,9 @@ class Ingredients:
                 self._rows.move_to_end(digest)
                 continue
             checkpoint.check_unchanged()
-            if self._make_room(checkpoint.nbytes, mixture):
-                self._load(digest, checkpoint)
+            dropped = self._make_room(checkpoint.nbytes, mixture)
+            if self.nbytes + checkpoint.nbytes <= self._budget:
+                self._load(digest, checkpoint, dropped)
 
     def joined(self, mixture: Mixture) -> Mixture | None:
         """Return a mixture as one of joined tensors, None unless all of its sources are held.
@@ -102,9 +112,9 @@ class Ingredients:
         row = self._rows.get(checkpoint.digest)
         return (row or checkpoint).read_elements(name, start, stop)
 
-    def _load(self, digest: str, checkpoint: Checkpoint) -> None:
+    def _load(self, digest: str, checkpoint: Checkpoint, dropped: Row | None) -> None:
         try:
-            row = Row(checkpoint, self._names)
+            row = Row(checkpoint, self._names, dropped)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -112,10 +122,16 @@ class Ingredients:
         checkpoint.check_unchanged()
         self._rows[digest] = row
 
-    def _make_room(self, nbytes: int, mixture: Mixture) -> bool:
+    def _make_room(self, nbytes: int, mixture: Mixture) -> Row | None:
+        """Drop what a mixture does not need until so many bytes fit, if they do then.
+
+        Returns:
+            What was dropped last.
+        """
+        dropped = None
         while self.nbytes + nbytes > self._budget:
             idle = next((digest for digest in self._rows if digest not in mixture.sources), None)
             if idle is None:
-                return False
-            del self._rows[idle]
-        return True
+                break
+            dropped = self._rows.pop(idle)
+        return dropped
