@@ -1,7 +1,7 @@
 """Passes of a split through the network: where models run."""
 
 from collections import OrderedDict
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from soupcore.evaluation.memory import in_words, is_out_of_memory
 from soupcore.evaluation.network import Network
 from soupcore.evaluation.progress import Progress, no_progress
 from soupcore.evaluation.race import Race
+from soupcore.evaluation.replays import Replays, record_on_cuda
 from soupcore.evaluation.shortcuts import Route, Shortcuts
 from soupcore.mixtures import Mixture
 from soupcore.tasks import Task
@@ -63,6 +64,14 @@ class Passes:
         """The ways around its plain forward pass."""
         # What they keep comes on top of the ingredients.
         return Shortcuts(self._task, self.network, self._memory_budget // 4, self.notes)
+
+    @cached_property
+    def replays(self) -> Replays | None:
+        """What plays forward passes back, where the device can record them."""
+        if self._device.type != "cuda":
+            return None
+        record = partial(record_on_cuda, pool=torch.cuda.graph_pool_handle())
+        return Replays(record, self.notes)
 
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
         """Return the data of a split, decoding it first where that was not done yet."""
@@ -164,6 +173,8 @@ class Passes:
         """Compute some rows; False where there was too little memory, and fewer are to be tried."""
         forward, data = route
         pace = self._pace_for(data, in_bfloat16)
+        if self.replays is not None and pace.is_settled and not in_bfloat16:
+            forward = partial(self.replays.call, forward)
 
         def compute() -> None:
             layout = pace.settings.channels_last
