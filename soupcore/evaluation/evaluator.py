@@ -16,6 +16,7 @@ from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress, part
 from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.records import Records
+from soupcore.evaluation.several import Several
 from soupcore.mixtures import Mixture
 from soupcore.store import Store
 from soupcore.tasks import Task
@@ -61,6 +62,9 @@ class Evaluator:
         self.batch_size = batch_size or _BATCH_SIZE
         self._records = Records(self.store, task)
         self._passes = Passes(task, self.device, batch_size, memory_budget)
+        # What several points at once give is the same but for the last bits.
+        may_stack = self.device.type == "cuda" and batch_size is None
+        self._several = Several(self._passes, may_stack=may_stack)
         self.estimate: Estimate | None = None
         self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -186,20 +190,17 @@ class Evaluator:
         }
         _check_unchanged(missing.values())
         with self._records.together(split) as together:
-            for index, (key, point) in enumerate(points.items()):
-                progress = part(on_progress, index, len(points))
-                if key not in missing:
-                    progress(found[key].n, found[key].n)
-                    continue
-                started = time.perf_counter()
-                judged = self._passes.run(
-                    point,
-                    split,
-                    keep_outputs=key in with_outputs,
-                    estimate=self.estimate,
-                    on_progress=progress,
-                )
-                together.add(key, judged, time.perf_counter() - started)
+            known = [found[key].n for key in points if key not in missing]
+            for index, examples in enumerate(known, 1):
+                on_progress(index * examples, len(points) * examples)
+            passes = self._several.run(
+                [(point, key in with_outputs) for key, point in missing.items()],
+                split,
+                estimate=self.estimate,
+                on_progress=lambda done, total: on_progress(sum(known) + done, sum(known) + total),
+            )
+            for key, (judged, seconds) in zip(missing, passes, strict=True):
+                together.add(key, judged, seconds)
         found |= together.written
         return [found[self._key(mixture)] for mixture in mixtures]
 

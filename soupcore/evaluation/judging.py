@@ -34,6 +34,11 @@ class Judged:
         return len(self.losses)
 
     @property
+    def loss(self) -> float:
+        """The mean loss, summed in float64."""
+        return float(self.losses.double().mean())
+
+    @property
     def arrays(self) -> dict[str, Tensor]:
         """What there is, by name."""
         found = {"losses": self.losses, "scores": self.scores, "predictions": self.predictions}

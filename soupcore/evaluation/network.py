@@ -27,6 +27,7 @@ class Network:
     Attributes:
         model: The module; it computes with the weights that were put in last.
         fitting: The names of its tensors.
+        buffers: What it computes with, one flat tensor a dtype.
     """
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
@@ -35,9 +36,10 @@ class Network:
         self.fitting = Fitting(_state(self.model), task.name)
         own = _without_aliases(_state(self.model))
         self._members: dict[torch.dtype, list[str]] = {}
+        self._shapes = {name: tensor.shape for name, tensor in own.items()}
         for name, tensor in own.items():
             self._members.setdefault(tensor.dtype, []).append(name)
-        self._buffers, inside = self._join(own, device)
+        self.buffers, inside = self._join(own, device)
         _move(self.model, own, inside)
         self._outside = {
             name: tensor
@@ -46,7 +48,7 @@ class Network:
         }
         # On the CPU points are mixed where the network reads. An accelerator gets them by a copy
         # of memory that it can read at its full pace.
-        self._mixed, self._places = self._buffers, inside
+        self._mixed, self._places = self.buffers, inside
         if device.type != "cpu":
             self._mixed, self._places = self._join(own, torch.device("cpu"), pinned=True)
         self._ingredients = Ingredients(own, memory_budget)
@@ -65,11 +67,29 @@ class Network:
             self._mix_each(mixture)
         else:
             self._mix_joined(joined)
-        if self._mixed is not self._buffers:
-            for dtype, buffer in self._buffers.items():
+        if self._mixed is not self.buffers:
+            for dtype, buffer in self.buffers.items():
                 buffer.copy_(self._mixed[dtype], non_blocking=True)
         for name, tensor in self._outside.items():
             tensor.copy_(self._places[name].view(tensor.shape))
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether all of its tensors lie in the buffers."""
+        return not self._outside
+
+    def tensors_in(self, rows: Mapping[torch.dtype, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in several copies of the buffers: `{name: [copies, *shape]}`.
+
+        Args:
+            rows: The copies, [copies, length] a dtype.
+        """
+        found = {}
+        for dtype, names in self._members.items():
+            parts = torch.split(rows[dtype], [self._shapes[name].numel() for name in names], dim=1)
+            for name, part in zip(names, parts, strict=True):
+                found[name] = part.view(len(part), *self._shapes[name])
+        return found
 
     def _mix_joined(self, joined: Mixture) -> None:
         row = next(iter(joined.sources.values()))

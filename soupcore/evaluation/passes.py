@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from soupcore.errors import TaskError
-from soupcore.evaluation.batching import Pace
+from soupcore.evaluation.batching import Pace, Settings
 from soupcore.evaluation.batchnorm import Estimate, estimate_statistics, statistics_of
 from soupcore.evaluation.data import Data, Rows
 from soupcore.evaluation.devices import deterministic
@@ -38,6 +38,7 @@ class Passes:
         memory_budget: Bytes of ingredients to keep in memory.
 
     Attributes:
+        task: The task.
         notes: What was not done in the quickest way, and why, for people.
     """
 
@@ -45,7 +46,7 @@ class Passes:
         self, task: Task, device: torch.device, batch_size: int | None, memory_budget: int
     ) -> None:
         self.notes: list[str] = []
-        self._task = task
+        self.task = task
         self._device = device
         self._batch_size = batch_size
         self._memory_budget = memory_budget
@@ -57,13 +58,13 @@ class Passes:
     @cached_property
     def network(self) -> Network:
         """The task's network."""
-        return Network(self._task, self._device, self._memory_budget)
+        return Network(self.task, self._device, self._memory_budget)
 
     @cached_property
     def shortcuts(self) -> Shortcuts:
         """The ways around its plain forward pass."""
         # What they keep comes on top of the ingredients.
-        return Shortcuts(self._task, self.network, self._memory_budget // 4, self.notes)
+        return Shortcuts(self.task, self.network, self._memory_budget // 4, self.notes)
 
     @cached_property
     def replays(self) -> Replays | None:
@@ -76,10 +77,14 @@ class Passes:
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
         """Return the data of a split, decoding it first where that was not done yet."""
         if name not in self._data:
-            split = self._task.split(name)
+            split = self.task.split(name)
             split.load(on_progress)
             self._data[name] = Data.of(split, self._device)
         return self._data[name]
+
+    def settings(self, split: str) -> Settings:
+        """Return how the data of a split goes through the network, as far as is known by now."""
+        return self._pace_for(self.data(split), in_bfloat16=False).settings
 
     @torch.inference_mode()
     def run(
@@ -112,12 +117,12 @@ class Passes:
             TaskError: There is no such split, or one example alone does not fit in memory.
             CheckpointError: The weights do not fit the network, or the memory.
         """
-        if not self._task.split(split).is_loaded:  # the first half of the work
+        if not self.task.split(split).is_loaded:  # the first half of the work
             self.data(split, lambda done, total: on_progress(done, 2 * total))
             whole, on_progress = on_progress, lambda done, total: whole(total + done, 2 * total)
         data = self.data(split)
         pace = self._pace_for(data, in_bfloat16)
-        judge = Judge(self._task, keep_outputs=keep_outputs)
+        judge = Judge(self.task, keep_outputs=keep_outputs)
         with deterministic(), pace.session():
             seen = 0
             route = self._go_to(mixture, estimate, split)
@@ -141,16 +146,17 @@ class Passes:
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
         """Return BatchNorm's statistics at a point, on the CPU, by the names they have there."""
         with deterministic():
-            self._put(mixture, estimate)
+            self.put(mixture, estimate)
         names = self.network.fitting.names_in(mixture)
         found = statistics_of(self.network.model)
         return {names[name]: tensor.cpu().clone() for name, tensor in found.items()}
 
     def _go_to(self, mixture: Mixture, estimate: Estimate | None, split: str) -> Route:
-        self._put(mixture, estimate)
+        self.put(mixture, estimate)
         return self.shortcuts.route(mixture, split, self.data(split))
 
-    def _put(self, mixture: Mixture, estimate: Estimate | None) -> None:
+    def put(self, mixture: Mixture, estimate: Estimate | None) -> None:
+        """Set the network's weights to those of a point, its statistics to estimated ones."""
         self._at = None
         self.network.put(mixture)
         if estimate is not None:
@@ -191,7 +197,7 @@ class Passes:
             if not pace.halve():
                 one = in_words(sum(tensor[:1].nbytes for tensor in data.inputs))
                 raise TaskError(
-                    f"Not even one example ({one}) of the task {self._task.name!r} goes through "
+                    f"Not even one example ({one}) of the task {self.task.name!r} goes through "
                     f"its network in the memory of the device {str(self._device)!r}. Choose "
                     "another device, or close what else runs on it."
                 ) from error

@@ -10,6 +10,13 @@ def no_progress(done: int, total: int) -> None:
     """Take a report of progress and do nothing with it."""
 
 
-def part(on_progress: Progress, index: int, count: int) -> Progress:
-    """Return the progress of one of `count` equal parts, as told to the progress of the whole."""
-    return lambda done, total: on_progress(index * total + done, count * total)
+def part(on_progress: Progress, index: int, count: int, length: int = 1) -> Progress:
+    """Return the progress of some of `count` equal parts, as told to the progress of the whole.
+
+    Args:
+        on_progress: The progress of the whole.
+        index: The first of these parts.
+        count: How many parts there are.
+        length: How many of them these are.
+    """
+    return lambda done, total: on_progress(index * total + length * done, count * total)

@@ -118,13 +118,12 @@ class Shortcuts:
         if shortcut[0] in self._trusted:
             return True
         expected, found = self._judge(plain), self._judge(shortcut)
-        loss = float(expected.losses.double().mean())
-        if not math.isfinite(loss):
+        if not math.isfinite(expected.loss):
             return None
-        difference = abs(float(found.losses.double().mean()) - loss) / max(1.0, abs(loss))
-        if difference <= LOSS_TOLERANCE and expected.scores.equal(found.scores):
+        if agree(found, expected):
             self._trusted.add(shortcut[0])
             return True
+        difference = abs(found.loss - expected.loss) / max(1.0, abs(expected.loss))
         self._notes.append(
             f"{name} computed as it stands: the shortcut changed the loss by {difference:.1e}."
         )
@@ -133,3 +132,10 @@ class Shortcuts:
     def _judge(self, route: Route) -> Judged:
         forward, data = route
         return judge(self._task, *data.through(forward, slice(0, _EXAMPLES)))
+
+
+def agree(found: Judged, expected: Judged) -> bool:
+    """Return whether two ways of computing the same agree: the loss to 1e-6, each score exactly."""
+    difference = abs(found.loss - expected.loss)
+    is_near = difference <= LOSS_TOLERANCE * max(1.0, abs(expected.loss))
+    return is_near and expected.scores.equal(found.scores)
