@@ -14,6 +14,7 @@ from tests.benchmarks import (
     barrier_matrix,
     bfloat16,
     decoded,
+    devices,
     digests,
     early_stop,
     large,
@@ -54,6 +55,7 @@ ON_DEMAND: dict[str, Benchmark] = {
     "recipes": recipes.benchmark,
     "large": large.benchmark,
     "reruns": reruns.benchmark,
+    "devices": devices.benchmark,
 }
 
 
