@@ -69,7 +69,8 @@ class Network:
             self._mix_joined(joined)
         if self._mixed is not self.buffers:
             for dtype, buffer in self.buffers.items():
-                buffer.copy_(self._mixed[dtype], non_blocking=True)
+                # Waits until it is there: the next point is mixed into the memory it comes from.
+                buffer.copy_(self._mixed[dtype])
         for name, tensor in self._outside.items():
             tensor.copy_(self._places[name].view(tensor.shape))
 
