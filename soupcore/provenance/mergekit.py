@@ -75,7 +75,11 @@ def _merge(soup: Soup) -> _Merge | None:
             weights = each(weight=sign * told["scale"])
             return _Merge("task_arithmetic", weights, soup.base, {"normalize": False})
         case "ties":
-            differences = ["Where votes are equal, mergekit takes +."]
+            differences = [
+                "Where votes are equal, mergekit takes +.",
+                "Where entries are equally large, as many are in bfloat16, mergekit keeps exactly",
+                "the density's share; this soup keeps all as large as the smallest of these.",
+            ]
             if told["trim"] == "global":
                 differences.append("mergekit trims each tensor, this soup the whole vector.")
             if told["vote"] == "count":
@@ -104,7 +108,7 @@ def _merge(soup: Soup) -> _Merge | None:
             return _Merge("slerp", each(), soup.ingredients[0], {"t": told["t"]})
     if not soup.coefficients:
         return None
-    linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items()}
+    linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items() if c}
     return _Merge("linear", dict(linear), None, {"normalize": False})
 
 
