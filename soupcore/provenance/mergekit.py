@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from soupcore.merges import Derived
 from soupcore.recipes.soup import Soup
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -30,7 +31,10 @@ class _Merge:
 
 
 def mergekit_config(soup: Soup) -> str | None:
-    """Return the YAML with which mergekit 0.1.5 makes this soup, None where it has no such method.
+    """Return the YAML with which mergekit 0.1.5 makes this soup.
+
+    It is None where mergekit has no such method, and where an ingredient is a soup itself, which
+    no file holds.
 
     Args:
         soup: The soup.
@@ -64,6 +68,8 @@ def mergekit_config(soup: Soup) -> str | None:
 
 
 def _merge(soup: Soup) -> _Merge | None:
+    if any(isinstance(source.checkpoint, Derived) for source in soup.sources.values()):
+        return None
     told = soup.parameters
 
     def each(**own: float) -> dict[str, Values]:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.batchnorm import EXAMPLES
 from soupcore.evaluation.progress import part
-from soupcore.merges import Derived, Group, Grouped, merge_from_json
+from soupcore.merges import Derived, Group, Grouped, merge_from_json, with_sources
 from soupcore.mixtures import Mixture
 from soupcore.recipes.output import Output
 from soupcore.recipes.trace import Pass, Step, none_if_nan
@@ -222,12 +223,33 @@ class Soup:
             "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
             "base": self.base,
             "digests": self.digests,
+            **self._sources_to_json(),
             "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
             "passes": [found.to_json() for found in self.passes],
             "scores": self.recorded.get("scores", {}) | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
             "versions": self.recorded.get("versions") or _versions(),
+        }
+
+    def _sources_to_json(self) -> dict[str, Any]:
+        """Return what `rebuild` has to know of the sources to have them as they are here."""
+        sources = with_sources(source.checkpoint for source in self.sources.values())
+        soups = {d: c for d, c in sources.items() if isinstance(c, Derived)}
+        files = {d: c for d, c in sources.items() if d not in soups}
+        tensors = None
+        if any(isinstance(file, RenamedCheckpoint) for file in files.values()):
+            ties = dict.fromkeys(tie for file in files.values() for tie in file.ties)
+            tensors = {
+                "names": [*self.form.checkpoint.tensors],
+                "ties": [[*tie] for tie in ties],
+            }
+        known = set(self.digests.values())
+        return {
+            "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
+            "soup_files": {d: c.path.name for d, c in files.items() if d not in known},
+            "weight_sets": {d: c.weights for d, c in files.items() if c.weights},
+            "tensors": tensors,
         }
 
     @classmethod

@@ -176,6 +176,7 @@ def test_differences_are_told(sweep: Sweep) -> None:
         lambda sweep, evaluator: learned(sweep, evaluator, per="layer", passes=1),
         lambda sweep, evaluator: slerp(sweep, ["run1", "run2"], whole=True),
         lambda sweep, evaluator: model_stock(sweep, ["run1"]),
+        lambda sweep, evaluator: uniform(sweep.including({"soup": uniform(sweep).checkpoint})),
     ],
 )
 def test_what_mergekit_cannot_do_has_no_configuration(
