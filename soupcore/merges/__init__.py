@@ -2,8 +2,8 @@
 
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
-from soupcore.merges.description import merge_from_json
+from soupcore.merges.description import merge_from_json, with_sources
 from soupcore.merges.grouped import Group, Grouped
 from soupcore.merges.ties import Ties
 
-__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "merge_from_json"]
+__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "merge_from_json", "with_sources"]

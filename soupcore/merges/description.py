@@ -1,6 +1,6 @@
-"""From the description of a merge to the merge."""
+"""From the description of a merge to the merge, and from a merge to what it is computed from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint
@@ -30,3 +30,13 @@ def merge_from_json(body: Mapping[str, Any], checkpoint_of: Callable[[str], Chec
             f"{', '.join(_METHODS)}. Take the version that made the soup."
         )
     return merge.from_json(body, checkpoint_of)
+
+
+def with_sources(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
+    """Return checkpoints and all that they are computed from: `{digest: checkpoint}`."""
+    found: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        found[checkpoint.digest] = checkpoint
+        if isinstance(checkpoint, Derived):
+            found |= with_sources(checkpoint.sources)
+    return found

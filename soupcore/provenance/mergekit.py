@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from soupcore.merges import Derived
 from soupcore.recipes.soup import Soup
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -30,7 +31,10 @@ class _Merge:
 
 
 def mergekit_config(soup: Soup) -> str | None:
-    """Return the YAML with which mergekit 0.1.5 makes this soup, None where it has no such method.
+    """Return the YAML with which mergekit 0.1.5 makes this soup.
+
+    It is None where mergekit has no such method, and where an ingredient is a soup itself, which
+    no file holds.
 
     Args:
         soup: The soup.
@@ -64,6 +68,8 @@ def mergekit_config(soup: Soup) -> str | None:
 
 
 def _merge(soup: Soup) -> _Merge | None:
+    if any(isinstance(source.checkpoint, Derived) for source in soup.sources.values()):
+        return None
     told = soup.parameters
 
     def each(**own: float) -> dict[str, Values]:
@@ -75,7 +81,11 @@ def _merge(soup: Soup) -> _Merge | None:
             weights = each(weight=sign * told["scale"])
             return _Merge("task_arithmetic", weights, soup.base, {"normalize": False})
         case "ties":
-            differences = ["Where votes are equal, mergekit takes +."]
+            differences = [
+                "Where votes are equal, mergekit takes +.",
+                "Where entries are equally large, as many are in bfloat16, mergekit keeps exactly",
+                "the density's share; this soup keeps all as large as the smallest of these.",
+            ]
             if told["trim"] == "global":
                 differences.append("mergekit trims each tensor, this soup the whole vector.")
             if told["vote"] == "count":
@@ -104,7 +114,7 @@ def _merge(soup: Soup) -> _Merge | None:
             return _Merge("slerp", each(), soup.ingredients[0], {"t": told["t"]})
     if not soup.coefficients:
         return None
-    linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items()}
+    linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items() if c}
     return _Merge("linear", dict(linear), None, {"normalize": False})
 
 

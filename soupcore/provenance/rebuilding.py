@@ -1,14 +1,23 @@
 """From a soup's manifest back to the soup, bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint, open_checkpoint
-from soupcore.errors import CheckpointError, RecipeError
+from soupcore.checkpoints.renamed import named_like
+from soupcore.errors import CheckpointError, RecipeError, SweepError
+from soupcore.merges import merge_from_json
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps import FitReport, Ingredient, Sweep
 from soupcore.sweeps.folder import find_checkpoints
+
+Who = tuple[str, str]
+"""Name and digest."""
+
+# What reading a manifest raises where something is not there, or not of its kind.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
@@ -27,54 +36,96 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
 
     Raises:
         RecipeError: Checkpoints are missing or have other weights; all of them are named. Or a
-            later version of Stockpot made the soup.
+            later version of Stockpot made the soup, or it is no manifest.
         SweepError: The folder does not exist.
     """
-    folder = Path(folder)
     try:
-        wanted: Mapping[str, str] = manifest["digests"]
-        base = manifest.get("base")
-    except (TypeError, KeyError):
+        return _rebuild(manifest, Path(folder))
+    except _BROKEN as error:
         raise RecipeError(
-            "This is no manifest of a soup: it has no digests. Take the JSON from the download "
+            "This is no manifest of a soup, or not a whole one. Take the JSON from the download "
             "page, or from the metadata of a saved soup under 'stockpot'."
-        ) from None
-    found = _find(wanted, folder)
-    sweep = Sweep(
-        folder,
-        {name: Ingredient(name, found[name]) for name in wanted if name != base},
-        Ingredient(base, found[base]) if base else None,
-        FitReport(),
-    )
-    return Soup.from_json(sweep, manifest)
+        ) from error
 
 
-def _find(wanted: Mapping[str, str], folder: Path) -> dict[str, Checkpoint]:
-    paths = find_checkpoints(folder)
-    opened = {name: _open(paths[name]) for name in wanted if name in paths}
-    found = {
-        name: checkpoint
-        for name, checkpoint in opened.items()
-        if checkpoint is not None and checkpoint.digest == wanted[name]
+def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
+    digests: Mapping[str, str] = manifest["digests"]
+    soups = manifest.get("soups", {})
+    wanted = [(name, digest) for name, digest in digests.items() if digest not in soups]
+    wanted += [(file, digest) for digest, file in manifest.get("soup_files", {}).items()]
+    found = _find(wanted, folder, {*manifest.get("weight_sets", {}).values()})
+    if tensors := manifest.get("tensors"):  # files may have other names than the sweep had
+        found = {who: named_like(c, tensors["names"], tensors["ties"]) for who, c in found.items()}
+    by_digest = {digest: checkpoint for (_, digest), checkpoint in found.items()}
+
+    @cache
+    def checkpoint_of(digest: str) -> Checkpoint:
+        described = soups.get(digest)
+        return merge_from_json(described, checkpoint_of) if described else by_digest[digest]
+
+    sources = {
+        name: Ingredient(name, found.get((name, digest)) or checkpoint_of(digest))
+        for name, digest in digests.items()
     }
-    if len(found) < len(wanted):  # somebody may have renamed them
-        others = [_open(path) for name, path in paths.items() if name not in opened]
-        by_digest = {c.digest: c for c in (*opened.values(), *others) if c is not None}
-        found |= {name: by_digest[digest] for name, digest in wanted.items() if digest in by_digest}
+    base = sources.pop(manifest["base"]) if manifest.get("base") else None
+    sweep = Sweep(folder, sources, base, FitReport())
+    try:
+        return Soup.from_json(sweep, manifest)
+    except SweepError as error:
+        raise LookupError("It is made of what it has no digest of.") from error
+
+
+def _find(
+    wanted: Collection[Who], folder: Path, weight_sets: Collection[str]
+) -> dict[Who, Checkpoint]:
+    paths = find_checkpoints(folder)
+    by_name = {path.name: path for path in paths.values()} | paths
+    found = {
+        (name, digest): checkpoint
+        for name, digest in wanted
+        if name in by_name
+        for checkpoint in _search(by_name[name], {digest}, weight_sets).values()
+    }
+    missing = {digest for name, digest in wanted if (name, digest) not in found}
+    elsewhere: dict[str, Checkpoint] = {}  # somebody may have renamed them
+    for path in paths.values():
+        elsewhere |= _search(path, missing - elsewhere.keys(), weight_sets)
     problems = []
-    for name, digest in wanted.items():
-        if name not in found:
+    for name, digest in wanted:
+        if digest in elsewhere:
+            found.setdefault((name, digest), elsewhere[digest])
+        elif (name, digest) not in found:
             what = "is missing"
-            if name in opened:
-                what = "has other weights" if opened[name] else "cannot be read"
+            if name in by_name:
+                readable = any(_weight_sets(by_name[name], weight_sets))
+                what = "has other weights" if readable else "cannot be read"
             problems.append(f"{name} {what} (those needed have the digest {digest[:16]}…)")
     if problems:
         raise RecipeError(f"{folder} cannot make this soup: {'; '.join(problems)}.")
     return found
 
 
-def _open(path: Path) -> Checkpoint | None:
-    try:
-        return open_checkpoint(path)
-    except (CheckpointError, OSError):
-        return None
+def _search(
+    path: Path, digests: Collection[str], weight_sets: Iterable[str]
+) -> dict[str, Checkpoint]:
+    """Return what a file holds of the weights with these digests, by digest."""
+    found: dict[str, Checkpoint] = {}
+    for digest, checkpoint in _weight_sets(path, weight_sets) if digests else ():
+        if digest in digests:
+            found[digest] = checkpoint
+        if len(found) == len(digests):
+            break
+    return found
+
+
+def _weight_sets(path: Path, first: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
+    """Give all sets of weights in a file that can be read, with their digests; some come first."""
+    names = [*first, None]
+    for name in names:  # which grow, as a file tells what else is in it
+        try:
+            checkpoint = open_checkpoint(path, name)
+            digest = checkpoint.digest
+        except (CheckpointError, OSError):
+            continue
+        yield digest, checkpoint
+        names += [other.name for other in checkpoint.weight_sets if other.name not in names]

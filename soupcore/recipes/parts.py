@@ -14,14 +14,25 @@ from soupcore.sweeps import Sweep
 Coefficients = Mapping[str, Fraction]
 
 
+def follows_recipe(soup: Soup) -> bool:
+    """Whether a part of a soup is its recipe followed with less; elsewhere proportions are kept.
+
+    It is where the recipe starts from a base, or computes weights one by one, and does not choose
+    on `select`: choosing again would answer another question.
+    """
+    recipe = RECIPES.get(soup.recipe)
+    if recipe is None or recipe.chooses:
+        return False
+    return recipe.needs_base or soup.merge is not None
+
+
 class Parts:
     """The soups of some of a soup's ingredients.
 
-    Where the recipe starts from a base, or computes weights one by one, a part is the recipe
-    followed with these ingredients: TIES votes anew, the base keeps the share that its formula
-    gives it. In all other soups, and in those that a recipe chose on `select` (choosing again would
-    answer another question), the ingredients keep their proportions and are scaled to the same sum,
-    group by group where tensors have coefficients of their own.
+    Where `follows_recipe`, a part is the recipe followed with these ingredients: TIES votes anew,
+    the base keeps the share that its formula gives it. In all other soups the ingredients keep
+    their proportions and are scaled to the same sum, group by group where tensors have coefficients
+    of their own.
 
     Args:
         sweep: Where the ingredients are from.
@@ -48,8 +59,7 @@ class Parts:
         soup, recipe = self._soup, self._recipe
         if set(names) == set(self.names):
             return soup.mixture
-        is_formula = soup.merge is not None or soup.base is not None
-        if recipe is not None and is_formula and not recipe.chooses:
+        if recipe is not None and follows_recipe(soup):
             if len(names) < recipe.takes[0]:
                 return mean(self._sweep[name].mixture for name in names)
             parameters = {p.name: soup.parameters[p.name] for p in recipe.parameters}

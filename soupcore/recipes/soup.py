@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.batchnorm import EXAMPLES
 from soupcore.evaluation.progress import part
-from soupcore.merges import Derived, Group, Grouped, merge_from_json
+from soupcore.merges import Derived, Group, Grouped, merge_from_json, with_sources
 from soupcore.mixtures import Mixture
 from soupcore.recipes.output import Output
 from soupcore.recipes.trace import Pass, Step, none_if_nan
@@ -33,12 +34,12 @@ class Soup:
     Attributes:
         recipe: Name of the recipe.
         parameters: What it was told.
-        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent. Empty where no one
-            set of coefficients is that of all tensors: see `merge`.
-        digests: `{ingredient: digest}` of all that took part, the base too where it did.
+        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent, those to which a
+            formula happens to give 0 are not. Empty where no one set of coefficients is that of
+            all tensors: see `merge`.
+        sources: `{name: Ingredient}` of all that took part, in the sweep's order; the base is the
+            last, where it did.
         mixture: The point in weight space.
-        form: Ingredient 1, the first of them in the sweep's order (the base comes last): the one
-            whose order, metadata and dtypes a file of the soup has.
         base: Name of the base, where it took part.
         merge: How the weights are computed where they are not one mixture for all tensors.
         trace: The decisions that led there, empty where the recipe makes none.
@@ -54,9 +55,8 @@ class Soup:
     recipe: str
     parameters: dict[str, Any]
     coefficients: dict[str, Fraction]
-    digests: dict[str, str]
+    sources: dict[str, Ingredient]
     mixture: Mixture
-    form: Ingredient
     base: str | None = None
     merge: Derived | None = None
     trace: tuple[Step, ...] = ()
@@ -74,9 +74,21 @@ class Soup:
         parameters: Mapping[str, Any],
         coefficients: Mapping[str, Fraction],
         trace: Sequence[Step] = (),
+        *,
+        keep_zeros: bool = False,
     ) -> "Soup":
-        """Make a soup that is one mixture of the ingredients of a sweep."""
-        used = {name: fraction for name, fraction in coefficients.items() if fraction}
+        """Make a soup that is one mixture of the ingredients of a sweep.
+
+        Args:
+            sweep: Where they are from.
+            recipe: See `Soup`.
+            parameters: See `Soup`.
+            coefficients: `{ingredient: cᵢ}`.
+            trace: See `Soup`.
+            keep_zeros: Whether those of the coefficient 0 take part: they do in a formula, which
+                needs them to be followed again; elsewhere they were left out.
+        """
+        used = {name: c for name, c in coefficients.items() if c or keep_zeros}
         soup = cls._of(sweep, recipe, parameters, used, sweep.mixture(used))
         soup.coefficients = used
         soup.trace = tuple(trace)
@@ -105,10 +117,21 @@ class Soup:
         names: Iterable[str],
         mixture: Mixture,
     ) -> "Soup":
-        digests = {name: sweep[name].digest for name in names}
-        in_order = [name for name in sweep.ingredients if name in digests] or [*digests]
-        base = sweep.base.name if sweep.base and sweep.base.name in digests else None
-        return cls(recipe, dict(parameters), {}, digests, mixture, sweep[in_order[0]], base)
+        taken = set(names)
+        base = sweep.base.name if sweep.base and sweep.base.name in taken else None
+        in_order = [*sweep.names(taken - {base}), *([base] if base else [])]
+        sources = {name: sweep[name] for name in in_order}
+        return cls(recipe, dict(parameters), {}, sources, mixture, base)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """`{name: digest}` of all that took part."""
+        return {name: source.digest for name, source in self.sources.items()}
+
+    @property
+    def form(self) -> Ingredient:
+        """Ingredient 1, the first source: a file of the soup has its order, metadata and dtypes."""
+        return next(iter(self.sources.values()))
 
     @property
     def id(self) -> str:
@@ -140,7 +163,7 @@ class Soup:
     @property
     def ingredients(self) -> list[str]:
         """Names of all that took part, without the base."""
-        return [name for name in self.digests if name != self.base]
+        return [name for name in self.sources if name != self.base]
 
     @property
     def checkpoint(self) -> Derived:
@@ -154,9 +177,7 @@ class Soup:
 
     def file_name(self, name: str) -> str:
         """Return the name of the file or folder that holds an ingredient or the base."""
-        sources = self.merge.sources if self.merge else self.mixture.sources.values()
-        by_digest = {source.digest: source.path.name for source in sources}
-        return by_digest[self.digests[name]]
+        return self.sources[name].checkpoint.path.name
 
     def evaluate(
         self,
@@ -202,12 +223,33 @@ class Soup:
             "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
             "base": self.base,
             "digests": self.digests,
+            **self._sources_to_json(),
             "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
             "passes": [found.to_json() for found in self.passes],
             "scores": self.recorded.get("scores", {}) | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
             "versions": self.recorded.get("versions") or _versions(),
+        }
+
+    def _sources_to_json(self) -> dict[str, Any]:
+        """Return what `rebuild` has to know of the sources to have them as they are here."""
+        sources = with_sources(source.checkpoint for source in self.sources.values())
+        soups = {d: c for d, c in sources.items() if isinstance(c, Derived)}
+        files = {d: c for d, c in sources.items() if d not in soups}
+        tensors = None
+        if any(isinstance(file, RenamedCheckpoint) for file in files.values()):
+            ties = dict.fromkeys(tie for file in files.values() for tie in file.ties)
+            tensors = {
+                "names": [*self.form.checkpoint.tensors],
+                "ties": [[*tie] for tie in ties],
+            }
+        known = set(self.digests.values())
+        return {
+            "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
+            "soup_files": {d: c.path.name for d, c in files.items() if d not in known},
+            "weight_sets": {d: c.weights for d, c in files.items() if c.weights},
+            "tensors": tensors,
         }
 
     @classmethod
@@ -235,7 +277,7 @@ class Soup:
             soup = cls.of_merge(sweep, recipe, parameters, body["digests"], derived)
         else:
             coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
-            soup = cls.of(sweep, recipe, parameters, coefficients)
+            soup = cls.of(sweep, recipe, parameters, coefficients, keep_zeros=True)
         if estimate := body.get("batchnorm"):
             soup.estimate = Estimate(**estimate)
         soup.trace = tuple(Step.from_json(step) for step in body["trace"])
@@ -305,7 +347,7 @@ class Soup:
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
-        return f"Soup({self.recipe}, {{{terms or ', '.join(self.digests)}}})"
+        return f"Soup({self.recipe}, {{{terms or ', '.join(self.sources)}}})"
 
 
 def _versions() -> dict[str, str]:

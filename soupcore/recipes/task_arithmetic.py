@@ -40,7 +40,7 @@ def task_arithmetic(
     base = needs.base(TASK_ARITHMETIC, sweep)
     step = as_fraction(scale) * (1 if operation == "add" else -1)
     coefficients = {base.name: 1 - len(chosen) * step} | dict.fromkeys(chosen, step)
-    return Soup.of(sweep, "task_arithmetic", parameters, coefficients)
+    return Soup.of(sweep, "task_arithmetic", parameters, coefficients, keep_zeros=True)
 
 
 TASK_ARITHMETIC = Recipe(

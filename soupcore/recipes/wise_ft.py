@@ -45,7 +45,7 @@ def wise_ft(
     towards = {name: share * fraction for name, fraction in trained.items()}
     coefficients = {base.name: 1 - share} | towards
     if not keep.strip():
-        return Soup.of(sweep, "wise_ft", parameters, coefficients)
+        return Soup.of(sweep, "wise_ft", parameters, coefficients, keep_zeros=True)
     kept, rest = _divide(list(base.checkpoint.tensors), keep)
     merge = Grouped(
         {

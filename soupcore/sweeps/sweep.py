@@ -188,7 +188,14 @@ class Sweep:
         if twice := taken & checkpoints.keys():
             raise SweepError(f"{self.folder} has an ingredient {min(twice)!r}; name it otherwise.")
         more = {name: Ingredient(name, checkpoint) for name, checkpoint in checkpoints.items()}
-        return Sweep(self.folder, self.ingredients | more, self.base, self.fit)
+        return Sweep(
+            self.folder,
+            self.ingredients | more,
+            self.base,
+            self.fit,
+            weights=self.weights,
+            columns=self.columns,
+        )
 
     def mixture(self, coefficients: Mapping[str, Coefficient]) -> Mixture:
         """Return Σ cᵢθᵢ over coefficients by name (base included).

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,10 +121,47 @@ def test_methods_of_its_own(sweep: Sweep) -> None:
     }
 
 
+@pytest.mark.parametrize("scale", [0, 0.5])
+def test_task_arithmetic_names_its_base_and_its_models_whatever_their_coefficients(
+    sweep: Sweep, scale: float
+) -> None:
+    found = config(task_arithmetic(sweep, ["run1", "run2"], scale=scale))
+    assert found["base_model"] == "base.safetensors"
+    assert found["models"] == [
+        {"model": file, "parameters": {"weight": scale}} for file in FILES[:2]
+    ]
+
+
+@pytest.mark.parametrize("t", [0, 1])
+def test_an_end_of_a_circle_names_both(sweep: Sweep, t: int) -> None:
+    found = config(slerp(sweep, ["run1", "run10"], t=t))
+    assert found["models"] == [{"model": FILES[0]}, {"model": FILES[2]}]
+    assert (found["base_model"], found["parameters"]) == (FILES[0], {"t": t})
+
+
+def test_model_stock_that_stays_at_its_base_names_its_models(tmp_path: Path) -> None:
+    opposite = {
+        name: {"w": torch.full((2,), float(value))}
+        for name, value in (("base", 0), ("a", 1), ("b", -1))
+    }
+    found = config(model_stock(Sweep.from_folder(save_sweep(tmp_path / "sweep", opposite))))
+    assert [model["model"] for model in found["models"]] == ["a.safetensors", "b.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "files"), [(0, ["base.safetensors"]), (1, FILES)], ids=["base", "mean"]
+)
+def test_what_is_linear_names_what_it_needs_only(
+    sweep: Sweep, alpha: int, files: list[str]
+) -> None:
+    assert [model["model"] for model in config(wise_ft(sweep, alpha=alpha))["models"]] == files
+
+
 def test_differences_are_told(sweep: Sweep) -> None:
     for soup, words in (
         (ties(sweep), "this soup the whole vector"),
         (ties(sweep, vote="count"), "this soup counted"),
+        (ties(sweep, trim="tensor"), "mergekit keeps exactly"),
         (dare(sweep), "drops other entries"),
         (model_stock(sweep), "this soup the mean angle"),
     ):
@@ -138,6 +176,7 @@ def test_differences_are_told(sweep: Sweep) -> None:
         lambda sweep, evaluator: learned(sweep, evaluator, per="layer", passes=1),
         lambda sweep, evaluator: slerp(sweep, ["run1", "run2"], whole=True),
         lambda sweep, evaluator: model_stock(sweep, ["run1"]),
+        lambda sweep, evaluator: uniform(sweep.including({"soup": uniform(sweep).checkpoint})),
     ],
 )
 def test_what_mergekit_cannot_do_has_no_configuration(

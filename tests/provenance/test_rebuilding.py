@@ -11,8 +11,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import soupcore
-from soupcore import RECIPES, Evaluator, RecipeError, Soup, Sweep, SweepError, manual, rebuild
-from tests.helpers import State, same_weights
+from soupcore import (
+    RECIPES,
+    Evaluator,
+    RecipeError,
+    Soup,
+    StockpotError,
+    Sweep,
+    SweepError,
+    manual,
+    rebuild,
+)
+from tests.helpers import State, moved, same_weights, save_sweep
 
 EVERY: dict[str, Callable[[Sweep, Evaluator], Soup]] = {
     "by hand": lambda sweep, evaluator: manual(sweep, {"run1": 3, "base": -1}),
@@ -54,6 +64,138 @@ def test_a_soup_is_made_again_from_its_file_to_the_byte(
     assert again.evaluations == {}
 
 
+def check_same_bytes(soup: Soup, folder: Path) -> None:
+    first, second = folder / "first.safetensors", folder / "second.safetensors"
+    soup.save(first)
+    rebuild(manifest_in(first), folder).save(second)
+    assert sha256(first) == sha256(second)
+
+
+def wrapped(state: State) -> State:
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("rest_is_there", [True, False])
+@pytest.mark.parametrize(
+    ("who", "make"),
+    [
+        (["run2"], soupcore.uniform),
+        (["run2"], lambda sweep: soupcore.uniform(sweep, ["run2"])),
+        (["run2"], lambda sweep: soupcore.slerp(sweep, ["run1", "run2"])),
+        (["run2"], soupcore.ties),
+        (["base"], lambda sweep: soupcore.slerp(sweep, ["run1", "run2"])),
+        (["run1", "run2", "run10"], soupcore.uniform),
+        (["run1", "run2", "run10"], soupcore.model_stock),
+        (["run1", "run2", "run10"], lambda sweep: soupcore.wise_ft(sweep, keep="3.")),
+    ],
+)
+def test_tensors_have_the_names_that_the_sweep_gave_them(
+    tmp_path: Path,
+    base_state: State,
+    states: dict[str, State],
+    who: list[str],
+    make: Callable[[Sweep], Soup],
+    rest_is_there: bool,
+) -> None:
+    all_of_them = {"base": base_state} | states
+    for name in who:
+        all_of_them[name] = wrapped(all_of_them[name])
+    soup = make(Sweep.from_folder(save_sweep(tmp_path, all_of_them)))
+    if not rest_is_there:
+        for name in all_of_them.keys() - soup.digests.keys():
+            (tmp_path / f"{name}.safetensors").unlink()
+    check_same_bytes(soup, tmp_path)
+
+
+def test_a_tensor_that_a_file_has_under_one_of_two_names_has_both_again(tmp_path: Path) -> None:
+    tied = torch.ones(3)
+    torch.save({"in": tied, "out": tied}, tmp_path / "base.pt")
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        save_file({"in": torch.full((3,), value)}, tmp_path / f"{name}.safetensors")
+    soup = soupcore.uniform(Sweep.from_folder(tmp_path))
+    assert [*soup.state_dict()] == ["in", "out"]
+    (tmp_path / "base.pt").unlink()
+    check_same_bytes(soup, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "weights", ["", "state_dict", "state_dict_ema", {"run1": "state_dict", "run2": ""}]
+)
+def test_the_weight_sets_that_were_chosen_are_taken_again(
+    tmp_path: Path, states: dict[str, State], weights: Any
+) -> None:
+    for name, state in states.items():
+        saved = {"state_dict": state, "state_dict_ema": moved(state, 0.1, seed=9)}
+        torch.save(saved, tmp_path / f"{name}.pt")
+    soup = soupcore.uniform(Sweep.from_folder(tmp_path, weights=weights), ["run1", "run2"])
+    check_same_bytes(soup, tmp_path)
+    told = soup.to_json() | {"weight_sets": {}}
+    assert rebuild(told, tmp_path).mixture == soup.mixture
+    (tmp_path / "run1.pt").rename(tmp_path / "one.pt")
+    assert rebuild(soup.to_json(), tmp_path).mixture == soup.mixture
+
+
+@pytest.mark.parametrize("names", ["ca", "cb", "cba"])
+def test_the_form_is_that_of_the_same_ingredient_in_whatever_order_they_joined(
+    tmp_path: Path, names: str
+) -> None:
+    for letter, dtype in (("a", torch.bfloat16), ("b", torch.float32), ("c", torch.float64)):
+        state = {"w": torch.full((1,), float(ord(letter)), dtype=dtype)}
+        save_file(state, tmp_path / f"{letter}.safetensors", {"author": letter})
+    check_same_bytes(manual(Sweep.from_folder(tmp_path), dict.fromkeys(names, 1)), tmp_path)
+
+
+def test_of_files_that_hold_the_same_weights_each_is_itself(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({"w": torch.ones(2)}, tmp_path / f"{name}.safetensors", {"author": name})
+    check_same_bytes(soupcore.uniform(Sweep.from_folder(tmp_path)), tmp_path)
+
+
+def soup_of_soups(sweep: Sweep, make: Callable[[Sweep], Soup]) -> Soup:
+    two = sweep.including({"ties": soupcore.ties(sweep, ["run1", "run2"]).checkpoint})
+    three = two.including({"mean": soupcore.uniform(two, ["ties", "run2"]).checkpoint})
+    return make(three)
+
+
+OF_SOUPS = pytest.mark.parametrize(
+    "make",
+    [
+        lambda sweep: soupcore.uniform(sweep, ["run10", "mean"]),
+        lambda sweep: soupcore.uniform(sweep, ["mean"]),
+        lambda sweep: soupcore.dare(sweep, ["run2", "ties", "mean"]),
+        lambda sweep: soupcore.slerp(sweep, ["run10", "mean"]),
+    ],
+)
+
+
+@OF_SOUPS
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_soup_of_soups_is_made_again(
+    tmp_path: Path,
+    base_state: State,
+    states: dict[str, State],
+    make: Callable[[Sweep], Soup],
+    wrap: bool,
+) -> None:
+    files = {"base": base_state} | states
+    if wrap:
+        files["run2"] = wrapped(files["run2"])
+    soup = soup_of_soups(Sweep.from_folder(save_sweep(tmp_path, files)), make)
+    check_same_bytes(soup, tmp_path)
+    (tmp_path / "run2.safetensors").rename(tmp_path / "two.safetensors")
+    assert rebuild(soup.to_json(), tmp_path).mixture == soup.mixture
+
+
+@OF_SOUPS
+def test_a_file_that_a_soup_in_a_soup_lacks_is_named(
+    sweep: Sweep, make: Callable[[Sweep], Soup]
+) -> None:
+    soup = soup_of_soups(sweep, make)
+    sweep["run1"].checkpoint.path.unlink()
+    with pytest.raises(RecipeError, match=r"make this soup: run1\.safetensors is missing [^;]*$"):
+        rebuild(soup.to_json(), sweep.folder)
+
+
 def test_checkpoints_are_known_by_their_weights_whatever_they_are_called(
     tmp_path: Path, sweep: Sweep, states: dict[str, State]
 ) -> None:
@@ -90,6 +232,41 @@ def test_what_is_missing_and_what_is_wrong_is_named(sweep: Sweep) -> None:
 def test_what_is_no_manifest_is_refused(sweep: Sweep, body: Any) -> None:
     with pytest.raises(RecipeError, match="no manifest of a soup"):
         rebuild(body, sweep.folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["format", "recipe", "parameters", "coefficients", "merge", "base", "digests", "trace"]
+)
+@pytest.mark.parametrize("make", [soupcore.uniform, soupcore.ties])
+def test_a_broken_manifest_is_refused_or_harmless(
+    sweep: Sweep, make: Callable[[Sweep], Soup], key: str
+) -> None:
+    body = make(sweep).to_json()
+    without = {k: v for k, v in body.items() if k != key}
+    others: list[Any] = [None, {}, [], 1, "text"]
+    for changed in (without, *(body | {key: other} for other in others)):
+        try:
+            soup = rebuild(changed, sweep.folder)
+        except StockpotError:
+            continue
+        assert soup.mixture == make(sweep).mixture
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"format": None},
+        {"digests": {}},
+        {"coefficients": None},
+        {"coefficients": {"run1": "1/0"}},
+        {"merge": {"method": "grouped"}},
+        {"merge": {"method": "ties", "base": "base", "ingredients": ["run1"], "density": "1/2"}},
+        {"digests": {"run1": "d"}, "soups": {"d": {"method": "grouped", "groups": []}}},
+    ],
+)
+def test_a_manifest_that_is_not_whole_is_refused(sweep: Sweep, changed: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="no manifest of a soup, or not a whole one"):
+        rebuild(soupcore.uniform(sweep).to_json() | changed, sweep.folder)
 
 
 def test_a_manifest_of_the_first_format_is_still_read(sweep: Sweep) -> None:

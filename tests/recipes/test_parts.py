@@ -24,6 +24,7 @@ from soupcore import (
     wise_ft,
 )
 from soupcore.merges import Grouped
+from soupcore.recipes.parts import follows_recipe
 from tests.helpers import State, held_sweep
 
 THREE, TWO = ["run1", "run2", "run10"], ["run1", "run10"]
@@ -49,6 +50,16 @@ def test_a_part_of_what_chooses_nothing_is_the_recipe_followed_with_less(
     assert parts.names == tuple(THREE)
     for some in (THREE, TWO, ["run2"]):
         assert parts.of(some) == recipe(sweep, some, **parameters).mixture
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5])  # at 1/2 nothing is left of the base
+def test_a_part_begins_at_the_base_even_where_the_soup_holds_nothing_of_it(
+    sweep: Sweep, scale: float
+) -> None:
+    soup = task_arithmetic(sweep, TWO, scale=scale)
+    assert follows_recipe(soup)
+    part = Parts(sweep, soup).of(["run1"])
+    assert part == task_arithmetic(sweep, ["run1"], scale=scale).mixture
 
 
 def test_a_part_of_two_on_a_circle_is_one_of_them(sweep: Sweep) -> None:

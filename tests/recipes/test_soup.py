@@ -26,7 +26,9 @@ from soupcore import (
     greedy,
     manual,
     open_checkpoint,
+    task_arithmetic,
     uniform,
+    wise_ft,
 )
 from soupcore.checkpoints import write_safetensors
 from soupcore.recipes import Step
@@ -217,6 +219,23 @@ def test_a_soup_has_the_order_the_metadata_and_the_dtypes_of_its_first_ingredien
     expected = soup.state_dict()
     for name, info in first.tensors.items():
         assert same_bits(written.read(name), expected[name].to(info.dtype))
+
+
+def test_what_a_formula_gives_0_took_part_and_what_was_left_out_did_not(sweep: Sweep) -> None:
+    two = ["run1", "run2"]
+    for soup in (
+        task_arithmetic(sweep, two, scale=0.5),
+        task_arithmetic(sweep, two, scale=0),
+        wise_ft(sweep, two, alpha=0),
+        wise_ft(sweep, two, alpha=1),
+    ):
+        for one in (soup, Soup.from_json(sweep, soup.to_json())):
+            assert (one.ingredients, one.base) == (two, "base")
+            assert one.file_name("base") == "base.safetensors"
+            assert [*one.coefficients] == ["base", *two]
+            assert one.id == soup.id
+    soup = manual(sweep, {"run1": 1, "run2": 0})
+    assert (soup.ingredients, [*soup.coefficients]) == (["run1"], ["run1"])
 
 
 def test_the_base_gives_the_form_only_where_it_is_alone(sweep: Sweep) -> None:

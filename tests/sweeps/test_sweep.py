@@ -279,3 +279,12 @@ def test_weights_read_from_a_sweep_are_those_of_its_files(tmp_path: Path) -> Non
     expected = {"base": base, "a": moved(base, 0.1, 6)}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", expected))
     assert all(same_weights(sweep[n].checkpoint.state_dict(), s) for n, s in expected.items())
+
+
+def test_a_sweep_with_more_in_it_keeps_what_it_was_opened_with(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1), "b": one(2)})
+    (folder / "sweep.csv").write_text("name,lr\na,1\nb,2\n")
+    sweep = Sweep.from_folder(folder, weights={"a": ""})
+    more = sweep.including({"c": sweep["a"].checkpoint})
+    assert more.names() == ["a", "b", "c"]
+    assert (more.weights, more.columns) == (sweep.weights, ["lr"])
