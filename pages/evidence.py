@@ -91,6 +91,8 @@ def _acceptances(picked: StoredSoup) -> None:
             "difference, 95 % interval": _interval(step.interval or (0, 0)),
             "gained": step.gained,
             "lost": step.lost,
+            # Soups of before it was kept have none.
+            "McNemar p": "–" if step.p_value is None else f"{step.p_value:.3g}",
         }
         for step in steps
     ]
