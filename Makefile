@@ -3,7 +3,7 @@
 # make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
 # make bench  measure speed and memory against named baselines (ARGS="uniform digests": some;
 #             ARGS="peers recipes": against other tools, which get an environment of their own)
-# make results follow every recipe on the sample and write the table in the README
+# make results follow every recipe on the sample and write the tables of recipes in the README
 # make sample make the bundled sample again
 # make lint | format | clean
 

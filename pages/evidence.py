@@ -72,10 +72,18 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
     formats: dict[Any, Any] = {c: "{:.2f}" for c in table.columns if c.endswith(", %")}
     formats |= {"difference, points": "{:+.2f}", "McNemar p": "{:.3g}"}
     st.dataframe(table.style.format(formats))
+    chosen_on = picked.soup.parameters.get("split")
+    flattered = (
+        f"{chosen_on} was chosen on and flatters the soup"
+        if chosen_on
+        else f"If anything of the soup was picked by its score on {view.task.select}, that "
+        "flatters it"
+    )
     st.caption(
-        f"On the same examples of each split. {view.task.select} was chosen on and flatters the "
-        "soup; judge by report and the shifts. The interval covers the choice of examples, not "
-        "the luck of the training runs."
+        f"On the same examples of each split. {flattered}; judge by report and the shifts. An "
+        "example has changed where its score has, from wrong to right or back: another wrong "
+        "prediction is no change. The interval covers the choice of examples, not the luck of the "
+        "training runs."
     )
 
 
@@ -91,6 +99,8 @@ def _acceptances(picked: StoredSoup) -> None:
             "difference, 95 % interval": _interval(step.interval or (0, 0)),
             "gained": step.gained,
             "lost": step.lost,
+            # Soups of before it was kept have none.
+            "McNemar p": "–" if step.p_value is None else f"{step.p_value:.3g}",
         }
         for step in steps
     ]
@@ -108,7 +118,7 @@ def _interval(ends: tuple[float, float]) -> str:
 def _attribution(view: View, picked: StoredSoup) -> None:
     st.subheader("Which ingredient matters")
     if len(picked.soup.ingredients) < 2:
-        st.caption("The soup has one ingredient, so there is nothing to share out.")
+        st.caption("The soup has fewer than two ingredients, so there is nothing to share out.")
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     request = view.request | {"soup": picked.soup.id, "split": split}

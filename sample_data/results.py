@@ -1,10 +1,10 @@
-"""Follow every recipe on the bundled sample and write what each scored into the README.
+"""Write into the README what each recipe can be told, and what it scores on the bundled sample.
 
     python -m sample_data.results        (`make results`)
 
-The columns are those of Wortsman et al. 2022 (arXiv:2203.05482), Table 3, and what each cost. Each
-recipe starts with an empty store, so that what one has evaluated makes no other cheaper. All but
-the seconds come out the same each time.
+The columns of the scores are those of Wortsman et al. 2022 (arXiv:2203.05482), Table 3, and what
+each cost. Each recipe starts with an empty store, so that what one has evaluated makes no other
+cheaper. All but the seconds come out the same each time.
 """
 
 import tempfile
@@ -21,12 +21,12 @@ from torch import Tensor
 import soupcore
 from soupcore import RECIPES, Evaluation, Evaluator, Mixture, Store, Sweep
 from soupcore.evaluation import Bound, Progress, no_progress
-from soupcore.recipes import Number
+from soupcore.recipes import Choice, Number, Parameter, Recipe
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "sample_data" / "digits"
-BEGIN = "<!-- results: written by `make results` -->"
-END = "<!-- results: end -->"
+RESULTS = ("<!-- results: written by `make results` -->", "<!-- results: end -->")
+DESCRIPTIONS = ("<!-- recipes: written by `make results` -->", "<!-- recipes: end -->")
 NONE = "–"
 SENSIBLE = 0.02  # the largest learning rate that an experienced eye would keep unseen
 
@@ -202,13 +202,14 @@ class Table:
 
 
 def main() -> None:
-    """Make the table and put it into the README."""
+    """Make the tables and put them into the README."""
     table = Table()
     _comparators(table)
     _recipes(table)
     _ensembles(table)
     readme = PROJECT / "README.md"
-    readme.write_text(between_markers(readme.read_text(), markdown(table.rows)))
+    text = between_markers(readme.read_text(), DESCRIPTIONS, descriptions())
+    readme.write_text(between_markers(text, RESULTS, markdown(table.rows)))
 
 
 def _comparators(table: Table) -> None:
@@ -314,24 +315,56 @@ def _ensemble(
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the table as the README has it."""
+    """Return the table of results as the README has it."""
     head = ["recipe", "of", "select", "report", "mean shift", "evaluations", "seconds"]
     lines = [head, ["---", "---:", "---:", "---:", "---:", "---:", "---:"]]
     lines += [row.cells() for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def between_markers(text: str, table: str) -> str:
+def descriptions() -> str:
+    """Return the table of what each recipe can be told and needs, as the README has it."""
+    lines = [["recipe", "paper", "parameters", "needs"], ["---"] * 4]
+    lines += [
+        [
+            f"{recipe.title}: `{recipe.name}`",
+            recipe.paper,
+            "<br>".join(map(_told, recipe.parameters)) or NONE,
+            _needs(recipe),
+        ]
+        for recipe in RECIPES.values()
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _told(parameter: Parameter) -> str:
+    default = f"`{parameter.name}={parameter.default!r}`"
+    if isinstance(parameter, Number):
+        return f"{default} ({parameter.minimum} to {parameter.maximum})"
+    if isinstance(parameter, Choice):
+        others = (f"`{choice!r}`" for choice in parameter.choices if choice != parameter.default)
+        return " or ".join([default, *others])
+    return default
+
+
+def _needs(recipe: Recipe) -> str:
+    needs = ["a base"] * recipe.needs_base + ["evaluations"] * recipe.chooses
+    needs += ["two ingredients"] * (recipe.takes == (2, 2))
+    return ", ".join(needs) or NONE
+
+
+def between_markers(text: str, markers: tuple[str, str], table: str) -> str:
     """Return the text with the table in place of what was between its markers.
 
     Raises:
         ValueError: It has not exactly one of each marker, in this order.
     """
-    before, found, rest = text.partition(BEGIN)
-    _, also_found, after = rest.partition(END)
-    if not found or not also_found or BEGIN in rest or END in after:
-        raise ValueError(f"The README needs one line {BEGIN} and one line {END} after it.")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    begin, end = markers
+    before, found, rest = text.partition(begin)
+    _, also_found, after = rest.partition(end)
+    if not found or not also_found or begin in rest or end in after:
+        raise ValueError(f"The README needs one line {begin} and one line {end} after it.")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

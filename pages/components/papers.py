@@ -14,8 +14,16 @@ def show(view: View, soup: Soup) -> None:
     """Offer each as a file of its own."""
     name = f"{soup.recipe}-{soup.id}"
     figure = _figure(view, soup)
+    base_model = st.text_input(
+        "Base model on the Hub",
+        _base_model(view, soup),
+        help="Goes into the model card, such as openai/clip-vit-base-patch32. Left empty, the line "
+        "for it stays a comment.",
+        width=400,
+    ).strip()
     card = model_card(
         soup,
+        base_models=[base_model] if base_model else [],
         score_name=view.task.score_name,
         figure=f"{name}.svg" if figure is not None else None,
     )
@@ -42,6 +50,12 @@ def show(view: View, soup: Soup) -> None:
 
 def _download(label: str, body: str, file_name: str, mime: str) -> None:
     st.download_button(label, body, file_name, mime, on_click="ignore", icon=":material/download:")
+
+
+def _base_model(view: View, soup: Soup) -> str:
+    """Return what the runs say they were fine-tuned from, where they say it and agree."""
+    told = {view.sweep[name].hyperparameters.get("base_model") for name in soup.ingredients}
+    return str(told.pop() or "") if len(told) == 1 else ""
 
 
 def _figure(view: View, soup: Soup) -> str | None:

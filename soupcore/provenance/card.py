@@ -21,7 +21,8 @@ def model_card(
     Args:
         soup: The soup; its scores are those of the splits it was evaluated on.
         title: The heading; the recipe and the soup's id unless given.
-        base_models: Names of the ingredients on the Hub, where they are there.
+        base_models: Names on the Hub: of the ingredients, or of the one model that all were
+            fine-tuned from.
         score_name: What the score is called.
         figure: File name of an image to show below the scores.
     """
@@ -31,9 +32,9 @@ def model_card(
     lines = ["---"]
     if base_models:
         lines += ["base_model:", *(f"- {json.dumps(model)}" for model in base_models)]
-        lines += ["base_model_relation: merge"]
+        lines += [f"base_model_relation: {'merge' if len(base_models) > 1 else 'finetune'}"]
     else:
-        lines += ["# base_model: the names that the ingredients have on the Hub, where they do"]
+        lines += ["# base_model: the name on the Hub of what the ingredients were fine-tuned from"]
     lines += ["tags:", "- merge", "- model-soup", "---", ""]
     lines += [f"# {title or f'{name} soup {soup.id}'}", ""]
     lines += ["A model soup: one network made of the weights of several.", ""]

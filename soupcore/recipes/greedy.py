@@ -170,6 +170,7 @@ def _step(
 ) -> Step:
     seen = before.scores[tried.rows] if isinstance(tried, Bound) else before.scores
     difference = tried.scores - seen
+    sure = paired(tried.scores, seen) if accepted else None
     return Step(
         name,
         tried.score,
@@ -181,7 +182,8 @@ def _step(
         loss=tried.loss if isinstance(tried, Evaluation) else math.nan,
         is_bound=isinstance(tried, Bound),
         examples=tried.seen,
-        interval=paired(tried.scores, seen).interval if accepted else None,
+        interval=sure.interval if sure else None,
+        p_value=sure.p_value if sure else None,
     )
 
 

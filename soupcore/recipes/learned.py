@@ -7,8 +7,9 @@ each ingredient and layer. MEHL-Soup (Li et al. 2024, arXiv:2407.03641) learns o
 
 Here both spaces are offered. In either, L-BFGS over all examples reaches a lower loss in a few
 passes than AdamW in many; AdamW has the paper's settings: a constant rate of 0.1 (0.05 where there
-is more than one group) and no decay. (MEHL-Soup's own way of descending, block by block of
-ingredients, saves the memory that streaming saves here, and is not followed.)
+is more than one group) and no decay. The paper's 3 epochs, 5 with coefficients for each tensor, are
+`passes=3` and `passes=5`; by default there may be more. (MEHL-Soup's own way of descending, block
+by block of ingredients, saves the memory that streaming saves here, and is not followed.)
 
 Part of the split that is chosen on is held back, to stop when the loss there stops falling and to
 keep the best coefficients: with many of them the rest is soon learned by heart.
@@ -69,7 +70,7 @@ def learned(
             see `soupcore.recipes.layers`) or `tensor`.
         space: `softmax`: positive, sum to one; `hyperplane`: sum to one.
         optimizer: `lbfgs` or `adamw`.
-        passes: Over the examples, at most.
+        passes: Over the examples, at most. The paper's are 3, or 5 `per` tensor, by AdamW.
         temperature: Whether to learn β with them. It belongs to the learning, not to the soup: it
             changes no prediction. Only where outputs are logits, in a `ClassificationTask`.
         held_back: The share of the examples held back, in [0, 0.5]; of each class alike.
@@ -216,14 +217,15 @@ LEARNED = Recipe(
         Choice(
             name="optimizer",
             label="Optimiser",
-            help="L-BFGS over all examples at once, or AdamW with the paper's settings.",
+            help="L-BFGS over all examples at once, or AdamW with the paper's rate and no decay.",
             default="lbfgs",
             choices=("lbfgs", "adamw"),
         ),
         Number(
             name="passes",
             label="Passes",
-            help="Over the examples, at most; it stops earlier where the held-back loss rises.",
+            help="Over the examples, at most; it stops earlier where the held-back loss rises. The "
+            "paper makes 3 by AdamW, and 5 with a coefficient for each tensor.",
             default=10,
             minimum=1,
             maximum=100,

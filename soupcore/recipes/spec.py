@@ -1,7 +1,7 @@
-"""What the app and the docs need to know of a recipe.
+"""What the app and the README need to know of a recipe.
 
 A recipe is described once; requests are checked against it, the page makes its widgets from it, and
-the documentation lists it.
+the README lists what it can be told.
 """
 
 from abc import ABC, abstractmethod

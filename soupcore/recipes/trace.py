@@ -26,6 +26,7 @@ class Step:
         interval: 95 % confidence interval of what accepting it gained (see
             `soupcore.evaluation.paired`): to know how sure it is, never to decide by. None for the
             first, and for what was rejected.
+        p_value: That of McNemar's exact test of the same, None where the interval is.
     """
 
     candidate: str
@@ -39,6 +40,7 @@ class Step:
     is_bound: bool = False
     examples: int = 0
     interval: tuple[float, float] | None = None
+    p_value: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the step as JSON."""

@@ -41,6 +41,10 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
 def test_the_papers_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
     page.goto(f"{server.url}/download")
     expect(steps.heading(page, "Download")).to_be_visible()
+    base_model = page.get_by_role("textbox", name="Base model on the Hub")
+    base_model.fill("them/base")
+    base_model.press("Enter")
+    steps.wait_until_idle(page)
     named = {}
     for label in ("Recipe (JSON)", "Model card", "Figure of the card", "mergekit (YAML)"):
         with page.expect_download() as taken:
@@ -48,6 +52,7 @@ def test_the_papers_of_a_soup_are_downloads(page: Page, server: Server, tmp_path
         named[label] = steps.save(taken.value, tmp_path)
     card = named["Model card"].read_text()
     assert named["Model card"].name == "README.md"
+    assert card.startswith('---\nbase_model:\n- "them/base"\n')
     assert f"]({named['Figure of the card'].name})" in card
     assert named["Figure of the card"].read_text().startswith("<svg")
     assert "merge_method: linear" in named["mergekit (YAML)"].read_text()

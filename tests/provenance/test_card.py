@@ -26,15 +26,17 @@ def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
     assert "soupcore.rebuild(manifest" in body
 
 
-def test_the_front_matter_names_models_on_the_hub(sweep: Sweep) -> None:
-    card = model_card(ties(sweep), title="My soup", base_models=["me/run-1", "me/run-2"])
+@pytest.mark.parametrize(
+    ("models", "relation"), [(["me/run-1", "me/run-2"], "merge"), (["them/base"], "finetune")]
+)
+def test_the_front_matter_names_models_on_the_hub(
+    sweep: Sweep, models: list[str], relation: str
+) -> None:
+    card = model_card(ties(sweep), title="My soup", base_models=models)
     front = card.split("---\n")[1].splitlines()
-    assert front[:4] == [
-        "base_model:",
-        '- "me/run-1"',
-        '- "me/run-2"',
-        "base_model_relation: merge",
-    ]
+    named = [f'- "{model}"' for model in models]
+    expected = ["base_model:", *named, f"base_model_relation: {relation}"]
+    assert front == [*expected, "tags:", "- merge", "- model-soup"]
     assert "# My soup" in card
     assert "| base | base | `" in card
     assert "| run1 | ingredient | `" in card

@@ -123,7 +123,16 @@ def test_a_trace_tells_each_decision(table: MakeTable) -> None:
     assert first == Step("b", 0.80, True, ("b",), 0, 0, loss=1 - 0.80, examples=100)
     interval = accepted.interval
     assert accepted == Step(
-        "c", 0.83, True, ("b", "c"), 3, 0, loss=1 - 0.83, examples=100, interval=interval
+        "c",
+        0.83,
+        True,
+        ("b", "c"),
+        3,
+        0,
+        loss=1 - 0.83,
+        examples=100,
+        interval=interval,
+        p_value=0.25,  # three coins in a row, on either side
     )
     assert rejected == Step("a", 0.79, False, ("b", "c"), 0, 4, loss=1 - 0.79, examples=100)
     # Agresti and Min's: 3 of 100 were gained and none lost, half an example more in each cell.

@@ -2,9 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from sample_data.results import BEGIN, END, Row, between_markers, markdown
+from sample_data.results import (
+    DESCRIPTIONS,
+    RESULTS,
+    Row,
+    between_markers,
+    descriptions,
+    markdown,
+)
 from soupcore import RECIPES
 
+BEGIN, END = RESULTS
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROWS = README.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
 
@@ -27,10 +35,18 @@ def test_rows_have_as_many_cells_as_the_head() -> None:
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    written = between_markers(f"before\n{BEGIN}\nold\nolder\n{END}\nafter\n", "new")
+    written = between_markers(f"before\n{BEGIN}\nold\nolder\n{END}\nafter\n", RESULTS, "new")
     assert written == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert between_markers(written, "new") == written
-    assert between_markers(README, "\n".join(ROWS)) == README
+    assert between_markers(written, RESULTS, "new") == written
+    assert between_markers(README, RESULTS, "\n".join(ROWS)) == README
+
+
+def test_the_readme_says_what_each_recipe_can_be_told() -> None:
+    assert between_markers(README, DESCRIPTIONS, descriptions()) == README, "make results"
+    (line,) = (line for line in descriptions().splitlines() if "`ties`" in line)
+    assert "`density=0.2` (0.001 to 1)<br>" in line
+    assert "<br>`trim='global'` or `'tensor'`<br>" in line
+    assert line.endswith(" | a base |")
 
 
 @pytest.mark.parametrize(
@@ -38,4 +54,4 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
 )
 def test_without_its_markers_nothing_is_written(text: str) -> None:
     with pytest.raises(ValueError, match="needs one line"):
-        between_markers(text, "new")
+        between_markers(text, RESULTS, "new")
