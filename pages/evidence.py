@@ -10,6 +10,7 @@ from pages.components.scores import StoredSoup
 from pages.components.state import View
 from soupcore import RECIPES, figures
 from soupcore.analysis import Share, paired, points
+from soupcore.recipes.parts import follows_recipe
 
 
 def main(view: View) -> None:
@@ -145,11 +146,9 @@ def _attribution(view: View, picked: StoredSoup) -> None:
 
 
 def _fewer(picked: StoredSoup) -> str:
-    soup, recipe = picked.soup, RECIPES.get(picked.soup.recipe)
-    is_formula = soup.merge is not None or soup.base is not None
-    if recipe is None or recipe.chooses or not is_formula:
+    if not follows_recipe(picked.soup):
         return "The others keep their proportions."
-    return f"Each is the {recipe.title} soup of the others."
+    return f"Each is the {RECIPES[picked.soup.recipe].title} soup of the others."
 
 
 main(st.session_state["view"])

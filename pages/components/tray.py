@@ -11,7 +11,7 @@ from soupcore.jobs import Job, State
 _POLL = 0.5  # seconds between looks at the queue while something is under way
 _REDRAW = 2.0  # seconds between redraws of a page whose results are still coming
 _REST = 2  # times as long as drawing took, at least: a matrix of thousands of pairs takes a second
-_SHOWN = 6  # jobs
+_SHOWN = 6  # jobs that ended
 
 _ICONS = {
     State.QUEUED: ":material/schedule:",
@@ -95,7 +95,7 @@ def _duration(seconds: float) -> str:
 
 
 def _recent() -> list[Job]:
-    return services.supervisor().queue.recent(_SHOWN)
+    return services.supervisor().queue.overview(_SHOWN)
 
 
 def _progress(jobs: list[Job]) -> dict[int, tuple[bool, int]]:

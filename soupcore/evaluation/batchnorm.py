@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.data import Data
+from soupcore.evaluation.memory import is_out_of_memory
 
 StatisticsChoice = Literal["averaged", "re-estimated"]
 
@@ -78,14 +79,23 @@ def estimate_statistics(model: nn.Module, data: Data, examples: int) -> None:
         examples: How many examples to see, drawn once and for all; fewer where there are fewer.
 
     Raises:
-        TaskError: There is only one example, which has no variance.
+        TaskError: There is only one example, which has no variance, or too little memory.
     """
     rows = _rows(len(data), examples)
     if len(rows) < 2:
         raise TaskError("BatchNorm statistics need at least two training examples to estimate.")
-    with _estimating(norms_of(model)):
-        for some in torch.tensor_split(rows, math.ceil(len(rows) / _BATCH)):
-            data.through(model, some)
+    try:
+        with _estimating(norms_of(model)):
+            for some in torch.tensor_split(rows, math.ceil(len(rows) / _BATCH)):
+                data.through(model, some)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TaskError(
+            f"BatchNorm's statistics are estimated on {_BATCH} examples at a time, which do not "
+            "go through the network in the memory there is. Choose another device, close what "
+            "else runs on it, or have the statistics averaged."
+        ) from error
 
 
 def _rows(n: int, examples: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Which device to compute on, and how to make it give the same numbers each time."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -18,9 +18,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Choose convolutions that repeat exactly, in full float32, while inside."""
-    with torch.backends.cudnn.flags(
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Make a device the current one, with convolutions that repeat exactly, in full float32."""
+    exactly = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
+    )
+    with exactly, torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         yield

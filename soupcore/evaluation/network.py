@@ -50,7 +50,8 @@ class Network:
         # of memory that it can read at its full pace.
         self._mixed, self._places = self.buffers, inside
         if device.type != "cpu":
-            self._mixed, self._places = self._join(own, torch.device("cpu"), pinned=True)
+            pinned = device.type == "cuda"
+            self._mixed, self._places = self._join(own, torch.device("cpu"), pinned=pinned)
         self._ingredients = Ingredients(own, memory_budget)
 
     def put(self, mixture: Mixture) -> None:

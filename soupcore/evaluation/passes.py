@@ -10,7 +10,7 @@ from soupcore.errors import TaskError
 from soupcore.evaluation.batching import Pace, Settings
 from soupcore.evaluation.batchnorm import Estimate, estimate_statistics, statistics_of
 from soupcore.evaluation.data import Data, Rows
-from soupcore.evaluation.devices import deterministic
+from soupcore.evaluation.devices import computing_on
 from soupcore.evaluation.judging import Judge, Judged
 from soupcore.evaluation.memory import in_words, is_out_of_memory
 from soupcore.evaluation.network import Network
@@ -39,6 +39,7 @@ class Passes:
 
     Attributes:
         task: The task.
+        device: Where it computes.
         notes: What was not done in the quickest way, and why, for people.
     """
 
@@ -47,7 +48,7 @@ class Passes:
     ) -> None:
         self.notes: list[str] = []
         self.task = task
-        self._device = device
+        self.device = device
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._paces: dict[bool, Pace] = {}  # by whether in bfloat16
@@ -58,7 +59,7 @@ class Passes:
     @cached_property
     def network(self) -> Network:
         """The task's network."""
-        return Network(self.task, self._device, self._memory_budget)
+        return Network(self.task, self.device, self._memory_budget)
 
     @cached_property
     def shortcuts(self) -> Shortcuts:
@@ -69,7 +70,7 @@ class Passes:
     @cached_property
     def replays(self) -> Replays | None:
         """What plays forward passes back, where the device can record them."""
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return None
         record = partial(record_on_cuda, pool=torch.cuda.graph_pool_handle())
         return Replays(record, self.notes)
@@ -79,7 +80,7 @@ class Passes:
         if name not in self._data:
             split = self.task.split(name)
             split.load(on_progress)
-            self._data[name] = Data.of(split, self._device)
+            self._data[name] = Data.of(split, self.device)
         return self._data[name]
 
     def settings(self, split: str) -> Settings:
@@ -123,7 +124,7 @@ class Passes:
         data = self.data(split)
         pace = self._pace_for(data, in_bfloat16)
         judge = Judge(self.task, keep_outputs=keep_outputs)
-        with deterministic(), pace.session():
+        with computing_on(self.device), pace.session():
             seen = 0
             route = self._go_to(mixture, estimate, split)
             while seen < len(data):
@@ -145,7 +146,7 @@ class Passes:
     @torch.inference_mode()
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
         """Return BatchNorm's statistics at a point, on the CPU, by the names they have there."""
-        with deterministic():
+        with computing_on(self.device):
             self.put(mixture, estimate)
         names = self.network.fitting.names_in(mixture)
         found = statistics_of(self.network.model)
@@ -184,7 +185,7 @@ class Passes:
 
         def compute() -> None:
             layout = pace.settings.channels_last
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=in_bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
                 outputs, targets = data.through(forward, rows, channels_last=layout)
             judge.add(outputs.float() if in_bfloat16 else outputs, targets)
 
@@ -198,10 +199,10 @@ class Passes:
                 one = in_words(sum(tensor[:1].nbytes for tensor in data.inputs))
                 raise TaskError(
                     f"Not even one example ({one}) of the task {self.task.name!r} goes through "
-                    f"its network in the memory of the device {str(self._device)!r}. Choose "
+                    f"its network in the memory of the device {str(self.device)!r}. Choose "
                     "another device, or close what else runs on it."
                 ) from error
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
 
@@ -210,7 +211,7 @@ class Passes:
             images = data.inputs[0].dim() == 4 and any(
                 isinstance(module, nn.Conv2d) for module in self.network.model.modules()
             )
-            on_cpu = self._device.type == "cpu"
+            on_cpu = self.device.type == "cpu"
             pace = Pace(self._batch_size, len(data), images=images, on_cpu=on_cpu)
             self._paces[in_bfloat16] = pace
         return self._paces[in_bfloat16]

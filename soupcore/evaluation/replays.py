@@ -23,7 +23,7 @@ _WARM_UP = 3  # passes, in which libraries choose their ways and ask for memory
 class Replays:
     """Calls networks, from recordings where there are any.
 
-    A recording is compared with the pass that it was made of. A network whose recording gives
+    A recording is compared with a pass before it is used. A network whose recording gives
     other numbers, or that cannot be recorded (it waits for the GPU inside, say), is called as it
     is from then on.
 
@@ -49,7 +49,7 @@ class Replays:
         kept = [argument.clone() for argument in arguments] if self._is_due(key) else None
         outputs = forward(*arguments)
         if kept is not None:
-            self._try(key, forward, kept, outputs)
+            self._try(key, forward, kept)
         return outputs
 
     def _is_due(self, key: Hashable) -> bool:
@@ -65,11 +65,13 @@ class Replays:
         key: Hashable,
         forward: Callable[..., Tensor],
         arguments: Sequence[Tensor],
-        expected: Tensor,
     ) -> None:
         try:
             play = self._record(forward, arguments)
-            found = play(arguments)
+            # With other examples than it was made of, which a recording of nothing would not tell.
+            others = [argument.flip(0) for argument in arguments]
+            expected = forward(*(argument.clone() for argument in others))
+            found = play(others)
             same = torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
             reason = None if same else "it gave other numbers"
         except RuntimeError as error:

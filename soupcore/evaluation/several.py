@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from soupcore.evaluation.batchnorm import Estimate
-from soupcore.evaluation.devices import deterministic
+from soupcore.evaluation.devices import computing_on
 from soupcore.evaluation.judging import Judge, Judged
 from soupcore.evaluation.memory import is_out_of_memory
 from soupcore.evaluation.network import Network
@@ -107,6 +107,11 @@ class Several:
         except _CannotStackError as error:
             self._give_up(str(error))
             return None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._give_up("several do not fit in memory")
+            return None
         seconds = (time.perf_counter() - started) / len(points)
         if len(self._tried) < _TRIES and not self._stands(found[-1], points[-1], split, estimate):
             return None
@@ -141,7 +146,7 @@ class Several:
         passes = self._passes
         data, settings = passes.data(split), passes.settings(split)
         judges = [Judge(passes.task, keep_outputs=keep) for _, keep in points]
-        with deterministic(), warnings.catch_warnings():
+        with computing_on(passes.device), warnings.catch_warnings():
             # Of operations that vmap takes point by point, which the clock tells, too.
             warnings.filterwarnings("ignore", message=".*performance drop")
             stack = _Stack(passes.network, len(points))
@@ -180,7 +185,7 @@ class _Stack:
         """Return what the network puts out at each point, shape [points, batch, ...].
 
         Raises:
-            _CannotStackError: There is an operation that cannot be, or too little memory.
+            _CannotStackError: There is an operation that cannot be taken at several points.
         """
 
         def at_one_point(weights: dict[str, Tensor]) -> Tensor:
@@ -189,11 +194,10 @@ class _Stack:
 
         try:
             outputs: Tensor = vmap(at_one_point)(self._network.tensors_in(self._rows))
-        except (MemoryError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
+        except RuntimeError as error:
             if is_out_of_memory(error):
-                reason = "several do not fit in memory"
-            raise _CannotStackError(reason) from error
+                raise
+            raise _CannotStackError(str(error).strip().partition("\n")[0]) from error
         return outputs
 
 

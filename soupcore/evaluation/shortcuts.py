@@ -20,7 +20,7 @@ Forward = Callable[..., Tensor]
 Route = tuple[Forward, Data]
 
 LOSS_TOLERANCE = 1e-6  # of the loss, or absolute where the loss is below 1
-_EXAMPLES = 256  # that a shortcut is compared on
+_EXAMPLES = 256  # that a shortcut is compared on; fewer where they do not fit in memory
 
 
 class Shortcuts:
@@ -45,7 +45,10 @@ class Shortcuts:
         self._first_layer: FirstLayer | None = None
         self._trusted: set[Forward] = {self._model}
         self._largest_scale = 0.0
-        graph = trace(network.model)
+        self._examples = _EXAMPLES
+        # They compute in float64 here and there, which Apple's GPUs do not have.
+        has_float64 = all(buffer.device.type != "mps" for buffer in network.buffers.values())
+        graph = trace(network.model) if has_float64 else None
         if graph is not None:
             self._first_layer = FirstLayer(graph, budget)
             folding = Folding(graph)
@@ -70,7 +73,12 @@ class Shortcuts:
                 "Every layer is computed at every point: results that serve several points do not "
                 "fit in memory."
             )
+        try:
             return self._shortest(mixture, split, data)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._model, data  # not even one example fits, which its batch will say
 
     def _shortest(self, mixture: Mixture, split: str, data: Data) -> Route:
         plain = self._model, data
@@ -117,7 +125,7 @@ class Shortcuts:
         """Compare a shortcut that is new with the plain way; None where the point is broken."""
         if shortcut[0] in self._trusted:
             return True
-        expected, found = self._judge(plain), self._judge(shortcut)
+        expected, found = self._compared(plain, shortcut)
         if not math.isfinite(expected.loss):
             return None
         if agree(found, expected):
@@ -129,9 +137,18 @@ class Shortcuts:
         )
         return False
 
+    def _compared(self, plain: Route, shortcut: Route) -> tuple[Judged, Judged]:
+        while True:
+            try:
+                return self._judge(plain), self._judge(shortcut)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self._examples == 1:
+                    raise
+                self._examples //= 2
+
     def _judge(self, route: Route) -> Judged:
         forward, data = route
-        return judge(self._task, *data.through(forward, slice(0, _EXAMPLES)))
+        return judge(self._task, *data.through(forward, slice(0, self._examples)))
 
 
 def agree(found: Judged, expected: Judged) -> bool:

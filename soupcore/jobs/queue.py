@@ -132,6 +132,26 @@ class Queue:
         with self.store.session() as session:
             return list(session.scalars(select(Job).order_by(Job.id.desc()).limit(limit)))
 
+    def overview(self, limit: int = 6) -> list[Job]:
+        """Return the jobs that matter, newest first: all that are under way, and some that ended.
+
+        Of the ended, half of the places are for long ones that can be resumed: what is looked at
+        meanwhile, a job for each move of a slider, would drive them out of sight.
+
+        Args:
+            limit: How many ended ones at most.
+        """
+        ended = select(Job).where(Job.state.not_in(UNFINISHED)).order_by(Job.id.desc())
+        stopped = Job.state.in_((State.FAILED, State.CANCELLED))
+        resumable = ended.where(stopped, Job.kind.not_in(INTERACTIVE)).limit(limit // 2)
+        with self.store.session() as session:
+            found = {job.id: job for job in session.scalars(resumable)}
+            for job in session.scalars(ended.limit(limit)):
+                if len(found) < limit:
+                    found[job.id] = job
+        found |= {job.id: job for job in self.unfinished()}
+        return [found[job_id] for job_id in sorted(found, reverse=True)]
+
     def unfinished(self, kind: str | None = None) -> list[Job]:
         """Return the jobs that are queued or under way, oldest first."""
         query = select(Job).where(Job.state.in_(UNFINISHED)).order_by(Job.id)

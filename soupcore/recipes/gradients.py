@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
-from soupcore.evaluation.devices import deterministic
+from soupcore.evaluation.devices import computing_on
 from soupcore.evaluation.fitting import Fitting
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 from soupcore.mixtures import Mixture
@@ -128,7 +128,7 @@ class Objective:
             tensor.grad = None
         beta = torch.tensor(temperature, device=self._device, requires_grad=True)
         total = 0.0
-        with deterministic(), _DifferentiableStatistics():
+        with computing_on(self._device), _DifferentiableStatistics():
             for outputs, targets in self._batches(examples):
                 loss = self._task.loss(beta * outputs, targets).sum() / len(examples)
                 torch.autograd.backward(loss)
@@ -148,7 +148,7 @@ class Objective:
         """Return the mean loss and the mean score over some examples; see `gradient`."""
         self._place(coefficients)
         losses, scores = 0.0, 0.0
-        with deterministic():
+        with computing_on(self._device):
             for outputs, targets in self._batches(examples):
                 losses += float(self._task.loss(temperature * outputs, targets).double().sum())
                 scores += float(self._task.score(outputs, targets).double().sum())

@@ -91,7 +91,7 @@ def greedy(
         done += 1
         trial = mean(sweep[name].mixture for name in names)
         progress = part(on_progress, done - 1, evaluations)
-        return evaluator.evaluate(trial, split, on_progress=progress)
+        return evaluator.evaluate(trial, split, keep_outputs=False, on_progress=progress)
 
     def contest(names: Sequence[str], candidate: str) -> Evaluation | Bound:
         nonlocal done

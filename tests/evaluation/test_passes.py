@@ -11,6 +11,8 @@ ERRORS = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ]
 
 
@@ -53,10 +55,51 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert len(set(seen)) <= 2
 
 
-def test_where_not_one_example_fits_it_is_said(
+class Narrow(nn.Module):
+    """A layer, without weights, that has room for so many examples."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the inputs."""
+        if len(inputs) > self._room:
+            raise torch.OutOfMemoryError("out of memory")
+        return inputs
+
+
+def narrow(room: int) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(*build_model().children(), Narrow(room))
+
+
+@pytest.mark.parametrize("room", [64, 30, 1])
+def test_out_of_memory_while_a_shortcut_is_proven_makes_less_of_the_proof(
+    sweep: Sweep, splits: dict[str, Split], store: Store, evaluator: Evaluator, room: int
+) -> None:
+    task = ClassificationTask(narrow(room), splits, name="narrow", version="narrow")
+    small = Evaluator(task, store, device="cpu")
+    for name in ("run1", "run2"):
+        point = sweep[name].mixture
+        found, expected = small.evaluate(point, "val"), evaluator.evaluate(point, "val")
+        assert found.scores.equal(expected.scores)
+        torch.testing.assert_close(found.losses, expected.losses)
+
+
+def test_statistics_that_cannot_be_estimated_in_the_memory_there_is_are_refused(
     sweep: Sweep, splits: dict[str, Split], store: Store
 ) -> None:
-    task = ClassificationTask(scarce(0, MemoryError(), []), splits, name="huge")
+    task = ClassificationTask(narrow(20), splits, name="narrow", version="narrow")
+    estimating = Evaluator(task, store, device="cpu").with_statistics("re-estimated")
+    with pytest.raises(TaskError, match="estimated on 128 examples at a time"):
+        estimating.evaluate(sweep["run1"].mixture, "val")
+
+
+@pytest.mark.parametrize("build", [scarce(0, MemoryError(), []), narrow(0)])
+def test_where_not_one_example_fits_it_is_said(
+    sweep: Sweep, splits: dict[str, Split], store: Store, build: Callable[[], nn.Module]
+) -> None:
+    task = ClassificationTask(build, splits, name="huge")
     with pytest.raises(TaskError, match=r"one example \(16 bytes\) of the task 'huge'"):
         Evaluator(task, store, device="cpu").evaluate(sweep["run1"].mixture, "val")
 

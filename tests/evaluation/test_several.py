@@ -123,6 +123,22 @@ def differs(outputs: Tensor) -> Tensor:
 
 
 @pytest.mark.usefixtures("quick")
+def test_where_several_do_not_fit_in_memory_each_is_alone(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(self: several._Stack, index: int) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(several._Stack, "put", scarce)
+    made = kitchen(tmp_path / "sweep", NETS["mlp"])
+    evaluator = evaluator_of(made, store)
+    points = many_points(made)
+    for point, found in zip(points, evaluator.evaluate_all(points, "val"), strict=True):
+        assert made.agrees(found, point)
+    assert evaluator.notes == ["Points are computed one by one: several do not fit in memory."]
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [(waits, "item"), (differs, "several at once give other numbers")],

@@ -28,6 +28,20 @@ def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
     assert queue.claim("one", INTERACTIVE) is None
 
 
+def test_long_jobs_stay_in_sight_whatever_is_looked_at_meanwhile(queue: Queue) -> None:
+    running, stopped = (queue.submit("paths", "", {"n": n}) for n in range(2))
+    queue.claim("one")
+    queue.cancel(stopped)
+    looks = []
+    for n in range(9):
+        looks.append(queue.submit("mixture", "", {"n": n}))
+        queue.claim("two", INTERACTIVE)
+        queue.finish(looks[-1], State.DONE)
+    assert [job.id for job in queue.overview(4)] == [*looks[:-4:-1], stopped, running]
+    waiting = queue.submit("paths", "", {"n": 3})
+    assert next(job.id for job in queue.overview(4)) == waiting
+
+
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(
     queue: Queue,
 ) -> None:

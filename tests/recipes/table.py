@@ -34,6 +34,7 @@ class TableEvaluator:
         mixture: Mixture,
         split: str,
         *,
+        keep_outputs: bool = True,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Evaluation:
         names = {self.sweep[name].digest: name for name in self.sweep.names()}
