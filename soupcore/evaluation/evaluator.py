@@ -16,6 +16,7 @@ from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress, part
 from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.records import Records
+from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
 from soupcore.store import Store
 from soupcore.tasks import Task
@@ -322,7 +323,8 @@ class Evaluator:
         return [point for point, found in zip(points, known, strict=True) if found is None]
 
     def _key(self, mixture: Mixture) -> str:
-        return mixture.key if self.estimate is None else mixture.key + self.estimate.key
+        key = as_mixed(mixture).key
+        return key if self.estimate is None else key + self.estimate.key
 
 
 def _check_unchanged(points: Iterable[Mixture]) -> None:

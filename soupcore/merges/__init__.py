@@ -3,7 +3,7 @@
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
 from soupcore.merges.description import merge_from_json
-from soupcore.merges.grouped import Group, Grouped
+from soupcore.merges.grouped import Group, Grouped, as_mixed
 from soupcore.merges.ties import Ties
 
-__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "merge_from_json"]
+__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "as_mixed", "merge_from_json"]

@@ -74,3 +74,31 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(alpha).to_have_value("0.80")
     steps.build(page, "WiSE-FT")
     expect(page.get_by_text("wise_ft").first).to_be_visible()
+
+
+def test_a_soup_is_an_ingredient_of_the_next_one(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/soups?selection=run-03&selection=run-04")
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    steps.build(page, "Uniform")
+    first = page.get_by_text(re.compile(r"^uniform [0-9a-f]{4} = run-03 × 1/2")).inner_text()[:12]
+    steps.wait_until_idle(page)
+
+    page.get_by_role("combobox", name="Soups as ingredients").click()
+    page.get_by_role("option", name=first).click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Build the uniform soup of 3").click()
+    made = page.get_by_text(re.compile(rf"= run-03 × 1/3, run-04 × 1/3, {first} × 1/3$"))
+    expect(made).to_be_visible()
+    second = made.inner_text()[:12]
+    expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+
+    page.get_by_role("tab", name="Compare").click()
+    table = page.get_by_role("tabpanel", name="Compare").get_by_test_id("stDataFrame").first
+    for name in (first, second, "ensemble of its 3"):
+        expect(table.get_by_role("gridcell", name=name, exact=True)).to_be_attached()
+    steps.go_to(page, "Connectivity")
+    page.get_by_role("combobox", name="To").click()
+    expect(page.get_by_role("option", name=second)).to_be_visible()
+    page.keyboard.press("Escape")
+    steps.go_to(page, "Download")
+    steps.download(page, second)
