@@ -32,7 +32,7 @@ def opening(view: View) -> str:
     if _is_re_estimated(view):
         code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
     if view.soups:
-        code += f"sweep = {_including(view.soups)}\n"
+        code += f"sweep = {_including(view.soups, indent=4)}\n"
     return code
 
 
@@ -78,12 +78,15 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
     return _followed(sweep, RECIPES[soup.recipe], soup.ingredients, soup.parameters)
 
 
-def _including(soups: Mapping[str, StoredSoup]) -> str:
-    terms = ", ".join(
+def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
+    terms = [
         f"{name!r}: {soup_again(stored.soup, stored.soups)}.checkpoint"
         for name, stored in soups.items()
-    )
-    return f"sweep.including({{{terms}}})"
+    ]
+    if not indent:
+        return f"sweep.including({{{', '.join(terms)}}})"
+    lines = "".join(f"{' ' * indent}{term},\n" for term in terms)
+    return f"sweep.including({{\n{lines}}})"
 
 
 def _followed(sweep: str, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:

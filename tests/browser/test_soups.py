@@ -1,6 +1,9 @@
+import json
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
+from safetensors import safe_open
 
 from soupcore import RECIPES, Evaluator, Store, Sweep, load_task, manual
 from tests.browser import steps
@@ -76,7 +79,9 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(page.get_by_text("wise_ft").first).to_be_visible()
 
 
-def test_a_soup_is_an_ingredient_of_the_next_one(page: Page, server: Server) -> None:
+def test_a_soup_is_an_ingredient_of_the_next_one(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
     page.goto(f"{server.url}/soups?selection=run-03&selection=run-04")
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
@@ -93,12 +98,16 @@ def test_a_soup_is_an_ingredient_of_the_next_one(page: Page, server: Server) -> 
     expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
 
     page.get_by_role("tab", name="Compare").click()
-    table = page.get_by_role("tabpanel", name="Compare").get_by_test_id("stDataFrame").first
+    cells = page.get_by_test_id("stDataFrame").locator("td")
     for name in (first, second, "ensemble of its 3"):
-        expect(table.get_by_role("gridcell", name=name, exact=True)).to_be_attached()
+        expect(cells.get_by_text(name, exact=True).first).to_be_attached()
     steps.go_to(page, "Connectivity")
     page.get_by_role("combobox", name="To").click()
     expect(page.get_by_role("option", name=second)).to_be_visible()
     page.keyboard.press("Escape")
     steps.go_to(page, "Download")
-    steps.download(page, second)
+    page.get_by_role("button", name="Prepare the weights").click()
+    with page.expect_download() as taken:
+        page.get_by_role("link", name=re.compile(f"Download {second.replace(' ', '-')}")).click()
+    with safe_open(steps.save(taken.value, tmp_path), framework="pt") as file:
+        assert first in json.loads(file.metadata()["stockpot"])["coefficients"]

@@ -17,8 +17,9 @@ from soupcore import (
     uniform,
 )
 from soupcore.jobs.connectivity_kinds import point_of
-from soupcore.jobs.kinds import KINDS, WarmState
+from soupcore.jobs.kinds import WarmState
 from soupcore.jobs.stored_soups import StoredSoups
+from soupcore.jobs.worker import KINDS
 from tests.helpers import same_weights
 
 Asked = tuple[WarmState, dict[str, str]]
@@ -103,8 +104,10 @@ def test_soups_of_soups_of_soups_are_ends_and_ingredients_and_files(
     first = build("uniform", ["run1", "run2"])
     second = build("uniform", [NAME, "run10"], {NAME: first})
     third = build("uniform", ["one", "two"], {"one": first, "two": second})
-    sweep = warm.sweep(request)
-    assert point_of(warm, sweep, {"soup": third}) == again(asked, third).mixture
+    sweep, end = warm.sweep(request), {"soup": third}
+    assert point_of(warm, sweep, end) == again(asked, third).mixture
+    plane: dict[str, Any] = request | {"corners": ["base", "run1", end], "split": "val", "size": 3}
+    assert KINDS["plane"](warm, plane, quietly) == {"points": 9}
     written = KINDS["weights"](warm, request | {"soup": third, "form": {}}, quietly)
     assert len(written["files"]) == 1
     found = KINDS["attribution"](warm, request | {"soup": third, "split": "test"}, quietly)
