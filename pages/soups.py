@@ -70,11 +70,11 @@ def _choose_soups(view: View) -> dict[str, StoredSoup]:
     names = scores.names_as_ingredients(view, stored.values())
     chosen = st.multiselect(
         "Soups as ingredients",
-        list(stored),
+        list(reversed(stored)),
         format_func=lambda soup_id: names[soup_id],
         placeholder="None",
         help="Soups of this sweep that were built before: each counts as one more ingredient.",
-        key=f"soups-as-ingredients-{view.folder}-{view.task_spec}",
+        key="soups-as-ingredients",
     )
     return {names[soup_id]: soup for soup_id, soup in stored.items() if soup_id in chosen}
 

@@ -102,9 +102,10 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     for name in (first, second, "ensemble of its 3"):
         expect(cells.get_by_text(name, exact=True).first).to_be_attached()
     steps.go_to(page, "Connectivity")
-    page.get_by_role("combobox", name="To").click()
-    expect(page.get_by_role("option", name=second)).to_be_visible()
-    page.keyboard.press("Escape")
+    page.get_by_role("combobox", name="To").fill(second)
+    page.get_by_role("option", name=second).click()
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_text(f"base → {second}")).to_be_visible()
     steps.go_to(page, "Download")
     page.get_by_role("button", name="Prepare the weights").click()
     with page.expect_download() as taken:
