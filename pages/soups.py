@@ -12,8 +12,10 @@ from pages.components import (
     jobs,
     parameters,
     recipe_curve,
+    scores,
     snippets,
 )
+from pages.components.scores import StoredSoup
 from pages.components.state import View
 from soupcore import RECIPES
 from soupcore.recipes import Recipe
@@ -43,30 +45,52 @@ def _build(view: View) -> None:
         format_func=lambda name: titles[name],
         required=True,
     )
-    names = st.multiselect(
+    files = st.multiselect(
         "Ingredients",
         view.sweep.names(),
         default=st.session_state["selection"] or view.sweep.names(),
         help="The selection of the other pages, or all where nothing is selected.",
         key=f"soup-ingredients-{st.session_state['selection']}",
     )
+    soups = _choose_soups(view)
+    names = [*view.sweep.names(files), *soups]
     if not names:
         st.info("Choose at least one ingredient.", icon=":material/grocery:")
     elif recipe == MANUAL:
-        by_hand.show(view, view.sweep.names(names))
+        by_hand.show(view.including(soups), names)
     else:
-        _by_recipe(view, RECIPES[recipe], view.sweep.names(names))
+        _by_recipe(view, soups, RECIPES[recipe], names)
 
 
-def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
+def _choose_soups(view: View) -> dict[str, StoredSoup]:
+    """Let the user take soups for further ingredients; return them by the names they have there."""
+    stored = {soup.soup.id: soup for soup in scores.soups(view)}
+    if not stored:
+        return {}
+    names = scores.names_as_ingredients(view, stored.values())
+    chosen = st.multiselect(
+        "Soups as ingredients",
+        list(reversed(stored)),
+        format_func=lambda soup_id: names[soup_id],
+        placeholder="None",
+        help="Soups of this sweep that were built before: each counts as one more ingredient.",
+        key="soups-as-ingredients",
+    )
+    return {names[soup_id]: soup for soup_id, soup in stored.items() if soup_id in chosen}
+
+
+def _by_recipe(
+    view: View, soups: Mapping[str, StoredSoup], recipe: Recipe, names: list[str]
+) -> None:
     st.markdown(f"{recipe.summary} _{recipe.paper}_")
     given = parameters.choose(recipe)
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
-    recipe_curve.show(view, recipe, names, given)
-    st.caption(_cost(view, recipe, names, given))
-    request = view.request | {"recipe": recipe.name, "names": names, "parameters": given}
+    with_soups = view.including(soups)
+    recipe_curve.show(with_soups, recipe, names, given)
+    st.caption(_cost(with_soups, recipe, names, given))
+    request = with_soups.request | {"recipe": recipe.name, "names": names, "parameters": given}
     running = jobs.unfinished("soup", **request)
     if st.button(
         f"Build the {_in_a_sentence(recipe.title)} soup of {len(names)}",
@@ -80,7 +104,7 @@ def _by_recipe(view: View, recipe: Recipe, names: list[str]) -> None:
         st.rerun()
     if "cooking" in st.session_state:
         cooking.follow(view, recipe, st.session_state["cooking"])
-    snippets.show(snippets.recipe(view, recipe, names, given))
+    snippets.show(snippets.recipe(with_soups, recipe, names, given))
 
 
 def _in_a_sentence(title: str) -> str:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.components import batchnorm, scores, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, ensemble, figures, greedy_ensemble
+from soupcore import Evaluation, Mixture, ensemble, figures, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -28,9 +28,11 @@ def show(view: View) -> None:
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
     scores.offer_evaluation(view, picked)
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
-    rows += [_ensemble_row(view, "ensemble of its", picked.soup.ingredients)]
+    members = [picked.sweep[name].mixture for name in picked.soup.ingredients]
+    rows += [_ensemble_row(view, "ensemble of its", members)]
     if (chosen := greedy_ensemble(view.evaluator, points)) is not None:
-        rows += [_ensemble_row(view, "greedy ensemble of", chosen.members)]
+        members = [points[name] for name in chosen.members]
+        rows += [_ensemble_row(view, "greedy ensemble of", members)]
     best = scores.best_on_select(view, known, list(points))
     if best is not None:
         rows.append(_row(view, f"{best}", "best alone", known[best]))
@@ -48,8 +50,7 @@ def _row(
     return _scores_row(view, name, kind, by_split, cost=1)
 
 
-def _ensemble_row(view: View, name: str, ingredients: Sequence[str]) -> dict[tuple[str, str], Any]:
-    members = [view.sweep[member].mixture for member in ingredients]
+def _ensemble_row(view: View, name: str, members: Sequence[Mixture]) -> dict[tuple[str, str], Any]:
     by_split = {}
     for split in view.task.reported:
         found = ensemble(view.evaluator, members, split)

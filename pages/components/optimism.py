@@ -37,12 +37,12 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     told = picked.soup.parameters
     if picked.soup.recipe != "greedy" or told.get("order") == "random" or told.get("backward"):
         return
-    # The ingredients that it chose from: those of its trace.
-    names = view.sweep.names(step.candidate for step in picked.soup.trace)
+    candidates = scores.candidates(view, picked)
+    names = candidates["names"]
     if len(names) < 2:
         return
     parameters = {"accept": told["accept"], "metric": told.get("metric", "score")}
-    request = view.request | {"names": names, "parameters": parameters}
+    request = view.request | candidates | {"parameters": parameters}
     done = jobs.last("optimism", **request)
     if done is None or done.result is None:
         asking.button(

@@ -5,7 +5,7 @@ from statistics import mean, stdev
 
 import streamlit as st
 
-from pages.components import asking, jobs
+from pages.components import asking, jobs, scores
 from pages.components.scores import StoredSoup
 from pages.components.state import View
 
@@ -15,11 +15,12 @@ SEEDS = 10
 def show(view: View, picked: StoredSoup) -> None:
     """Show the mean and the spread of greedy soups of the same ingredients in random orders."""
     told = picked.soup.parameters
-    names = view.sweep.names(step.candidate for step in picked.soup.trace)
+    candidates = scores.candidates(view, picked)
+    names = candidates["names"]
     if picked.soup.recipe != "greedy" or len(names) < 3:
         return
     parameters = {"accept": told["accept"], "metric": told.get("metric", "score")}
-    request = view.request | {"names": names, "parameters": parameters, "seeds": SEEDS}
+    request = view.request | candidates | {"parameters": parameters, "seeds": SEEDS}
     done = jobs.last("orders", **request)
     if done is None or done.result is None:
         asking.button(

@@ -31,6 +31,6 @@ def of(view: View) -> dict[str, Point]:
         kind = "ingredient" if name in view.sweep.ingredients else "base"
         found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
     for stored in scores.soups(view):
-        code = f"{snippets.soup_again(stored.soup)}.mixture"
+        code = f"{snippets.soup_again(stored.soup, stored.soups)}.mixture"
         found[stored.label] = Point(stored.soup.mixture, "soup", {"soup": stored.soup.id}, code)
     return found

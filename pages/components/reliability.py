@@ -53,7 +53,7 @@ def _outputs(
     view: View, picked: StoredSoup, known: scores.Known, splits: list[str]
 ) -> dict[str, Outputs]:
     """Return what is known of those of whom all is known."""
-    members = [view.sweep[name].mixture for name in picked.soup.ingredients]
+    members = [picked.sweep[name].mixture for name in picked.soup.ingredients]
     found: dict[str, dict[str, Tensor | None]] = {
         name: {
             split: each.outputs if (each := by_split[split]) and each.has_outputs else None

@@ -1,30 +1,20 @@
 """What is known of ingredients and soups, as tables to show."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from pages.components import asking, services
-from pages.components.state import View, soup_label
-from soupcore import Evaluation, Mixture, Soup
+from pages.components.state import View
+from soupcore import Evaluation, Mixture, Soup, StockpotError
+from soupcore.jobs.stored_soups import StoredSoup as StoredSoup
+from soupcore.jobs.stored_soups import StoredSoups
 
 Known = dict[str, dict[str, Evaluation | None]]
-
-
-@dataclass(frozen=True)
-class StoredSoup:
-    """A soup of the store.
-
-    Attributes:
-        label: What it is called on the pages: its recipe and the beginning of its id.
-        soup: The soup, made again from its recipe.
-    """
-
-    label: str
-    soup: Soup
 
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
@@ -50,16 +40,39 @@ def soups(view: View) -> list[StoredSoup]:
     make otherwise than the one that made them, and so knows nothing of.
     """
     found = []
+    known = StoredSoups(services.store(), view.sweep)
     for row in services.store().soups(view.folder):
         if row.body["task"] != view.task_spec:
             continue
-        digests = row.body["digests"]
-        present = {name: view.sweep[name].digest for name in digests if _has(view, name)}
-        if present == digests:
-            soup = Soup.from_json(view.sweep, row.body)
-            if soup.id == row.id and soup.estimate == view.evaluator.estimate:
-                found.append(StoredSoup(soup_label(soup.recipe, soup.id), soup))
+        try:
+            stored = known.make(row.id, row.body)
+        except StockpotError:
+            continue
+        if stored.soup.id == row.id and stored.soup.estimate == view.evaluator.estimate:
+            found.append(stored)
     return found
+
+
+def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str, str]:
+    """Return the names that soups have among the sweep's ingredients: `{id: name}`.
+
+    They are their labels; with the whole id where a file or another soup is called the same.
+    """
+    labels = Counter([*view.sweep.ingredients, *(soup.label for soup in stored)])
+    return {
+        soup.soup.id: soup.label
+        if labels[soup.label] == 1
+        else f"{soup.soup.recipe} {soup.soup.id}"
+        for soup in stored
+    }
+
+
+def candidates(view: View, stored: StoredSoup) -> dict[str, Any]:
+    """Return what a job is told to choose again from all that a soup was chosen from."""
+    tried = {step.candidate for step in stored.soup.trace}
+    soups = {name: soup_id for name, soup_id in stored.offered.items() if name in tried}
+    names = [*view.sweep.names(tried - soups.keys()), *soups]
+    return {"names": names, **({"soups": soups} if soups else {})}
 
 
 def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None:
@@ -125,9 +138,3 @@ def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.Data
 def _score(known: Mapping[str, Evaluation | None], splits: list[str]) -> float | None:
     evaluation = known[splits[0]] if splits else None
     return evaluation.score if evaluation else None
-
-
-def _has(view: View, name: str) -> bool:
-    return name in view.sweep.ingredients or (
-        view.sweep.base is not None and name == view.sweep.base.name
-    )

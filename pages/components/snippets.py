@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
 
+from pages.components import scores
 from pages.components.state import View
 from soupcore import RECIPES, Soup
 from soupcore.jobs.forms import Form
+from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number, Recipe
 
 
@@ -20,14 +23,17 @@ def show(code: str) -> None:
 
 def opening(view: View) -> str:
     """Return how to open what the session looks at."""
-    return (
+    code = (
         "import soupcore\n\n"
         f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
-    ) + (
-        'evaluator = evaluator.with_statistics("re-estimated")\n' if _is_re_estimated(view) else ""
     )
+    if _is_re_estimated(view):
+        code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
+    if view.soups:
+        code += f"sweep = {_including(view.soups, indent=4)}\n"
+    return code
 
 
 def evaluate(view: View) -> str:
@@ -43,30 +49,50 @@ def evaluate(view: View) -> str:
 def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
     told = {p.name: parameters[p.name] for p in recipe.parameters}
-    return opening(view) + (
-        f"\nsoup = {_followed(recipe, names, told)}\n"
-        "soup.evaluate(evaluator)\n"
-        f'soup.save("{recipe.name}.safetensors")\n'
+    return (
+        _fractions(view)
+        + opening(view)
+        + (
+            f"\nsoup = {_followed('sweep', recipe, names, told)}\n"
+            "soup.evaluate(evaluator)\n"
+            f'soup.save("{recipe.name}.safetensors")\n'
+        )
     )
 
 
-def soup_again(soup: Soup) -> str:
+def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({})) -> str:
     """Return an expression that makes a soup, where `sweep` and `evaluator` are known.
 
     It takes `Fraction` from `fractions`.
+
+    Args:
+        soup: The soup.
+        soups: The soups among its ingredients that are not in `sweep`.
     """
+    sweep = _including(soups) if soups else "sweep"
     if soup.coefficients:
         terms = ", ".join(
             f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
         )
-        return f"soupcore.manual(sweep, {{{terms}}})"
-    return _followed(RECIPES[soup.recipe], soup.ingredients, soup.parameters)
+        return f"soupcore.manual({sweep}, {{{terms}}})"
+    return _followed(sweep, RECIPES[soup.recipe], soup.ingredients, soup.parameters)
 
 
-def _followed(recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
+def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
+    terms = [
+        f"{name!r}: {soup_again(stored.soup, stored.soups)}.checkpoint"
+        for name, stored in soups.items()
+    ]
+    if not indent:
+        return f"sweep.including({{{', '.join(terms)}}})"
+    lines = "".join(f"{' ' * indent}{term},\n" for term in terms)
+    return f"sweep.including({{\n{lines}}})"
+
+
+def _followed(sweep: str, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     evaluator = "evaluator, " if recipe.chooses else ""
     options = "".join(f", {name}={value!r}" for name, value in parameters.items())
-    return f"soupcore.{recipe.name}(sweep, {evaluator}{names!r}{options})"
+    return f"soupcore.{recipe.name}({sweep}, {evaluator}{names!r}{options})"
 
 
 def curve(
@@ -75,7 +101,8 @@ def curve(
     """Return how to follow a recipe with one parameter at several values, and to draw that."""
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     options = "".join(f", {name}={value!r}" for name, value in others.items())
-    code = "import pandas as pd\n\n" + opening(view) + "from soupcore import figures\n"
+    code = _fractions(view) + "import pandas as pd\n\n" + opening(view)
+    code += "from soupcore import figures\n"
     code += (
         f"\ncurve = soupcore.curve(\n    {recipe.name!r}, {number.name!r}, sweep, evaluator,\n"
         f"    {names!r},\n    splits=task.reported{options},\n)\n"
@@ -98,18 +125,22 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
         f"    {name!r}: Fraction({c.numerator}, {c.denominator}),\n"
         for name, c in coefficients.items()
     )
+    # Soups among the ingredients may be of recipes that evaluate.
+    start = opening(view) if view.soups else f"import soupcore\n\nsweep = {_sweep(view)}\n"
     return (
         "from fractions import Fraction\n\n"
-        "import soupcore\n\n"
-        f"sweep = {_sweep(view)}\n"
-        f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
-        'soup.save("soup.safetensors")\n'
+        + start
+        + f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
+        + 'soup.save("soup.safetensors")\n'
     )
 
 
 def evidence(view: View, soup: Soup, best: str) -> str:
     """Return how to compare a soup with the best ingredient, and to see what it owes to which."""
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    if not _is_of_files(view, soup):
+        stored = next(stored for stored in scores.soups(view) if stored.soup.id == soup.id)
+        view = view.including(stored.soups)
     return (
         "from fractions import Fraction\n\nfrom soupcore import analysis\n"
         + opening(view)
@@ -125,7 +156,7 @@ def evidence(view: View, soup: Soup, best: str) -> str:
 
 def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    if soup.coefficients:
+    if soup.coefficients and _is_of_files(view, soup):
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
         code = (
@@ -141,6 +172,14 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _fractions(view: View) -> str:
+    return "from fractions import Fraction\n\n" if view.soups else ""
+
+
+def _is_of_files(view: View, soup: Soup) -> bool:
+    return view.sweep.ingredients.keys() >= set(soup.ingredients)
 
 
 def _is_re_estimated(view: View) -> bool:

@@ -1,7 +1,7 @@
 """What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pages.components import services, settings
 from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
 from soupcore.evaluation import StatisticsChoice
 from soupcore.figures import colours
+from soupcore.jobs.stored_soups import StoredSoup, including, soup_label
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks.loading import task_signature
@@ -29,6 +30,7 @@ class View:
             was.
         sweep: The sweep.
         evaluator: The evaluator of the task, with the BatchNorm statistics that were chosen.
+        soups: The soups that are further ingredients of the sweep, by their names there.
     """
 
     folder: str
@@ -36,6 +38,7 @@ class View:
     weights: str
     sweep: Sweep
     evaluator: Evaluator
+    soups: Mapping[str, StoredSoup] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -59,6 +62,10 @@ class View:
         """Return the same with other BatchNorm statistics."""
         return replace(self, evaluator=self.evaluator.with_statistics(statistics))
 
+    def including(self, soups: Mapping[str, StoredSoup]) -> "View":
+        """Return the same with soups as further ingredients, under these names."""
+        return replace(self, sweep=including(self.sweep, soups), soups=soups)
+
     @property
     def colours(self) -> dict[str, str]:
         """The colour of each ingredient, the same on every page."""
@@ -67,12 +74,14 @@ class View:
     @property
     def request(self) -> dict[str, Any]:
         """What every job on this view has to be told."""
+        soups = {name: stored.soup.id for name, stored in self.soups.items()}
         return {
             "sweep": self.folder,
             "weights": self.weights,
             "task": self.task_spec,
             "batchnorm": self.statistics,
             "data": {name: split.digest for name, split in self.task.splits.items()},
+            **({"soups": soups} if soups else {}),
         }
 
 
@@ -164,11 +173,6 @@ def view() -> View | None:
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
-
-
-def soup_label(recipe: str, soup_id: str) -> str:
-    """Return what a soup is called on the pages: its recipe and the beginning of its id."""
-    return f"{recipe} {soup_id[:4]}"
 
 
 def _is_scanned(folder: str, weights: str, signature: str) -> bool:

@@ -17,6 +17,7 @@ from soupcore.evaluation.progress import Progress, no_progress, part
 from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.records import Records
 from soupcore.evaluation.several import Several
+from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
 from soupcore.store import Store
 from soupcore.tasks import Task
@@ -323,7 +324,8 @@ class Evaluator:
         return [point for point, found in zip(points, known, strict=True) if found is None]
 
     def _key(self, mixture: Mixture) -> str:
-        return mixture.key if self.estimate is None else mixture.key + self.estimate.key
+        key = as_mixed(mixture).key
+        return key if self.estimate is None else key + self.estimate.key
 
 
 def _check_unchanged(points: Iterable[Mixture]) -> None:

@@ -10,11 +10,10 @@ from itertools import combinations
 from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.connectivity import Adaptive, evaluate_lines, geometry, plane, stored_geometry
 from soupcore.connectivity.lines import Alphas
-from soupcore.errors import RecipeError
 from soupcore.evaluation.progress import part
 from soupcore.jobs.kinds import Report, Request, Result, WarmState
+from soupcore.jobs.stored_soups import StoredSoups
 from soupcore.mixtures import Mixture, mean
-from soupcore.recipes import Soup
 from soupcore.sweeps import Sweep
 
 ADAPTIVE = "adaptive"
@@ -84,15 +83,12 @@ def point_of(warm: WarmState, sweep: Sweep, end: End) -> Mixture:
     """Return where an end lies.
 
     Raises:
-        RecipeError: There is no such soup any more.
+        RecipeError: There is no such soup any more, or it cannot be made again.
         SweepError: There is no such ingredient.
     """
     if isinstance(end, str):
         return sweep[end].mixture
-    row = warm.store.soup(end["soup"])
-    if row is None:
-        raise RecipeError(f"There is no soup {end['soup']!r} any more.")
-    return Soup.from_json(sweep, row.body).mixture
+    return StoredSoups(warm.store, sweep)[end["soup"]].soup.mixture
 
 
 def alphas_of(alphas: int | str) -> Alphas:

@@ -16,6 +16,7 @@ from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
+from soupcore.jobs.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.recipes import (
     RECIPES,
     Parts,
@@ -69,15 +70,22 @@ class WarmState:
 
         Args:
             request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
-                several (see `Sweep.from_folder`).
+                several (see `Sweep.from_folder`), its `soups` the soups of the store that are
+                further ingredients, `{name: id}`.
             on_progress: Called with bytes read and in all.
+
+        Raises:
+            RecipeError: One of the soups cannot be made again.
+            SweepError: The folder cannot be opened, or a soup has the name of a checkpoint in it.
         """
         folder, weights = request["sweep"], request.get("weights", "")
         identity = (folder, weights, folder_signature(folder))
         if self._sweep is None or self._sweep[0] != identity:
             opened = Sweep.from_folder(folder, weights=weights, on_progress=on_progress)
             self._sweep = (identity, opened)
-        return self._sweep[1]
+        sweep = self._sweep[1]
+        soups = StoredSoups(self.store, sweep).by_name(request.get("soups", {}))
+        return including(sweep, soups)
 
     def evaluator(self, request: Request) -> Evaluator:
         """Return the evaluator of a request, its task loaded again only if its file changed.
@@ -153,23 +161,25 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     soup.take_statistics_of(evaluator)
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
-    known["soup"] = _remember(warm, request, soup)
+    offered = request.get("soups", {})
+    known["soup"] = _remember(warm, request, soup, offered)
     soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
-    _remember(warm, request, soup)
+    _remember(warm, request, soup, offered)
     other = other_statistics_of(soup, evaluator)
     if other is not None:
         other.evaluate(
             evaluator.with_statistics("averaged"), on_progress=part(with_trace, 2, stages)
         )
-        _remember(warm, request, other)
+        _remember(warm, request, other, offered)
     return {"soup": soup.id, "other": other and other.id}
 
 
 def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate a soup on every split that was cut off before."""
-    soup = _stored_soup(warm, request)
-    soup.evaluate(warm.evaluator(request).with_statistics("averaged"), on_progress=report)
-    return {"soup": _remember(warm, request, soup)}
+    stored = _stored_soup(warm, request)
+    evaluator = warm.evaluator(request).with_statistics("averaged")
+    stored.soup.evaluate(evaluator, on_progress=report)
+    return {"soup": _remember(warm, request, stored.soup, stored.offered)}
 
 
 def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
@@ -205,17 +215,19 @@ def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Resul
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
     soup.evaluate(evaluator, request["splits"], on_progress=report)
-    return {"soup": _remember(warm, request, soup) if request["keep"] else None}
+    if not request["keep"]:
+        return {"soup": None}
+    return {"soup": _remember(warm, request, soup, request.get("soups", {}))}
 
 
 def other_statistics(warm: WarmState, request: Request, report: Report) -> Result:
     """Make a soup of the store with its other BatchNorm statistics, evaluate it and remember it."""
-    evaluator = warm.evaluator(request)
-    soup = other_statistics_of(_stored_soup(warm, request), evaluator)
+    stored, evaluator = _stored_soup(warm, request), warm.evaluator(request)
+    soup = other_statistics_of(stored.soup, evaluator)
     if soup is None:
         raise RecipeError("The network has no BatchNorm, or the task no training data.")
     soup.evaluate(evaluator.with_statistics("averaged"), on_progress=report)
-    return {"soup": _remember(warm, request, soup)}
+    return {"soup": _remember(warm, request, soup, stored.offered)}
 
 
 def preview(warm: WarmState, request: Request, report: Report) -> Result:
@@ -234,9 +246,9 @@ def preview(warm: WarmState, request: Request, report: Report) -> Result:
 
 def attribution(warm: WarmState, request: Request, report: Report) -> Result:
     """Find out which ingredients a soup owes its score to."""
-    soup, split = _stored_soup(warm, request), request["split"]
-    evaluator = warm.evaluator(request).with_estimate(soup.estimate)
-    parts = Parts(warm.sweep(request), soup)
+    stored, split = _stored_soup(warm, request), request["split"]
+    evaluator = warm.evaluator(request).with_estimate(stored.soup.estimate)
+    parts = Parts(stored.sweep, stored.soup)
     without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
     shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
     shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
@@ -272,7 +284,7 @@ def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
     evaluator = warm.evaluator(request).with_statistics("averaged")
-    soup = _stored_soup(warm, request)
+    soup = _stored_soup(warm, request).soup
     if soup.estimate is not None:
         examples = soup.estimate.examples
         soup.re_estimate(evaluator, examples=examples)
@@ -313,15 +325,13 @@ def _recipe(request: Request) -> Recipe:
     return recipe
 
 
-def _stored_soup(warm: WarmState, request: Request) -> Soup:
-    row = warm.store.soup(request["soup"])
-    if row is None:
-        raise RecipeError(f"There is no soup {request['soup']!r} any more.")
-    return Soup.from_json(warm.sweep(request), row.body)
+def _stored_soup(warm: WarmState, request: Request) -> StoredSoup:
+    return StoredSoups(warm.store, warm.sweep(request))[request["soup"]]
 
 
-def _remember(warm: WarmState, request: Request, soup: Soup) -> str:
-    warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | {"task": request["task"]})
+def _remember(warm: WarmState, request: Request, soup: Soup, offered: Mapping[str, str]) -> str:
+    told = {"task": request["task"], "soups": dict(offered)}
+    warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | told)
     return soup.id
 
 

@@ -3,7 +3,16 @@
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
 from soupcore.merges.description import merge_from_json, with_sources
-from soupcore.merges.grouped import Group, Grouped
+from soupcore.merges.grouped import Group, Grouped, as_mixed
 from soupcore.merges.ties import Ties
 
-__all__ = ["Dare", "Derived", "Group", "Grouped", "Ties", "merge_from_json", "with_sources"]
+__all__ = [
+    "Dare",
+    "Derived",
+    "Group",
+    "Grouped",
+    "Ties",
+    "as_mixed",
+    "merge_from_json",
+    "with_sources",
+]

@@ -103,3 +103,16 @@ class Grouped(Derived):
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Mix part of a tensor into a buffer; see `Checkpoint.read_into`."""
         self._mixture_of[name].mix_into(name, out, start)
+
+
+def as_mixed(mixture: Mixture) -> Mixture:
+    """Return a point by its parts: a soup alone, as a checkpoint, is the mixture that made it.
+
+    So it has one key, and one evaluation, whether it is an ingredient or not.
+    """
+    if [*mixture.coefficients.values()] == [1]:
+        (source,) = mixture.sources.values()
+        if isinstance(source, Grouped) and len(source.groups) == 1:
+            (group,) = source.groups.values()
+            return as_mixed(group.mixture)
+    return mixture

@@ -1,6 +1,9 @@
+import json
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
+from safetensors import safe_open
 
 from soupcore import RECIPES, Evaluator, Store, Sweep, load_task, manual
 from tests.browser import steps
@@ -74,3 +77,38 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(alpha).to_have_value("0.80")
     steps.build(page, "WiSE-FT")
     expect(page.get_by_text("wise_ft").first).to_be_visible()
+
+
+def test_a_soup_is_an_ingredient_of_the_next_one(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    page.goto(f"{server.url}/soups?selection=run-03&selection=run-04")
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    steps.build(page, "Uniform")
+    first = page.get_by_text(re.compile(r"^uniform [0-9a-f]{4} = run-03 × 1/2")).inner_text()[:12]
+    steps.wait_until_idle(page)
+
+    page.get_by_role("combobox", name="Soups as ingredients").click()
+    page.get_by_role("option", name=first).click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Build the uniform soup of 3").click()
+    made = page.get_by_text(re.compile(rf"= run-03 × 1/3, run-04 × 1/3, {first} × 1/3$"))
+    expect(made).to_be_visible()
+    second = made.inner_text()[:12]
+    expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+
+    page.get_by_role("tab", name="Compare").click()
+    cells = page.get_by_test_id("stDataFrame").locator("td")
+    for name in (first, second, "ensemble of its 3"):
+        expect(cells.get_by_text(name, exact=True).first).to_be_attached()
+    steps.go_to(page, "Connectivity")
+    page.get_by_role("combobox", name="To").fill(second)
+    page.get_by_role("option", name=second).click()
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_text(f"base → {second}")).to_be_visible()
+    steps.go_to(page, "Download")
+    page.get_by_role("button", name="Prepare the weights").click()
+    with page.expect_download() as taken:
+        page.get_by_role("link", name=re.compile(f"Download {second.replace(' ', '-')}")).click()
+    with safe_open(steps.save(taken.value, tmp_path), framework="pt") as file:
+        assert first in json.loads(file.metadata()["stockpot"])["coefficients"]

@@ -89,7 +89,7 @@ def test_out_of_memory_while_a_shortcut_is_proven_makes_less_of_the_proof(
 def test_statistics_that_cannot_be_estimated_in_the_memory_there_is_are_refused(
     sweep: Sweep, splits: dict[str, Split], store: Store
 ) -> None:
-    task = ClassificationTask(narrow(20), splits, name="narrow", version="narrow")
+    task = ClassificationTask(narrow(10), splits, name="narrow", version="narrow")
     estimating = Evaluator(task, store, device="cpu").with_statistics("re-estimated")
     with pytest.raises(TaskError, match="estimated on 128 examples at a time"):
         estimating.evaluate(sweep["run1"].mixture, "val")

@@ -12,6 +12,7 @@ from pages.components import snippets
 from pages.components.state import View
 from soupcore import RECIPES, ClassificationTask, Evaluator, Sweep, uniform
 from soupcore.jobs.forms import Form
+from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number
 from tests.helpers import same_weights
 
@@ -52,6 +53,29 @@ def test_the_python_of_a_soup_makes_the_same_weights(
     known = {"soupcore": soupcore, "sweep": sweep, "evaluator": evaluator, "Fraction": Fraction}
     again = eval(snippets.soup_again(soup), known)  # noqa: S307 - that it runs is what is tested
     assert again.mixture == soup.mixture
+
+
+@pytest.mark.parametrize("inner", ["uniform", "ties"])
+def test_the_python_of_a_soup_of_soups_makes_them_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator, inner: str
+) -> None:
+    monkeypatch.setattr(soupcore, "load_task", lambda spec: evaluator.task)
+    monkeypatch.chdir(tmp_path)
+    plain = View(str(sweep.folder), "task.py:task", "", sweep, evaluator)
+    first = StoredSoup(RECIPES[inner].follow(sweep, evaluator, ["run1", "run2"]), sweep)
+    view = plain.including({"one": first})
+    names = ["run10", "one"]
+    second = StoredSoup(uniform(view.sweep, names), view.sweep, view.soups)
+    view = plain.including({"one": first, "two": second})
+    expected = uniform(view.sweep, [*names, "two"])
+    code = snippets.recipe(view, RECIPES["uniform"], [*names, "two"], {})
+    exec(code, {})  # noqa: S102 - that it runs is what is tested
+    assert same_weights(load_file("uniform.safetensors"), expected.state_dict())
+    exec(snippets.manual(view, expected.coefficients), {})  # noqa: S102
+    assert same_weights(load_file("soup.safetensors"), expected.state_dict())
+    known = {"soupcore": soupcore, "sweep": sweep, "evaluator": evaluator, "Fraction": Fraction}
+    again = eval(snippets.soup_again(second.soup, second.soups), known)  # noqa: S307
+    assert again.mixture == second.soup.mixture
 
 
 def test_the_python_of_a_curve_draws_it(

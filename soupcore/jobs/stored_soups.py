@@ -1,0 +1,102 @@
+"""Soups of the store, made again; one may be an ingredient of another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from soupcore.errors import RecipeError, StockpotError
+from soupcore.recipes import Soup
+from soupcore.store import Store
+from soupcore.sweeps import Sweep
+
+
+@dataclass(frozen=True)
+class StoredSoup:
+    """A soup of the store, made again from its recipe.
+
+    Attributes:
+        soup: The soup.
+        sweep: Where it is from: a sweep with the soups among its ingredients.
+        soups: The soups among its ingredients, by the names they have there.
+        offered: `{name: id}` of all soups that its recipe could take, those it left out too.
+    """
+
+    soup: Soup
+    sweep: Sweep
+    soups: Mapping[str, "StoredSoup"] = field(default_factory=dict)
+    offered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What it is called: its recipe and the beginning of its id."""
+        return soup_label(self.soup.recipe, self.soup.id)
+
+
+class StoredSoups:
+    """The soups of a store that a sweep's checkpoints make, each made again once.
+
+    Args:
+        store: Where they are.
+        sweep: Their ingredients, as far as these are files.
+    """
+
+    def __init__(self, store: Store, sweep: Sweep) -> None:
+        self._store = store
+        self._sweep = sweep
+        self._made: dict[str, StoredSoup] = {}
+
+    def __getitem__(self, soup_id: str) -> StoredSoup:
+        """Return a soup by its id.
+
+        Raises:
+            RecipeError: There is no such soup any more, or it cannot be made again.
+            SweepError: An ingredient is not in the sweep.
+        """
+        if soup_id in self._made:
+            return self._made[soup_id]
+        row = self._store.soup(soup_id)
+        if row is None:
+            raise RecipeError(f"There is no soup {soup_id!r} any more.")
+        return self.make(soup_id, row.body)
+
+    def make(self, soup_id: str, body: Mapping[str, Any]) -> StoredSoup:
+        """Make a soup again from what the store says of it; see `__getitem__`."""
+        if soup_id not in self._made:
+            offered = body.get("soups", {})
+            # What the recipe left out is not needed; it may even be made of this soup.
+            taken = {name: other for name, other in offered.items() if name in body["digests"]}
+            soups = self.by_name(taken)
+            sweep = including(self._sweep, soups)
+            self._made[soup_id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
+        return self._made[soup_id]
+
+    def by_name(self, ids: Mapping[str, str]) -> dict[str, StoredSoup]:
+        """Return soups that are ingredients: `{name: soup}` of `{name: id}`.
+
+        Raises:
+            RecipeError: One of them cannot be made again.
+        """
+        found = {}
+        for name, soup_id in ids.items():
+            try:
+                found[name] = self[soup_id]
+            except StockpotError as error:
+                raise RecipeError(
+                    f"The ingredient {name!r} is a soup that cannot be made again. {error}"
+                ) from error
+        return found
+
+
+def including(sweep: Sweep, soups: Mapping[str, StoredSoup]) -> Sweep:
+    """Return a sweep with soups as further ingredients, under these names.
+
+    Raises:
+        SweepError: A name is taken.
+    """
+    more = {name: stored.soup.checkpoint for name, stored in soups.items()}
+    return sweep.including(more) if more else sweep
+
+
+def soup_label(recipe: str, soup_id: str) -> str:
+    """Return what a soup is called: its recipe and the beginning of its id."""
+    return f"{recipe} {soup_id[:4]}"
