@@ -19,7 +19,7 @@ from soupcore.checkpoints.sandbox import TimeLimitError, read_contents
 from soupcore.errors import CheckpointError
 from soupcore.workspace import workspace_folder
 
-_VERSION = 3  # of what the child tells; with another one, files are read again
+_VERSION = 4  # of what the child tells; with another one, files are read again
 
 _remembered_only = ContextVar("remembered_only", default=False)
 

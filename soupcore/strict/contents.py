@@ -5,12 +5,13 @@ from typing import Any, BinaryIO
 
 from soupcore.strict.archive import Archive, read_archive, read_record
 from soupcore.strict.containers import WeightSet, find_weight_sets
+from soupcore.strict.descriptions import run_by_ultralytics
 from soupcore.strict.legacy import read_legacy
 from soupcore.strict.metadata import details_of
 from soupcore.strict.names import check_name, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
 from soupcore.strict.refusal import Refusal
-from soupcore.strict.strings import evaluated_texts_of, local_paths_of
+from soupcore.strict.strings import local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
 
 MOST_NAMED = 100  # names in `executes`
@@ -56,9 +57,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
     sets = [_described(found) for found in find_weight_sets(tree)]
-    executes = may_execute(machine)
-    if any(path.startswith("ultralytics.") for path in machine.named):
-        executes += [f"eval({text!r})" for text in evaluated_texts_of(tree)]
+    executes = may_execute(machine) + run_by_ultralytics(machine.instances)
     used = {tensor[0] for found in sets for tensor in found.get("tensors", {}).values()}
     return {
         "format": kind,

@@ -8,7 +8,7 @@ given a soup in the form of such a file, for whom only what stands on an exact l
 
 import sys
 
-from soupcore.strict.known_classes import MODULE_CLASSES
+from soupcore.strict.known_classes import MODULE_CLASSES, MODULE_PATHS
 from soupcore.strict.numpy_values import is_plain_numpy
 from soupcore.strict.pickles import Machine
 from soupcore.strict.refusal import Refusal
@@ -83,7 +83,7 @@ _APPENDED = _paths({"collections": "deque"})
 _SET_BY_KEY = _paths({"collections": "Counter defaultdict"})
 _EMPTY = _paths({"types": "SimpleNamespace", "ultralytics.utils": "IterableSimpleNamespace"})
 # What may be made an instance of:
-_MADE = _paths(MODULE_CLASSES) | _paths(
+_MADE = MODULE_PATHS | _paths(
     {
         "argparse": "Namespace",
         "collections": "OrderedDict",
@@ -170,4 +170,14 @@ def _is_known(instance: Inert) -> bool:
         and not (instance.items and path not in _APPENDED)
         and not (instance.entries and path not in _SET_BY_KEY)
         and not (instance.args and path in _EMPTY)
+        and _has_known_state(instance)
     )
+
+
+def _has_known_state(instance: Inert) -> bool:
+    """Whether its attributes are those that `instance.attributes` gives."""
+    state = instance.state
+    if type(state) is tuple and instance.path not in MODULE_PATHS:
+        slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
+        return slots or instance.path.startswith("numpy.")  # see is_plain_numpy
+    return state is None or isinstance(state, dict)

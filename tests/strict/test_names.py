@@ -38,6 +38,18 @@ class AModel(foreign.Foreign):
     pickled_as = "ultralytics.nn.tasks.DetectionModel"
 
 
+class OddState(foreign.Foreign):
+    """A module whose attributes come from something else than a dict."""
+
+    pickled_as = "torch.nn.modules.activation.ReLU"
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def __getstate__(self) -> object:
+        return self.state
+
+
 def executes(value: object, protocol: int = 2) -> list[str]:
     found: list[str] = contents({"state_dict": STATE, "extra": value}, protocol)["executes"]
     return found
@@ -85,6 +97,12 @@ def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: 
         ),
         pytest.param(
             Reduced(SimpleNamespace, (), (None, {"__class__": 1})), ["the attribute __class__"]
+        ),
+        pytest.param(OddState({"a": "b"}), [], id="state"),
+        pytest.param(OddState([("a", "b")]), [OddState.pickled_as], id="state of pairs"),
+        pytest.param(OddState(({"a": "b"}, None)), [OddState.pickled_as], id="module with slots"),
+        pytest.param(
+            Reduced(SimpleNamespace, (), [("a", 1)]), ["types.SimpleNamespace"], id="pairs"
         ),
         pytest.param(
             torch.eye(2).to_sparse(),
