@@ -71,7 +71,10 @@ class _Reading:
             plain = plain_value(value)
             if plain is not _NOTHING and len(name) <= LONGEST_TEXT:
                 yield name, plain
-            elif depth > 1 and (inner := _fields(value)):
+                continue
+            if type(value) is Inert:
+                self._steps += len(value.attributes)  # which are looked through each time
+            if depth > 1 and (inner := _fields(value)):
                 yield from self.flat(inner, depth - 1, f"{name}.")
 
 
