@@ -34,6 +34,16 @@ _USUAL_MODULES = _words(
     statistics string textwrap time types typing uuid weakref zoneinfo
     """
 )
+# Those of it that have modules inside, in one version of Python or another. Where another one seems
+# to, such as `code.models`, it is of a package of somebody's own.
+_PACKAGES = _words(
+    """
+    _pyrepl asyncio collections compression concurrent ctypes curses dbm distutils email encodings
+    ensurepip html http idlelib importlib json lib2to3 logging msilib multiprocessing os pathlib
+    pydoc_data pyexpat re sqlite3 string sysconfig test tkinter tomllib turtledemo unittest urllib
+    venv wsgiref xml xmlrpc zipfile zoneinfo
+    """
+)
 _USUAL_NAMES = _paths(
     {"_codecs": "encode", "copyreg": "_reconstructor", "torch.serialization": "_get_layout"}
 )
@@ -122,9 +132,14 @@ def check_name(path: str) -> None:
         Refusal: It is one.
     """
     if _is_harmful(path):
+        root, name = path.partition(".")[0], path.rpartition(".")[2]
+        may_be_a_model = root in sys.stdlib_module_names and name[:1].isupper()
         raise Refusal(
             f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
-            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere."
+            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere.",
+            f"If {root} is a module of your own, save model.state_dict() instead."
+            if may_be_a_model
+            else "",
         )
 
 
@@ -138,11 +153,17 @@ def _is_harmful(path: str) -> bool:
         path in _HARMFUL
         or path.startswith(_HARMFUL_PACKAGES)
         or any(step.startswith("__") for step in steps)
-        or any(
-            name in sys.stdlib_module_names and name not in _USUAL_MODULES
-            for name in (module.partition(".")[0], steps[0])
-        )
+        or _is_unusual_library(module if within else path.rpartition(".")[0])
+        or _is_unusual_library(steps[0])
     )
+
+
+def _is_unusual_library(module: str) -> bool:
+    """Whether a module can be one of the standard library that no training run mentions."""
+    root, _, inside = module.partition(".")
+    if root not in sys.stdlib_module_names or root in _USUAL_MODULES:
+        return False
+    return not inside or root in _PACKAGES
 
 
 def may_execute(machine: Machine) -> list[str]:

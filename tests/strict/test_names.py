@@ -146,11 +146,32 @@ def test_what_is_on_no_list_is_named(value: object, found: list[str]) -> None:
         "torch._utils:copyreg.__builtins__.get",
         "__main__:__builtins__.eval",
         "antigravity.geohash",
+        "code.Net",
+        "os.path.join",
+        "xml.etree.ElementTree.XML",
+        "code.models:os.system",
+        "code:InteractiveConsole.push",
     ],
 )
 def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
     with pytest.raises(Refusal, match=f"names {path.replace(':', '.')}, which runs code"):
         check_name(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [
+        ("trace.Net", "If trace is a module of your own, save model.state_dict() instead."),
+        ("os.system", ""),
+        ("torch.hub.load", ""),
+    ],
+)
+def test_who_may_have_named_a_module_like_one_of_pythons_hears_the_way_out(
+    path: str, way_out: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        check_name(path)
+    assert refused.value.way_out == way_out
 
 
 @pytest.mark.parametrize(
@@ -169,6 +190,9 @@ def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
         "lightning.fabric.utilities.data.AttributeDict",
         "logging.getLogger",
         "cloudpickle.cloudpickle._make_function",
+        "code.models.Net",
+        "code.models:Net.Config",
+        "select.nets.Net",
     ],
 )
 def test_what_training_runs_may_name_is_not(path: str) -> None:

@@ -343,7 +343,7 @@ def test_what_is_a_value_stays_one_whatever_else_calls_it() -> None:
     def call_first(machine: pickles.Machine, args: tuple[Any, ...]) -> Any:
         return machine.call(*args)
 
-    calls = {"a.call": call_first}
+    calls: dict[str, pickles.Call] = {"a.call": call_first}
     value_in_a_tuple = b"\x80\x02](ca\nValue\n)\x86q\0"
     again = b"ca\ncall\nh\0R"
     by_call = machine(value_in_a_tuple + again + again + b"e.", calls)
