@@ -11,6 +11,7 @@ from soupcore.strict.metadata import details_of
 from soupcore.strict.names import check_name, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
 from soupcore.strict.refusal import Refusal
+from soupcore.strict.scalars import Scalars
 from soupcore.strict.strings import local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
 
@@ -21,6 +22,8 @@ MOST_REPEATED = 100  # times that the same bytes are named: models that share la
 
 def read_contents(file: BinaryIO) -> dict[str, Any]:
     """Read a file that `torch.save` wrote. None of the weights is read, nothing is executed.
+
+    Of tensors beside them, such as a metric, those of one element are.
 
     Args:
         file: The file, seekable.
@@ -56,13 +59,15 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         tree, machine, legacy_places = read_legacy(file)
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
-    sets = [_described(found) for found in find_weight_sets(tree)]
+    found_sets = find_weight_sets(tree)
+    weights = {tensor for found in found_sets for tensor in found.tensors.values()}
+    sets = [_described(found) for found in found_sets]
     executes = may_execute(machine) + run_by_ultralytics(machine.instances)
     used = {tensor[0] for found in sets for tensor in found.get("tensors", {}).values()}
     return {
         "format": kind,
         "sets": sets,
-        "details": details_of(tree),
+        "details": details_of(tree, Scalars(file, places, weights).number_of),
         "executes": executes[:MOST_NAMED],
         "local_paths": local_paths_of(tree),
         "storages": {key: places[key] for key in places if key in used},
