@@ -60,6 +60,7 @@ class WeightViews:
         notes: Sentences on why it is the one to take, and on what was left out of it.
         views: `{tensor: view}` in the order of the state dict; none where there is a problem.
         problem: Why the set cannot be read, as a sentence; "" where it can.
+        way_out: What to do about that, as a sentence.
     """
 
     name: str
@@ -67,6 +68,7 @@ class WeightViews:
     notes: tuple[str, ...]
     views: dict[str, View]
     problem: str
+    way_out: str
 
 
 class Place(NamedTuple):
@@ -156,6 +158,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
                     ).items()
                 },
                 found.get("problem", ""),
+                found.get("way_out", ""),
             )
             for found in read["sets"]
         ),

@@ -10,7 +10,7 @@ from soupcore.strict.legacy import read_legacy
 from soupcore.strict.metadata import details_of
 from soupcore.strict.names import check_name, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import COPY, Refusal
 from soupcore.strict.scalars import Scalars
 from soupcore.strict.strings import local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
@@ -32,7 +32,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         `format`: "zip" or "legacy".
         `sets`: of each set of weights, the one to take first, `name`, `title`, `notes`, and
         either `tensors`, `{name: [storage key, dtype, offset, shape, stride, conjugate,
-        negative]}`, or `problem`, why it cannot be read.
+        negative]}`, or `problem`, why it cannot be read, and `way_out`, what to do about it.
         `details`: plain values on the run that made it (see `soupcore.strict.metadata`).
         `executes`: what a usual loader would run or import beyond what is known to be harmless.
         `local_paths`: `[[place, path]]` of the machine where it was made.
@@ -47,13 +47,12 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         tree, machine, places = _read_zip(file)
         kind = "zip"
     elif _ends_as_zip(file):
-        raise Refusal(
-            "It is a zip archive with something before its first record.", "Copy it again."
-        )
+        raise Refusal("It is a zip archive with something before its first record.", COPY)
     elif not beginning.startswith(b"\x80"):  # as pickles do
         raise Refusal(
             "It is damaged, or not a file of torch.save: its first bytes are neither those of a "
-            "zip archive nor of a pickle."
+            "zip archive nor of a pickle.",
+            "Copy or download it again, or save it with torch.save.",
         )
     else:
         tree, machine, legacy_places = read_legacy(file)
@@ -93,12 +92,14 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
     machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages), check_name)
     tree = machine.load()
     if machine.position != len(pickled):
-        raise Refusal("Its record 'data.pkl' goes on after its pickle ends; the file is damaged.")
+        raise Refusal(
+            "Its record 'data.pkl' goes on after its pickle ends; the file is damaged.", COPY
+        )
     places: _Places = {}
     for key, storage in storages.items():
         record = archive.records.get(f"data/{key}")
         if record is None:
-            raise Refusal(f"Its storage {key!r} is missing; the file is damaged.", "Copy it again.")
+            raise Refusal(f"Its storage {key!r} is missing; the file is damaged.", COPY)
         if record.compressed:
             raise Refusal(
                 f"Its record 'data/{key}' is compressed, which torch never does: the file was "
@@ -109,7 +110,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
             raise Refusal(
                 f"Its storage {key!r} has {record.size} bytes in its record, its pickle says "
                 f"{storage.nbytes}; the file is damaged.",
-                "Copy it again.",
+                COPY,
             )
         places[key] = (record.data_offset, record.size, record.crc)
     return tree, machine, places
@@ -138,8 +139,10 @@ def _described(found: WeightSet) -> dict[str, Any]:
     described: dict[str, Any] = {"name": found.name, "title": found.title, "notes": found.notes}
     tensors = {}
     for name, tensor in found.tensors.items():
-        if problem := _problem_of_name(name) or tensor.problem():
-            return described | {"problem": f"Tensor {name[:60]!r} {problem}."}
+        if trouble := _problem_of_name(name) or tensor.problem():
+            problem, way_out = trouble
+            problem = f"Tensor {name[:60]!r} {problem}."
+            return described | {"problem": problem, "way_out": way_out}
         assert isinstance(tensor, Tensor)  # noqa: S101 - the others have a problem
         tensors[name] = [
             tensor.storage.key,
@@ -152,13 +155,13 @@ def _described(found: WeightSet) -> dict[str, Any]:
         ]
     if found.said_nbytes > MOST_REPEATED * found.nbytes:
         problem = f"Its tensors repeat stored bytes more than {MOST_REPEATED} times."
-        return described | {"problem": problem}
+        return described | {"problem": problem, "way_out": ""}
     return described | {"tensors": tensors}
 
 
-def _problem_of_name(name: str) -> str | None:
+def _problem_of_name(name: str) -> tuple[str, str] | None:
     if len(name) > LONGEST_NAME:
-        return f"has a name longer than the limit of {LONGEST_NAME}"
+        return f"has a name longer than the limit of {LONGEST_NAME}", ""
     if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
-        return "has a name that is not text"
+        return "has a name that is not text", ""
     return None

@@ -127,8 +127,9 @@ def _plain_instance(value: Inert) -> Any:
     if value.path == "omegaconf.listconfig.ListConfig":
         inner = value.attributes.get("_content")
         return plain_value(inner) if type(inner) is list else _NOTHING
-    if value.called and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
-        return plain_value(value.args[0])  # a member of an Enum
+    is_named = value.called or value.path == "torch.torch_version.TorchVersion"  # as are Enums'
+    if is_named and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
+        return plain_value(value.args[0])
     return _NOTHING
 
 

@@ -92,16 +92,22 @@ _CALLED = _paths(
 _APPENDED = _paths({"collections": "deque"})
 _SET_BY_KEY = _paths({"collections": "Counter defaultdict"})
 _EMPTY = _paths({"types": "SimpleNamespace", "ultralytics.utils": "IterableSimpleNamespace"})
+# What must have one text for its only argument:
+_TEXTS = _paths({"torch.torch_version": "TorchVersion"})
 # What may be made an instance of:
-_MADE = MODULE_PATHS | _paths(
-    {
-        "argparse": "Namespace",
-        "collections": "OrderedDict",
-        "omegaconf.base": "ContainerMetadata Metadata",
-        "omegaconf.dictconfig": "DictConfig",
-        "omegaconf.listconfig": "ListConfig",
-        "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
-    }
+_MADE = (
+    MODULE_PATHS
+    | _TEXTS
+    | _paths(
+        {
+            "argparse": "Namespace",
+            "collections": "OrderedDict",
+            "omegaconf.base": "ContainerMetadata Metadata",
+            "omegaconf.dictconfig": "DictConfig",
+            "omegaconf.listconfig": "ListConfig",
+            "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
+        }
+    )
 )
 # What may stand there as a value, such as a norm layer or an activation. Whoever has it may call
 # it with anything, so classes with more in their constructors are not among these.
@@ -191,6 +197,7 @@ def _is_known(instance: Inert) -> bool:
         and not (instance.items and path not in _APPENDED)
         and not (instance.entries and path not in _SET_BY_KEY)
         and not (instance.args and path in _EMPTY)
+        and not (path in _TEXTS and [type(arg) for arg in instance.args] != [str])
         and _has_known_state(instance)
     )
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import COPY, Refusal
 from soupcore.strict.values import Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
@@ -29,6 +29,7 @@ MOST_GLOBALS = 10_000
 LONGEST_GLOBAL = 512
 LONGEST_INT = 20  # digits of an integer given as text
 DEEPEST_MARK = 1_000
+_DEFAULT_PROTOCOL = "Save it again with torch.save and its default pickle_protocol."
 
 Call = Callable[["Machine", tuple[Any, ...]], Any]
 
@@ -98,10 +99,11 @@ class Machine:
             raise Refusal(
                 f"Its pickle ends in the middle, at {name}: the file is damaged or cut short."
                 if self.position >= len(self._data)
-                else f"Its pickle is damaged ({name} finds nothing on the stack)."
+                else f"Its pickle is damaged ({name} finds nothing on the stack).",
+                COPY,
             ) from None
         except (ValueError, TypeError, RecursionError) as error:  # bad text, numbers, arguments
-            raise Refusal(f"Its pickle is damaged ({name}: {error}).") from None
+            raise Refusal(f"Its pickle is damaged ({name}: {error}).", COPY) from None
 
     def spend(self, operations: int) -> None:
         """Count work.
@@ -203,6 +205,9 @@ class Machine:
 
     def _line(self, longest: int, what: str) -> str:
         end = self._data.find(b"\n", self.position, self.position + longest + 1)
+        if end < 0 and len(self._data) - self.position <= longest:
+            self.position = len(self._data)
+            raise IndexError
         if end < 0:
             raise Refusal(f"Its pickle has {what} longer than the limit of {longest}.")
         line = self._data[self.position : end]
@@ -232,7 +237,10 @@ class Machine:
     def _proto(self) -> None:
         self._protocol = self._number(_U8)
         if not 2 <= self._protocol <= 5:
-            raise Refusal(f"Its pickle has protocol {self._protocol}; torch.save writes 2 to 5.")
+            raise Refusal(
+                f"Its pickle has protocol {self._protocol}; only 2 to 5 are read.",
+                _DEFAULT_PROTOCOL,
+            )
 
     def _frame(self) -> None:
         if self._number(_U64) > len(self._data) - self.position:
@@ -401,7 +409,10 @@ def _python2_text(raw: bytes) -> str:
 
 def _refuse(code: int) -> Any:
     name = _NOT_OF_TORCH.get(code, f"{code:#04x}")
-    raise Refusal(f"Its pickle uses the opcode {name}, which torch.save never writes.")
+    raise Refusal(
+        f"Its pickle uses the opcode {name}, which torch.save does not write in protocols 2 to 5.",
+        _DEFAULT_PROTOCOL,
+    )
 
 
 _U8, _U16, _U32, _U64 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<Q"))

@@ -55,6 +55,7 @@ def details(**entries: object) -> dict[str, Any]:
         (torch.float16, "torch.float16"),
         (torch.nn.ReLU, "torch.nn.modules.activation.ReLU"),
         (Optimizer.ADAM, "adam"),
+        (torch.torch_version.TorchVersion("2.13.0+cu130"), "2.13.0+cu130"),
     ],
     ids=str,
 )

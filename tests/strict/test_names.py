@@ -71,6 +71,7 @@ def executes(value: object, protocol: int = 2) -> list[str]:
         collections.OrderedDict(a={1, 2}, b=frozenset({3}), c=b"raw", d=b"", e=1j),
         (np.float64(1.5), np.ones(3), np.float32(1).dtype),
         omegaconf_tree({"a": {"b": [1]}}),
+        torch.__version__,
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -97,6 +98,9 @@ def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: 
         ),
         pytest.param(
             Reduced(SimpleNamespace, (), (None, {"__class__": 1})), ["the attribute __class__"]
+        ),
+        pytest.param(
+            Reduced(type(torch.__version__), (b"2.13",)), ["torch.torch_version.TorchVersion"]
         ),
         pytest.param(OddState({"a": "b"}), [], id="state"),
         pytest.param(OddState([("a", "b")]), [OddState.pickled_as], id="state of pairs"),
