@@ -8,7 +8,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,22 +111,13 @@ def contents_of(file: WeightFile) -> Contents:
     opened = file.descriptor()
     key = str(file.path.resolve())
     stamp = json.dumps([_VERSION, *file.identity])
-    with closing(_connect()) as connection:
-        row = connection.execute(
-            "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
-        ).fetchone()
-    if row:
-        answer = json.loads(zlib.decompress(row[0]))
-    elif _remembered_only.get():
-        raise NotRead
-    else:
+    answer = _remembered(key, stamp)
+    if answer is None:
+        if _remembered_only.get():
+            raise NotRead
         answer = _read(opened.number, file.path)
         file.check_unchanged()
-        packed = zlib.compress(json.dumps(answer).encode(), 1)
-        with closing(_connect()) as connection, connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed)
-            )
+        _remember(key, stamp, answer)
     if refusal := answer.get("refusal"):
         problem, way_out = refusal
         raise CheckpointError(f"{file.path}{problem}", way_out)
@@ -169,9 +160,32 @@ def _parsed(read: dict[str, Any]) -> Contents:
     )
 
 
-def _connect() -> sqlite3.Connection:
-    connection = sqlite3.connect(workspace_folder() / "contents.sqlite", timeout=30)
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
-    )
-    return connection
+# Without a workspace, or with a damaged one, files are read each time.
+_NO_MEMORY = (OSError, sqlite3.Error, zlib.error)
+
+
+def _remembered(key: str, stamp: str) -> dict[str, Any] | None:
+    with suppress(*_NO_MEMORY), _database() as connection:
+        row = connection.execute(
+            "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
+        ).fetchone()
+        if row:
+            answer: dict[str, Any] = json.loads(zlib.decompress(row[0]))
+            return answer
+    return None
+
+
+def _remember(key: str, stamp: str, answer: dict[str, Any]) -> None:
+    packed = zlib.compress(json.dumps(answer).encode(), 1)
+    with suppress(*_NO_MEMORY), _database() as connection:
+        connection.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed))
+
+
+@contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    path = workspace_folder() / "contents.sqlite"
+    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
+        )
+        yield connection
