@@ -28,7 +28,7 @@ TROUBLES = {
     "own-head": (False, "began with a head of its own", "keep the head of"),
     "page": (True, "is a web page", "Open it in a browser"),
     "pointer": (True, "Git LFS pointer", "git lfs pull"),
-    "quantized": (True, "quantized", ""),
+    "quantized": (True, "quantized", "Save the float weights"),
     "shards": (
         True,
         "model.safetensors.index.json: the shard model-00002-of-00002.safetensors is missing",
@@ -37,7 +37,7 @@ TROUBLES = {
     "short": (True, "cut short", "Copy or download it again"),
     "state-of-optimizer": (True, "the state of an optimizer", "Choose the file that holds"),
     "ten-more-classes": (True, "shape [20, 256], in the base it is [10, 256]", "architecture"),
-    "unfinished": (True, "cannot be opened", ""),
+    "unfinished": (True, "cannot be opened", "Copy or download it again"),
     "without-bias": (True, "lacks 1 tensor of the base: head.bias", "architecture"),
 }
 # Of these nothing is to be said.

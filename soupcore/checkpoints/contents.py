@@ -8,7 +8,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from soupcore.checkpoints.sandbox import TimeLimitError, read_contents
 from soupcore.errors import CheckpointError
 from soupcore.workspace import workspace_folder
 
-_VERSION = 3  # of what the child tells; with another one, files are read again
+_VERSION = 4  # of what the child tells; with another one, files are read again
 
 _remembered_only = ContextVar("remembered_only", default=False)
 
@@ -60,6 +60,7 @@ class WeightViews:
         notes: Sentences on why it is the one to take, and on what was left out of it.
         views: `{tensor: view}` in the order of the state dict; none where there is a problem.
         problem: Why the set cannot be read, as a sentence; "" where it can.
+        way_out: What to do about that, as a sentence.
     """
 
     name: str
@@ -67,6 +68,7 @@ class WeightViews:
     notes: tuple[str, ...]
     views: dict[str, View]
     problem: str
+    way_out: str
 
 
 class Place(NamedTuple):
@@ -109,22 +111,13 @@ def contents_of(file: WeightFile) -> Contents:
     opened = file.descriptor()
     key = str(file.path.resolve())
     stamp = json.dumps([_VERSION, *file.identity])
-    with closing(_connect()) as connection:
-        row = connection.execute(
-            "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
-        ).fetchone()
-    if row:
-        answer = json.loads(zlib.decompress(row[0]))
-    elif _remembered_only.get():
-        raise NotRead
-    else:
+    answer = _remembered(key, stamp)
+    if answer is None:
+        if _remembered_only.get():
+            raise NotRead
         answer = _read(opened.number, file.path)
         file.check_unchanged()
-        packed = zlib.compress(json.dumps(answer).encode(), 1)
-        with closing(_connect()) as connection, connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed)
-            )
+        _remember(key, stamp, answer)
     if refusal := answer.get("refusal"):
         problem, way_out = refusal
         raise CheckpointError(f"{file.path}{problem}", way_out)
@@ -156,6 +149,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
                     ).items()
                 },
                 found.get("problem", ""),
+                found.get("way_out", ""),
             )
             for found in read["sets"]
         ),
@@ -166,9 +160,32 @@ def _parsed(read: dict[str, Any]) -> Contents:
     )
 
 
-def _connect() -> sqlite3.Connection:
-    connection = sqlite3.connect(workspace_folder() / "contents.sqlite", timeout=30)
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
-    )
-    return connection
+# Without a workspace, or with a damaged one, files are read each time.
+_NO_MEMORY = (OSError, sqlite3.Error, zlib.error)
+
+
+def _remembered(key: str, stamp: str) -> dict[str, Any] | None:
+    with suppress(*_NO_MEMORY), _database() as connection:
+        row = connection.execute(
+            "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
+        ).fetchone()
+        if row:
+            answer: dict[str, Any] = json.loads(zlib.decompress(row[0]))
+            return answer
+    return None
+
+
+def _remember(key: str, stamp: str, answer: dict[str, Any]) -> None:
+    packed = zlib.compress(json.dumps(answer).encode(), 1)
+    with suppress(*_NO_MEMORY), _database() as connection:
+        connection.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed))
+
+
+@contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    path = workspace_folder() / "contents.sqlite"
+    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
+        )
+        yield connection

@@ -195,7 +195,7 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
     if found.problem:
         others = [repr(other.name) for other in contents.sets if not other.problem]
         hint = f"Or open its other weights: {', '.join(others)}." if others else ""
-        raise CheckpointError(f"{path}: {found.problem}", hint)
+        raise CheckpointError(f"{path}: {found.problem}", f"{found.way_out} {hint}".strip())
     return found
 
 

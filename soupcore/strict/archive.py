@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
 
-from soupcore.strict.refusal import Refusal, shown
+from soupcore.strict.refusal import COPY, Refusal, shown
 
 MOST_RECORDS = 200_000
 _LARGEST_DIRECTORY = 64 << 20  # bytes
@@ -187,14 +187,15 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
 def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     """Return the number of records, and where the central directory starts and how long it is."""
     if size < _END.size:
-        raise Refusal("It is too short for a zip archive.")
+        raise Refusal("It is too short for a zip archive.", COPY)
     end_offset = size - _END.size
     signature, *disks, on_disk, count, length, offset, comment = _END.unpack(
         _read_at(file, end_offset, _END.size, "the end of the archive")
     )
     if signature != b"PK\5\6" or comment:
         raise Refusal(
-            "It does not end as a zip archive does: it was cut short, or something was added."
+            "It does not end as a zip archive does: it was cut short, or something was added.",
+            COPY,
         )
     directory_end = end_offset
     said = (on_disk, count, length, offset)
@@ -212,7 +213,7 @@ def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     if length > _LARGEST_DIRECTORY:
         raise Refusal(f"Its central directory has {length} bytes; {_LARGEST_DIRECTORY} at most.")
     if offset + length != directory_end:
-        raise Refusal("Its central directory is not where the end of the archive says.")
+        raise Refusal("Its central directory is not where the end of the archive says.", COPY)
     return count, offset, length
 
 
@@ -232,7 +233,7 @@ def _read_end64(file: BinaryIO, end_offset: int) -> tuple[int, ...] | None:
         _read_at(file, offset, _END64.size, "the 64-bit end record")
     )
     if signature != b"PK\6\6" or length != _END64.size - 12:
-        raise Refusal("Its 64-bit end record is damaged.")
+        raise Refusal("Its 64-bit end record is damaged.", COPY)
     return offset, *rest
 
 
@@ -252,7 +253,7 @@ def _entries(directory: bytes, directory_offset: int, count: int) -> Iterator[_E
         extra = directory[at : at + extra_size]
         at += extra_size + comment_size
         if signature != b"PK\1\2" or at > len(directory):
-            raise Refusal("Its central directory is damaged.")
+            raise Refusal("Its central directory is damaged.", COPY)
         if disk:
             raise Refusal("It is one part of an archive of several parts.")
         numbers = [size, stored_size, header_offset]
@@ -384,5 +385,5 @@ def _read_at(file: BinaryIO, offset: int, size: int, what: str) -> bytes:
     file.seek(offset)
     content = file.read(size)
     if len(content) != size:
-        raise Refusal(f"It ended inside {what}.")
+        raise Refusal(f"It ended inside {what}.", COPY)
     return content

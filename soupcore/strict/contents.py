@@ -5,12 +5,14 @@ from typing import Any, BinaryIO
 
 from soupcore.strict.archive import Archive, read_archive, read_record
 from soupcore.strict.containers import WeightSet, find_weight_sets
+from soupcore.strict.descriptions import run_by_ultralytics
 from soupcore.strict.legacy import read_legacy
 from soupcore.strict.metadata import details_of
 from soupcore.strict.names import check_name, may_execute
 from soupcore.strict.pickles import MOST_BYTES, Machine
-from soupcore.strict.refusal import Refusal
-from soupcore.strict.strings import evaluated_texts_of, local_paths_of
+from soupcore.strict.refusal import COPY, Refusal
+from soupcore.strict.scalars import Scalars
+from soupcore.strict.strings import local_paths_of
 from soupcore.strict.tensors import CALLS, Storage, Tensor, storage_of
 
 MOST_NAMED = 100  # names in `executes`
@@ -21,6 +23,8 @@ MOST_REPEATED = 100  # times that the same bytes are named: models that share la
 def read_contents(file: BinaryIO) -> dict[str, Any]:
     """Read a file that `torch.save` wrote. None of the weights is read, nothing is executed.
 
+    Of tensors beside them, such as a metric, those of one element are.
+
     Args:
         file: The file, seekable.
 
@@ -28,7 +32,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         `format`: "zip" or "legacy".
         `sets`: of each set of weights, the one to take first, `name`, `title`, `notes`, and
         either `tensors`, `{name: [storage key, dtype, offset, shape, stride, conjugate,
-        negative]}`, or `problem`, why it cannot be read.
+        negative]}`, or `problem`, why it cannot be read, and `way_out`, what to do about it.
         `details`: plain values on the run that made it (see `soupcore.strict.metadata`).
         `executes`: what a usual loader would run or import beyond what is known to be harmless.
         `local_paths`: `[[place, path]]` of the machine where it was made.
@@ -43,27 +47,26 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         tree, machine, places = _read_zip(file)
         kind = "zip"
     elif _ends_as_zip(file):
-        raise Refusal(
-            "It is a zip archive with something before its first record.", "Copy it again."
-        )
+        raise Refusal("It is a zip archive with something before its first record.", COPY)
     elif not beginning.startswith(b"\x80"):  # as pickles do
         raise Refusal(
             "It is damaged, or not a file of torch.save: its first bytes are neither those of a "
-            "zip archive nor of a pickle."
+            "zip archive nor of a pickle.",
+            "Copy or download it again, or save it with torch.save.",
         )
     else:
         tree, machine, legacy_places = read_legacy(file)
         places = {key: (offset, size, None) for key, (offset, size) in legacy_places.items()}
         kind = "legacy"
-    sets = [_described(found) for found in find_weight_sets(tree)]
-    executes = may_execute(machine)
-    if any(path.startswith("ultralytics.") for path in machine.named):
-        executes += [f"eval({text!r})" for text in evaluated_texts_of(tree)]
+    found_sets = find_weight_sets(tree)
+    weights = {tensor for found in found_sets for tensor in found.tensors.values()}
+    sets = [_described(found) for found in found_sets]
+    executes = may_execute(machine) + run_by_ultralytics(machine.instances)
     used = {tensor[0] for found in sets for tensor in found.get("tensors", {}).values()}
     return {
         "format": kind,
         "sets": sets,
-        "details": details_of(tree),
+        "details": details_of(tree, Scalars(file, places, weights).number_of),
         "executes": executes[:MOST_NAMED],
         "local_paths": local_paths_of(tree),
         "storages": {key: places[key] for key in places if key in used},
@@ -89,12 +92,14 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
     machine = Machine(pickled, CALLS, lambda pid: storage_of(pid, storages), check_name)
     tree = machine.load()
     if machine.position != len(pickled):
-        raise Refusal("Its record 'data.pkl' goes on after its pickle ends; the file is damaged.")
+        raise Refusal(
+            "Its record 'data.pkl' goes on after its pickle ends; the file is damaged.", COPY
+        )
     places: _Places = {}
     for key, storage in storages.items():
         record = archive.records.get(f"data/{key}")
         if record is None:
-            raise Refusal(f"Its storage {key!r} is missing; the file is damaged.", "Copy it again.")
+            raise Refusal(f"Its storage {key!r} is missing; the file is damaged.", COPY)
         if record.compressed:
             raise Refusal(
                 f"Its record 'data/{key}' is compressed, which torch never does: the file was "
@@ -105,7 +110,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, Machine, _Places]:
             raise Refusal(
                 f"Its storage {key!r} has {record.size} bytes in its record, its pickle says "
                 f"{storage.nbytes}; the file is damaged.",
-                "Copy it again.",
+                COPY,
             )
         places[key] = (record.data_offset, record.size, record.crc)
     return tree, machine, places
@@ -134,8 +139,10 @@ def _described(found: WeightSet) -> dict[str, Any]:
     described: dict[str, Any] = {"name": found.name, "title": found.title, "notes": found.notes}
     tensors = {}
     for name, tensor in found.tensors.items():
-        if problem := _problem_of_name(name) or tensor.problem():
-            return described | {"problem": f"Tensor {name[:60]!r} {problem}."}
+        if trouble := _problem_of_name(name) or tensor.problem():
+            problem, way_out = trouble
+            problem = f"Tensor {name[:60]!r} {problem}."
+            return described | {"problem": problem, "way_out": way_out}
         assert isinstance(tensor, Tensor)  # noqa: S101 - the others have a problem
         tensors[name] = [
             tensor.storage.key,
@@ -148,13 +155,13 @@ def _described(found: WeightSet) -> dict[str, Any]:
         ]
     if found.said_nbytes > MOST_REPEATED * found.nbytes:
         problem = f"Its tensors repeat stored bytes more than {MOST_REPEATED} times."
-        return described | {"problem": problem}
+        return described | {"problem": problem, "way_out": ""}
     return described | {"tensors": tensors}
 
 
-def _problem_of_name(name: str) -> str | None:
+def _problem_of_name(name: str) -> tuple[str, str] | None:
     if len(name) > LONGEST_NAME:
-        return f"has a name longer than the limit of {LONGEST_NAME}"
+        return f"has a name longer than the limit of {LONGEST_NAME}", ""
     if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
-        return "has a name that is not text"
+        return "has a name that is not text", ""
     return None

@@ -147,8 +147,8 @@ MODULE_CLASSES = {
         SwiGLUFFN TorchVision
     """,
     "ultralytics.nn.modules.conv": """
-        CBAM ChannelAttention Concat Conv Conv2 ConvTranspose DWConv Focus GhostConv Index
-        LightConv RepConv SpatialAttention
+        CBAM ChannelAttention Concat Conv Conv2 ConvTranspose DWConv DWConvTranspose2d Focus
+        GhostConv Index LightConv RepConv SpatialAttention
     """,
     "ultralytics.nn.modules.head": """
         Classify Depth Detect LRPCHead OBB OBB26 Pose Pose26 RTDETRDecoder Segment Segment26
@@ -164,3 +164,7 @@ MODULE_CLASSES = {
         YOLOESegModel
     """,
 }
+
+MODULE_PATHS = frozenset(
+    f"{module}.{name}" for module, names in MODULE_CLASSES.items() for name in names.split()
+)

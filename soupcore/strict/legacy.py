@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from soupcore.strict.names import check_name
 from soupcore.strict.pickles import MOST_BYTES, Machine
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import COPY, Refusal
 from soupcore.strict.tensors import CALLS, ITEM_SIZES, Storage, storage_of
 from soupcore.strict.values import Global
 
@@ -19,7 +19,6 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _COUNT = struct.Struct("<q")
 
-_COPY = "Copy it again."
 _SAVE = "Save it again with torch.save."
 
 
@@ -53,34 +52,34 @@ def read_legacy(file: BinaryIO) -> tuple[Any, Machine, dict[str, tuple[int, int]
     tree = machine.load()
     keys = machine.load()
     if type(keys) is not list or not all(type(key) is str for key in keys):
-        raise Refusal("Its list of storages is damaged.")
+        raise Refusal("Its list of storages is damaged.", COPY)
     if len(set(keys)) != len(keys) or set(keys) != set(storages):
-        raise Refusal("Its list of storages is not that of its tensors; the file is damaged.")
+        raise Refusal("Its list of storages is not that of its tensors; the file is damaged.", COPY)
     places = {}
     position = machine.position
     for key in keys:
         file.seek(position)
         prefix = file.read(_COUNT.size)
         if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was cut short.", _COPY)
+            raise Refusal(f"It ended before the storage {key!r}: it was cut short.", COPY)
         storage = storages[key]
         position += _COUNT.size
         if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
-            raise Refusal(f"Its storage {key!r} has another size than its tensors say.")
+            raise Refusal(f"Its storage {key!r} has another size than its tensors say.", COPY)
         if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was cut short.", _COPY)
+            raise Refusal(f"It ended inside the storage {key!r}: it was cut short.", COPY)
         places[key] = (position, storage.nbytes)
         position += storage.nbytes
     if position != size:
-        raise Refusal(f"{size - position} bytes were added after its last storage.", _COPY)
+        raise Refusal(f"{size - position} bytes were added after its last storage.", COPY)
     return tree, machine, places
 
 
 def _check_name(path: str) -> None:
     if path == "torch.storage._load_from_bytes":
         raise Refusal(
-            "It was written by pickle.dump, which puts files of torch into the pickle. If you "
-            "trust it, load it with pickle and save the state dict with torch.save."
+            "It was written by pickle.dump, which puts files of torch into the pickle.",
+            "If you trust it, load it with pickle and save the state dict with torch.save.",
         )
     check_name(path)
 

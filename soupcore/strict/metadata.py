@@ -4,12 +4,13 @@ Training runs keep their hyperparameters as dicts, namespaces, dataclasses or Om
 their metrics as numbers of NumPy's. All come as inert notes, and are read from those.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from soupcore.strict.containers import entries_of
 from soupcore.strict.modules import is_module
 from soupcore.strict.numpy_values import SCALARS, number_of
+from soupcore.strict.tensors import Tensor
 from soupcore.strict.values import Global, Inert
 
 Plain = str | int | float | bool | None
@@ -35,27 +36,39 @@ _GROUPS = (
     "train_metrics",
     "val_metrics",
 )
+_BEST = ("monitor", "best_model_score")  # of Lightning's ModelCheckpoint, among its callbacks
 _NOTHING = object()
 
 
-def details_of(tree: Any) -> dict[str, Plain]:
+def details_of(
+    tree: Any, number_of_tensor: Callable[[Tensor], Plain] = lambda tensor: None
+) -> dict[str, Plain]:
     """Return the plain values of a checkpoint: those beside the weights, and hyperparameters.
 
     Nested names are joined by dots, without the name of the outermost group: `optimizer.lr`. Where
     two groups have the same name for something, the second one keeps its group's name.
+
+    Args:
+        tree: What was unpickled.
+        number_of_tensor: The value of a tensor that holds one number beside the weights; else None.
     """
     entries = entries_of(tree) or {}
-    reading = _Reading()
+    reading = _Reading(number_of_tensor)
     beside = reading.flat(entries, 1)
     found = dict(pair for pair in beside if pair[1] is not None)  # as in YOLO's `model: None`
-    for group in _GROUPS:
-        for name, value in reading.flat(_fields(entries.get(group)) or {}, _DEEPEST):
+    groups = [(group, _fields(entries.get(group)) or {}) for group in _GROUPS]
+    for state in (entries_of(entries.get("callbacks")) or {}).values():
+        kept = entries_of(state) or {}
+        groups.append(("callbacks", {name: kept[name] for name in _BEST if name in kept}))
+    for group, fields in groups:
+        for name, value in reading.flat(fields, _DEEPEST):
             found.setdefault(f"{group}.{name}" if name in found else name, value)
     return dict(list(found.items())[:MOST_DETAILS])
 
 
 class _Reading:
-    def __init__(self) -> None:
+    def __init__(self, number_of_tensor: Callable[[Tensor], Plain]) -> None:
+        self._number_of_tensor = number_of_tensor
         self._steps = 0
 
     def flat(
@@ -69,9 +82,14 @@ class _Reading:
                 continue
             name = prefix + key
             plain = plain_value(value)
+            if type(value) is Tensor and (number := self._number_of_tensor(value)) is not None:
+                plain = plain_value(number)
             if plain is not _NOTHING and len(name) <= LONGEST_TEXT:
                 yield name, plain
-            elif depth > 1 and (inner := _fields(value)):
+                continue
+            if type(value) is Inert:
+                self._steps += len(value.attributes)  # which are looked through each time
+            if depth > 1 and (inner := _fields(value)):
                 yield from self.flat(inner, depth - 1, f"{name}.")
 
 
@@ -109,8 +127,9 @@ def _plain_instance(value: Inert) -> Any:
     if value.path == "omegaconf.listconfig.ListConfig":
         inner = value.attributes.get("_content")
         return plain_value(inner) if type(inner) is list else _NOTHING
-    if value.called and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
-        return plain_value(value.args[0])  # a member of an Enum
+    is_named = value.called or value.path == "torch.torch_version.TorchVersion"  # as are Enums'
+    if is_named and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
+        return plain_value(value.args[0])
     return _NOTHING
 
 

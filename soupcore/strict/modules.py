@@ -1,6 +1,6 @@
 """From a pickled `nn.Module` to what its `state_dict()` would give, without the module."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soupcore.strict.refusal import Refusal
@@ -49,7 +49,6 @@ class _Walk:
             raise Refusal(f"Its module {prefix.rstrip('.')!r} holds itself.")
         if len(path) >= DEEPEST:
             raise Refusal(f"Its modules are nested more than {DEEPEST} deep.")
-        self._count(prefix)
         attributes = module.attributes
         if not self._hooked and any(
             attributes.get(hooks) for hooks in ("_state_dict_hooks", "_state_dict_pre_hooks")
@@ -58,10 +57,10 @@ class _Walk:
             self._notes.append(
                 f"The module {module.path} changes its state dict by hooks; these were not run."
             )
-        for name, value in _own_entries(attributes):
+        for name, value in self._own_entries(attributes, prefix):
             if value is not None:
-                self._add(prefix + name, value)
-        for name, child in _named(attributes["_modules"]):
+                self._found[prefix + name] = value
+        for name, child in self._named(attributes["_modules"], prefix):
             if child is None:
                 continue
             if not is_module(child):
@@ -69,29 +68,21 @@ class _Walk:
                 continue
             self._visit(child, f"{prefix}{name}.", (*path, id(module)))
 
-    def _add(self, name: str, value: Any) -> None:
-        self._count(name)
-        self._found[name] = value
+    def _own_entries(self, attributes: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        yield from self._named(attributes["_parameters"], prefix)
+        skipped = attributes.get("_non_persistent_buffers_set")
+        skipped = skipped if isinstance(skipped, set | frozenset) else frozenset[Any]()
+        for name, value in self._named(attributes["_buffers"], prefix):
+            if name not in skipped:
+                yield name, value
 
-    def _count(self, name: str) -> None:
-        # Modules that hold one module twice, and so on n times, unfold to 2ⁿ names.
-        self._visits += 1
-        self._name_bytes += len(name)
-        if self._visits > MOST_TENSORS or self._name_bytes > MOST_NAME_BYTES:
-            raise Refusal(f"Its modules unfold to more than {MOST_TENSORS:,} tensors.")
-
-
-def _own_entries(attributes: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    yield from _named(attributes["_parameters"])
-    skipped = attributes.get("_non_persistent_buffers_set")
-    skipped = skipped if isinstance(skipped, set | frozenset) else frozenset[Any]()
-    for name, value in _named(attributes["_buffers"]):
-        if name not in skipped:
+    def _named(self, entries: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in entries.items():
+            if type(name) is not str:
+                raise Refusal(f"Its pickled module has a part whose name is {str(name)[:40]!r}.")
+            # Modules that hold one module twice, and so on n times, unfold to 2ⁿ names.
+            self._visits += 1
+            self._name_bytes += len(prefix) + len(name)
+            if self._visits > MOST_TENSORS or self._name_bytes > MOST_NAME_BYTES:
+                raise Refusal(f"Its modules unfold to more than {MOST_TENSORS:,} tensors.")
             yield name, value
-
-
-def _named(entries: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in entries.items():
-        if type(name) is not str:
-            raise Refusal(f"Its pickled module has a part whose name is {str(name)[:40]!r}.")
-        yield name, value

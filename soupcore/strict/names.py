@@ -8,7 +8,7 @@ given a soup in the form of such a file, for whom only what stands on an exact l
 
 import sys
 
-from soupcore.strict.known_classes import MODULE_CLASSES
+from soupcore.strict.known_classes import MODULE_CLASSES, MODULE_PATHS
 from soupcore.strict.numpy_values import is_plain_numpy
 from soupcore.strict.pickles import Machine
 from soupcore.strict.refusal import Refusal
@@ -32,6 +32,16 @@ _USUAL_MODULES = _words(
     collections configparser contextlib copy dataclasses datetime decimal enum fractions functools
     inspect io ipaddress itertools logging math numbers operator optparse pathlib queue random re
     statistics string textwrap time types typing uuid weakref zoneinfo
+    """
+)
+# Those of it that have modules inside, in one version of Python or another. Where another one seems
+# to, such as `code.models`, it is of a package of somebody's own.
+_PACKAGES = _words(
+    """
+    _pyrepl asyncio collections compression concurrent ctypes curses dbm distutils email encodings
+    ensurepip html http idlelib importlib json lib2to3 logging msilib multiprocessing os pathlib
+    pydoc_data pyexpat re sqlite3 string sysconfig test tkinter tomllib turtledemo unittest urllib
+    venv wsgiref xml xmlrpc zipfile zoneinfo
     """
 )
 _USUAL_NAMES = _paths(
@@ -82,16 +92,22 @@ _CALLED = _paths(
 _APPENDED = _paths({"collections": "deque"})
 _SET_BY_KEY = _paths({"collections": "Counter defaultdict"})
 _EMPTY = _paths({"types": "SimpleNamespace", "ultralytics.utils": "IterableSimpleNamespace"})
+# What must have one text for its only argument:
+_TEXTS = _paths({"torch.torch_version": "TorchVersion"})
 # What may be made an instance of:
-_MADE = _paths(MODULE_CLASSES) | _paths(
-    {
-        "argparse": "Namespace",
-        "collections": "OrderedDict",
-        "omegaconf.base": "ContainerMetadata Metadata",
-        "omegaconf.dictconfig": "DictConfig",
-        "omegaconf.listconfig": "ListConfig",
-        "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
-    }
+_MADE = (
+    MODULE_PATHS
+    | _TEXTS
+    | _paths(
+        {
+            "argparse": "Namespace",
+            "collections": "OrderedDict",
+            "omegaconf.base": "ContainerMetadata Metadata",
+            "omegaconf.dictconfig": "DictConfig",
+            "omegaconf.listconfig": "ListConfig",
+            "omegaconf.nodes": "AnyNode BooleanNode FloatNode IntegerNode StringNode",
+        }
+    )
 )
 # What may stand there as a value, such as a norm layer or an activation. Whoever has it may call
 # it with anything, so classes with more in their constructors are not among these.
@@ -122,9 +138,14 @@ def check_name(path: str) -> None:
         Refusal: It is one.
     """
     if _is_harmful(path):
+        root, name = path.partition(".")[0], path.rpartition(".")[2]
+        may_be_a_model = root in sys.stdlib_module_names and name[:1].isupper()
         raise Refusal(
             f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
-            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere."
+            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere.",
+            f"If {root} is a module of your own, save model.state_dict() instead."
+            if may_be_a_model
+            else "",
         )
 
 
@@ -138,11 +159,17 @@ def _is_harmful(path: str) -> bool:
         path in _HARMFUL
         or path.startswith(_HARMFUL_PACKAGES)
         or any(step.startswith("__") for step in steps)
-        or any(
-            name in sys.stdlib_module_names and name not in _USUAL_MODULES
-            for name in (module.partition(".")[0], steps[0])
-        )
+        or _is_unusual_library(module if within else path.rpartition(".")[0])
+        or _is_unusual_library(steps[0])
     )
+
+
+def _is_unusual_library(module: str) -> bool:
+    """Whether a module can be one of the standard library that no training run mentions."""
+    root, _, inside = module.partition(".")
+    if root not in sys.stdlib_module_names or root in _USUAL_MODULES:
+        return False
+    return not inside or root in _PACKAGES
 
 
 def may_execute(machine: Machine) -> list[str]:
@@ -170,4 +197,15 @@ def _is_known(instance: Inert) -> bool:
         and not (instance.items and path not in _APPENDED)
         and not (instance.entries and path not in _SET_BY_KEY)
         and not (instance.args and path in _EMPTY)
+        and not (path in _TEXTS and [type(arg) for arg in instance.args] != [str])
+        and _has_known_state(instance)
     )
+
+
+def _has_known_state(instance: Inert) -> bool:
+    """Whether its attributes are those that `instance.attributes` gives."""
+    state = instance.state
+    if type(state) is tuple and instance.path not in MODULE_PATHS:
+        slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
+        return slots or instance.path.startswith("numpy.")  # see is_plain_numpy
+    return state is None or isinstance(state, dict)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import COPY, Refusal
 from soupcore.strict.values import Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
@@ -29,6 +29,7 @@ MOST_GLOBALS = 10_000
 LONGEST_GLOBAL = 512
 LONGEST_INT = 20  # digits of an integer given as text
 DEEPEST_MARK = 1_000
+_DEFAULT_PROTOCOL = "Save it again with torch.save and its default pickle_protocol."
 
 Call = Callable[["Machine", tuple[Any, ...]], Any]
 
@@ -98,10 +99,11 @@ class Machine:
             raise Refusal(
                 f"Its pickle ends in the middle, at {name}: the file is damaged or cut short."
                 if self.position >= len(self._data)
-                else f"Its pickle is damaged ({name} finds nothing on the stack)."
+                else f"Its pickle is damaged ({name} finds nothing on the stack).",
+                COPY,
             ) from None
         except (ValueError, TypeError, RecursionError) as error:  # bad text, numbers, arguments
-            raise Refusal(f"Its pickle is damaged ({name}: {error}).") from None
+            raise Refusal(f"Its pickle is damaged ({name}: {error}).", COPY) from None
 
     def spend(self, operations: int) -> None:
         """Count work.
@@ -160,7 +162,6 @@ class Machine:
         if type(function) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle calls something that is not a named class or function.")
         self.spend(1)
-        self._spare[function.path] -= 1
         replacement = self._calls.get(function.path)
         if replacement is None:
             return self.inert(function.path, args, called=True)
@@ -177,7 +178,6 @@ class Machine:
         """
         if type(cls) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle makes an instance of something that is not a named class.")
-        self._spare[cls.path] -= 1
         if cls.path == "collections.OrderedDict":
             return Ordered()
         return self.inert(cls.path, args, called=False)
@@ -205,11 +205,27 @@ class Machine:
 
     def _line(self, longest: int, what: str) -> str:
         end = self._data.find(b"\n", self.position, self.position + longest + 1)
+        if end < 0 and len(self._data) - self.position <= longest:
+            self.position = len(self._data)
+            raise IndexError
         if end < 0:
             raise Refusal(f"Its pickle has {what} longer than the limit of {longest}.")
         line = self._data[self.position : end]
         self.position = end + 1
         return line.decode()
+
+    # A global that is pushed serves as a value, until it is popped to make or to call something.
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+        if type(value) is Global:
+            self._spare[value.path] += 1
+
+    def _pop_used(self) -> Any:
+        used = self._stack.pop()
+        if type(used) is Global:
+            self._spare[used.path] -= 1
+        return used
 
     def _pop_mark(self) -> list[Any]:
         items = self._stack
@@ -221,7 +237,10 @@ class Machine:
     def _proto(self) -> None:
         self._protocol = self._number(_U8)
         if not 2 <= self._protocol <= 5:
-            raise Refusal(f"Its pickle has protocol {self._protocol}; torch.save writes 2 to 5.")
+            raise Refusal(
+                f"Its pickle has protocol {self._protocol}; only 2 to 5 are read.",
+                _DEFAULT_PROTOCOL,
+            )
 
     def _frame(self) -> None:
         if self._number(_U64) > len(self._data) - self.position:
@@ -307,9 +326,7 @@ class Machine:
                 module, name = NAME_MAPPING[module, name]
             else:
                 module = IMPORT_MAPPING.get(module, module)
-        path = f"{module}{':' if '.' in name else '.'}{name}"
-        self._stack.append(self.named_global(path))
-        self._spare[path] += 1
+        self._push(self.named_global(f"{module}{':' if '.' in name else '.'}{name}"))
 
     def _global(self) -> None:
         module = self._line(LONGEST_GLOBAL, "a name")
@@ -322,15 +339,15 @@ class Machine:
         self._push_global(module, name)
 
     def _reduce(self) -> None:
-        args, function = self._stack.pop(), self._stack.pop()
-        self._stack.append(self.call(function, args))
+        args, function = self._stack.pop(), self._pop_used()
+        self._push(self.call(function, args))
 
     def _new_object(self) -> None:
-        args, cls = self._stack.pop(), self._stack.pop()
+        args, cls = self._stack.pop(), self._pop_used()
         self._stack.append(self.make(cls, args))
 
     def _new_object_with_keywords(self) -> None:
-        keywords, args, cls = self._stack.pop(), self._stack.pop(), self._stack.pop()
+        keywords, args, cls = self._stack.pop(), self._stack.pop(), self._pop_used()
         made = self.make(cls, args)
         if type(made) is not Inert or type(keywords) is not dict:
             raise Refusal("Its pickle makes an object by NEWOBJ_EX with wrong arguments.")
@@ -344,12 +361,13 @@ class Machine:
         if target.state is not None:
             raise Refusal("Its pickle uses BUILD on one object twice.")
         target.state = state
-        for part in state if type(state) is tuple else (state,):
+        for part in state[:2] if type(state) is tuple else (state,):
             if isinstance(part, dict):
+                self.spend(len(part))  # many objects may be given the same one
                 self.hidden.update(key for key in part if str(key).startswith("__"))
 
     def _persistent_id(self) -> None:
-        self._stack.append(self._persistent(self._stack.pop()))
+        self._push(self._persistent(self._stack.pop()))
 
     def _put(self, index: int) -> None:
         if index > MOST_OPERATIONS:
@@ -362,10 +380,7 @@ class Machine:
     def _get(self, index: int) -> None:
         if index not in self._memo:
             raise Refusal("Its pickle is damaged (it takes from its memo what is not there).")
-        value = self._memo[index]
-        self._stack.append(value)
-        if type(value) is Global:
-            self._spare[value.path] += 1
+        self._push(self._memo[index])
 
     # What makes the opcodes that push, or that come in several widths.
 
@@ -394,7 +409,10 @@ def _python2_text(raw: bytes) -> str:
 
 def _refuse(code: int) -> Any:
     name = _NOT_OF_TORCH.get(code, f"{code:#04x}")
-    raise Refusal(f"Its pickle uses the opcode {name}, which torch.save never writes.")
+    raise Refusal(
+        f"Its pickle uses the opcode {name}, which torch.save does not write in protocols 2 to 5.",
+        _DEFAULT_PROTOCOL,
+    )
 
 
 _U8, _U16, _U32, _U64 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<Q"))

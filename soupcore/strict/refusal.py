@@ -1,5 +1,7 @@
 """The one way in which strict reading ends when it does not succeed."""
 
+COPY = "Copy or download it again."  # the way out where a file is damaged
+
 _LONGEST = 80  # characters
 
 

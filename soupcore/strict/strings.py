@@ -29,24 +29,6 @@ def local_paths_of(tree: Any) -> list[tuple[str, str]]:
     return found
 
 
-def evaluated_texts_of(tree: Any) -> list[str]:
-    """Return texts that ultralytics gives to `eval` when it trains a model further.
-
-    It does so with the `activation` of a model's description; one such as `nn.SiLU()` is usual.
-    """
-    return [
-        text[:100]
-        for trail, text in _texts(tree)
-        if trail and trail[1] == "activation" and not _is_activation(text)
-    ]
-
-
-def _is_activation(text: str) -> bool:
-    name, _, arguments = text.removeprefix("torch.").removeprefix("nn.").partition("(")
-    plain = arguments.removesuffix(")").translate(str.maketrans("", "", "=.,- _"))
-    return name.isidentifier() and (not plain or plain.isalnum())
-
-
 def _texts(tree: Any) -> Iterator[tuple[_Trail, str]]:
     """Give each text once, and by which keys it is reached."""
     seen: set[int] = set()

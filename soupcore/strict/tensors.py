@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from soupcore.strict.pickles import Call, Machine
-from soupcore.strict.refusal import Refusal
+from soupcore.strict.refusal import COPY, Refusal
 from soupcore.strict.values import Global, Inert, Ordered
 
 ITEM_SIZES = {
@@ -64,6 +64,7 @@ _PLAIN_TENSORS = {
     "torch.nn.parameter.Parameter",
     "torch.nn.parameter.Buffer",
 }
+_SAVE_DATA = "Save its .data."
 _LARGEST = 1 << 62
 _LONGEST_KEY = 40
 _MOST_DIMENSIONS = 64
@@ -111,29 +112,29 @@ class Tensor:
         """Bytes of its elements, once they are known to be counts."""
         return int(prod(self.shape)) * ITEM_SIZES[self.dtype]
 
-    def problem(self) -> str | None:
-        """Return why it cannot be read, as the end of a sentence; None where it can."""
+    def problem(self) -> tuple[str, str] | None:
+        """Return why it cannot be read, as the end of a sentence, and the way out; or None."""
         if type(self.shape) is not tuple or type(self.stride) is not tuple:
-            return "has no shape and strides; the file is damaged"
+            return "has no shape and strides; the file is damaged", COPY
         if len(self.shape) != len(self.stride) or len(self.shape) > _MOST_DIMENSIONS:
-            return "has a shape and strides that do not fit each other; the file is damaged"
+            return "has a shape and strides that do not fit each other; the file is damaged", COPY
         numbers = (self.offset, *self.shape, *self.stride)
         if not all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
-            return "has a shape, stride or offset that is not a count; the file is damaged"
+            return "has a shape, stride or offset that is not a count; the file is damaged", COPY
         count = prod(self.shape)
         if not count:
             return None
         stored = self.storage.nbytes // ITEM_SIZES[self.dtype]
         if count > stored:
             return (
-                f"repeats {self.storage.nbytes} stored bytes to "
-                f"{count * ITEM_SIZES[self.dtype]}; save it with .contiguous()"
+                f"repeats {self.storage.nbytes} stored bytes to {count * ITEM_SIZES[self.dtype]}",
+                "Save it with .contiguous().",
             )
         last = self.offset + sum(
             (size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)
         )
         if last >= stored:
-            return "reaches outside its storage; the file is damaged"
+            return "reaches outside its storage; the file is damaged", COPY
         return None
 
 
@@ -142,10 +143,11 @@ class Unusable:
     """A tensor that holds no plain elements; `reason` ends a sentence that begins with its name."""
 
     reason: str
+    way_out: str
 
-    def problem(self) -> str:
+    def problem(self) -> tuple[str, str]:
         """Return why it cannot be read, as `Tensor.problem` does."""
-        return self.reason
+        return self.reason, self.way_out
 
 
 def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
@@ -237,20 +239,20 @@ def _rebuild_from_type(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unus
     function, kind, inner, _ = args
     made = machine.call(function, inner)
     if type(made) is Inert:
-        return Unusable(f"is made by {made.path}, not as plain tensors are; save its .data")
+        return Unusable(f"is made by {made.path}, not as plain tensors are", _SAVE_DATA)
     if type(kind) is Global and kind.path not in _PLAIN_TENSORS and type(made) is Tensor:
-        return Unusable(f"is of the class {kind.path}, not a plain tensor; save its .data")
+        return Unusable(f"is of the class {kind.path}, not a plain tensor", _SAVE_DATA)
     return _checked(made)
 
 
-def _unusable(reason: str) -> Call:
-    return lambda machine, args: Unusable(reason)
+def _unusable(reason: str, way_out: str) -> Call:
+    return lambda machine, args: Unusable(reason, way_out)
 
 
 def _from_cpu_tensor(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unusable:
     tensor, dtype, *_ = args
     if isinstance(_checked(tensor), Tensor) and tensor.dtype != _dtype(dtype):
-        return Unusable("is stored in another dtype than its own; save the model from the CPU")
+        return Unusable("is stored in another dtype than its own", "Save the model from the CPU.")
     return _checked(tensor)
 
 
@@ -297,14 +299,19 @@ def _bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
     return machine.inert("builtins.bytes", args, called=True) if args else b""
 
 
-_QUANTIZED = _unusable("is quantized and cannot be averaged; save the float weights")
-_SPARSE = _unusable("is sparse and cannot be averaged; save it with .to_dense()")
-_NESTED = _unusable("is a nested tensor and cannot be averaged; save its parts")
+_QUANTIZED = _unusable("is quantized and cannot be averaged", "Save the float weights.")
+_SPARSE = _unusable("is sparse and cannot be averaged", "Save it with .to_dense().")
+_NESTED = _unusable("is a nested tensor and cannot be averaged", "Save its parts.")
 _META = _unusable(
-    "has no values (it was saved from the meta device); save the model once its weights are loaded"
+    "has no values (it was saved from the meta device)",
+    "Save the model once its weights are loaded.",
 )
-_WRAPPER = _unusable("is of a class of its own, not a plain tensor; save the plain weights")
-_FROM_NUMPY = _unusable("was saved from a device without storages; save it from the CPU")
+_LAZY = _unusable(
+    "has no values yet (it is of a lazy layer that was never run)",
+    "Run the model once before it is saved.",
+)
+_WRAPPER = _unusable("is of a class of its own, not a plain tensor", "Save the plain weights.")
+_FROM_NUMPY = _unusable("was saved from a device without storages", "Save it from the CPU.")
 
 _TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
@@ -326,6 +333,8 @@ _OTHER_TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_wrapper_subclass": _WRAPPER,
     "torch._utils._rebuild_device_tensor_from_numpy": _FROM_NUMPY,
     "torch._utils._rebuild_xla_tensor": _FROM_NUMPY,
+    "torch.nn.parameter.UninitializedBuffer": _LAZY,
+    "torch.nn.parameter.UninitializedParameter": _LAZY,
 }
 _PLAIN_VALUES: dict[str, Call] = {
     "torch.Size": _size,

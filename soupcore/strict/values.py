@@ -1,5 +1,7 @@
 """What a pickle's program makes here: plain values, and notes of all others."""
 
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +48,12 @@ class Inert:
     entries: dict[Any, Any] = field(default_factory=dict)
 
     @property
-    def attributes(self) -> dict[Any, Any]:
+    def attributes(self) -> Mapping[Any, Any]:
         """The object's attributes, as Python would have set them from `state`."""
         parts = self.state if isinstance(self.state, tuple) else (self.state,)
-        found: dict[Any, Any] = {}
-        for part in parts[:2]:  # the second one of a pair holds the slots
-            if isinstance(part, dict):
-                found.update(part)
-        return found
+        # The second one of a pair holds the slots. Nothing is copied, as many may share one state.
+        found = [part for part in parts[:2] if isinstance(part, dict)]
+        return found[0] if len(found) == 1 else ChainMap(*reversed(found))
 
 
 class Ordered(dict[Any, Any]):

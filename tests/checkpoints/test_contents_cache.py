@@ -85,6 +85,20 @@ def test_where_only_the_remembered_is_wanted_nothing_is_read(
         assert open_checkpoint(path).read("w").item() == 0
 
 
+def test_without_a_sound_workspace_files_are_read_each_time(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.pt", 1)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "contents.sqlite").write_bytes(b"no database" * 100)
+    for folder in (damaged, path / "below a file"):
+        monkeypatch.setenv("STOCKPOT_WORKSPACE", str(folder))
+        for _ in range(2):
+            assert open_checkpoint(path).read("w").item() == 0
+    assert len(reads) == 4
+
+
 def test_another_version_of_the_reader_reads_again(
     tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

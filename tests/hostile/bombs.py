@@ -76,6 +76,27 @@ def module_in_itself() -> bytes:
     return keep(begun, START) + made.removeprefix(begun)
 
 
+def state_of_many(count: int, objects: int) -> bytes:
+    """Objects that are all given one large dict for their attributes."""
+    shared = keep(b"}(" + b"".join(plain(key) + b"N" for key in range(count)) + b"u", START)
+    cls = keep(reference("argparse", "Namespace"), START + 1)
+    made = b"0" + again(START + 1) + b")\x81" + again(START) + b"b"
+    return shared + b"0" + cls + made * objects
+
+
+def shared_child(names: int) -> bytes:
+    """A module that is one submodule under many names, which has nothing under many names."""
+    child = module({"w": tensor()}, dict.fromkeys((str(name) for name in range(names)), b"N"))
+    under = {str(name): again(START) for name in range(names)}
+    return keep(child, START) + b"0" + module(modules=under)
+
+
+def many_times_one_namespace(hidden: int, names: int) -> bytes:
+    entries = dict.fromkeys((f"_{number}" for number in range(hidden)), b"N")
+    one = asm.build(asm.new(reference("argparse", "Namespace")), made_dict(entries))
+    return keep(one, START) + b"0" + made_dict({str(name): again(START) for name in range(names)})
+
+
 def dictionary_in_itself(key: str) -> bytes:
     return keep(b"}", START) + plain(key) + again(START) + b"s"
 
@@ -233,6 +254,18 @@ FILES = [
         lambda: dictionary_in_itself("layer.weight"),
     ),
     beside(
+        "one-state",
+        "has 60,000 objects of one state of 150,000 entries",
+        r"operations",
+        lambda: state_of_many(150_000, 60_000),
+    ),
+    bomb(
+        "one-child",
+        "is a module with one child under 50,000 names, which has 50,000 empty ones",
+        r"unfold to more than",
+        lambda: shared_child(50_000),
+    ),
+    beside(
         "operations",
         "makes and drops None 5 million times",
         r"operations",
@@ -343,6 +376,12 @@ FILES = [
 
 # Beside honest weights these do no harm to a reader that never walks over them.
 HARMLESS = [
+    bomb(
+        "one-namespace",
+        "holds one namespace of 150,000 hidden entries under 40,000 names",
+        "",
+        lambda: asm.state(args=many_times_one_namespace(150_000, 40_000)),
+    ),
     beside("tuples", "holds 2^40 tuples in 40", "", lambda: doubled(pair, plain("x"))),
     beside("lists", "holds 2^40 lists in 40", "", lambda: doubled(made_list, plain("x"))),
     beside("deep-list", "holds lists 500,000 deep", "", lambda: b"]" * 500_000 + b"a" * 499_999),

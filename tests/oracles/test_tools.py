@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import soupcore
+from soupcore.checkpoints.torch_format import TorchCheckpoint
 from tests.helpers import same_weights
 from tests.oracles.expected import load_expected
 
@@ -128,3 +129,5 @@ def _file_in(folder: Path) -> Path:
 def test_a_checkpoint_of_ultralytics(ultralytics: Path) -> None:
     checkpoint = assert_as_expected(ultralytics / "yolo-0.pt")
     assert checkpoint.details.items() >= {"epoch": 3, "lr0": 0.02, "best_fitness": 0.5}.items()
+    assert isinstance(checkpoint, TorchCheckpoint)
+    assert checkpoint.contents.executes == ()

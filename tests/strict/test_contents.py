@@ -81,6 +81,35 @@ def test_what_torch_save_does_not_write_is_refused_with_the_reason(
         read_contents(file)
 
 
+COPY = "Copy or download it again."
+
+
+@pytest.mark.parametrize(
+    ("file", "way_out"),
+    [
+        pytest.param(saved(STATE).getvalue()[:-100], COPY, id="cut zip"),
+        pytest.param(saved(STATE).getvalue()[:10], COPY, id="cut at its beginning"),
+        pytest.param(b"\x80\x02", COPY, id="two bytes"),
+        pytest.param(b"PK", "or save it with torch.save", id="two bytes of a zip"),
+        pytest.param(bytes(100), "or save it with torch.save", id="zeros"),
+        pytest.param(saved(STATE, 0).getvalue(), "default pickle_protocol", id="protocol 0"),
+        pytest.param(pickled(STATE), "load it with pickle and save", id="plain pickle"),
+    ],
+)
+def test_what_is_refused_comes_with_the_way_out(file: bytes, way_out: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_contents(io.BytesIO(file))
+    assert way_out in refused.value.way_out
+
+
+def test_a_legacy_file_that_was_cut_short_anywhere_is_said_to_be() -> None:
+    data = saved({"layer.weight": torch.ones(2)}, zipped=False).getvalue()
+    for length in range(1, len(data)):
+        with pytest.raises(Refusal, match=r"cut short|torch\.save\.") as refused:
+            read_contents(io.BytesIO(data[:length]))
+        assert refused.value.way_out.startswith("Copy")
+
+
 def test_a_large_pickle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "MOST_BYTES", 100)
     with pytest.raises(Refusal, match=r"'data\.pkl' has \d+ bytes; 100 are the limit"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from soupcore.strict import metadata
+from soupcore.strict import metadata, scalars
 from soupcore.strict.tensors import CALLS
 from tests.strict.foreign import AttributeDict, omegaconf_tree
 from tests.strict.torch_files import contents, machine
@@ -55,6 +55,7 @@ def details(**entries: object) -> dict[str, Any]:
         (torch.float16, "torch.float16"),
         (torch.nn.ReLU, "torch.nn.modules.activation.ReLU"),
         (Optimizer.ADAM, "adam"),
+        (torch.torch_version.TorchVersion("2.13.0+cu130"), "2.13.0+cu130"),
     ],
     ids=str,
 )
@@ -75,7 +76,11 @@ def test_values_of_all_kinds_come_as_plain_ones(
         [],
         list(range(9)),
         [[1]],
-        torch.ones(1),
+        torch.ones(2),
+        torch.ones(0),
+        torch.tensor(1j),
+        torch.tensor(1 << 60),
+        torch.ones(1).to_sparse(),
         np.ones(2),
         np.complex128(1j),
         np.datetime64("2024-01-01"),
@@ -87,6 +92,59 @@ def test_values_of_all_kinds_come_as_plain_ones(
 )
 def test_what_is_long_or_no_plain_value_is_left_out(value: object) -> None:
     assert "value" not in details(value=value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (torch.tensor(71.25), 71.25),
+        (torch.tensor([[71.25]]), 71.25),
+        (torch.tensor(-1.5, dtype=torch.float64), -1.5),
+        (torch.tensor(-1.5, dtype=torch.float16), -1.5),
+        (torch.tensor(-1.5, dtype=torch.bfloat16), -1.5),
+        (torch.tensor(-7), -7),
+        (torch.tensor(7, dtype=torch.uint8), 7),
+        (torch.tensor(True), True),
+        (torch.arange(5)[3], 3),
+    ],
+    ids=str,
+)
+def test_a_tensor_of_one_number_is_that_number(value: object, plain: object, zipped: bool) -> None:
+    read = contents({"state_dict": STATE, "best_acc1": value}, zipped=zipped)
+    assert read["details"] == {"best_acc1": plain}
+    assert set(read["storages"]) == {view[0] for view in read["sets"][0]["tensors"].values()}
+
+
+def test_tensors_of_the_weights_are_no_details() -> None:
+    scale = torch.tensor(2.0)
+    assert contents({"w": torch.ones(2), "scale": scale})["details"] == {}
+    assert details(scale=scale) == {"scale": 2.0}
+    shared = {"state_dict": {"scale": scale}, "args": {"scale": scale}}
+    assert contents(shared)["details"] == {}
+
+
+def test_no_more_tensors_than_details_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scalars, "MOST_SCALARS", 2)
+    assert details(a=torch.tensor(1), b=torch.tensor(2), c=torch.tensor(3)) == {"a": 1, "b": 2}
+
+
+def test_the_best_score_that_lightning_kept_is_shown() -> None:
+    callbacks = {
+        "EarlyStopping": {"best_score": torch.tensor(0.5), "patience": 3},
+        "ModelCheckpoint{'monitor': 'val_acc'}": {
+            "monitor": "val_acc",
+            "best_model_score": torch.tensor(0.75),
+            "best_model_path": "runs/best.ckpt",
+        },
+        "ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(1.5)},
+    }
+    assert details(epoch=3, callbacks=callbacks) == {
+        "epoch": 3,
+        "monitor": "val_acc",
+        "best_model_score": 0.75,
+        "callbacks.best_model_score": 1.5,
+    }
 
 
 def test_not_a_number_stays_one() -> None:

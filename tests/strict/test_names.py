@@ -38,6 +38,18 @@ class AModel(foreign.Foreign):
     pickled_as = "ultralytics.nn.tasks.DetectionModel"
 
 
+class OddState(foreign.Foreign):
+    """A module whose attributes come from something else than a dict."""
+
+    pickled_as = "torch.nn.modules.activation.ReLU"
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def __getstate__(self) -> object:
+        return self.state
+
+
 def executes(value: object, protocol: int = 2) -> list[str]:
     found: list[str] = contents({"state_dict": STATE, "extra": value}, protocol)["executes"]
     return found
@@ -59,6 +71,7 @@ def executes(value: object, protocol: int = 2) -> list[str]:
         collections.OrderedDict(a={1, 2}, b=frozenset({3}), c=b"raw", d=b"", e=1j),
         (np.float64(1.5), np.ones(3), np.float32(1).dtype),
         omegaconf_tree({"a": {"b": [1]}}),
+        torch.__version__,
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -85,6 +98,15 @@ def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: 
         ),
         pytest.param(
             Reduced(SimpleNamespace, (), (None, {"__class__": 1})), ["the attribute __class__"]
+        ),
+        pytest.param(
+            Reduced(type(torch.__version__), (b"2.13",)), ["torch.torch_version.TorchVersion"]
+        ),
+        pytest.param(OddState({"a": "b"}), [], id="state"),
+        pytest.param(OddState([("a", "b")]), [OddState.pickled_as], id="state of pairs"),
+        pytest.param(OddState(({"a": "b"}, None)), [OddState.pickled_as], id="module with slots"),
+        pytest.param(
+            Reduced(SimpleNamespace, (), [("a", 1)]), ["types.SimpleNamespace"], id="pairs"
         ),
         pytest.param(
             torch.eye(2).to_sparse(),
@@ -128,11 +150,32 @@ def test_what_is_on_no_list_is_named(value: object, found: list[str]) -> None:
         "torch._utils:copyreg.__builtins__.get",
         "__main__:__builtins__.eval",
         "antigravity.geohash",
+        "code.Net",
+        "os.path.join",
+        "xml.etree.ElementTree.XML",
+        "code.models:os.system",
+        "code:InteractiveConsole.push",
     ],
 )
 def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
     with pytest.raises(Refusal, match=f"names {path.replace(':', '.')}, which runs code"):
         check_name(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [
+        ("trace.Net", "If trace is a module of your own, save model.state_dict() instead."),
+        ("os.system", ""),
+        ("torch.hub.load", ""),
+    ],
+)
+def test_who_may_have_named_a_module_like_one_of_pythons_hears_the_way_out(
+    path: str, way_out: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        check_name(path)
+    assert refused.value.way_out == way_out
 
 
 @pytest.mark.parametrize(
@@ -151,6 +194,9 @@ def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
         "lightning.fabric.utilities.data.AttributeDict",
         "logging.getLogger",
         "cloudpickle.cloudpickle._make_function",
+        "code.models.Net",
+        "code.models:Net.Config",
+        "select.nets.Net",
     ],
 )
 def test_what_training_runs_may_name_is_not(path: str) -> None:

@@ -271,10 +271,15 @@ def test_a_pickle_that_promises_more_than_it_has_is_refused_by_the_opcode(
         machine(b"\x80\x04" + promise).load()
 
 
+# Two objects and for both of them one state of two entries: 13 opcodes.
+_BUILT_WITH_ONE_STATE = b"}(K\1NK\2Nuq\0ca\nb\n)\x81h\0bca\nb\n)\x81h\0b"
+
+
 @pytest.mark.parametrize(
     ("module", "limit", "most", "program", "problem"),
     [
         (pickles, "MOST_OPERATIONS", 9, b"N0" * 5, "more operations than the limit of 9"),
+        (pickles, "MOST_OPERATIONS", 13, _BUILT_WITH_ONE_STATE, "more operations than"),
         (pickles, "DEEPEST_MARK", 3, b"((((", "nested deeper than the limit of 3"),
         (pickles, "MOST_GLOBALS", 2, b"ca\nb\nca\nc\nca\nd\n", "more classes than the limit of 2"),
         (values, "MOST_TUPLE_KEYS", 1, b"}))s))s", "a tuple, too often"),
@@ -332,6 +337,21 @@ def test_what_serves_as_a_value_is_told_from_what_makes_and_calls() -> None:
     loaded.load()
     assert loaded.values == {"a.Value", "a.Both"}
     assert set(loaded.named) == {"a.Made", "a.Called", "a.Value", "a.Both"}
+
+
+def test_what_is_a_value_stays_one_whatever_else_calls_it() -> None:
+    def call_first(machine: pickles.Machine, args: tuple[Any, ...]) -> Any:
+        return machine.call(*args)
+
+    calls: dict[str, pickles.Call] = {"a.call": call_first}
+    value_in_a_tuple = b"\x80\x02](ca\nValue\n)\x86q\0"
+    again = b"ca\ncall\nh\0R"
+    by_call = machine(value_in_a_tuple + again + again + b"e.", calls)
+    by_call.load()
+    assert by_call.values == {"a.Value"}
+    by_id = pickles.Machine(value_in_a_tuple + b"h\0Q)R" * 2 + b"e.", {}, lambda pid: pid[0])
+    by_id.load()
+    assert by_id.values == {"a.Value"}
 
 
 def test_attributes_that_python_looks_up_are_told() -> None:

@@ -1,15 +1,13 @@
 import argparse
 import pickle
-from collections import OrderedDict
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-import torch
 
-from soupcore.strict.strings import evaluated_texts_of, local_paths_of
+from soupcore.strict.strings import local_paths_of
 from soupcore.strict.tensors import CALLS
-from tests.strict.torch_files import contents, machine
+from tests.strict.torch_files import machine
 
 
 @pytest.mark.parametrize(
@@ -58,28 +56,3 @@ def test_each_is_given_with_its_place() -> None:
 
 def test_no_more_than_fifty_are_given() -> None:
     assert len(local_paths_of([f"/home/anna/{number}" for number in range(99)])) == 50
-
-
-@pytest.mark.parametrize(
-    ("text", "is_usual"),
-    [
-        ("nn.SiLU()", True),
-        ("torch.nn.LeakyReLU(0.1)", True),
-        ("nn.LeakyReLU(negative_slope=0.1, inplace=True)", True),
-        ("nn.ReLU", True),
-        ("__import__('os').system('x')", False),
-        ("nn.SiLU(print(1))", False),
-        ("nn.SiLU() or print()", False),
-        ("nn.x.y()", False),
-        ("[print(1)]", False),
-        ("", False),
-    ],
-)
-def test_what_ultralytics_evaluates_is_told_from_an_activation(text: str, is_usual: bool) -> None:
-    assert evaluated_texts_of({"yaml": {"activation": text}}) == ([] if is_usual else [text])
-    assert evaluated_texts_of({"yaml": {"act": text}}) == []
-
-
-def test_it_matters_in_files_of_ultralytics_only() -> None:
-    state = OrderedDict(w=torch.ones(1))
-    assert contents({"model": state, "activation": "print()"})["executes"] == []
