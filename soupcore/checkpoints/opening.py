@@ -12,8 +12,9 @@ from soupcore.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
-TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
+_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *INDEX_SUFFIXES)
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$", re.IGNORECASE)
 
 # What training tools leave beside the weights: states of the optimizer, of the learning rate and of
 # random numbers, and arguments (Hugging Face's Trainer and Accelerate).
@@ -53,9 +54,20 @@ _OTHER_KINDS = (
 )
 
 
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file of weights, in lower case: `.pth.tar`; "" for other files."""
+    name = path.name.lower()
+    return next((end for end in _SUFFIXES if name.endswith(end) and name != end), "")
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file of weights without the whole of its suffix."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file's name says that it holds weights (a shard index counts, its shards too)."""
-    return path.name.endswith(INDEX_SUFFIXES) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
+    return suffix_of(path) != ""
 
 
 def is_leftover(path: Path) -> bool:
@@ -79,9 +91,9 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Open a checkpoint by reading its header only. No code in it is executed.
 
     Args:
-        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin` or `.ckpt` file that torch wrote (a
-            state dict, a model, or a training run's checkpoint); a `*.index.json` of shards; or a
-            folder with one checkpoint in it.
+        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file that torch
+            wrote (a state dict, a model, or a training run's checkpoint); a `*.index.json` of
+            shards; or a folder with one checkpoint in it.
         weights: Which set of weights to open, where a file has several, by its name (see
             `Checkpoint.weight_sets`); the one to take by convention unless given.
 
@@ -100,13 +112,12 @@ def _open(path: Path, weights: str | None) -> Checkpoint:
         return _open_folder(path, weights)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
-    if path.name.endswith(INDEX_SUFFIXES):
-        return open_index(path, _open_file)
-    if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
+    if not is_checkpoint_name(path):
         raise CheckpointError(
-            f"{path} is not a checkpoint by its name; expected .safetensors, "
-            f"{', '.join((*TORCH_SUFFIXES, *INDEX_SUFFIXES))}."
+            f"{path} is not a checkpoint by its name; expected {', '.join(_SUFFIXES)}."
         )
+    if suffix_of(path) in INDEX_SUFFIXES:
+        return open_index(path, _open_file)
     return _open_file(path, weights)
 
 
@@ -119,12 +130,12 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     if beginning[8:9] == b"{" and header_size <= size - 8:
         return SafetensorsCheckpoint(path)
     _check_beginning(path, beginning)
-    if path.suffix == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
+    if suffix_of(path) == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
         return SafetensorsCheckpoint(path)
     try:
         return TorchCheckpoint(path, weights)
     except CheckpointError as error:
-        if path.suffix != ".safetensors":
+        if suffix_of(path) != ".safetensors":
             raise
         problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
         raise CheckpointError(problem, error.way_out) from None
@@ -152,10 +163,10 @@ def _check_beginning(path: Path, beginning: bytes) -> None:
 
 def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
     files = weight_files(folder)
-    indices = [file for file in files if file.name.endswith(INDEX_SUFFIX)] or [
-        file for file in files if file.name.endswith(INDEX_SUFFIXES)
+    indices = [file for file in files if suffix_of(file) == INDEX_SUFFIX] or [
+        file for file in files if suffix_of(file) in INDEX_SUFFIXES
     ]
-    shards = [file for file in files if file.suffix == ".safetensors"]
+    shards = [file for file in files if suffix_of(file) == ".safetensors"]
     if len(indices) == 1:
         return open_index(indices[0], _open_file)
     if shards and not indices:

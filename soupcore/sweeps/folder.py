@@ -6,7 +6,13 @@ from pathlib import Path
 from natsort import natsorted
 
 from soupcore.checkpoints.digest import stamp
-from soupcore.checkpoints.opening import INDEX_SUFFIXES, is_leftover, weight_files
+from soupcore.checkpoints.opening import (
+    INDEX_SUFFIXES,
+    is_leftover,
+    stem_of,
+    suffix_of,
+    weight_files,
+)
 from soupcore.errors import SweepError
 
 
@@ -49,17 +55,12 @@ def _check_is_folder(folder: Path) -> None:
 
 
 def _name(path: Path) -> str:
-    if path.is_dir():
-        return path.name
-    for suffix in INDEX_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
+    return path.name if path.is_dir() else stem_of(path)
 
 
 def _candidates(folder: Path) -> list[Path]:
     files = weight_files(folder)
-    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIXES)}
+    indices = {file.name for file in files if suffix_of(file) in INDEX_SUFFIXES}
     shards_apart = [
         file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
     ]
@@ -71,9 +72,9 @@ def _is_checkpoint(folder: Path) -> bool:
     """Whether a sub-folder is one checkpoint: shards, or one file of any kind."""
     if folder.name.startswith("."):
         return False
-    names = [file.name for file in weight_files(folder)]
-    sharded = any(name.endswith((".safetensors", *INDEX_SUFFIXES)) for name in names)
-    return sharded or len(names) == 1
+    suffixes = [suffix_of(file) for file in weight_files(folder)]
+    sharded = any(suffix in (".safetensors", *INDEX_SUFFIXES) for suffix in suffixes)
+    return sharded or len(suffixes) == 1
 
 
 def _index_of_shard(name: str) -> str:

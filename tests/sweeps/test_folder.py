@@ -49,6 +49,8 @@ LEFTOVERS = [
         ),
         (["run/.hidden.pt", ".run/model.pt", "run/deeper/model.pt"], []),
         (["run/readme.md", "run/tokenizer.json"], []),
+        (["checkpoint-10.pth.tar", "checkpoint-9.pth.tar"], ["checkpoint-9", "checkpoint-10"]),
+        (["A.PT", "b.Safetensors", "run/C.PTH"], ["A", "b", "run"]),
     ],
     ids=lambda value: str(value)[:60],
 )
