@@ -14,7 +14,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *INDEX_SUFFIXES)
-_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$", re.IGNORECASE)
+RUN_FOLDERS = ("weights", "checkpoints")  # where Ultralytics and Lightning put those of a run
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)(?P<suffix>\.(safetensors|bin))$", re.IGNORECASE)
 
 # What training tools leave beside the weights: states of the optimizer, of the learning rate and of
 # random numbers, and arguments (Hugging Face's Trainer and Accelerate).
@@ -85,6 +86,18 @@ def weight_files(folder: Path) -> list[Path]:
         and not is_leftover(entry)
         and entry.is_file()
     )
+
+
+def files_of_run(folder: Path) -> list[Path]:
+    """Return the files of weights in a run's folder, or in `weights/` and `checkpoints/` there."""
+    inner = [folder / name for name in RUN_FOLDERS if (folder / name).is_dir()]
+    return weight_files(folder) or [file for below in inner for file in weight_files(below)]
+
+
+def index_of_shard(name: str) -> str:
+    """Return the name of the index that a shard belongs to by its name; "" where it is none."""
+    number = _SHARD_NUMBER.search(name)
+    return f"{name[: number.start()]}{number['suffix']}.index.json" if number else ""
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
@@ -162,7 +175,7 @@ def _check_beginning(path: Path, beginning: bytes) -> None:
 
 
 def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
-    files = weight_files(folder)
+    files = files_of_run(folder)
     indices = [file for file in files if suffix_of(file) == INDEX_SUFFIX] or [
         file for file in files if suffix_of(file) in INDEX_SUFFIXES
     ]
@@ -172,15 +185,42 @@ def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
     if shards and not indices:
         _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
-            return SafetensorsCheckpoint(shards[0])
-        return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
+            return _open_file(shards[0], weights)
+        return ShardedCheckpoint(folder, [_open_file(shard) for shard in shards])
+    names = [file.name for file in files]
+    if not indices:
+        _check_no_shards(folder, names)
     if len(files) == 1:
         return _open_file(files[0], weights)
-    names = f" ({', '.join(file.name for file in files[:3])}, …)" if files else ""
-    raise CheckpointError(
-        f"{folder} holds {len(files)} files of weights{names}, so it is not clear what to open.",
-        "Keep the files of one checkpoint in a folder.",
+    if names == ["best.pt", "last.pt"]:  # a run of Ultralytics, which goes on with best.pt itself
+        checkpoint = _open_file(files[0], weights)
+        checkpoint.notes += ("best.pt was opened, and not last.pt, which lies beside it.",)
+        return checkpoint
+    raise _not_clear(folder, names)
+
+
+def _not_clear(folder: Path, names: list[str]) -> CheckpointError:
+    if not names:
+        is_empty = next(folder.iterdir(), None) is None
+        problem = "is an empty folder" if is_empty else "is a folder that holds no file of weights"
+        return CheckpointError(f"{folder} {problem}.", "Put a checkpoint there, or remove it.")
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return CheckpointError(
+        f"{folder} holds {len(names)} files of weights ({shown}), so it is not clear what to open.",
+        "Keep one of them there, or give each a folder of its own.",
     )
+
+
+def _check_no_shards(folder: Path, names: list[str]) -> None:
+    """Make sure that torch's files, which have no index, are no parts of one checkpoint."""
+    for name in names:
+        number = _SHARD_NUMBER.search(name)
+        if number and int(number["total"]) > 1:
+            raise CheckpointError(
+                f"{folder} holds shards of a checkpoint ({name}, …) without their index, "
+                f"{index_of_shard(name)}.",
+                "Copy it beside them.",
+            )
 
 
 def _check_complete(folder: Path, shards: list[str]) -> None:

@@ -143,7 +143,10 @@ def test_a_shard_that_is_not_there_in_truth_is_refused_by_name(
 
 def test_a_folder_without_one_clear_checkpoint_is_refused(tmp_path: Path, shards: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="holds 0 files of weights, so"):
+    with pytest.raises(CheckpointError, match=r"is an empty folder\. Put a checkpoint there"):
+        open_checkpoint(tmp_path / "empty")
+    (tmp_path / "empty" / "readme.md").touch()
+    with pytest.raises(CheckpointError, match="is a folder that holds no file of weights"):
         open_checkpoint(tmp_path / "empty")
     (shards / f"other{INDEX}").write_text("{}")
     with pytest.raises(CheckpointError, match="holds 4 files of weights"):
