@@ -24,6 +24,7 @@ from soupcore.new_files import new_file
 
 _LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
 _LONGEST_NAME = 1_000
+_MOST_METADATA = 100_000  # entries; the longest that tools write have a few for each tensor
 _MOST_DIMENSIONS = 64  # as in torch
 _LARGEST_SIZE = 1 << 63
 _ALIGNMENT = 8
@@ -47,6 +48,12 @@ class SafetensorsCheckpoint(Checkpoint):
         ):
             raise CheckpointError(
                 f"{path}: __metadata__ is not an object of texts.", "Save the file again."
+            )
+        if len(metadata) > _MOST_METADATA:
+            raise CheckpointError(
+                f"{path}: __metadata__ has {len(metadata):,} entries; {_MOST_METADATA:,} are "
+                "possible.",
+                "Save the file again without them.",
             )
         tensors, self._offsets = _check_layout(
             header, data_start, os.fstat(opened.number).st_size, path

@@ -120,6 +120,12 @@ def test_a_file_cut_short_while_open_is_refused_when_read(tmp_path: Path) -> Non
         pytest.param([1, 2], b"", "not an object", id="a list"),
         pytest.param({"__metadata__": 3}, b"", "__metadata__ is not an object", id="metadata"),
         pytest.param(
+            {"__metadata__": {f"{number}": "" for number in range(100_001)}},
+            b"",
+            "__metadata__ has 100,001 entries; 100,000 are possible",
+            id="too much metadata",
+        ),
+        pytest.param(
             b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
             b'"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
             bytes(4),

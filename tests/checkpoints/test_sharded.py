@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
 from soupcore.checkpoints import sharded
+from soupcore.checkpoints.bounded_json import MOST_VALUES
 from tests.helpers import any_tensor, same_weights
 
 INDEX = "model.safetensors.index.json"
@@ -91,6 +92,11 @@ def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
             "disagree on tensor 'bias'",
             id="one too many",
         ),
+        pytest.param(
+            {"embed": TWO, "head": ONE, "steps": TWO},
+            f"disagree on tensor 'embed' in {ONE}",
+            id="in each other's place",
+        ),
     ],
 )
 def test_a_wrong_index_is_refused_with_the_reason(
@@ -105,8 +111,17 @@ def test_a_wrong_index_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000],
-    ids=["empty", "cut", "list", "no map", "not text", "deep"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"weight_map": {"embed": "%s", "embed": "%s"}}' % (ONE.encode(), TWO.encode()),
+        b'{"x": [' + b"[]," * (MOST_VALUES // 2) + b"[]]}",
+    ],
+    ids=["empty", "cut", "list", "no map", "not text", "deep", "a key twice", "a bomb"],
 )
 def test_a_damaged_index_is_refused(shards: Path, content: bytes) -> None:
     (shards / INDEX).write_bytes(content)
