@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
+from soupcore.checkpoints.not_weights import BEGINNING, check_beginning
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.checkpoints.sharded import ShardedCheckpoint, open_index
 from soupcore.checkpoints.torch_format import TorchCheckpoint
@@ -21,37 +22,6 @@ _SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)(?P<suffix>\.(safetensors|bin
 # random numbers, and arguments (Hugging Face's Trainer and Accelerate).
 _LEFTOVER = re.compile(
     r"(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth|training_args\.bin"
-)
-
-_BEGINNING = 512  # bytes
-# First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
-_PAGE = (
-    "a web page, not the weights: the download was answered with an error or a login page",
-    "Open it in a browser to see which, and download it again.",
-)
-_OTHER_KINDS = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the weights",
-        "Run `git lfs pull` in its folder.",
-    ),
-    (b"<!doctype", *_PAGE),
-    (b"<html", *_PAGE),
-    (b"<?xml", *_PAGE),
-    (
-        b"{",
-        "text (JSON), not the weights: the download was perhaps answered with an error",
-        "Look into it, and download it again.",
-    ),
-    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "Unpack it."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "Unpack it."),
-    (b"rar!", "a RAR archive, not a checkpoint as it is", "Unpack it."),
-    (
-        b"\x89hdf",
-        "an HDF5 file, not a checkpoint of torch or safetensors",
-        "Convert the weights to safetensors.",
-    ),
-    (b"gguf", "a GGUF file, not weights to average", "Take the file that it was converted from."),
 )
 
 
@@ -137,12 +107,12 @@ def _open(path: Path, weights: str | None) -> Checkpoint:
 def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     # What a file is, its first bytes say; names are given by people and by download tools.
     with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
+        beginning = file.read(BEGINNING)
         size = file.seek(0, os.SEEK_END)
     header_size = int.from_bytes(beginning[:8], "little")
     if beginning[8:9] == b"{" and header_size <= size - 8:
         return SafetensorsCheckpoint(path)
-    _check_beginning(path, beginning)
+    check_beginning(path, beginning)
     if suffix_of(path) == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
         return SafetensorsCheckpoint(path)
     try:
@@ -152,26 +122,6 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
             raise
         problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
         raise CheckpointError(problem, error.way_out) from None
-
-
-def _check_beginning(path: Path, beginning: bytes) -> None:
-    if not beginning:
-        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
-    text = beginning.lstrip().lower()
-    for signature, what, way_out in _OTHER_KINDS:
-        if text.startswith(signature):
-            raise CheckpointError(f"{path} is {what}.", way_out)
-    if len(beginning) == _BEGINNING and not beginning.strip(b"\0"):
-        raise CheckpointError(
-            f"{path} begins with zeros only: the download or copy was not finished.",
-            "Do it again.",
-        )
-    if beginning[257:262] == b"ustar":
-        raise CheckpointError(
-            f"{path} is a tar archive.",
-            "If a checkpoint was packed into it, unpack it; if torch before 0.1.10 wrote it, load "
-            "it with torch and save it again.",
-        )
 
 
 def _open_folder(folder: Path, weights: str | None) -> Checkpoint:

@@ -88,8 +88,10 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.pth", bytes(257) + b"ustar\x0000", "is a tar archive.* torch before 0.1.10"),
         ("a.pt", bytes(1000), "begins with zeros only"),
         ("a.pt", b"PK\x03\x04 and no zip", "cannot be opened"),
-        ("a.pt", b"just text", "not a file of torch.save: its first bytes"),
-        ("a.safetensors", b"just text", "is not a whole safetensors file"),
+        ("a.pt", b"\1just bytes", "not a file of torch.save: its first bytes"),
+        ("a.safetensors", b"\1just bytes", "is not a whole safetensors file"),
+        ("a.safetensors", b"{\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
+        ("a.safetensors", b"<\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
