@@ -210,3 +210,29 @@ def test_a_header_that_only_looks_like_a_name_of_ours_is_plain_data(tmp_path: Pa
     name = json.dumps({"weird": "naïve\n"})
     save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
     assert open_checkpoint(tmp_path / "a.safetensors").read(name).tolist() == [1, 1]
+
+
+def test_what_the_metadata_says_of_the_run_is_told_as_plain_values(tmp_path: Path) -> None:
+    metadata = {
+        "format": "pt",
+        "epoch": "7",
+        "lr": "1e-05",
+        "betas": "[0.9, 0.99]",
+        "optimizer": "adamw",
+        "nested": '{"a": 1}',
+        "nothing": "null",
+        "id": "007",
+        "long": "x" * 201,
+        "lines": "a\nb",
+        "digits": "9" * 30,
+    }
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata)
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    assert checkpoint.metadata == metadata
+    assert checkpoint.details == {
+        "epoch": 7,
+        "lr": 1e-05,
+        "betas": "0.9, 0.99",
+        "optimizer": "adamw",
+        "id": "007",
+    }
