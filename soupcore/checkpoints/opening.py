@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
+from soupcore.checkpoints.not_weights import BEGINNING, check_beginning
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.checkpoints.sharded import ShardedCheckpoint, open_index
 from soupcore.checkpoints.torch_format import TorchCheckpoint
@@ -12,8 +13,10 @@ from soupcore.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
-TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)\.safetensors$")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
+_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *INDEX_SUFFIXES)
+RUN_FOLDERS = ("weights", "checkpoints")  # where Ultralytics and Lightning put those of a run
+_SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)(?P<suffix>\.(safetensors|bin))$", re.IGNORECASE)
 
 # What training tools leave beside the weights: states of the optimizer, of the learning rate and of
 # random numbers, and arguments (Hugging Face's Trainer and Accelerate).
@@ -21,41 +24,21 @@ _LEFTOVER = re.compile(
     r"(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth|training_args\.bin"
 )
 
-_BEGINNING = 512  # bytes
-# First bytes of what is no checkpoint but may bear the name of one, what it is, and the way out.
-_PAGE = (
-    "a web page, not the weights: the download was answered with an error or a login page",
-    "Open it in a browser to see which, and download it again.",
-)
-_OTHER_KINDS = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the weights",
-        "Run `git lfs pull` in its folder.",
-    ),
-    (b"<!doctype", *_PAGE),
-    (b"<html", *_PAGE),
-    (b"<?xml", *_PAGE),
-    (
-        b"{",
-        "text (JSON), not the weights: the download was perhaps answered with an error",
-        "Look into it, and download it again.",
-    ),
-    (b"\x1f\x8b", "packed with gzip, not a checkpoint as it is", "Unpack it."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive, not a checkpoint as it is", "Unpack it."),
-    (b"rar!", "a RAR archive, not a checkpoint as it is", "Unpack it."),
-    (
-        b"\x89hdf",
-        "an HDF5 file, not a checkpoint of torch or safetensors",
-        "Convert the weights to safetensors.",
-    ),
-    (b"gguf", "a GGUF file, not weights to average", "Take the file that it was converted from."),
-)
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file of weights, in lower case: `.pth.tar`; "" for other files."""
+    name = path.name.lower()
+    return next((end for end in _SUFFIXES if name.endswith(end) and name != end), "")
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file of weights without the whole of its suffix."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a file's name says that it holds weights (a shard index counts, its shards too)."""
-    return path.name.endswith(INDEX_SUFFIXES) or path.suffix in (".safetensors", *TORCH_SUFFIXES)
+    return suffix_of(path) != ""
 
 
 def is_leftover(path: Path) -> bool:
@@ -75,13 +58,25 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def files_of_run(folder: Path) -> list[Path]:
+    """Return the files of weights in a run's folder, or in `weights/` and `checkpoints/` there."""
+    inner = [folder / name for name in RUN_FOLDERS if (folder / name).is_dir()]
+    return weight_files(folder) or [file for below in inner for file in weight_files(below)]
+
+
+def index_of_shard(name: str) -> str:
+    """Return the name of the index that a shard belongs to by its name; "" where it is none."""
+    number = _SHARD_NUMBER.search(name)
+    return f"{name[: number.start()]}{number['suffix']}.index.json" if number else ""
+
+
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
     """Open a checkpoint by reading its header only. No code in it is executed.
 
     Args:
-        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin` or `.ckpt` file that torch wrote (a
-            state dict, a model, or a training run's checkpoint); a `*.index.json` of shards; or a
-            folder with one checkpoint in it.
+        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file that torch
+            wrote (a state dict, a model, or a training run's checkpoint); a `*.index.json` of
+            shards; or a folder with one checkpoint in it.
         weights: Which set of weights to open, where a file has several, by its name (see
             `Checkpoint.weight_sets`); the one to take by convention unless given.
 
@@ -100,76 +95,82 @@ def _open(path: Path, weights: str | None) -> Checkpoint:
         return _open_folder(path, weights)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
-    if path.name.endswith(INDEX_SUFFIXES):
-        return open_index(path, _open_file)
-    if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
+    if not is_checkpoint_name(path):
         raise CheckpointError(
-            f"{path} is not a checkpoint by its name; expected .safetensors, "
-            f"{', '.join((*TORCH_SUFFIXES, *INDEX_SUFFIXES))}."
+            f"{path} is not a checkpoint by its name; expected {', '.join(_SUFFIXES)}."
         )
+    if suffix_of(path) in INDEX_SUFFIXES:
+        return open_index(path, _open_file)
     return _open_file(path, weights)
 
 
 def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     # What a file is, its first bytes say; names are given by people and by download tools.
     with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
+        beginning = file.read(BEGINNING)
         size = file.seek(0, os.SEEK_END)
     header_size = int.from_bytes(beginning[:8], "little")
     if beginning[8:9] == b"{" and header_size <= size - 8:
         return SafetensorsCheckpoint(path)
-    _check_beginning(path, beginning)
-    if path.suffix == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
+    check_beginning(path, beginning)
+    if suffix_of(path) == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
         return SafetensorsCheckpoint(path)
     try:
         return TorchCheckpoint(path, weights)
     except CheckpointError as error:
-        if path.suffix != ".safetensors":
+        if suffix_of(path) != ".safetensors":
             raise
         problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
         raise CheckpointError(problem, error.way_out) from None
 
 
-def _check_beginning(path: Path, beginning: bytes) -> None:
-    if not beginning:
-        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
-    text = beginning.lstrip().lower()
-    for signature, what, way_out in _OTHER_KINDS:
-        if text.startswith(signature):
-            raise CheckpointError(f"{path} is {what}.", way_out)
-    if len(beginning) == _BEGINNING and not beginning.strip(b"\0"):
-        raise CheckpointError(
-            f"{path} begins with zeros only: the download or copy was not finished.",
-            "Do it again.",
-        )
-    if beginning[257:262] == b"ustar":
-        raise CheckpointError(
-            f"{path} is a tar archive.",
-            "If a checkpoint was packed into it, unpack it; if torch before 0.1.10 wrote it, load "
-            "it with torch and save it again.",
-        )
-
-
 def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
-    files = weight_files(folder)
-    indices = [file for file in files if file.name.endswith(INDEX_SUFFIX)] or [
-        file for file in files if file.name.endswith(INDEX_SUFFIXES)
+    files = files_of_run(folder)
+    indices = [file for file in files if suffix_of(file) == INDEX_SUFFIX] or [
+        file for file in files if suffix_of(file) in INDEX_SUFFIXES
     ]
-    shards = [file for file in files if file.suffix == ".safetensors"]
+    shards = [file for file in files if suffix_of(file) == ".safetensors"]
     if len(indices) == 1:
         return open_index(indices[0], _open_file)
     if shards and not indices:
         _check_complete(folder, [shard.name for shard in shards])
         if len(shards) == 1:
-            return SafetensorsCheckpoint(shards[0])
-        return ShardedCheckpoint(folder, [SafetensorsCheckpoint(shard) for shard in shards])
+            return _open_file(shards[0], weights)
+        return ShardedCheckpoint(folder, [_open_file(shard) for shard in shards])
+    names = [file.name for file in files]
+    if not indices:
+        _check_no_shards(folder, names)
     if len(files) == 1:
         return _open_file(files[0], weights)
-    names = f" ({', '.join(file.name for file in files[:3])}, …)" if files else ""
-    raise CheckpointError(
-        f"{folder} holds {len(files)} files of weights{names}, so it is not clear what to open.",
-        "Keep the files of one checkpoint in a folder.",
+    if names == ["best.pt", "last.pt"]:  # a run of Ultralytics, which goes on with best.pt itself
+        checkpoint = _open_file(files[0], weights)
+        checkpoint.notes += ("best.pt was opened, and not last.pt, which lies beside it.",)
+        return checkpoint
+    raise _not_clear(folder, names)
+
+
+def _not_clear(folder: Path, names: list[str]) -> CheckpointError:
+    if not names:
+        is_empty = next(folder.iterdir(), None) is None
+        problem = "is an empty folder" if is_empty else "is a folder that holds no file of weights"
+        return CheckpointError(f"{folder} {problem}.", "Put a checkpoint there, or remove it.")
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return CheckpointError(
+        f"{folder} holds {len(names)} files of weights ({shown}), so it is not clear what to open.",
+        "Keep one of them there, or give each a folder of its own.",
     )
+
+
+def _check_no_shards(folder: Path, names: list[str]) -> None:
+    """Make sure that torch's files, which have no index, are no parts of one checkpoint."""
+    for name in names:
+        number = _SHARD_NUMBER.search(name)
+        if number and int(number["total"]) > 1:
+            raise CheckpointError(
+                f"{folder} holds shards of a checkpoint ({name}, …) without their index, "
+                f"{index_of_shard(name)}.",
+                "Copy it beside them.",
+            )
 
 
 def _check_complete(folder: Path, shards: list[str]) -> None:

@@ -21,9 +21,11 @@ from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
 from soupcore.new_files import new_file
+from soupcore.strict.metadata import LONGEST_TEXT, MOST_DETAILS, Plain, plain_value
 
 _LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
 _LONGEST_NAME = 1_000
+_MOST_METADATA = 100_000  # entries; the longest that tools write have a few for each tensor
 _MOST_DIMENSIONS = 64  # as in torch
 _LARGEST_SIZE = 1 << 63
 _ALIGNMENT = 8
@@ -48,10 +50,17 @@ class SafetensorsCheckpoint(Checkpoint):
             raise CheckpointError(
                 f"{path}: __metadata__ is not an object of texts.", "Save the file again."
             )
+        if len(metadata) > _MOST_METADATA:
+            raise CheckpointError(
+                f"{path}: __metadata__ has {len(metadata):,} entries; {_MOST_METADATA:,} are "
+                "possible.",
+                "Save the file again without them.",
+            )
         tensors, self._offsets = _check_layout(
             header, data_start, os.fstat(opened.number).st_size, path
         )
         super().__init__(path, tensors, metadata, (path,))
+        self.details = _details(metadata)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -158,6 +167,25 @@ def _why_not_averaged(dtype: object) -> tuple[str, str]:
             "Average the checkpoints it was quantized from, or dequantize it to bfloat16 first.",
         )
     return "which cannot be averaged.", "Save it as float32, float16 or bfloat16."
+
+
+def _details(metadata: Mapping[str, str]) -> dict[str, Plain]:
+    """Return what the metadata says of the run, as plain values; objects in JSON are none."""
+    found = {}
+    for key, text in metadata.items():
+        short = max(len(key), len(text)) <= LONGEST_TEXT
+        if key != "format" and key.isprintable() and short:
+            value = plain_value(_number_or_text(text))
+            if isinstance(value, Plain) and value is not None:
+                found[key] = value
+    return dict(list(found.items())[:MOST_DETAILS])
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:

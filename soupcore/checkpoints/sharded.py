@@ -1,6 +1,5 @@
 """A checkpoint spread over several files, as Hugging Face saves large models."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import MappingProxyType
 
 import torch
 
+from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint
 from soupcore.errors import CheckpointError
 
@@ -77,10 +77,13 @@ def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Sharded
     shard_names = sorted(set(weight_map.values()))
     for name in shard_names:
         _check_inside(index, name)
-    checkpoint = ShardedCheckpoint(index, [open_shard(index.parent / name) for name in shard_names])
-    if differing := set(weight_map) ^ set(checkpoint.tensors):
+    shards = {name: open_shard(index.parent / name) for name in shard_names}
+    checkpoint = ShardedCheckpoint(index, [*shards.values()])
+    found = {(tensor, name) for name, shard in shards.items() for tensor in shard.tensors}
+    if differing := weight_map.items() ^ found:
+        tensor, name = min(differing)
         raise CheckpointError(
-            f"{index}: the index and the shards disagree on tensor {min(differing)!r}.",
+            f"{index}: the index and the shards disagree on tensor {tensor!r} in {name}.",
             "Copy or download them all again.",
         )
     return checkpoint
@@ -92,10 +95,10 @@ def _read_weight_map(index: Path) -> Mapping[str, str]:
     if len(content) > _LARGEST_INDEX:
         raise CheckpointError(f"{index} is larger than an index can be ({_LARGEST_INDEX} bytes).")
     try:
-        weight_map = json.loads(content.decode())["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        weight_map = parse_object(content).get("weight_map")
+    except ValueError as error:
         raise CheckpointError(
-            f"{index} is not a shard index ({error!r}).", "Copy or download it again."
+            f"{index} is not a shard index: {error}.", "Copy or download it again."
         ) from None
     if (
         not isinstance(weight_map, dict)

@@ -11,7 +11,7 @@ import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo, write_safetensors
 from soupcore.checkpoints.dtypes import all_finite, output_dtype
-from soupcore.checkpoints.opening import TORCH_SUFFIXES
+from soupcore.checkpoints.opening import TORCH_SUFFIXES, stem_of, suffix_of
 from soupcore.checkpoints.sharded_output import write_sharded
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.checkpoints.torch_output import why_not_like, write_like
@@ -81,7 +81,8 @@ class Output:
     @property
     def pt_suffix(self) -> str:
         """The suffix of ingredient 1's file where torch's files have it, else `.pt`."""
-        return self.file.path.suffix if self.file.path.suffix in TORCH_SUFFIXES else ".pt"
+        suffix = suffix_of(self.file.path)
+        return suffix if suffix in TORCH_SUFFIXES else ".pt"
 
     def save(
         self,
@@ -101,13 +102,17 @@ class Output:
             shard_size: The most bytes of a shard.
             on_bytes: Called with the number of bytes written since the last call.
         """
-        is_safetensors = path.suffix == ".safetensors"
-        if not is_safetensors and path.suffix not in TORCH_SUFFIXES:
+        is_safetensors = suffix_of(path) == ".safetensors"
+        if not is_safetensors and suffix_of(path) not in TORCH_SUFFIXES:
             raise ValueError(f"{path}: name it .safetensors or {', '.join(TORCH_SUFFIXES)}.")
         if not is_safetensors and (dtype or shard_size):
             raise ValueError(f"{path}: dtype and shards are for .safetensors; leave them out.")
         if shard_size is not None and shard_size < 1:
             raise ValueError(f"A shard holds at least one byte, not {shard_size}.")
+        if not path.parent.is_dir():
+            raise CheckpointError(
+                f"{path}: there is no folder {path.parent}.", "Make it, or choose another."
+            )
         tensors = self.tensors(dtype)
         for checkpoint in (*self._mixture.sources.values(), self._form):
             checkpoint.check_unchanged()
@@ -134,7 +139,7 @@ class Output:
     ) -> list[Path]:
         if self.why_no_pt is not None or not isinstance(self.file, TorchCheckpoint):
             raise CheckpointError(f"{path}: {self.why_no_pt} Save the soup as .safetensors.")
-        beside = path.with_name(f"{path.stem}.recipe.json")
+        beside = path.with_name(f"{stem_of(path)}.recipe.json")
         with NewFile(path) as new, NewFile(beside) as new_beside:
             write_like(new, self.file, self._names, chunks, on_bytes)
             new_beside.file.write(json.dumps(recipe, indent=2, ensure_ascii=False).encode())

@@ -9,7 +9,12 @@ from soupcore.checkpoints.names import weight_names
 from soupcore.checkpoints.renamed import named_like
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.heads import head_findings
-from soupcore.sweeps.layout import adapter_findings, commonest, layout_findings
+from soupcore.sweeps.layout import (
+    adapter_findings,
+    commonest,
+    layout_findings,
+    quantized_findings,
+)
 from soupcore.sweeps.values import (
     dtype_findings,
     duplicate_findings,
@@ -49,7 +54,7 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
         opened: `{name: checkpoint}`, scanned or to be scanned here.
         base_name: Which of them is the shared initialisation, if one is.
     """
-    findings = _of_each(opened, adapter_findings)
+    findings = _of_each(opened, adapter_findings) + _of_each(opened, quantized_findings)
     opened = without_misfits(opened, findings)
     findings += _reasons_against_base(opened, base_name)
     opened = without_misfits(opened, findings)

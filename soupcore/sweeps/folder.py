@@ -1,17 +1,29 @@
 """Which checkpoints a folder holds, and what they are called."""
 
-import re
 from pathlib import Path
 
 from natsort import natsorted
 
 from soupcore.checkpoints.digest import stamp
-from soupcore.checkpoints.opening import INDEX_SUFFIXES, is_leftover, weight_files
+from soupcore.checkpoints.opening import (
+    INDEX_SUFFIXES,
+    RUN_FOLDERS,
+    files_of_run,
+    index_of_shard,
+    is_leftover,
+    stem_of,
+    suffix_of,
+    weight_files,
+)
 from soupcore.errors import SweepError
+
+_LOOKED_AT = ("*", "*/*", *(f"*/{inner}/*" for inner in RUN_FOLDERS))
 
 
 def find_checkpoints(folder: Path) -> dict[str, Path]:
     """Return the checkpoints in a folder by the names they will have, in natural order.
+
+    Sub-folders with files of weights are among them; which of the files is meant may not be clear.
 
     Raises:
         SweepError: The folder does not exist, or two checkpoints would have the same name.
@@ -31,7 +43,7 @@ def find_checkpoints(folder: Path) -> dict[str, Path]:
 
 def find_leftovers(folder: Path) -> list[str]:
     """Return the files that training tools left beside the weights, relative to the folder."""
-    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if is_leftover(file)]
+    files = [file for pattern in _LOOKED_AT for file in folder.glob(pattern) if is_leftover(file)]
     return natsorted(file.relative_to(folder).as_posix() for file in files)
 
 
@@ -39,7 +51,7 @@ def folder_signature(folder: str | Path) -> str:
     """Return a text that changes when a file in the folder, or in one below it, changes."""
     folder = Path(folder)
     _check_is_folder(folder)
-    files = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.is_file()]
+    files = [file for pattern in _LOOKED_AT for file in folder.glob(pattern) if file.is_file()]
     return stamp(sorted(files))
 
 
@@ -49,32 +61,19 @@ def _check_is_folder(folder: Path) -> None:
 
 
 def _name(path: Path) -> str:
-    if path.is_dir():
-        return path.name
-    for suffix in INDEX_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
+    return path.name if path.is_dir() else stem_of(path)
 
 
 def _candidates(folder: Path) -> list[Path]:
     files = weight_files(folder)
-    indices = {file.name for file in files if file.name.endswith(INDEX_SUFFIXES)}
+    indices = {file.name for file in files if suffix_of(file) in INDEX_SUFFIXES}
     shards_apart = [
-        file for file in files if file.name in indices or _index_of_shard(file.name) not in indices
+        file for file in files if file.name in indices or index_of_shard(file.name) not in indices
     ]
-    folders = [entry for entry in folder.iterdir() if entry.is_dir() and _is_checkpoint(entry)]
-    return shards_apart + folders
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Whether a sub-folder is one checkpoint: shards, or one file of any kind."""
-    if folder.name.startswith("."):
-        return False
-    names = [file.name for file in weight_files(folder)]
-    sharded = any(name.endswith((".safetensors", *INDEX_SUFFIXES)) for name in names)
-    return sharded or len(names) == 1
-
-
-def _index_of_shard(name: str) -> str:
-    return re.sub(r"-\d+-of-\d+(\.safetensors|\.bin)$", r"\1.index.json", name)
+    # Whether what a sub-folder holds is clear shows when it is opened, and is told then.
+    runs = [
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and files_of_run(entry)
+    ]
+    return shards_apart + runs

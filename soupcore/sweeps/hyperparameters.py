@@ -1,5 +1,6 @@
 """What the files beside the checkpoints say of how each was trained."""
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,16 @@ Row = Mapping[str, Scalar]
 TABLES = ("sweep.jsonl", "sweep.csv")
 _NAME_COLUMNS = ("checkpoint", "name")
 _MOST_DETAILS = 12
+_LARGEST_FILE = 8 << 20  # bytes; parsed, they may take forty times as many
+_MOST_COLUMNS = 1_000
 
 
 def read_table(folder: Path) -> dict[str, dict[str, Scalar]]:
     """Read `sweep.jsonl` or `sweep.csv`: `{checkpoint or name: hyperparameters}`.
 
     Raises:
-        SweepError: There are both, or the file cannot be read, lacks a `checkpoint` or `name`
-            column, or names a checkpoint twice.
+        SweepError: There are both, or the file cannot be read or is too large, lacks a
+            `checkpoint` or `name` column, or names a checkpoint twice.
     """
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if not tables:
@@ -41,7 +44,7 @@ def read_table(folder: Path) -> dict[str, dict[str, Scalar]]:
         name = row[column]
         if name in found:
             raise SweepError(f"{path}, row {number}: {name!r} stands in the table twice.")
-        found[name] = {key: _scalar(value) for key, value in row.items() if key != column}
+        found[name] = _scalars(path, {key: row[key] for key in row if key != column})
     return found
 
 
@@ -49,15 +52,15 @@ def read_sidecar(path: Path) -> dict[str, Scalar]:
     """Read the hyperparameters in `<name>.json`, an object.
 
     Raises:
-        SweepError: The file is not a JSON object.
+        SweepError: The file is not a JSON object, or too large.
     """
     try:
-        loaded = json.loads(path.read_bytes())
+        loaded = json.loads(_content(path))
     except (ValueError, RecursionError) as error:
         raise SweepError(f"{path} is not JSON ({error}); mend or remove it.") from None
     if not isinstance(loaded, dict):
         raise SweepError(f"{path} is not a JSON object of hyperparameters; mend or remove it.")
-    return {str(key): _scalar(value) for key, value in loaded.items()}
+    return _scalars(path, loaded)
 
 
 def with_details(told: Row, details: Row) -> dict[str, Scalar]:
@@ -82,7 +85,7 @@ def choose_columns(told: Sequence[Row], details: Sequence[Row]) -> list[str]:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_bytes().decode()
+        text = _content(path).decode()
     except UnicodeDecodeError as error:
         raise SweepError(f"{path} is not UTF-8 text ({error}); save it as such.") from None
     rows = []
@@ -102,11 +105,37 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     import pandas as pd  # here, as its import takes half a second and few sweeps have a CSV
 
+    content = _content(path)
+    _check_columns(path, max(line.count(b",") for line in content.split(b"\n")))
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_NAME_COLUMNS, str))
+        table = pd.read_csv(io.BytesIO(content), dtype=dict.fromkeys(_NAME_COLUMNS, str))
     except (ValueError, pd.errors.ParserError) as error:
         raise SweepError(f"{path} is not a CSV table ({error}).") from None
     return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise SweepError(
+            f"{path} has more than {_LARGEST_FILE >> 20} MiB, which no hyperparameters take; "
+            "shorten or remove it."
+        )
+    return content
+
+
+def _check_columns(path: Path, count: int) -> None:
+    if count > _MOST_COLUMNS:
+        raise SweepError(
+            f"{path} tells {count:,} things of a run; {_MOST_COLUMNS:,} are possible. "
+            "Shorten or remove it."
+        )
+
+
+def _scalars(path: Path, row: Mapping[str, Any]) -> dict[str, Scalar]:
+    _check_columns(path, len(row))
+    return {key: _scalar(value) for key, value in row.items()}
 
 
 def _scalar(value: Any) -> Scalar:

@@ -5,11 +5,21 @@ from collections import Counter
 from collections.abc import Mapping
 from math import prod
 
-from soupcore.checkpoints import Checkpoint
+import torch
+
+from soupcore.checkpoints import Checkpoint, TensorInfo
 from soupcore.checkpoints.names import canonical_names, weight_names
 from soupcore.sweeps.findings import Finding, and_more, some, tensors
 
 _ADAPTER = re.compile(r"(^|\.)lora_(embedding_)?(A|B|up|down)\b", re.IGNORECASE)
+
+
+# What quantizers call packed numbers, and the scales that they put beside a weight of one byte:
+# after its name (bitsandbytes, FP8, compressed-tensors), or instead of the end of it (bitsandbytes
+# in 8 bits, ComfyUI, MXFP4).
+_PACKED = ("qweight", "weight_packed")
+_SCALES_AFTER = (".absmax", ".quant_map", "_scale", "_scale_inv")
+_SCALES_INSTEAD = (("weight", "SCB"), ("weight", "scale_weight"), ("_blocks", "_scales"))
 
 
 def commonest(checkpoints: Mapping[str, Checkpoint]) -> tuple[Checkpoint, int]:
@@ -38,6 +48,23 @@ def adapter_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
             "weights by the product B·A, and the mean of products is not the product of means",
             "Merge the adapter into the weights first (PEFT: model.merge_and_unload()) and save "
             "those.",
+        )
+    ]
+
+
+def quantized_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
+    """Find weights that are packed numbers, with their scales beside them."""
+    packed = [tensor for tensor in checkpoint.tensors if _is_quantized(tensor, checkpoint.tensors)]
+    if not packed:
+        return []
+    return [
+        Finding(
+            "misfit",
+            name,
+            packed[0],
+            "quantized: the numbers stand for weights by scales that lie beside them, and the mean "
+            "of such numbers is not the mean of the weights" + and_more(len(packed) - 1),
+            "Average the checkpoints it was quantized from, or dequantize it and save it again.",
         )
     ]
 
@@ -95,3 +122,16 @@ def _layout(checkpoint: Checkpoint) -> frozenset[tuple[str, tuple[int, ...]]]:
         (canonical, checkpoint.tensors[name].shape)
         for name, canonical in canonical_names(checkpoint.tensors).items()
     )
+
+
+def _is_quantized(tensor: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    dtype = tensors[tensor].dtype
+    if tensor.endswith(_PACKED) and not dtype.is_floating_point:
+        return True
+    if dtype.itemsize > 1 or dtype is torch.bool:
+        return False  # what is called a scale beside it may be one that the network learns
+    scales = {tensor + scale for scale in _SCALES_AFTER}
+    scales |= {
+        tensor.removesuffix(end) + scale for end, scale in _SCALES_INSTEAD if tensor.endswith(end)
+    }
+    return not scales.isdisjoint(tensors)

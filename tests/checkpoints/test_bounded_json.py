@@ -43,6 +43,9 @@ def test_a_plain_object_is_parsed_as_json_does(value: dict[str, Any]) -> None:
             b'{"a":[' + b"[]," * (MOST_VALUES // 2) + b"[]]}", "values", id="too many lists"
         ),
         pytest.param(b'{"a":[' + b"1," * MOST_VALUES + b"1]}", "values", id="too many numbers"),
+        pytest.param(
+            b'{"a":{' + b'"":"",' * (MOST_VALUES // 4) + b'"":""}}', "values", id="too many texts"
+        ),
     ],
 )
 def test_what_has_no_one_meaning_or_takes_too_much_is_refused(content: bytes, problem: str) -> None:

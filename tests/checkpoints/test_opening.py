@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
-from soupcore.checkpoints.opening import is_checkpoint_name
+from soupcore.checkpoints.opening import is_checkpoint_name, stem_of, suffix_of
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,10 @@ from soupcore.checkpoints.opening import is_checkpoint_name
         ("a.bin", True),
         ("a.ckpt", True),
         ("a.b.pt", True),
+        ("checkpoint-3.pth.tar", True),
+        ("a.pt.tar", True),
+        ("A.PT", True),
+        ("A.Safetensors", True),
         ("model.safetensors.index.json", True),
         ("pytorch_model.bin.index.json", True),
         ("model.index.json", False),
@@ -24,10 +28,28 @@ from soupcore.checkpoints.opening import is_checkpoint_name
         ("a.safetensors.part", False),
         ("safetensors", False),
         ("a.npz", False),
+        ("a.tar", False),
+        (".pt", False),
     ],
 )
 def test_a_checkpoint_is_known_by_its_name(name: str, expected: bool) -> None:
     assert is_checkpoint_name(Path(name)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "suffix"),
+    [
+        ("a.b.pt", "a.b", ".pt"),
+        ("checkpoint-3.pth.tar", "checkpoint-3", ".pth.tar"),
+        ("A.PT", "A", ".pt"),
+        ("model.safetensors.index.json", "model", ".safetensors.index.json"),
+        ("a.txt", "a.txt", ""),
+    ],
+)
+def test_a_name_less_its_suffix_is_what_a_checkpoint_is_called(
+    name: str, stem: str, suffix: str
+) -> None:
+    assert (stem_of(Path(name)), suffix_of(Path(name))) == (stem, suffix)
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -66,8 +88,10 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.pth", bytes(257) + b"ustar\x0000", "is a tar archive.* torch before 0.1.10"),
         ("a.pt", bytes(1000), "begins with zeros only"),
         ("a.pt", b"PK\x03\x04 and no zip", "cannot be opened"),
-        ("a.pt", b"just text", "not a file of torch.save: its first bytes"),
-        ("a.safetensors", b"just text", "is not a whole safetensors file"),
+        ("a.pt", b"\1just bytes", "not a file of torch.save: its first bytes"),
+        ("a.safetensors", b"\1just bytes", "is not a whole safetensors file"),
+        ("a.safetensors", b"{\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
+        ("a.safetensors", b"<\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
@@ -92,6 +116,16 @@ def test_a_torch_file_is_opened_as_what_it_is_under_any_name(tmp_path: Path) -> 
         path = tmp_path / f"{zipped}.safetensors"
         torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
         assert open_checkpoint(path).read("w").tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-3.pth.tar", "best.pt.tar", "A.PT", "A.SAFETENSORS"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_torch_file_is_opened_under_the_names_that_tools_give_it(
+    tmp_path: Path, name: str, zipped: bool
+) -> None:
+    state = {"state_dict": {"w": torch.ones(2)}, "epoch": 3}
+    torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert open_checkpoint(tmp_path / name).read("w").tolist() == [1, 1]
 
 
 def test_a_bad_torch_file_under_the_name_of_safetensors_is_named_as_such(tmp_path: Path) -> None:

@@ -120,6 +120,12 @@ def test_a_file_cut_short_while_open_is_refused_when_read(tmp_path: Path) -> Non
         pytest.param([1, 2], b"", "not an object", id="a list"),
         pytest.param({"__metadata__": 3}, b"", "__metadata__ is not an object", id="metadata"),
         pytest.param(
+            {"__metadata__": {f"{number}": "" for number in range(100_001)}},
+            b"",
+            "__metadata__ has 100,001 entries; 100,000 are possible",
+            id="too much metadata",
+        ),
+        pytest.param(
             b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
             b'"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
             bytes(4),
@@ -204,3 +210,29 @@ def test_a_header_that_only_looks_like_a_name_of_ours_is_plain_data(tmp_path: Pa
     name = json.dumps({"weird": "naïve\n"})
     save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
     assert open_checkpoint(tmp_path / "a.safetensors").read(name).tolist() == [1, 1]
+
+
+def test_what_the_metadata_says_of_the_run_is_told_as_plain_values(tmp_path: Path) -> None:
+    metadata = {
+        "format": "pt",
+        "epoch": "7",
+        "lr": "1e-05",
+        "betas": "[0.9, 0.99]",
+        "optimizer": "adamw",
+        "nested": '{"a": 1}',
+        "nothing": "null",
+        "id": "007",
+        "long": "x" * 201,
+        "lines": "a\nb",
+        "digits": "9" * 30,
+    }
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata)
+    checkpoint = open_checkpoint(tmp_path / "a.safetensors")
+    assert checkpoint.metadata == metadata
+    assert checkpoint.details == {
+        "epoch": 7,
+        "lr": 1e-05,
+        "betas": "0.9, 0.99",
+        "optimizer": "adamw",
+        "id": "007",
+    }

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
 from soupcore.checkpoints import sharded
+from soupcore.checkpoints.bounded_json import MOST_VALUES
 from tests.helpers import any_tensor, same_weights
 
 INDEX = "model.safetensors.index.json"
@@ -91,6 +92,11 @@ def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
             "disagree on tensor 'bias'",
             id="one too many",
         ),
+        pytest.param(
+            {"embed": TWO, "head": ONE, "steps": TWO},
+            f"disagree on tensor 'embed' in {ONE}",
+            id="in each other's place",
+        ),
     ],
 )
 def test_a_wrong_index_is_refused_with_the_reason(
@@ -105,8 +111,17 @@ def test_a_wrong_index_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000],
-    ids=["empty", "cut", "list", "no map", "not text", "deep"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"weight_map": {"embed": "%s", "embed": "%s"}}' % (ONE.encode(), TWO.encode()),
+        b'{"x": [' + b"[]," * (MOST_VALUES // 2) + b"[]]}",
+    ],
+    ids=["empty", "cut", "list", "no map", "not text", "deep", "a key twice", "a bomb"],
 )
 def test_a_damaged_index_is_refused(shards: Path, content: bytes) -> None:
     (shards / INDEX).write_bytes(content)
@@ -143,7 +158,10 @@ def test_a_shard_that_is_not_there_in_truth_is_refused_by_name(
 
 def test_a_folder_without_one_clear_checkpoint_is_refused(tmp_path: Path, shards: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="holds 0 files of weights, so"):
+    with pytest.raises(CheckpointError, match=r"is an empty folder\. Put a checkpoint there"):
+        open_checkpoint(tmp_path / "empty")
+    (tmp_path / "empty" / "readme.md").touch()
+    with pytest.raises(CheckpointError, match="is a folder that holds no file of weights"):
         open_checkpoint(tmp_path / "empty")
     (shards / f"other{INDEX}").write_text("{}")
     with pytest.raises(CheckpointError, match="holds 4 files of weights"):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from soupcore import Checkpoint, Mixture, open_checkpoint
+from soupcore import Checkpoint, CheckpointError, Mixture, open_checkpoint
 from soupcore.recipes.output import Output
 from tests.helpers import same_weights
 
@@ -72,7 +72,14 @@ def test_a_copy_of_several_files_is_not_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [("a.ckpt", ".ckpt"), ("a.pth", ".pth"), ("a.safetensors", ".pt")]
+    ("name", "suffix"),
+    [
+        ("a.ckpt", ".ckpt"),
+        ("a.pth", ".pth"),
+        ("checkpoint-3.pth.tar", ".pth.tar"),
+        ("A.PTH", ".pth"),
+        ("a.safetensors", ".pt"),
+    ],
 )
 def test_a_copy_has_the_suffix_of_the_file_unless_that_says_something_else(
     tmp_path: Path, name: str, suffix: str
@@ -81,3 +88,14 @@ def test_a_copy_has_the_suffix_of_the_file_unless_that_says_something_else(
     checkpoint = open_checkpoint(tmp_path / name)
     output = Output(Mixture([(checkpoint, 1)]), checkpoint)
     assert (output.why_no_pt, output.pt_suffix) == (None, suffix)
+    soup = tmp_path / f"soup{suffix}"
+    assert output.save(soup, {}) == [soup, tmp_path / "soup.recipe.json"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    output = Output(Mixture([(checkpoint, 1)]), checkpoint)
+    with pytest.raises(CheckpointError, match=r"soup\.pt: there is no folder .*gone\. Make it"):
+        output.save(tmp_path / "gone" / "soup.pt", {})
+    assert not (tmp_path / "gone").exists()

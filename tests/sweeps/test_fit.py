@@ -100,12 +100,12 @@ def test_an_ingredient_with_several_faults_has_a_finding_for_each_kind(tmp_path:
         ),
         (
             "odd.safetensors",
-            b"0123456789",
+            b"\x01123456789",
             "is not a whole safetensors file",
             "Copy or download it again.",
         ),
         ("odd.pt", b"<html>404</html>", "is a web page", "Open it in a browser"),
-        ("odd.pt", b"no pickle", "cannot be opened", ""),
+        ("odd.pt", b"\1no pickle", "cannot be opened", ""),
         (
             "odd.safetensors.index.json",
             b'{"weight_map": {"w": "gone.safetensors"}}',

@@ -120,6 +120,27 @@ def test_a_wrong_sidecar_is_refused_by_file(tmp_path: Path, content: bytes) -> N
         read_sidecar(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("name", [JSONL, CSV, "a.json"])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[]," * (3 << 20), "has more than 8 MiB, which no hyperparameters take; shorten or remo"),
+        (
+            b'{"name": "a"%s}' % b"".join(b', "%d": 1' % number for number in range(1001)),
+            r"tells 1,00\d things of a run; 1,000 are possible\. Shorten or remove it",
+        ),
+    ],
+    ids=["large", "wide"],
+)
+def test_what_takes_too_much_is_refused_by_file_before_it_is_parsed(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SweepError, match=problem) as caught:
+        read_sidecar(tmp_path / name) if name == "a.json" else read_table(tmp_path)
+    assert str(tmp_path / name) in str(caught.value)
+
+
 def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None:
     told: dict[str, Scalar] = {"lr": 0.1, "note": None}
     details: dict[str, Scalar] = {"epoch": 3, "lr": 0.2, "note": "x"}

@@ -135,3 +135,46 @@ def test_a_tensor_that_is_only_called_like_an_adapter_is_none(tmp_path: Path) ->
     state = {"lora_base.weight": torch.ones(2), "explora_A": torch.ones(2)}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", {"a": state}))
     assert sweep.fit.findings == ()
+
+
+BYTES = torch.ones(4, 2, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"l.weight": BYTES, "l.weight.absmax": torch.ones(2), "l.weight.quant_map": torch.ones(16)},
+        {"l.weight": BYTES.to(torch.int8), "l.SCB": torch.ones(4)},
+        {"l.weight": BYTES.to(torch.float8_e4m3fn), "l.weight_scale_inv": torch.ones(1, 1)},
+        {"l.weight": BYTES.to(torch.float8_e4m3fn), "l.scale_weight": torch.ones(1)},
+        {"l.weight": BYTES.to(torch.int8), "l.weight_scale": torch.ones(4, 1)},
+        {"l.weight_packed": BYTES.to(torch.int32), "l.weight_scale": torch.ones(4, 1)},
+        {"l.qweight": BYTES.to(torch.int32), "l.qzeros": BYTES, "l.scales": torch.ones(4)},
+        {"up_blocks": BYTES, "up_scales": BYTES + 1},
+    ],
+    ids=["bitsandbytes 4", "8", "FP8", "ComfyUI", "int8", "compressed", "GPTQ", "MXFP4"],
+)
+def test_weights_that_are_quantized_are_refused_by_name(tmp_path: Path, state: State) -> None:
+    folder = save_sweep(tmp_path / "sweep", RUNS | {"small": state})
+    (finding,) = Sweep.from_folder(folder).fit.findings
+    assert (finding.severity, finding.ingredient) == ("misfit", "small")
+    assert finding.tensor == next(iter(state))
+    assert "not the mean of the weights" in finding.problem
+    assert "dequantize it and save it again" in finding.way_out
+    with pytest.raises(NothingFitsError, match="quantized"):
+        Sweep.from_folder(save_sweep(tmp_path / "all", {"a": state, "b": state}))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"l.weight": torch.ones(2), "l.weight_scale": torch.ones(2)},
+        {"mask": BYTES, "l.scale": torch.ones(2)},
+        {"mask": BYTES.bool(), "mask_scale": torch.ones(2)},
+        {"l.weight": BYTES.to(torch.float8_e4m3fn)},
+    ],
+    ids=["a scale that is learned", "bytes", "a mask", "rounded only"],
+)
+def test_what_is_only_like_a_quantized_weight_is_none(tmp_path: Path, state: State) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": state})
+    assert Sweep.from_folder(folder).fit.findings == ()

@@ -252,6 +252,15 @@ def test_a_first_look_may_be_stopped_and_keeps_what_it_read(tmp_path: Path) -> N
     assert is_scanned(folder)
 
 
+def test_what_safetensors_say_of_their_runs_are_columns(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        metadata = {"format": "pt", "epoch": f"{epoch}", "optimizer": "sgd", "stockpot": "{}"}
+        save_file(one(epoch), tmp_path / f"{epoch}.safetensors", metadata)
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep.columns == ["epoch"]
+    assert sweep["2"].hyperparameters == {"epoch": 2, "optimizer": "sgd"}
+
+
 @pytest.mark.parametrize("change", ["new", "removed", "rewritten", "in a sub-folder"])
 def test_the_signature_of_a_folder_changes_with_its_files(tmp_path: Path, change: str) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1), "b": one(2)})
