@@ -330,7 +330,7 @@ def _stored_soup(warm: WarmState, request: Request) -> StoredSoup:
 
 
 def _remember(warm: WarmState, request: Request, soup: Soup, offered: Mapping[str, str]) -> str:
-    told = {"task": request["task"], "soups": dict(offered)}
+    told = {"task": request["task"], "offered": dict(offered)}
     warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | told)
     return soup.id
 

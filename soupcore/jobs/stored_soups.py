@@ -62,7 +62,7 @@ class StoredSoups:
     def make(self, soup_id: str, body: Mapping[str, Any]) -> StoredSoup:
         """Make a soup again from what the store says of it; see `__getitem__`."""
         if soup_id not in self._made:
-            offered = body.get("soups", {})
+            offered = body.get("offered", {})
             # What the recipe left out is not needed; it may even be made of this soup.
             taken = {name: other for name, other in offered.items() if name in body["digests"]}
             soups = self.by_name(taken)

@@ -1,8 +1,10 @@
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from soupcore import (
     RECIPES,
@@ -14,6 +16,7 @@ from soupcore import (
     Sweep,
     SweepError,
     manual,
+    rebuild,
     uniform,
 )
 from soupcore.jobs.connectivity_kinds import point_of
@@ -109,7 +112,12 @@ def test_soups_of_soups_of_soups_are_ends_and_ingredients_and_files(
     plane: dict[str, Any] = request | {"corners": ["base", "run1", end], "split": "val", "size": 3}
     assert KINDS["plane"](warm, plane, quietly) == {"points": 9}
     written = KINDS["weights"](warm, request | {"soup": third, "form": {}}, quietly)
-    assert len(written["files"]) == 1
+    (name,) = written["files"]
+    (file,) = (warm.store.folder / "soups").rglob(name)
+    with safe_open(file, "pt") as opened:
+        manifest = json.loads(opened.metadata()["stockpot"])
+    (copy,) = rebuild(manifest, sweep.folder).save(tmp_path / name)
+    assert copy.read_bytes() == file.read_bytes()
     found = KINDS["attribution"](warm, request | {"soup": third, "split": "test"}, quietly)
     assert list(found["shapley"]) == ["one", "two"]
 
@@ -135,7 +143,7 @@ def test_a_soup_that_was_offered_and_left_out_need_not_be_there(
 ) -> None:
     store = asked[0].store
     first = build("uniform", ["run1", "run2"])
-    body = uniform(sweep, ["run10"]).to_json() | {"soups": {NAME: first, "gone": "nowhere"}}
+    body = uniform(sweep, ["run10"]).to_json() | {"offered": {NAME: first, "gone": "nowhere"}}
     stored = StoredSoups(store, sweep).make("any", body)
     assert (dict(stored.soups), [*stored.offered]) == ({}, [NAME, "gone"])
 
