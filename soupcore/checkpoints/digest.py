@@ -13,7 +13,7 @@ import json
 import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ from soupcore.workspace import workspace_folder
 
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
+
+# Without a workspace, or with a damaged one, files are read whenever their digests are asked for.
+_NO_MEMORY = (OSError, sqlite3.Error)
 
 _SAMPLES = 64  # values of a matrix that are kept, to tell whether two are related
 
@@ -108,7 +111,8 @@ def cached_scan(checkpoint: Checkpoint) -> Scan | None:
     Raises:
         CheckpointError: It found that they are damaged.
     """
-    with closing(_connect()) as connection:
+    row = None
+    with suppress(*_NO_MEMORY), closing(_connect()) as connection:
         row = connection.execute(
             "SELECT found FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
             (*_key(checkpoint), checkpoint.stamp),
@@ -174,7 +178,7 @@ def _scaled_to_bytes(values: torch.Tensor) -> bytes:
 
 
 def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
-    with closing(_connect()) as connection, connection:
+    with suppress(*_NO_MEMORY), closing(_connect()) as connection, connection:
         connection.execute(
             "INSERT OR REPLACE INTO tensor_scans VALUES (?, ?, ?, ?)",
             (*_key(checkpoint), checkpoint.stamp, json.dumps(found)),

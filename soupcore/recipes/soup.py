@@ -301,8 +301,8 @@ class Soup:
         `<name>.recipe.json`. Files get their names once they are whole and on disk.
 
         Args:
-            path: Where, `.safetensors`, or `.pt`, `.pth`, `.bin` or `.ckpt`; an existing file is
-                replaced.
+            path: Where, in a folder that exists; `.safetensors`, or `.pt`, `.pth`, `.bin`, `.ckpt`
+                or `.pth.tar`. An existing file is replaced.
             dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors` (the mean
                 is rounded to the dtype of the mixture first and then to this one); as in
                 ingredient 1 unless given.
@@ -315,9 +315,9 @@ class Soup:
             The files written. Of shards, the index is the last.
 
         Raises:
-            CheckpointError: An ingredient was changed since it was opened; an element is not
-                finite, as where it is too large for the dtype of its tensor; or the soup cannot be
-                written as a `.pt`.
+            CheckpointError: There is no such folder; an ingredient was changed since it was
+                opened; an element is not finite, as where it is too large for the dtype of its
+                tensor; or the soup cannot be written as a `.pt`.
             RecipeError: Its BatchNorm statistics are to be estimated and have not been.
             ValueError: The suffix, the dtype or the shard size is none of these.
         """

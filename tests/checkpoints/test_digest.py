@@ -143,6 +143,19 @@ def test_values_that_are_not_finite_are_counted_by_tensor(
     assert open_checkpoint(checkpoint.path).nonfinite == {"bad": 1 + len(infinite)}
 
 
+def test_without_a_sound_workspace_digests_are_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    expected = open_checkpoint(tmp_path / "a.safetensors").digest
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "scans.sqlite").write_bytes(b"no database" * 100)
+    for folder in (damaged, tmp_path / "a.safetensors" / "below a file"):
+        monkeypatch.setenv("STOCKPOT_WORKSPACE", str(folder))
+        assert open_checkpoint(tmp_path / "a.safetensors").digest == expected
+
+
 def test_weight_sets_of_one_file_are_known_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(STATE, path)
