@@ -2,16 +2,20 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from shutil import rmtree
+from subprocess import run
+from typing import Any
+from zipfile import is_zipfile
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 import soupcore
+from soupcore.recipes.output import Output
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
 from tests.hostile.corpus import write_corpus
 
@@ -37,6 +41,23 @@ class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
     return OneBrowser(config, log)
+
+
+@pytest.fixture(autouse=True)
+def every_file_written_is_opened_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold whatever a test has a soup write against `unzip` and safetensors' own reader."""
+    save = Output.save
+
+    def saved(self: Output, *arguments: Any, **options: Any) -> list[Path]:
+        written = save(self, *arguments, **options)
+        for path in written:
+            if is_zipfile(path):
+                assert run(["unzip", "-tq", path], capture_output=True).returncode == 0
+            elif path.suffix == ".safetensors":
+                assert load_file(path)
+        return written
+
+    monkeypatch.setattr(Output, "save", saved)
 
 
 @pytest.fixture(autouse=True)
