@@ -119,7 +119,8 @@ def _draw(
     st.dataframe(barriers_table(drawn), hide_index=True, column_config=_COLUMNS)
     st.caption(
         "The shape of a path does not predict how well its points do on other data "
-        "(Vlaar & Frankle 2022), and no number of points proves that there is no barrier."
+        "(Vlaar & Frankle 2022), and no number of points proves that there is no barrier: adaptive "
+        "points may miss a hill narrower than about 0.3 of the line."
     )
 
 

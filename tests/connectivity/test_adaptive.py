@@ -82,8 +82,34 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
     assert len(set(alphas)) == len(alphas)
 
 
-def test_without_a_barrier_three_points_between_the_ends_are_enough() -> None:
-    assert follow(CURVES["valley"], Adaptive()) == [*lobatto(2), lobatto(4)[1], lobatto(4)[3]]
+@pytest.mark.parametrize(
+    ("width", "bound"), [(0.12, 0.1), (0.15, 0.025), (0.18, 0.01), (0.2, 0.01)]
+)
+@pytest.mark.parametrize("depth", [0, 0.3])
+def test_two_hills_are_found_wherever_they_stand(width: float, bound: float, depth: float) -> None:
+    for first in np.arange(0.1, 0.5, 0.05):
+        for second in np.arange(0.5, 0.92, 0.05):
+
+            def hills(at: Floats) -> Any:
+                both = bump(first, width, 0.5)(at) + bump(second, width, 0.5)(at)
+                return both - depth * 4 * at * (1 - at)
+
+            at = np.array([float(alpha) for alpha in follow(hills, Adaptive())])
+            assert barrier(hills, at) == pytest.approx(barrier(hills, DENSE), abs=bound)
+
+
+def test_two_hills_in_the_widest_gaps_of_the_first_points_are_not_taken_for_one() -> None:
+    def hills(at: Floats) -> Any:
+        return bump(0.32, 0.1, 0.5)(at) + bump(0.68, 0.1, 0.5)(at)
+
+    at = np.array([float(alpha) for alpha in follow(hills, Adaptive())])
+    assert barrier(hills, at) == pytest.approx(0.5, abs=0.01)
+
+
+def test_without_a_barrier_five_points_between_the_ends_are_enough() -> None:
+    alphas = follow(CURVES["valley"], Adaptive())
+    assert alphas[:3] == lobatto(2)
+    assert sorted(alphas) == sorted({*lobatto(8)} - {lobatto(8)[1], lobatto(8)[7]})
 
 
 def test_the_middle_comes_first_and_the_points_are_nested_and_symmetric() -> None:
