@@ -61,8 +61,8 @@ def _ask(view: View, names: list[str]) -> Asked:
         alphas = st.selectbox(
             "Points a line", [*ALPHAS], format_func=lambda n: ALPHAS[n], width=200,
             help="Adaptive: as many as it takes to know each barrier to within 0.01 (1 % of one "
-            "above 1), the error barrier to within a point. A hill narrower than about 0.3 of the line "
-            "may lie between the points unseen. Fixed grids are those of papers.",
+            "above 1), the error barrier to within a point. A hill narrower than about 0.3 of the "
+            "line may lie between the points unseen. Fixed grids are those of papers.",
         )  # fmt: skip
         split = st.selectbox(
             "Split", view.task.reported, width=180,
