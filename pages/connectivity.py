@@ -61,7 +61,8 @@ def _ask(view: View, names: list[str]) -> Asked:
         alphas = st.selectbox(
             "Points a line", [*ALPHAS], format_func=lambda n: ALPHAS[n], width=200,
             help="Adaptive: as many as it takes to know each barrier to within 0.01 (1 % of one "
-            "above 1), the error barrier to within a point. Fixed grids are those of papers.",
+            "above 1), the error barrier to within a point. A hill narrower than about 0.3 of the "
+            "line may lie between the points unseen. Fixed grids are those of papers.",
         )  # fmt: skip
         split = st.selectbox(
             "Split", view.task.reported, width=180,
@@ -77,6 +78,10 @@ def _ask(view: View, names: list[str]) -> Asked:
 
 
 def _matrix(view: View, asked: Asked) -> None:
+    if asked.measure == "midpoint" and isinstance(asked.alphas, int) and asked.alphas % 2 == 0:
+        st.info(f"{asked.alphas} points a line, evenly, have none in the middle: choose another "
+                "number of points.", icon=":material/grid_on:")  # fmt: skip
+        return
     found = pair_matrix.find(view, asked)
     pair_matrix.ask(view, asked, found)
     values = pair_matrix.values_of(view, asked, found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from pages.components.batchnorm import CHOICES
 from pages.components.points import Point
 from pages.components.snippets import opening
 from pages.components.state import Pair, View
@@ -27,7 +28,8 @@ def matrix(
             f"split={split!r})\n"
         )
     code += f"values = found.{values}\n"
-    order = ", tree=tree(found.names, values)" if tree else ""
+    apart = "-values" if measure == "midpoint" else "values"
+    order = f", tree=tree(found.names, {apart})" if tree else ""
     return code + (
         f"figures.pair_heatmap(found.names, values, MEASURES[{measure!r}]{order}).show()\n"
     )
@@ -35,20 +37,38 @@ def matrix(
 
 def curves(
     view: View, points: Points, pairs: Iterable[Pair], alphas: int | str,
-    splits: Sequence[str], beyond: Sequence[float],
+    splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool = False,
 ) -> str:  # fmt: skip
-    """Return how to draw the curves of pairs."""
+    """Return how to draw the curves of pairs, with one kind of BatchNorm statistics or either."""
     pairs = list(pairs)
-    code = _opening(view, "figures", fractions=_has_soup(points, {n for p in pairs for n in p}))
+    code = "from dataclasses import replace\n" if both_statistics else ""
+    code += _opening(view, "figures", fractions=_has_soup(points, {n for p in pairs for n in p}))
     code += "lines = {\n"
     for a, b in pairs:
         code += f"    ({a!r}, {b!r}): ({points[a].code}, {points[b].code}),\n"
-    more = f", beyond={list(beyond)!r}" if beyond else ""
+    code += "}\n"
+    with_evaluator = f"evaluator{_alphas(alphas)}, split=split"
+    with_evaluator += f", beyond={list(beyond)!r}" if beyond else ""
+    path = f"        soupcore.linear_path(*ends, {with_evaluator})\n"
+    each = f"        for split in {list(splits)!r}\n"
+    if both_statistics:
+        code += (
+            "evaluators = {\n"
+            "    kind: evaluator.with_statistics(kind)\n"
+            f"    for kind in {list(CHOICES)!r}\n"
+            "}\n"
+        )
+        path = (
+            "        replace(\n"
+            f"            soupcore.linear_path(*ends, {with_evaluator}),\n"
+            '            split=f"{split}, {kind}",\n'
+            "        )\n"
+        )
+        each += "        for kind, evaluator in evaluators.items()\n"
     return code + (
-        "}\npaths = {\n"
+        "paths = {\n"
         "    pair: [\n"
-        f"        soupcore.linear_path(*ends, evaluator{_alphas(alphas)}, split=split{more})\n"
-        f"        for split in {list(splits)!r}\n"
+        f"{path}{each}"
         "    ]\n"
         "    for pair, ends in lines.items()\n"
         "}\n"

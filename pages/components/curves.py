@@ -58,7 +58,7 @@ def show(view: View, points: Mapping[str, Point], alphas: int | str, split: str)
     else:
         paths = _known(view, points, chosen, alphas, splits, beyond)
     if any(paths.values()):
-        _draw(view, points, paths, alphas, splits, beyond)
+        _draw(view, points, paths, alphas, splits, beyond, both_statistics=is_both)
 
 
 def _both(
@@ -110,16 +110,19 @@ def _known(
 
 def _draw(
     view: View, points: Mapping[str, Point], paths: Mapping[Pair, Sequence[LinearPath]],
-    alphas: int | str, splits: Sequence[str], beyond: Sequence[float],
+    alphas: int | str, splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool,
 ) -> None:  # fmt: skip
     names = {"loss_name": view.task.loss_name, "score_name": view.task.score_name}
     drawn = {pair: many for pair, many in paths.items() if many}
-    code = connectivity_snippets.curves(view, dict(points), drawn, alphas, splits, beyond)
+    code = connectivity_snippets.curves(
+        view, dict(points), drawn, alphas, splits, beyond, both_statistics=both_statistics
+    )
     export.show(figures.path_curves(drawn, **names), "curves", paths_table(drawn), code)
     st.dataframe(barriers_table(drawn), hide_index=True, column_config=_COLUMNS)
     st.caption(
         "The shape of a path does not predict how well its points do on other data "
-        "(Vlaar & Frankle 2022), and no number of points proves that there is no barrier."
+        "(Vlaar & Frankle 2022), and no number of points proves that there is no barrier: adaptive "
+        "points may miss a hill narrower than about 0.3 of the line."
     )
 
 

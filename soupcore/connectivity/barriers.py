@@ -38,12 +38,15 @@ class Barriers:
 
     @property
     def error(self) -> Floats:
-        """Error barriers [k, k], as `loss`."""
+        """Error barriers [k, k], as `loss`; NaN too where the loss of an end is not finite."""
         return self.matrix(lambda path: path.error_barrier)
 
     @property
     def midpoint_advantage(self) -> Floats:
-        """Score of the two-model soup less the mean of both [k, k], as `loss`."""
+        """Score of the two-model soup less the mean of both [k, k], as `loss`.
+
+        NaN too where α = ½ was not evaluated: an even number of α has no middle.
+        """
         return self.matrix(lambda path: path.midpoint_advantage)
 
     def matrix(self, measure: Callable[[LinearPath], float]) -> Floats:
@@ -75,7 +78,7 @@ def barriers(
     Args:
         sweep: Where the ingredients are from.
         evaluator: Computes what the store does not have. With adaptive α that is k evaluations and
-            about 3 for each of the k(k−1)/2 pairs where there is no barrier.
+            about 5 for each of the k(k−1)/2 pairs where there is no barrier.
         names: Which ingredients; all unless given.
         alphas: As `evaluate_lines` takes them.
         split: Which split, or the name of a part of one (`Task.part`) for a cheap first look; the

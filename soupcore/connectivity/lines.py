@@ -17,7 +17,7 @@ Line = tuple[End, End]
 Alphas = Adaptive | int | Sequence[Coefficient]
 
 ADAPTIVE = Adaptive()
-_USUAL = 4  # points between the ends that adaptive α take on most lines; only progress needs it
+_USUAL = 6  # points between the ends that adaptive α take on most lines; only progress needs it
 
 
 @dataclass(frozen=True)

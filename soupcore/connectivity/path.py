@@ -78,14 +78,17 @@ class LinearPath:
 
     @property
     def error_barrier(self) -> float:
-        """Error barrier over α in [0, 1], as a share of 1; negative where all points are better."""
-        return self._mean_score - float(self.scores[self._inside].min())
+        """Error barrier over α in [0, 1], as a share of 1; negative where all points are better.
+
+        NaN where the loss of an end is not finite: nothing is connected to a broken network, and
+        two of them, both wrong everywhere, would have no barrier between them.
+        """
+        return float(self._drop.max())
 
     @cached_property
     def error_barrier_bracket(self) -> tuple[float, float]:
         """The error barrier, and how high it may be between the points."""
-        drop = self._mean_score - self.scores[self._inside]
-        return self.error_barrier, ceiling(self.alphas[self._inside], drop)
+        return self.error_barrier, ceiling(self.alphas[self._inside], self._drop)
 
     @property
     def midpoint_advantage(self) -> float:
@@ -114,6 +117,14 @@ class LinearPath:
         if not np.isfinite(losses).all():
             return fine, np.full(points, np.nan)
         return fine, scipy.interpolate.CubicSpline(at, losses)(fine)
+
+    @property
+    def _drop(self) -> Floats:
+        """How far scores in [0, 1] lie below the mean of the ends; NaN where an end is broken."""
+        if not np.isfinite(self.losses[[*self._ends]]).all():
+            return np.full(len(self.scores[self._inside]), np.nan)
+        drop: Floats = self._mean_score - self.scores[self._inside]
+        return drop
 
     @property
     def _mean_score(self) -> float:

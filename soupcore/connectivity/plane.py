@@ -32,6 +32,7 @@ from soupcore.mixtures import Mixture
 from soupcore.sweeps import Sweep
 
 SIZES = (7, 13, 25)  # points a side; each grid holds the one before it
+MARGIN = 0.25  # of the corners' extent: puts two of the corners on the grids of these sizes
 _STEPS = 1 << 16  # of a coefficient
 _FLAT = 1e-6  # θ₂'s distance from the line through the others, as a share of that from θ₀
 
@@ -154,7 +155,7 @@ def plane(
     corners: Sequence[Corner],
     size: int = SIZES[-1],
     *,
-    margin: float = 0.2,
+    margin: float = MARGIN,
     split: str | None = None,
     on_progress: Progress = no_progress,
 ) -> Plane:
@@ -162,7 +163,8 @@ def plane(
 
     Args:
         sweep: Where the corners, and all that is to be projected, are from.
-        evaluator: Computes what the store does not have; size² evaluations at most.
+        evaluator: Computes what the store does not have; size² evaluations at most. With the usual
+            margin and 7, 13 or 25 points a side, two of the corners are points of the grid.
         corners: θ₀ (the base, where there is one), θ₁ and θ₂: names, or any mixtures.
         size: Points a side; 7, 13 and 25 hold each other, and the soups' papers have 21.
         margin: How far the grid reaches beyond the corners, as a share of their extent.
@@ -189,7 +191,7 @@ def stored_plane(
     corners: Sequence[Corner],
     size: int = SIZES[-1],
     *,
-    margin: float = 0.2,
+    margin: float = MARGIN,
     split: str | None = None,
 ) -> Plane | None:
     """Return the finest grid that the store knows whole. Computes nothing.

@@ -15,14 +15,21 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import TaskError
 from soupcore.workspace import workspace_folder
 
 _BATCH = 64
-_PROBED = 8  # examples that the identity of a data set covers
+_PROBED = 64  # examples that the identity of a data set covers; decoding more would be felt
 
 OnExamples = Callable[[int, int], None]
 
@@ -37,11 +44,17 @@ class Decoding:
         workers: Processes that decode; 0 to decode in this one.
 
     Raises:
-        TaskError: It is empty, or has no length.
+        TaskError: It is empty, or does not give its examples by their number.
     """
 
     def __init__(self, dataset: Dataset[Any], version: str, workers: int) -> None:
-        if not hasattr(dataset, "__len__") or not len(cast("Sized", dataset)):
+        if isinstance(dataset, DataLoader):
+            raise TaskError(
+                "A split is made of a data set, not of a loader, whose batches and order it has no "
+                "use for: give it `loader.dataset`, and the loader's num_workers as `workers`."
+            )
+        is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+        if not is_map_style or not hasattr(dataset, "__len__") or not len(cast("Sized", dataset)):
             raise TaskError(
                 "A split needs a map-style data set with at least one example: one that has a "
                 "length and gives its examples by their number."
@@ -56,13 +69,14 @@ class Decoding:
 
     @property
     def digest(self) -> str:
-        """Identity of the data: version, length, and eight examples spread over it."""
+        """Identity of the data: version, length, 64 examples spread over it, what is in memory."""
         if not self._digest:
             sha = hashlib.sha256(f"dataset {self._version} {len(self)}".encode())
-            for row in sorted({i * (len(self) - 1) // (_PROBED - 1) for i in range(_PROBED)}):
-                for tensor in _pair([self._dataset[row]]):
-                    sha.update(f"{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
-                    sha.update(raw_bytes(tensor.contiguous()))
+            rows = sorted({i * (len(self) - 1) // (_PROBED - 1) for i in range(_PROBED)})
+            probed = [tensor for row in rows for tensor in _pair([self._dataset[row]])]
+            for tensor in [*probed, *_in_memory(self._dataset)]:
+                sha.update(f"{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
+                sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
             self._digest = sha.hexdigest()
         return self._digest
 
@@ -144,6 +158,26 @@ class Decoding:
             )
             for name, part in zip(names, pair, strict=True)
         ]
+
+
+def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
+    """Return what a data set holds of all its examples: the tensors it is made of, or labels."""
+    if isinstance(dataset, Subset):
+        rows = torch.as_tensor(list(dataset.indices))
+        return [tensor[rows.to(tensor.device)] for tensor in _in_memory(dataset.dataset)]
+    if isinstance(dataset, TensorDataset):
+        return list(dataset.tensors)
+    labels = (getattr(dataset, name, None) for name in ("targets", "labels"))
+    return [tensor for found in labels for tensor in _numbers(found, len(cast("Sized", dataset)))]
+
+
+def _numbers(values: Any, length: int) -> list[Tensor]:
+    """Return values as a tensor, where they are numbers and as many as there are examples."""
+    try:
+        tensor = torch.tensor(np.asarray(values))  # a copy: an array may be read-only
+    except (TypeError, ValueError, RuntimeError):
+        return []
+    return [tensor] if tensor.ndim and len(tensor) == length else []
 
 
 def _pair(examples: list[Any]) -> tuple[Tensor, Tensor]:

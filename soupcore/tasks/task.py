@@ -60,15 +60,18 @@ class Split:
             role: As for a split of tensors.
             dataset: Map-style: `dataset[i]` is a pair of input and target, each a tensor, an array
                 or a number, of one shape and dtype for all i, and the same each time.
-            version: Change it when the data changes in a way that its length and eight examples
-                spread over it may not show: these three are its identity.
+            version: Change it when the data changes in a way that the rest of its identity may not
+                show: its length, 64 examples spread over it, and all of what it holds in memory,
+                which are the tensors of a `TensorDataset` and the numbers that a data set has as
+                `targets` or `labels`, each also through a `Subset`.
             workers: Processes that decode; 0 to decode in the one that evaluates.
             prepare: Makes what the network is given of a batch of inputs, on the device that
                 computes. With it images can be kept as bytes: `lambda x: x / 255`. It is done in
                 each pass, so it has to be quick, and to treat each example by itself.
 
         Raises:
-            TaskError: The role is none of the four, or the data set has no examples.
+            TaskError: The role is none of the four, or the data set has no examples or does not
+                give them by their number, as a loader of one does not.
         """
         split = cls(role, torch.zeros(1), torch.zeros(1))
         split.prepare = prepare

@@ -37,6 +37,12 @@ def bump(middle: float, width: float, height: float = 1.0) -> Curve:
     return lambda at: height * np.exp(-(((at - middle) / width) ** 2))
 
 
+def hills(first: float, second: float, width: float, depth: float = 0) -> Curve:
+    """Two hills, each 0.5 high, in a valley."""
+    both = bump(first, width, 0.5), bump(second, width, 0.5)
+    return lambda at: both[0](at) + both[1](at) - depth * 4 * at * (1 - at)
+
+
 CURVES: dict[str, Curve] = {
     "flat": np.zeros_like,
     "valley": lambda at: 0.3 * (at - 0.4) ** 2,
@@ -82,8 +88,28 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
     assert len(set(alphas)) == len(alphas)
 
 
-def test_without_a_barrier_three_points_between_the_ends_are_enough() -> None:
-    assert follow(CURVES["valley"], Adaptive()) == [*lobatto(2), lobatto(4)[1], lobatto(4)[3]]
+@pytest.mark.parametrize(
+    ("width", "bound"), [(0.12, 0.1), (0.15, 0.025), (0.18, 0.01), (0.2, 0.01)]
+)
+@pytest.mark.parametrize("depth", [0, 0.3])
+def test_two_hills_are_found_wherever_they_stand(width: float, bound: float, depth: float) -> None:
+    for first in np.arange(0.1, 0.5, 0.05):
+        for second in np.arange(0.5, 0.92, 0.05):
+            curve = hills(first, second, width, depth)
+            at = np.array([float(alpha) for alpha in follow(curve, Adaptive())])
+            assert barrier(curve, at) == pytest.approx(barrier(curve, DENSE), abs=bound)
+
+
+def test_two_hills_in_the_widest_gaps_of_the_first_points_are_not_taken_for_one() -> None:
+    curve = hills(0.32, 0.68, 0.1)
+    at = np.array([float(alpha) for alpha in follow(curve, Adaptive())])
+    assert barrier(curve, at) == pytest.approx(0.5, abs=0.01)
+
+
+def test_without_a_barrier_five_points_between_the_ends_are_enough() -> None:
+    alphas = follow(CURVES["valley"], Adaptive())
+    assert alphas[:3] == lobatto(2)
+    assert sorted(alphas) == sorted({*lobatto(8)} - {lobatto(8)[1], lobatto(8)[7]})
 
 
 def test_the_middle_comes_first_and_the_points_are_nested_and_symmetric() -> None:

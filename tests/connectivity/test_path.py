@@ -1,10 +1,12 @@
+import math
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
-from soupcore import LinearPath
+from soupcore import Barriers, LinearPath
+from soupcore.connectivity import basins
 from soupcore.connectivity.path import grid
 
 NAN = float("nan")
@@ -102,3 +104,13 @@ def test_an_alpha_that_is_not_finite_is_refused(alpha: float) -> None:
 
 def test_a_computed_grid_is_the_same_as_the_counted_one() -> None:
     assert grid([float(alpha) for alpha in np.linspace(0, 1, 11)]) == grid(11)
+
+
+@pytest.mark.parametrize("losses", [[NAN, 1, 1], [1, 1, math.inf], [NAN, NAN, NAN]])
+def test_nothing_is_connected_to_an_end_whose_loss_is_not_finite(losses: list[float]) -> None:
+    found = path([0, 0.5, 1], losses, [0.1, 0.1, 0.1])
+    assert math.isnan(found.error_barrier)
+    assert np.isnan(found.error_barrier_bracket).all()
+    assert path([0, 0.5, 1], [1, NAN, 1], [0.9, 0.1, 0.9]).error_barrier == pytest.approx(0.8)
+    pairs = Barriers(("a", "b"), {("a", "b"): found})
+    assert len(basins(pairs.names, pairs.error, 0.02)) == 2

@@ -16,7 +16,7 @@ from soupcore import (
 from soupcore.connectivity import stored_plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import measured
-from soupcore.connectivity.plane import Frame
+from soupcore.connectivity.plane import SIZES, Frame
 from soupcore.connectivity.products import inner_products
 from tests.connectivity.test_products import flat
 
@@ -104,6 +104,21 @@ def test_finer_grids_hold_the_coarser_ones(
     np.testing.assert_array_equal(fine.losses[::2, ::2], coarse.losses)
     np.testing.assert_array_equal(fine.xs[::2], coarse.xs)
     assert fine.missing == 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("corners", [CORNERS, ("run1", "base", "run10"), ("run2", "run1", "run10")])
+def test_corners_that_are_known_are_points_of_the_grid(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int], size: int, corners: tuple[str, ...]
+) -> None:
+    losses = [evaluator.evaluate(sweep[corner].mixture, "val").loss for corner in corners]
+    inner_products(*measured(sweep), evaluator.store)
+    passes.clear()
+    found = stored_plane(sweep, evaluator, corners, size)
+    assert found is not None
+    assert size**2 - found.missing == 2
+    assert set(found.losses[np.isfinite(found.losses)]) < set(losses)
+    assert passes == []
 
 
 def test_the_losses_are_those_of_the_points(sweep: Sweep, evaluator: Evaluator) -> None:

@@ -2,14 +2,26 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from safetensors.torch import save_file
 
 from pages.components import connectivity_snippets as snippets
+from pages.components import pair_matrix
 from pages.components.points import Point
 from pages.components.state import View
-from soupcore import Evaluator, Split, Store, Sweep, load_task, uniform
+from soupcore import (
+    Evaluator,
+    Split,
+    Store,
+    Sweep,
+    barriers,
+    linear_path,
+    load_task,
+    uniform,
+)
+from soupcore.evaluation import StatisticsChoice
 
 TASK = """
 from pathlib import Path
@@ -23,7 +35,7 @@ def split(role, start):
     part = slice(start, start + 30)
     return Split(role, data["inputs"][part], data["targets"][part])
 
-splits = {"val": split("select", 0), "test": split("report", 30),
+splits = {"train": split("train", 70), "val": split("select", 0), "test": split("report", 30),
           "shift/a": split("shift", 60), "shift/b": split("shift", 65)}
 task = ClassificationTask(build_model, splits)
 """
@@ -75,6 +87,40 @@ def test_the_matrix(view: View, run: Run, measure: str, tree: bool) -> None:
     code = snippets.matrix(view, NAMES, "adaptive", "val", measure, tree=tree)
     drawn = [trace.name for trace in run(code).data if trace.type == "scatter"]
     assert drawn == ["tree"] * tree + ["numbers", "preliminary", "cells"]
+
+
+def test_the_matrix_of_middles_is_in_the_order_of_the_page(view: View, run: Run) -> None:
+    middles = barriers(view.sweep, view.evaluator, NAMES, split="val").midpoint_advantage
+    asked = pair_matrix.Asked(NAMES, "adaptive", "val", "midpoint", True)
+    figure = run(snippets.matrix(view, NAMES, "adaptive", "val", "midpoint", tree=True))
+    joined = pair_matrix.join(asked, middles)
+    assert list(figure.layout.yaxis2.ticktext) == list(joined.order)
+    (drawn,) = (trace for trace in figure.data if trace.name == "tree")
+    heights = np.reshape(drawn.y, (-1, 5))[:, :4]
+    np.testing.assert_allclose(heights, joined.branches[1] * 100)
+    assert heights.any()
+
+
+@pytest.mark.parametrize("shown", ["averaged", "re-estimated"])
+def test_curves_with_both_batchnorm_statistics_have_a_panel_for_each(
+    view: View, points: dict[str, Point], run: Run, shown: StatisticsChoice
+) -> None:
+    view = view.with_statistics(shown)
+    pairs = [("base", "run1"), ("run2", "uniform")]
+    code = snippets.curves(view, points, pairs, 3, ["val", "test"], [], both_statistics=True)
+    figure = run(code)
+    assert [note.text for note in figure.layout.annotations] == [
+        f"{split}, {kind}" for split in ("val", "test") for kind in ("averaged", "re-estimated")
+    ]
+    averaged, anew = (
+        linear_path(points["base"].mixture, points["run1"].mixture,
+                    view.evaluator.with_statistics(kind), 3, split="val").losses.tolist()
+        for kind in ("averaged", "re-estimated")
+    )  # fmt: skip
+    drawn = [list(trace.y) for trace in figure.data if trace.mode == "markers"]
+    assert averaged != anew
+    assert averaged in drawn
+    assert anew in drawn
 
 
 def test_curves_of_pairs_with_a_soup_beyond_the_ends(

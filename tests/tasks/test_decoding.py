@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from soupcore import (
     Cancelled,
@@ -70,7 +70,7 @@ def test_it_is_decoded_once_and_then_read_from_the_workspace(workspace: Path) ->
     assert not split.is_loaded
     _ = split.digest
     probed = len(data.decoded)
-    assert probed == 8
+    assert probed == 64
     _ = split.inputs, split.targets, split.digest
     assert split.is_loaded
     assert len(data.decoded) == probed + N
@@ -95,6 +95,55 @@ def test_the_identity_covers_version_length_and_examples() -> None:
     assert len(set(digests)) == 4
     assert Split.from_dataset("report", Images(), workers=1).digest == digests[0]
     assert all(len(digest) == 64 for digest in digests)
+
+
+class Labelled(Images):
+    """Labels that it holds under a name and in a form of choice."""
+
+    def __init__(self, name: str, labels: Any) -> None:
+        super().__init__()
+        setattr(self, name, labels)
+
+
+def read_only(labels: list[int]) -> Any:
+    array = np.array(labels)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda labels: Labelled("labels", torch.tensor(labels)), id="labels"),
+        pytest.param(lambda labels: Labelled("targets", labels), id="a list of targets"),
+        pytest.param(lambda labels: Labelled("targets", read_only(labels)), id="an array"),
+        pytest.param(
+            lambda labels: TensorDataset(torch.zeros(N, 2), torch.tensor(labels)), id="tensors"
+        ),
+        pytest.param(
+            lambda labels: TensorDataset(torch.tensor(labels), torch.zeros(N)), id="inputs"
+        ),
+        pytest.param(
+            lambda labels: Subset(Labelled("targets", labels), range(N - 1)), id="a subset"
+        ),
+    ],
+)
+def test_the_identity_covers_all_that_is_held_in_memory(
+    make: Callable[[list[int]], Dataset[Any]],
+) -> None:
+    fixed = [0, 4, *[0] * (N - 2)]  # the example of number 1 is not among those that are probed
+    one, same, other = (
+        Split.from_dataset("select", make(labels)).digest for labels in ([0] * N, [0] * N, fixed)
+    )
+    assert one == same != other
+
+
+@pytest.mark.parametrize("labels", [["a"] * N, [0], 0, None, {}, [[0], [0, 1]], [None] * N])
+def test_an_attribute_that_is_no_number_for_each_example_is_no_part_of_the_identity(
+    labels: Any,
+) -> None:
+    odd = Split.from_dataset("select", Labelled("targets", labels))
+    assert odd.digest == Split.from_dataset("select", Images()).digest
 
 
 def test_progress_counts_examples_and_a_stop_leaves_nothing(workspace: Path) -> None:
@@ -131,6 +180,26 @@ class Single(Images):
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         yield torch.zeros(2), 0
+
+
+class Counted(Stream):
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: DataLoader(Images(), batch_size=32), id="a loader"),
+        pytest.param(lambda: iter([]), id="an iterator"),
+        pytest.param(Counted, id="a stream that has a length"),
+    ],
+)
+def test_what_does_not_give_examples_by_their_number_is_refused_at_once(
+    make: Callable[[], Any],
+) -> None:
+    with pytest.raises(TaskError, match=r"loader\.dataset|map-style data set"):
+        Split.from_dataset("select", make())
 
 
 @pytest.mark.parametrize(
