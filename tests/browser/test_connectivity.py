@@ -32,6 +32,7 @@ def know_all_pairs(page: Page) -> None:
     ask = page.get_by_role("button", name=re.compile("Evaluate about"))
     known = page.get_by_text("10 of 10 pairs known on select. Click")
     expect(ask.or_(known)).to_be_visible()
+    steps.wait_until_idle(page)  # while a page is being drawn, what stands on it moves
     if ask.is_visible():  # unless a test before this one did
         ask.click()
     expect(known).to_be_visible()
