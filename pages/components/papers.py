@@ -16,7 +16,7 @@ def show(view: View, soup: Soup) -> None:
     figure = _figure(view, soup)
     base_model = st.text_input(
         "Base model on the Hub",
-        _base_model(view, soup),
+        _base_model(soup),
         help="Goes into the model card, such as openai/clip-vit-base-patch32. Left empty, the line "
         "for it stays a comment.",
         width=400,
@@ -52,9 +52,9 @@ def _download(label: str, body: str, file_name: str, mime: str) -> None:
     st.download_button(label, body, file_name, mime, on_click="ignore", icon=":material/download:")
 
 
-def _base_model(view: View, soup: Soup) -> str:
+def _base_model(soup: Soup) -> str:
     """Return what the runs say they were fine-tuned from, where they say it and agree."""
-    told = {view.sweep[name].hyperparameters.get("base_model") for name in soup.ingredients}
+    told = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
     return str(told.pop() or "") if len(told) == 1 else ""
 
 

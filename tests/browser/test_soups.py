@@ -110,5 +110,7 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     page.get_by_role("button", name="Prepare the weights").click()
     with page.expect_download() as taken:
         page.get_by_role("link", name=re.compile(f"Download {second.replace(' ', '-')}")).click()
+    expect(page.get_by_role("button", name="Model card")).to_be_visible()
+    expect(page.get_by_text("mergekit has no method that makes this soup")).to_be_visible()
     with safe_open(steps.save(taken.value, tmp_path), framework="pt") as file:
         assert first in json.loads(file.metadata()["stockpot"])["coefficients"]
