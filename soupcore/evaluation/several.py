@@ -112,10 +112,10 @@ class Several:
                 raise
             self._give_up("several do not fit in memory")
             return None
-        seconds = (time.perf_counter() - started) / len(points)
-        if len(self._tried) < _TRIES and not self._stands(found[-1], points[-1], split, estimate):
-            return None
-        self._tried.append(seconds)
+        if len(self._tried) < _TRIES:
+            self._tried.append((time.perf_counter() - started) / len(points))
+            if not self._stands(found[-1], points[-1], split, estimate):
+                return None
         return found
 
     def _stands(
@@ -128,7 +128,7 @@ class Several:
         if math.isfinite(alone.loss) and not agree(found, alone):
             self._give_up("several at once give other numbers")
             return False
-        self._may_stack = min(self._tried, default=0.0) < _CLEAR * seconds
+        self._may_stack = len(self._tried) < _TRIES or min(self._tried) < _CLEAR * seconds
         return True
 
     def _give_up(self, reason: str) -> None:

@@ -171,7 +171,8 @@ def test_where_several_take_longer_each_is_alone(
     points = many_points(made)
     for point, found in zip(points, evaluator.evaluate_all(points, "val"), strict=True):
         assert made.agrees(found, point)
-    assert stacked == [AT_ONCE] * 3
+    # In the first of two groups libraries choose their ways: what it took says nothing yet.
+    assert stacked == [AT_ONCE] * 3 * 2
     assert evaluator.notes == []
 
 
