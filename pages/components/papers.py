@@ -25,6 +25,7 @@ def show(view: View, soup: Soup) -> None:
         soup,
         base_models=[base_model] if base_model else [],
         score_name=view.task.score_name,
+        select=view.task.select,
         figure=f"{name}.svg" if figure is not None else None,
     )
     mergekit = mergekit_config(soup)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import asking, export, jobs, parameters, snippets
+from pages.components import asking, export, jobs, optimism, parameters, snippets
 from pages.components.state import View
 from soupcore import figures
 from soupcore.recipes import Number, Recipe
@@ -89,9 +89,10 @@ def _curve(
                 figures.trade_off(table, **told), f"trade-off-{key}", table, code, on_pick=pick
             )
     if best is not None:
+        flatters = optimism.of_a_curve(view, number, found)
         st.caption(
             f"Best on {view.task.select}: {letter} = {best:.3g}. Click a point to set {letter} to "
-            "its value, then build the soup: it is known already."
+            f"its value, then build the soup: it is known already. {flatters}"
         )
 
 

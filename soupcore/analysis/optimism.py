@@ -4,6 +4,7 @@ The best of many on `select` is best partly by luck, so its score there is too h
 candidates and the fewer examples, the more so.
 """
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +44,9 @@ def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) ->
 
     The examples are split at random into halves (of an odd number, one is left out); the candidate
     with the best mean on one half, the first where several are equal, is scored on the other; then
-    the halves change places. Choosing on half of the examples is less sure than on all of them, so
-    the optimism of the choice that was made on all is somewhat smaller than this one. No forward
-    pass is needed: the scores of each example were kept.
+    the halves change places. A mean that is NaN is the worst. Choosing on half of the examples is
+    less sure than on all of them, so the optimism of the choice that was made on all is somewhat
+    smaller than this one. No forward pass is needed: the scores of each example were kept.
 
     Args:
         scores: For each candidate a score an example on `select`, shape [n], n ≥ 2.
@@ -62,7 +63,7 @@ def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) ->
     chosen = torch.zeros(len(table))
     for here, there in _halves(table.shape[1], repeats, seed):
         scores_here = table[:, here].mean(1)
-        best = int(scores_here.argmax())
+        best = int(scores_here.nan_to_num(-math.inf).argmax())
         promised += float(scores_here[best])
         delivered += float(table[best, there].mean())
         chosen[best] += 1

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from soupcore.analysis import cross_fit_greedy, leave_one_out, shapley_values
+from soupcore.analysis import cross_fit, cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import part
@@ -207,7 +207,15 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
         **request["parameters"],
     )
     best = drawn.values[drawn.soups.index(drawn.best)]
-    return {"points": points, "split": drawn.split, "best": best}
+    found = [soup.evaluations[drawn.split] for soup in drawn.soups]
+    by_halves = cross_fit([each.scores for each in found]) if found[0].n > 1 else None
+    return {
+        "points": points,
+        "split": drawn.split,
+        "best": best,
+        "cross_fit": by_halves
+        and {"promised": by_halves.promised, "delivered": by_halves.delivered},
+    }
 
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:

@@ -14,6 +14,7 @@ def model_card(
     title: str | None = None,
     base_models: Sequence[str] = (),
     score_name: str = "score",
+    select: str | None = None,
     figure: str | None = None,
 ) -> str:
     """Return the text of the soup's README.md, front matter included.
@@ -24,6 +25,9 @@ def model_card(
         base_models: Names on the Hub: of the ingredients, or of the one model that all were
             fine-tuned from.
         score_name: What the score is called.
+        select: The split that choices are made on (`Task.select`). The card says that its score
+            flatters: even a soup whose recipe chooses nothing may have been picked by it, and so
+            may its ingredients and parameters. The one that the recipe chose on unless given.
         figure: File name of an image to show below the scores.
     """
     manifest = soup.to_json()
@@ -43,7 +47,7 @@ def model_card(
     if soup.parameters:
         told = ", ".join(f"`{key}` = {value!r}" for key, value in soup.parameters.items())
         lines += [f"Parameters: {told}.", ""]
-    lines += _scores(manifest, score_name)
+    lines += _scores(manifest, score_name, select or soup.parameters.get("split"))
     if figure:
         lines += [f"![Where the soup lies among its ingredients]({figure})", ""]
     lines += _made_of(soup)
@@ -51,17 +55,23 @@ def model_card(
     return "\n".join(lines)
 
 
-def _scores(manifest: dict[str, Any], score_name: str) -> list[str]:
+def _scores(manifest: dict[str, Any], score_name: str, select: str | None) -> list[str]:
     if not manifest["scores"]:
         return []
-    chosen_on = manifest["parameters"].get("split")
     rows = [
-        f"| {split}{' (chosen on)' if split == chosen_on else ''} "
+        f"| {split}{' (for choosing)' if split == select else ''} "
         f"| {_number(found['score'])} | {_number(found['loss'])} | {found['n']} |"
         for split, found in manifest["scores"].items()
     ]
     head = [f"| split | {score_name} | loss | examples |", "| --- | ---: | ---: | ---: |"]
-    return ["## Scores", "", *head, *rows, ""]
+    lines = ["## Scores", "", *head, *rows, ""]
+    if select in manifest["scores"]:
+        lines += [
+            f"Ingredients, parameters and soups are chosen by their score on {select}, so it "
+            "flatters; the other splits took no part.",
+            "",
+        ]
+    return lines
 
 
 def _made_of(soup: Soup) -> list[str]:

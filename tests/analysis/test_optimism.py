@@ -1,3 +1,4 @@
+import math
 from statistics import mean
 from typing import Literal
 
@@ -36,6 +37,12 @@ def test_a_candidate_that_is_better_by_far_is_always_chosen() -> None:
     found = cross_fit([*coins(9, 1000), torch.ones(1000)])
     assert found.chosen[-1] == 1
     assert (found.promised, found.delivered) == (1, 1)
+
+
+def test_a_candidate_whose_scores_are_nan_is_never_chosen() -> None:
+    found = cross_fit([torch.full((100,), math.nan), *coins(2, 100)])
+    assert found.chosen[0] == 0
+    assert found.promised > found.delivered
 
 
 def test_the_seed_decides_the_halves() -> None:

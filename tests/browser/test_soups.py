@@ -68,6 +68,8 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     page.get_by_text("Choose α by a curve").click()
     page.get_by_role("button", name="Evaluate 11 values").click()
     expect(page.get_by_text(re.compile("Best on select: α = "))).to_be_visible()
+    promised = page.get_by_text(re.compile("The best α of 11, chosen on one half of select"))
+    expect(promised).to_be_visible()
     points = page.locator(".st-key-curve-wise_ft-alpha .scatterlayer .trace").first.locator(
         ".point"
     )
@@ -77,6 +79,9 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(alpha).to_have_value("0.80")
     steps.build(page, "WiSE-FT")
     expect(page.get_by_text("wise_ft").first).to_be_visible()
+
+    steps.go_to(page, "Evidence")
+    expect(promised).to_be_visible()
 
 
 def test_a_soup_is_an_ingredient_of_the_next_one(

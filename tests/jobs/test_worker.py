@@ -94,6 +94,9 @@ def test_a_curve_tells_its_points_and_making_the_one_picked_costs_nothing(
     assert [point["value"] for point in drawn["points"]] == [0, 0.5, 1]
     scores = {p["value"]: p["scores"]["select"]["score"] for p in drawn["points"]}
     assert scores[drawn["best"]] == max(scores.values())
+    promised, delivered = (drawn["cross_fit"][name] for name in ("promised", "delivered"))
+    assert promised >= delivered
+    assert abs(delivered - max(scores.values())) < 0.05
     made_before = passes_made()
     finished(supervisor.submit("soup", "Pick", recipe | {"parameters": {"alpha": drawn["best"]}}))
     assert passes_made() == made_before

@@ -17,11 +17,12 @@ def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
     assert "`accept` = '>='" in body
     assert "| split | accuracy | loss | examples |" in body
     for split, found in soup.evaluations.items():
-        chosen = " (chosen on)" if split == "val" else ""
+        chosen = " (for choosing)" if split == "val" else ""
         assert f"| {split}{chosen} | {found.score:.4f} | {found.loss:.4f} | {found.n} |" in body
     for name, coefficient in soup.coefficients.items():
         digest = soup.digests[name][:16]
         assert f"| {name} | {float(coefficient):.6g} | `{digest}` |" in body
+    assert "chosen by their score on val, so it flatters" in body
     assert "![Where the soup lies among its ingredients](scatter.png)" in body
     assert "soupcore.rebuild(manifest" in body
 
@@ -52,3 +53,13 @@ def test_numbers_that_are_none_are_dashes(sweep: Sweep, score: float) -> None:
     shown = "–" if score != score else "0.5000"
     assert f"| val | {shown} | – | 3 |" in model_card(soup)
     assert model_card(soup).count("# By hand soup") == 1
+
+
+def test_the_split_for_choosing_is_marked_though_the_recipe_itself_chooses_nothing(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = ties(sweep).evaluate(evaluator)
+    assert "for choosing" not in model_card(soup)
+    card = model_card(soup, select=evaluator.task.select)
+    assert f"| val (for choosing) | {soup.evaluations['val'].score:.4f} |" in card
+    assert card.count("(for choosing)") == 1
