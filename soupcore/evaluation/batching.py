@@ -82,9 +82,14 @@ class Pace:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Leave torch with as many threads afterwards as it had before."""
+        """Give torch the threads of the settings, and leave it with those that it had before.
+
+        All that a pass takes besides its batches has them too: where one thread is enough for the
+        network, waking the others for its weights and losses takes longer than these do.
+        """
         self._threads = torch.get_num_threads()
         try:
+            self._take_threads()
             yield
         finally:
             if torch.get_num_threads() != self._threads:
@@ -92,9 +97,7 @@ class Pace:
 
     def compute(self, examples: int, work: Callable[[], None]) -> None:
         """Do the work of a batch of so many examples inside a session, and learn from it."""
-        threads = self.settings.threads or self._threads
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        self._take_threads()
         if self._search is None or examples != self.settings.batch:
             work()
             return
@@ -115,6 +118,11 @@ class Pace:
         if half:
             self._settle(replace(self.settings, batch=half))
         return half > 0
+
+    def _take_threads(self) -> None:
+        threads = self.settings.threads or self._threads
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
     def _settle(self, settings: Settings) -> None:
         self._search, self._trial = None, _Trial(settings, by_clock=True)

@@ -141,7 +141,7 @@ class Passes:
                 if self._at != (mixture, estimate) and seen < len(data):
                     # Whoever was told of the progress had another point computed meanwhile.
                     route = self._go_to(mixture, estimate, split)
-        return judge.result
+            return judge.result
 
     @torch.inference_mode()
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:

@@ -138,6 +138,15 @@ def test_torch_has_its_threads_back_afterwards(clock: Clock) -> None:
     assert torch.get_num_threads() == 4
 
 
+def test_what_a_pass_takes_besides_its_batches_has_the_threads_of_these(clock: Clock) -> None:
+    pace = Pace(None, 5000)
+    cost: Cost = lambda settings: 1e-4 * (1 if settings.threads == 1 else 30)  # noqa: E731
+    assert settle(pace, clock, cost, 5000).threads == 1
+    with pace.session():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 4
+
+
 def test_where_a_batch_takes_no_time_nothing_is_tried(clock: Clock) -> None:
     pace = Pace(None, 5000, images=True)
     found = settle(pace, clock, lambda settings: 1e-6, 5000)
