@@ -14,6 +14,7 @@ from soupcore import RECIPES, Soup
 from soupcore.jobs.forms import Form
 from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number, Recipe
+from soupcore.recipes.parts import follows_recipe
 
 FIGURES = "from soupcore import figures"
 FRACTION = "from fractions import Fraction"
@@ -98,7 +99,8 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         soups: The soups among its ingredients that are not in `sweep`.
     """
     sweep = _including(soups) if soups else "sweep"
-    if soup.coefficients:
+    # A soup by hand of these coefficients would have other parts (see `soupcore.Parts`).
+    if soup.coefficients and not follows_recipe(soup):
         terms = ", ".join(
             f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
         )

@@ -177,7 +177,7 @@ def test_calibration(
     assert (table["temperature"] != 1).all() == after
 
 
-@pytest.mark.parametrize("recipe", ["uniform", "ties", "of soups"])
+@pytest.mark.parametrize("recipe", ["uniform", "task_arithmetic", "ties", "of soups"])
 def test_attribution(
     monkeypatch: pytest.MonkeyPatch,
     evaluated: View,
