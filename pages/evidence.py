@@ -5,12 +5,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import jobs, optimism, orders, reliability, scores, snippets, soup_picker
+from pages.components import (
+    attribution,
+    optimism,
+    orders,
+    reliability,
+    score_snippets,
+    scores,
+    snippets,
+    soup_picker,
+)
 from pages.components.scores import StoredSoup
 from pages.components.state import View
-from soupcore import RECIPES, figures
-from soupcore.analysis import Share, paired, points
-from soupcore.recipes.parts import follows_recipe
+from soupcore.analysis import paired
 
 
 def main(view: View) -> None:
@@ -40,9 +47,9 @@ def main(view: View) -> None:
         optimism.show(view, picked, best, known)
         orders.show(view, picked)
     with right:
-        _attribution(view, picked)
+        attribution.show(view, picked)
     reliability.show(view, picked, best, known)
-    snippets.show(snippets.evidence(view, picked.soup, best))
+    snippets.show(score_snippets.evidence(view, picked, best))
 
 
 def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
@@ -114,41 +121,6 @@ def _acceptances(picked: StoredSoup) -> None:
 
 def _interval(ends: tuple[float, float]) -> str:
     return f"{100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}"
-
-
-def _attribution(view: View, picked: StoredSoup) -> None:
-    st.subheader("Which ingredient matters")
-    if len(picked.soup.ingredients) < 2:
-        st.caption("The soup has fewer than two ingredients, so there is nothing to share out.")
-        return
-    split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    request = view.request | {"soup": picked.soup.id, "split": split}
-    done = jobs.last("attribution", **request)
-    if done is not None and done.result is not None:
-        shares = {name: Share(*each) for name, each in done.result["shapley"].items()}
-        figure = figures.attribution_bars(
-            shares, done.result["without"], score_name=f"{view.task.score_name} on {split}"
-        )
-        st.plotly_chart(figure, key="attribution", config={"displaylogo": False})
-        return
-    st.caption(
-        f"Up to {points(len(picked.soup.ingredients))} soups of fewer ingredients are evaluated on "
-        f"{split}: leave-one-out and Shapley values. "
-        f"{_fewer(picked)} To look at, not to choose by."
-    )
-    if st.button(
-        "Find out",
-        icon=":material/balance:",
-        disabled=jobs.unfinished("attribution", **request) is not None,
-    ):
-        jobs.submit("attribution", f"What matters in {picked.label}", request)
-        st.rerun()
-
-
-def _fewer(picked: StoredSoup) -> str:
-    if not follows_recipe(picked.soup):
-        return "The others keep their proportions."
-    return f"Each is the {RECIPES[picked.soup.recipe].title} soup of the others."
 
 
 main(st.session_state["view"])

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from pages.components import (
+    export,
     fit_report,
     jobs,
-    picking,
     run_table,
+    score_snippets,
     scores,
+    shift_scatter,
     snippets,
     state,
     weight_sets,
@@ -18,6 +19,7 @@ from pages.components import (
 from pages.components.state import View
 from pages.components.text import plain
 from soupcore import figures
+from soupcore.figures.tables import scores_table
 
 
 def main(view: View) -> None:
@@ -64,39 +66,26 @@ def _evaluate(view: View, known: scores.Known) -> None:
 
 
 def _figures(view: View, names: list[str], known: scores.Known) -> None:
-    selected = st.session_state["selection"]
-    if not any(known[name][view.task.select] for name in names):
+    found = {name: each for name in names if (each := known[name][view.task.select]) is not None}
+    if not found:
         st.info(
             "Nothing is evaluated yet. Press “Evaluate what is missing”; the table and the "
             "figures fill as results come.",
             icon=":material/insights:",
         )
         return
+    selected = st.session_state["selection"]
     left, right = st.columns(2)
-    overview = pd.DataFrame(
-        {
-            "score": evaluation.score if evaluation else None,
-            "low": evaluation.score_interval[0] if evaluation else None,
-            "high": evaluation.score_interval[1] if evaluation else None,
-        }
-        for evaluation in (known[name][view.task.select] for name in names)
-    ).set_axis(names)
-    kinds = dict.fromkeys(names, "ingredient")
-    if view.sweep.base is not None:
-        kinds[view.sweep.base.name] = "base"
-    scatter = scores.scatter_table(view, known, kinds)
-    options = {"score_name": view.task.score_name, "selected": selected}
     with left:
         st.subheader("On select")
-        figure = figures.accuracy_overview(overview, view.colours, **options)
-        picking.show(figure, "overview", _toggle, boxes=True)
+        table = scores_table(found)
+        figure = figures.accuracy_overview(
+            table, view.colours, score_name=view.task.score_name, selected=selected
+        )
+        code = score_snippets.overview(view, list(found), selected)
+        export.show(figure, "overview", table, code, on_pick=_toggle, boxes=True)
     with right:
-        st.subheader("Under distribution shift")
-        if scatter.dropna().empty:
-            st.caption("Shows once the report split and every shift split are evaluated.")
-        else:
-            figure = figures.shift_scatter(scatter, view.colours, **options)
-            picking.show(figure, "scatter", _toggle, boxes=True)
+        shift_scatter.show(view, known, "scatter", selected=selected, on_pick=_toggle)
 
 
 def _toggle(picked: list[Any]) -> None:

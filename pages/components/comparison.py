@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import batchnorm, scores, soup_picker
+from pages.components import batchnorm, scores, shift_scatter, soup_picker
 from pages.components.state import View
-from soupcore import Evaluation, Mixture, ensemble, figures, greedy_ensemble
+from soupcore import Evaluation, Mixture, ensemble, greedy_ensemble
 
 _CHOSEN = "chosen"
 _REPORTED = "only reported"
@@ -40,7 +40,7 @@ def show(view: View) -> None:
     rows += [_row(view, name, "ingredient", known[name]) for name in points if name != best]
     _table(view, rows)
     batchnorm.both(view, picked, key="compare")
-    _scatter(view, known, points, base, labels)
+    shift_scatter.show(view, known, "comparison-scatter", stored)
 
 
 def _row(
@@ -103,24 +103,3 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
 def _bold_best(column: "pd.Series[float]") -> list[str]:
     best = column.max()
     return ["font-weight: bold" if value == best else "" for value in column]
-
-
-def _scatter(
-    view: View, known: scores.Known, points: Mapping[str, Any], base: Mapping[str, Any],
-    labels: Mapping[str, Any],
-) -> None:  # fmt: skip
-    kinds = {
-        **dict.fromkeys(points, "ingredient"),
-        **dict.fromkeys(base, "base"),
-        **dict.fromkeys(labels, "soup"),
-    }
-    st.subheader("Under distribution shift")
-    st.plotly_chart(
-        figures.shift_scatter(
-            scores.scatter_table(view, known, kinds),
-            view.colours,
-            score_name=view.task.score_name,
-        ),
-        key="comparison-scatter",
-        config={"displaylogo": False},
-    )

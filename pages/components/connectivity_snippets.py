@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from pages.components.batchnorm import CHOICES
 from pages.components.points import Point
-from pages.components.snippets import opening
+from pages.components.snippets import FIGURES, FRACTION, PANDAS, opening
 from pages.components.state import Pair, View
 
 Points = dict[str, Point]
 _ADAPTIVE = "adaptive"
+_COMBINATIONS = "from itertools import combinations"
+_TABLES = "from soupcore.figures import tables"
 
 
 def matrix(
@@ -16,7 +18,8 @@ def matrix(
 ) -> str:
     """Return how to draw the matrix of all pairs."""
     geometric = measure in ("angle", "distance")
-    code = _opening(view, "figures", "MEASURES", "tree" if tree else "")
+    imports = [FIGURES, "from soupcore.figures import MEASURES"]
+    code = opening(view, *imports, *(["from soupcore.connectivity import tree"] if tree else []))
     if geometric:
         values = {"angle": "angles", "distance": "distances"}[measure]
         code += f"found = soupcore.geometry(sweep, names={list(names)!r})\n"
@@ -41,9 +44,10 @@ def curves(
 ) -> str:  # fmt: skip
     """Return how to draw the curves of pairs, with one kind of BatchNorm statistics or either."""
     pairs = list(pairs)
-    code = "from dataclasses import replace\n" if both_statistics else ""
-    code += _opening(view, "figures", fractions=_has_soup(points, {n for p in pairs for n in p}))
-    code += "lines = {\n"
+    imports = [FIGURES, *_fractions(points, {name for pair in pairs for name in pair})]
+    if both_statistics:
+        imports.append("from dataclasses import replace")
+    code = opening(view, *imports) + "lines = {\n"
     for a, b in pairs:
         code += f"    ({a!r}, {b!r}): ({points[a].code}, {points[b].code}),\n"
     code += "}\n"
@@ -81,7 +85,7 @@ def curves(
 def from_base(view: View, points: Points, names: Sequence[str], alphas: int) -> str:
     """Return how to draw the paths from the base in the plane of scores."""
     report, shifts = view.task.splits_with_role("report")[0], view.task.splits_with_role("shift")
-    code = _opening(view, "figures", fractions=_has_soup(points, names), pandas=True)
+    code = opening(view, FIGURES, PANDAS, *_fractions(points, names))
     ends = "".join(f"    {name!r}: {points[name].code},\n" for name in names)
     return code + (
         f"ends = {{\n{ends}}}\n"
@@ -104,13 +108,13 @@ def plane(
     view: View, points: Points, corners: Sequence[str], drawn: Sequence[str], split: str, size: int
 ) -> str:
     """Return how to draw a plane with points projected onto it."""
-    code = _opening(view, "figures", "point", fractions=_has_soup(points, {*corners, *drawn}))
     drawn = list(dict.fromkeys([*corners, *drawn]))
+    imports = [FIGURES, "from soupcore.connectivity import point", *_fractions(points, drawn)]
     named = "".join(
         f"    {name!r}: ({points[name].kind!r}, point({points[name].code})),\n" for name in drawn
     )
     ends = ", ".join(points[name].code for name in corners)
-    return code + (
+    return opening(view, *imports) + (
         f"corners = [{ends}]\n"
         f"plane = soupcore.plane(sweep, evaluator, corners, {size}, split={split!r})\n"
         f"points = {{\n{named}}}\n"
@@ -124,7 +128,7 @@ def plane(
 
 def norms(view: View, names: Sequence[str]) -> str:
     """Return how to draw the distances from the base."""
-    return _opening(view, "figures") + (
+    return opening(view, FIGURES) + (
         f"geometry = soupcore.geometry(sweep, names={list(names)!r})\n"
         "figures.norm_bars(geometry, figures.colours(sweep.ingredients)).show()\n"
     )
@@ -134,7 +138,7 @@ def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -
     """Return how to draw what differs by layer: the moves, or the angles to one ingredient."""
     values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
     title = f"angle to {to}, °" if to else "distance from the base, % of its norm"
-    return _opening(view, "figures") + (
+    return opening(view, FIGURES) + (
         f"geometry = soupcore.geometry(sweep, names={list(names)!r})"
         f"{'.grouped()' if grouped else ''}\n"
         f"values = {values}\n"
@@ -144,7 +148,7 @@ def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -
 
 def angles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
     """Return how to draw the angle between task vectors against the advantage of the middle."""
-    return _opening(view, "figures", "tables") + (
+    return opening(view, FIGURES, _TABLES) + (
         f"names = {list(names)!r}\n"
         "geometry = soupcore.geometry(sweep, names=names)\n"
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
@@ -155,7 +159,7 @@ def angles(view: View, names: Sequence[str], split: str, colour: str | None) -> 
 
 def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
     """Return how to draw what middles have over the better end, over a hyperparameter."""
-    return _opening(view, "figures", "pair_grid") + (
+    return opening(view, FIGURES, "from soupcore.analysis import pair_grid") + (
         f"names = {list(names)!r}\n"
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
         "gains = {pair: path.midpoint_gain * 100 for pair, path in found.paths.items()}\n"
@@ -166,7 +170,7 @@ def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
 
 def ingredient_grid(view: View, names: Sequence[str], split: str, row: str, column: str) -> str:
     """Return how to draw the score over two hyperparameters."""
-    return _opening(view, "figures", "ingredient_grid") + (
+    return opening(view, FIGURES, "from soupcore.analysis import ingredient_grid") + (
         "scores = {\n"
         f"    name: evaluator.evaluate(sweep[name].mixture, {split!r}).score * 100\n"
         f"    for name in {list(names)!r}\n"
@@ -178,7 +182,7 @@ def ingredient_grid(view: View, names: Sequence[str], split: str, row: str, colu
 
 def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
     """Return how to draw two-model soups against two-model ensembles."""
-    return _opening(view, "figures", "tables", combinations=True) + (
+    return opening(view, FIGURES, _TABLES, _COMBINATIONS) + (
         "scores = {}\n"
         f"for a, b in combinations({list(names)!r}, 2):\n"
         "    ends = [sweep[a].mixture, sweep[b].mixture]\n"
@@ -193,7 +197,7 @@ def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: st
 
 def theory(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
     """Return how to draw what the theory predicts against what is."""
-    return _opening(view, "figures", "tables", combinations=True) + (
+    return opening(view, FIGURES, _TABLES, _COMBINATIONS) + (
         "gaps = {}\n"
         f"for a, b in combinations({list(names)!r}, 2):\n"
         "    ends = sweep[a].mixture, sweep[b].mixture\n"
@@ -204,32 +208,6 @@ def theory(view: View, names: Sequence[str], split: str, colour: str | None) -> 
     )
 
 
-_FROM = {
-    "figures": "from soupcore import figures",
-    "tables": "from soupcore.figures import tables",
-    "MEASURES": "from soupcore.figures import MEASURES",
-    "point": "from soupcore.connectivity import point",
-    "tree": "from soupcore.connectivity import tree",
-    "pair_grid": "from soupcore.analysis import pair_grid",
-    "ingredient_grid": "from soupcore.analysis import ingredient_grid",
-}
-
-
-def _opening(
-    view: View,
-    *names: str,
-    fractions: bool = False,
-    combinations: bool = False,
-    pandas: bool = False,
-) -> str:
-    head = "from fractions import Fraction\n" if fractions else ""
-    head += "from itertools import combinations\n" if combinations else ""
-    head += "\nimport pandas as pd\n" if pandas else ""
-    imports = sorted(_FROM[name] for name in names if name)
-    begin, rest = opening(view).split("\n", 1)
-    return f"{head}\n{begin}\n".lstrip("\n") + "\n".join(imports) + f"\n{rest}\n"
-
-
 def _alphas(alphas: int | str) -> str:
     return "" if alphas == _ADAPTIVE else f", {alphas}"
 
@@ -238,5 +216,6 @@ def _colour(colour: str | None) -> str:
     return f", colour={f'max {colour}'!r}" if colour else ""
 
 
-def _has_soup(points: Points, names: Iterable[str]) -> bool:
-    return any(points[name].kind == "soup" for name in names)
+def _fractions(points: Points, names: Iterable[str]) -> list[str]:
+    """Return what the Python of some of the points imports."""
+    return [FRACTION] if any(points[name].kind == "soup" for name in names) else []

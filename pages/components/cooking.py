@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
-from pages.components import batchnorm, jobs, scores, shares
+from pages.components import batchnorm, export, jobs, score_snippets, scores, services, shares
 from pages.components.state import View
 from pages.components.text import plain
-from soupcore import Pass, Step, figures
+from soupcore import Pass, Soup, Step, figures
+from soupcore.figures.tables import trace_table
 from soupcore.jobs import Job, State
+from soupcore.jobs.stored_soups import StoredSoups
 from soupcore.recipes import Recipe
 
 
@@ -39,7 +42,10 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
     else:
         _kept(view, stored)
     st.session_state["soup"] = stored.soup.id
-    _built(view, stored)
+    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
+    scores.metrics(view, stored.soup)
+    _way(view, stored.soup, recipe, job)
+    batchnorm.both(view, stored, key="build")
 
 
 def _kept(view: View, stored: scores.StoredSoup) -> None:
@@ -47,18 +53,24 @@ def _kept(view: View, stored: scores.StoredSoup) -> None:
     scores.offer_evaluation(view, stored)
 
 
-def _built(view: View, stored: scores.StoredSoup) -> None:
-    st.markdown(f"**{stored.label}** = {shares.describe(stored.soup)}")
-    scores.metrics(view, stored.soup)
-    if stored.soup.trace:
-        st.plotly_chart(
-            figures.greedy_trace(stored.soup.trace, score_name=view.task.score_name),
-            config={"displaylogo": False},
-        )
-        _saved(view, stored.soup.trace)
-    batchnorm.both(view, stored, key="build")
-    if stored.soup.passes:
-        st.plotly_chart(figures.learning_curve(stored.soup.passes), config={"displaylogo": False})
+def _way(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
+    """Draw the decisions or the passes that led to a soup."""
+    if not soup.trace and not soup.passes:
+        return
+    offered = StoredSoups(services.store(), view.sweep).by_name(job.request.get("soups", {}))
+    # What is shown may be the soup with the statistics that it was not chosen with.
+    then = view.with_statistics(job.request["batchnorm"]).including(offered)
+    told = (recipe, job.request["names"], job.request["parameters"])
+    if soup.trace:
+        figure = figures.greedy_trace(soup.trace, score_name=view.task.score_name)
+        code = score_snippets.greedy_trace(then, *told)
+        export.show(figure, "greedy-trace", trace_table(soup.trace), code)
+        _saved(view, soup.trace)
+    if soup.passes:
+        columns = ["number", "loss", "held_back_loss", "best"]
+        table = pd.DataFrame(soup.passes)[columns]
+        code = score_snippets.learning_curve(then, *told, len(soup.passes))
+        export.show(figures.learning_curve(soup.passes), "learning-curve", table, code)
 
 
 def _saved(view: View, trace: Sequence[Step]) -> None:

@@ -21,6 +21,7 @@ def show(
     code: str,
     *,
     on_pick: picking.Pick | None = None,
+    boxes: bool = False,
 ) -> None:
     """Draw a figure, and below it what it can be exported as.
 
@@ -30,12 +31,13 @@ def show(
         table: The numbers that it draws.
         code: The Python that makes it, whole.
         on_pick: What to do with the points that are picked, where they can be.
+        boxes: Whether they can be picked by a box or a lasso too.
     """
     config = _config(key)
     if on_pick is None:
         st.plotly_chart(figure, key=key, config=config)
     else:
-        picking.show(figure, key, on_pick, config=config)
+        picking.show(figure, key, on_pick, boxes=boxes, config=config)
     with (
         st.container(horizontal=True, horizontal_alignment="right"),
         st.popover("Export", type="tertiary", icon=":material/download:", key=f"export-{key}"),

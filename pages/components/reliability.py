@@ -6,13 +6,13 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from pages.components import scores
+from pages.components import export, score_snippets, scores
 from pages.components.scores import StoredSoup
 from pages.components.state import View
 from soupcore import TaskError, figures
-from soupcore.analysis import Calibration, calibration, fit_temperature
-from soupcore.analysis.ensemble import ensemble_outputs
+from soupcore.analysis import Calibration, calibration, ensemble_outputs, fit_temperature
 from soupcore.figures.style import NEUTRAL, SOUP
+from soupcore.figures.tables import calibration_table
 
 _ENSEMBLE = "ensemble"
 
@@ -38,7 +38,8 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
         st.caption("Only classifiers can be calibrated; this task's outputs are not logits.")
         return
     figure = figures.reliability_diagram(found, inks)
-    st.plotly_chart(figure, key="reliability", config={"displaylogo": False})
+    code = score_snippets.reliability(view, picked, drawn, _ENSEMBLE, split, after=after)
+    export.show(figure, "reliability", calibration_table(found), code)
     temperatures = ", ".join(f"{name} {each.temperature:.2f}" for name, each in found.items())
     st.caption(
         f"On {split}, bins of equal mass. ECE: the mean distance from the diagonal. "

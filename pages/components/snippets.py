@@ -1,18 +1,24 @@
 """What the pages do, as Python for a notebook."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
 
-from pages.components import scores
 from pages.components.state import View
 from soupcore import RECIPES, Soup
 from soupcore.jobs.forms import Form
 from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number, Recipe
+from soupcore.recipes.parts import follows_recipe
+
+FIGURES = "from soupcore import figures"
+FRACTION = "from fractions import Fraction"
+PANDAS = "import pandas as pd"
 
 
 def show(code: str) -> None:
@@ -21,10 +27,15 @@ def show(code: str) -> None:
         st.code(code, language="python")
 
 
-def opening(view: View) -> str:
-    """Return how to open what the session looks at."""
-    code = (
-        "import soupcore\n\n"
+def opening(view: View, *imports: str) -> str:
+    """Return how to open what the session looks at, with a blank line at its end.
+
+    Args:
+        view: What it looks at.
+        imports: What is imported beside `soupcore`; and `FRACTION`, where its soups take that.
+    """
+    code = _imports(*imports, *([FRACTION] if view.soups else []))
+    code += (
         f"sweep = {_sweep(view)}\n"
         f"task = soupcore.load_task({view.task_spec!r})\n"
         "evaluator = soupcore.Evaluator(task)\n"
@@ -33,13 +44,26 @@ def opening(view: View) -> str:
         code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
     if view.soups:
         code += f"sweep = {_including(view.soups, indent=4)}\n"
-    return code
+    return f"{code}\n"
+
+
+def _imports(*lines: str) -> str:
+    """Return imports, `soupcore` among them: Python's own, then those of others, then ours."""
+
+    def place(line: str) -> tuple[bool, bool, bool, str]:
+        package = line.split()[1].split(".")[0]
+        is_pythons = package in sys.stdlib_module_names
+        return package == "soupcore", not is_pythons, line.startswith("from"), line
+
+    ordered = sorted({"import soupcore", *lines}, key=place)
+    groups = groupby(ordered, key=lambda line: place(line)[:2])
+    return "".join("\n".join(group) + "\n\n" for _, group in groups)
 
 
 def evaluate(view: View) -> str:
     """Return how to evaluate every ingredient."""
     return opening(view) + (
-        "\nfor name, ingredient in sweep.ingredients.items():\n"
+        "for name, ingredient in sweep.ingredients.items():\n"
         "    for split in task.reported:\n"
         "        evaluation = evaluator.evaluate(ingredient.mixture, split)\n"
         "        print(name, split, evaluation.score, evaluation.score_interval)\n"
@@ -48,16 +72,21 @@ def evaluate(view: View) -> str:
 
 def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
     """Return how to follow a recipe."""
-    told = {p.name: parameters[p.name] for p in recipe.parameters}
-    return (
-        _fractions(view)
-        + opening(view)
-        + (
-            f"\nsoup = {_followed('sweep', recipe, names, told)}\n"
-            "soup.evaluate(evaluator)\n"
-            f'soup.save("{recipe.name}.safetensors")\n'
-        )
+    return opening(view) + (
+        f"soup = {followed(recipe, names, parameters)}\n"
+        "soup.evaluate(evaluator)\n"
+        f'soup.save("{recipe.name}.safetensors")\n'
     )
+
+
+def followed(
+    recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any], sweep: str = "sweep"
+) -> str:
+    """Return an expression that follows a recipe, where `sweep` and `evaluator` are known."""
+    evaluator = "evaluator, " if recipe.chooses else ""
+    told = [p.name for p in recipe.parameters if p.name in parameters]
+    options = "".join(f", {name}={parameters[name]!r}" for name in told)
+    return f"soupcore.{recipe.name}({sweep}, {evaluator}{list(names)!r}{options})"
 
 
 def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({})) -> str:
@@ -70,12 +99,13 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         soups: The soups among its ingredients that are not in `sweep`.
     """
     sweep = _including(soups) if soups else "sweep"
-    if soup.coefficients:
+    # A soup by hand of these coefficients would have other parts (see `soupcore.Parts`).
+    if soup.coefficients and not follows_recipe(soup):
         terms = ", ".join(
             f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
         )
         return f"soupcore.manual({sweep}, {{{terms}}})"
-    return _followed(sweep, RECIPES[soup.recipe], soup.ingredients, soup.parameters)
+    return followed(RECIPES[soup.recipe], soup.ingredients, soup.parameters, sweep)
 
 
 def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
@@ -89,22 +119,14 @@ def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
     return f"sweep.including({{\n{lines}}})"
 
 
-def _followed(sweep: str, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
-    evaluator = "evaluator, " if recipe.chooses else ""
-    options = "".join(f", {name}={value!r}" for name, value in parameters.items())
-    return f"soupcore.{recipe.name}({sweep}, {evaluator}{names!r}{options})"
-
-
 def curve(
     view: View, recipe: Recipe, number: Number, names: list[str], others: Mapping[str, Any]
 ) -> str:
     """Return how to follow a recipe with one parameter at several values, and to draw that."""
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     options = "".join(f", {name}={value!r}" for name, value in others.items())
-    code = _fractions(view) + "import pandas as pd\n\n" + opening(view)
-    code += "from soupcore import figures\n"
-    code += (
-        f"\ncurve = soupcore.curve(\n    {recipe.name!r}, {number.name!r}, sweep, evaluator,\n"
+    code = opening(view, FIGURES, PANDAS) + (
+        f"curve = soupcore.curve(\n    {recipe.name!r}, {number.name!r}, sweep, evaluator,\n"
         f"    {names!r},\n    splits=task.reported{options},\n)\n"
         'table = pd.DataFrame({"value": curve.values, "select": curve.scores()})\n'
     )
@@ -126,32 +148,8 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
         for name, c in coefficients.items()
     )
     # Soups among the ingredients may be of recipes that evaluate.
-    start = opening(view) if view.soups else f"import soupcore\n\nsweep = {_sweep(view)}\n"
-    return (
-        "from fractions import Fraction\n\n"
-        + start
-        + f"soup = soupcore.manual(sweep, {{\n{terms}}})\n"
-        + 'soup.save("soup.safetensors")\n'
-    )
-
-
-def evidence(view: View, soup: Soup, best: str) -> str:
-    """Return how to compare a soup with the best ingredient, and to see what it owes to which."""
-    split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    if not _is_of_files(view, soup):
-        stored = next(stored for stored in scores.soups(view) if stored.soup.id == soup.id)
-        view = view.including(stored.soups)
-    return (
-        "from fractions import Fraction\n\nfrom soupcore import analysis\n"
-        + opening(view)
-        + f"\nsoup = {soup_again(soup)}.evaluate(evaluator)\n"
-        f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
-        f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
-        f"outputs, targets = soup.evaluations[{split!r}].outputs, task.split({split!r}).targets\n"
-        "print(analysis.calibration(outputs, targets).ece)\n"
-        f"parts = soupcore.Parts(sweep, soup)\n"
-        f"print(analysis.shapley_values(evaluator, parts, {split!r}))\n"
-    )
+    start = opening(view) if view.soups else f"{_imports(FRACTION)}sweep = {_sweep(view)}\n"
+    return f'{start}soup = soupcore.manual(sweep, {{\n{terms}}})\nsoup.save("soup.safetensors")\n'
 
 
 def rebuild(view: View, soup: Soup, form: Form) -> str:
@@ -160,8 +158,8 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
         code = (
-            "import json\nfrom pathlib import Path\n\nimport soupcore\n\n"
-            f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
+            _imports("import json", "from pathlib import Path")
+            + f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
             f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
         )
     if soup.estimate is not None:
@@ -172,10 +170,6 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
-
-
-def _fractions(view: View) -> str:
-    return "from fractions import Fraction\n\n" if view.soups else ""
 
 
 def _is_of_files(view: View, soup: Soup) -> bool:

@@ -2,7 +2,7 @@
 
 from soupcore.analysis.attribution import Divisible, Share, leave_one_out, points, shapley_values
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
-from soupcore.analysis.ensemble import Ensemble, ensemble
+from soupcore.analysis.ensemble import Ensemble, ensemble, ensemble_outputs
 from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
 from soupcore.analysis.grids import Grid, ingredient_grid, pair_grid, varying
 from soupcore.analysis.optimism import CrossFit, GreedyCrossFit, cross_fit, cross_fit_greedy
@@ -28,6 +28,7 @@ __all__ = [
     "cross_fit",
     "cross_fit_greedy",
     "ensemble",
+    "ensemble_outputs",
     "fit_temperature",
     "greedy_ensemble",
     "ingredient_grid",

@@ -1,18 +1,81 @@
 """The numbers of a figure as a table, one row a number that is drawn."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from soupcore.analysis import Calibration, Share
 from soupcore.analysis.grids import Grid
 from soupcore.connectivity import Barriers, Geometry, LinearPath, Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
+from soupcore.evaluation import Evaluation
+from soupcore.recipes import Step
 from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
+
+
+def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
+    """Return a row for each name: the score and the ends of its interval."""
+    rows = {name: (found.score, *found.score_interval) for name, found in evaluations.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["score", "low", "high"])
+    return table.rename_axis("name")
+
+
+def trace_table(trace: Sequence[Step]) -> pd.DataFrame:
+    """Return a row for each step, with the score of the soup after it."""
+    rows = []
+    for step in trace:
+        low, high = step.interval or (math.nan, math.nan)
+        rows.append(
+            {
+                "candidate": step.candidate,
+                "action": step.action,
+                "score": step.score,
+                "at most": step.is_bound,
+                "accepted": step.accepted,
+                "gained": step.gained,
+                "lost": step.lost,
+                "examples": step.examples,
+                "gain, low": low,
+                "gain, high": high,
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["soup so far"] = table["score"].where(table["accepted"]).ffill()
+    return table
+
+
+def calibration_table(calibrations: Mapping[str, Calibration]) -> pd.DataFrame:
+    """Return a row for each bin of each network."""
+    rows = [
+        {
+            "network": name,
+            "n": each.n,
+            "confidence": each.confidence,
+            "accuracy": each.accuracy,
+            "low": each.interval[0],
+            "high": each.interval[1],
+            "ECE": found.ece,
+            "temperature": found.temperature,
+        }
+        for name, found in calibrations.items()
+        for each in found.bins
+    ]
+    return pd.DataFrame(rows)
+
+
+def attribution_table(shapley: Mapping[str, Share], without: Mapping[str, float]) -> pd.DataFrame:
+    """Return a row for each ingredient: its Shapley value, and what is lost without it."""
+    rows = {name: (*astuple(share), without[name]) for name, share in shapley.items()}
+    columns = ["Shapley value", "standard error", "lost without it"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("ingredient")
 
 
 def paths_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:

@@ -12,8 +12,9 @@ SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
 
 
 def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
-    page: Page, server: Server
+    page: Page, server: Server, tmp_path: Path
 ) -> None:
+    members = {"run-02", "run-05", "run-06"}
     steps.open_app(page, server.url)
     steps.evaluate_everything(page)
     steps.go_to(page, "Evidence")
@@ -31,6 +32,13 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     page.get_by_role("button", name="Find out").click()
     expect(page.locator(".st-key-attribution .bars .point")).to_have_count(3)
     steps.wait_until_idle(page)
+    page.locator(".st-key-export-attribution").get_by_role("button", name="Export").click()
+    with page.expect_download() as taken:
+        page.get_by_test_id("stPopoverBody").get_by_role("button", name="CSV").click()
+    table = steps.save(taken.value, tmp_path)
+    assert table.name == "stockpot-attribution.csv"
+    assert {line.split(",")[0] for line in table.read_text().splitlines()[1:]} == members
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Cross-fit greedy").click()
     expect(page.get_by_text(re.compile("points over the best ingredient promised"))).to_be_visible()
     steps.wait_until_idle(page)

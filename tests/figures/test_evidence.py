@@ -3,6 +3,7 @@ import torch
 
 from soupcore import figures
 from soupcore.analysis import Share, calibration
+from soupcore.figures.tables import attribution_table, calibration_table
 
 
 def test_a_reliability_diagram_has_a_line_a_network_beside_the_diagonal() -> None:
@@ -14,11 +15,16 @@ def test_a_reliability_diagram_has_a_line_a_network_beside_the_diagonal() -> Non
     np.testing.assert_allclose(line.x, [100 * each.confidence for each in found.bins])
     np.testing.assert_allclose(line.y, [50, 100])
     assert list(line.customdata) == [2, 2]
+    table = calibration_table({"soup": found})
+    np.testing.assert_allclose(table["confidence"] * 100, line.x)
+    np.testing.assert_allclose((table["high"] - table["accuracy"]) * 100, line.error_y.array)
 
 
 def test_what_adds_most_is_on_top_and_what_harms_has_another_colour() -> None:
     shares = {"a": Share(0.01, 0.001), "b": Share(-0.02), "c": Share(0.03)}
-    figure = figures.attribution_bars(shares, {"a": 0.0, "b": -0.01, "c": 0.02})
+    without = {"a": 0.0, "b": -0.01, "c": 0.02}
+    figure = figures.attribution_bars(shares, without)
+    assert [*attribution_table(shares, without).loc["a"]] == [0.01, 0.001, 0.0]
     bars, marks = figure.data
     assert list(bars.y) == ["b", "a", "c"]
     np.testing.assert_allclose(bars.x, [-2, 1, 3])

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 
 from soupcore import Pass, Step, figures
+from soupcore.figures.tables import trace_table
 
 NAMES = [f"run-{number}" for number in range(30)]
 
@@ -63,6 +64,10 @@ def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     np.testing.assert_allclose(soup.y, [80, 80, 90])
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
     assert [tuple(row) for row in rejected.customdata] == [("b", "70.00%", "+1 right, −11 wrong")]
+    table = trace_table(steps)
+    np.testing.assert_allclose(table["soup so far"] * 100, soup.y)
+    assert [*table["gain, low"].isna()] == [True, True, False]
+    assert [*table.loc[2, ["candidate", "gain, low", "gain, high"]]] == ["c", 0.01, 0.19]
     gain = "+12 right, −2 wrong<br>gain, 95 %: +1.00 to +19.00 points"
     assert tuple(accepted.customdata[1]) == ("c", "90.00%", gain)
     assert len(given_up.x) == 0
