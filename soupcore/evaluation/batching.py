@@ -21,7 +21,7 @@ _TRIES = 3  # batches a trial; the quickest counts, where what disturbs the othe
 _PATIENCE = 2.0  # seconds of trials in all
 _QUICK = 1e-3  # seconds: where a batch takes less, there is nothing to gain
 _CLEAR = 0.95  # of the time before: anything above is taken for chance
-_WORTH_THREADS = 0.8  # of the time of one thread: above, the other cores are left to others
+_WORTH_THREADS = 2 / 3  # of the time of one thread: above, the other cores are left to others
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class Pace:
         best = Settings(min(FIRST, examples))
         if self._on_cpu and self._threads > 1:
             # First of all: under load, threads that wait for each other cost more than any other
-            # choice. That shows in the clock, and on the whole, not in the quickest try.
+            # choice. That shows in the clock, and on the whole, not in the quickest try. Of all
+            # batches the first takes longest, and with other threads the first does again.
             one, several = replace(best, threads=1), best
             with_one = yield from self._try(one, by_clock=True)
             with_several = yield from self._try(several, by_clock=True)
@@ -159,10 +160,13 @@ class Pace:
     def _try(
         self, settings: Settings, *, by_clock: bool = False
     ) -> Generator[_Trial, float, list[float]]:
-        """Return the seconds an example of each try, infinite once patience is at an end."""
+        """Return the seconds an example of each try, infinite once patience is at an end.
+
+        By the clock a try that is not counted comes before them.
+        """
         costs = []
-        for _ in range(_TRIES):
+        for _ in range(_TRIES + by_clock):
             patient = self._spent < _PATIENCE
             trial = _Trial(settings, by_clock or not self._on_cpu)
             costs.append((yield trial) if patient else math.inf)
-        return costs
+        return costs[by_clock:]
