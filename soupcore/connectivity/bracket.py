@@ -29,11 +29,15 @@ class Curves:
     Args:
         at: Where they are known, ascending, shape [m], m ≥ 3.
         values: What they are there, shape [m, p] for p curves.
+        found: Which of these values count as found, shape [m]; all unless given.
     """
 
-    def __init__(self, at: Floats, values: Floats) -> None:
+    def __init__(
+        self, at: Floats, values: Floats, found: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         self.at = at
         self.values = values
+        self._found = np.ones(len(at), dtype=bool) if found is None else found
         self.fine = np.linspace(at[0], at[-1], _FINE + 1)
         self.spline: Floats = scipy.interpolate.CubicSpline(at, values)(self.fine)  # [fine, p]
         inside = np.clip(np.searchsorted(at, self.fine, side="right") - 1, 0, len(at) - 2)
@@ -46,8 +50,8 @@ class Curves:
 
     @property
     def highest(self) -> Floats:
-        """The largest known value of each curve, shape [p]."""
-        highest: Floats = self.values.max(axis=0)
+        """The largest value found of each curve, shape [p]."""
+        highest: Floats = self.values[self._found].max(axis=0)
         return highest
 
     @property

@@ -4,20 +4,23 @@ Lines are evaluated in rounds, each round all lines: so the middles of all pairs
 any line is looked at closer, and a matrix of barriers fills quickly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
-from soupcore.connectivity.adaptive import Adaptive, lobatto
+from soupcore.connectivity.adaptive import Adaptive, gaps, lobatto
+from soupcore.connectivity.glances import estimates, part_of
 from soupcore.connectivity.path import End, LinearPath, grid, path_of, point
 from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.mixtures import Coefficient, Mixture, interpolate
+from soupcore.tasks import Task
 
 Line = tuple[End, End]
 Alphas = Adaptive | int | Sequence[Coefficient]
 
 ADAPTIVE = Adaptive()
-_USUAL = 6  # points between the ends that adaptive α take on most lines; only progress needs it
+_USUAL = 4  # points between the ends that adaptive α take on most lines; only progress needs it
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,61 @@ class Lines:
     missing: int
 
 
+class _Wanted(NamedTuple):
+    """A point to evaluate next, of which line, and on which split: a part of it for a glance."""
+
+    line: int
+    alpha: Fraction
+    mixture: Mixture
+    split: str
+
+
 class _Known:
     """The evaluations of several lines, and which ones to ask for next."""
 
-    def __init__(self, lines: Sequence[Line], alphas: Alphas, beyond: Sequence[Coefficient]):
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        alphas: Alphas,
+        beyond: Sequence[Coefficient],
+        task: Task,
+        split: str,
+    ) -> None:
         self._ends = [(point(start), point(end)) for start, end in lines]
         self._rule = alphas if isinstance(alphas, Adaptive) else None
         self._grid = lobatto(2) if isinstance(alphas, Adaptive) else grid(alphas)
         self._beyond = [alpha for alpha in grid(beyond) if not 0 <= alpha <= 1]
-        self.evaluations: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
+        self._split = split
+        self._part = part_of(task, split) if self._rule is not None else None
+        self._evaluations: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
+        self._glances: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
         self._settled: set[int] = set()
+        self._quiet: set[int] = set()  # open, but all that is wanted is a look at their gaps
 
-    def wanted(self) -> list[tuple[int, Fraction, Mixture]]:
-        """Return line, α and point of what to evaluate next."""
-        open_lines = [index for index in range(len(self._ends)) if index not in self._settled]
-        wanted: list[tuple[int, Fraction, Mixture]] = []
-        for index, alphas in zip(open_lines, self._inner(open_lines), strict=True):
-            known = self.evaluations[index]
-            new = [alpha for alpha in [*alphas, *self._beyond] if alpha not in known]
-            wanted += [(index, alpha, interpolate(*self._ends[index], alpha)) for alpha in new]
+    def wanted(self) -> list[_Wanted]:
+        """Return what to evaluate next, no glances before all else is known."""
+        aside = self._settled | self._quiet
+        lines = [index for index in range(len(self._ends)) if index not in aside]
+        if self._rule is None:
+            alphas = [self._grid for _ in lines]
+        else:
+            alphas = self._rule.wanted([self._values(index) for index in lines])
+        wanted: list[_Wanted] = []
+        for index, inner in zip(lines, alphas, strict=True):
+            known = self._evaluations[index]
+            new = [alpha for alpha in [*inner, *self._beyond] if alpha not in known]
+            wanted += [self._point(index, alpha) for alpha in new]
             if not new:
-                self.leave(index)
-        return wanted
+                self._quiet.add(index)
+        return wanted or self._in_gaps(sorted(self._quiet - self._settled))
+
+    def add(self, wanted: _Wanted, evaluation: Evaluation) -> None:
+        """Take what was asked for."""
+        if wanted.split == self._split:
+            self._evaluations[wanted.line][wanted.alpha] = evaluation
+            self._quiet.discard(wanted.line)
+        else:
+            self._glances[wanted.line][wanted.alpha] = evaluation
 
     def leave(self, index: int) -> None:
         """Ask for no more points of a line."""
@@ -66,22 +102,49 @@ class _Known:
 
     def path(self, index: int) -> LinearPath | None:
         """Return the path of a line, None where it cannot be drawn yet."""
-        known = self.evaluations[index]
+        known = self._evaluations[index]
         if not {*self._grid, *(self._beyond if self._rule is None else ())} <= known.keys():
             return None
         alphas = sorted(known)
         return path_of(alphas, [known[alpha] for alpha in alphas])
 
-    def _inner(self, lines: Sequence[int]) -> list[list[Fraction]]:
-        """Return the α in [0, 1] to evaluate next on some of the lines."""
-        if self._rule is None:
-            return [self._grid for _ in lines]
-        return self._rule.wanted(
-            [
-                {a: (e.loss, e.score) for a, e in self.evaluations[index].items() if 0 <= a <= 1}
-                for index in lines
-            ]
-        )
+    def _in_gaps(self, lines: Sequence[int]) -> list[_Wanted]:
+        """Return where to look at lines that want nothing else; settle those that need no look."""
+        wanted: list[_Wanted] = []
+        seen = []
+        for index in lines:
+            line = self._values(index)
+            missing = gaps(line) if self._rule is not None else []
+            if not missing:
+                self.leave(index)
+            elif self._part is None:
+                wanted += [self._point(index, alpha) for alpha in missing]
+            elif new := [a for a in (*line, *missing) if a not in self._glances[index]]:
+                wanted += [self._point(index, alpha)._replace(split=self._part) for alpha in new]
+            else:
+                seen.append(index)
+        if wanted or self._rule is None:
+            return wanted
+        values = [self._values(index) for index in seen]
+        glances = [_values(self._glances[index]) for index in seen]
+        doubtful = self._rule.doubtful(values, estimates(values, glances))
+        for index, line, doubt in zip(seen, values, doubtful, strict=True):
+            if doubt:
+                wanted += [self._point(index, alpha) for alpha in gaps(line)]
+            else:
+                self.leave(index)
+        return wanted
+
+    def _point(self, index: int, alpha: Fraction) -> _Wanted:
+        return _Wanted(index, alpha, interpolate(*self._ends[index], alpha), self._split)
+
+    def _values(self, index: int) -> dict[Fraction, tuple[float, float]]:
+        return _values(self._evaluations[index])
+
+
+def _values(evaluations: Mapping[Fraction, Evaluation]) -> dict[Fraction, tuple[float, float]]:
+    """Return loss and score at the α in [0, 1]."""
+    return {a: (e.loss, e.score) for a, e in evaluations.items() if 0 <= a <= 1}
 
 
 def evaluate_lines(
@@ -106,21 +169,23 @@ def evaluate_lines(
         on_progress: Called with examples done and in all, as far as can be known; raise in it to
             stop.
     """
-    known = _Known(lines, alphas, beyond)
     split = split or evaluator.task.select
-    usual = _USUAL * len(lines) if isinstance(alphas, Adaptive) else 0
+    known = _Known(lines, alphas, beyond, evaluator.task, split)
+    examples = len(evaluator.task.split(split))
+    usual = _USUAL * len(lines) * examples if isinstance(alphas, Adaptive) else 0
     done = 0
     while wanted := known.wanted():
-        points = list(dict.fromkeys(point for _, _, point in wanted))
-        progress = _round_of(on_progress, done, len(points), max(len(points), usual - done))
-        found = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=progress)
+        at = wanted[0].split
+        points = list(dict.fromkeys(each.mixture for each in wanted))
+        count = len(points) * len(evaluator.task.split(at))
+        progress = _round_of(on_progress, done, max(done + count, usual))
+        found = evaluator.evaluate_all(points, at, keep_outputs=False, on_progress=progress)
         by_point = dict(zip(points, found, strict=True))
-        for index, alpha, mixture in wanted:
-            known.evaluations[index][alpha] = by_point[mixture]
-        done += len(points)
-        examples = done * found[0].n
+        for each in wanted:
+            known.add(each, by_point[each.mixture])
+        done += count
     if usual and done:
-        on_progress(examples, examples)  # fewer points than usual were enough
+        on_progress(done, done)  # fewer points than usual were enough
     paths = [known.path(index) for index in range(len(lines))]
     return [path for path in paths if path is not None]
 
@@ -134,19 +199,20 @@ def stored_lines(
     beyond: Sequence[Coefficient] = (),
 ) -> Lines:
     """Return what the store knows of the lines, as `evaluate_lines` takes them."""
-    known = _Known(lines, alphas, beyond)
     split = split or evaluator.task.select
-    missing: set[Mixture] = set()
+    known = _Known(lines, alphas, beyond, evaluator.task, split)
+    missing: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():
-        found = evaluator.stored([mixture for _, _, mixture in wanted], split)
-        for (index, alpha, mixture), evaluation in zip(wanted, found, strict=True):
+        at = wanted[0].split
+        found = evaluator.stored([each.mixture for each in wanted], at)
+        for each, evaluation in zip(wanted, found, strict=True):
             if evaluation is None:
-                missing.add(mixture)
-                stuck.add(index)
-                known.leave(index)
+                missing.add((each.mixture, at))
+                stuck.add(each.line)
+                known.leave(each.line)
             else:
-                known.evaluations[index][alpha] = evaluation
+                known.add(each, evaluation)
     paths = [known.path(index) for index in range(len(lines))]
     return Lines(paths, [index in stuck for index in range(len(lines))], len(missing))
 
@@ -182,18 +248,12 @@ def stored_path(
     return None if known.open[0] else known.paths[0]
 
 
-def _round_of(on_progress: Progress, before: int, points: int, left: int) -> Progress:
+def _round_of(on_progress: Progress, before: int, total: int) -> Progress:
     """Return the progress of a round of points, as told to the progress of the whole.
 
     Args:
         on_progress: The progress of the whole.
-        before: Points of the rounds before.
-        points: Points of this one.
-        left: Points of this one and of those that are expected after it.
+        before: Examples of the rounds before.
+        total: Examples in all, as far as can be known.
     """
-
-    def report(done: int, total: int) -> None:
-        examples = total // points
-        on_progress(before * examples + done, (before + left) * examples)
-
-    return report
+    return lambda done, _: on_progress(before + done, total)

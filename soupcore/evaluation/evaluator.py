@@ -15,7 +15,7 @@ from soupcore.evaluation.passes import Passes
 from soupcore.evaluation.preview import Preview
 from soupcore.evaluation.progress import Progress, no_progress, part
 from soupcore.evaluation.race import Bound, Race
-from soupcore.evaluation.records import Records
+from soupcore.evaluation.records import Records, judged_in
 from soupcore.evaluation.several import Several
 from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
@@ -182,23 +182,30 @@ class Evaluator:
             TaskError, CheckpointError: As for `evaluate`.
         """
         points = {self._key(mixture): mixture for mixture in mixtures}
-        found = self._records.known(list(points), split)
         with_outputs = {k for k, p in points.items() if keep_outputs or len(p.coefficients) == 1}
-        missing = {
-            key: point
-            for key, point in points.items()
-            if key not in found or (key in with_outputs and not found[key].has_outputs)
-        }
+
+        def known(keys: Sequence[str], split: str) -> dict[str, Evaluation]:
+            found = self._records.known(keys, split)
+            return {k: e for k, e in found.items() if e.has_outputs or k not in with_outputs}
+
+        found = known(list(points), split)
+        wholes: dict[str, Evaluation] = {}
+        if (whole := self.task.whole_of(split)) != split:
+            wholes = known([key for key in points if key not in found], whole)
+        missing = {k: p for k, p in points.items() if k not in found and k not in wholes}
         _check_unchanged(missing.values())
         with self._records.together(split) as together:
-            known = [found[key].n for key in points if key not in missing]
-            for index, examples in enumerate(known, 1):
-                on_progress(index * examples, len(points) * examples)
+            examples, done = len(self.task.split(split)), 0
+            for key in (key for key in points if key not in missing):
+                if key in wholes:
+                    together.add(key, judged_in(wholes[key], self.task.rows_of(split)), seconds=0.0)
+                done += examples
+                on_progress(done, len(points) * examples)
             passes = self._several.run(
                 [(point, key in with_outputs) for key, point in missing.items()],
                 split,
                 estimate=self.estimate,
-                on_progress=lambda done, total: on_progress(sum(known) + done, sum(known) + total),
+                on_progress=lambda more, total: on_progress(done + more, done + total),
             )
             for key, (judged, seconds) in zip(missing, passes, strict=True):
                 together.add(key, judged, seconds)

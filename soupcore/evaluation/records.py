@@ -125,5 +125,15 @@ class Together:
             self._waiting.clear()
 
 
+def judged_in(evaluation: Evaluation, rows: Tensor) -> Judged:
+    """Return what an evaluation found of some of its examples, its outputs too if it kept them."""
+    return Judged(
+        evaluation.losses[rows],
+        evaluation.scores[rows],
+        evaluation.predictions[rows],
+        evaluation.outputs[rows] if evaluation.has_outputs else None,
+    )
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else value

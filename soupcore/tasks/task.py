@@ -166,13 +166,19 @@ class Part(Split):
     @cached_property
     def _chosen(self) -> tuple[Tensor, Tensor]:
         inputs, targets = self._whole.load()
+        rows = self.rows.to(targets.device)
+        return inputs[rows], targets[rows]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Which examples of the whole these are, ascending, int64, shape [n]."""
+        _, targets = self._whole.load()
         order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self._seed))
         if targets.ndim == 1 and not targets.is_floating_point():
             order = order[targets.cpu()[order].argsort(stable=True)]
         # Evenly spaced over the examples in the order of their classes: proportional by itself.
         places = (torch.arange(self._n) * 2 + 1) * len(targets) // (2 * self._n)
-        rows = order[places].sort().values.to(targets.device)
-        return inputs[rows], targets[rows]
+        return order[places].sort().values
 
     def __len__(self) -> int:
         return self._n
@@ -225,6 +231,7 @@ class Task(ABC):
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
         self._parts: dict[str, Part] = {}
+        self._wholes: dict[str, str] = {}  # by the names of their parts
         if len(self.splits_with_role("select")) != 1:
             raise TaskError(
                 f"The task {name!r} needs exactly one split with the role 'select'; "
@@ -274,7 +281,16 @@ class Task(ABC):
         part = f"{name}, n={n}"
         if part not in self._parts:
             self._parts[part] = Part(whole, n)
+            self._wholes[part] = name
         return part
+
+    def whole_of(self, name: str) -> str:
+        """Return the name of the split that a part is of; any other is the whole itself."""
+        return self._wholes.get(name, name)
+
+    def rows_of(self, part: str) -> Tensor:
+        """Return which examples of its split are in a part, ascending, int64, shape [n]."""
+        return self._parts[part].rows
 
     def splits_with_role(self, role: Role) -> list[str]:
         """Return the names of the splits with a role, in the task's order."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
 from soupcore.connectivity import Adaptive
-from soupcore.connectivity.adaptive import lobatto
+from soupcore.connectivity.adaptive import gaps, lobatto
 from soupcore.connectivity.bracket import Floats
 
 Curve = Callable[[Floats], Any]
@@ -20,7 +20,7 @@ DENSE = np.linspace(0, 1, 4097)
 def follow(curve: Curve, rule: Adaptive, score: Curve = np.zeros_like) -> list[Fraction]:
     """Evaluate a curve where the rule asks for it; the points in the order asked."""
     known: dict[Fraction, tuple[float, float]] = {}
-    while wanted := rule.wanted([known])[0]:
+    while wanted := rule.wanted([known])[0] or gaps(known):
         assert not set(wanted) & known.keys()
         at = np.array([float(alpha) for alpha in wanted])
         values = zip(curve(at).tolist(), score(at).tolist(), strict=True)

@@ -80,5 +80,26 @@ def test_what_is_evaluated_on_a_part_is_kept_apart(
     whole = evaluator.evaluate(point, "val")
     part = evaluator.evaluate(point, evaluator.task.part("val", 30))
     assert (whole.n, part.n, part.split) == (100, 30, "val, n=30")
-    assert passes == [100, 30]
     assert evaluator.evaluate(point, "val").loss == whole.loss != part.loss
+
+
+@pytest.mark.parametrize("keep_outputs", [True, False])
+def test_of_a_point_known_on_the_whole_a_part_takes_no_pass(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int], keep_outputs: bool
+) -> None:
+    name = evaluator.task.part("val", 30)
+    points = [sweep.mixture({"run1": c, "run2": 1 - c}) for c in (0.2, 0.4, 0.6)]
+    evaluator.evaluate_all(points[:2], "val", keep_outputs=keep_outputs)
+    alone = evaluator.evaluate(points[2], name)
+    passes.clear()
+    found = evaluator.evaluate_all(points, name, keep_outputs=keep_outputs)
+    assert passes == []
+    whole = evaluator.evaluate(points[0], "val", keep_outputs=keep_outputs)
+    rows = evaluator.task.rows_of(name)
+    assert found[2].loss == alone.loss
+    assert found[0].losses.tolist() == whole.losses[rows].tolist()
+    assert found[0].score == whole.scores[rows].mean(dtype=torch.float64).item()
+    assert [each.has_outputs for each in found] == [keep_outputs, keep_outputs, True]
+    if not keep_outputs:  # the whole cannot tell what it did not keep
+        assert evaluator.evaluate(points[0], name).outputs.shape == (30, 3)
+        assert passes == [30]
