@@ -89,7 +89,7 @@ def ask(view: View, asked: Asked, found: Found) -> None:
     with st.container(horizontal=True):
         if found.whole.missing:
             begun = len(found.whole.paths) - len(found.whole.open)
-            points = max(found.whole.missing, 6 * (count - begun)) if adaptive else (
+            points = max(found.whole.missing, 4 * (count - begun)) if adaptive else (
                 found.whole.missing)  # fmt: skip
             asking.button(
                 f"Evaluate {asking.points(points, about=adaptive)}",

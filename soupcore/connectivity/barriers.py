@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from soupcore.connectivity.bracket import Floats
-from soupcore.connectivity.lines import ADAPTIVE, Alphas, Line, evaluate_lines, stored_lines
+from soupcore.connectivity.known_lines import Alphas, Line
+from soupcore.connectivity.lines import ADAPTIVE, evaluate_lines, stored_lines
 from soupcore.connectivity.path import LinearPath
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.sweeps import Sweep
@@ -78,7 +79,8 @@ def barriers(
     Args:
         sweep: Where the ingredients are from.
         evaluator: Computes what the store does not have. With adaptive α that is k evaluations and
-            about 5 for each of the k(k−1)/2 pairs where there is no barrier.
+            about 3 for each of the k(k−1)/2 pairs where there is no barrier, and 2 on a part of the
+            split (5 on all of it where it is small).
         names: Which ingredients; all unless given.
         alphas: As `evaluate_lines` takes them.
         split: Which split, or the name of a part of one (`Task.part`) for a cheap first look; the

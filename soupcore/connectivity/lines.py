@@ -4,20 +4,14 @@ Lines are evaluated in rounds, each round all lines: so the middles of all pairs
 any line is looked at closer, and a matrix of barriers fills quickly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import NamedTuple
 
-from soupcore.connectivity.adaptive import Adaptive, gaps, lobatto
-from soupcore.connectivity.glances import estimates, part_of
-from soupcore.connectivity.path import End, LinearPath, grid, path_of, point
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
-from soupcore.mixtures import Coefficient, Mixture, interpolate
-from soupcore.tasks import Task
-
-Line = tuple[End, End]
-Alphas = Adaptive | int | Sequence[Coefficient]
+from soupcore.connectivity.adaptive import Adaptive
+from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
+from soupcore.connectivity.path import End, LinearPath
+from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.mixtures import Coefficient, Mixture
 
 ADAPTIVE = Adaptive()
 _USUAL = 4  # points between the ends that adaptive α take on most lines; only progress needs it
@@ -38,113 +32,6 @@ class Lines:
     paths: list[LinearPath | None]
     open: list[bool]
     missing: int
-
-
-class _Wanted(NamedTuple):
-    """A point to evaluate next, of which line, and on which split: a part of it for a glance."""
-
-    line: int
-    alpha: Fraction
-    mixture: Mixture
-    split: str
-
-
-class _Known:
-    """The evaluations of several lines, and which ones to ask for next."""
-
-    def __init__(
-        self,
-        lines: Sequence[Line],
-        alphas: Alphas,
-        beyond: Sequence[Coefficient],
-        task: Task,
-        split: str,
-    ) -> None:
-        self._ends = [(point(start), point(end)) for start, end in lines]
-        self._rule = alphas if isinstance(alphas, Adaptive) else None
-        self._grid = lobatto(2) if isinstance(alphas, Adaptive) else grid(alphas)
-        self._beyond = [alpha for alpha in grid(beyond) if not 0 <= alpha <= 1]
-        self._split = split
-        self._part = part_of(task, split) if self._rule is not None else None
-        self._evaluations: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
-        self._glances: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
-        self._settled: set[int] = set()
-        self._quiet: set[int] = set()  # open, but all that is wanted is a look at their gaps
-
-    def wanted(self) -> list[_Wanted]:
-        """Return what to evaluate next, no glances before all else is known."""
-        aside = self._settled | self._quiet
-        lines = [index for index in range(len(self._ends)) if index not in aside]
-        if self._rule is None:
-            alphas = [self._grid for _ in lines]
-        else:
-            alphas = self._rule.wanted([self._values(index) for index in lines])
-        wanted: list[_Wanted] = []
-        for index, inner in zip(lines, alphas, strict=True):
-            known = self._evaluations[index]
-            new = [alpha for alpha in [*inner, *self._beyond] if alpha not in known]
-            wanted += [self._point(index, alpha) for alpha in new]
-            if not new:
-                self._quiet.add(index)
-        return wanted or self._in_gaps(sorted(self._quiet - self._settled))
-
-    def add(self, wanted: _Wanted, evaluation: Evaluation) -> None:
-        """Take what was asked for."""
-        if wanted.split == self._split:
-            self._evaluations[wanted.line][wanted.alpha] = evaluation
-            self._quiet.discard(wanted.line)
-        else:
-            self._glances[wanted.line][wanted.alpha] = evaluation
-
-    def leave(self, index: int) -> None:
-        """Ask for no more points of a line."""
-        self._settled.add(index)
-
-    def path(self, index: int) -> LinearPath | None:
-        """Return the path of a line, None where it cannot be drawn yet."""
-        known = self._evaluations[index]
-        if not {*self._grid, *(self._beyond if self._rule is None else ())} <= known.keys():
-            return None
-        alphas = sorted(known)
-        return path_of(alphas, [known[alpha] for alpha in alphas])
-
-    def _in_gaps(self, lines: Sequence[int]) -> list[_Wanted]:
-        """Return where to look at lines that want nothing else; settle those that need no look."""
-        wanted: list[_Wanted] = []
-        seen = []
-        for index in lines:
-            line = self._values(index)
-            missing = gaps(line) if self._rule is not None else []
-            if not missing:
-                self.leave(index)
-            elif self._part is None:
-                wanted += [self._point(index, alpha) for alpha in missing]
-            elif new := [a for a in (*line, *missing) if a not in self._glances[index]]:
-                wanted += [self._point(index, alpha)._replace(split=self._part) for alpha in new]
-            else:
-                seen.append(index)
-        if wanted or self._rule is None:
-            return wanted
-        values = [self._values(index) for index in seen]
-        glances = [_values(self._glances[index]) for index in seen]
-        doubtful = self._rule.doubtful(values, estimates(values, glances))
-        for index, line, doubt in zip(seen, values, doubtful, strict=True):
-            if doubt:
-                wanted += [self._point(index, alpha) for alpha in gaps(line)]
-            else:
-                self.leave(index)
-        return wanted
-
-    def _point(self, index: int, alpha: Fraction) -> _Wanted:
-        return _Wanted(index, alpha, interpolate(*self._ends[index], alpha), self._split)
-
-    def _values(self, index: int) -> dict[Fraction, tuple[float, float]]:
-        return _values(self._evaluations[index])
-
-
-def _values(evaluations: Mapping[Fraction, Evaluation]) -> dict[Fraction, tuple[float, float]]:
-    """Return loss and score at the α in [0, 1]."""
-    return {a: (e.loss, e.score) for a, e in evaluations.items() if 0 <= a <= 1}
 
 
 def evaluate_lines(
@@ -170,7 +57,7 @@ def evaluate_lines(
             stop.
     """
     split = split or evaluator.task.select
-    known = _Known(lines, alphas, beyond, evaluator.task, split)
+    known = KnownLines(lines, alphas, beyond, evaluator.task, split)
     examples = len(evaluator.task.split(split))
     usual = _USUAL * len(lines) * examples if isinstance(alphas, Adaptive) else 0
     done = 0
@@ -200,7 +87,7 @@ def stored_lines(
 ) -> Lines:
     """Return what the store knows of the lines, as `evaluate_lines` takes them."""
     split = split or evaluator.task.select
-    known = _Known(lines, alphas, beyond, evaluator.task, split)
+    known = KnownLines(lines, alphas, beyond, evaluator.task, split)
     missing: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():

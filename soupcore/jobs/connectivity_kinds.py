@@ -9,7 +9,7 @@ from itertools import combinations
 
 from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.connectivity import Adaptive, evaluate_lines, geometry, plane, stored_geometry
-from soupcore.connectivity.lines import Alphas
+from soupcore.connectivity.known_lines import Alphas
 from soupcore.evaluation.progress import part
 from soupcore.jobs.kinds import Report, Request, Result, WarmState
 from soupcore.jobs.stored_soups import StoredSoups

@@ -17,14 +17,26 @@ Curve = Callable[[Floats], Any]
 DENSE = np.linspace(0, 1, 4097)
 
 
-def follow(curve: Curve, rule: Adaptive, score: Curve = np.zeros_like) -> list[Fraction]:
-    """Evaluate a curve where the rule asks for it; the points in the order asked."""
+def follow(
+    curve: Curve, rule: Adaptive, score: Curve = np.zeros_like, *, glance: bool = False
+) -> list[Fraction]:
+    """Evaluate a curve where the rule asks for it; the points in the order asked.
+
+    With `glance` the gaps are evaluated only where what the curve is there leaves it in doubt.
+    """
     known: dict[Fraction, tuple[float, float]] = {}
+
+    def values(alphas: list[Fraction]) -> dict[Fraction, tuple[float, float]]:
+        at = np.array([float(alpha) for alpha in alphas])
+        found = zip(curve(at).tolist(), score(at).tolist(), strict=True)
+        return dict(zip(alphas, found, strict=True))
+
     while wanted := rule.wanted([known])[0] or gaps(known):
         assert not set(wanted) & known.keys()
-        at = np.array([float(alpha) for alpha in wanted])
-        values = zip(curve(at).tolist(), score(at).tolist(), strict=True)
-        known.update(zip(wanted, values, strict=True))
+        is_seen = glance and wanted == gaps(known)
+        if is_seen and not rule.doubtful([known], [values(wanted)])[0]:
+            break
+        known |= values(wanted)
     return list(known)
 
 
@@ -61,21 +73,23 @@ CURVES: dict[str, Curve] = {
 
 @pytest.mark.parametrize("tolerance", [0.003, 0.01, 0.05])
 @pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("glance", [False, True])
 def test_the_barrier_of_a_known_curve_is_found_to_within_the_tolerance(
-    name: str, tolerance: float
+    name: str, tolerance: float, glance: bool
 ) -> None:
     curve = CURVES[name]
-    alphas = follow(curve, Adaptive(tolerance))
+    alphas = follow(curve, Adaptive(tolerance), glance=glance)
     found = barrier(curve, np.array([float(alpha) for alpha in alphas]))
     true = barrier(curve, DENSE)
     assert true - found <= tolerance * max(1, true)
     assert len(alphas) < 25
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7))
-def test_the_barrier_of_a_smooth_curve_is_found(coefficients: list[float]) -> None:
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7), st.booleans())
+def test_the_barrier_of_a_smooth_curve_is_found(coefficients: list[float], glance: bool) -> None:
     curve = Polynomial(coefficients)
-    found = barrier(curve, np.array([float(alpha) for alpha in follow(curve, Adaptive())]))
+    alphas = follow(curve, Adaptive(), glance=glance)
+    found = barrier(curve, np.array([float(alpha) for alpha in alphas]))
     assert found >= barrier(curve, DENSE) - 0.01
 
 
@@ -92,17 +106,24 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
     ("width", "bound"), [(0.12, 0.1), (0.15, 0.025), (0.18, 0.01), (0.2, 0.01)]
 )
 @pytest.mark.parametrize("depth", [0, 0.3])
-def test_two_hills_are_found_wherever_they_stand(width: float, bound: float, depth: float) -> None:
+@pytest.mark.parametrize("glance", [False, True])
+def test_two_hills_are_found_wherever_they_stand(
+    width: float, bound: float, depth: float, glance: bool
+) -> None:
     for first in np.arange(0.1, 0.5, 0.05):
         for second in np.arange(0.5, 0.92, 0.05):
             curve = hills(first, second, width, depth)
-            at = np.array([float(alpha) for alpha in follow(curve, Adaptive())])
+            alphas = follow(curve, Adaptive(), glance=glance)
+            at = np.array([float(alpha) for alpha in alphas])
             assert barrier(curve, at) == pytest.approx(barrier(curve, DENSE), abs=bound)
 
 
-def test_two_hills_in_the_widest_gaps_of_the_first_points_are_not_taken_for_one() -> None:
+@pytest.mark.parametrize("glance", [False, True])
+def test_two_hills_in_the_widest_gaps_of_the_first_points_are_not_taken_for_one(
+    glance: bool,
+) -> None:
     curve = hills(0.32, 0.68, 0.1)
-    at = np.array([float(alpha) for alpha in follow(curve, Adaptive())])
+    at = np.array([float(alpha) for alpha in follow(curve, Adaptive(), glance=glance)])
     assert barrier(curve, at) == pytest.approx(0.5, abs=0.01)
 
 
@@ -110,6 +131,19 @@ def test_without_a_barrier_five_points_between_the_ends_are_enough() -> None:
     alphas = follow(CURVES["valley"], Adaptive())
     assert alphas[:3] == lobatto(2)
     assert sorted(alphas) == sorted({*lobatto(8)} - {lobatto(8)[1], lobatto(8)[7]})
+
+
+def test_where_a_glance_leaves_no_doubt_three_points_between_the_ends_are_enough() -> None:
+    assert sorted(follow(CURVES["valley"], Adaptive(), glance=True)) == lobatto(4)
+    assert follow(hills(0.32, 0.68, 0.1), Adaptive(), glance=True)[5:7] == lobatto(8)[3:6:2]
+
+
+def test_a_glance_leaves_a_doubt_where_it_shows_a_hill_or_no_number() -> None:
+    valley = {alpha: (-float(alpha * (1 - alpha)), 0.5) for alpha in lobatto(4)}
+    assert Adaptive().wanted([valley]) == [[]]
+    for seen, doubt in ((-0.2, False), (0.02, True), (math.nan, True)):
+        glance = dict(zip(gaps(valley), [(seen, 0.5), (-0.2, 0.5)], strict=True))
+        assert Adaptive().doubtful([valley], [glance]) == [doubt], seen
 
 
 def test_the_middle_comes_first_and_the_points_are_nested_and_symmetric() -> None:

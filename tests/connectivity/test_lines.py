@@ -15,7 +15,7 @@ from soupcore import (
     uniform,
 )
 from soupcore.connectivity import evaluate_lines, stored_barriers, stored_lines, stored_path
-from soupcore.connectivity.lines import Alphas
+from soupcore.connectivity.known_lines import Alphas
 from tests.connectivity.well import Well
 
 # On a loss that is known: L(w) = (w² − 1)², from w = −1 to w = 1
