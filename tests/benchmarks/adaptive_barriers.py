@@ -94,7 +94,8 @@ def benchmark(folder: Path) -> list[str]:
     pairs = len(list(combinations(NAMES, 2)))
     return [
         f"Barriers of all {pairs} pairs of {len(NAMES)} ingredients of the bundled sample, each to "
-        f"within {TOLERANCE}, {RUNS} runs",
+        f"within {TOLERANCE}, {RUNS} runs. Evaluations are those of all examples; beside them each "
+        "line is looked at in two points on a part",
         *table(rows, "soupcore.barriers, adaptive", f"plain loop on {alphas} α"),
         f"Checked on {DENSE} α: adaptive barriers are off by at most {off:.4f}, those of "
         + ", ".join(f"{grid} α by {error(grids[grid], true):.4f}" for grid in GRIDS[:-1])

@@ -141,8 +141,9 @@ def benchmark(folder: Path) -> list[str]:
     pairs = INGREDIENTS * (INGREDIENTS - 1) // 2
     return [
         f"Barriers of all {pairs} pairs of {INGREDIENTS} fine-tuned networks, each to within "
-        f"{TOLERANCE}; the second call made no pass. {TURNS} turns: all pairs by soupcore as its "
-        f"worker runs it, then every {TURNS}rd by the loop",
+        f"{TOLERANCE}; the second call made no pass. Evaluations are those of all examples; beside "
+        f"them each line is looked at in two points on a part. {TURNS} turns: all pairs by "
+        f"soupcore as its worker runs it, then every {TURNS}rd by the loop",
         *lines(cells),
         f"Checked on {DENSE} α, {CHECKED} pairs each: off by at most {', '.join(checks)}.",
     ]
