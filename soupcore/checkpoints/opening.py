@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from natsort import natsorted
+
 from soupcore.checkpoints.checkpoint import Checkpoint
 from soupcore.checkpoints.not_weights import BEGINNING, check_beginning
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
@@ -15,7 +17,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_SUFFIXES = (INDEX_SUFFIX, ".bin.index.json")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
 _SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *INDEX_SUFFIXES)
-RUN_FOLDERS = ("weights", "checkpoints")  # where Ultralytics and Lightning put those of a run
+# Where Ultralytics, Lightning and Hugging Face's Trainer put the weights of a run, as patterns.
+RUN_FOLDERS = ("weights", "checkpoints", "checkpoint-*")
 _SHARD_NUMBER = re.compile(r"-\d+-of-(?P<total>\d+)(?P<suffix>\.(safetensors|bin))$", re.IGNORECASE)
 
 # What training tools leave beside the weights: states of the optimizer, of the learning rate and of
@@ -58,10 +61,12 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def files_of_run(folder: Path) -> list[Path]:
-    """Return the files of weights in a run's folder, or in `weights/` and `checkpoints/` there."""
-    inner = [folder / name for name in RUN_FOLDERS if (folder / name).is_dir()]
-    return weight_files(folder) or [file for below in inner for file in weight_files(below)]
+def folders_of_run(folder: Path) -> list[Path]:
+    """Return the folders that hold a run's weights: its own, or those in it, natural order."""
+    if weight_files(folder):
+        return [folder]
+    inner = [below for pattern in RUN_FOLDERS for below in natsorted(folder.glob(pattern))]
+    return [below for below in inner if below.is_dir() and weight_files(below)]
 
 
 def index_of_shard(name: str) -> str:
@@ -125,7 +130,10 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
 
 
 def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
-    files = files_of_run(folder)
+    folders = folders_of_run(folder)
+    if len(folders) > 1:
+        raise _several_folders(folder, [below.name for below in folders])
+    files = weight_files(folders[0]) if folders else []
     indices = [file for file in files if suffix_of(file) == INDEX_SUFFIX] or [
         file for file in files if suffix_of(file) in INDEX_SUFFIXES
     ]
@@ -147,6 +155,15 @@ def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
         checkpoint.notes += ("best.pt was opened, and not last.pt, which lies beside it.",)
         return checkpoint
     raise _not_clear(folder, names)
+
+
+def _several_folders(folder: Path, names: list[str]) -> CheckpointError:
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return CheckpointError(
+        f"{folder} holds {len(names)} folders with weights ({shown}), so it is not clear what to "
+        "open.",
+        "Keep one of them there; or take this folder for a sweep of its own.",
+    )
 
 
 def _not_clear(folder: Path, names: list[str]) -> CheckpointError:

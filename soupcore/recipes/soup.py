@@ -48,6 +48,7 @@ class Soup:
         estimate: What its BatchNorm statistics are estimated on; None where they are averaged as
             all weights are.
         statistics: Those statistics by their names in `mixture`, once they are.
+        folder: Where the files of its sources are, some of them perhaps in folders below.
         recorded: Where the soup came back from JSON: what that says of the soup's scores, and of
             the task and the versions it was made with.
     """
@@ -64,6 +65,7 @@ class Soup:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     estimate: Estimate | None = None
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    folder: Path = Path()
     recorded: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -121,7 +123,7 @@ class Soup:
         base = sweep.base.name if sweep.base and sweep.base.name in taken else None
         in_order = [*sweep.names(taken - {base}), *([base] if base else [])]
         sources = {name: sweep[name] for name in in_order}
-        return cls(recipe, dict(parameters), {}, sources, mixture, base)
+        return cls(recipe, dict(parameters), {}, sources, mixture, base, folder=sweep.folder)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -176,8 +178,10 @@ class Soup:
         return Grouped({"all": Group(tuple(self.mixture.tensors), self.mixture)})
 
     def file_name(self, name: str) -> str:
-        """Return the name of the file or folder that holds an ingredient or the base."""
-        return self.sources[name].checkpoint.path.name
+        """Return the file or folder that holds an ingredient or the base, as seen from `folder`."""
+        path = self.sources[name].checkpoint.path
+        inside = path.is_relative_to(self.folder)
+        return path.relative_to(self.folder).as_posix() if inside else path.name
 
     def evaluate(
         self,

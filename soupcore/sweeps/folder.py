@@ -8,7 +8,7 @@ from soupcore.checkpoints.digest import stamp
 from soupcore.checkpoints.opening import (
     INDEX_SUFFIXES,
     RUN_FOLDERS,
-    files_of_run,
+    folders_of_run,
     index_of_shard,
     is_leftover,
     stem_of,
@@ -74,6 +74,6 @@ def _candidates(folder: Path) -> list[Path]:
     runs = [
         entry
         for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and files_of_run(entry)
+        if entry.is_dir() and not entry.name.startswith(".") and folders_of_run(entry)
     ]
     return shards_apart + runs

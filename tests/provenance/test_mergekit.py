@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from soupcore import (
     Evaluator,
@@ -15,6 +16,7 @@ from soupcore import (
     manual,
     mergekit_config,
     model_stock,
+    rebuild,
     slerp,
     task_arithmetic,
     ties,
@@ -155,6 +157,24 @@ def test_what_is_linear_names_what_it_needs_only(
     sweep: Sweep, alpha: int, files: list[str]
 ) -> None:
     assert [model["model"] for model in config(wise_ft(sweep, alpha=alpha))["models"]] == files
+
+
+def test_files_in_folders_of_their_own_are_named_with_these(
+    tmp_path: Path, states: dict[str, State], base_state: State
+) -> None:
+    places = {"run1": "run1", "run2": "run2/checkpoint-500", "base": "base/weights"}
+    for name, place in places.items():
+        (tmp_path / place).mkdir(parents=True)
+        save_file((states | {"base": base_state})[name], tmp_path / place / "model.safetensors")
+    soup = task_arithmetic(Sweep.from_folder(tmp_path))
+    found = config(soup)
+    assert [found["base_model"], *(model["model"] for model in found["models"])] == [
+        f"{places[name]}/model.safetensors" for name in ("base", "run1", "run2")
+    ]
+    again = rebuild(soup.to_json(), tmp_path)
+    assert mergekit_config(again) == mergekit_config(soup)
+    elsewhere = Soup.from_json(Sweep.from_folder(tmp_path), soup.to_json())
+    assert mergekit_config(elsewhere) == mergekit_config(soup)
 
 
 def test_differences_are_told(sweep: Sweep) -> None:

@@ -40,6 +40,8 @@ LEFTOVERS = [
         (["run/one.pt", "run/two.pt"], ["run"]),
         (["train/weights/best.pt", "train/weights/last.pt", "train/args.yaml"], ["train"]),
         (["version_0/checkpoints/epoch=1.ckpt", "version_0/hparams.yaml"], ["version_0"]),
+        (["run/checkpoint-500/model.safetensors", "run/checkpoint-500/optimizer.pt"], ["run"]),
+        (["run/model.safetensors", "run/checkpoint-500/model.safetensors"], ["run"]),
         (["run/m-00001-of-00002.bin", "run/m-00002-of-00002.bin"], ["run"]),
         (["m-00001-of-00002.bin", "m-00002-of-00002.bin", "m.bin.index.json"], ["m"]),
         (["r/m-00001-of-00002.bin", "r/m-00002-of-00002.bin", "r/m.bin.index.json"], ["r"]),
@@ -93,8 +95,13 @@ UNCLEAR = {
     ),
     "both": (
         ["weights/a.pt", "checkpoints/b.ckpt"],
-        "the folder holds 2 files of weights (a.pt, b.ckpt)",
+        "the folder holds 2 folders with weights (weights, checkpoints)",
         "Keep one of them there",
+    ),
+    "steps": (
+        ["checkpoint-90/pytorch_model.bin", "checkpoint-100/pytorch_model.bin"],
+        "the folder holds 2 folders with weights (checkpoint-90, checkpoint-100)",
+        "or take this folder for a sweep of its own",
     ),
     "no-index": (
         ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
