@@ -1,7 +1,7 @@
 """Long work as the pages see it: ask for it, and know how it stands."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import streamlit as st
@@ -63,10 +63,14 @@ def unfinished(kind: str, **request: Any) -> Job | None:
 
 def last(kind: str, **request: Any) -> Job | None:
     """Return the newest job of a kind that is done and whose request says this."""
+    return next(done(kind, **request), None)
+
+
+def done(kind: str, **request: Any) -> Iterator[Job]:
+    """Give the jobs of a kind that are done and whose request says this, newest first."""
     for job in services.supervisor().queue.done(kind):
         if all(job.request.get(name) == value for name, value in request.items()):
-            return job
-    return None
+            yield job
 
 
 def open_sweep(folder: str, weights: str, label: str) -> None:

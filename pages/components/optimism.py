@@ -62,16 +62,18 @@ def _curves(view: View, picked: StoredSoup) -> None:
     recipe = RECIPES.get(picked.soup.recipe)
     if recipe is None:
         return
-    told = {name: value for name, value in picked.soup.parameters.items() if name != "split"}
-    request = view.request | {"recipe": recipe.name, "names": picked.soup.ingredients}
-    if picked.offered:
-        request |= {"soups": picked.offered}
     for number in recipe.parameters:
-        if isinstance(number, Number) and number.curve:
-            others = {name: value for name, value in told.items() if name != number.name}
-            done = jobs.last("curve", **request, parameter=number.name, parameters=others)
-            if done is not None and (told_of := of_a_curve(view, number, done.result or {})):
-                st.caption(told_of)
+        if not isinstance(number, Number) or not number.curve:
+            continue
+        done = jobs.done("curve", **view.request, recipe=recipe.name, parameter=number.name)
+        drawn = (job.result or {} for job in done)
+        last = next((each for each in drawn if _is_point(picked, each)), {})
+        if told := of_a_curve(view, number, last):
+            st.caption(told)
+
+
+def _is_point(picked: StoredSoup, drawn: Mapping[str, Any]) -> bool:
+    return any(point.get("soup") == picked.soup.id for point in drawn.get("points", ()))
 
 
 def _greedy(view: View, picked: StoredSoup) -> None:

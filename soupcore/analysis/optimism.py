@@ -44,9 +44,10 @@ def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) ->
 
     The examples are split at random into halves (of an odd number, one is left out); the candidate
     with the best mean on one half, the first where several are equal, is scored on the other; then
-    the halves change places. A mean that is NaN is the worst. Choosing on half of the examples is
-    less sure than on all of them, so the optimism of the choice that was made on all is somewhat
-    smaller than this one. No forward pass is needed: the scores of each example were kept.
+    the halves change places. A candidate with a score that is NaN is the worst on either half, as
+    it is on all examples. Choosing on half of the examples is less sure than on all of them, so the
+    optimism of the choice that was made on all is somewhat smaller than this one. No forward pass
+    is needed: the scores of each example were kept.
 
     Args:
         scores: For each candidate a score an example on `select`, shape [n], n ≥ 2.
@@ -59,11 +60,12 @@ def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) ->
     if not scores or len({len(each) for each in scores}) > 1 or len(scores[0]) < 2:
         raise TaskError("Cross-fitting needs scores of the same examples, two at least.")
     table = torch.stack([each.double() for each in scores])  # [candidates, n]
+    is_hopeless = table.isnan().any(1)
     promised = delivered = 0.0
     chosen = torch.zeros(len(table))
     for here, there in _halves(table.shape[1], repeats, seed):
         scores_here = table[:, here].mean(1)
-        best = int(scores_here.nan_to_num(-math.inf).argmax())
+        best = int(scores_here.masked_fill(is_hopeless, -math.inf).argmax())
         promised += float(scores_here[best])
         delivered += float(table[best, there].mean())
         chosen[best] += 1

@@ -5,11 +5,14 @@ cut off and asked for again does only the rest.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from soupcore.analysis import cross_fit, cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
@@ -192,7 +195,7 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
     points: list[dict[str, Any]] = []
 
     def on_point(value: float, soup: Soup) -> None:
-        points.append({"value": value, "scores": soup.to_json()["scores"]})
+        points.append({"value": value, "soup": soup.id, "scores": soup.to_json()["scores"]})
 
     drawn = curve(
         recipe.name,
@@ -208,14 +211,23 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
     )
     best = drawn.values[drawn.soups.index(drawn.best)]
     found = [soup.evaluations[drawn.split] for soup in drawn.soups]
-    by_halves = cross_fit([each.scores for each in found]) if found[0].n > 1 else None
     return {
         "points": points,
         "split": drawn.split,
         "best": best,
-        "cross_fit": by_halves
-        and {"promised": by_halves.promised, "delivered": by_halves.delivered},
+        "cross_fit": _cross_fit([each.scores for each in found]),
     }
+
+
+def _cross_fit(scores: Sequence[Tensor]) -> dict[str, float] | None:
+    """Return what choosing the best promises and delivers; None where that is not known."""
+    if len(scores[0]) < 2:
+        return None
+    found = cross_fit(scores)
+    # All of them are NaN then, which JSON has no word for.
+    if math.isnan(found.promised):
+        return None
+    return {"promised": found.promised, "delivered": found.delivered}
 
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:

@@ -45,6 +45,14 @@ def test_a_candidate_whose_scores_are_nan_is_never_chosen() -> None:
     assert found.promised > found.delivered
 
 
+def test_a_candidate_with_one_score_that_is_nan_is_chosen_on_neither_half() -> None:
+    best = torch.ones(100)
+    best[7] = math.nan
+    assert cross_fit([best, *coins(2, 100)]) == cross_fit(
+        [torch.full((100,), math.nan), *coins(2, 100)]
+    )
+
+
 def test_the_seed_decides_the_halves() -> None:
     scores = coins(10, 101)
     assert cross_fit(scores, seed=3) == cross_fit(scores, seed=3)

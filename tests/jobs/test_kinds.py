@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from soupcore import (
     Store,
     Sweep,
     TaskError,
+    ema,
     greedy_orders,
     load_task,
 )
-from soupcore.analysis import cross_fit_greedy
+from soupcore.analysis import cross_fit, cross_fit_greedy
+from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
 
@@ -174,3 +177,35 @@ def test_random_orders_are_those_of_the_library(asked: tuple[WarmState, dict[str
     assert found["test"] == [
         soup.evaluate(evaluator, ["test"]).evaluations["test"].score for soup in orders.soups
     ]
+
+
+@pytest.mark.parametrize("statistics", ["averaged", "re-estimated"])
+def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
+    sweep: Sweep, store: Store, task: ClassificationTask, statistics: StatisticsChoice
+) -> None:
+    class Warm(WarmState):
+        def evaluator(self, request: Mapping[str, Any]) -> Evaluator:
+            return Evaluator(task, store, device="cpu").with_statistics(statistics)
+
+    warm = Warm(store, [], "cpu")
+    request = {"sweep": str(sweep.folder), "task": "toy", "recipe": "ema", "names": sweep.names()}
+    asked = request | {"parameter": "decay", "values": [0, 0.5], "splits": ["test"]}
+    drawn = KINDS["curve"](warm, asked | {"parameters": {}}, quietly)
+    for point in drawn["points"]:
+        told = {"parameters": {"decay": float(point["value"])}}
+        assert KINDS["soup"](warm, request | told, quietly)["soup"] == point["soup"]
+    soups = [ema(sweep, decay=value).evaluate(warm.evaluator({}), ["val"]) for value in (0, 0.5)]
+    found = cross_fit([soup.evaluations["val"].scores for soup in soups])
+    assert drawn["cross_fit"] == {"promised": found.promised, "delivered": found.delivered}
+
+
+def test_what_a_curve_of_no_numbers_flatters_by_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[WarmState, dict[str, str]],
+    task: ClassificationTask,
+) -> None:
+    monkeypatch.setattr(task, "score", lambda outputs, targets: torch.full((len(targets),), nan))
+    warm, request = asked
+    told = {"recipe": "ema", "names": ["run1", "run2"], "parameters": {}, "parameter": "decay"}
+    drawn = KINDS["curve"](warm, request | told | {"values": [0, 1], "splits": []}, quietly)
+    assert drawn["cross_fit"] is None

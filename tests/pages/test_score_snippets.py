@@ -18,16 +18,19 @@ from pages.components import (
     cooking,
     export,
     jobs,
+    optimism,
+    recipe_curve,
     reliability,
     score_snippets,
     scores,
     services,
 )
 from pages.components.state import View
-from soupcore import RECIPES, Parts, Soup, Store, greedy, uniform
+from soupcore import RECIPES, Parts, Soup, Store, curve, greedy, uniform, wise_ft
 from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs.stored_soups import StoredSoup
+from soupcore.recipes import Number
 from tests.pages.conftest import NAMES, Run
 
 LEARNED = RECIPES["learned"]
@@ -177,6 +180,30 @@ def test_calibration(
     assert (table["temperature"] != 1).all() == after
 
 
+@pytest.mark.parametrize("recipe", ["wise_ft", "ties"])
+def test_the_curve_and_the_trade_off_of_a_recipe(
+    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown], recipe: str
+) -> None:
+    followed = RECIPES[recipe]
+    number = next(p for p in followed.parameters if isinstance(p, Number) and p.curve)
+    others = {p.name: p.default for p in followed.parameters if p is not number}
+    drawn = curve(
+        recipe, number.name, view.sweep, view.evaluator, NAMES, splits=view.task.reported, **others
+    )
+    points = [
+        {"value": value, "scores": soup.to_json()["scores"]}
+        for value, soup in zip(drawn.values, drawn.soups, strict=True)
+    ]
+    result = {"points": points, "best": drawn.best.parameters[number.name]}
+    monkeypatch.setattr(jobs, "last", lambda kind, **request: SimpleNamespace(result=result))
+    monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
+    monkeypatch.setattr(st, "segmented_control", lambda label, options, **told: options[0])
+    recipe_curve.show(view, followed, NAMES, {number.name: number.default} | others)
+    assert [key.partition(f"-{recipe}")[0] for key in shown] == ["curve", "trade-off"]
+    for each in shown.values():
+        assert_makes(run, each)
+
+
 @pytest.mark.parametrize("recipe", ["uniform", "task_arithmetic", "ties", "of soups"])
 def test_attribution(
     monkeypatch: pytest.MonkeyPatch,
@@ -245,6 +272,34 @@ def test_the_passes_of_a_soup_even_if_it_was_stopped(
     cook(monkeypatch, evaluated, soup, request)
     assert_makes(run, shown["learning-curve"])
     assert list(shown["learning-curve"].table["number"]) == [p.number for p in soup.passes]
+
+
+def test_a_split_may_be_called_anything(evaluated: View, shown: dict[str, Shown]) -> None:
+    picked = keep(evaluated, uniform(evaluated.sweep, ["run1", "run2"]))
+    compile(score_snippets.attribution(evaluated, picked, 'a "{b}" \'c\\d'), "code", "exec")
+
+
+def test_a_curve_is_told_of_the_soups_that_are_points_of_it(
+    monkeypatch: pytest.MonkeyPatch, evaluated: View, store: Store
+) -> None:
+    on, off = (wise_ft(evaluated.sweep, ["run1"], alpha=alpha) for alpha in (0.5, 0.55))
+    by_halves = {"promised": 0.75, "delivered": 0.5}
+    drawn = {"points": [{"value": 0.5, "soup": on.id}], "cross_fit": by_halves}
+    earlier = {"points": [{"value": 0.55}], "cross_fit": by_halves}
+    found = [SimpleNamespace(result=each) for each in (None, earlier, drawn)]
+    monkeypatch.setattr(jobs, "done", lambda kind, **request: iter(found))
+    monkeypatch.setattr(services, "store", lambda: store)
+    said: list[str] = []
+    monkeypatch.setattr(st, "caption", said.append)
+    known = scores.evaluations(evaluated, scores.ingredients(evaluated))
+    for soup in (on, off):
+        picked = keep(evaluated, soup)
+        known |= scores.evaluations(evaluated, {picked.label: soup.mixture})
+        optimism.show(evaluated, picked, "run1", known)
+    assert [text for text in said if "The best α of 1, " in text] == [
+        "The best α of 1, chosen on one half of val and scored on the other, 200 times over: "
+        "75.00% promised, 50.00% delivered, so choosing flatters by 25.00 points."
+    ]
 
 
 def test_the_evidence_of_a_soup_of_soups_is_printed(
