@@ -59,7 +59,7 @@ def _scores(manifest: dict[str, Any], score_name: str, select: str | None) -> li
     if not manifest["scores"]:
         return []
     rows = [
-        f"| {split}{' (for choosing)' if split == select else ''} "
+        f"| {_cell(split)}{' (for choosing)' if split == select else ''} "
         f"| {_number(found['score'])} | {_number(found['loss'])} | {found['n']} |"
         for split, found in manifest["scores"].items()
     ]
@@ -81,7 +81,7 @@ def _made_of(soup: Soup) -> list[str]:
             share = f"{float(soup.coefficients[name]):.6g}"
         else:
             share = "base" if name == soup.base else "ingredient"
-        rows.append(f"| {name} | {share} | `{digest[:16]}` |")
+        rows.append(f"| {_cell(name)} | {share} | `{digest[:16]}` |")
     head = ["| checkpoint | coefficient | digest of the weights |", "| --- | ---: | --- |"]
     return ["## Made of", "", *head, *rows, ""]
 
@@ -120,6 +120,10 @@ def _re_estimating(soup: Soup) -> list[str]:
         "# BatchNorm's statistics are those of training data at the soup.",
         f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})",
     ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")  # which begins the next cell
 
 
 def _number(value: float | None) -> str:

@@ -54,10 +54,10 @@ def mergekit_config(soup: Soup) -> str | None:
         f"merge_method: {merge.method}",
     ]
     if merge.base:
-        lines.append(f"base_model: {json.dumps(soup.file_name(merge.base))}")
+        lines.append(f"base_model: {_text(soup.file_name(merge.base))}")
     lines.append("models:")
     for name, own in merge.models.items():
-        lines.append(f"  - model: {json.dumps(soup.file_name(name))}")
+        lines.append(f"  - model: {_text(soup.file_name(name))}")
         lines += _parameters(own, indent="    ")
     lines += _parameters(merge.shared, indent="")
     lines.append("dtype: float32")
@@ -116,6 +116,11 @@ def _merge(soup: Soup) -> _Merge | None:
         return None
     linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items() if c}
     return _Merge("linear", dict(linear), None, {"normalize": False})
+
+
+def _text(value: str) -> str:
+    # YAML has JSON's strings, but for characters that JSON writes as two halves.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _parameters(values: Values, indent: str) -> list[str]:

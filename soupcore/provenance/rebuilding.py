@@ -80,11 +80,13 @@ def _find(
 ) -> dict[Who, Checkpoint]:
     paths = find_checkpoints(folder)
     by_name = {path.name: path for path in paths.values()} | paths
+    # A file in a folder of its own is found with its folder; nothing else that is named is opened.
+    places = {name: by_name.get(name.partition("/")[0]) for name, _ in wanted}
     found = {
         (name, digest): checkpoint
         for name, digest in wanted
-        if name in by_name
-        for checkpoint in _search(by_name[name], {digest}, weight_sets).values()
+        if (path := places[name]) is not None
+        for checkpoint in _search(path, {digest}, weight_sets).values()
     }
     missing = {digest for name, digest in wanted if (name, digest) not in found}
     elsewhere: dict[str, Checkpoint] = {}  # somebody may have renamed them
@@ -96,8 +98,8 @@ def _find(
             found.setdefault((name, digest), elsewhere[digest])
         elif (name, digest) not in found:
             what = "is missing"
-            if name in by_name:
-                readable = any(_weight_sets(by_name[name], weight_sets))
+            if (place := places[name]) is not None:
+                readable = any(_weight_sets(place, weight_sets))
                 what = "has other weights" if readable else "cannot be read"
             problems.append(f"{name} {what} (those needed have the digest {digest[:16]}…)")
     if problems:

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from soupcore import Evaluator, Sweep, greedy, manual, model_card, ties
+from soupcore import Evaluator, Sweep, greedy, manual, model_card, ties, uniform
+from tests.helpers import State, save_sweep
 
 
 def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
@@ -63,3 +66,8 @@ def test_the_split_for_choosing_is_marked_though_the_recipe_itself_chooses_nothi
     card = model_card(soup, select=evaluator.task.select)
     assert f"| val (for choosing) | {soup.evaluations['val'].score:.4f} |" in card
     assert card.count("(for choosing)") == 1
+
+
+def test_names_do_not_break_the_tables(tmp_path: Path, states: dict[str, State]) -> None:
+    soup = uniform(Sweep.from_folder(save_sweep(tmp_path, {"lr=1|wd=0": states["run1"]})))
+    assert f"| lr=1\\|wd=0 | 1 | `{soup.digests['lr=1|wd=0'][:16]}` |" in model_card(soup)

@@ -196,6 +196,33 @@ def test_a_file_that_a_soup_in_a_soup_lacks_is_named(
         rebuild(soup.to_json(), sweep.folder)
 
 
+def test_files_of_the_same_name_in_folders_of_their_own_are_named_with_these(
+    tmp_path: Path, states: dict[str, State]
+) -> None:
+    places = {name: tmp_path / name / f"checkpoint-{name[3:]}" for name in states}
+    for name, state in states.items():
+        places[name].mkdir(parents=True)
+        save_file(state, places[name] / "model.safetensors")
+    sweep = Sweep.from_folder(tmp_path)
+    two = sweep.including({"mean": soupcore.uniform(sweep, ["run1", "run2"]).checkpoint})
+    soup = soupcore.uniform(two, ["run10", "mean"])
+    assert rebuild(soup.to_json(), tmp_path).to_json() == soup.to_json()
+    shutil.rmtree(places["run1"])
+    save_file({"w": torch.ones(1)}, places["run2"] / "model.safetensors")
+    with pytest.raises(RecipeError) as caught:
+        rebuild(soup.to_json(), tmp_path)
+    assert "run1/checkpoint-1/model.safetensors is missing" in str(caught.value)
+    assert "run2/checkpoint-2/model.safetensors has other weights" in str(caught.value)
+
+
+def test_a_manifest_has_no_file_outside_the_folder_opened(tmp_path: Path, sweep: Sweep) -> None:
+    soup = soup_of_soups(sweep, lambda sweep: soupcore.uniform(sweep, ["mean"]))
+    (tmp_path / "empty").mkdir()
+    files = {d: f"../sweep/{name}" for d, name in soup.to_json()["soup_files"].items()}
+    with pytest.raises(RecipeError, match=r"\.\./sweep/run1\.safetensors is missing"):
+        rebuild(soup.to_json() | {"soup_files": files}, tmp_path / "empty")
+
+
 def test_checkpoints_are_known_by_their_weights_whatever_they_are_called(
     tmp_path: Path, sweep: Sweep, states: dict[str, State]
 ) -> None:
