@@ -61,11 +61,11 @@ def _base_model(soup: Soup) -> str:
 
 def _figure(view: View, soup: Soup) -> str | None:
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    known = scores.evaluations(view, scores.ingredients(view) | base | {"soup": soup.mixture})
+    known = scores.evaluations(view, scores.ingredients(view) | base | {soup.id: soup.mixture})
     table = scores.scatter_table(view, known, dict.fromkeys(known, ""))
     rows = table.dropna(subset=["report", "shift"])[["report", "shift"]]
     places = {str(name): (float(r), float(s)) for name, r, s in rows.itertuples()}
-    itself = places.pop("soup", None)
+    itself = places.pop(soup.id, None)
     if itself is None:
         return None
     origin = places.pop(view.sweep.base.name, None) if view.sweep.base else None

@@ -78,13 +78,15 @@ def _curve(
     def pick(picked: list[Any]) -> None:
         st.session_state[parameters.key(recipe, number)] = float(picked[0][0])
 
-    code = snippets.curve(view, recipe, number, names, others)
+    asked = (view, recipe, number, names, others)
     told: dict[str, Any] = {"parameter": letter, "best": best, "score_name": view.task.score_name}
     left, right = st.columns(2)
     with left:
+        code = snippets.curve(*asked)
         export.show(figures.recipe_curve(table, **told), f"curve-{key}", table, code, on_pick=pick)
     if {"report", "mean shift"} <= set(table):
         with right:
+            code = snippets.curve(*asked, "trade_off")
             export.show(
                 figures.trade_off(table, **told), f"trade-off-{key}", table, code, on_pick=pick
             )

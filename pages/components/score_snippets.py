@@ -119,7 +119,7 @@ def attribution(view: View, picked: StoredSoup, split: str) -> str:
         "figures.attribution_bars(\n"
         f"    analysis.shapley_values(evaluator, parts, {split!r}),\n"
         f"    analysis.leave_one_out(evaluator, parts, {split!r}),\n"
-        f'    score_name=f"{{task.score_name}} on {split}",\n'
+        f"    score_name=task.score_name + {f' on {split}'!r},\n"
         ").show()\n"
     )
 

@@ -105,7 +105,11 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
             f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
         )
         return f"soupcore.manual({sweep}, {{{terms}}})"
-    return followed(RECIPES[soup.recipe], soup.ingredients, soup.parameters, sweep)
+    recipe, parameters = soup.recipe, soup.parameters
+    if soup.passes:  # it may have been stopped after these, of which the first is the start
+        passes = soup.passes[-1].number
+        recipe, parameters = recipe if passes else "uniform", parameters | {"passes": passes}
+    return followed(RECIPES[recipe], soup.ingredients, parameters, sweep)
 
 
 def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
@@ -120,9 +124,23 @@ def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
 
 
 def curve(
-    view: View, recipe: Recipe, number: Number, names: list[str], others: Mapping[str, Any]
+    view: View,
+    recipe: Recipe,
+    number: Number,
+    names: list[str],
+    others: Mapping[str, Any],
+    figure: str = "recipe_curve",
 ) -> str:
-    """Return how to follow a recipe with one parameter at several values, and to draw that."""
+    """Return how to follow a recipe with one parameter at several values, and to draw that.
+
+    Args:
+        view: What is looked at.
+        recipe: The recipe.
+        number: The parameter.
+        names: The ingredients.
+        others: The other parameters.
+        figure: The function of `soupcore.figures` that draws it.
+    """
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     options = "".join(f", {name}={value!r}" for name, value in others.items())
     code = opening(view, FIGURES, PANDAS) + (
@@ -137,7 +155,9 @@ def curve(
         code += 'table["mean shift"] = by_shift.mean()\n'
     return code + (
         f"best = curve.best.parameters[{number.name!r}]\n"
-        f"figures.recipe_curve(table, parameter={number.symbol!r}, best=best).show()\n"
+        f"figures.{figure}(\n"
+        f"    table, parameter={number.symbol!r}, best=best, score_name=task.score_name\n"
+        ").show()\n"
     )
 
 

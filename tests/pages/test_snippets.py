@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 import soupcore
 from pages.components import snippets
 from pages.components.state import View
-from soupcore import RECIPES, ClassificationTask, Evaluator, Sweep, uniform
+from soupcore import RECIPES, Cancelled, ClassificationTask, Evaluator, Pass, Sweep, uniform
 from soupcore.jobs.forms import Form
 from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number
@@ -53,6 +54,24 @@ def test_the_python_of_a_soup_makes_the_same_weights(
     known = {"soupcore": soupcore, "sweep": sweep, "evaluator": evaluator, "Fraction": Fraction}
     again = eval(snippets.soup_again(soup), known)  # noqa: S307 - that it runs is what is tested
     assert again.mixture == soup.mixture
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
+@pytest.mark.parametrize("stopped_after", [0, 1, 2])
+def test_the_python_of_a_soup_that_was_stopped_makes_the_same_weights(
+    sweep: Sweep, evaluator: Evaluator, optimizer: str, stopped_after: int
+) -> None:
+    def stop(trace: Sequence[Pass]) -> None:
+        if trace[-1].number >= stopped_after:
+            raise Cancelled
+
+    soup = RECIPES["learned"].follow(
+        sweep, evaluator, on_step=stop, per="layer", optimizer=optimizer, held_back=0.0
+    )
+    assert soup.passes[-1].number >= stopped_after
+    known = {"soupcore": soupcore, "sweep": sweep, "evaluator": evaluator, "Fraction": Fraction}
+    again = eval(snippets.soup_again(soup), known)  # noqa: S307 - that it runs is what is tested
+    assert same_weights(again.state_dict(), soup.state_dict())
 
 
 @pytest.mark.parametrize("inner", ["uniform", "ties"])
