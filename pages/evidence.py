@@ -73,7 +73,7 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
                 "McNemar p": found.p_value,
             }
         )
-    scores.offer_evaluation(view, picked)
+    scores.offer_evaluation(view, picked, key="evidence")
     if not rows:
         return
     table = pd.DataFrame(rows).set_index("split")

@@ -26,7 +26,7 @@ def show(view: View) -> None:
     labels = {soup.label: soup.soup.mixture for soup in stored}
     known = scores.evaluations(view, {**points, **base, **labels})
     picked = soup_picker.choose(stored, "Soup to compare with the ensemble of its ingredients")
-    scores.offer_evaluation(view, picked)
+    scores.offer_evaluation(view, picked, key="compare")
     rows = [_row(view, soup.label, "soup", known[soup.label]) for soup in stored]
     members = [picked.sweep[name].mixture for name in picked.soup.ingredients]
     rows += [_ensemble_row(view, "ensemble of its", members)]

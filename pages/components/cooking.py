@@ -50,7 +50,7 @@ def follow(view: View, recipe: Recipe, job_id: int) -> None:
 
 def _kept(view: View, stored: scores.StoredSoup) -> None:
     st.info("Stopped. The best soup so far is kept.", icon=":material/stop_circle:")
-    scores.offer_evaluation(view, stored)
+    scores.offer_evaluation(view, stored, key="build")
 
 
 def _way(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:

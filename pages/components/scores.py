@@ -105,8 +105,14 @@ def metrics(view: View, soup: Soup) -> None:
             st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
 
 
-def offer_evaluation(view: View, stored: StoredSoup) -> None:
-    """Offer to evaluate a soup on the splits where it is not known; they were cut off before."""
+def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
+    """Offer to evaluate a soup on the splits where it is not known; they were cut off before.
+
+    Args:
+        view: What is looked at.
+        stored: The soup.
+        key: Tells the places apart that offer it of the same soup.
+    """
     known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
     missing = [split for split, found in known.items() if found is None]
     if missing:
@@ -115,7 +121,7 @@ def offer_evaluation(view: View, stored: StoredSoup) -> None:
             "scores",
             f"Evaluate {stored.label}",
             view.request | {"soup": stored.soup.id},
-            key=f"evaluate-{stored.soup.id}",
+            key=f"evaluate-{key}-{stored.soup.id}",
             primary=False,
         )
 

@@ -84,6 +84,34 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(promised).to_be_visible()
 
 
+def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
+    page: Page, server: Server
+) -> None:
+    page.goto(f"{server.url}/soups")
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    choices = page.get_by_role("radiogroup")
+    for choice in ("Learned", "tensor", "adamw"):
+        choices.get_by_text(choice, exact=True).click()
+    for label, value in (("Passes", "100"), ("Held back", "0")):
+        field = page.get_by_role("spinbutton", name=label)
+        field.fill(value)
+        field.press("Enter")
+        steps.wait_until_idle(page)
+    page.get_by_role("button", name="Build the learned").click()
+    expect(page.locator(".st-key-growing-curve .scatterlayer .trace").first).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Stopped. The best soup so far is kept.")).to_be_visible()
+    steps.wait_until_idle(page)
+
+    # It is what both tabs show, and both offer the rest.
+    page.get_by_role("tab", name="Compare").click()
+    steps.wait_until_idle(page)
+    page.get_by_role("button", name=re.compile("Evaluate learned .* on 6 splits")).click()
+    expect(page.get_by_text(re.compile("Evaluate learned .* · done"))).to_be_visible()
+    page.get_by_role("tab", name="Build").click()
+    expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+
+
 def test_a_soup_is_an_ingredient_of_the_next_one(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
