@@ -54,6 +54,14 @@ def main(view: View) -> None:
 
 def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
     st.subheader(f"Against the best ingredient, {best}")
+    names = view.sweep.names()
+    evaluated = [name for name in names if known[name][view.task.select] is not None]
+    if len(evaluated) < len(names):
+        st.info(
+            f"{best} is the best of those evaluated on {view.task.select}: {len(evaluated)} of "
+            f"{len(names)} ingredients. Evaluate the others on the **Ingredients** page.",
+            icon=":material/grocery:",
+        )
     rows = []
     for split in view.task.reported:
         soup, alone = known[picked.label][split], known[best][split]

@@ -36,12 +36,13 @@ def _widget(parameter: Parameter, key: str) -> Any:
         )
     if isinstance(parameter, Number):
         kind = int if parameter.is_whole else float
+        # Not as an argument: Streamlit complains of a default where a curve has set the value.
+        st.session_state.setdefault(key, kind(parameter.default))
         return st.number_input(
             parameter.label,
             kind(parameter.minimum),
             kind(parameter.maximum),
-            kind(parameter.default),
-            kind(parameter.step),
+            step=kind(parameter.step),
             help=parameter.help,
             key=key,
         )

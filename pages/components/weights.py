@@ -73,13 +73,13 @@ def _explain_copy(soup: Soup) -> None:
         return
     titles = {found.name: found.title for found in source.weight_sets}
     replaced = titles.get(source.weights, "weights")
-    others = "".join(f"its {title}, " for name, title in titles.items() if name != source.weights)
+    others = [f"its {title}" for name, title in titles.items() if name != source.weights]
+    rest = ", ".join([*others, "the optimizer's state, epoch and arguments"])
     st.caption(
         plain(
             f"A copy of {source.path.name} in which the {replaced} are the soup's. torch.load and "
             f"your own code open it as they open {source.path.name}. All else in it is still that "
-            f"of {soup.form.name}: {others}and the optimizer's state, epoch and arguments where it "
-            "has them."
+            f"of {soup.form.name}: {rest}, where it has them."
         )
     )
     paths = source.contents.local_paths

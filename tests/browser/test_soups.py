@@ -82,6 +82,9 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
 
     steps.go_to(page, "Evidence")
     expect(promised).to_be_visible()
+    best = re.compile(r"is the best of those evaluated on select: \d of 15 ingredients")
+    expect(page.get_by_text(best)).to_be_visible()
+    assert "Session State API" not in server.log.read_text()
 
 
 def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
