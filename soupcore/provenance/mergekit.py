@@ -1,7 +1,8 @@
 """A soup as a configuration for mergekit, where mergekit has the method.
 
-The text is for `mergekit-pytorch`, which merges single files; run it in the folder of the
-checkpoints. Where the two do not compute the same, comments at the top of the text say how.
+The text is for `mergekit-pytorch`, which merges single files, or where checkpoints are in shards
+for `mergekit-yaml`, which merges folders; run it in the folder of the checkpoints. Where the two do
+not compute the same, comments at the top of the text say how.
 """
 
 import json
@@ -33,8 +34,8 @@ class _Merge:
 def mergekit_config(soup: Soup) -> str | None:
     """Return the YAML with which mergekit 0.1.5 makes this soup.
 
-    It is None where mergekit has no such method, and where an ingredient is a soup itself, which
-    no file holds.
+    It is None where mergekit has no such method, where an ingredient is a soup itself, which no
+    file holds, and where checkpoints in shards share a folder.
 
     Args:
         soup: The soup.
@@ -42,9 +43,12 @@ def mergekit_config(soup: Soup) -> str | None:
     merge = _merge(soup)
     if merge is None:
         return None
+    command, places = _places(soup)
+    if len({*places.values()}) < len(places):
+        return None
     lines = [
         f"# {soup.recipe} soup {soup.id}, made by Stockpot. In the folder of the checkpoints:",
-        "#   mergekit-pytorch this-file.yaml merged/",
+        f"#   {command} this-file.yaml merged/",
         *(f"# {difference}" for difference in merge.differences),
         *(
             ["# BatchNorm's statistics are averaged; those of this soup were estimated anew."]
@@ -54,10 +58,10 @@ def mergekit_config(soup: Soup) -> str | None:
         f"merge_method: {merge.method}",
     ]
     if merge.base:
-        lines.append(f"base_model: {_text(soup.file_name(merge.base))}")
+        lines.append(f"base_model: {_text(places[merge.base])}")
     lines.append("models:")
     for name, own in merge.models.items():
-        lines.append(f"  - model: {_text(soup.file_name(name))}")
+        lines.append(f"  - model: {_text(places[name])}")
         lines += _parameters(own, indent="    ")
     lines += _parameters(merge.shared, indent="")
     lines.append("dtype: float32")
@@ -65,6 +69,15 @@ def mergekit_config(soup: Soup) -> str | None:
     if dtypes:
         lines.append(f"out_dtype: {_DTYPES[dtypes.most_common(1)[0][0]]}")
     return "\n".join(lines) + "\n"
+
+
+def _places(soup: Soup) -> tuple[str, dict[str, str]]:
+    """Return mergekit's command, and where the models are that it takes: files, or folders."""
+    checkpoints = {name: source.checkpoint for name, source in soup.sources.items()}
+    if all(checkpoint.files == (checkpoint.path,) for checkpoint in checkpoints.values()):
+        return "mergekit-pytorch", {name: soup.file_name(name) for name in checkpoints}
+    folders = {name: checkpoint.files[0].parent for name, checkpoint in checkpoints.items()}
+    return "mergekit-yaml", {name: soup.seen_from_folder(path) for name, path in folders.items()}
 
 
 def _merge(soup: Soup) -> _Merge | None:

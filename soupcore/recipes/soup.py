@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
@@ -180,11 +179,12 @@ class Soup:
 
     def file_name(self, name: str) -> str:
         """Return the file or folder that holds an ingredient or the base, as seen from `folder`."""
-        return self._place_of(self.sources[name].checkpoint)
+        return self.seen_from_folder(self.sources[name].checkpoint.path)
 
-    def _place_of(self, file: Checkpoint) -> str:
-        inside = file.path.is_relative_to(self.folder)
-        return file.path.relative_to(self.folder).as_posix() if inside else file.path.name
+    def seen_from_folder(self, path: Path) -> str:
+        """Return a path as seen from `folder`, or its last part where it lies elsewhere."""
+        inside = path.is_relative_to(self.folder)
+        return path.relative_to(self.folder).as_posix() if inside else path.name
 
     def evaluate(
         self,
@@ -254,7 +254,9 @@ class Soup:
         known = set(self.digests.values())
         return {
             "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
-            "soup_files": {d: self._place_of(c) for d, c in files.items() if d not in known},
+            "soup_files": {
+                d: self.seen_from_folder(c.path) for d, c in files.items() if d not in known
+            },
             "weight_sets": {d: c.weights for d, c in files.items() if c.weights},
             "tensors": tensors,
         }

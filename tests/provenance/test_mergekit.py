@@ -214,3 +214,21 @@ def test_the_output_has_the_dtype_of_the_soup(tmp_path: Any, states: dict[str, S
     found = config(uniform(sweep))
     assert (found["dtype"], found["out_dtype"]) == ("float32", "bfloat16")
     assert torch.bfloat16 in {info.dtype for info in uniform(sweep).mixture.tensors.values()}
+
+
+def test_checkpoints_in_shards_are_named_by_their_folders(
+    tmp_path: Path, sweep: Sweep, states: dict[str, State]
+) -> None:
+    for name in states:
+        folder = tmp_path / "shards" / name / "checkpoint-500"
+        folder.mkdir(parents=True)
+        uniform(sweep, [name]).save(folder / "model.safetensors", shard_size=200)
+    (tmp_path / "shards" / "run2" / "checkpoint-500" / "model.safetensors.index.json").unlink()
+    soup = uniform(Sweep.from_folder(tmp_path / "shards"))
+    found = config(soup)
+    assert [model["model"] for model in found["models"]] == [f"{n}/checkpoint-500" for n in states]
+    assert "mergekit-yaml this-file.yaml" in str(mergekit_config(soup))
+    for name in states:
+        uniform(sweep, [name]).save(sweep.folder / f"{name}-s.safetensors", shard_size=200)
+    together = Sweep.from_folder(sweep.folder)
+    assert mergekit_config(uniform(together, ["run1-s", "run2-s"])) is None
