@@ -174,7 +174,9 @@ def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
 
 def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return how to make a soup's weights again, to the bit, without choosing again."""
-    if soup.coefficients and _is_of_files(view, soup):
+    # By hand, the ingredients of a formula that have none would not take part: the first of all
+    # gives the file its form.
+    if soup.coefficients and all(soup.coefficients.values()) and _is_of_files(view, soup):
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
         code = (

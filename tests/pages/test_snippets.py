@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -6,12 +7,21 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import soupcore
 from pages.components import snippets
 from pages.components.state import View
-from soupcore import RECIPES, Cancelled, ClassificationTask, Evaluator, Pass, Sweep, uniform
+from soupcore import (
+    RECIPES,
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    Pass,
+    Sweep,
+    uniform,
+    wise_ft,
+)
 from soupcore.jobs.forms import Form
 from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number
@@ -43,6 +53,21 @@ def test_the_python_shown_writes_the_file_that_the_page_offers(
     if form.as_ingredient:
         name = form.file_name(soup)
         assert (shown / name).read_bytes() == (own / name).read_bytes()
+
+
+def test_the_python_shown_writes_the_form_of_an_ingredient_that_has_no_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator
+) -> None:
+    for name, dtype in (("base", torch.float32), ("run", torch.bfloat16)):
+        save_file({"w": torch.ones(3, dtype=dtype)}, tmp_path / f"{name}.safetensors")
+    sweep = Sweep.from_folder(tmp_path)
+    soup = wise_ft(sweep, alpha=0)
+    view = View(str(tmp_path), "task.py:task", "", sweep, evaluator)
+    (tmp_path / "shown").mkdir()
+    monkeypatch.chdir(tmp_path / "shown")
+    Path(f"wise_ft-{soup.id}.json").write_text(json.dumps(soup.to_json()))
+    exec(snippets.rebuild(view, soup, Form()), {})  # noqa: S102 - that it runs is what is tested
+    assert load_file(Form().file_name(soup))["w"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", RECIPES)
