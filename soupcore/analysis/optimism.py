@@ -39,18 +39,26 @@ class CrossFit:
         return self.promised - self.delivered
 
 
-def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) -> CrossFit:
+def cross_fit(
+    scores: Sequence[Tensor],
+    losses: Sequence[Tensor] | None = None,
+    *,
+    repeats: int = 100,
+    seed: int = 0,
+) -> CrossFit:
     """Estimate what choosing the best of some points gives on examples that did not choose it.
 
     The examples are split at random into halves (of an odd number, one is left out); the candidate
-    with the best mean on one half, the first where several are equal, is scored on the other; then
-    the halves change places. A candidate with a score that is NaN is the worst on either half, as
-    it is on all examples. Choosing on half of the examples is less sure than on all of them, so the
-    optimism of the choice that was made on all is somewhat smaller than this one. No forward pass
-    is needed: the scores of each example were kept.
+    with the best mean on one half is scored on the other; then the halves change places. A
+    candidate with a score that is NaN is the worst on either half, as it is on all examples.
+    Choosing on half of the examples is less sure than on all of them, so the optimism of the choice
+    that was made on all is somewhat smaller than this one. No forward pass is needed: the scores of
+    each example were kept.
 
     Args:
         scores: For each candidate a score an example on `select`, shape [n], n ≥ 2.
+        losses: The losses of the same. Of candidates that score the same, the one with the lower
+            loss is chosen, as from a `Curve`; the first, where these are equal or not given.
         repeats: How many times to halve.
         seed: Of the halving.
 
@@ -61,11 +69,15 @@ def cross_fit(scores: Sequence[Tensor], *, repeats: int = 100, seed: int = 0) ->
         raise TaskError("Cross-fitting needs scores of the same examples, two at least.")
     table = torch.stack([each.double() for each in scores])  # [candidates, n]
     is_hopeless = table.isnan().any(1)
+    lost = torch.zeros_like(table) if losses is None else torch.stack([*losses]).double()
     promised = delivered = 0.0
     chosen = torch.zeros(len(table))
     for here, there in _halves(table.shape[1], repeats, seed):
         scores_here = table[:, here].mean(1)
-        best = int(scores_here.masked_fill(is_hopeless, -math.inf).argmax())
+        by_score = scores_here.masked_fill(is_hopeless, -math.inf).tolist()
+        by_loss = (-lost[:, here].mean(1)).nan_to_num(-math.inf).tolist()
+        ranks = list(zip(by_score, by_loss, strict=True))
+        best = ranks.index(max(ranks))
         promised += float(scores_here[best])
         delivered += float(table[best, there].mean())
         chosen[best] += 1

@@ -12,11 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from soupcore.analysis import cross_fit, cross_fit_greedy, leave_one_out, shapley_values
 from soupcore.errors import RecipeError, TaskError
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import part
 from soupcore.jobs.forms import Form
 from soupcore.jobs.stored_soups import StoredSoup, StoredSoups, including
@@ -215,15 +213,15 @@ def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
         "points": points,
         "split": drawn.split,
         "best": best,
-        "cross_fit": _cross_fit([each.scores for each in found]),
+        "cross_fit": _cross_fit(found),
     }
 
 
-def _cross_fit(scores: Sequence[Tensor]) -> dict[str, float] | None:
+def _cross_fit(points: Sequence[Evaluation]) -> dict[str, float] | None:
     """Return what choosing the best promises and delivers; None where that is not known."""
-    if len(scores[0]) < 2:
+    if points[0].n < 2:
         return None
-    found = cross_fit(scores)
+    found = cross_fit([each.scores for each in points], [each.losses for each in points])
     # All of them are NaN then, which JSON has no word for.
     if math.isnan(found.promised):
         return None

@@ -53,6 +53,14 @@ def test_a_candidate_with_one_score_that_is_nan_is_chosen_on_neither_half() -> N
     )
 
 
+def test_of_candidates_that_score_the_same_the_one_with_the_lower_loss_is_chosen() -> None:
+    (worse, scores), n = coins(2, 100), 100
+    losses = [torch.full((n,), loss) for loss in (0.0, 3.0, math.nan, 1.0, 1.0)]
+    found = cross_fit([worse * 0, scores, scores, scores, scores], losses)
+    assert found.chosen == (0, 0, 0, 1, 0)
+    assert cross_fit([worse * 0, scores, scores]).chosen == (0, 1, 0)
+
+
 def test_the_seed_decides_the_halves() -> None:
     scores = coins(10, 101)
     assert cross_fit(scores, seed=3) == cross_fit(scores, seed=3)

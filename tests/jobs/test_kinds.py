@@ -195,7 +195,8 @@ def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
         told = {"parameters": {"decay": float(point["value"])}}
         assert KINDS["soup"](warm, request | told, quietly)["soup"] == point["soup"]
     soups = [ema(sweep, decay=value).evaluate(warm.evaluator({}), ["val"]) for value in (0, 0.5)]
-    found = cross_fit([soup.evaluations["val"].scores for soup in soups])
+    known = [soup.evaluations["val"] for soup in soups]
+    found = cross_fit([each.scores for each in known], [each.losses for each in known])
     assert drawn["cross_fit"] == {"promised": found.promised, "delivered": found.delivered}
 
 
