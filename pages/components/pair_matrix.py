@@ -88,7 +88,8 @@ def ask(view: View, asked: Asked, found: Found) -> None:
     adaptive = asked.alphas == "adaptive"
     with st.container(horizontal=True):
         if found.whole.missing:
-            begun = len(found.whole.paths) - len(found.whole.open)
+            # Of a line of which no more than ends and middle are known, most is not asked for yet.
+            begun = sum(len(path.alphas) > 3 for path in found.whole.paths.values())
             points = max(found.whole.missing, 4 * (count - begun)) if adaptive else (
                 found.whole.missing)  # fmt: skip
             asking.button(
@@ -166,7 +167,8 @@ def _stored(view: View, asked: Asked, split: str) -> Barriers:
 
 
 def _better(pair: Pair, whole: Barriers, screen: Barriers) -> LinearPath | None:
-    if pair in whole.paths and pair not in whole.open:
+    # A screen that is under way knows less than the whole as far as that is known.
+    if pair in whole.paths and (pair not in whole.open or pair in screen.open):
         return whole.paths[pair]
     return screen.paths.get(pair) or whole.paths.get(pair)
 

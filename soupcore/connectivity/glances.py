@@ -24,7 +24,7 @@ def part_of(task: Task, split: str) -> str | None:
     """
     examples = len(task.split(split))
     n = max(_LEAST, examples // _SHARE)
-    if 2 * n > examples or task.whole_of(split) != split:
+    if 2 * n >= examples or task.whole_of(split) != split:
         return None
     return task.part(split, n)
 

@@ -84,6 +84,10 @@ class KnownLines:
         else:
             self._glances[wanted.line][wanted.alpha] = evaluation
 
+    def takes_pass(self, wanted: Wanted) -> bool:
+        """Return whether it takes a pass: what is known on the whole is known on a part."""
+        return wanted.alpha not in self._evaluations[wanted.line]
+
     def leave(self, index: int) -> None:
         """Ask for no more points of a line."""
         self._settled.add(index)

@@ -11,6 +11,7 @@ from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
 from soupcore.connectivity.path import End, LinearPath
 from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.evaluation.progress import stretch
 from soupcore.mixtures import Coefficient, Mixture
 
 ADAPTIVE = Adaptive()
@@ -25,8 +26,8 @@ class Lines:
         paths: Of each line its path; None where a point of a fixed grid is missing, with adaptive
             α an end or the middle.
         open: Of each line whether points that were asked for are still missing.
-        missing: How many evaluations it takes to go on, each point counted once. Adaptive α may ask
-            for more when these are known.
+        missing: How many passes it takes to go on, each point counted once. Adaptive α may ask for
+            more when these are known. Points that take no pass count where nothing else is missing.
     """
 
     paths: list[LinearPath | None]
@@ -65,7 +66,7 @@ def evaluate_lines(
         at = wanted[0].split
         points = list(dict.fromkeys(each.mixture for each in wanted))
         count = len(points) * len(evaluator.task.split(at))
-        progress = _round_of(on_progress, done, max(done + count, usual))
+        progress = stretch(on_progress, done, count, max(done + count, usual))
         found = evaluator.evaluate_all(points, at, keep_outputs=False, on_progress=progress)
         by_point = dict(zip(points, found, strict=True))
         for each in wanted:
@@ -89,19 +90,20 @@ def stored_lines(
     split = split or evaluator.task.select
     known = KnownLines(lines, alphas, beyond, evaluator.task, split)
     missing: set[tuple[Mixture, str]] = set()
+    free: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():
         at = wanted[0].split
         found = evaluator.stored([each.mixture for each in wanted], at)
         for each, evaluation in zip(wanted, found, strict=True):
             if evaluation is None:
-                missing.add((each.mixture, at))
+                (missing if known.takes_pass(each) else free).add((each.mixture, at))
                 stuck.add(each.line)
                 known.leave(each.line)
             else:
                 known.add(each, evaluation)
     paths = [known.path(index) for index in range(len(lines))]
-    return Lines(paths, [index in stuck for index in range(len(lines))], len(missing))
+    return Lines(paths, [index in stuck for index in range(len(lines))], len(missing) or len(free))
 
 
 def linear_path(
@@ -133,14 +135,3 @@ def stored_path(
     """Return the path if the store has all of its points, else None. Computes nothing."""
     known = stored_lines([(start, end)], evaluator, alphas, split=split, beyond=beyond)
     return None if known.open[0] else known.paths[0]
-
-
-def _round_of(on_progress: Progress, before: int, total: int) -> Progress:
-    """Return the progress of a round of points, as told to the progress of the whole.
-
-    Args:
-        on_progress: The progress of the whole.
-        before: Examples of the rounds before.
-        total: Examples in all, as far as can be known.
-    """
-    return lambda done, _: on_progress(before + done, total)
