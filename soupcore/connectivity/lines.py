@@ -26,8 +26,8 @@ class Lines:
         paths: Of each line its path; None where a point of a fixed grid is missing, with adaptive
             α an end or the middle.
         open: Of each line whether points that were asked for are still missing.
-        missing: How many passes it takes to go on, each point counted once. Adaptive α may ask for
-            more when these are known. Points that take no pass count where nothing else is missing.
+        missing: How many evaluations it takes to go on, each point counted once. Adaptive α may ask
+            for more when these are known.
     """
 
     paths: list[LinearPath | None]
@@ -90,20 +90,19 @@ def stored_lines(
     split = split or evaluator.task.select
     known = KnownLines(lines, alphas, beyond, evaluator.task, split)
     missing: set[tuple[Mixture, str]] = set()
-    free: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():
         at = wanted[0].split
         found = evaluator.stored([each.mixture for each in wanted], at)
         for each, evaluation in zip(wanted, found, strict=True):
             if evaluation is None:
-                (missing if known.takes_pass(each) else free).add((each.mixture, at))
+                missing.add((each.mixture, at))
                 stuck.add(each.line)
                 known.leave(each.line)
             else:
                 known.add(each, evaluation)
     paths = [known.path(index) for index in range(len(lines))]
-    return Lines(paths, [index in stuck for index in range(len(lines))], len(missing) or len(free))
+    return Lines(paths, [index in stuck for index in range(len(lines))], len(missing))
 
 
 def linear_path(
