@@ -137,8 +137,9 @@ def draw(view: View, asked: Asked, found: Found, values: Floats, threshold: floa
         details={} if geometric else _details(found),
     )
     code = connectivity_snippets.matrix(
-        view, asked.names, asked.alphas, asked.split, asked.measure, tree=asked.clustered
-    )
+        view, asked.names, asked.alphas, asked.split, asked.measure, tree=asked.clustered,
+        threshold=threshold,
+    )  # fmt: skip
     table = pairs_table(asked.names, {measure.title: values * measure.factor})
     if not geometric:
         table = barriers_table({pair: [path] for pair, path in found.best.paths.items()})

@@ -78,15 +78,20 @@ def _curve(
     def pick(picked: list[Any]) -> None:
         st.session_state[parameters.key(recipe, number)] = float(picked[0][0])
 
-    code = snippets.curve(view, recipe, number, names, others)
+    by_value, by_shift = (
+        snippets.curve(view, recipe, number, names, others, figure=figure)
+        for figure in ("recipe_curve", "trade_off")
+    )
     told: dict[str, Any] = {"parameter": letter, "best": best, "score_name": view.task.score_name}
     left, right = st.columns(2)
     with left:
-        export.show(figures.recipe_curve(table, **told), f"curve-{key}", table, code, on_pick=pick)
+        export.show(
+            figures.recipe_curve(table, **told), f"curve-{key}", table, by_value, on_pick=pick
+        )
     if {"report", "mean shift"} <= set(table):
         with right:
             export.show(
-                figures.trade_off(table, **told), f"trade-off-{key}", table, code, on_pick=pick
+                figures.trade_off(table, **told), f"trade-off-{key}", table, by_shift, on_pick=pick
             )
     if best is not None:
         flatters = optimism.of_a_curve(view, number, found)

@@ -120,9 +120,19 @@ def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
 
 
 def curve(
-    view: View, recipe: Recipe, number: Number, names: list[str], others: Mapping[str, Any]
-) -> str:
-    """Return how to follow a recipe with one parameter at several values, and to draw that."""
+    view: View, recipe: Recipe, number: Number, names: list[str], others: Mapping[str, Any], *,
+    figure: str = "recipe_curve",
+) -> str:  # fmt: skip
+    """Return how to follow a recipe with one parameter at several values, and to draw that.
+
+    Args:
+        view: What is looked at.
+        recipe: Which recipe.
+        number: Its parameter.
+        names: The ingredients.
+        others: The other parameters.
+        figure: `recipe_curve` or `trade_off`.
+    """
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     options = "".join(f", {name}={value!r}" for name, value in others.items())
     code = opening(view, FIGURES, PANDAS) + (
@@ -137,7 +147,9 @@ def curve(
         code += 'table["mean shift"] = by_shift.mean()\n'
     return code + (
         f"best = curve.best.parameters[{number.name!r}]\n"
-        f"figures.recipe_curve(table, parameter={number.symbol!r}, best=best).show()\n"
+        f"figures.{figure}(\n"
+        f"    table, parameter={number.symbol!r}, best=best, score_name=task.score_name\n"
+        ").show()\n"
     )
 
 

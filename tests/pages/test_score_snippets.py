@@ -1,14 +1,11 @@
 """Each figure that a page shows is the one that the Python beside it makes."""
 
 import runpy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import streamlit as st
 
@@ -16,43 +13,20 @@ from pages.components import (
     attribution,
     comparison,
     cooking,
-    export,
     jobs,
+    recipe_curve,
     reliability,
     score_snippets,
     scores,
-    services,
 )
 from pages.components.state import View
-from soupcore import RECIPES, Parts, Soup, Store, greedy, uniform
+from soupcore import RECIPES, Parts, Soup, curve, greedy, uniform
 from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs.stored_soups import StoredSoup
-from tests.pages.conftest import NAMES, Run
+from tests.pages.conftest import NAMES, Run, Shown, assert_makes
 
 LEARNED = RECIPES["learned"]
-
-
-@dataclass
-class Shown:
-    figure: go.Figure
-    table: pd.DataFrame
-    code: str
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, store: Store) -> dict[str, Shown]:
-    """What the pages show with its exports, by key."""
-    found: dict[str, Shown] = {}
-
-    def show(
-        figure: go.Figure, key: str, table: pd.DataFrame, code: str, **options: object
-    ) -> None:
-        found[key] = Shown(figure, table, code)
-
-    monkeypatch.setattr(export, "show", show)
-    monkeypatch.setattr(services, "store", lambda: store)
-    return found
 
 
 @pytest.fixture
@@ -90,26 +64,6 @@ def cook(monkeypatch: pytest.MonkeyPatch, view: View, soup: Soup, request: dict[
     )
     monkeypatch.setattr(jobs, "get", lambda job_id: job)
     cooking.follow(view, RECIPES[request["recipe"]], 1)
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The numbers and texts of a figure, each with its place."""
-    node = node.tolist() if hasattr(node, "tolist") else node
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}")
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from leaves(value, f"{path}.{index}")
-    else:
-        yield path, node
-
-
-def assert_makes(run: Run, shown: Shown) -> None:
-    made = dict(leaves(run(shown.code).to_plotly_json()))
-    expected = dict(leaves(shown.figure.to_plotly_json()))
-    numbers = {path: value for path, value in expected.items() if isinstance(value, float)}
-    assert made == expected | {path: pytest.approx(n, nan_ok=True) for path, n in numbers.items()}
 
 
 @pytest.mark.parametrize("selection", [[], ["run2"]])
@@ -253,3 +207,23 @@ def test_the_evidence_of_a_soup_of_soups_is_printed(
     picked = soup_of_soups(evaluated)
     exec(score_snippets.evidence(evaluated, picked, "run2"), {})  # noqa: S102
     assert "first" in capsys.readouterr().out
+
+
+def test_both_figures_of_a_curve_over_a_parameter(
+    monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown]
+) -> None:
+    drawn = curve("wise_ft", "alpha", view.sweep, view.evaluator, NAMES, splits=view.task.reported)
+    points = [
+        {"value": value, "scores": soup.to_json()["scores"]}
+        for value, soup in zip(drawn.values, drawn.soups, strict=True)
+    ]
+    best = drawn.values[drawn.soups.index(drawn.best)]
+    result = {"points": points, "best": best, "cross_fit": None}
+    monkeypatch.setattr(jobs, "last", lambda kind, **request: SimpleNamespace(result=result))
+    monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
+    monkeypatch.setattr(st, "session_state", {})
+    recipe = RECIPES["wise_ft"]
+    recipe_curve.show(view, recipe, NAMES, recipe.check({}))
+    assert list(shown) == ["curve-wise_ft-alpha", "trade-off-wise_ft-alpha"]
+    for each in shown.values():
+        assert_makes(run, each)
