@@ -198,7 +198,7 @@ def _take(view: View, asked: Asked, found: Found, cells: list[list[str]]) -> Non
             request = view.request | {
                 "pairs": [list(pair)], "alphas": asked.alphas, "splits": [asked.split]
             }  # fmt: skip
-            jobs.submit("paths", f"Evaluate {a} → {b} on {asked.split}", request)
+            jobs.submit("line", f"Evaluate {a} → {b} on {asked.split}", request)
 
 
 def forget_clicks() -> None:
