@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from soupcore import ClassificationTask, Evaluator, Split, Sweep, TaskError
+from soupcore.store import NewEvaluation
 from soupcore.tasks.task import Part
 
 
@@ -108,6 +109,25 @@ def test_of_a_point_known_on_the_whole_a_part_takes_no_pass(
     if not keep_outputs:  # the whole cannot tell what it did not keep
         assert evaluator.evaluate(points[0], name).outputs.shape == (30, 3)
         assert passes == [30]
+
+
+def test_what_is_told_of_many_parts_is_looked_at_once_each(
+    monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator
+) -> None:
+    points = [
+        sweep.mixture({"run1": c, "run2": 1 - c}) for c in torch.linspace(0.1, 0.9, 20).tolist()
+    ]
+    evaluator.evaluate_all(points, "val", keep_outputs=False)
+    looks = 0
+
+    def nbytes(self: NewEvaluation) -> int:
+        nonlocal looks
+        looks += 1
+        return 1
+
+    monkeypatch.setattr(NewEvaluation, "nbytes", property(nbytes))
+    evaluator.evaluate_all(points, evaluator.task.part("val", 30), keep_outputs=False)
+    assert looks == len(points)
 
 
 class Wide(Dataset[Any]):
