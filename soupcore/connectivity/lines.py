@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupcore.connectivity.adaptive import Adaptive
+from soupcore.connectivity.glances import part_of
 from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
-from soupcore.connectivity.path import End, LinearPath
+from soupcore.connectivity.path import End, LinearPath, point
 from soupcore.evaluation import Evaluator, Progress, no_progress
 from soupcore.evaluation.progress import stretch
 from soupcore.mixtures import Coefficient, Mixture
+from soupcore.tasks import Task
 
 ADAPTIVE = Adaptive()
-_USUAL = 4  # points between the ends that adaptive α take on most lines; only progress needs it
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def evaluate_lines(
     """
     split = split or evaluator.task.select
     known = KnownLines(lines, alphas, beyond, evaluator.task, split)
-    examples = len(evaluator.task.split(split))
-    usual = _USUAL * len(lines) * examples if isinstance(alphas, Adaptive) else 0
+    usual = _usual(lines, evaluator.task, split) if isinstance(alphas, Adaptive) else 0
     done = 0
     while wanted := known.wanted():
         at = wanted[0].split
@@ -134,3 +134,13 @@ def stored_path(
     """Return the path if the store has all of its points, else None. Computes nothing."""
     known = stored_lines([(start, end)], evaluator, alphas, split=split, beyond=beyond)
     return None if known.open[0] else known.paths[0]
+
+
+def _usual(lines: Sequence[Line], task: Task, split: str) -> int:
+    """Return how many examples adaptive α take on lines without a barrier; progress needs it."""
+    part = part_of(task, split)
+    first = len({point(end) for line in lines for end in line}) + 3 * len(lines)
+    gaps = 2 * len(lines)
+    if part is None:
+        return (first + gaps) * len(task.split(split))
+    return first * len(task.split(split)) + (gaps + first) * len(task.split(part))

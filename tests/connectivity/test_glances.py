@@ -130,6 +130,20 @@ def test_only_what_takes_a_pass_counts_as_missing(sweep: Sweep, store: Store) ->
     assert known.missing == 5  # none takes a pass, but the line cannot be settled without
 
 
+@pytest.mark.parametrize("examples", [300, 800, 8000])
+def test_how_much_there_is_to_do_is_known_before_where_there_is_no_barrier(
+    sweep: Sweep, store: Store, examples: int
+) -> None:
+    evaluator = Evaluator(Line(valley, examples), store, device="cpu")
+    a, b = (sweep[name].mixture for name in "ab")
+    lines = [(a, b), (b, sweep.mixture({"a": -1, "b": 2}))]
+    reports: list[tuple[int, int]] = []
+    evaluate_lines(lines, evaluator, on_progress=lambda done, of: reports.append((done, of)))
+    assert reports == sorted(reports)
+    assert len({of for _, of in reports}) == 1
+    assert reports[-1][0] == reports[-1][1]
+
+
 def test_a_part_is_less_than_half(store: Store) -> None:
     assert part_of(Line(valley, 400), "val") is None
     assert part_of(Line(valley, 401), "val") == "val, n=200"
