@@ -112,12 +112,7 @@ def _ensemble(view: View, pair: Pair, split: str) -> float | None:
     # What was found once stays so: outputs do not change, and reading them takes a while.
     memory: dict[object, float] = st.session_state.setdefault("pair-ensembles", {})
     ends = [view.sweep[name].mixture for name in pair]
-    key = (
-        *(end.key for end in ends),
-        view.task.key,
-        view.statistics,
-        view.task.split(split).digest,
-    )
+    key = _identity(view, ends, split)
     if key not in memory:
         found = ensemble(view.evaluator, ends, split)
         if found is None:
@@ -134,12 +129,7 @@ def _identity(view: View, ends: Sequence[Mixture], split: str) -> object:
 def _compare(view: View, pair: Pair, split: str) -> SoupVsEnsemble:
     memory: dict[object, SoupVsEnsemble] = st.session_state.setdefault("pair-theory", {})
     ends = view.sweep[pair[0]].mixture, view.sweep[pair[1]].mixture
-    key = (
-        *(end.key for end in ends),
-        view.task.key,
-        view.statistics,
-        view.task.split(split).digest,
-    )
+    key = _identity(view, ends, split)
     if key not in memory:
         found = stored_soup_vs_ensemble(view.evaluator, *ends, split=split)
         if found is None:

@@ -11,12 +11,15 @@ Points = dict[str, Point]
 _ADAPTIVE = "adaptive"
 _COMBINATIONS = "from itertools import combinations"
 _TABLES = "from soupcore.figures import tables"
+_SCORE = "score_name=task.score_name"
+_NAMES = f"loss_name=task.loss_name, {_SCORE}"
 
 
 def matrix(
-    view: View, names: Sequence[str], alphas: int | str, split: str, measure: str, *, tree: bool
-) -> str:
-    """Return how to draw the matrix of all pairs."""
+    view: View, names: Sequence[str], alphas: int | str, split: str, measure: str, *, tree: bool,
+    threshold: float | None = None,
+) -> str:  # fmt: skip
+    """Return how to draw the matrix of all pairs, and a threshold across its tree."""
     geometric = measure in ("angle", "distance")
     imports = [FIGURES, "from soupcore.figures import MEASURES"]
     code = opening(view, *imports, *(["from soupcore.connectivity import tree"] if tree else []))
@@ -33,6 +36,7 @@ def matrix(
     code += f"values = found.{values}\n"
     apart = "-values" if measure == "midpoint" else "values"
     order = f", tree=tree(found.names, {apart})" if tree else ""
+    order += f", threshold={threshold}" if tree and threshold is not None else ""
     return code + (
         f"figures.pair_heatmap(found.names, values, MEASURES[{measure!r}]{order}).show()\n"
     )
@@ -78,7 +82,7 @@ def curves(
         "}\n"
         "for pair, (path, *_) in paths.items():\n"
         "    print(pair, path.barrier_bracket, path.error_barrier)\n"
-        "figures.path_curves(paths).show()\n"
+        f"figures.path_curves(paths, {_NAMES}).show()\n"
     )
 
 
@@ -100,7 +104,7 @@ def from_base(view: View, points: Points, names: Sequence[str], alphas: int) -> 
         "    paths[name] = pd.DataFrame(\n"
         '        {"alpha": report.alphas, "report": report.scores, "shift": shift}\n'
         "    )\n"
-        "figures.from_base(paths, figures.colours(sweep.ingredients)).show()\n"
+        f"figures.from_base(paths, figures.colours(sweep.ingredients), {_SCORE}).show()\n"
     )
 
 
@@ -121,7 +125,8 @@ def plane(
         "places = {name: plane.frame.locate(point) for name, (_, point) in points.items()}\n"
         "kinds = {name: kind for name, (kind, _) in points.items()}\n"
         "figures.plane_contours(\n"
-        "    plane, places, kinds, figures.colours(sweep.ingredients)\n"
+        "    plane, places, kinds, figures.colours(sweep.ingredients),\n"
+        f"    {_NAMES},\n"
         ").show()\n"
     )
 
@@ -137,12 +142,15 @@ def norms(view: View, names: Sequence[str]) -> str:
 def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
     """Return how to draw what differs by layer: the moves, or the angles to one ingredient."""
     values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
-    title = f"angle to {to}, °" if to else "distance from the base, % of its norm"
+    title, unit, decimals = ("angle, °", "°", 0) if to else ("% of the layer's norm", " %", 1)
     return opening(view, FIGURES) + (
         f"geometry = soupcore.geometry(sweep, names={list(names)!r})"
         f"{'.grouped()' if grouped else ''}\n"
         f"values = {values}\n"
-        f"figures.layer_heatmap(geometry.layers, geometry.names, values, title={title!r}).show()\n"
+        "figures.layer_heatmap(\n"
+        "    geometry.layers, geometry.names, values,\n"
+        f"    title={title!r}, unit={unit!r}, decimals={decimals},\n"
+        ").show()\n"
     )
 
 
@@ -153,7 +161,7 @@ def angles(view: View, names: Sequence[str], split: str, colour: str | None) -> 
         "geometry = soupcore.geometry(sweep, names=names)\n"
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
         f"table = tables.angle_table(sweep, geometry, found, {colour!r})\n"
-        f"figures.angle_scatter(table{_colour(colour)}).show()\n"
+        f"figures.angle_scatter(table{_colour(colour)}, {_SCORE}).show()\n"
     )
 
 
@@ -164,7 +172,9 @@ def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
         "gains = {pair: path.midpoint_gain * 100 for pair, path in found.paths.items()}\n"
         f"grid = pair_grid(sweep, gains, {key!r})\n"
-        "figures.grid_heatmap(grid, title='midpoint − best end', diverges=True).show()\n"
+        "figures.grid_heatmap(\n"
+        "    grid, title='midpoint − best end, points', unit=' points', diverges=True\n"
+        ").show()\n"
     )
 
 
@@ -176,7 +186,7 @@ def ingredient_grid(view: View, names: Sequence[str], split: str, row: str, colu
         f"    for name in {list(names)!r}\n"
         "}\n"
         f"grid = ingredient_grid(sweep, scores, {row!r}, {column!r})\n"
-        f"figures.grid_heatmap(grid, title='{view.task.score_name}, %').show()\n"
+        "figures.grid_heatmap(grid, title=f'{task.score_name}, %', unit=' %').show()\n"
     )
 
 
@@ -191,7 +201,7 @@ def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: st
         f"    both = soupcore.ensemble(evaluator, ends, {split!r})\n"
         '    scores[a, b] = {"soup": soup.score, "ensemble": both.score}\n'
         f"table = tables.pairs_with(sweep, scores, {colour!r})\n"
-        f"figures.soup_ensemble_scatter(table{_colour(colour)}).show()\n"
+        f"figures.soup_ensemble_scatter(table{_colour(colour)}, {_SCORE}).show()\n"
     )
 
 

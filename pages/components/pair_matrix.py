@@ -88,7 +88,8 @@ def ask(view: View, asked: Asked, found: Found) -> None:
     adaptive = asked.alphas == "adaptive"
     with st.container(horizontal=True):
         if found.whole.missing:
-            begun = len(found.whole.paths) - len(found.whole.open)
+            # Of a line of which no more than ends and middle are known, most is not asked for yet.
+            begun = sum(len(path.alphas) > 3 for path in found.whole.paths.values())
             points = max(found.whole.missing, 4 * (count - begun)) if adaptive else (
                 found.whole.missing)  # fmt: skip
             asking.button(
@@ -136,8 +137,9 @@ def draw(view: View, asked: Asked, found: Found, values: Floats, threshold: floa
         details={} if geometric else _details(found),
     )
     code = connectivity_snippets.matrix(
-        view, asked.names, asked.alphas, asked.split, asked.measure, tree=asked.clustered
-    )
+        view, asked.names, asked.alphas, asked.split, asked.measure, tree=asked.clustered,
+        threshold=threshold,
+    )  # fmt: skip
     table = pairs_table(asked.names, {measure.title: values * measure.factor})
     if not geometric:
         table = barriers_table({pair: [path] for pair, path in found.best.paths.items()})
@@ -166,7 +168,8 @@ def _stored(view: View, asked: Asked, split: str) -> Barriers:
 
 
 def _better(pair: Pair, whole: Barriers, screen: Barriers) -> LinearPath | None:
-    if pair in whole.paths and pair not in whole.open:
+    # A screen that is under way knows less than the whole as far as that is known.
+    if pair in whole.paths and (pair not in whole.open or pair in screen.open):
         return whole.paths[pair]
     return screen.paths.get(pair) or whole.paths.get(pair)
 
@@ -195,7 +198,7 @@ def _take(view: View, asked: Asked, found: Found, cells: list[list[str]]) -> Non
             request = view.request | {
                 "pairs": [list(pair)], "alphas": asked.alphas, "splits": [asked.split]
             }  # fmt: skip
-            jobs.submit("paths", f"Evaluate {a} → {b} on {asked.split}", request)
+            jobs.submit("line", f"Evaluate {a} → {b} on {asked.split}", request)
 
 
 def forget_clicks() -> None:

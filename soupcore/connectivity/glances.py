@@ -7,6 +7,7 @@ control variate).
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import scipy  # its submodules load when they are first used
 
@@ -24,31 +25,26 @@ def part_of(task: Task, split: str) -> str | None:
     """
     examples = len(task.split(split))
     n = max(_LEAST, examples // _SHARE)
-    if 2 * n > examples or task.whole_of(split) != split:
+    if 2 * n >= examples or task.whole_of(split) != split:
         return None
     return task.part(split, n)
 
 
-def estimates(lines: Sequence[Line], glances: Sequence[Line]) -> list[Line]:
+def estimates(lines: Sequence[Line], glances: Sequence[Line]) -> Sequence[Line]:
     """Return what lines are, on the whole split, where they are known on a part of it only.
 
     Args:
         lines: Of each line what it is on the whole, at 0 and 1 and in between.
         glances: What it is on the part, there and elsewhere.
     """
-    found: list[Line] = [{} for _ in lines]
+    found: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
     for alphas, indices in alike(lines):
         at, whole = table(alphas, [lines[index] for index in indices])
         _, part = table(alphas, [glances[index] for index in indices])
         difference = scipy.interpolate.CubicSpline(at, whole - part)
-        for index, place in zip(indices, range(len(indices)), strict=True):
-            found[index] = {
-                alpha: _sum(value, difference(float(alpha))[place])
-                for alpha, value in glances[index].items()
-                if alpha not in lines[index]
-            }
+        for alpha in glances[indices[0]].keys() - set(alphas):  # alike lines have the same gaps
+            _, there = table([alpha], [glances[index] for index in indices])
+            values = (there[0] + difference(float(alpha))).tolist()  # [lines, 2]
+            for index, (loss, score) in zip(indices, values, strict=True):
+                found[index][alpha] = loss, score
     return found
-
-
-def _sum(value: tuple[float, float], other: Sequence[float]) -> tuple[float, float]:
-    return value[0] + float(other[0]), value[1] + float(other[1])

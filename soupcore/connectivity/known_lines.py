@@ -4,7 +4,7 @@ With adaptive α a line that wants no other point is looked at in its gaps befor
 part of the split where there is one, and on the whole where that leaves its barrier in doubt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -55,7 +55,9 @@ class KnownLines:
         self._part = part_of(task, split) if self._rule is not None else None
         self._mixtures: list[dict[Fraction, Mixture]] = [{} for _ in lines]
         self._evaluations: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
-        self._glances: list[dict[Fraction, Evaluation]] = [{} for _ in lines]
+        # Losses and scores at α in [0, 1], on the whole and on the part.
+        self._values: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
+        self._glances: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
         self._settled: set[int] = set()
         self._quiet: set[int] = set()  # open, but all that is wanted is a look at their gaps
 
@@ -66,7 +68,7 @@ class KnownLines:
         if self._rule is None:
             alphas = [self._grid for _ in lines]
         else:
-            alphas = self._rule.wanted([self._values(index) for index in lines])
+            alphas = self._rule.wanted([self._values[index] for index in lines])
         wanted: list[Wanted] = []
         for index, inner in zip(lines, alphas, strict=True):
             known = self._evaluations[index]
@@ -78,11 +80,15 @@ class KnownLines:
 
     def add(self, wanted: Wanted, evaluation: Evaluation) -> None:
         """Take what was asked for."""
-        if wanted.split == self._split:
-            self._evaluations[wanted.line][wanted.alpha] = evaluation
-            self._quiet.discard(wanted.line)
-        else:
-            self._glances[wanted.line][wanted.alpha] = evaluation
+        index, alpha, *_ = wanted
+        values = evaluation.loss, evaluation.score
+        if wanted.split != self._split:
+            self._glances[index][alpha] = values
+            return
+        self._evaluations[index][alpha] = evaluation
+        self._quiet.discard(index)
+        if 0 <= alpha <= 1:
+            self._values[index][alpha] = values
 
     def leave(self, index: int) -> None:
         """Ask for no more points of a line."""
@@ -101,20 +107,21 @@ class KnownLines:
         wanted: list[Wanted] = []
         seen = []
         for index in lines:
-            line = self._values(index)
+            line = self._values[index]
             missing = gaps(line) if self._rule is not None else []
             if not missing:
                 self.leave(index)
             elif self._part is None:
                 wanted += [self._point(index, alpha) for alpha in missing]
-            elif new := [a for a in (*line, *missing) if a not in self._glances[index]]:
+            # Those that are known on the whole come last: they take no pass.
+            elif new := self._unseen(index, missing) or self._unseen(index, line):
                 wanted += [self._point(index, alpha)._replace(split=self._part) for alpha in new]
             else:
                 seen.append(index)
         if wanted or self._rule is None:
             return wanted
-        values = [self._values(index) for index in seen]
-        glances = [_values(self._glances[index]) for index in seen]
+        values = [self._values[index] for index in seen]
+        glances = [self._glances[index] for index in seen]
         doubtful = self._rule.doubtful(values, estimates(values, glances))
         for index, line, doubt in zip(seen, values, doubtful, strict=True):
             if doubt:
@@ -123,16 +130,11 @@ class KnownLines:
                 self.leave(index)
         return wanted
 
+    def _unseen(self, index: int, alphas: Iterable[Fraction]) -> list[Fraction]:
+        return [alpha for alpha in alphas if alpha not in self._glances[index]]
+
     def _point(self, index: int, alpha: Fraction) -> Wanted:
         at = self._mixtures[index]
         if alpha not in at:  # a glance asks for the points again, and their keys are known by now
             at[alpha] = interpolate(*self._ends[index], alpha)
         return Wanted(index, alpha, at[alpha], self._split)
-
-    def _values(self, index: int) -> dict[Fraction, tuple[float, float]]:
-        return _values(self._evaluations[index])
-
-
-def _values(evaluations: Mapping[Fraction, Evaluation]) -> dict[Fraction, tuple[float, float]]:
-    """Return loss and score at the α in [0, 1]."""
-    return {a: (e.loss, e.score) for a, e in evaluations.items() if 0 <= a <= 1}

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soupcore.connectivity.adaptive import Adaptive
+from soupcore.connectivity.glances import part_of
 from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
-from soupcore.connectivity.path import End, LinearPath
+from soupcore.connectivity.path import End, LinearPath, point
 from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.evaluation.progress import stretch
 from soupcore.mixtures import Coefficient, Mixture
+from soupcore.tasks import Task
 
 ADAPTIVE = Adaptive()
-_USUAL = 4  # points between the ends that adaptive α take on most lines; only progress needs it
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,13 @@ def evaluate_lines(
     """
     split = split or evaluator.task.select
     known = KnownLines(lines, alphas, beyond, evaluator.task, split)
-    examples = len(evaluator.task.split(split))
-    usual = _USUAL * len(lines) * examples if isinstance(alphas, Adaptive) else 0
+    usual = _usual(lines, evaluator.task, split) if isinstance(alphas, Adaptive) else 0
     done = 0
     while wanted := known.wanted():
         at = wanted[0].split
         points = list(dict.fromkeys(each.mixture for each in wanted))
         count = len(points) * len(evaluator.task.split(at))
-        progress = _round_of(on_progress, done, max(done + count, usual))
+        progress = stretch(on_progress, done, count, max(done + count, usual))
         found = evaluator.evaluate_all(points, at, keep_outputs=False, on_progress=progress)
         by_point = dict(zip(points, found, strict=True))
         for each in wanted:
@@ -135,12 +136,11 @@ def stored_path(
     return None if known.open[0] else known.paths[0]
 
 
-def _round_of(on_progress: Progress, before: int, total: int) -> Progress:
-    """Return the progress of a round of points, as told to the progress of the whole.
-
-    Args:
-        on_progress: The progress of the whole.
-        before: Examples of the rounds before.
-        total: Examples in all, as far as can be known.
-    """
-    return lambda done, _: on_progress(before + done, total)
+def _usual(lines: Sequence[Line], task: Task, split: str) -> int:
+    """Return how many examples adaptive α take on lines without a barrier; progress needs it."""
+    part = part_of(task, split)
+    first = len({point(end) for line in lines for end in line}) + 3 * len(lines)
+    gaps = 2 * len(lines)
+    if part is None:
+        return (first + gaps) * len(task.split(split))
+    return first * len(task.split(split)) + (gaps + first) * len(task.split(part))

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ _PATIENCE = 2.0  # seconds of trials in all
 _QUICK = 1e-3  # seconds: where a batch takes less, there is nothing to gain
 _CLEAR = 0.95  # of the time before: anything above is taken for chance
 _WORTH_THREADS = 2 / 3  # of the time of one thread: above, the other cores are left to others
+
+# Threads that torch had outside all sessions; None there. A session may be inside another: whoever
+# is told of a pass's progress may have another point computed meanwhile.
+_told: ContextVar[int | None] = ContextVar("told", default=None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,6 @@ class Pace:
         self, batch: int | None, examples: int, *, images: bool = False, on_cpu: bool = True
     ) -> None:
         self._on_cpu = on_cpu
-        self._threads = torch.get_num_threads()
         self._spent = 0.0
         self._search: _Search | None = None
         self._trial = _Trial(Settings(batch or min(FIRST, examples)), not on_cpu)
@@ -87,13 +91,15 @@ class Pace:
         All that a pass takes besides its batches has them too: where one thread is enough for the
         network, waking the others for its weights and losses takes longer than these do.
         """
-        self._threads = torch.get_num_threads()
+        before = torch.get_num_threads()
+        outer = _told.set(_threads_told())
         try:
             self._take_threads()
             yield
         finally:
-            if torch.get_num_threads() != self._threads:
-                torch.set_num_threads(self._threads)
+            _told.reset(outer)
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
 
     def compute(self, examples: int, work: Callable[[], None]) -> None:
         """Do the work of a batch of so many examples inside a session, and learn from it."""
@@ -120,7 +126,7 @@ class Pace:
         return half > 0
 
     def _take_threads(self) -> None:
-        threads = self.settings.threads or self._threads
+        threads = self.settings.threads or _threads_told()
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
@@ -129,7 +135,7 @@ class Pace:
 
     def _trials(self, examples: int, images: bool) -> _Search:
         best = Settings(min(FIRST, examples))
-        if self._on_cpu and self._threads > 1:
+        if self._on_cpu and _threads_told() > 1:
             # First of all: under load, threads that wait for each other cost more than any other
             # choice. That shows in the clock, and on the whole, not in the quickest try. Of all
             # batches the first takes longest, and with other threads the first does again.
@@ -170,3 +176,8 @@ class Pace:
             trial = _Trial(settings, by_clock or not self._on_cpu)
             costs.append((yield trial) if patient else math.inf)
         return costs[by_clock:]
+
+
+def _threads_told() -> int:
+    """Return the threads of torch, as they are outside all sessions."""
+    return _told.get() or torch.get_num_threads()

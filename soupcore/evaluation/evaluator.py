@@ -13,7 +13,7 @@ from soupcore.evaluation.devices import choose_device
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.passes import Passes
 from soupcore.evaluation.preview import Preview
-from soupcore.evaluation.progress import Progress, no_progress, part
+from soupcore.evaluation.progress import Progress, no_progress, part, stretch
 from soupcore.evaluation.race import Bound, Race
 from soupcore.evaluation.records import Records, judged_in
 from soupcore.evaluation.several import Several
@@ -196,16 +196,17 @@ class Evaluator:
         _check_unchanged(missing.values())
         with self._records.together(split) as together:
             examples, done = len(self.task.split(split)), 0
+            total = len(points) * examples
             for key in (key for key in points if key not in missing):
                 if key in wholes:
                     together.add(key, judged_in(wholes[key], self.task.rows_of(split)), seconds=0.0)
                 done += examples
-                on_progress(done, len(points) * examples)
+                on_progress(done, total)
             passes = self._several.run(
                 [(point, key in with_outputs) for key, point in missing.items()],
                 split,
                 estimate=self.estimate,
-                on_progress=lambda more, total: on_progress(done + more, done + total),
+                on_progress=stretch(on_progress, done, total - done, total),
             )
             for key, (judged, seconds) in zip(missing, passes, strict=True):
                 together.add(key, judged, seconds)

@@ -20,3 +20,15 @@ def part(on_progress: Progress, index: int, count: int, length: int = 1) -> Prog
         length: How many of them these are.
     """
     return lambda done, total: on_progress(index * total + length * done, count * total)
+
+
+def stretch(on_progress: Progress, before: int, length: int, total: int) -> Progress:
+    """Return the progress of a stretch of work, whatever it counts in, as told to the whole.
+
+    Args:
+        on_progress: The progress of the whole.
+        before: Examples of the whole done before.
+        length: Examples of this stretch.
+        total: Examples in all.
+    """
+    return lambda done, of: on_progress(before + length * done // of, total)

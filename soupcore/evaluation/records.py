@@ -109,12 +109,15 @@ class Together:
         self._records = records
         self._split = split
         self._waiting: list[NewEvaluation] = []
+        self._seconds, self._nbytes = 0.0, 0  # of these: thousands may wait that took no time
 
     def add(self, key: str, judged: Judged, seconds: float) -> None:
         """Remember what was found of a point; write where enough has come together."""
-        self._waiting.append(self._records.new(key, self._split, judged, seconds))
-        waited = sum(new.seconds for new in self._waiting)
-        if waited >= _WRITE_EVERY or sum(new.nbytes for new in self._waiting) >= _WRITE_AT:
+        new = self._records.new(key, self._split, judged, seconds)
+        self._waiting.append(new)
+        self._seconds += seconds
+        self._nbytes += new.nbytes
+        if self._seconds >= _WRITE_EVERY or self._nbytes >= _WRITE_AT:
             self.write()
 
     def write(self) -> None:
@@ -123,6 +126,7 @@ class Together:
             for evaluation in self._records.write(self._waiting, self._split):
                 self.written[evaluation.mixture_key] = evaluation
             self._waiting.clear()
+            self._seconds, self._nbytes = 0.0, 0
 
 
 def judged_in(evaluation: Evaluation, rows: Tensor) -> Judged:

@@ -137,6 +137,8 @@ def _colours(values: "pd.Series[float]", title: str) -> dict[str, object]:
             "tickvals": [math.log10(tick) for tick in ticks],
             "ticktext": [f"{tick:g}" for tick in ticks],
         }
+    elif known.nunique() == 1:  # plotly would put the one value in the middle of a scale of its own
+        bar |= {"tickvals": [known.iloc[0]], "ticktext": [f"{known.iloc[0]:g}"]}
     return {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
 
 

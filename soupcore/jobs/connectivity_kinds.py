@@ -97,6 +97,7 @@ def alphas_of(alphas: int | str) -> Alphas:
 
 
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
+    "line": paths,  # one, of a cell that was clicked: it goes before all pairs
     "paths": paths,
     "plane": evaluate_plane,
     "geometry": measure,

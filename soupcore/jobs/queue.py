@@ -35,6 +35,17 @@ _CLAIMED = (State.RUNNING, State.CANCELLING)
 # another one stops between two batches to do them.
 INTERACTIVE = ("open", "mixture", "preview")
 
+# And those that someone asked for by a click on what is drawn: they take longer than that, and go
+# before all but these.
+_CLICKED = ("line",)
+
+
+def overtaking(kind: str) -> tuple[str, ...]:
+    """Return the kinds that go before a kind, and between two batches of it."""
+    if kind in INTERACTIVE:
+        return ()
+    return INTERACTIVE if kind in _CLICKED else INTERACTIVE + _CLICKED
+
 
 class _Base(DeclarativeBase):
     pass
@@ -174,12 +185,13 @@ class Queue:
             kinds: Only jobs of these kinds; any unless given.
 
         Returns:
-            The oldest of those that someone waits for at the screen, else the oldest of all.
+            The oldest of those that someone waits for at the screen, else the oldest that was
+            clicked for, else the oldest of all.
         """
         waiting = select(Job.id).where(Job.state == State.QUEUED)
         if kinds is not None:
             waiting = waiting.where(Job.kind.in_(kinds))
-        urgent_first = case((Job.kind.in_(INTERACTIVE), 0), else_=1)
+        urgent_first = case((Job.kind.in_(INTERACTIVE), 0), (Job.kind.in_(_CLICKED), 1), else_=2)
         next_one = waiting.order_by(urgent_first, Job.id).limit(1).scalar_subquery()
         take = (
             update(Job)

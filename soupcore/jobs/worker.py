@@ -18,7 +18,7 @@ from typing import Any
 from soupcore.errors import Cancelled, StockpotError
 from soupcore.jobs import connectivity_kinds, kinds
 from soupcore.jobs.kinds import WarmState
-from soupcore.jobs.queue import INTERACTIVE, Job, Queue, State
+from soupcore.jobs.queue import Job, Queue, State, overtaking
 from soupcore.store import Store
 
 _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
@@ -78,8 +78,8 @@ class Worker:
                 raise Cancelled
             if self._stopping:
                 raise _Stopped
-            if job.kind not in INTERACTIVE:
-                while (urgent := self._queue.claim(self.name, INTERACTIVE)) is not None:
+            if kinds_before := overtaking(job.kind):
+                while (urgent := self._queue.claim(self.name, kinds_before)) is not None:
                     self.do(urgent)
 
         try:

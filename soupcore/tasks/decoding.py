@@ -8,6 +8,7 @@ memory, so that it may be larger than that.
 import hashlib
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, cast
@@ -143,14 +144,7 @@ class Decoding:
             file.flush()
 
     def _create(self, folder: Path, pair: list[np.ndarray[Any, Any]]) -> list[Any]:
-        needed = sum(part[0].nbytes for part in pair) * len(self)
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise TaskError(
-                f"The decoded data takes {needed / 1e9:.1f} GB and there are {free / 1e9:.1f} GB "
-                f"free in {workspace_folder()}. Free some, or set STOCKPOT_WORKSPACE to another "
-                "disk."
-            )
+        _check_space(folder, sum(part[0].nbytes for part in pair) * len(self))
         names = ("inputs.npy", "targets.npy")
         return [
             np.lib.format.open_memmap(
@@ -158,6 +152,31 @@ class Decoding:
             )
             for name, part in zip(names, pair, strict=True)
         ]
+
+
+def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return a copy of some rows of a tensor that is mapped from disk, mapped from disk too.
+
+    Its file has no name, and goes when nothing holds the copy any more.
+
+    Raises:
+        TaskError: The disk is too small.
+    """
+    folder = workspace_folder()
+    shape = (len(rows), *tensor.shape[1:])
+    _check_space(folder, tensor[:1].nbytes * len(rows))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        found = torch.from_numpy(np.memmap(file, tensor.numpy().dtype, mode="w+", shape=shape))
+    return torch.index_select(tensor, 0, rows, out=found)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise TaskError(
+            f"The decoded data takes {needed / 1e9:.1f} GB and there are {free / 1e9:.1f} GB "
+            f"free in {workspace_folder()}. Free some, or set STOCKPOT_WORKSPACE to another disk."
+        )
 
 
 def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import TaskError
-from soupcore.tasks.decoding import Decoding
+from soupcore.tasks.decoding import Decoding, rows_on_disk
 
 Role = Literal["train", "select", "report", "shift"]
 
@@ -101,6 +101,11 @@ class Split:
         return self._decoding is None or self._tensors is not None or self._decoding.is_done
 
     @property
+    def is_on_disk(self) -> bool:
+        """Whether it is mapped into memory from there, as it may be larger than that."""
+        return self._decoding is not None
+
+    @property
     def inputs(self) -> Tensor:
         """What the network is given, before `prepare`: shape [n, ...]. Decodes them if need be."""
         return self.load()[0]
@@ -163,11 +168,16 @@ class Part(Split):
         """Whether `load` has nothing to decode."""
         return self._whole.is_loaded
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it is mapped into memory from there, as the whole is."""
+        return self._whole.is_on_disk
+
     @cached_property
     def _chosen(self) -> tuple[Tensor, Tensor]:
         inputs, targets = self._whole.load()
         rows = self.rows.to(targets.device)
-        return inputs[rows], targets[rows]
+        return rows_on_disk(inputs, rows) if self.is_on_disk else inputs[rows], targets[rows]
 
     @cached_property
     def rows(self) -> Tensor:

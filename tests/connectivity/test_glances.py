@@ -13,6 +13,7 @@ from soupcore import Evaluator, Split, Store, Sweep, Task, linear_path
 from soupcore.connectivity import evaluate_lines, stored_lines
 from soupcore.connectivity.adaptive import lobatto
 from soupcore.connectivity.glances import estimates, part_of
+from soupcore.mixtures import interpolate
 from tests.helpers import save_sweep
 
 GAPS = lobatto(8)[3:6:2]
@@ -115,6 +116,37 @@ def test_a_line_whose_gaps_were_not_seen_is_open(sweep: Sweep, store: Store) -> 
     evaluate_lines([line], evaluator)
     assert stored_lines([line], evaluator).open == [False]
     assert len(evaluate_lines([line], evaluator)[0].alphas) == 5
+
+
+def test_only_what_takes_a_pass_counts_as_missing(sweep: Sweep, store: Store) -> None:
+    evaluator = Evaluator(Line(valley, 800), store, device="cpu")
+    line = (sweep["a"].mixture, sweep["b"].mixture)
+    evaluate_lines([line], evaluator, lobatto(4))
+    assert stored_lines([line], evaluator).missing == 2
+    part = evaluator.task.part("val", 200)
+    evaluator.evaluate_all([interpolate(*line, alpha) for alpha in GAPS], part)
+    known = stored_lines([line], evaluator)
+    assert known.open == [True]
+    assert known.missing == 5  # none takes a pass, but the line cannot be settled without
+
+
+@pytest.mark.parametrize("examples", [300, 800, 8000])
+def test_how_much_there_is_to_do_is_known_before_where_there_is_no_barrier(
+    sweep: Sweep, store: Store, examples: int
+) -> None:
+    evaluator = Evaluator(Line(valley, examples), store, device="cpu")
+    a, b = (sweep[name].mixture for name in "ab")
+    lines = [(a, b), (b, sweep.mixture({"a": -1, "b": 2}))]
+    reports: list[tuple[int, int]] = []
+    evaluate_lines(lines, evaluator, on_progress=lambda done, of: reports.append((done, of)))
+    assert reports == sorted(reports)
+    assert len({of for _, of in reports}) == 1
+    assert reports[-1][0] == reports[-1][1]
+
+
+def test_a_part_is_less_than_half(store: Store) -> None:
+    assert part_of(Line(valley, 400), "val") is None
+    assert part_of(Line(valley, 401), "val") == "val, n=200"
 
 
 def test_a_part_is_not_glanced_at_by_parts(store: Store) -> None:

@@ -2,11 +2,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import TensorDataset
 
 from soupcore import (
     Adaptive,
     Cancelled,
+    ClassificationTask,
     Evaluator,
+    Split,
+    Store,
     Sweep,
     TaskError,
     barriers,
@@ -223,3 +227,19 @@ def test_adaptive_progress_goes_to_the_end(sweep: Sweep, evaluator: Evaluator) -
     assert done == sorted(done)
     assert all(done <= total for done, total in reports)
     assert reports[-1][0] == reports[-1][1]
+
+
+def test_progress_does_not_go_back_where_data_is_decoded_first(
+    sweep: Sweep, task: ClassificationTask, store: Store
+) -> None:
+    val = task.split("val")
+    splits = {"val": Split.from_dataset("select", TensorDataset(val.inputs, val.targets))}
+    decoding = ClassificationTask(task.build_model, splits)
+    reports: list[tuple[int, int]] = []
+    linear_path(
+        sweep["run1"], sweep["run2"], Evaluator(decoding, store, device="cpu", batch_size=20), 3,
+        on_progress=lambda done, of: reports.append((done, of)),
+    )  # fmt: skip
+    assert reports == sorted(reports)
+    assert {of for _, of in reports} == {300}
+    assert reports[-1] == (300, 300)

@@ -147,6 +147,23 @@ def test_what_a_pass_takes_besides_its_batches_has_the_threads_of_these(clock: C
     assert torch.get_num_threads() == 4
 
 
+def test_a_session_inside_another_leaves_both_and_torch_with_their_threads(clock: Clock) -> None:
+    cost: Cost = lambda settings: 1e-4 * (1 if settings.threads == 1 else 30)  # noqa: E731
+    pace = Pace(None, 5000)
+    assert settle(pace, clock, cost, 5000).threads == 1
+    with pace.session():
+        with pace.session():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+        other = Pace(100, 5000)  # as many as torch had been told
+        with other.session():
+            assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == 1
+        more = settle(Pace(None, 5000), clock, lambda s: 1e-4 * (s.threads or 0.1), 5000)
+        assert more.threads is None
+    assert torch.get_num_threads() == 4
+
+
 def test_where_a_batch_takes_no_time_nothing_is_tried(clock: Clock) -> None:
     pace = Pace(None, 5000, images=True)
     found = settle(pace, clock, lambda settings: 1e-6, 5000)

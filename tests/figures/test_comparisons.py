@@ -38,6 +38,12 @@ def test_rates_that_differ_by_factors_are_coloured_by_factors() -> None:
     assert list(points.marker.color) == [1, 2, 3]
 
 
+def test_one_rate_alone_is_the_one_that_the_colours_name() -> None:
+    (points,) = figures.angle_scatter(PAIRS.assign(colour=0.001), colour="max lr").data
+    assert list(points.marker.colorbar.tickvals) == [0.001]
+    assert list(points.marker.colorbar.ticktext) == ["0.001"]
+
+
 def test_without_a_colour_all_points_are_alike() -> None:
     (points,) = figures.angle_scatter(PAIRS.drop(columns="colour")).data
     assert isinstance(points.marker.color, str)

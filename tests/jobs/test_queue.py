@@ -1,7 +1,7 @@
 import pytest
 
 from soupcore.jobs import Job, Queue, State
-from soupcore.jobs.queue import INTERACTIVE
+from soupcore.jobs.queue import INTERACTIVE, overtaking
 
 
 def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
@@ -26,6 +26,19 @@ def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
     rest = [queue.claim("one") for _ in range(3)]
     assert [job.id if job else None for job in rest] == [ids[4], ids[0], ids[1]]
     assert queue.claim("one", INTERACTIVE) is None
+
+
+def test_what_was_clicked_goes_before_what_is_long_and_after_what_someone_waits_for(
+    queue: Queue,
+) -> None:
+    long, line, slider = (queue.submit(kind, "", {}) for kind in ("paths", "line", "mixture"))
+    assert queue.claim("one", overtaking("mixture")) is None
+    assert [job.id if job else None for job in (queue.claim("one") for _ in range(3))] == [
+        slider, line, long,
+    ]  # fmt: skip
+    assert "mixture" in overtaking("line")
+    assert "line" not in overtaking("line")
+    assert {"mixture", "line"} < {*overtaking("paths")}
 
 
 def test_long_jobs_stay_in_sight_whatever_is_looked_at_meanwhile(queue: Queue) -> None:

@@ -158,6 +158,8 @@ def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_num
     wait_for(supervisor, long, lambda job: job.done > 2560)
     slider = request_ | {"coefficients": {"run1": "1/3", "run2": "2/3"}, "splits": ["select"]}
     assert finished(supervisor.submit("mixture", "", slider | {"keep": False})).state == State.DONE
+    line = request_ | {"pairs": [["run1", "run2"]], "alphas": 5, "splits": ["select"]}
+    assert finished(supervisor.submit("line", "", line)).state == State.DONE
     assert long in [job.id for job in supervisor.queue.unfinished("paths")]
     assert finished(long).state == State.DONE
 

@@ -1,11 +1,15 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from safetensors.torch import save_file
 
+from pages.components import export, services
 from pages.components.state import View
 from soupcore import Evaluator, Split, Store, Sweep, load_task
 
@@ -25,6 +29,7 @@ splits = {"train": split("train", 70), "val": split("select", 0), "test": split(
           "shift/a": split("shift", 60), "shift/b": split("shift", 65)}
 task = ClassificationTask(build_model, splits)
 task.score_name = "share of them right"
+task.loss_name = "surprise"
 """
 NAMES = ["run1", "run2", "run10"]
 
@@ -54,3 +59,45 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         return shown[-1]
 
     return run
+
+
+@dataclass
+class Shown:
+    figure: go.Figure
+    table: pd.DataFrame
+    code: str
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, store: Store) -> dict[str, Shown]:
+    """What the pages show with its exports, by key."""
+    found: dict[str, Shown] = {}
+
+    def show(
+        figure: go.Figure, key: str, table: pd.DataFrame, code: str, **options: object
+    ) -> None:
+        found[key] = Shown(figure, table, code)
+
+    monkeypatch.setattr(export, "show", show)
+    monkeypatch.setattr(services, "store", lambda: store)
+    return found
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The numbers and texts of a figure, each with its place."""
+    node = node.tolist() if hasattr(node, "tolist") else node
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}")
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from leaves(value, f"{path}.{index}")
+    else:
+        yield path, node
+
+
+def assert_makes(run: Run, shown: Shown) -> None:
+    made = dict(leaves(run(shown.code).to_plotly_json()))
+    expected = dict(leaves(shown.figure.to_plotly_json()))
+    numbers = {path: value for path, value in expected.items() if isinstance(value, float)}
+    assert made == expected | {path: pytest.approx(n, nan_ok=True) for path, n in numbers.items()}

@@ -1,14 +1,11 @@
 """Each figure that a page shows is the one that the Python beside it makes."""
 
 import runpy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import streamlit as st
 
@@ -16,7 +13,6 @@ from pages.components import (
     attribution,
     comparison,
     cooking,
-    export,
     jobs,
     optimism,
     recipe_curve,
@@ -31,31 +27,9 @@ from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number
-from tests.pages.conftest import NAMES, Run
+from tests.pages.conftest import NAMES, Run, Shown, assert_makes
 
 LEARNED = RECIPES["learned"]
-
-
-@dataclass
-class Shown:
-    figure: go.Figure
-    table: pd.DataFrame
-    code: str
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, store: Store) -> dict[str, Shown]:
-    """What the pages show with its exports, by key."""
-    found: dict[str, Shown] = {}
-
-    def show(
-        figure: go.Figure, key: str, table: pd.DataFrame, code: str, **options: object
-    ) -> None:
-        found[key] = Shown(figure, table, code)
-
-    monkeypatch.setattr(export, "show", show)
-    monkeypatch.setattr(services, "store", lambda: store)
-    return found
 
 
 @pytest.fixture
@@ -93,26 +67,6 @@ def cook(monkeypatch: pytest.MonkeyPatch, view: View, soup: Soup, request: dict[
     )
     monkeypatch.setattr(jobs, "get", lambda job_id: job)
     cooking.follow(view, RECIPES[request["recipe"]], 1)
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The numbers and texts of a figure, each with its place."""
-    node = node.tolist() if hasattr(node, "tolist") else node
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}")
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from leaves(value, f"{path}.{index}")
-    else:
-        yield path, node
-
-
-def assert_makes(run: Run, shown: Shown) -> None:
-    made = dict(leaves(run(shown.code).to_plotly_json()))
-    expected = dict(leaves(shown.figure.to_plotly_json()))
-    numbers = {path: value for path, value in expected.items() if isinstance(value, float)}
-    assert made == expected | {path: pytest.approx(n, nan_ok=True) for path, n in numbers.items()}
 
 
 @pytest.mark.parametrize("selection", [[], ["run2"]])

@@ -1,10 +1,16 @@
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import Dataset
 
 from soupcore import ClassificationTask, Evaluator, Split, Sweep, TaskError
+from soupcore.store import NewEvaluation
 from soupcore.tasks.task import Part
 
 
@@ -103,3 +109,52 @@ def test_of_a_point_known_on_the_whole_a_part_takes_no_pass(
     if not keep_outputs:  # the whole cannot tell what it did not keep
         assert evaluator.evaluate(points[0], name).outputs.shape == (30, 3)
         assert passes == [30]
+
+
+def test_what_is_told_of_many_parts_is_looked_at_once_each(
+    monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator
+) -> None:
+    points = [
+        sweep.mixture({"run1": c, "run2": 1 - c}) for c in torch.linspace(0.1, 0.9, 20).tolist()
+    ]
+    evaluator.evaluate_all(points, "val", keep_outputs=False)
+    looks = 0
+
+    def nbytes(self: NewEvaluation) -> int:
+        nonlocal looks
+        looks += 1
+        return 1
+
+    monkeypatch.setattr(NewEvaluation, "nbytes", property(nbytes))
+    evaluator.evaluate_all(points, evaluator.task.part("val", 30), keep_outputs=False)
+    assert looks == len(points)
+
+
+class Wide(Dataset[Any]):
+    def __len__(self) -> int:
+        return 512
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return torch.full((1 << 15,), float(index)), index % 3
+
+
+def test_a_part_of_what_lies_on_disk_takes_no_memory(workspace: Path) -> None:
+    whole = Split.from_dataset("select", Wide())
+    whole.load()
+    before = anonymous()
+    part = Part(whole, 200)
+    assert part.inputs.nbytes == 200 << 17
+    assert anonymous() - before < part.inputs.nbytes / 2
+    assert part.inputs[:, 0].tolist() == part.inputs[:, -1].tolist() == part.rows.tolist()
+    assert part.targets.tolist() == [row % 3 for row in part.rows.tolist()]
+    assert [path.name for path in workspace.iterdir()] == ["decoded"]
+    assert part.is_on_disk
+    assert Part(part, 50).is_on_disk
+    assert not Part(split([0, 1]), 1).is_on_disk
+
+
+def anonymous() -> int:
+    """Bytes of this process's memory that no file stands behind."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found.group(1)) << 10
