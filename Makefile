@@ -1,5 +1,7 @@
 # make app    set up and run the dashboard on the bundled sample
-# make test   set up, then lint, check types and imports, and run all tests
+# make test   set up, then lint, check types and imports, and run the tests
+# make test-integrations   run the tests that need PostgreSQL, Lightning, transformers or
+#             Ultralytics
 # make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
 # make bench  measure speed and memory against named baselines (ARGS="uniform digests": some;
 #             ARGS="peers recipes": against other tools, which get an environment of their own)
@@ -21,16 +23,24 @@ export OMP_WAIT_POLICY ?= passive
 # process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: app test lint format fuzz bench results sample clean
+.PHONY: app test test-integrations lint format fuzz bench results sample clean
 
 app: $(VENV)/app.installed
-	$(BIN)/streamlit run app.py -- $(ARGS)
+	$(BIN)/python -m soupcore.cli $(ARGS)
 
-# A process for each core, of one thread: more threads than cores take several times as long.
-test: export OMP_NUM_THREADS ?= 1
+# One process more than cores (see tests/conftest.py), with one thread each: more threads than cores
+# take several times as long.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
+test test-integrations: export OMP_NUM_THREADS ?= 1
+
 test: $(VENV)/test.installed lint
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
+	$(PYTEST) -m "not integration"
+
+test-integrations: $(VENV)/integrations.installed
+	$(BIN)/python -m tests.browser.chromium
+	$(BIN)/python -m tests.postgres
+	$(PYTEST) -m integration
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
@@ -46,7 +56,7 @@ fuzz: $(VENV)/fuzz.installed
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/test.installed $(if $(filter peers recipes,$(ARGS)),$(PEERS)/peers.installed)
-	$(if $(filter reruns,$(ARGS)),$(BIN)/python -m tests.browser.chromium)
+	$(if $(filter pages reruns,$(ARGS)),$(BIN)/python -m tests.browser.chromium)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 results: $(VENV)/app.installed
@@ -62,8 +72,14 @@ $(VENV)/app.installed: requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-$(VENV)/test.installed: tests/requirements.txt tests/requirements-alone.txt $(VENV)/app.installed
+$(VENV)/test.installed: tests/requirements.txt $(VENV)/app.installed
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+$(VENV)/integrations.installed: tests/requirements-integrations.txt tests/requirements-alone.txt \
+  $(VENV)/test.installed
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check \
+	  --requirement tests/requirements-integrations.txt
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps \
 	  --requirement tests/requirements-alone.txt
 	@touch $@

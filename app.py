@@ -1,8 +1,9 @@
 """The server: the dashboard, and the routes that stream soups to the browser.
 
-Run it with `make app`, or `streamlit run app.py -- --root FOLDER --task FILE.py:ATTRIBUTE`.
+Run it with `stockpot`, `make app`, or `streamlit run app.py -- FOLDER --task FILE.py:ATTRIBUTE`.
 """
 
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,45 +12,90 @@ from typing import Any
 
 import streamlit as st
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages.components import errors, services, settings
+from pages.components import settings
 
-settings.configure(sys.argv[1:])
+# Before torch is imported, which takes seconds.
+if address := settings.requested_address(sys.argv[1:]):
+    settings.listen_on(address)
+
+from pages.components import access, display, state
+from pages.components.access import Boundary
+from pages.components.uploads import UploadsToDisk
+from soupcore import StockpotError
+from soupcore.progress import silence
+from soupcore.workspace import workspace_folder
+
+logger = logging.getLogger(__name__)
+
+silence()  # pages show progress themselves
+
+known = settings.configure(sys.argv[1:])
+token = settings.token(asked=known.asks_token)
 
 
 async def download(request: Request) -> Response:
-    """Stream one of a soup's files from disk, so that the server's memory does not grow with it."""
-    store = services.store()
+    """Stream a file of a soup from disk, in constant memory."""
+    try:
+        store = state.store()
+    except StockpotError as error:
+        return PlainTextResponse(str(error), status_code=503)
     soup, form, name = (request.path_params[part] for part in ("soup", "form", "name"))
     if not any(file.name == name for file in store.soup_files(soup, form)):
-        return PlainTextResponse("There is no such file; prepare the weights.", status_code=404)
+        return PlainTextResponse(
+            "File not found. Create it on the Download page first.", status_code=404
+        )
     return FileResponse(
         store.soup_folder(soup, form) / name,
         filename=name,
         media_type="application/octet-stream",
-        # Streamlit would gzip it otherwise: minutes of CPU for weights that do not shrink.
+        # Streamlit would gzip it: minutes of CPU for weights that do not compress.
         headers={"Content-Encoding": "identity", "Cache-Control": "no-store"},
     )
 
 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
-    """Keep a worker warm as long as the server runs."""
-    services.supervisor().start()
+    """Print the server's URL, and run the workers while the server runs."""
+    access.start_log(workspace_folder() / settings.log_name())
+    for link in settings.links(token):
+        print(f"Stockpot is at {link}", flush=True)
+    try:
+        supervisor = state.supervisor()
+    except StockpotError as error:  # the pages show it until it is fixed
+        logger.warning("%s", error)
+        yield {}
+        return
+    supervisor.start()
+    for task in known.tasks:
+        state.descriptions().prepare(task)
     yield {}
-    services.supervisor().stop()
+    settings.end_soon()
+    state.descriptions().stop()
+    supervisor.stop()
+    state.incoming().close()
 
 
 app = st.App(
     Path(__file__).parent / "pages" / "main.py",
     lifespan=lifespan,
-    routes=[Route("/download/{soup}/{form}/{name}", download)],
-    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=settings.current().hosts)],
-    on_script_error=errors.show,
+    routes=[Route(f"{settings.base_path()}/download/{{soup}}/{{form}}/{{name}}", download)],
+    middleware=[
+        Middleware(
+            Boundary,
+            hosts=settings.hosts(known.hosts),
+            origins=known.origins,
+            token=token,
+            base=settings.base_path(),
+            html=settings.index_html(),
+        ),
+        Middleware(access.LogDownloads),
+        Middleware(UploadsToDisk, incoming=state.incoming, base=settings.base_path()),
+    ],
+    on_script_error=display.show_error,
 )

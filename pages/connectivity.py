@@ -1,23 +1,43 @@
-"""Linear mode connectivity: the matrix of all pairs, its basins, and the curves of chosen pairs."""
+"""Linear mode connectivity: pairwise matrix, basins, and interpolation curves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages.components import (
-    basin_list,
     connectivity_snippets,
-    curves,
+    display,
+    jobs,
     pair_matrix,
-    points,
+    scores,
     snippets,
 )
-from pages.components.pair_matrix import Asked
-from pages.components.state import View
-from soupcore import figures
+from pages.components.display import plain
+from pages.components.pair_matrix import Choices
+from pages.components.snippets import Point
+from pages.components.state import STATISTICS, Pair, View
+from soupcore import LinearPath, figures
+from soupcore.connectivity import stored_lines
 from soupcore.connectivity.barriers import pairs
+from soupcore.figures.tables import barriers_table, paths_table
+from soupcore.jobs.connectivity_kinds import alphas_of
+from soupcore.tasks import Unit
 
+_METRICS = {
+    "loss": "Loss barrier",
+    "error": "Error barrier",
+    "error (Frankle)": "Error barrier (Frankle)",
+    "midpoint": "Midpoint gain",
+    "angle": "Angle",
+    "distance": "Distance",
+}
+_BEYOND = (-0.5, -0.25, 1.25, 1.5)  # α values
+_BOUND = "Estimated maximum between the evaluated α values (interpolated)"
 ALPHAS: dict[int | str, str] = {
-    "adaptive": "adaptive, to 0.01",
-    11: "11 (model soups)",
+    "adaptive": "adaptive (tolerance 0.01)",
+    11: "11 (Model Soups)",
     25: "25 (Git Re-Basin)",
     30: "30 (Frankle et al.)",
     61: "61 (Garipov et al.)",
@@ -29,88 +49,284 @@ def main(view: View) -> None:
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
     _caption(view, len(selected))
-    asked = _ask(view, names)
+    choices = _choose(view, names)
     left, right = st.columns([6, 5], gap="medium")
     with left:
-        st.subheader("All pairs")
-        _matrix(view, asked)
+        st.subheader("Pairwise matrix")
+        _matrix(view, choices)
     with right:
-        st.subheader("Curves")
-        curves.show(view, points.of(view), asked.alphas, asked.split)
+        st.subheader("Interpolation curves")
+        _curves(view, scores.points(view), choices.alphas, choices.split)
     snippets.show(
         connectivity_snippets.matrix(
-            view, names, asked.alphas, asked.split, asked.measure, tree=asked.clustered
+            view, names, choices.alphas, choices.split, choices.measure, tree=choices.clustered
         )
     )
 
 
 def _caption(view: View, selected: int) -> None:
-    which = "the selection" if selected > 1 else "all ingredients (none are selected)"
+    which = (
+        f"the {selected} selected ingredients"
+        if selected > 1
+        else f"all {len(view.sweep)} ingredients"
+    )
+    loss = plain(view.task.loss_name)
+    rise = (
+        f"rise of the {loss} or the error above"
+        if view.task.score_unit.counts_errors
+        else f"rise of the {loss} above, or drop of the score below,"
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
-            f"{view.task.loss_name.capitalize()} along the straight line (1−α)·θ₀ + α·θ₁ between "
-            f"**{which}** · barrier: how far it rises above the line between its ends",
+            f"Lines (1−α)·θ₀ + α·θ₁ for every pair of **{which}**. Barrier = maximum {rise} linear "
+            "interpolation of the endpoint values.",
             width="content",
         )
         if selected > 1:
-            st.button(f"Show all {len(view.sweep)}", type="tertiary", on_click=_select_none)
+            st.button(
+                f"Clear selection (show all {len(view.sweep)})",
+                type="tertiary",
+                on_click=_select_none,
+            )
 
 
-def _ask(view: View, names: list[str]) -> Asked:
+def _choose(view: View, names: list[str]) -> Choices:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         alphas = st.selectbox(
-            "Points a line", [*ALPHAS], format_func=lambda n: ALPHAS[n], width=200,
-            help="Adaptive: as many as it takes to know each barrier to within 0.01 (1 % of one "
-            "above 1), the error barrier to within a point. A hill narrower than about 0.3 of the "
-            "line may lie between the points unseen. Fixed grids are those of papers.",
+            "α values per pair", [*ALPHAS], format_func=lambda n: ALPHAS[n], width=200,
+            help="Adaptive adds α values until each loss barrier is known to ±0.01 (1 % if above "
+            f"1) and each {_drop(view)}. Peaks narrower than about 0.3 in α can still be missed. "
+            "Fixed grids match the cited papers.",
         )  # fmt: skip
         split = st.selectbox(
             "Split", view.task.reported, width=180,
-            help="Curves on report and the shifts are to look at; choose with select only.",
+            help="Use test and shifted splits for reporting only; make choices on "
+            f"{plain(view.task.select)}.",
         )  # fmt: skip
         measure = st.segmented_control(
-            "Measure", [*figures.MEASURES], default="loss", required=True,
+            "Metric", [*figures.measures(view.task.score_unit)], default="loss", required=True,
+            format_func=lambda name: _METRICS[name] if view.task.score_unit.counts_errors
+            else _METRICS[name].replace("Error", "Score"),
+            help="Barriers are above linear interpolation of the endpoint values (Entezari et al. "
+            "2022). Frankle: above the endpoint mean (Frankle et al. 2020), which includes half "
+            "the difference between unequal endpoints.",
         )  # fmt: skip
         clustered = st.toggle(
-            "Clustered", value=True, help="Those that join early stand beside each other."
+            "Cluster rows",
+            value=True,
+            help="Order rows by single-linkage clustering, so that ingredients in the same basin "
+            "are adjacent.",
         )
-    return Asked(names, alphas, split, measure, clustered)
+    return Choices(names, alphas, split, measure, clustered)
 
 
-def _matrix(view: View, asked: Asked) -> None:
-    if asked.measure == "midpoint" and isinstance(asked.alphas, int) and asked.alphas % 2 == 0:
-        st.info(f"{asked.alphas} points a line, evenly, have none in the middle: choose another "
-                "number of points.", icon=":material/grid_on:")  # fmt: skip
+def _drop(view: View) -> str:
+    if view.task.score_unit.counts_errors:
+        return "error barrier to ±1 pp"
+    return "score barrier to ±0.01 (1 % if above 1)"
+
+
+def _matrix(view: View, choices: Choices) -> None:
+    if (
+        choices.measure == "midpoint"
+        and isinstance(choices.alphas, int)
+        and choices.alphas % 2 == 0
+    ):
+        st.info(f"A grid of {choices.alphas} α values has no midpoint (α = 0.5). Choose an odd "
+                "number or adaptive.", icon=":material/grid_on:")  # fmt: skip
         return
-    found = pair_matrix.find(view, asked)
-    pair_matrix.ask(view, asked, found)
-    values = pair_matrix.values_of(view, asked, found)
-    count = len(list(pairs(asked.names)))
+    found = pair_matrix.look_up(view, choices)
+    pair_matrix.show_buttons(view, choices, found)
+    values = pair_matrix.values_of(view, choices, found)
+    count = len(list(pairs(choices.names)))
     if values is None:
-        what = "the checkpoints" if asked.measure in pair_matrix.GEOMETRIC else (
-            f"the {count} pairs on {asked.split}")  # fmt: skip
-        st.info(f"Nothing is known of {what} yet; the cells fill as results come.",
-                icon=":material/grid_on:")  # fmt: skip
+        what = (
+            "Angles and distances have not been computed yet."
+            if choices.measure in pair_matrix.GEOMETRIC
+            else f"None of the {count} pairs has been evaluated on {plain(choices.split)} yet. "
+            "Cells fill in as results arrive."
+        )
+        st.info(what, icon=":material/grid_on:")
         return
-    measure = figures.MEASURES[asked.measure]
+    measure = figures.measures(view.task.score_unit)[choices.measure]
     limit = None
     if measure.connected is not None:
-        limit = basin_list.show(asked.names, values, measure)
-    if asked.measure not in pair_matrix.GEOMETRIC:
-        st.caption(_state(found, count, asked))
-    pair_matrix.draw(view, asked, found, values, limit)
+        limit = pair_matrix.choose_threshold(found.best, values, measure)
+    if choices.measure not in pair_matrix.GEOMETRIC:
+        st.caption(_state(found, count, choices))
+    pair_matrix.draw(view, choices, found, values, limit)
 
 
-def _state(found: pair_matrix.Found, count: int, asked: Asked) -> str:
-    settled = len(found.whole.paths.keys() - found.whole.open)
-    text = f"{settled} of {count} pairs known on {asked.split}"
-    if waiting := len(found.best.open):
-        text += f"; ○ {waiting} preliminary: a screen, or still to be refined"
-    return f"{text}. Click a cell for its curve."
+def _state(found: pair_matrix.Summaries, count: int, choices: Choices) -> str:
+    settled = int(found.whole.settled.sum())
+    text = f"{settled} of {count} pairs evaluated on {plain(choices.split)}"
+    if waiting := len(found.best.preliminary):
+        text += f"; ○ {waiting} preliminary (screened, or not yet converged)"
+    return f"{text}. Click a cell to plot its curve."
 
 
 def _select_none() -> None:
     st.session_state["selection"] = []
 
 
-main(st.session_state["view"])
+def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: str) -> None:
+    """Let the user choose pairs and splits, and draw their curves."""
+    _add_pair(points)
+    chosen: list[Pair] = [p for p in st.session_state["pairs"] if points.keys() >= set(p)]
+    if not chosen:
+        st.info(
+            "Click a matrix cell, or pick two models above, to plot loss and "
+            f"{plain(view.task.score_name)} along the line between them.",
+            icon=":material/show_chart:",
+        )
+        return
+    _remove_pairs(chosen)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        splits = st.pills(
+            "Splits", view.task.reported, selection_mode="multi", default=[split],
+            format_func=plain, key=f"curve-splits-{split}",
+            help="Use test and shifted splits for reporting only; make choices on "
+            f"{plain(view.task.select)}.",
+        )  # fmt: skip
+        is_beyond = st.toggle("Extrapolate", help="Extend α to [−0.5, 1.5].")
+        is_both = view.offers_statistics and st.toggle(
+            "Compare BatchNorm modes", help="Plot averaged and re-estimated statistics together."
+        )
+    if not splits:
+        st.info("Select at least one split.", icon=":material/dataset:")
+        return
+    beyond = _BEYOND if is_beyond else ()
+    if is_both:
+        paths = _both(view, points, chosen, alphas, splits, beyond)
+    else:
+        paths = _known(view, points, chosen, alphas, splits, beyond)
+    if any(paths.values()):
+        _draw(view, points, paths, alphas, splits, beyond, both_statistics=is_both)
+
+
+def _both(
+    view: View, points: Mapping[str, Point], chosen: Sequence[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float],
+) -> dict[Pair, list[LinearPath]]:  # fmt: skip
+    """Look up the paths with both BatchNorm statistics, which the names of their splits include."""
+    paths: dict[Pair, list[LinearPath]] = {pair: [] for pair in chosen}
+    for split in splits:
+        for kind in STATISTICS:
+            seen = view.with_statistics(kind)
+            found = _known(seen, points, chosen, alphas, [split], beyond, which=kind)
+            for pair, many in found.items():
+                paths[pair] += [replace(path, split=f"{split}, {kind}") for path in many]
+    return paths
+
+
+def _known(
+    view: View, points: Mapping[str, Point], chosen: Sequence[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float], which: str = "",
+) -> dict[Pair, list[LinearPath]]:  # fmt: skip
+    """Look up the paths, and show a button that evaluates missing α values."""
+    lines = [(points[a].mixture, points[b].mixture) for a, b in chosen]
+    paths: dict[Pair, list[LinearPath]] = {pair: [] for pair in chosen}
+    missing = 0
+    for split in splits:
+        known = stored_lines(lines, view.evaluations, alphas_of(alphas), split=split, beyond=beyond)
+        missing += known.missing
+        for pair, path in zip(chosen, known.paths, strict=True):
+            if path is not None:
+                paths[pair].append(path)
+    if missing:
+        request = view.request | {
+            "pairs": [[points[a].end, points[b].end] for a, b in chosen],
+            "alphas": alphas,
+            "splits": list(splits),
+            "beyond": list(beyond),
+        }
+        label = " → ".join(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} pairs"
+        where = splits[0] if len(splits) == 1 else f"{len(splits)} splits"
+        where += f", {which}" if which else ""
+        more = "at least " if alphas == "adaptive" else ""
+        jobs.job_button(
+            f"Run {more}{jobs.evaluations_text(missing)}{f' on {plain(where)}' if which else ''}",
+            "paths",
+            f"Evaluate {label} on {where}", request, key=f"evaluate-chosen-{where}",
+        )  # fmt: skip
+    return paths
+
+
+def _draw(
+    view: View, points: Mapping[str, Point], paths: Mapping[Pair, Sequence[LinearPath]],
+    alphas: int | str, splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool,
+) -> None:  # fmt: skip
+    unit = view.task.score_unit
+    drawn = {pair: many for pair, many in paths.items() if many}
+    code = connectivity_snippets.curves(
+        view, dict(points), drawn, alphas, splits, beyond, both_statistics=both_statistics
+    )
+    figure = figures.path_curves(
+        drawn,
+        loss_name=view.task.loss_name,
+        score_name=view.task.score_name,
+        score_unit=unit,
+    )
+    display.show_figure(figure, "curves", paths_table(drawn), code)
+    table = barriers_table(drawn, score_unit=unit)
+    st.dataframe(table, hide_index=True, column_config=_columns(unit))
+    st.caption(
+        "Barriers are above the chord; *over mean of ends* is the definition of Frankle et al. "
+        "2020. The shape of a path does not predict generalization (Vlaar & Frankle 2022), and "
+        "adaptive sampling can miss peaks narrower than about 0.3 in α."
+    )
+
+
+def _columns(unit: Unit) -> dict[str, ColumnConfig]:
+    number = st.column_config.NumberColumn
+    of_scores = "percent" if unit.is_share else "%.4g"
+    what = "error" if unit.counts_errors else "score"
+    return {
+        "points": number("α values", help="Number of α values evaluated, including both ends"),
+        "loss barrier": number(format="%.4f"),
+        "up to": number("upper bound", format="%.4f", help=_BOUND),
+        "at α": number("α at barrier", format="%.3f"),
+        f"{what} barrier": number(format=of_scores, help="Above the chord"),
+        f"{what} up to": number(f"{what} upper bound", format=of_scores, help=_BOUND),
+        f"{what} over mean of ends": number(
+            format=of_scores,
+            help="Frankle et al. 2020: counts half the difference between unequal ends",
+        ),
+        "midpoint advantage": number(
+            "midpoint gain",
+            format=of_scores,
+            help="Score of the midpoint minus the mean of the ends",
+        ),
+    }
+
+
+def _add_pair(points: Mapping[str, Point]) -> None:
+    ends = list(points)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        first = st.selectbox("From", ends, index=0)
+        second = st.selectbox("To", ends, index=min(1, len(ends) - 1))
+        if st.button("Add curve", disabled=first == second, icon=":material/add:"):
+            if (first, second) not in st.session_state["pairs"]:
+                st.session_state["pairs"] = [*st.session_state["pairs"], (first, second)]
+            st.rerun()
+
+
+def _remove_pairs(chosen: list[Pair]) -> None:
+    kept = st.pills(
+        "Pairs",
+        chosen,
+        selection_mode="multi",
+        default=chosen,
+        format_func=lambda pair: f"{plain(pair[0])} → {plain(pair[1])}",
+        label_visibility="collapsed",
+        key=f"pairs-{chosen}",
+        help="Click to remove.",
+    )
+    if len(kept) < len(chosen):
+        st.session_state["pairs"] = [pair for pair in chosen if pair in kept]
+        pair_matrix.forget_clicks()
+        st.rerun()
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

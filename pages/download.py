@@ -1,12 +1,26 @@
-"""Taking a soup home: its weights, its recipe, and the Python that makes it again."""
+"""Downloads of a soup: weights, recipe and other artifacts, and Python code to rebuild it."""
 
 import json
+from collections.abc import Sequence
+from urllib.parse import quote
 
 import streamlit as st
 
-from pages.components import papers, scores, shares, snippets, soup_picker, weights
+from pages.components import jobs, scores, snippets, state
+from pages.components.display import plain
 from pages.components.state import View
-from soupcore.jobs.forms import Form
+from soupcore import mergekit_config, model_card
+from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
+from soupcore.database import SoupFileRow
+from soupcore.provenance import scores_svg
+from soupcore.recipes import Soup
+from soupcore.stored_soups import StoredSoup
+from soupcore.writers.forms import Form
+
+_ONE_FILE = "safetensors"
+_SHARDS = "sharded safetensors"
+_PATHS_SHOWN = 5  # paths of the training machine
+_PLACES_SHOWN = 12  # places of a kind of change in a .pt
 
 
 def main(view: View) -> None:
@@ -14,42 +28,242 @@ def main(view: View) -> None:
     stored = scores.soups(view)
     if not stored:
         st.info(
-            "There is no soup of this sweep yet. Build one on the **Soups** page.",
+            "No soups yet. Build one on the **Soups** page.",
             icon=":material/soup_kitchen:",
         )
         return
-    picked = soup_picker.choose(stored, "Soup")
+    picked = scores.choose_soup(view, stored, "Soup")
     _contents(view, picked)
-    form = weights.show(view, picked)
+    form = _weights(view, picked)
     _recipe(view, picked, form)
 
 
-def _contents(view: View, picked: scores.StoredSoup) -> None:
+def _contents(view: View, picked: StoredSoup) -> None:
     scores.metrics(view, picked.soup)
+    scores.show_shortfall(view, [picked])
     st.dataframe(
         {
             "ingredient": list(picked.soup.digests),
             "coefficient": [
-                shares.share(picked.soup.coefficients[name])
+                scores.share(picked.soup.coefficients[name])
                 if name in picked.soup.coefficients
-                else "not one for all weights"
+                else "varies by tensor"
                 for name in picked.soup.digests
             ],
-            "digest": list(picked.soup.digests.values()),
+            "SHA-256 of weights": list(picked.soup.digests.values()),
         },
         width=640,
     )
 
 
-def _recipe(view: View, picked: scores.StoredSoup, form: Form) -> None:
+def _recipe(view: View, picked: StoredSoup, form: Form) -> None:
     st.subheader("Recipe")
-    papers.show(view, picked.soup)
+    _artifacts(view, picked.soup)
     body = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
     left, right = st.columns(2)
-    with left, st.expander("Recipe as JSON", icon=":material/data_object:"):
+    with left, st.expander("Recipe (JSON)", icon=":material/data_object:"):
         st.code(body, language="json")
-    with right, st.expander("The same in Python", icon=":material/code:", expanded=True):
+    with right, st.expander("Reproduce in Python", icon=":material/code:", expanded=True):
         st.code(snippets.rebuild(view, picked.soup, form), language="python")
 
 
-main(st.session_state["view"])
+def _weights(view: View, picked: StoredSoup) -> Form:
+    """Let the user choose a format, write the weights and download them; return the format."""
+    st.subheader("Weights")
+    form = _choose_form(picked.soup)
+    files = state.store().soup_files(picked.soup.id, form.key)
+    if files:
+        _links(picked.soup, form, files)
+    else:
+        _prepare(view, picked, form)
+    return form
+
+
+def _choose_form(soup: Soup) -> Form:
+    first, why_no_pt = soup.form.name, soup.output.why_no_pt
+    copy = f"{soup.output.pt_suffix} (copy of {first} with new weights)"
+    chosen = st.segmented_control(
+        "Format",
+        [_ONE_FILE, _SHARDS, *([] if why_no_pt else [copy])],
+        default=_ONE_FILE,
+        required=True,
+        key=f"format-{soup.id}",
+    )
+    if chosen == copy:
+        _explain_copy(soup)
+        return Form(as_ingredient=True)
+    dtypes = {_dtypes_of(soup): None} | {name: name for name in OUTPUT_DTYPES}
+    with st.container(horizontal=True):
+        dtype = st.selectbox("Precision", list(dtypes), width=240, key=f"dtype-{soup.id}")
+        shard_size = None
+        if chosen == _SHARDS:
+            megabytes = st.number_input(
+                "Max shard size, MB", 0.01, 1e6, 5000.0, 500.0, format="%g", width=200,
+                key=f"shard-{soup.id}",
+            )  # fmt: skip
+            shard_size = round(megabytes * 1e6)
+    st.caption(
+        f"Tensor names, order and metadata follow {plain(first)}. "
+        + (f".pt export unavailable: {plain(why_no_pt)}" if why_no_pt else "")
+    )
+    return Form(dtype=dtypes[dtype], shard_size=shard_size)
+
+
+def _dtypes_of(soup: Soup) -> str:
+    written = [info.dtype for info in soup.output.tensors().values()]
+    floats = {str(dtype).removeprefix("torch.") for dtype in written if dtype.is_floating_point}
+    return f"same as {soup.form.name} ({floats.pop() if len(floats) == 1 else 'several dtypes'})"
+
+
+def _explain_copy(soup: Soup) -> None:
+    source, form = soup.output.file, soup.output.pt_form
+    if form is None:
+        return
+    titles = {found.name: found.title for found in source.weight_sets}
+    replaced = titles.get(source.weights, "weights")
+    file = source.path.name
+    st.caption(
+        plain(
+            f"Copy of {file} with its {replaced} replaced by the soup's. Loads exactly like {file}."
+        )
+    )
+    actions = {
+        "replaced": "Also replaced by the soup's weights, so that every loader finds them",
+        "removed": f"Removed, as it describes {soup.form.name}",
+        "reset": "Reset to its value before training",
+    }
+    listed = {
+        words: [
+            f"{change.place} ({change.role})" for change in form.changes if change.action == key
+        ]
+        for key, words in actions.items()
+    }
+    listed[f"Kept as in {file}"] = list(form.kept)
+    lines = [f"- {plain(words)}: {_some(places)}" for words, places in listed.items() if places]
+    if lines:
+        st.markdown("\n".join(lines))
+    if form.local_paths:
+        shown = [f"{path} ({place})" for place, path in form.local_paths]
+        st.warning(
+            "Privacy: this file contains paths from the training machine:\n\n"
+            + "\n".join(f"- {plain(path)}" for path in shown[:_PATHS_SHOWN])
+            + (f"\n- … and {len(shown) - _PATHS_SHOWN} more" if len(shown) > _PATHS_SHOWN else ""),
+            icon=":material/visibility:",
+        )
+
+
+def _some(places: Sequence[str]) -> str:
+    more = len(places) - _PLACES_SHOWN
+    shown = ", ".join(f"{plain(place)}" for place in places[:_PLACES_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
+    request = view.request | {"soup": picked.soup.id, "form": form.to_json()}
+    if st.button(
+        f"Create file ({_size(form.nbytes(picked.soup))})",
+        type="primary",
+        icon=":material/blender:",
+        disabled=jobs.cannot_start("weights", **request),
+        help="Computed from the checkpoint files in chunks (low memory).",
+    ):
+        jobs.submit("weights", f"Write weights of {picked.label}", request)
+        st.rerun()
+
+
+def _links(soup: Soup, form: Form, files: Sequence[SoupFileRow]) -> None:
+    # Relative, since a proxy may add a path prefix that the server does not know.
+    urls = [f"./download/{soup.id}/{form.key}/{quote(file.name)}" for file in files]
+    if len(files) == 1:
+        st.link_button(
+            f"Download {plain(files[0].name)} ({_size(files[0].nbytes)})",
+            urls[0],
+            on_click="ignore",
+            type="primary",
+            icon=":material/download:",
+        )
+        st.markdown("SHA-256")
+        st.code(files[0].sha256, language=None)
+        return
+    if form.shard_size:
+        st.caption("Put all files in one folder and pass it to from_pretrained.")
+    rows = [
+        f"| [{plain(file.name)}]({url}) | {_size(file.nbytes)} | `{file.sha256}` |"
+        for file, url in zip(files, urls, strict=True)
+    ]
+    with st.container(height=420 if len(files) > 10 else "content", border=False):
+        st.markdown("\n".join(["| File | Size | SHA-256 |", "|---|--:|---|", *rows]))
+
+
+def _size(nbytes: int) -> str:
+    if nbytes < 1e6:
+        return f"{nbytes / 1e3:.1f} kB"
+    return f"{nbytes / 1e6:.1f} MB" if nbytes < 1e9 else f"{nbytes / 1e9:.2f} GB"
+
+
+def _artifacts(view: View, soup: Soup) -> None:
+    """Show downloads of the recipe, the model card with its figure, and mergekit's YAML."""
+    name = f"{soup.recipe}-{soup.id}"
+    figure = _figure(view, soup)
+    base_model = st.text_input(
+        "Base model (Hugging Face ID)",
+        _base_model(soup),
+        help="Written to the model card, e.g. openai/clip-vit-base-patch32. Leave empty to omit.",
+        width=400,
+    ).strip()
+    card = model_card(
+        soup,
+        base_models=[base_model] if base_model else [],
+        score_name=view.task.score_name,
+        higher_is_better=view.task.metric.higher_is_better,
+        select=view.task.select,
+        figure=f"{name}.svg" if figure is not None else None,
+    )
+    mergekit = mergekit_config(soup)
+    with st.container(horizontal=True):
+        body = json.dumps(soup.to_json(), indent=2, ensure_ascii=False)
+        _download("Recipe (JSON)", body, f"{name}.json", "application/json")
+        _download("Model card (README.md)", card, "README.md", "text/markdown")
+        if figure is not None:
+            _download("Card figure (SVG)", figure, f"{name}.svg", "image/svg+xml")
+        if mergekit is not None:
+            _download("mergekit (YAML)", mergekit, f"{name}.yaml", "application/yaml")
+    st.caption(
+        "The recipe is also embedded in the safetensors metadata, or saved next to a .pt. Put the "
+        "card and its figure next to the weights to upload the folder to the Hugging Face Hub. "
+        + (
+            "The YAML reproduces the soup in mergekit; any numerical differences are noted at its "
+            "top."
+            if mergekit is not None
+            else "mergekit cannot express this soup."
+        )
+    )
+
+
+def _download(label: str, body: str, file_name: str, mime: str) -> None:
+    st.download_button(label, body, file_name, mime, on_click="ignore", icon=":material/download:")
+
+
+def _base_model(soup: Soup) -> str:
+    """Return the base model that the ingredients name; "" unless they agree."""
+    names = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
+    return str(names.pop() or "") if len(names) == 1 else ""
+
+
+def _figure(view: View, soup: Soup) -> str | None:
+    base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
+    known = scores.evaluations(view, scores.ingredients(view) | base | {soup.id: soup.mixture})
+    table = scores.scatter_table(view, known, dict.fromkeys(known, ""))
+    rows = table.dropna(subset=["report", "shift"])[["report", "shift"]]
+    places = {str(name): (float(r), float(s)) for name, r, s in rows.itertuples()}
+    itself = places.pop(soup.id, None)
+    if itself is None:
+        return None
+    origin = places.pop(view.sweep.base.name, None) if view.sweep.base else None
+    name, unit = view.task.score_name, view.task.score_unit
+    axes = (unit.label(f"{name} on report"), unit.label(f"mean {name} under shift"))
+    return scores_svg(places, itself, base=origin, axes=axes, unit=unit)
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

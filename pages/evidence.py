@@ -1,23 +1,27 @@
-"""How sure it is that a soup is better, and which ingredients it owes that to."""
+"""Evidence that a soup is better: paired comparisons, selection bias, attribution, calibration."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import (
-    attribution,
-    optimism,
-    orders,
-    reliability,
-    score_snippets,
-    scores,
-    snippets,
-    soup_picker,
-)
-from pages.components.scores import StoredSoup
+from pages.components import display, jobs, results, scores, selection_bias, snippets
+from pages.components.display import listed, plain
 from pages.components.state import View
-from soupcore.analysis import paired
+from soupcore import RECIPES, figures
+from soupcore.analysis import Calibration, Share, points
+from soupcore.calls import Attribution, Calibrations, Result
+from soupcore.evaluation import compare
+from soupcore.figures.style import NEUTRAL, SOUP
+from soupcore.figures.tables import attribution_table, calibration_table
+from soupcore.recipes.parts import follows_recipe
+from soupcore.stored_soups import StoredSoup
+from soupcore.tasks import SHARE, Unit
+from soupcore.tasks.unit import UNKNOWN
+
+_P = "p (McNemar)"
+_ENSEMBLE = "ensemble"
 
 
 def main(view: View) -> None:
@@ -25,110 +29,289 @@ def main(view: View) -> None:
     stored = scores.soups(view)
     if not stored:
         st.info(
-            "There is no soup of this sweep yet. Build one on the **Soups** page.",
+            "No soups yet. Build one on the **Soups** page.",
             icon=":material/soup_kitchen:",
         )
         return
-    picked = soup_picker.choose(stored, "Soup")
-    points = scores.ingredients(view)
-    known = scores.evaluations(view, points | {picked.label: picked.soup.mixture})
-    best = scores.best_on_select(view, known, list(points))
+    picked = scores.choose_soup(view, stored, "Soup")
+    scores.show_shortfall(view, [picked])
+    ingredients = scores.ingredients(view)
+    known = scores.evaluations(view, ingredients | {picked.label: picked.soup.mixture})
+    best = scores.best_on_select(view, known, list(ingredients))
     if best is None:
         st.info(
-            "No ingredient was evaluated on select yet, so there is none to compare with. "
+            "Nothing to compare with: no ingredient has been evaluated on the validation split. "
             "Evaluate them on the **Ingredients** page.",
             icon=":material/grocery:",
         )
         return
     _against_best(view, picked, best, known)
-    _acceptances(picked)
+    _acceptances(view, picked)
     left, right = st.columns(2)
     with left:
-        optimism.show(view, picked, best, known)
-        orders.show(view, picked)
+        selection_bias.show(view, picked, best, known)
+        selection_bias.show_orders(view, picked)
     with right:
-        attribution.show(view, picked)
-    reliability.show(view, picked, best, known)
-    snippets.show(score_snippets.evidence(view, picked, best))
+        show_attribution(view, picked)
+    show_calibration(view, picked, best, known)
+    snippets.show(snippets.evidence(view, picked, best))
 
 
 def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
-    st.subheader(f"Against the best ingredient, {best}")
+    st.subheader(f"Soup vs. best single ingredient ({plain(best)})")
     names = view.sweep.names()
     evaluated = [name for name in names if known[name][view.task.select] is not None]
     if len(evaluated) < len(names):
         st.info(
-            f"{best} is the best of those evaluated on {view.task.select}: {len(evaluated)} of "
-            f"{len(names)} ingredients. Evaluate the others on the **Ingredients** page.",
+            f"Only {len(evaluated)} of {len(names)} ingredients have been evaluated on "
+            f"{plain(view.task.select)}; {plain(best)} is the best of those. Evaluate the rest on "
+            "the **Ingredients** page.",
             icon=":material/grocery:",
         )
-    rows = []
+    unit = view.task.score_unit
+    rows, without = [], {}
     for split in view.task.reported:
         soup, alone = known[picked.label][split], known[best][split]
         if soup is None or alone is None:
             continue
-        found = paired(soup.scores, alone.scores)
+        found = compare(view.task, soup, alone)
+        if found.interval is None:
+            without[split] = found.why_no_interval
         rows.append(
             {
                 "split": split,
-                "soup, %": 100 * soup.score,
-                f"{best}, %": 100 * alone.score,
-                "difference, points": 100 * found.difference,
-                "95 % interval": _interval(found.interval),
-                "examples changed": found.changed,
-                "gained": found.gained,
-                "lost": found.lost,
-                "McNemar p": found.p_value,
+                unit.label("soup"): soup.score * unit.factor,
+                unit.label("best ingredient"): alone.score * unit.factor,
+                unit.difference_label("Δ"): found.difference * unit.factor,
+                "95% CI": _interval(unit, found.interval),
             }
+            | _changes(found.gained, found.lost, found.p_value)
         )
     scores.offer_evaluation(view, picked, key="evidence")
     if not rows:
         return
-    table = pd.DataFrame(rows).set_index("split")
-    formats: dict[Any, Any] = {c: "{:.2f}" for c in table.columns if c.endswith(", %")}
-    formats |= {"difference, points": "{:+.2f}", "McNemar p": "{:.3g}"}
-    st.dataframe(table.style.format(formats))
+    _table(unit, rows)
+    for why in dict.fromkeys(without.values()):
+        splits = listed(split for split in without if without[split] == why)
+        st.caption(f"No interval on {splits}: {plain(why)}")
+    scores.show_undefined(view, {name: known[name] for name in (picked.label, best)})
+    st.caption(_caption(view, picked, has_changes=_P in rows[0]))
+
+
+def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
+    """Return a caption that explains the table."""
     chosen_on = picked.soup.parameters.get("split")
-    flattered = (
-        f"{chosen_on} was chosen on and flatters the soup"
+    optimistic = (
+        f"The soup was selected on {plain(str(chosen_on))}, so its score there is optimistic"
         if chosen_on
-        else f"If anything of the soup was picked by its score on {view.task.select}, that "
-        "flatters it"
+        else "If you picked this soup, its ingredients or its parameters by their "
+        f"{plain(view.task.select)} score, that score is optimistic"
     )
-    st.caption(
-        f"On the same examples of each split. {flattered}; judge by report and the shifts. An "
-        "example has changed where its score has, from wrong to right or back: another wrong "
-        "prediction is no change. The interval covers the choice of examples, not the luck of the "
-        "training runs."
+    what = plain(view.task.score_unit.label(view.task.score_name))
+    judge = f"{optimistic}; judge by test and the shifted splits."
+    if not view.task.has_examples:
+        return f"Comparison by {what}. {judge}"
+    if not view.task.metric.is_mean:
+        changes = "The interval is that of the difference over 200 bootstrap resamples."
+    elif has_changes:
+        changes = "“Newly correct” and “newly wrong” count examples whose correctness flipped."
+    else:
+        changes = "Scores of single examples are not 0 or 1, so changed examples are not counted."
+    return (
+        f"Paired comparison on the same examples of {what}. {judge} {changes} The interval "
+        "reflects sampling of examples, not variation between training runs."
     )
 
 
-def _acceptances(picked: StoredSoup) -> None:
-    steps = [step for step in picked.soup.trace if step.interval is not None]
+def _changes(gained: int | None, lost: int | None, p_value: float | None) -> dict[str, Any]:
+    """Return counts of changed examples; empty unless scores are 0 or 1."""
+    if gained is None or lost is None:
+        return {}
+    # Soups of earlier versions have no p-value.
+    p = float("nan") if p_value is None else p_value
+    return {"newly correct": gained, "newly wrong": lost, _P: p}
+
+
+def _acceptances(view: View, picked: StoredSoup) -> None:
+    steps = [step for step in picked.soup.trace[1:] if step.accepted]
     if not steps:
         return
-    st.subheader("What each acceptance gained")
+    unit = view.task.score_unit
+    st.subheader("Gain per accepted ingredient")
     rows = [
         {
-            "step": f"{step.action} {step.candidate}",
-            "select after it, %": f"{100 * step.score:.2f}",
-            "difference, 95 % interval": _interval(step.interval or (0, 0)),
-            "gained": step.gained,
-            "lost": step.lost,
-            # Soups of before it was kept have none.
-            "McNemar p": "–" if step.p_value is None else f"{step.p_value:.3g}",
+            "step": f"{'+' if step.action == 'add' else '−'} {step.candidate}",
+            unit.label(f"validation {view.task.score_name} after"): step.score * unit.factor,
+            f"{unit.difference_label('Δ')} (95% CI)": _interval(unit, step.interval),
         }
+        | _changes(step.gained, step.lost, step.p_value)
         for step in steps
     ]
-    st.dataframe(rows, hide_index=True, width=720)
+    _table(unit, rows, width=720)
     st.caption(
-        "For information, not to choose by: single acceptances are rarely sure, and leaving out "
-        "all that are not loses most of what the soup gains."
+        "For information only. Individual steps are rarely significant, and dropping the "
+        "non-significant ones discards most of the soup's gain."
     )
 
 
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{100 * ends[0]:+.2f} to {100 * ends[1]:+.2f}"
+def _table(
+    unit: Unit, rows: list[dict[str, Any]], *, width: int | Literal["stretch"] = "stretch"
+) -> None:
+    table = pd.DataFrame(rows)
+    formats: dict[Any, Any] = {
+        column: unit.difference_cell if column == unit.difference_label("Δ") else unit.cell
+        for column in table.select_dtypes("float").columns
+    }
+    formats |= {_P: "{:.3g}"} if _P in table else {}
+    st.dataframe(table.style.format(formats, na_rep=UNKNOWN), hide_index=True, width=width)
 
 
-main(st.session_state["view"])
+def _interval(unit: Unit, ends: tuple[float, float] | None) -> str:
+    # An interval of zero width would suggest certainty.
+    if ends is None or not ends[0] < ends[1]:
+        return UNKNOWN
+    low, high = ends[:: unit.sign]
+    return f"{unit.difference(low)} to {unit.difference(high)}"
+
+
+def show_attribution(view: View, picked: StoredSoup) -> None:
+    """Show the contribution of each ingredient, or a button that computes it."""
+    st.subheader("Contribution of each ingredient")
+    if len(picked.soup.ingredients) < 2:
+        st.caption("Attribution needs at least two ingredients in the soup.")
+        return
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    call = Attribution(picked.soup.id, split)
+    found = call.result(view.context)
+    if found is not None:
+        shares = {name: Share(*each) for name, each in found["shapley"].items()}
+        without = found["without"]
+        figure = figures.attribution_bars(
+            shares,
+            without,
+            score_name=f"{view.task.score_name} on {split}",
+            score_unit=view.task.score_unit,
+        )
+        code = snippets.attribution(view, picked, split)
+        display.show_figure(figure, "attribution", attribution_table(shares, without), code)
+        return
+    count = points(len(picked.soup.ingredients))
+    st.caption(
+        f"Computes leave-one-out and Shapley values from up to {count} sub-soups on "
+        f"{plain(split)}. {_rebuilt(picked)} For reporting only; do not choose ingredients by it."
+    )
+    jobs.call_button(
+        view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution"
+    )
+
+
+def _rebuilt(picked: StoredSoup) -> str:
+    if not follows_recipe(picked.soup):
+        return "Remaining ingredients keep their relative weights."
+    return f"Each sub-soup is rebuilt with {RECIPES[picked.soup.recipe].title}."
+
+
+def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
+    """Show confidence against accuracy of the soup, the ingredients and the ensemble."""
+    st.subheader("Calibration")
+    if view.task.why_no_ensemble is not None:
+        st.caption(f"No calibration. {plain(view.task.why_no_ensemble)}")
+        return
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    by_name = _calibrations(view, picked, known, split)
+    if by_name is None:
+        st.caption("Needs the soup and the ingredients evaluated on select and report.")
+        return
+    drawn = [name for name in (picked.label, best, _ENSEMBLE) if name in by_name]
+    without = [by_name[name]["why_none"] for name in drawn if "why_none" in by_name[name]]
+    if without:
+        st.caption(plain(without[0]))
+        return
+    with st.container(horizontal=True):
+        after = st.toggle(
+            "Apply temperature scaling (fitted on select)", key="calibration-temperature"
+        )
+        in_table = st.toggle("Table for all ingredients", key="calibration-table")
+    inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **view.colours}
+    when = "after" if after else "before"
+    found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
+    figure = figures.reliability_diagram(found, inks)
+    code = snippets.reliability(view, picked, drawn, _ENSEMBLE, split, after=after)
+    display.show_figure(figure, "reliability", calibration_table(found), code)
+    st.caption(
+        f"{plain(split)}, equal-mass bins. ECE = expected calibration error. "
+        + compared({name: each.ece for name, each in found.items()}, picked.label, best)
+    )
+    if after:
+        temperatures = ", ".join(
+            f"{plain(name)} {each.temperature:.2f}" for name, each in found.items()
+        )
+        st.caption(f"Fitted temperatures: {temperatures}.")
+    if in_table:
+        _calibration_table(by_name)
+
+
+def compared(errors: Mapping[str, float], soup: str, best: str) -> str:
+    """Return how a soup's calibration compares, as Markdown.
+
+    Args:
+        errors: Expected calibration errors, 0 to 1, by name.
+        soup: Name of the soup.
+        best: Name of the best ingredient.
+    """
+    if soup not in errors:
+        return ""
+    others = {f"of {plain(best)}": errors.get(best), "of the ensemble": errors.get(_ENSEMBLE)}
+    parts = []
+    for what, error in others.items():
+        if error is not None:
+            than, gap = SHARE.text(error), errors[soup] - error
+            if SHARE.number(errors[soup]) == SHARE.number(error):
+                parts.append(f"equal to that {what}")
+            else:
+                side = "above" if gap > 0 else "below"
+                parts.append(f"{SHARE.gap(abs(gap))} {side} that {what} ({than})")
+    return (
+        f"The soup's is {SHARE.text(errors[soup])}"
+        + "".join(f"{', ' if index == 0 else ' and '}{each}" for index, each in enumerate(parts))
+        + "."
+    )
+
+
+def _calibrations(
+    view: View, picked: StoredSoup, known: scores.Known, split: str
+) -> dict[str, Result] | None:
+    """Return the calibrations by name; None if they are not computed yet."""
+    needed = (view.task.select, split)
+    names = [
+        name
+        for name in [picked.label, *view.sweep.names()]
+        if all((found := known[name][each]) and found.has_outputs for each in needed)
+    ]
+    if picked.label not in names:
+        return None
+    call = Calibrations(picked.soup.id, tuple(names[1:]), split)
+    title = f"Calibration of {picked.label}"
+    result = results.derived(view, call, title, key="calibration")
+    if result is None:
+        return None
+    return {picked.label: result["soup"], _ENSEMBLE: result["ensemble"], **result["ingredients"]}
+
+
+def _calibration_table(by_name: Mapping[str, Result]) -> None:
+    rows = {}
+    for name, both in by_name.items():
+        if "why_none" in both:
+            continue
+        before, after = (Calibration.from_json(both[when]) for when in ("before", "after"))
+        rows[name] = {
+            "ECE, %": 100 * before.ece,
+            "temperature": after.temperature,
+            "ECE after scaling, %": 100 * after.ece,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    st.dataframe(table.style.format("{:.2f}"), width=480)
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

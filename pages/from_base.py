@@ -1,53 +1,65 @@
-"""Paths from the base, in the plane of scores: on report, and under shift."""
+"""Paths from the base to other models, by accuracy and robustness (WiSE-FT)."""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import asking, connectivity_snippets, export, points, snippets
-from pages.components.points import Point
+from pages.components import connectivity_snippets, display, jobs, scores, snippets
+from pages.components.display import plain
+from pages.components.snippets import Point
 from pages.components.state import View
 from soupcore import figures
 from soupcore.connectivity import stored_lines
 
 ALPHAS = 11
-_FIRST = 4  # ends drawn where none are selected
+_FIRST = 4  # number of models drawn by default
 
 
 def main(view: View) -> None:
-    st.header("From the base")
+    st.header("Paths from the base")
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     if view.sweep.base is None or not reports or not shifts:
+        missing = {
+            "a base checkpoint": view.sweep.base is None,
+            "a report split": not reports,
+            "shift splits": not shifts,
+        }
         st.info(
-            "Paths from the base take a base in the sweep, and a report split and shifts in the "
-            "task; one of these is not there.",
+            "This page needs a base checkpoint in the sweep, and a report split and at least one "
+            "shift split in the task. Missing: "
+            f"{', '.join(name for name, is_missing in missing.items() if is_missing)}.",
             icon=":material/info:",
         )
         return
     st.caption(
-        "(1−α)·base + α·end for α from 0 to 1 by 0.1, by its score on "
-        f"**{reports[0]}** and the mean of its scores under **{len(shifts)} shifts** "
-        "(WiSE-FT, arXiv:2109.01903). Choose an α on select only."
+        "Interpolates from the base to each model, (1−α)·base + α·model with α = 0, 0.1, …, 1, and "
+        f"plots test {plain(view.task.score_name)} (**{plain(reports[0])}**) against the mean over "
+        f"**{len(shifts)} shifts** (WiSE-FT, arXiv:2109.01903). Choose α on select, not here."
     )
-    known = points.of(view)
+    known = scores.points(view)
     ends = [name for name in known if known[name].kind != "base"]
     chosen = st.multiselect(
-        "Ends", ends, default=st.session_state["selection"] or ends[:_FIRST],
+        "Models", ends, default=st.session_state["selection"] or ends[:_FIRST],
         key=f"ends-{st.session_state['selection']}",
-        help="Ingredients and soups; the selection of the other pages, where there is one.",
+        help="Ingredients and soups. Defaults to the current selection.",
     )  # fmt: skip
     if not chosen:
-        st.info("Choose at least one end.", icon=":material/grocery:")
+        st.info("Select at least one model.", icon=":material/grocery:")
         return
     tables = _tables(view, known, chosen, reports[0], shifts)
     code = connectivity_snippets.from_base(view, known, chosen, ALPHAS)
     if tables:
-        figure = figures.from_base(tables, view.colours, score_name=view.task.score_name)
+        figure = figures.from_base(
+            tables,
+            view.colours,
+            score_name=view.task.score_name,
+            score_unit=view.task.score_unit,
+        )
         everything = pd.concat(tables, names=["end", None]).reset_index(level="end")
-        export.show(figure, "from-base", everything, code)
-        st.caption("■ the base · large dots the ends; a curve that bulges to the upper right has "
-                   "mixtures that are better on both.")  # fmt: skip
+        display.show_figure(figure, "from-base", everything, code)
+        st.caption("■ base · ● model (α = 1). A curve that bulges to the upper right passes "
+                   "through interpolations better on both axes than either end.")  # fmt: skip
     snippets.show(code)
 
 
@@ -59,7 +71,7 @@ def _tables(
     if base is None:
         return {}
     lines = [(base, known[name].mixture) for name in chosen]
-    found = {split: stored_lines(lines, view.evaluator, ALPHAS, split=split) for split in
+    found = {split: stored_lines(lines, view.evaluations, ALPHAS, split=split) for split in
              [report, *shifts]}  # fmt: skip
     missing = sum(lines_on.missing for lines_on in found.values())
     if missing:
@@ -68,9 +80,9 @@ def _tables(
             "alphas": ALPHAS,
             "splits": [report, *shifts],
         }
-        asking.button(
-            f"Evaluate {asking.points(missing)}", "paths",
-            f"Evaluate {len(chosen)} lines from the base", request, key="evaluate",
+        jobs.job_button(
+            f"Run {jobs.evaluations_text(missing)}", "paths",
+            f"Evaluate {len(chosen)} paths from the base", request, key="evaluate",
         )  # fmt: skip
     tables = {}
     for index, name in enumerate(chosen):
@@ -82,9 +94,10 @@ def _tables(
                 {"alpha": on_report.alphas, "report": on_report.scores, "shift": shift}
             )
     if not tables:
-        st.info("Nothing is known of these paths yet; they appear as they are evaluated.",
+        st.info("These paths have not been evaluated yet. Curves appear as results arrive.",
                 icon=":material/show_chart:")  # fmt: skip
     return tables
 
 
-main(st.session_state["view"])
+if __name__ == "__main__":
+    main(st.session_state["view"])

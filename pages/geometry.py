@@ -1,84 +1,185 @@
-"""Where the ingredients lie, and what follows from it."""
+"""Weight geometry: distances and angles of task vectors, and their relation to scores."""
+
+from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import asking, connectivity_snippets, export, geometry_grids, middles
+from pages.components import connectivity_snippets, display, jobs, results
+from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
+from soupcore.analysis import ingredient_grid, pair_grid, varying
 from soupcore.connectivity import stored_geometry
-from soupcore.figures.tables import angle_table, layers_table
+from soupcore.figures.tables import angle_table, grid_table, layers_table
+
+_PAIRS = "midpoint gain over better endpoint"
 
 
 def main(view: View) -> None:
-    st.header("Geometry")
+    st.header("Weight geometry")
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
-    origin = f"**{view.sweep.base.name}**" if view.sweep.base else "the mean of the ingredients"
-    st.caption(
-        f"Task vectors lead from {origin} to {len(names)} ingredients; BatchNorm's statistics are "
-        "no part of them. The matrix of their angles is on the page Connectivity."
+    origin = (
+        f"**{plain(view.sweep.base.name)}**" if view.sweep.base else "the mean of the ingredients"
     )
-    found = stored_geometry(view.sweep, view.evaluator.store, names)
+    st.caption(
+        f"Task vectors from {origin} to {len(names)} ingredients, excluding BatchNorm statistics. "
+        "For the pairwise matrix of angles, see **Connectivity › Angle**."
+    )
+    found = stored_geometry(view.sweep, view.evaluations.store, names)
     if found is None:
-        asking.button(
-            "Measure angles and distances", "geometry", "Measure the geometry", view.request,
-            key="measure", help="Reads every checkpoint once; no forward pass.",
+        jobs.job_button(
+            "Compute angles and distances", "geometry", "Compute the geometry", view.request,
+            key="measure", help="Reads each checkpoint once; runs no forward passes.",
         )  # fmt: skip
-    tabs = st.tabs([*_TABS, "Hyperparameters"], key="geometry-tab", on_change="rerun")
+    tabs = st.tabs([*_TABS, "By hyperparameter"], key="geometry-tab", on_change="rerun")
     for tab, show in zip(tabs, _TABS.values(), strict=False):
         if tab.open:
             with tab:
                 if found is None:
-                    st.info("Not measured yet: press the button above.",
+                    st.info("Not computed yet. Click **Compute angles and distances**.",
                             icon=":material/straighten:")  # fmt: skip
                 else:
                     show(view, found)
     if tabs[-1].open:
         with tabs[-1]:
-            geometry_grids.show(view, names)
+            show_grids(view, names)
 
 
 def _layers(view: View, found: Geometry) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        grouped = st.toggle("Blocks", value=True, help="Tensors of a block together in one row.")
+        grouped = st.toggle("Group by block", value=True,
+                            help="One row per block instead of one per tensor.")  # fmt: skip
         against = st.selectbox(
-            "Show", [None, *found.names], width=320,
-            format_func=lambda name: f"angle to {name}" if name else "distance from the base",
+            "Value", [None, *found.names], width=320,
+            format_func=lambda name: f"angle to {name}" if name else
+            "relative distance from the base",
         )  # fmt: skip
     shown = found.grouped() if grouped else found
     if against is None:
-        values, title, unit, decimals = shown.moves_by_layer * 100, "% of the layer's norm", " %", 1
+        values, title, unit, decimals = (
+            shown.moves_by_layer * 100,
+            "distance, % of layer norm",
+            " %",
+            1,
+        )
     else:
         values, title, unit, decimals = shown.angles_by_layer(against), "angle, °", "°", 0
     figure = figures.layer_heatmap(
         shown.layers, shown.names, values, title=title, unit=unit, decimals=decimals
     )
     code = connectivity_snippets.layers(view, shown.names, against, grouped=grouped)
-    export.show(figure, "layers", layers_table(shown.layers, shown.names, values), code)
+    display.show_figure(figure, "layers", layers_table(shown.layers, shown.names, values), code)
 
 
 def _distances(view: View, found: Geometry) -> None:
     table = layers_table(["distance"], found.names, found.norms[None, :]).T
     table.index.name = "ingredient"
     code = connectivity_snippets.norms(view, found.names)
-    export.show(figures.norm_bars(found, view.colours), "distances", table, code)
+    display.show_figure(figures.norm_bars(found, view.colours), "distances", table, code)
 
 
 def _advantage(view: View, found: Geometry) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         split = st.selectbox("Split", view.task.reported, width=180)
-        colour = middles.colour_by(view, "advantage")
-    known = middles.ask(view, found.names, split, key="advantage")
+        colour = results.colour_by(view, "advantage")
+    known = results.midpoints(view, found.names, split, key="advantage")
     if known is None:
         return
     table = angle_table(view.sweep, found, known, colour)
     figure = figures.angle_scatter(
-        table, colour=f"max {colour}" if colour else "", score_name=view.task.score_name
+        table,
+        colour=f"max {colour}" if colour else "",
+        score_name=view.task.score_name,
+        score_unit=view.task.score_unit,
     )
     code = connectivity_snippets.angles(view, found.names, split, colour)
-    export.show(figure, "angles", table, code)
+    display.show_figure(figure, "angles", table, code)
 
 
-_TABS = {"Layers": _layers, "Distances": _distances, "Angle and advantage": _advantage}
+def show_grids(view: View, names: Sequence[str]) -> None:
+    """Let the user choose a quantity and hyperparameters, and draw its mean over them."""
+    keys = varying(view.sweep)
+    if not keys:
+        st.info(
+            "No hyperparameters vary across ingredients. Add sweep.jsonl or sweep.csv to the sweep "
+            "folder.",
+            icon=":material/tune:",
+        )
+        return
+    score = f"{plain(view.task.score_name)} of ingredients"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        what = st.segmented_control("Quantity", [_PAIRS, score], default=_PAIRS, required=True)
+        split = st.selectbox("Split", view.task.reported, width=180, key="grid-split")
+        rates = results.learning_rates(keys)
+        first = keys.index(rates[0]) if rates else 0
+        row = st.selectbox("Hyperparameter", keys, index=first, width=200)
+        others = [key for key in keys if key != row]
+        column = None
+        if what == score and others:
+            column = st.selectbox("Second hyperparameter", others, width=200)
+    if what == _PAIRS:
+        _pairs(view, names, split, row)
+    elif column is None:
+        st.info("Only one hyperparameter varies.", icon=":material/tune:")
+    else:
+        _ingredients(view, names, split, row, column)
 
-main(st.session_state["view"])
+
+def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
+    known = results.midpoints(view, names, split, key="grid")
+    if known is None:
+        return
+    unit = view.task.score_unit
+    gains = {pair: path.midpoint_gain * unit.scale for pair, path in known.paths.items()}
+    grid = pair_grid(view.sweep, gains, key)
+    figure = figures.grid_heatmap(
+        grid,
+        title=unit.difference_label(_PAIRS),
+        unit=unit.difference_symbol,
+        decimals=unit.decimals,
+        diverges=True,
+    )
+    code = connectivity_snippets.pair_grid(view, names, split, key)
+    display.show_figure(figure, "pair-grid", grid_table(grid), code)
+    st.caption(
+        f"Mean, over pairs, of midpoint {plain(view.task.score_name)} minus the better endpoint's "
+        "(Model Soups, App. F.1). Blue = gain."
+    )
+
+
+def _ingredients(view: View, names: Sequence[str], split: str, row: str, column: str) -> None:
+    points = [view.sweep[name].mixture for name in names]
+    known = view.evaluations.stored(points, split)
+    unit = view.task.score_unit
+    scores = {
+        name: found.score * unit.factor
+        for name, found in zip(names, known, strict=True)
+        if found is not None
+    }
+    if not scores:
+        st.info(
+            f"No ingredients evaluated on {plain(split)} yet. Evaluate them on the **Ingredients** "
+            "page.",
+            icon=":material/grocery:",
+        )
+        return
+    grid = ingredient_grid(view.sweep, scores, row, column)
+    figure = figures.grid_heatmap(
+        grid,
+        title=unit.label(view.task.score_name),
+        unit=unit.symbol,
+        decimals=unit.decimals,
+    )
+    code = connectivity_snippets.ingredient_grid(view, names, split, row, column)
+    display.show_figure(figure, "ingredient-grid", grid_table(grid), code)
+
+
+_TABS = {
+    "By layer": _layers,
+    "Distance from base": _distances,
+    "Angle vs. midpoint gain": _advantage,
+}
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

@@ -1,25 +1,22 @@
-"""Every ingredient: whether it fits, what it scored, and whether it is selected."""
+"""All ingredients: compatibility, scores and selection."""
 
+import math
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from pages.components import (
-    export,
-    fit_report,
-    jobs,
-    run_table,
-    score_snippets,
-    scores,
-    shift_scatter,
-    snippets,
-    state,
-    weight_sets,
-)
+from pages.components import comparison, display, jobs, scores, snippets, state, sweeps
+from pages.components.display import listed, plain
 from pages.components.state import View
-from pages.components.text import plain
-from soupcore import figures
+from soupcore import Evaluation, Ingredient, figures
+from soupcore.checkpoints.run_folders import is_lower_better
 from soupcore.figures.tables import scores_table
+from soupcore.sweeps.hyperparameters import run_columns
+
+_KEY = "ingredients-table"
+_LAST = ["hash", "status"]
+_INTERVAL = "95% CI ±"
 
 
 def main(view: View) -> None:
@@ -29,20 +26,25 @@ def main(view: View) -> None:
     known = scores.evaluations(view, points | base)
     _header(view, names)
     _evaluate(view, known)
-    fit_report.show(view.sweep.fit)
-    weight_sets.show(view)
-    run_table.show(view, known)
+    sweeps.show_fit(view.sweep.fit)
+    sweeps.choose_snapshots(view.sweep.fit)
+    sweeps.choose_weights(view)
+    _table(view, known)
     _figures(view, names, known)
     snippets.show(snippets.evaluate(view))
 
 
 def _header(view: View, names: list[str]) -> None:
     st.header("Ingredients")
-    base = f"base **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base"
-    sizes = ", ".join(f"{split} {len(view.task.split(split))}" for split in view.task.reported[:2])
+    base = f"base **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
+    sizes = ", ".join(
+        f"{plain(split)} {len(view.task.split(split))}" for split in view.task.reported[:2]
+    )
+    examples = f" · examples: {sizes}" if view.task.has_examples else ""
     st.caption(
-        f"**{len(names)}** checkpoints of **{plain(state.sweep_label())}**, {base} · task "
-        f"**{view.task.name}** · examples: {sizes} · pick rows, or points in a figure, to select"
+        f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · task "
+        f"**{plain(view.task.name)}**{examples}. Tick rows or click points to select "
+        "ingredients; the selection applies to every page."
     )
 
 
@@ -52,13 +54,12 @@ def _evaluate(view: View, known: scores.Known) -> None:
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
-    running = jobs.unfinished("evaluate", **view.request)
     if count and st.button(
-        f"Evaluate what is missing ({count})",
+        f"Evaluate all ingredients ({count} evaluations)",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=running is not None,
-        help=f"{len(known)} checkpoints on {', '.join(missing)}, less what is known.",
+        disabled=jobs.cannot_start("evaluate", **view.request),
+        help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are reused.",
     ):
         request = view.request | {"names": list(known), "splits": view.task.reported}
         jobs.submit("evaluate", f"Evaluate {len(known)} checkpoints", request)
@@ -69,23 +70,27 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
     found = {name: each for name in names if (each := known[name][view.task.select]) is not None}
     if not found:
         st.info(
-            "Nothing is evaluated yet. Press “Evaluate what is missing”; the table and the "
-            "figures fill as results come.",
+            "No ingredients have been evaluated yet. Click **Evaluate all ingredients**; the table "
+            "and figures update as results arrive.",
             icon=":material/insights:",
         )
         return
     selected = st.session_state["selection"]
     left, right = st.columns(2)
     with left:
-        st.subheader("On select")
+        st.subheader(f"Validation {plain(view.task.score_name)} ({plain(view.task.select)})")
         table = scores_table(found)
         figure = figures.accuracy_overview(
-            table, view.colours, score_name=view.task.score_name, selected=selected
+            table,
+            view.colours,
+            score_name=view.task.score_name,
+            score_unit=view.task.score_unit,
+            selected=selected,
         )
-        code = score_snippets.overview(view, list(found), selected)
-        export.show(figure, "overview", table, code, on_pick=_toggle, boxes=True)
+        code = snippets.overview(view, list(found), selected)
+        display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
     with right:
-        shift_scatter.show(view, known, "scatter", selected=selected, on_pick=_toggle)
+        comparison.show_scatter(view, known, "scatter", selected=selected, on_pick=_toggle)
 
 
 def _toggle(picked: list[Any]) -> None:
@@ -95,4 +100,188 @@ def _toggle(picked: list[Any]) -> None:
     state.select([name for name in ingredients if name in toggled])
 
 
-main(st.session_state["view"])
+def _table(view: View, known: scores.Known) -> None:
+    """Show all ingredients with hyperparameters and scores; ticked rows are the selection."""
+    names = list(view.sweep.ingredients)
+    selected = st.session_state["selection"]
+    names = _selection(view, names, selected)
+    ours = [_row(view, name, known[name]) for name in names]
+    logs = [_run_values(view.sweep[name]) for name in names]
+    hyperparameters = run_columns(dict.fromkeys(k for row in logs for k in row), {*ours[0], *_LAST})
+    rows = [
+        row | {hyperparameters[key]: value for key, value in values.items()}
+        for row, values in zip(ours, logs, strict=True)
+    ]
+    # Keeps `_LAST` last even if the first row has no hyperparameters.
+    columns = dict.fromkeys(key for row in rows for key in row)
+    table = pd.DataFrame(rows, columns=[c for c in columns if c not in _LAST] + _LAST)
+    of_runs = {column: key for key, column in hyperparameters.items()}
+    for column in of_runs:
+        table[column] = pd.Series(_uniform(table[column].tolist()), dtype=None)
+    shown = {*view.sweep.columns, *map(_logged, view.sweep.logged_columns)}
+    hidden = {column for column, key in of_runs.items() if key not in shown}
+    _, on_report, under_shift = _scored(view)
+    absent = set[str]()
+    if not view.task.splits_with_role("report"):
+        absent.add(on_report)
+    if not view.task.splits_with_role("shift"):
+        absent.add(under_shift)
+    if hidden:
+        st.caption(
+            f"{len(hidden)} columns of hyperparameters and logged metrics are hidden (mostly "
+            "constant). Use the eye icon above the table to show them."
+        )
+    unit = view.task.score_unit
+    scored = [*_scored(view), _INTERVAL]
+    numbers = [c for c in of_runs if pd.api.types.is_float_dtype(table[c])]
+    ticked = [index for index, name in enumerate(names) if name in selected]
+    if st.session_state.get(_KEY, {}).get("selection", {}).get("rows") != ticked:
+        st.session_state[_KEY] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
+    st.dataframe(
+        table.astype(dict.fromkeys(scored, float))
+        .style.format(unit.cell, subset=pd.Index(scored))
+        .format("{:.6g}", subset=pd.Index(numbers), na_rep="–")
+        .map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[""]),
+        key=_KEY,
+        on_select=lambda: _take_rows(names),
+        selection_mode="multi-row",
+        hide_index=True,
+        height=min(38 + 35 * len(names), 560),
+        placeholder="–",
+        column_order=[c for c in table.columns if c not in hidden | absent],
+        column_config={
+            "": st.column_config.TextColumn(width=18, help="Colour used in all figures"),
+            "name": st.column_config.TextColumn(pinned=True, width=_width(names)),
+            _INTERVAL: st.column_config.Column(
+                help="Half of the 95 % confidence interval of the score on select"
+            ),
+            view.task.loss_name: st.column_config.NumberColumn(format="%.4f"),
+            **{
+                column: st.column_config.Column(help=_source(view, key))
+                for column, key in of_runs.items()
+            },
+        },
+    )
+    scores.show_undefined(view, known)
+
+
+def _logged(metric: str) -> str:
+    """Return the column of a logged metric, which is marked as not measured here."""
+    return metric if metric.endswith(" (logged)") else f"{metric} (logged)"
+
+
+def _run_values(ingredient: Ingredient) -> dict[str, Any]:
+    """Return the hyperparameters and logged metrics of an ingredient by their columns."""
+    logged = {_logged(name): value for name, value in ingredient.logged_metrics.items()}
+    return {**logged, **ingredient.hyperparameters}
+
+
+def _source(view: View, key: str) -> str:
+    """Return where the values of a column come from."""
+    names = (key, key.removesuffix(" (logged)"))
+    origins = [
+        i.origins[n] for i in view.sweep.ingredients.values() for n in names if n in i.origins
+    ]
+    files = [*dict.fromkeys(origin.partition(",")[0].rpartition("/")[2] for origin in origins)]
+    source = f"From {plain(', '.join(files[:3]))}{', …' if len(files) > 3 else ''}."
+    if key.endswith(" (logged)"):
+        source += " Logged by the training tool, not measured here."
+    return source
+
+
+def _ranked(view: View, names: list[str]) -> list[str]:
+    """Return the names sorted by a logged metric that the user chooses, the best first."""
+    metrics = dict.fromkeys(metric for name in names for metric in view.sweep[name].logged_metrics)
+    if not metrics:
+        return names
+    metric = st.selectbox(
+        "Order",
+        [None, *metrics],
+        format_func=lambda name: f"by {_logged(name)}" if name else "by name",
+        label_visibility="collapsed",
+        width=280,
+        key=f"order-{view.folder}",
+    )
+    if metric is None:
+        return names
+    sign = 1 if is_lower_better(metric) else -1
+
+    def key(name: str) -> float:
+        value = view.sweep[name].logged_metrics.get(metric)
+        return sign * value if isinstance(value, int | float) else math.inf
+
+    return sorted(names, key=key)
+
+
+def _selection(view: View, names: list[str], selected: list[str]) -> list[str]:
+    """Show how many are selected, and return the names in the chosen order."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(selected)}** of {len(names)} ingredients selected")
+        st.button(
+            "Select all",
+            type="tertiary",
+            disabled=len(selected) == len(names),
+            on_click=lambda: state.select(names),
+        )
+        st.button(
+            "Clear", type="tertiary", disabled=not selected, on_click=lambda: state.select([])
+        )
+        return _ranked(view, names)
+
+
+def _row(view: View, name: str, known: dict[str, Any]) -> dict[str, Any]:
+    chosen = known[view.task.select]
+    reports = view.task.splits_with_role("report")
+    report = known[reports[0]] if reports else None
+    shift = scores.shift_mean(view, known)
+    done = sum(evaluation is not None for evaluation in known.values())
+    ingredient = view.sweep[name]
+    factor = view.task.score_unit.factor
+    on_select, on_report, under_shift = _scored(view)
+    return {
+        "": view.colours[name],
+        "name": name,
+        on_select: chosen.score * factor if chosen else None,
+        _INTERVAL: _half(chosen) * view.task.score_unit.scale if chosen else None,
+        view.task.loss_name: chosen.loss if chosen else None,
+        on_report: report.score * factor if report else None,
+        under_shift: shift * factor if shift is not None else None,
+        "hash": ingredient.digest[:8],
+        "status": "evaluated" if done == len(known) else f"{done} of {len(known)} splits",
+    }
+
+
+def _uniform(values: list[Any]) -> list[Any]:
+    """Return values as text if a column of a table cannot hold their types together."""
+    known = [value for value in values if not pd.isna(value)]
+    if all(type(value) in (int, float) for value in known):
+        if all(isinstance(value, float) or abs(value) < 1 << 63 for value in known):
+            return values
+    elif len({type(value) for value in known}) == 1:
+        return values
+    return [None if pd.isna(value) else str(value) for value in values]
+
+
+def _scored(view: View) -> list[str]:
+    """Return the columns of scores: on select, on report and under shift."""
+    unit, score = view.task.score_unit, view.task.score_name
+    return [unit.label(f"{split} {score}") for split in ("validation", "test", "mean shift")]
+
+
+def _half(found: Evaluation) -> float:
+    """Return half the width of the score's interval; NaN if that is 0 or infinite."""
+    low, high = found.score_interval
+    return (high - low) / 2 if math.isfinite(high - low) and high > low else math.nan
+
+
+def _width(names: list[str]) -> int:
+    """Return a column width in pixels that fits all but very long names."""
+    return min(max(70, 9 * max(map(len, names))), 300)
+
+
+def _take_rows(names: list[str]) -> None:
+    state.select([names[row] for row in st.session_state[_KEY]["selection"]["rows"]])
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

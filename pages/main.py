@@ -1,62 +1,111 @@
-"""The shell: navigation, what is looked at, and the jobs; each page draws inside it."""
+"""The frame of all pages: navigation, sidebar and jobs."""
+
+import shutil
+from pathlib import Path
 
 import streamlit as st
 
-from pages.components import batchnorm, errors, fit_report, jobs, picker, redraw, state, tray
-from soupcore import NothingFitsError, StockpotError
+from pages.components import display, jobs_panel, state, sweeps
+from soupcore import StockpotError, escaping
+from soupcore.disk import in_words
+from soupcore.maintenance import Size, sizes
+from soupcore.sweeps import UnusableSweepError
+
+_SIZES_AGE = 60.0  # seconds; measuring ten thousand files takes 0.1 s
+
+
+def _show_workspace() -> None:
+    """Show the size of the workspace by kind of file, and how to maintain it."""
+    store = state.store()
+    found = _sizes(store.folder)
+    total = in_words(sum(size.nbytes for size in found.values()))
+    with st.expander(f"Workspace · {total}", icon=":material/hard_drive:"):
+        lines = [f"**{in_words(size.nbytes)}** {kind}" for kind, size in found.items()]
+        free = in_words(shutil.disk_usage(store.folder).free)
+        st.markdown("  \n".join([*lines, f"{free} free on this disk"]))
+        st.caption(escaping.code(str(store.folder)))
+        for note in store.notes:
+            st.warning(escaping.markdown(note), icon=":material/healing:")
+        st.caption("To check it, back it up or free space:")
+        st.code("python -m soupcore.maintenance --help", language="shell")
+
+
+@st.cache_data(ttl=_SIZES_AGE, show_spinner=False)
+def _sizes(folder: Path) -> dict[str, Size]:
+    return sizes(folder)
+
 
 st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 
 st.html(
     "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
-    # Names of tensors are long; our rule has to count for more than Streamlit's.
+    # Tensor names are long. The selector is specific enough to override Streamlit's rule.
     ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }</style>"
 )
 
 state.read_url()
 page = st.navigation(
     {
-        "Kitchen": [
+        "Sweep": [
             st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
             st.Page("download.py", title="Download", icon=":material/download:"),
         ],
-        "Landscape": [
+        "Analysis": [
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
-            st.Page("from_base.py", title="From the base", icon=":material/conversion_path:"),
-            st.Page("plane.py", title="Plane", icon=":material/blur_on:"),
-            st.Page("geometry.py", title="Geometry", icon=":material/square_foot:"),
-            st.Page("soup_vs_ensemble.py", title="Soup vs ensemble", icon=":material/join_inner:"),
+            st.Page("from_base.py", title="Paths from the base", icon=":material/conversion_path:"),
+            st.Page("plane.py", title="Loss plane", icon=":material/blur_on:"),
+            st.Page("geometry.py", title="Weight geometry", icon=":material/square_foot:"),
+            st.Page("soup_vs_ensemble.py", title="Soup vs. ensemble", icon=":material/join_inner:"),
         ],
     },
     expanded=True,
 )
-redraw.remember_page()
+jobs_panel.remember_page()
+
+try:
+    is_read_only = state.supervisor().queue.store.is_read_only
+except StockpotError as error:  # a damaged database, or one of a newer version
+    display.show_error(error)
+    st.stop()
 
 with st.sidebar:
-    picker.show()
+    sweeps.show_choice()
     choices = st.container()
-    tray.show()
+    jobs_panel.show()
+    _show_workspace()
 
+if is_read_only:
+    st.info(
+        "This workspace is read-only: stored results are shown, but you cannot compute, upload or "
+        "create files to download.",
+        icon=":material/lock:",
+    )
 if notice := st.session_state.pop("notice", None):
     st.warning(notice, icon=":material/link_off:")
 
 try:
     view = state.view()
+except state.UndescribedError:
+    sweeps.wait_for_task(st.session_state["task"])
 except StockpotError as error:
-    errors.show(error)
-    if isinstance(error, NothingFitsError):
-        fit_report.show(error.fit)
-    st.caption("Choose another sweep or task in the sidebar.")
+    display.show_error(error)
+    if isinstance(error, UnusableSweepError):
+        sweeps.show_fit(error.fit)
+        sweeps.choose_snapshots(error.fit)
+    if st.session_state["snapshot"] and st.button("Open the default snapshots"):
+        state.choose_snapshot("")
+        st.rerun()
+    st.caption("Open another sweep or task from the sidebar.")
 else:
     if view is None:
-        now = st.session_state
-        jobs.open_sweep(now["sweep"], now["weights"], state.sweep_label())
+        sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
         with choices:
-            batchnorm.choose(view)
+            sweeps.choose_statistics(view)
+        sweeps.show_missing_task()
         page.run()
 state.write_url()
-tray.redraw_if_outdated()
+jobs_panel.redraw_if_outdated()

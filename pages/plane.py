@@ -1,11 +1,12 @@
-"""The loss on the plane through three points."""
+"""Loss and error on the plane through three models."""
 
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from pages.components import asking, connectivity_snippets, export, points, snippets
-from pages.components.points import Point
+from pages.components import connectivity_snippets, display, jobs, scores, snippets
+from pages.components.display import listed, plain
+from pages.components.snippets import Point
 from pages.components.state import View
 from soupcore import ConnectivityError, Plane, figures
 from soupcore.connectivity import stored_plane
@@ -14,37 +15,47 @@ from soupcore.figures.tables import plane_table
 
 
 def main(view: View) -> None:
-    st.header("Plane")
+    st.header("Loss plane")
+    loss = view.task.loss_name
+    what = "error" if view.task.score_unit.counts_errors else "score"
     st.caption(
-        "Loss and error on the plane through three points, its axes at right angles and in units "
-        "of distance between weights; other points are projected onto it."
+        f"{plain(loss[:1].upper() + loss[1:])} and {what} on the 2-D plane through three models "
+        "(Garipov et al. 2018). Axes are orthonormal, in units of L2 distance between weights. "
+        "Other models are projected orthogonally."
     )
-    known = points.of(view)
+    known = scores.points(view)
     if len(known) < 3:
-        st.info("A plane takes three points, and there are fewer.", icon=":material/info:")
+        st.info("A plane needs three models; this sweep has fewer.", icon=":material/info:")
         return
-    corners, split, size = _ask(view, known)
+    corners, split, size = _choose(view, known)
     drawn = _drawn(view, known)
     code = connectivity_snippets.plane(view, known, corners, drawn, split, size)
     ends = [known[name].mixture for name in corners]
+    names = [*dict.fromkeys([*corners, *drawn])]
+    others = [known[name].mixture for name in names]
     try:
-        found = stored_plane(view.sweep, view.evaluator, ends, size, split=split)
+        found = stored_plane(view.sweep, view.evaluations, ends, size, split=split, points=others)
     except ConnectivityError as error:
-        st.warning(str(error), icon=":material/straighten:")
+        st.warning(plain(str(error)), icon=":material/straighten:")
         return
-    _button(view, known, corners, split, size, found)
+    # Soups that are not mixtures of the sweep's checkpoints must be read before projection.
+    aside = [name for name in names if found is None or not found.frame.covers(known[name].mixture)]
+    _button(view, known, corners, split, size, found, aside)
     if found is not None and found.missing < size**2:
-        _draw(view, known, [*dict.fromkeys([*corners, *drawn])], found, code)
+        placed = [name for name in names if name not in aside]
+        _draw(view, known, placed, found, code)
+        if aside:
+            st.caption(f"Not projected yet: {listed(aside)}.")
     else:
         st.info(
-            f"Nothing is known of this plane yet. The first picture takes {SIZES[0]}×{SIZES[0]} "
-            "points; it gets finer as more come.",
+            "This plane has not been evaluated yet. A coarse "
+            f"{SIZES[0]}×{SIZES[0]} picture appears first and is refined as results arrive.",
             icon=":material/blur_on:",
         )
     snippets.show(code)
 
 
-def _ask(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int]:
+def _choose(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int]:
     names = list(known)
     selected = [name for name in st.session_state["selection"] if name in known]
     base = [view.sweep.base.name] if view.sweep.base else []
@@ -52,14 +63,15 @@ def _ask(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         corners = [
             st.selectbox(
-                f"{label} corner", names, index=names.index(name), key=f"corner-{label}-{proposed}"
+                f"Model {label}", names, index=names.index(name), key=f"corner-{label}-{proposed}"
             )
-            for label, name in zip(("First", "Second", "Third"), proposed, strict=True)
+            for label, name in zip(("A (origin)", "B", "C"), proposed, strict=True)
         ]
         split = st.selectbox("Split", view.task.reported, width=180)
         size = st.selectbox(
-            "Points a side", SIZES, index=len(SIZES) - 1, width=140,
-            help="Each grid holds the one before it, so a finer one costs only what is new.",
+            "Grid", SIZES, index=len(SIZES) - 1, width=140,
+            format_func=lambda size: f"{size}×{size}",
+            help="Grids are nested: refining reuses all coarser points.",
         )  # fmt: skip
     return corners, split, size
 
@@ -67,8 +79,9 @@ def _ask(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int]:
 def _drawn(view: View, known: Mapping[str, Point]) -> list[str]:
     selected = st.session_state["selection"]
     choice = st.segmented_control(
-        "Project", ["selected", "all"], default="selected" if selected else "all", required=True,
-        key=f"project-{bool(selected)}",
+        "Overlay models", ["selected", "all"], default="selected" if selected else "all",
+        required=True, key=f"project-{bool(selected)}",
+        format_func=lambda choice: f"{choice} ingredients",
     )  # fmt: skip
     soups = [name for name, point in known.items() if point.kind == "soup"]
     base = [view.sweep.base.name] if view.sweep.base else []
@@ -77,18 +90,26 @@ def _drawn(view: View, known: Mapping[str, Point]) -> list[str]:
 
 def _button(
     view: View, known: Mapping[str, Point], corners: Sequence[str], split: str, size: int,
-    found: Plane | None,
+    found: Plane | None, aside: Sequence[str],
 ) -> None:  # fmt: skip
     missing = size**2 if found is None else found.missing
+    soups = [name for name in aside if known[name].kind == "soup"]
+    request = view.request | {
+        "corners": [known[name].end for name in corners],
+        "split": split,
+        "size": size,
+        **({"points": [known[name].end for name in soups]} if soups else {}),
+    }
     if missing:
-        request = view.request | {
-            "corners": [known[name].end for name in corners],
-            "split": split,
-            "size": size,
-        }
-        asking.button(
-            f"Evaluate {asking.points(missing)}", "plane",
-            f"Evaluate the plane of {', '.join(corners)} on {split}", request, key="evaluate",
+        jobs.job_button(
+            f"Run {jobs.evaluations_text(missing)}", "plane",
+            f"Plane {', '.join(corners)} on {split}", request, key="evaluate",
+        )  # fmt: skip
+    elif soups:
+        count = "1 soup" if len(soups) == 1 else f"{len(soups)} soups"
+        jobs.job_button(
+            f"Project {count}", "plane", f"Project {count} onto the plane", request, key="project",
+            help="Reads their weights once; runs no forward passes.",
         )  # fmt: skip
 
 
@@ -99,16 +120,18 @@ def _draw(
     figure = figures.plane_contours(
         found, places, {name: known[name].kind for name in names}, view.colours,
         loss_name=view.task.loss_name, score_name=view.task.score_name,
+        score_unit=view.task.score_unit,
     )  # fmt: skip
-    export.show(figure, "plane", plane_table(found, places), code)
+    display.show_figure(figure, "plane", plane_table(found, places), code)
     side = len(found.xs)
-    state = f"{side}×{side} points on {found.split}"
+    state = f"{side}×{side} grid on {plain(found.split)}"
     if found.missing:
-        state += f"; {found.missing} still missing for the finest grid"
+        state += f"; {jobs.evaluations_text(found.missing)} left for the full grid"
     st.caption(
-        f"{state}. Points off the plane are drawn the fainter the farther from it they lie: what "
-        "the plane shows at their place is not what they score. Hover for the distance."
+        f"{state}. Models off the plane are drawn fainter with distance; the colour beneath them "
+        "is not their own loss. Hover for the distance."
     )
 
 
-main(st.session_state["view"])
+if __name__ == "__main__":
+    main(st.session_state["view"])

@@ -1,33 +1,28 @@
 """Building soups and comparing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import streamlit as st
 
-from pages.components import (
-    by_hand,
-    comparison,
-    cooking,
-    jobs,
-    parameters,
-    recipe_curve,
-    scores,
-    snippets,
-)
-from pages.components.scores import StoredSoup
+from pages.components import building, comparison, jobs, scores, snippets
+from pages.components.display import plain
 from pages.components.state import View
-from soupcore import RECIPES
-from soupcore.recipes import Recipe
+from soupcore import RECIPES, Evaluation, Mixture
+from soupcore.recipes import Recipe, manual
+from soupcore.stored_soups import StoredSoup
 
 MANUAL = "manual"
+_SLIDERS = 12
 
 
 def main(view: View) -> None:
     st.header("Soups")
     st.caption(
-        f"One network of many: recipes choose on **{view.task.select}** and nothing else; "
-        "report and the shifts are only reported."
+        "Average several ingredients into one network. Recipes choose on the validation split "
+        f"(**{plain(view.task.select)}**) only. The test split and shifted splits are never used "
+        "for choosing."
     )
     build, compare = st.tabs(["Build", "Compare"], default="Build", key="soups-tab")
     with build:
@@ -37,7 +32,7 @@ def main(view: View) -> None:
 
 
 def _build(view: View) -> None:
-    titles = {name: recipe.title for name, recipe in RECIPES.items()} | {MANUAL: "By hand"}
+    titles = {name: recipe.title for name, recipe in RECIPES.items()} | {MANUAL: "Manual"}
     recipe = st.segmented_control(
         "Recipe",
         list(titles),
@@ -49,31 +44,31 @@ def _build(view: View) -> None:
         "Ingredients",
         view.sweep.names(),
         default=st.session_state["selection"] or view.sweep.names(),
-        help="The selection of the other pages, or all where nothing is selected.",
+        help="Defaults to the ingredients selected on other pages, or to all if none are selected.",
         key=f"soup-ingredients-{st.session_state['selection']}",
     )
     soups = _choose_soups(view)
     names = [*view.sweep.names(files), *soups]
     if not names:
-        st.info("Choose at least one ingredient.", icon=":material/grocery:")
+        st.info("Select at least one ingredient.", icon=":material/grocery:")
     elif recipe == MANUAL:
-        by_hand.show(view.including(soups), names)
+        _manual(view.including(soups), names)
     else:
         _by_recipe(view, soups, RECIPES[recipe], names)
 
 
 def _choose_soups(view: View) -> dict[str, StoredSoup]:
-    """Let the user take soups for further ingredients; return them by the names they have there."""
+    """Let the user choose soups as additional ingredients; return them by their names there."""
     stored = {soup.soup.id: soup for soup in scores.soups(view)}
     if not stored:
         return {}
     names = scores.names_as_ingredients(view, stored.values())
     chosen = st.multiselect(
-        "Soups as ingredients",
+        "Include existing soups",
         list(reversed(stored)),
         format_func=lambda soup_id: names[soup_id],
         placeholder="None",
-        help="Soups of this sweep that were built before: each counts as one more ingredient.",
+        help="Soups already built from this sweep. Each is treated as one more ingredient.",
         key="soups-as-ingredients",
     )
     return {names[soup_id]: soup for soup_id, soup in stored.items() if soup_id in chosen}
@@ -83,27 +78,26 @@ def _by_recipe(
     view: View, soups: Mapping[str, StoredSoup], recipe: Recipe, names: list[str]
 ) -> None:
     st.markdown(f"{recipe.summary} _{recipe.paper}_")
-    given = parameters.choose(recipe)
+    given = building.choose_parameters(recipe)
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
     with_soups = view.including(soups)
-    recipe_curve.show(with_soups, recipe, names, given)
+    building.show_curve(with_soups, recipe, names, given)
     st.caption(_cost(with_soups, recipe, names, given))
     request = with_soups.request | {"recipe": recipe.name, "names": names, "parameters": given}
-    running = jobs.unfinished("soup", **request)
     if st.button(
-        f"Build the {_in_a_sentence(recipe.title)} soup of {len(names)}",
+        f"Build {_in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
         type="primary",
         icon=":material/soup_kitchen:",
-        disabled=running is not None,
+        disabled=jobs.cannot_start("soup", **request),
     ):
-        st.session_state["cooking"] = jobs.submit(
-            "soup", f"{recipe.title} soup of {len(names)}", request
+        st.session_state["building"] = jobs.submit(
+            "soup", f"{recipe.title} soup from {len(names)} candidates", request
         )
         st.rerun()
-    if "cooking" in st.session_state:
-        cooking.follow(view, recipe, st.session_state["cooking"])
+    if "building" in st.session_state:
+        building.show_result(view, recipe, st.session_state["building"])
     snippets.show(snippets.recipe(with_soups, recipe, names, given))
 
 
@@ -115,29 +109,126 @@ def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:
     least, most = recipe.takes
     if recipe.needs_base and view.sweep.base is None:
         return (
-            f"{recipe.title} needs the base, the checkpoint that all were fine-tuned from. Put it "
-            "into the sweep's folder as base.safetensors and reload."
+            f"{recipe.title} needs the base checkpoint (the shared initialisation). Add it to the "
+            "sweep folder as `base.safetensors` and reload."
         )
     if len(names) < least or (most is not None and len(names) > most):
         wanted = f"exactly {least}" if least == most else f"at least {least}"
-        return f"{recipe.title} takes {wanted} ingredients; {len(names)} are chosen."
+        return f"{recipe.title} needs {wanted} ingredients; {len(names)} are selected."
     return None
 
 
 def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> str:
     points = [view.sweep[name].mixture for name in names]
-    alone = len(view.evaluator.missing(points, view.task.select)) if recipe.ranks else 0
+    alone = len(view.evaluations.missing(points, view.task.select)) if recipe.ranks else 0
     trials = recipe.trials(len(names), given)
     final = len(view.task.reported)
     size = len(view.task.split(view.task.select))
     parts = [
-        f"{alone} of ingredients alone" if alone else "",
-        f"at most {trials} of trials" if trials else "",
-        f"the soup on {final} splits",
+        f"{alone} single ingredients" if alone else "",
+        f"up to {trials} trial soups" if trials else "",
+        f"final soup on {final} splits",
     ]
     total = alone + trials + final
     wanted = " + ".join(part for part in parts if part)
-    return f"Cost: at most {total} evaluations ({wanted}), {size} examples each on select."
+    one = (
+        f"one pass over a split ({size} examples on select)"
+        if view.task.has_examples
+        else "one run of the command"
+    )
+    return f"Cost: up to {total} evaluations ({wanted}). One evaluation = {one}."
 
 
-main(st.session_state["view"])
+def _manual(view: View, names: Sequence[str]) -> None:
+    """Let the user set the weights of the base and the ingredients, and save the soup."""
+    models = [*([view.sweep.base.name] if view.sweep.base else []), *names]
+    if (rest := len(models) - _SLIDERS) > 0:
+        others = f"other {rest} have" if rest > 1 else "other one has"
+        st.caption(
+            f"Showing sliders for the first {_SLIDERS} models; the {others} weight 0. Select fewer "
+            "ingredients to adjust them."
+        )
+    columns = st.columns(4)
+    shares = {
+        name: columns[index % 4].slider(
+            plain(name), -1.0, 1.0, 1.0 if name in names else 0.0, 0.05, key=f"share-{name}"
+        )
+        for index, name in enumerate(models[:_SLIDERS])
+    }
+    total = sum(Fraction(str(share)) for share in shares.values())
+    if total == 0:
+        st.warning("Weights sum to 0; the average is undefined. Move a slider.")
+        return
+    coefficients = {name: Fraction(str(share)) / total for name, share in shares.items() if share}
+    st.caption(
+        "Normalised weights: "
+        + ", ".join(f"{plain(name)} {float(c):.3f}" for name, c in coefficients.items())
+    )
+    _evaluate_manual(view, coefficients)
+    snippets.show(snippets.manual(view, coefficients))
+
+
+def _evaluate_manual(view: View, coefficients: Mapping[str, Fraction]) -> None:
+    if st.toggle(
+        "Fast preview (bfloat16)",
+        help="Approximate score while you drag. Not stored and never used for choosing; its error "
+        "is estimated on an ingredient already evaluated in float32.",
+    ):
+        _preview(view, coefficients)
+        return
+    point = manual(view.sweep, coefficients).mixture
+    splits = [view.task.select, *view.task.splits_with_role("report")]
+    known = _known(view, point, splits)
+    request = view.request | {"coefficients": {n: str(c) for n, c in coefficients.items()}}
+    if None in known.values():
+        trial = request | {"splits": splits, "keep": False}
+        failed = jobs.submit_latest("mixture", "Evaluate manual soup", trial)
+        if failed is not None:
+            st.error(plain(failed.error or "The evaluation failed."), icon=":material/error:")
+        known = _known(view, point, splits)
+    with st.container(horizontal=True):
+        for split, evaluation in known.items():
+            st.metric(
+                f"{plain(view.task.score_name)} on {plain(split)}",
+                view.task.score_unit.text(evaluation.score) if evaluation else "…",
+                width=220,
+            )
+    kept = request | {"splits": view.task.reported, "keep": True}
+    disabled = jobs.cannot_start("mixture", **kept)
+    if st.button("Save soup", icon=":material/bookmark:", disabled=disabled):
+        jobs.submit("mixture", "Save manual soup", kept)
+        st.rerun()
+
+
+def _preview(view: View, coefficients: Mapping[str, Fraction]) -> None:
+    splits = [view.task.select, *view.task.splits_with_role("report")]
+    terms = {name: str(c) for name, c in coefficients.items()}
+    request = view.request | {"coefficients": terms, "splits": splits}
+    done = jobs.last("preview", **request)
+    if done is None:
+        failed = jobs.submit_latest("preview", "Preview manual soup", request)
+        if failed is not None:
+            st.error(plain(failed.error or "The preview failed."), icon=":material/error:")
+        done = jobs.last("preview", **request)
+    found = done.result["previews"] if done is not None and done.result is not None else {}
+    unit = view.task.score_unit
+    st.badge("bfloat16 preview", icon=":material/visibility:", color="orange")
+    with st.container(horizontal=True):
+        for split in splits:
+            score = f"≈ {unit.text(found[split]['score'])}" if split in found else "…"
+            st.metric(f"{plain(view.task.score_name)} on {plain(split)}", score, width=220)
+    for split, seen in found.items():
+        st.caption(
+            f"bfloat16 error on {plain(split)}, measured on {plain(seen['reference'])}: "
+            f"{plain(view.task.loss_name)} {seen['loss_effect']:+.1e}, "
+            f"{plain(view.task.score_name)} {unit.difference_text(seen['score_effect'])}. Turn off "
+            "the preview for exact values."
+        )
+
+
+def _known(view: View, point: Mixture, splits: Sequence[str]) -> dict[str, Evaluation | None]:
+    return {split: view.evaluations.stored([point], split)[0] for split in splits}
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

@@ -1,13 +1,13 @@
 """The images of the sample: cluttered handwritten digits, their shifts, and an upstream task.
 
-The handwriting is the UCI digits set that scikit-learn carries (1,797 images of 8 x 8, Alpaydin
-and Kaynak 1998). On its own it is nearly solved by any network, so every image is put, once and
-for all, on a 16 x 16 canvas among scraps of other digits and sensor noise.
+The handwriting is the UCI digits data set in scikit-learn (1,797 images of 8 x 8, Alpaydin and
+Kaynak 1998). Almost any network solves it, so every image is placed on a 16 x 16 canvas with scraps
+of other digits and sensor noise.
 
-The upstream task has nothing to do with handwriting: it reads which segments of a warped
-seven-segment display are lit. Its images are drawn, so there are as many as we want.
+The upstream task is unrelated to handwriting: it is to recognise which segments of a warped
+seven-segment display are lit. Its images are drawn, so there can be any number of them.
 
-Every random number comes from torch's global generator: seed it before calling.
+All random numbers come from torch's global generator; seed it before calling.
 """
 
 import math
@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 SIDE = 16
-SELECT, REPORT, TRAIN = 700, 700, 300  # the remaining 97 images are only cut up into scraps
+SELECT, REPORT, TRAIN = 700, 700, 300  # the remaining 97 images are used only as scraps
 
-# x0 y0 x1 y1 of the seven segments, on a display one unit wide and two high
+# x0 y0 x1 y1 of the seven segments, on a display of width 1 and height 2
 SEGMENTS = torch.tensor(
     [
         [0.0, 0, 1, 0],
@@ -35,12 +35,12 @@ SEGMENTS = torch.tensor(
 
 
 def digit_splits() -> tuple[dict[str, dict[str, Tensor]], Tensor]:
-    """Cut the 1,797 digits into `train`, `select` and `report`, clutter them, add the shifts.
+    """Divide the 1,797 digits into `train`, `select` and `report`, clutter them, add the shifts.
 
     Returns:
-        The splits, each `images` uint8 [n, 1, 16, 16], `labels` int64 [n] and `source` int64 [n]
-        (the image's number in scikit-learn's set, so that anybody can check that they are
-        disjoint), and the digits no split holds, clean, float [97, 1, 16, 16], as scraps.
+        The splits, and the remaining clean digits, float [97, 1, 16, 16], as scraps. Each split has
+        `images` uint8 [n, 1, 16, 16], `labels` int64 [n], and `source` int64 [n], the index of the
+        image in scikit-learn's data set, which shows that splits are disjoint.
     """
     digits = load_digits()
     clean = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
@@ -63,12 +63,12 @@ def digit_splits() -> tuple[dict[str, dict[str, Tensor]], Tensor]:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Round to the 256 levels that are stored."""
+    """Convert floats from 0 to 1 to bytes."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def clutter(images: Tensor, scraps: Tensor) -> Tensor:
-    """Move each image by up to a pixel, lay two 6 x 6 scraps over it, add noise."""
+    """Shift each image by up to one pixel, overlay two 6 x 6 scraps, and add noise."""
     images = functional.pad(images, (1, 1, 1, 1))
     images = windows(images, torch.randint(0, 3, (len(images), 2)), SIDE).clone()
     for _ in range(2):
@@ -80,19 +80,19 @@ def clutter(images: Tensor, scraps: Tensor) -> Tensor:
 
 
 def window_index(corners: Tensor, side: int) -> tuple[Tensor, int, Tensor, Tensor]:
-    """The index of a `side` x `side` window of each image, at its own corner (y, x)."""
+    """Return the index of a `side` x `side` window of each image, with its corner at (y, x)."""
     rows = corners[:, 0, None, None] + torch.arange(side)[:, None]  # [n, side, 1]
     columns = corners[:, 1, None, None] + torch.arange(side)  # [n, 1, side]
     return torch.arange(len(corners))[:, None, None], 0, rows, columns
 
 
 def windows(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Cut a window out of each image."""
+    """Crop a window from each image."""
     return images[window_index(corners, side)][:, None]  # [n, 1, side, side]
 
 
 def shifted(images: Tensor) -> dict[str, Tensor]:
-    """Five ways the world can differ from the training set, made from finished images."""
+    """Return five distribution shifts of finished images."""
     n = len(images)
     kernel = torch.tensor([1.0, 2, 1]).outer(torch.tensor([1.0, 2, 1]))[None, None] / 16
     padded = functional.pad(images, (2, 2, 2, 2), mode="replicate")
@@ -112,10 +112,10 @@ def shifted(images: Tensor) -> dict[str, Tensor]:
 
 
 def upstream_images(n: int, scraps: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw `n` warped seven-segment characters, cluttered as the digits are.
+    """Draw `n` warped seven-segment characters with the same clutter as the digits.
 
     Returns:
-        Images [n, 1, 16, 16] and which of the seven segments are lit, as floats [n, 7].
+        Images [n, 1, 16, 16], and floats [n, 7] that are 1 for lit segments.
     """
     batches = [draw_segments(500) for _ in range(math.ceil(n / 500))]  # 500: 30 MB at a time
     images = torch.cat([images for images, _ in batches])[:n]
@@ -124,14 +124,14 @@ def upstream_images(n: int, scraps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_segments(n: int) -> tuple[Tensor, Tensor]:
-    """Draw characters with a soft pen, each segment lit three times in five."""
+    """Draw characters with a soft pen; each segment is lit with probability 0.6."""
     lit = torch.rand(n, 7) < 0.6
     along = torch.linspace(0, 1, 8)[:, None]
     points = SEGMENTS[:, None, :2] * (1 - along) + SEGMENTS[:, None, 2:] * along  # [7, 8, xy]
     points = (points - torch.tensor([0.5, 1.0])) * torch.tensor([5.5, 5.0])  # to pixels
     points = points.reshape(1, -1, 2).repeat(n, 1, 1)  # [n, 56, xy]
 
-    # Bend, then shear and scale, then move: no two characters alike.
+    # Bend, then shear and scale, then shift.
     bend, phase = 1.5 * torch.rand(n, 1, 2), 2 * math.pi * torch.rand(n, 1, 2)
     points = points + bend * torch.sin(points.flip(-1) / 3 + phase)
     points = points @ (torch.eye(2) + 0.15 * torch.randn(n, 2, 2))

@@ -1,12 +1,12 @@
-"""Make the bundled sample: data, a pre-trained base, a fine-tuning sweep; then prove its worth.
+"""Make the bundled sample (data, a pre-trained base, a fine-tuning sweep) and check its effects.
 
     python -m sample_data.make_digits        (`make sample`)
 
 1. write the splits of the cluttered digits;
 2. pre-train a base on another task, fit a linear head for the digits on its frozen features;
 3. fine-tune that one base fourteen times, and train one network, the stranger, from scratch;
-4. measure what Wortsman et al. 2022 (arXiv:2203.05482) found for such sweeps, and fail unless
-   all of it shows here too. To mend a failure change the design, never the checks.
+4. measure the effects that Wortsman et al. 2022 (arXiv:2203.05482) found for such sweeps, and fail
+   unless all of them occur. To fix a failure, change the design and never the checks.
 """
 
 import json
@@ -54,12 +54,12 @@ class Run:
 
     @property
     def sensible(self) -> bool:
-        """What an experienced eye would keep before seeing a single accuracy."""
+        """Whether an expert would keep the run before seeing any accuracy."""
         return self.init == "base" and self.learning_rate <= 0.02
 
 
 def sweep() -> list[Run]:
-    """The hyperparameters, two runs of them with a far too high learning rate."""
+    """Return the hyperparameters of the runs; two learning rates are far too high."""
     grid: list[tuple[float, int, str, float, float]] = [
         (0.004, 60, "affine+noise", 0.0, 0.0),
         (0.006, 60, "affine+noise+clutter", 0.0, 0.1),
@@ -87,7 +87,7 @@ def sweep() -> list[Run]:
 
 
 def pretrain(features: nn.Module, images: Tensor, lit: Tensor) -> None:
-    """Teach the features to read seven-segment displays; the head for that is thrown away."""
+    """Train the features on seven-segment displays; the head for this is discarded."""
     reader = nn.Sequential(features, nn.Linear(256, 7))
     epochs = 10
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
@@ -106,7 +106,7 @@ def pretrain(features: nn.Module, images: Tensor, lit: Tensor) -> None:
 def probe(model: "DigitNet", train: Examples) -> None:
     """Fit the head on frozen features.
 
-    Every run starts from this head: had each initialised its own, they could not be averaged.
+    All runs start from this head. With separately initialised heads, they could not be averaged.
     """
     with torch.no_grad():
         features = model.features(train[0])
@@ -118,8 +118,8 @@ def probe(model: "DigitNet", train: Examples) -> None:
 def fine_tune(model: "DigitNet", train: Examples, run: Run) -> None:
     """Train all weights at a constant learning rate.
 
-    Without a decay each run stops at a noisy point around the bottom of the valley all of them
-    share: that noise is what averaging removes.
+    Without decay, each run stops at a noisy point near the bottom of a shared basin. Averaging
+    removes this noise.
     """
     torch.manual_seed(run.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate)
@@ -143,7 +143,7 @@ def fine_tune(model: "DigitNet", train: Examples, run: Run) -> None:
 
 
 def mixing_share(mixup: float) -> float:
-    """Draw the share that an image keeps of itself."""
+    """Draw the mixup coefficients of a batch."""
     return torch.distributions.Beta(mixup, mixup).sample().item() if mixup else 1.0
 
 
@@ -170,7 +170,7 @@ def augment(images: Tensor, steps: str) -> Tensor:
 
 
 class Judge:
-    """Loss and accuracy of weights on the splits, in one network that is filled again and again."""
+    """Loss and accuracy of weights on the splits, computed in one reused network."""
 
     def __init__(self, model: nn.Module, splits: dict[str, Examples]) -> None:
         self.model = model
@@ -199,7 +199,7 @@ class Judge:
         )
 
     def barrier(self, a: Weights, b: Weights) -> float:
-        """How far the loss on the straight line rises above the chord, at 11 points."""
+        """Maximum rise of the loss above the chord, over 11 points of the line."""
         losses = []
         for step in range(11):
             point = mix([a, b], [1 - step / 10, step / 10])
@@ -209,7 +209,7 @@ class Judge:
 
 
 def mix(models: Sequence[Weights], shares: Sequence[float] | None = None) -> Weights:
-    """Sum in float64, divide by the sum of the shares, round once. By default the mean."""
+    """Return the weighted mean, computed in float64; by default, with equal weights."""
     shares = shares or [1] * len(models)
     mixed = {}
     for name in models[0]:
@@ -219,7 +219,7 @@ def mix(models: Sequence[Weights], shares: Sequence[float] | None = None) -> Wei
 
 
 def greedy(models: dict[str, Weights], judge: Judge) -> list[str]:
-    """The paper's Recipe 1: best first; keep each next one if accuracy does not fall."""
+    """Return the greedy soup of the paper's Recipe 1."""
     single = {name: judge.accuracy(weights, "select") for name, weights in models.items()}
     order = sorted(models, key=lambda name: -single[name])
     accepted, best = order[:1], single[order[0]]
@@ -231,7 +231,7 @@ def greedy(models: dict[str, Weights], judge: Judge) -> list[str]:
 
 
 def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[Run]) -> bool:
-    """Print every score, then the effects the sample exists to show. True if all of them hold."""
+    """Print all scores and the effects that the sample demonstrates; return whether all hold."""
     scores = {run.checkpoint: judge.scores(models[run.checkpoint]) for run in runs}
     print(f"\n{'':24} {'select':>7} {'report':>7} {'shifts':>7}   hyperparameters")
     for run in runs:
@@ -258,7 +258,7 @@ def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[R
     mean = sum(scores[name][0] for name in sensible) / len(sensible)
     apart = min(judge.barrier(models["stranger.safetensors"], models[name]) for name in sensible)
     close = max(judge.barrier(models[a], models[b]) for a, b in combinations(sensible, 2))
-    effects = [  # what, its value, and the bounds that it has to keep
+    effects = [  # name, value, and the bounds of the value
         ("accuracy of the best ingredient on select", of_best[0], 78, 97),
         ("greedy minus best on select", of_greedy[0] - of_best[0], 0.5, 100),
         ("greedy minus best on report", of_greedy[1] - of_best[1], 0, 100),
@@ -276,14 +276,14 @@ def report(judge: Judge, base: Weights, models: dict[str, Weights], runs: list[R
 
 
 def row(name: str, scores: tuple[float, float, float]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     return f"{name:24} " + " ".join(f"{score:7.2f}" for score in scores)
 
 
 def main() -> None:
-    """Make everything, write it below `digits/`, and judge it."""
+    """Make the sample, write it to `digits/`, and check its effects."""
     started = time.perf_counter()
-    torch.set_num_threads(1)  # same bytes on any number of cores, and quick on a busy machine
+    torch.set_num_threads(1)  # for the same bytes on any number of cores
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(SEED)
 
@@ -297,7 +297,7 @@ def main() -> None:
         for name, tensors in splits.items()
     }
 
-    from sample_data.digits.task import DigitNet  # only now: it reads the data just written
+    from sample_data.digits.task import DigitNet  # its import reads the data just written
 
     base = DigitNet()
     pretrain(base.features, *upstream_images(12_000, scraps))
@@ -323,7 +323,7 @@ def main() -> None:
     size = sum(file.stat().st_size for file in HERE.rglob("*.safetensors")) / 1e6
     print(f"\n{size:.1f} MB in {HERE}, made in {time.perf_counter() - started:.0f} s")
     if not holds:
-        sys.exit("The sample does not show what it is for: see the lines marked FAILS above.")
+        sys.exit("Some effects do not occur: see the lines marked FAILS above.")
 
 
 if __name__ == "__main__":

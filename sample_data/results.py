@@ -1,10 +1,10 @@
-"""Write into the README what each recipe can be told, and what it scores on the bundled sample.
+"""Write the tables of the README: parameters of each recipe, and its scores on the sample.
 
     python -m sample_data.results        (`make results`)
 
-The columns of the scores are those of Wortsman et al. 2022 (arXiv:2203.05482), Table 3, and what
-each cost. Each recipe starts with an empty store, so that what one has evaluated makes no other
-cheaper. All but the seconds come out the same each time.
+The scores have the columns of Wortsman et al. 2022 (arXiv:2203.05482), Table 3, plus the cost. Each
+recipe starts with an empty store, so that its cost does not depend on the others. Everything except
+the seconds is reproducible.
 """
 
 import tempfile
@@ -20,15 +20,17 @@ from torch import Tensor
 
 import soupcore
 from soupcore import RECIPES, Evaluation, Evaluator, Mixture, Store, Sweep
-from soupcore.evaluation import Bound, Progress, no_progress
+from soupcore.evaluation import UpperBound
+from soupcore.progress import Progress, no_progress
 from soupcore.recipes import Choice, Number, Parameter, Recipe
+from soupcore.tasks import Unit
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE = PROJECT / "sample_data" / "digits"
 RESULTS = ("<!-- results: written by `make results` -->", "<!-- results: end -->")
 DESCRIPTIONS = ("<!-- recipes: written by `make results` -->", "<!-- recipes: end -->")
 NONE = "–"
-SENSIBLE = 0.02  # the largest learning rate that an experienced eye would keep unseen
+SENSIBLE = 0.02  # the largest learning rate that an expert would keep before seeing any accuracy
 
 Scores = tuple[float, float, float]  # select, report, mean shift
 
@@ -38,11 +40,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: The recipe and how it was told to work.
-        of: How many ingredients it was made of, and how many it could choose from.
-        scores: As the table shows them; empty where the sample has nothing to make it of.
-        evaluations: Passes over select to find it.
-        seconds: CPU time that this took.
+        name: The recipe and its parameters.
+        of: Number of ingredients in the soup, and number of candidates.
+        scores: Formatted scores; empty if the sample has no ingredients for the recipe.
+        evaluations: Passes over select.
+        seconds: CPU time.
     """
 
     name: str
@@ -52,14 +54,14 @@ class Row:
     seconds: float | None = None
 
     def cells(self) -> list[str]:
-        """Return the row as text."""
+        """Return the cells as text."""
         cost = NONE if self.evaluations is None else f"{self.evaluations:.3g}"
         took = NONE if self.seconds is None else f"{self.seconds:.1f}"
         return [self.name, self.of, *(self.scores or [NONE] * 3), cost, took]
 
 
 class Counting(Evaluator):
-    """An evaluator that counts its passes over select, by the share of it that each point sees."""
+    """An evaluator that counts passes over select, including fractions of rejected candidates."""
 
     count = 0.0
 
@@ -70,6 +72,7 @@ class Counting(Evaluator):
         *,
         keep_outputs: bool = True,
         on_progress: Progress = no_progress,
+        progress: bool = True,
     ) -> list[Evaluation]:
         """Evaluate several points; see `Evaluator.evaluate_all`."""
         if split == self.task.select:
@@ -78,7 +81,7 @@ class Counting(Evaluator):
             mixtures, split, keep_outputs=keep_outputs, on_progress=on_progress
         )
 
-    def contest(
+    def evaluate_or_reject(
         self,
         mixture: Mixture,
         incumbent: Evaluation,
@@ -86,10 +89,10 @@ class Counting(Evaluator):
         strictly: bool = False,
         difficulty: Tensor | None = None,
         on_progress: Progress = no_progress,
-    ) -> Evaluation | Bound:
-        """Evaluate a point unless it scores worse; see `Evaluator.contest`."""
+    ) -> Evaluation | UpperBound:
+        """Evaluate a point unless it scores worse; see `Evaluator.evaluate_or_reject`."""
         is_known = not self.missing([mixture], incumbent.split)
-        found = super().contest(
+        found = super().evaluate_or_reject(
             mixture,
             incumbent,
             strictly=strictly,
@@ -101,7 +104,7 @@ class Counting(Evaluator):
 
 
 class Table:
-    """The rows so far, and what they are made with."""
+    """The rows so far, and the sweep and task that they are made with."""
 
     def __init__(self) -> None:
         self.sweep = Sweep.from_folder(SAMPLE / "sweep")
@@ -116,7 +119,7 @@ class Table:
 
     @contextmanager
     def fresh(self) -> Iterator[Counting]:
-        """Give an evaluator that knows nothing yet."""
+        """Provide an evaluator with an empty store."""
         with tempfile.TemporaryDirectory() as folder:
             store = Store(folder)
             yield Counting(self.task, store, device="cpu", batch_size=256)
@@ -127,7 +130,7 @@ class Table:
         return self.summary(lambda split: evaluator.evaluate(mixture, split).score)
 
     def summary(self, score: Callable[[str], float]) -> Scores:
-        """Return the score on select, on report and its mean over the shifts."""
+        """Return the scores on select and report, and the mean over the shifts."""
         (report,), shifts = (
             self.task.splits_with_role("report"),
             self.task.splits_with_role("shift"),
@@ -142,9 +145,9 @@ class Table:
         evaluations: float | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Add a row, and print it: it may be a while to the next."""
+        """Add a row and print it, to show progress."""
         self.rows.append(
-            Row(name, of, tuple(f"{100 * score:.2f}" for score in scores), evaluations, seconds)
+            Row(name, of, tuple(map(self.task.score_unit.number, scores)), evaluations, seconds)
         )
         print(" | ".join(self.rows[-1].cells()))
 
@@ -158,14 +161,14 @@ class Table:
         best: int | None = None,
         **parameters: Any,
     ) -> None:
-        """Follow a recipe and add its row.
+        """Run a recipe and add its row.
 
         Args:
-            recipe: Its name.
-            names: The ingredients it may use.
-            how: What is said of it after its title.
-            over: A parameter to choose by the select score from the values that its paper tries.
-            best: Use only so many of the ingredients, the best on select.
+            recipe: Name of the recipe.
+            names: Candidate ingredients.
+            how: Text after the title.
+            over: A parameter to choose by the select score from the values of the paper.
+            best: Use only this number of ingredients, the best on select.
             parameters: The other parameters.
         """
         known = RECIPES[recipe]
@@ -194,7 +197,7 @@ class Table:
             )
 
     def ranked(self, evaluator: Evaluator) -> list[str]:
-        """Return all ingredients, the best on select first."""
+        """Return all ingredients, sorted by select score, best first."""
         points = [self.sweep[name].mixture for name in self.all]
         found = evaluator.evaluate_all(points, self.task.select)
         scores = dict(zip(self.all, (each.score for each in found), strict=True))
@@ -202,7 +205,7 @@ class Table:
 
 
 def main() -> None:
-    """Make the tables and put them into the README."""
+    """Make the tables and write them into the README."""
     table = Table()
     _comparators(table)
     _recipes(table)
@@ -239,7 +242,7 @@ def _recipes(table: Table) -> None:
     table.recipe("learned", every, "by tensor", per="tensor")
     table.recipe("weighted", every, over="power")
     table.recipe("wise_ft", sensible, over="alpha")
-    for snapshots in ("swa", "ema"):  # the sample has none of one run
+    for snapshots in ("swa", "ema"):  # the sample has no snapshots of one run
         table.rows.append(Row(RECIPES[snapshots].title, NONE))
     table.recipe("task_arithmetic", sensible, over="scale")
     table.recipe("ties", sensible, over="scale")
@@ -268,7 +271,7 @@ def _random_orders(table: Table) -> None:
         Row(
             f"{RECIPES['greedy'].title}, random order ({count}: mean ± sd)",
             f"{taken:.0f} of {len(table.all)}",
-            tuple(_spread(column) for column in zip(*by_soup, strict=True)),
+            tuple(_spread(table.task.score_unit, column) for column in zip(*by_soup, strict=True)),
             used / count,
             seconds / count,
         )
@@ -276,8 +279,8 @@ def _random_orders(table: Table) -> None:
     print(" | ".join(table.rows[-1].cells()))
 
 
-def _spread(scores: Sequence[float]) -> str:
-    return f"{100 * mean(scores):.2f} ± {100 * stdev(scores):.2f}"
+def _spread(unit: Unit, scores: Sequence[float]) -> str:
+    return f"{unit.number(mean(scores))} ± {unit.number(stdev(scores))}"
 
 
 def _ensembles(table: Table) -> None:
@@ -288,7 +291,7 @@ def _ensembles(table: Table) -> None:
         chosen = soupcore.greedy_ensemble(evaluator, points)
         seconds, k = time.process_time() - started, len(points)
         if chosen is None:
-            raise RuntimeError("what was just evaluated is gone from the store")
+            raise RuntimeError("evaluations are missing from the store right after they were made")
         _ensemble(table, evaluator, "Ensemble", table.sensible, str(len(table.sensible)), 0, 0.0)
         of = f"{chosen.passes} of {k}"
         _ensemble(table, evaluator, "Greedy ensemble", chosen.members, of, k, seconds)
@@ -315,7 +318,7 @@ def _ensemble(
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the table of results as the README has it."""
+    """Return the table of results in Markdown."""
     head = ["recipe", "of", "select", "report", "mean shift", "evaluations", "seconds"]
     lines = [head, ["---", "---:", "---:", "---:", "---:", "---:", "---:"]]
     lines += [row.cells() for row in rows]
@@ -323,7 +326,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def descriptions() -> str:
-    """Return the table of what each recipe can be told and needs, as the README has it."""
+    """Return the table of recipes, their parameters and needs in Markdown."""
     lines = [["recipe", "paper", "parameters", "needs"], ["---"] * 4]
     lines += [
         [
@@ -354,10 +357,10 @@ def _needs(recipe: Recipe) -> str:
 
 
 def between_markers(text: str, markers: tuple[str, str], table: str) -> str:
-    """Return the text with the table in place of what was between its markers.
+    """Return the text with everything between the markers replaced by the table.
 
     Raises:
-        ValueError: It has not exactly one of each marker, in this order.
+        ValueError: The text does not contain each marker once, in this order.
     """
     begin, end = markers
     before, found, rest = text.partition(begin)

@@ -1,73 +1,16 @@
-"""Model soups: find good points in weight space, evaluate each once, take the weights home.
+"""Model soups: find good points in weight space, evaluate each once, and save their weights.
 
 sweep = soupcore.Sweep.from_folder("sample_data/digits/sweep")
 task = soupcore.load_task("sample_data/digits/task.py:task")
 evaluator = soupcore.Evaluator(task)
 soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
+
+Each public name loads its module on first use (PEP 562), so a process pays only for what it uses.
 """
 
-from soupcore.analysis import (
-    Ensemble,
-    GreedyEnsemble,
-    SoupVsEnsemble,
-    ensemble,
-    greedy_ensemble,
-    soup_vs_ensemble,
-)
-from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
-from soupcore.connectivity import (
-    Adaptive,
-    Barriers,
-    Geometry,
-    LinearPath,
-    Plane,
-    barriers,
-    basins,
-    geometry,
-    linear_path,
-    plane,
-)
-from soupcore.errors import (
-    Cancelled,
-    CheckpointError,
-    ConnectivityError,
-    RecipeError,
-    StockpotError,
-    SweepError,
-    TaskError,
-)
-from soupcore.evaluation import Evaluation, Evaluator
-from soupcore.mixtures import Mixture, interpolate, mean
-from soupcore.provenance import mergekit_config, model_card, rebuild
-from soupcore.recipes import (
-    RECIPES,
-    Curve,
-    Orders,
-    Parts,
-    Pass,
-    Soup,
-    Step,
-    curve,
-    dare,
-    ema,
-    greedy,
-    greedy_orders,
-    learned,
-    manual,
-    model_stock,
-    other_statistics_of,
-    slerp,
-    swa,
-    task_arithmetic,
-    ties,
-    uniform,
-    weighted,
-    wise_ft,
-)
-from soupcore.store import Store
-from soupcore.sweeps import Finding, FitReport, Ingredient, NothingFitsError, Sweep
-from soupcore.tasks import ClassificationTask, Split, Task, load_task
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "RECIPES",
@@ -88,6 +31,7 @@ __all__ = [
     "GreedyEnsemble",
     "Ingredient",
     "LinearPath",
+    "Metric",
     "Mixture",
     "NothingFitsError",
     "Orders",
@@ -138,3 +82,100 @@ __all__ = [
     "weighted",
     "wise_ft",
 ]
+
+# Each module and its public names.
+_NAMES = {
+    "analysis": (
+        "Ensemble GreedyEnsemble SoupVsEnsemble ensemble greedy_ensemble soup_vs_ensemble"
+    ),
+    "checkpoints": "Checkpoint TensorInfo open_checkpoint",
+    "connectivity": (
+        "Adaptive Barriers Geometry LinearPath Plane barriers basins geometry linear_path plane"
+    ),
+    "errors": (
+        "Cancelled CheckpointError ConnectivityError RecipeError StockpotError SweepError TaskError"
+    ),
+    "evaluation": "Evaluation Evaluator",
+    "mixtures": "Mixture interpolate mean",
+    "provenance": "mergekit_config model_card rebuild",
+    "recipes": (
+        "RECIPES Curve Orders Parts Pass Soup Step curve dare ema greedy greedy_orders learned "
+        "manual model_stock other_statistics_of slerp swa task_arithmetic ties uniform weighted "
+        "wise_ft"
+    ),
+    "store": "Store",
+    "sweeps": "Finding FitReport Ingredient NothingFitsError Sweep",
+    "tasks": "ClassificationTask Metric Split Task load_task",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        elif name in _NAMES:
+            found = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+else:  # for type checkers and editors, from the modules that define the names
+    from soupcore.analysis.ensemble import Ensemble, ensemble
+    from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
+    from soupcore.analysis.soup_vs_ensemble import SoupVsEnsemble, soup_vs_ensemble
+    from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
+    from soupcore.checkpoints.opening import open_checkpoint
+    from soupcore.connectivity.adaptive import Adaptive
+    from soupcore.connectivity.barriers import Barriers, barriers
+    from soupcore.connectivity.basins import basins
+    from soupcore.connectivity.geometry import Geometry, geometry
+    from soupcore.connectivity.lines import linear_path
+    from soupcore.connectivity.path import LinearPath
+    from soupcore.connectivity.plane import Plane, plane
+    from soupcore.errors import (
+        Cancelled,
+        CheckpointError,
+        ConnectivityError,
+        RecipeError,
+        StockpotError,
+        SweepError,
+        TaskError,
+    )
+    from soupcore.evaluation.evaluation import Evaluation
+    from soupcore.evaluation.evaluator import Evaluator
+    from soupcore.mixtures import Mixture, interpolate, mean
+    from soupcore.provenance.card import model_card
+    from soupcore.provenance.mergekit import mergekit_config
+    from soupcore.provenance.rebuilding import rebuild
+    from soupcore.recipes.curve import Curve, curve
+    from soupcore.recipes.dare import dare
+    from soupcore.recipes.ema import ema
+    from soupcore.recipes.greedy import greedy
+    from soupcore.recipes.learned import learned
+    from soupcore.recipes.manual import manual
+    from soupcore.recipes.model_stock import model_stock
+    from soupcore.recipes.orders import Orders, greedy_orders
+    from soupcore.recipes.parts import Parts
+    from soupcore.recipes.registry import RECIPES
+    from soupcore.recipes.slerp import slerp
+    from soupcore.recipes.soup import Soup
+    from soupcore.recipes.statistics import other_statistics_of
+    from soupcore.recipes.swa import swa
+    from soupcore.recipes.task_arithmetic import task_arithmetic
+    from soupcore.recipes.ties import ties
+    from soupcore.recipes.trace import Pass, Step
+    from soupcore.recipes.uniform import uniform
+    from soupcore.recipes.weighted import weighted
+    from soupcore.recipes.wise_ft import wise_ft
+    from soupcore.store import Store
+    from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
+    from soupcore.sweeps.sweep import Ingredient, Sweep
+    from soupcore.tasks.classification import ClassificationTask
+    from soupcore.tasks.loading import load_task
+    from soupcore.tasks.metrics import Metric
+    from soupcore.tasks.task import Split, Task

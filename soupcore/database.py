@@ -1,16 +1,59 @@
-"""The tables of the store, and opening the database that they are in."""
+"""The tables of a workspace, their schema version, and opening the database that holds them.
 
+Every table is declared on `Base`, in whichever module it belongs to. `prepare` creates the tables
+that are missing and upgrades a database that an earlier version wrote. To change a table that
+exists already, change its declaration, append a function to `_MIGRATIONS` that makes the same
+change to the database, and nothing else; a new table needs its declaration only.
+"""
+
+import hashlib
+import json
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-from sqlalchemy import JSON, BigInteger, LargeBinary, create_engine, event
-from sqlalchemy.engine import Engine
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateColumn
+
+from soupcore.disk import full_disk, has_no_space
+from soupcore.errors import ReadOnlyError, StoreError
+from soupcore.new_files import create_private
+from soupcore.workspace import read_id, write_id
 
 
 class Base(DeclarativeBase):
-    """All tables of the store."""
+    """All tables of a workspace."""
+
+
+class MetaRow(Base):
+    """A fact about the database itself, such as its schema version."""
+
+    __tablename__ = "meta"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
 
 
 class EvaluationRow(Base):
@@ -27,6 +70,7 @@ class EvaluationRow(Base):
     score: Mapped[float | None]
     score_low: Mapped[float | None]
     score_high: Mapped[float | None]
+    scores: Mapped[dict[str, float | None] | None] = mapped_column(JSON)  # by metric
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
     # Relative to the store's folder; `#i` after it where the file holds several evaluations.
@@ -67,6 +111,33 @@ class SoupFileRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[str]
     nbytes: Mapped[int] = mapped_column(BigInteger)
+    # Size and times of the file when its SHA-256 was last computed; None if that is not known.
+    stamp: Mapped[str | None]
+
+
+class ResultRow(Base):
+    """What a long computation found (see `soupcore.calls`), keyed by all that it depends on."""
+
+    __tablename__ = "results"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(index=True)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # Whether it is complete; until then `body` holds what is known so far.
+    settled: Mapped[bool]
+    created: Mapped[float]
+
+
+class LineRow(Base):
+    """The barriers on the line between two points, as far as they are known."""
+
+    __tablename__ = "lines"
+
+    measured: Mapped[str] = mapped_column(primary_key=True)  # task, split, and α, as a digest
+    start: Mapped[str] = mapped_column(primary_key=True)  # the key of the point at α = 0
+    end: Mapped[str] = mapped_column(primary_key=True)
+    settled: Mapped[bool]
+    values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
 
 
 class InnerProductRow(Base):
@@ -84,12 +155,273 @@ class InnerProductRow(Base):
     values: Mapped[bytes] = mapped_column(LargeBinary)  # float64, little-endian
 
 
-def open_database(url: str) -> Engine:
-    """Open a database by its URL; one of SQLite for several processes at once."""
+def _add_stamps_to_soup_files(connection: Connection) -> None:
+    add_column(connection, "soup_files", Column("stamp", String))
+
+
+def _lease_jobs(connection: Connection) -> None:
+    """Add what leases need to jobs, and let only one of equal jobs be unfinished."""
+    jobs: list[Column[Any]] = [
+        Column("task", String),
+        Column("attempt", Integer, nullable=False, server_default="0"),
+        *(Column(name, Float) for name in ("reported", "stopping", "deadline")),
+    ]
+    for column in jobs:
+        add_column(connection, "jobs", column)
+    if not inspect(connection).has_table("jobs"):
+        return
+    if connection.dialect.name == "postgresql":  # bytes of a large file
+        for name in ("done", "total"):
+            connection.exec_driver_sql(f"ALTER TABLE jobs ALTER COLUMN {name} TYPE BIGINT")
+    table = Table("jobs", MetaData(), autoload_with=connection)
+    seen: set[str] = set()
+    for job in connection.execute(select(table).order_by(table.c.id.desc())).all():
+        request = json.loads(job.request) if isinstance(job.request, str) else job.request
+        whole = json.dumps([job.kind, request], sort_keys=True)
+        values = {
+            "task": request.get("task"),
+            "fingerprint": hashlib.sha256(whole.encode()).hexdigest(),
+        }
+        if job.state in ("queued", "running"):
+            if values["fingerprint"] in seen:
+                values["state"] = "cancelled"
+            seen.add(values["fingerprint"])
+        connection.execute(table.update().where(table.c.id == job.id).values(values))
+    connection.exec_driver_sql("DROP INDEX IF EXISTS ix_jobs_fingerprint")
+    connection.exec_driver_sql(
+        "CREATE UNIQUE INDEX jobs_once ON jobs (fingerprint) WHERE state IN ('queued', 'running')"
+    )
+
+
+def _add_scores_by_metric(connection: Connection) -> None:
+    add_column(connection, "evaluations", Column("scores", JSON))
+
+
+# Each upgrades a database by one schema version, the first one from version 1. They run in one
+# transaction, before missing tables are created, so a table may be absent (see `add_column`).
+_MIGRATIONS: list[Callable[[Connection], None]] = [
+    _add_stamps_to_soup_files,
+    _lease_jobs,
+    _add_scores_by_metric,
+]
+
+SCHEMA_VERSION = 1 + len(_MIGRATIONS)
+
+SQLITE_FILE = "stockpot.sqlite"
+
+# Identifies the lock under which a PostgreSQL database is created and upgraded.
+_ADVISORY_LOCK = 7_365_824_401
+
+
+def add_column(connection: Connection, table: str, column: Column[Any]) -> None:
+    """Add a column to a table, for migrations. Does nothing if the table does not exist yet.
+
+    Args:
+        connection: A connection in `exclusively`.
+        table: Name of the table.
+        column: The column; nullable, or with a `server_default` for the rows that exist.
+    """
+    inspector = inspect(connection)
+    if not inspector.has_table(table):
+        return
+    if column.name in {known["name"] for known in inspector.get_columns(table)}:
+        return
+    Table(table, MetaData(), column)
+    quoted = connection.dialect.identifier_preparer.quote(table)
+    declaration = CreateColumn(column).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {declaration}")
+
+
+def prepare(engine: Engine, folder: Path) -> None:
+    """Create the tables that are missing and upgrade the database to this schema version.
+
+    Any number of processes may do so at once.
+
+    Args:
+        engine: The database, from `open_database`.
+        folder: The workspace folder that its rows are about. The database remembers which one
+            that is, by an id that moves with the folder.
+
+    Raises:
+        StoreError: The database was written by a newer version of Stockpot, or belongs to another
+            workspace folder.
+    """
+    with engine.connect() as connection:
+        is_ready = _is_ready(connection, folder)
+    if is_ready:
+        return
+    with exclusively(engine) as connection:
+        if _is_ready(connection, folder):
+            return  # another process was faster
+        for migrate in _MIGRATIONS[_version(connection) - 1 :]:
+            migrate(connection)
+        Base.metadata.create_all(connection)
+        write_meta(connection, "schema_version", str(SCHEMA_VERSION))
+        owner = read_meta(connection, "workspace")
+        write_meta(connection, "workspace", read_id(folder) or write_id(folder, owner))
+
+
+def check_readable(engine: Engine, folder: Path) -> None:
+    """Check that a database can be read as it is; see `prepare`, which needs to write.
+
+    Raises:
+        StoreError: It was written by another version of Stockpot, or belongs to another workspace
+            folder.
+    """
+    with engine.connect() as connection:
+        _check_usable(connection, folder)
+        if not _has_all_tables(connection):
+            raise StoreError(
+                f"The database of {folder} has to be upgraded or completed, but the folder can "
+                "only be read. Start the app once where it can be written, or on a copy of it."
+            )
+
+
+def _is_ready(connection: Connection, folder: Path) -> bool:
+    """Return whether there is nothing to prepare; refuse a database that cannot be used."""
+    _check_usable(connection, folder)
+    return _has_all_tables(connection) and (
+        read_meta(connection, "workspace") == read_id(folder) is not None
+    )
+
+
+def _has_all_tables(connection: Connection) -> bool:
+    tables = set(inspect(connection).get_table_names())
+    return tables >= Base.metadata.tables.keys() and _version(connection) == SCHEMA_VERSION
+
+
+def _check_usable(connection: Connection, folder: Path) -> None:
+    database = connection.engine.url.render_as_string(hide_password=True)
+    version = _version(connection)
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The database {database} has schema version {version}, and this version of Stockpot "
+            f"reads versions up to {SCHEMA_VERSION}. Install a newer version of Stockpot, or name "
+            "another workspace folder by STOCKPOT_WORKSPACE."
+        )
+    owner, workspace = read_meta(connection, "workspace"), read_id(folder)
+    is_inside = path_of(connection.engine) == folder / SQLITE_FILE
+    if owner not in (None, workspace) and not (workspace is None and is_inside):
+        raise StoreError(
+            f"The database {database} belongs to another workspace folder than {folder}. Open that "
+            f'folder, whose workspace.json holds {{"id": "{owner}"}}, or give {folder} a database '
+            f"of its own. If {folder} is to take its place, write that line to its workspace.json."
+        )
+
+
+def _version(connection: Connection) -> int:
+    """Return the schema version; that of a database without tables is the newest."""
+    known = read_meta(connection, "schema_version")
+    if known is not None:
+        return int(known)
+    tables = set(inspect(connection).get_table_names())
+    return 1 if tables & Base.metadata.tables.keys() else SCHEMA_VERSION
+
+
+def read_meta(connection: Connection, key: str) -> str | None:
+    """Return a fact about the database, None if it is not known."""
+    if not inspect(connection).has_table(MetaRow.__tablename__):
+        return None
+    return connection.scalar(select(MetaRow.value).where(MetaRow.key == key))
+
+
+def write_meta(connection: Connection, key: str, value: str) -> None:
+    """Store a fact about the database, in place of what was stored; only in `exclusively`."""
+    table = Base.metadata.tables[MetaRow.__tablename__]
+    connection.execute(table.delete().where(table.c.key == key))
+    connection.execute(table.insert().values(key=key, value=value))
+
+
+@contextmanager
+def exclusively(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that no other process can be in at the same time."""
+    if engine.dialect.name == "sqlite":
+        # The driver begins a transaction at the first change of a row only, too late for DDL.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+        return
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        yield connection
+
+
+class DamagedDatabaseError(StoreError):
+    """The file of a database is damaged."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"The database {path} is damaged ({problem}). Stop what uses it and run "
+            f"`python -m soupcore.maintenance repair --workspace {path.parent}`: it moves the "
+            "damaged file aside and keeps every row that can be read."
+        )
+
+
+def open_database(url: str, *, read_only: bool = False) -> Engine:
+    """Open a database by its URL; one of SQLite for several processes at once.
+
+    Args:
+        url: As SQLAlchemy takes it.
+        read_only: Whether its folder cannot be written.
+    """
+    if read_only:
+        return _open_read_only(url)
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
+        if (path := path_of(engine)) is not None:
+            create_private(path)  # SQLite would make it readable for everyone
         _use_write_ahead_log(engine)
+        event.listen(engine, "handle_error", _say_what_is_wrong)
     return engine
+
+
+def _open_read_only(url: str) -> Engine:
+    engine = create_engine(url)
+    if engine.dialect.name != "sqlite":
+        return engine.execution_options(postgresql_readonly=True)
+    path = path_of(engine)
+    log = Path(f"{path}-wal")
+    # SQLite would create files for its locks beside the database unless told that nobody writes,
+    # which would be wrong while there is a log.
+    options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    engine = create_engine(f"sqlite:///file:{quote(str(path))}?{options}&uri=true")
+    event.listen(engine, "handle_error", _say_what_is_wrong)
+    return engine
+
+
+def path_of(engine: Engine) -> Path | None:
+    """Return the file of a SQLite database; None of any other."""
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or not name:
+        return None
+    return Path(unquote(name.removeprefix("file:"))) if name.startswith("file:") else Path(name)
+
+
+def _say_what_is_wrong(context: ExceptionContext) -> None:
+    """Raise a StoreError in place of SQLite's errors about the file that the database is in."""
+    error = context.original_exception
+    path = path_of(context.engine) if context.engine is not None else None
+    if not isinstance(error, sqlite3.Error) or path is None:
+        return
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        raise DamagedDatabaseError(path, str(error)) from error
+    # For the files beside the database, SQLite says no more than that writing failed.
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and has_no_space(path)):
+        raise full_disk(path) from error
+    if code == sqlite3.SQLITE_READONLY:
+        raise ReadOnlyError(path) from error
+    if code == sqlite3.SQLITE_CANTOPEN:
+        raise StoreError(
+            f"The database {path} cannot be opened. Check that it exists, and the permissions of "
+            "the file and its folder."
+        ) from error
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

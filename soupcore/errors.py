@@ -1,5 +1,7 @@
 """What can go wrong, in words a user can act on."""
 
+from pathlib import Path
+
 
 class StockpotError(Exception):
     """A problem with what was given. The message names it and the way out."""
@@ -17,6 +19,24 @@ class CheckpointError(StockpotError):
         super().__init__(f"{problem} {way_out}".rstrip())
         self.problem = problem
         self.way_out = way_out
+
+
+class StoreError(StockpotError):
+    """A workspace, or its database, cannot be used."""
+
+
+class ReadOnlyError(StoreError):
+    """Something was to be written to a workspace that can only be read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} cannot be written, so what is stored can be looked at, but nothing new can be "
+            "computed. Make it writable, or set STOCKPOT_WORKSPACE to another folder."
+        )
+
+
+class FullDiskError(StoreError):
+    """A disk is full."""
 
 
 class SweepError(StockpotError):

@@ -1,8 +1,8 @@
-"""Σ cᵢθᵢ: the one kind of point in weight space that everything linear is.
+"""Mixtures Σ cᵢθᵢ: linear combinations of checkpoints.
 
-An ingredient, a point on a path, a uniform or greedy soup, WiSE-FT: each is a `Mixture`. Its
-coefficients are exact fractions, so that ½·a + ½·b is the same point, with the same key, wherever
-it comes from, and 1/k stands for itself.
+Ingredients, points on a path, uniform and greedy soups, and WiSE-FT are all mixtures. Coefficients
+are exact fractions, so that ½·a + ½·b is always the same point with the same key, and 1/k has no
+rounding error.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from soupcore.weighted_sum import WeightedSum
 
 Coefficient = int | float | Fraction
 
-# From checkpoint, name, first element and the one after the last to a 1-D tensor of them. It is not
-# written to, and done with before the next is read.
+# Takes a checkpoint, a tensor name, and the first and last (exclusive) element; returns a 1-D
+# tensor. It is only read, and no longer used when the next one is requested.
 ReadElements = Callable[[Checkpoint, str, int, int], torch.Tensor]
 
 
 def as_fraction(coefficient: Coefficient) -> Fraction:
-    """Return the exact number that a coefficient names: 0.1 is 1/10, not its binary neighbour."""
+    """Return the exact value of a coefficient as written: 0.1 is 1/10, not the nearest double."""
     if isinstance(coefficient, float):
         if not math.isfinite(coefficient):
-            raise ValueError(f"A coefficient must be a finite number, not {coefficient}.")
+            raise ValueError(f"Coefficients must be finite, not {coefficient}.")
         return Fraction(repr(float(coefficient)))
     return Fraction(coefficient)
 
 
 class Mixture:
-    """Coefficients over checkpoints, the same for all tensors.
+    """A linear combination of checkpoints, with the same coefficients for all tensors.
 
     Args:
-        terms: Pairs of checkpoint and coefficient. Equal weights (by digest) are joined into one
-            term, terms of coefficient 0 are dropped, and the order does not matter.
+        terms: Pairs of checkpoint and coefficient, in any order. Terms with equal weights (by
+            digest) are joined, and terms with coefficient 0 are dropped.
 
     Raises:
-        CheckpointError: The checkpoints do not hold the same tensors in the same shapes.
-        ValueError: Nothing is left, or a coefficient is not finite.
+        CheckpointError: The checkpoints have different tensors or shapes.
+        ValueError: No term is left, or a coefficient is not finite.
     """
 
     def __init__(self, terms: Iterable[tuple[Checkpoint, Coefficient]]) -> None:
@@ -64,18 +64,18 @@ class Mixture:
             digest: sources[digest] for digest in self.coefficients
         }
         if not self.coefficients:
-            raise ValueError("A mixture needs a checkpoint with a coefficient other than 0.")
+            raise ValueError("A mixture needs at least one non-zero coefficient.")
         self._infos: dict[str, TensorInfo] = {}
 
     @cached_property
     def key(self) -> str:
-        """Identity of the point in weight space: 64 hex digits."""
+        """Hash that identifies the point in weight space: 64 hex digits."""
         lines = [f"{digest} {fraction}" for digest, fraction in self.coefficients.items()]
         return hashlib.sha256("\n".join(["mixture", *lines]).encode()).hexdigest()
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """What the mixed checkpoint holds: `{name: TensorInfo}`; see `info`."""
+        """Tensors of the mixture: `{name: TensorInfo}`; see `info`."""
         first, *others = self.sources.values()
         for other in others:
             check_same_names(first, other)
@@ -84,24 +84,23 @@ class Mixture:
     def info(self, name: str) -> TensorInfo:
         """Return shape and dtype of one mixed tensor.
 
-        Where sources differ in dtype, the result has the one that torch promotes them to.
+        If the dtypes of sources differ, the result has the dtype that torch promotes them to.
 
         Raises:
-            CheckpointError: A source lacks it, or they hold it in different shapes, or in dtypes
-                that cannot be mixed.
+            CheckpointError: A source lacks the tensor, or shapes differ, or dtypes cannot be mixed.
         """
         if name not in self._infos:
             self._infos[name] = _mixed_info(list(self.sources.values()), name)
         return self._infos[name]
 
     def copied_from(self, name: str) -> Checkpoint | None:
-        """Return the source that the tensor `name` is copied from, None where it is a sum.
+        """Return the source that the tensor `name` is copied from; None if it is a sum.
 
-        Tensors that are not floats (counters, masks, ids) are not averaged: they come from the
-        source with the largest coefficient, the lower digest where several are equal. From it too
-        come tensors that all sources hold alike, where the coefficients add up to 1: the sum would
-        be the same, except that it makes NaN of the infinities of an attention mask. All tensors
-        do where there is one source, with the coefficient 1.
+        Tensors that are not floats (counters, masks, ids) are not averaged, but copied from the
+        source with the largest coefficient, or the lowest digest in a tie. If the coefficients sum
+        to 1, tensors that are equal in all sources are copied too: the sum would be the same,
+        except that it turns the infinities of an attention mask into NaN. With a single source and
+        coefficient 1, all tensors are copied.
         """
         dtype = self.info(name).dtype
         if not (dtype.is_floating_point or dtype.is_complex) or self._is_shared(name):
@@ -116,26 +115,25 @@ class Mixture:
         read: ReadElements | None = None,
         accumulate: torch.dtype = torch.float64,
     ) -> None:
-        """Mix elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
+        """Mix elements of the flattened tensor `name`, from `start` on, into a buffer.
 
-        float32 and float64 weights are summed in float64, half types in float32; the sum is
-        divided last, so that k equal tensors average to the same bits. The terms are added in
-        the order of coefficients and digests, so that the order of ingredients changes nothing.
-        One source alone with the coefficient 1 is copied as it is, and so is what needs no sum
-        (see `copied_from`).
+        float32 and float64 weights are summed in float64, half types in float32. The sum is divided
+        last, so that k equal tensors average to the same bits. Terms are added in the order of
+        coefficients and digests, so the order of ingredients does not matter. Tensors that need no
+        sum are copied (see `copied_from`).
 
         Args:
-            name: Which tensor.
-            out: Where they go: a 1-D contiguous CPU tensor of the dtype that `tensors` says, as
-                long as what is mixed.
+            name: Name of the tensor.
+            out: The buffer: a 1-D contiguous CPU tensor with the dtype in `tensors`. Its length is
+                the number of elements to mix.
             start: The first element.
-            read: How to read elements of a source; from its file unless given.
-            accumulate: `torch.float32` sums float32 weights in their own type, as differences from
-                the first. That takes less time; where the weights differ by a hundredth of their
-                size, one element in a hundred comes out with another last bit.
+            read: Reads elements of a source; by default, from its file.
+            accumulate: With `torch.float32`, float32 weights are summed in float32, as differences
+                from the first. This is faster. If weights differ by 1 % of their magnitude, about
+                1 % of the elements differ in the last bit.
 
         Raises:
-            ValueError: `out` has another dtype or shape.
+            ValueError: `out` has another dtype or is not 1-D.
         """
         info = self.info(name)
         if out.dtype != info.dtype or out.dim() != 1:
@@ -153,11 +151,11 @@ class Mixture:
         read: ReadElements | None = None,
         accumulate: torch.dtype = torch.float64,
     ) -> Iterator[torch.Tensor]:
-        """Mix the tensor `name` piece by piece; see `mix_into`.
+        """Mix the tensor `name` in chunks; see `mix_into`.
 
         Yields:
-            1-D tensors with the elements in order, in the dtype that `tensors` says. Each is good
-            until the next one; clone what is to stay.
+            1-D tensors with the elements in order, in the dtype in `tensors`. Each is valid until
+            the next one is requested, so clone it to keep it.
         """
         info = self.info(name)
         fill = self._filler(name, read, accumulate)
@@ -173,20 +171,20 @@ class Mixture:
         read: ReadElements | None = None,
         accumulate: torch.dtype = torch.float64,
     ) -> torch.Tensor:
-        """Mix the tensor `name` whole, in its own shape; see `mix_into`."""
+        """Mix the whole tensor `name` in its own shape; see `mix_into`."""
         info = self.info(name)
         flat = torch.empty(info.numel, dtype=info.dtype)
         self.mix_into(name, flat, 0, read, accumulate)
         return flat.reshape(info.shape)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Mix every tensor, into memory."""
+        """Mix all tensors into memory."""
         return {name: self.tensor(name) for name in self.tensors}
 
     def _filler(
         self, name: str, read: ReadElements | None, accumulate: torch.dtype
     ) -> Callable[[torch.Tensor, int], None]:
-        """Return what fills a chunk with the mixed elements from a given one on."""
+        """Return a function that fills a chunk with mixed elements, given the first one."""
         info = self.info(name)
         source = self.copied_from(name)
         if source is not None and read is None and source.tensors[name].dtype == info.dtype:
@@ -276,7 +274,7 @@ def interpolate(start: Mixture, end: Mixture, alpha: Coefficient) -> Mixture:
 
 
 def check_same_names(first: Checkpoint, other: Checkpoint) -> None:
-    """Make sure that two checkpoints hold tensors of the same names.
+    """Check that two checkpoints have the same tensor names.
 
     Raises:
         CheckpointError: One has a tensor that the other lacks.

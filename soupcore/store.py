@@ -1,47 +1,61 @@
 """What was computed and built: every evaluation once, every soup, every inner product.
 
 Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
-safetensors files. Rows are written after their arrays are in place, in one transaction, so a
-process that is killed loses only what it had not handed over yet. Evaluations that are handed over
-together share a file, because a file and a transaction for each take as long as a small network
-takes to see all examples.
+safetensors files (see `soupcore.arrays`). Rows are written in one transaction once their arrays are
+on disk, so a process that is killed loses only what it had not handed over yet, and a power cut at
+most the last transactions, never half of one. Evaluations that are handed over together share a
+file, because a file and a transaction for each take as long as a small network takes to see all
+examples.
 """
 
 import hashlib
+import json
+import logging
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save
-from sqlalchemy import Executable, MetaData, delete, select
+from sqlalchemy import Executable, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from sqlalchemy.schema import CreateTable
 
+from soupcore.arrays import DamagedArraysError, looks_whole, read_arrays, write_arrays
 from soupcore.database import (
+    SQLITE_FILE,
     Base,
     EvaluationRow,
     InnerProductRow,
+    LineRow,
     PartRow,
+    ResultRow,
     SoupFileRow,
     SoupRow,
+    check_readable,
     open_database,
+    prepare,
 )
-from soupcore.new_files import new_file, remove_leftovers
-from soupcore.workspace import workspace_folder
+from soupcore.errors import ReadOnlyError
+from soupcore.leases import ClaimRow, Holder
+from soupcore.new_files import remove_leftovers
+from soupcore.workspace import is_writable, private_folder, workspace_folder
 
 _KEYS_A_QUERY = 500
+
+SUMMARIES = "evaluations"  # in the metadata of a file of arrays: its rows, but for their place
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class NewEvaluation:
         mixture_key, task_key, split_digest: What was evaluated.
         loss, score: Means over the examples; NaN or infinite where they are not finite.
         score_interval: Confidence interval of the score.
+        scores: `{metric: score}` where the task names metrics.
         seconds: What it took to compute.
         arrays: What was found for each example, one a row; `losses` among them.
     """
@@ -64,6 +79,7 @@ class NewEvaluation:
     score_interval: tuple[float, float]
     seconds: float
     arrays: Mapping[str, torch.Tensor]
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -74,45 +90,75 @@ class NewEvaluation:
 class Store:
     """The memory of Stockpot. Any number of processes may read and write it at once.
 
+    Attributes:
+        folder: Where arrays and soups are kept.
+        url: The database.
+        is_read_only: Whether the folder cannot be written; then nothing new is remembered, and
+            what would be raises ReadOnlyError.
+        notes: What was found damaged since this store was opened, in words.
+        holder: Who holds the points that this process evaluates.
+
     Args:
         folder: Where arrays and soups are kept; the workspace unless given.
         url: Database URL as SQLAlchemy takes it, so that a team can share a PostgreSQL; SQLite
             in the folder unless given. The folder has to be shared then too.
+        read_only: Change nothing, even where that is possible.
     """
 
-    def __init__(self, folder: str | Path | None = None, url: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        url: str | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
         self.folder = Path(folder or workspace_folder()).resolve()
-        self.url = url or f"sqlite:///{self.folder / 'stockpot.sqlite'}"
-        (self.folder / "arrays").mkdir(parents=True, exist_ok=True)
-        (self.folder / "soups").mkdir(exist_ok=True)
-        self.engine = open_database(self.url)
-        self.create_tables(Base.metadata)
+        self.url = url or f"sqlite:///{self.folder / SQLITE_FILE}"
+        self.notes: list[str] = []
+        self.is_read_only = read_only or any(
+            path.exists() and not is_writable(path)
+            for path in (self.folder, self.folder / SQLITE_FILE)
+        )
+        if not self.is_read_only:
+            for folder in (self.folder, self.folder / "arrays", self.folder / "soups"):
+                private_folder(folder)
+        self.engine = open_database(self.url, read_only=self.is_read_only)
+        self.holder = Holder(self.engine)
+        self.prepare()
 
-    def create_tables(self, metadata: MetaData) -> None:
-        """Create the tables that are not there yet; several processes may do so at once."""
-        with self.engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
+    def prepare(self) -> None:
+        """Create the tables that are missing, of modules imported later too, or upgrade them."""
+        if self.is_read_only:
+            check_readable(self.engine, self.folder)
+        else:
+            prepare(self.engine, self.folder)
 
     def session(self) -> Session:
         """Open a session whose rows stay readable after it is closed."""
         return Session(self.engine, expire_on_commit=False)
 
     def remove_leftovers(self) -> None:
-        """Remove what processes left in the folder that died while they wrote a file."""
-        for part in ("arrays", "soups"):
-            for folder, _, _ in os.walk(self.folder / part):
+        """Remove what processes left in the workspace that died while they wrote a file.
+
+        What a living process writes stays.
+        """
+        for workspace in {self.folder, workspace_folder().resolve()}:
+            for folder, _, _ in os.walk(workspace):
                 remove_leftovers(Path(folder))
 
     def close(self) -> None:
-        """Close the database connections."""
+        """Give up what is held, and close the database connections."""
+        self.holder.leave()
         self.engine.dispose()
 
     def evaluations(
         self, mixture_keys: Sequence[str], task_key: str, split_digest: str
     ) -> dict[str, EvaluationRow]:
-        """Return what is known of these points: `{mixture key: row}`, absent where unknown."""
-        found = {}
+        """Return what is known of these points: `{mixture key: row}`, absent where unknown.
+
+        A point whose arrays are missing or truncated is not known any more.
+        """
+        found: dict[str, EvaluationRow] = {}
         with self.session() as session:
             for start in range(0, len(mixture_keys), _KEYS_A_QUERY):
                 keys = mixture_keys[start : start + _KEYS_A_QUERY]
@@ -124,43 +170,60 @@ class Store:
                     )
                 )
                 found.update({row.mixture_key: row for row in rows})
+        files = {file_of(row) for row in found.values()}
+        if damaged := {file for file in files if not looks_whole(self.folder / file)}:
+            for file in sorted(damaged):
+                self.forget_arrays(file)
+            found = {key: row for key, row in found.items() if file_of(row) not in damaged}
         return found
 
     def add_evaluations(self, found: Sequence[NewEvaluation]) -> list[EvaluationRow]:
         """Remember evaluations, in place of earlier ones of the same points, all or none.
 
+        A point that this process has claimed is free again with that.
+
         Returns:
             Their rows, in the same order.
         """
+        self._check_writable()
         rows = []
         for _, alike in groupby(found, key=_layout):
             together = list(alike)
-            file = self._write_together(together)
-            for index, evaluation in enumerate(together):
-                place = file if len(together) == 1 else f"{file}#{index}"
-                rows.append(_row(evaluation, place))
-        self._put_all(rows)
+            new_rows = [_row(evaluation) for evaluation in together]
+            # With these, `soupcore.maintenance` makes the rows again if the database is lost.
+            summaries = [_summary(row) for row in new_rows]
+            arrays = [evaluation.arrays for evaluation in together]
+            stacked = dict(arrays[0])
+            if len(arrays) > 1:
+                stacked = {name: torch.stack([each[name] for each in arrays]) for name in stacked}
+            file = write_arrays(self.folder, stacked, {SUMMARIES: json.dumps(summaries)})
+            for index, row in enumerate(new_rows):
+                row.arrays = file if len(new_rows) == 1 else f"{file}#{index}"
+            rows += new_rows
+        self.put_evaluations(rows)
         return rows
 
-    def _write_together(self, found: Sequence[NewEvaluation]) -> str:
-        names = " ".join(f"{e.mixture_key} {e.task_key} {e.split_digest}" for e in found)
-        # Rows and their file are two writes; the name keeps them of one kind where two processes
-        # evaluate the same points, one with outputs and one without.
-        kind = "full" if "outputs" in found[0].arrays else "brief"
-        arrays = [evaluation.arrays for evaluation in found]
-        if len(arrays) == 1:
-            return self._write_arrays(names, kind, arrays[0])
-        together = {name: torch.stack([each[name] for each in arrays]) for name in arrays[0]}
-        return self._write_arrays(names, kind, together)
+    def _check_writable(self) -> None:
+        if self.is_read_only:
+            raise ReadOnlyError(self.folder)
 
-    def _write_arrays(self, names: str, kind: str, arrays: Mapping[str, torch.Tensor]) -> str:
-        name = hashlib.sha256(names.encode()).hexdigest()
-        relative = Path("arrays") / name[:2] / f"{name[2:34]}-{kind}.safetensors"
-        target = self.folder / relative
-        target.parent.mkdir(exist_ok=True)
-        with new_file(target, durable=False) as file:
-            file.write(save(dict(arrays)))
-        return str(relative)
+    def forget_arrays(self, file: str) -> None:
+        """Forget all evaluations whose arrays are in a file, because it is missing or damaged.
+
+        Args:
+            file: Relative to the store's folder. It stays, for `soupcore.maintenance` to remove.
+        """
+        note = (
+            f"{file} is missing or damaged. The evaluations in it are computed again when needed."
+        )
+        logger.warning(note)
+        self.notes.append(note)
+        if self.is_read_only:
+            return
+        with self.session() as session, session.begin():
+            inside = EvaluationRow.arrays.startswith(f"{file}#", autoescape=True)
+            session.execute(delete(EvaluationRow).where((EvaluationRow.arrays == file) | inside))
+            session.execute(delete(PartRow).where(PartRow.arrays == file))
 
     def part(
         self, mixture_key: str, task_key: str, split_digest: str
@@ -172,7 +235,13 @@ class Store:
         """
         with self.session() as session:
             row = session.get(PartRow, (mixture_key, task_key, split_digest))
-        return load_file(self.folder / row.arrays) if row else None
+        if row is None:
+            return None
+        try:
+            return read_arrays(self.folder / row.arrays)
+        except DamagedArraysError:
+            self.forget_arrays(row.arrays)
+            return None
 
     def add_part(
         self,
@@ -182,7 +251,8 @@ class Store:
         arrays: Mapping[str, torch.Tensor],
     ) -> None:
         """Remember what was seen of a point that was given up; see `part`."""
-        file = self._write_arrays(f"{mixture_key} {task_key} {split_digest}", "part", arrays)
+        self._check_writable()
+        file = write_arrays(self.folder, arrays, {})
         self._put(
             PartRow(
                 mixture_key=mixture_key,
@@ -229,6 +299,64 @@ class Store:
             )
         )
 
+    def result(self, key: str) -> ResultRow | None:
+        """Return what a computation found; None where nothing is known of it."""
+        with self.session() as session:
+            return session.get(ResultRow, key)
+
+    def add_result(
+        self, key: str, kind: str, body: Mapping[str, Any], *, settled: bool = True
+    ) -> None:
+        """Remember what a computation found, in place of what was known before.
+
+        Args:
+            key: Identity of all that it depends on.
+            kind: Which computation.
+            body: What it found, as JSON.
+            settled: Whether it is complete.
+        """
+        self._put(
+            ResultRow(key=key, kind=kind, body=dict(body), settled=settled, created=time.time())
+        )
+
+    def lines(self, measured: str) -> list[tuple[str, str, bool, bytes]]:
+        """Return what is known of lines: start, end, whether it is settled, and the values.
+
+        Args:
+            measured: Identity of the task, the split and the α (see `add_lines`).
+        """
+        columns = (LineRow.start, LineRow.end, LineRow.settled, LineRow.values)
+        with self.session() as session:
+            rows = session.execute(select(*columns).where(LineRow.measured == measured))
+            return [(start, end, settled, values) for start, end, settled, values in rows]
+
+    def add_lines(self, measured: str, lines: Mapping[tuple[str, str], tuple[bool, bytes]]) -> None:
+        """Remember what is known of lines, in place of what was known before, all or none.
+
+        Args:
+            measured: Identity of the task, the split and the α.
+            lines: `{(start, end): (whether it is settled, values)}` by the keys of the points.
+        """
+        self._check_writable()
+        if not lines:
+            return
+        insert = INSERTS.get(self.engine.dialect.name)
+        rows = [
+            {"measured": measured, "start": a, "end": b, "settled": settled, "values": values}
+            for (a, b), (settled, values) in sorted(lines.items())
+        ]
+        if insert is None:
+            self._put(*(LineRow(**row) for row in rows))
+            return
+        statement = insert(LineRow)
+        excluded = statement.excluded
+        upsert = statement.on_conflict_do_update(
+            index_elements=["measured", "start", "end"],
+            set_={"settled": excluded["settled"], "values": excluded["values"]},
+        )
+        with self.engine.begin() as connection:
+            connection.execute(upsert, rows)
+
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Remember a soup, in place of an earlier one made in the same way."""
         self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
@@ -246,14 +374,28 @@ class Store:
             sha256s: `{name: SHA-256}` of the files in the folder of soup and form.
         """
         folder = self.soup_folder(soup_id, form)
-        sizes = {name: (folder / name).stat().st_size for name in sha256s}
+        rows = [
+            SoupFileRow(
+                soup=soup_id,
+                form=form,
+                name=name,
+                sha256=sha256,
+                nbytes=(folder / name).stat().st_size,
+                stamp=_stamp(folder / name),
+            )
+            for name, sha256 in sha256s.items()
+        ]
         try:
-            self._replace_soup_files(soup_id, form, sha256s, sizes)
+            self._replace_soup_files(soup_id, form, rows)
         except IntegrityError:  # another process did the same between our delete and our insert
-            self._replace_soup_files(soup_id, form, sha256s, sizes)
+            self._replace_soup_files(soup_id, form, rows)
 
     def soup_files(self, soup_id: str, form: str) -> list[SoupFileRow]:
-        """Return the files of a soup in a form; empty unless all of them are there, in full."""
+        """Return the files of a soup in a form; empty unless all of them are there, in full.
+
+        Their SHA-256 is computed again if a file changed since that was last done. Files that
+        turn out to be others than were written are forgotten.
+        """
         with self.session() as session:
             query = (
                 select(SoupFileRow)
@@ -262,8 +404,23 @@ class Store:
             )
             rows = list(session.scalars(query))
         folder = self.soup_folder(soup_id, form)
-        whole = all(_size(folder / row.name) == row.nbytes for row in rows)
-        return rows if whole else []
+        stamps = {row.name: _stamp(folder / row.name) for row in rows}
+        if not all(stamps.values()):
+            return []
+        changed = [row for row in rows if row.stamp != stamps[row.name]]
+        for row in changed:
+            path = folder / row.name
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != row.sha256:
+                self._note(f"{path} is damaged. Prepare the weights of the soup again.")
+                if not self.is_read_only:
+                    self._replace_soup_files(soup_id, form, [])
+                return []
+            row.stamp = stamps[row.name]
+        if changed and not self.is_read_only:
+            self._put(*changed)
+        return rows
 
     def soup(self, soup_id: str) -> SoupRow | None:
         """Return a soup by its id."""
@@ -285,17 +442,17 @@ class Store:
             session.execute(delete(SoupRow).where(SoupRow.id == soup_id))
         shutil.rmtree(self.folder / "soups" / soup_id, ignore_errors=True)
 
-    def _replace_soup_files(
-        self, soup_id: str, form: str, sha256s: Mapping[str, str], sizes: Mapping[str, int]
-    ) -> None:
+    def _replace_soup_files(self, soup_id: str, form: str, rows: Sequence[SoupFileRow]) -> None:
         with self.session() as session, session.begin():
             session.execute(
                 delete(SoupFileRow).where(SoupFileRow.soup == soup_id, SoupFileRow.form == form)
             )
-            session.add_all(
-                SoupFileRow(soup=soup_id, form=form, name=name, sha256=sha256, nbytes=sizes[name])
-                for name, sha256 in sha256s.items()
-            )
+            for row in rows:
+                session.merge(row)
+
+    def _note(self, note: str) -> None:
+        logger.warning(note)
+        self.notes.append(note)
 
     def _put(self, *rows: Base) -> None:
         try:
@@ -308,35 +465,54 @@ class Store:
             for row in rows:
                 session.merge(row)
 
-    def _put_all(self, rows: Sequence[EvaluationRow]) -> None:
+    def put_evaluations(self, rows: Sequence[EvaluationRow]) -> None:
+        """Put rows in place of those of the same points; their arrays are on disk."""
         if self._upsert is None:
             for row in rows:
                 self._put(row)
             return
         values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
+        # In one order in all processes, or two of them might wait for each other.
+        values.sort(key=itemgetter("mixture_key"))
         with self.engine.begin() as connection:
             connection.execute(self._upsert, values)
+            if self.holder.depth:
+                connection.execute(self._release, [{k: v[k] for k in _POINT} for v in values])
 
     @cached_property
     def _upsert(self) -> Executable | None:
         """The statement that puts evaluations in place of earlier ones; None without such a one."""
-        insert = _INSERTS.get(self.engine.dialect.name)
+        insert = INSERTS.get(self.engine.dialect.name)
         if insert is None:
             return None
         statement = insert(EvaluationRow)
-        keys = [column.name for column in EvaluationRow.__table__.primary_key]
-        others = {name: statement.excluded[name] for name in _COLUMNS if name not in keys}
-        upsert: Executable = statement.on_conflict_do_update(index_elements=keys, set_=others)
+        others = {name: statement.excluded[name] for name in _COLUMNS if name not in _POINT}
+        upsert: Executable = statement.on_conflict_do_update(index_elements=_POINT, set_=others)
         return upsert
+
+    @cached_property
+    def _release(self) -> Executable:
+        point = [getattr(ClaimRow, name) == bindparam(name) for name in _POINT]
+        return delete(ClaimRow).where(ClaimRow.holder == self.holder.name, *point)
 
 
 _COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
+_POINT = [column.name for column in EvaluationRow.__table__.primary_key]
 
 # The databases that put a row in place of another in one statement.
-_INSERTS: dict[str, Callable[..., Any]] = {
+INSERTS: dict[str, Callable[..., Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
+
+
+def _summary(row: EvaluationRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _COLUMNS if name != "arrays"}
+
+
+def file_of(row: EvaluationRow) -> str:
+    """Return the file with an evaluation's arrays, relative to the store's folder."""
+    return row.arrays.partition("#")[0]
 
 
 def _layout(found: NewEvaluation) -> object:
@@ -345,7 +521,7 @@ def _layout(found: NewEvaluation) -> object:
     return found.task_key, found.split_digest, shapes
 
 
-def _row(found: NewEvaluation, place: str) -> EvaluationRow:
+def _row(found: NewEvaluation) -> EvaluationRow:
     low, high = found.score_interval
     return EvaluationRow(
         mixture_key=found.mixture_key,
@@ -356,15 +532,21 @@ def _row(found: NewEvaluation, place: str) -> EvaluationRow:
         score=found.score if math.isfinite(found.score) else None,
         score_low=None if math.isnan(low) else low,
         score_high=None if math.isnan(high) else high,
+        scores={
+            name: score if math.isfinite(score) else None for name, score in found.scores.items()
+        }
+        or None,
         seconds=found.seconds,
         has_outputs="outputs" in found.arrays,
-        arrays=place,
+        arrays="",
         created=time.time(),
     )
 
 
-def _size(path: Path) -> int | None:
+def _stamp(path: Path) -> str | None:
+    """Return what changes when a file does; None if there is no such file."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except FileNotFoundError:
         return None
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

@@ -1,9 +1,9 @@
-"""Σ cᵢxᵢ over one chunk of a tensor after another.
+"""Weighted sums Σ cᵢxᵢ of chunks of tensors.
 
-Additions and multiplications element by element, each rounded apart: a matrix product may fuse the
-two, or not, by where in the matrix an element stands, and then the bits of a soup would depend on
-how its tensors were cut into chunks. numpy's take no threads, whatever the size of a chunk, and
-convert float32 to float64 on the way.
+Elements are multiplied and added one by one, with separate rounding. A matrix product may or may
+not fuse the two operations, depending on the position of an element in the matrix, so the bits of a
+soup would depend on how its tensors are cut into chunks. NumPy's element-wise operations use no
+threads for chunks of any size, and convert float32 to float64 on the fly.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from soupcore.checkpoints.dtypes import round_into
 
 Array = npt.NDArray[np.floating[Any]]
 
-# numpy has no bfloat16 and no 8-bit floats, and is slow with float16.
+# NumPy lacks bfloat16 and 8-bit floats, and is slow with float16.
 _NUMPY_FLOATS = {torch.float32, torch.float64}
 
-# Below this, numerator × float32 is exact in float64, so a sum of them hardly ever rounds.
+# Below this, numerator × float32 is exact in float64, so their sums are rarely rounded.
 _LARGEST_EXACT_DENOMINATOR = 1 << 20
 
 
 class WeightedSum:
-    """Adds up chunks of float tensors, given in the order of the coefficients.
+    """Sums chunks of float tensors, given in the order of the coefficients.
 
-    Neighbours with the same coefficient are added up before they are multiplied. The sum is divided
-    last, so that k equal tensors average to the same bits.
+    Adjacent terms with the same coefficient are added before they are multiplied. The sum is
+    divided last, so that k equal tensors average to the same bits.
 
     Args:
-        coefficients: cᵢ, exact.
-        dtype: What the sum is rounded to in the end.
-        accumulate: What float32 weights are summed in; half types are always summed in float32,
-            float64 weights in float64. Where this is no wider than the weights, what is summed are
-            the differences from the first term: they are 0 where all terms are equal, and small
-            where the terms are fine-tuned from one initialisation.
+        coefficients: The exact coefficients cᵢ.
+        dtype: Dtype of the result.
+        accumulate: Dtype in which float32 weights are summed. Half types are always summed in
+            float32, float64 weights in float64. If it is not wider than the weights, differences
+            from the first term are summed, which are 0 for equal terms and small for terms that
+            were fine-tuned from one initialisation.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class WeightedSum:
         """Sum one chunk.
 
         Args:
-            out: Where it goes, a 1-D contiguous CPU tensor of the dtype given, a chunk at most.
-            parts: One chunk of each term, as long, of any dtype that `dtype` takes in. Each is done
-                with before the next is asked for, so they may share a buffer.
+            out: The buffer: a 1-D contiguous CPU tensor of `dtype`, at most one chunk long.
+            parts: The chunks of the terms, of the same length and of dtypes that `dtype` can
+                represent. They may share a buffer, as each is used before the next is requested.
         """
         wide = self._wide
         if out.is_complex():
@@ -77,7 +77,7 @@ class WeightedSum:
             scratch(wide) as total,
             scratch(wide) as term,
             scratch(wide) as other,
-            np.errstate(all="ignore"),  # whoever asked for the sum looks for infinity in it
+            np.errstate(all="ignore"),  # callers check for values that are not finite
         ):
             buffers = [buffer.view(self._wide)[: out.numel()] for buffer in (total, term, other)]
             target = out if out.dtype in _NUMPY_FLOATS else buffers[0]
@@ -126,7 +126,7 @@ class WeightedSum:
             if index == 0:
                 np.copyto(first, array)
                 continue
-            # Where the terms are equal, the differences and their sum are 0, never −0.
+            # For equal terms, the differences and their sum are 0, never −0.
             one, other = (first, array) if factor > 0 else (array, first)
             place = sums if index == 1 else term.numpy()
             np.subtract(one, other, out=place)
@@ -142,14 +142,14 @@ class WeightedSum:
     def _divide(self, total: Array, target: Array) -> None:
         if self._divisor == 1:
             np.copyto(target, total, casting="same_kind")
-        elif math.frexp(self._divisor)[0] == 0.5:  # a power of two: the same bits, and sooner
+        elif math.frexp(self._divisor)[0] == 0.5:  # a power of two: same bits, but faster
             np.multiply(total, 1 / self._divisor, out=target, casting="same_kind")
         else:
             np.divide(total, self._divisor, out=target, casting="same_kind")
 
 
 def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
-    """Return the numbers of a chunk, converted into `place` where numpy does not take them."""
+    """Return a chunk as a NumPy array, converted into `place` if NumPy lacks its dtype."""
     if part.dtype not in _NUMPY_FLOATS:
         _put_into(place, part)
         part = place
@@ -158,11 +158,11 @@ def _as_array(part: torch.Tensor, place: torch.Tensor) -> Array:
 
 
 def _put_into(place: torch.Tensor, part: torch.Tensor) -> None:
-    """Convert the numbers of a chunk to the dtype of `place`."""
+    """Convert a chunk to the dtype of `place`."""
     if part.dtype in _NUMPY_FLOATS:
         np.copyto(place.numpy(), part.numpy())
     elif part.dtype == torch.bfloat16 and place.dtype == torch.float32:
-        bits = place.view(torch.uint32).numpy()  # of which a bfloat16 is the upper half
+        bits = place.view(torch.uint32).numpy()  # a bfloat16 is the upper half of a float32
         np.copyto(bits, part.view(torch.uint16).numpy())
         np.left_shift(bits, 16, out=bits)
     else:

@@ -1,11 +1,87 @@
 """Where Stockpot keeps what it computed and built, between sessions."""
 
+import json
 import os
+import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
+
+from soupcore.errors import StoreError
+from soupcore.new_files import create_private, new_file
+
+_ID_FILE = "workspace.json"
 
 
 def workspace_folder() -> Path:
-    """Return the workspace: `$STOCKPOT_WORKSPACE`, or `~/.stockpot`. It is created if missing."""
+    """Return the workspace: `$STOCKPOT_WORKSPACE`, or `~/.stockpot`. It is created if missing.
+
+    Raises:
+        StoreError: It cannot be created.
+    """
     folder = Path(os.environ.get("STOCKPOT_WORKSPACE") or Path.home() / ".stockpot").expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    return private_folder(folder)
+
+
+def private_folder(folder: Path) -> Path:
+    """Create a folder of the workspace, and those that it is in, unless it exists; return it.
+
+    Only its owner may enter it, whatever the umask. A folder with the set-group-ID bit is shared
+    with its group on purpose and stays so; what is created in it inherits the bit. Of a folder that
+    is only read (see `is_writable`), nothing is changed.
+
+    Raises:
+        StoreError: It cannot be created.
+    """
+    try:
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"The folder {folder} of the workspace cannot be created ({error.strerror}). Set "
+            "STOCKPOT_WORKSPACE to a folder that can be written."
+        ) from error
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    wanted = 0o2770 if mode & stat.S_ISGID else 0o700
+    if mode != wanted and is_writable(folder):
+        with suppress(OSError):  # it belongs to someone else
+            folder.chmod(wanted)
     return folder
+
+
+def workspace_file(name: str) -> Path:
+    """Return the path of a file directly in the workspace, created private if it is missing."""
+    path = workspace_folder() / name
+    create_private(path)
+    return path
+
+
+def is_writable(path: Path) -> bool:
+    """Return whether this process may write to a file or folder that exists."""
+    return os.access(path, os.W_OK)
+
+
+def read_id(folder: Path) -> str | None:
+    """Return the id of a workspace folder, which moves with it; None if it has none yet.
+
+    Raises:
+        StoreError: The file with the id, `workspace.json`, cannot be read.
+    """
+    path = folder / _ID_FILE
+    try:
+        return str(json.loads(path.read_bytes())["id"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} does not hold the id of a workspace. Restore it from a backup, or delete it "
+            "if the workspace's database is in the same folder."
+        ) from error
+
+
+def write_id(folder: Path, workspace: str | None = None) -> str:
+    """Give a workspace folder an id, a new one unless given, and return it."""
+    workspace = workspace or secrets.token_hex(16)
+    with new_file(folder / _ID_FILE) as file:
+        file.write(json.dumps({"id": workspace}).encode())
+    return workspace

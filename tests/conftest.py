@@ -1,23 +1,28 @@
 import itertools
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from shutil import rmtree
-from subprocess import run
 from typing import Any
-from zipfile import is_zipfile
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from sqlalchemy import URL
 from torch import Tensor, nn
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 import soupcore
-from soupcore.recipes.output import Output
+from soupcore.progress import silence
+from soupcore.safe_torch.contents import read_contents
+from soupcore.safe_torch.refusal import Refusal
+from soupcore.safe_torch.rewriting import rewrite
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
-from tests.hostile.corpus import write_corpus
+from tests.postgres import new_database, postgres_server
+
+_NICENESS = 5
 
 # Our fixtures that a property test takes are factories: each call makes a new file.
 settings.register_profile(
@@ -29,14 +34,44 @@ settings.register_profile(
 )
 settings.load_profile("stockpot")
 
+silence()  # with -s, standard error is the terminal
+
 
 class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
-    """Gives all that drives a browser to one process: it is tested how soon a page answers."""
+    """Gives each process whole files, and everything that drives a browser to one of them.
+
+    Two browsers at once slow each other down, and it is tested how soon a page answers. Tests that
+    compute fill the time in which the browser waits.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return (
-            "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
-        )
+        if _drives_browser(nodeid):
+            return "tests/browser"
+        scope: str = super()._split_scope(nodeid)
+        return scope
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than cores, as the one that drives the browser mostly waits."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that drive a browser: they are the longest chain."""
+    items.sort(key=lambda item: not _drives_browser(item.nodeid))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let tests that compute give way to the app that another process drives with a browser.
+
+    Its workers are as nice, and would be held up for minutes by tests that are not.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ and not _drives_browser(item.nodeid):
+        os.nice(max(0, _NICENESS - os.nice(0)))
+
+
+def _drives_browser(nodeid: str) -> bool:
+    return nodeid.startswith("tests/browser/")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
@@ -44,27 +79,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrow
 
 
 @pytest.fixture(autouse=True)
-def every_file_written_is_opened_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold whatever a test has a soup write against `unzip` and safetensors' own reader."""
-    save = Output.save
-
-    def saved(self: Output, *arguments: Any, **options: Any) -> list[Path]:
-        written = save(self, *arguments, **options)
-        for path in written:
-            if is_zipfile(path):
-                assert run(["unzip", "-tq", path], capture_output=True).returncode == 0
-            elif path.suffix == ".safetensors":
-                assert load_file(path)
-        return written
-
-    monkeypatch.setattr(Output, "save", saved)
-
-
-@pytest.fixture(autouse=True)
 def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     monkeypatch.setenv("STOCKPOT_WORKSPACE", str(folder))
     return folder
+
+
+@pytest.fixture
+def read_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read torch files of our own without a child process for each."""
+
+    def read(descriptor: int, path: Path) -> Any:
+        with path.open("rb") as file:
+            return json.loads(json.dumps(read_contents(file)))
+
+    def rewritten(descriptor: int, path: Path, weights: str) -> Any:
+        with path.open("rb") as file:
+            try:
+                return json.loads(json.dumps(rewrite(file, weights)))
+            except Refusal as refusal:
+                return {"problem": refusal.problem}
+
+    monkeypatch.setattr("soupcore.checkpoints.contents.read_contents", read)
+    monkeypatch.setattr("soupcore.writers.torch_files.rewrite", rewritten)
 
 
 @pytest.fixture
@@ -141,15 +178,18 @@ def store(tmp_path: Path) -> Iterator[soupcore.Store]:
     store.close()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: URL) -> str:
+    """An empty PostgreSQL database."""
+    return new_database(postgres)
+
+
 @pytest.fixture
 def evaluator(task: soupcore.ClassificationTask, store: soupcore.Store) -> soupcore.Evaluator:
     return soupcore.Evaluator(task, store, device="cpu", batch_size=256)
-
-
-@pytest.fixture(scope="session")
-def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The whole corpus of hostile files, and one honest file among them."""
-    folder = tmp_path_factory.mktemp("hostile")
-    write_corpus(folder)
-    yield folder
-    rmtree(folder)  # 330 MB

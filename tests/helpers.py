@@ -6,13 +6,16 @@ import struct
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from subprocess import run
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from soupcore import Checkpoint, FitReport, Ingredient, Sweep, TensorInfo
+from soupcore import Checkpoint, FitReport, Ingredient, Soup, Sweep, TensorInfo
+from soupcore.writers.output import Output
 
 FEATURES, CLASSES = 4, 3
 
@@ -90,6 +93,15 @@ def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool
     return one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
 
 
+def adam_state() -> dict[str, Any]:
+    """The state_dict() of an Adam. To make one takes seconds, as torch imports its compiler."""
+    moments = {"step": torch.tensor(1.0), "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}
+    return {
+        "state": {0: moments},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}],
+    }
+
+
 def raw_safetensors(path: Path, header: Any, data: bytes = b"") -> Path:
     """Write a safetensors file by hand, right or wrong; a header in bytes is taken as it is."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -102,6 +114,17 @@ def save_sweep(folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> Path
     for name, state in states.items():
         save_file(dict(state), folder / f"{name}.safetensors")
     return folder
+
+
+def save_checked(soup: Soup | Output, *arguments: Any, **options: Any) -> list[Path]:
+    """Save a soup, and hold the files against `unzip` and safetensors' own reader."""
+    written = soup.save(*arguments, **options)
+    for path in written:
+        if is_zipfile(path):
+            assert run(["unzip", "-tq", path], capture_output=True).returncode == 0
+        elif path.suffix == ".safetensors":
+            assert load_file(path)
+    return written
 
 
 class Held(Checkpoint):

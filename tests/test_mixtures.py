@@ -22,10 +22,10 @@ from soupcore import (
     mean,
     open_checkpoint,
 )
-from soupcore.checkpoints import write_safetensors
 from soupcore.checkpoints.chunks import CHUNK
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.mixtures import as_fraction
+from soupcore.writers import write_safetensors
 from tests.helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -208,13 +208,13 @@ def test_a_float_coefficient_is_the_decimal_that_it_shows(
 
 @pytest.mark.parametrize("coefficient", [math.nan, math.inf, -math.inf])
 def test_a_coefficient_must_be_finite(abc: list[Checkpoint], coefficient: float) -> None:
-    with pytest.raises(ValueError, match="must be a finite number"):
+    with pytest.raises(ValueError, match="must be finite"):
         Mixture([(abc[0], coefficient)])
 
 
 @pytest.mark.parametrize("terms", [[], [0], [0.0, 0], [1, -1], [0.1, 0.2, Fraction(-3, 10)]])
 def test_a_mixture_of_nothing_is_refused(abc: list[Checkpoint], terms: list[float]) -> None:
-    with pytest.raises(ValueError, match="needs a checkpoint with a coefficient other than 0"):
+    with pytest.raises(ValueError, match="at least one non-zero coefficient"):
         Mixture((abc[0], coefficient) for coefficient in terms)
 
 

@@ -1,11 +1,14 @@
+import errno
 import fcntl
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from soupcore.new_files import NewFile, new_file, remove_leftovers
+from soupcore.errors import FullDiskError
+from soupcore.new_files import NewFile, create_private, new_file, new_folder, remove_leftovers
 
 LEFTOVER = ".soup.pt.0123456789abcdef.part"
 
@@ -39,15 +42,38 @@ def test_nothing_is_left_of_a_file_that_was_not_published(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
-def test_the_mode_is_0644_less_the_umask(tmp_path: Path, umask: int) -> None:
+@pytest.mark.parametrize(
+    ("folder", "umask", "mode"),
+    [
+        (0o700, 0o000, 0o600),
+        (0o700, 0o022, 0o600),
+        (0o755, 0o022, 0o644),
+        (0o755, 0o077, 0o600),
+        (0o775, 0o022, 0o644),
+        (0o775, 0o002, 0o664),
+        (0o2770, 0o077, 0o660),  # shared with its group
+    ],
+    ids=oct,
+)
+def test_a_file_is_as_open_to_others_as_its_folder_and_the_umask_let_it(
+    tmp_path: Path, folder: int, umask: int, mode: int
+) -> None:
+    tmp_path.chmod(folder)
     before = os.umask(umask)
     try:
         with new_file(tmp_path / "a.txt") as file:
             file.write(b"new")
+        create_private(tmp_path / "b.txt")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644 & ~umask
+    for name in ("a.txt", "b.txt"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+
+
+def test_a_file_that_exists_is_not_created_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"earlier")
+    create_private(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_bytes() == b"earlier"
 
 
 def test_what_a_dead_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -55,18 +81,68 @@ def test_what_a_dead_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> 
         "soup.pt",
         ".soup.pt.part",
         ".soup.pt.0123.part",
-        ".0123456789abcdef.part",
         "x.soup.pt.0123456789abcdef.part",
         ".soup.pt.0123456789ABCDEF.part",
         ".soup.pt.0123456789abcdef.part~",
     ]
-    for name in (*others, LEFTOVER):
+    for name in (*others, LEFTOVER, ".0123456789abcdef.part"):
         (tmp_path / name).write_bytes(b"half")
-    (tmp_path / ".a.0123456789abcdee.part").mkdir()
-    (tmp_path / ".b.0123456789abcdee.part").symlink_to(tmp_path / "soup.pt")
+    for name in (".a.0123456789abcdee.part", ".0123456789abcdee.part"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    (tmp_path / ".b.0123456789abcdee.part").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / ".c.0123456789abcdee.part")
     remove_leftovers(tmp_path)
-    assert not (tmp_path / LEFTOVER).exists()
-    assert len(list(tmp_path.iterdir())) == len(others) + 2
+    left = {".b.0123456789abcdee.part", ".c.0123456789abcdee.part"}
+    assert {path.name for path in tmp_path.iterdir()} == left | {*others}
+
+
+# Folders
+
+
+def test_a_folder_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with new_folder(path) as folder:
+        (folder / "inner").write_bytes(b"1")
+        remove_leftovers(tmp_path)  # its writer lives
+        assert not path.exists()
+    assert [inner.read_bytes() for inner in path.iterdir()] == [b"1"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_folders_of_one_name_the_first_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with new_folder(path) as slow:
+        (slow / "slow").touch()
+        with new_folder(path) as fast:
+            (fast / "fast").touch()
+    assert [inner.name for inner in path.iterdir()] == ["fast"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_of_a_folder_that_was_not_finished(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_folder(tmp_path / "a") as folder:
+            (folder / "inner").write_bytes(b"1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+# Others that clean up at the same time, and a full disk
+
+
+@pytest.mark.parametrize("quota", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_in_words(tmp_path: Path, quota: int) -> None:
+    def fill(context: AbstractContextManager[object]) -> None:
+        with context:
+            raise OSError(quota, os.strerror(quota))
+
+    for context in (NewFile(tmp_path / "a"), new_file(tmp_path / "a"), new_folder(tmp_path / "a")):
+        with pytest.raises(FullDiskError, match=rf"disk is full: {tmp_path}/a cannot be written"):
+            fill(context)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_living_writer_writes_is_not_removed(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import hashlib
 import multiprocessing
+import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,8 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from soupcore import Store
-from soupcore.store import NewEvaluation
+from soupcore.new_files import new_file
+from soupcore.store import NewEvaluation, file_of
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -75,7 +78,7 @@ def test_adding_again_replaces(store: Store) -> None:
         assert (row.loss, row.has_outputs) == (3.0, "outputs" in arrays)
         assert losses_of(store, "a") == [2, 4]
     files = [*(store.folder / "arrays").rglob("*.*")]
-    assert len(files) == 2  # one without the outputs, one with
+    assert len(files) == 4  # those replaced are left to `soupcore.maintenance`
 
 
 def test_a_key_that_another_process_puts_between_our_look_and_our_insert_is_replaced(
@@ -346,14 +349,120 @@ def test_a_soup_that_is_removed_takes_its_files_with_it(store: Store) -> None:
     assert files_of(store, "b", "safetensors") == [("weights", 4, "sha of weights")]
 
 
-def test_what_dead_writers_left_is_removed(store: Store) -> None:
+def test_what_dead_writers_left_is_removed(store: Store, workspace: Path) -> None:
     add(store, "point")
     (arrays,) = (store.folder / "arrays").iterdir()
-    leftover = ".file.0123456789abcdef.part"
-    for folder in (arrays, write_files(store, "a", "safetensors", weights=b"1234")):
-        (folder / leftover).write_bytes(b"half")
-    (store.folder / leftover).write_bytes(b"not ours")
-    store.remove_leftovers()
-    assert [path.parent for path in store.folder.rglob(leftover)] == [store.folder]
+    soup = write_files(store, "a", "safetensors", weights=b"1234")
+    decoded, uploads = workspace / "decoded", workspace / "uploads" / "sweep-012345"
+    for folder in (decoded, uploads):
+        folder.mkdir(parents=True)
+    for folder in (store.folder, arrays, soup, workspace, uploads):
+        (folder / ".file.0123456789abcdef.part").write_bytes(b"half")
+    (decoded / ".0123456789abcdef.part").mkdir()
+    (decoded / ".0123456789abcdef.part" / "inputs.npy").write_bytes(b"half")
+    with new_file(arrays / "living") as file:
+        store.remove_leftovers()
+        file.write(b"whole")
+    assert not [*store.folder.rglob("*.part"), *workspace.rglob("*.part")]
+    assert (arrays / "living").read_bytes() == b"whole"
     assert losses_of(store, "point") == [0.25, 0.75]
     assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
+
+
+# Damage
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_evaluations_whose_arrays_are_missing_or_truncated_are_forgotten(
+    store: Store, content: bytes | None
+) -> None:
+    arrays = {"losses": torch.tensor([0.25, 0.75])}
+    news = [
+        NewEvaluation(point, "task", "split", 0.5, 0.5, (0.0, 1.0), 1.0, arrays) for point in "abc"
+    ]
+    store.add_evaluations(news)  # in one file
+    add(store, "d")
+    store.add_part("p", "task", "split", arrays)
+    row = store.evaluations(["a"], "task", "split")["a"]
+    file = store.folder / file_of(row)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert store.evaluations(["b", "d"], "task", "split").keys() == {"d"}
+    assert store.evaluations(["a", "c", "d"], "task", "split").keys() == {"d"}
+    (note,) = store.notes
+    assert file_of(row) in note
+    part = store.part("p", "task", "split")
+    assert part is not None
+    (again, *_) = store.add_evaluations(news)  # computed again
+    assert store.evaluations(["a", "b"], "task", "split").keys() == {"a", "b"}
+    assert load_file(store.folder / file_of(again))["losses"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "flipped"])
+def test_what_was_seen_of_a_point_is_forgotten_if_its_file_is_damaged(
+    store: Store, damage: str
+) -> None:
+    store.add_part("a", "task", "split", {"rows": torch.arange(9)})
+    (file,) = (store.folder / "arrays").rglob("*.safetensors")
+    if damage == "deleted":
+        file.unlink()
+    else:
+        flip(file, -3)
+    assert store.part("a", "task", "split") is None
+    store.add_part("a", "task", "split", {"rows": torch.arange(9)})
+    assert store.part("a", "task", "split") is not None
+
+
+def flip(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 0x10
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "shards-3"])
+def test_a_soup_file_with_other_bytes_is_not_given_out_until_it_is_written_again(
+    store: Store, form: str
+) -> None:
+    contents = {"one": b"12" * 100, "two": b"34" * 100}
+    folder = store.soup_folder("a", form)
+    folder.mkdir(parents=True)
+    sha256s = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+    def write() -> None:
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        store.add_soup_files("a", form, sha256s)
+
+    write()
+    os.utime(folder / "one", ns=(0, 0))  # changed, but only its times
+    assert [row.sha256 for row in store.soup_files("a", form)] == list(sha256s.values())
+    flip(folder / "two", 7)
+    assert store.soup_files("a", form) == []
+    assert str(folder / "two") in store.notes[0]
+    write()
+    assert [row.sha256 for row in store.soup_files("a", form)] == list(sha256s.values())
+
+
+def test_a_soup_file_is_hashed_once_unless_it_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store.soup_folder("a", "safetensors")
+    folder.mkdir(parents=True)
+    (folder / "one").write_bytes(b"12")
+    store.add_soup_files("a", "safetensors", {"one": hashlib.sha256(b"12").hexdigest()})
+    hashed = []
+    digest = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:
+        hashed.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    assert store.soup_files("a", "safetensors")
+    assert not hashed
+    os.utime(folder / "one", ns=(0, 0))
+    for _ in range(3):
+        assert store.soup_files("a", "safetensors")
+    assert len(hashed) == 1

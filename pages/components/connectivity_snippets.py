@@ -1,33 +1,38 @@
-"""The connectivity figures, as Python for a notebook. Each text runs by itself."""
+"""Python that reproduces the figures of the analysis pages. Each text runs by itself."""
 
 from collections.abc import Iterable, Sequence
 
-from pages.components.batchnorm import CHOICES
-from pages.components.points import Point
-from pages.components.snippets import FIGURES, FRACTION, PANDAS, opening
-from pages.components.state import Pair, View
+from pages.components.snippets import FIGURES, FRACTION, PANDAS, SCORE, Point, opening
+from pages.components.state import STATISTICS, Pair, View
 
 Points = dict[str, Point]
 _ADAPTIVE = "adaptive"
 _COMBINATIONS = "from itertools import combinations"
 _TABLES = "from soupcore.figures import tables"
-_SCORE = "score_name=task.score_name"
-_NAMES = f"loss_name=task.loss_name, {_SCORE}"
+_NAMES = f"loss_name=task.loss_name, {SCORE}"
+
+
+_MATRICES = {
+    "loss": "loss",
+    "error": "error",
+    "error (Frankle)": "error_over_mean",
+    "midpoint": "midpoint_advantage",
+}
 
 
 def matrix(
     view: View, names: Sequence[str], alphas: int | str, split: str, measure: str, *, tree: bool,
     threshold: float | None = None,
 ) -> str:  # fmt: skip
-    """Return how to draw the matrix of all pairs, and a threshold across its tree."""
+    """Return Python that draws the matrix of all pairs, with a threshold across its tree."""
     geometric = measure in ("angle", "distance")
-    imports = [FIGURES, "from soupcore.figures import MEASURES"]
-    code = opening(view, *imports, *(["from soupcore.connectivity import tree"] if tree else []))
+    imports = [FIGURES, *(["from soupcore.connectivity import tree"] if tree else [])]
+    code = opening(view, *imports)
     if geometric:
         values = {"angle": "angles", "distance": "distances"}[measure]
         code += f"found = soupcore.geometry(sweep, names={list(names)!r})\n"
     else:
-        values = {"loss": "loss", "error": "error", "midpoint": "midpoint_advantage"}[measure]
+        values = _MATRICES[measure]
         code += (
             f"names = {list(names)!r}\n"
             f"found = soupcore.barriers(sweep, evaluator, names{_alphas(alphas)}, "
@@ -38,7 +43,8 @@ def matrix(
     order = f", tree=tree(found.names, {apart})" if tree else ""
     order += f", threshold={threshold}" if tree and threshold is not None else ""
     return code + (
-        f"figures.pair_heatmap(found.names, values, MEASURES[{measure!r}]{order}).show()\n"
+        f"measure = figures.measures(task.score_unit)[{measure!r}]\n"
+        f"figures.pair_heatmap(found.names, values, measure{order}).show()\n"
     )
 
 
@@ -46,7 +52,7 @@ def curves(
     view: View, points: Points, pairs: Iterable[Pair], alphas: int | str,
     splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool = False,
 ) -> str:  # fmt: skip
-    """Return how to draw the curves of pairs, with one kind of BatchNorm statistics or either."""
+    """Return Python that draws the curves of pairs, with one or both BatchNorm statistics."""
     pairs = list(pairs)
     imports = [FIGURES, *_fractions(points, {name for pair in pairs for name in pair})]
     if both_statistics:
@@ -63,7 +69,7 @@ def curves(
         code += (
             "evaluators = {\n"
             "    kind: evaluator.with_statistics(kind)\n"
-            f"    for kind in {list(CHOICES)!r}\n"
+            f"    for kind in {list(STATISTICS)!r}\n"
             "}\n"
         )
         path = (
@@ -81,13 +87,13 @@ def curves(
         "    for pair, ends in lines.items()\n"
         "}\n"
         "for pair, (path, *_) in paths.items():\n"
-        "    print(pair, path.barrier_bracket, path.error_barrier)\n"
+        "    print(pair, path.barrier_bracket, path.error_barrier, path.error_barrier_over_mean)\n"
         f"figures.path_curves(paths, {_NAMES}).show()\n"
     )
 
 
 def from_base(view: View, points: Points, names: Sequence[str], alphas: int) -> str:
-    """Return how to draw the paths from the base in the plane of scores."""
+    """Return Python that draws paths from the base, score on report against score under shift."""
     report, shifts = view.task.splits_with_role("report")[0], view.task.splits_with_role("shift")
     code = opening(view, FIGURES, PANDAS, *_fractions(points, names))
     ends = "".join(f"    {name!r}: {points[name].code},\n" for name in names)
@@ -104,14 +110,14 @@ def from_base(view: View, points: Points, names: Sequence[str], alphas: int) -> 
         "    paths[name] = pd.DataFrame(\n"
         '        {"alpha": report.alphas, "report": report.scores, "shift": shift}\n'
         "    )\n"
-        f"figures.from_base(paths, figures.colours(sweep.ingredients), {_SCORE}).show()\n"
+        f"figures.from_base(paths, figures.colours(sweep.ingredients), {SCORE}).show()\n"
     )
 
 
 def plane(
     view: View, points: Points, corners: Sequence[str], drawn: Sequence[str], split: str, size: int
 ) -> str:
-    """Return how to draw a plane with points projected onto it."""
+    """Return Python that draws a plane with points projected onto it."""
     drawn = list(dict.fromkeys([*corners, *drawn]))
     imports = [FIGURES, "from soupcore.connectivity import point", *_fractions(points, drawn)]
     named = "".join(
@@ -120,8 +126,11 @@ def plane(
     ends = ", ".join(points[name].code for name in corners)
     return opening(view, *imports) + (
         f"corners = [{ends}]\n"
-        f"plane = soupcore.plane(sweep, evaluator, corners, {size}, split={split!r})\n"
         f"points = {{\n{named}}}\n"
+        "plane = soupcore.plane(\n"
+        f"    sweep, evaluator, corners, {size}, split={split!r},\n"
+        "    points=[point for _, point in points.values()],\n"
+        ")\n"
         "places = {name: plane.frame.locate(point) for name, (_, point) in points.items()}\n"
         "kinds = {name: kind for name, (kind, _) in points.items()}\n"
         "figures.plane_contours(\n"
@@ -132,7 +141,7 @@ def plane(
 
 
 def norms(view: View, names: Sequence[str]) -> str:
-    """Return how to draw the distances from the base."""
+    """Return Python that draws the distances from the base."""
     return opening(view, FIGURES) + (
         f"geometry = soupcore.geometry(sweep, names={list(names)!r})\n"
         "figures.norm_bars(geometry, figures.colours(sweep.ingredients)).show()\n"
@@ -140,9 +149,9 @@ def norms(view: View, names: Sequence[str]) -> str:
 
 
 def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
-    """Return how to draw what differs by layer: the moves, or the angles to one ingredient."""
+    """Return Python that draws the moves by layer, or the angles to an ingredient by layer."""
     values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
-    title, unit, decimals = ("angle, °", "°", 0) if to else ("% of the layer's norm", " %", 1)
+    title, unit, decimals = ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", 1)
     return opening(view, FIGURES) + (
         f"geometry = soupcore.geometry(sweep, names={list(names)!r})"
         f"{'.grouped()' if grouped else ''}\n"
@@ -155,43 +164,54 @@ def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -
 
 
 def angles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
-    """Return how to draw the angle between task vectors against the advantage of the middle."""
+    """Return Python that draws midpoint gains over the angles between task vectors."""
     return opening(view, FIGURES, _TABLES) + (
         f"names = {list(names)!r}\n"
         "geometry = soupcore.geometry(sweep, names=names)\n"
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
         f"table = tables.angle_table(sweep, geometry, found, {colour!r})\n"
-        f"figures.angle_scatter(table{_colour(colour)}, {_SCORE}).show()\n"
+        f"figures.angle_scatter(table{_colour(colour)}, {SCORE}).show()\n"
     )
 
 
 def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
-    """Return how to draw what middles have over the better end, over a hyperparameter."""
+    """Return Python that draws gains of midpoints over the better ends, by a hyperparameter."""
     return opening(view, FIGURES, "from soupcore.analysis import pair_grid") + (
         f"names = {list(names)!r}\n"
         f"found = soupcore.barriers(sweep, evaluator, names, 3, split={split!r})\n"
-        "gains = {pair: path.midpoint_gain * 100 for pair, path in found.paths.items()}\n"
+        "unit = task.score_unit\n"
+        "gains = {pair: path.midpoint_gain * unit.scale for pair, path in found.paths.items()}\n"
         f"grid = pair_grid(sweep, gains, {key!r})\n"
         "figures.grid_heatmap(\n"
-        "    grid, title='midpoint − best end, points', unit=' points', diverges=True\n"
+        "    grid,\n"
+        "    title=unit.difference_label('midpoint gain over better endpoint'),\n"
+        "    unit=unit.difference_symbol,\n"
+        "    decimals=unit.decimals,\n"
+        "    diverges=True,\n"
         ").show()\n"
     )
 
 
 def ingredient_grid(view: View, names: Sequence[str], split: str, row: str, column: str) -> str:
-    """Return how to draw the score over two hyperparameters."""
+    """Return Python that draws the mean score by two hyperparameters."""
     return opening(view, FIGURES, "from soupcore.analysis import ingredient_grid") + (
+        "unit = task.score_unit\n"
         "scores = {\n"
-        f"    name: evaluator.evaluate(sweep[name].mixture, {split!r}).score * 100\n"
+        f"    name: evaluator.evaluate(sweep[name].mixture, {split!r}).score * unit.factor\n"
         f"    for name in {list(names)!r}\n"
         "}\n"
         f"grid = ingredient_grid(sweep, scores, {row!r}, {column!r})\n"
-        "figures.grid_heatmap(grid, title=f'{task.score_name}, %', unit=' %').show()\n"
+        "figures.grid_heatmap(\n"
+        "    grid,\n"
+        "    title=unit.label(task.score_name),\n"
+        "    unit=unit.symbol,\n"
+        "    decimals=unit.decimals,\n"
+        ").show()\n"
     )
 
 
 def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
-    """Return how to draw two-model soups against two-model ensembles."""
+    """Return Python that draws two-model soups against two-model ensembles."""
     return opening(view, FIGURES, _TABLES, _COMBINATIONS) + (
         "scores = {}\n"
         f"for a, b in combinations({list(names)!r}, 2):\n"
@@ -201,12 +221,12 @@ def soups_and_ensembles(view: View, names: Sequence[str], split: str, colour: st
         f"    both = soupcore.ensemble(evaluator, ends, {split!r})\n"
         '    scores[a, b] = {"soup": soup.score, "ensemble": both.score}\n'
         f"table = tables.pairs_with(sweep, scores, {colour!r})\n"
-        f"figures.soup_ensemble_scatter(table{_colour(colour)}, {_SCORE}).show()\n"
+        f"figures.soup_ensemble_scatter(table{_colour(colour)}, {SCORE}).show()\n"
     )
 
 
 def theory(view: View, names: Sequence[str], split: str, colour: str | None) -> str:
-    """Return how to draw what the theory predicts against what is."""
+    """Return Python that draws measured gaps over those that the theory predicts."""
     return opening(view, FIGURES, _TABLES, _COMBINATIONS) + (
         "gaps = {}\n"
         f"for a, b in combinations({list(names)!r}, 2):\n"
@@ -227,5 +247,5 @@ def _colour(colour: str | None) -> str:
 
 
 def _fractions(points: Points, names: Iterable[str]) -> list[str]:
-    """Return what the Python of some of the points imports."""
+    """Return the imports that the code of these points needs."""
     return [FRACTION] if any(points[name].kind == "soup" for name in names) else []

@@ -1,93 +1,172 @@
-"""Long work as the pages see it: ask for it, and know how it stands."""
+"""Jobs: add, cancel and look up long computations; buttons that add them."""
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from pages.components import services
-from pages.components.text import plain
+from pages.components import access, state
+from pages.components.state import View
+from soupcore.calls import Call
 from soupcore.jobs import Job, State
 
-_AT_ONCE = 0.3  # seconds that a page may wait for a result
-_LOOK = 0.01  # seconds between two looks for it
+_WAIT = 0.3  # seconds that a page may wait for a result
+_POLL = 0.01  # seconds between two look-ups of a job
 
 
 def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
-    """Add a job; the tray shows it from the next run on."""
-    return services.supervisor().submit(kind, title, request)
+    """Add a job and return its id. The jobs panel shows it from the next run on."""
+    access.note("ran", title)
+    return state.supervisor().submit(kind, title, request)
 
 
-def settle(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
-    """Add a job in place of this session's last one of the kind: a slider has moved on.
+def cancel(job: Job) -> None:
+    """Request the cancellation of a job."""
+    access.note("cancelled", job.title)
+    state.supervisor().queue.cancel(job.id)
 
-    A result that comes at once, as it does of a small network, is waited for, so that the page
-    shows it without being drawn twice.
+
+def resume(job: Job) -> None:
+    """Queue a failed or cancelled job again."""
+    access.note("resumed", job.title)
+    state.supervisor().resume(job.id)
+
+
+def submit_latest(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
+    """Add a job that replaces this session's last job of the kind, as when a slider moves.
+
+    Waits briefly for the result, so that the page shows the result of a small network in one run.
 
     Returns:
-        The job where it failed, so that it is not asked for again and again.
+        The job if it failed. It is not added again for the same request.
     """
-    slot = f"settling-{kind}"
+    if state.store().is_read_only:
+        return None
+    slot = f"latest-{kind}"
     last = get(st.session_state[slot]) if slot in st.session_state else None
     if last is not None and last.request == dict(request):
         if last.state == State.FAILED:
             return last
     elif last is not None:
-        services.supervisor().queue.cancel(last.id)
+        cancel(last)
     st.session_state[slot] = submit(kind, title, request)
     return _wait_briefly(st.session_state[slot])
 
 
+def derive(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
+    """Add a job for a result that follows from stored evaluations, once in this session.
+
+    Args:
+        kind: Kind of the job.
+        title: Its title in the list of jobs.
+        request: Its request.
+
+    Returns:
+        The job if it failed or was cancelled. The page does not add it again: a job that ends
+        without the result would otherwise be added on every run of the page, without end.
+    """
+    if state.store().is_read_only:
+        return None
+    added: dict[str, int] = st.session_state.setdefault("derived", {})
+    key = json.dumps([kind, dict(request)], sort_keys=True)
+    if key not in added:
+        added[key] = submit(kind, title, request)
+        return _wait_briefly(added[key])
+    job = get(added[key])
+    return job if job is not None and job.state in (State.FAILED, State.CANCELLED) else None
+
+
 def _wait_briefly(job_id: int) -> Job | None:
-    deadline = time.monotonic() + _AT_ONCE
+    deadline = time.monotonic() + _WAIT
     while (job := get(job_id)) is not None and time.monotonic() < deadline:
         if not job.is_unfinished:
             return job if job.state == State.FAILED else None
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
     return None
 
 
 def get(job_id: int) -> Job | None:
-    """Return a job by its id."""
-    return services.supervisor().queue.get(job_id)
+    """Return a job, or None if there is none of this id."""
+    return state.supervisor().queue.get(job_id)
 
 
 def unfinished(kind: str, **request: Any) -> Job | None:
-    """Return the job of a kind that is under way, if its request says this."""
-    for job in services.supervisor().queue.unfinished(kind):
+    """Return the unfinished job of a kind whose request contains these items, or None."""
+    return _first(state.supervisor().queue.unfinished(kind), request)
+
+
+def cannot_start(kind: str, **request: Any) -> bool:
+    """Whether a job's button is disabled: the job is unfinished or the workspace is read-only."""
+    return state.store().is_read_only or unfinished(kind, **request) is not None
+
+
+def last(kind: str, **request: Any) -> Job | None:
+    """Return the newest finished job of a kind whose request contains these items, or None."""
+    return _first(state.supervisor().queue.done(kind), request)
+
+
+def _first(jobs: Iterable[Job], request: Mapping[str, Any]) -> Job | None:
+    for job in jobs:
         if all(job.request.get(name) == value for name, value in request.items()):
             return job
     return None
 
 
-def last(kind: str, **request: Any) -> Job | None:
-    """Return the newest job of a kind that is done and whose request says this."""
-    return next(done(kind, **request), None)
+def job_button(
+    label: str,
+    kind: str,
+    title: str,
+    request: Mapping[str, Any],
+    *,
+    key: str,
+    help: str | None = None,
+    primary: bool = True,
+) -> None:
+    """Show a button that adds a job. It is disabled if `cannot_start`.
+
+    Args:
+        label: Label of the button.
+        kind: Kind of the job.
+        title: Title of the job in the jobs panel.
+        request: Request of the job.
+        key: Key of the button on its page.
+        help: Tooltip.
+        primary: Whether the button is highlighted.
+    """
+    if st.button(
+        label,
+        type="primary" if primary else "secondary",
+        icon=":material/play_arrow:",
+        key=key,
+        help=help,
+        disabled=cannot_start(kind, **request),
+    ):
+        submit(kind, title, request)
+        st.rerun()
 
 
-def done(kind: str, **request: Any) -> Iterator[Job]:
-    """Give the jobs of a kind that are done and whose request says this, newest first."""
-    for job in services.supervisor().queue.done(kind):
-        if all(job.request.get(name) == value for name, value in request.items()):
-            yield job
+def call_button(
+    view: View,
+    label: str,
+    call: Call,
+    title: str,
+    *,
+    key: str,
+    help: str | None = None,
+    primary: bool = False,
+) -> None:
+    """Show a button that adds a job for a call; see `job_button`."""
+    request = view.request | call.arguments
+    job_button(label, call.kind, title, request, key=key, help=help, primary=primary)
 
 
-def open_sweep(folder: str, weights: str, label: str) -> None:
-    """Have the checkpoints of the sweep read once, and say so meanwhile."""
-    request = {"sweep": folder, "weights": weights}
-    recent = services.supervisor().queue.recent()
-    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
-    st.header(label)
-    if last is not None and last.state in (State.FAILED, State.CANCELLED):
-        st.error(plain(last.error or "Reading was cancelled."), icon=":material/error:")
-        if st.button("Read the checkpoints again"):
-            submit("open", f"Read {label}", request)
-            st.rerun()
-        return
-    st.info(
-        "Reading every checkpoint once, to know its digest and whether its values are finite. "
-        "The next time this sweep opens at once.",
-        icon=":material/hourglass_top:",
-    )
-    submit("open", f"Read {label}", request)
+def evaluations_text(count: int, *, about: bool = False) -> str:
+    """Return a number of evaluations as text, such as "about 3 evaluations"."""
+    return f"{'about ' if about else ''}{count} evaluation{'s' if count != 1 else ''}"
+
+
+def splits_text(names: Sequence[str]) -> str:
+    """Return names of splits as text; only their number if there are more than two."""
+    return " and ".join(names) if len(names) < 3 else f"{len(names)} splits"

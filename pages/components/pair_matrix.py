@@ -1,35 +1,47 @@
-"""The matrix of all pairs: what is known of it, asking for the rest, and drawing it."""
+"""The pairwise matrix: buttons for missing pairs, the figure, and the basins."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 import streamlit as st
 
-from pages.components import asking, connectivity_snippets, export, jobs, picking
+from pages.components import connectivity_snippets, display, jobs, results, state
+from pages.components.display import listed, plain
 from pages.components.state import Pair, View
-from soupcore import Barriers, LinearPath, figures
-from soupcore.connectivity import Tree, stored_barriers, stored_geometry, tree
-from soupcore.connectivity.barriers import pairs
+from soupcore import basins, figures
+from soupcore.connectivity import Basin, PairSummaries, Tree, stored_geometry, tree
 from soupcore.connectivity.bracket import Floats
-from soupcore.figures.tables import barriers_table, pairs_table
-from soupcore.jobs.connectivity_kinds import alphas_of
+from soupcore.figures import Measure
+from soupcore.figures.tables import pairs_table, summaries_table
+from soupcore.tasks import Unit
 
 KEY = "heatmap"
-SCREEN = 200  # examples of a first look
+SCREEN = 200  # examples of a quick screen
 GEOMETRIC = ("angle", "distance")
+_BASINS = 4  # basins of more than one ingredient
+_NAMED = 20  # names; more would push the matrix off the screen
+_FIELDS = {
+    "loss": "barrier",
+    "error": "error_barrier",
+    "error (Frankle)": "over_mean",
+    "midpoint": "midpoint_advantage",
+}
+_BOUNDS = {"loss": "barrier_bound", "error": "error_bound", "error (Frankle)": "over_mean_bound"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be shown of the pairs.
+class Choices:
+    """The user's choices for the matrix.
 
     Attributes:
         names: The ingredients.
-        alphas: How many points a line, or "adaptive".
-        split: Which split.
-        measure: A name of `figures.MEASURES`.
-        clustered: Whether those that join early stand beside each other.
+        alphas: Number of α values per pair, or "adaptive".
+        split: Name of the split.
+        measure: A name of `figures.measures`.
+        clustered: Whether rows are ordered by single-linkage clustering.
     """
 
     names: Sequence[str]
@@ -40,167 +52,264 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is known of the pairs.
+class Summaries:
+    """The summaries of the evaluated pairs.
 
     Attributes:
-        whole: On the whole split.
-        screen: On a part of it, None where the split is too small for that.
-        best: Of each pair the better of the two; `open` are those that may still change.
+        whole: Summaries on the whole split.
+        screen: Summaries on a part of the split; None if the split is too small for a screen.
+        best: Per pair the more reliable of the two.
     """
 
-    whole: Barriers
-    screen: Barriers | None
-    best: Barriers
+    whole: PairSummaries
+    screen: PairSummaries | None
+    best: PairSummaries
 
 
-def find(view: View, asked: Asked) -> Found:
-    """Look up what is known of the pairs."""
-    whole = _stored(view, asked, asked.split)
-    if len(view.task.split(asked.split)) < 2 * SCREEN:
-        return Found(whole, None, whole)
-    screen = _stored(view, asked, view.task.part(asked.split, SCREEN))
-    paths = {
-        pair: path
-        for pair in pairs(asked.names)
-        if (path := _better(pair, whole, screen)) is not None
-    }
-    settled = whole.paths.keys() - whole.open
-    best = Barriers(whole.names, paths, whole.missing, frozenset(paths.keys() - settled))
-    return Found(whole, screen, best)
+def look_up(view: View, choices: Choices) -> Summaries:
+    """Look up the summaries of the pairs."""
+    whole = results.pairs(view, choices.names, choices.alphas, choices.split)
+    if len(view.task.split(choices.split)) < 2 * SCREEN:
+        return Summaries(whole, None, whole)
+    screen = results.pairs(view, choices.names, choices.alphas, choices.split, part=SCREEN)
+    return Summaries(whole, screen, whole.or_screened(screen))
 
 
-def ask(view: View, asked: Asked, found: Found) -> None:
-    """Show the buttons that ask for what is missing."""
-    if asked.measure in GEOMETRIC:
-        if stored_geometry(view.sweep, view.evaluator.store) is None:
-            asking.button(
-                "Measure angles and distances", "geometry", "Measure the geometry", view.request,
-                key="measure", help="Reads every checkpoint once; no forward pass.",
+def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
+    """Show the buttons that evaluate missing pairs."""
+    if choices.measure in GEOMETRIC:
+        if stored_geometry(view.sweep, view.evaluations.store) is None:
+            jobs.job_button(
+                "Compute angles and distances", "geometry", "Compute the geometry", view.request,
+                key="measure", help="Reads each checkpoint once; runs no forward passes.",
             )  # fmt: skip
         return
     request = view.request | {
-        "names": list(asked.names),
-        "alphas": asked.alphas,
-        "splits": [asked.split],
+        "names": list(choices.names),
+        "alphas": choices.alphas,
+        "splits": [choices.split],
     }
-    count = len(list(pairs(asked.names)))
-    adaptive = asked.alphas == "adaptive"
+    count = math.comb(len(choices.names), 2)
     with st.container(horizontal=True):
-        if found.whole.missing:
-            # Of a line of which no more than ends and middle are known, most is not asked for yet.
-            begun = sum(len(path.alphas) > 3 for path in found.whole.paths.values())
-            points = max(found.whole.missing, 4 * (count - begun)) if adaptive else (
-                found.whole.missing)  # fmt: skip
-            asking.button(
-                f"Evaluate {asking.points(points, about=adaptive)}",
-                "paths", f"Evaluate {count} lines on {asked.split}", request, key="evaluate-all",
-                help=f"{count} lines on all {len(view.task.split(asked.split))} examples of "
-                f"{asked.split}, less what is known.",
+        left = _evaluations_left(view, choices, found.whole)
+        if left:
+            about = choices.alphas == "adaptive"
+            jobs.job_button(
+                f"Run {jobs.evaluations_text(left, about=about)}",
+                "paths", f"Evaluate {count} pairs on {choices.split}", request, key="evaluate-all",
+                help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
+                "are reused.",
             )  # fmt: skip
-        if found.screen is not None and found.screen.missing and found.whole.missing:
-            asking.button(
-                f"Screen on {SCREEN} examples", "paths",
-                f"Screen {count} lines on {asked.split}", request | {"part": SCREEN},
+        if left and found.screen is not None and _unsettled(found.screen):
+            jobs.job_button(
+                f"Quick screen ({SCREEN} examples)", "paths",
+                f"Screen {count} pairs on {choices.split}", request | {"part": SCREEN},
                 key="screen", primary=False,
-                help=f"A cheap first look: {SCREEN} examples of {asked.split}, each class in "
-                "proportion. Click a cell to have its line evaluated on all of them.",
+                help=f"Fast estimate on a stratified sample of {SCREEN} {plain(choices.split)} "
+                "examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
 
 
-def values_of(view: View, asked: Asked, found: Found) -> Floats | None:
-    """Return what is measured between the pairs, None where nothing is known."""
-    if asked.measure in GEOMETRIC:
-        geometry = stored_geometry(view.sweep, view.evaluator.store, asked.names)
+def _evaluations_left(view: View, choices: Choices, found: PairSummaries) -> int:
+    """Return an estimate of the number of missing evaluations; 0 if none is missing."""
+    if not _unsettled(found):
+        return 0
+    ends = [view.sweep[name].mixture for name in choices.names]
+    alone = len(view.evaluations.missing(ends, choices.split))
+    if isinstance(choices.alphas, int):
+        return alone + (choices.alphas - 2) * _unsettled(found)
+    # A line takes its midpoint, and about 4 more α values if its barrier is low.
+    begun = int((found.column("points") > 3).sum())
+    unknown = math.comb(len(choices.names), 2) - len(found)
+    return alone + unknown + max(_unsettled(found), 4 * (unknown + len(found) - begun))
+
+
+def _unsettled(found: PairSummaries) -> int:
+    return math.comb(len(found.names), 2) - int(found.settled.sum())
+
+
+def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
+    """Return the matrix of the chosen measure; None if no pair is evaluated."""
+    if choices.measure in GEOMETRIC:
+        geometry = stored_geometry(view.sweep, view.evaluations.store, choices.names)
         if geometry is None:
             return None
-        return geometry.angles if asked.measure == "angle" else geometry.distances
-    best = found.best
-    if not best.paths:
-        return None
-    if asked.measure == "midpoint":
-        return best.midpoint_advantage
-    return best.loss if asked.measure == "loss" else best.error
+        return geometry.angles if choices.measure == "angle" else geometry.distances
+    return found.best.matrix(_FIELDS[choices.measure]) if len(found.best) else None
 
 
-def draw(view: View, asked: Asked, found: Found, values: Floats, threshold: float | None) -> None:
-    """Draw the matrix; a click on a cell adds its curve, and has it evaluated where it is not."""
-    measure = figures.MEASURES[asked.measure]
-    geometric = asked.measure in GEOMETRIC
+def draw(
+    view: View, choices: Choices, found: Summaries, values: Floats, threshold: float | None
+) -> None:
+    """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated."""
+    unit = view.task.score_unit
+    measure = figures.measures(unit)[choices.measure]
+    geometric = choices.measure in GEOMETRIC
     figure = figures.pair_heatmap(
-        asked.names,
+        choices.names,
         values,
         measure,
-        tree=join(asked, values) if asked.clustered else None,
+        tree=join(choices, values) if choices.clustered else None,
         threshold=threshold,
-        preliminary=() if geometric else found.best.open,
-        details={} if geometric else _details(found),
+        preliminary=() if geometric else found.best.preliminary,
+        details={} if geometric else _details(choices, found, unit),
     )
     code = connectivity_snippets.matrix(
-        view, asked.names, asked.alphas, asked.split, asked.measure, tree=asked.clustered,
+        view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
         threshold=threshold,
     )  # fmt: skip
-    table = pairs_table(asked.names, {measure.title: values * measure.factor})
+    table = pairs_table(choices.names, {measure.title: values * measure.factor})
     if not geometric:
-        table = barriers_table({pair: [path] for pair, path in found.best.paths.items()})
-    export.show(figure, KEY, table, code, on_pick=lambda cells: _take(view, asked, found, cells))
+        table = summaries_table(found.best, choices.split, score_unit=unit)
+    display.show_figure(
+        figure, KEY, table, code, on_pick=lambda cells: _add_curves(view, choices, found, cells)
+    )
 
 
-def join(asked: Asked, values: Floats) -> Tree:
-    """Return the tree of what is measured; a better middle joins as if nothing were between."""
-    return tree(asked.names, -values if asked.measure == "midpoint" else values)
+def join(choices: Choices, values: Floats) -> Tree:
+    """Return the single-linkage tree of the pairs; a higher midpoint gain joins earlier."""
+    return tree(choices.names, -values if choices.measure == "midpoint" else values)
 
 
-def _stored(view: View, asked: Asked, split: str) -> Barriers:
-    # What is complete stays so; looking thousands of pairs up takes longer than drawing them.
-    memory = st.session_state.setdefault("complete-barriers", {})
-    key = (view.folder, view.task.key, view.statistics, view.task.split(split).digest, asked.alphas,
-           tuple(view.sweep[name].digest for name in asked.names))  # fmt: skip
-    if key not in memory:
-        found = stored_barriers(
-            view.sweep, view.evaluator, asked.names, alphas_of(asked.alphas), split=split
-        )
-        if found.missing:
-            return found
-        memory[key] = found
-    complete: Barriers = memory[key]
-    return complete
-
-
-def _better(pair: Pair, whole: Barriers, screen: Barriers) -> LinearPath | None:
-    # A screen that is under way knows less than the whole as far as that is known.
-    if pair in whole.paths and (pair not in whole.open or pair in screen.open):
-        return whole.paths[pair]
-    return screen.paths.get(pair) or whole.paths.get(pair)
-
-
-def _details(found: Found) -> dict[Pair, str]:
+def _details(choices: Choices, found: Summaries, unit: Unit) -> dict[Pair, str]:
+    best = found.best
+    bound = best.column(_BOUNDS[choices.measure]) if choices.measure in _BOUNDS else None
     texts = {}
-    for pair, path in found.best.paths.items():
-        high = path.barrier_bracket[1]
-        text = f"{path.split} · {len(path.alphas)} points"
-        if path is not found.whole.paths.get(pair):
-            text += " · a screen"
-        elif pair in found.whole.open:
-            text += " · not refined yet"
-        texts[pair] = text + (f"<br>loss barrier at most about {high:.3f}" if np.isfinite(high)
-                              else "")  # fmt: skip
+    for row, (a, b) in enumerate(best.pairs.tolist()):
+        text = f"{choices.split} · {best.column('points')[row]:.0f} α values"
+        if best.screened[row]:
+            text += f" · screened ({best.column('n')[row]:.0f} examples)"
+        elif not best.settled[row]:
+            text += " · not yet converged"
+        if bound is not None and np.isfinite(bound[row]):
+            high = f"{bound[row]:.3f}" if choices.measure == "loss" else unit.gap(bound[row])
+            text += f" · upper bound ≈ {high}"
+        texts[best.names[a], best.names[b]] = text
     return texts
 
 
-def _take(view: View, asked: Asked, found: Found, cells: list[list[str]]) -> None:
+def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list[str]]) -> None:
     for a, b, *_ in cells:
-        pair = (a, b) if list(asked.names).index(a) < list(asked.names).index(b) else (b, a)
+        pair = (a, b) if list(choices.names).index(a) < list(choices.names).index(b) else (b, a)
         chosen = st.session_state["pairs"]
         if pair not in chosen:
             st.session_state["pairs"] = [*chosen, pair]
-        if pair not in found.whole.paths or pair in found.whole.open:
+        if not found.whole.is_settled(pair) and not state.store().is_read_only:
             request = view.request | {
-                "pairs": [list(pair)], "alphas": asked.alphas, "splits": [asked.split]
+                "pairs": [list(pair)], "alphas": choices.alphas, "splits": [choices.split]
             }  # fmt: skip
-            jobs.submit("line", f"Evaluate {a} → {b} on {asked.split}", request)
+            jobs.submit("line", f"Evaluate {a} → {b} on {choices.split}", request)
 
 
 def forget_clicks() -> None:
-    """Have every cell ready to be clicked, the one clicked last too."""
-    picking.renew(KEY)
+    """Make every cell clickable again, including the last one clicked."""
+    display.renew_clicks(KEY)
+
+
+def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -> float:
+    """Show which ingredients share a basin at a threshold that the user chooses.
+
+    Args:
+        found: The evaluated pairs.
+        barriers: Barriers between all pairs, shape [k, k]; NaN if not evaluated or undefined.
+        measure: The measure of the barriers.
+
+    Returns:
+        The threshold, in the unit of the measure.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        limit: float = st.number_input(
+            f"Basin threshold ({measure.title}{measure.unit and ','}{measure.unit})",
+            min_value=0.0,
+            value=float(measure.connected or 0),
+            step=0.05 if measure.factor == 1 else 0.5,
+            format="%.2f",
+            key=f"threshold-{measure.title}",
+            width=320,
+            help="Two ingredients share a basin if a chain of pairs connects them with every "
+            "barrier at or below this threshold (the dotted line in the dendrogram).",
+        )
+        grouped = basins(found.names, barriers, limit / measure.factor, known=found.known)
+        shared = [basin for basin in grouped if len(basin.names) > 1]
+        for number, basin in enumerate(shared[:_BASINS]):
+            st.button(
+                f"Select these {len(basin.names)} ingredients",
+                icon=":material/check_box:",
+                key=f"select-basin-{number}",
+                disabled=list(basin.names) == st.session_state["selection"],
+                on_click=_select_basin,
+                args=(basin,),
+            )
+    lines = basin_sentences(grouped, evaluated=len(found), preliminary=len(found.preliminary))
+    st.caption("  \n".join(lines))
+    return limit
+
+
+def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int = 0) -> list[str]:
+    """Return sentences about basins that follow from the evaluated pairs.
+
+    Args:
+        found: The basins.
+        evaluated: Number of evaluated pairs.
+        preliminary: Number of these whose barrier may still increase.
+    """
+    count = sum(len(basin.names) for basin in found)
+    pairs = comb(count, 2)
+    shared = [basin for basin in found if len(basin.names) > 1]
+    lines = []
+    if preliminary:
+        lines.append(
+            f"From {evaluated} of {pairs} pairs, {preliminary} of them preliminary; basins may "
+            "still change."
+        )
+    elif evaluated < pairs:
+        more = "; basins may still grow" if len(found) > 1 else ""
+        lines.append(f"From {evaluated} of {pairs} pairs{more}.")
+    if not shared:
+        if evaluated == pairs:
+            return [*lines, "No two ingredients share a basin."]
+        lines.append("No evaluated pair shares a basin.")
+    for basin in shared[:_BASINS]:
+        k = len(basin.names)
+        who = f"All {k} ingredients" if k == count else f"{k} of {count} ingredients"
+        lines.append(f"**{who} share a basin:** {_named(basin.names)}{_chain(basin)}")
+    if len(shared) > _BASINS:
+        lines.append(f"… plus {len(shared) - _BASINS} smaller basins.")
+    alone = {basin.names[0]: basin.is_closed for basin in found if len(basin.names) == 1}
+    isolated = [name for name, is_closed in alone.items() if is_closed]
+    waiting = [name for name, is_closed in alone.items() if not is_closed]
+    if isolated:
+        are = "1 ingredient shares" if len(isolated) == 1 else f"{len(isolated)} ingredients share"
+        lines.append(f"**{are} no basin with another:** {_named(isolated)}")
+    if waiting and (shared or isolated):
+        are = "1 ingredient is" if len(waiting) == 1 else f"{len(waiting)} ingredients are"
+        lines.append(f"**{are} not linked yet:** {_named(waiting)}")
+    return lines
+
+
+def _chain(basin: Basin) -> str:
+    """Return the pairs of a basin that are connected through others only, as text."""
+    parts = []
+    if apart := len(basin.apart):
+        exceed = "1 pair exceeds" if apart == 1 else f"{apart} pairs exceed"
+        parts.append(
+            f"{exceed} the threshold and {'is' if apart == 1 else 'are'} connected only through "
+            f"other ingredients: {_pairs(basin.apart)}"
+        )
+    if unknown := len(basin.unknown):
+        parts.append(f"{unknown} pair{'' if unknown == 1 else 's'} not evaluated yet")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{plain(a)} – {plain(b)}" for a, b in pairs[:3])
+    return f"{shown}, …" if len(pairs) > 3 else shown
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = listed(names[:_NAMED])
+    return f"{shown} … and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
+
+
+def _select_basin(basin: Basin) -> None:
+    st.session_state["selection"] = list(basin.names)

@@ -1,62 +1,73 @@
-"""What is known of ingredients and soups, as tables to show."""
+"""Stored soups, and the known scores of soups and ingredients."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import asking, services
+from pages.components import jobs, state
+from pages.components.display import plain
+from pages.components.snippets import Point, points_of_files, points_of_soups
 from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup, StockpotError
-from soupcore.jobs.stored_soups import StoredSoup as StoredSoup
-from soupcore.jobs.stored_soups import StoredSoups
+from soupcore.stored_soups import StoredSoup, StoredSoups
 
 Known = dict[str, dict[str, Evaluation | None]]
 
+_NAMED = 6  # undefined scores, or soups with low scores
+_SHORT = 8  # characters of a fraction that is shown as such
+
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
-    """Return what is known of points: `{name: {split: evaluation or None}}`."""
+    """Return the stored evaluations of points, `{name: {split: evaluation or None}}`."""
     found: Known = {name: {} for name in points}
     for split in view.task.reported:
-        known = view.evaluator.stored(list(points.values()), split)
+        known = view.evaluations.stored(list(points.values()), split)
         for name, evaluation in zip(points, known, strict=True):
             found[name][split] = evaluation
     return found
 
 
 def ingredients(view: View) -> dict[str, Mixture]:
-    """Return the ingredients as points."""
+    """Return the mixtures of the ingredients by name."""
     return {name: ingredient.mixture for name, ingredient in view.sweep.ingredients.items()}
 
 
 def soups(view: View) -> list[StoredSoup]:
-    """Return the soups built of this sweep for this task, oldest first.
+    """Return the stored soups of this sweep and task, oldest first.
 
-    They are those with the BatchNorm statistics that were chosen. Soups of ingredients that are no
-    longer there are left out: their weights cannot be made. So are those that this version would
-    make otherwise than the one that made them, and so knows nothing of.
+    Only soups with the chosen BatchNorm statistics are included. Soups of missing ingredients are
+    left out, since their weights cannot be computed, and so are soups whose recipe gives other
+    weights in this version.
     """
     found = []
-    known = StoredSoups(services.store(), view.sweep)
-    for row in services.store().soups(view.folder):
+    known = StoredSoups(state.store(), view.sweep)
+    for row in state.store().soups(view.folder):
         if row.body["task"] != view.task_spec:
             continue
         try:
             stored = known.make(row.id, row.body)
         except StockpotError:
             continue
-        if stored.soup.id == row.id and stored.soup.estimate == view.evaluator.estimate:
+        if stored.soup.id == row.id and stored.soup.estimate == view.evaluations.estimate:
             found.append(stored)
     return found
 
 
-def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str, str]:
-    """Return the names that soups have among the sweep's ingredients: `{id: name}`.
+def points(view: View) -> dict[str, Point]:
+    """Return the base, the ingredients and the soups, by the names that they have on the pages."""
+    return points_of_files(view) | points_of_soups(soups(view))
 
-    They are their labels; with the whole id where a file or another soup is called the same.
+
+def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str, str]:
+    """Return the names of soups as ingredients of the sweep, `{id: name}`.
+
+    A name is the soup's label, with the whole id if another ingredient or soup has that label.
     """
     labels = Counter([*view.sweep.ingredients, *(soup.label for soup in stored)])
     return {
@@ -68,56 +79,70 @@ def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str
 
 
 def candidates(view: View, stored: StoredSoup) -> dict[str, Any]:
-    """Return what a job is told to choose again from all that a soup was chosen from."""
+    """Return the request items for a new selection among the candidates of a soup."""
     tried = {step.candidate for step in stored.soup.trace}
     soups = {name: soup_id for name, soup_id in stored.offered.items() if name in tried}
     names = [*view.sweep.names(tried - soups.keys()), *soups]
     return {"names": names, **({"soups": soups} if soups else {})}
 
 
+def including(view: View, candidates: Mapping[str, Any]) -> View:
+    """Return the view with the soups among the candidates as ingredients; see `candidates`."""
+    known = StoredSoups(state.store(), view.sweep)
+    return view.including(known.by_name(candidates.get("soups", {})))
+
+
 def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None:
-    """Return the name of the best on `select`, the first of equals; None where none is known."""
+    """Return the name with the best score on the selection split, the first of equals.
+
+    Undefined scores are ignored.
+
+    Returns:
+        The name; None if there is no score.
+    """
     scored = {
         name: evaluation.score
         for name in names
         if (evaluation := known[name][view.task.select]) is not None
+        and math.isfinite(evaluation.score)
     }
     return max(scored, key=lambda name: scored[name]) if scored else None
 
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:
-    """Return the mean score over all shift splits, None unless all of them are known."""
+    """Return the mean score over all shift splits; None unless all are evaluated."""
     found = [known[split] for split in view.task.splits_with_role("shift")]
     scores = [evaluation.score for evaluation in found if evaluation is not None]
     return mean(scores) if scores and len(scores) == len(found) else None
 
 
 def metrics(view: View, soup: Soup) -> None:
-    """Show what a soup scores on select, on report and under shift, as far as it is known."""
+    """Show the known scores of a soup on select, on report and under shift."""
     known = evaluations(view, {"soup": soup.mixture})["soup"]
+    unit = view.task.score_unit
     with st.container(horizontal=True):
         for split, evaluation in known.items():
             if evaluation is not None and view.task.splits[split].role != "shift":
-                st.metric(
-                    f"{view.task.score_name} on {split}", f"{evaluation.score:.2%}", width=200
-                )
+                name = f"{plain(view.task.score_name)} on {plain(split)}"
+                st.metric(name, unit.text(evaluation.score), width=200)
         if (shift := shift_mean(view, known)) is not None:
-            st.metric(f"mean {view.task.score_name} under shift", f"{shift:.2%}", width=240)
+            name = f"mean shift {plain(view.task.score_name)}"
+            st.metric(name, unit.text(shift), width=240)
 
 
 def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
-    """Offer to evaluate a soup on the splits where it is not known; they were cut off before.
+    """Show a button that evaluates a soup on the missing splits, if any.
 
     Args:
-        view: What is looked at.
+        view: The view.
         stored: The soup.
-        key: Tells the places apart that offer it of the same soup.
+        key: Distinguishes several buttons for the same soup on a page.
     """
     known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
     missing = [split for split, found in known.items() if found is None]
     if missing:
-        asking.button(
-            f"Evaluate {stored.label} on {asking.splits(missing)}",
+        jobs.job_button(
+            f"Evaluate {plain(stored.label)} on {plain(jobs.splits_text(missing))}",
             "scores",
             f"Evaluate {stored.label}",
             view.request | {"soup": stored.soup.id},
@@ -126,8 +151,29 @@ def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
         )
 
 
+def show_undefined(view: View, known: Known) -> None:
+    """Show which scores are undefined, and for how many examples."""
+    if view.task.undefined == "exclude":
+        st.caption("Scores are means over the examples where they are defined.")
+    texts = [
+        f"{plain(name)} on {plain(split)} ({_why_undefined(found)})"
+        for name, by_split in known.items()
+        for split, found in by_split.items()
+        if found is not None and not math.isfinite(found.score)
+    ]
+    if texts:
+        more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+        st.caption(f"Undefined scores: {', '.join(texts[:_NAMED])}{more}.")
+
+
+def _why_undefined(found: Evaluation) -> str:
+    if undefined := found.undefined:
+        return f"undefined for {undefined} of {found.n} examples"
+    return f"the network fails on {int(found.scores.isinf().sum())} of {found.n} examples"
+
+
 def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Return report and mean shift by name, with the kind of each point."""
+    """Return the score on report, the mean shift score and the kind of each point, by name."""
     reports = view.task.splits_with_role("report")
     rows = {
         name: {
@@ -144,3 +190,86 @@ def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.Data
 def _score(known: Mapping[str, Evaluation | None], splits: list[str]) -> float | None:
     evaluation = known[splits[0]] if splits else None
     return evaluation.score if evaluation else None
+
+
+def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredSoup:
+    """Let the user choose a soup; the default is the best one on the selection split."""
+    by_id = {soup.soup.id: soup for soup in stored}
+    ids = list(by_id)
+    picked = st.session_state["soup"]
+    shown = picked if picked in by_id else best_soup(view, stored).soup.id
+    # The options are ids, not soups: a widget keeps its options, and would return a soup as it was
+    # before its weights were written.
+    chosen = st.selectbox(
+        label,
+        ids,
+        index=ids.index(shown),
+        format_func=lambda soup_id: by_id[soup_id].label,
+        width=360,
+    )
+    if chosen != shown:  # the default is not stored, since a better soup may be built
+        st.session_state["soup"] = chosen
+    return by_id[chosen]
+
+
+def best_soup(view: View, stored: Sequence[StoredSoup]) -> StoredSoup:
+    """Return the soup with the best score on the selection split, the first built of equals.
+
+    If no soup is evaluated there, return the newest.
+    """
+    soups = {soup.soup.id: soup for soup in stored}
+    points = {soup_id: soup.soup.mixture for soup_id, soup in soups.items()}
+    found = best_on_select(view, evaluations(view, points), list(soups))
+    return stored[-1] if found is None else soups[found]
+
+
+def share(coefficient: Fraction) -> str:
+    """Return a coefficient as text: a fraction if that is short, else a decimal number."""
+    exact = str(coefficient)
+    return exact if len(exact) <= _SHORT else f"{float(coefficient):.4f}"
+
+
+def describe(soup: Soup) -> str:
+    """Return the composition of a soup as text."""
+    if soup.coefficients:
+        return ", ".join(f"{name} × {share(c)}" for name, c in soup.coefficients.items())
+    sources = [*soup.ingredients, *([soup.base] if soup.base else [])]
+    return f"merged weight by weight from {', '.join(sources)}"
+
+
+def show_shortfall(view: View, soups: Sequence[StoredSoup]) -> None:
+    """Warn of soups that score below the base or their best ingredient on select."""
+    lines = [line for stored in soups if (line := shortfall(view, stored))]
+    if lines:
+        more = [f"… and {len(lines) - _NAMED} more soups."] if len(lines) > _NAMED else []
+        st.warning("  \n".join([*lines[:_NAMED], *more]), icon=":material/trending_down:")
+
+
+def shortfall(view: View, stored: StoredSoup) -> str:
+    """Return by how much a soup scores below the base or its best ingredient, as Markdown.
+
+    Returns:
+        A sentence; "" if the soup is not below either, as far as they are evaluated.
+    """
+    select, base = view.task.select, view.sweep.base
+    members = {name: stored.sweep[name].mixture for name in stored.soup.ingredients}
+    points = members | ({base.name: base.mixture} if base else {})
+    known = evaluations(view, {**points, stored.label: stored.soup.mixture})
+    best = best_on_select(view, known, list(members))
+    others = {"the base": base.name if base else None}
+    others |= {f"its best ingredient, {plain(best)}": best} if best else {}
+    soup, unit = known[stored.label][select], view.task.score_unit
+    texts = [
+        f"{unit.gap(other.score - soup.score)} worse than {what} ({unit.text(other.score)})"
+        for what, name in others.items()
+        if name is not None
+        and soup is not None
+        and (other := known[name][select]) is not None
+        and other.score > soup.score
+    ]
+    if soup is None or not texts:
+        return ""
+    return (
+        f"**{plain(stored.label)}** scores {unit.text(soup.score)} on {plain(select)}: "
+        f"{' and '.join(texts)}."
+    )

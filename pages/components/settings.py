@@ -1,42 +1,71 @@
-"""What the app was told when it was started."""
+"""Settings from the command line: folders, tasks and limits, the server's address and token."""
 
 import argparse
 import os
-from collections.abc import Sequence
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from soupcore.workspace import workspace_folder
+import streamlit as st
+
+from pages.components import access
+from soupcore.cli import parse_dashboard
+from soupcore.errors import StoreError
+from soupcore.workspace import private_folder, workspace_folder
 
 _PROJECT = Path(__file__).parents[2]
+_SHORTEST_TOKEN = 16  # characters
+_GRACE = 15.0  # seconds for the server to exit by itself
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 SAMPLE_SWEEP = str(_PROJECT / "sample_data" / "digits" / "sweep")
 SAMPLE_TASK = f"{_PROJECT / 'sample_data' / 'digits' / 'task.py'}:task"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the app may look, and what code it may run.
+    """The server's settings.
 
     Attributes:
-        roots: Folders that sweeps are looked for in; nothing outside them is opened.
-        tasks: The tasks that can be chosen, `file.py:attribute`; no other code is run.
-        hosts: Names under which the server answers.
-        uploads: Where uploaded files are put; one of the roots.
-        devices: Where the workers compute, one each.
-        database: URL of the store's database; SQLite in the workspace where it is None.
+        sweep: The sweep that is shown first.
+        task: The task that is selected first.
+        roots: Folders that contain sweeps. Nothing outside them is opened.
+        tasks: The tasks on offer, `file.py:attribute`. No other code is run.
+        hosts: Additional host names of the server.
+        origins: Additional origins of its pages, for proxies that change the `Host`.
+        asks_token: Whether a token is required on a loopback address too.
+        uploads: Folder of uploaded sweeps; one of the roots.
+        uploads_total: Limit of all uploads together, in bytes.
+        uploads_session: Limit of one session's uploads, in bytes.
+        devices: Devices of the workers, one worker each.
+        database: URL of the store's database; None for SQLite in the workspace.
     """
 
+    sweep: str
+    task: str
     roots: tuple[Path, ...]
     tasks: tuple[str, ...]
-    hosts: list[str]
+    hosts: tuple[str, ...]
+    origins: tuple[str, ...]
+    asks_token: bool
     uploads: Path
+    uploads_total: int
+    uploads_session: int
     devices: tuple[str, ...]
     database: str | None
 
     def allows(self, folder: Path) -> bool:
-        """Whether a folder lies in one of the roots once links are followed."""
-        resolved = folder.resolve()
+        """Whether a folder lies in one of the roots, after resolving links."""
+        try:
+            resolved = folder.resolve()
+        except (OSError, ValueError):  # not a valid file name
+            return False
         return any(resolved.is_relative_to(root) for root in self.roots)
 
 
@@ -44,40 +73,34 @@ _current: Settings | None = None
 
 
 def configure(arguments: Sequence[str]) -> Settings:
-    """Read the command line; exits with a message where it makes no sense."""
+    """Read the command line. Exits with a message if it is invalid."""
     global _current
-    parser = argparse.ArgumentParser(prog="streamlit run app.py --", description="Stockpot")
-    several: Any = {"action": "append", "default": []}
-    parser.add_argument("--root", type=Path, help="a folder to look for sweeps in", **several)
-    parser.add_argument("--task", help="FILE.py:ATTRIBUTE to offer; the file is run", **several)
-    parser.add_argument("--host", help="another name under which the server answers", **several)
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1, mps or auto; again for a worker on another", **several
-    )
-    parser.add_argument(
-        "--database",
-        default=os.environ.get("STOCKPOT_DATABASE"),
-        help="URL of a team's PostgreSQL; $STOCKPOT_DATABASE keeps its password off the list of "
-        "processes",
-    )
-    parsed = parser.parse_args(arguments)
-    for root in parsed.root:
-        if not root.is_dir():
-            parser.error(f"--root {root} is not a folder")
-    for task in parsed.task:
-        file, _, attribute = task.rpartition(":")
-        if not attribute.isidentifier() or not Path(file).is_file():
-            parser.error(f"--task {task}: write it as path/to/file.py:attribute")
-    uploads = workspace_folder() / "uploads"
-    uploads.mkdir(exist_ok=True)
-    uploads.chmod(0o700)
-    roots = [*parsed.root, _PROJECT / "sample_data", uploads]
-    tasks = [_absolute(task) for task in parsed.task]
+    parsed = parse_dashboard(arguments)
+    try:
+        uploads = workspace_folder() / "uploads"
+    except StoreError as error:
+        sys.exit(f"stockpot: {error}")
+    with suppress(StoreError):  # a read-only workspace accepts no uploads
+        private_folder(uploads)
+    folder = None if parsed.folder is None else parsed.folder.resolve()
+    roots = [
+        *([folder] if folder else []),
+        *parsed.root,
+        _PROJECT / "sample_data",
+        *([uploads] if uploads.is_dir() else []),
+    ]
+    tasks = tuple(dict.fromkeys([*parsed.task, SAMPLE_TASK]))
     _current = Settings(
+        sweep=str(folder) if folder else SAMPLE_SWEEP,
+        task=tasks[0] if folder else SAMPLE_TASK,
         roots=tuple(dict.fromkeys(root.resolve() for root in roots)),
-        tasks=tuple(dict.fromkeys([*tasks, SAMPLE_TASK])),
-        hosts=["127.0.0.1", "localhost", "[::1]", *parsed.host],
+        tasks=tasks,
+        hosts=tuple(parsed.host),
+        origins=tuple(parsed.origin),
+        asks_token=parsed.token,
         uploads=uploads.resolve(),
+        uploads_total=round(parsed.uploads_total * 1e9),
+        uploads_session=round(parsed.uploads_session * 1e9),
         devices=tuple(dict.fromkeys(parsed.device)) or ("auto",),
         database=parsed.database,
     )
@@ -85,10 +108,102 @@ def configure(arguments: Sequence[str]) -> Settings:
 
 
 def current() -> Settings:
-    """Return what the app was told; the defaults where it was told nothing."""
+    """Return the settings; the defaults if there was no command line."""
     return _current or configure([])
 
 
-def _absolute(task: str) -> str:
-    file, _, attribute = task.rpartition(":")
-    return f"{Path(file).resolve()}:{attribute}"
+def address() -> str:
+    """Return the address that Streamlit binds to; all addresses if none is set."""
+    return st.get_option("server.address") or "0.0.0.0"  # noqa: S104
+
+
+def base_path() -> str:
+    """Return the path prefix of all pages, such as "/stockpot", or ""."""
+    path = st.get_option("server.baseUrlPath").strip("/")
+    return f"/{path}" if path else ""
+
+
+def requested_address(arguments: Sequence[str]) -> str | None:
+    """Return the address on the command line; None if Streamlit listens there already."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--address")
+    requested: str | None = parser.parse_known_args(arguments)[0].address
+    return requested if requested != address() else None
+
+
+def listen_on(wanted: str) -> None:
+    """Restart the process so that Streamlit listens on an address.
+
+    Streamlit binds its socket before it imports the app, and reads the address only from its own
+    options.
+    """
+    if os.environ.get("STREAMLIT_SERVER_ADDRESS") == wanted:  # its command line overrides it
+        sys.exit(f"--address {wanted} and --server.address {address()} contradict each other.")
+    os.environ["STREAMLIT_SERVER_ADDRESS"] = wanted
+    for descriptor in range(3, 256):  # the bound socket among them
+        with suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def is_exposed() -> bool:
+    """Whether other machines can reach the server."""
+    return not access.is_loopback(address())
+
+
+def token(*, asked: bool) -> str | None:
+    """Return the token that every request has to carry; None if no token is needed.
+
+    The token is `$STOCKPOT_TOKEN`, or generated if it was requested or if other machines can reach
+    the server. It is never an argument, since other users of the machine could read that.
+    """
+    given = os.environ.pop("STOCKPOT_TOKEN", None)  # workers run task code and must not inherit it
+    if given is not None and len(given) < _SHORTEST_TOKEN:
+        sys.exit(f"$STOCKPOT_TOKEN is shorter than {_SHORTEST_TOKEN} characters; make it longer.")
+    if given is None and (asked or is_exposed()):
+        return secrets.token_urlsafe()
+    return given
+
+
+def end_soon() -> None:
+    """Exit the process soon, even if threads are still drawing pages.
+
+    The interpreter waits for these threads, and a large page on a busy machine takes minutes.
+    Nothing is lost: workers write the results, and exit by themselves after this process.
+    """
+
+    def end() -> None:
+        time.sleep(_GRACE)
+        os._exit(0)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
+
+
+def hosts(named: Collection[str]) -> tuple[str, ...]:
+    """Return the names and addresses of the server, including those on the command line."""
+    own = (address(), socket.gethostname()) if is_exposed() else ()
+    return (*access.LOOPBACK, *own, *named)
+
+
+def log_name() -> str:
+    """Return the name of this server's log; several servers may share a workspace."""
+    return f"server-{socket.gethostname()}-{st.get_option('server.port')}.log"
+
+
+def index_html() -> str:
+    """Return the HTML that Streamlit serves for every page."""
+    return (Path(st.__file__).parent / "static" / "index.html").read_text()
+
+
+def links(token: str | None) -> list[str]:
+    """Return the URLs to open, with the token if there is one."""
+    scheme = "https" if st.get_option("server.sslCertFile") else "http"
+    names = ["127.0.0.1"] if address() in _WILDCARDS else [address()]
+    if is_exposed() and address() in _WILDCARDS:
+        names.insert(0, socket.gethostname())
+    query = f"?token={quote(token)}" if token else ""
+    port = st.get_option("server.port")
+    return [
+        f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{base_path()}/{query}"
+        for name in names
+    ]

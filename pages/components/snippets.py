@@ -1,7 +1,11 @@
-"""What the pages do, as Python for a notebook."""
+"""Python that reproduces the pages: soups, recipes, scores and their figures.
+
+Each text runs by itself.
+"""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from types import MappingProxyType
@@ -10,29 +14,32 @@ from typing import Any
 import streamlit as st
 
 from pages.components.state import View
-from soupcore import RECIPES, Soup
-from soupcore.jobs.forms import Form
-from soupcore.jobs.stored_soups import StoredSoup
+from soupcore import RECIPES, Mixture, Soup
 from soupcore.recipes import Number, Recipe
 from soupcore.recipes.parts import follows_recipe
+from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps.snapshots import snapshots_from_text
+from soupcore.writers.forms import Form
 
 FIGURES = "from soupcore import figures"
 FRACTION = "from fractions import Fraction"
 PANDAS = "import pandas as pd"
+SCORE = "score_name=task.score_name, score_unit=task.score_unit"
+_ANALYSIS = "from soupcore import analysis, figures"
 
 
 def show(code: str) -> None:
-    """Show the Python equivalent of what the page shows."""
-    with st.expander("The same in Python", icon=":material/code:"):
+    """Show the Python that reproduces the page."""
+    with st.expander("Reproduce in Python", icon=":material/code:"):
         st.code(code, language="python")
 
 
 def opening(view: View, *imports: str) -> str:
-    """Return how to open what the session looks at, with a blank line at its end.
+    """Return Python that opens the view's sweep, task and evaluator, with a blank line at its end.
 
     Args:
-        view: What it looks at.
-        imports: What is imported beside `soupcore`; and `FRACTION`, where its soups take that.
+        view: The view.
+        imports: Imports in addition to `soupcore`, and to `FRACTION` if the view has soups.
     """
     code = _imports(*imports, *([FRACTION] if view.soups else []))
     code += (
@@ -48,7 +55,7 @@ def opening(view: View, *imports: str) -> str:
 
 
 def _imports(*lines: str) -> str:
-    """Return imports, `soupcore` among them: Python's own, then those of others, then ours."""
+    """Return sorted imports, including `soupcore`: standard library, third party, `soupcore`."""
 
     def place(line: str) -> tuple[bool, bool, bool, str]:
         package = line.split()[1].split(".")[0]
@@ -61,7 +68,7 @@ def _imports(*lines: str) -> str:
 
 
 def evaluate(view: View) -> str:
-    """Return how to evaluate every ingredient."""
+    """Return Python that evaluates every ingredient."""
     return opening(view) + (
         "for name, ingredient in sweep.ingredients.items():\n"
         "    for split in task.reported:\n"
@@ -71,7 +78,7 @@ def evaluate(view: View) -> str:
 
 
 def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
-    """Return how to follow a recipe."""
+    """Return Python that follows a recipe and saves the soup."""
     return opening(view) + (
         f"soup = {followed(recipe, names, parameters)}\n"
         "soup.evaluate(evaluator)\n"
@@ -82,31 +89,29 @@ def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str
 def followed(
     recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any], sweep: str = "sweep"
 ) -> str:
-    """Return an expression that follows a recipe, where `sweep` and `evaluator` are known."""
+    """Return an expression that follows a recipe, given `sweep` and `evaluator`."""
     evaluator = "evaluator, " if recipe.chooses else ""
-    told = [p.name for p in recipe.parameters if p.name in parameters]
-    options = "".join(f", {name}={parameters[name]!r}" for name in told)
+    named = [p.name for p in recipe.parameters if p.name in parameters]
+    options = "".join(f", {name}={parameters[name]!r}" for name in named)
     return f"soupcore.{recipe.name}({sweep}, {evaluator}{list(names)!r}{options})"
 
 
 def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({})) -> str:
-    """Return an expression that makes a soup, where `sweep` and `evaluator` are known.
-
-    It takes `Fraction` from `fractions`.
+    """Return an expression that rebuilds a soup, given `sweep`, `evaluator` and `Fraction`.
 
     Args:
         soup: The soup.
-        soups: The soups among its ingredients that are not in `sweep`.
+        soups: Soups among its ingredients that are not in `sweep`.
     """
     sweep = _including(soups) if soups else "sweep"
-    # A soup by hand of these coefficients would have other parts (see `soupcore.Parts`).
+    # A manual soup of these coefficients would have other sub-soups (see `soupcore.Parts`).
     if soup.coefficients and not follows_recipe(soup):
         terms = ", ".join(
             f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
         )
         return f"soupcore.manual({sweep}, {{{terms}}})"
     recipe, parameters = soup.recipe, soup.parameters
-    if soup.passes:  # it may have been stopped after these, of which the first is the start
+    if soup.passes:  # it may have been stopped early; the first pass is the start
         passes = soup.passes[-1].number
         recipe, parameters = recipe if passes else "uniform", parameters | {"passes": passes}
     return followed(RECIPES[recipe], soup.ingredients, parameters, sweep)
@@ -131,15 +136,15 @@ def curve(
     others: Mapping[str, Any],
     figure: str = "recipe_curve",
 ) -> str:
-    """Return how to follow a recipe with one parameter at several values, and to draw that.
+    """Return Python that follows a recipe for several values of a parameter and draws the curve.
 
     Args:
-        view: What is looked at.
+        view: The view.
         recipe: The recipe.
         number: The parameter.
         names: The ingredients.
         others: The other parameters.
-        figure: The function of `soupcore.figures` that draws it.
+        figure: Name of the function of `soupcore.figures` to draw with.
     """
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     options = "".join(f", {name}={value!r}" for name, value in others.items())
@@ -156,26 +161,27 @@ def curve(
     return code + (
         f"best = curve.best.parameters[{number.name!r}]\n"
         f"figures.{figure}(\n"
-        f"    table, parameter={number.symbol!r}, best=best, score_name=task.score_name\n"
+        f"    table, parameter={number.symbol!r}, best=best,\n"
+        "    score_name=task.score_name, score_unit=task.score_unit,\n"
         ").show()\n"
     )
 
 
 def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
-    """Return how to mix by given coefficients."""
+    """Return Python that mixes ingredients by given coefficients."""
     terms = "".join(
         f"    {name!r}: Fraction({c.numerator}, {c.denominator}),\n"
         for name, c in coefficients.items()
     )
-    # Soups among the ingredients may be of recipes that evaluate.
+    # Soups among the ingredients may need an evaluator to rebuild them.
     start = opening(view) if view.soups else f"{_imports(FRACTION)}sweep = {_sweep(view)}\n"
     return f'{start}soup = soupcore.manual(sweep, {{\n{terms}}})\nsoup.save("soup.safetensors")\n'
 
 
 def rebuild(view: View, soup: Soup, form: Form) -> str:
-    """Return how to make a soup's weights again, to the bit, without choosing again."""
-    # By hand, the ingredients of a formula that have none would not take part: the first of all
-    # gives the file its form.
+    """Return Python that rebuilds a soup's weights exactly, without repeating the selection."""
+    # `manual` drops ingredients with coefficient 0, but the first ingredient determines the form of
+    # the file.
     if soup.coefficients and all(soup.coefficients.values()) and _is_of_files(view, soup):
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
@@ -204,4 +210,187 @@ def _is_re_estimated(view: View) -> bool:
 
 def _sweep(view: View) -> str:
     weights = f", weights={view.weights!r}" if view.weights else ""
-    return f"soupcore.Sweep.from_folder({view.folder!r}{weights})"
+    snapshot = f", snapshot={snapshots_from_text(view.snapshot)!r}" if view.snapshot else ""
+    return f"soupcore.Sweep.from_folder({view.folder!r}{weights}{snapshot})"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A base, an ingredient or a soup, as an end of lines and a corner of planes.
+
+    Attributes:
+        mixture: Its mixture.
+        kind: `base`, `ingredient` or `soup`.
+        end: Its identity in a job's request.
+        code: Python expression for it, given `sweep`.
+    """
+
+    mixture: Mixture
+    kind: str
+    end: str | dict[str, str]
+    code: str
+
+
+def points_of_files(view: View) -> dict[str, Point]:
+    """Return the base, if there is one, and the ingredients, by name."""
+    found = {}
+    for name in [*([view.sweep.base.name] if view.sweep.base else []), *view.sweep.ingredients]:
+        kind = "ingredient" if name in view.sweep.ingredients else "base"
+        found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
+    return found
+
+
+def points_of_soups(soups: Iterable[StoredSoup]) -> dict[str, Point]:
+    """Return soups by label."""
+    found = {}
+    for stored in soups:
+        code = f"{soup_again(stored.soup, stored.soups)}.mixture"
+        found[stored.label] = Point(stored.soup.mixture, "soup", {"soup": stored.soup.id}, code)
+    return found
+
+
+def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:
+    """Return Python that draws the scores of ingredients on the selection split."""
+    return opening(view, FIGURES, "from soupcore.figures import tables") + (
+        "found = {\n"
+        "    name: evaluator.evaluate(sweep[name].mixture, task.select)\n"
+        f"    for name in {list(names)!r}\n"
+        "}\n"
+        "figures.accuracy_overview(\n"
+        "    tables.scores_table(found), figures.colours(sweep.ingredients),\n"
+        f"    {SCORE}{_selected(selected)},\n"
+        ").show()\n"
+    )
+
+
+def shift_scatter(view: View, points: Mapping[str, Point], selected: Collection[str]) -> str:
+    """Return Python that draws the mean score under shift over the score on report."""
+    imports = [FIGURES, PANDAS, "from statistics import mean"]
+    imports.append("from soupcore.connectivity import point")
+    if any(each.kind == "soup" for each in points.values()):
+        imports.append(FRACTION)
+    named = "".join(
+        f"    {name!r}: ({each.kind!r}, point({each.code})),\n" for name, each in points.items()
+    )
+    return opening(view, *imports) + (
+        f"points = {{\n{named}}}\n"
+        "rows = {}\n"
+        "for name, (kind, at) in points.items():\n"
+        f"    report = evaluator.evaluate(at, {view.task.splits_with_role('report')[0]!r})\n"
+        f"    shifts = [evaluator.evaluate(at, split) for split in "
+        f"{view.task.splits_with_role('shift')!r}]\n"
+        "    shift = mean(found.score for found in shifts)\n"
+        '    rows[name] = {"report": report.score, "shift": shift, "kind": kind}\n'
+        "figures.shift_scatter(\n"
+        '    pd.DataFrame.from_dict(rows, orient="index"), figures.colours(sweep.ingredients),\n'
+        f"    {SCORE}{_selected(selected)},\n"
+        ").show()\n"
+    )
+
+
+def evidence(view: View, picked: StoredSoup, best: str) -> str:
+    """Return Python that compares a soup with the best ingredient, and attributes its score."""
+    split = next(iter(view.task.splits_with_role("report")), view.task.select)
+    calibration = ""
+    if view.task.why_no_ensemble is None:  # the task is a classification
+        calibration = (
+            f"outputs = soup.evaluations[{split!r}].outputs\n"
+            f"targets = task.split({split!r}).targets\n"
+            "print(analysis.calibration(outputs, targets).ece)\n"
+        )
+    return _of_soup(view, picked, "from soupcore import analysis") + (
+        "soup.evaluate(evaluator)\n"
+        f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
+        f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
+        f"{calibration}"
+        "parts = soupcore.Parts(sweep, soup)\n"
+        f"print(analysis.shapley_values(evaluator, parts, {split!r}))\n"
+    )
+
+
+def reliability(
+    view: View, picked: StoredSoup, drawn: Iterable[str], ensemble: str, split: str, *, after: bool
+) -> str:
+    """Return Python that draws the calibration of a soup, of ingredients and of the ensemble.
+
+    Args:
+        view: The view.
+        picked: The soup.
+        drawn: Names of the curves.
+        ensemble: Name of the ensemble.
+        split: Split of the calibration.
+        after: Whether temperatures are fitted on the selection split first.
+    """
+    members = {
+        picked.label: "[soup.mixture]",
+        ensemble: "[sweep[name].mixture for name in soup.ingredients]",
+    }
+    networks = "".join(
+        f"    {name!r}: {members.get(name, f'[sweep[{name!r}].mixture]')},\n" for name in drawn
+    )
+    inks = f"{picked.label!r}: SOUP, {ensemble!r}: NEUTRAL"
+    code = _of_soup(view, picked, _ANALYSIS, "from soupcore.figures.style import NEUTRAL, SOUP") + (
+        f"networks = {{\n{networks}}}\n\n\n"
+        "def outputs(members, split):\n"
+        "    evaluator.evaluate_all(members, split)\n"
+        "    return analysis.ensemble_outputs(evaluator, members, split)\n\n\n"
+        f"targets = task.split({split!r}).targets.cpu()\n"
+        "found = {}\n"
+        "for name, members in networks.items():\n"
+    )
+    temperature = ""
+    if after:
+        code += (
+            "    temperature = analysis.fit_temperature(\n"
+            "        outputs(members, task.select), task.split(task.select).targets.cpu()\n"
+            "    )\n"
+        )
+        temperature = ", temperature=temperature"
+    return code + (
+        f"    found[name] = analysis.calibration(outputs(members, {split!r}), targets"
+        f"{temperature})\n"
+        f"colours = {{{inks}, **figures.colours(sweep.ingredients)}}\n"
+        "figures.reliability_diagram(found, colours).show()\n"
+    )
+
+
+def attribution(view: View, picked: StoredSoup, split: str) -> str:
+    """Return Python that draws the contribution of each ingredient to a soup."""
+    return _of_soup(view, picked, _ANALYSIS) + (
+        "parts = soupcore.Parts(sweep, soup)\n"
+        "figures.attribution_bars(\n"
+        f"    analysis.shapley_values(evaluator, parts, {split!r}),\n"
+        f"    analysis.leave_one_out(evaluator, parts, {split!r}),\n"
+        f"    score_name=task.score_name + {f' on {split}'!r},\n"
+        "    score_unit=task.score_unit,\n"
+        ").show()\n"
+    )
+
+
+def greedy_trace(
+    view: View, recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any]
+) -> str:
+    """Return Python that draws the decisions of a recipe."""
+    return opening(view, FIGURES) + (
+        f"soup = {followed(recipe, names, parameters)}\n"
+        f"figures.greedy_trace(soup.trace, {SCORE}).show()\n"
+    )
+
+
+def learning_curve(
+    view: View, recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any], passes: int
+) -> str:
+    """Return Python that draws the first passes of a recipe."""
+    return opening(view, FIGURES) + (
+        f"soup = {followed(recipe, names, parameters)}\n"
+        f"figures.learning_curve(soup.passes[:{passes}]).show()\n"
+    )
+
+
+def _selected(names: Collection[str]) -> str:
+    return f", selected={list(names)!r}" if names else ""
+
+
+def _of_soup(view: View, picked: StoredSoup, *imports: str) -> str:
+    opened = opening(view.including(picked.soups), FRACTION, *imports)
+    return f"{opened}soup = {soup_again(picked.soup)}\n"

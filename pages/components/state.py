@@ -1,69 +1,126 @@
-"""What a session looks at: the sweep, the task, and what is selected. The URL says the same."""
+"""Shared objects of the server, and a session's state: its sweep, its task and its selection.
+
+The URL holds the session's state, so that it can be shared and reloaded.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pages.components import services, settings
-from soupcore import Evaluator, StockpotError, Sweep, Task, load_task
-from soupcore.evaluation import StatisticsChoice
+from pages.components import access, settings
+from pages.components.uploads import Incoming
+from soupcore import StockpotError, Store, Sweep
+from soupcore.calls import Context
+from soupcore.evaluation import Evaluations, StatisticsChoice
 from soupcore.figures import colours
-from soupcore.jobs.stored_soups import StoredSoup, including, soup_label
+from soupcore.jobs import Descriptions, Supervisor
+from soupcore.stored_soups import StoredSoup, including, soup_label
 from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
-from soupcore.tasks.loading import task_signature
+from soupcore.tasks import TaskInfo
 
 Pair = tuple[str, str]
+
+STATISTICS: dict[StatisticsChoice, str] = {
+    "averaged": "averaged",
+    "re-estimated": "re-estimated (train)",
+}
+
+_PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
+
+
+@cache
+def store() -> Store:
+    """Return the store of the workspace."""
+    return Store(url=settings.current().database)
+
+
+@cache
+def incoming() -> Incoming:
+    """Return the uploaded files that do not belong to a sweep yet."""
+    known = settings.current()
+    return Incoming(known.uploads, total=known.uploads_total, session=known.uploads_session)
+
+
+@cache
+def opened() -> set[str]:
+    """Return the sweep folders that were opened by a click or on the command line.
+
+    Only their checkpoints are read without a click: anyone may have written a link.
+    """
+    return {settings.SAMPLE_SWEEP, *map(str, settings.current().roots)}
+
+
+@cache
+def descriptions() -> Descriptions:
+    """Return the descriptions of this server's tasks."""
+    return Descriptions(store().folder / "worker.log")
+
+
+@cache
+def supervisor() -> Supervisor:
+    """Return the supervisor of this server's workers."""
+    known = settings.current()
+    return Supervisor(store(), known.tasks, known.devices, known.roots)
+
+
+class UndescribedError(Exception):
+    """The task has not been described yet."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The sweep and the task that a session looks at.
+    """The sweep and the task that a session shows.
 
     Attributes:
-        folder: Where the sweep is.
-        task_spec: Where the task is, `file.py:attribute`.
-        weights: Title of the weight set that was chosen of checkpoints with several; "" where none
-            was.
+        folder: Folder of the sweep.
+        task_spec: The task, `file.py:attribute`.
+        weights: Title of the weight set to use of checkpoints with several; "" for the default.
+        snapshot: The snapshots chosen of runs with several, as text; "" for the default.
         sweep: The sweep.
-        evaluator: The evaluator of the task, with the BatchNorm statistics that were chosen.
-        soups: The soups that are further ingredients of the sweep, by their names there.
+        evaluations: The stored evaluations of the task, with the chosen BatchNorm statistics.
+        soups: Soups that are additional ingredients of the sweep, by their names there.
     """
 
     folder: str
     task_spec: str
     weights: str
     sweep: Sweep
-    evaluator: Evaluator
+    evaluations: Evaluations
     soups: Mapping[str, StoredSoup] = field(default_factory=dict)
+    snapshot: str = ""
 
     @property
-    def task(self) -> Task:
-        """The task."""
-        return self.evaluator.task
+    def task(self) -> TaskInfo[Any]:
+        """Description of the task."""
+        return self.evaluations.task
+
+    @property
+    def context(self) -> Context:
+        """The sweep and its evaluations, for calls."""
+        return Context(self.sweep, self.evaluations)
 
     @property
     def statistics(self) -> StatisticsChoice:
-        """Which BatchNorm statistics everything is evaluated with."""
-        return "averaged" if self.evaluator.estimate is None else "re-estimated"
+        """The BatchNorm statistics of all evaluations."""
+        return "averaged" if self.evaluations.estimate is None else "re-estimated"
 
     @property
     def offers_statistics(self) -> bool:
-        """Whether there are BatchNorm statistics to choose."""
-        try:
-            return self.evaluator.can_re_estimate
-        except Exception:  # the network cannot be built; the first job that needs it says why
-            return False
+        """Whether BatchNorm statistics can be chosen."""
+        return self.task.can_re_estimate
 
     def with_statistics(self, statistics: StatisticsChoice) -> "View":
-        """Return the same with other BatchNorm statistics."""
-        return replace(self, evaluator=self.evaluator.with_statistics(statistics))
+        """Return this view with other BatchNorm statistics."""
+        return replace(self, evaluations=self.evaluations.with_statistics(statistics))
 
     def including(self, soups: Mapping[str, StoredSoup]) -> "View":
-        """Return the same with soups as further ingredients, under these names."""
+        """Return this view with soups as additional ingredients, under these names."""
         return replace(self, sweep=including(self.sweep, soups), soups=soups)
 
     @property
@@ -73,11 +130,11 @@ class View:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What every job on this view has to be told."""
+        """The part of a job's request that identifies this view."""
         soups = {name: stored.soup.id for name, stored in self.soups.items()}
         return {
             "sweep": self.folder,
-            "weights": self.weights,
+            **_opening(self.weights, self.snapshot),
             "task": self.task_spec,
             "batchnorm": self.statistics,
             "data": {name: split.digest for name, split in self.task.splits.items()},
@@ -85,22 +142,37 @@ class View:
         }
 
 
+def _opening(weights: str, snapshot: str) -> dict[str, Any]:
+    if not snapshot:
+        return {"weights": weights}
+    return {"weights": weights, "snapshot": snapshots_from_text(snapshot)}
+
+
+def opening() -> dict[str, Any]:
+    """Return the weight sets and snapshots that the session opens, for the request of a job."""
+    return _opening(st.session_state["weights"], st.session_state["snapshot"])
+
+
 def read_url() -> None:
-    """Take the session's state from the URL when it begins; a link is no proof of permission."""
+    """Read the session's state from the URL when it begins. A link grants no permission."""
     if "sweep" in st.session_state:
         return
     url = st.query_params
-    folder = url.get("sweep", settings.SAMPLE_SWEEP)
-    task = url.get("task", settings.current().tasks[0] if "sweep" in url else settings.SAMPLE_TASK)
+    known = settings.current()
+    folder = url.get("sweep", known.sweep)
+    task = url.get("task", known.tasks[0] if "sweep" in url else known.task)
     state = st.session_state
     state["sweep"] = folder if settings.current().allows(Path(folder)) else settings.SAMPLE_SWEEP
     state["task"] = task if task in settings.current().tasks else settings.SAMPLE_TASK
     if state["sweep"] != folder or state["task"] != task:
         state["notice"] = (
-            "The link names a sweep or a task that this server does not offer, so the bundled "
-            "sample is shown. Start the server with --root and --task to offer it."
+            "This link points to a sweep or task that this server cannot open, so the bundled "
+            "sample is shown instead. To allow it, restart the server with --root and --task."
         )
+    if "sweep" in url and state["sweep"] == folder:
+        access.note("followed a link to", folder)
     state["weights"] = url.get("weights", "")
+    state["snapshot"] = url.get("snapshot", "")
     state["batchnorm"] = url.get("batchnorm", "averaged")
     state["selection"] = url.get_all("selection")
     ends = url.get_all("pair")
@@ -109,12 +181,13 @@ def read_url() -> None:
 
 
 def write_url() -> None:
-    """Put the session's state into the URL, so that it can be shared and reloaded."""
+    """Write the session's state to the URL."""
     state = st.session_state
     wanted = {
-        "sweep": [state["sweep"]] if state["sweep"] != settings.SAMPLE_SWEEP else [],
-        "task": [state["task"]] if state["task"] != settings.SAMPLE_TASK else [],
+        "sweep": [state["sweep"]] if state["sweep"] != settings.current().sweep else [],
+        "task": [state["task"]] if state["task"] != settings.current().task else [],
         "weights": [state["weights"]] if state["weights"] else [],
+        "snapshot": [state["snapshot"]] if state["snapshot"] else [],
         "batchnorm": [state["batchnorm"]] if state["batchnorm"] != "averaged" else [],
         "selection": state["selection"],
         "pair": [end for pair in state["pairs"] for end in pair],
@@ -125,41 +198,50 @@ def write_url() -> None:
 
 
 def sweep_label() -> str:
-    """Return what the sweep that the session looks at is called."""
+    """Return the name of the session's sweep."""
     folder = st.session_state["sweep"]
-    return "Bundled sample" if folder == settings.SAMPLE_SWEEP else Path(folder).name
+    return "Sample: cluttered digits" if folder == settings.SAMPLE_SWEEP else Path(folder).name
 
 
 def choose_sweep(folder: str, task: str) -> None:
-    """Look at another sweep or task; what was selected in the last one is forgotten."""
+    """Show another sweep or task, and clear the selection."""
+    opened().add(folder)
+    access.note("opened", f"{folder} with {task}")
     st.session_state.update(
-        sweep=folder, task=task, weights="", batchnorm="averaged", selection=[], pairs=[], soup=""
-    )
+        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", selection=[],
+        pairs=[], soup="",
+    )  # fmt: skip
 
 
 def choose_weights(title: str) -> None:
-    """Look at other weights of the same checkpoints, where they hold several sets."""
+    """Use another weight set of the same checkpoints."""
     st.session_state.update(weights=title, soup="")
 
 
+def choose_snapshot(snapshot: str) -> None:
+    """Use other snapshots of the same runs; see `Sweep.from_folder`."""
+    st.session_state.update(snapshot=snapshot, soup="")
+
+
 def select(names: Iterable[str]) -> None:
-    """Select ingredients, on every page."""
+    """Select ingredients; the selection applies to every page."""
     st.session_state["selection"] = list(names)
 
 
 def view() -> View | None:
-    """Return what the session looks at, or None while its checkpoints have not been read yet.
+    """Return the session's view, or None if its checkpoints have not been read yet.
 
     Raises:
         StockpotError: The sweep or the task cannot be opened.
+        UndescribedError: The task has not been described yet.
     """
     folder, spec = st.session_state["sweep"], st.session_state["task"]
-    weights = st.session_state["weights"]
+    weights, snapshot = st.session_state["weights"], st.session_state["snapshot"]
     signature = folder_signature(folder)
-    if not _is_scanned(folder, weights, signature):
+    if not _is_scanned(folder, weights, snapshot, signature):
         return None
-    sweep = _open_sweep(folder, weights, signature)
-    found = View(folder, spec, weights, sweep, _open_task(spec, task_signature(spec)))
+    sweep = _open_sweep(folder, weights, snapshot, signature)
+    found = View(folder, spec, weights, sweep, _evaluations(spec), snapshot=snapshot)
     if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
     st.session_state["selection"] = sweep.names(
@@ -168,27 +250,39 @@ def view() -> View | None:
     ends = {*sweep.ingredients, *([sweep.base.name] if sweep.base else [])}
     ends |= {
         soup_label(row.body["recipe"], row.id)
-        for row in services.store().soups(folder)
+        for row in store().soups(folder)
         if row.body["task"] == spec
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
 
 
-def _is_scanned(folder: str, weights: str, signature: str) -> bool:
-    known: set[tuple[str, str]] = st.session_state.setdefault("scanned", set())
-    if (weights, signature) not in known and is_scanned(folder, weights):
-        known.add((weights, signature))
-    return (weights, signature) in known
+def _is_scanned(folder: str, weights: str, snapshot: str, signature: str) -> bool:
+    known: set[tuple[str, ...]] = st.session_state.setdefault("scanned", set())
+    key = (weights, snapshot, signature)
+    roots = settings.current().roots
+    if key not in known and is_scanned(
+        folder, weights, snapshots_from_text(snapshot), within=roots
+    ):
+        known.add(key)
+    return key in known
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _open_sweep(folder: str, weights: str, signature: str) -> Sweep:
-    return Sweep.from_folder(folder, weights=weights)
+def _open_sweep(folder: str, weights: str, snapshot: str, signature: str) -> Sweep:
+    return Sweep.from_folder(
+        folder,
+        weights=weights,
+        snapshot=snapshots_from_text(snapshot),
+        within=settings.current().roots,
+    )
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _open_task(spec: str, signature: str) -> Evaluator:
+def _evaluations(spec: str) -> Evaluations:
     if spec not in settings.current().tasks:
-        raise StockpotError(f"The task {spec} was not named when the server was started.")
-    return Evaluator(load_task(spec), services.store(), device="cpu")
+        raise StockpotError(f"The task {spec} was not enabled at startup (--task).")
+    with st.spinner("Reading the task"):
+        task = descriptions().get(spec, wait_s=_PATIENCE)
+    if task is None:
+        raise UndescribedError(spec)
+    return Evaluations(task, store())

@@ -1,8 +1,8 @@
-"""What follows from evaluations: how sure they are, what they say of ingredients and ensembles."""
+"""Analyses of evaluations: selection bias, attribution, calibration, ensembles."""
 
 from soupcore.analysis.attribution import Divisible, Share, leave_one_out, points, shapley_values
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
-from soupcore.analysis.ensemble import Ensemble, ensemble, ensemble_outputs
+from soupcore.analysis.ensemble import Ensemble, ensemble, ensemble_outputs, pair_ensembles
 from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
 from soupcore.analysis.grids import Grid, ingredient_grid, pair_grid, varying
 from soupcore.analysis.optimism import CrossFit, GreedyCrossFit, cross_fit, cross_fit_greedy
@@ -11,7 +11,7 @@ from soupcore.analysis.soup_vs_ensemble import (
     soup_vs_ensemble,
     stored_soup_vs_ensemble,
 )
-from soupcore.evaluation import Paired, paired
+from soupcore.intervals import Paired, paired
 
 __all__ = [
     "Calibration",
@@ -33,6 +33,7 @@ __all__ = [
     "greedy_ensemble",
     "ingredient_grid",
     "leave_one_out",
+    "pair_ensembles",
     "pair_grid",
     "paired",
     "points",

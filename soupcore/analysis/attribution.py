@@ -1,8 +1,8 @@
-"""Which ingredient of a soup matters.
+"""Attribution: the contribution of each ingredient to the score of a soup.
 
-Two answers: what the soup loses without an ingredient, and its Shapley value (Shapley 1953), the
-mean of what it adds over all orders in which the soup could be put together. Both evaluate soups of
-fewer ingredients, each once; what such a soup is, `soupcore.recipes.Parts` says.
+There are two measures: the leave-one-out drop, and the Shapley value (Shapley 1953), which is the
+mean contribution over all orders in which ingredients can be added. Both evaluate sub-soups, which
+`soupcore.recipes.Parts` defines, each once.
 """
 
 import math
@@ -13,70 +13,82 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Protocol
 
-from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.errors import RecipeError, TaskError
+from soupcore.evaluation import Evaluation, Evaluator
+from soupcore.evaluation.evaluation import value_of
 from soupcore.mixtures import Mixture
+from soupcore.progress import Progress, no_progress, with_bar
 
-#: Up to as many ingredients, all 2ᵏ soups are evaluated and the Shapley values are exact.
+#: Up to this number of ingredients, all 2ᵏ sub-soups are evaluated and Shapley values are exact.
 EXACT = 6
-#: As many orders are sampled where there are more.
+#: Default number of sampled orders for more ingredients.
 ORDERS = 64
 
 
 class Divisible(Protocol):
-    """A soup that can be taken apart.
+    """A soup with sub-soups.
 
     Attributes:
-        names: Its ingredients.
-        nothing: The point that stands for a soup of none; None where there is no such point.
+        names: Ingredients of the soup.
+        nothing: The point that stands for an empty sub-soup, or None.
     """
 
     names: tuple[str, ...]
     nothing: Mixture | None
 
     def of(self, names: Sequence[str]) -> Mixture:
-        """Return the soup of some of the ingredients, one at least."""
+        """Return the sub-soup of some of the ingredients, at least one."""
         ...
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one ingredient adds.
+    """The contribution of one ingredient.
 
     Attributes:
-        value: In units of the score.
-        standard_error: Of the sampling of orders; 0 where all were counted.
+        value: Contribution in units of the score.
+        standard_error: Standard error from sampling orders; 0 if the value is exact.
     """
 
     value: float
     standard_error: float = 0.0
 
 
+@with_bar("Leave-one-out")
 def leave_one_out(
-    evaluator: Evaluator, soup: Divisible, split: str, on_progress: Progress = no_progress
+    evaluator: Evaluator,
+    soup: Divisible,
+    split: str,
+    *,
+    on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> dict[str, float]:
-    """Return the score of the soup less its score without each ingredient.
+    """Return the score of the soup minus its score without each ingredient.
 
     Args:
-        evaluator: Evaluates k + 1 points, less what the store has.
+        evaluator: Evaluates at most k + 1 points. Stored evaluations are reused.
         soup: The soup.
-        split: Where to look. It is no ground to change the soup unless it is `select`.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        split: Name of the split. Do not change the soup by the result unless it is `select`.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Returns:
-        `{ingredient: difference}`: positive where the ingredient helps.
+        `{ingredient: difference}`, positive if the ingredient helps.
 
     Raises:
-        RecipeError: The soup has one ingredient, or there is no soup without one of them.
+        RecipeError: The soup has only one ingredient, or a sub-soup is undefined.
+        TaskError: A score is undefined for some examples, or not finite.
     """
     names = _at_least_two(soup)
     without = [soup.of([n for n in names if n != name]) for name in names]
     whole, *rest = evaluator.evaluate_all(
         [soup.of(names), *without], split, keep_outputs=False, on_progress=on_progress
     )
-    return {name: whole.score - less.score for name, less in zip(names, rest, strict=True)}
+    score = _score(whole)
+    return {name: score - _score(less) for name, less in zip(names, rest, strict=True)}
 
 
+@with_bar("Shapley values")
 def shapley_values(
     evaluator: Evaluator,
     soup: Divisible,
@@ -85,29 +97,32 @@ def shapley_values(
     orders: int = ORDERS,
     seed: int = 0,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> dict[str, Share]:
     """Return the Shapley value of each ingredient.
 
-    What a soup of none scores has to be said: here as much as the base, and where there is none,
-    the mean of the ingredients alone. The values sum to the score of the soup less that.
+    The empty soup is defined to score as the base or, without a base, as the mean of the
+    ingredients' own scores. The values sum to the score of the soup minus this score.
 
-    Beyond `EXACT` ingredients, orders are sampled (Castro et al. 2009), each with its reverse,
-    which makes the error smaller.
+    With more than `EXACT` ingredients, orders are sampled (Castro et al. 2009), each together with
+    its reverse to reduce the variance.
 
     Args:
-        evaluator: Evaluates 2ᵏ points, or at most (k − 1)·orders + 2 where orders are sampled.
+        evaluator: Evaluates at most 2ᵏ points, or (k − 1)·orders + 2 if orders are sampled.
         soup: The soup.
-        split: Where to look.
-        orders: How many orders to sample; an even number, 4 at least.
-        seed: Of the sampling.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        split: Name of the split.
+        orders: Number of orders to sample: even, at least 4.
+        seed: Seed of the sampling.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Raises:
-        RecipeError: As for `leave_one_out`, or there are too few orders or an odd number.
+        RecipeError: As for `leave_one_out`, or the number of orders is invalid.
+        TaskError: As for `leave_one_out`.
     """
     names = _at_least_two(soup)
     if orders < 4 or orders % 2:
-        raise RecipeError(f"Sample an even number of orders, 4 at least, not {orders}.")
+        raise RecipeError(f"The number of orders must be even and at least 4, not {orders}.")
     exact = len(names) <= EXACT
     drawn = [] if exact else _orders(names, orders, seed)
     subsets = _all_subsets(names) if exact else _prefixes(drawn)
@@ -117,8 +132,8 @@ def shapley_values(
     if soup.nothing is not None:
         points.append(soup.nothing)
     found = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
-    score = {subset: each.score for subset, each in zip(wanted, found, strict=False)}
-    none = found[-1].score if soup.nothing is not None else mean(score[each] for each in alone)
+    score = {subset: _score(each) for subset, each in zip(wanted, found, strict=False)}
+    none = _score(found[-1]) if soup.nothing is not None else mean(score[each] for each in alone)
     score[frozenset()] = none
     if exact:
         return {name: Share(_exact(names, name, score)) for name in names}
@@ -127,13 +142,23 @@ def shapley_values(
 
 
 def points(k: int, orders: int = ORDERS) -> int:
-    """Return how many points `shapley_values` evaluates of k ingredients, at most."""
+    """Return the maximum number of points that `shapley_values` evaluates for k ingredients."""
     return 2**k if k <= EXACT else (k - 1) * orders + 2
+
+
+def _score(evaluation: Evaluation) -> float:
+    score = value_of(evaluation, "score", "a sub-soup")
+    if score == -math.inf:
+        raise TaskError(
+            f"A sub-soup has no finite score on {evaluation.split!r}, so attribution is not "
+            "possible. Exclude the ingredient that diverged."
+        )
+    return score
 
 
 def _at_least_two(soup: Divisible) -> list[str]:
     if len(soup.names) < 2:
-        raise RecipeError("To tell which ingredient matters, a soup needs two at least.")
+        raise RecipeError("Attribution needs at least two ingredients in the soup.")
     return list(soup.names)
 
 
@@ -175,6 +200,6 @@ def _added(order: Sequence[str], score: Mapping[frozenset[str], float]) -> dict[
 
 
 def _sampled(added: Sequence[float]) -> Share:
-    # An order and its reverse are not independent; the means of such pairs are.
+    # An order and its reverse are not independent, but the means of such pairs are.
     pairs = [mean(pair) for pair in zip(added[::2], added[1::2], strict=True)]
     return Share(mean(pairs), stdev(pairs) / math.sqrt(len(pairs)))

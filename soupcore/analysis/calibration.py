@@ -1,11 +1,13 @@
-"""Whether a classifier is as sure as it is right.
+"""Calibration of classifiers: confidence against accuracy, and temperature scaling.
 
-Soups do not improve calibration (Wortsman et al. 2022, section B); here one can see by how much
-they do not. All of it comes from stored logits, without a forward pass.
+Wortsman et al. (2022, appendix B) found that soups do not improve calibration as ensembles do.
+Other sweeps may differ. Everything here is computed from stored logits, without a forward pass.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy  # its submodules load when they are first used
@@ -13,19 +15,19 @@ import torch
 from torch import Tensor
 
 from soupcore.errors import TaskError
-from soupcore.evaluation.statistics import score_interval
+from soupcore.intervals import score_interval
 
 BINS = 15
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Examples of which the network is about equally sure.
+    """Examples with similar confidence.
 
     Attributes:
-        n: How many.
-        confidence: Their mean confidence, the probability of the class that is said.
-        accuracy: Share of them that is right.
+        n: Number of examples.
+        confidence: Mean confidence, the probability of the predicted class.
+        accuracy: Fraction of correct predictions.
         interval: 95 % confidence interval of the accuracy.
     """
 
@@ -40,34 +42,54 @@ class Calibration:
     """Confidence against accuracy.
 
     Attributes:
-        bins: Of equal mass, by rising confidence.
-        ece: Expected calibration error: the mean over examples of |confidence − accuracy| of their
-            bins, 0 to 1.
-        temperature: What the logits were divided by, 1 where they are as the network gave them.
+        bins: Equal-mass bins by ascending confidence.
+        ece: Expected calibration error, from 0 to 1: the mean over examples of
+            |confidence − accuracy| of their bins.
+        temperature: Divisor of the logits; 1 for the network's own logits.
     """
 
     bins: tuple[Bin, ...]
     ece: float
     temperature: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the calibration as JSON, with None for NaN."""
+        return {
+            "bins": [
+                [each.n, *map(_or_none, (each.confidence, each.accuracy, *each.interval))]
+                for each in self.bins
+            ],
+            "ece": _or_none(self.ece),
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Calibration":
+        """Return the calibration from the JSON of `to_json`."""
+        bins = []
+        for n, *numbers in body["bins"]:
+            confidence, accuracy, low, high = map(_or_nan, numbers)
+            bins.append(Bin(n, confidence, accuracy, (low, high)))
+        return cls(tuple(bins), _or_nan(body["ece"]), body["temperature"])
+
 
 def calibration(
     logits: Tensor, targets: Tensor, *, temperature: float = 1.0, bins: int = BINS
 ) -> Calibration:
-    """Return confidence against accuracy in bins of equal mass.
+    """Return confidence against accuracy in equal-mass bins.
 
-    Equal mass rather than equal width (Nguyen and O'Connor 2015; Wortsman et al. 2022): most
-    examples have a confidence near 1, and bins of equal width leave a few examples to most of them.
-    Bins differ by one example at most; examples of equal confidence keep their order in the split.
+    Bins have equal mass and not equal width (Nguyen and O'Connor 2015; Wortsman et al. 2022),
+    because most examples have a confidence near 1, which would leave most bins nearly empty. Bin
+    sizes differ by at most one. Examples of equal confidence keep their order in the split.
 
     Args:
         logits: Shape [n, classes].
-        targets: The classes, shape [n].
-        temperature: What to divide the logits by.
-        bins: How many; no more than examples.
+        targets: Class indices, shape [n].
+        temperature: Divisor of the logits.
+        bins: Number of bins; at most one per example is used.
 
     Raises:
-        TaskError: The outputs are not logits of classes.
+        TaskError: The outputs are not logits of classes, or a target is out of range.
     """
     _check(logits, targets)
     probabilities = (logits.double() / temperature).softmax(dim=1)
@@ -89,29 +111,29 @@ def calibration(
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    """Return the temperature whose division of the logits gives the least cross-entropy.
+    """Return the temperature that minimises the cross-entropy of logits / temperature.
 
-    Guo et al. 2017 (arXiv:1706.04599), section 4.2. In 1/temperature the cross-entropy is convex,
-    so a bounded search over its logarithm finds the minimum. Fit it on `select`, and look at the
-    result on another split.
+    See Guo et al. 2017 (arXiv:1706.04599), section 4.2. The cross-entropy is convex in
+    1/temperature, so a bounded search over the logarithm finds the minimum. Fit it on `select` and
+    assess the result on another split.
 
     Args:
         logits: Shape [n, classes].
-        targets: The classes, shape [n].
+        targets: Class indices, shape [n].
 
     Returns:
-        Between 1/100 and 100. Where every example is right, the lower the better, and it is one at
-        which the cross-entropy is next to 0.
+        The temperature, between 1/100 and 100. If all predictions are correct, there is no minimum,
+        and the result is a low temperature with a cross-entropy close to 0.
 
     Raises:
-        TaskError: The outputs are not logits of classes.
+        TaskError: The outputs are not logits of classes, or a target is out of range.
     """
     _check(logits, targets)
     wide = logits.double()
 
     def loss(log_temperature: float) -> float:
         scaled = wide / math.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, targets))
+        return float(torch.nn.functional.cross_entropy(scaled, targets.long()))
 
     widest = math.log(100)
     found = scipy.optimize.minimize_scalar(
@@ -120,9 +142,23 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     return float(np.exp(found.x))
 
 
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _check(logits: Tensor, targets: Tensor) -> None:
     if logits.dim() != 2 or targets.shape != logits.shape[:1] or targets.is_floating_point():
         raise TaskError(
-            f"Calibration needs logits of shape [n, classes] and a class for each example, not "
+            f"Calibration needs logits of shape [n, classes] and one class per example, not "
             f"outputs of shape {list(logits.shape)} and targets of shape {list(targets.shape)}."
+        )
+    low, high = (int(end) for end in targets.long().aminmax())
+    if low < 0 or high >= logits.shape[1]:
+        raise TaskError(
+            f"The targets are classes from {low} to {high}, but the logits have classes from 0 to "
+            f"{logits.shape[1] - 1}."
         )

@@ -1,29 +1,32 @@
-"""The ensemble of the same ingredients: what a soup is measured against.
+"""Ensembles, the baseline for soups of the same ingredients.
 
-An ensemble averages the logits of k networks (Wortsman et al. 2022) and so costs k forward passes
-where a soup costs one. Its score needs no pass at all here: the logits were kept.
+An ensemble averages the logits of k networks (Wortsman et al. 2022), which takes k forward passes
+per example instead of one. Here its score takes no forward pass, because logits are stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from soupcore.evaluation import Evaluator, score_interval
+from soupcore.errors import TaskError
+from soupcore.evaluation import Evaluator
+from soupcore.evaluation.measuring import measure
+from soupcore.evaluation.scoring import Scorer
 from soupcore.mixtures import Mixture
 from soupcore.tasks import Task
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What the mean of the members' outputs scored on a split.
+    """Loss and score of an ensemble on a split.
 
     Attributes:
-        members: How many networks.
+        members: Number of networks.
         n: Number of examples.
-        loss: Mean loss.
-        score: Mean score (accuracy in classification).
-        score_interval: Its 95 % confidence interval.
+        loss: Mean loss; NaN if undefined for an example, unless the task excludes these.
+        score: Mean score (accuracy in classification); NaN as for the loss.
+        score_interval: 95 % confidence interval of the score; NaN if there is none.
     """
 
     members: int
@@ -34,36 +37,83 @@ class Ensemble:
 
 
 def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> Ensemble | None:
-    """Score the mean of the members' stored outputs; None unless all of them are stored.
+    """Score an ensemble from stored outputs; return None unless all of them are stored.
 
     Args:
-        evaluator: Knows the task and the store. It computes nothing here.
+        evaluator: Supplies the task and the store. It runs no evaluations here.
         members: The points whose outputs are averaged.
         split: Name of the split.
+
+    Raises:
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
     outputs = ensemble_outputs(evaluator, members, split)
     if outputs is None:
         return None
-    return judged(evaluator.task, split, outputs, len(members))
+    task = evaluator.task
+    return score_outputs(task, split, outputs, len(members))
 
 
-def judged(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
-    """Score the mean of the outputs of so many members, shape [n, ...]."""
-    targets = task.split(split).targets
-    losses, scores = task.loss(outputs, targets), task.score(outputs, targets)
-    return Ensemble(
-        members=members,
-        n=len(targets),
-        loss=float(losses.double().mean()),
-        score=float(scores.double().mean()),
-        score_interval=score_interval(scores),
-    )
+def pair_ensembles(
+    evaluator: Evaluator, points: Sequence[Mixture], split: str
+) -> Iterator[tuple[int, int, Ensemble]]:
+    """Score the two-model ensembles of all pairs of points from stored outputs.
+
+    Args:
+        evaluator: Supplies the task and the store. It runs no evaluations here.
+        points: The points.
+        split: Name of the split.
+
+    Yields:
+        The indices of both points, and their ensemble. Pairs without stored outputs are omitted.
+
+    Raises:
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
+    """
+    check_averages(evaluator.task)
+    known = [
+        (place, found)
+        for place, found in enumerate(evaluator.stored(points, split))
+        if found is not None and found.has_outputs
+    ]
+    for index, (a, first) in enumerate(known):
+        outputs = first.outputs.double()
+        for b, second in known[index + 1 :]:
+            both = ((outputs + second.outputs) / 2).float()
+            yield a, b, score_outputs(evaluator.task, split, both, 2)
+
+
+def check_averages(task: Task) -> None:
+    """Check that the task's outputs may be averaged.
+
+    Raises:
+        TaskError: They may not, or the task does not say so (see `Task.output_kind`).
+    """
+    if task.why_no_ensemble is not None:
+        raise TaskError(f"Ensembles are not possible. {task.why_no_ensemble}")
+
+
+def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
+    """Return the loss and score of averaged outputs of shape [n, ...].
+
+    Raises:
+        TaskError: The score is undefined for some examples (see `Task.undefined`).
+    """
+    targets = task.split(split).targets.cpu()
+    found = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
+    measured = measure(task, found, targets, with_interval=task.metric.is_mean)
+    return Ensemble(members, len(found), measured.loss, measured.score, measured.interval)
 
 
 def ensemble_outputs(
     evaluator: Evaluator, members: Sequence[Mixture], split: str
 ) -> torch.Tensor | None:
-    """Return the mean of the members' outputs, shape [n, ...]; None unless all are stored."""
+    """Return the averaged outputs of the members, shape [n, ...]; None unless all are stored.
+
+    Raises:
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
+    """
+    check_averages(evaluator.task)
     known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
     if len(known) < len(members) or not members:
         return None

@@ -1,4 +1,4 @@
-"""Values averaged over a grid of hyperparameters."""
+"""Means of a quantity over a grid of hyperparameters."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,20 +9,20 @@ import numpy.typing as npt
 from natsort import natsorted
 
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.hyperparameters import Scalar
+from soupcore.sweeps.tables import Scalar
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The mean of a value for each combination of two hyperparameters.
+    """The mean of a quantity for each combination of two hyperparameters.
 
     Attributes:
-        row_name: What the rows differ in.
-        column_name: What the columns differ in.
-        rows: Its values, ascending.
-        columns: Its values, ascending.
-        means: Shape [rows, columns]; NaN where nothing has the two.
-        counts: How many were averaged, of the same shape.
+        row_name: Hyperparameter of the rows.
+        column_name: Hyperparameter of the columns.
+        rows: Values of the rows, ascending.
+        columns: Values of the columns, ascending.
+        means: Shape [rows, columns]; NaN for a combination that does not occur.
+        counts: Number of values averaged, shape [rows, columns].
     """
 
     row_name: str
@@ -34,15 +34,15 @@ class Grid:
 
 
 def ingredient_grid(sweep: Sweep, values: Mapping[str, float], row: str, column: str) -> Grid:
-    """Average a value of ingredients over two of their hyperparameters.
+    """Average a quantity of ingredients over two of their hyperparameters.
 
-    Ingredients that lack one of the two, or whose value is NaN, are left out.
+    Ingredients that lack one of the hyperparameters, or whose value is NaN, are ignored.
 
     Args:
-        sweep: Where the ingredients are from.
-        values: By ingredient.
-        row: One hyperparameter.
-        column: The other.
+        sweep: The sweep.
+        values: `{ingredient: value}`.
+        row: Hyperparameter of the rows.
+        column: Hyperparameter of the columns.
     """
     found = []
     for name, value in values.items():
@@ -52,15 +52,15 @@ def ingredient_grid(sweep: Sweep, values: Mapping[str, float], row: str, column:
 
 
 def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparameter: str) -> Grid:
-    """Average a value of pairs over a hyperparameter of the one and of the other.
+    """Average a quantity of pairs over the values of a hyperparameter in both ingredients.
 
-    Appendix F.1 of the soups' paper does so for what the middle has over the better end. The grid
-    is symmetric: a pair counts both ways, and once where the two are alike.
+    Appendix F.1 of Model Soups does this for the gain of the midpoint over the better endpoint.
+    The grid is symmetric. A pair counts in both directions, or once if its values are equal.
 
     Args:
-        sweep: Where the ingredients are from.
-        values: By pair.
-        hyperparameter: Which.
+        sweep: The sweep.
+        values: `{(a, b): value}`.
+        hyperparameter: Name of the hyperparameter.
     """
     found = []
     for (a, b), value in values.items():
@@ -73,7 +73,7 @@ def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparame
 
 
 def varying(sweep: Sweep) -> list[str]:
-    """Return the hyperparameters in which ingredients differ, in the order of the table."""
+    """Return the hyperparameters that vary between ingredients, in the order of the table."""
     seen: dict[str, set[Scalar]] = defaultdict(set)
     for ingredient in sweep.ingredients.values():
         for key, value in ingredient.hyperparameters.items():

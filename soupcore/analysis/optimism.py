@@ -1,13 +1,13 @@
-"""What choosing promises, and what it gives on examples that it did not choose by.
+"""Selection bias: the excess of a score on the examples that were used for choosing.
 
-The best of many on `select` is best partly by luck, so its score there is too high: the more
-candidates and the fewer examples, the more so.
+The best of many candidates on `select` owes its rank partly to chance, so its score there is
+inflated. The bias grows with the number of candidates and shrinks with the number of examples.
 """
 
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,18 +15,23 @@ import torch
 from torch import Tensor
 
 from soupcore.errors import TaskError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluation, Evaluator
+from soupcore.evaluation.evaluation import Criterion, check_defined
+from soupcore.evaluation.measuring import needs_outputs, scores_on_rows
+from soupcore.intervals import defined, mean_of
 from soupcore.mixtures import Mixture, mean
+from soupcore.progress import Progress, no_progress, with_bar
+from soupcore.tasks import Task, Undefined
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Choosing on one half of the examples and scoring on the other, many times.
+    """The result of choosing on one half of the examples and scoring on the other, repeatedly.
 
     Attributes:
-        promised: Mean score of the chosen on the half it was chosen by.
-        delivered: Mean score of the chosen on the other half.
-        chosen: How often each candidate was chosen, as shares that sum to 1.
+        promised: Mean score of the chosen candidate on the half used for choosing.
+        delivered: Mean score of the chosen candidate on the other half.
+        chosen: How often each candidate was chosen, as fractions that sum to 1.
     """
 
     promised: float
@@ -35,7 +40,7 @@ class CrossFit:
 
     @property
     def optimism(self) -> float:
-        """By how much choosing on a half of the examples flatters."""
+        """Inflation of the score by choosing on half of the examples."""
         return self.promised - self.delivered
 
 
@@ -43,58 +48,129 @@ def cross_fit(
     scores: Sequence[Tensor],
     losses: Sequence[Tensor] | None = None,
     *,
+    undefined: Undefined = "refuse",
     repeats: int = 100,
     seed: int = 0,
 ) -> CrossFit:
-    """Estimate what choosing the best of some points gives on examples that did not choose it.
+    """Estimate the selection bias of choosing the best of several points.
 
-    The examples are split at random into halves (of an odd number, one is left out); the candidate
-    with the best mean on one half is scored on the other; then the halves change places. A
-    candidate with a score that is NaN is the worst on either half, as it is on all examples.
-    Choosing on half of the examples is less sure than on all of them, so the optimism of the choice
-    that was made on all is somewhat smaller than this one. No forward pass is needed: the scores of
-    each example were kept.
+    The examples are split randomly into halves (with an odd number, one is ignored). The candidate
+    with the best mean score on one half is scored on the other, and vice versa. A candidate with a
+    score of −∞, because its network failed on an example, is the worst on both halves. Choosing on
+    half of the examples is noisier than on all of them, so the bias of the actual choice is
+    somewhat smaller than the estimate. No forward pass is needed, because the scores of each
+    example are stored.
 
     Args:
-        scores: For each candidate a score an example on `select`, shape [n], n ≥ 2.
-        losses: The losses of the same. Of candidates that score the same, the one with the lower
-            loss is chosen, as from a `Curve`; the first, where these are equal or not given.
-        repeats: How many times to halve.
-        seed: Of the halving.
+        scores: For each candidate the scores of the n examples of `select`, shape [n], n ≥ 2.
+        losses: The corresponding losses. Ties of the score go to the lower loss, as in `Curve`, or
+            else to the first candidate.
+        undefined: How to treat scores that are NaN; see `Task.undefined`.
+        repeats: Number of random splits.
+        seed: Seed of the random splits.
 
     Raises:
-        TaskError: There are no candidates, or their scores are not of the same examples.
+        TaskError: There are no candidates, their scores belong to different examples, or a score is
+            undefined.
     """
     if not scores or len({len(each) for each in scores}) > 1 or len(scores[0]) < 2:
-        raise TaskError("Cross-fitting needs scores of the same examples, two at least.")
+        raise TaskError("Cross-fitting needs scores of the same examples, at least two.")
     table = torch.stack([each.double() for each in scores])  # [candidates, n]
-    is_hopeless = table.isnan().any(1)
-    lost = torch.zeros_like(table) if losses is None else torch.stack([*losses]).double()
+    if undefined == "refuse":
+        for place, each in enumerate(table, start=1):
+            check_defined(each, "score", f"candidate {place}")
+    is_hopeless = (table == -math.inf).any(1)
+
+    def scored(rows: Tensor) -> list[float]:
+        # A candidate without a defined score in this half cannot be chosen.
+        found = table[:, rows].nanmean(1)
+        return found.masked_fill(is_hopeless | found.isnan(), -math.inf).tolist()
+
+    return _cross_fit(scored, len(table), losses, table.shape[1], repeats, seed)
+
+
+def cross_fit_evaluations(
+    task: Task,
+    candidates: Sequence[Evaluation],
+    *,
+    ties_by_loss: bool = True,
+    repeats: int = 100,
+    seed: int = 0,
+) -> CrossFit:
+    """Estimate the selection bias of choosing the best of several points by the primary metric.
+
+    See `cross_fit`; the metric may be any.
+
+    Args:
+        task: The task.
+        candidates: Evaluations of the points on one split. Their outputs were kept where the
+            metric is computed from them.
+        ties_by_loss: Whether ties of the score go to the lower loss, or to the first candidate.
+        repeats: Number of random splits.
+        seed: Seed of the random splits.
+
+    Raises:
+        TaskError: As for `cross_fit`.
+    """
+    losses = [each.losses for each in candidates] if ties_by_loss else None
+    if task.metric.is_mean:
+        scores = [each.scores for each in candidates]
+        return cross_fit(scores, losses, undefined=task.undefined, repeats=repeats, seed=seed)
+    if not candidates or candidates[0].n < 2:
+        raise TaskError("Cross-fitting needs scores of the same examples, at least two.")
+    on_rows = [scores_on_rows(task, each) for each in candidates]
+
+    def scored(rows: Tensor) -> list[float]:
+        found = [score(rows) for score in on_rows]
+        return [-math.inf if math.isnan(score) else score for score in found]
+
+    return _cross_fit(scored, len(candidates), losses, candidates[0].n, repeats, seed)
+
+
+def _cross_fit(
+    scored: Callable[[Tensor], list[float]],
+    count: int,
+    losses: Sequence[Tensor] | None,
+    examples: int,
+    repeats: int,
+    seed: int,
+) -> CrossFit:
+    """Choose on one half and score on the other.
+
+    Args:
+        scored: Returns the scores of all candidates on some rows; −∞ for one that cannot be chosen.
+        count: Number of candidates.
+        losses: Their losses, which decide between equal scores.
+        examples: Number of examples.
+        repeats: Number of random splits.
+        seed: Seed of the random splits.
+    """
+    lost = torch.zeros(count, examples) if losses is None else torch.stack([*losses])
+    lost = lost.double()
     promised = delivered = 0.0
-    chosen = torch.zeros(len(table))
-    for here, there in _halves(table.shape[1], repeats, seed):
-        scores_here = table[:, here].mean(1)
-        by_score = scores_here.masked_fill(is_hopeless, -math.inf).tolist()
+    chosen = torch.zeros(count)
+    for here, there in _halves(examples, repeats, seed):
+        scores = scored(here)
         by_loss = (-lost[:, here].mean(1)).nan_to_num(-math.inf).tolist()
-        ranks = list(zip(by_score, by_loss, strict=True))
+        ranks = list(zip(scores, by_loss, strict=True))
         best = ranks.index(max(ranks))
-        promised += float(scores_here[best])
-        delivered += float(table[best, there].mean())
+        promised += scores[best]
+        delivered += scored(there)[best]
         chosen[best] += 1
-    count = 2 * repeats
-    return CrossFit(promised / count, delivered / count, tuple((chosen / count).tolist()))
+    splits = 2 * repeats
+    return CrossFit(promised / splits, delivered / splits, tuple((chosen / splits).tolist()))
 
 
 @dataclass(frozen=True)
 class GreedyCrossFit:
-    """Greedy on one half of the examples, its soup scored on the other, many times.
+    """The result of running greedy on one half of the examples and scoring on the other.
 
     Attributes:
-        promised: Mean score of the soups on the half they were chosen by.
+        promised: Mean score of the soups on the half used for choosing.
         delivered: Mean score of the soups on the other half.
-        gain_promised: What they were better there than the best ingredient, chosen by that half.
-        gain_delivered: What they were better than the same ingredient on the other half.
-        taken: `{ingredient: share of the soups that it was in}`.
+        gain_promised: Mean gain over the best ingredient of the half used for choosing, there.
+        gain_delivered: Mean gain over the same ingredient on the other half.
+        taken: `{ingredient: fraction of the soups that contain it}`.
     """
 
     promised: float
@@ -105,42 +181,50 @@ class GreedyCrossFit:
 
     @property
     def optimism(self) -> float:
-        """By how much choosing on a half of the examples flatters."""
+        """Inflation of the score by choosing on half of the examples."""
         return self.promised - self.delivered
 
 
+@with_bar("Selection bias")
 def cross_fit_greedy(
     evaluator: Evaluator,
     points: Mapping[str, Mixture],
     *,
     accept: Literal[">=", ">"] = ">=",
-    metric: Literal["score", "loss"] = "score",
+    metric: Criterion = "score",
     repeats: int = 10,
     seed: int = 0,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> GreedyCrossFit:
-    """Estimate what the greedy recipe, best first, gives on examples that it did not choose by.
+    """Estimate the selection bias of the greedy recipe with its default order.
 
-    Each half goes its own way, so soups are evaluated that greedy on all examples never tried: each
-    once, on all of `select`, for both halves and all repeats, and none that the store has. Greedy
-    on half of the examples is less sure than on all, as with `cross_fit`.
+    Greedy makes different decisions on each half, so it needs soups that greedy on all examples did
+    not try. Each of these is evaluated once, on all of `select`, and used for both halves and all
+    repeats. Stored evaluations are reused. As with `cross_fit`, choosing on half of the examples is
+    noisier than on all of them.
 
     Args:
-        evaluator: Evaluates at most k + 2·repeats·(k − 1) points of k ingredients, mostly fewer.
-        points: The ingredients by name.
+        evaluator: Evaluates at most k + 2·repeats·(k − 1) points for k ingredients, usually fewer.
+        points: `{ingredient: point}`.
         accept: As for `soupcore.greedy`.
         metric: As for `soupcore.greedy`.
-        repeats: How many times to halve.
-        seed: Of the halving.
-        on_progress: Called with examples done and in all, at most; raise in it to stop.
+        repeats: Number of random splits.
+        seed: Seed of the random splits.
+        on_progress: Called with the number of examples done and the maximum in total. Raise in it
+            to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Raises:
-        TaskError: There are no ingredients, or fewer than two examples.
+        TaskError: There are no ingredients, fewer than two examples, or the metric is undefined for
+            some of them (see `Task.undefined`).
     """
-    split, names = evaluator.task.select, list(points)
+    task = evaluator.task
+    split, names, undefined = task.select, list(points), task.undefined
+    keeps_outputs = needs_outputs(task)
     examples = len(evaluator.task.split(split))
     if not names or examples < 2:
-        raise TaskError("Cross-fitting greedy needs an ingredient and two examples at least.")
+        raise TaskError("Cross-fitting greedy needs at least one ingredient and two examples.")
     keeps = {">=": operator.ge, ">": operator.gt}[accept]
     known: dict[frozenset[str], Evaluation] = {}
     most = len(names) * (2 * repeats + 1)
@@ -152,29 +236,45 @@ def cross_fit_greedy(
         key = frozenset(members)
         if key not in known:
             known[key] = evaluator.evaluate(
-                mean(points[name] for name in members), split, keep_outputs=False
+                mean(points[name] for name in members), split, keep_outputs=keeps_outputs
             )
+            for what in dict.fromkeys((metric, "score" if task.metric.is_mean else metric)):
+                values = defined(_values(known[key], what), undefined)
+                check_defined(values, what, f"the mean of {', '.join(members)}", split)
         on_progress(done * examples, most * examples)
         return known[key]
+
+    scorers: dict[str, Callable[[Tensor], float]] = {}
+
+    def scored(found: Evaluation, rows: Tensor) -> float:
+        if found.mixture_key not in scorers:
+            scorers[found.mixture_key] = scores_on_rows(task, found)
+        return scorers[found.mixture_key](rows)
+
+    def rank(found: Evaluation, rows: Tensor) -> float:
+        """Return the number that points are compared by; −∞ if it is undefined on these rows."""
+        value = (
+            scored(found, rows) if metric == "score" else mean_of(-found.losses[rows], "exclude")
+        )
+        return -math.inf if math.isnan(value) else value
 
     promised = delivered = gain_promised = gain_delivered = 0.0
     taken: Counter[str] = Counter()
     alone = [evaluation((name,)) for name in names]
-    values = [_values(found, metric) for found in alone]
     for here, there in _halves(examples, repeats, seed):
-        order = sorted(range(len(names)), key=lambda i: -_mean(values[i], here))
-        first, *candidates = order
+        ranks = [rank(found, here) for found in alone]
+        first, *candidates = sorted(range(len(names)), key=lambda i: -ranks[i])
         soup: tuple[str, ...] = (names[first],)
         current = alone[first]
         for candidate in candidates:
             tried = evaluation((*soup, names[candidate]))
-            if keeps(_mean(_values(tried, metric), here), _mean(_values(current, metric), here)):
+            if keeps(rank(tried, here), rank(current, here)):
                 soup, current = (*soup, names[candidate]), tried
-        best, chosen = alone[first].scores, current.scores
-        promised += _mean(chosen, here)
-        delivered += _mean(chosen, there)
-        gain_promised += _mean(chosen, here) - _mean(best, here)
-        gain_delivered += _mean(chosen, there) - _mean(best, there)
+        best = alone[first]
+        promised += scored(current, here)
+        delivered += scored(current, there)
+        gain_promised += scored(current, here) - scored(best, here)
+        gain_delivered += scored(current, there) - scored(best, there)
         taken.update(soup)
     n = 2 * repeats
     return GreedyCrossFit(
@@ -187,7 +287,7 @@ def cross_fit_greedy(
 
 
 def _halves(examples: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give two halves of the examples, each first once; of an odd number one is left out."""
+    """Yield random halves of the examples in both orders; with an odd number, one is ignored."""
     generator = torch.Generator().manual_seed(seed)
     n = examples // 2
     for _ in range(repeats):
@@ -196,9 +296,5 @@ def _halves(examples: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Te
         yield order[n : 2 * n], order[:n]
 
 
-def _values(evaluation: Evaluation, metric: str) -> Tensor:
+def _values(evaluation: Evaluation, metric: Criterion) -> Tensor:
     return evaluation.scores if metric == "score" else -evaluation.losses
-
-
-def _mean(values: Tensor, rows: Tensor) -> float:
-    return float(values[rows].double().mean())

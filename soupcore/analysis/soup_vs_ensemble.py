@@ -1,13 +1,13 @@
-"""A two-model soup against the ensemble of the two, and what the theory says of them.
+"""Two-model soups compared with two-model ensembles, and the theory of the difference.
 
 Wortsman et al. 2022, section 4 and appendix L (arXiv:2203.05482). With θα = (1−α)θ₀ + αθ₁, the soup
-answers f(x; θα) and the ensemble (1−α)f(x; θ₀) + αf(x; θ₁). Equation 1 says of their losses
+has the outputs f(x; θα) and the ensemble (1−α)f(x; θ₀) + αf(x; θ₁). Equation 1 relates their losses
 
     L_soup − L_ens ≈ ½α(1−α) · ( −d²L_soup/dα² + β² · E_x Var_{Y ∼ softmax(βf(x; θα))} [Δf_Y(x)] ),
 
-Δf = f(x; θ₁) − f(x; θ₀): where the loss is flat along the line and the soup sure of its answers,
-the two do equally well. All losses are cross-entropies of logits times β, which is fitted to the
-soup. It is a theory of second order: between networks far apart it says little.
+with Δf = f(x; θ₁) − f(x; θ₀). If the loss is flat along the line and the soup is confident, both do
+equally well. All losses are cross-entropies of logits times β, which is fitted to the soup. The
+theory is a second-order approximation and is unreliable for distant pairs.
 """
 
 from dataclasses import dataclass
@@ -18,30 +18,33 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from soupcore.analysis.calibration import fit_temperature
+from soupcore.analysis.ensemble import score_outputs
 from soupcore.errors import TaskError
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluator
 from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
-from soupcore.tasks import ClassificationTask
+from soupcore.progress import Progress, no_progress, with_bar
 
-# Networks of ReLUs bend in steps: a narrower difference sees fewer of them, and more noise.
+# Step of the finite differences. ReLU networks are piecewise linear, so smaller steps cross fewer
+# kinks and are noisier.
 STEP = Fraction(1, 8)
 
 
 @dataclass(frozen=True)
 class SoupVsEnsemble:
-    """What a two-model soup and the ensemble of the two scored, and what was predicted.
+    """Scores and losses of a two-model soup and ensemble, and the terms of equation 1.
 
     Attributes:
-        alpha: Share of the second model.
-        split: Which split.
-        n: Number of examples in it.
-        soup_score: Score of the soup (accuracy, 0 to 1).
-        ensemble_score: Score of the ensemble.
-        beta: The inverse temperature that makes the soup's loss least, from 0.01 to 100.
-        soup_loss: The soup's loss with its logits times β, in nats.
-        ensemble_loss: The ensemble's, with the same β.
-        curvature: Second derivative of the soup's loss in α, β held, by central differences.
-        variance: Mean variance of Δf_Y under the soup's own answers.
+        alpha: Weight of the second model.
+        split: Name of the split.
+        n: Number of examples in the split.
+        soup_score: Accuracy of the soup, 0 to 1.
+        ensemble_score: Accuracy of the ensemble, 0 to 1.
+        beta: Inverse temperature that minimises the soup's loss, from 0.01 to 100.
+        soup_loss: Loss of the soup with logits times β, in nats.
+        ensemble_loss: Loss of the ensemble with the same β, in nats.
+        curvature: Second derivative of the soup's loss with respect to α at fixed β, by central
+            differences.
+        variance: Mean variance of Δf_Y under the soup's predicted distribution.
     """
 
     alpha: float
@@ -57,16 +60,17 @@ class SoupVsEnsemble:
 
     @property
     def gap(self) -> float:
-        """The soup's loss less the ensemble's: positive where the ensemble is better."""
+        """Loss of the soup minus that of the ensemble; positive if the ensemble is better."""
         return self.soup_loss - self.ensemble_loss
 
     @property
     def predicted_gap(self) -> float:
-        """What equation 1 says of the gap."""
+        """The gap predicted by equation 1."""
         share = self.alpha * (1 - self.alpha) / 2
         return share * (self.beta**2 * self.variance - self.curvature)
 
 
+@with_bar("Soup vs. ensemble")
 def soup_vs_ensemble(
     evaluator: Evaluator,
     start: Mixture,
@@ -75,19 +79,21 @@ def soup_vs_ensemble(
     *,
     split: str | None = None,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> SoupVsEnsemble:
-    """Compare a two-model soup with the ensemble, evaluating what is not known.
+    """Compare a two-model soup with the two-model ensemble.
 
     Args:
-        evaluator: Knows the task, which has to be a classification.
+        evaluator: Computes evaluations that are not stored. Its task must be a classification.
         start: θ₀.
         end: θ₁.
-        alpha: Share of θ₁, between 0 and 1.
-        split: Which split; the one with the role `select` unless given.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        alpha: Weight of θ₁, between 0 and 1.
+        split: Name of the split; by default, the select split.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Raises:
-        TaskError: The task is no classification.
+        TaskError: The task is not a classification.
     """
     split = split or evaluator.task.select
     _check(evaluator)
@@ -95,7 +101,7 @@ def soup_vs_ensemble(
     evaluator.evaluate_all(points, split, on_progress=on_progress)
     found = stored_soup_vs_ensemble(evaluator, start, end, alpha, split=split)
     if found is None:
-        raise RuntimeError("what was just evaluated is gone from the store")
+        raise RuntimeError("evaluations are missing from the store right after they were made")
     return found
 
 
@@ -107,10 +113,10 @@ def stored_soup_vs_ensemble(
     *,
     split: str | None = None,
 ) -> SoupVsEnsemble | None:
-    """Compare what the store knows; None unless it has the outputs of all points it takes.
+    """Compare from stored outputs; return None unless those of all points are stored.
 
     Raises:
-        TaskError: The task is no classification.
+        TaskError: The task is not a classification.
     """
     split = split or evaluator.task.select
     _check(evaluator)
@@ -130,7 +136,7 @@ def stored_soup_vs_ensemble(
         split=split,
         n=len(targets),
         soup_score=known[2].score,
-        ensemble_score=float(evaluator.task.score(ensemble.float(), targets).double().mean()),
+        ensemble_score=score_outputs(evaluator.task, split, ensemble.float(), 2).score,
         beta=beta,
         soup_loss=here,
         ensemble_loss=_loss(ensemble, targets, beta),
@@ -142,30 +148,28 @@ def stored_soup_vs_ensemble(
 def theory_points(
     start: Mixture, end: Mixture, alpha: Coefficient = Fraction(1, 2)
 ) -> list[Mixture]:
-    """Return the points whose outputs the theory takes: both ends, the soup, and either side of it.
+    """Return the points that the theory needs: endpoints, soup, and one α on either side of it.
 
     Raises:
         ValueError: α is not between 0 and 1.
     """
     share = as_fraction(alpha)
     if not 0 < share < 1:
-        raise ValueError(
-            f"A soup of two has a share of both, so α lies between 0 and 1, not {alpha}."
-        )
+        raise ValueError(f"α must be between 0 and 1 for a two-model soup, not {alpha}.")
     inner = [interpolate(start, end, at) for at in (share - STEP, share, share + STEP)]
     return [start, *inner, end]
 
 
 def _check(evaluator: Evaluator) -> None:
-    if not isinstance(evaluator.task, ClassificationTask):
+    if not evaluator.task.is_classification:
         raise TaskError(
-            f"The theory of soups and ensembles is one of cross-entropies, and the task "
-            f"{evaluator.task.name!r} is no ClassificationTask."
+            "The theory of soups and ensembles applies to cross-entropy only, but the task "
+            f"{evaluator.task.name!r} is not a ClassificationTask."
         )
 
 
 def _loss(logits: Tensor, targets: Tensor, beta: float) -> float:
-    return float(cross_entropy(beta * logits, targets))
+    return float(cross_entropy(beta * logits, targets.long()))
 
 
 def _variance(logits: Tensor, values: Tensor) -> float:

@@ -3,7 +3,6 @@
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet, are_known_alike
 from soupcore.checkpoints.opening import open_checkpoint
 from soupcore.checkpoints.renamed import RenamedCheckpoint
-from soupcore.checkpoints.safetensors_format import write_safetensors
 
 __all__ = [
     "Checkpoint",
@@ -12,5 +11,4 @@ __all__ = [
     "WeightSet",
     "are_known_alike",
     "open_checkpoint",
-    "write_safetensors",
 ]

@@ -60,13 +60,15 @@ class Checkpoint(ABC):
         tensors: `{name: TensorInfo}` in file order, from the header alone.
         metadata: Free text stored beside the tensors.
         files: Every file whose bytes belong to the checkpoint.
-        stamp: Path, inode, size and time of change of each file when it was opened.
+        stamp: Path and stamp of each file when it was opened; see `soupcore.checkpoints.files`.
         weights: Name of the weight set that was opened; "" where there is one only.
         weight_sets: All that can be opened, the one to take by convention first; empty where there
             is one only.
         details: What the file says of the run that made it: epoch, hyperparameters, metrics.
         notes: Sentences on what a reader should know of how the file was read.
         ties: Groups of names that stand for one and the same stored tensor.
+        set_aside: Tensors of `original` that are missing here as they are no weights to average. A
+            soup in the form of this checkpoint keeps them as they are.
     """
 
     weights: str = ""
@@ -74,6 +76,7 @@ class Checkpoint(ABC):
     details: Mapping[str, str | int | float | bool | None] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+    set_aside: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -88,7 +91,12 @@ class Checkpoint(ABC):
         self.tensors = dict(tensors)
         self.metadata = dict(metadata)
         self.files = files
-        self.stamp = stamp(files)
+        try:
+            self.stamp = stamp(files)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} was changed while it was opened ({error.strerror}).", "Open it again."
+            ) from None
         self._scan: Scan | None = None
 
     @abstractmethod

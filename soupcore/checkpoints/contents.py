@@ -1,13 +1,14 @@
 """What a torch file holds, as the child process found it, remembered for as long as it is the same.
 
 Starting a process for each file of a sweep takes longer than reading what is in them, so what was
-found is kept in the workspace by path, inode, size and time of change of the file. So is a refusal.
+found is kept in the workspace by path and stamp of the file (`soupcore.checkpoints.files`). So is a
+refusal, but not that the reader was ended or broke down: this says nothing about the file.
 """
 
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from soupcore.checkpoints.files import WeightFile
-from soupcore.checkpoints.sandbox import TimeLimitError, read_contents
-from soupcore.errors import CheckpointError
-from soupcore.workspace import workspace_folder
+from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_values
+from soupcore.errors import CheckpointError, StoreError
+from soupcore.workspace import workspace_file
 
-_VERSION = 4  # of what the child tells; with another one, files are read again
+_VERSION = 7  # of what the child tells; with another one, files are read again
+
+Plain = str | int | float | bool | None
 
 _remembered_only = ContextVar("remembered_only", default=False)
 
@@ -39,7 +43,7 @@ def remembered_only() -> Iterator[None]:
 
 
 class View(NamedTuple):
-    """Where the elements of a tensor are in its storage; see `soupcore.strict.tensors.Tensor`."""
+    """Where a tensor's elements are in its storage; see `soupcore.safe_torch.tensors.Tensor`."""
 
     storage: str
     dtype: str
@@ -58,6 +62,7 @@ class WeightViews:
         name: Its place in the file, such as `ema`; "" where the file is the set.
         title: What it is, for people.
         notes: Sentences on why it is the one to take, and on what was left out of it.
+        left_out: Places in the file with other parts of what was trained.
         views: `{tensor: view}` in the order of the state dict; none where there is a problem.
         problem: Why the set cannot be read, as a sentence; "" where it can.
         way_out: What to do about that, as a sentence.
@@ -66,6 +71,7 @@ class WeightViews:
     name: str
     title: str
     notes: tuple[str, ...]
+    left_out: tuple[str, ...]
     views: dict[str, View]
     problem: str
     way_out: str
@@ -84,9 +90,11 @@ class Contents:
     """What a torch file holds, except for the weights.
 
     Attributes:
-        format: "zip", or "legacy" for the one of before torch 1.6.
+        format: "zip", "legacy" for the one of before torch 1.6, or "pickle" for one that pickle
+            wrote without torch.
         sets: Its sets of weights, the one to take by convention first.
         storages: Where the storages of these are, by key.
+        metadata: `{"stockpot": recipe}`, as JSON, of a soup that Stockpot wrote; else empty.
         details: Plain values on the run that made it: epoch, hyperparameters, metrics.
         executes: What loading it in the usual way would run or import, beyond what is known to be
             harmless; empty where it may be handed on in its own form.
@@ -96,7 +104,8 @@ class Contents:
     format: str
     sets: tuple[WeightViews, ...]
     storages: dict[str, Place]
-    details: dict[str, str | int | float | bool | None]
+    metadata: dict[str, str]
+    details: dict[str, Plain]
     executes: tuple[str, ...]
     local_paths: tuple[tuple[str, str], ...]
 
@@ -108,30 +117,44 @@ def contents_of(file: WeightFile) -> Contents:
         CheckpointError: The file is refused.
         NotRead: It would have to be read, within `remembered_only`.
     """
+    return _parsed(_answer(file, "contents", read_contents))
+
+
+def values_in(path: Path) -> dict[str, Plain]:
+    """Return the plain values in a torch file without weights, such as a `training_args.bin`.
+
+    Raises:
+        CheckpointError: The file is refused, or cannot be opened.
+        NotRead: It would have to be read, within `remembered_only`.
+    """
+    values: dict[str, Plain] = _answer(WeightFile(path), "values", read_values)
+    return values
+
+
+def _answer(
+    file: WeightFile, kind: str, read: Callable[[int, Path], dict[str, Any]]
+) -> dict[str, Any]:
     opened = file.descriptor()
-    key = str(file.path.resolve())
-    stamp = json.dumps([_VERSION, *file.identity])
+    key = clean(str(file.path.resolve()))
+    stamp = json.dumps([_VERSION, kind, *file.stamp()])
     answer = _remembered(key, stamp)
     if answer is None:
         if _remembered_only.get():
             raise NotRead
-        answer = _read(opened.number, file.path)
+        try:
+            answer = {kind: read(opened.number, file.path)}
+        except NoVerdictError:
+            raise
+        except CheckpointError as error:
+            # Told again under the name by which the file is opened then.
+            answer = {"refusal": (error.problem.removeprefix(str(file.path)), error.way_out)}
         file.check_unchanged()
         _remember(key, stamp, answer)
     if refusal := answer.get("refusal"):
         problem, way_out = refusal
         raise CheckpointError(f"{file.path}{problem}", way_out)
-    return _parsed(answer["contents"])
-
-
-def _read(descriptor: int, path: Path) -> dict[str, Any]:
-    try:
-        return {"contents": read_contents(descriptor, path)}
-    except TimeLimitError:
-        raise
-    except CheckpointError as error:
-        # Told again under the name by which the file is opened then.
-        return {"refusal": (error.problem.removeprefix(str(path)), error.way_out)}
+    found: dict[str, Any] = answer[kind]
+    return found
 
 
 def _parsed(read: dict[str, Any]) -> Contents:
@@ -142,6 +165,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
                 found["name"],
                 found["title"],
                 tuple(found["notes"]),
+                tuple(found["left_out"]),
                 {
                     name: View(storage, dtype, offset, tuple(shape), tuple(stride), *flags)
                     for name, (storage, dtype, offset, shape, stride, *flags) in found.get(
@@ -154,6 +178,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
             for found in read["sets"]
         ),
         {key: Place(*place) for key, place in read["storages"].items()},
+        read["metadata"],
         read["details"],
         tuple(read["executes"]),
         tuple((place, path) for place, path in read["local_paths"]),
@@ -161,7 +186,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
 
 
 # Without a workspace, or with a damaged one, files are read each time.
-_NO_MEMORY = (OSError, sqlite3.Error, zlib.error)
+_NO_MEMORY = (OSError, StoreError, sqlite3.Error, zlib.error)
 
 
 def _remembered(key: str, stamp: str) -> dict[str, Any] | None:
@@ -183,7 +208,7 @@ def _remember(key: str, stamp: str, answer: dict[str, Any]) -> None:
 
 @contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
-    path = workspace_folder() / "contents.sqlite"
+    path = workspace_file("contents.sqlite")
     with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"

@@ -2,14 +2,15 @@
 
 A tensor's digest is the SHA-256 of its bytes; a checkpoint's is the SHA-256 of its sorted
 `name, dtype, shape, digest` lines, under names less wrappers (`soupcore.checkpoints.names`). What
-a scan found is kept in the workspace by path, weight set, inode, size and time of change of the
-files, because a sweep of large files takes minutes to read.
+a scan found is kept in the workspace by path, weight set and stamp of the files (see
+`soupcore.checkpoints.files`), because a sweep of large files takes minutes to read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -23,16 +24,18 @@ from isal import isal_zlib
 
 from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
-from soupcore.checkpoints.names import canonical_names
-from soupcore.errors import CheckpointError
-from soupcore.workspace import workspace_folder
+from soupcore.checkpoints.files import Stamp, stamp_of
+from soupcore.checkpoints.names import canonical_names, clean
+from soupcore.errors import CheckpointError, StoreError
+from soupcore.workspace import workspace_file
 
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
 # Without a workspace, or with a damaged one, files are read whenever their digests are asked for.
-_NO_MEMORY = (OSError, sqlite3.Error)
+_NO_MEMORY = (OSError, StoreError, sqlite3.Error)
 
+_VERSION = 2  # of what a stamp is made of; with another one, files are read again
 _SAMPLES = 64  # values of a matrix that are kept, to tell whether two are related
 
 
@@ -135,12 +138,20 @@ def weights_digest(tensors: Mapping[str, TensorInfo], scan: Scan) -> str:
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Return path, inode, size and time of change of each file, as text.
+    """Return path and stamp of each file, as text; see `soupcore.checkpoints.files`.
 
-    The inode tells files apart that were copied or unpacked with equal times and then renamed.
+    Raises:
+        OSError: A file is gone or cannot be read.
     """
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    return json.dumps([[path, s.st_ino, s.st_size, s.st_mtime_ns] for path, s in stats])
+    return json.dumps([_VERSION, *([str(file.resolve()), *_stamp(file)] for file in files)])
+
+
+def _stamp(path: Path) -> Stamp:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        return stamp_of(number)
+    finally:
+        os.close(number)
 
 
 def _scan_tensor(
@@ -186,11 +197,11 @@ def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
 
 
 def _key(checkpoint: Checkpoint) -> tuple[str, str]:
-    return str(checkpoint.path.resolve()), checkpoint.weights
+    return clean(str(checkpoint.path.resolve())), checkpoint.weights
 
 
 def _connect() -> sqlite3.Connection:
-    connection = sqlite3.connect(workspace_folder() / "scans.sqlite", timeout=30)
+    connection = sqlite3.connect(workspace_file("scans.sqlite"), timeout=30)
     # No write-ahead log: switching to it at each connection does not wait for other processes.
     connection.execute(
         "CREATE TABLE IF NOT EXISTS tensor_scans (path TEXT, weights TEXT, stamp TEXT,"

@@ -1,12 +1,18 @@
 """The names that a network's own tensors have under what was wrapped around it.
 
 DistributedDataParallel, torch.compile, FSDP and activation checkpointing, a LightningModule's
-attribute and a Hugging Face base model all put a prefix before the names. It says nothing of the
-weights, so checkpoints saved with and without it fit each other, where *all* names agree on it.
+attribute and a Hugging Face base model all put a prefix before the names. It says nothing about
+the weights, so checkpoints saved with and without it fit each other. The identity of weights
+(`canonical_names`) drops a prefix that *all* names share. A comparison (`align`) takes the prefix
+under which most names agree, so that a loss or a head outside of it hides nothing.
+
+Weight and spectral normalisation have old names (`weight_g`) and new ones
+(`parametrizations.weight.original0`) for the same tensors.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from itertools import takewhile
 
 # These stand for a wrapper wherever they are, as single layers are wrapped too.
@@ -16,6 +22,19 @@ _WRAPPER = re.compile(
 )
 _AVERAGED = "module."
 _AVERAGED_COUNTER = "n_averaged"  # how many models torch's AveragedModel has seen; not a weight
+# Endings of the old names that stand together, and what torch.nn.utils.parametrizations calls them.
+_PARAMETRIZED = (
+    {"_g": "original0", "_v": "original1"},  # weight_norm
+    {"_orig": "original", "_u": "0._u", "_v": "0._v"},  # spectral_norm
+)
+_MOST_CHANGES = 8  # of prefix, by votes, that are tried
+# `3`, and `encoder_layer_3` as torchvision's ViT writes it.
+_NUMBERED_MODULE = re.compile(r"(?:.*_)?\d+")
+
+
+def clean(text: str) -> str:
+    """Return text that can be shown and stored: bytes of a name that are no text are escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def canonical_names(names: Iterable[str]) -> dict[str, str]:
@@ -32,8 +51,9 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
 def align(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     """Find the names of one checkpoint under the names that another has for the same tensors.
 
-    Wrappers and a prefix that all names share are taken off, or put before, where more names
-    agree then. Names that still have no counterpart are there too, as they are less wrappers.
+    Wrappers, and a prefix, are taken off or put before where more names agree with what is wanted
+    then; names without that prefix stay as they are. Names that have no counterpart are there too,
+    as they are less wrappers.
 
     Args:
         names: The names of a checkpoint.
@@ -44,18 +64,57 @@ def align(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     """
     if names == wanted or set(names) == set(wanted):
         return {name: name for name in names}
-    own, other = _unwrapped(names), _unwrapped(wanted)
-    as_wanted = {plain: name for name, plain in other.items()}
-    best: dict[str, str] = {}
-    most = 0
-    for taken in _prefixes(_shared_prefix(own.values())):
-        for put in _prefixes(_shared_prefix(other.values())):
-            found = {put + plain[len(taken) :]: name for name, plain in own.items()}
-            if (common := len(found.keys() & as_wanted.keys())) > most:
-                best, most = found, common
-    if not best:
-        return {name: name for name in names}
-    return {as_wanted.get(plain, plain): name for plain, name in best.items()}
+    own = _unwrapped(names)
+    modern = parametrized_names(own.values())
+    as_wanted = {new: name for name, new in _modern(wanted).items()}
+    best, most = own, -1
+    for taken, put in _prefix_changes(modern.values(), as_wanted):
+        seen, agreeing = {}, 0
+        for name, plain in own.items():
+            there = as_wanted.get(_moved(modern[plain], taken, put))
+            seen[name] = _moved(plain, taken, put) if there is None else there
+            agreeing += there is not None
+        if agreeing > most and len(set(seen.values())) == len(seen):
+            best, most = seen, agreeing
+        if most == min(len(own), len(as_wanted)):
+            break
+    return {there: name for name, there in best.items()}
+
+
+def loose_names(names: Iterable[str]) -> dict[str, str]:
+    """Return names that networks have in common whatever is wrapped around them.
+
+    Each name lacks as much as it has of the prefix of most. Two may become equal, so these names
+    tell which checkpoints are worth a comparison, and are no names to read by.
+    """
+    modern = _modern(names)
+    prefixes = _dominant_prefixes(modern.values())[::-1]
+    return {
+        name: plain.removeprefix(next(p for p in prefixes if plain.startswith(p)))
+        for name, plain in modern.items()
+    }
+
+
+def parametrized_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the names that today's torch gives the tensors of weight and spectral normalisation.
+
+    Returns:
+        `{name: new name}`; other names stay as they are.
+    """
+    kept = list(names)
+    known = set(kept)
+    new = {name: name for name in kept}
+    for name in kept:
+        for endings in _PARAMETRIZED:
+            first = next(iter(endings))
+            stem = name.removesuffix(first)
+            together = {stem + ending: ending for ending in endings}
+            if stem == name or stem in known or not known.issuperset(together):
+                continue
+            module, dot, tensor = stem.rpartition(".")
+            for old, ending in together.items():
+                new[old] = f"{module}{dot}parametrizations.{tensor}.{endings[ending]}"
+    return new if len(set(new.values())) == len(new) else {name: name for name in kept}
 
 
 def weight_names(names: Iterable[str]) -> list[str]:
@@ -73,13 +132,62 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
     return plain if len(set(plain.values())) == len(plain) else {name: name for name in kept}
 
 
+def _modern(names: Iterable[str]) -> dict[str, str]:
+    """Return the names less wrappers, normalised layers under today's names: `{name: plain}`."""
+    own = _unwrapped(names)
+    modern = parametrized_names(own.values())
+    return {name: modern[plain] for name, plain in own.items()}
+
+
 def _shared_prefix(names: Iterable[str]) -> str:
     levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = takewhile(lambda level: len(set(level)) == 1, levels)
     return "".join(f"{level[0]}." for level in shared)
 
 
-def _prefixes(prefix: str) -> list[str]:
-    """Return `["", "a.", "a.b."]` of `"a.b."`."""
-    parts = prefix.split(".")[:-1]
+def _prefix_changes(names: Collection[str], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Give the changes of prefix, (taken off, put before), that may make names agree.
+
+    They are those under which most single names agree, and those between the prefixes that most
+    of the names have on either side. The smaller change comes first.
+    """
+    own, other = set(names), set(wanted)
+    votes: Counter[tuple[str, str]] = Counter()
+    for name in own:
+        votes.update((p, "") for p in _prefixes(name)[1:] if name[len(p) :] in other)
+    for name in other:
+        votes.update(("", p) for p in _prefixes(name)[1:] if name[len(p) :] in own)
+    changes = {change for change, _ in votes.most_common(_MOST_CHANGES)}
+    changes |= {(a, b) for a in _dominant_prefixes(own) for b in _dominant_prefixes(other)}
+    yield from sorted(changes, key=lambda change: (len(change[0] + change[1]), change))
+
+
+def _dominant_prefixes(names: Collection[str]) -> list[str]:
+    """Return the prefixes that more than half of the names have, the shortest, "", first."""
+    counts = Counter(prefix for name in names for prefix in _prefixes(name))
+    return sorted((p for p, count in counts.items() if 2 * count > len(names) or not p), key=len)
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return `["", "a.", "a.b."]` of `"a.b.weight"`."""
+    parts = name.split(".")[:-1]
     return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _moved(name: str, taken: str, put: str) -> str:
+    return put + name[len(taken) :] if name.startswith(taken) else name
+
+
+def layer_of(name: str) -> str:
+    """Return the layer of a tensor, by its name alone.
+
+    Networks number their blocks: the layer is the name up to its first number (`blocks.3` of
+    `blocks.3.attn.qkv.weight`, `layer1.0` of `layer1.0.conv1.weight`, `prompts.3` of that element
+    of a list itself). Without a number it is the module (`head` of `head.weight`), or the tensor
+    itself (`cls_token`). If stages hold numbered blocks, the layer is the stage.
+    """
+    *modules, last = name.split(".")
+    for index, module in enumerate(modules):
+        if _NUMBERED_MODULE.fullmatch(module):
+            return ".".join(modules[: index + 1])
+    return name if last.isdigit() else ".".join(modules) or name

@@ -1,6 +1,7 @@
-"""Files that bear the name of a checkpoint and are something else, told by their first bytes."""
+"""What a file is by its first bytes: a checkpoint under any name, or something else."""
 
 import codecs
+import os
 import re
 from pathlib import Path
 
@@ -44,6 +45,49 @@ _TEXT_KINDS = (
 )
 _SHORTEST = 8  # characters of another text; fewer may be what is left of a file of weights
 _SHOWN = 60  # of them
+
+# Names of text and pictures, which need no look.
+_NEVER = re.compile(
+    r".*\.(txt|md|rst|log|out|err|ya?ml|jsonl?|toml|ini|cfg|csv|tsv|xml|html?|py|ipynb|sh|png|jpe?g|"
+    r"gif|bmp|tiff?|svg|webp|wav|flac|mp3|mp4|avi|pdf|npy|npz|h5|parquet|arrow|tfrecord|zip|gz|bz2|"
+    r"xz|zst)",
+    re.IGNORECASE,
+)
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch before 1.6: its magic number, pickled
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+# A zip whose first record is one of torch.save's: its name is behind 30 bytes of header.
+_ARCHIVE = re.compile(
+    rb"PK\x03\x04.{26}[^/\0]+/(data\.pkl|\.format_version|byteorder|version)", re.DOTALL
+)
+
+
+def looks_like_checkpoint(path: Path, by_suffix: tuple[str, ...] = ()) -> bool:
+    """Whether the first bytes of a file are those of safetensors or torch.
+
+    Args:
+        path: The file.
+        by_suffix: Suffixes under which any pickle counts, as tools pickle weights too.
+    """
+    if _NEVER.fullmatch(path.name):
+        return False
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return False
+    if (
+        is_safetensors(beginning, size)
+        or beginning.startswith(_LEGACY)
+        or _ARCHIVE.match(beginning)
+    ):
+        return True
+    return path.name.lower().endswith(by_suffix) and _PICKLE.match(beginning) is not None
+
+
+def is_safetensors(beginning: bytes, size: int) -> bool:
+    """Whether a file of a size begins with the header of safetensors."""
+    return beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") <= size - 8
 
 
 def check_beginning(path: Path, beginning: bytes) -> None:

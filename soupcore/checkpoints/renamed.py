@@ -18,9 +18,12 @@ class RenamedCheckpoint(Checkpoint):
         original: The checkpoint.
         names: `{name here: name there}`. Tensors that are not named are left out; one may stand
             under two names.
+        set_aside: See `Checkpoint.set_aside`.
     """
 
-    def __init__(self, original: Checkpoint, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, original: Checkpoint, names: Mapping[str, str], set_aside: Iterable[str] = ()
+    ) -> None:
         super().__init__(
             original.path,
             {name: original.tensors[other] for name, other in names.items()},
@@ -35,6 +38,7 @@ class RenamedCheckpoint(Checkpoint):
         self._original = original
         self._names = dict(names)
         self.ties = _ties(names, original.ties)
+        self.set_aside = tuple(set_aside)
 
     @property
     def original(self) -> Checkpoint:
@@ -110,6 +114,22 @@ def named_like(
     if list(found) == list(checkpoint.tensors) == list(found.values()):
         return checkpoint
     return RenamedCheckpoint(checkpoint, found)
+
+
+def without(checkpoint: Checkpoint, names: Collection[str]) -> Checkpoint:
+    """Return a checkpoint less tensors that are no weights; a file in its form keeps them.
+
+    Args:
+        checkpoint: The checkpoint; it is returned itself where it has none of them.
+        names: Those tensors.
+    """
+    there = checkpoint.original_names
+    kept = {name: other for name, other in there.items() if name not in names}
+    if len(kept) == len(there):
+        return checkpoint
+    used = {*kept.values(), *checkpoint.set_aside}
+    aside = dict.fromkeys(other for other in there.values() if other not in used)
+    return RenamedCheckpoint(checkpoint.original, kept, (*checkpoint.set_aside, *aside))
 
 
 def _ties(

@@ -1,34 +1,32 @@
-"""Reading and writing safetensors files piece by piece.
+"""Reading safetensors files piece by piece.
 
-The `safetensors` package reads lazily but needs every tensor at once to write, and gives no byte
-ranges; a soup of large models has to stream both ways. The format is small: an unsigned 64-bit
-header length, a JSON header, then the tensors' bytes without gaps
-(https://huggingface.co/docs/safetensors). Its own loader checks every file we write in the tests.
+The `safetensors` package gives no byte ranges, and a soup of large models has to be streamed. The
+format is small: an unsigned 64-bit header length, a JSON header, then the tensors' bytes without
+gaps (https://huggingface.co/docs/safetensors). `soupcore.writers.safetensors` writes it.
 """
 
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, check_not_placeholder
-from soupcore.checkpoints.dtypes import DTYPE_NAMES, DTYPES, raw_bytes
+from soupcore.checkpoints.dtypes import DTYPES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
-from soupcore.new_files import new_file
-from soupcore.strict.metadata import LONGEST_TEXT, MOST_DETAILS, Plain, plain_value
+from soupcore.safe_torch.metadata import LONGEST_TEXT, MOST_DETAILS, Plain, plain_value
+from soupcore.safe_torch.names import MARKER
 
 _LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
 _LONGEST_NAME = 1_000
 _MOST_METADATA = 100_000  # entries; the longest that tools write have a few for each tensor
 _MOST_DIMENSIONS = 64  # as in torch
 _LARGEST_SIZE = 1 << 63
-_ALIGNMENT = 8
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -60,6 +58,7 @@ class SafetensorsCheckpoint(Checkpoint):
             header, data_start, os.fstat(opened.number).st_size, path
         )
         super().__init__(path, tensors, metadata, (path,))
+        self._file.check_unchanged()  # so that the stamp is that of the file which is read
         self.details = _details(metadata)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -72,90 +71,6 @@ class SafetensorsCheckpoint(Checkpoint):
         """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
         offset = self._offsets[name] + start * out.itemsize
         self._file.read_into(raw_bytes(out), offset, f"tensor {name!r}")
-
-
-def write_safetensors(
-    path: Path,
-    tensors: Mapping[str, TensorInfo],
-    chunks: Callable[[str], Iterable[torch.Tensor]],
-    metadata: Mapping[str, str],
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
-) -> None:
-    """Write a safetensors file, header first, then chunk by chunk.
-
-    Memory does not depend on the size of the model. The file appears under its name only when it
-    is whole and on disk, with mode 0644 less the umask.
-
-    Args:
-        path: Where the file goes; an existing one is replaced.
-        tensors: What the file will hold, `{name: TensorInfo}`.
-        chunks: `chunks(name)` gives the tensor's elements in order, as 1-D tensors of its dtype.
-        metadata: Text to store in the header.
-        on_bytes: Called with the number of bytes written since the last call; it may raise to
-            stop, and then nothing is left behind.
-
-    Raises:
-        CheckpointError: The chunks of a tensor are not as many elements as it has.
-    """
-    with new_file(Path(path)) as file:
-        write_into(file, tensors, chunks, metadata, on_bytes)
-
-
-def write_into(
-    file: BinaryIO,
-    tensors: Mapping[str, TensorInfo],
-    chunks: Callable[[str], Iterable[torch.Tensor]],
-    metadata: Mapping[str, str],
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
-) -> None:
-    """Write the safetensors format to an open file; see `write_safetensors`."""
-    names = _aligned_order(tensors)
-    file.write(_header_bytes(names, tensors, metadata))
-    for name in names:
-        written = 0
-        for chunk in chunks(name):
-            raw = raw_bytes(chunk.contiguous())
-            file.write(raw)
-            written += chunk.numel()
-            on_bytes(len(raw))
-        _check_count(name, written, tensors[name].numel)
-
-
-def _check_count(name: str, written: int, expected: int) -> None:
-    if written != expected:
-        raise CheckpointError(
-            f"Tensor {name!r} gave {written} elements instead of {expected}; nothing was written."
-        )
-
-
-def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    # Loaders map tensors as they lie, so each has to start at a multiple of its element size. An
-    # order in which all do is kept; else the widest elements come first, as the format's own
-    # writer puts them, and otherwise the order stays.
-    end = 0
-    for info in tensors.values():
-        if end % info.dtype.itemsize:
-            return sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
-        end += info.nbytes
-    return list(tensors)
-
-
-def _header_bytes(
-    names: list[str], tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
-) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name in names:
-        info = tensors[name]
-        header[name] = {
-            "dtype": DTYPE_NAMES[info.dtype],
-            "shape": list(info.shape),
-            "data_offsets": [end, end + info.nbytes],
-        }
-        end += info.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    return struct.pack("<Q", len(text)) + text
 
 
 def _why_not_averaged(dtype: object) -> tuple[str, str]:
@@ -171,7 +86,9 @@ def _why_not_averaged(dtype: object) -> tuple[str, str]:
 
 def _details(metadata: Mapping[str, str]) -> dict[str, Plain]:
     """Return what the metadata says of the run, as plain values; objects in JSON are none."""
-    found = {}
+    found: dict[str, Plain] = {}
+    if MARKER in metadata:  # a soup was made by no run; the rest is that of ingredient 1
+        return found
     for key, text in metadata.items():
         short = max(len(key), len(text)) <= LONGEST_TEXT
         if key != "format" and key.isprintable() and short:

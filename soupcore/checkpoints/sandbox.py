@@ -8,35 +8,80 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from soupcore import strict
 from soupcore.errors import CheckpointError
-from soupcore.strict.child import MOST_CPU_SECONDS, MOST_OUTPUT
+from soupcore.safe_torch import child
+from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT
 
 MOST_SECONDS = 10
 
-# An empty package of our name lets the child import the strict reader and nothing beside it: this
+# An empty package of our name lets the child import the safe reader and nothing beside it: this
 # package's own __init__ would import torch.
 _PROGRAM = """
 import sys
 package = type(sys)("soupcore")
 package.__path__ = [sys.argv[1]]
 sys.modules["soupcore"] = package
-from soupcore.strict.child import main
+from soupcore.safe_torch.child import main
 main()
 """
-_PACKAGE = Path(strict.__path__[0]).parent
+_PACKAGE = Path(child.__file__).parents[1]
 
 
-class TimeLimitError(CheckpointError):
-    """Reading did not end in time, which may be the machine's fault as well as the file's."""
+class NoVerdictError(CheckpointError):
+    """Reading ended without an answer, so nothing is known of the file; another try may succeed."""
 
 
 def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
-    """Read what a torch file holds; see `soupcore.strict.contents.read_contents`.
+    """Read what a torch file holds; see `soupcore.safe_torch.contents.read_contents`.
 
     The child gets the open file itself, so that what it read is what the caller will read. It may
-    use 1 GiB of memory, 8 s of CPU time and 10 s in all, and neither write nor start anything. (On
-    Windows, which has no such limits for a process, the 10 s and the reader's own counts hold.)
+    use 1 GiB of memory, 8 s of CPU time and 10 s in all, and neither write nor start anything.
+
+    Args:
+        descriptor: The file, open for reading.
+        path: What to call it.
+
+    Raises:
+        CheckpointError: The file is refused, or reading it takes too much CPU time.
+        NoVerdictError: The child could not start, ran out of time or memory, crashed, or was ended
+            from outside.
+    """
+    answer = _answer(descriptor, path)
+    if refusal := answer.get("refusal"):
+        problem, way_out = refusal
+        raise CheckpointError(f"{path} cannot be opened. {problem}", way_out)
+    contents: dict[str, Any] = answer["contents"]
+    return contents
+
+
+def rewrite(descriptor: int, path: Path, weights: str) -> dict[str, Any]:
+    """Return the pickle of a soup in the form of a torch file; see `soupcore.safe_torch.rewriting`.
+
+    The limits are those of `read_contents`.
+
+    Args:
+        descriptor: The file, open for reading.
+        path: What to call it.
+        weights: The weight set that becomes the soup's; "" for the first one.
+
+    Returns:
+        The result of `soupcore.safe_torch.rewriting.rewrite`, or `{"problem": sentence}` if the
+        file cannot be written again.
+
+    Raises:
+        CheckpointError: The child came to its limits, or was ended; see `read_contents`.
+    """
+    answer = _answer(descriptor, path, "rewrite", weights)
+    if refusal := answer.get("refusal"):
+        return {"problem": refusal[0]}
+    rewritten: dict[str, Any] = answer["rewritten"]
+    return rewritten
+
+
+def read_values(descriptor: int, path: Path) -> dict[str, Any]:
+    """Read the plain values of a torch file without weights.
+
+    See `soupcore.safe_torch.contents.read_values`. The limits are those of `read_contents`.
 
     Args:
         descriptor: The file, open for reading.
@@ -44,14 +89,17 @@ def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The file is refused, or the child came to its limits.
-        TimeLimitError: It came to that of 10 s.
     """
-    process = subprocess.Popen(  # noqa: S603 - this interpreter, on a text of ours
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE)],
-        stdin=descriptor,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    answer = _answer(descriptor, path, "values")
+    if refusal := answer.get("refusal"):
+        problem, way_out = refusal
+        raise CheckpointError(f"{path} cannot be read. {problem}", way_out)
+    values: dict[str, Any] = answer["values"]
+    return values
+
+
+def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
+    process = _started(descriptor, path, *request)
     expired = threading.Event()
 
     def end() -> None:
@@ -69,24 +117,59 @@ def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
     finally:
         timer.cancel()
     try:
-        answer = json.loads(output)
+        answer: dict[str, Any] = json.loads(output)
     except ValueError:
-        reason = _reason(process.returncode, expired.is_set())
-        kind = TimeLimitError if expired.is_set() else CheckpointError
-        raise kind(
-            f"{path} cannot be opened: {reason}. No checkpoint needs that, so the file is damaged "
-            "or made to harm; do not open it elsewhere."
+        if len(output) > MOST_OUTPUT:
+            reason = f"its description takes more than {MOST_OUTPUT} bytes"
+            raise CheckpointError(f"{path} cannot be opened: {reason}. {_SUSPECT}") from None
+        raise _without_answer(path, process.returncode, expired.is_set()) from None
+    if answer.get("exhausted"):
+        raise NoVerdictError(
+            f"{path} cannot be opened: reading what is in it takes more than "
+            f"{MOST_MEMORY >> 20} MiB of memory, or more than the machine has left.",
+            "Free memory and try again. If it happens again, the file is damaged or made to harm.",
+        )
+    return answer
+
+
+def _started(descriptor: int, path: Path, *request: str) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - this interpreter, on a text of ours
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), *request],
+            stdin=descriptor,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise NoVerdictError(
+            f"{path} cannot be opened: no process could be started to read it ({error.strerror}).",
+            "Free memory or processes, and try again.",
         ) from None
-    if refusal := answer.get("refusal"):
-        problem, way_out = refusal
-        raise CheckpointError(f"{path} cannot be opened. {problem}", way_out)
-    contents: dict[str, Any] = answer["contents"]
-    return contents
 
 
-def _reason(returncode: int, expired: bool) -> str:
+_SUSPECT = (
+    "No checkpoint needs that, so the file is damaged or made to harm; do not open it elsewhere."
+)
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
+
+
+def _without_answer(path: Path, status: int, expired: bool) -> CheckpointError:
+    """Return the error for a child that ended with this exit status and without an answer."""
+    start = f"{path} cannot be opened: "
     if expired:
-        return f"reading what is in it takes more than {MOST_SECONDS} s"
-    if returncode == -getattr(signal, "SIGXCPU", 0):
-        return f"reading what is in it takes more than {MOST_CPU_SECONDS} s of CPU time"
-    return f"the process that read it broke down (exit status {returncode})"
+        reason = f"reading what is in it takes more than {MOST_SECONDS} s"
+        return NoVerdictError(f"{start}{reason}. {_SUSPECT}")
+    if status == -signal.SIGXCPU:
+        reason = f"reading what is in it takes more than {MOST_CPU_SECONDS} s of CPU time"
+        return CheckpointError(f"{start}{reason}. {_SUSPECT}")
+    if status < 0 and -status not in _CRASHES:
+        name = signal.strsignal(-status) or "unknown"
+        return NoVerdictError(
+            f"{start}the process that read it was ended from outside (signal {-status}, {name}), "
+            "by hand or because the machine ran out of memory. This says nothing about the file.",
+            "Try again; if it happens again, free memory first.",
+        )
+    return NoVerdictError(
+        f"{start}the process that read it broke down (exit status {status}).",
+        "Try again. If it happens again, the file may be damaged or made to harm.",
+    )

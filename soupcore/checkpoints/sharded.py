@@ -9,9 +9,8 @@ import torch
 
 from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint
+from soupcore.checkpoints.file_names import LARGEST_INDEX
 from soupcore.errors import CheckpointError
-
-_LARGEST_INDEX = 32 << 20  # bytes
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -91,9 +90,9 @@ def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Sharded
 
 def _read_weight_map(index: Path) -> Mapping[str, str]:
     with index.open("rb") as file:
-        content = file.read(_LARGEST_INDEX + 1)
-    if len(content) > _LARGEST_INDEX:
-        raise CheckpointError(f"{index} is larger than an index can be ({_LARGEST_INDEX} bytes).")
+        content = file.read(LARGEST_INDEX + 1)
+    if len(content) > LARGEST_INDEX:
+        raise CheckpointError(f"{index} is larger than an index can be ({LARGEST_INDEX} bytes).")
     try:
         weight_map = parse_object(content).get("weight_map")
     except ValueError as error:

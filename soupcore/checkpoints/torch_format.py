@@ -35,6 +35,8 @@ class TorchCheckpoint(Checkpoint):
         file: The file.
         contents: All that is known of it without reading its weights.
         views: Where the elements of each tensor are.
+        left_out: Places in the file with other parts of what was trained, which a copy of the file
+            with other weights in this set would keep.
 
     Raises:
         CheckpointError: The file is refused, or has no such weight set.
@@ -60,11 +62,13 @@ class TorchCheckpoint(Checkpoint):
             if is_contiguous(view.shape, view.stride) and not (view.conjugate or view.negative):
                 place = self.contents.storages[view.storage]
                 self._starts[name] = place.offset + view.offset * dtype.itemsize
-        super().__init__(path, tensors, {}, (path,))
+        super().__init__(path, tensors, self.contents.metadata, (path,))
+        self.file.check_unchanged()  # so that the stamp is that of the file which is read
         if len(self.contents.sets) > 1:
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
         self.details = self.contents.details
+        self.left_out = chosen.left_out
         self.notes = chosen.notes + _what_shares_memory(chosen, self.contents)
         self.ties = _ties(self.views)
 

@@ -1,4 +1,4 @@
-"""The loss between points in weight space."""
+"""The loss landscape between points in weight space: lines, planes, barriers and basins."""
 
 from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
@@ -7,19 +7,23 @@ from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
 from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines, stored_path
 from soupcore.connectivity.path import LinearPath, point
 from soupcore.connectivity.plane import Plane, plane, stored_plane
+from soupcore.connectivity.summaries import LineSummary, PairSummaries, known_pairs
 
 __all__ = [
     "Adaptive",
     "Barriers",
     "Basin",
     "Geometry",
+    "LineSummary",
     "LinearPath",
+    "PairSummaries",
     "Plane",
     "Tree",
     "barriers",
     "basins",
     "evaluate_lines",
     "geometry",
+    "known_pairs",
     "linear_path",
     "plane",
     "point",

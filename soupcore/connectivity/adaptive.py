@@ -1,22 +1,22 @@
-"""Which α to evaluate next: few where a line is smooth, more where its barrier is in doubt.
+"""Adaptive choice of α: few values on a smooth line, more while its barrier is uncertain.
 
-The first three points between the ends are the Chebyshev–Lobatto points ½(1 − cos(jπ/4)), the
-middle before the other two. After that an interval is halved, in the angle jπ/4, only where the
-line may rise above the barrier found so far by more than the tolerance (see `bracket`), and where
-the interpolated curve has its maximum, that is where the interval is cut: so the barrier is in the
-end a loss that was evaluated at that maximum, and not the interpolant's.
+The first three values between the endpoints are the Chebyshev–Lobatto points ½(1 − cos(jπ/4)),
+starting with the midpoint. Then an interval is bisected (in the angle jπ/4) only if the line may
+exceed the highest loss found so far by more than the tolerance (see `bracket`). If the interpolated
+curve has its maximum in the interval, the cut is made there, so that the barrier is a loss that was
+evaluated and not interpolated.
 
-No line is settled without a look at two points of the next Lobatto grid, 0.31 and 0.69, which halve
-the two widest gaps of the first five: equal hills in both would look like one low hill to these. On
-a large split a part of it is enough for that (see `glances`). What still goes unseen is what is
-narrower than the gaps between the points. Of two equal hills 0.5 high, wherever they stood, those
-0.3 wide (at half height) were found to within 0.01, those 0.25 wide to within 0.025, those 0.2 wide
-to within 0.1; hills that are narrower yet may be missed altogether.
+Before a line is finished, it is also evaluated at two points of the next Lobatto grid, 0.31 and
+0.69. They bisect the two widest gaps between the first five points, where two equal peaks would
+look like one low peak. On a large split, a part of it suffices for this check (see
+`subset_estimates`). Peaks narrower than the gaps between the points can still be missed. In a test
+with two equal peaks of height 0.5 at arbitrary positions, peaks of width 0.3 (at half height) were
+found to within 0.01, those of width 0.25 to within 0.025, and those of width 0.2 to within 0.1.
+Narrower peaks may be missed entirely.
 
-Which points come next follows from what the known ones are, and from nothing else. So a line that
-is looked up in the store asks for the same points as when it was evaluated. Every α is a multiple
-of 1/4096: an exact number, so that a point is known again, and symmetric, so that a line walked
-back is the same line.
+The next values depend only on the known evaluations, so a stored line asks for the same values as
+during its evaluation. Every α is a multiple of 1/4096: exact, so that points are recognised, and
+symmetric, so that a reversed line has the same points.
 """
 
 import math
@@ -30,9 +30,9 @@ import numpy.typing as npt
 from soupcore.connectivity.bracket import Curves, Floats
 
 _STEPS = 4096
-_MOST = 48  # points between the ends; a curve that needs more is noise
-_MARGIN = 0.1  # of an interval: how near to its ends the maximum does not cut it
-_NEAREST = 1 / 256  # a maximum nearer than this to a known point is that point
+_MOST = 48  # maximum number of values between the endpoints; a curve that needs more is noise
+_MARGIN = 0.1  # fraction of an interval near its ends in which a maximum is not a place to cut
+_NEAREST = 1 / 256  # a maximum closer than this to a known value counts as that value
 _HALF = Fraction(1, 2)
 
 Line = Mapping[Fraction, tuple[float, float]]  # loss and score by α
@@ -40,15 +40,16 @@ Line = Mapping[Fraction, tuple[float, float]]  # loss and score by α
 
 @dataclass(frozen=True)
 class Adaptive:
-    """As many points as a barrier takes to be known to within a tolerance.
+    """As many α values as are needed to know a barrier to within a tolerance.
 
-    The tolerance holds for curves whose hills are at least about 0.3 wide, at half of their height,
-    on a line from 0 to 1; narrower ones may lie between the points unseen.
+    The tolerance holds for curves whose peaks have a width of at least about 0.3 in α at half
+    height. Narrower peaks can be missed.
 
     Attributes:
-        tolerance: Of the loss barrier, in the units of the loss; of a barrier above 1, the share.
-        score_tolerance: Of the error barrier, as a share of 1. A mean of right and wrong answers
-            goes in steps, so this is coarser than it is for the loss.
+        tolerance: Absolute tolerance of loss barriers up to 1, in units of the loss; relative
+            tolerance of larger ones.
+        score_tolerance: Absolute tolerance of error barriers up to 1, in units of the score;
+            relative tolerance of larger ones. Accuracies have discrete steps.
     """
 
     tolerance: float = 0.01
@@ -56,16 +57,16 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if not (self.tolerance > 0 and self.score_tolerance > 0):
-            raise ValueError("A tolerance must be above 0; finitely many points prove no less.")
+            raise ValueError("Tolerances must be positive.")
 
     def wanted(self, lines: Sequence[Line]) -> list[list[Fraction]]:
-        """Return the α to evaluate next on each line.
+        """Return the α values to evaluate next on each line.
 
-        There are none where its barriers are known, as far as the α show that are known: what else
-        has to be looked at then are its `gaps`.
+        The list of a line is empty if its barriers are within the tolerance, judging by the known
+        α values. Then its `gaps` remain to be checked.
 
         Args:
-            lines: Of each line the loss and the score at the α known.
+            lines: For each line the loss and the score at the known α values.
         """
         wanted: list[list[Fraction]] = [[] for _ in lines]
         ready = []
@@ -83,12 +84,11 @@ class Adaptive:
         return wanted
 
     def doubtful(self, lines: Sequence[Line], estimates: Sequence[Line]) -> list[bool]:
-        """Return whether the barrier of each line is in doubt, by what is estimated of it.
+        """Return for each line whether estimates in its gaps make its barrier uncertain.
 
         Args:
-            lines: As for `wanted`, which wants no α there.
-            estimates: Of each line the loss and the score at its `gaps`, as far as can be told
-                without evaluating these.
+            lines: As for `wanted`, which returns no α values for them.
+            estimates: For each line the estimated loss and score at its `gaps`.
         """
         doubtful = [not is_finite(estimate) for estimate in estimates]
         sure = [index for index, doubt in enumerate(doubtful) if not doubt]
@@ -104,24 +104,19 @@ class Adaptive:
     def _cuts(
         self, at: Floats, values: Floats, found: npt.NDArray[np.bool_] | None = None
     ) -> list[list[Fraction]]:
-        """Return where to cut the intervals of lines known at the same α.
+        """Return where to cut the intervals of lines with the same known α values.
 
         Args:
-            at: These α, shape [m].
-            values: Losses and scores there, shape [m, p, 2] for p lines.
-            found: Which of them were evaluated, and not only estimated, shape [m]; all unless
-                given.
+            at: The α values, shape [m].
+            values: Losses and scores, shape [m, p, 2] for p lines.
+            found: Which values were evaluated and not estimated, shape [m]; by default, all.
         """
         losses, scores = values[..., 0], values[..., 1]
-        rise = losses - ((1 - at)[:, None] * losses[0] + at[:, None] * losses[-1])
-        loss = Curves(at, rise, found)
-        error = Curves(at, -scores, found)
+        loss = Curves(at, losses - _chord(at, losses), found)
+        error = Curves(at, _chord(at, scores) - scores, found)
         cuts: list[list[Fraction]] = [[] for _ in range(values.shape[1])]
-        for curves, tolerance in (
-            (loss, self.tolerance * np.maximum(loss.highest, 1)),
-            (error, np.full(values.shape[1], self.score_tolerance)),
-        ):
-            contested = curves.contested(tolerance)  # [m − 1, p]
+        for curves, tolerance in ((loss, self.tolerance), (error, self.score_tolerance)):
+            contested = curves.contested(tolerance * np.maximum(curves.highest, 1))  # [m − 1, p]
             tops = curves.fine[curves.spline.argmax(axis=0)]  # [p]
             for interval, line in zip(*np.nonzero(contested), strict=True):
                 cuts[line].append(_cut(at[interval], at[interval + 1], tops[line]))
@@ -134,20 +129,29 @@ class Adaptive:
         return cuts
 
 
+ADAPTIVE = Adaptive()
+
+
+def _chord(at: Floats, values: Floats) -> Floats:
+    """Return the linear interpolation between the first and the last of values [m, p]."""
+    chord: Floats = (1 - at)[:, None] * values[0] + at[:, None] * values[-1]
+    return chord
+
+
 def gaps(line: Line) -> list[Fraction]:
-    """Return the α that have to be looked at before a line that wants no others is settled."""
+    """Return the α values in wide gaps that must be checked before a line is finished."""
     return [alpha for alpha in lobatto(8)[3:6:2] if alpha not in line] if is_finite(line) else []
 
 
 def is_finite(line: Line) -> bool:
-    """Return whether all that is known of a line are numbers."""
+    """Return whether all known losses and scores of a line are finite."""
     return all(math.isfinite(loss) and math.isfinite(score) for loss, score in line.values())
 
 
 def alike(lines: Sequence[Line]) -> Iterable[tuple[tuple[Fraction, ...], list[int]]]:
-    """Return the α that lines are known at, ascending, each with the lines known there.
+    """Group lines by their known α values: pairs of ascending α values and indices of lines.
 
-    These are looked at together: most lines are known at the same α, and one by one it is slow.
+    Most lines have the same α values, and processing them one by one would be slow.
     """
     found: dict[tuple[Fraction, ...], list[int]] = {}
     for index, line in enumerate(lines):
@@ -156,18 +160,18 @@ def alike(lines: Sequence[Line]) -> Iterable[tuple[tuple[Fraction, ...], list[in
 
 
 def table(alphas: Sequence[Fraction], lines: Sequence[Line]) -> tuple[Floats, Floats]:
-    """Return α, shape [m], and the losses and scores of p lines there, shape [m, p, 2]."""
+    """Return the α values, shape [m], and losses and scores of p lines, shape [m, p, 2]."""
     at = np.array([float(alpha) for alpha in alphas])
     return at, np.array([[line[alpha] for line in lines] for alpha in alphas])
 
 
 def lobatto(intervals: int) -> list[Fraction]:
-    """Return the Chebyshev–Lobatto points ½(1 − cos(jπ/n)), as multiples of 1/4096."""
+    """Return the Chebyshev–Lobatto points ½(1 − cos(jπ/n)), rounded to multiples of 1/4096."""
     return [_rounded(_at_angle(math.pi * j / intervals)) for j in range(intervals + 1)]
 
 
 def _first(line: Line) -> list[Fraction]:
-    """Return what every line starts with and this one lacks: the middle, then the quarters."""
+    """Return the missing initial α values of a line: first ends and midpoint, then the others."""
     for points in (lobatto(2), lobatto(4)):
         if missing := [alpha for alpha in points if alpha not in line]:
             return missing

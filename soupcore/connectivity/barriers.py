@@ -1,30 +1,40 @@
-"""The barriers between all pairs of a sweep."""
+"""Barriers between all pairs of ingredients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from soupcore.connectivity.adaptive import ADAPTIVE
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.known_lines import Alphas, Line
-from soupcore.connectivity.lines import ADAPTIVE, evaluate_lines, stored_lines
+from soupcore.connectivity.lines import evaluate_lines, stored_lines
 from soupcore.connectivity.path import LinearPath
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.display import html_table, number
+from soupcore.evaluation import Evaluations, Evaluator
+from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.sweeps import Sweep
+from soupcore.tasks import NO_LABELS, Labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Barriers:
-    """The paths between all pairs, as far as they are known.
+    """The paths between all pairs of ingredients evaluated so far.
 
     Attributes:
-        names: The ingredients.
-        paths: `{(a, b): path}` for the pairs known, in the order of the names.
-        missing: How many points have to be evaluated to know more; more may follow from these.
-        open: The pairs in `paths` whose barrier is not known to within the tolerance yet.
+        names: Names of the k ingredients.
+        paths: `{(a, b): path}` of the evaluated pairs, in the order of the names.
+        missing: Number of evaluations to do next. Further ones may follow from their results.
+        open: The pairs in `paths` whose barrier is not yet within the tolerance.
     """
 
     names: tuple[str, ...]
@@ -34,24 +44,37 @@ class Barriers:
 
     @property
     def loss(self) -> Floats:
-        """Loss barriers [k, k], symmetric: 0 on the diagonal, NaN where a pair is not known."""
+        """Loss barriers [k, k], symmetric, 0 on the diagonal, NaN if a pair was not evaluated."""
         return self.matrix(lambda path: path.barrier)
 
     @property
     def error(self) -> Floats:
-        """Error barriers [k, k], as `loss`; NaN too where the loss of an end is not finite."""
+        """Error barriers [k, k], as `loss`; also NaN if the loss of an endpoint is not finite."""
         return self.matrix(lambda path: path.error_barrier)
 
     @property
-    def midpoint_advantage(self) -> Floats:
-        """Score of the two-model soup less the mean of both [k, k], as `loss`.
+    def error_over_mean(self) -> Floats:
+        """Error barriers above the endpoint mean (Frankle et al. 2020) [k, k], as `error`."""
+        return self.matrix(lambda path: path.error_barrier_over_mean)
 
-        NaN too where α = ½ was not evaluated: an even number of α has no middle.
+    @property
+    def midpoint_advantage(self) -> Floats:
+        """Score of the midpoint minus the mean of the endpoint scores [k, k], as `loss`.
+
+        Also NaN if α = ½ was not evaluated, as with an even number of α values.
         """
         return self.matrix(lambda path: path.midpoint_advantage)
 
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether a pair was evaluated [k, k], symmetric, true on the diagonal.
+
+        The barrier of an evaluated pair is NaN if a network is broken.
+        """
+        return ~np.isnan(self.matrix(lambda path: 0.0))
+
     def matrix(self, measure: Callable[[LinearPath], float]) -> Floats:
-        """Return a measure of the paths [k, k], as `loss`."""
+        """Return a metric of the paths [k, k], as `loss`."""
         matrix = np.full((len(self.names), len(self.names)), np.nan)
         np.fill_diagonal(matrix, 0.0)
         index = {name: number for number, name in enumerate(self.names)}
@@ -59,12 +82,49 @@ class Barriers:
             matrix[index[a], index[b]] = matrix[index[b], index[a]] = measure(path)
         return matrix
 
+    @property
+    def labels(self) -> Labels:
+        """Names of the loss and the score, and the unit of the score."""
+        return next((path.labels for path in self.paths.values()), NO_LABELS)
+
+    def figure(self, measure: str = "loss") -> "go.Figure":
+        """Draw the matrix of barriers (see `soupcore.figures.barrier_heatmap`).
+
+        Args:
+            measure: `loss`, `error`, `error (Frankle)` or `midpoint`.
+        """
+        from soupcore import figures  # loads Plotly
+
+        unit = self.labels.score_unit
+        return figures.barrier_heatmap(self, measure=measure, score_unit=unit)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per pair with its barriers and their upper bounds."""
+        from soupcore.figures.tables import barriers_table  # loads pandas
+
+        paths = {pair: [path] for pair, path in self.paths.items()}
+        return barriers_table(paths, score_unit=self.labels.score_unit)
+
+    def __repr__(self) -> str:
+        known = [path.barrier for path in self.paths.values()]
+        span = f", loss barrier {number(min(known))} to {number(max(known))}" if known else ""
+        of = len(list(pairs(self.names)))
+        return f"Barriers({len(known)} of {of} pairs of {len(self.names)} ingredients{span})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, *row) for name, row in zip(self.names, self.loss.tolist(), strict=True)
+        ]  # fmt: skip
+        splits = ", ".join(dict.fromkeys(path.split for path in self.paths.values()))
+        return html_table(f"Loss barriers on {splits or 'no split yet'}", ["", *self.names], rows)
+
 
 def pairs(names: Sequence[str]) -> Iterator[Pair]:
     """Yield each pair once, in the order of the names."""
     return combinations(names, 2)
 
 
+@with_bar("Barriers")
 def barriers(
     sweep: Sweep,
     evaluator: Evaluator,
@@ -73,46 +133,53 @@ def barriers(
     *,
     split: str | None = None,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> Barriers:
     """Evaluate the straight lines between all pairs of ingredients.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluator: Computes what the store does not have. With adaptive α that is k evaluations and
-            about 3 for each of the k(k−1)/2 pairs where there is no barrier, and 2 on a part of the
-            split (5 on all of it where it is small).
-        names: Which ingredients; all unless given.
-        alphas: As `evaluate_lines` takes them.
-        split: Which split, or the name of a part of one (`Task.part`) for a cheap first look; the
-            one with the role `select` unless given.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        sweep: The sweep.
+        evaluator: Computes evaluations that are not stored. With adaptive α these are k for the
+            ingredients and, for each of the k(k−1)/2 pairs without a barrier, about 3 plus 2 on a
+            part of the split (5 in total on a small split).
+        names: Ingredients to use; by default, all.
+        alphas: As for `evaluate_lines`.
+        split: A split, or a part of one (`Task.part`) for a quick screen; by default, the select
+            split.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
     """
     chosen = sweep.names(names)
     wanted = list(pairs(chosen))
     paths = evaluate_lines(
         _lines(sweep, wanted), evaluator, alphas, split=split, on_progress=on_progress
     )
-    return Barriers(tuple(chosen), dict(zip(wanted, paths, strict=True)))
+    named = {pair: replace(path, names=pair) for pair, path in zip(wanted, paths, strict=True)}
+    return Barriers(tuple(chosen), named)
 
 
 def stored_barriers(
     sweep: Sweep,
-    evaluator: Evaluator,
+    evaluations: Evaluations,
     names: Iterable[str] | None = None,
     alphas: Alphas = ADAPTIVE,
     *,
     split: str | None = None,
 ) -> Barriers:
-    """Return the barriers as far as the store knows them. Computes nothing.
+    """Return the barriers from stored evaluations, without computing any.
 
-    On a fixed grid a pair is known when all of its points are. With adaptive α it is when its ends
-    and its middle are, and it is among the `open` ones until its barrier is known to within the
-    tolerance.
+    On a fixed grid, a pair is included when all of its points are stored. With adaptive α, it is
+    included when its endpoints and its midpoint are stored, and it is in `open` until its barrier
+    is within the tolerance.
     """
     chosen = sweep.names(names)
     wanted = list(pairs(chosen))
-    known = stored_lines(_lines(sweep, wanted), evaluator, alphas, split=split)
-    paths = {pair: path for pair, path in zip(wanted, known.paths, strict=True) if path is not None}
+    known = stored_lines(_lines(sweep, wanted), evaluations, alphas, split=split)
+    paths = {
+        pair: replace(path, names=pair)
+        for pair, path in zip(wanted, known.paths, strict=True)
+        if path is not None
+    }
     still_open = {pair for pair, is_open in zip(wanted, known.open, strict=True) if is_open}
     return Barriers(tuple(chosen), paths, known.missing, frozenset(still_open & paths.keys()))
 

@@ -1,20 +1,27 @@
-"""Which ingredients share a basin: those that lines without a barrier lead between.
+"""Basins: groups of ingredients that are connected by lines without a barrier.
 
-Two ingredients are taken to be in one basin when a chain of lines, each with a barrier up to the
-threshold, leads from one to the other. That is single linkage: the tree's branches that join below
-the threshold are exactly the basins. A chain does not say that its two ends have no barrier between
-them, so the pairs of a basin that do are listed with it.
+Two ingredients share a basin if a chain of pairs connects them and every barrier on it is at or
+below the threshold. This is single linkage, so basins are the branches of the dendrogram that join
+below the threshold. The two ends of a chain may still have a barrier between them. Such pairs are
+listed with the basin.
+
+A pair that was not evaluated is neither connected nor apart. While pairs are missing, basins may
+still merge. A basin is final when all pairs that lead out of it were evaluated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import scipy  # its submodules load when they are first used
 
 from soupcore.connectivity.bracket import Floats
 
-_ABOVE = 1.1  # where a pair that is not known joins, over the highest that is
+Pair = tuple[str, str]
+
+_ABOVE = 1.1  # height at which missing pairs join, relative to the highest known value
 
 
 @dataclass(frozen=True)
@@ -22,22 +29,26 @@ class Basin:
     """Ingredients that share a basin.
 
     Attributes:
-        names: In the order of the sweep.
-        apart: The pairs of them between which the barrier is above the threshold, or not known.
+        names: Names in the order of the sweep.
+        apart: Pairs within the basin with a barrier above the threshold.
+        unknown: Pairs within the basin that were not evaluated.
+        is_closed: Whether all pairs that lead out of the basin were evaluated, so that it is final.
     """
 
     names: tuple[str, ...]
-    apart: tuple[tuple[str, str], ...] = ()
+    apart: tuple[Pair, ...] = ()
+    unknown: tuple[Pair, ...] = ()
+    is_closed: bool = True
 
 
 @dataclass(frozen=True)
 class Tree:
-    """How names join, the nearest first.
+    """A dendrogram.
 
     Attributes:
-        order: The names, those that join early beside each other.
-        branches: Of each join the four corners of its bracket: positions in `order` (0 for the
-            first) and heights, two arrays of shape [k − 1, 4].
+        order: The names, such that names that join early are adjacent.
+        branches: The four corners of the bracket of each join: positions in `order` (starting at
+            0) and heights, two arrays of shape [k − 1, 4].
     """
 
     order: tuple[str, ...]
@@ -48,9 +59,9 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     """Return the single-linkage tree of names.
 
     Args:
-        names: What to join, k of them.
-        apart: How far apart they are, shape [k, k], symmetric. Negative counts as 0; what is NaN
-            joins above all others.
+        names: k names.
+        apart: Distances, shape [k, k], symmetric. Negative values count as 0. Names with NaN join
+            above all others.
     """
     if len(names) < 2:
         nothing = np.empty((0, 4))
@@ -68,24 +79,39 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     return Tree(order, (positions, np.array(drawn["dcoord"])))
 
 
-def basins(names: Sequence[str], barriers: Floats, threshold: float) -> list[Basin]:
-    """Return the basins, the largest first; a name that no line leads to is one by itself.
+def basins(
+    names: Sequence[str],
+    barriers: Floats,
+    threshold: float,
+    *,
+    known: npt.NDArray[np.bool_] | None = None,
+) -> list[Basin]:
+    """Return the basins, the largest first. An isolated ingredient is a basin of its own.
 
     Args:
-        names: The ingredients, k of them.
-        barriers: The barriers between them, shape [k, k], symmetric; NaN is no connection.
-        threshold: Up to which barrier two are connected.
+        names: Names of the k ingredients.
+        barriers: Barriers, shape [k, k], symmetric. NaN means not connected.
+        threshold: Largest barrier between connected ingredients.
+        known: Whether each pair was evaluated, shape [k, k] (see `Barriers.known`); by default,
+            the pairs whose barrier is not NaN.
     """
-    connected = barriers <= threshold
+    known = ~np.isnan(barriers) if known is None else known
+    connected = known & (barriers <= threshold)
     _, labels = scipy.sparse.csgraph.connected_components(connected, directed=False)
     found = []
     for label in dict.fromkeys(labels.tolist()):
         members = np.flatnonzero(labels == label).tolist()
-        apart = tuple(
-            (names[i], names[j])
-            for number, i in enumerate(members)
-            for j in members[number + 1 :]
-            if not connected[i, j]
+        inside = list(combinations(members, 2))
+        found.append(
+            Basin(
+                names=tuple(names[i] for i in members),
+                apart=_named(names, (p for p in inside if known[p] and not connected[p])),
+                unknown=_named(names, (p for p in inside if not known[p])),
+                is_closed=bool(known[np.ix_(labels == label, labels != label)].all()),
+            )
         )
-        found.append(Basin(tuple(names[i] for i in members), apart))
     return sorted(found, key=lambda basin: -len(basin.names))
+
+
+def _named(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> tuple[Pair, ...]:
+    return tuple((names[i], names[j]) for i, j in pairs)

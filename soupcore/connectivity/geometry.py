@@ -1,26 +1,34 @@
-"""Where the ingredients lie: norms and angles of task vectors, and distances, by layer too.
+"""Weight geometry: norms of and angles between task vectors, and distances, also by layer.
 
-A task vector leads from the base to a fine-tuned network (Ilharco et al. 2023, arXiv:2212.04089).
-Where a sweep has no base, vectors are measured from the mean of its ingredients.
+A task vector is the difference between fine-tuned weights and the base (Ilharco et al. 2023,
+arXiv:2212.04089). In a sweep without a base, the mean of the ingredients takes its place.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.names import layer_of
 from soupcore.connectivity.bracket import Floats
-from soupcore.connectivity.products import (
+from soupcore.display import number
+from soupcore.inner_products import (
     Products,
     difference,
     inner_products,
     stored_inner_products,
 )
-from soupcore.evaluation import Progress, no_progress
 from soupcore.mixtures import mean
-from soupcore.store import Store
+from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.sweeps import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from soupcore.store import Store
 
 MEAN = "the mean of the ingredients"
 
@@ -30,9 +38,9 @@ class Geometry:
     """Inner products of task vectors, layer by layer.
 
     Attributes:
-        names: The ingredients, k of them.
-        origin: What their vectors lead from: the base's name, or that of their mean.
-        layers: Names of the layers, L of them.
+        names: Names of the k ingredients.
+        origin: Name of the origin of the vectors: the base, or "the mean of the ingredients".
+        layers: Names of the L layers.
         gram: Inner products of the task vectors in each layer, shape [L, k, k].
         origin_squares: Squared norm of the origin's weights in each layer, shape [L].
     """
@@ -75,9 +83,9 @@ class Geometry:
 
     @property
     def moves_by_layer(self) -> Floats:
-        """The distances by layer as shares of the norm of the origin's layer [L, k].
+        """The distances by layer, relative to the norm of the origin in that layer [L, k].
 
-        NaN where the origin's layer is 0.
+        NaN if that norm is 0.
         """
         norms = np.sqrt(self.origin_squares)
         shares: Floats = self.norms_by_layer / np.where(norms > 0, norms, np.nan)[:, None]
@@ -89,8 +97,8 @@ class Geometry:
         return np.degrees(np.arccos([_cosines(gram)[index] for gram in self.gram]))
 
     def grouped(self) -> "Geometry":
-        """Return the same with the tensors of a block in one layer (see `block_of`)."""
-        blocks = [block_of(layer) for layer in self.layers]
+        """Return the geometry with all tensors of a block as one layer (see `layer_of`)."""
+        blocks = [layer_of(layer) for layer in self.layers]
         names = tuple(dict.fromkeys(blocks))
         member = np.array([[block == name for block in blocks] for name in names], dtype=float)
         return Geometry(
@@ -101,50 +109,76 @@ class Geometry:
             member @ self.origin_squares,
         )
 
+    def figure(self, *, by_layer: bool = False) -> "go.Figure":
+        """Draw the distance of each ingredient from the origin.
 
-def block_of(tensor: str) -> str:
-    """Return the block that a tensor belongs to.
+        Args:
+            by_layer: Whether to draw a heat map by block instead, in percent of the block's norm.
+        """
+        from soupcore import figures  # loads Plotly
 
-    That is its name up to the first number in it, or, where there is none, without the last part:
-    `blocks.3.attn.qkv.weight` belongs to `blocks.3`, `head.weight` to `head`.
-    """
-    parts = tensor.split(".")
-    for index, part in enumerate(parts[:-1]):
-        if part.isdigit():
-            return ".".join(parts[: index + 1])
-    return ".".join(parts[:-1]) or tensor
+        if not by_layer:
+            return figures.norm_bars(self, figures.colours(self.names))
+        blocks = self.grouped()
+        values, title = blocks.moves_by_layer * 100, "% of the block's norm"
+        return figures.layer_heatmap(
+            blocks.layers, blocks.names, values, title=title, unit=" %", decimals=1
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per ingredient and layer: distance, and that relative to the origin."""
+        import pandas as pd
+
+        cells = pd.MultiIndex.from_product([self.names, self.layers], names=["ingredient", "layer"])
+        columns = {
+            "distance": self.norms_by_layer.T.ravel(),
+            "relative distance": self.moves_by_layer.T.ravel(),
+        }
+        return pd.DataFrame(columns, index=cells).reset_index()
+
+    def __repr__(self) -> str:
+        norms = self.norms
+        return (
+            f"Geometry({len(self.names)} ingredients, {len(self.layers)} layers, "
+            f"distance from {self.origin} {number(norms.min())} to {number(norms.max())})"
+        )
 
 
+@with_bar("Geometry")
 def geometry(
     sweep: Sweep,
-    store: Store | None = None,
+    store: "Store | None" = None,
     names: Iterable[str] | None = None,
     *,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> Geometry:
-    """Measure where ingredients lie, reading their files once and never again.
+    """Compute the weight geometry. Each file is read only once, since inner products are stored.
 
     Args:
-        sweep: Where the ingredients are from.
-        store: Where inner products are kept; the workspace's unless given.
-        names: Which ingredients; all unless given.
-        on_progress: Called with elements done and in all; raise in it to stop.
+        sweep: The sweep.
+        store: Store of the inner products; by default, that of the workspace.
+        names: Ingredients to use; by default, all.
+        on_progress: Called with the number of elements done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
     """
+    from soupcore.store import Store  # loads SQLAlchemy
+
     reference, checkpoints = measured(sweep)
     products = inner_products(reference, checkpoints, store or Store(), on_progress=on_progress)
     return _geometry(sweep, products, sweep.names(names))
 
 
 def stored_geometry(
-    sweep: Sweep, store: Store, names: Iterable[str] | None = None
+    sweep: Sweep, store: "Store", names: Iterable[str] | None = None
 ) -> Geometry | None:
-    """Return the geometry if the store has what it takes, else None. Reads no weights."""
+    """Return the geometry from stored inner products, or None. Reads no weights."""
     products = stored_inner_products(*measured(sweep), store)
     return None if products is None else _geometry(sweep, products, sweep.names(names))
 
 
 def measured(sweep: Sweep) -> tuple[Checkpoint, list[Checkpoint]]:
-    """Return the reference of a sweep, its base or first ingredient, and all its checkpoints."""
+    """Return the reference of a sweep (its base or first ingredient) and all its checkpoints."""
     checkpoints = [ingredient.checkpoint for ingredient in sweep.ingredients.values()]
     return (sweep.base.checkpoint if sweep.base else checkpoints[0]), checkpoints
 

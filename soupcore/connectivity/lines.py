@@ -1,34 +1,39 @@
-"""Evaluating straight lines between points, any number of them at once.
+"""Evaluates straight lines between points, any number of them at once.
 
-Lines are evaluated in rounds, each round all lines: so the middles of all pairs are known before
-any line is looked at closer, and a matrix of barriers fills quickly.
+Each round evaluates points on all lines. The midpoints of all pairs are known before any line is
+refined, so a matrix of barriers fills quickly.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from soupcore.connectivity.adaptive import Adaptive
-from soupcore.connectivity.glances import part_of
-from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
+from soupcore.connectivity.adaptive import ADAPTIVE, Adaptive
+from soupcore.connectivity.known_lines import Alphas, KnownLines, Line, Wanted
 from soupcore.connectivity.path import End, LinearPath, point
-from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.progress import stretch
+from soupcore.connectivity.subset_estimates import part_of
+from soupcore.connectivity.summaries import Keeper
+from soupcore.evaluation import Evaluation, Evaluations, Evaluator
 from soupcore.mixtures import Coefficient, Mixture
-from soupcore.tasks import Task
+from soupcore.progress import Progress, no_progress, stretch, with_bar
+from soupcore.sweeps import Ingredient
+from soupcore.tasks import TaskInfo
 
-ADAPTIVE = Adaptive()
+_FIRST_SIZE = 32  # points
+_KEEP_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Several lines, as far as they are known.
+    """The stored results of several lines.
 
     Attributes:
-        paths: Of each line its path; None where a point of a fixed grid is missing, with adaptive
-            α an end or the middle.
-        open: Of each line whether points that were asked for are still missing.
-        missing: How many evaluations it takes to go on, each point counted once. Adaptive α may ask
-            for more when these are known.
+        paths: The path of each line; None if a point of a fixed grid or, with adaptive α, an
+            endpoint or the midpoint is missing.
+        open: For each line whether requested points are still missing.
+        missing: Number of evaluations to do next, each point counted once. With adaptive α, more
+            may follow.
     """
 
     paths: list[LinearPath | None]
@@ -48,63 +53,123 @@ def evaluate_lines(
     """Evaluate straight lines between points.
 
     Args:
-        lines: The two ends of each, at α = 0 and α = 1: ingredients or any mixtures.
-        evaluator: Computes what the store does not have.
-        alphas: As many as each barrier takes to be known to within a tolerance; or how many, evenly
-            from 0 to 1 (11 in the soups' papers, 25 in Git Re-Basin), or which. 0 and 1 are always
-            among them.
-        split: Which split; the one with the role `select` unless given.
-        beyond: α outside [0, 1] to evaluate too.
-        on_progress: Called with examples done and in all, as far as can be known; raise in it to
-            stop.
+        lines: The two endpoints of each line, at α = 0 and α = 1: ingredients or any mixtures.
+        evaluator: Computes evaluations that are not stored.
+        alphas: `Adaptive`; or the number of evenly spaced values from 0 to 1 (11 in Model Soups, 25
+            in Git Re-Basin); or the values themselves. 0 and 1 are always included.
+        split: Name of the split; by default, the select split.
+        beyond: Additional α values outside [0, 1].
+        on_progress: Called with the number of examples done and the expected total. Raise in it to
+            cancel.
     """
     split = split or evaluator.task.select
     known = KnownLines(lines, alphas, beyond, evaluator.task, split)
     usual = _usual(lines, evaluator.task, split) if isinstance(alphas, Adaptive) else 0
-    done = 0
+    keeper = Keeper(known, lines, evaluator, alphas, split)
+    done, size = 0, _FIRST_SIZE
     while wanted := known.wanted():
         at = wanted[0].split
-        points = list(dict.fromkeys(each.mixture for each in wanted))
-        count = len(points) * len(evaluator.task.split(at))
-        progress = stretch(on_progress, done, count, max(done + count, usual))
-        found = evaluator.evaluate_all(points, at, keep_outputs=False, on_progress=progress)
-        by_point = dict(zip(points, found, strict=True))
+        examples = len(evaluator.task.split(at))
+        asking: dict[Mixture, list[Wanted]] = {}
         for each in wanted:
-            known.add(each, by_point[each.mixture])
-        done += count
+            asking.setdefault(each.mixture, []).append(each)
+        total = max(done + len(asking) * examples, usual)
+        left = list(asking)
+        while left:
+            some, left = left[:size], left[size:]
+            progress = stretch(on_progress, done, len(some) * examples, total)
+            started = time.monotonic()
+            try:
+                found: Sequence[Evaluation | None] = evaluator.evaluate_all(
+                    some, at, keep_outputs=False, on_progress=progress
+                )
+            except BaseException:
+                _add(known, keeper, asking, some, evaluator.stored(some, at))
+                keeper.write()
+                raise
+            _add(known, keeper, asking, some, found)
+            done += len(some) * examples
+            size = _next_size(size, time.monotonic() - started)
+    keeper.write()
     if usual and done:
-        on_progress(done, done)  # fewer points than usual were enough
+        on_progress(done, done)  # the expected total may not have been reached
     paths = [known.path(index) for index in range(len(lines))]
     return [path for path in paths if path is not None]
 
 
+def _add(
+    known: KnownLines,
+    keeper: Keeper,
+    asking: Mapping[Mixture, Sequence[Wanted]],
+    points: Sequence[Mixture],
+    found: Sequence[Evaluation | None],
+) -> None:
+    """Take evaluations, and keep summaries of the lines that asked for them."""
+    for point_, evaluation in zip(points, found, strict=True):
+        if evaluation is not None:
+            for each in asking[point_]:
+                known.add(each, evaluation)
+    keeper.keep(each.line for point_ in points for each in asking[point_])
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """Return how many points to evaluate before the summaries are kept again: a few seconds'."""
+    if seconds < _KEEP_EVERY / 2:
+        return 2 * size
+    return max(1, size // 2) if seconds > 2 * _KEEP_EVERY else size
+
+
 def stored_lines(
     lines: Sequence[Line],
-    evaluator: Evaluator,
+    evaluations: Evaluations,
     alphas: Alphas = ADAPTIVE,
     *,
     split: str | None = None,
     beyond: Sequence[Coefficient] = (),
 ) -> Lines:
-    """Return what the store knows of the lines, as `evaluate_lines` takes them."""
-    split = split or evaluator.task.select
-    known = KnownLines(lines, alphas, beyond, evaluator.task, split)
+    """Return the lines from stored evaluations; for the arguments see `evaluate_lines`."""
+    split = split or evaluations.task.select
+    return _stored(KnownLines(lines, alphas, beyond, evaluations.task, split), evaluations)
+
+
+def keep_stored_lines(
+    lines: Sequence[Line],
+    evaluations: Evaluations,
+    alphas: Alphas = ADAPTIVE,
+    *,
+    split: str | None = None,
+) -> None:
+    """Keep summaries of lines whose evaluations the store has, such as those of earlier versions.
+
+    It computes nothing else; see `known_pairs`.
+    """
+    split = split or evaluations.task.select
+    known = KnownLines(lines, alphas, (), evaluations.task, split)
+    _stored(known, evaluations)
+    keeper = Keeper(known, lines, evaluations, alphas, split)
+    keeper.keep(range(len(lines)))
+    keeper.write()
+
+
+def _stored(known: KnownLines, evaluations: Evaluations) -> Lines:
+    """Look up all that is known of lines."""
     missing: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():
         at = wanted[0].split
-        found = evaluator.stored([each.mixture for each in wanted], at)
+        found = evaluations.stored([each.mixture for each in wanted], at)
         for each, evaluation in zip(wanted, found, strict=True):
             if evaluation is None:
                 missing.add((each.mixture, at))
                 stuck.add(each.line)
-                known.leave(each.line)
+                known.give_up(each.line)
             else:
                 known.add(each, evaluation)
-    paths = [known.path(index) for index in range(len(lines))]
-    return Lines(paths, [index in stuck for index in range(len(lines))], len(missing))
+    paths = [known.path(index) for index in range(len(known))]
+    return Lines(paths, [index in stuck for index in range(len(known))], len(missing))
 
 
+@with_bar("Linear path")
 def linear_path(
     start: End,
     end: End,
@@ -114,30 +179,47 @@ def linear_path(
     split: str | None = None,
     beyond: Sequence[Coefficient] = (),
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> LinearPath:
-    """Evaluate the straight line between two points; for the rest see `evaluate_lines`."""
+    """Evaluate the straight line between two points.
+
+    Args:
+        start: The point at α = 0: an ingredient or a mixture.
+        end: The point at α = 1.
+        evaluator: Computes evaluations that are not stored.
+        alphas: As for `evaluate_lines`.
+        split: Name of the split; by default, the select split.
+        beyond: Additional α values outside [0, 1].
+        on_progress: Called with the number of examples done and the expected total. Raise in it to
+            cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
+    """
     (path,) = evaluate_lines(
         [(start, end)], evaluator, alphas, split=split, beyond=beyond, on_progress=on_progress
     )
-    return path
+    return replace(path, names=(_name(start, path.names[0]), _name(end, path.names[1])))
+
+
+def _name(end: End, otherwise: str) -> str:
+    return end.name if isinstance(end, Ingredient) else otherwise
 
 
 def stored_path(
     start: End,
     end: End,
-    evaluator: Evaluator,
+    evaluations: Evaluations,
     alphas: Alphas = ADAPTIVE,
     *,
     split: str | None = None,
     beyond: Sequence[Coefficient] = (),
 ) -> LinearPath | None:
-    """Return the path if the store has all of its points, else None. Computes nothing."""
-    known = stored_lines([(start, end)], evaluator, alphas, split=split, beyond=beyond)
+    """Return the path from stored evaluations, or None if points are missing."""
+    known = stored_lines([(start, end)], evaluations, alphas, split=split, beyond=beyond)
     return None if known.open[0] else known.paths[0]
 
 
-def _usual(lines: Sequence[Line], task: Task, split: str) -> int:
-    """Return how many examples adaptive α take on lines without a barrier; progress needs it."""
+def _usual(lines: Sequence[Line], task: TaskInfo[Any], split: str) -> int:
+    """Return the number of examples that adaptive α needs for lines without a barrier."""
     part = part_of(task, split)
     first = len({point(end) for line in lines for end in line}) + 3 * len(lines)
     gaps = 2 * len(lines)

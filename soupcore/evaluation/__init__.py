@@ -1,24 +1,19 @@
 """From a point in weight space and a split to an evaluation."""
 
 from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
-from soupcore.evaluation.evaluation import Evaluation
+from soupcore.evaluation.early_rejection import UpperBound
+from soupcore.evaluation.evaluation import Evaluation, Preview
+from soupcore.evaluation.evaluations import Evaluations
 from soupcore.evaluation.evaluator import Evaluator
-from soupcore.evaluation.paired import Paired, paired
-from soupcore.evaluation.preview import Preview
-from soupcore.evaluation.progress import Progress, no_progress
-from soupcore.evaluation.race import Bound
-from soupcore.evaluation.statistics import score_interval
+from soupcore.evaluation.measuring import compare
 
 __all__ = [
-    "Bound",
     "Estimate",
     "Evaluation",
+    "Evaluations",
     "Evaluator",
-    "Paired",
     "Preview",
-    "Progress",
     "StatisticsChoice",
-    "no_progress",
-    "paired",
-    "score_interval",
+    "UpperBound",
+    "compare",
 ]

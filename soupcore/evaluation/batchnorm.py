@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcore.errors import TaskError
-from soupcore.evaluation.data import Data
-from soupcore.evaluation.memory import is_out_of_memory
+from soupcore.evaluation.data import Data, is_out_of_memory
+from soupcore.tasks.task import norms_of
 
 StatisticsChoice = Literal["averaged", "re-estimated"]
 
@@ -48,15 +48,6 @@ class Estimate:
     def key(self) -> str:
         """What tells a point with these statistics from the same with averaged ones."""
         return f"+batchnorm {self.examples} of {self.split_digest}"
-
-
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
-    """Return the layers of a network that normalise by statistics of the training data."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
 
 
 def statistics_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,11 +1,20 @@
-"""What a task says of one point in weight space on one split."""
+"""The result of one point on one split, a preview of it, and the number that points compare by."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from safetensors import safe_open
+
+from soupcore.arrays import DamagedArraysError, read_array
+from soupcore.display import html_table, number
+from soupcore.errors import TaskError
+from soupcore.tasks import NO_LABELS, Labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -19,15 +28,22 @@ class Evaluation:
         split: Name of the split.
         n: Number of examples.
         loss: Mean loss over the examples; NaN where it is not finite.
-        score: Mean score over the examples (for classification the accuracy, 0 to 1); NaN where it
-            is not finite.
-        score_interval: 95 % confidence interval of the score (see `score_interval`).
+        score: The score by the task's primary metric, higher is better: the mean score over the
+            examples (for classification the accuracy, 0 to 1) where the task names no other. NaN
+            where it is not finite. Examples where it is undefined count as `Task.undefined` says.
+        score_interval: 95 % confidence interval of the score (see `score_interval`); NaN where
+            there is none.
         seconds: What it took to compute.
         has_outputs: Whether the outputs of each example were kept.
         arrays: The safetensors file with what was found for each example.
         task_key: Identity of what was measured (see `Task.key`).
         split_digest: Identity of the split's data.
+        is_resampled: Whether it has `replicates`.
+        all_scores: `{metric: score}` of all metrics, where the task names some.
         place: Which of the evaluations in that file, None where it holds this one alone.
+        labels: Names of the loss and the score, and the unit of the score.
+        on_damage: Called if that file turns out to be damaged. Returns the evaluation that takes
+            the place of this one; if there is none, reading an array raises `DamagedArraysError`.
     """
 
     mixture_key: str
@@ -41,7 +57,13 @@ class Evaluation:
     arrays: Path
     task_key: str = ""
     split_digest: str = ""
+    is_resampled: bool = False
+    all_scores: Mapping[str, float] = field(default_factory=dict)
     place: int | None = None
+    labels: Labels = NO_LABELS
+    on_damage: Callable[[], "Evaluation | None"] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def accuracy(self) -> float:
@@ -54,14 +76,30 @@ class Evaluation:
         return self.n
 
     @property
+    def undefined(self) -> int:
+        """How many examples have no score: NaN. Reads the scores."""
+        return int(self.scores.isnan().sum())
+
+    @property
     def losses(self) -> torch.Tensor:
-        """Loss of each example, float32, shape [n]."""
+        """Loss of each example, float32, shape [n]; infinite where the network failed."""
         return self._array("losses")
 
     @property
     def scores(self) -> torch.Tensor:
-        """Score of each example, float32, shape [n]; in classification 1 where correct, else 0."""
+        """Score of each example, float32, shape [n]; in classification 1 where correct, else 0.
+
+        NaN where it is undefined, −∞ where the network failed: its outputs are not finite.
+        """
         return self._array("scores").float()
+
+    @property
+    def replicates(self) -> torch.Tensor | None:
+        """Scores on bootstrap resamples, float32, shape [200]; None where the score is a mean.
+
+        The resamples are the same for all points on the split.
+        """
+        return self._array("replicates") if self.is_resampled else None
 
     @property
     def predictions(self) -> torch.Tensor:
@@ -80,13 +118,49 @@ class Evaluation:
             raise KeyError("outputs were not kept; evaluate again with keep_outputs=True")
         return self._array("outputs")
 
+    @property
+    def interval_text(self) -> str:
+        """The confidence interval of the score, such as "[86.6, 91.2]"; empty if there is none."""
+        unit = self.labels.score_unit
+        low, high = sorted(unit.factor * end for end in self.score_interval)
+        if math.isnan(low):
+            return ""
+        return f"[{low:.1f}, {high:.1f}]" if unit.is_share else f"[{number(low)}, {number(high)}]"
+
+    @property
+    def score_text(self) -> str:
+        """The score with its name and interval, such as "accuracy 89.14 % [86.6, 91.2]"."""
+        score = self.labels.score_unit.text(self.score)
+        return " ".join(filter(None, (self.labels.score_name, score, self.interval_text)))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per example: loss, score, and the prediction if it is one number."""
+        import pandas as pd
+
+        columns = {"loss": self.losses.numpy(), "score": self.scores.numpy()}
+        if (predictions := self.predictions).ndim == 1:
+            columns["prediction"] = predictions.numpy()
+        return pd.DataFrame(columns).rename_axis("example")
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}: {self.score_text}, n = {self.n})"
+
+    def _repr_html_(self) -> str:
+        score = self.labels.score_unit.text(self.score)
+        return html_table(
+            "Evaluation",
+            ["split", self.labels.score_name, "95 % interval", self.labels.loss_name, "examples"],
+            [(self.split, score, self.interval_text, self.loss, self.n)],
+        )
+
     def _array(self, name: str) -> torch.Tensor:
-        with safe_open(self.arrays, framework="pt") as file:
-            if self.place is None:
-                tensor: torch.Tensor = file.get_tensor(name)
-            else:
-                tensor = file.get_slice(name)[self.place]
-        return tensor
+        try:
+            return read_array(self.arrays, name, self.place)
+        except DamagedArraysError:
+            again = self.on_damage() if self.on_damage else None
+            if again is None:
+                raise
+            return again._array(name)
 
 
 def compact(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -108,3 +182,98 @@ def compact(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 kept["predictions"] = predictions.to(dtype)
                 break
     return kept
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a point scores by a pass in bfloat16. It is no evaluation, and nothing is chosen by it.
+
+    bfloat16 keeps 8 bits of each number. What that does to the numbers here is measured on a point
+    that is known in float32.
+
+    Attributes:
+        mixture_key: Which point.
+        split: Name of the split.
+        n: Number of examples.
+        reference: Digest of the known point, an ingredient.
+        loss: Mean loss.
+        score: Mean score.
+        loss_effect: By how much the same pass moved the mean loss of the known point.
+        score_effect: By how much it moved its mean score.
+    """
+
+    mixture_key: str
+    split: str
+    n: int
+    reference: str
+    loss: float
+    score: float
+    loss_effect: float
+    score_effect: float
+
+
+Criterion = Literal["score", "loss"]
+
+
+def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:
+    """Return the number that a point is compared by: its score, or minus its loss.
+
+    Args:
+        evaluation: What the point scored.
+        metric: `score` or `loss`.
+        name: What to call the point in an error.
+
+    Returns:
+        The larger the better; −∞ where the network failed on an example.
+
+    Raises:
+        TaskError: The metric is undefined for some examples, or infinitely good for one.
+    """
+    value = evaluation.score if metric == "score" else -evaluation.loss
+    if math.isfinite(value):
+        return value
+    if metric == "score" and evaluation.all_scores and not evaluation.scores.isnan().any():
+        if evaluation.scores.isinf().any():  # the network failed
+            return -math.inf
+        raise TaskError(
+            f"The metric {next(iter(evaluation.all_scores))!r} of {name} is undefined (NaN) on "
+            f"{evaluation.split!r}, so nothing can be chosen by it. Leave this point out."
+        )
+    check_defined(evaluation.scores if metric == "score" else -evaluation.losses,
+                  metric, name, evaluation.split)  # fmt: skip
+    return -math.inf
+
+
+def check_defined(values: torch.Tensor, metric: Criterion, name: str, split: str = "") -> None:
+    """Make sure that points can be compared by some numbers: each is one, and none is +∞.
+
+    Args:
+        values: One an example, the larger the better, shape [n].
+        metric: What they are.
+        name: Whose, for the error.
+        split: Name of the split, where it is known.
+
+    Raises:
+        TaskError: They are not.
+    """
+    undefined, where = int(values.isnan().sum()), f" of {split!r}" if split else ""
+    if undefined == len(values):
+        raise TaskError(
+            f"The {metric} of {name} is undefined (NaN) for every example{where}, so nothing can "
+            f"be chosen by it. Correct the task's `{metric}`, or leave this point out."
+        )
+    if undefined:
+        raise TaskError(
+            f"The {metric} of {name} is undefined (NaN) for {undefined} of {len(values)} examples"
+            f"{where}, so nothing can be chosen by it. Leave these examples out of the split, have "
+            f"the task's `{metric}` return a number for them, or set `undefined = "
+            '"exclude"` on the task, and each point is scored on the examples where its own '
+            f"{metric} is defined."
+        )
+    infinite = int((values == math.inf).sum())
+    if infinite:
+        raise TaskError(
+            f"The {metric} of {name} is infinitely good for {infinite} of {len(values)} examples"
+            f"{where}, so nothing can be chosen by it. Have the task's `{metric}` return a finite "
+            "number for them."
+        )

@@ -1,126 +1,85 @@
 """Evaluations of points, each computed once and remembered."""
 
-import copy
 import time
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from soupcore.errors import TaskError
-from soupcore.evaluation.batchnorm import EXAMPLES, Estimate, StatisticsChoice, norms_of
-from soupcore.evaluation.devices import choose_device
-from soupcore.evaluation.evaluation import Evaluation
-from soupcore.evaluation.passes import Passes
-from soupcore.evaluation.preview import Preview
-from soupcore.evaluation.progress import Progress, no_progress, part, stretch
-from soupcore.evaluation.race import Bound, Race
-from soupcore.evaluation.records import Records, judged_in
-from soupcore.evaluation.several import Several
-from soupcore.merges import as_mixed
+from soupcore.evaluation.command_pass import CommandPass
+from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
+from soupcore.evaluation.evaluation import Evaluation, Preview
+from soupcore.evaluation.evaluations import Evaluations
+from soupcore.evaluation.forward_pass import ForwardPass
+from soupcore.evaluation.measuring import measure, needs_outputs
+from soupcore.evaluation.network import choose_device
+from soupcore.evaluation.records import Together, records_in
+from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.mixtures import Mixture
-from soupcore.store import Store
+from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.tasks import Task
+from soupcore.tasks.command import CommandTask
+
+if TYPE_CHECKING:
+    from soupcore.store import Store
 
 _BATCH_SIZE = 256
 
 
-class Evaluator:
+class Evaluator(Evaluations):
     """Evaluates points on a task, each once: what the store knows is not computed again.
 
     Building one is cheap; the network and the data go to the device with the first evaluation.
 
     Attributes:
         task: How it judges weights.
-        store: Where results are kept.
         device: Where it computes.
         batch_size: Examples a batch where a recipe takes batches of its own.
-        estimate: What BatchNorm's statistics are estimated on at each point; None where they are
-            averaged as all weights are. See `with_statistics`.
 
     Args:
         task: How to judge weights.
         store: Where results are kept; the workspace's unless given.
         device: `auto`, or a device as torch names it.
-        batch_size: Examples a forward pass. Unless given, the quickest is found by measuring, and
-            the last bits of a loss may differ from run to run as it does.
+        batch_size: Examples a forward pass; the task's `batch_size`, or 128, unless given. The
+            last bits of a loss may depend on it. It is halved where memory runs out.
         memory_budget: Bytes of ingredients to keep in memory between evaluations; beyond it they
             are read from their files again.
     """
 
+    task: Task
+
     def __init__(
         self,
         task: Task,
-        store: Store | None = None,
+        store: "Store | None" = None,
         *,
         device: str = "auto",
         batch_size: int | None = None,
         memory_budget: int = 2 << 30,
     ) -> None:
-        self.task = task
-        self.store = store or Store()
+        from soupcore.evaluation.claims import Claims  # loads SQLAlchemy
+
+        super().__init__(task, store)
         self.device = choose_device(device)
         self.batch_size = batch_size or _BATCH_SIZE
-        self._records = Records(self.store, task)
-        self._passes = Passes(task, self.device, batch_size, memory_budget)
-        # What several points at once give is the same but for the last bits.
-        may_stack = self.device.type == "cuda" and batch_size is None
-        self._several = Several(self._passes, may_stack=may_stack)
-        self.estimate: Estimate | None = None
+        self._claims = Claims(self.store)
+        self._forward_pass = (
+            CommandPass(task)
+            if isinstance(task, CommandTask)
+            else ForwardPass(task, self.device, batch_size, memory_budget)
+        )
         self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
 
-    @cached_property
-    def has_batchnorm(self) -> bool:
-        """Whether the network normalises by statistics of the training data."""
-        return bool(norms_of(self.task.build_model()))
-
-    @property
-    def can_re_estimate(self) -> bool:
-        """Whether there are such statistics, and training data to estimate them on."""
-        return bool(self.task.splits_with_role("train")) and self.has_batchnorm
+    def __repr__(self) -> str:
+        return f"Evaluator({self.task.name!r} on {self.device}, stored in {self.store.folder})"
 
     @property
     def notes(self) -> list[str]:
-        """What was not done in the quickest way, and why, in words."""
-        return list(self._passes.notes)
-
-    def with_statistics(
-        self, statistics: StatisticsChoice, *, examples: int = EXAMPLES
-    ) -> "Evaluator":
-        """Return an evaluator of the same points with other BatchNorm statistics.
-
-        It shares network, data and store with this one, and keeps what it finds apart.
-
-        Args:
-            statistics: `averaged` with the weights, or `re-estimated` at each point on the task's
-                training data (see `soupcore.evaluation.batchnorm`).
-            examples: How many training examples to estimate on.
-
-        Raises:
-            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
-        """
-        estimate = None
-        if statistics == "re-estimated":
-            if not self.has_batchnorm:
-                raise TaskError(
-                    f"The network of the task {self.task.name!r} has no BatchNorm, so there are no "
-                    "statistics to estimate."
-                )
-            names = self.task.splits_with_role("train")
-            if not names:
-                raise TaskError(
-                    f"The task {self.task.name!r} has no split with the role 'train' to estimate "
-                    "BatchNorm's statistics on. Add one, or have the statistics averaged."
-                )
-            split = self.task.split(names[0])
-            estimate = Estimate(names[0], split.digest, min(examples, len(split)))
-        return self.with_estimate(estimate)
-
-    def with_estimate(self, estimate: Estimate | None) -> "Evaluator":
-        """Return an evaluator whose statistics are estimated as a soup says; builds no network."""
-        other = copy.copy(self)
-        other.estimate = estimate
-        return other
+        """What was not done in the quickest way or is done again, and why, in words."""
+        return [*self._forward_pass.notes, *self.store.notes]
 
     def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:
         """Return the BatchNorm statistics re-estimated at a point, by the names they have there.
@@ -130,8 +89,10 @@ class Evaluator:
         if self.estimate is None:
             return {}
         _check_unchanged([mixture])
-        return self._passes.statistics(mixture, self.estimate)
+        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - there is BatchNorm
+        return self._forward_pass.statistics(mixture, self.estimate)
 
+    @with_bar("Evaluation")
     def evaluate(
         self,
         mixture: Mixture,
@@ -139,6 +100,7 @@ class Evaluator:
         *,
         keep_outputs: bool = True,
         on_progress: Progress = no_progress,
+        progress: bool = True,
     ) -> Evaluation:
         """Return what the task says of a point on a split, computing it where it is not known.
 
@@ -148,6 +110,7 @@ class Evaluator:
             keep_outputs: Keep the outputs of each example, as ensembles need them. Points along a
                 path do without: there are too many. Of one checkpoint alone they are always kept.
             on_progress: Called with examples done and in all; raise in it to stop.
+            progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
             TaskError: There is no such split.
@@ -158,6 +121,7 @@ class Evaluator:
         )
         return evaluation
 
+    @with_bar("Evaluations")
     def evaluate_all(
         self,
         mixtures: Sequence[Mixture],
@@ -165,8 +129,11 @@ class Evaluator:
         *,
         keep_outputs: bool = True,
         on_progress: Progress = no_progress,
+        progress: bool = True,
     ) -> list[Evaluation]:
         """Evaluate several points, after one look at the store for all of them.
+
+        Points that another process computes just now are left to it, and waited for in the end.
 
         Args:
             mixtures: The points; equal ones are evaluated once.
@@ -174,6 +141,7 @@ class Evaluator:
             keep_outputs: As for `evaluate`.
             on_progress: Called with examples done and in all; raise in it to stop. It may have
                 this evaluator evaluate another point.
+            progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Returns:
             The evaluations, in the order of the points.
@@ -181,7 +149,7 @@ class Evaluator:
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
-        points = {self._key(mixture): mixture for mixture in mixtures}
+        points = {self.key(mixture): mixture for mixture in mixtures}
         with_outputs = {k for k, p in points.items() if keep_outputs or len(p.coefficients) == 1}
 
         def known(keys: Sequence[str], split: str) -> dict[str, Evaluation]:
@@ -192,28 +160,54 @@ class Evaluator:
         wholes: dict[str, Evaluation] = {}
         if (whole := self.task.whole_of(split)) != split:
             wholes = known([key for key in points if key not in found], whole)
+            if needs_outputs(self.task):
+                wholes = {key: found for key, found in wholes.items() if found.has_outputs}
         missing = {k: p for k, p in points.items() if k not in found and k not in wholes}
         _check_unchanged(missing.values())
-        with self._records.together(split) as together:
-            examples, done = len(self.task.split(split)), 0
-            total = len(points) * examples
+        examples, done = len(self.task.split(split)), 0
+        total = len(points) * examples
+        place = self.task.key, self.task.split(split).digest
+        claimed = self._claims.batches(
+            list(missing),
+            place,
+            with_outputs,
+            on_wait=lambda: on_progress(done, total),
+        )
+        with closing(claimed), self._records.together(split) as together:
             for key in (key for key in points if key not in missing):
                 if key in wholes:
-                    together.add(key, judged_in(wholes[key], self.task.rows_of(split)), seconds=0.0)
+                    part_of = self._computed_again_if_damaged(wholes[key], points[key])
+                    records = records_in(part_of, self.task.rows_of(split))
+                    self._add(together, key, records, split, 0.0, keep_outputs=part_of.has_outputs)
                 done += examples
                 on_progress(done, total)
-            passes = self._several.run(
-                [(point, key in with_outputs) for key, point in missing.items()],
-                split,
-                estimate=self.estimate,
-                on_progress=stretch(on_progress, done, total - done, total),
-            )
-            for key, (judged, seconds) in zip(missing, passes, strict=True):
-                together.add(key, judged, seconds)
+            for ours, elsewhere in claimed:
+                if elsewhere:
+                    found |= known(elsewhere, split)
+                    done += len(elsewhere) * examples
+                    on_progress(done, total)
+                for key in ours:
+                    started = time.perf_counter()
+                    records = self._forward_pass.run(
+                        points[key],
+                        split,
+                        keep_outputs=key in with_outputs,
+                        estimate=self.estimate,
+                        on_progress=stretch(on_progress, done, examples, total),
+                    )
+                    seconds = time.perf_counter() - started
+                    self._add(
+                        together, key, records, split, seconds, keep_outputs=key in with_outputs
+                    )
+                    done += examples
+                together.write()  # which ends their claims
         found |= together.written
-        return [found[self._key(mixture)] for mixture in mixtures]
+        return [
+            self._computed_again_if_damaged(found[self.key(mixture)], mixture)
+            for mixture in mixtures
+        ]
 
-    def contest(
+    def evaluate_or_reject(
         self,
         mixture: Mixture,
         incumbent: Evaluation,
@@ -221,11 +215,12 @@ class Evaluator:
         strictly: bool = False,
         difficulty: Tensor | None = None,
         on_progress: Progress = no_progress,
-    ) -> Evaluation | Bound:
+    ) -> Evaluation | UpperBound:
         """Evaluate a point on the split of another evaluation, unless it scores worse than that.
 
         The point is given up as soon as the examples it has not seen cannot change that (see
-        `soupcore.evaluation.race`). Where the task declares no `score_range` it never is.
+        `soupcore.evaluation.early_rejection`). Where the task declares no `score_range` it
+        never is.
 
         Args:
             mixture: The point.
@@ -242,14 +237,16 @@ class Evaluator:
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
-        split, declared, key = incumbent.split, self.task.score_range, self._key(mixture)
+        split, key = incumbent.split, self.key(mixture)
+        # Of a metric that is no mean, examples to come may change anything.
+        declared = self.task.score_range if self.task.metric.is_mean else None
         (known,) = self.stored([mixture], split)
         if known is not None:
             on_progress(known.n, known.n)
-            return known
+            return self._computed_again_if_damaged(known, mixture)
         if declared is None:
             return self.evaluate(mixture, split, on_progress=on_progress)
-        race = Race(
+        rejection = EarlyRejection(
             incumbent.scores,
             strictly=strictly,
             lowest=declared[0],
@@ -257,20 +254,23 @@ class Evaluator:
             difficulty=incumbent.losses if difficulty is None else difficulty,
         )
         before = self._records.part(key, split)
-        if before is not None and race.is_lost(before[1]):
+        if before is not None and rejection.is_rejected(before[1]):
             on_progress(incumbent.n, incumbent.n)
-            return race.bound(key, split, *before)
+            return rejection.bound(key, split, *before)
         _check_unchanged([mixture])
         started = time.perf_counter()
-        judged = self._passes.run(
-            mixture, split, estimate=self.estimate, race=race, on_progress=on_progress
+        records = self._forward_pass.run(
+            mixture, split, estimate=self.estimate, rejection=rejection, on_progress=on_progress
         )
-        if len(judged) == incumbent.n:
+        if len(records) == incumbent.n:
             seconds = time.perf_counter() - started
-            return self._records.add(key, split, judged.in_order(race.order), seconds)
-        rows = race.order[: len(judged)]
-        self._records.add_part(key, split, rows, judged.scores)
-        return race.bound(key, split, rows, judged.scores)
+            with self._records.together(split) as together:
+                whole = records.in_order(rejection.order)
+                self._add(together, key, whole, split, seconds, keep_outputs=True)
+            return together.written[key]
+        rows = rejection.order[: len(records)]
+        self._records.add_part(key, split, rows, records.scores)
+        return rejection.bound(key, split, rows, records.scores)
 
     def preview(
         self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
@@ -290,14 +290,14 @@ class Evaluator:
         """
         reference = Mixture([(next(iter(mixture.sources.values())), 1)])
         known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
-        key = self._key(reference), self.task.split(split).digest
+        key = self.key(reference), self.task.split(split).digest
         if key not in self._previewed:
             progress = part(on_progress, 1, 3)
             self._previewed[key] = self._look(reference, split, progress)
         loss, score = self._look(mixture, split, part(on_progress, 2, 3))
         there = self._previewed[key]
         return Preview(
-            self._key(mixture),
+            self.key(mixture),
             split,
             known.n,
             next(iter(mixture.sources)),
@@ -309,7 +309,7 @@ class Evaluator:
 
     def _look(self, mixture: Mixture, split: str, on_progress: Progress) -> tuple[float, float]:
         _check_unchanged([mixture])
-        judged = self._passes.run(
+        records = self._forward_pass.run(
             mixture,
             split,
             keep_outputs=False,
@@ -317,23 +317,37 @@ class Evaluator:
             in_bfloat16=True,
             on_progress=on_progress,
         )
-        return float(judged.losses.double().mean()), float(judged.scores.double().mean())
+        measured = measure(self.task, records, self._targets(split), with_interval=False)
+        return measured.loss, measured.score
 
-    def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
-        """Return what is already known of points on a split, None where nothing is."""
-        keys = [self._key(mixture) for mixture in mixtures]
-        known = self._records.known(keys, split)
-        return [known.get(key) for key in keys]
+    def _add(
+        self,
+        together: Together,
+        key: str,
+        records: ExampleRecords,
+        split: str,
+        seconds: float,
+        *,
+        keep_outputs: bool,
+    ) -> None:
+        """Compute the scores of a point from its example records, and store both."""
+        measured = measure(self.task, records, self._targets(split), with_interval=keep_outputs)
+        together.add(key, records if keep_outputs else records.without_outputs, measured, seconds)
 
-    def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
-        """Return the points that would have to be computed, each once."""
-        points = list(dict.fromkeys(mixtures))
-        known = self.stored(points, split)
-        return [point for point, found in zip(points, known, strict=True) if found is None]
+    def _targets(self, split: str) -> Tensor:
+        return self._forward_pass.answers(split)
 
-    def _key(self, mixture: Mixture) -> str:
-        key = as_mixed(mixture).key
-        return key if self.estimate is None else key + self.estimate.key
+    def _computed_again_if_damaged(self, evaluation: Evaluation, mixture: Mixture) -> Evaluation:
+        """Return an evaluation whose arrays are computed again should their file be damaged."""
+        forget = evaluation.on_damage
+
+        @cache  # the file stays damaged, for each array that is read from it
+        def again() -> Evaluation:
+            if forget is not None:
+                forget()
+            return self.evaluate(mixture, evaluation.split, keep_outputs=evaluation.has_outputs)
+
+        return replace(evaluation, on_damage=again)
 
 
 def _check_unchanged(points: Iterable[Mixture]) -> None:

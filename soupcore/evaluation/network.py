@@ -1,16 +1,187 @@
-"""The task's network, whose weights lie in one buffer that points are mixed straight into."""
+"""The task's network on a device, and the ingredients that its weights are mixed from.
 
-from collections.abc import Iterable, Mapping
+The weights lie in one buffer that points are mixed straight into. Ingredients stay in memory as
+far as a budget allows, so that a point costs no reading.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from soupcore.errors import CheckpointError
-from soupcore.evaluation.fitting import Fitting
-from soupcore.evaluation.ingredients import Ingredients, Row
-from soupcore.evaluation.memory import in_words, is_out_of_memory
+from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.disk import in_words
+from soupcore.errors import CheckpointError, StockpotError
+from soupcore.evaluation.data import is_out_of_memory
 from soupcore.mixtures import Mixture
+from soupcore.name_map import NameMap
 from soupcore.tasks import Task
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`; `auto` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        StockpotError: This machine has no such device, or torch cannot use it.
+    """
+    if name != "auto":
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise StockpotError(
+                f"{name!r} is no device. Name it cpu, cuda, cuda:1, mps or auto."
+            ) from None
+        cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+        if device.type == "cuda" and (device.index or 0) >= cuda:
+            there = f"torch finds {cuda} CUDA devices here"
+        elif device.type == "mps" and not mps:
+            there = "torch finds no MPS device here"
+        else:
+            return device
+        raise StockpotError(f"There is no device {name!r}: {there}. Choose another, such as cpu.")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@contextmanager
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Make a device the current one, with convolutions that repeat exactly, in full float32."""
+    exactly = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with exactly, torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
+
+
+class Row(Checkpoint):
+    """The weights of a checkpoint in memory, joined to one tensor a dtype.
+
+    Joined, the many small tensors of a network are mixed at the pace of a large one.
+
+    Args:
+        checkpoint: Whose weights.
+        names: Which of its tensors, in the order in which they are joined.
+        dropped: A row whose memory this one takes over where it has the same size. Freed memory of
+            this size is not given back to the system, nor always found again.
+
+    Attributes:
+        joined: `{name of the joined tensor: names of the tensors in it}`.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, names: Sequence[str], dropped: Row | None = None
+    ) -> None:
+        self._digest = checkpoint.digest
+        self.joined: dict[str, list[str]] = {}
+        for name in names:
+            self.joined.setdefault(str(checkpoint.tensors[name].dtype), []).append(name)
+        self._elements: dict[str, Tensor] = {}
+        tensors = {}
+        for key, members in self.joined.items():
+            infos = [checkpoint.tensors[name] for name in members]
+            numel = sum(info.numel for info in infos)
+            data = dropped._elements.get(key) if dropped else None
+            if data is None or data.numel() != numel:
+                data = torch.empty(numel, dtype=infos[0].dtype)
+            places = torch.split(data, [info.numel for info in infos])
+            for name, place in zip(members, places, strict=True):
+                checkpoint.read_into(name, 0, place)
+            tensors[key] = TensorInfo((len(data),), data.dtype)
+            self._elements |= {key: data, **dict(zip(members, places, strict=True))}
+        super().__init__(checkpoint.path, tensors, {}, files=())
+
+    @property
+    def digest(self) -> str:
+        """Identity of the weights, that of the checkpoint."""
+        return self._digest
+
+    def read_elements(self, name: str, start: int, stop: int) -> Tensor:
+        """Return part of a joined tensor, or of one in it, without a copy."""
+        return self._elements[name][start:stop]
+
+
+class Ingredients:
+    """The ingredients used last, in memory as far as they fit a budget.
+
+    Args:
+        names: The tensors to hold, in the order in which to join them.
+        budget: Bytes that they may take.
+    """
+
+    def __init__(self, names: Iterable[str], budget: int) -> None:
+        self._names = list(names)
+        self._budget = budget
+        self._rows: OrderedDict[str, Row] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """What is held now."""
+        return sum(row.nbytes for row in self._rows.values())
+
+    def hold(self, mixture: Mixture) -> None:
+        """Load the sources of a mixture as far as they fit, in place of what it does not need.
+
+        Raises:
+            CheckpointError: A file that had to be read was changed since it was opened.
+        """
+        for digest, checkpoint in mixture.sources.items():
+            if digest in self._rows:
+                self._rows.move_to_end(digest)
+                continue
+            checkpoint.check_unchanged()
+            dropped = self._make_room(checkpoint.nbytes, mixture)
+            if self.nbytes + checkpoint.nbytes <= self._budget:
+                self._load(digest, checkpoint, dropped)
+
+    def joined(self, mixture: Mixture) -> Mixture | None:
+        """Return a mixture as one of joined tensors, None unless all of its sources are held.
+
+        Its tensors are the same numbers as those of the mixture, to the bit. It is None too where
+        a source holds infinities, which a mixture may have to copy and a sum makes NaN of.
+        """
+        if any(c.is_scanned and c.nonfinite for c in mixture.sources.values()):
+            return None
+        rows = [self._rows.get(digest) for digest in mixture.sources]
+        held = [row for row in rows if row is not None]
+        if len(held) < len(rows) or any(row.joined != held[0].joined for row in held):
+            return None
+        return Mixture(zip(held, mixture.coefficients.values(), strict=True))
+
+    def read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
+        """Read elements of a source from memory where it is held, else from its file."""
+        row = self._rows.get(checkpoint.digest)
+        return (row or checkpoint).read_elements(name, start, stop)
+
+    def _load(self, digest: str, checkpoint: Checkpoint, dropped: Row | None) -> None:
+        try:
+            row = Row(checkpoint, self._names, dropped)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return  # less is free than the budget says: its file is read at each point
+        checkpoint.check_unchanged()
+        self._rows[digest] = row
+
+    def _make_room(self, nbytes: int, mixture: Mixture) -> Row | None:
+        """Drop what a mixture does not need until so many bytes fit, if they do then.
+
+        Returns:
+            What was dropped last.
+        """
+        dropped = None
+        while self.nbytes + nbytes > self._budget:
+            idle = next((digest for digest in self._rows if digest not in mixture.sources), None)
+            if idle is None:
+                break
+            dropped = self._rows.pop(idle)
+        return dropped
 
 
 class Network:
@@ -26,17 +197,17 @@ class Network:
 
     Attributes:
         model: The module; it computes with the weights that were put in last.
-        fitting: The names of its tensors.
+        name_map: The names of its tensors.
         buffers: What it computes with, one flat tensor a dtype.
     """
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
         self._task_name = task.name
-        self.model = task.build_model().to(device).requires_grad_(requires_grad=False).eval()
-        self.fitting = Fitting(_state(self.model), task.name)
+        self.model = task.new_model().to(device).requires_grad_(requires_grad=False).eval()
+        buffers = dict(self.model.named_buffers(remove_duplicate=False))
+        self.name_map = NameMap(_state(self.model), task.name, buffers)
         own = _without_aliases(_state(self.model))
         self._members: dict[torch.dtype, list[str]] = {}
-        self._shapes = {name: tensor.shape for name, tensor in own.items()}
         for name, tensor in own.items():
             self._members.setdefault(tensor.dtype, []).append(name)
         self.buffers, inside = self._join(own, device)
@@ -61,7 +232,7 @@ class Network:
             CheckpointError: They do not fit the network, a file was changed since it was opened,
                 or a tensor does not fit in memory.
         """
-        mixture = self.fitting.under_own_names(mixture)
+        mixture = self.name_map.under_own_names(mixture)
         self._ingredients.hold(mixture)
         joined = self._ingredients.joined(mixture)
         if joined is None:
@@ -74,24 +245,6 @@ class Network:
                 buffer.copy_(self._mixed[dtype])
         for name, tensor in self._outside.items():
             tensor.copy_(self._places[name].view(tensor.shape))
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether all of its tensors lie in the buffers."""
-        return not self._outside
-
-    def tensors_in(self, rows: Mapping[torch.dtype, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors in several copies of the buffers: `{name: [copies, *shape]}`.
-
-        Args:
-            rows: The copies, [copies, length] a dtype.
-        """
-        found = {}
-        for dtype, names in self._members.items():
-            parts = torch.split(rows[dtype], [self._shapes[name].numel() for name in names], dim=1)
-            for name, part in zip(names, parts, strict=True):
-                found[name] = part.view(len(part), *self._shapes[name])
-        return found
 
     def _mix_joined(self, joined: Mixture) -> None:
         row = next(iter(joined.sources.values()))

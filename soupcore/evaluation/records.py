@@ -1,21 +1,28 @@
 """What the store remembers of a task's evaluations."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from soupcore.database import EvaluationRow
 from soupcore.evaluation.evaluation import Evaluation, compact
-from soupcore.evaluation.judging import Judged
-from soupcore.evaluation.statistics import score_interval
-from soupcore.store import NewEvaluation, Store
-from soupcore.tasks import Task
+from soupcore.evaluation.measuring import Measured
+from soupcore.evaluation.scoring import ExampleRecords
+from soupcore.intervals import NO_INTERVAL
+from soupcore.tasks import TaskInfo
 
-# Evaluations are written together once they took this long together: a write takes a millisecond.
-# What is not written yet is lost where the process is killed.
+if TYPE_CHECKING:
+    from soupcore.database import EvaluationRow
+    from soupcore.store import NewEvaluation, Store
+
+# Evaluations are written together once they took this long together, and this many times as long
+# as the last write, which waits for the disk. What is not written yet is lost if the process dies.
 _WRITE_EVERY = 0.05  # seconds
+_WRITE_SHARE = 20
 _WRITE_AT = 64 << 20  # bytes
 
 
@@ -27,7 +34,7 @@ class Records:
         task: Whose.
     """
 
-    def __init__(self, store: Store, task: Task) -> None:
+    def __init__(self, store: "Store", task: TaskInfo[Any]) -> None:
         self.store = store
         self._task = task
 
@@ -35,12 +42,6 @@ class Records:
         """Return what is known of points on a split; those unknown are absent."""
         rows = self.store.evaluations(keys, *self._place(split))
         return {key: self._evaluation(row, split) for key, row in rows.items()}
-
-    def add(self, key: str, split: str, judged: Judged, seconds: float) -> Evaluation:
-        """Remember what was found of a point."""
-        with self.together(split) as together:
-            together.add(key, judged, seconds)
-        return together.written[key]
 
     @contextmanager
     def together(self, split: str) -> Iterator["Together"]:
@@ -60,26 +61,34 @@ class Records:
         """Remember the examples seen of a point that was given up, and their scores."""
         self.store.add_part(key, *self._place(split), {"rows": rows, "scores": scores})
 
-    def new(self, key: str, split: str, judged: Judged, seconds: float) -> NewEvaluation:
+    def new(
+        self, key: str, split: str, records: ExampleRecords, measured: Measured, seconds: float
+    ) -> "NewEvaluation":
         """Return what is to be remembered of what was found of a point."""
+        from soupcore.store import NewEvaluation  # loads SQLAlchemy
+
+        arrays = compact(records.arrays)
+        if measured.replicates is not None:
+            arrays["replicates"] = measured.replicates
         return NewEvaluation(
             key,
             *self._place(split),
-            loss=float(judged.losses.double().mean()),
-            score=float(judged.scores.double().mean()),
-            score_interval=score_interval(judged.scores),
+            loss=measured.loss,
+            score=measured.score,
+            score_interval=measured.interval,
+            scores=measured.scores,
             seconds=seconds,
-            arrays=compact(judged.arrays),
+            arrays=arrays,
         )
 
-    def write(self, found: Sequence[NewEvaluation], split: str) -> Iterable[Evaluation]:
+    def write(self, found: "Sequence[NewEvaluation]", split: str) -> Iterable[Evaluation]:
         """Write evaluations to the store and return them."""
         return [self._evaluation(row, split) for row in self.store.add_evaluations(found)]
 
     def _place(self, split: str) -> tuple[str, str]:
         return self._task.key, self._task.split(split).digest
 
-    def _evaluation(self, row: EvaluationRow, split: str) -> Evaluation:
+    def _evaluation(self, row: "EvaluationRow", split: str) -> Evaluation:
         file, _, place = row.arrays.partition("#")
         return Evaluation(
             mixture_key=row.mixture_key,
@@ -87,13 +96,17 @@ class Records:
             n=row.n,
             loss=_number(row.loss),
             score=_number(row.score),
-            score_interval=(_number(row.score_low), _number(row.score_high)),
+            score_interval=_interval(row),
+            is_resampled=row.has_outputs and not self._task.metric.is_mean,
+            all_scores={name: _number(score) for name, score in (row.scores or {}).items()},
             seconds=row.seconds,
             has_outputs=row.has_outputs,
             arrays=self.store.folder / file,
             task_key=row.task_key,
             split_digest=row.split_digest,
             place=int(place) if place else None,
+            labels=self._task.labels,
+            on_damage=partial(self.store.forget_arrays, file),
         )
 
 
@@ -110,33 +123,43 @@ class Together:
         self._split = split
         self._waiting: list[NewEvaluation] = []
         self._seconds, self._nbytes = 0.0, 0  # of these: thousands may wait that took no time
+        self._write_after = _WRITE_EVERY
 
-    def add(self, key: str, judged: Judged, seconds: float) -> None:
+    def add(self, key: str, records: ExampleRecords, measured: Measured, seconds: float) -> None:
         """Remember what was found of a point; write where enough has come together."""
-        new = self._records.new(key, self._split, judged, seconds)
+        new = self._records.new(key, self._split, records, measured, seconds)
         self._waiting.append(new)
         self._seconds += seconds
         self._nbytes += new.nbytes
-        if self._seconds >= _WRITE_EVERY or self._nbytes >= _WRITE_AT:
+        if self._seconds >= self._write_after or self._nbytes >= _WRITE_AT:
             self.write()
 
     def write(self) -> None:
         """Write what waits."""
         if self._waiting:
+            started = time.perf_counter()
             for evaluation in self._records.write(self._waiting, self._split):
                 self.written[evaluation.mixture_key] = evaluation
             self._waiting.clear()
             self._seconds, self._nbytes = 0.0, 0
+            took = time.perf_counter() - started
+            self._write_after = max(_WRITE_EVERY, _WRITE_SHARE * took)
 
 
-def judged_in(evaluation: Evaluation, rows: Tensor) -> Judged:
+def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
     """Return what an evaluation found of some of its examples, its outputs too if it kept them."""
-    return Judged(
+    return ExampleRecords(
         evaluation.losses[rows],
         evaluation.scores[rows],
         evaluation.predictions[rows],
         evaluation.outputs[rows] if evaluation.has_outputs else None,
     )
+
+
+def _interval(row: "EvaluationRow") -> tuple[float, float]:
+    """Return the interval of a row; earlier versions kept some that are none (see its function)."""
+    low, high = _number(row.score_low), _number(row.score_high)
+    return (low, high) if -math.inf < low < high < math.inf else NO_INTERVAL
 
 
 def _number(value: float | None) -> float:

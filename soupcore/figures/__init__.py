@@ -1,4 +1,4 @@
-"""Plotly figures: data in, figure out. Nothing is computed here."""
+"""Plotly figures of results. They take computed data and run no evaluations."""
 
 from soupcore.figures.comparisons import (
     angle_scatter,
@@ -9,7 +9,7 @@ from soupcore.figures.comparisons import (
 from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
 from soupcore.figures.overview import accuracy_overview, shift_scatter
-from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, pair_heatmap
+from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
 from soupcore.figures.recipe_curves import recipe_curve, trade_off
@@ -29,6 +29,7 @@ __all__ = [
     "grid_heatmap",
     "layer_heatmap",
     "learning_curve",
+    "measures",
     "norm_bars",
     "pair_heatmap",
     "path_curves",

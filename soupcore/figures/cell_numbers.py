@@ -4,19 +4,19 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-_EQUALLY_FAR = 0.179  # the luminance that has the same contrast to black as to white (WCAG 2)
+_EQUAL_CONTRAST = 0.179  # luminance with equal contrast to black and to white (WCAG 2)
 
 
-def cell_numbers(heatmap: go.Heatmap, decimals: int, size: int = 10) -> go.Scatter:
-    """Return the numbers of the cells, each in black or white, whichever reads better there.
+def cell_numbers(heatmap: go.Heatmap, decimals: int | None, size: int = 10) -> go.Scatter:
+    """Return the numbers of a heatmap's cells, each in black or white for the higher contrast.
 
-    Plotly's own numbers are grey on all colours from middling ones on.
+    Plotly's own numbers are grey and hard to read on mid-range colours.
 
     Args:
-        heatmap: Its cells; x, y and a colour scale that is spread from `zmin` to `zmax`, or over
-            the values where these are not set.
-        decimals: Of a number.
-        size: Of the font, in pixels.
+        heatmap: Supplies x, y, z and the colour scale, which spans `zmin` to `zmax` or, if these
+            are not set, the range of the values.
+        decimals: Decimals per number; None for three significant digits.
+        size: Font size in pixels.
     """
     z = np.asarray(heatmap.z, dtype=np.float64).reshape(len(heatmap.y), len(heatmap.x))
     rows, columns = np.nonzero(np.isfinite(z))
@@ -29,7 +29,7 @@ def cell_numbers(heatmap: go.Heatmap, decimals: int, size: int = 10) -> go.Scatt
     return go.Scatter(
         x=[heatmap.x[column] for column in columns],
         y=[heatmap.y[row] for row in rows],
-        text=[f"{value:.{decimals}f}" for value in values],
+        text=[f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}" for value in values],
         mode="text",
         textfont={"size": size, "color": inks},
         hoverinfo="skip",
@@ -41,4 +41,4 @@ def cell_numbers(heatmap: go.Heatmap, decimals: int, size: int = 10) -> go.Scatt
 def _ink(colour: str) -> str:
     shares = np.asarray(unlabel_rgb(colour)) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    return "#000" if linear @ (0.2126, 0.7152, 0.0722) > _EQUALLY_FAR else "#fff"
+    return "#000" if linear @ (0.2126, 0.7152, 0.0722) > _EQUAL_CONTRAST else "#fff"

@@ -1,4 +1,4 @@
-"""Pairs of ingredients compared: what their two-model soups gain, and what was expected."""
+"""Pairs of ingredients: the gain of their two-model soups, measured and predicted."""
 
 import math
 
@@ -8,79 +8,110 @@ import plotly.graph_objects as go
 
 from soupcore.analysis.grids import Grid
 from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import NEUTRAL, finish
+from soupcore.figures.style import NEUTRAL, finish, space_before
+from soupcore.tasks import SHARE, Unit
 
+_HEIGHT = 460  # pixels
 _PAIR = "<b>%{customdata[0]} + %{customdata[1]}</b><br>"
 
 
-def angle_scatter(table: pd.DataFrame, *, colour: str = "", score_name: str = "accuracy"
-                  ) -> go.Figure:  # fmt: skip
-    """Draw what a two-model soup gains against the angle between the task vectors.
+def angle_scatter(
+    table: pd.DataFrame,
+    *,
+    colour: str = "",
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+) -> go.Figure:
+    """Plot the gain of two-model soups against the angle between the task vectors.
 
-    Figure 3 of the soups' paper: the gain is the soup's score less the mean of the two.
+    As in figure 3 of Model Soups (arXiv:2203.05482), the gain is the score of the soup minus the
+    mean score of the two endpoints.
 
     Args:
-        table: A row a pair. Columns: `first`, `second`, `angle` in degrees, `advantage` as a share
-            of 1, and `colour` where it is named.
-        colour: What the colours stand for.
-        score_name: What the score is called.
+        table: One row per pair. Columns: `first`, `second`, `angle` in degrees, `advantage`, and
+            `colour` if `colour` is given.
+        colour: Name of the quantity shown by colour.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     figure = _scatter(
-        table, table["angle"], table["advantage"] * 100, colour,
-        f"{_PAIR}%{{x:.1f}}°<br>%{{y:+.2f}} points",
+        table, table["angle"], table["advantage"] * score_unit.scale, colour,
+        f"{_PAIR}%{{x:.1f}}°<br>{score_unit.difference_hover('y')}",
     )  # fmt: skip
     figure.add_hline(0, line={"color": NEUTRAL, "width": 1, "dash": "dash"})
-    figure.update_xaxes(title="angle between the task vectors, °")
-    figure.update_yaxes(title=f"{score_name} of the soup − mean of the two, points")
-    return figure
+    figure.update_xaxes(title="Angle between task vectors, °")
+    figure.update_yaxes(
+        title=score_unit.difference_label(f"Midpoint {score_name} − mean of endpoints")
+    )
+    return finish(figure, height=_HEIGHT)
 
 
-def soup_ensemble_scatter(table: pd.DataFrame, *, colour: str = "", score_name: str = "accuracy"
-                          ) -> go.Figure:  # fmt: skip
-    """Draw the two-model soup's score against the two-model ensemble's (figure 4 of the paper).
+def soup_ensemble_scatter(
+    table: pd.DataFrame,
+    *,
+    colour: str = "",
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+) -> go.Figure:
+    """Plot the score of two-model soups against that of two-model ensembles.
+
+    This is figure 4 of Model Soups (arXiv:2203.05482).
 
     Args:
-        table: A row a pair. Columns: `first`, `second`, `ensemble` and `soup` as shares of 1, and
-            `colour` where it is named.
-        colour: What the colours stand for.
-        score_name: What the score is called.
+        table: One row per pair. Columns: `first`, `second`, `ensemble`, `soup`, and `colour` if
+            `colour` is given.
+        colour: Name of the quantity shown by colour.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     figure = _scatter(
-        table, table["ensemble"] * 100, table["soup"] * 100, colour,
-        f"{_PAIR}ensemble %{{x:.2f}} %<br>soup %{{y:.2f}} %",
+        table, table["ensemble"] * score_unit.factor, table["soup"] * score_unit.factor, colour,
+        f"{_PAIR}ensemble {score_unit.hover('x')}<br>soup {score_unit.hover('y')}",
     )  # fmt: skip
-    _diagonal(figure, "equal")
-    figure.update_xaxes(title=f"{score_name} of the ensemble of two, %")
-    figure.update_yaxes(title=f"{score_name} of the soup of two, %")
-    return figure
+    _diagonal(figure)
+    figure.update_xaxes(title=score_unit.label(f"Two-model ensemble {score_name}"))
+    figure.update_yaxes(title=score_unit.label(f"Two-model soup {score_name}"))
+    return finish(figure, height=_HEIGHT)
 
 
 def theory_scatter(table: pd.DataFrame, *, colour: str = "") -> go.Figure:
-    """Draw the loss that soups have over ensembles against what equation 1 predicts (K.1).
+    """Plot the measured loss gap between soup and ensemble against the predicted gap.
+
+    The prediction is equation 1 of Model Soups (arXiv:2203.05482, appendix K.1).
 
     Args:
-        table: A row a pair. Columns: `first`, `second`, `predicted` and `gap` in nats, and `colour`
-            where it is named.
-        colour: What the colours stand for.
+        table: One row per pair. Columns: `first`, `second`, `predicted` and `gap` in nats, and
+            `colour` if `colour` is given.
+        colour: Name of the quantity shown by colour.
     """
     figure = _scatter(
         table, table["predicted"], table["gap"], colour,
-        f"{_PAIR}predicted %{{x:+.4f}}<br>true %{{y:+.4f}}",
+        f"{_PAIR}predicted %{{x:+.4f}}<br>measured %{{y:+.4f}}",
     )  # fmt: skip
-    _diagonal(figure, "as predicted")
-    figure.update_xaxes(title="predicted L(soup) − L(ensemble), nats")
-    figure.update_yaxes(title="true L(soup) − L(ensemble), nats")
-    return figure
+    _diagonal(figure)
+    figure.update_xaxes(title="Predicted L(soup) − L(ensemble), nats")
+    figure.update_yaxes(title="Measured L(soup) − L(ensemble), nats")
+    return finish(figure, height=_HEIGHT)
 
 
-def grid_heatmap(grid: Grid, *, title: str, unit: str = "", diverges: bool = False) -> go.Figure:
-    """Draw the mean of a value over a grid of hyperparameters; empty where none has the two.
+def grid_heatmap(
+    grid: Grid,
+    *,
+    title: str,
+    unit: str = "",
+    decimals: int | None = 2,
+    diverges: bool = False,
+) -> go.Figure:
+    """Draw the mean of a quantity over a grid of two hyperparameters.
+
+    A cell stays empty if no ingredient or pair has its combination of values.
 
     Args:
-        grid: What was averaged.
-        title: What it is.
-        unit: What follows a number.
-        diverges: Whether 0 is in the middle of the colours.
+        grid: Means and counts.
+        title: Name of the quantity.
+        unit: Suffix of each number.
+        decimals: Decimals per number in a cell; None for three significant digits.
+        diverges: Whether the colour scale is centred on 0.
     """
     known = grid.means[np.isfinite(grid.means)]
     far = max(np.abs(known).max(initial=0), 1e-9)
@@ -95,10 +126,12 @@ def grid_heatmap(grid: Grid, *, title: str, unit: str = "", diverges: bool = Fal
         xgap=1,
         ygap=1,
         colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
-        hovertemplate=f"{grid.column_name} %{{x}}<br>{grid.row_name} %{{y}}<br>"
-        f"%{{z:.3f}}{unit}, mean of %{{customdata}}<extra></extra>",
+        meta=[grid.column_name, grid.row_name, unit.strip()],
+        hovertemplate="%{meta[0]} %{x}<br>%{meta[1]} %{y}<br>"
+        f"%{{z:{'.4g' if decimals is None else f'.{decimals + 1}f'}}}"
+        f"{space_before(unit)}%{{meta[2]}}, mean of %{{customdata}}<extra></extra>",
     )
-    figure = go.Figure([heatmap, cell_numbers(heatmap, 2, size=11)])
+    figure = go.Figure([heatmap, cell_numbers(heatmap, decimals, size=11)])
     figure.update_xaxes(title=grid.column_name, type="category", showgrid=False)
     figure.update_yaxes(title=grid.row_name, type="category", showgrid=False)
     return finish(figure, height=max(320, 140 + 44 * len(grid.rows)))
@@ -108,7 +141,7 @@ def _scatter(
     table: pd.DataFrame, x: "pd.Series[float]", y: "pd.Series[float]", colour: str, hover: str
 ) -> go.Figure:
     coloured = colour != "" and "colour" in table
-    figure = go.Figure(
+    return go.Figure(
         go.Scatter(
             x=x,
             y=y,
@@ -116,20 +149,20 @@ def _scatter(
             customdata=table[["first", "second", *(["colour"] if coloured else [])]].to_numpy(),
             marker={"size": 9, "opacity": 0.85, "line": {"width": 0.5, "color": NEUTRAL}}
             | (_colours(table["colour"], colour) if coloured else {"color": NEUTRAL}),
+            meta=[colour],
             hovertemplate=hover
-            + (f"<br>{colour} %{{customdata[2]}}" if coloured else "")
+            + ("<br>%{meta[0]} %{customdata[2]}" if coloured else "")
             + "<extra></extra>",
             showlegend=False,
         )
     )
-    return finish(figure, height=460)
 
 
 def _colours(values: "pd.Series[float]", title: str) -> dict[str, object]:
     bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
     known = values.dropna()
     if len(known) and known.min() > 0 and known.max() > 10 * known.min():
-        # Learning rates go by factors.
+        # Values such as learning rates span orders of magnitude.
         values = values.map(math.log10)
         ticks = sorted(known.unique())
         ticks = ticks[:: -(-len(ticks) // 6)]
@@ -137,16 +170,16 @@ def _colours(values: "pd.Series[float]", title: str) -> dict[str, object]:
             "tickvals": [math.log10(tick) for tick in ticks],
             "ticktext": [f"{tick:g}" for tick in ticks],
         }
-    elif known.nunique() == 1:  # plotly would put the one value in the middle of a scale of its own
+    elif known.nunique() == 1:  # plotly would invent a range around a single value
         bar |= {"tickvals": [known.iloc[0]], "ticktext": [f"{known.iloc[0]:g}"]}
     return {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
 
 
-def _diagonal(figure: go.Figure, label: str) -> None:
+def _diagonal(figure: go.Figure) -> None:
     points = figure.data[0]
     low = min(min(points.x, default=0), min(points.y, default=0))
     high = max(max(points.x, default=1), max(points.y, default=1))
     figure.add_scatter(
-        x=[low, high], y=[low, high], mode="lines", name=label, hoverinfo="skip",
+        x=[low, high], y=[low, high], mode="lines", name="y = x", hoverinfo="skip",
         line={"color": NEUTRAL, "width": 1, "dash": "dash"},
     )  # fmt: skip

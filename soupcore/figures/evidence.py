@@ -1,4 +1,4 @@
-"""How sure a network is against how right, and which ingredient a soup owes its score to."""
+"""Calibration of networks, and the contribution of each ingredient to a soup."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,17 @@ import plotly.graph_objects as go
 
 from soupcore.analysis import Calibration, Share
 from soupcore.figures.style import ACCEPTED, NEUTRAL, REJECTED, finish
+from soupcore.tasks import SHARE, Unit
 
 
 def reliability_diagram(
     calibrations: Mapping[str, Calibration], colours: Mapping[str, str]
 ) -> go.Figure:
-    """Draw accuracy over confidence, bins of equal mass; the diagonal is perfect calibration.
+    """Draw a reliability diagram: accuracy against confidence, in equal-mass bins.
 
     Args:
-        calibrations: By the name of the network.
-        colours: By the same names.
+        calibrations: `{network: calibration}`.
+        colours: `{network: colour}`.
     """
     figure = go.Figure()
     figure.add_scatter(
@@ -23,7 +24,7 @@ def reliability_diagram(
         y=[0, 100],
         mode="lines",
         line={"color": NEUTRAL, "width": 1, "dash": "dot"},
-        name="as sure as right",
+        name="perfect calibration",
         hoverinfo="skip",
     )
     for name, found in calibrations.items():
@@ -34,7 +35,7 @@ def reliability_diagram(
             mode="lines+markers",
             line={"color": colours[name], "width": 2},
             marker={"size": 7},
-            name=f"{name} · ECE {found.ece:.2%}",
+            name=f"{name} · ECE {SHARE.text(found.ece)}",
             error_y={
                 "type": "data",
                 "symmetric": False,
@@ -44,48 +45,56 @@ def reliability_diagram(
                 "width": 0,
             },
             customdata=[each.n for each in bins],
-            hovertemplate="sure %{x:.1f} %, right %{y:.1f} %<br>"
+            hovertemplate="confidence %{x:.1f}%, accuracy %{y:.1f}%<br>"
             "%{customdata} examples<extra></extra>",
         )
     lowest = min(each.confidence for found in calibrations.values() for each in found.bins)
-    figure.update_xaxes(title="confidence, %", range=[lowest * 100 - 3, 101])
-    figure.update_yaxes(title="accuracy, %")
+    figure.update_xaxes(title="Confidence, %", range=[lowest * 100 - 3, 101])
+    figure.update_yaxes(title="Accuracy, %")
     return finish(figure, height=420)
 
 
 def attribution_bars(
-    shapley: Mapping[str, Share], without: Mapping[str, float], *, score_name: str = "accuracy"
+    shapley: Mapping[str, Share],
+    without: Mapping[str, float],
+    *,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw what each ingredient adds: its Shapley value, and what the soup loses without it.
+    """Draw the Shapley value and the leave-one-out drop of each ingredient.
 
     Args:
-        shapley: By ingredient.
-        without: Score of the soup less its score without the ingredient, by ingredient.
-        score_name: What the score is called.
+        shapley: `{ingredient: share}`.
+        without: `{ingredient: score of the soup minus its score without the ingredient}`.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     names = sorted(shapley, key=lambda name: shapley[name].value)
     figure = go.Figure()
     figure.add_bar(
         y=names,
-        x=[shapley[name].value * 100 for name in names],
+        x=[shapley[name].value * score_unit.scale for name in names],
         orientation="h",
-        name="Shapley value: what it adds on average",
+        name="Shapley value (mean contribution)",
         marker={"color": [ACCEPTED if shapley[n].value >= 0 else REJECTED for n in names]},
         error_x={
             "type": "data",
-            "array": [1.96 * shapley[name].standard_error * 100 for name in names],
+            "array": [1.96 * shapley[name].standard_error * score_unit.scale for name in names],
             "visible": any(share.standard_error for share in shapley.values()),
             "thickness": 1,
         },
-        hovertemplate="<b>%{y}</b><br>adds %{x:.2f} points<extra></extra>",
+        hovertemplate=f"<b>%{{y}}</b><br>{score_unit.difference_hover('x')}<extra></extra>",
     )
     figure.add_scatter(
         y=names,
-        x=[without[name] * 100 for name in names],
+        x=[without[name] * score_unit.scale for name in names],
         mode="markers",
-        name="loss when it alone is left out",
+        name="leave-one-out drop",
         marker={"color": NEUTRAL, "symbol": "diamond", "size": 10},
-        hovertemplate="<b>%{y}</b><br>without it %{x:.2f} points less<extra></extra>",
+        hovertemplate="<b>%{y}</b><br>drop without it: "
+        f"{score_unit.difference_hover('x')}<extra></extra>",
     )
-    figure.update_xaxes(title=f"points of {score_name}", zeroline=True, zerolinecolor=NEUTRAL)
+    title = score_unit.difference_label(f"Contribution to {score_name}")
+    figure.update_xaxes(title=title, zeroline=True, zerolinecolor=NEUTRAL)
+    figure.update_yaxes(type="category")  # plotly would read some names as numbers or dates
     return finish(figure, height=max(220, 90 + 34 * len(names)))

@@ -1,4 +1,4 @@
-"""Where ingredients lie and where they differ, drawn."""
+"""Distances of ingredients from the base, overall and by layer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,14 @@ import plotly.graph_objects as go
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import finish
+from soupcore.figures.style import finish, space_before
 
-_ROW = 20  # pixels a layer
-_LABELLED = 16  # columns up to which a cell has room for its number
+_ROW = 20  # pixels per layer
+_LABELLED = 16  # with more columns, cells are too narrow for numbers
 
 
 def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
-    """Draw how far each ingredient lies from the base."""
+    """Draw the distance of each ingredient from the origin of the geometry."""
     figure = go.Figure(
         go.Bar(
             x=geometry.norms,
@@ -24,7 +24,7 @@ def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
             hovertemplate="<b>%{y}</b><br>%{x:.4g}<extra></extra>",
         )
     )
-    figure.update_xaxes(title=f"distance from {geometry.origin}", rangemode="tozero")
+    figure.update_xaxes(title=f"L2 distance from {geometry.origin}", rangemode="tozero")
     figure.update_yaxes(type="category", autorange="reversed")
     return finish(figure, height=max(240, 90 + 22 * len(geometry.names)))
 
@@ -38,15 +38,15 @@ def layer_heatmap(
     unit: str = "",
     decimals: int = 2,
 ) -> go.Figure:
-    """Draw what is measured of each ingredient in each layer, the input's layer on top.
+    """Draw a quantity per ingredient and layer, with the first layer on top.
 
     Args:
-        layers: L of them.
-        names: The ingredients, k of them.
-        values: Shape [L, k]; NaN where there is none.
-        title: What they are.
-        unit: What follows a number.
-        decimals: Of a number in a cell.
+        layers: Names of the L layers.
+        names: Names of the k ingredients.
+        values: Shape [L, k]; NaN leaves a cell empty.
+        title: Name of the quantity.
+        unit: Suffix of each number.
+        decimals: Decimals per number in a cell.
     """
     heatmap = go.Heatmap(
         z=values,
@@ -56,7 +56,9 @@ def layer_heatmap(
         xgap=1,
         ygap=1,
         colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
-        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:.{decimals + 1}f}}{unit}<extra></extra>",
+        meta=[unit.strip()],
+        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:.{decimals + 1}f}}"
+        f"{space_before(unit)}%{{meta[0]}}<extra></extra>",
     )
     figure = go.Figure(heatmap)
     if len(names) <= _LABELLED and len(layers) <= 2 * _LABELLED:

@@ -1,4 +1,4 @@
-"""The ingredients of a sweep at a glance."""
+"""Scores of ingredients and soups: with intervals, and under distribution shift."""
 
 from collections.abc import Collection, Mapping
 
@@ -7,8 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.tasks import SHARE, Unit
 
-_ROW = 22  # pixels an ingredient
+_ROW = 22  # pixels per ingredient
 
 
 def accuracy_overview(
@@ -16,20 +17,28 @@ def accuracy_overview(
     colours: Mapping[str, str],
     *,
     score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
     selected: Collection[str] = (),
 ) -> go.Figure:
-    """Draw each ingredient's score with its interval, one row each.
+    """Draw the score of each ingredient with its interval, one row per ingredient.
 
     Args:
-        table: Index: ingredient names. Columns: `score`, `low`, `high`, as shares of 1; rows
-            with no score are left out.
+        table: Index: ingredient names. Columns: `score`, `low`, `high`. Rows without a score and
+            intervals of zero width are omitted.
         colours: Colour of each ingredient.
-        score_name: What the score is called.
-        selected: Names drawn filled; the others are hollow. Where none is selected all are filled.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
+        selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
     """
     rows = table.dropna(subset=["score"]).iloc[::-1]
     names = list(rows.index)
-    scores = rows["score"] * 100
+    scores = rows["score"] * score_unit.factor
+    spread = (rows[["low", "high"]] * score_unit.factor).sub(scores, axis=0).abs()
+    if score_unit.sign < 0:
+        spread = spread.rename(columns={"low": "high", "high": "low"})
+    # An interval of zero width would suggest certainty.
+    has_interval = spread.max(axis=1).gt(0) & spread.sum(axis=1, skipna=False).lt(np.inf)
+    spread = spread.where(has_interval)
     figure = go.Figure(
         go.Scatter(
             x=scores,
@@ -44,16 +53,17 @@ def accuracy_overview(
             },
             error_x={
                 "type": "data",
-                "array": rows["high"] * 100 - scores,
-                "arrayminus": scores - rows["low"] * 100,
+                "array": spread["high"],
+                "arrayminus": spread["low"],
                 "color": NEUTRAL,
                 "thickness": 1.2,
                 "width": 3,
             },
-            hovertemplate="<b>%{y}</b><br>%{x:.2f} %<extra></extra>",
+            hovertemplate=f"<b>%{{y}}</b><br>{score_unit.hover('x')}<extra></extra>",
         )
     )
-    figure.update_xaxes(title=f"{score_name} on select, % (95 % interval)")
+    title = score_unit.label(f"Validation {score_name} (select)")
+    figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
     figure.update_yaxes(type="category")
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
 
@@ -63,16 +73,20 @@ def shift_scatter(
     colours: Mapping[str, str],
     *,
     score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
     selected: Collection[str] = (),
 ) -> go.Figure:
-    """Draw the score on `report` against the mean score under shift (figure 1 of the paper).
+    """Plot the mean score over the shift splits against the score on `report`.
+
+    This is figure 1 of Model Soups (arXiv:2203.05482).
 
     Args:
-        table: Index: names. Columns: `report` and `shift` as shares of 1, and `kind`:
-            `ingredient`, `base` or `soup`. Rows without both scores are left out.
+        table: Index: names. Columns: `report`, `shift` and `kind`, which is `ingredient`, `base`
+            or `soup`. Rows that lack one of the two scores are omitted.
         colours: Colour of each ingredient.
-        score_name: What the score is called.
-        selected: Names of ingredients drawn filled.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
+        selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
     """
     rows = table.dropna(subset=["report", "shift"])
     figure = go.Figure()
@@ -82,8 +96,8 @@ def shift_scatter(
         inks = [_ink(str(kind), name, colours) for name in names]
         is_ingredient = kind == "ingredient"
         figure.add_scatter(
-            x=group["report"] * 100,
-            y=group["shift"] * 100,
+            x=group["report"] * score_unit.factor,
+            y=group["shift"] * score_unit.factor,
             name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
             mode="markers" if is_ingredient else "markers+text",
             text=None if is_ingredient else [name if name in labelled else "" for name in names],
@@ -98,23 +112,23 @@ def shift_scatter(
                 else {"base": "square", "soup": "star"}[str(kind)],
                 "line": {"width": 2 if is_ingredient else 0, "color": inks},
             },
-            hovertemplate="<b>%{customdata}</b><br>report %{x:.2f} %<br>mean shift %{y:.2f} %"
-            "<extra></extra>",
+            hovertemplate=f"<b>%{{customdata}}</b><br>test {score_unit.hover('x')}<br>"
+            f"mean shift {score_unit.hover('y')}<extra></extra>",
         )
-    figure.update_xaxes(title=f"{score_name} on report, %")
-    figure.update_yaxes(title=f"mean {score_name} under shift, %")
+    figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
+    figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
     return finish(figure, height=420)
 
 
 def _with_room(rows: pd.DataFrame) -> set[str]:
-    """Return the names of the base and of those soups whose labels do not cover each other."""
+    """Return the names of the base and the soups that can be labelled without overlap."""
     across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
     taken: list[tuple[float, float]] = []
     found = set()
     labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
     for name, row in labels.iterrows():
         place = (row["report"] / across, row["shift"] / up)
-        # A label is about as wide as an eighth of the figure, and as high as a sixteenth.
+        # A label takes about 1/8 of the figure's width and 1/16 of its height.
         if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken):
             taken.append(place)
             found.add(str(name))

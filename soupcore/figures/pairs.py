@@ -1,4 +1,4 @@
-"""What is measured between pairs of ingredients, as a matrix with the tree of how they join."""
+"""Pairwise metrics of ingredients, as a matrix below its single-linkage dendrogram."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, finish
+from soupcore.tasks import SHARE, Unit
 
-_CELL = 30  # pixels a row, while that leaves the matrix lower than _LARGEST
-_LARGEST = 760
-_LABELLED = 16  # names up to which a cell has room for its number
+_CELL = 30  # pixels per row, fewer if the matrix would be higher than _LARGEST
+_LARGEST = 760  # pixels
+_LABELLED = 16  # with more names, cells are too small for numbers
 _TREE = 90  # pixels
 _TREE_SHARE = 0.16  # of the height
 
@@ -23,46 +24,73 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured of a pair, and how it is shown.
+    """A pairwise metric and its display format.
 
     Attributes:
-        title: What it is called.
-        unit: What follows a number, "" where it has none.
-        factor: What a value is multiplied by to be shown in the unit.
-        decimals: Of a number in a cell.
-        connected: Up to which value, as shown, a pair counts as connected; None where it says
-            nothing of that.
-        diverges: Whether 0 is in the middle of the colours.
+        title: Name of the metric.
+        unit: Suffix of each number; may be empty.
+        factor: Factor that converts a value to the displayed unit.
+        decimals: Decimals per number in a cell; None for three significant digits.
+        connected: Largest displayed value at which a pair counts as connected; None if the metric
+            does not measure connectivity.
+        diverges: Whether the colour scale is centred on 0.
     """
 
     title: str
     unit: str = ""
     factor: float = 1.0
-    decimals: int = 2
+    decimals: int | None = 2
     connected: float | None = None
     diverges: bool = False
 
 
-MEASURES = {
-    "loss": Measure("loss barrier", connected=0.1),
-    "error": Measure("error barrier", " points", 100, 1, connected=2.0),  # Frankle et al. 2020
-    "midpoint": Measure("midpoint advantage", " points", 100, 1, diverges=True),
-    "angle": Measure("angle between task vectors", "°", decimals=0),
-    "distance": Measure("distance"),
-}
-
-
-def barrier_heatmap(barriers: Barriers, *, measure: str = "loss") -> go.Figure:
-    """Draw what is known between all pairs of ingredients; cells not known yet stay empty.
+def measures(score_unit: Unit = SHARE) -> dict[str, Measure]:
+    """Return the pairwise metrics by name.
 
     Args:
-        barriers: The paths known.
-        measure: `loss`, `error` or `midpoint`.
+        score_unit: Unit of the scores. If they are shares, pairs with an error barrier of up to
+            2 percentage points count as connected (Frankle et al. 2020). Other scores have no such
+            threshold.
+    """
+    unit, factor = score_unit.difference_symbol, score_unit.scale
+    if score_unit.counts_errors:
+        drop, decimals, connected = "error barrier", 1, 2.0
+    else:
+        drop, decimals, connected = "score barrier", None, None
+    return {
+        "loss": Measure("loss barrier", connected=0.1),
+        "error": Measure(drop, unit, factor, decimals, connected),
+        "error (Frankle)": Measure(
+            f"{drop} above endpoint mean", unit, factor, decimals, connected
+        ),
+        "midpoint": Measure("midpoint gain", unit, factor, decimals, diverges=True),
+        "angle": Measure("angle between task vectors", "°", decimals=0),
+        "distance": Measure("L2 distance between weights"),
+    }
+
+
+MEASURES = measures()
+
+
+def barrier_heatmap(
+    barriers: Barriers, *, measure: str = "loss", score_unit: Unit = SHARE
+) -> go.Figure:
+    """Draw the matrix of barriers; cells of pairs without an evaluation stay empty.
+
+    Args:
+        barriers: The evaluated paths.
+        measure: `loss`, `error`, `error (Frankle)` or `midpoint`.
+        score_unit: Unit of the scores.
     """
     values = {
-        "loss": barriers.loss, "error": barriers.error, "midpoint": barriers.midpoint_advantage
-    }[measure]  # fmt: skip
-    return pair_heatmap(barriers.names, values, MEASURES[measure], preliminary=barriers.open)
+        "loss": barriers.loss,
+        "error": barriers.error,
+        "error (Frankle)": barriers.error_over_mean,
+        "midpoint": barriers.midpoint_advantage,
+    }[measure]
+    return pair_heatmap(
+        barriers.names, values, measures(score_unit)[measure], preliminary=barriers.open
+    )
 
 
 def pair_heatmap(
@@ -75,16 +103,16 @@ def pair_heatmap(
     preliminary: Collection[Pair] = (),
     details: Mapping[Pair, str] | None = None,
 ) -> go.Figure:
-    """Draw a matrix of pairs, its rows in the order of the tree above it where there is one.
+    """Draw a pairwise metric as a matrix, in the order of the dendrogram if there is one.
 
     Args:
-        names: The ingredients, k of them.
-        values: Shape [k, k], symmetric; NaN where a pair is not known.
-        measure: What they are.
-        tree: How the names join.
-        threshold: Drawn across the tree, as the measure is shown.
-        preliminary: Pairs that are marked by a ring: better values may come.
-        details: `{(a, b): text}` to show on a cell below its value.
+        names: Names of the k ingredients.
+        values: Shape [k, k], symmetric; NaN if a pair was not evaluated.
+        measure: The metric.
+        tree: Dendrogram to draw above the matrix.
+        threshold: Height of a dotted line across the dendrogram, in displayed units.
+        preliminary: Pairs marked by a ring because their values may still change.
+        details: `{(a, b): text}`, one line shown on hover over evaluated pairs.
     """
     order = list(tree.order if tree else names)
     index = {name: position for position, name in enumerate(names)}
@@ -121,7 +149,7 @@ def _with_tree(tree: Tree, measure: Measure, threshold: float | None) -> go.Figu
         row_heights=[_TREE_SHARE, 1 - _TREE_SHARE],
     )
     positions, heights = tree.branches
-    # One trace with gaps: a trace for each branch is slow to draw.
+    # One trace with gaps, because one trace per branch is slow to draw.
     gap = np.full((len(positions), 1), np.nan)
     figure.add_scatter(
         x=np.hstack([positions, gap]).ravel(),
@@ -145,11 +173,13 @@ def _with_tree(tree: Tree, measure: Measure, threshold: float | None) -> go.Figu
 def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) -> go.Heatmap:
     known = shown[np.isfinite(shown)]
     low, high = min(0.0, known.min(initial=0)), known.max(initial=0)
-    # Below what counts as connected, differences are not worth a colour of alarm.
+    # Differences far below the threshold should not span the whole colour scale.
     high = max(high, measure.connected or 0)
     if measure.diverges:
         high = max(high, -low, 1e-9)
         low = -high
+    elif high == low:  # plotly would invent a range around a single value
+        high = low + 1
     return go.Heatmap(
         z=shown,
         x=list(range(len(order))),
@@ -160,7 +190,7 @@ def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) ->
         xgap=1,
         ygap=1,
         colorbar={
-            "title": {"text": measure.title + measure.unit, "side": "right"},
+            "title": {"text": _with_unit(measure), "side": "right"},
             "thickness": 10,
             "len": share,
             "y": share / 2,
@@ -168,6 +198,10 @@ def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) ->
         },
         hoverinfo="skip",
     )
+
+
+def _with_unit(measure: Measure) -> str:
+    return f"{measure.title}, {measure.unit.strip()}" if measure.unit else measure.title
 
 
 def _rings(order: list[str], marked: Collection[frozenset[str]]) -> go.Scatter:
@@ -194,7 +228,7 @@ def _cells(
     details: Mapping[frozenset[str], str],
     size: float,
 ) -> go.Scatter:
-    # A heatmap reports no clicks as selections; unseen markers on its cells do.
+    # Plotly reports no selections on heatmaps, so invisible markers lie on the cells.
     cells = [
         (i, j, a, b, _text(shown[i, j], measure, details.get(frozenset((a, b)), "")))
         for i, a in enumerate(order)
@@ -215,7 +249,9 @@ def _cells(
 
 
 def _text(value: float, measure: Measure, detail: str) -> str:
-    if not np.isfinite(value):
-        return f"{measure.title}: not known"
-    text = f"{measure.title} {value:.{measure.decimals + 1}f}{measure.unit}"
-    return f"{text}<br>{detail}" if detail else text
+    if np.isfinite(value):
+        digits = ".4g" if measure.decimals is None else f".{measure.decimals + 1}f"
+        text = f"{measure.title} {value:{digits}}{measure.unit}"
+    else:
+        text = f"{measure.title}: {'undefined' if detail else 'not evaluated'}"
+    return f"{text} · {detail}" if detail else text

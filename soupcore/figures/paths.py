@@ -1,4 +1,4 @@
-"""Linear mode connectivity, drawn: loss and score along lines."""
+"""Linear mode connectivity: loss and score along lines in weight space."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +9,11 @@ from plotly.subplots import make_subplots
 
 from soupcore.connectivity import LinearPath
 from soupcore.figures.style import NEUTRAL, colours, finish
+from soupcore.tasks import SHARE, Unit
 
 Pair = tuple[str, str]
-_ACROSS = 2  # splits beside each other
-_PANEL = 240  # pixels
+_ACROSS = 2  # splits side by side
+_PANEL = 240  # height in pixels
 
 
 def path_curves(
@@ -20,20 +21,23 @@ def path_curves(
     *,
     loss_name: str = "loss",
     score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw loss and score along the lines between pairs, one above the other, split by split.
+    """Plot loss and score along the lines between pairs, one panel of each per split.
 
-    Each loss curve has markers where it was evaluated, a spline through them, its chord (the
-    straight line between its ends) dashed, and its barrier as the stretch between curve and chord.
+    Markers are the evaluated α values. The dashed line is the chord, the linear interpolation of
+    the endpoints. A loss curve is a spline through its points, and a vertical line between curve
+    and chord marks its barrier.
 
     Args:
-        paths: `{(a, b): [path]}`, one path a split: `a` lies at α = 0, `b` at α = 1.
-        loss_name: What the loss is called.
-        score_name: What the score is called.
+        paths: `{(a, b): [path]}` with one path per split. `a` lies at α = 0, `b` at α = 1.
+        loss_name: Name of the loss.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     splits = list(dict.fromkeys(path.split for many in paths.values() for path in many))
     across = min(len(splits), _ACROSS)
-    bands = -(-len(splits) // _ACROSS)  # of two rows each
+    bands = -(-len(splits) // _ACROSS)  # each band is a row of losses and a row of scores
     titles = [""] * (2 * bands * across)
     for number, split in enumerate(splits):
         titles[number // across * 2 * across + number % across] = split if len(splits) > 1 else ""
@@ -48,38 +52,44 @@ def path_curves(
             place = {"row": number // across * 2 + 1, "col": number % across + 1}
             legend = {"legendgroup": f"{a} → {b}", "showlegend": number == 0}
             _loss(figure, (a, b), path, inks[f"{a} → {b}"], place, legend, loss_name)
-            _score(figure, (a, b), path, inks[f"{a} → {b}"], place, score_name)
+            _score(figure, (a, b), path, inks[f"{a} → {b}"], place, score_name, score_unit)
     for number in range(len(splits)):
         place = {"row": number // across * 2 + 1, "col": number % across + 1}
         below = place | {"row": place["row"] + 1}
         if number % across == 0:
             figure.update_yaxes(title=loss_name, **place)
-            figure.update_yaxes(title=f"{score_name}, %", **below)
-        figure.update_xaxes(title="α: (1−α)·first + α·second", showticklabels=True, **below)
-    finish(figure, height=80 + 2 * _PANEL * bands)
-    return figure.update_layout(legend={"y": 1.04 if len(splits) > 1 else 1.02})
+            figure.update_yaxes(title=score_unit.label(score_name), **below)
+        figure.update_xaxes(title="α (0 = first, 1 = second)", showticklabels=True, **below)
+    finished = finish(figure, height=80 + 2 * _PANEL * bands)
+    return finished.update_layout(legend={"y": 1.04 if len(splits) > 1 else 1.02})
 
 
-def from_base(paths: Mapping[str, pd.DataFrame], colours: Mapping[str, str], *,
-              score_name: str = "accuracy") -> go.Figure:  # fmt: skip
-    """Draw the paths from the base in the plane of scores: on `report`, and under shift.
+def from_base(
+    paths: Mapping[str, pd.DataFrame],
+    colours: Mapping[str, str],
+    *,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+) -> go.Figure:
+    """Plot paths from the base by the score on `report` and the mean score over shift splits.
 
-    The figure of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): a curve that bulges to the upper
-    right has mixtures better on both than either end.
+    This is the figure of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903). A curve that bulges to
+    the upper right passes through mixtures that beat both endpoints on both axes.
 
     Args:
-        paths: `{name: table}` with the columns `alpha`, `report` and `shift` (shares of 1), a row
-            for each α from 0, the base, to 1.
-        colours: Colour of each ingredient; others are drawn in that of references.
-        score_name: What the score is called.
+        paths: `{name: table}` with the columns `alpha`, `report` and `shift` and one row per α,
+            from 0 (the base) to 1.
+        colours: Colour of each ingredient; other names are drawn in grey.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     figure = go.Figure()
     for name, table in paths.items():
         ink = colours.get(name, NEUTRAL)
         ends = table["alpha"].isin([0, 1])
         figure.add_scatter(
-            x=table["report"] * 100,
-            y=table["shift"] * 100,
+            x=table["report"] * score_unit.factor,
+            y=table["shift"] * score_unit.factor,
             name=name,
             mode="lines+markers",
             line={"color": ink, "width": 2},
@@ -89,11 +99,12 @@ def from_base(paths: Mapping[str, pd.DataFrame], colours: Mapping[str, str], *,
                 "color": [NEUTRAL if alpha == 0 else ink for alpha in table["alpha"]],
             },
             customdata=table["alpha"],
-            hovertemplate=f"{name}, α = %{{customdata:.2f}}<br>report %{{x:.2f}} %"
-            "<br>mean shift %{y:.2f} %<extra></extra>",
+            meta=[name],
+            hovertemplate="%{meta[0]}, α = %{customdata:.2f}<br>"
+            f"test {score_unit.hover('x')}<br>mean shift {score_unit.hover('y')}<extra></extra>",
         )
-    figure.update_xaxes(title=f"{score_name} on report, %")
-    figure.update_yaxes(title=f"mean {score_name} under shift, %")
+    figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
+    figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
     return finish(figure, height=560)
 
 
@@ -107,7 +118,8 @@ def _loss(
     figure.add_scatter(
         x=path.alphas, y=path.losses, name=f"{label} · barrier {_barrier(path)}",
         mode="markers", marker={"color": ink, "size": 6}, cliponaxis=False,
-        hovertemplate=f"{label}<br>α = %{{x:.3f}}<br>{loss_name} %{{y:.4f}}<extra></extra>",
+        meta=[label, loss_name],
+        hovertemplate="%{meta[0]}<br>α = %{x:.3f}<br>%{meta[1]} %{y:.4f}<extra></extra>",
         **legend, **place,
     )  # fmt: skip
     figure.add_scatter(x=alphas, y=losses, mode="lines", line={"color": ink, "width": 2}, **hidden)
@@ -131,14 +143,23 @@ def _loss(
 
 def _score(
     figure: go.Figure, pair: Pair, path: LinearPath, ink: str,
-    place: Mapping[str, int], score_name: str,
+    place: Mapping[str, int], score_name: str, score_unit: Unit,
 ) -> None:  # fmt: skip
     label = " → ".join(pair)
+    row = {"row": place["row"] + 1, "col": place["col"]}
+    at_ends = np.isin(path.alphas, [0, 1])
     figure.add_scatter(
-        x=path.alphas, y=path.scores * 100, row=place["row"] + 1, col=place["col"],
+        x=path.alphas[at_ends], y=path.scores[at_ends] * score_unit.factor, mode="lines",
+        line={"color": NEUTRAL, "width": 1, "dash": "dash"}, showlegend=False, hoverinfo="skip",
+        legendgroup=label, **row,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=path.alphas, y=path.scores * score_unit.factor, **row,
         legendgroup=label, showlegend=False, mode="lines+markers",
         line={"color": ink, "width": 2}, marker={"size": 6},
-        hovertemplate=f"{label}<br>α = %{{x:.3f}}<br>{score_name} %{{y:.2f}} %<extra></extra>",
+        meta=[label, score_name],
+        hovertemplate="%{meta[0]}<br>α = %{x:.3f}<br>%{meta[1]} "
+        f"{score_unit.hover('y')}<extra></extra>",
     )  # fmt: skip
 
 
@@ -146,4 +167,4 @@ def _barrier(path: LinearPath) -> str:
     low, high = path.barrier_bracket
     if not np.isfinite(high):
         return f"≥ {low:.3f}"
-    return f"{low:.3f}" if high - low < 0.0005 else f"{low:.3f}…{high:.3f}"
+    return f"{low:.3f}" if high - low < 0.0005 else f"{low:.3f}–{high:.3f}"

@@ -1,6 +1,8 @@
-"""The loss on planes of weight space, drawn."""
+"""Loss and error on planes in weight space."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import astuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,6 +12,7 @@ from soupcore.connectivity import Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
 from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.tasks import SHARE, Unit
 
 _INK = "#ffffff"
 _TICKS = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000])
@@ -24,56 +27,96 @@ def plane_contours(
     *,
     loss_name: str = "loss",
     score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw loss and error on a plane, and points projected onto it.
+    """Draw contours of loss and error on a plane, and models projected onto it.
 
-    Points off the plane are drawn the fainter the farther from it they lie: what the plane shows
-    at their place is not what they score.
+    The error is 100 % minus the score. Scores that are not shares have no error and are drawn
+    instead of it.
+
+    Models off the plane are drawn fainter with distance, because the colour beneath them is not
+    their own loss.
 
     Args:
-        plane: What was evaluated; cells not known stay empty.
-        places: `{name: place}` of the points to draw, the corners among them.
-        kinds: `ingredient`, `base` or `soup`, by name.
+        plane: Evaluated plane; missing cells stay empty.
+        places: `{name: place}` of the models to draw, including the three corners.
+        kinds: `{name: kind}`, where a kind is `ingredient`, `base` or `soup`.
         colours: Colour of each ingredient.
-        loss_name: What the loss is called.
-        score_name: What the score is called; what it lacks to 100 % is its error.
+        loss_name: Name of the loss.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     figure = make_subplots(
         rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.12,
-        subplot_titles=[f"{loss_name} (logarithmic colours)", f"error (100 − {score_name}), %"],
+        subplot_titles=[
+            f"{loss_name} (log colour scale)" if _is_positive(plane.losses) else loss_name,
+            "error, %" if score_unit.counts_errors else score_name,
+        ],
     )  # fmt: skip
     figure.add_trace(_loss(plane), row=1, col=1)
-    figure.add_trace(_error(plane), row=1, col=2)
+    second = _error(plane) if score_unit.counts_errors else _score(plane, score_unit)
+    figure.add_trace(second, row=1, col=2)
+    first, other, third = _corner_names(plane, places)
     for column in (1, 2):
         figure.add_trace(_markers(places, kinds, colours, column == 1), row=1, col=column)
         figure.update_xaxes(
-            title="distance along first → second corner", range=[plane.xs[0], plane.xs[-1]],
+            title=f"Distance along {first} → {other}", range=[plane.xs[0], plane.xs[-1]],
             constrain="domain", showgrid=False, row=1, col=column,
         )  # fmt: skip
         figure.update_yaxes(
             range=[plane.ys[0], plane.ys[-1]], scaleanchor="x" if column == 1 else "x2",
             constrain="domain", showgrid=False, row=1, col=column,
         )  # fmt: skip
-    figure.update_yaxes(title="distance towards the third corner", row=1, col=1)
+    figure.update_yaxes(title=f"Orthogonal distance towards {third}", row=1, col=1)
     finished = finish(figure, height=560)
     return finished.update_layout(margin={"t": 48}, showlegend=False)
 
 
+def _corner_names(plane: Plane, places: Mapping[str, Place]) -> list[str]:
+    """Return the names of the three corners; A, B or C for a corner that is not drawn."""
+    corners = plane.frame.places
+    near = 1e-6 * corners[1].x  # projections are rounded
+    names = []
+    for corner, letter in zip(corners, "ABC", strict=True):
+        at = (name for name, place in places.items() if _apart(place, corner) <= near)
+        names.append(next(at, letter))
+    return names
+
+
+def _apart(one: Place, other: Place) -> float:
+    return math.dist(astuple(one), astuple(other))
+
+
+def _is_positive(losses: Floats) -> bool:
+    """Whether all losses can be drawn on a logarithmic scale."""
+    return not (losses < 0).any()
+
+
 def _loss(plane: Plane) -> go.Contour:
+    if not _is_positive(plane.losses):
+        losses = plane.losses
+        bar: dict[str, object] = {"x": 0.44}
+        return _contour(plane, losses, *_range(losses), losses, "%{customdata:.4f}", "Viridis", bar)
     logs = np.log10(np.maximum(plane.losses, 1e-6))
     low, high = _range(logs)
     ticks = np.log10(_TICKS)
     inside = (ticks >= low) & (ticks <= high)
-    shown = ticks if inside.sum() < 2 else ticks[inside]
+    shown = np.linspace(low, high, 5) if inside.sum() < 2 else ticks[inside]
     return _contour(
         plane, logs, low, high, plane.losses, "%{customdata:.4f}", "Viridis",
-        {"tickvals": shown, "ticktext": [f"{10**tick:g}" for tick in shown], "x": 0.44},
+        {"tickvals": shown, "ticktext": [f"{10**tick:.4g}" for tick in shown], "x": 0.44},
     )  # fmt: skip
 
 
 def _error(plane: Plane) -> go.Contour:
     error = (1 - plane.scores) * 100
     return _contour(plane, error, *_range(error), error, "%{customdata:.2f} %", "Cividis", {})
+
+
+def _score(plane: Plane, unit: Unit) -> go.Contour:
+    values = plane.scores * unit.factor
+    scale = "Cividis_r" if unit.sign == 1 else "Cividis"  # as for the loss, dark is better
+    return _contour(plane, values, *_range(values), values, unit.hover("customdata"), scale, {})
 
 
 def _contour(
@@ -128,7 +171,7 @@ def _markers(
             "opacity": [1 - 0.6 * place.distance / far for place in places.values()],
             "line": {"width": 1.5, "color": _INK},
         },
-        hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]:.3f} off the plane"
+        hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]:.3f} from the plane"
         "<extra></extra>",
         name="points",
     )

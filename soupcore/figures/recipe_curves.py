@@ -1,9 +1,10 @@
-"""A recipe with one parameter at several values: the sweeps over λ and α of the papers."""
+"""Scores of a recipe over the values of one of its parameters, such as α or λ."""
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.tasks import SHARE, Unit
 
 _LINES = (
     ("select", SOUP, "solid"),
@@ -13,16 +14,22 @@ _LINES = (
 
 
 def recipe_curve(
-    table: pd.DataFrame, *, parameter: str, best: float | None = None, score_name: str = "accuracy"
+    table: pd.DataFrame,
+    *,
+    parameter: str,
+    best: float | None = None,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw the score of a recipe's soups over one of its parameters.
+    """Plot the score of a recipe's soups against one of its parameters.
 
     Args:
-        table: A row for each value, in the order of values. Columns: `value`, and of `select`,
-            `report` and `mean shift` those that there are, as shares of 1.
-        parameter: What the parameter is called.
-        best: The value with the best score on select, to be marked.
-        score_name: What the score is called.
+        table: One row per value, in ascending order. Columns: `value`, and any of `select`,
+            `report` and `mean shift`.
+        parameter: Name of the parameter.
+        best: The value with the best score on select, which is marked.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     figure = go.Figure()
     for split, ink, dash in _LINES:
@@ -30,47 +37,55 @@ def recipe_curve(
             continue
         figure.add_scatter(
             x=table["value"],
-            y=table[split] * 100,
-            name=f"{split} (to choose by)" if split == "select" else split,
+            y=table[split] * score_unit.factor,
+            name=f"{split} (used for choosing)" if split == "select" else split,
             mode="lines+markers",
             line={"color": ink, "width": 2, "dash": dash},
             marker={"size": 8 if split == "select" else 5},
             customdata=[[value] for value in table["value"]],
-            hovertemplate=f"{parameter} = %{{x:.3g}}<br>%{{y:.2f}} %<extra>{split}</extra>",
+            meta=[parameter, split],
+            hovertemplate="%{meta[0]} = %{x:.3g}<br>"
+            f"{score_unit.hover('y')}<extra>%{{meta[1]}}</extra>",
         )
     if best is not None:
         marked = table[table["value"] == best]
         figure.add_scatter(
             x=marked["value"],
-            y=marked["select"] * 100,
+            y=marked["select"] * score_unit.factor,
             name="best on select",
             mode="markers",
             marker={"size": 16, "symbol": "circle-open", "color": SOUP, "line": {"width": 3}},
             hoverinfo="skip",
         )
     figure.update_xaxes(title=parameter)
-    figure.update_yaxes(title=f"{score_name}, %")
+    figure.update_yaxes(title=score_unit.label(score_name))
     return finish(figure, height=360)
 
 
 def trade_off(
-    table: pd.DataFrame, *, parameter: str, best: float | None = None, score_name: str = "accuracy"
+    table: pd.DataFrame,
+    *,
+    parameter: str,
+    best: float | None = None,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw the score under shift against that on report, from value to value.
+    """Plot the mean score over shift splits against the score on report, value by value.
 
-    The figure of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903), for any parameter.
+    This is the figure of WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903) for any parameter.
 
     Args:
         table: As for `recipe_curve`, with `report` and `mean shift`.
         parameter: As for `recipe_curve`.
         best: As for `recipe_curve`.
         score_name: As for `recipe_curve`.
+        score_unit: As for `recipe_curve`.
     """
     ends = [0, len(table) - 1]
     figure = go.Figure(
         go.Scatter(
-            x=table["report"] * 100,
-            y=table["mean shift"] * 100,
+            x=table["report"] * score_unit.factor,
+            y=table["mean shift"] * score_unit.factor,
             mode="lines+markers+text",
             line={"color": NEUTRAL, "width": 2},
             marker={
@@ -86,11 +101,12 @@ def trade_off(
             ],
             cliponaxis=False,
             customdata=[[value] for value in table["value"]],
-            hovertemplate=f"{parameter} = %{{customdata[0]:.3g}}<br>report %{{x:.2f}} %"
-            "<br>mean shift %{y:.2f} %<extra></extra>",
+            meta=[parameter],
+            hovertemplate="%{meta[0]} = %{customdata[0]:.3g}<br>"
+            f"test {score_unit.hover('x')}<br>mean shift {score_unit.hover('y')}<extra></extra>",
             showlegend=False,
         )
     )
-    figure.update_xaxes(title=f"{score_name} on report, %")
-    figure.update_yaxes(title=f"mean {score_name} under shift, %")
+    figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
+    figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
     return finish(figure, height=360)

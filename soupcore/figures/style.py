@@ -1,11 +1,15 @@
-"""What all figures share: one colour an ingredient, neutral inks that read on light and dark."""
+"""Shared style of figures: one colour per ingredient, greys that work on light and dark themes."""
 
 from collections.abc import Iterable
 from colorsys import hls_to_rgb
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
-NEUTRAL = "#8a8f98"  # axes of meaning that are not data: chords, the base, references
+from soupcore.escaping import figure_text
+
+NEUTRAL = "#8a8f98"  # chords, the base and other references
 ACCEPTED = "#2a9d6f"
 REJECTED = "#c2554d"
 SOUP = "#e0a100"
@@ -14,11 +18,12 @@ _PALETTE = (
     "#3b7dd8", "#e07b39", "#2a9d6f", "#b65fcf", "#c2554d",
     "#17a2b8", "#9a8f2f", "#e377a8", "#6b74c9", "#7a9a3a",
 )  # fmt: skip
-_GOLDEN_ANGLE = 0.381966  # turns; successive hues stay far apart however many there are
+_NO_TEXTS = ("hovertemplate", "texttemplate", "template")
+_GOLDEN_ANGLE = 0.381966  # turns; keeps successive hues far apart for any number of names
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return the colour of each ingredient: the same wherever the sweep's order is the same."""
+    """Return a colour for each name. It depends only on the position of the name."""
     return {name: _colour(index) for index, name in enumerate(names)}
 
 
@@ -29,8 +34,17 @@ def _colour(index: int) -> str:
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
+def space_before(unit: str) -> str:
+    """Return the leading space of a unit, which plotly strips from the texts in `meta`."""
+    return " " if unit.startswith(" ") else ""
+
+
 def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
-    """Give a figure the layout that all have."""
+    """Apply the shared layout and escape all texts. Call it exactly once, as the last step.
+
+    Texts of a figure may contain untrusted names, so all of them are escaped. Only hover templates
+    contain markup. They must not contain data, but refer to `customdata`, `meta` and the axes.
+    """
     figure.update_layout(
         height=height,
         title={"text": title, "font": {"size": 14}},
@@ -40,4 +54,33 @@ def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
     )
     figure.update_xaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)
     figure.update_yaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)
+    for part in (*figure.data, figure.layout):
+        part.update(_escaped(part.to_plotly_json()) or {})
     return figure
+
+
+def _escaped(node: Any) -> Any:
+    """Return the changes that escape the texts in a part of a figure, or None without any.
+
+    A dict is reduced to its changed keys. A list is returned whole.
+    """
+    if isinstance(node, str):
+        text = figure_text(node)
+        return text if text != node else None
+    if isinstance(node, np.ndarray):
+        return _escaped(node.tolist()) if node.dtype.kind in "OU" else None
+    if isinstance(node, dict):
+        changes = {key: _escaped(value) for key, value in node.items() if key not in _NO_TEXTS}
+        return {key: change for key, change in changes.items() if change is not None} or None
+    if isinstance(node, list | tuple):
+        news = [_merged(value, _escaped(value)) for value in node]
+        return news if any(new is not old for new, old in zip(news, node, strict=True)) else None
+    return None
+
+
+def _merged(value: Any, change: Any) -> Any:
+    if change is None:
+        return value
+    if isinstance(value, dict):
+        return {key: _merged(each, change.get(key)) for key, each in value.items()}
+    return change

@@ -1,4 +1,4 @@
-"""The numbers of a figure as a table, one row a number that is drawn."""
+"""The data behind each figure as a table, for the CSV export."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,27 @@ import pandas as pd
 
 from soupcore.analysis import Calibration, Share
 from soupcore.analysis.grids import Grid
-from soupcore.connectivity import Barriers, Geometry, LinearPath, Plane
+from soupcore.connectivity import Barriers, Geometry, LinearPath, PairSummaries, Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
 from soupcore.evaluation import Evaluation
 from soupcore.recipes import Step
 from soupcore.sweeps import Sweep
+from soupcore.sweeps.hyperparameters import run_columns
+from soupcore.tasks import SHARE, Unit
 
 Pair = tuple[str, str]
 
 
 def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Return a row for each name: the score and the ends of its interval."""
+    """Return one row per name with its score and interval."""
     rows = {name: (found.score, *found.score_interval) for name, found in evaluations.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["score", "low", "high"])
     return table.rename_axis("name")
 
 
 def trace_table(trace: Sequence[Step]) -> pd.DataFrame:
-    """Return a row for each step, with the score of the soup after it."""
+    """Return one row per greedy step, with the score of the soup after it."""
     rows = []
     for step in trace:
         low, high = step.interval or (math.nan, math.nan)
@@ -52,7 +54,7 @@ def trace_table(trace: Sequence[Step]) -> pd.DataFrame:
 
 
 def calibration_table(calibrations: Mapping[str, Calibration]) -> pd.DataFrame:
-    """Return a row for each bin of each network."""
+    """Return one row per network and bin."""
     rows = [
         {
             "network": name,
@@ -71,7 +73,7 @@ def calibration_table(calibrations: Mapping[str, Calibration]) -> pd.DataFrame:
 
 
 def attribution_table(shapley: Mapping[str, Share], without: Mapping[str, float]) -> pd.DataFrame:
-    """Return a row for each ingredient: its Shapley value, and what is lost without it."""
+    """Return one row per ingredient with its Shapley value and leave-one-out drop."""
     rows = {name: (*astuple(share), without[name]) for name, share in shapley.items()}
     columns = ["Shapley value", "standard error", "lost without it"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -79,7 +81,7 @@ def attribution_table(shapley: Mapping[str, Share], without: Mapping[str, float]
 
 
 def paths_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
-    """Return a row for each point of each path."""
+    """Return one row per path and α."""
     rows = [
         {
             "first": a,
@@ -100,8 +102,17 @@ def paths_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def barriers_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
-    """Return a row for each path: its barriers and what they are known to."""
+def barriers_table(
+    paths: Mapping[Pair, Sequence[LinearPath]], *, score_unit: Unit = SHARE
+) -> pd.DataFrame:
+    """Return one row per path with its barriers and their upper bounds.
+
+    Args:
+        paths: As for `path_curves`.
+        score_unit: Unit of the scores. Scores that are not shares have no error, so their columns
+            are named after the score instead.
+    """
+    what = "error" if score_unit.counts_errors else "score"
     rows = []
     for (a, b), many in paths.items():
         for path in many:
@@ -115,16 +126,45 @@ def barriers_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
                     "loss barrier": path.barrier_bracket[0],
                     "up to": path.barrier_bracket[1],
                     "at α": path.barrier_alpha,
-                    "error barrier": path.error_barrier_bracket[0],
-                    "error up to": path.error_barrier_bracket[1],
+                    f"{what} barrier": path.error_barrier_bracket[0],
+                    f"{what} up to": path.error_barrier_bracket[1],
+                    f"{what} over mean of ends": path.error_barrier_over_mean,
                     "midpoint advantage": path.midpoint_advantage,
                 }
             )
     return pd.DataFrame(rows)
 
 
+def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHARE) -> pd.DataFrame:
+    """Return a row for each known pair, with the columns of `barriers_table`.
+
+    Args:
+        found: The summaries of the pairs.
+        split: The split; pairs that were screened are known on a part of it.
+        score_unit: As for `barriers_table`.
+    """
+    what = "error" if score_unit.counts_errors else "score"
+    names = np.array(found.names, dtype=object)
+    return pd.DataFrame(
+        {
+            "first": names[found.pairs[:, 0]],
+            "second": names[found.pairs[:, 1]],
+            "split": split,
+            "n": found.column("n").astype(int),
+            "points": found.column("points").astype(int),
+            "loss barrier": found.column("barrier"),
+            "up to": found.column("barrier_bound"),
+            "at α": found.column("barrier_alpha"),
+            f"{what} barrier": found.column("error_barrier"),
+            f"{what} up to": found.column("error_bound"),
+            f"{what} over mean of ends": found.column("over_mean"),
+            "midpoint advantage": found.column("midpoint_advantage"),
+        }
+    )
+
+
 def pairs_table(names: Sequence[str], measures: Mapping[str, Floats]) -> pd.DataFrame:
-    """Return a row for each pair, with a column for each measure of shape [k, k]."""
+    """Return one row per pair and one column per metric of shape [k, k]."""
     rows = [
         {"first": names[i], "second": names[j]}
         | {title: values[i, j] for title, values in measures.items()}
@@ -136,12 +176,13 @@ def pairs_table(names: Sequence[str], measures: Mapping[str, Floats]) -> pd.Data
 def pairs_with(
     sweep: Sweep, values: Mapping[Pair, Mapping[str, float]], hyperparameter: str | None = None
 ) -> pd.DataFrame:
-    """Return a row for each pair, with its values and the larger of their hyperparameters.
+    """Return one row per pair with its values and the larger of two hyperparameter values.
 
     Args:
-        sweep: Where the ingredients are from.
-        values: Of each pair, by column.
-        hyperparameter: A number that goes under `colour`; NaN where neither has it.
+        sweep: The sweep of the ingredients.
+        values: `{(a, b): {column: value}}`.
+        hyperparameter: A numeric hyperparameter for the column `colour`, which is NaN if neither
+            ingredient has it.
     """
     rows = []
     for (a, b), columns in values.items():
@@ -155,9 +196,12 @@ def pairs_with(
 
 
 def angle_table(
-    sweep: Sweep, geometry: Geometry, barriers: Barriers, hyperparameter: str | None = None
+    sweep: Sweep,
+    geometry: Geometry,
+    barriers: Barriers | PairSummaries,
+    hyperparameter: str | None = None,
 ) -> pd.DataFrame:
-    """Return a row for each pair with the angle between its vectors and its middle's advantage."""
+    """Return one row per pair with the angle of its task vectors and its midpoint gain."""
     angles = geometry.angles
     at = {name: index for index, name in enumerate(geometry.names)}
     values = {
@@ -168,7 +212,7 @@ def angle_table(
 
 
 def plane_table(plane: Plane, places: Mapping[str, Place]) -> pd.DataFrame:
-    """Return a row for each point of the grid, then one for each point projected onto it."""
+    """Return one row per grid point, then one row per projected model."""
     xs, ys = np.meshgrid(plane.xs, plane.ys)
     grid = pd.DataFrame(
         {
@@ -189,16 +233,18 @@ def plane_table(plane: Plane, places: Mapping[str, Place]) -> pd.DataFrame:
 
 
 def layers_table(layers: Sequence[str], names: Sequence[str], values: Floats) -> pd.DataFrame:
-    """Return a row for each layer, with a column for each ingredient."""
+    """Return one row per layer and one column per ingredient."""
     return pd.DataFrame(values, index=pd.Index(layers, name="layer"), columns=list(names))
 
 
 def grid_table(grid: Grid) -> pd.DataFrame:
-    """Return a row for each combination of the two hyperparameters that something has."""
+    """Return one row per combination of the two hyperparameters that occurs."""
+    names = run_columns([grid.row_name, grid.column_name], ["mean", "n"])
+    one, other = names[grid.row_name], names[grid.column_name]
     rows = [
-        {grid.row_name: row, grid.column_name: column, "mean": grid.means[i, j], "n": count}
+        {one: row, other: column, "mean": grid.means[i, j], "n": count}
         for i, row in enumerate(grid.rows)
         for j, column in enumerate(grid.columns)
         if (count := int(grid.counts[i, j]))
     ]
-    return pd.DataFrame(rows, columns=[grid.row_name, grid.column_name, "mean", "n"])
+    return pd.DataFrame(rows, columns=[one, other, "mean", "n"])

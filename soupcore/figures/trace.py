@@ -1,4 +1,4 @@
-"""How a soup came about: the steps of a greedy one, the passes of a learned one."""
+"""The trace of a soup: the steps of a greedy soup, the passes of a learned soup."""
 
 from collections.abc import Sequence
 
@@ -6,36 +6,42 @@ import plotly.graph_objects as go
 
 from soupcore.figures.style import ACCEPTED, NEUTRAL, REJECTED, finish
 from soupcore.recipes import Pass, Step
+from soupcore.tasks import SHARE, Unit
 
 
 def greedy_trace(
-    trace: Sequence[Step], *, candidates: int | None = None, score_name: str = "accuracy"
+    trace: Sequence[Step],
+    *,
+    candidates: int | None = None,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw each candidate in the order it was tried, and the score of the soup so far.
+    """Draw the score of each candidate in the order tried, and the score of the current soup.
 
     Args:
         trace: The steps so far, at least one.
-        candidates: How many there will be, so that the axis does not move while it grows.
-        score_name: What the score is called.
+        candidates: Total number of candidates. It fixes the axis while the trace grows.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
     """
     positions = list(range(1, len(trace) + 1))
     kept: list[float] = []
     for step in trace:
-        kept.append(step.score * 100 if step.accepted else kept[-1])
+        kept.append(step.score * score_unit.factor if step.accepted else kept[-1])
     figure = go.Figure()
     figure.add_scatter(
         x=positions,
         y=kept,
         mode="lines",
         line={"shape": "hv", "color": NEUTRAL, "width": 2},
-        name="soup so far",
+        name="current soup",
         hoverinfo="skip",
     )
     for label, ink, symbol, chosen in (
         ("accepted", ACCEPTED, "circle", [i for i, step in enumerate(trace) if step.accepted]),
         ("rejected", REJECTED, "x-thin", [i for i, step in enumerate(trace) if _seen_all(step)]),
         (
-            "given up, at most",
+            "rejected early (upper bound)",
             REJECTED,
             "arrow-bar-down",
             [i for i, step in enumerate(trace) if step.is_bound],
@@ -43,23 +49,23 @@ def greedy_trace(
     ):
         figure.add_scatter(
             x=[positions[i] for i in chosen],
-            y=[trace[i].score * 100 for i in chosen],
+            y=[trace[i].score * score_unit.factor for i in chosen],
             mode="markers",
             name=label,
             marker={"color": ink, "size": 10, "symbol": symbol, "line": {"color": ink, "width": 2}},
-            customdata=[(trace[i].candidate, *_in_words(trace[i])) for i in chosen],
+            customdata=[(trace[i].candidate, *_in_words(trace[i], score_unit)) for i in chosen],
             hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}"
             "<extra></extra>",
         )
     figure.update_xaxes(
-        title="candidates, in the order tried",
+        title="Candidate (in order tried)",
         tickmode="array",
         tickvals=positions,
         ticktext=[step.candidate for step in trace],
         range=[0.5, (candidates or len(trace)) + 0.5],
         tickangle=-45,
     )
-    figure.update_yaxes(title=f"{score_name} of the soup with it, on select, %")
+    figure.update_yaxes(title=score_unit.label(f"Validation {score_name} with candidate added"))
     return finish(figure, height=400)
 
 
@@ -67,19 +73,21 @@ def _seen_all(step: Step) -> bool:
     return not step.accepted and not step.is_bound
 
 
-def _in_words(step: Step) -> tuple[str, str]:
-    """Return what is known of the score, and what changed with the candidate."""
-    change = f"+{step.gained} right, −{step.lost} wrong"
+def _in_words(step: Step, unit: Unit) -> tuple[str, str]:
+    """Return two lines for the hover text: the score, and the change of the score."""
+    change = "" if step.gained is None else f"+{step.gained} / −{step.lost} examples"
     if step.is_bound:
-        return f"≤ {step.score:.2%}", f"{change} of the {step.examples} examples it saw"
-    if step.interval is not None:
-        low, high = (100 * end for end in step.interval)
-        change += f"<br>gain, 95 %: {low:+.2f} to {high:+.2f} points"
-    return f"{step.score:.2%}", change
+        seen = f"after {step.examples} examples"
+        return f"{unit.bound} {unit.text(step.score)}", f"{change} {seen}" if change else seen
+    if step.interval is not None and step.interval[0] < step.interval[1]:
+        low, high = step.interval
+        gain = f"gain {unit.gain(low)} to {unit.gain(high)}{unit.difference_symbol} (95% CI)"
+        change = f"{change}; {gain}" if change else gain
+    return unit.text(step.score), change
 
 
 def learning_curve(passes: Sequence[Pass]) -> go.Figure:
-    """Draw the loss on what is learned from and on what is held back, pass by pass.
+    """Plot the loss on the train and validation parts of select after each pass.
 
     Args:
         passes: The passes so far, at least one.
@@ -88,8 +96,8 @@ def learning_curve(passes: Sequence[Pass]) -> go.Figure:
     best = max(index for index, found in enumerate(passes) if found.best or index == 0)
     figure = go.Figure()
     for name, losses, ink, dash in (
-        ("learned from", [found.loss for found in passes], NEUTRAL, "dot"),
-        ("held back", [found.held_back_loss for found in passes], ACCEPTED, "solid"),
+        ("train part", [found.loss for found in passes], NEUTRAL, "dot"),
+        ("validation part", [found.held_back_loss for found in passes], ACCEPTED, "solid"),
     ):
         if all(loss != loss for loss in losses):  # nothing was held back
             continue
@@ -99,7 +107,7 @@ def learning_curve(passes: Sequence[Pass]) -> go.Figure:
             mode="lines+markers",
             line={"color": ink, "width": 2, "dash": dash},
             name=name,
-            hovertemplate="pass %{x}: %{y:.4f}<extra>" + name + "</extra>",
+            hovertemplate="pass %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
         )
     decided_by = passes[best].held_back_loss
     figure.add_scatter(
@@ -107,9 +115,9 @@ def learning_curve(passes: Sequence[Pass]) -> go.Figure:
         y=[passes[best].loss if decided_by != decided_by else decided_by],
         mode="markers",
         marker={"color": ACCEPTED, "size": 14, "symbol": "circle-open", "line": {"width": 3}},
-        name="the soup",
+        name="selected",
         hoverinfo="skip",
     )
-    figure.update_xaxes(title="passes over the examples", dtick=1 if len(passes) < 20 else None)
-    figure.update_yaxes(title="mean loss on select")
+    figure.update_xaxes(title="Pass over select", dtick=1 if len(passes) < 20 else None)
+    figure.update_yaxes(title="Mean loss (select)")
     return finish(figure, height=360)

@@ -7,13 +7,13 @@ An end of a line or a corner of a plane is the name of an ingredient or of the b
 from collections.abc import Callable
 from itertools import combinations
 
-from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.connectivity import Adaptive, evaluate_lines, geometry, plane, stored_geometry
 from soupcore.connectivity.known_lines import Alphas
-from soupcore.evaluation.progress import part
+from soupcore.connectivity.lines import keep_stored_lines
 from soupcore.jobs.kinds import Report, Request, Result, WarmState
-from soupcore.jobs.stored_soups import StoredSoups
-from soupcore.mixtures import Mixture, mean
+from soupcore.mixtures import Mixture
+from soupcore.progress import part
+from soupcore.stored_soups import StoredSoups
 from soupcore.sweeps import Sweep
 
 ADAPTIVE = "adaptive"
@@ -45,13 +45,36 @@ def paths(warm: WarmState, request: Request, report: Report) -> Result:
     return {"paths": len(lines) * len(splits)}
 
 
+def note_pairs(warm: WarmState, request: Request, report: Report) -> Result:
+    """Keep summaries of the lines between all pairs of `names` whose evaluations are stored."""
+    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    lines = [(sweep[a], sweep[b]) for a, b in combinations(request["names"], 2)]
+    split = request["split"]
+    if "part" in request:
+        split = evaluator.task.part(split, request["part"])
+    keep_stored_lines(lines, evaluator, alphas_of(request["alphas"]), split=split)
+    return {}
+
+
 def evaluate_plane(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate the plane through three `corners` on a `split`, coarse grids first."""
+    """Evaluate the plane through three `corners` on a `split`, coarse grids first.
+
+    `points`, where it is there, are other ends to be projected onto it.
+    """
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     corners = [point_of(warm, sweep, corner) for corner in request["corners"]]
+    points = [point_of(warm, sweep, end) for end in request.get("points", ())]
     if stored_geometry(sweep, warm.store) is None:
         geometry(sweep, warm.store, on_progress=report)
-    plane(sweep, evaluator, corners, request["size"], split=request["split"], on_progress=report)
+    plane(
+        sweep,
+        evaluator,
+        corners,
+        request["size"],
+        split=request["split"],
+        points=points,
+        on_progress=report,
+    )
     return {"points": request["size"] ** 2}
 
 
@@ -60,23 +83,6 @@ def measure(warm: WarmState, request: Request, report: Report) -> Result:
     sweep = warm.sweep(request)
     geometry(sweep, warm.store, on_progress=report)
     return {"ingredients": len(sweep)}
-
-
-def two_model_soups(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate what comparing two-model soups with ensembles takes, for `pairs` on a `split`.
-
-    With `theory`, the outputs of the points that equation 1 takes; else the soups and both ends.
-    """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    ends = [(sweep[a].mixture, sweep[b].mixture) for a, b in request["pairs"]]
-    if request["theory"]:
-        points = [point for pair in ends for point in theory_points(*pair)]
-    else:
-        points = [point for a, b in ends for point in (a, b, mean([a, b]))]
-    evaluator.evaluate_all(
-        points, request["split"], keep_outputs=request["theory"], on_progress=report
-    )
-    return {"pairs": len(ends)}
 
 
 def point_of(warm: WarmState, sweep: Sweep, end: End) -> Mixture:
@@ -99,7 +105,7 @@ def alphas_of(alphas: int | str) -> Alphas:
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "line": paths,  # one, of a cell that was clicked: it goes before all pairs
     "paths": paths,
+    "known pairs": note_pairs,
     "plane": evaluate_plane,
     "geometry": measure,
-    "two-model soups": two_model_soups,
 }

@@ -5,36 +5,37 @@ cut off and asked for again does only the rest.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from soupcore.analysis import cross_fit, cross_fit_greedy, leave_one_out, shapley_values
-from soupcore.errors import RecipeError, TaskError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
-from soupcore.evaluation.progress import part
-from soupcore.jobs.forms import Form
-from soupcore.jobs.stored_soups import StoredSoup, StoredSoups, including
+from soupcore.calls import CALLS, Call, Context
+from soupcore.errors import RecipeError, SweepError, TaskError
+from soupcore.evaluation import Evaluator
+from soupcore.progress import Progress, no_progress, part
 from soupcore.recipes import (
     RECIPES,
-    Parts,
     Pass,
     Recipe,
     Soup,
     Step,
-    curve,
-    greedy_orders,
     manual,
     other_statistics_of,
 )
 from soupcore.store import Store
+from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.checkpoints import Weights
+from soupcore.sweeps.folder import folder_signature, stays_within
+from soupcore.sweeps.snapshots import Snapshots
+from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
+from soupcore.workspace import private_folder
+from soupcore.writers.forms import Form
 
 Request = Mapping[str, Any]
 Result = dict[str, Any]
@@ -50,6 +51,10 @@ class Report(Protocol):
         ...
 
 
+class TaskChangedError(Exception):
+    """A task's file was changed after this process ran it, so another process has to do the job."""
+
+
 class WarmState:
     """What stays warm between jobs: the open sweep, the task, the model and its data.
 
@@ -57,39 +62,65 @@ class WarmState:
         store: Where results go.
         tasks: The tasks that may be run; they are code, so no request can name another.
         device: Where to compute.
+        roots: Folders that sweeps may be in, links followed; anywhere unless given.
     """
 
-    def __init__(self, store: Store, tasks: Sequence[str], device: str = "auto") -> None:
+    def __init__(
+        self,
+        store: Store,
+        tasks: Sequence[str],
+        device: str = "auto",
+        roots: Sequence[Path] | None = None,
+    ) -> None:
         self.store = store
+        self.roots = roots
         self._tasks = frozenset(tasks)
         self._device = device
-        self._sweep: tuple[tuple[str, str, str], Sweep] | None = None
-        self._evaluators: dict[str, tuple[str, Evaluator]] = {}
+        self._sweep: tuple[tuple[object, ...], Sweep] | None = None
+        self._run: dict[str, str] = {}  # signatures of the tasks whose file was run
+        self._evaluators: dict[str, Evaluator] = {}
+
+    def may_open(self, request: Request) -> bool:
+        """Whether the sweep of a request, if it has one, is below one of the roots."""
+        return "sweep" not in request or stays_within(self.roots)(Path(request["sweep"]))
 
     def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
         """Return the sweep of a request, opened again only if its files changed.
 
         Args:
             request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
-                several (see `Sweep.from_folder`), its `soups` the soups of the store that are
+                several, its `snapshot` which snapshot of runs with several (see
+                `Sweep.from_folder`), its `soups` the soups of the store that are
                 further ingredients, `{name: id}`.
             on_progress: Called with bytes read and in all.
 
         Raises:
             RecipeError: One of the soups cannot be made again.
-            SweepError: The folder cannot be opened, or a soup has the name of a checkpoint in it.
+            SweepError: The folder cannot be opened or lies outside the roots, or a soup has the
+                name of a checkpoint in it.
         """
-        folder, weights = request["sweep"], request.get("weights", "")
-        identity = (folder, weights, folder_signature(folder))
-        if self._sweep is None or self._sweep[0] != identity:
-            opened = Sweep.from_folder(folder, weights=weights, on_progress=on_progress)
-            self._sweep = (identity, opened)
-        sweep = self._sweep[1]
+        folder, weights, snapshot = _opening(request)
+        if not self.may_open(request):
+            raise SweepError(f"{folder} is not below a folder that the app was started with.")
+        identity = (folder, weights, snapshot, folder_signature(folder))
+        if self._sweep is not None and self._sweep[0] == identity:
+            sweep = self._sweep[1]
+        else:
+            sweep = Sweep.from_folder(
+                folder,
+                weights=weights,
+                snapshot=snapshot,
+                within=self.roots,
+                on_progress=on_progress,
+            )
+            # Where the reader of a file was ended from outside, the next request reads it again.
+            is_known = is_scanned(folder, weights, snapshot, within=self.roots)
+            self._sweep = (identity, sweep) if is_known else None
         soups = StoredSoups(self.store, sweep).by_name(request.get("soups", {}))
         return including(sweep, soups)
 
     def evaluator(self, request: Request) -> Evaluator:
-        """Return the evaluator of a request, its task loaded again only if its file changed.
+        """Return the evaluator of a request; its task is loaded once.
 
         Args:
             request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
@@ -98,15 +129,17 @@ class WarmState:
 
         Raises:
             TaskError: The task may not be run, or gives other data here.
+            TaskChangedError: The task's file was changed after it was loaded.
         """
         task = request["task"]
         if task not in self._tasks:
             raise TaskError(f"The task {task!r} is not among those named when the app was started.")
         signature = task_signature(task)
-        if task not in self._evaluators or self._evaluators[task][0] != signature:
-            evaluator = Evaluator(load_task(task), self.store, device=self._device)
-            self._evaluators = {task: (signature, evaluator)}
-        evaluator = self._evaluators[task][1]
+        if self._run.setdefault(task, signature) != signature:
+            raise TaskChangedError
+        if task not in self._evaluators:
+            self._evaluators[task] = Evaluator(load_task(task), self.store, device=self._device)
+        evaluator = self._evaluators[task]
         for split, digest in request.get("data", {}).items():
             if evaluator.task.split(split).digest != digest:
                 raise TaskError(
@@ -119,19 +152,36 @@ class WarmState:
         return evaluator
 
 
+def _opening(request: Request) -> tuple[str, Weights, Snapshots]:
+    """Return the folder, the weight sets and the snapshots that a request names."""
+    return request["sweep"], request.get("weights", ""), request.get("snapshot", "")
+
+
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
-    """Read every checkpoint of a folder once: digests and values that are not finite."""
+    """Read every checkpoint of a folder once: digests and values that are not finite.
+
+    Raises:
+        SweepError: Reading a file ended without an answer, as where its reader was killed.
+    """
+    folder, weights, snapshot = _opening(request)
+    before = folder_signature(folder)
     sweep = warm.sweep(request, report)
+    is_known = is_scanned(folder, weights, snapshot, within=warm.roots)
+    if not is_known and folder_signature(folder) == before:
+        found = next((f for f in sweep.fit.findings if f.severity == "misfit"), None)
+        reason = f": {found.ingredient}: {found.problem}" if found else "."
+        raise SweepError(f"{folder}: not every checkpoint can be read to its end{reason}")
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
 def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate ingredients on splits, split by split so that the first column fills first."""
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    wanted = [(name, split) for split in request["splits"] for name in request["names"]]
-    for index, (name, split) in enumerate(wanted):
-        evaluator.evaluate(sweep[name].mixture, split, on_progress=part(report, index, len(wanted)))
-    return {"evaluations": len(wanted)}
+    points = [sweep[name].mixture for name in request["names"]]
+    splits = request["splits"]
+    for index, split in enumerate(splits):
+        evaluator.evaluate_all(points, split, on_progress=part(report, index, len(splits)))
+    return {"evaluations": len(points) * len(splits)}
 
 
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
@@ -142,7 +192,7 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
     recipe = _recipe(request)
     known: dict[str, Any] = {}
-    stages = 3 if evaluator.can_re_estimate else 2
+    stages = 3 if evaluator.task.can_re_estimate else 2
 
     def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
         what = "trace" if isinstance(steps[0], Step) else "passes"
@@ -183,51 +233,6 @@ def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
     return {"soup": _remember(warm, request, stored.soup, stored.offered)}
 
 
-def draw_curve(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow a recipe with one parameter at several values, for the user to pick one.
-
-    The soups are not remembered, their evaluations are: making the one that is picked costs none.
-    """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    recipe = _recipe(request)
-    points: list[dict[str, Any]] = []
-
-    def on_point(value: float, soup: Soup) -> None:
-        points.append({"value": value, "soup": soup.id, "scores": soup.to_json()["scores"]})
-
-    drawn = curve(
-        recipe.name,
-        request["parameter"],
-        sweep,
-        evaluator,
-        request["names"],
-        values=request["values"],
-        splits=request["splits"],
-        on_progress=lambda done, total: report(done, total, {"points": list(points)}),
-        on_point=on_point,
-        **request["parameters"],
-    )
-    best = drawn.values[drawn.soups.index(drawn.best)]
-    found = [soup.evaluations[drawn.split] for soup in drawn.soups]
-    return {
-        "points": points,
-        "split": drawn.split,
-        "best": best,
-        "cross_fit": _cross_fit(found),
-    }
-
-
-def _cross_fit(points: Sequence[Evaluation]) -> dict[str, float] | None:
-    """Return what choosing the best promises and delivers; None where that is not known."""
-    if points[0].n < 2:
-        return None
-    found = cross_fit([each.scores for each in points], [each.losses for each in points])
-    # All of them are NaN then, which JSON has no word for.
-    if math.isnan(found.promised):
-        return None
-    return {"promised": found.promised, "delivered": found.delivered}
-
-
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
     """Evaluate coefficients chosen by hand; remember the soup where asked to."""
     sweep, evaluator = warm.sweep(request), warm.evaluator(request)
@@ -262,43 +267,6 @@ def preview(warm: WarmState, request: Request, report: Report) -> Result:
     return {"previews": found}
 
 
-def attribution(warm: WarmState, request: Request, report: Report) -> Result:
-    """Find out which ingredients a soup owes its score to."""
-    stored, split = _stored_soup(warm, request), request["split"]
-    evaluator = warm.evaluator(request).with_estimate(stored.soup.estimate)
-    parts = Parts(stored.sweep, stored.soup)
-    without = leave_one_out(evaluator, parts, split, part(report, 0, 2))
-    shares = shapley_values(evaluator, parts, split, on_progress=part(report, 1, 2))
-    shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
-    return {"without": without, "shapley": shapley}
-
-
-def optimism(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow greedy on halves of the select split, to see what choosing flatters by."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    points = {name: sweep[name].mixture for name in request["names"]}
-    told = {name: request["parameters"][name] for name in ("accept", "metric")}
-    return asdict(cross_fit_greedy(evaluator, points, **told, on_progress=report))
-
-
-def random_orders(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow greedy in several random orders, to see how much the order matters."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    told = {name: request["parameters"][name] for name in ("accept", "metric")}
-    found = greedy_orders(
-        sweep,
-        evaluator,
-        request["names"],
-        seeds=range(request["seeds"]),
-        on_progress=part(report, 0, 2),
-        **told,
-    )
-    for index, soup in enumerate(found.soups):
-        progress = part(part(report, 1, 2), index, len(found.soups))
-        soup.evaluate(evaluator, on_progress=progress)
-    return {"scores": {split: found.scores(split) for split in evaluator.task.reported}}
-
-
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
     evaluator = warm.evaluator(request).with_statistics("averaged")
@@ -318,13 +286,19 @@ def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
         done += nbytes
         report(min(done, total), total)
 
-    folder = warm.store.soup_folder(soup.id, form.key)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private_folder(warm.store.soup_folder(soup.id, form.key))
     warm.store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
     files = soup.save(folder / form.file_name(soup), form.dtype, form.shard_size, on_bytes=on_bytes)
     digests = {file.name: _sha256(file, on_bytes) for file in files}
     warm.store.add_soup_files(soup.id, form.key, digests)
     return {"soup": soup.id, "files": list(digests)}
+
+
+def run_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> Result:
+    """Run a call; its result is in the store."""
+    context = Context(warm.sweep(request), warm.evaluator(request))
+    call.from_request(request).run_and_keep(context, report)
+    return {}
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
@@ -358,12 +332,9 @@ KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "evaluate": evaluate,
     "soup": make_soup,
     "scores": score_soup,
-    "curve": draw_curve,
     "mixture": evaluate_mixture,
     "preview": preview,
     "statistics": other_statistics,
-    "attribution": attribution,
-    "optimism": optimism,
-    "orders": random_orders,
     "weights": write_weights,
+    **{kind: partial(run_call, call) for kind, call in CALLS.items()},
 }

@@ -1,4 +1,4 @@
-"""Merges that are not one mixture for all tensors: checkpoints computed as they are read."""
+"""Merges that are not one mixture for all tensors: checkpoints computed while they are read."""
 
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived

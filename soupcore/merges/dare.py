@@ -17,22 +17,22 @@ from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, sum
 
 Combine = Literal["mean", "sum", "ties"]
 
-_WORDS = 1 << 16  # values that the random word of an entry has
+_WORDS = 1 << 16  # number of values of the random word of an entry
 
 
 class Dare(TaskVectorMerge):
     """base + λ·(a combination of task vectors with entries dropped and the rest rescaled).
 
-    Which entries are dropped depends on the seed, the ingredient's digest, the tensor's name and
-    the entry's position, and on nothing else: not on names of files or how the tensor is read.
+    Whether an entry is dropped depends only on the seed, the ingredient's digest, the tensor's name
+    and the entry's position, and not on file names or on how the tensor is read.
 
     Args:
         base, ingredients, scale, vote, tie: See `TaskVectorMerge`.
-        drop: p in [0, 1): each entry becomes 0 with this probability; the others are divided by
-            1 − p. It is rounded to a multiple of 2⁻¹⁶.
+        drop: p in [0, 1), rounded to a multiple of 2⁻¹⁶. Each entry becomes 0 with probability p,
+            and the others are divided by 1 − p.
         seed: Any integer.
-        combine: `mean` of the vectors; their `sum`, as in task arithmetic; `ties`, the mean of the
-            entries that have the elected sign.
+        combine: `mean` of the vectors; `sum`, as in task arithmetic; or `ties`, the mean of the
+            entries with the elected sign.
     """
 
     method = "dare"
@@ -56,7 +56,7 @@ class Dare(TaskVectorMerge):
         self._streams: dict[str, list[Any]] = {}
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
-        """Return what the merge is made of; see `Derived.to_json`."""
+        """Return the description of the merge; see `Derived.to_json`."""
         own = {"drop": str(self.drop), "seed": self.seed, "combine": self.combine}
         return super().to_json(name_of) | own
 
@@ -64,7 +64,7 @@ class Dare(TaskVectorMerge):
     def from_json(
         cls, body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]
     ) -> "Dare":
-        """Make the merge again that `to_json` described."""
+        """Recreate the merge from the JSON of `to_json`."""
         return cls(
             checkpoint_of(body["base"]),
             [checkpoint_of(name) for name in body["ingredients"]],
@@ -88,7 +88,7 @@ class Dare(TaskVectorMerge):
 
     @cached_property
     def _identities(self) -> list[list[Any]]:
-        # The same weights twice are two ingredients, and each has entries of its own dropped.
+        # Ingredients with equal weights get different masks, by their number of occurrence.
         digests = [ingredient.digest for ingredient in self.ingredients]
         return [[digest, digests[:index].count(digest)] for index, digest in enumerate(digests)]
 
@@ -98,7 +98,7 @@ class Dare(TaskVectorMerge):
 
     @cached_property
     def _factor(self) -> float:
-        # All entries are rescaled alike, so once, after they are combined.
+        # All entries have the same scale, so they are rescaled once, after they are combined.
         kept = Fraction(_WORDS - int(self._limit), _WORDS)
         shares = len(self.ingredients) if self.combine == "mean" else 1
         return float(self.scale / (shares * kept))
@@ -110,7 +110,7 @@ class Dare(TaskVectorMerge):
 
 
 def _stream(*identity: Any) -> Any:
-    """Return the beginning of a stream of random numbers of its own for anything JSON can say."""
+    """Return the initial state of a random stream, unique for each JSON value."""
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     state, increment = (int.from_bytes(half, "little") for half in (digest[:16], digest[16:]))
     return {
@@ -122,9 +122,10 @@ def _stream(*identity: Any) -> Any:
 
 
 def _random_words(generator: np.random.PCG64DXSM, start: int, count: int) -> npt.NDArray[np.uint16]:
-    """Return the words of entries from `start` on, four to each number from the stream's beginning.
+    """Return the random words of entries from `start` on; each number of the stream has four.
 
-    The generator jumps to any place of its stream, which NumPy promises not to change.
+    The generator can jump to any position of its stream, and NumPy guarantees that the stream does
+    not change between versions.
     """
     skipped = start % 4
     generator.advance(start // 4)

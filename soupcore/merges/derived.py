@@ -1,9 +1,9 @@
-"""Checkpoints that are computed from others instead of read from a file.
+"""Checkpoints that are computed from others instead of being read from a file.
 
-What is not one set of coefficients for all tensors (TIES, DARE, Model Stock, SLERP, a soup learned
-tensor by tensor) is a checkpoint like any other: its elements are computed when they are read, any
-range of them, the same however they are cut. So it is evaluated, drawn, mixed again and written by
-what evaluates, draws, mixes and writes files.
+A merge that is not one set of coefficients for all tensors (TIES, DARE, Model Stock, SLERP, a soup
+learned per tensor) is a checkpoint whose elements are computed while they are read. Any range of
+elements can be read, and the values do not depend on how ranges are cut. Merges are therefore
+evaluated, plotted, mixed and written like any other checkpoint.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from soupcore.checkpoints.digest import Scan, TensorScan, scan_tensors
 
 NameOf = Callable[[Checkpoint], str]
 
-_FORMAT = 2  # of the identity: change it when a method gives other bits for the same parameters
+_FORMAT = 2  # part of the digest; increase it if a method gives other bits for equal parameters
 
 
 class Derived(Checkpoint):
     """A checkpoint whose elements are a function of the same elements of its sources.
 
     Attributes:
-        method: What the function is called in the identity and in recipes.
-        sources: What it is computed from, in an order that does not depend on names or files.
+        method: Name of the function in the digest and in recipes.
+        sources: The sources, in an order that does not depend on names or files.
     """
 
     method: ClassVar[str]
@@ -44,10 +44,10 @@ class Derived(Checkpoint):
 
     @abstractmethod
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
-        """Return the method, its parameters and the names of the sources, as JSON.
+        """Return the method, its parameters and the names of the sources as JSON.
 
         Args:
-            name_of: Gives a source's name.
+            name_of: Returns the name of a source.
         """
 
     @abstractmethod
@@ -55,11 +55,11 @@ class Derived(Checkpoint):
         """Compute part of a tensor into a buffer; see `Checkpoint.read_into`."""
 
     def copied_from(self, name: str) -> Checkpoint | None:
-        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        """Return the source that the tensor `name` is copied from; None if it is computed."""
         return None
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what is known of what a tensor is copied from; see `Checkpoint.known`."""
+        """Return the scan of the tensor that a tensor is copied from; see `Checkpoint.known`."""
         copied = self.copied_from(name)
         if copied is None or copied.tensors[name].dtype != self.tensors[name].dtype:
             return None
@@ -73,21 +73,21 @@ class Derived(Checkpoint):
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the weights: 64 hex digits over how they are computed.
+        """Digest of the description of the merge: 64 hex digits.
 
-        It costs nothing once the sources' digests are known. The same weights written to a file
-        have another one, that of their bytes.
+        It needs only the digests of the sources. A file with the same weights has another digest,
+        that of its bytes.
         """
         recipe = self.to_json(lambda source: source.digest)
         text = json.dumps(["derived", _FORMAT, recipe], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
-        """Compute every element once; what is found is not kept beyond this object.
+        """Compute every element once. The result is kept only in this object.
 
         Args:
-            on_bytes: Called with the number of bytes computed since the last call; it may raise to
-                stop.
+            on_bytes: Called with the number of bytes computed since the last call. Raise in it to
+                cancel.
         """
         if self._scan is None:
             self._scan = scan_tensors(self, on_bytes)
@@ -95,10 +95,10 @@ class Derived(Checkpoint):
 
     @property
     def is_scanned(self) -> bool:
-        """Whether `nonfinite` is known without computing; `digest` always is."""
+        """Whether `nonfinite` is known without computing the weights; `digest` always is."""
         return self._scan is not None
 
     def check_unchanged(self) -> None:
-        """Make sure that the sources are the ones that were opened; see `Checkpoint`."""
+        """Check that the files of the sources did not change; see `Checkpoint`."""
         for source in self.sources:
             source.check_unchanged()

@@ -1,4 +1,4 @@
-"""From the description of a merge to the merge, and from a merge to what it is computed from."""
+"""Recreates merges from their JSON descriptions, and lists the sources of merges."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,26 +14,26 @@ _METHODS = {merge.method: merge for merge in (Grouped, Ties, Dare)}
 
 
 def merge_from_json(body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]) -> Derived:
-    """Make the merge again that `Derived.to_json` described.
+    """Recreate a merge from the JSON of `Derived.to_json`.
 
     Args:
         body: The description.
-        checkpoint_of: Gives a source by its name.
+        checkpoint_of: Returns a source by its name.
 
     Raises:
-        CheckpointError: There is no such method.
+        CheckpointError: The method is unknown.
     """
     merge = _METHODS.get(body["method"])
     if merge is None:
         raise CheckpointError(
-            f"This version of Stockpot knows no merge {body['method']!r}; it knows "
-            f"{', '.join(_METHODS)}. Take the version that made the soup."
+            f"Unknown merge method {body['method']!r}; this version of Stockpot supports "
+            f"{', '.join(_METHODS)}. Use the version that made the soup."
         )
     return merge.from_json(body, checkpoint_of)
 
 
 def with_sources(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
-    """Return checkpoints and all that they are computed from: `{digest: checkpoint}`."""
+    """Return checkpoints and, recursively, all of their sources: `{digest: checkpoint}`."""
     found: dict[str, Checkpoint] = {}
     for checkpoint in checkpoints:
         found[checkpoint.digest] = checkpoint

@@ -1,8 +1,8 @@
-"""Σ cᵢθᵢ with coefficients of their own for each group of tensors.
+"""Σ cᵢθᵢ with separate coefficients for each group of tensors.
 
-Soups learned by layer or tensor, Model Stock, SLERP, and WiSE-FT that keeps the trained head are
-all of this kind; what differs is where the coefficients come from. They are kept as exact
-fractions, so the weights do not depend on how they were found.
+Soups learned per layer or tensor, Model Stock, SLERP, and WiSE-FT that keeps the trained head are
+of this kind and differ only in how the coefficients are computed. Coefficients are exact fractions,
+so the weights do not depend on how they were found.
 """
 
 from collections import Counter
@@ -21,23 +21,23 @@ from soupcore.mixtures import Mixture, check_same_names
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share their coefficients."""
+    """Tensors with the same coefficients."""
 
     tensors: tuple[str, ...]
     mixture: Mixture
 
 
 class Grouped(Derived):
-    """A mixture with coefficients of its own for each group of tensors.
+    """A mixture with separate coefficients for each group of tensors.
 
     Tensors that are not floats come from the source with the largest coefficient of their group,
     as in a `Mixture`.
 
     Args:
-        groups: `{label: Group}`; every tensor of the sources is in exactly one.
+        groups: `{label: Group}`. Every tensor of the sources is in exactly one group.
 
     Raises:
-        CheckpointError: A tensor is in no group, in two, or unknown.
+        CheckpointError: A tensor is in no group, in several groups, or unknown.
     """
 
     method = "grouped"
@@ -51,7 +51,7 @@ class Grouped(Derived):
             raise CheckpointError(f"Tensor {name!r} is {known}; put every tensor in one group.")
         for name, count in names.items():
             if count > 1:
-                raise CheckpointError(f"Tensor {name!r} is in {count} groups; leave it in one.")
+                raise CheckpointError(f"Tensor {name!r} is in {count} groups; put it in only one.")
         self.groups = dict(groups)
         self._mixture_of = {
             name: group.mixture for group in groups.values() for name in group.tensors
@@ -82,7 +82,7 @@ class Grouped(Derived):
     def from_json(
         cls, body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]
     ) -> "Grouped":
-        """Make the merge again that `to_json` described."""
+        """Recreate the merge from the JSON of `to_json`."""
         return cls(
             {
                 label: Group(
@@ -97,7 +97,7 @@ class Grouped(Derived):
         )
 
     def copied_from(self, name: str) -> Checkpoint | None:
-        """Return what the tensor's mixture copies it from; see `Mixture.copied_from`."""
+        """Return the source that the tensor is copied from; see `Mixture.copied_from`."""
         return self._mixture_of[name].copied_from(name)
 
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
@@ -106,9 +106,9 @@ class Grouped(Derived):
 
 
 def as_mixed(mixture: Mixture) -> Mixture:
-    """Return a point by its parts: a soup alone, as a checkpoint, is the mixture that made it.
+    """Return the underlying mixture of a point that consists of one soup used as a checkpoint.
 
-    So it has one key, and one evaluation, whether it is an ingredient or not.
+    The soup thus has the same key, and one evaluation, whether it is used as an ingredient or not.
     """
     if [*mixture.coefficients.values()] == [1]:
         (source,) = mixture.sources.values()

@@ -1,4 +1,4 @@
-"""Statistics that take a pass over all weights, kept while the process lives."""
+"""A cache for statistics that need a pass over all weights."""
 
 import json
 from collections import OrderedDict
@@ -7,19 +7,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_MOST = 4096  # a model of many tensors has a statistic for each
+_MOST = 4096  # entries; there may be one per tensor
 
 _known: OrderedDict[str, Any] = OrderedDict()
 
 
 def remembered(key: Any, find: Callable[[], T]) -> T:
-    """Return what `find` gives, found once for each key.
+    """Return the result of `find`, which is called once per key and process.
 
-    A sweep over λ makes the same thresholds many times otherwise.
+    A sweep over λ, for example, needs the same thresholds for every value.
 
     Args:
-        key: JSON that says all that the result depends on, digests for weights.
-        find: Finds it.
+        key: A JSON value with everything that the result depends on, such as digests of weights.
+        find: Computes the result.
     """
     text = json.dumps(key)
     if text in _known:

@@ -1,10 +1,9 @@
-"""The k-th largest of more numbers than fit in memory, exactly, in one pass over them or a few.
+"""The exact k-th largest of more numbers than fit in memory, in a few passes over them.
 
-A float that is not negative, read as an integer, keeps its order. Where a guess is near, one pass
-counts the 262,144 floats around it and how many numbers lie above them, and that tells the answer.
-Where it is not, each pass counts one digit of 16 bits and so narrows the answer down to the numbers
-that begin with the same digits: two passes for float32, four for float64 (a radix select, most
-significant digit first).
+Non-negative floats have the same order as their bits read as integers. If a guess is close, one
+pass suffices: it counts each of the 262,144 floats around the guess, and all larger numbers.
+Otherwise each pass counts one 16-bit digit and thereby narrows down the leading digits of the
+answer: two passes for float32, four for float64 (a radix select, most significant digit first).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +18,8 @@ Pieces = Callable[[], Iterable[tuple[int, Magnitudes]]]
 
 _DIGIT = 16  # bits
 _VALUES = 1 << _DIGIT
-_NEAR = 1 << 18  # floats around a guess: from 1.6 to 3.1 % of a float32 to either side
-_PENDING = 1 << 18  # numbers gathered before they are counted
+_NEAR = 1 << 18  # floats around a guess: 1.6 to 3.1 % of a float32 on either side
+_PENDING = 1 << 18  # numbers collected before they are counted
 
 
 def kth_largest(
@@ -29,14 +28,14 @@ def kth_largest(
     dtype: npt.DTypeLike,
     guesses: Sequence[float] | None = None,
 ) -> list[float]:
-    """Return for several long rows of numbers the k-th largest of each.
+    """Return the k-th largest number of each of several long rows.
 
     Args:
-        pieces: Gives all numbers, `(row, numbers)` piece by piece, each time it is called; none is
-            negative or NaN.
+        pieces: Called once per pass; yields all numbers in pieces, as `(row, numbers)`. They must
+            be neither negative nor NaN.
         ranks: k for each row; 1 is the largest.
-        dtype: float32 or float64, that of the numbers.
-        guesses: A number near each answer, to find it sooner.
+        dtype: Dtype of the numbers, float32 or float64.
+        guesses: A number close to each answer, to save passes.
     """
     integer = np.int32 if np.dtype(dtype) == np.float32 else np.int64
     if guesses is not None:
@@ -60,14 +59,14 @@ def kth_largest(
 
 
 def _near(pieces: Pieces, ranks: Sequence[int], guesses: Integers) -> Integers | None:
-    """Return the answers, as integers, if all are near the guesses."""
+    """Return the answers as integers if all of them are close to the guesses, else None."""
     lowest = np.maximum(guesses, _NEAR // 2) - _NEAR // 2
     counts = [_Counts(_NEAR) for _ in ranks]
     above = [0 for _ in ranks]
     for row, numbers in pieces():
         places = numbers.view(lowest.dtype) - lowest[row]
         above[row] += int(np.count_nonzero(places >= _NEAR))
-        # As unsigned, what lies below is large as well.
+        # Read as unsigned, negative differences are large too.
         counts[row].add(places[places.view(f"u{places.itemsize}") < _NEAR])
     for row, rank in enumerate(ranks):
         if not above[row] < rank <= above[row] + counts[row].total:
@@ -77,7 +76,7 @@ def _near(pieces: Pieces, ranks: Sequence[int], guesses: Integers) -> Integers |
 
 
 class _Counts:
-    """How often each value from 0 up to a limit stands in a row of integers."""
+    """Counts of each value from 0 up to a limit in a row of integers."""
 
     def __init__(self, limit: int) -> None:
         self._counts = np.zeros(limit, dtype=np.int64)
@@ -92,11 +91,11 @@ class _Counts:
 
     @property
     def total(self) -> int:
-        """How many were added."""
+        """Number of integers added."""
         return int(self._counts.sum()) + self._n_pending
 
     def largest(self, rank: int) -> tuple[int, int]:
-        """Return the value of this rank, and its rank among those equal to it."""
+        """Return the value of the given rank, and its rank among equal values."""
         self._count()
         from_the_top = np.cumsum(self._counts[::-1])
         place = int(np.searchsorted(from_the_top, rank))

@@ -1,8 +1,8 @@
 """Task vectors θᵢ − base (Ilharco et al. 2023, arXiv:2212.04089), piece by piece.
 
-TIES and DARE make a few entries of each task vector zero, combine the rest entry by entry and add
-λ times that to the base. The vectors are float32 (float64 where a checkpoint is), which rounds the
-difference once; they are summed in float64, those of half types in float32.
+TIES and DARE set entries of each task vector to zero, combine the vectors entry by entry, and add λ
+times the result to the base. The vectors are float32 (float64 if a checkpoint is), so differences
+are rounded once. They are summed in float64, or in float32 for half types.
 """
 
 from abc import abstractmethod
@@ -22,7 +22,7 @@ from soupcore.mixtures import Mixture
 
 Floats = npt.NDArray[np.floating[Any]]
 
-# Elements of each vector at a time: so few that torch does not wake its threads for them.
+# Elements of each vector at a time, few enough that torch uses no threads for them.
 _PIECE = 31 << 10
 
 Vote = Literal["magnitude", "count"]
@@ -30,7 +30,7 @@ Tie = Literal["majority", "positive"]
 
 
 def read_wide(checkpoint: Checkpoint, name: str, start: int, out: torch.Tensor) -> None:
-    """Read elements into a buffer of float32 or float64, whatever their own dtype."""
+    """Read elements of any float dtype into a buffer of float32 or float64."""
     if checkpoint.tensors[name].dtype == out.dtype:
         checkpoint.read_into(name, start, out)
     else:
@@ -38,7 +38,7 @@ def read_wide(checkpoint: Checkpoint, name: str, start: int, out: torch.Tensor) 
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that differences of tensors of a dtype are taken in."""
+    """Return the dtype for differences of tensors of a dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -46,20 +46,20 @@ class TaskVectorMerge(Derived):
     """base + λ·(a function of the task vectors, entry by entry).
 
     The result does not depend on the order of the ingredients. Tensors that are not floats come
-    from the first of them, by digest. Those that no ingredient changed come from the base: the
-    differences would be 0, but for NaN where an attention mask is infinite.
+    from the ingredient with the lowest digest. Tensors that no ingredient changed come from the
+    base: their differences are 0, or NaN for attention masks with infinities.
 
     Args:
         base: The shared initialisation.
-        ingredients: What was fine-tuned from it; the same weights twice count twice.
+        ingredients: The fine-tuned checkpoints. Equal weights count as often as they occur.
         scale: λ.
-        vote: How the sign of an entry is elected where signs are: `magnitude`, by the sum of the
-            entries; `count`, by how many are positive and how many negative.
-        tie: The sign where the votes are equal: `majority`, the sign that most entries of the
-            whole vector have (+ where even these are equal); `positive`, +.
+        vote: How signs are elected: `magnitude`, by the sum of the entries, or `count`, by the
+            number of positive and negative entries.
+        tie: Sign for ties: `majority`, the majority sign over the whole vector (+ if that is a tie
+            too), or `positive`.
 
     Raises:
-        CheckpointError: The checkpoints do not hold the same tensors, or some are complex.
+        CheckpointError: The checkpoints have different tensors, or some are complex.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class TaskVectorMerge(Derived):
         for name, info in tensors.items():
             if info.dtype.is_complex:
                 raise CheckpointError(
-                    f"Tensor {name!r} of {self.path} is complex and its entries have no sign; "
-                    "choose a recipe that averages."
+                    f"Tensor {name!r} of {self.path} is complex, so its entries have no sign. "
+                    "Use a recipe that averages."
                 )
         self.float_tensors = [
             name for name, info in tensors.items() if info.dtype.is_floating_point
@@ -90,19 +90,19 @@ class TaskVectorMerge(Derived):
 
     @abstractmethod
     def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
-        """Set entries of task vectors [k, n], which begin at `start` of a tensor, to zero."""
+        """Set entries of task vectors [k, n] to zero; they start at element `start` of a tensor."""
 
     @abstractmethod
     def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
-        """Combine sparse task vectors [k, n] into one [n] of the dtype `wide`."""
+        """Combine sparse task vectors [k, n] into one vector [n] of dtype `wide`."""
 
     @cached_property
     def _factor(self) -> float:
-        """What the combined vector is multiplied by."""
+        """Factor of the combined vector."""
         return float(self.scale)
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
-        """Return what the merge is made of; see `Derived.to_json`."""
+        """Return the description of the merge; see `Derived.to_json`."""
         return {
             "method": self.method,
             "base": name_of(self.base),
@@ -113,7 +113,7 @@ class TaskVectorMerge(Derived):
         }
 
     def copied_from(self, name: str) -> Checkpoint | None:
-        """Return the source that the tensor `name` is copied from, None where it is computed."""
+        """Return the source that the tensor `name` is copied from; None if it is computed."""
         if not self.tensors[name].dtype.is_floating_point:
             return self.ingredients[0]
         return self.base if name in self._unchanged else None
@@ -126,7 +126,7 @@ class TaskVectorMerge(Derived):
             return
         wide = _sum_dtype(out.dtype)
         place = 0
-        with np.errstate(all="ignore"):  # what is not finite is told by whoever reads it
+        with np.errstate(all="ignore"):  # readers check for values that are not finite
             for origin, vectors in self._sparse_vectors(name, start, out.numel()):
                 merged = self._combine(vectors, wide)
                 merged *= self._factor
@@ -137,9 +137,9 @@ class TaskVectorMerge(Derived):
     def _sparse_vectors(
         self, name: str, start: int, count: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Give the base [n] and the task vectors [k, n], entries dropped, piece by piece.
+        """Yield the base [n] and the sparsified task vectors [k, n], piece by piece.
 
-        Each piece takes the place of the one before.
+        Each piece reuses the memory of the previous one.
         """
         dtype = wide_dtype(self.tensors[name].dtype)
         sources = (self.base, *self.ingredients)
@@ -155,16 +155,16 @@ class TaskVectorMerge(Derived):
 
     @cached_property
     def _unchanged(self) -> frozenset[str]:
-        """Tensors that no ingredient changed, as far as is known without reading them."""
+        """Tensors that no ingredient changed, as far as scans of the files tell."""
         sources = (self.base, *self.ingredients)
         return frozenset(name for name in self.tensors if are_known_alike(sources, name))
 
     def _elected_mean(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
-        """Return the mean of the entries that have the elected sign, 0 where none has."""
+        """Return the mean of the entries with the elected sign; 0 if there are none."""
         votes = sum_of(vectors.sign() if self.vote == "count" else vectors, wide)
         mean, agreeing = _mean_of_sign(vectors, votes >= 0, wide)
-        # Few entries have votes on both sides that are equal. Only for these is it worth knowing
-        # which sign most entries have.
+        # The majority sign takes a pass over all weights, and is needed only for ties between
+        # non-zero entries, which are rare.
         is_contested = (votes == 0) & (agreeing > 0)
         if self.tie == "majority" and is_contested.any() and not self._most_are_positive:
             mean, _ = _mean_of_sign(vectors, votes > 0, wide)
@@ -183,7 +183,7 @@ class TaskVectorMerge(Derived):
 
 
 def sum_of(vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
-    """Return the sum of vectors [k, n] as [n], in the dtype `wide`."""
+    """Return the sum [n] of vectors [k, n] in the dtype `wide`."""
     first, *others = vectors.numpy()
     total: Floats = first.astype(wide)
     for vector in others:
@@ -194,7 +194,7 @@ def sum_of(vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
 def _mean_of_sign(
     vectors: torch.Tensor, is_positive: npt.NDArray[np.bool_], wide: npt.DTypeLike
 ) -> tuple[Floats, npt.NDArray[np.integer[Any]]]:
-    """Return for each entry the mean of those that have a sign, and how many these are."""
+    """Return for each entry the mean of the values with the given sign, and their number."""
     sign = torch.from_numpy(is_positive).to(vectors.dtype).mul_(2).sub_(1)
     turned = torch.empty_like(sign)
     total = np.zeros(len(sign), dtype=wide)

@@ -1,4 +1,4 @@
-"""TIES: trim, elect signs, merge what agrees (Yadav et al. 2023, arXiv:2306.01708, Algorithm 1)."""
+"""TIES: trim, elect signs, merge (Yadav et al. 2023, arXiv:2306.01708, Algorithm 1)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -18,9 +18,9 @@ from soupcore.merges.task_vectors import Floats, TaskVectorMerge, Tie, Vote, rea
 Trim = Literal["global", "tensor"]
 
 _BLOCK = 1 << 15  # entries of a task vector at a time
-_SAMPLE = 1 << 19  # entries that thresholds are guessed from, about, and the least to guess for
-_SPARSE = 16  # the sample is this share of all entries at most
-_RUN = 512  # entries of the sample that lie together
+_SAMPLE = 1 << 19  # approximate size of the sample for guesses; smaller vectors need none
+_SPARSE = 16  # the sample has at most 1/16 of all entries
+_RUN = 512  # consecutive entries in the sample
 
 
 class Ties(TaskVectorMerge):
@@ -28,10 +28,10 @@ class Ties(TaskVectorMerge):
 
     Args:
         base, ingredients, scale, vote, tie: See `TaskVectorMerge`.
-        density: The share of the entries of each task vector that is kept, in (0, 1]: those with
-            the largest magnitudes, ⌊density·n⌋ of n and any as large as the last of them. Zeros do
-            not count as kept.
-        trim: Of what they are the largest: `global`, the whole task vector; `tensor`, each tensor.
+        density: Fraction of the entries of each task vector that is kept, in (0, 1]: the
+            ⌊density·n⌋ of n entries with the largest magnitudes, and all as large as the smallest
+            of these. Zeros do not count as kept.
+        trim: Whether the fraction applies to the whole task vector (`global`) or to each `tensor`.
     """
 
     method = "ties"
@@ -53,14 +53,14 @@ class Ties(TaskVectorMerge):
         self._thresholds: dict[str, list[float]] = {}
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
-        """Return what the merge is made of; see `Derived.to_json`."""
+        """Return the description of the merge; see `Derived.to_json`."""
         return super().to_json(name_of) | {"density": str(self.density), "trim": self.trim}
 
     @classmethod
     def from_json(
         cls, body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]
     ) -> "Ties":
-        """Make the merge again that `to_json` described."""
+        """Recreate the merge from the JSON of `to_json`."""
         return cls(
             checkpoint_of(body["base"]),
             [checkpoint_of(name) for name in body["ingredients"]],
@@ -83,7 +83,7 @@ class Ties(TaskVectorMerge):
         return self._elected_mean(vectors, wide)
 
     def _find(self, names: Sequence[str]) -> list[float]:
-        """Return the smallest magnitude to keep of each task vector in these tensors."""
+        """Return the smallest magnitude to keep in each task vector, over these tensors."""
         if self.density == 1:
             return [0.0] * len(self.ingredients)
         n = sum(self.tensors[name].numel for name in names)
@@ -101,7 +101,7 @@ class Ties(TaskVectorMerge):
     def _guesses(
         self, names: Sequence[str], n: int, rank: int, dtype: npt.DTypeLike
     ) -> list[float]:
-        """Return the thresholds of a sample: short runs at even distances."""
+        """Return the thresholds of a sample of evenly spaced short runs."""
         samples: list[list[Floats]] = [[] for _ in self.ingredients]
         for row, run in self._magnitudes(names, dtype, _RUN, _RUN * max(_SPARSE, n // _SAMPLE)):
             samples[row].append(run.copy())
@@ -117,7 +117,7 @@ class Ties(TaskVectorMerge):
     def _magnitudes(
         self, names: Sequence[str], dtype: npt.DTypeLike, length: int, distance: int
     ) -> Iterator[tuple[int, Floats]]:
-        """Give runs of so many entries of each task vector, so far from each other."""
+        """Yield runs of `length` magnitudes of each task vector, `distance` entries apart."""
         for name in names:
             info = self.tensors[name]
             for start in range(0, info.numel, distance):

@@ -1,4 +1,4 @@
-"""Where a soup comes from, told so that anybody can make it again."""
+"""Provenance of soups: model cards, configurations for mergekit, and rebuilding."""
 
 from soupcore.provenance.card import model_card
 from soupcore.provenance.mergekit import mergekit_config

@@ -1,9 +1,10 @@
-"""The model card of a soup: a README.md as the Hugging Face Hub reads it."""
+"""The model card of a soup: a README.md for the Hugging Face Hub."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
+from soupcore.escaping import code, markdown, yaml
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
 
@@ -14,61 +15,68 @@ def model_card(
     title: str | None = None,
     base_models: Sequence[str] = (),
     score_name: str = "score",
+    higher_is_better: bool = True,
     select: str | None = None,
     figure: str | None = None,
 ) -> str:
-    """Return the text of the soup's README.md, front matter included.
+    """Return the text of the soup's README.md, including front matter.
 
     Args:
-        soup: The soup; its scores are those of the splits it was evaluated on.
-        title: The heading; the recipe and the soup's id unless given.
+        soup: The soup. The card lists its scores on the splits it was evaluated on.
+        title: The heading; by default, the recipe and the soup's id.
         base_models: Names on the Hub: of the ingredients, or of the one model that all were
             fine-tuned from.
-        score_name: What the score is called.
-        select: The split that choices are made on (`Task.select`). The card says that its score
-            flatters: even a soup whose recipe chooses nothing may have been picked by it, and so
-            may its ingredients and parameters. The one that the recipe chose on unless given.
+        score_name: Name of the score.
+        higher_is_better: Whether higher values of the metric are better. If not, the score is minus
+            its value, and the card shows the value.
+        select: The split used for choosing (`Task.select`); by default, that of the recipe. The
+            card says that its score is optimistic, because even if the recipe chooses nothing, the
+            soup, its ingredients or its parameters may have been picked by it.
         figure: File name of an image to show below the scores.
     """
     manifest = soup.to_json()
     recipe = RECIPES.get(soup.recipe)
-    name = recipe.title if recipe else "By hand"
+    name = recipe.title if recipe else "Manual"
     lines = ["---"]
     if base_models:
-        lines += ["base_model:", *(f"- {json.dumps(model)}" for model in base_models)]
+        lines += ["base_model:", *(f"- {yaml(model)}" for model in base_models)]
         lines += [f"base_model_relation: {'merge' if len(base_models) > 1 else 'finetune'}"]
     else:
-        lines += ["# base_model: the name on the Hub of what the ingredients were fine-tuned from"]
+        lines += ["# base_model: Hugging Face ID of the model that the ingredients come from"]
     lines += ["tags:", "- merge", "- model-soup", "---", ""]
-    lines += [f"# {title or f'{name} soup {soup.id}'}", ""]
-    lines += ["A model soup: one network made of the weights of several.", ""]
+    lines += [f"# {markdown(title or f'{name} soup {soup.id}')}", ""]
+    lines += ["A model soup: the averaged or merged weights of several fine-tuned networks.", ""]
     if recipe:
         lines += [f"**{name}** ({recipe.paper}): {recipe.summary}", ""]
     if soup.parameters:
-        told = ", ".join(f"`{key}` = {value!r}" for key, value in soup.parameters.items())
+        told = ", ".join(
+            f"{code(key)} = {code(repr(value))}" for key, value in soup.parameters.items()
+        )
         lines += [f"Parameters: {told}.", ""]
-    lines += _scores(manifest, score_name, select or soup.parameters.get("split"))
+    chosen_on = select or soup.parameters.get("split")
+    lines += _scores(manifest, score_name, 1 if higher_is_better else -1, chosen_on)
     if figure:
-        lines += [f"![Where the soup lies among its ingredients]({figure})", ""]
+        lines += [f"![Scores of the soup and of the ingredients]({quote(figure)})", ""]
     lines += _made_of(soup)
     lines += _again(soup, manifest)
     return "\n".join(lines)
 
 
-def _scores(manifest: dict[str, Any], score_name: str, select: str | None) -> list[str]:
+def _scores(manifest: dict[str, Any], score_name: str, sign: int, select: str | None) -> list[str]:
     if not manifest["scores"]:
         return []
     rows = [
-        f"| {_cell(split)}{' (for choosing)' if split == select else ''} "
-        f"| {_number(found['score'])} | {_number(found['loss'])} | {found['n']} |"
+        f"| {markdown(split)}{' (for choosing)' if split == select else ''} "
+        f"| {_number(found['score'], sign)} | {_number(found['loss'])} | {found['n']} |"
         for split, found in manifest["scores"].items()
     ]
-    head = [f"| split | {score_name} | loss | examples |", "| --- | ---: | ---: | ---: |"]
+    title = markdown(score_name) + ("" if sign > 0 else " (lower is better)")
+    head = [f"| split | {title} | loss | examples |", "| --- | ---: | ---: | ---: |"]
     lines = ["## Scores", "", *head, *rows, ""]
     if select in manifest["scores"]:
         lines += [
-            f"Ingredients, parameters and soups are chosen by their score on {select}, so it "
-            "flatters; the other splits took no part.",
+            f"Scores on {markdown(str(select))} are optimistic, because ingredients, parameters "
+            "and soups are chosen by them. The other splits were not used for choosing.",
             "",
         ]
     return lines
@@ -81,19 +89,19 @@ def _made_of(soup: Soup) -> list[str]:
             share = f"{float(soup.coefficients[name]):.6g}"
         else:
             share = "base" if name == soup.base else "ingredient"
-        rows.append(f"| {_cell(name)} | {share} | `{digest[:16]}` |")
-    head = ["| checkpoint | coefficient | digest of the weights |", "| --- | ---: | --- |"]
-    return ["## Made of", "", *head, *rows, ""]
+        rows.append(f"| {markdown(name)} | {share} | `{digest[:16]}` |")
+    head = ["| checkpoint | coefficient | SHA-256 of the weights |", "| --- | ---: | --- |"]
+    return ["## Ingredients", "", *head, *rows, ""]
 
 
 def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{what} {version}" for what, version in manifest["versions"].items())
     return [
-        "## Making it again",
+        "## Reproducing the soup",
         "",
-        "The manifest is in the metadata of the weights' file, under `stockpot`, and in "
-        f"`{soup.recipe}-{soup.id}.json`. With the checkpoints above in a folder, it gives the "
-        "same bytes:",
+        "The recipe is in the metadata of the weights' file, under `stockpot`, and in "
+        f"`{soup.recipe}-{soup.id}.json`. With the checkpoints above in a folder, it reproduces "
+        "the weights bit for bit:",
         "",
         "```python",
         "import json",
@@ -107,7 +115,7 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         'soup.save("soup.safetensors")',
         "```",
         "",
-        f"Made with {versions}.",
+        f"Created with {versions}.",
         "",
     ]
 
@@ -116,15 +124,11 @@ def _re_estimating(soup: Soup) -> list[str]:
     if soup.estimate is None:
         return []
     return [
-        'task = soupcore.load_task("task.py:task")  # the one that the soup was made for',
-        "# BatchNorm's statistics are those of training data at the soup.",
+        'task = soupcore.load_task("task.py:task")  # the task of the soup',
+        "# BatchNorm statistics were re-estimated on training data.",
         f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})",
     ]
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")  # which begins the next cell
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _number(value: float | None, sign: int = 1) -> str:
+    return "–" if value is None else f"{sign * value:.4f}"

@@ -1,8 +1,8 @@
-"""A soup as a configuration for mergekit, where mergekit has the method.
+"""Configurations for mergekit that reproduce a soup, if mergekit has the method.
 
-The text is for `mergekit-pytorch`, which merges single files, or where checkpoints are in shards
-for `mergekit-yaml`, which merges folders; run it in the folder of the checkpoints. Where the two do
-not compute the same, comments at the top of the text say how.
+The configuration is for `mergekit-pytorch`, which merges single files, or for `mergekit-yaml`,
+which merges folders, if checkpoints are in shards. Run it in the folder of the checkpoints.
+Comments at the top list numerical differences.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from soupcore.escaping import yaml
 from soupcore.merges import Derived
 from soupcore.recipes.soup import Soup
 
@@ -22,7 +23,7 @@ Values = Mapping[str, float | bool]
 
 @dataclass(frozen=True)
 class _Merge:
-    """What mergekit is told: a method, its models with their parameters, and shared ones."""
+    """A method of mergekit, its models with their parameters, and shared parameters."""
 
     method: str
     models: dict[str, Values]
@@ -32,10 +33,10 @@ class _Merge:
 
 
 def mergekit_config(soup: Soup) -> str | None:
-    """Return the YAML with which mergekit 0.1.5 makes this soup.
+    """Return a YAML configuration with which mergekit 0.1.5 makes this soup, or None.
 
-    It is None where mergekit has no such method, where an ingredient is a soup itself, which no
-    file holds, and where checkpoints in shards share a folder.
+    It is None if mergekit has no such method, if an ingredient is itself a soup without a file, or
+    if several sharded checkpoints are in one folder.
 
     Args:
         soup: The soup.
@@ -47,21 +48,21 @@ def mergekit_config(soup: Soup) -> str | None:
     if len({*places.values()}) < len(places):
         return None
     lines = [
-        f"# {soup.recipe} soup {soup.id}, made by Stockpot. In the folder of the checkpoints:",
+        f"# {soup.recipe} soup {soup.id} by Stockpot. Run in the folder of the checkpoints:",
         f"#   {command} this-file.yaml merged/",
         *(f"# {difference}" for difference in merge.differences),
         *(
-            ["# BatchNorm's statistics are averaged; those of this soup were estimated anew."]
+            ["# mergekit averages BatchNorm statistics; this soup has re-estimated ones."]
             if soup.estimate
             else []
         ),
         f"merge_method: {merge.method}",
     ]
     if merge.base:
-        lines.append(f"base_model: {_text(places[merge.base])}")
+        lines.append(f"base_model: {yaml(places[merge.base])}")
     lines.append("models:")
     for name, own in merge.models.items():
-        lines.append(f"  - model: {_text(places[name])}")
+        lines.append(f"  - model: {yaml(places[name])}")
         lines += _parameters(own, indent="    ")
     lines += _parameters(merge.shared, indent="")
     lines.append("dtype: float32")
@@ -72,7 +73,7 @@ def mergekit_config(soup: Soup) -> str | None:
 
 
 def _places(soup: Soup) -> tuple[str, dict[str, str]]:
-    """Return mergekit's command, and where the models are that it takes: files, or folders."""
+    """Return the command of mergekit, and the files or folders of the models."""
     checkpoints = {name: source.checkpoint for name, source in soup.sources.items()}
     if all(checkpoint.files == (checkpoint.path,) for checkpoint in checkpoints.values()):
         return "mergekit-pytorch", {name: soup.file_name(name) for name in checkpoints}
@@ -95,14 +96,14 @@ def _merge(soup: Soup) -> _Merge | None:
             return _Merge("task_arithmetic", weights, soup.base, {"normalize": False})
         case "ties":
             differences = [
-                "Where votes are equal, mergekit takes +.",
-                "Where entries are equally large, as many are in bfloat16, mergekit keeps exactly",
-                "the density's share; this soup keeps all as large as the smallest of these.",
+                "For ties between signs, mergekit takes +.",
+                "For equal magnitudes, common in bfloat16, mergekit keeps exactly the fraction",
+                "given by the density; this soup keeps all entries of the smallest magnitude kept.",
             ]
             if told["trim"] == "global":
-                differences.append("mergekit trims each tensor, this soup the whole vector.")
+                differences.append("mergekit trims per tensor, this soup the whole vector.")
             if told["vote"] == "count":
-                differences.append("mergekit votes by magnitude; this soup counted.")
+                differences.append("mergekit elects signs by magnitude, this soup by count.")
             return _Merge(
                 "ties",
                 each(weight=1.0, density=told["density"]),
@@ -119,9 +120,9 @@ def _merge(soup: Soup) -> _Merge | None:
                 ("mergekit drops other entries and rescales to the L1 norm, not by 1/(1 − p).",),
             )
         case "model_stock" if len(soup.ingredients) > 1:
-            differences = ["mergekit does not hold t between 0 and 1."]
+            differences = ["mergekit does not clamp t between 0 and 1."]
             if told["similarity"] == "angle":
-                differences.append("mergekit takes the mean cosine; this soup the mean angle.")
+                differences.append("mergekit uses the mean cosine, this soup the mean angle.")
             return _Merge("model_stock", each(), soup.base, differences=tuple(differences))
         case "slerp" if not told["whole"]:
             return _Merge("slerp", each(), soup.ingredients[0], {"t": told["t"]})
@@ -129,11 +130,6 @@ def _merge(soup: Soup) -> _Merge | None:
         return None
     linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items() if c}
     return _Merge("linear", dict(linear), None, {"normalize": False})
-
-
-def _text(value: str) -> str:
-    # YAML has JSON's strings, but for characters that JSON writes as two halves.
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _parameters(values: Values, indent: str) -> list[str]:

@@ -1,50 +1,52 @@
-"""From a soup's manifest back to the soup, bit for bit."""
+"""Rebuilds a soup from its manifest, bit for bit."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from soupcore.checkpoints import Checkpoint, open_checkpoint
-from soupcore.checkpoints.renamed import named_like
+from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.opening import open_run
+from soupcore.checkpoints.renamed import named_like, without
 from soupcore.errors import CheckpointError, RecipeError, SweepError
 from soupcore.merges import merge_from_json
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps import FitReport, Ingredient, Sweep
-from soupcore.sweeps.folder import find_checkpoints
+from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.snapshots import Taken, all_of
 
 Who = tuple[str, str]
 """Name and digest."""
 
-# What reading a manifest raises where something is not there, or not of its kind.
+# Exceptions raised when a manifest is incomplete or malformed.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
-    """Make a soup again from its manifest and the checkpoints in a folder.
+    """Rebuild a soup from its manifest and the checkpoints in a folder.
 
-    Nothing is evaluated and nothing chosen again: the manifest says the coefficients, or how the
-    weights are computed. Checkpoints are known by the digest of their weights, so they may have
-    other names or file formats than they had.
+    The manifest has the coefficients or the description of the merge, so nothing is evaluated or
+    chosen again. Checkpoints are identified by the digest of their weights, so they may have been
+    renamed or converted to another format.
 
     Args:
-        manifest: What `Soup.to_json` gave; it is in the metadata of every saved soup.
-        folder: Where the ingredients, and the base where it took part, are.
+        manifest: The JSON of `Soup.to_json`, which is in the metadata of every saved soup.
+        folder: Folder of the ingredients, and of the base if the soup uses it.
 
     Returns:
-        The soup; saved, it gives the bytes that were saved before.
+        The soup. Saving it gives the same bytes as before.
 
     Raises:
-        RecipeError: Checkpoints are missing or have other weights; all of them are named. Or a
-            later version of Stockpot made the soup, or it is no manifest.
+        RecipeError: Checkpoints are missing or have other weights (the message names all of them),
+            a later version of Stockpot made the soup, or the manifest is invalid.
         SweepError: The folder does not exist.
     """
     try:
         return _rebuild(manifest, Path(folder))
     except _BROKEN as error:
         raise RecipeError(
-            "This is no manifest of a soup, or not a whole one. Take the JSON from the download "
-            "page, or from the metadata of a saved soup under 'stockpot'."
+            "This is not a complete manifest of a soup. Use the JSON from the Download page, or "
+            "from the metadata of a saved soup under 'stockpot'."
         ) from error
 
 
@@ -54,8 +56,8 @@ def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
     wanted = [(name, digest) for name, digest in digests.items() if digest not in soups]
     wanted += [(file, digest) for digest, file in manifest.get("soup_files", {}).items()]
     found = _find(wanted, folder, {*manifest.get("weight_sets", {}).values()})
-    if tensors := manifest.get("tensors"):  # files may have other names than the sweep had
-        found = {who: named_like(c, tensors["names"], tensors["ties"]) for who, c in found.items()}
+    if tensors := manifest.get("tensors"):  # tensor names in files may differ from the sweep's
+        found = {who: _seen_as(c, tensors) for who, c in found.items()}
     by_digest = {digest: checkpoint for (_, digest), checkpoint in found.items()}
 
     @cache
@@ -72,60 +74,74 @@ def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
     try:
         return Soup.from_json(sweep, manifest)
     except SweepError as error:
-        raise LookupError("It is made of what it has no digest of.") from error
+        raise LookupError("The manifest lacks the digest of a source.") from error
+
+
+def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
+    """Return a checkpoint with the tensors and tensor names that the sweep used."""
+    names = {*tensors["names"]}
+    named = named_like(checkpoint, names, tensors["ties"])
+    return without(named, [name for name in named.tensors if name not in names])
 
 
 def _find(
     wanted: Collection[Who], folder: Path, weight_sets: Collection[str]
 ) -> dict[Who, Checkpoint]:
-    paths = find_checkpoints(folder)
-    by_name = {path.name: path for path in paths.values()} | paths
-    # A file in a folder of its own is found with its folder; nothing else that is named is opened.
-    places = {name: by_name.get(name.partition("/")[0]) for name, _ in wanted}
+    snapshots = all_of(find_runs(folder))
+    # Only files and subfolders of `folder` are opened, whatever paths the manifest contains.
+    places = {name: _places(name, snapshots) for name, _ in wanted}
     found = {
         (name, digest): checkpoint
         for name, digest in wanted
-        if (path := places[name]) is not None
-        for checkpoint in _search(path, {digest}, weight_sets).values()
+        for checkpoint in _search(places[name], {digest}, weight_sets).values()
     }
     missing = {digest for name, digest in wanted if (name, digest) not in found}
-    elsewhere: dict[str, Checkpoint] = {}  # somebody may have renamed them
-    for path in paths.values():
-        elsewhere |= _search(path, missing - elsewhere.keys(), weight_sets)
+    elsewhere = _search(snapshots, missing, weight_sets)  # files may have been renamed
     problems = []
     for name, digest in wanted:
         if digest in elsewhere:
             found.setdefault((name, digest), elsewhere[digest])
         elif (name, digest) not in found:
             what = "is missing"
-            if (place := places[name]) is not None:
-                readable = any(_weight_sets(place, weight_sets))
+            if places[name]:
+                readable = any(any(_weight_sets(place, weight_sets)) for place in places[name])
                 what = "has other weights" if readable else "cannot be read"
-            problems.append(f"{name} {what} (those needed have the digest {digest[:16]}…)")
+            problems.append(f"{name} {what} (needed: SHA-256 {digest[:16]}…)")
     if problems:
-        raise RecipeError(f"{folder} cannot make this soup: {'; '.join(problems)}.")
+        raise RecipeError(f"Cannot rebuild the soup from {folder}: {'; '.join(problems)}.")
     return found
+
+
+def _places(name: str, snapshots: Iterable[Taken]) -> list[Taken]:
+    """Return the snapshots that a name or a path in a manifest may mean."""
+    first = name.partition("/")[0]
+    return [
+        each
+        for each in snapshots
+        if first in (each.name, each.run.place.name) or f"{name}/".startswith(f"{each.name}/")
+    ]
 
 
 def _search(
-    path: Path, digests: Collection[str], weight_sets: Iterable[str]
+    places: Iterable[Taken], digests: Collection[str], weight_sets: Iterable[str]
 ) -> dict[str, Checkpoint]:
-    """Return what a file holds of the weights with these digests, by digest."""
+    """Return the weight sets in snapshots that have one of the digests, by digest."""
     found: dict[str, Checkpoint] = {}
-    for digest, checkpoint in _weight_sets(path, weight_sets) if digests else ():
-        if digest in digests:
-            found[digest] = checkpoint
-        if len(found) == len(digests):
-            break
+    for place in places:
+        for digest, checkpoint in _weight_sets(place, weight_sets) if digests else ():
+            if digest in digests:
+                found[digest] = checkpoint
+            if len(found) == len(digests):
+                return found
     return found
 
 
-def _weight_sets(path: Path, first: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
-    """Give all sets of weights in a file that can be read, with their digests; some come first."""
+def _weight_sets(place: Taken, first: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
+    """Yield all readable weight sets in a snapshot with their digests, starting with `first`."""
     names = [*first, None]
-    for name in names:  # which grow, as a file tells what else is in it
+    for name in names:  # grows in the loop, since an open file lists its other sets
         try:
-            checkpoint = open_checkpoint(path, name)
+            checkpoint = open_run(place.run, place.choice, name)
             digest = checkpoint.digest
         except (CheckpointError, OSError):
             continue

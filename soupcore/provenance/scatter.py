@@ -1,13 +1,15 @@
-"""The figure of a model card: the soup among its ingredients, as an SVG without a dependency."""
+"""The figure of a model card: scores of the soup and its ingredients, as plain SVG."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
+from soupcore.tasks import SHARE, Unit
+
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 32, 55  # margins
-_TICKS = 5  # about as many an axis
+_TICKS = 5  # approximate number per axis
 
 Place = tuple[float, float]
 
@@ -17,17 +19,20 @@ def scores_svg(
     soup: Place,
     *,
     base: Place | None = None,
-    axes: tuple[str, str] = ("score on report, %", "mean score under shift, %"),
+    axes: tuple[str, str] = ("Test score (report), %", "Mean score over shifts, %"),
+    unit: Unit = SHARE,
 ) -> str:
     """Draw ingredients as dots, the base as a square and the soup as a star.
 
-    Figure 1 of Wortsman et al. 2022 (arXiv:2203.05482), on white so that it reads anywhere.
+    This is figure 1 of Wortsman et al. 2022 (arXiv:2203.05482). The background is white, so that it
+    is legible on any page.
 
     Args:
-        points: `{ingredient: (score on report, mean score under shift)}` as shares of 1.
-        soup: The same of the soup.
-        base: The same of the base, where there is one.
-        axes: What the axes are called.
+        points: `{ingredient: (score on report, mean score over shifts)}`.
+        soup: Scores of the soup.
+        base: Scores of the base, or None.
+        axes: Titles of the axes.
+        unit: Unit of the scores.
     """
     everything = [*points.values(), soup, *([base] if base else [])]
     across = _Axis([place[0] for place in everything], _LEFT, _WIDTH - _RIGHT)
@@ -40,11 +45,11 @@ def scores_svg(
     for value in across.ticks:
         x = across.at(value)
         lines.append(_line(x, _TOP, x, _HEIGHT - _BOTTOM))
-        lines.append(_text(x, _HEIGHT - _BOTTOM + 18, f"{100 * value:g}"))
+        lines.append(_text(x, _HEIGHT - _BOTTOM + 18, f"{unit.factor * value:g}"))
     for value in up.ticks:
         y = up.at(value)
         lines.append(_line(_LEFT, y, _WIDTH - _RIGHT, y))
-        lines.append(_text(_LEFT - 20, y + 4, f"{100 * value:g}"))
+        lines.append(_text(_LEFT - 20, y + 4, f"{unit.factor * value:g}"))
     lines.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, axes[0]))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     lines.append(_text(16, middle, axes[1], f' transform="rotate(-90 16 {middle:.1f})"'))
@@ -59,13 +64,13 @@ def scores_svg(
         f'<path d="{_star(across.at(soup[0]), up.at(soup[1]))}" fill="#e0a100">'
         "<title>soup</title></path>"
     )
-    legend = "★ the soup  ● the ingredients of the sweep" + ("  ■ the base" if base else "")
+    legend = "★ soup  ● ingredients" + ("  ■ base" if base else "")
     lines.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _TOP - 12, legend))
     return "\n".join([*lines, "</svg>", ""])
 
 
 class _Axis:
-    """From scores to pixels, with round numbers in between."""
+    """Maps scores to pixels and chooses round numbers for ticks."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float) -> None:
         low, high = min(values), max(values)

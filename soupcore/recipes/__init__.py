@@ -1,4 +1,4 @@
-"""Ways to a soup, one file each. To add one, write its file and list it in `registry`."""
+"""Recipes for soups, one file each. To add one, write its file and list it in `registry`."""
 
 from soupcore.recipes.curve import Curve, curve
 from soupcore.recipes.dare import dare

@@ -1,22 +1,27 @@
-"""A recipe followed with one parameter at several values: the sweep over λ or α of its paper.
+"""A sweep over one parameter of a recipe, such as α or λ.
 
-Choosing a value by its select score is choosing as much as greedy's is; the other splits show what
-the choice is worth.
+Picking the best value by its select score is a selection like any other, so that score is
+optimistic. Judge the picked value by the other splits.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.progress import part
+from soupcore.evaluation import Evaluator
+from soupcore.evaluation.evaluation import value_of
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Number
 from soupcore.sweeps import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,9 @@ class Curve:
     Attributes:
         recipe: Name of the recipe.
         parameter: Name of the parameter.
-        values: The values it had, in the order they were tried.
-        soups: The soup of each, evaluated.
-        split: The split to choose on.
+        values: Values of the parameter, in the order tried.
+        soups: The evaluated soup of each value.
+        split: The split used for choosing.
     """
 
     recipe: str
@@ -38,35 +43,78 @@ class Curve:
     split: str
 
     def scores(self, split: str | None = None) -> list[float]:
-        """Return the score of each soup on a split, the one to choose on unless told."""
+        """Return the score of each soup on a split; by default, on `self.split`."""
         return [soup.evaluations[split or self.split].score for soup in self.soups]
 
     def losses(self, split: str | None = None) -> list[float]:
-        """Return the loss of each soup on a split, the one to choose on unless told."""
+        """Return the loss of each soup on a split; by default, on `self.split`."""
         return [soup.evaluations[split or self.split].loss for soup in self.soups]
 
     def at(self, value: float) -> Soup:
         """Return the soup at one of the values.
 
         Raises:
-            RecipeError: It is none of them.
+            RecipeError: The curve has no such value.
         """
         if value not in self.values:
-            raise RecipeError(f"The curve has no point at {value}; it has {self.values}.")
+            known = ", ".join(map(str, self.values))
+            raise RecipeError(f"No curve point at {value}; available: {known}.")
         return self.soups[self.values.index(value)]
 
     @property
     def best(self) -> Soup:
-        """The soup with the best score on the split to choose on; of equal ones the lower loss."""
+        """The soup with the best score on `split`. Ties go to the lower loss.
+
+        Raises:
+            TaskError: The score is undefined for some examples (see `Task.undefined`).
+        """
 
         def rank(soup: Soup) -> tuple[float, float]:
             found = soup.evaluations[self.split]
-            score = -math.inf if math.isnan(found.score) else found.score
-            return score, -math.inf if math.isnan(found.loss) else -found.loss
+            loss = -math.inf if math.isnan(found.loss) else -found.loss
+            return value_of(found, "score", f"a soup by {self.recipe!r}"), loss
 
         return max(self.soups, key=rank)
 
+    def figure(self) -> "go.Figure":
+        """Plot the score of the soups on the select split (see `soupcore.figures.recipe_curve`)."""
+        import pandas as pd
 
+        from soupcore import figures  # loads Plotly
+
+        table = pd.DataFrame({"value": self.values, "select": self.scores()}).sort_values("value")
+        labels = self.soups[0].evaluations[self.split].labels
+        return figures.recipe_curve(
+            table,
+            parameter=self.parameter,
+            best=self._best_value,
+            score_name=labels.score_name,
+            score_unit=labels.score_unit,
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per value and split, with the columns of `Soup.to_frame`."""
+        import pandas as pd
+
+        tables = [soup.to_frame().reset_index() for soup in self.soups]
+        found: pd.DataFrame = pd.concat(tables, keys=self.values, names=[self.parameter, "row"])
+        return found.reset_index(self.parameter).reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        best = self.best
+        scored = best.evaluations[self.split]
+        return (
+            f"Curve({self.recipe}, {len(self.values)} values of {self.parameter}, best "
+            f"{self._best_value:g}: {scored.split} {scored.score_text})"
+        )
+
+    @property
+    def _best_value(self) -> float:
+        best = self.best
+        return next(v for v, soup in zip(self.values, self.soups, strict=True) if soup is best)
+
+
+@with_bar("Curve")
 def curve(
     recipe: str,
     parameter: str,
@@ -77,34 +125,36 @@ def curve(
     values: Sequence[float] | None = None,
     splits: Sequence[str] | None = None,
     on_progress: Progress = no_progress,
+    progress: bool = True,
     on_point: Callable[[float, Soup], None] = lambda value, soup: None,
     **parameters: Any,
 ) -> Curve:
-    """Follow a recipe with one parameter at several values and evaluate each soup.
+    """Build and evaluate the soups of a recipe for several values of one parameter.
 
     Args:
         recipe: Name of the recipe.
-        parameter: Name of the parameter, a number.
-        sweep: Where the ingredients are from.
-        evaluator: Scores the soups; one evaluation for each value and split where the store has
-            none.
-        names: Which ingredients; all unless given.
-        values: The values; those that the recipe's paper tries unless given.
-        splits: Evaluate on these as well as on the split to choose on.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        parameter: Name of a numeric parameter.
+        sweep: The sweep.
+        evaluator: Scores the soups: one evaluation per value and split, unless stored.
+        names: Ingredients to use; by default, all.
+        values: Values to try; by default, those of the recipe's paper.
+        splits: Splits to evaluate on, in addition to the select split.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
         on_point: Called with each value and its soup.
         parameters: The recipe's other parameters.
 
     Raises:
-        RecipeError: There is no such recipe or parameter, or it cannot be followed.
+        RecipeError: The recipe or the parameter does not exist, or the recipe cannot be applied.
+        TaskError: The score is undefined for some examples (see `Task.undefined`).
     """
     known = RECIPES.get(recipe)
     if known is None:
-        raise RecipeError(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+        raise RecipeError(f"No recipe {recipe!r}; available: {', '.join(RECIPES)}.")
     numbers = {p.name: p for p in known.parameters if isinstance(p, Number) and p.curve}
     if parameter not in numbers:
         raise RecipeError(
-            f"The recipe {recipe!r} has no parameter {parameter!r} to draw a curve over; it has "
+            f"{known.title} has no parameter {parameter!r} to sweep over; available: "
             f"{', '.join(numbers) or 'none'}."
         )
     split = needs.select_split(evaluator, None)
@@ -114,14 +164,15 @@ def curve(
         raise RecipeError("A curve needs at least one value.")
     soups = []
     for index, value in enumerate(tried):
-        progress = part(on_progress, index, len(tried))
+        here = part(on_progress, index, len(tried))
         soup = known.follow(
             sweep,
             evaluator,
             names,
-            on_progress=part(progress, 0, 2),
+            on_progress=part(here, 0, 2),
             **parameters | {parameter: value},
         )
-        soups.append(soup.evaluate(evaluator, wanted, part(progress, 1, 2)))
+        soups.append(soup.evaluate(evaluator, wanted, on_progress=part(here, 1, 2)))
+        value_of(soup.evaluations[split], "score", f"the soup at {parameter} = {value}")
         on_point(value, soup)
     return Curve(recipe, parameter, tried, tuple(soups), split)

@@ -1,11 +1,11 @@
 """DARE: drop and rescale, then merge (Yu et al. 2023, arXiv:2311.03099).
 
-Each entry of a task vector θᵢ − base is set to zero with probability p, the others are divided by
-1 − p; then the vectors are averaged, summed as in task arithmetic, or merged by elected signs.
+Each entry of a task vector θᵢ − base is set to zero with probability p, and the others are divided
+by 1 − p. The vectors are then averaged, summed as in task arithmetic, or merged as in TIES.
 
-With `ties` the paper's experiments run the whole of TIES, its trimming too, on what DARE left. With
-p above TIES' own share to trim that changes nothing, and mergekit leaves it out; so does this. (The
-rescaling is the paper's. mergekit's default for other sparsifiers, matching a norm, is not used.)
+With `ties`, the paper's experiments also apply the trimming of TIES to the result of DARE. That has
+no effect if p exceeds the fraction that TIES trims, so it is omitted here, as in mergekit. The
+rescaling is the paper's; mergekit's default for other sparsifiers matches a norm instead.
 """
 
 from collections.abc import Iterable
@@ -32,12 +32,13 @@ def dare(
     """Drop entries of the task vectors at random, rescale the rest, and combine them.
 
     Args:
-        sweep: Where the ingredients are from; it needs a base.
-        names: Which of them; all unless given.
-        drop: p, in [0, 1). The paper goes up to 0.9 and, for large networks, 0.99.
+        sweep: A sweep with a base.
+        names: Ingredients to use; by default, all.
+        drop: p in [0, 1). The paper uses up to 0.9, or 0.99 for large networks.
         combine: `mean`, `sum` or `ties`.
-        scale: λ, by which the result is multiplied before it is added to the base.
-        seed: With the ingredient's digest and the tensor's name it says which entries are dropped.
+        scale: λ, the factor of the combined task vector.
+        seed: Seed of the random masks. A mask also depends on the ingredient's digest and the
+            tensor's name.
 
     Raises:
         RecipeError: There is no base, or a parameter is out of range.
@@ -62,7 +63,7 @@ def dare(
 DARE = Recipe(
     name="dare",
     title="DARE",
-    summary="Entries of the task vectors dropped at random, the rest rescaled and combined.",
+    summary="Randomly drop task-vector entries, rescale the rest by 1/(1−p), and combine.",
     paper="Yu et al. 2023, arXiv:2311.03099",
     function=dare,
     needs_base=True,
@@ -70,7 +71,7 @@ DARE = Recipe(
         Number(
             name="drop",
             label="Drop rate p",
-            help="The probability that an entry is dropped; the others are divided by 1 − p.",
+            help="Drop probability p; kept entries are divided by 1 − p.",
             default=0.5,
             minimum=0,
             maximum=0.999,
@@ -79,15 +80,15 @@ DARE = Recipe(
         ),
         Choice(
             name="combine",
-            label="Combine by",
-            help="The mean, the sum (task arithmetic), or the mean of elected signs (TIES).",
+            label="Merge method",
+            help="Mean, sum (task arithmetic) or TIES.",
             default="mean",
             choices=("mean", "sum", "ties"),
         ),
         Number(
             name="scale",
-            label="λ",
-            help="How far to go along the combined task vector.",
+            label="Scaling λ",
+            help="Scaling of the merged task vector.",
             default=1.0,
             minimum=0,
             maximum=5,
@@ -97,7 +98,7 @@ DARE = Recipe(
         Number(
             name="seed",
             label="Seed",
-            help="Which entries are dropped.",
+            help="Seed of the random mask.",
             default=0,
             minimum=0,
             maximum=2**31 - 1,

@@ -1,4 +1,4 @@
-"""Going down a loss in the space of coefficients, and knowing when to stop."""
+"""Gradient descent in the space of coefficients, with early stopping."""
 
 import math
 from contextlib import suppress
@@ -9,35 +9,36 @@ import scipy  # its submodules load when they are first used
 import torch
 from torch import Tensor
 
-from soupcore.evaluation import Progress
+from soupcore.progress import Progress
 from soupcore.recipes.gradients import Floats, Found, Objective
 from soupcore.recipes.trace import OnStep, Pass
 
 Space = Literal["softmax", "hyperplane"]
 
-_PATIENCE = 3  # points judged without a new best before it stops
+_PATIENCE = 3  # passes without a new best before descent stops
 
 
 class _EnoughError(Exception):
-    """Raised to leave an optimiser."""
+    """Raised to leave an optimiser's loop."""
 
 
 class Descent:
-    """Coefficients that start out equal and are learned pass by pass.
+    """Coefficients that start equal and are learned pass by pass.
 
     Args:
         objective: The loss and its gradient.
         k: Number of ingredients.
         space: `softmax`: c = softmax(raw); `hyperplane`: c = 1/k + raw − mean(raw).
-        learn: The examples to learn from, as indices.
-        held_back: Those that say when to stop; where there are none, the loss on `learn` does.
-        learns_temperature: Whether β is learned too; it is 1 otherwise.
-        passes: Over the examples to learn from, at most.
-        on_progress: Called with examples done and in all; it may raise to stop.
-        on_step: Called with the trace each time it grows.
+        learn: Indices of the examples to learn from.
+        held_back: Indices of the examples for early stopping. If there are none, the loss on
+            `learn` decides.
+        learns_temperature: Whether to learn β, which is 1 otherwise.
+        passes: Maximum number of passes over the examples to learn from.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        on_step: Called with the trace after each pass.
 
     Attributes:
-        trace: What each pass found.
+        trace: The result of each pass.
         best: The coefficients of the best pass, shape [groups, k].
     """
 
@@ -71,7 +72,7 @@ class Descent:
         self.best: Floats = np.full(self._shape, 1 / k)
 
     def by_lbfgs(self) -> None:
-        """Follow L-BFGS (Byrd et al. 1995, as scipy has it) over all examples at once."""
+        """Run full-batch L-BFGS (Byrd et al. 1995, the implementation of scipy)."""
         start = np.append(np.zeros(math.prod(self._shape)), 1.0)
 
         def value_and_gradient(point: Floats) -> tuple[float, Floats]:
@@ -93,14 +94,16 @@ class Descent:
             )
 
     def by_adamw(self, rate: float, batch_size: int, seed: int) -> None:
-        """Follow AdamW without decay at a constant rate, batch by batch in a random order."""
+        """Run AdamW with a constant rate and no weight decay, over batches in random order."""
         raw = torch.zeros(math.prod(self._shape) + 1, dtype=torch.float64, requires_grad=True)
         with torch.no_grad():
             raw[-1] = 1  # β
         optimizer = torch.optim.AdamW([raw], lr=rate, weight_decay=0)
         generator = torch.Generator().manual_seed(seed)
-        point = raw.detach().numpy()  # a view: it moves as the optimiser steps
-        loss, _ = self._judge(point, self._learn)
+        point = raw.detach().numpy()  # a view, which follows the optimiser's steps
+        loss, _ = self._objective.judge(
+            self._coefficients(point), self._temperature(point), self._learn, self._count
+        )
         self._record(point, loss)
         with suppress(_EnoughError):
             while self._passes_done < self._passes:
@@ -115,7 +118,7 @@ class Descent:
                 self._record(point, total)
 
     def _record(self, point: Floats, loss: float) -> None:
-        """Judge a point after a pass; leave where it is long since the best."""
+        """Evaluate a point after a pass, and stop after `_PATIENCE` passes without a new best."""
         held_back = held_back_score = math.nan
         if len(self._held_back):
             held_back, held_back_score = self._judge(point, self._held_back)
@@ -150,7 +153,7 @@ class Descent:
         return float(point[-1]) if self._learns_temperature else 1.0
 
     def _pulled_back(self, point: Floats, found: Found) -> Floats:
-        """Return the gradient with respect to a point, from that to its coefficients."""
+        """Return the gradient with respect to a point from that to its coefficients."""
         by_coefficients = found.by_coefficients
         if self._space == "softmax":
             share = self._coefficients(point)
@@ -167,12 +170,14 @@ class Descent:
         )
 
     def _judge(self, point: Floats, examples: Tensor) -> tuple[float, float]:
-        return self._objective.judge(
-            self._coefficients(point), self._temperature(point), examples, self._count
-        )
+        """Return loss and score for comparing points, at the β that minimises each one's loss."""
+        coefficients = self._coefficients(point)
+        if self._learns_temperature:
+            return self._objective.judge_refitted(coefficients, examples, self._count)
+        return self._objective.judge(coefficients, 1.0, examples, self._count)
 
     def _count(self, examples: int) -> None:
-        # One pass more than learned from: the start.
+        # One more pass than those that learn: the evaluation of the start.
         total = (self._passes + 1) * (len(self._learn) + len(self._held_back))
         self._examples_done += examples
         self._on_progress(min(self._examples_done, total), total)

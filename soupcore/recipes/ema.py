@@ -1,8 +1,9 @@
 """The exponential moving average of a run's snapshots.
 
-θ₁ for the first snapshot, then d·average + (1−d)·θₜ for each next one (Polyak and Juditsky 1992 for
-averaging; as `torch.optim.swa_utils.get_ema_multi_avg_fn`). The order in time is the natural order
-of the snapshots' names (step-2 before step-10), so name them so.
+The average starts at the first snapshot θ₁ and becomes d·average + (1−d)·θₜ at each later one
+(Polyak and Juditsky 1992 for averaging; same update as
+`torch.optim.swa_utils.get_ema_multi_avg_fn`). Snapshots are ordered by the natural order of their
+names (step-2 before step-10), so their names must follow their order in time.
 """
 
 from collections.abc import Iterable
@@ -18,16 +19,16 @@ from soupcore.sweeps import Sweep
 def ema(
     sweep: Sweep, names: Iterable[str] | None = None, *, decay: Coefficient = Fraction(9, 10)
 ) -> Soup:
-    """Average the snapshots of a run, later ones with more weight.
+    """Average the snapshots of a run with exponentially decaying weights.
 
     Args:
-        sweep: Where the snapshots are from.
-        names: Which of them; all unless given.
-        decay: d, in [0, 1]: what the average keeps of itself with each next snapshot. Averages
-            over optimiser steps take 0.999 or more; snapshots are fewer, so it is less here.
+        sweep: A sweep whose ingredients are snapshots of one run.
+        names: Snapshots to use; by default, all.
+        decay: d in [0, 1], the weight kept on the running average at each snapshot. Averages over
+            optimiser steps use 0.999 or more. There are fewer snapshots, so the default is lower.
 
     Raises:
-        RecipeError: There are none, or the decay is out of range.
+        RecipeError: There are no snapshots, or the decay is out of range.
         SweepError: A name is not in the sweep.
     """
     parameters = EMA.check({"decay": decay})
@@ -43,14 +44,14 @@ def ema(
 EMA = Recipe(
     name="ema",
     title="EMA",
-    summary="The exponential mean of a run's snapshots, in the natural order of their names.",
+    summary="Exponential moving average of a run's snapshots, ordered by file name (natural sort).",
     paper="Polyak and Juditsky 1992, SIAM J. Control Optim. 30(4)",
     function=ema,
     parameters=(
         Number(
             name="decay",
             label="Decay d",
-            help="What the average keeps of itself with each next snapshot.",
+            help="Weight kept on the running average at each snapshot.",
             default=0.9,
             minimum=0,
             maximum=1,

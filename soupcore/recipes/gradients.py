@@ -1,33 +1,38 @@
-"""The loss of a mixture as a function of its coefficients, with its gradient, streamed.
+"""The loss of a mixture as a function of its coefficients, with its gradient.
 
-By the chain rule ∂L/∂cᵢ = ⟨∇θL, θᵢ⟩: one backward pass through one network gives ∇θL, and the inner
-products take one pass over the ingredients' files, so these need not be in memory. (Coefficients
-that sum to one leave ⟨∇θL, θ₁⟩ without effect; products with the differences θᵢ − θ₁ are as good,
-and lose nothing to rounding where ingredients are close to each other.)
+By the chain rule, ∂L/∂cᵢ = ⟨∇θL, θᵢ⟩. One backward pass through one network gives ∇θL, and one pass
+over the ingredients' files gives the inner products, so the ingredients need not be in memory. The
+products are taken with the differences θᵢ − θ₁: for coefficients that sum to one, ⟨∇θL, θ₁⟩ has no
+effect, and differences avoid rounding errors between ingredients that are close to each other.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its submodules load when they are first used
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
-from soupcore.evaluation.devices import computing_on
-from soupcore.evaluation.fitting import Fitting
+from soupcore.evaluation.data import Data
+from soupcore.evaluation.network import computing_on
+from soupcore.evaluation.scoring import Scorer
+from soupcore.intervals import mean_of
 from soupcore.merges.task_vectors import read_wide, wide_dtype
 from soupcore.mixtures import Mixture
-from soupcore.tasks import Split, Task
+from soupcore.name_map import NameMap
+from soupcore.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK = 31 << 10  # elements of each ingredient at a time, where they are read from files
-_RESIDENT_CHUNK = 1 << 20  # and where they are in memory
+_CHUNK = 31 << 10  # elements per ingredient and step, when read from files
+_RESIDENT_CHUNK = 1 << 20  # the same for ingredients in memory
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Found:
 
     Attributes:
         loss: The mean loss.
-        by_coefficients: Its gradient with respect to the coefficients, shape [groups, k], up to a
-            constant for each group.
-        by_temperature: That with respect to β.
+        by_coefficients: Gradient with respect to the coefficients, shape [groups, k], up to a
+            constant per group.
+        by_temperature: Gradient with respect to β.
     """
 
     loss: float
@@ -47,28 +52,27 @@ class Found:
 
 
 class Objective:
-    """Mean loss of β·f(x; θ(c)) where θ(c) = Σ cᵢθᵢ, with coefficients for each group of tensors.
+    """Mean loss of β·f(x; θ(c)), where θ(c) = Σ cᵢθᵢ with coefficients per group of tensors.
 
-    Only one network is in memory, with its gradient; the ingredients too where they fit.
+    Only one network and its gradient are in memory, and the ingredients if they fit the budget.
 
     Args:
         task: The network and the loss.
-        split: The examples.
-        checkpoints: θᵢ, k of them.
-        groups: `{label: names of tensors}`; groups in which the ingredients do not differ are left
-            out of `labels`.
-        device: Where to compute.
-        batch_size: Examples a pass through the network.
-        memory_budget: Bytes that the ingredients may take to be kept in memory.
+        split: Name of the split with the examples.
+        checkpoints: The k ingredients θᵢ.
+        groups: `{label: tensor names}`.
+        device: Device to compute on.
+        batch_size: Examples per forward pass.
+        memory_budget: Largest total size of the ingredients, in bytes, to keep them in memory.
 
     Attributes:
-        labels: The groups that have coefficients, in order.
+        labels: The groups in which the ingredients differ, in order. Only these have coefficients.
     """
 
     def __init__(
         self,
         task: Task,
-        split: Split,
+        split: str,
         checkpoints: Sequence[Checkpoint],
         groups: Mapping[str, Sequence[str]],
         *,
@@ -77,16 +81,18 @@ class Objective:
         memory_budget: int,
     ) -> None:
         self._task = task
-        self._split = split
+        self._data = Data.of(task.split(split), device)
+        self._scorer = Scorer(task, split, self._data.answers)
         self._device = device
         self._batch_size = batch_size
-        self._model = task.build_model().to(device).eval()
-        fitting = Fitting(self._model.state_dict(), task.name)
+        self._model = task.new_model().to(device).eval()
+        buffers = dict(self._model.named_buffers(remove_duplicate=False))
+        name_map = NameMap(self._model.state_dict(), task.name, buffers)
         alone = [Mixture([(checkpoint, 1)]) for checkpoint in checkpoints]
         self._checkpoints = [
-            source for point in alone for source in fitting.under_own_names(point).sources.values()
+            source for point in alone for source in name_map.under_own_names(point).sources.values()
         ]
-        theirs = fitting.names_in(alone[0])
+        theirs = name_map.names_in(alone[0])
         self._placed: bytes | None = None
         resident = sum(checkpoint.nbytes for checkpoint in checkpoints) <= memory_budget
         self._home = device if resident else torch.device("cpu")
@@ -95,13 +101,13 @@ class Objective:
         self._tensors: dict[str, list[tuple[str, Tensor]]] = {label: [] for label in groups}
         seen: set[int] = set()
         for name, tensor in self._model.state_dict(keep_vars=True).items():
-            if id(tensor) in seen:  # tied to one before: one tensor, with one gradient
+            if id(tensor) in seen:  # tied tensors have one gradient
                 continue
             seen.add(id(tensor))
             if not tensor.is_floating_point():
                 tensor.copy_(self._checkpoints[0].read(name))
                 continue
-            # BatchNorm's statistics are mixed as well, so they are differentiated as well.
+            # BatchNorm statistics are mixed too, so they need gradients too.
             tensor.requires_grad_()
             if self._differs(name, tensor, keep=resident):
                 self._tensors[group_of[theirs[name]]].append((name, tensor))
@@ -119,7 +125,7 @@ class Objective:
         Args:
             coefficients: c, shape [groups, k]; each row sums to one.
             temperature: β.
-            examples: Which examples of the split, as indices.
+            examples: Indices of the examples.
             on_batch: Called with the number of examples done since the last call.
         """
         self._place(coefficients)
@@ -138,6 +144,25 @@ class Objective:
         return Found(total, self._inner_products(coefficients.shape), by_temperature)
 
     @torch.no_grad()
+    def judge_refitted(
+        self, coefficients: Floats, examples: Tensor, on_batch: Callable[[int], None]
+    ) -> tuple[float, float]:
+        """Return the mean loss over some examples at the β that minimises it, and the mean score.
+
+        A fixed β would put points at a disadvantage that need a different one.
+        """
+        self._place(coefficients)
+        found = []
+        with computing_on(self._device):
+            for batch in self._batches(examples):
+                found.append(batch)
+                on_batch(len(batch[1]))
+            outputs, targets = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+            scores = self._task.score(outputs, targets)
+            loss = least_loss(self._task, outputs, targets)
+        return loss, mean_of(scores, self._task.undefined)
+
+    @torch.no_grad()
     def judge(
         self,
         coefficients: Floats,
@@ -147,20 +172,17 @@ class Objective:
     ) -> tuple[float, float]:
         """Return the mean loss and the mean score over some examples; see `gradient`."""
         self._place(coefficients)
-        losses, scores = 0.0, 0.0
+        losses, scores = 0.0, []
         with computing_on(self._device):
             for outputs, targets in self._batches(examples):
                 losses += float(self._task.loss(temperature * outputs, targets).double().sum())
-                scores += float(self._task.score(outputs, targets).double().sum())
+                scores.append(self._task.score(outputs, targets))
                 on_batch(len(targets))
-        return losses / len(examples), scores / len(examples)
+        return losses / len(examples), mean_of(torch.cat(scores), self._task.undefined)
 
     def _batches(self, examples: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in torch.split(examples, self._batch_size):
-            inputs = self._split.inputs[batch].to(self._device)
-            if self._split.prepare is not None:
-                inputs = self._split.prepare(inputs)
-            yield self._model(inputs), self._split.targets[batch].to(self._device)
+            yield self._scorer.records(self._model, self._data, batch)
 
     @torch.no_grad()
     def _place(self, coefficients: Floats) -> None:
@@ -191,9 +213,9 @@ class Objective:
         return found
 
     def _pieces(self, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Give θ₁ and θᵢ − θ₁ piece by piece: where it begins, [n] and [k − 1, n].
+        """Yield θ₁ and θᵢ − θ₁ piece by piece: the offset and tensors of shape [n] and [k − 1, n].
 
-        Each piece may take the place of the one before.
+        A piece may reuse the memory of the previous one.
         """
         if name in self._kept:
             first, others = self._kept[name]
@@ -208,14 +230,14 @@ class Objective:
             rows = buffer[: len(self._checkpoints) * count].view(-1, count)
             for row, checkpoint in zip(rows, self._checkpoints, strict=True):
                 read_wide(checkpoint, name, start, row)
-            for row in rows[1:]:  # one by one: a row is too short for torch to wake its threads
+            for row in rows[1:]:  # one by one, since torch uses no threads for short rows
                 row.sub_(rows[0])
             yield start, rows[0], rows[1:]
 
     @torch.no_grad()
     def _differs(self, name: str, tensor: Tensor, *, keep: bool) -> bool:
-        """Whether the ingredients differ in a tensor; where they do not, place it for good."""
-        if are_known_alike(self._checkpoints, name):  # and may hold the −inf of an attention mask
+        """Whether the ingredients differ in a tensor; if not, copy it into the network."""
+        if are_known_alike(self._checkpoints, name):  # may hold −inf, as attention masks do
             pass
         elif not keep:
             if any(bool(others.any()) for _, _, others in self._pieces(name, tensor)):
@@ -233,8 +255,30 @@ class Objective:
         return False
 
 
+def least_loss(task: Task, logits: Tensor, targets: Tensor) -> float:
+    """Return the minimum over β in [0.01, 100] of the mean loss of β·logits; ∞ if not finite.
+
+    Args:
+        task: Defines the loss. Cross-entropy is convex in β.
+        logits: Shape [n, classes].
+        targets: Shape [n].
+    """
+
+    def loss(log_beta: float) -> float:
+        found = float(task.loss(math.exp(log_beta) * logits, targets).double().mean())
+        return found if math.isfinite(found) else math.inf
+
+    if loss(0.0) == math.inf:
+        return math.inf
+    ends = (math.log(0.01), math.log(100))
+    found = scipy.optimize.minimize_scalar(
+        loss, bounds=ends, method="bounded", options={"xatol": 1e-5}
+    )
+    return min(float(found.fun), loss(0.0))
+
+
 class _DifferentiableStatistics(TorchFunctionMode):
-    """Makes BatchNorm in evaluation mode differentiable by its statistics, which torch's is not."""
+    """Makes BatchNorm in evaluation mode differentiable with respect to its statistics."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.batch_norm:

@@ -1,19 +1,20 @@
 """The greedy soup (Wortsman et al. 2022, arXiv:2203.05482, Recipe 1).
 
-Ingredients are sorted by their score on the `select` split, best first. The soup starts as the
-best; each next one joins the mean if the score with it does not fall. One pass; the result is
-never below the best ingredient on `select`.
+Ingredients are sorted by their score on the `select` split. The soup starts with the best one, and
+each next ingredient joins the average if the score does not get worse. One pass suffices, and the
+result is never below the best ingredient on `select`.
 
-A candidate is given up as soon as the examples that it has not seen cannot save it, which leaves
-every decision as it would be; what is known of it then is what it scores at most.
+A candidate is rejected early as soon as it can no longer be accepted, whatever its results on the
+remaining examples. Decisions are identical to those of a full pass. The trace then gives an upper
+bound on the candidate's score.
 
-The paper accepts on "≥"; its code (github.com/mlfoundations/model-soups) accepts on ">" and, where
-ingredients score the same, takes the later one first. Here the default is the paper's rule, and
-equal ingredients keep the sweep's order.
+The paper accepts ties ("≥"). Its code (github.com/mlfoundations/model-soups) requires ">" and
+tries the later of two equally good ingredients first. The default here is the paper's rule, and
+equally good ingredients keep the sweep's order.
 
-Beyond Recipe 1: the loss in place of the score; a random order, as in the paper's Table 3, which
-starts with any ingredient and so promises nothing; and a backward pass that leaves out again what
-no longer helps.
+There are three additions to Recipe 1: the loss as the criterion; a random order, as in Table 3 of
+the paper, which may start with a bad ingredient; and a backward pass, which drops ingredients
+whose removal does not hurt.
 """
 
 import math
@@ -23,59 +24,69 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from soupcore.evaluation import Bound, Evaluation, Evaluator, Progress, no_progress, paired
-from soupcore.evaluation.progress import part
+from soupcore.errors import RecipeError
+from soupcore.evaluation import Evaluation, Evaluator, UpperBound
+from soupcore.evaluation.evaluation import Criterion, value_of
+from soupcore.evaluation.measuring import compare
+from soupcore.intervals import gained_and_lost
 from soupcore.mixtures import mean
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
 from soupcore.recipes.trace import OnStep, Step, no_step
 from soupcore.sweeps import Sweep
+from soupcore.tasks import Task
 
 Accept = Literal[">=", ">"]
-Metric = Literal["score", "loss"]
 Order = Literal["best first", "random"]
 
 _RULES = {">=": operator.ge, ">": operator.gt}
 
 
+@with_bar("Greedy soup")
 def greedy(
     sweep: Sweep,
     evaluator: Evaluator,
     names: Iterable[str] | None = None,
     *,
     accept: Accept = ">=",
-    metric: Metric = "score",
+    metric: Criterion = "score",
     order: Order = "best first",
     seed: int = 0,
     backward: bool = False,
     split: str | None = None,
     early_stop: bool = True,
     on_progress: Progress = no_progress,
+    progress: bool = True,
     on_step: OnStep = no_step,
 ) -> Soup:
-    """Add ingredients to the mean, best first, as long as the score does not fall.
+    """Add ingredients to the average, best first, as long as the score does not get worse.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluator: Scores them; 2k − 1 evaluations for k ingredients (k in a random order), k more
-            for a backward pass, fewer where the store has some.
-        names: Which of them; all unless given.
-        accept: `>=` (the paper: an equal score is enough) or `>` (the paper's code).
-        metric: What may not fall: the `score`, or minus the `loss`. It sorts them, too.
-        order: `best first`, or `random`.
-        seed: Which random order; it depends on the ingredients' weights, not on their names.
-        backward: At the end, try the soup without each of its ingredients, in the order they
-            joined, and leave out those without which the metric, by the same rule, does not fall.
-        split: The split to choose on; it must have the role `select`.
-        early_stop: Whether to give up candidates that can no longer be accepted. The soup is the
-            same, and the scores of those rejected are bounds.
-        on_progress: Called with examples done and in all; raise in it to stop.
-        on_step: Called with the trace each time it grows.
+        sweep: The sweep.
+        evaluator: Scores the soups: at most 2k − 1 evaluations for k ingredients (k in a random
+            order), and k more for a backward pass. Stored evaluations are reused.
+        names: Ingredients to use; by default, all.
+        accept: `>=` (the paper, ties accepted) or `>` (the released code).
+        metric: Ranks and accepts ingredients: `score` (higher is better) or `loss` (lower is
+            better).
+        order: `best first` or `random`.
+        seed: Seed of the random order, which depends on the ingredients' weights and not on their
+            names.
+        backward: Whether to try dropping each ingredient after the forward pass, in the order they
+            joined. One is dropped if the metric without it is accepted by the same rule.
+        split: The split to choose on, with the role `select`.
+        early_stop: Whether to reject candidates as soon as they can no longer be accepted. The
+            soup does not change. Scores of candidates rejected early are upper bounds.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
+        on_step: Called with the trace after each step.
 
     Raises:
-        RecipeError: There are no ingredients, a parameter is unknown, or the split is not for
-            choosing.
+        RecipeError: There are no ingredients, a parameter is invalid, the split does not have the
+            role `select`, or no ingredient has a finite metric.
+        TaskError: The metric is undefined for some examples (see `Task.undefined`).
     """
     parameters = GREEDY.check(
         {"accept": accept, "metric": metric, "order": order, "seed": seed, "backward": backward}
@@ -93,14 +104,14 @@ def greedy(
         progress = part(on_progress, done - 1, evaluations)
         return evaluator.evaluate(trial, split, keep_outputs=False, on_progress=progress)
 
-    def contest(names: Sequence[str], candidate: str) -> Evaluation | Bound:
+    def evaluate_or_reject(names: Sequence[str], candidate: str) -> Evaluation | UpperBound:
         nonlocal done
         done += 1
         difficulty = current.losses
         if candidate in scored and candidate not in soup:
-            # Near the mean of what the soup and the candidate lose on an example alone.
+            # Proportional to the weighted sum of the losses of the soup and the candidate.
             difficulty = difficulty + scored[candidate].losses / len(soup)
-        return evaluator.contest(
+        return evaluator.evaluate_or_reject(
             mean(sweep[name].mixture for name in names),
             current,
             strictly=accept == ">",
@@ -111,9 +122,13 @@ def greedy(
     scored: dict[str, Evaluation] = {}
     if order == "best first":
         scored = {name: evaluate([name]) for name in chosen}
-        first, *candidates = sorted(
-            chosen, key=lambda name: _descending(_value(scored[name], metric))
-        )
+        values = {name: value_of(found, metric, repr(name)) for name, found in scored.items()}
+        first, *candidates = sorted(chosen, key=lambda name: -values[name])
+        if values[first] == -math.inf:
+            raise RecipeError(
+                f"No ingredient has a finite {metric} on {split!r}. Check that the weights fit the "
+                "task, or choose another metric."
+            )
         current = scored[first]
     else:
         by_weights = sorted(chosen, key=lambda name: sweep[name].digest)
@@ -123,14 +138,20 @@ def greedy(
     trace = [Step(first, current.score, True, soup, 0, 0, loss=current.loss, examples=current.n)]
     on_step(trace)
 
+    def value(found: Evaluation, names: Sequence[str]) -> float:
+        return value_of(found, metric, f"the mean of {', '.join(names)}")
+
     def attempt(action: Literal["add", "drop"], name: str) -> None:
         nonlocal soup, current
         trial = (*soup, name) if action == "add" else tuple(n for n in soup if n != name)
-        tried = contest(trial, name) if early_stop and metric == "score" else evaluate(trial)
-        accepted = isinstance(tried, Evaluation) and bool(
-            _RULES[accept](_value(tried, metric), _value(current, metric))
+        tried = (
+            evaluate_or_reject(trial, name) if early_stop and metric == "score" else evaluate(trial)
         )
-        trace.append(_step(name, action, current, tried, accepted, trial if accepted else soup))
+        accepted = isinstance(tried, Evaluation) and bool(
+            _RULES[accept](value(tried, trial), value(current, soup))
+        )
+        after = trial if accepted else soup
+        trace.append(_step(name, action, current, tried, accepted, after, evaluator.task))
         if isinstance(tried, Evaluation) and accepted:
             soup, current = trial, tried
         on_step(trace)
@@ -152,35 +173,30 @@ def greedy(
     return result
 
 
-def _value(evaluation: Evaluation, metric: Metric) -> float:
-    return evaluation.score if metric == "score" else -evaluation.loss
-
-
-def _descending(value: float) -> float:
-    return math.inf if math.isnan(value) else -value
-
-
 def _step(
     name: str,
     action: Literal["add", "drop"],
     before: Evaluation,
-    tried: Evaluation | Bound,
+    tried: Evaluation | UpperBound,
     accepted: bool,
     soup: tuple[str, ...],
+    task: Task,
 ) -> Step:
-    seen = before.scores[tried.rows] if isinstance(tried, Bound) else before.scores
-    difference = tried.scores - seen
-    sure = paired(tried.scores, seen) if accepted else None
+    split: tuple[int, int] | None = None
+    if task.metric.is_mean:
+        seen = before.scores[tried.rows] if isinstance(tried, UpperBound) else before.scores
+        split = gained_and_lost(tried.scores, seen)
+    sure = compare(task, tried, before) if accepted and isinstance(tried, Evaluation) else None
     return Step(
         name,
         tried.score,
         accepted,
         soup,
-        gained=int((difference > 0).sum()),
-        lost=int((difference < 0).sum()),
+        gained=split and split[0],
+        lost=split and split[1],
         action=action,
         loss=tried.loss if isinstance(tried, Evaluation) else math.nan,
-        is_bound=isinstance(tried, Bound),
+        is_bound=isinstance(tried, UpperBound),
         examples=tried.seen,
         interval=sure.interval if sure else None,
         p_value=sure.p_value if sure else None,
@@ -190,7 +206,8 @@ def _step(
 GREEDY = Recipe(
     name="greedy",
     title="Greedy",
-    summary="Best first; each next ingredient joins the mean if the select score does not fall.",
+    summary="Sort ingredients by validation score; add each in turn if the average does not get "
+    "worse.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, Recipe 1",
     function=greedy,
     chooses=True,
@@ -199,29 +216,30 @@ GREEDY = Recipe(
     parameters=(
         Choice(
             name="accept",
-            label="Accept when the score is",
-            help="≥ is the paper's rule: an equal score is enough. > is what its code does.",
+            label="Accept if new score is",
+            help="≥: the paper's Recipe 1 (ties accepted). >: the released code.",
             default=">=",
             choices=(">=", ">"),
         ),
         Choice(
             name="metric",
-            label="Choose by",
-            help="What sorts the ingredients and may not fall: the score, or minus the loss.",
+            label="Criterion",
+            help="Used both to rank ingredients and to accept them: score (higher is better) or "
+            "loss (lower is better).",
             default="score",
             choices=("score", "loss"),
         ),
         Choice(
             name="order",
             label="Order",
-            help="Best first, or a random order, which may start with a bad one.",
+            help="Best first (default), or a random order.",
             default="best first",
             choices=("best first", "random"),
         ),
         Number(
             name="seed",
             label="Seed",
-            help="Which random order.",
+            help="Seed of the random order.",
             default=0,
             minimum=0,
             maximum=2**31 - 1,
@@ -230,7 +248,7 @@ GREEDY = Recipe(
         Switch(
             name="backward",
             label="Backward pass",
-            help="At the end, leave out again what no longer helps.",
+            help="After the forward pass, drop any ingredient whose removal does not hurt.",
             default=False,
         ),
     ),

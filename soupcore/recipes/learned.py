@@ -1,46 +1,56 @@
 """The learned soup: coefficients by gradient descent (arXiv:2203.05482, equation 2 and appendix I).
 
-Wortsman et al. 2022 minimise the held-out loss of β·f(x; Σαᵢθᵢ) over α and a temperature β, with α
-on the simplex by a softmax, all equal at the start, by AdamW; one αᵢ for each ingredient, or for
-each ingredient and layer. MEHL-Soup (Li et al. 2024, arXiv:2407.03641) learns on the hyperplane
-Σα = 1, which allows negative ones, and learns better.
+Wortsman et al. 2022 minimise the held-out loss of β·f(x; Σαᵢθᵢ) over α and a temperature β with
+AdamW. A softmax keeps α on the simplex, and all αᵢ start equal. There is one αᵢ per ingredient, or
+per ingredient and layer. MEHL-Soup (Li et al. 2024, arXiv:2407.03641) learns on the hyperplane
+Σα = 1, which allows negative coefficients, and reports better results.
 
-Here both spaces are offered. In either, L-BFGS over all examples reaches a lower loss in a few
-passes than AdamW in many; AdamW has the paper's settings: a constant rate of 0.1 (0.05 where there
-is more than one group) and no decay. The paper's 3 epochs, 5 with coefficients for each tensor, are
-`passes=3` and `passes=5`; by default there may be more. (MEHL-Soup's own way of descending, block
-by block of ingredients, saves the memory that streaming saves here, and is not followed.)
+Both spaces are available here. In either, full-batch L-BFGS reaches a lower loss in a few passes
+than AdamW in many. AdamW uses the paper's settings: a constant rate of 0.1 (0.05 with several
+groups) and no weight decay. The paper's 3 epochs, or 5 with coefficients per tensor, are `passes=3`
+and `passes=5`; the default allows more. MEHL-Soup's blockwise descent is not implemented, since
+streaming already saves the memory that it saves.
 
-Part of the split that is chosen on is held back, to stop when the loss there stops falling and to
-keep the best coefficients: with many of them the rest is soon learned by heart.
+Part of the select split is held out for early stopping and for choosing the best coefficients,
+because many coefficients overfit the rest quickly. Coefficients are compared at the β that
+minimises the loss of each, since a fixed β would put some of them at a disadvantage.
+
+One diverged ingredient spoils the equal start: its weights dominate the average, β shrinks until
+the outputs carry no information, and no gradient leads out. If the loss ends above that of a single
+ingredient, learning is repeated with the ingredients of the greedy soup by loss, and the better
+result is kept. The notes of the soup say so.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from soupcore.errors import Cancelled
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.checkpoints.names import layer_of
+from soupcore.errors import Cancelled, RecipeError
+from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.merges import Group, Grouped
 from soupcore.mixtures import mean
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.descent import Descent, Space
-from soupcore.recipes.gradients import Objective
-from soupcore.recipes.layers import layer_of
+from soupcore.recipes.gradients import Objective, least_loss
+from soupcore.recipes.greedy import greedy
 from soupcore.recipes.shares import shares
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
 from soupcore.recipes.trace import OnStep, no_step
 from soupcore.sweeps import Sweep
-from soupcore.tasks import ClassificationTask, Split
+from soupcore.tasks import Split
 
 Per = Literal["ingredient", "layer", "tensor"]
 Optimizer = Literal["lbfgs", "adamw"]
 
 
+@with_bar("Learned soup")
 def learned(
     sweep: Sweep,
     evaluator: Evaluator,
@@ -53,37 +63,48 @@ def learned(
     temperature: bool = True,
     held_back: float = 0.2,
     seed: int = 0,
+    restart: bool = True,
     split: str | None = None,
     memory_budget: int = 2 << 30,
     on_progress: Progress = no_progress,
+    progress: bool = True,
     on_step: OnStep = no_step,
 ) -> Soup:
-    """Learn the coefficients on the examples of the select split.
+    """Learn the coefficients of a soup by gradient descent on the select split.
 
-    Memory: the network, its gradient and a batch; the ingredients too where they fit the budget.
+    The soup's `notes` say if it was learned from fewer ingredients than were given, or if it scores
+    below the best of them.
+
+    Memory holds the network, its gradient and a batch, and the ingredients if they fit the budget.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluator: Knows the task and the device.
-        names: Which ingredients; all unless given.
-        per: One coefficient per `ingredient`; or of each ingredient one for each `layer` (a block:
-            see `soupcore.recipes.layers`) or `tensor`.
-        space: `softmax`: positive, sum to one; `hyperplane`: sum to one.
+        sweep: The sweep.
+        evaluator: Supplies the task and the device.
+        names: Ingredients to use; by default, all.
+        per: One coefficient per `ingredient`, or per ingredient and `layer` (a block, see
+            `soupcore.checkpoints.names`), or per ingredient and `tensor`.
+        space: `softmax`: non-negative, sum to one; `hyperplane`: sum to one.
         optimizer: `lbfgs` or `adamw`.
-        passes: Over the examples, at most. The paper's are 3, or 5 `per` tensor, by AdamW.
-        temperature: Whether to learn β with them. It belongs to the learning, not to the soup: it
-            changes no prediction. Only where outputs are logits, in a `ClassificationTask`.
-        held_back: The share of the examples held back, in [0, 0.5]; of each class alike.
-        seed: Which are held back, and the order in which AdamW sees the rest.
-        split: The split to learn on; it must have the role `select`.
-        memory_budget: Bytes that the ingredients may take to be kept in memory.
-        on_progress: Called with examples done and in all, at most. Raise `Cancelled` in it to
-            stop: the best coefficients so far make the soup.
-        on_step: Called with the trace each time it grows.
+        passes: Maximum number of passes over the examples. The paper uses AdamW with 3, or 5 per
+            tensor.
+        temperature: Whether to learn β too. It affects learning only and not the soup's
+            predictions. Ignored unless outputs are logits (see `Task.output_kind`).
+        held_back: Fraction of the examples held out for early stopping, in [0, 0.5], stratified by
+            class.
+        seed: Seed of the held-out examples and of AdamW's batch order.
+        restart: Whether to learn again from the ingredients of the greedy soup by loss if the loss
+            ends above that of a single ingredient. The paper does not do this.
+        split: The split to learn on, with the role `select`.
+        memory_budget: Largest total size of the ingredients, in bytes, to keep them in memory.
+        on_progress: Called with the number of examples done and the maximum in total. Raise
+            `Cancelled` in it to stop early: the soup then has the best coefficients so far.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
+        on_step: Called with the trace after each pass.
 
     Raises:
-        RecipeError: A parameter is out of range, or the split is not for choosing.
-        Cancelled: It was stopped before the first pass was done.
+        RecipeError: A parameter is out of range, the split does not have the role `select`, or the
+            loss is undefined for some examples.
+        Cancelled: Learning was cancelled before the first pass was done.
     """
     parameters = LEARNED.check(
         {
@@ -94,66 +115,214 @@ def learned(
             "temperature": temperature,
             "held_back": held_back,
             "seed": seed,
+            "restart": restart,
         }
     )
     chosen = needs.ingredients(LEARNED, sweep, names)
     split = needs.select_split(evaluator, split)
-    # In an order that does not depend on names, so that the rounding of sums does not either.
-    ordered = sorted(chosen, key=lambda name: sweep[name].digest)
-    examples = evaluator.task.split(split)
-    learn, rest = hold_back(examples, held_back, seed)
-    # The start is the uniform soup; evaluating it also makes sure that the weights fit the task.
-    start = mean(sweep[name].mixture for name in chosen)
-    evaluator.evaluate(start, split)
-    groups = _groups(start.tensors, per)
-    objective = Objective(
-        evaluator.task,
-        examples,
-        [sweep[name].checkpoint for name in ordered],
-        groups,
-        device=evaluator.device,
-        batch_size=evaluator.batch_size,
+    learning = _Learning(
+        sweep,
+        evaluator,
+        split,
+        parameters,
         memory_budget=memory_budget,
-    )
-    descent = Descent(
-        objective,
-        len(ordered),
-        space,
-        learn=learn,
-        held_back=rest,
-        learns_temperature=temperature and isinstance(evaluator.task, ClassificationTask),
-        passes=passes,
-        on_progress=on_progress,
+        on_progress=part(on_progress, 1, 2),
         on_step=on_step,
     )
-    try:
-        if optimizer == "lbfgs":
-            descent.by_lbfgs()
-        else:
-            rate = 0.1 if per == "ingredient" else 0.05
-            descent.by_adamw(rate, evaluator.batch_size, seed)
-    except (Cancelled, KeyboardInterrupt):
-        if not descent.trace:
-            raise
-    found = {
-        label: shares(dict(zip(ordered, row.tolist(), strict=True)))
-        for label, row in zip(objective.labels, descent.best, strict=True)
-    }
-    equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
-    by_group = {label: {name: found.get(label, equal)[name] for name in chosen} for label in groups}
-    parameters |= {"split": split}
-    if per == "ingredient":
-        (coefficients,) = by_group.values()
-        soup = Soup.of(sweep, "learned", parameters, coefficients)
-    else:
-        merge = Grouped(
-            {label: Group(groups[label], sweep.mixture(by_group[label])) for label in groups}
+    points = [sweep[name].mixture for name in chosen]
+    found = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
+    alone = dict(zip(chosen, found, strict=True))
+    soup = learning.of(chosen)
+    best = min(alone, key=lambda name: learning.loss_of(alone[name]))
+    if restart and not learning.was_stopped and learning.is_above(soup, alone[best]):
+        try:
+            soup = learning.again(soup, chosen, best, alone[best])
+        except (Cancelled, KeyboardInterrupt):
+            if soup is None:
+                raise
+    if soup is None:
+        raise RecipeError(
+            f"The average of all ingredients has a loss on {split!r} that is not finite, so it "
+            "has no gradient. Exclude the ingredient that diverged."
         )
-        soup = Soup.of_merge(sweep, "learned", parameters, chosen, merge)
-    soup.passes = tuple(descent.trace)
-    soup.take_statistics_of(evaluator)
-    soup.evaluations[split] = evaluator.evaluate(soup.mixture, split)
+    soup.notes += _below_the_best(soup, alone, split)
     return soup
+
+
+class _Learning:
+    """Learns coefficients for given ingredients, always with the same parameters.
+
+    Attributes:
+        was_stopped: Whether learning was cancelled.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        evaluator: Evaluator,
+        split: str,
+        parameters: Mapping[str, Any],
+        *,
+        memory_budget: int,
+        on_progress: Progress,
+        on_step: OnStep,
+    ) -> None:
+        self._sweep = sweep
+        self._evaluator = evaluator
+        self._split = split
+        self._parameters = parameters
+        self._memory_budget = memory_budget
+        self._on_progress = on_progress
+        self._on_step = on_step
+        task = evaluator.task
+        self._learns_temperature = parameters["temperature"] and task.output_kind == "logits"
+        self.was_stopped = False
+
+    def of(self, chosen: Sequence[str]) -> Soup | None:
+        """Return the soup of some ingredients; None if the loss of their mean is not finite."""
+        sweep, evaluator, told = self._sweep, self._evaluator, self._parameters
+        # The order must not depend on names, because it affects the rounding of sums.
+        ordered = sorted(chosen, key=lambda name: sweep[name].digest)
+        examples = evaluator.task.split(self._split)
+        learn, rest = hold_back(examples, told["held_back"], told["seed"])
+        # The start is the uniform soup. Evaluating it also checks that the weights fit the task.
+        start = mean(sweep[name].mixture for name in chosen)
+        if not _has_finite_loss(evaluator.evaluate(start, self._split)):
+            return None
+        groups = _groups(start.tensors, told["per"])
+        objective = Objective(
+            evaluator.task,
+            self._split,
+            [sweep[name].checkpoint for name in ordered],
+            groups,
+            device=evaluator.device,
+            batch_size=evaluator.batch_size,
+            memory_budget=self._memory_budget,
+        )
+        descent = Descent(
+            objective,
+            len(ordered),
+            told["space"],
+            learn=learn,
+            held_back=rest,
+            learns_temperature=self._learns_temperature,
+            passes=told["passes"],
+            on_progress=self._on_progress,
+            on_step=self._on_step,
+        )
+        try:
+            if told["optimizer"] == "lbfgs":
+                descent.by_lbfgs()
+            else:
+                rate = 0.1 if told["per"] == "ingredient" else 0.05
+                descent.by_adamw(rate, evaluator.batch_size, told["seed"])
+        except (Cancelled, KeyboardInterrupt):
+            if not descent.trace:
+                raise
+            self.was_stopped = True
+        found = {
+            label: shares(dict(zip(ordered, row.tolist(), strict=True)))
+            for label, row in zip(objective.labels, descent.best, strict=True)
+        }
+        equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
+        by_group = {
+            label: {name: found.get(label, equal)[name] for name in chosen} for label in groups
+        }
+        parameters = {**told, "split": self._split}
+        if told["per"] == "ingredient":
+            (coefficients,) = by_group.values()
+            soup = Soup.of(sweep, "learned", parameters, coefficients)
+        else:
+            merge = Grouped(
+                {label: Group(groups[label], sweep.mixture(by_group[label])) for label in groups}
+            )
+            soup = Soup.of_merge(sweep, "learned", parameters, chosen, merge)
+        soup.passes = tuple(descent.trace)
+        soup.take_statistics_of(evaluator)
+        soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
+        return soup
+
+    def again(
+        self, first: Soup | None, chosen: Sequence[str], best: str, alone: Evaluation
+    ) -> Soup | None:
+        """Learn from the ingredients of the greedy soup; return the better soup of the two.
+
+        Args:
+            first: The soup learned from all ingredients.
+            chosen: All ingredients.
+            best: The ingredient with the lowest loss.
+            alone: The evaluation of that ingredient.
+        """
+        taken = greedy(
+            self._sweep,
+            self._evaluator,
+            chosen,
+            metric="loss",
+            split=self._split,
+            on_progress=self._on_progress,
+        ).ingredients
+        if len(taken) == len(chosen):
+            return first
+        fewer = self._sweep.names(taken)
+        second = self.of(fewer)
+        if second is None or (first is not None and self.is_above(second, self._evaluation(first))):
+            return first
+        reason = "has no finite loss"
+        if first is not None:
+            loss, least = (self.loss_of(each) for each in (self._evaluation(first), alone))
+            reason = f"ended at a loss of {loss:.4g}, above {least:.4g} for {best} alone"
+        second.notes = (
+            f"Learning from the mean of all ingredients {reason}. It was repeated with the "
+            f"ingredients of the greedy soup by loss: {', '.join(fewer)}.",
+        )
+        return second
+
+    def is_above(self, soup: Soup | None, other: Evaluation) -> bool:
+        """Return whether a soup has a higher loss than another, each at its own best β."""
+        return soup is None or self.loss_of(self._evaluation(soup)) > self.loss_of(other)
+
+    def loss_of(self, evaluation: Evaluation) -> float:
+        """Return the loss on the whole split; if β is learned, at the β that minimises it."""
+        if self._learns_temperature and evaluation.has_outputs:
+            task = self._evaluator.task
+            targets = task.split(self._split).targets.cpu()
+            return least_loss(task, evaluation.outputs, targets)
+        return evaluation.loss if math.isfinite(evaluation.loss) else math.inf
+
+    def _evaluation(self, soup: Soup) -> Evaluation:
+        return soup.evaluations[self._split]
+
+
+def _has_finite_loss(evaluation: Evaluation) -> bool:
+    undefined = int(evaluation.losses.isnan().sum())
+    if undefined:
+        raise RecipeError(
+            f"The loss is undefined (NaN) for {undefined} of {evaluation.n} examples of "
+            f"{evaluation.split!r}, but learning needs its gradient. Make the task's `loss` return "
+            "a number for each example, or remove these examples from the split."
+        )
+    return math.isfinite(evaluation.loss)
+
+
+def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> tuple[str, ...]:
+    """Return a note if the soup scores below the best ingredient, with the likely reason."""
+    scored = {name: found for name, found in alone.items() if math.isfinite(found.score)}
+    here = soup.evaluations[split]
+    if not scored or not here.score < max(found.score for found in scored.values()):
+        return ()
+    best = max(scored, key=lambda name: scored[name].score)
+    there = scored[best]
+    why = (
+        f"Learning minimises the loss, which is lower: {here.loss:.4g} vs. {there.loss:.4g}."
+        if here.loss <= there.loss
+        else f"Its loss is also higher: {here.loss:.4g} vs. {there.loss:.4g}. Either early "
+        "stopping came too soon, or the ingredients share no basin. Try fewer ingredients or "
+        "another recipe."
+    )
+    return (
+        f"On {split} the soup scores {here.score:.4g}, below the best ingredient, {best} "
+        f"({there.score:.4g}). {why}",
+    )
 
 
 def _groups(tensors: Iterable[str], per: Per) -> dict[str, tuple[str, ...]]:
@@ -165,67 +334,75 @@ def _groups(tensors: Iterable[str], per: Per) -> dict[str, tuple[str, ...]]:
 
 
 def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide the examples of a split at random into those to learn from and those held back.
+    """Divide the examples of a split at random into a train part and a held-out part.
 
-    Where the targets are classes, of each class the same share is held back, up to one example.
+    If the targets are classes, the division is stratified, to within one example per class.
 
     Args:
         split: The examples.
-        share: The share held back, from 0 to 1.
-        seed: Which.
+        share: Fraction to hold out, from 0 to 1.
+        seed: Seed of the division.
 
     Returns:
-        The indices of the two parts, each ascending.
+        The indices of the train part and of the held-out part, each ascending.
     """
     n = len(split)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    targets = split.targets.cpu()
-    if targets.dim() == 1 and not targets.is_floating_point():
-        order = order[targets[order].argsort(stable=True)]
-    # Every 1/share-th in this order, so that classes, which lie together, lose equal shares.
+    classes = split.classes()
+    if classes is not None:
+        order = order[classes[order].argsort(stable=True)]
+    # Every 1/share-th in this order; examples of a class are adjacent, so this is stratified.
     steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
     is_held = steps[1:] > steps[:-1]
     return torch.sort(order[~is_held]).values, torch.sort(order[is_held]).values
 
 
+def _trials(k: int, parameters: Mapping[str, Any]) -> int:
+    # Learning runs at most twice, the second time with the ingredients of a greedy soup.
+    once: int = parameters["passes"] + 1
+    return 2 * once + k if parameters["restart"] else once
+
+
 LEARNED = Recipe(
     name="learned",
     title="Learned",
-    summary="Coefficients by gradient descent on select, part of it held back to know when to "
-    "stop.",
+    summary="Learn mixing weights by gradient descent on select, with early stopping on a held-out "
+    "part of it.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, equation 2; Li et al. 2024, arXiv:2407.03641",
     function=learned,
     chooses=True,
-    trials=lambda k, parameters: parameters["passes"] + 1,
+    ranks=True,
+    trials=_trials,
     parameters=(
         Choice(
             name="per",
-            label="One coefficient for each",
-            help="Ingredient; or ingredient and layer, or ingredient and tensor: more to learn, "
-            "and more to learn by heart.",
+            label="Granularity",
+            help="One weight per ingredient, per ingredient and layer, or per ingredient and "
+            "tensor. Finer granularity overfits more easily.",
             default="ingredient",
             choices=("ingredient", "layer", "tensor"),
         ),
         Choice(
             name="space",
             label="Coefficients",
-            help="Softmax: positive, sum to one, as in the soups' paper. Hyperplane: sum to one, "
-            "as in MEHL-Soup.",
+            help="Softmax: non-negative, sums to 1 (Model Soups). Hyperplane: sums to 1, may be "
+            "negative (MEHL-Soup).",
             default="softmax",
             choices=("softmax", "hyperplane"),
         ),
         Choice(
             name="optimizer",
             label="Optimiser",
-            help="L-BFGS over all examples at once, or AdamW with the paper's rate and no decay.",
+            help="L-BFGS (full batch), or AdamW with the paper's learning rate and no weight "
+            "decay.",
             default="lbfgs",
             choices=("lbfgs", "adamw"),
         ),
         Number(
             name="passes",
-            label="Passes",
-            help="Over the examples, at most; it stops earlier where the held-back loss rises. The "
-            "paper makes 3 by AdamW, and 5 with a coefficient for each tensor.",
+            label="Max passes",
+            help="Maximum passes over select; stops early when held-out loss rises. The paper uses "
+            "3 (AdamW), or 5 per tensor.",
             default=10,
             minimum=1,
             maximum=100,
@@ -233,15 +410,15 @@ LEARNED = Recipe(
         ),
         Switch(
             name="temperature",
-            label="Learn a temperature",
-            help="β, by which logits are multiplied before the loss. It does not change the soup's "
-            "predictions, only what is learned.",
+            label="Learn logit scale β",
+            help="Multiplies logits by β in the loss. Affects training of the mixing weights, not "
+            "the soup's predictions.",
             default=True,
         ),
         Number(
             name="held_back",
-            label="Held back",
-            help="The share of select that is not learned from but says when to stop.",
+            label="Held-out fraction",
+            help="Fraction of select used for early stopping instead of training.",
             default=0.2,
             minimum=0,
             maximum=0.5,
@@ -250,11 +427,18 @@ LEARNED = Recipe(
         Number(
             name="seed",
             label="Seed",
-            help="Which examples are held back, and the order of the others.",
+            help="Seed for the held-out split and the batch order.",
             default=0,
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+        ),
+        Switch(
+            name="restart",
+            label="Restart",
+            help="If the loss ends above that of a single ingredient, learn again from the "
+            "ingredients of the greedy soup by loss. One diverged run can cause this.",
+            default=True,
         ),
     ),
 )

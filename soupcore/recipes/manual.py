@@ -1,4 +1,4 @@
-"""A soup of coefficients chosen by hand."""
+"""A soup with given coefficients."""
 
 from collections.abc import Mapping
 
@@ -9,19 +9,22 @@ from soupcore.sweeps import Sweep
 
 
 def manual(sweep: Sweep, coefficients: Mapping[str, Coefficient]) -> Soup:
-    """Mix ingredients (and the base, under its name) by given coefficients.
+    """Mix ingredients with given coefficients, which are scaled to sum to exactly one.
 
-    They are scaled to sum to one, exactly; negative ones extrapolate.
+    Args:
+        sweep: The sweep.
+        coefficients: `{name: coefficient}` of ingredients or the base. Negative coefficients
+            extrapolate.
 
     Raises:
-        RecipeError: They sum to 0, or there are none.
+        RecipeError: The coefficients sum to 0, or there are none.
         SweepError: A name is not in the sweep.
     """
     fractions = {name: as_fraction(c) for name, c in coefficients.items()}
     total = sum(fractions.values())
     if total == 0:
         raise RecipeError(
-            "The coefficients sum to 0, so they name no weighted mean; make their sum another."
+            "Coefficients sum to 0; the weighted average is undefined. Change one of them."
         )
     scaled = {name: fraction / total for name, fraction in fractions.items()}
     return Soup.of(sweep, "manual", {}, scaled)

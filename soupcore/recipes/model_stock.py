@@ -1,12 +1,12 @@
-"""Model Stock: from the mean of a few towards the centre of many (arXiv:2403.19522).
+"""Model Stock: interpolate each tensor between the base and the average (arXiv:2403.19522).
 
-Jang et al. 2024: fine-tuned weights lie on a shell around a centre that more of them would average
-to, and the angle θ between the task vectors of k of them, seen from the base, tells how far the
-centre is: for each tensor t·mean + (1−t)·base with t = k·cosθ / (1 + (k−1)·cosθ).
+Jang et al. 2024 observe that fine-tuned weights lie on a thin shell around a centre, and that the
+angle θ between the task vectors of k of them determines the point closest to this centre: for each
+tensor t·mean + (1−t)·base with t = k·cosθ / (1 + (k−1)·cosθ).
 
-The paper speaks of the angle, so θ is the mean of the pairwise angles; mergekit takes the mean of
-the cosines: `similarity`. As cosθ nears −1/(k−1) the formula runs off to infinity, and below 0 it
-leads away from the mean: t is held between 0 (the base) and 1 (the mean).
+The paper uses one angle, taken here as the mean of the pairwise angles. mergekit uses the mean of
+the cosines instead (`similarity`). The formula diverges as cosθ approaches −1/(k−1), and leads away
+from the mean below cosθ = 0, so t is clamped between 0 (the base) and 1 (the mean).
 """
 
 import math
@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from soupcore.inner_products import Floats, gram_matrices
 from soupcore.merges import Group, Grouped
-from soupcore.merges.inner_products import Matrix, inner_products
 from soupcore.recipes import needs
 from soupcore.recipes.shares import rounded
 from soupcore.recipes.soup import Soup
@@ -29,14 +29,15 @@ Similarity = Literal["angle", "cosine"]
 def model_stock(
     sweep: Sweep, names: Iterable[str] | None = None, *, similarity: Similarity = "angle"
 ) -> Soup:
-    """Average each tensor and move it towards the base as far as the angles tell.
+    """Interpolate each tensor between the base and the average, with a ratio set by the angles.
 
     Tensors that are not floats, and those that no ingredient changed, come from the mean.
 
     Args:
-        sweep: Where the ingredients are from; it needs a base.
-        names: Which of them; all unless given. One alone stays as it is.
-        similarity: `angle`: cosθ of the mean angle (the paper); `cosine`: the mean of the cosines.
+        sweep: A sweep with a base.
+        names: Ingredients to use; by default, all. A single ingredient is returned unchanged.
+        similarity: `angle`: cosine of the mean angle (the paper); `cosine`: mean of the cosines
+            (mergekit).
 
     Raises:
         RecipeError: There is no base.
@@ -45,9 +46,9 @@ def model_stock(
     parameters = MODEL_STOCK.check({"similarity": similarity})
     chosen = needs.ingredients(MODEL_STOCK, sweep, names)
     base = needs.base(MODEL_STOCK, sweep)
-    # In an order that does not depend on names, so that the sums of products do not either.
+    # The order must not depend on names, because it affects the rounding of sums.
     checkpoints = sorted((sweep[name].checkpoint for name in chosen), key=lambda c: c.digest)
-    products = inner_products(checkpoints, base.checkpoint)
+    products = gram_matrices(checkpoints, base.checkpoint)
     groups = {}
     for tensor in base.checkpoint.tensors:
         ratio = rounded(_ratio(products[tensor], similarity) if tensor in products else 1.0)
@@ -57,12 +58,12 @@ def model_stock(
     return Soup.of_merge(sweep, "model_stock", parameters, names_used, Grouped(groups))
 
 
-def _ratio(products: Matrix, similarity: Similarity) -> float:
-    """Return t of one tensor, from the inner products of its task vectors."""
+def _ratio(products: Floats, similarity: Similarity) -> float:
+    """Return t of one tensor from the inner products of its task vectors."""
     k = len(products)
     norms = np.sqrt(np.diag(products))
     pairs = [(i, j) for i in range(k) for j in range(i) if norms[i] and norms[j]]
-    if not pairs:  # one ingredient, or no two that moved: no angle
+    if not pairs:  # no angle without two ingredients that differ from the base
         return 1.0
     cosines = np.clip([products[pair] / (norms[pair[0]] * norms[pair[1]]) for pair in pairs], -1, 1)
     if similarity == "cosine":
@@ -75,7 +76,8 @@ def _ratio(products: Matrix, similarity: Similarity) -> float:
 MODEL_STOCK = Recipe(
     name="model_stock",
     title="Model Stock",
-    summary="The mean, each tensor moved towards the base as far as the angles between runs tell.",
+    summary="Interpolate each tensor between the base and the average, with a ratio set by the "
+    "angle between ingredients.",
     paper="Jang et al. 2024, arXiv:2403.19522",
     function=model_stock,
     needs_base=True,
@@ -83,7 +85,7 @@ MODEL_STOCK = Recipe(
         Choice(
             name="similarity",
             label="Similarity",
-            help="The cosine of the mean angle as in the paper, or the mean cosine as in mergekit.",
+            help="Cosine of the mean angle (paper) or mean cosine (mergekit).",
             default="angle",
             choices=("angle", "cosine"),
         ),

@@ -1,4 +1,4 @@
-"""What recipes need before they start, told in words where it is missing."""
+"""Checks of the inputs that recipes need."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def ingredients(recipe: Recipe, sweep: Sweep, names: Iterable[str] | None) -> li
     """Return the names of the ingredients to use, in the sweep's order.
 
     Raises:
-        RecipeError: They are too few or too many for the recipe.
+        RecipeError: There are too few or too many for the recipe.
         SweepError: A name is not in the sweep.
     """
     chosen = sweep.names(names)
@@ -20,8 +20,7 @@ def ingredients(recipe: Recipe, sweep: Sweep, names: Iterable[str] | None) -> li
     if len(chosen) < least or (most is not None and len(chosen) > most):
         wanted = f"exactly {least}" if least == most else f"at least {least}"
         raise RecipeError(
-            f"The recipe {recipe.name!r} takes {wanted} ingredient{'s'[: least > 1]}, not "
-            f"{len(chosen)}; name others."
+            f"{recipe.title} needs {wanted} ingredient{'s'[: least > 1]}; got {len(chosen)}."
         )
     return chosen
 
@@ -34,9 +33,9 @@ def base(recipe: Recipe, sweep: Sweep) -> Ingredient:
     """
     if sweep.base is None:
         raise RecipeError(
-            f"The recipe {recipe.name!r} needs the base, the checkpoint that all ingredients were "
-            f"fine-tuned from, and {sweep.folder} has none. Put it there as base.safetensors, or "
-            "say which ingredient it is: Sweep.from_folder(folder, base=…)."
+            f"{recipe.title} needs a base checkpoint (the shared initialisation), and "
+            f"{sweep.folder} has none. Add base.safetensors, or pass "
+            "Sweep.from_folder(folder, base=…)."
         )
     return sweep.base
 
@@ -45,14 +44,13 @@ def select_split(evaluator: Evaluator, split: str | None) -> str:
     """Return the split to choose on.
 
     Raises:
-        RecipeError: The split is not for choosing.
+        RecipeError: The split does not have the role `select`.
         TaskError: There is no such split.
     """
     split = split or evaluator.task.select
     role = evaluator.task.split(split).role
     if role != "select":
         raise RecipeError(
-            f"The split {split!r} has the role {role!r}; a recipe may only choose on "
-            f"{evaluator.task.select!r}."
+            f"Recipes may only choose on {evaluator.task.select!r}; {split!r} has role {role!r}."
         )
     return split

@@ -1,14 +1,15 @@
-"""Greedy soups in several random orders: how much the order matters (arXiv:2203.05482, Table 3)."""
+"""Greedy soups in several random orders (arXiv:2203.05482, Table 3)."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from soupcore.evaluation import Evaluator, Progress, no_progress
-from soupcore.evaluation.progress import part
+from soupcore.evaluation import Evaluator
+from soupcore.evaluation.evaluation import Criterion
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
-from soupcore.recipes.greedy import GREEDY, Accept, Metric, greedy
+from soupcore.recipes.greedy import GREEDY, Accept, greedy
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps import Sweep
 
@@ -18,15 +19,15 @@ class Orders:
     """Greedy soups of the same ingredients in several random orders.
 
     Attributes:
-        soups: One for each seed.
-        split: The split they were chosen on.
+        soups: One soup per seed.
+        split: The split used for choosing.
     """
 
     soups: tuple[Soup, ...]
     split: str
 
     def scores(self, split: str | None = None) -> list[float]:
-        """Return the score of each on a split, the one chosen on unless told."""
+        """Return the score of each soup on a split; by default, on `self.split`."""
         return [soup.evaluations[split or self.split].score for soup in self.soups]
 
     def mean(self, split: str | None = None) -> float:
@@ -34,11 +35,12 @@ class Orders:
         return mean(self.scores(split))
 
     def spread(self, split: str | None = None) -> float:
-        """Return the standard deviation of the scores from one order to another."""
+        """Return the standard deviation of the scores over the orders."""
         scores = self.scores(split)
         return stdev(scores) if len(scores) > 1 else math.nan
 
 
+@with_bar("Greedy orders")
 def greedy_orders(
     sweep: Sweep,
     evaluator: Evaluator,
@@ -46,24 +48,26 @@ def greedy_orders(
     *,
     seeds: Sequence[int] = range(10),
     accept: Accept = ">=",
-    metric: Metric = "score",
+    metric: Criterion = "score",
     split: str | None = None,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> Orders:
-    """Follow the greedy recipe in several random orders.
+    """Build greedy soups in several random orders.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluator: Scores them; at most k evaluations for each order.
-        names: Which of them; all unless given.
-        seeds: One order each.
+        sweep: The sweep.
+        evaluator: Scores the soups: at most k evaluations per order.
+        names: Ingredients to use; by default, all.
+        seeds: Seeds of the orders.
         accept: As for `greedy`.
         metric: As for `greedy`.
         split: As for `greedy`.
-        on_progress: Called with examples done and in all; raise in it to stop.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Raises:
-        RecipeError: As `greedy` does.
+        RecipeError: As for `greedy`.
     """
     chosen = needs.ingredients(GREEDY, sweep, names)
     soups = [

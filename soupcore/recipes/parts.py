@@ -1,4 +1,4 @@
-"""A soup taken apart: what it would be with some of its ingredients only."""
+"""Sub-soups: soups of some of the ingredients of a given soup."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ Coefficients = Mapping[str, Fraction]
 
 
 def follows_recipe(soup: Soup) -> bool:
-    """Whether a part of a soup is its recipe followed with less; elsewhere proportions are kept.
+    """Whether sub-soups are rebuilt with the soup's recipe instead of keeping its proportions.
 
-    It is where the recipe starts from a base, or computes weights one by one, and does not choose
-    on `select`: choosing again would answer another question.
+    True if the recipe starts from a base or merges weights one by one, and does not choose on
+    `select`. A recipe that chooses would make a different selection, which is not the question.
     """
     recipe = RECIPES.get(soup.recipe)
     if recipe is None or recipe.chooses:
@@ -27,20 +27,19 @@ def follows_recipe(soup: Soup) -> bool:
 
 
 class Parts:
-    """The soups of some of a soup's ingredients.
+    """The sub-soups of a soup.
 
-    Where `follows_recipe`, a part is the recipe followed with these ingredients: TIES votes anew,
-    the base keeps the share that its formula gives it. In all other soups the ingredients keep
-    their proportions and are scaled to the same sum, group by group where tensors have coefficients
-    of their own.
+    If `follows_recipe`, a sub-soup is rebuilt with the recipe: TIES elects signs again, and the
+    base gets the share that the formula gives it. Otherwise the ingredients keep their relative
+    weights and are scaled to the same sum, separately for each group of tensors.
 
     Args:
-        sweep: Where the ingredients are from.
+        sweep: The sweep of the ingredients.
         soup: The soup.
 
     Attributes:
-        names: Its ingredients.
-        nothing: The point that stands for a soup of none: the base, where the sweep has one.
+        names: Ingredients of the soup.
+        nothing: The point that stands for an empty sub-soup: the base, or None without a base.
     """
 
     def __init__(self, sweep: Sweep, soup: Soup) -> None:
@@ -51,10 +50,10 @@ class Parts:
         self.nothing = sweep.base.mixture if sweep.base else None
 
     def of(self, names: Sequence[str]) -> Mixture:
-        """Return the soup of some of the ingredients, one at least.
+        """Return the sub-soup of some of the ingredients, at least one.
 
         Raises:
-            RecipeError: Their coefficients sum to 0, so a soup of these alone has no scale.
+            RecipeError: Their coefficients sum to 0, so they cannot be scaled.
         """
         soup, recipe = self._soup, self._recipe
         if set(names) == set(self.names):
@@ -77,8 +76,8 @@ class Parts:
         kept = sum((coefficients.get(name, 0) for name in names), start=Fraction())
         if kept == 0:
             raise RecipeError(
-                f"The coefficients of {', '.join(names)} sum to 0, so a soup of these alone has "
-                "no scale."
+                f"The coefficients of {', '.join(names)} sum to 0; a sub-soup of only these is "
+                "undefined."
             )
         scaled = {name: coefficients.get(name, Fraction()) * whole / kept for name in names}
         if self._soup.base is not None:
@@ -86,7 +85,7 @@ class Parts:
         return self._sweep.mixture(scaled)
 
     def _by_name(self, mixture: Mixture) -> Coefficients:
-        # The same weights twice are one term of a mixture; each of them has half of it.
+        # Ingredients with equal weights are one term of a mixture and share its coefficient.
         digests = self._soup.digests
         twice = Counter(digests.values())
         return {

@@ -1,4 +1,4 @@
-"""All recipes by name, in the order that pages show them."""
+"""All recipes by name, in display order."""
 
 from soupcore.recipes.dare import DARE
 from soupcore.recipes.ema import EMA

@@ -1,23 +1,23 @@
-"""From computed numbers to the exact coefficients that a soup is made and described with."""
+"""Rounds computed coefficients to exact fractions, in which soups are built and described."""
 
 from collections.abc import Mapping
 from fractions import Fraction
 
-_DIGITS = 9  # a change of 1e-9 in a coefficient changes no float32 weight that matters
+_DIGITS = 9  # smaller changes of a coefficient are below the precision of float32 weights
 
 
 def rounded(number: float) -> Fraction:
-    """Return a computed coefficient to nine decimal places, exactly."""
+    """Return a computed coefficient rounded to nine decimal places, as a fraction."""
     return Fraction(f"{number:.{_DIGITS}f}")
 
 
 def shares(weights: Mapping[str, float]) -> dict[str, Fraction]:
-    """Scale weights to sum to one, exactly, each to nine decimal places.
+    """Scale weights to sum to exactly one, each rounded to nine decimal places.
 
-    What rounding leaves over goes to the largest, the first where several are.
+    The rounding remainder is added to the largest, or to the first of several largest.
 
     Args:
-        weights: Finite numbers, some of which may be negative, with a sum that is positive.
+        weights: Finite numbers with a positive sum. Some may be negative.
     """
     total = sum(weights.values())
     found = {name: rounded(weight / total) for name, weight in weights.items()}

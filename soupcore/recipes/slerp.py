@@ -1,16 +1,16 @@
-"""SLERP: the great circle between two networks (Shoemake 1985, SIGGRAPH).
+"""SLERP: spherical linear interpolation between two networks (Shoemake 1985, SIGGRAPH).
 
-sin((1−t)Ω)/sinΩ·θ₀ + sin(tΩ)/sinΩ·θ₁ with Ω the angle between the two, tensor by tensor as mergekit
-does, or of the whole vectors. Where they point the same or opposite ways (|cosΩ| > 0.9995) there is
-no one circle or it is straight, and the result is (1−t)·θ₀ + t·θ₁.
+The result is sin((1−t)Ω)/sinΩ·θ₀ + sin(tΩ)/sinΩ·θ₁, where Ω is the angle between the two, tensor by
+tensor as in mergekit, or between the whole vectors. For nearly parallel or opposite vectors
+(|cosΩ| > 0.9995) it is the linear interpolation (1−t)·θ₀ + t·θ₁, as sinΩ is close to 0.
 """
 
 import math
 from collections.abc import Iterable
 from fractions import Fraction
 
+from soupcore.inner_products import Floats, gram_matrices
 from soupcore.merges import Group, Grouped
-from soupcore.merges.inner_products import Matrix, inner_products
 from soupcore.mixtures import Coefficient, as_fraction
 from soupcore.recipes import needs
 from soupcore.recipes.shares import rounded
@@ -18,7 +18,7 @@ from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Number, Recipe, Switch
 from soupcore.sweeps import Sweep
 
-_STRAIGHT = 0.9995  # |cosine| above which the circle is taken for a line
+_STRAIGHT = 0.9995  # |cosine| above which interpolation is linear
 
 
 def slerp(
@@ -28,21 +28,21 @@ def slerp(
     t: Coefficient = Fraction(1, 2),
     whole: bool = False,
 ) -> Soup:
-    """Go along the great circle from one network to another.
+    """Interpolate between two networks along the great circle.
 
     Args:
-        sweep: Where they are from.
-        names: The two; t counts from the first in the sweep's order.
-        t: 0 is the first, 1 the second.
-        whole: Take the angle between the whole vectors, not of each tensor.
+        sweep: The sweep.
+        names: Two ingredients. The first is the one that comes first in the sweep.
+        t: 0 is the first network, 1 the second.
+        whole: Use one angle for the whole weight vector instead of one per tensor.
 
     Raises:
-        RecipeError: They are not two.
+        RecipeError: There are not exactly two ingredients.
         SweepError: A name is not in the sweep.
     """
     parameters = SLERP.check({"t": t, "whole": whole})
     start, end = needs.ingredients(SLERP, sweep, names)
-    products = inner_products([sweep[start].checkpoint, sweep[end].checkpoint])
+    products = gram_matrices([sweep[start].checkpoint, sweep[end].checkpoint])
     if whole:
         products = dict.fromkeys(products, sum(products.values()))  # type: ignore[arg-type]
     share = as_fraction(t)
@@ -55,8 +55,8 @@ def slerp(
     return Soup.of_merge(sweep, "slerp", parameters, [start, end], Grouped(groups))
 
 
-def _ends(products: Matrix, t: Fraction) -> tuple[Fraction, Fraction]:
-    """Return the coefficients of the two ends, from their inner products."""
+def _ends(products: Floats, t: Fraction) -> tuple[Fraction, Fraction]:
+    """Return the coefficients of the two networks from their inner products."""
     norms = math.sqrt(products[0, 0] * products[1, 1])
     cosine = products[0, 1] / norms if norms else 1.0
     if abs(cosine) > _STRAIGHT:
@@ -71,7 +71,7 @@ def _ends(products: Matrix, t: Fraction) -> tuple[Fraction, Fraction]:
 SLERP = Recipe(
     name="slerp",
     title="SLERP",
-    summary="On the great circle between two networks, which keeps their norm.",
+    summary="Spherical interpolation between two networks (preserves norm).",
     paper="Shoemake 1985, SIGGRAPH",
     function=slerp,
     takes=(2, 2),
@@ -79,7 +79,7 @@ SLERP = Recipe(
         Number(
             name="t",
             label="t",
-            help="0 is the first of the two, 1 the second.",
+            help="0 = first network, 1 = second.",
             default=0.5,
             minimum=0,
             maximum=1,
@@ -88,8 +88,8 @@ SLERP = Recipe(
         ),
         Switch(
             name="whole",
-            label="One angle for all",
-            help="Take the angle between the whole vectors, not of each tensor.",
+            label="Single global angle",
+            help="Use one angle for the whole weight vector instead of one per tensor.",
             default=False,
         ),
     ),

@@ -1,4 +1,4 @@
-"""A recipe's result: how to make the weights, why, and what it scored."""
+"""The result of a recipe: a point in weight space, with its trace and its evaluations."""
 
 import hashlib
 import json
@@ -7,50 +7,56 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from soupcore.checkpoints.renamed import RenamedCheckpoint
+from soupcore.display import html_table, number
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Estimate, Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Estimate, Evaluation, Evaluator
 from soupcore.evaluation.batchnorm import EXAMPLES
-from soupcore.evaluation.progress import part
 from soupcore.merges import Derived, Group, Grouped, merge_from_json, with_sources
 from soupcore.mixtures import Mixture
-from soupcore.recipes.output import Output
+from soupcore.name_map import load_into
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes.trace import Pass, Step, none_if_nan
 from soupcore.sweeps import Ingredient, Sweep
 from soupcore.version import VERSION
+from soupcore.writers import Output
 
-FORMAT = 2  # 1 had one set of coefficients for all tensors, and no versions
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 2  # format 1 had one set of coefficients for all tensors, and no versions
+_MOST_TERMS = 5  # in a repr
+_LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
 
 
 @dataclass
 class Soup:
-    """A point that a recipe chose.
+    """A soup: a point in weight space, and how a recipe arrived at it.
 
     Attributes:
         recipe: Name of the recipe.
-        parameters: What it was told.
-        coefficients: `{ingredient: cᵢ}`, exact; ingredients left out are absent, those to which a
-            formula happens to give 0 are not. Empty where no one set of coefficients is that of
-            all tensors: see `merge`.
-        sources: `{name: Ingredient}` of all that took part, in the sweep's order; the base is the
-            last, where it did.
+        parameters: Parameters of the recipe.
+        coefficients: `{ingredient: cᵢ}`, exact. Excluded ingredients are absent; those to which a
+            formula gives 0 are present. Empty if tensors have different coefficients (see `merge`).
+        sources: `{name: Ingredient}` of all ingredients used, in the sweep's order, with the base
+            last if the recipe uses it.
         mixture: The point in weight space.
-        base: Name of the base, where it took part.
-        merge: How the weights are computed where they are not one mixture for all tensors.
-        trace: The decisions that led there, empty where the recipe makes none.
-        passes: What each pass found where coefficients were learned.
-        evaluations: `{split: Evaluation}`, as far as it was evaluated.
-        estimate: What its BatchNorm statistics are estimated on; None where they are averaged as
-            all weights are.
-        statistics: Those statistics by their names in `mixture`, once they are.
-        folder: Where the files of its sources are, some of them perhaps in folders below.
-        recorded: Where the soup came back from JSON: what that says of the soup's scores, and of
-            the task and the versions it was made with.
+        base: Name of the base, or None if the recipe does not use it.
+        merge: Computes the weights if they are not one mixture for all tensors.
+        trace: Decisions of the recipe; empty if it makes none.
+        passes: Passes of a learned soup.
+        notes: Sentences for the user about how the soup was made.
+        evaluations: `{split: Evaluation}` of the evaluations so far.
+        estimate: How BatchNorm statistics are re-estimated; None if they are averaged like weights.
+        statistics: Re-estimated statistics by their names in `mixture`; empty until estimated.
+        folder: Folder that contains the files of the sources, possibly in subfolders.
+        recorded: For a soup read from JSON, its recorded scores, task and versions.
     """
 
     recipe: str
@@ -62,6 +68,7 @@ class Soup:
     merge: Derived | None = None
     trace: tuple[Step, ...] = ()
     passes: tuple[Pass, ...] = ()
+    notes: tuple[str, ...] = ()
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     estimate: Estimate | None = None
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -82,13 +89,13 @@ class Soup:
         """Make a soup that is one mixture of the ingredients of a sweep.
 
         Args:
-            sweep: Where they are from.
+            sweep: The sweep of the ingredients.
             recipe: See `Soup`.
             parameters: See `Soup`.
             coefficients: `{ingredient: cᵢ}`.
             trace: See `Soup`.
-            keep_zeros: Whether those of the coefficient 0 take part: they do in a formula, which
-                needs them to be followed again; elsewhere they were left out.
+            keep_zeros: Whether ingredients with coefficient 0 are sources of the soup. They are if
+                the coefficients come from a formula, which is needed to rebuild the soup.
         """
         used = {name: c for name, c in coefficients.items() if c or keep_zeros}
         soup = cls._of(sweep, recipe, parameters, used, sweep.mixture(used))
@@ -105,7 +112,7 @@ class Soup:
         names: Iterable[str],
         merge: Derived,
     ) -> "Soup":
-        """Make a soup whose weights a merge computes from the checkpoints with these names."""
+        """Make a soup whose weights are computed by a merge of the named ingredients."""
         soup = cls._of(sweep, recipe, parameters, names, Mixture([(merge, 1)]))
         soup.merge = merge
         return soup
@@ -127,29 +134,29 @@ class Soup:
 
     @property
     def digests(self) -> dict[str, str]:
-        """`{name: digest}` of all that took part."""
+        """`{name: digest}` of all sources."""
         return {name: source.digest for name, source in self.sources.items()}
 
     @property
     def form(self) -> Ingredient:
-        """Ingredient 1, the first source: a file of the soup has its order, metadata and dtypes."""
+        """The first source. Files of the soup have its tensor order, metadata and dtypes."""
         return next(iter(self.sources.values()))
 
     @property
     def id(self) -> str:
-        """Identity of the soup and of the way it was made: 16 hex digits."""
+        """Hash of the weights and of how they were made: 16 hex digits."""
         way = [self.recipe, self.parameters, self.mixture.key, sorted(self.digests)]
         if self.estimate is not None:
             way.append(self.estimate.key)
         return hashlib.sha256(json.dumps(way, sort_keys=True).encode()).hexdigest()[:16]
 
     def re_estimate(self, evaluator: Evaluator, *, examples: int = EXAMPLES) -> "Soup":
-        """Estimate the BatchNorm statistics anew on the task's training data; return the soup.
+        """Re-estimate the BatchNorm statistics on the task's training data; return the soup.
 
-        Evaluations made before belong to averaged statistics and are dropped.
+        Existing evaluations are removed, because they used the averaged statistics.
 
         Raises:
-            TaskError: The network has no BatchNorm, or the task no split with the role `train`.
+            TaskError: The network has no BatchNorm, or the task has no split with the role `train`.
         """
         estimating = evaluator.with_statistics("re-estimated", examples=examples)
         self.statistics = estimating.estimated_statistics(self.mixture)
@@ -158,43 +165,52 @@ class Soup:
         return self
 
     def take_statistics_of(self, evaluator: Evaluator) -> None:
-        """Re-estimate the statistics where an evaluator does, so that it is what that evaluates."""
+        """Re-estimate the statistics if the evaluator does, so that both use the same weights."""
         if self.estimate is None and evaluator.estimate is not None:
             self.re_estimate(evaluator, examples=evaluator.estimate.examples)
 
     @property
     def ingredients(self) -> list[str]:
-        """Names of all that took part, without the base."""
+        """Names of all sources except the base."""
         return [name for name in self.sources if name != self.base]
 
     @property
     def checkpoint(self) -> Derived:
-        """The soup as a checkpoint: an ingredient again (see `Sweep.including`).
+        """The soup as a checkpoint, for use as an ingredient (see `Sweep.including`).
 
-        Its BatchNorm statistics are averaged, whatever `estimate` says.
+        Its BatchNorm statistics are always averaged, even if `estimate` is set.
         """
         if self.merge is not None:
             return self.merge
         return Grouped({"all": Group(tuple(self.mixture.tensors), self.mixture)})
 
     def file_name(self, name: str) -> str:
-        """Return the file or folder that holds an ingredient or the base, as seen from `folder`."""
+        """Return the file or folder of an ingredient or the base, relative to `folder`."""
         return self.seen_from_folder(self.sources[name].checkpoint.path)
 
     def seen_from_folder(self, path: Path) -> str:
-        """Return a path as seen from `folder`, or its last part where it lies elsewhere."""
+        """Return a path relative to `folder`, or only its name if it lies outside of it."""
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else path.name
 
+    @with_bar("Evaluation of the soup")
     def evaluate(
         self,
         evaluator: Evaluator,
         splits: Sequence[str] | None = None,
+        *,
         on_progress: Progress = no_progress,
+        progress: bool = True,
     ) -> "Soup":
-        """Evaluate the soup on splits, all that results are shown on unless told, and return it.
+        """Evaluate the soup and return it.
 
-        Where the evaluator re-estimates BatchNorm's statistics, they are re-estimated of the soup.
+        Args:
+            evaluator: Computes the evaluations. If it re-estimates BatchNorm statistics, so does
+                the soup.
+            splits: Splits to evaluate on; by default, all except the train split.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel.
+            progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
         """
         self.take_statistics_of(evaluator)
         if self.estimate is not None:
@@ -207,9 +223,9 @@ class Soup:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest as JSON: enough to make the same weights again, and what they scored.
+        """Return the manifest as JSON, from which `soupcore.rebuild` makes the same weights.
 
-        Coefficients are exact, as text like "1/3". `soupcore.rebuild` makes the soup again.
+        It includes the scores. Coefficients are exact fractions as text, such as "1/3".
         """
         names = {digest: name for name, digest in self.digests.items()}
         scores = {
@@ -234,13 +250,14 @@ class Soup:
             "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
             "passes": [found.to_json() for found in self.passes],
+            "notes": list(self.notes),
             "scores": self.recorded.get("scores", {}) | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
             "versions": self.recorded.get("versions") or _versions(),
         }
 
     def _sources_to_json(self) -> dict[str, Any]:
-        """Return what `rebuild` has to know of the sources to have them as they are here."""
+        """Return the information that `rebuild` needs to open the same sources."""
         sources = with_sources(source.checkpoint for source in self.sources.values())
         soups = {d: c for d, c in sources.items() if isinstance(c, Derived)}
         files = {d: c for d, c in sources.items() if d not in soups}
@@ -263,22 +280,22 @@ class Soup:
 
     @classmethod
     def from_json(cls, sweep: Sweep, body: Mapping[str, Any]) -> "Soup":
-        """Make the soup again that `to_json` described, without its evaluations.
+        """Recreate a soup from the JSON of `to_json`, without its evaluations.
 
         Raises:
-            RecipeError: An ingredient has other weights now, or a later version described it.
+            RecipeError: The weights of an ingredient changed, or a later version wrote the JSON.
             SweepError: An ingredient is not in the sweep.
         """
         if body["format"] > FORMAT:
             raise RecipeError(
-                f"This soup is described in format {body['format']}, and this version of Stockpot "
-                f"knows formats up to {FORMAT}. Take a newer version."
+                f"This soup has format {body['format']}, but this version of Stockpot supports "
+                f"formats up to {FORMAT}. Use a newer version."
             )
         for name, digest in body["digests"].items():
             if sweep[name].digest != digest:
                 raise RecipeError(
-                    f"The ingredient {name!r} has other weights now than when this soup was made. "
-                    "Make the soup again."
+                    f"The weights of ingredient {name!r} changed since this soup was made. Build "
+                    "the soup again."
                 )
         recipe, parameters = body["recipe"], body["parameters"]
         if merge := body.get("merge"):
@@ -291,6 +308,7 @@ class Soup:
             soup.estimate = Estimate(**estimate)
         soup.trace = tuple(Step.from_json(step) for step in body["trace"])
         soup.passes = tuple(Pass.from_json(found) for found in body.get("passes", ()))
+        soup.notes = tuple(body.get("notes", ()))
         soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
         return soup
 
@@ -302,40 +320,46 @@ class Soup:
         *,
         on_bytes: Callable[[int], None] = lambda nbytes: None,
     ) -> list[Path]:
-        """Write the soup's weights to files, streamed.
+        """Write the soup's weights to a file, streamed in chunks.
 
-        The form is that of ingredient 1 (`form`). A `.safetensors` has its metadata, its order of
-        tensors and its dtypes, and the recipe in the metadata. A `.pt` is a copy of its file with
-        the soup's weights in it, where `output.why_no_pt` is None; the recipe is beside it, in
-        `<name>.recipe.json`. Files get their names once they are whole and on disk.
+        The file follows the first ingredient (`form`). A `.safetensors` has its metadata, tensor
+        order and dtypes, plus the recipe in the metadata.
+
+        A `.pt` has the structure of the first ingredient's file. The soup's weights replace every
+        set of weights with the same layout, and entries that describe the original run (optimizer,
+        scores, epoch, date) are removed. The recipe is stored under "stockpot" if the file is a
+        dict that holds the weights under a key. It is also written to `<name>.recipe.json`,
+        together with the changes. See `output.why_no_pt` and `output.pt_form`.
+
+        A file appears under its name only when it is complete and on disk.
 
         Args:
-            path: Where, in a folder that exists; `.safetensors`, or `.pt`, `.pth`, `.bin`, `.ckpt`
-                or `.pth.tar`. An existing file is replaced.
-            dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors` (the mean
-                is rounded to the dtype of the mixture first and then to this one); as in
-                ingredient 1 unless given.
-            shard_size: Write a `.safetensors` as shards of at most so many bytes, with an index
-                (see `soupcore.checkpoints.sharded_output`).
-            on_bytes: Called with the number of bytes written since the last call; raise in it to
-                stop.
+            path: Path in an existing folder, with the suffix `.safetensors`, `.pt`, `.pth`, `.bin`,
+                `.ckpt` or `.pth.tar`. An existing file is replaced.
+            dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors`; by
+                default, as in the first ingredient. Values are rounded to the dtype of the mixture
+                first.
+            shard_size: Largest size of a shard in bytes. If given, a `.safetensors` is written as
+                shards with an index (see `soupcore.writers.safetensors`).
+            on_bytes: Called with the number of bytes written since the last call. Raise in it to
+                cancel.
 
         Returns:
-            The files written. Of shards, the index is the last.
+            The files written. For shards, the index is the last.
 
         Raises:
-            CheckpointError: There is no such folder; an ingredient was changed since it was
-                opened; an element is not finite, as where it is too large for the dtype of its
-                tensor; or the soup cannot be written as a `.pt`.
-            RecipeError: Its BatchNorm statistics are to be estimated and have not been.
-            ValueError: The suffix, the dtype or the shard size is none of these.
+            CheckpointError: The folder does not exist, an ingredient changed since it was opened,
+                a value is not finite or too large for its dtype, or the soup cannot be written as
+                a `.pt`.
+            RecipeError: BatchNorm statistics were not yet re-estimated.
+            ValueError: The suffix, the dtype or the shard size is not supported.
         """
         self._check_estimated()
         return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
 
     @property
     def output(self) -> Output:
-        """The weights as files have them: what is in them, how large, and whether as `.pt` too."""
+        """The contents of the soup's files: tensors, sizes, and whether a `.pt` is possible."""
         return Output(self.mixture, self.form.checkpoint, self.statistics)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -347,16 +371,75 @@ class Soup:
         }
         return self.mixture.state_dict() | statistics
 
+    def load_into(self, model: nn.Module, *, strict: bool = True) -> list[str]:
+        """Put the soup's weights into a network, tensor by tensor and without a file.
+
+        Args:
+            model: The network. It keeps its dtypes and its device.
+            strict: Whether all weights must fit; else those that do not are left as they are.
+
+        Returns:
+            Names of the network's tensors that were left as they are; none if `strict`.
+
+        Raises:
+            CheckpointError: The weights do not fit the network.
+            RecipeError: BatchNorm statistics were not yet re-estimated.
+        """
+        self._check_estimated()
+        return load_into(model, self.mixture, strict=strict, replaced=self.statistics)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per evaluated split: score, ends of its interval, loss and examples."""
+        import pandas as pd
+
+        rows = {
+            split: (found.score, *found.score_interval, found.loss, found.n)
+            for split, found in self.evaluations.items()
+        }
+        columns = ["score", "low", "high", "loss", "n"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return table.rename_axis("split")
+
     def _check_estimated(self) -> None:
         if self.estimate is not None and not self.statistics:
             raise RecipeError(
-                "The BatchNorm statistics of this soup are estimated on training data, and have "
-                "not been since it was opened. Call soup.re_estimate(evaluator) first."
+                "The BatchNorm statistics of this soup have not been re-estimated since it was "
+                "opened. Call soup.re_estimate(evaluator) first."
             )
 
     def __repr__(self) -> str:
-        terms = ", ".join(f"{name}: {c}" for name, c in self.coefficients.items())
-        return f"Soup({self.recipe}, {{{terms or ', '.join(self.sources)}}})"
+        terms = [f"{n}: {text}".removesuffix(": ") for n, text in self.coefficient_texts.items()]
+        made_of = ", ".join(terms[:_MOST_TERMS])
+        more = f", … {len(terms) - _MOST_TERMS} more" if len(terms) > _MOST_TERMS else ""
+        scores = "".join(
+            f"; {split}: {found.score_text}" for split, found in self.evaluations.items()
+        )
+        return f"Soup({self.recipe}, {{{made_of}{more}}}{scores})"
+
+    @property
+    def coefficient_texts(self) -> dict[str, str]:
+        """The coefficients for people, such as "1/3" or "0.1458"; empty without a number."""
+        exact = {name: self.coefficients.get(name) for name in self.sources}
+        return {
+            name: "" if c is None else str(c) if c.denominator <= _LARGEST_SHOWN else number(c)
+            for name, c in exact.items()
+        }
+
+    def _repr_html_(self) -> str:
+        made_of = html_table(
+            f"Soup by {self.recipe}",
+            ["ingredient", "coefficient"],
+            [*self.coefficient_texts.items()],
+            note=" ".join(self.notes),
+        )
+        if not self.evaluations:
+            return made_of
+        rows = [
+            (split, found.labels.score_unit.text(found.score), found.interval_text, found.n)
+            for split, found in self.evaluations.items()
+        ]
+        score = next(iter(self.evaluations.values())).labels.score_name
+        return made_of + html_table("Scores", ["split", score, "95 % interval", "examples"], rows)
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What the app and the README need to know of a recipe.
+"""Descriptions of recipes.
 
-A recipe is described once; requests are checked against it, the page makes its widgets from it, and
-the README lists what it can be told.
+The description of a recipe validates requests, and generates its widgets on the page and its row in
+the README.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluator
+from soupcore.progress import Progress, no_progress
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.trace import OnStep, no_step
 from soupcore.sweeps import Sweep
@@ -19,13 +20,13 @@ from soupcore.sweeps import Sweep
 
 @dataclass(frozen=True)
 class Parameter(ABC):
-    """One thing that a recipe can be told.
+    """A parameter of a recipe.
 
     Attributes:
-        name: The keyword argument.
-        label: What it is called on the page.
-        help: What the choice means.
-        default: What it is unless told otherwise.
+        name: Name of the keyword argument.
+        label: Label on the page.
+        help: Help text on the page.
+        default: Default value.
     """
 
     name: str
@@ -35,43 +36,43 @@ class Parameter(ABC):
 
     @abstractmethod
     def check(self, value: Any) -> None:
-        """Make sure that a value is one it may have.
+        """Check a value.
 
         Raises:
-            RecipeError: It is not.
+            RecipeError: The value is not valid.
         """
 
     def plain(self, value: Any) -> Any:
-        """Return a value that was checked as JSON has it, equal values alike."""
+        """Return a checked value in its JSON form, which is the same for equal values."""
         return value
 
 
 @dataclass(frozen=True)
 class Choice(Parameter):
-    """One of a few words."""
+    """A choice between several words."""
 
     default: str
     choices: tuple[str, ...]
 
     def check(self, value: Any) -> None:
-        """Make sure that it is one of the choices; see `Parameter.check`."""
+        """Check that a value is one of the choices; see `Parameter.check`."""
         if value not in self.choices:
             raise RecipeError(
-                f"{self.label} ({self.name}) is one of {', '.join(map(repr, self.choices))}, "
-                f"not {value!r}."
+                f"{self.label} ({self.name}) must be one of "
+                f"{', '.join(map(repr, self.choices))}, not {value!r}."
             )
 
 
 @dataclass(frozen=True)
 class Number(Parameter):
-    """A number in a range; a whole one where the default is.
+    """A number in a range; an integer if the default is one.
 
     Attributes:
-        minimum: The least it may be.
-        maximum: The most it may be.
-        step: How far the page moves at a time.
-        curve: Values to try in turn and choose from by the select score, as the paper does; empty
-            where it is nothing to try.
+        minimum: Smallest valid value.
+        maximum: Largest valid value.
+        step: Step of the widget on the page.
+        curve: Values for a sweep over this parameter, usually those of the paper; empty if a sweep
+            makes no sense.
     """
 
     default: float
@@ -82,40 +83,41 @@ class Number(Parameter):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it counts something."""
+        """Whether the number is an integer."""
         return isinstance(self.default, int)
 
     @property
     def symbol(self) -> str:
-        """Its letter in formulas, the last word of the label; or that word, where it has none."""
+        """The last word of the label, in lower case: the letter in formulas, if there is one."""
         return self.label.split()[-1].lower()
 
     def check(self, value: Any) -> None:
-        """Make sure that it is in the range; see `Parameter.check`."""
+        """Check the type and the range of a value; see `Parameter.check`."""
         kinds = (int,) if self.is_whole else (int, float, Fraction)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            kind = "a whole number" if self.is_whole else "a number"
-            raise RecipeError(f"{self.label} ({self.name}) is {kind}, not {value!r}.")
+            kind = "an integer" if self.is_whole else "a number"
+            raise RecipeError(f"{self.label} ({self.name}) must be {kind}, not {value!r}.")
         if not self.minimum <= value <= self.maximum:
             raise RecipeError(
-                f"{self.label} ({self.name}) is from {self.minimum} to {self.maximum}, not {value}."
+                f"{self.label} ({self.name}) must be between {self.minimum} and {self.maximum}, "
+                f"not {value}."
             )
 
     def plain(self, value: Any) -> float:
-        """Return the number; `1` and `Fraction(1)` are `1.0` where it is no whole number."""
+        """Return the number; unless it must be an integer, `1` and `Fraction(1)` become `1.0`."""
         return value if self.is_whole else float(value)
 
 
 @dataclass(frozen=True)
 class Switch(Parameter):
-    """Yes or no."""
+    """A boolean."""
 
     default: bool
 
     def check(self, value: Any) -> None:
-        """Make sure that it is a truth value; see `Parameter.check`."""
+        """Check that a value is a boolean; see `Parameter.check`."""
         if not isinstance(value, bool):
-            raise RecipeError(f"{self.label} ({self.name}) is True or False, not {value!r}.")
+            raise RecipeError(f"{self.label} ({self.name}) must be True or False, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -125,29 +127,29 @@ class Text(Parameter):
     default: str
 
     def check(self, value: Any) -> None:
-        """Make sure that it is text; see `Parameter.check`."""
+        """Check that a value is text; see `Parameter.check`."""
         if not isinstance(value, str):
-            raise RecipeError(f"{self.label} ({self.name}) is text, not {value!r}.")
+            raise RecipeError(f"{self.label} ({self.name}) must be text, not {value!r}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to a soup, described.
+    """The description of a recipe.
 
     Attributes:
-        name: What it is called in code, files and URLs.
-        title: What it is called on the page.
-        summary: One sentence on what it does.
-        paper: Where it comes from.
-        function: Makes the soup: `function(sweep, names, **parameters)`; where it chooses,
-            `function(sweep, evaluator, names, on_progress=…, on_step=…, **parameters)`.
-        parameters: What it can be told.
-        takes: How many ingredients it takes, at least and at most; None for no limit.
-        needs_base: Whether it needs the shared initialisation.
-        chooses: Whether it chooses on the select split, and so needs evaluations.
-        ranks: Whether it needs each ingredient evaluated alone.
-        trials: `trials(k, parameters)`: how many points it evaluates on select beyond its k
-            ingredients, at most.
+        name: Name in code, files and URLs.
+        title: Name on the page and in errors.
+        summary: One sentence for the page.
+        paper: Source of the method.
+        function: Makes the soup: `function(sweep, names, **parameters)`, or, if the recipe
+            chooses, `function(sweep, evaluator, names, on_progress=…, on_step=…, **parameters)`.
+        parameters: Parameters of the recipe.
+        takes: Minimum and maximum number of ingredients; None for no maximum.
+        needs_base: Whether the recipe needs the shared initialisation.
+        chooses: Whether the recipe chooses on the select split and so needs an evaluator.
+        ranks: Whether the recipe needs an evaluation of each ingredient.
+        trials: `trials(k, parameters)`: maximum number of evaluations on select in addition to
+            those of the k ingredients.
     """
 
     name: str
@@ -163,16 +165,16 @@ class Recipe:
     trials: Callable[[int, Mapping[str, Any]], int] = lambda k, parameters: 0
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters as JSON has them, those not given at their defaults.
+        """Check parameters and return all of them in JSON form, with defaults filled in.
 
         Raises:
-            RecipeError: There is no such parameter, or it may not have this value.
+            RecipeError: A parameter does not exist or has an invalid value.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         for name, value in parameters.items():
             if name not in known:
                 raise RecipeError(
-                    f"The recipe {self.name!r} has no parameter {name!r}; it has "
+                    f"{self.title} has no parameter {name!r}; available: "
                     f"{', '.join(known) or 'none'}."
                 )
             known[name].check(value)
@@ -188,10 +190,10 @@ class Recipe:
         on_step: OnStep = no_step,
         **parameters: Any,
     ) -> Soup:
-        """Make the soup, whatever the recipe needs for it.
+        """Make the soup; the evaluator is used only if the recipe chooses.
 
         Raises:
-            RecipeError: The recipe cannot be followed with what it was given.
+            RecipeError: The recipe cannot be applied to these ingredients and parameters.
             SweepError: A name is not in the sweep.
         """
         checked = self.check(parameters)

@@ -1,7 +1,7 @@
 """Stochastic weight averaging: the mean of late snapshots of one run.
 
-Izmailov et al. 2018, arXiv:1803.05407. The ingredients are the snapshots; their order in time is
-the natural order of their names (step-2 before step-10), so name them so.
+Izmailov et al. 2018, arXiv:1803.05407. The ingredients are the snapshots, ordered by the natural
+order of their names (step-2 before step-10), so their names must follow their order in time.
 """
 
 from collections.abc import Iterable
@@ -17,36 +17,37 @@ from soupcore.sweeps import Sweep
 def swa(sweep: Sweep, names: Iterable[str] | None = None, *, skip: int = 0) -> Soup:
     """Average the snapshots of a run after the first few.
 
-    The paper averages at the end of each cycle of its learning rate schedule, once at the end of
-    training it re-estimates BatchNorm's statistics on the training data; here they are averaged.
+    The paper averages snapshots from the end of each cycle of a cyclical learning rate, and
+    re-estimates BatchNorm statistics on the training data at the end. Here, BatchNorm statistics
+    are averaged unless the evaluator or `Soup.re_estimate` re-estimates them.
 
     Args:
-        sweep: Where the snapshots are from.
-        names: Which of them; all unless given.
-        skip: How many at the beginning are left out.
+        sweep: A sweep whose ingredients are snapshots of one run.
+        names: Snapshots to use; by default, all.
+        skip: Number of early snapshots to skip.
 
     Raises:
-        RecipeError: None is left.
+        RecipeError: No snapshot is left.
         SweepError: A name is not in the sweep.
     """
     parameters = SWA.check({"skip": skip})
     chosen = needs.ingredients(SWA, sweep, names)[skip:]
     if not chosen:
-        raise RecipeError(f"All snapshots are skipped; skip fewer than {skip}.")
+        raise RecipeError(f"All snapshots would be skipped; skip fewer than {skip}.")
     return Soup.of(sweep, "swa", parameters, dict.fromkeys(chosen, Fraction(1, len(chosen))))
 
 
 SWA = Recipe(
     name="swa",
     title="SWA",
-    summary="The mean of late snapshots of one run, in the natural order of their names.",
+    summary="Average late snapshots of a single run, ordered by file name (natural sort).",
     paper="Izmailov et al. 2018, arXiv:1803.05407",
     function=swa,
     parameters=(
         Number(
             name="skip",
             label="Snapshots to skip",
-            help="How many at the beginning of the run are left out.",
+            help="Number of early snapshots to skip.",
             default=0,
             minimum=0,
             maximum=10_000,

@@ -1,6 +1,6 @@
 """Task arithmetic: θ = base ± λΣ(θᵢ − base) (Ilharco et al. 2023, arXiv:2212.04089).
 
-All of it is linear, so the soup is one mixture: ±λ of each ingredient and 1 ∓ kλ of the base.
+The formula is linear, so the soup is one mixture: ±λ of each ingredient and 1 ∓ kλ of the base.
 """
 
 from collections.abc import Iterable
@@ -26,10 +26,10 @@ def task_arithmetic(
     """Add the task vectors of the ingredients to the base, or subtract them.
 
     Args:
-        sweep: Where they are from; it needs a base.
-        names: Which ingredients; all unless given.
-        scale: λ. The paper chooses it on held-out data, from 0 to 1 by 0.05.
-        operation: `add`, to learn what they learned; `subtract` (the paper's negation), to forget.
+        sweep: A sweep with a base.
+        names: Ingredients to use; by default, all.
+        scale: λ. The paper chooses it on held-out data from 0, 0.05, …, 1.
+        operation: `add`, or `subtract` to unlearn (the paper's negation).
 
     Raises:
         RecipeError: There is no base.
@@ -46,15 +46,15 @@ def task_arithmetic(
 TASK_ARITHMETIC = Recipe(
     name="task_arithmetic",
     title="Task arithmetic",
-    summary="λ times the sum of the task vectors, added to the base or taken away from it.",
+    summary="Add λ × the sum of task vectors to the base, or subtract it.",
     paper="Ilharco et al. 2023, arXiv:2212.04089",
     function=task_arithmetic,
     needs_base=True,
     parameters=(
         Number(
             name="scale",
-            label="λ",
-            help="How far to go. 1/k of k ingredients gives their mean.",
+            label="Scaling λ",
+            help="Scaling coefficient. λ = 1/k gives the plain average of k ingredients.",
             default=0.3,
             minimum=0,
             maximum=5,
@@ -64,7 +64,7 @@ TASK_ARITHMETIC = Recipe(
         Choice(
             name="operation",
             label="Task vectors",
-            help="Add them, or subtract them to forget what they learned.",
+            help="Add, or subtract to unlearn (negation).",
             default="add",
             choices=("add", "subtract"),
         ),

@@ -1,15 +1,15 @@
 """TIES-Merging: trim, elect signs, merge (Yadav et al. 2023, arXiv:2306.01708, Algorithm 1).
 
-1. Trim: of each task vector θᵢ − base, keep the entries with the largest magnitudes.
-2. Elect: for each entry, the sign with the larger total.
-3. Merge: for each entry, the mean of those that are kept and have that sign; λ times it is added to
+1. Trim: keep the entries of each task vector θᵢ − base with the largest magnitudes.
+2. Elect: for each entry, choose the sign with the larger total magnitude.
+3. Merge: for each entry, average the kept values with the elected sign. Add λ times this vector to
    the base.
 
-The paper trims over the whole vector, mergekit and PEFT tensor by tensor: `trim`. Where the totals
-are equal the paper says nothing; its code takes the sign that most entries of the whole vector
-have, mergekit +: `tie`. For a share of n that is no whole number the paper says nothing; here it is
-rounded down, and all entries as large as the last one kept are kept. (The paper's code keeps one
-entry more than that, mergekit exactly that many.)
+The paper trims over the whole vector, mergekit and PEFT tensor by tensor (`trim`). The paper does
+not say how to break ties between signs: its code takes the majority sign over the whole vector,
+mergekit takes + (`tie`). Nor does it say how to round the number of entries kept: here it is
+rounded down, and all entries as large as the smallest one kept are kept too. The paper's code keeps
+one entry more than that number, mergekit exactly that number.
 """
 
 from collections.abc import Iterable
@@ -35,17 +35,17 @@ def ties(
     vote: Vote = "magnitude",
     tie: Tie = "majority",
 ) -> Soup:
-    """Merge what the task vectors agree on.
+    """Trim task vectors, elect a sign per entry, and average the entries that agree.
 
     Args:
-        sweep: Where the ingredients are from; it needs a base.
-        names: Which of them; all unless given.
-        density: The share of each task vector that is kept, in (0, 1].
-        scale: λ. The paper's default is 1; it chooses on held-out data from 0.8 to 2.5.
-        trim: The share is of the whole vector (`global`, the paper) or of each `tensor`.
-        vote: For the sign counts the `magnitude` (the paper), or only the `count` of ingredients.
-        tie: The sign where the votes are equal: that of the `majority` of all entries, or
-            `positive`.
+        sweep: A sweep with a base.
+        names: Ingredients to use; by default, all.
+        density: Fraction of each task vector kept, in (0, 1].
+        scale: λ. The paper's default is 1; on held-out data it tries 0.8 to 2.5.
+        trim: Whether the fraction applies to the whole vector (`global`, the paper) or to each
+            `tensor` (mergekit).
+        vote: Elects a sign by total `magnitude` (the paper) or by `count` of ingredients.
+        tie: Sign for ties: the `majority` sign over the whole vector, or `positive` (mergekit).
 
     Raises:
         RecipeError: There is no base, or a parameter is out of range.
@@ -71,15 +71,16 @@ def ties(
 TIES = Recipe(
     name="ties",
     title="TIES",
-    summary="Of each task vector the largest entries; of these, those with the elected sign.",
+    summary="Trim each task vector to its largest entries, elect a sign per entry, and average the "
+    "entries that agree.",
     paper="Yadav et al. 2023, arXiv:2306.01708",
     function=ties,
     needs_base=True,
     parameters=(
         Number(
             name="density",
-            label="Share kept k",
-            help="Of each task vector, the share of entries with the largest magnitudes.",
+            label="Density k",
+            help="Fraction of each task vector kept, by magnitude.",
             default=0.2,
             minimum=0.001,
             maximum=1,
@@ -88,8 +89,8 @@ TIES = Recipe(
         ),
         Number(
             name="scale",
-            label="λ",
-            help="How far to go along the merged task vector.",
+            label="Scaling λ",
+            help="Scaling of the merged task vector.",
             default=1.0,
             minimum=0,
             maximum=5,
@@ -98,22 +99,22 @@ TIES = Recipe(
         ),
         Choice(
             name="trim",
-            label="Trim",
-            help="Over the whole vector as in the paper, or tensor by tensor as in mergekit.",
+            label="Trim scope",
+            help="Global (paper) or per tensor (mergekit).",
             default="global",
             choices=("global", "tensor"),
         ),
         Choice(
             name="vote",
-            label="Vote by",
-            help="For the sign of an entry counts its magnitude, or only how many have it.",
+            label="Elect sign by",
+            help="Total magnitude, or number of ingredients.",
             default="magnitude",
             choices=("magnitude", "count"),
         ),
         Choice(
             name="tie",
-            label="Equal votes",
-            help="The sign that most entries of the whole vector have, or + as in mergekit.",
+            label="Tie-break",
+            help="Majority sign over the whole vector, or + (mergekit).",
             default="majority",
             choices=("majority", "positive"),
         ),

@@ -1,4 +1,4 @@
-"""What a recipe tells of its way: the steps it decided, the passes it learned in."""
+"""The trace of a recipe: the decisions of greedy, the passes of learned soups."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,33 +8,35 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Step:
-    """One decision of a recipe that goes through candidates.
+    """One decision of a recipe that tries candidates.
 
     Attributes:
-        candidate: Name of the ingredient that was tried.
-        score: Score of the soup with it (without it, where it is to be dropped) on the split that
-            was chosen on, or what that is at most.
-        accepted: Whether it went in, or out where it is to be dropped.
+        candidate: Name of the ingredient tried.
+        score: Score of the trial soup on the select split, or an upper bound of it (`is_bound`).
+            The trial soup is the current soup with the candidate added or dropped.
+        accepted: Whether the trial soup became the current soup.
         soup: Names in the soup after this step.
-        gained: Examples that the soup tried gets right and the soup before did not.
-        lost: Examples that it gets wrong and the soup before got right.
-        action: What was tried: to `add` the candidate or to `drop` it.
-        loss: Loss of the soup tried; NaN where it was not kept.
-        is_bound: Whether it was rejected before it had seen all examples: its score is at most
-            that, and gained and lost count what it had seen.
-        examples: How many it had seen; 0 where that was not kept.
-        interval: 95 % confidence interval of what accepting it gained (see
-            `soupcore.evaluation.paired`): to know how sure it is, never to decide by. None for the
-            first, and for what was rejected.
-        p_value: That of McNemar's exact test of the same, None where the interval is.
+        gained: Number of examples that only the trial soup gets right, compared with the current
+            soup. None unless all scores are 0 or 1.
+        lost: Number of examples that only the current soup gets right; None as for `gained`.
+        action: Whether the step tried to `add` or to `drop` the candidate.
+        loss: Loss of the trial soup; NaN if it was not recorded.
+        is_bound: Whether the candidate was rejected early. Its score is then an upper bound, and
+            `gained` and `lost` count the examples seen.
+        examples: Number of examples seen; 0 if it was not recorded.
+        interval: 95 % confidence interval of the gain of an accepted step (see
+            `soupcore.intervals`), for information only. None for the first step, for
+            rejected candidates, and if there is no interval.
+        p_value: P-value of McNemar's exact test of the same gain. None as for `interval`, and
+            unless all scores are 0 or 1.
     """
 
     candidate: str
     score: float
     accepted: bool
     soup: tuple[str, ...]
-    gained: int
-    lost: int
+    gained: int | None
+    lost: int | None
     action: Literal["add", "drop"] = "add"
     loss: float = math.nan
     is_bound: bool = False
@@ -48,7 +50,7 @@ class Step:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Step":
-        """Return the step that `to_json` described."""
+        """Return the step from the JSON of `to_json`."""
         interval = body.get("interval")
         return cls(
             **_with_nan(body, "score", "loss")
@@ -58,15 +60,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the examples that coefficients are learned on.
+    """One pass over the examples when learning coefficients.
 
     Attributes:
-        number: 0 for the start, where all coefficients are equal.
-        loss: Mean loss over the examples that are learned from.
-        held_back_loss: That over the examples held back to know when to stop; NaN without any.
-        held_back_score: Mean score over those.
-        temperature: β, by which outputs are multiplied before the loss.
-        best: Whether it is the best so far, and so the soup if learning stopped here.
+        number: Number of the pass; 0 is the start, with equal coefficients.
+        loss: Mean loss over the train part, at `temperature`.
+        held_back_loss: Mean loss over the held-out part; NaN without one. If β is learned, it is
+            taken at the β that minimises it.
+        held_back_score: Mean score over the held-out part; NaN without one.
+        temperature: Current β, the factor of the outputs in the loss.
+        best: Whether this pass is the best so far.
     """
 
     number: int
@@ -82,20 +85,20 @@ class Pass:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Pass":
-        """Return the pass that `to_json` described."""
+        """Return the pass from the JSON of `to_json`."""
         return cls(**_with_nan(body, "loss", "held_back_loss", "held_back_score", "temperature"))
 
 
-# Takes the steps, or the passes, so far.
+# Called with all steps or passes so far.
 OnStep = Callable[[Sequence[Any]], None]
 
 
 def no_step(trace: Sequence[Any]) -> None:
-    """Take steps or passes as they come and do nothing with them."""
+    """Ignore the trace; the default of `on_step`."""
 
 
 def none_if_nan(number: float) -> float | None:
-    """Return the number as JSON has it, which has no NaN."""
+    """Return the number, or None for NaN, which JSON does not have."""
     return None if math.isnan(number) else number
 
 

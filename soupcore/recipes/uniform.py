@@ -13,11 +13,11 @@ def uniform(sweep: Sweep, names: Iterable[str] | None = None) -> Soup:
     """Average the ingredients with equal coefficients.
 
     Args:
-        sweep: Where they are from.
-        names: Which of them; all unless given.
+        sweep: The sweep.
+        names: Ingredients to use; by default, all.
 
     Raises:
-        RecipeError: There are none.
+        RecipeError: There are no ingredients.
         SweepError: A name is not in the sweep.
     """
     chosen = needs.ingredients(UNIFORM, sweep, names)
@@ -27,7 +27,8 @@ def uniform(sweep: Sweep, names: Iterable[str] | None = None) -> Soup:
 UNIFORM = Recipe(
     name="uniform",
     title="Uniform",
-    summary="The plain mean of the ingredients. Needs no evaluation; one bad run can spoil it.",
+    summary="Equal-weight average of all selected ingredients. No evaluation needed, but one bad "
+    "run can ruin it.",
     paper="Wortsman et al. 2022, arXiv:2203.05482",
     function=uniform,
 )

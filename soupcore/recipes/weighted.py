@@ -1,15 +1,16 @@
-"""Coefficients in proportion to how well each ingredient does alone.
+"""Coefficients proportional to a power of each ingredient's own score.
 
-Common practice without a paper of its own: between the uniform soup (power 0) and the best
-ingredient (a large power).
+This is common practice without a paper of its own. Power 0 gives the uniform soup, and a large
+power approaches the best ingredient.
 """
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 from soupcore.errors import RecipeError
-from soupcore.evaluation import Evaluation, Evaluator, Progress, no_progress
+from soupcore.evaluation import Evaluator
+from soupcore.evaluation.evaluation import Criterion, value_of
+from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.shares import shares
 from soupcore.recipes.soup import Soup
@@ -17,37 +18,42 @@ from soupcore.recipes.spec import Choice, Number, Recipe
 from soupcore.recipes.trace import OnStep, no_step
 from soupcore.sweeps import Sweep
 
-Metric = Literal["score", "loss"]
 
-
+@with_bar("Weighted soup")
 def weighted(
     sweep: Sweep,
     evaluator: Evaluator,
     names: Iterable[str] | None = None,
     *,
-    metric: Metric = "score",
+    metric: Criterion = "score",
     power: float = 1.0,
     split: str | None = None,
     on_progress: Progress = no_progress,
+    progress: bool = True,
     on_step: OnStep = no_step,
 ) -> Soup:
     """Average the ingredients with coefficients ∝ scoreᵖ, or ∝ loss⁻ᵖ.
 
-    An ingredient whose metric is not a number gets none.
+    The score is the task's primary metric. If lower values of it are better, the coefficients are
+    ∝ value⁻ᵖ, as for the loss.
+
+    An ingredient with an infinitely bad metric, such as an infinite loss, gets coefficient 0.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluator: Scores them; one evaluation each where the store has none.
-        names: Which of them; all unless given.
-        metric: `score`, or `loss`.
-        power: p ≥ 0; 0 weighs all alike.
-        split: The split to weigh on; it must have the role `select`.
-        on_progress: Called with examples done and in all; raise in it to stop.
-        on_step: Never called: there are no decisions.
+        sweep: The sweep.
+        evaluator: Scores the ingredients: one evaluation each, unless stored.
+        names: Ingredients to use; by default, all.
+        metric: `score` or `loss`.
+        power: p ≥ 0; 0 gives equal weights.
+        split: The split to score on, with the role `select`.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
+        on_step: Never called, because there are no steps.
 
     Raises:
-        RecipeError: The metric is negative somewhere, or nowhere a number above 0; or the split is
-            not for choosing.
+        RecipeError: A metric is negative, all weights are zero, or the split does not have the
+            role `select`.
+        TaskError: The metric is undefined for some examples (see `Task.undefined`).
     """
     parameters = WEIGHTED.check({"metric": metric, "power": power})
     chosen = needs.ingredients(WEIGHTED, sweep, names)
@@ -55,58 +61,59 @@ def weighted(
     found = evaluator.evaluate_all(
         [sweep[name].mixture for name in chosen], split, on_progress=on_progress
     )
+    rises = metric == "score" and evaluator.task.metric.higher_is_better
     weights = {
-        name: _weight(evaluation, metric, power)
+        name: _weight(value_of(evaluation, metric, repr(name)), metric, power, rises=rises)
         for name, evaluation in zip(chosen, found, strict=True)
     }
     if not any(weights.values()):
         raise RecipeError(
-            f"No ingredient has a {metric} on {split!r} that weighs anything; choose another "
-            "metric or other ingredients."
+            f"All weights are zero: no ingredient has a non-zero {metric} on {split!r}. Choose "
+            "another metric or other ingredients."
         )
     soup = Soup.of(sweep, "weighted", parameters | {"split": split}, shares(weights))
     soup.take_statistics_of(evaluator)
     return soup
 
 
-def _weight(evaluation: Evaluation, metric: Metric, power: float) -> float:
-    value = evaluation.score if metric == "score" else evaluation.loss
+def _weight(compared_by: float, metric: Criterion, power: float, *, rises: bool) -> float:
+    if compared_by == -math.inf:
+        return 0.0
+    value = compared_by if rises else -compared_by
     if value < 0:
         raise RecipeError(
-            f"A {metric} of {value:.4g} cannot be a weight, which is never negative. Weigh by the "
-            f"{'loss' if metric == 'score' else 'score'}, or take another recipe."
+            f"Weights cannot be negative, but an ingredient has {metric} {value:.4g}. Weight by "
+            f"{'loss' if metric == 'score' else 'score'}, or use another recipe."
         )
-    if math.isnan(value):
-        return 0.0
     try:
-        return float(value**power if metric == "score" else value**-power)
+        return float(value**power if rises else value**-power)
     except (ZeroDivisionError, OverflowError):
         raise RecipeError(
-            f"A {metric} of {value:.4g} to the power {power:g} is too large to be a weight; "
-            "choose a smaller power."
+            f"The weight of an ingredient overflows: {metric} {value:.4g}, power {power:g}. "
+            "Choose a smaller power."
         ) from None
 
 
 WEIGHTED = Recipe(
     name="weighted",
     title="Weighted",
-    summary="The mean weighted by how well each ingredient does alone on select.",
-    paper="Common practice",
+    summary="Average weighted by each ingredient's own validation score.",
+    paper="No single source (common practice)",
     function=weighted,
     chooses=True,
     ranks=True,
     parameters=(
         Choice(
             name="metric",
-            label="Weigh by",
-            help="The score, or one over the loss.",
+            label="Weight by",
+            help="Score, or 1 / loss.",
             default="score",
             choices=("score", "loss"),
         ),
         Number(
             name="power",
             label="Power",
-            help="0 weighs all alike; the larger, the more the best one counts.",
+            help="0 = uniform; larger values favour the best ingredients.",
             default=1.0,
             minimum=0,
             maximum=100,

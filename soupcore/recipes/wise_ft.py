@@ -1,7 +1,7 @@
-"""WiSE-FT: between the base and what was fine-tuned from it.
+"""WiSE-FT: interpolation between the base and fine-tuned weights.
 
-(1−α)·base + α·θ (Wortsman et al. 2022, arXiv:2109.01903). Where several ingredients are named, θ is
-their mean: the WiSE-FT curve of a soup (arXiv:2203.05482, Figure D.1).
+(1−α)·base + α·θ (Wortsman et al. 2022, arXiv:2109.01903). For several ingredients, θ is their mean,
+which gives the WiSE-FT curve of a soup (arXiv:2203.05482, Figure D.1).
 """
 
 from collections.abc import Iterable
@@ -23,18 +23,19 @@ def wise_ft(
     alpha: Coefficient = Fraction(1, 2),
     keep: str = "",
 ) -> Soup:
-    """Go from the base towards the fine-tuned ingredient, or the mean of several.
+    """Interpolate between the base and a fine-tuned ingredient, or the mean of several.
 
     Args:
-        sweep: Where they are from; it needs a base.
-        names: Which ingredients; all unless given.
-        alpha: α: 0 is the base, 1 the fine-tuned end; beyond extrapolates.
-        keep: Beginnings of the names of tensors that stay as trained, separated by commas, as in
-            "head." The paper interpolates all, its heads being made from the base's text encoder.
-            A head that every run initialised anew has nothing in common with the base's: keep it.
+        sweep: A sweep with a base.
+        names: Ingredients to use; by default, all.
+        alpha: α: 0 is the base, 1 the fine-tuned weights. Values outside [0, 1] extrapolate.
+        keep: Tensor-name prefixes, such as "head.", separated by commas. These tensors come from
+            the fine-tuned weights unchanged. Use it for heads that were newly initialised, which
+            have nothing in common with the base's. The paper interpolates all tensors, since its
+            heads come from the base's text encoder.
 
     Raises:
-        RecipeError: There is no base, or `keep` matches no tensor or all.
+        RecipeError: There is no base, or `keep` matches no tensor or all tensors.
         SweepError: A name is not in the sweep.
     """
     parameters = WISE_FT.check({"alpha": alpha, "keep": keep})
@@ -62,27 +63,31 @@ def _divide(tensors: list[str], keep: str) -> tuple[tuple[str, ...], tuple[str, 
         if not any(name.startswith(prefix) for name in tensors):
             beginnings = sorted({name.partition(".")[0] for name in tensors})
             raise RecipeError(
-                f"No tensor's name begins with {prefix!r}; they begin with "
+                f"No tensor name starts with {prefix!r}. Available prefixes: "
                 f"{', '.join(beginnings[:8])}{', …' if len(beginnings) > 8 else ''}."
             )
     kept = tuple(name for name in tensors if name.startswith(prefixes))
     if len(kept) == len(tensors):
-        raise RecipeError(f"{keep!r} keeps every tensor, so nothing is mixed; keep fewer.")
+        raise RecipeError(
+            f"{keep!r} matches every tensor, so nothing would be interpolated. Use a narrower "
+            "prefix."
+        )
     return kept, tuple(name for name in tensors if not name.startswith(prefixes))
 
 
 WISE_FT = Recipe(
     name="wise_ft",
     title="WiSE-FT",
-    summary="On the line from the base to the mean of the ingredients: robustness for accuracy.",
+    summary="Interpolate between the base and the average of the ingredients, trading accuracy for "
+    "robustness.",
     paper="Wortsman et al. 2022, arXiv:2109.01903",
     function=wise_ft,
     needs_base=True,
     parameters=(
         Number(
             name="alpha",
-            label="α",
-            help="0 is the base, 1 the fine-tuned end. The paper's default is 0.5.",
+            label="Interpolation α",
+            help="0 = base, 1 = average of fine-tuned ingredients. Paper default: 0.5.",
             default=0.5,
             minimum=-1,
             maximum=2,
@@ -91,9 +96,9 @@ WISE_FT = Recipe(
         ),
         Text(
             name="keep",
-            label="Keep as trained",
-            help="Beginnings of tensor names, such as head., that are not mixed with the base: "
-            "for heads that were initialised anew.",
+            label="Do not interpolate",
+            help="Tensor-name prefixes (e.g. `head.`) to take from the ingredients unchanged; for "
+            "newly initialised heads.",
             default="",
         ),
     ),

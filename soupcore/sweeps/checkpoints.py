@@ -1,39 +1,44 @@
-"""Opening every checkpoint of a sweep; what cannot be opened becomes a finding."""
+"""Opens all checkpoints of a sweep. Those that cannot be opened become findings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from soupcore.checkpoints import Checkpoint, open_checkpoint
+from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.opening import open_run
 from soupcore.errors import CheckpointError
-from soupcore.sweeps.findings import Finding
+from soupcore.sweeps.findings import Finding, some
+from soupcore.sweeps.snapshots import Taken
 
 Weights = str | Mapping[str, str]
-"""Which weight sets to open: the name or title of one for all, or `{ingredient: name}`."""
+"""The weight set to open: one name or title for all files, or `{ingredient: name}`."""
 
 
 def open_all(
-    paths: Mapping[str, Path], weights: Weights = ""
+    taken: Mapping[str, Taken], weights: Weights = ""
 ) -> tuple[dict[str, Checkpoint], list[Finding]]:
     """Open checkpoints by reading their headers.
 
     Args:
-        paths: `{name: path}`.
-        weights: Which weight sets to open, where a file has several.
+        taken: `{name: snapshot}`.
+        weights: The weight set to open in files that have several.
     """
     opened: dict[str, Checkpoint] = {}
     findings = []
-    for name, path in paths.items():
+    for name, each in taken.items():
         try:
+            if each.is_required:
+                raise _no_such_snapshot(each)
             if isinstance(weights, str):
-                opened[name] = checkpoint = _open_preferring(path, weights)
+                opened[name] = checkpoint = _open_preferring(each, weights)
                 findings += _not_what_was_asked(name, checkpoint, weights)
             else:
-                opened[name] = checkpoint = open_checkpoint(path, weights.get(name))
+                opened[name] = checkpoint = open_run(each.run, each.choice, weights.get(name))
         except (CheckpointError, OSError) as error:
-            findings.append(_unusable(name, path, error))
+            findings.append(_unusable(name, each.run.place, error))
         else:
+            findings += _not_the_snapshot_that_was_asked(name, each)
             findings += [
-                Finding("note", name, "", note, "Nothing to do, if that is what you mean.")
+                Finding("note", name, "", note, "Nothing to do if this is intended.")
                 for note in checkpoint.notes
             ]
     return opened, findings
@@ -43,17 +48,14 @@ def scan_all(
     opened: Mapping[str, Checkpoint],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:
-    """Read every byte of checkpoints that were not read before.
+    """Read all checkpoints in full, except those that were read before.
 
     Args:
         opened: `{name: checkpoint}`.
-        on_progress: Called with bytes read and in all; raise in it to stop.
+        on_progress: Called with the number of bytes read and in total. Raise in it to cancel.
 
     Returns:
-        Findings on those that are damaged.
-
-    Raises:
-        CheckpointError: A file was changed while it was read.
+        Findings for files that are damaged or that changed while they were read.
     """
     total = sum(checkpoint.nbytes for checkpoint in opened.values())
     done = 0
@@ -68,24 +70,41 @@ def scan_all(
         known = checkpoint.is_scanned
         try:
             checkpoint.scan(on_bytes)
-        except CheckpointError as error:
-            if not checkpoint.is_scanned:  # changed or gone: nothing is known of it
-                raise
+        except (CheckpointError, OSError) as error:
             findings.append(_unusable(name, checkpoint.path, error))
         if known:
             on_bytes(checkpoint.nbytes)
     return findings
 
 
-def _open_preferring(path: Path, weights: str) -> Checkpoint:
+def _no_such_snapshot(taken: Taken) -> CheckpointError:
+    return CheckpointError(
+        f"{taken.run.place} has no snapshot {taken.missing!r}.",
+        f"Choose one of its snapshots ({_listed(taken)}).",
+    )
+
+
+def _not_the_snapshot_that_was_asked(name: str, taken: Taken) -> list[Finding]:
+    if not taken.missing or taken.choice is None:
+        return []
+    problem = f"has no snapshot {taken.missing!r}; {taken.choice.snapshot.name} is used"
+    way_out = f"Choose one of its snapshots ({_listed(taken)}), or exclude it."
+    return [Finding("warning", name, "", problem, way_out)]
+
+
+def _listed(taken: Taken) -> str:
+    return some([snapshot.name for snapshot in taken.run.snapshots])
+
+
+def _open_preferring(taken: Taken, weights: str) -> Checkpoint:
     if not weights:
-        return open_checkpoint(path)
+        return open_run(taken.run, taken.choice)
     try:
-        opened = open_checkpoint(path)
-    except CheckpointError:  # the set to take by convention may be the one that cannot be read
-        return open_checkpoint(path, weights)
+        opened = open_run(taken.run, taken.choice)
+    except CheckpointError:  # the default set may be the one that cannot be read
+        return open_run(taken.run, taken.choice, weights)
     named = [found.name for found in opened.weight_sets if weights in (found.name, found.title)]
-    return open_checkpoint(path, named[0]) if named else opened
+    return open_run(taken.run, taken.choice, named[0]) if named else opened
 
 
 def _not_what_was_asked(name: str, checkpoint: Checkpoint, weights: str) -> list[Finding]:
@@ -97,9 +116,9 @@ def _not_what_was_asked(name: str, checkpoint: Checkpoint, weights: str) -> list
             "warning",
             name,
             "",
-            f"holds no {weights!r}; its {taken[checkpoint.weights]} ({checkpoint.weights}) are "
-            "taken, as without a choice",
-            f"It has {', '.join(map(repr, taken))}: choose among these, or leave it out.",
+            f"has no weight set {weights!r}; the default is used: {taken[checkpoint.weights]} "
+            f"({checkpoint.weights})",
+            f"Choose one of its sets ({', '.join(map(repr, taken))}), or exclude it.",
         )
     ]
 
@@ -108,9 +127,9 @@ def _unusable(name: str, path: Path, error: CheckpointError | OSError) -> Findin
     problem, way_out = str(error), ""
     if isinstance(error, CheckpointError):
         problem, way_out = error.problem, error.way_out
-    # Said in the same words of every file, equal problems can be told together.
+    # Without paths, equal problems of several files can be grouped.
     problem = problem.removeprefix(f"{path}: ").replace(f"{path}/", "")
     problem = problem.replace(str(path), "the folder" if path.is_dir() else "the file")
     problem = problem.replace(f"{path.parent}/", "")
-    way_out = way_out or "Leave it out, or replace it."
+    way_out = way_out or "Exclude or replace it."
     return Finding("misfit", name, "", problem, way_out)

@@ -1,4 +1,4 @@
-"""Whether the ingredients of a sweep can be averaged, told before any work starts."""
+"""Checks before any work starts whether the ingredients of a sweep can be averaged."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,15 +6,13 @@ from functools import partial
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import weight_names
-from soupcore.checkpoints.renamed import named_like
+from soupcore.checkpoints.renamed import named_like, without
+from soupcore.sweeps.adapters import adapter_findings
+from soupcore.sweeps.averages import average_findings
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.heads import head_findings
-from soupcore.sweeps.layout import (
-    adapter_findings,
-    commonest,
-    layout_findings,
-    quantized_findings,
-)
+from soupcore.sweeps.layout import layout_findings, quantized_findings, renamed_findings
+from soupcore.sweeps.set_aside import commonest, no_weights, set_aside_findings
 from soupcore.sweeps.values import (
     dtype_findings,
     duplicate_findings,
@@ -27,13 +25,13 @@ from soupcore.sweeps.values import (
 
 @dataclass(frozen=True)
 class Fit:
-    """The checkpoints that can be averaged with each other, and what was found.
+    """The checkpoints that can be averaged with each other, and all findings.
 
     Attributes:
-        checkpoints: `{name: checkpoint}`, all under the same tensor names.
-        base: The base under those names; None where there is none that can be used.
-        findings: What there is to know.
-        reference: What the values were compared with, for people.
+        checkpoints: `{name: checkpoint}`, all with the same tensor names.
+        base: The base with those names; None if there is no usable base.
+        findings: All findings.
+        reference: Display name of the checkpoint that values were compared with.
     """
 
     checkpoints: dict[str, Checkpoint]
@@ -43,16 +41,17 @@ class Fit:
 
 
 def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
-    """Compare every ingredient with a reference, tensor by tensor, and with each other.
+    """Compare all ingredients with a reference, tensor by tensor, and with each other.
 
-    The layout is that of the base. Without a base it is the one that most of the ingredients
-    share, the first where several are as common; so too where no ingredient fits the base and some
-    fit each other, and then it is the base that is left out. Values are compared with those of
-    the base, or of the first ingredient that fits.
+    The base determines the layout. Without a base, the most common layout does, or the first of
+    several equally common ones. If no ingredient fits the base but some fit each other, the base is
+    excluded. Tensors that are not weights are set aside unless all ingredients have them (see
+    `soupcore.sweeps.set_aside`). Values are compared with those of the base or, without one, of the
+    first ingredient that fits.
 
     Args:
-        opened: `{name: checkpoint}`, scanned or to be scanned here.
-        base_name: Which of them is the shared initialisation, if one is.
+        opened: `{name: checkpoint}`. Checkpoints that were not scanned are scanned here.
+        base_name: Name of the shared initialisation, if there is one.
     """
     findings = _of_each(opened, adapter_findings) + _of_each(opened, quantized_findings)
     opened = without_misfits(opened, findings)
@@ -65,6 +64,14 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     model = "the base" if has_base else "most of the sweep"
     wanted = weight_names(reference.tensors)
     opened = {name: named_like(c, wanted, reference.ties) for name, c in opened.items()}
+    findings += _of_each(opened, renamed_findings)
+    reference = named_like(reference, wanted, reference.ties)
+    differing = {name: no_weights(reference, c, opened.values()) for name, c in opened.items()}
+    related = {name: c for name, c in opened.items() if differing[name] is not None}
+    reasons = {t: why for found in differing.values() if found for t, why in found.items()}
+    findings += set_aside_findings(related, reasons)
+    opened = {name: without(c, reasons) for name, c in opened.items()}
+    reference = without(reference, reasons)
 
     of_layout = _of_each(opened, partial(layout_findings, reference=reference, model=model))
     fitting = without_misfits(opened, of_layout)
@@ -89,13 +96,14 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     base = fitting.pop(base_name, None)
     findings += duplicate_findings(fitting)
     findings += head_findings(fitting, base_name, base)
+    findings += average_findings(fitting, base_name, base)
     return Fit(fitting, base, findings, model)
 
 
 def without_misfits(
     checkpoints: Mapping[str, Checkpoint], findings: list[Finding]
 ) -> dict[str, Checkpoint]:
-    """Return the checkpoints that no finding leaves out."""
+    """Return the checkpoints without a finding of severity `misfit`."""
     misfits = {finding.ingredient for finding in findings if finding.severity == "misfit"}
     return {name: c for name, c in checkpoints.items() if name not in misfits}
 
@@ -107,21 +115,20 @@ def _of_each(
 
 
 def _reasons_against_base(opened: Mapping[str, Checkpoint], base_name: str) -> list[Finding]:
-    """Say why the base does not fit, where it is the base and not the ingredients."""
+    """Return findings for the base if it, and not the ingredients, is the odd one."""
     base = opened.get(base_name)
     ingredients = {name: checkpoint for name, checkpoint in opened.items() if name != base_name}
     if base is None or not ingredients:
         return []
     common, count = commonest(ingredients)
     wanted = weight_names(base.tensors)
-    if count < 2 or any(
-        not layout_findings(name, named_like(checkpoint, wanted, base.ties), base, "the base")
-        for name, checkpoint in ingredients.items()
-    ):
+    named = {name: named_like(c, wanted, base.ties) for name, c in ingredients.items()}
+    everyone = [base, *named.values()]
+    if count < 2 or any(no_weights(base, c, everyone) is not None for c in named.values()):
         return []
     way_out = (
-        "Until it is mended, the sweep has no base: put the network there as it was when "
-        "fine-tuning began, its head included."
+        "The sweep has no base until this is fixed. Replace it with the checkpoint from which "
+        "fine-tuning started, including its head."
     )
     base = named_like(base, weight_names(common.tensors), common.ties)
     problems = layout_findings(base_name, base, common, "most of the sweep")

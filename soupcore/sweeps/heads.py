@@ -1,10 +1,11 @@
-"""Parts of a network that each run began anew, such as the head of a classifier.
+"""Detects parts of a network that each run initialised anew, such as the head of a classifier.
 
-Fine-tuned from one initialisation, two runs keep every matrix close to each other's. A head that
-each run initialised for itself points elsewhere in each, and its mean points nowhere (WiSE-FT,
-arXiv:2109.01903, and model soups, arXiv:2203.05482, start all runs from one head for that reason).
-What is compared is the sample that the scan of each file kept of every matrix, about 64 values:
-the cosine of two samples is that of the matrices to about 0.1.
+Two runs that were fine-tuned from one initialisation have similar matrices. A head that each run
+initialised randomly has an unrelated direction in each, so an average of such heads is meaningless.
+For this reason WiSE-FT (arXiv:2109.01903) and Model Soups (arXiv:2203.05482) start all runs from
+one head. The comparison uses the sample of each matrix that the scan of a file keeps: 40 to 130
+values, or all values of a smaller matrix. The cosine of two samples estimates that of the matrices
+to within about 0.15.
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ import torch
 from soupcore.checkpoints import Checkpoint
 from soupcore.sweeps.findings import Finding, and_more
 
-_ENOUGH = 60  # values of a sample, below which its cosine says too little
-_CLOSE = 0.7  # cosine of matrices that come from one initialisation
-_APART = 0.5
-_MOST_APART = 0.25  # share of the matrices; where more are apart, so are the runs
-_MAY_STRAY = 0.05  # share of the others that need not be close
+_ENOUGH = 32  # minimum number of values of a sample; the cosine of fewer is too uncertain
+_CLOSE = 0.7  # minimum cosine of matrices from one initialisation
+_APART = 0.5  # maximum cosine of unrelated matrices
+_MOST_APART = 0.25  # with a larger fraction of unrelated matrices, the runs are unrelated
+_MAY_STRAY = 0.05  # fraction of the other matrices that need not be close
 
 Samples = Mapping[str, torch.Tensor]
 
@@ -26,18 +27,20 @@ Samples = Mapping[str, torch.Tensor]
 def head_findings(
     checkpoints: Mapping[str, Checkpoint], base_name: str, base: Checkpoint | None
 ) -> list[Finding]:
-    """Find matrices that are unrelated between runs which are close in all others.
+    """Find matrices that are unrelated between runs whose other matrices are close.
 
     Args:
-        checkpoints: The ingredients, of one layout.
-        base_name: What the base is called.
-        base: It, where there is one.
+        checkpoints: The ingredients, with the same layout.
+        base_name: Name of the base.
+        base: The base, or None.
     """
+    if not checkpoints:
+        return []
     samples = {name: _samples(checkpoint) for name, checkpoint in checkpoints.items()}
     from_base = _apart_from(_samples(base), samples) if base else {}
     if 0 < len(from_base) < len(samples) / 2:
         return _own_heads(from_base, "the base")
-    # The first one may be the odd one, so the second is asked too.
+    # The first may be the odd one, so compare with the second too.
     candidates = [(name, _apart_from(samples[name], samples)) for name in [*samples][:2]]
     apart_from_one = [(name, apart) for name, apart in candidates if apart]
     if apart_from_one:
@@ -50,10 +53,10 @@ def head_findings(
             "warning",
             base_name,
             tensors[0],
-            "unrelated to that of every ingredient, while the rest is close: the runs did not "
-            "begin with this head" + and_more(len(tensors) - 1),
-            "Averages of ingredients are sound. Paths to the base are not: put the checkpoint "
-            "there that fine-tuning began from, its head included.",
+            "is unrelated to this tensor in all ingredients, while the others are close: the runs "
+            "did not start from this head" + and_more(len(tensors) - 1),
+            "Averages of ingredients are valid, but paths to the base are not. Replace it with the "
+            "checkpoint from which fine-tuning started, including its head.",
         )
         for tensors in [*from_base.values()][:1]
     ]
@@ -65,10 +68,10 @@ def _own_heads(apart: Mapping[str, list[str]], one: str) -> list[Finding]:
             "warning",
             name,
             tensors[0],
-            f"unrelated to that of {one}, while the rest of the two is close: this run began "
-            "with a head of its own" + and_more(len(tensors) - 1),
-            "A mean of such heads is noise. Leave it out, or average the rest only and keep the "
-            f"head of {one} for all.",
+            f"is unrelated to this tensor in {one}, while their other tensors are close: this run "
+            "started from a head of its own" + and_more(len(tensors) - 1),
+            "An average of such heads is meaningless. Exclude it, or average only the other "
+            f"tensors and use the head of {one}.",
         )
         for name, tensors in apart.items()
     ]
@@ -80,9 +83,14 @@ def _samples(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def _apart_from(one: Samples, others: Mapping[str, Samples]) -> dict[str, list[str]]:
-    """Return the matrices that are apart from those of one checkpoint, by checkpoint."""
-    # A matrix of zeros is related to none, as where an adapter begins with zeros.
-    names = [name for name, sample in one.items() if sample.any()]
+    """Return for each checkpoint the matrices that are unrelated to those of `one`."""
+    # A matrix of zeros, as adapters are initialised with, has no direction. A tensor that is stored
+    # as integers has no sample.
+    names = [
+        name
+        for name, sample in one.items()
+        if sample.any() and all(name in samples for samples in others.values())
+    ]
     cosines = {
         name: torch.cosine_similarity(
             torch.stack([samples[name] for samples in others.values()]), one[name]

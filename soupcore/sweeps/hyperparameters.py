@@ -1,144 +1,318 @@
-"""What the files beside the checkpoints say of how each was trained."""
+"""Hyperparameters and logged metrics of the runs, from tables and sidecar files beside them."""
 
-import io
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from soupcore.errors import SweepError
+from soupcore.checkpoints.file_names import stem_of
+from soupcore.checkpoints.names import clean
+from soupcore.sweeps.findings import Finding, some
+from soupcore.sweeps.run_files import RunDetails, split_scores
+from soupcore.sweeps.tables import Problems, Row, Scalar, TableError, read_object, read_rows
 
-Scalar = str | int | float | bool | None
-Row = Mapping[str, Scalar]
+Values = Mapping[str, Scalar]
 
 TABLES = ("sweep.jsonl", "sweep.csv")
-_NAME_COLUMNS = ("checkpoint", "name")
+# Columns that may name the checkpoint of a row, in upper or lower case. The one that names the most
+# checkpoints is used, or the first of several here.
+_NAME_COLUMNS = (
+    "checkpoint", "name", "file", "filename", "path", "run", "run_name", "run name",
+    "tags.mlflow.runname", "model", "id",
+)  # fmt: skip
 _MOST_DETAILS = 12
-_LARGEST_FILE = 8 << 20  # bytes; parsed, they may take forty times as many
-_MOST_COLUMNS = 1_000
+_MOST_LOGGED = 6
+_MOST_FINDINGS = 20  # more rows without a checkpoint become one finding
 
 
-def read_table(folder: Path) -> dict[str, dict[str, Scalar]]:
-    """Read `sweep.jsonl` or `sweep.csv`: `{checkpoint or name: hyperparameters}`.
+@dataclass
+class Told:
+    """The contents of tables and sidecar files.
 
-    Raises:
-        SweepError: There are both, or the file cannot be read or is too large, lacks a
-            `checkpoint` or `name` column, or names a checkpoint twice.
+    Attributes:
+        rows: `{ingredient: {column: value}}` of the ingredients described.
+        origins: `{ingredient: file}`, the file of each row.
+        exports: Rows of other tables that name ingredients, as `(file, rows)`.
+        findings: Contents that could not be read or belong to no checkpoint.
+        files: Names of the files.
     """
-    tables = [folder / name for name in TABLES if (folder / name).is_file()]
-    if not tables:
-        return {}
-    if len(tables) > 1:
-        raise SweepError(f"{folder} has both {' and '.join(TABLES)}; keep one of them.")
-    (path,) = tables
-    rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)
-    found: dict[str, dict[str, Scalar]] = {}
-    for number, row in enumerate(rows, start=1):
-        column = next((column for column in _NAME_COLUMNS if column in row), None)
-        if column is None or not isinstance(row[column], str):
-            raise SweepError(
-                f"{path}, row {number}: there is no text under 'checkpoint' or 'name', "
-                "so it is unclear which checkpoint it describes."
-            )
-        name = row[column]
-        if name in found:
-            raise SweepError(f"{path}, row {number}: {name!r} stands in the table twice.")
-        found[name] = _scalars(path, {key: row[key] for key in row if key != column})
-    return found
+
+    rows: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    exports: list[tuple[str, dict[str, dict[str, Scalar]]]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+
+    def describe(self, name: str) -> RunDetails:
+        """Return what the tables and sidecars say of an ingredient."""
+        found = RunDetails()
+        if name in self.rows:
+            found.add(*split_scores(self.rows[name]), self.origins[name])
+        for file, rows in self.exports:
+            if name in rows:
+                found.add(*_split_export(rows[name]), file)
+        return found
 
 
-def read_sidecar(path: Path) -> dict[str, Scalar]:
-    """Read the hyperparameters in `<name>.json`, an object.
+def read_told(
+    folder: Path,
+    paths: Mapping[str, Path],
+    is_allowed: Callable[[Path], bool] = lambda path: True,
+) -> Told:
+    """Read hyperparameters from `sweep.jsonl` or `sweep.csv`, and from `<name>.json`.
 
-    Raises:
-        SweepError: The file is not a JSON object, or too large.
-    """
-    try:
-        loaded = json.loads(_content(path))
-    except (ValueError, RecursionError) as error:
-        raise SweepError(f"{path} is not JSON ({error}); mend or remove it.") from None
-    if not isinstance(loaded, dict):
-        raise SweepError(f"{path} is not a JSON object of hyperparameters; mend or remove it.")
-    return _scalars(path, loaded)
+    Other CSV files count if they name checkpoints, as exports of Weights & Biases and MLflow do.
 
-
-def with_details(told: Row, details: Row) -> dict[str, Scalar]:
-    """Add what a checkpoint says of its run to what people say of it, who know better."""
-    return {**told, **{key: value for key, value in details.items() if key not in told}}
-
-
-def choose_columns(told: Sequence[Row], details: Sequence[Row]) -> list[str]:
-    """Choose what is worth a column of the table of runs.
+    A faulty file never prevents a sweep from opening. Contents that cannot be read become findings.
 
     Args:
-        told: What tables and sidecars say of each run: all of it.
-        details: What the checkpoints say of it, a hundred arguments often: the first twelve that
-            are not the same in all, numbers before text.
+        folder: The sweep's folder.
+        paths: `{ingredient: file or folder}`.
+        is_allowed: Whether a file may be read, as links may leave the allowed folders.
+    """
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    told = _read_table([table for table in tables if is_allowed(table)], paths)
+    told.origins = dict.fromkeys(told.rows, tables[0].name) if tables else {}
+    exports = [path for path in sorted(folder.glob("*.csv")) if path.name not in TABLES]
+    _read_exports(told, [path for path in exports if is_allowed(path)], paths)
+    for name, path in paths.items():
+        stem = path.name if path.is_dir() else stem_of(path)
+        stems = dict.fromkeys((name.rpartition("/")[2], stem))
+        sidecars = [path.with_name(f"{each}.json") for each in stems]
+        sidecar = next((file for file in sidecars if file.is_file()), None)
+        if sidecar is None or not is_allowed(sidecar):
+            continue
+        told.files.add(clean(sidecar.name))
+        if name in told.rows:
+            continue
+        problems = Problems()
+        try:
+            told.rows[name] = read_object(sidecar, problems)
+            told.origins[name] = clean(sidecar.name)
+        except TableError as error:
+            problems.append(str(error))
+        way_out = "Fix or remove it. It should contain a JSON object of hyperparameters."
+        told.findings += [
+            Finding("warning", name, "", f"{clean(sidecar.name)} {problem}", way_out)
+            for problem in problems
+        ]
+    return told
+
+
+def choose_columns(told: Sequence[Values], others: Sequence[Values]) -> list[str]:
+    """Choose the hyperparameters that the table of ingredients shows.
+
+    Args:
+        told: Hyperparameters of each ingredient from tables and sidecars. All become columns.
+        others: Hyperparameters from the files of the runs and the checkpoints, often a hundred
+            arguments. The first twelve that vary become columns, numbers before text.
     """
     named = dict.fromkeys(key for row in told for key in row)
-    others = dict.fromkeys(key for row in details for key in row if key not in named)
-    varying = [key for key in others if len({repr(row.get(key)) for row in details}) > 1]
-    varying.sort(key=lambda key: any(isinstance(row.get(key), str) for row in details))
+    varying = _varying(others, named)
+    varying.sort(key=lambda key: any(isinstance(row.get(key), str) for row in others))
     return [*named, *varying[:_MOST_DETAILS]]
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = _content(path).decode()
-    except UnicodeDecodeError as error:
-        raise SweepError(f"{path} is not UTF-8 text ({error}); save it as such.") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other breaks
-        if not line.strip():
-            continue
+def choose_logged(logged: Sequence[Values]) -> list[str]:
+    """Choose the logged metrics that the table of ingredients shows.
+
+    These are the first six that vary: scores before losses, and validation before training.
+    """
+    varying = _varying(logged, {})
+
+    def rank(name: str) -> tuple[bool, bool, bool]:
+        _, scores = split_scores({name: 0.5})
+        return not scores, "train" in name.lower(), "loss" in name.lower()
+
+    return sorted(varying, key=rank)[:_MOST_LOGGED]
+
+
+def _varying(rows: Sequence[Values], known: Collection[str]) -> list[str]:
+    keys = dict.fromkeys(key for row in rows for key in row if key not in known)
+    return [key for key in keys if len({repr(row.get(key)) for row in rows}) > 1]
+
+
+def run_columns(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
+    """Return column names for hyperparameters in a table that has other columns too.
+
+    Args:
+        names: The hyperparameters.
+        ours: Names of the other columns.
+
+    Returns:
+        `{hyperparameter: column}`, all of them unique.
+    """
+    names = list(names)
+    taken = {*ours, *names}
+    found = {}
+    for name in names:
+        column = name
+        while column in ours or (column != name and column in taken):
+            column += " (run)"
+        taken.add(column)
+        found[name] = column
+    return found
+
+
+def _read_exports(told: Told, tables: Sequence[Path], paths: Mapping[str, Path]) -> None:
+    """Read tables that name checkpoints of this folder; other CSV files have other purposes."""
+    for path in tables:
+        problems = Problems()
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SweepError(f"{path}, line {number} is not JSON ({error}).") from None
-        if not isinstance(row, dict):
-            raise SweepError(f"{path}, line {number} is not a JSON object.")
-        rows.append(row)
-    return rows
+            rows = read_rows(path, problems)
+        except TableError:
+            continue
+        owners = _owners(rows, paths)
+        named = {
+            name: {key: value for key, value in row.values.items() if key != column}
+            for row, (column, name, _) in zip(rows, owners, strict=True)
+            if name is not None
+        }
+        if not named:
+            continue
+        told.exports.append((clean(path.name), named))
+        told.files.add(path.name)
+        gone = [label for _, name, label in owners if name is None and label]
+        if gone:
+            problems.append(f"describes {len(gone)} runs that are not in this folder: {some(gone)}")
+        told.findings += [
+            Finding("note", clean(path.name), "", problem, "Nothing to do if this is intended.")
+            for problem in problems
+        ]
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    import pandas as pd  # here, as its import takes half a second and few sweeps have a CSV
+def _split_export(row: Values) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """Split a row of an export; MLflow marks parameters and metrics by a prefix."""
+    plain = {key: value for key, value in row.items() if "." not in key}
+    hyperparameters, logged = split_scores(plain)
+    for key, value in row.items():
+        kind, dot, name = key.partition(".")
+        if dot and kind == "metrics":
+            logged[name] = value
+        elif dot and kind != "tags":
+            hyperparameters[name if kind == "params" else key] = value
+    return hyperparameters, logged
 
-    content = _content(path)
-    _check_columns(path, max(line.count(b",") for line in content.split(b"\n")))
+
+def _read_table(tables: Sequence[Path], paths: Mapping[str, Path]) -> Told:
+    """Read the first of the tables, and report that the others are not used."""
+    told = Told(files={table.name for table in tables})
+    if not tables:
+        return told
+    path = tables[0]
+    problems = Problems()
     try:
-        table = pd.read_csv(io.BytesIO(content), dtype=dict.fromkeys(_NAME_COLUMNS, str))
-    except (ValueError, pd.errors.ParserError) as error:
-        raise SweepError(f"{path} is not a CSV table ({error}).") from None
-    return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_FILE + 1)
-    if len(content) > _LARGEST_FILE:
-        raise SweepError(
-            f"{path} has more than {_LARGEST_FILE >> 20} MiB, which no hyperparameters take; "
-            "shorten or remove it."
+        rows = read_rows(path, problems)
+    except TableError as error:
+        rows = []
+        problems.append(f"{error}, so it is not used")
+    if len(tables) > 1:
+        problems.append(f"is used instead of {tables[1].name}")
+    owner = _owners(rows, paths)
+    _add_rows(told, path.name, rows, owner)
+    if rows and all(column is None for column, _, _ in owner):
+        columns = ", ".join(map(repr, [*rows[0].raw][:3]))
+        problems.append(
+            f"has no column with names of checkpoints in this folder (columns: {columns}"
+            + (", …)" if len(rows[0].raw) > 3 else ")")
         )
-    return content
+    told.findings += [
+        Finding("warning", path.name, "", problem, "Fix or remove it.") for problem in problems
+    ]
+    return told
 
 
-def _check_columns(path: Path, count: int) -> None:
-    if count > _MOST_COLUMNS:
-        raise SweepError(
-            f"{path} tells {count:,} things of a run; {_MOST_COLUMNS:,} are possible. "
-            "Shorten or remove it."
+def _add_rows(
+    told: Told, table: str, rows: Sequence[Row], owner: Sequence[tuple[str | None, str | None, str]]
+) -> None:
+    """Add the rows of a table; if a checkpoint has several, the last one counts."""
+    counts = Counter(name for _, name, _ in owner if name is not None)
+    gone: dict[str, None] = {}
+    nameless = 0
+    for row, (column, name, label) in zip(rows, owner, strict=True):
+        if name is not None:
+            told.rows[name] = {key: v for key, v in row.values.items() if key != column}
+        elif label:
+            gone[label] = None
+        else:
+            nameless += 1
+    told.findings += [
+        Finding(
+            "note",
+            name,
+            "",
+            f"has {count} rows in {table}; the last one is used",
+            "Nothing to do if this is intended. Otherwise keep one row per checkpoint.",
         )
+        for name, count in counts.items()
+        if count > 1
+    ]
+    way_out = "Copy the checkpoint here, or remove the row."
+    if len(gone) > _MOST_FINDINGS:
+        problem = f"describes {len(gone)} checkpoints that do not exist: {some([*gone])}"
+        told.findings.append(Finding("warning", table, "", problem, way_out))
+    else:
+        problem = "is described in the sweep's table, but there is no such checkpoint"
+        told.findings += [Finding("warning", label, "", problem, way_out) for label in gone]
+    if nameless:
+        rows_ = "1 row" if nameless == 1 else f"{nameless} rows"
+        problem = f"has {rows_} without the name of a checkpoint"
+        way_out = "Fill in the name, or remove the row."
+        told.findings.append(Finding("warning", table, "", problem, way_out))
 
 
-def _scalars(path: Path, row: Mapping[str, Any]) -> dict[str, Scalar]:
-    _check_columns(path, len(row))
-    return {key: _scalar(value) for key, value in row.items()}
+def _owners(
+    rows: Sequence[Row], paths: Mapping[str, Path]
+) -> list[tuple[str | None, str | None, str]]:
+    """Return for each row the column that names its checkpoint, the ingredient, and the text there.
+
+    If no column in `_NAME_COLUMNS` names a checkpoint, any other column that does is used.
+    """
+    find = _finder(paths)
+    naming: defaultdict[str, set[str]] = defaultdict(set)
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row.raw)
+        for column, value in row.raw.items():
+            naming[column].update(name for name in [find(_label(value))] if name is not None)
+    named = {column: len(names) for column, names in naming.items()}
+    rank = {name: index for index, name in enumerate(_NAME_COLUMNS)}
+    order = sorted(
+        (column for column in columns if column.lower() in rank),
+        key=lambda column: (-named[column], rank[column.lower()]),
+    )
+    if not any(named[column] for column in order):
+        order = sorted((c for c in columns if named[c]), key=lambda c: -named[c]) + order
+    found: list[tuple[str | None, str | None, str]] = []
+    for row in rows:
+        labels = [(c, label) for c in order if c in row.raw and (label := _label(row.raw[c]))]
+        label = labels[0][1] if labels else ""
+        found.append((labels[0][0] if labels else None, find(label), label))
+    return found
 
 
-def _scalar(value: Any) -> Scalar:
-    if isinstance(value, float) and not math.isfinite(value):
+def _label(value: Any) -> str:
+    is_label = isinstance(value, str | int) and not isinstance(value, bool)
+    return clean(str(value)).strip() if is_label else ""
+
+
+def _finder(paths: Mapping[str, Path]) -> Callable[[str], str | None]:
+    """Return a function that finds the ingredient of a text: a name, a file, or a path to one."""
+    by_label: defaultdict[str, set[str]] = defaultdict(set)
+    for name, path in paths.items():
+        for label in (name, clean(path.name), clean(stem_of(path))):
+            by_label[label].add(name)
+    known = {label: next(iter(names)) for label, names in by_label.items() if len(names) == 1}
+    known |= {clean(path.name): name for name, path in paths.items()} | {n: n for n in paths}
+
+    def find(label: str) -> str | None:
+        if label in known:
+            return known[label]
+        for part in reversed(label.replace("\\", "/").split("/")):
+            for text in (part, stem_of(Path(part))):
+                if text and text in known:
+                    return known[text]
         return None
-    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value)
+
+    return find

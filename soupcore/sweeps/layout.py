@@ -1,72 +1,68 @@
-"""Whether checkpoints hold the same tensors: names, wrappers aside, and shapes."""
+"""Checks that checkpoints have the same tensors: same names, except for wrappers, and shapes."""
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from math import prod
 
 import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
-from soupcore.checkpoints.names import canonical_names, weight_names
+from soupcore.checkpoints.names import weight_names
 from soupcore.sweeps.findings import Finding, and_more, some, tensors
 
-_ADAPTER = re.compile(r"(^|\.)lora_(embedding_)?(A|B|up|down)\b", re.IGNORECASE)
-
-
-# What quantizers call packed numbers, and the scales that they put beside a weight of one byte:
-# after its name (bitsandbytes, FP8, compressed-tensors), or instead of the end of it (bitsandbytes
-# in 8 bits, ComfyUI, MXFP4).
+# Names of packed weights, and of the scales that belong to a weight of one byte: appended to its
+# name (bitsandbytes, FP8, compressed-tensors), or in place of the end of it (bitsandbytes in 8
+# bits, ComfyUI, MXFP4).
 _PACKED = ("qweight", "weight_packed")
 _SCALES_AFTER = (".absmax", ".quant_map", "_scale", "_scale_inv")
 _SCALES_INSTEAD = (("weight", "SCB"), ("weight", "scale_weight"), ("_blocks", "_scales"))
-
-
-def commonest(checkpoints: Mapping[str, Checkpoint]) -> tuple[Checkpoint, int]:
-    """Return a checkpoint whose layout most have, and how many have it.
-
-    Of those that have it, it is the first one with the names that most of them give the tensors.
-    """
-    layouts = {name: _layout(checkpoint) for name, checkpoint in checkpoints.items()}
-    ((layout, count),) = Counter(layouts.values()).most_common(1)
-    alike = [checkpoint for name, checkpoint in checkpoints.items() if layouts[name] == layout]
-    ((names, _),) = Counter(frozenset(one.tensors) for one in alike).most_common(1)
-    return next(one for one in alike if one.tensors.keys() == names), count
-
-
-def adapter_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
-    """Find the factors of a low-rank adapter among the tensors."""
-    factors = [tensor for tensor in checkpoint.tensors if _ADAPTER.search(tensor)]
-    if not factors:
-        return []
-    return [
-        Finding(
-            "misfit",
-            name,
-            factors[0],
-            f"holds the factors of a low-rank adapter ({some(factors)}): an adapter changes the "
-            "weights by the product B·A, and the mean of products is not the product of means",
-            "Merge the adapter into the weights first (PEFT: model.merge_and_unload()) and save "
-            "those.",
-        )
-    ]
+_PARAMETRIZATIONS = "parametrizations."
 
 
 def quantized_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
-    """Find weights that are packed numbers, with their scales beside them."""
+    """Find quantized weights: packed or with separate scales, or only integers."""
     packed = [tensor for tensor in checkpoint.tensors if _is_quantized(tensor, checkpoint.tensors)]
     if not packed:
-        return []
+        return _integers_only(name, checkpoint)
     return [
         Finding(
             "misfit",
             name,
             packed[0],
-            "quantized: the numbers stand for weights by scales that lie beside them, and the mean "
-            "of such numbers is not the mean of the weights" + and_more(len(packed) - 1),
-            "Average the checkpoints it was quantized from, or dequantize it and save it again.",
+            "is quantized: its values need separate scales, and the mean of such values is not the "
+            "mean of the weights" + and_more(len(packed) - 1),
+            "Average the original checkpoints, or dequantize it and save it again.",
         )
     ]
+
+
+def _integers_only(name: str, checkpoint: Checkpoint) -> list[Finding]:
+    dtypes = {info.dtype for info in checkpoint.tensors.values()}
+    if any(dtype.is_floating_point or dtype.is_complex for dtype in dtypes):
+        return []
+    kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    return [
+        Finding(
+            "misfit",
+            name,
+            "",
+            f"has only integer tensors ({kinds}), but only floating-point weights can be averaged",
+            "Exclude it, or average the checkpoints that it was converted from.",
+        )
+    ]
+
+
+def renamed_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
+    """Note parametrized layers that are read under other names; see `parametrized_names`."""
+    renamed = [
+        (there, here)
+        for here, there in checkpoint.original_names.items()
+        if (_PARAMETRIZATIONS in here) != (_PARAMETRIZATIONS in there)
+    ]
+    if not renamed:
+        return []
+    there, here = renamed[0]
+    problem = f"{there} is read as {here}: torch versions name it differently"
+    return [Finding("note", name, there, problem + and_more(len(renamed) - 1), "Nothing to do.")]
 
 
 def layout_findings(
@@ -75,10 +71,10 @@ def layout_findings(
     """Compare names and shapes with those of the reference.
 
     Args:
-        name: The ingredient.
-        checkpoint: It, under the names of the reference.
-        reference: What it should look like.
-        model: What the reference is, for people.
+        name: Name of the ingredient.
+        checkpoint: The ingredient, with the tensor names of the reference.
+        reference: The checkpoint to compare with.
+        model: Display name of the reference.
     """
 
     def misfit(tensor: str, problem: str) -> Finding:
@@ -87,7 +83,7 @@ def layout_findings(
             name,
             tensor,
             problem,
-            "Leave it out, or save it again from the architecture that the others have.",
+            "Exclude it, or save it again with the architecture of the others.",
         )
 
     found = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
@@ -110,18 +106,11 @@ def layout_findings(
         findings.append(
             misfit(
                 tensor,
-                f"shape {list(found[tensor])}, in {model} it is {list(expected[tensor])}"
+                f"has shape {list(found[tensor])}, but {list(expected[tensor])} in {model}"
                 + and_more(len(differing) - 1),
             )
         )
     return findings
-
-
-def _layout(checkpoint: Checkpoint) -> frozenset[tuple[str, tuple[int, ...]]]:
-    return frozenset(
-        (canonical, checkpoint.tensors[name].shape)
-        for name, canonical in canonical_names(checkpoint.tensors).items()
-    )
 
 
 def _is_quantized(tensor: str, tensors: Mapping[str, TensorInfo]) -> bool:
@@ -129,7 +118,7 @@ def _is_quantized(tensor: str, tensors: Mapping[str, TensorInfo]) -> bool:
     if tensor.endswith(_PACKED) and not dtype.is_floating_point:
         return True
     if dtype.itemsize > 1 or dtype is torch.bool:
-        return False  # what is called a scale beside it may be one that the network learns
+        return False  # a tensor named like a scale may be a learned one
     scales = {tensor + scale for scale in _SCALES_AFTER}
     scales |= {
         tensor.removesuffix(end) + scale for end, scale in _SCALES_INSTEAD if tensor.endswith(end)

@@ -1,64 +1,90 @@
-"""The ingredients of one fine-tuning sweep, and how well they fit together."""
+"""A fine-tuning sweep: its ingredients, its base, and the report on how they fit together."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from soupcore.checkpoints import Checkpoint, WeightSet
 from soupcore.checkpoints.contents import NotRead, remembered_only
+from soupcore.checkpoints.run_folders import Run
+from soupcore.display import html_table
 from soupcore.errors import SweepError
 from soupcore.mixtures import Coefficient, Mixture
+from soupcore.name_map import load_into
+from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
-from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
-from soupcore.sweeps.fit import check_fit, without_misfits
-from soupcore.sweeps.folder import find_checkpoints, find_leftovers
-from soupcore.sweeps.hyperparameters import (
-    Scalar,
-    choose_columns,
-    read_sidecar,
-    read_table,
-    with_details,
+from soupcore.sweeps.findings import (
+    Finding,
+    FitReport,
+    NothingFitsError,
+    SnapshotChoice,
+    UnusableSweepError,
 )
+from soupcore.sweeps.fit import check_fit, without_misfits
+from soupcore.sweeps.folder import find_entries, find_runs, stays_within
+from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged, read_told
+from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
+from soupcore.sweeps.snapshots import Snapshots, Taken, take
+from soupcore.sweeps.tables import Scalar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASE = "base"
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint taking part in a sweep.
+    """A checkpoint of a sweep.
 
     Attributes:
-        name: What it is called: the name of its file or folder.
-        checkpoint: Its weights, under the tensor names that all of the sweep have.
-        hyperparameters: How it was trained.
+        name: Name of the file or folder, usually without suffix.
+        checkpoint: The weights, with tensor names that are the same in the whole sweep.
+        hyperparameters: Hyperparameters of the run.
+        logged_metrics: Metrics of these weights that the training tool logged. They were not
+            measured by Stockpot, and their splits are not those of a task.
+        origins: `{name: file}`, the file of each hyperparameter and logged metric, relative to the
+            sweep's folder.
     """
 
     name: str
     checkpoint: Checkpoint
     hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    logged_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """Identity of its weights."""
+        """Digest of the weights."""
         return self.checkpoint.digest
 
     @cached_property
     def mixture(self) -> Mixture:
-        """The point in weight space where it lies."""
+        """The point in weight space."""
         return Mixture([(self.checkpoint, 1)])
+
+    def load_into(self, model: nn.Module, *, strict: bool = True) -> list[str]:
+        """Put the weights into a network; see `Soup.load_into`."""
+        return load_into(model, self.mixture, strict=strict)
 
 
 class Sweep:
-    """Ingredients by name, in natural order, with the base where there is one.
+    """The ingredients of a sweep in natural order, and the base if there is one.
 
     Attributes:
-        folder: Where they were found.
-        ingredients: `{name: Ingredient}`, those that can be averaged with each other.
+        folder: Folder of the sweep.
+        ingredients: `{name: Ingredient}` of the checkpoints that can be averaged with each other.
         base: The shared initialisation θ₀, or None.
-        fit: What was found about every file, the misfits that were left out included.
-        weights: Which weight sets were asked for; empty: those that each tool takes itself.
-        columns: The hyperparameters worth a column, those of the tables and sidecars first.
+        fit: The findings about all files, including those that were excluded.
+        weights: The weight sets requested; empty for the defaults of the tools that wrote the
+            files.
+        snapshot: The snapshots requested; empty for the rule of each tool.
+        columns: Hyperparameters to show as columns, those of tables and sidecars first.
+        logged_columns: Logged metrics to show as columns.
     """
 
     def __init__(
@@ -69,81 +95,125 @@ class Sweep:
         fit: FitReport,
         *,
         weights: Weights = "",
+        snapshot: Snapshots = "",
         columns: Iterable[str] = (),
+        logged_columns: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.ingredients = dict(ingredients)
         self.base = base
         self.fit = fit
         self.weights = weights
+        self.snapshot = snapshot
         self.columns = list(columns)
+        self.logged_columns = list(logged_columns)
 
     @classmethod
+    @with_bar("Reading checkpoints")
     def from_folder(
         cls,
         path: str | Path,
         *,
         base: str | None = None,
         weights: Weights = "",
-        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        snapshot: Snapshots = "",
+        within: Collection[Path] | None = None,
+        on_progress: Progress = no_progress,
+        progress: bool = True,
     ) -> "Sweep":
-        """Open the checkpoints in a folder and check how they fit, before any work.
+        """Open the checkpoints in a folder and check that they can be averaged.
 
-        Every checkpoint is an ingredient: files that hold weights, shard indices, and sub-folders
-        with one checkpoint in them, under its file or folder name. Wrappers' prefixes of tensor
-        names (`module.` and its like) make no difference. Hyperparameters come from `sweep.jsonl`
-        or `sweep.csv` (a `checkpoint` or `name` column says whose they are) or from
-        `<name>.json`, then from what a checkpoint says of its run. The first look at a file reads
-        it whole, to know its digest and whether its values are finite; later ones read headers
-        only.
+        Each checkpoint becomes an ingredient under the name of its file or folder. Checkpoints are
+        files recognised by name or first bytes, shard indices, and the run folders of training
+        tools (`soupcore.checkpoints.tools`). Prefixes of wrappers in tensor names, such as
+        `module.`, make no difference, nor do tensors that are not learned.
+
+        Hyperparameters and logged metrics come from `sweep.jsonl` or `sweep.csv`, where a column
+        such as `checkpoint`, `name` or `path` names the checkpoint, or from `<name>.json`; then
+        from other CSV files that name checkpoints; then from the files that tools leave in a run
+        folder; and last from the metadata in the checkpoint.
+
+        The first time, a file is read in full to compute its digest and to check for NaN and Inf.
+        Later, only headers and samples are read.
 
         Args:
             path: The folder.
-            base: Name of the ingredient that is the shared initialisation. Unless given it is the
-                one called `base`, where there is one that can be used.
-            weights: Which weight set to open, where a file has several (raw and EMA, say): its
-                name or title for all of them, or `{ingredient: name}`. Those not told about give
-                the set that the tool which wrote them takes itself.
-            on_progress: Called with bytes read and in all; raise in it to stop.
+            base: Name of the ingredient that is the shared initialisation. By default, the one
+                named `base`, if it exists and can be used.
+            weights: Weight set to open in files that have several, such as raw and EMA: one name or
+                title for all files, or `{ingredient: name}`. By default, each file's set is the one
+                that its tool would use.
+            snapshot: Snapshot to open of runs that have several: `best`, `last`, `final`,
+                `epoch 3`, `step 500`, or `every` for an ingredient for each snapshot, named
+                `run/epoch 3`. Or `{run: one of these, or a file in its folder}`, with `"*"` for all
+                other runs. By default, each run's snapshot is the one that its tool prefers. The
+                base follows this default unless it is named.
+            within: Folders that links must not leave; links that do become findings. By default,
+                links may lead anywhere.
+            on_progress: Called with the number of bytes read and in total. Raise in it to cancel.
+            progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
-            SweepError: The folder holds no checkpoint that can be used (a `NothingFitsError`), its
-                table cannot be read, or the base that was named cannot be used.
+            UnusableSweepError: The folder has no usable checkpoint (`NothingFitsError`), or the
+                given base cannot be used. Its `fit` has the reasons.
+            SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
+                checkpoint.
         """
         folder = Path(path)
-        paths = find_checkpoints(folder)
-        if not isinstance(weights, str) and (unknown := weights.keys() - paths.keys()):
-            raise SweepError(f"{folder} has no checkpoint {min(unknown)!r} to choose weights of.")
-        opened, findings = open_all(paths, weights)
-        findings += scan_all(opened, on_progress)
         base_name = base or BASE
-        table = read_table(folder)
-        findings += _rows_without_checkpoint(table, paths)
+        runs = find_runs(folder, within)
+        entries = find_entries(folder, runs, within)
+        taken = take(runs, snapshot, base_name)
+        if not isinstance(weights, str) and (unknown := weights.keys() - taken.keys()):
+            raise SweepError(f"{folder} has no checkpoint {min(unknown)!r}, which `weights` names.")
+        opened, findings = open_all(taken, weights)
+        findings = entries.findings + findings + scan_all(opened, on_progress)
+        findings += _copies_in_runs(without_misfits(opened, findings), taken)
+        places = {name: run.place for name, run in runs.items()}
+        told = read_told(folder, places, stays_within(within))
+        findings += told.findings
         fit = check_fit(without_misfits(opened, findings), base_name)
-        findings += fit.findings
-        report = FitReport(tuple(findings), fit.reference, tuple(find_leftovers(folder)))
+        files = RunFiles(folder, stays_within(within))
+        described = {
+            name: _described(told, files, name, taken[name], checkpoint)
+            for name, checkpoint in fit.checkpoints.items()
+        }
+        findings += files.findings + fit.findings
+        others = [name for name in entries.others if name not in told.files]
+        report = FitReport(
+            tuple(findings),
+            fit.reference,
+            tuple(name for name in entries.ignored if name not in files.files),
+            tuple(others),
+            _snapshot_choices(taken),
+        )
         if base and fit.base is None:
-            raise _bad_base(folder, base, findings)
+            raise _bad_base(folder, base, report)
         if not fit.checkpoints:
-            raise NothingFitsError(folder, report)
-        told = {name: _told(paths[name], name, table) for name in fit.checkpoints}
+            raise NothingFitsError(folder, report, base_name if fit.base else "")
+        ingredients = {
+            name: Ingredient(name, checkpoint, d.hyperparameters, d.logged_metrics, d.origins)
+            for (name, checkpoint), d in zip(
+                fit.checkpoints.items(), described.values(), strict=True
+            )
+        }
+        rows = [told.describe(taken[name].name).hyperparameters for name in ingredients]
         return cls(
             folder,
-            {
-                name: Ingredient(name, checkpoint, with_details(told[name], checkpoint.details))
-                for name, checkpoint in fit.checkpoints.items()
-            },
+            ingredients,
             Ingredient(base_name, fit.base) if fit.base else None,
             report,
             weights=weights,
+            snapshot=snapshot,
             columns=choose_columns(
-                [*told.values()], [checkpoint.details for checkpoint in fit.checkpoints.values()]
+                rows, [_without_name(d, taken[name].run) for name, d in described.items()]
             ),
+            logged_columns=choose_logged([d.logged_metrics for d in described.values()]),
         )
 
     @property
     def weight_sets(self) -> list[WeightSet]:
-        """The weight sets that its checkpoints have to choose from, each title once."""
+        """The weight sets available in the checkpoints, each title once."""
         base = [self.base] if self.base else []
         found: dict[str, WeightSet] = {}
         for ingredient in (*self.ingredients.values(), *base):
@@ -152,7 +222,7 @@ class Sweep:
         return list(found.values())
 
     def names(self, names: Iterable[str] | None = None) -> list[str]:
-        """Return these names in the sweep's order, all of them where none are given.
+        """Return the given names in the sweep's order; by default, all names.
 
         Raises:
             SweepError: A name is not in the sweep.
@@ -161,11 +231,11 @@ class Sweep:
             return list(self.ingredients)
         wanted = set(names)
         if unknown := wanted - self.ingredients.keys():
-            raise SweepError(f"{self.folder} has no ingredient {min(unknown)!r} that can be used.")
+            raise SweepError(f"{self.folder} has no usable ingredient {min(unknown)!r}.")
         return [name for name in self.ingredients if name in wanted]
 
     def __getitem__(self, name: str) -> Ingredient:
-        """Return an ingredient, or the base under its name."""
+        """Return an ingredient or the base by name."""
         if self.base is not None and name == self.base.name:
             return self.base
         (known,) = self.names([name])
@@ -175,18 +245,20 @@ class Sweep:
         return len(self.ingredients)
 
     def including(self, checkpoints: Mapping[str, Checkpoint]) -> "Sweep":
-        """Return a sweep with more ingredients: soups (`soup.checkpoint`), or files from elsewhere.
+        """Return a sweep with additional ingredients, such as soups (`soup.checkpoint`).
 
         Args:
-            checkpoints: `{name: checkpoint}`; they have to hold the sweep's tensors, which shows
-                when they are mixed.
+            checkpoints: `{name: checkpoint}`. They must have the sweep's tensors, which is checked
+                only when they are mixed.
 
         Raises:
-            SweepError: A name is taken.
+            SweepError: A name already exists.
         """
         taken = self.ingredients.keys() | ({self.base.name} if self.base else set())
         if twice := taken & checkpoints.keys():
-            raise SweepError(f"{self.folder} has an ingredient {min(twice)!r}; name it otherwise.")
+            raise SweepError(
+                f"{self.folder} already has an ingredient {min(twice)!r}; use another name."
+            )
         more = {name: Ingredient(name, checkpoint) for name, checkpoint in checkpoints.items()}
         return Sweep(
             self.folder,
@@ -194,61 +266,118 @@ class Sweep:
             self.base,
             self.fit,
             weights=self.weights,
+            snapshot=self.snapshot,
             columns=self.columns,
+            logged_columns=self.logged_columns,
         )
 
     def mixture(self, coefficients: Mapping[str, Coefficient]) -> Mixture:
-        """Return Σ cᵢθᵢ over coefficients by name (base included).
+        """Return Σ cᵢθᵢ for coefficients by name, which may include the base.
 
         Raises:
             SweepError: A name is not in the sweep.
         """
         return Mixture((self[name].checkpoint, c) for name, c in coefficients.items())
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per ingredient with its hyperparameters and logged metrics."""
+        import pandas as pd
+
+        rows = [self._row(ingredient) for ingredient in self.ingredients.values()]
+        index = pd.Index([*self.ingredients], name="ingredient")
+        return pd.DataFrame(rows, index=index, columns=self._heads)
+
     def __repr__(self) -> str:
-        return f"Sweep({str(self.folder)!r}, {len(self)} ingredients, base={self.base is not None})"
+        base = "no base" if self.base is None else f"base {self.base.name!r}"
+        excluded = f", {len(self.fit.misfits)} excluded" if self.fit.misfits else ""
+        return f"Sweep({str(self.folder)!r}: {len(self)} ingredients, {base}{excluded})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, *self._row(ingredient)) for name, ingredient in self.ingredients.items()]
+        base = "No base." if self.base is None else f"Base: {self.base.name}."
+        excluded = f" Excluded: {', '.join(sorted(self.fit.misfits))}." if self.fit.misfits else ""
+        title = f"Sweep {self.folder.name}"
+        return html_table(title, ["ingredient", *self._heads], rows, note=base + excluded)
+
+    def _row(self, ingredient: Ingredient) -> list[Scalar | None]:
+        return [
+            *map(ingredient.hyperparameters.get, self.columns),
+            *map(ingredient.logged_metrics.get, self.logged_columns),
+        ]
+
+    @property
+    def _heads(self) -> list[str]:
+        return [*self.columns, *(f"{name} (logged)" for name in self.logged_columns)]
 
 
-def is_scanned(folder: str | Path, weights: Weights = "") -> bool:
-    """Whether opening the sweep would read headers only, every file having been read before."""
+def is_scanned(
+    folder: str | Path,
+    weights: Weights = "",
+    snapshot: Snapshots = "",
+    *,
+    within: Collection[Path] | None = None,
+) -> bool:
+    """Whether opening the sweep reads only headers, because all files were read before."""
     try:
         with remembered_only():
-            opened, _ = open_all(find_checkpoints(Path(folder)), weights)
+            opened, _ = open_all(take(find_runs(Path(folder), within), snapshot, BASE), weights)
     except NotRead:
         return False
     return all(checkpoint.is_scanned for checkpoint in opened.values())
 
 
-def _bad_base(folder: Path, name: str, findings: Iterable[Finding]) -> SweepError:
-    misfits = (f for f in findings if f.ingredient == name and f.severity == "misfit")
-    found = next(misfits, None)
-    if found is None:
-        return SweepError(f"{folder}: the base {name!r} cannot be used: it is missing.")
-    where = f"tensor {found.tensor!r}: " if found.tensor else ""
-    problem = found.problem.rstrip(".")
-    return SweepError(f"{folder}: the base {name!r} cannot be used: {where}{problem}.")
+def _described(
+    told: Told, files: RunFiles, name: str, taken: Taken, checkpoint: Checkpoint
+) -> RunDetails:
+    """Return the details of an ingredient from tables, its run folder and its checkpoint."""
+    found = told.describe(taken.name)
+    if taken.choice is not None:
+        files.describe(found, name, taken.run, taken.choice.snapshot, checkpoint.details)
+    found.add(*split_scores(checkpoint.details), checkpoint.path.name)
+    return found
 
 
-def _told(path: Path, name: str, table: Mapping[str, dict[str, Scalar]]) -> dict[str, Scalar]:
-    for label in (path.name, name):
-        if label in table:
-            return table[label]
-    sidecar = path.with_name(f"{name}.json")
-    return read_sidecar(sidecar) if sidecar.is_file() else {}
+def _without_name(described: RunDetails, run: Run) -> dict[str, Scalar]:
+    """Return hyperparameters except those that only repeat the name of the run, as `save_dir`."""
+    name = run.place.name
+    return {k: v for k, v in described.hyperparameters.items() if Path(str(v)).name != name}
 
 
-def _rows_without_checkpoint(
-    table: Mapping[str, dict[str, Scalar]], paths: Mapping[str, Path]
-) -> list[Finding]:
-    labels = {label for name, path in paths.items() for label in (name, path.name)}
-    return [
-        Finding(
-            "warning",
-            row,
-            "",
-            "the sweep's table describes it, but there is no such checkpoint",
-            "Copy the checkpoint here, or remove the row.",
+def _snapshot_choices(taken: Mapping[str, Taken]) -> tuple[SnapshotChoice, ...]:
+    opened: dict[str, list[str]] = {}
+    for each in taken.values():
+        names = opened.setdefault(each.name, [])
+        names += [each.choice.snapshot.name] if each.choice else []
+    runs = {each.name: each.run for each in taken.values()}
+    return tuple(
+        SnapshotChoice(
+            name,
+            run.tool.name if run.tool else "",
+            tuple(snapshot.name for snapshot in run.snapshots),
+            tuple(opened[name]),
         )
-        for row in table
-        if row not in labels
-    ]
+        for name, run in runs.items()
+        if len(run.snapshots) > 1
+    )
+
+
+def _copies_in_runs(opened: Mapping[str, Checkpoint], taken: Mapping[str, Taken]) -> list[Finding]:
+    """Exclude snapshots with the weights of another one of their run, such as its last epoch."""
+    first: dict[tuple[str, str], str] = {}
+    findings = []
+    for name, checkpoint in opened.items():
+        original = first.setdefault((taken[name].name, checkpoint.digest), name)
+        if original != name:
+            problem = f"has the same weights as {original}"
+            findings.append(Finding("misfit", name, "", problem, "Nothing to do."))
+    return findings
+
+
+def _bad_base(folder: Path, name: str, fit: FitReport) -> UnusableSweepError:
+    misfits = (f for f in fit.findings if f.ingredient == name and f.severity == "misfit")
+    found = next(misfits, None)
+    problem = "it does not exist"
+    if found is not None:
+        where = f"tensor {found.tensor!r}: " if found.tensor else ""
+        problem = where + found.problem.rstrip(".")
+    return UnusableSweepError(f"{folder}: the base {name!r} cannot be used: {problem}.", fit)

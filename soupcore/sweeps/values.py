@@ -1,4 +1,4 @@
-"""Whether the values of checkpoints of one layout can be averaged."""
+"""Checks whether the values of checkpoints with the same layout can be averaged."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -9,12 +9,12 @@ from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.dtypes import common_dtype
 from soupcore.sweeps.findings import Finding, and_more, some
 
-# These are expected to differ, and no one averages them.
+# These differ between runs and are not averaged.
 _COUNTERS = ("num_batches_tracked", "rng_state")
 
 
 def held_alike(checkpoints: Collection[Checkpoint]) -> set[str]:
-    """Return the tensors whose bytes all checkpoints share, where there is more than one."""
+    """Return the tensors with the same bytes in all checkpoints; none for a single checkpoint."""
     if len(checkpoints) < 2:
         return set()
     first, *others = checkpoints
@@ -29,10 +29,10 @@ def nonfinite_findings(name: str, checkpoint: Checkpoint, alike: set[str]) -> li
     """Find NaN and infinities.
 
     Args:
-        name: The ingredient.
-        checkpoint: It.
-        alike: Tensors that are the same everywhere. They are copied, not averaged, so the −inf of
-            an attention mask does no harm there.
+        name: Name of the ingredient.
+        checkpoint: The ingredient.
+        alike: Tensors that are the same in all checkpoints. They are copied and not averaged, so
+            the −inf of an attention mask is harmless there.
     """
     bad = [tensor for tensor in checkpoint.nonfinite if tensor not in alike]
     if not bad:
@@ -43,9 +43,9 @@ def nonfinite_findings(name: str, checkpoint: Checkpoint, alike: set[str]) -> li
             "misfit",
             name,
             bad[0],
-            f"{count} of {numel} values are NaN or infinite" + and_more(len(bad) - 1),
-            "Leave it out: every average with it would be NaN. The run probably diverged; "
-            "take an earlier checkpoint of it.",
+            f"has NaN or infinite values ({count} of {numel})" + and_more(len(bad) - 1),
+            "Exclude it: any average with it would be NaN. The run probably diverged; use an "
+            "earlier checkpoint of it.",
         )
     ]
 
@@ -53,22 +53,27 @@ def nonfinite_findings(name: str, checkpoint: Checkpoint, alike: set[str]) -> li
 def dtype_findings(
     name: str, checkpoint: Checkpoint, reference: Checkpoint, model: str
 ) -> list[Finding]:
-    """Find tensors that are stored in another dtype than in the reference, each pair once."""
+    """Find tensors with another dtype than in the reference; one finding per pair of dtypes."""
     pairs: dict[tuple[torch.dtype, torch.dtype], str] = {}
     for tensor, info in checkpoint.tensors.items():
         other = reference.tensors[tensor].dtype
         if info.dtype != other:
-            pairs.setdefault((info.dtype, other), tensor)
+            first = pairs.setdefault((info.dtype, other), tensor)
+            if checkpoint.tensors[first].numel == 1:  # prefer a weight to a counter as example
+                pairs[info.dtype, other] = tensor
     findings = []
     for (found, expected), tensor in pairs.items():
-        problem = f"stored as {_short(found)}, in {model} as {_short(expected)}"
-        if common_dtype(found, expected) is None:
-            way_out = "Leave it out, or save it in the dtype that the others have."
+        problem = f"is stored as {_short(found)}, but as {_short(expected)} in {model}"
+        # Counters may be integers in one version of a tool and floats in another. Weights stored as
+        # integers were quantized or truncated.
+        is_cast = checkpoint.tensors[tensor].numel > 1 and _is_real(found) != _is_real(expected)
+        if is_cast or common_dtype(found, expected) is None:
+            way_out = "Exclude it, or save it in the dtype of the others."
             findings.append(Finding("misfit", name, tensor, problem, way_out))
         else:
             way_out = (
-                "It can be averaged: mixed in the wider of the two, and written as the soup's "
-                "first ingredient is unless you choose a dtype."
+                "Nothing to do: they are averaged in the wider dtype, and written in that of the "
+                "soup's first ingredient unless you choose another."
             )
             findings.append(Finding("warning", name, tensor, problem, way_out))
     return findings
@@ -77,7 +82,10 @@ def dtype_findings(
 def integer_findings(
     name: str, checkpoint: Checkpoint, reference: Checkpoint, model: str
 ) -> list[Finding]:
-    """Find masks and ids that are not those of the reference; counters may differ."""
+    """Find integer tensors, such as masks and ids, that differ from the reference's.
+
+    Counters are ignored.
+    """
     differing: dict[torch.dtype, list[str]] = defaultdict(list)
     for tensor, info in checkpoint.tensors.items():
         if info.dtype.is_floating_point or info.dtype.is_complex or tensor.endswith(_COUNTERS):
@@ -90,16 +98,16 @@ def integer_findings(
             "warning",
             name,
             tensors[0],
-            f"these {_short(dtype)} values are not those of {model}" + and_more(len(tensors) - 1),
-            "They are not averaged: a soup takes them from the ingredient with the largest "
-            "coefficient. Leave the ingredient out if they are a mask or a vocabulary.",
+            f"has {_short(dtype)} values that differ from {model}" + and_more(len(tensors) - 1),
+            "They are not averaged: a soup copies them from the ingredient with the largest "
+            "coefficient. Exclude the ingredient if they are a mask or a vocabulary.",
         )
         for dtype, tensors in differing.items()
     ]
 
 
 def duplicate_findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
-    """Find ingredients that are the same weights twice."""
+    """Find ingredients with the same weights as another one."""
     same: dict[str, list[str]] = defaultdict(list)
     for name, checkpoint in checkpoints.items():
         same[checkpoint.digest].append(name)
@@ -108,8 +116,8 @@ def duplicate_findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
             "warning",
             name,
             "",
-            f"the same weights as {names[0]}",
-            "Leave one of them out, unless it should count twice in an average.",
+            f"has the same weights as {names[0]}",
+            "Exclude one of them unless it should count twice in an average.",
         )
         for names in same.values()
         for name in names[1:]
@@ -117,7 +125,7 @@ def duplicate_findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
 
 
 def tie_findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
-    """Find ingredients in which tensors differ that are one and the same in another."""
+    """Find ingredients in which tensors differ that are tied in another ingredient."""
     tied: dict[frozenset[str], str] = {}
     for name, checkpoint in checkpoints.items():
         for tie in checkpoint.ties:
@@ -127,9 +135,9 @@ def tie_findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
             "warning",
             name,
             min(tie),
-            f"{some(sorted(tie))} are one tensor in {owner}, and differ here",
-            "Their averages differ too, so the soup has both. Leave it out where the network is "
-            "to share one.",
+            f"has different values in {some(sorted(tie))}, which are tied in {owner}",
+            "Their averages differ too, so they are not tied in a soup. Exclude it if the network "
+            "needs them tied.",
         )
         for tie, owner in tied.items()
         for name, checkpoint in checkpoints.items()
@@ -143,6 +151,10 @@ def _same_bytes(tensor: str, one: Checkpoint, other: Checkpoint) -> bool:
         one.tensors[tensor] == other.tensors[tensor]
         and one.scan()[tensor].digest == other.scan()[tensor].digest
     )
+
+
+def _is_real(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -1,7 +1,27 @@
 """How to judge weights."""
 
 from soupcore.tasks.classification import ClassificationTask
+from soupcore.tasks.description import Role, TaskDescription, TaskInfo, Undefined
 from soupcore.tasks.loading import load_task
-from soupcore.tasks.task import Role, Split, Task
+from soupcore.tasks.metrics import METRICS, Metric, MetricInfo
+from soupcore.tasks.task import Split, Task
+from soupcore.tasks.unit import NO_LABELS, PLAIN, SHARE, Labels, Unit
 
-__all__ = ["ClassificationTask", "Role", "Split", "Task", "load_task"]
+__all__ = [
+    "METRICS",
+    "NO_LABELS",
+    "PLAIN",
+    "SHARE",
+    "ClassificationTask",
+    "Labels",
+    "Metric",
+    "MetricInfo",
+    "Role",
+    "Split",
+    "Task",
+    "TaskDescription",
+    "TaskInfo",
+    "Undefined",
+    "Unit",
+    "load_task",
+]

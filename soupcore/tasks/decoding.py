@@ -6,28 +6,23 @@ memory, so that it may be larger than that.
 """
 
 import hashlib
-import secrets
-import shutil
 import tempfile
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Subset,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
+from soupcore.disk import check_space, full_disk, is_full, reserve
 from soupcore.errors import TaskError
-from soupcore.workspace import workspace_folder
+from soupcore.new_files import create_private, new_folder
+from soupcore.tasks.examples import Collate, Examples, Leaf, Ragged, Structure, described
+from soupcore.workspace import private_folder, workspace_folder
 
 _BATCH = 64
 _PROBED = 64  # examples that the identity of a data set covers; decoding more would be felt
@@ -39,16 +34,25 @@ class Decoding:
     """A data set and the place where it lies decoded.
 
     Args:
-        dataset: Map-style: `dataset[i]` is a pair of input and target, each a tensor, an array or a
-            number, of one shape and dtype for all i, and the same each time it is asked for.
+        dataset: Map-style: `dataset[i]` is a pair of inputs and target, or a dict with both; all
+            examples have one structure, and each is the same each time it is asked for.
         version: Part of the data set's identity.
         workers: Processes that decode; 0 to decode in this one.
+        target: The key of the target in dicts; `label` or `labels` where it is None.
+        collate: What makes batches of the inputs (see `Split`).
 
     Raises:
         TaskError: It is empty, or does not give its examples by their number.
     """
 
-    def __init__(self, dataset: Dataset[Any], version: str, workers: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        version: str,
+        workers: int,
+        target: str | None = None,
+        collate: Collate | None = None,
+    ) -> None:
         if isinstance(dataset, DataLoader):
             raise TaskError(
                 "A split is made of a data set, not of a loader, whose batches and order it has no "
@@ -63,7 +67,10 @@ class Decoding:
         self._dataset = dataset
         self._version = version
         self._workers = workers
+        self._target = target
+        self._collate = collate
         self._digest = ""
+        self._first: Example | None = None
 
     def __len__(self) -> int:
         return len(cast("Sized", self._dataset))
@@ -74,8 +81,12 @@ class Decoding:
         if not self._digest:
             sha = hashlib.sha256(f"dataset {self._version} {len(self)}".encode())
             rows = sorted({i * (len(self) - 1) // (_PROBED - 1) for i in range(_PROBED)})
-            probed = [tensor for row in rows for tensor in _pair([self._dataset[row]])]
-            for tensor in [*probed, *_in_memory(self._dataset)]:
+            probed = [self._example(row) for row in rows]
+            self._first = probed[0]
+            if not isinstance(self._first.structure, int):
+                sha.update(repr(self._first.structure).encode())
+            tensors = [tensor for example in probed for tensor in example.tensors]
+            for tensor in [*tensors, *_in_memory(self._dataset)]:
                 sha.update(f"{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
                 sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
             self._digest = sha.hexdigest()
@@ -86,72 +97,251 @@ class Decoding:
         """Whether it lies decoded in the workspace."""
         return self._folder.is_dir()
 
-    def load(self, on_examples: OnExamples) -> tuple[Tensor, Tensor]:
+    def load(self, on_examples: OnExamples) -> tuple[Examples, Examples]:
         """Return inputs and targets, mapped from disk, decoding them first where they are not yet.
 
         Args:
             on_examples: Called with examples decoded and in all; raise in it to stop.
 
         Raises:
-            TaskError: Examples differ in shape or dtype, or the disk is too small.
+            TaskError: Examples differ in structure, shape or dtype.
+            FullDiskError: The disk is too small.
         """
         if not self.is_done:
             self._decode(on_examples)
-        # Private to the process and only read; torch wants memory that it could write to.
-        inputs, targets = (
-            torch.from_numpy(np.lib.format.open_memmap(self._folder / name, mode="c"))
-            for name in ("inputs.npy", "targets.npy")
-        )
-        return inputs, targets
+        first = self._first or self._example(0)
+        columns = [_opened(self._folder, name) for name in first.names]
+        inputs = Examples(columns[:-1], first.structure, self._collate)
+        inputs.check_padding()
+        return inputs, Examples.of_targets(columns[-1])
 
     @property
     def _folder(self) -> Path:
         return workspace_folder() / "decoded" / self.digest[:32]
 
+    def _example(self, row: int) -> "Example":
+        return Example.of(self._dataset[row], self._target)
+
     def _decode(self, on_examples: OnExamples) -> None:
-        folder = self._folder.with_name(f".{secrets.token_hex(8)}.part")
-        folder.mkdir(parents=True)
-        try:
-            self._decode_into(folder, on_examples)
-            folder.rename(self._folder)
-        except OSError:
-            if not self.is_done:  # else another process was quicker
-                raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        private_folder(self._folder.parent)
+        ragged: set[str] = set()
+        while True:
+            try:
+                with new_folder(self._folder) as folder:
+                    self._decode_into(folder, ragged, on_examples)
+                return
+            except _DiffersError as error:
+                # This column is ragged: decode again. Most ragged data show it in the first batch,
+                # so little is decoded twice.
+                ragged.add(error.name)
 
-    def _decode_into(self, folder: Path, on_examples: OnExamples) -> None:
+    def _decode_into(self, folder: Path, ragged: set[str], on_examples: OnExamples) -> None:
         loader: DataLoader[Any] = DataLoader(
-            self._dataset, batch_size=_BATCH, num_workers=self._workers, collate_fn=_pair
+            self._dataset, batch_size=_BATCH, num_workers=self._workers, collate_fn=list
         )
-        files: list[np.memmap[Any, Any]] = []
+        columns: list[_Column] = []
+        first: Example | None = None
         done = 0
-        for tensors in loader:
-            pair = [tensor.numpy() for tensor in tensors]
-            if not files:
-                files = self._create(folder, pair)
-            for file, part in zip(files, pair, strict=True):
-                if (file.dtype, file.shape[1:]) != (part.dtype, part.shape[1:]):
-                    raise TaskError(
-                        f"Examples of the data set differ: one is {file.dtype} of shape "
-                        f"{list(file.shape[1:])}, another {part.dtype} of shape "
-                        f"{list(part.shape[1:])}. Have the data set give all in one."
-                    )
-                file[done : done + len(part)] = part
-            done += len(pair[0])
+        for batch in loader:
+            examples = [Example.of(example, self._target) for example in batch]
+            first = first or examples[0]
+            for example in examples:
+                self._compare(example, first, ragged)
+            if not columns:
+                columns = self._create(folder, first, ragged)
+            for column, tensors in zip(
+                columns, zip(*(e.tensors for e in examples), strict=True), strict=True
+            ):
+                column.write(tensors)
+            done += len(examples)
             on_examples(done, len(self))
-        for file in files:
-            file.flush()
+        for column in columns:
+            column.finish()
 
-    def _create(self, folder: Path, pair: list[np.ndarray[Any, Any]]) -> list[Any]:
-        _check_space(folder, sum(part[0].nbytes for part in pair) * len(self))
-        names = ("inputs.npy", "targets.npy")
-        return [
-            np.lib.format.open_memmap(
-                folder / name, mode="w+", dtype=part.dtype, shape=(len(self), *part.shape[1:])
+    def _compare(self, example: "Example", first: "Example", ragged: set[str]) -> None:
+        if example.names != first.names:
+            raise TaskError(
+                f"Examples of the data set differ: one has {', '.join(first.names)}, another "
+                f"{', '.join(example.names)}. Have the data set give the same of all."
             )
-            for name, part in zip(names, pair, strict=True)
+        for name, tensor, other in zip(first.names, example.tensors, first.tensors, strict=True):
+            if tensor.shape == other.shape and tensor.dtype == other.dtype:
+                continue
+            alike = tensor.dtype == other.dtype and tensor.ndim == other.ndim > 0
+            if alike and tensor.shape[1:] == other.shape[1:]:
+                if name in ragged:
+                    continue
+                if (
+                    self._collate is not None
+                    or "inputs.input_ids" in first.names
+                    or name == "targets"
+                ):
+                    raise _DiffersError(name)
+            raise TaskError(
+                f"Examples of the data set differ: one is {described(other)}, another "
+                f"{described(tensor)}. Have the data set give all in one shape and dtype; where "
+                "their first dimension differs, give the split a `collate` that makes a batch of "
+                "a list of inputs."
+            )
+
+    def _create(self, folder: Path, first: "Example", ragged: set[str]) -> list["_Column"]:
+        check_space(folder.parent, sum(tensor.nbytes for tensor in first.tensors) * len(self))
+        return [
+            (_RaggedColumn if name in ragged else _Column)(folder / name, tensor, len(self))
+            for name, tensor in zip(first.names, first.tensors, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a data set.
+
+    Attributes:
+        tensors: Those of the inputs, and last the target.
+        names: What each is called: `inputs`, with its place in the structure, and `targets`.
+        structure: Where the inputs belong.
+    """
+
+    tensors: list[Tensor]
+    names: list[str]
+    structure: Structure
+
+    @classmethod
+    def of(cls, example: Any, target: str | None) -> "Example":
+        """Take an example apart.
+
+        Raises:
+            TaskError: It has no target, or holds something that is no tensor.
+        """
+        inputs, answer = _pair(example, target)
+        leaves: list[Any] = []
+        names: list[str] = []
+        structure = _taken_apart(inputs, "inputs", leaves, names)
+        try:
+            tensors = [torch.as_tensor(part) for part in [*leaves, answer]]
+            for tensor in tensors:
+                tensor.numpy()  # a dtype that files can hold
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TaskError(
+                "A data set has to give pairs of an input and a target, or dicts with both, of "
+                f"tensors or numbers in a dtype that numpy has; it does not ({error})."
+            ) from error
+        return cls(tensors, [*names, "targets"], structure)
+
+
+class _DiffersError(Exception):
+    """Examples differ in length in a column that was taken for one of one shape."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _Column:
+    """A file of tensors of one shape, one an example."""
+
+    def __init__(self, path: Path, first: Tensor, n: int) -> None:
+        path, shape = path.with_name(f"{path.name}.npy"), (n, *first.shape)
+        create_private(path)
+        self._file = np.lib.format.open_memmap(path, "w+", first.numpy().dtype, shape)
+        self._done = 0
+        with path.open("rb+") as file:
+            reserve(file, path, path.stat().st_size)
+
+    def write(self, tensors: Sequence[Tensor]) -> None:
+        """Add the tensors of some examples."""
+        self._file[self._done : self._done + len(tensors)] = torch.stack(list(tensors)).numpy()
+        self._done += len(tensors)
+
+    def finish(self) -> None:
+        """Have all of it on disk."""
+        self._file.flush()
+
+
+class _RaggedColumn(_Column):
+    """A file of tensors that differ in their first dimension, and one of where each begins."""
+
+    def __init__(self, path: Path, first: Tensor, n: int) -> None:
+        self._path = path
+        self._first = first
+        self._lengths: list[int] = []
+        create_private(path)
+
+    def write(self, tensors: Sequence[Tensor]) -> None:
+        """Add the tensors of some examples."""
+        content = torch.cat(list(tensors)).numpy().tobytes()
+        try:
+            with self._path.open("ab") as file:
+                file.write(content)
+        except OSError as error:
+            if is_full(error):
+                raise full_disk(self._path, len(content)) from error
+            raise
+        self._lengths += [len(tensor) for tensor in tensors]
+
+    def finish(self) -> None:
+        """Make an array of what was written, which may be larger than memory."""
+        dtype, shape = self._first.numpy().dtype, (sum(self._lengths), *self._first.shape[1:])
+        path = self._path.with_name(f"{self._path.name}.npy")
+        create_private(path)
+        values = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with path.open("rb+") as file:
+            reserve(file, path, path.stat().st_size)
+        if values.size:
+            values[:] = np.memmap(self._path, dtype, "r", shape=shape)
+        values.flush()
+        self._path.unlink()
+        offsets = self._path.with_name(f"{self._path.name}.offsets.npy")
+        create_private(offsets)
+        np.save(offsets, np.cumsum([0, *self._lengths]))
+
+
+def _opened(folder: Path, name: str) -> Leaf:
+    def mapped(file: Path) -> Tensor:
+        # Private to the process and only read; torch wants memory that it could write to.
+        return torch.from_numpy(np.lib.format.open_memmap(file, mode="c"))
+
+    values, offsets = mapped(folder / f"{name}.npy"), folder / f"{name}.offsets.npy"
+    return Ragged(values, mapped(offsets)) if offsets.exists() else values
+
+
+def _pair(example: Any, target: str | None) -> tuple[Any, Any]:
+    """Return the inputs and the target of an example."""
+    if isinstance(example, Mapping):
+        keys = [target] if target is not None else ["labels", "label"]
+        key = next((key for key in keys if key in example), None)
+        if key is None:
+            raise TaskError(
+                f"The examples of the data set have {', '.join(map(str, example))}, and no "
+                f"{' or '.join(map(repr, keys))}. Give the key of the target as `target`."
+            )
+        return {name: part for name, part in example.items() if name != key}, example[key]
+    if isinstance(example, tuple | list) and len(example) == 2:
+        return example[0], example[1]
+    raise TaskError(
+        "A data set has to give pairs of an input and a target, or dicts with both; it gives "
+        f"{described(example)}."
+    )
+
+
+def _taken_apart(inputs: Any, name: str, leaves: list[Any], names: list[str]) -> Structure:
+    """Collect what a structure holds, but for texts, and what each is called; return it without."""
+    if isinstance(inputs, Mapping):
+        return {
+            key: _taken_apart(part, f"{name}.{key}", leaves, names)
+            for key, part in inputs.items()
+            if not _is_text(part)
+        }
+    if isinstance(inputs, tuple):
+        return tuple(
+            _taken_apart(part, f"{name}.{i}", leaves, names) for i, part in enumerate(inputs)
+        )
+    leaves.append(inputs)
+    names.append(name)
+    return len(leaves) - 1
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and any(map(_is_text, value)))
 
 
 def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -160,23 +350,14 @@ def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
     Its file has no name, and goes when nothing holds the copy any more.
 
     Raises:
-        TaskError: The disk is too small.
+        FullDiskError: The disk is too small.
     """
     folder = workspace_folder()
     shape = (len(rows), *tensor.shape[1:])
-    _check_space(folder, tensor[:1].nbytes * len(rows))
     with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, folder, tensor[:1].nbytes * len(rows))
         found = torch.from_numpy(np.memmap(file, tensor.numpy().dtype, mode="w+", shape=shape))
     return torch.index_select(tensor, 0, rows, out=found)
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise TaskError(
-            f"The decoded data takes {needed / 1e9:.1f} GB and there are {free / 1e9:.1f} GB "
-            f"free in {workspace_folder()}. Free some, or set STOCKPOT_WORKSPACE to another disk."
-        )
 
 
 def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
@@ -197,17 +378,3 @@ def _numbers(values: Any, length: int) -> list[Tensor]:
     except (TypeError, ValueError, RuntimeError):
         return []
     return [tensor] if tensor.ndim and len(tensor) == length else []
-
-
-def _pair(examples: list[Any]) -> tuple[Tensor, Tensor]:
-    try:
-        inputs, targets = default_collate(examples)
-        pair = torch.as_tensor(inputs), torch.as_tensor(targets)
-        for tensor in pair:
-            tensor[:0].numpy()  # a dtype that a file can hold
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TaskError(
-            "A data set has to give pairs of an input and a target, each a tensor of one shape and "
-            f"of a dtype that numpy has; it does not ({error})."
-        ) from error
-    return pair

@@ -1,26 +1,42 @@
-"""Loading a task from a Python file."""
+"""Loading a task: from a Python file, or from a description for a kind of task that is built in."""
 
 import hashlib
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from soupcore.errors import TaskError
+from soupcore.task_spec import TaskSpec
 from soupcore.tasks.task import Task
+
+# The module of each kind of task that is described. It has `load(path)`, which returns the task,
+# and `signature(path)`, the identity of all files that define it.
+_MODULES = {"hf": "soupcore.tasks.hugging_face", "command": "soupcore.tasks.command"}
 
 
 def load_task(spec: str) -> Task:
-    """Load a task by executing the file that defines it.
+    """Load a task by executing the file that defines it, or from the file that describes it.
 
-    The file is code: only load one that you would run yourself.
+    A Python file is code, and so is a command: only load those that you would run yourself. A
+    description of a Hugging Face network runs no code but Stockpot's and that of transformers.
 
     Args:
-        spec: `path/to/file.py:attribute`.
+        spec: `path/to/file.py:attribute`; `hf:path/to/file.toml` for networks of Hugging Face (see
+            `soupcore.tasks.hugging_face`); or `command:path/to/file.toml` for a command of your own
+            (see `soupcore.tasks.command`).
 
     Raises:
-        TaskError: The file is missing, fails, or the attribute is not a `Task`.
+        TaskError: The file is missing, fails, or describes no task.
     """
-    path, attribute = _parse(spec)
+    found = TaskSpec.parse(spec)
+    if found.kind:
+        task: Task = import_module(_MODULES[found.kind]).load(found.path)
+        return task
+    return _load_python(found.path, found.attribute)
+
+
+def _load_python(path: Path, attribute: str) -> Task:
     text = path.read_bytes()
     source = _digest(attribute, text)
     # Registered under a name of its own, so that classes defined in it can be found again.
@@ -48,22 +64,17 @@ def load_task(spec: str) -> Task:
 
 
 def task_signature(spec: str) -> str:
-    """Return a digest of the attribute's name and the file's text, without running the file.
+    """Return a digest of the files that define a task and of its name, without running them.
 
     Raises:
         TaskError: There is no such file.
     """
-    path, attribute = _parse(spec)
-    return _digest(attribute, path.read_bytes())
+    found = TaskSpec.parse(spec)
+    if found.kind:
+        signature: str = import_module(_MODULES[found.kind]).signature(found.path)
+        return signature
+    return _digest(found.attribute, found.path.read_bytes())
 
 
 def _digest(attribute: str, text: bytes) -> str:
     return hashlib.sha256(attribute.encode() + b":" + text).hexdigest()
-
-
-def _parse(spec: str) -> tuple[Path, str]:
-    path_text, _, attribute = spec.rpartition(":")
-    path = Path(path_text)
-    if not path_text or not path.is_file():
-        raise TaskError(f"{spec!r} names no task; write it as path/to/file.py:attribute.")
-    return path, attribute

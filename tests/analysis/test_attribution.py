@@ -78,9 +78,9 @@ def test_without_a_base_a_soup_of_none_is_worth_the_mean_of_the_ingredients_alon
 @pytest.mark.parametrize(
     ("coefficients", "orders", "words"),
     [
-        ({"run1": Fraction(1)}, 64, "needs two at least"),
+        ({"run1": Fraction(1)}, 64, "at least two ingredients"),
         ({"run1": Fraction(1), "run2": Fraction(-1), "run10": Fraction(1)}, 64, "sum to 0"),
-        (PROPORTIONS, 3, "an even number of orders"),
+        (PROPORTIONS, 3, "must be even and at least 4"),
     ],
 )
 def test_what_cannot_be_attributed_is_refused(

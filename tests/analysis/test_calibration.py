@@ -79,3 +79,19 @@ def test_every_example_is_in_one_bin_even_if_there_are_few() -> None:
 def test_outputs_that_are_no_logits_of_classes_are_refused(logits: Tensor, targets: Tensor) -> None:
     with pytest.raises(TaskError, match="Calibration needs logits"):
         calibration(logits, targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_classes_of_any_integer_dtype_are_the_same(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 4, generator=generator)
+    targets = torch.randint(0, 4, (60,), generator=generator)
+    assert calibration(logits, targets.to(dtype)) == calibration(logits, targets)
+    assert fit_temperature(logits, targets.to(dtype)) == fit_temperature(logits, targets)
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_a_class_without_a_logit_is_refused(shift: int) -> None:
+    targets = torch.arange(4) + shift
+    with pytest.raises(TaskError, match=f"from {shift} to {3 + shift}, .* 0 to 3"):
+        calibration(torch.zeros(4, 4), targets)

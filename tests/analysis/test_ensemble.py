@@ -1,9 +1,19 @@
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor
 
-from soupcore import ClassificationTask, Evaluator, Sweep, TaskError, ensemble, interpolate
-from soupcore.evaluation import score_interval
+from soupcore import (
+    ClassificationTask,
+    Evaluator,
+    Sweep,
+    Task,
+    TaskError,
+    ensemble,
+    greedy_ensemble,
+    interpolate,
+)
+from soupcore.intervals import score_interval
 from tests.helpers import CLASSES, State, logits
 
 
@@ -77,3 +87,39 @@ def test_without_the_outputs_of_every_member_there_is_no_ensemble(
 def test_an_unknown_split_is_refused(sweep: Sweep, evaluator: Evaluator) -> None:
     with pytest.raises(TaskError, match="has no split 'dev'"):
         ensemble(evaluator, [sweep["run1"].mixture], "dev")
+
+
+class Losses(Task):
+    """A language model whose network puts out the loss of each example."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs[:, 0]
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return -outputs[:, 0]
+
+
+class Probabilities(Losses):
+    output_kind = "probabilities"
+
+
+def test_outputs_are_averaged_only_where_the_task_says_that_they_may_be(
+    sweep: Sweep, task: ClassificationTask
+) -> None:
+    refused = Losses(task.build_model, task.splits, name="Text")
+    assert refused.why_no_ensemble is not None
+    evaluator = Evaluator(refused)
+    points = {name: sweep[name].mixture for name in ("run1", "run2")}
+    evaluator.evaluate_all(list(points.values()), "val")
+    with pytest.raises(TaskError, match=r"not possible.*'Text'.*output_kind"):
+        ensemble(evaluator, list(points.values()), "val")
+    with pytest.raises(TaskError, match=r"not possible.*'Text'.*output_kind"):
+        greedy_ensemble(evaluator, points)
+
+    allowed = Probabilities(task.build_model, task.splits)
+    assert allowed.why_no_ensemble is None
+    evaluator = Evaluator(allowed)
+    both = evaluator.evaluate_all(list(points.values()), "val")
+    found = ensemble(evaluator, list(points.values()), "val")
+    assert found is not None
+    assert found.score == pytest.approx(sum(each.score for each in both) / 2)

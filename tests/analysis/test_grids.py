@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from soupcore import Sweep
-from soupcore.analysis import ingredient_grid, pair_grid, varying
+from soupcore.analysis import Grid, ingredient_grid, pair_grid, varying
 from soupcore.figures.tables import grid_table
 from tests.helpers import State, moved, save_sweep
 
@@ -59,3 +59,10 @@ def test_hyperparameters_that_differ_are_listed(tuned: Sweep) -> None:
 
 def test_a_sweep_without_hyperparameters_has_none_that_differ(sweep: Sweep) -> None:
     assert varying(sweep) == []
+
+
+def test_hyperparameters_called_like_columns_of_the_table_have_their_own() -> None:
+    grid = Grid("mean", "n", (1, 2), (3,), np.array([[0.5], [np.nan]]), np.array([[2], [0]]))
+    assert grid_table(grid).to_dict("records") == [
+        {"mean (run)": 1, "n (run)": 3, "mean": 0.5, "n": 2}
+    ]

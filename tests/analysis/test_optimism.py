@@ -2,6 +2,7 @@ import math
 from statistics import mean
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,18 +40,33 @@ def test_a_candidate_that_is_better_by_far_is_always_chosen() -> None:
     assert (found.promised, found.delivered) == (1, 1)
 
 
-def test_a_candidate_whose_scores_are_nan_is_never_chosen() -> None:
-    found = cross_fit([torch.full((100,), math.nan), *coins(2, 100)])
+def test_a_candidate_whose_network_failed_is_never_chosen() -> None:
+    found = cross_fit([torch.full((100,), -math.inf), *coins(2, 100)])
     assert found.chosen[0] == 0
     assert found.promised > found.delivered
 
 
-def test_a_candidate_with_one_score_that_is_nan_is_chosen_on_neither_half() -> None:
+def test_a_candidate_that_failed_on_one_example_is_chosen_on_neither_half() -> None:
     best = torch.ones(100)
-    best[7] = math.nan
+    best[7] = -math.inf
     assert cross_fit([best, *coins(2, 100)]) == cross_fit(
-        [torch.full((100,), math.nan), *coins(2, 100)]
+        [torch.full((100,), -math.inf), *coins(2, 100)]
     )
+
+
+def test_undefined_scores_are_refused_or_left_out() -> None:
+    scores = coins(3, 100)
+    scores[1][:7] = math.nan
+    with pytest.raises(TaskError, match=r"candidate 2 is undefined \(NaN\) for 7 of 100"):
+        cross_fit(scores)
+    found = cross_fit(scores, undefined="exclude")
+    assert found.chosen[1] > 0
+    generator, promised = torch.Generator().manual_seed(0), []
+    for _ in range(100):
+        order = torch.randperm(100, generator=generator)
+        for half in (order[:50], order[50:]):
+            promised.append(max(np.nanmean(each[half].double().numpy()) for each in scores))
+    assert found.promised == pytest.approx(np.mean(promised))
 
 
 def test_of_candidates_that_score_the_same_the_one_with_the_lower_loss_is_chosen() -> None:
@@ -127,5 +143,5 @@ def test_a_cross_fit_of_one_gains_nothing_and_can_be_stopped(
 
     with pytest.raises(Cancelled):
         cross_fit_greedy(evaluator, {"run1": sweep["run1"].mixture}, on_progress=stop)
-    with pytest.raises(TaskError, match="needs an ingredient"):
+    with pytest.raises(TaskError, match="at least one ingredient"):
         cross_fit_greedy(evaluator, {})

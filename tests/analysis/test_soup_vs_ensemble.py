@@ -143,5 +143,5 @@ def test_a_task_that_is_no_classification_is_refused(
     sweep: Sweep, splits: dict[str, Split], store: Store
 ) -> None:
     regression = Evaluator(DoubleWell(nn.Identity, splits, name="well"), store, device="cpu")
-    with pytest.raises(TaskError, match="'well' is no ClassificationTask"):
+    with pytest.raises(TaskError, match="'well' is not a ClassificationTask"):
         soup_vs_ensemble(regression, sweep["run1"].mixture, sweep["run2"].mixture)

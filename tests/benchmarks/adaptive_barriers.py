@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from tests.benchmarks.barrier_matrix import SWEEP, TASK, with_a_plain_loop
-from tests.benchmarks.processes import run, stopwatch
+from tests.benchmarks.processes import import_all, run, stopwatch
 from tests.benchmarks.table import Row, table
 
 RUNS = 3
@@ -37,6 +37,7 @@ def with_adaptive_alphas(target: str) -> None:
     import soupcore
 
     task = soupcore.load_task(TASK)
+    import_all()
     seconds = stopwatch()
     sweep = soupcore.Sweep.from_folder(SWEEP)
     rule = soupcore.Adaptive(TOLERANCE)

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tests.benchmarks.processes import ROOT, run, stopwatch
+from tests.benchmarks.processes import ROOT, import_all, run, stopwatch
 from tests.benchmarks.table import Row, table
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def with_soupcore(empty: str, full: str) -> None:
     """Compute the matrix with an empty store, and again with what this has left in the store."""
     import soupcore
 
+    import_all()
     task = soupcore.load_task(TASK)
 
     def compute() -> Matrix:

@@ -6,7 +6,7 @@ in one that ran before, memory that was asked for once is there already.
 
 from pathlib import Path
 
-from tests.benchmarks.processes import run, stopwatch
+from tests.benchmarks.processes import import_all, run, stopwatch
 from tests.benchmarks.sweeps import write_sweep
 from tests.benchmarks.table import multiples
 
@@ -31,6 +31,7 @@ def with_chunks(sweep: str, target: str, report: str) -> None:
     import soupcore
     from soupcore.checkpoints.dtypes import raw_bytes
 
+    import_all()
     seconds = stopwatch()
     mixture = soupcore.uniform(soupcore.Sweep.from_folder(sweep)).mixture
     with Path(target).open("wb", buffering=0) as file:
@@ -43,6 +44,7 @@ def with_chunks(sweep: str, target: str, report: str) -> None:
 def with_save(sweep: str, target: str, report: str) -> None:
     import soupcore
 
+    import_all()
     seconds = stopwatch()
     soupcore.uniform(soupcore.Sweep.from_folder(sweep)).save(target)
     Path(report).write_text(str(seconds()[0]))

@@ -1,25 +1,18 @@
-"""A pass on the best device there is: the plain loop, one point after another, several at once.
-
-On CUDA also without recordings. Without a GPU the same is measured on the CPU, where several at
-once is off otherwise.
-"""
+"""A pass on the best device there is, by the plain loop and by the evaluator."""
 
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from tests.benchmarks.passes import BATCH, EXAMPLES, LOSS_TOLERANCE, NETS
 from tests.benchmarks.processes import run, stopwatch
 from tests.benchmarks.table import multiples
 
 TURNS = 5
-POINTS = 17  # a turn: one alone, and twice eight at once
-WARM_UP = 2  # turns, in which what is quickest is found
+POINTS = 17  # a turn
+WARM_UP = 2  # turns
 
-PLAIN = "new state dict, load_state_dict, DataLoader"
-STEPS = "one by one, launched step by step"
-ONE, SEVERAL = "one by one", "several at once"
+PLAIN, OURS = "new state dict, load_state_dict, DataLoader", "soupcore.Evaluator"
 
 
 def measure(net: str, folder: str, target: str) -> None:
@@ -28,7 +21,6 @@ def measure(net: str, folder: str, target: str) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     import soupcore
-    from soupcore.evaluation import several
     from tests.benchmarks.made import NETS, make_data, make_sweep
 
     images, labels = make_data(net, EXAMPLES)
@@ -38,19 +30,8 @@ def measure(net: str, folder: str, target: str) -> None:
     task = soupcore.ClassificationTask(NETS[net], splits, name=net)
     one, other = (sweep[name] for name in sweep.names())
     states = [ingredient.checkpoint.state_dict() for ingredient in (one, other)]
-    several._CLEAR = float("inf")  # several at once wherever they can be
-
-    def evaluator(name: str, *, at_once: bool = False, step_by_step: bool = False) -> Any:
-        made = soupcore.Evaluator(task, soupcore.Store(f"{folder}-{name}"))
-        made._several._may_stack = at_once
-        if step_by_step:
-            made._passes.replays = None
-        return made
-
-    evaluators = {ONE: evaluator("one"), SEVERAL: evaluator("several", at_once=True)}
-    device = evaluators[ONE].device
-    if device.type == "cuda":
-        evaluators[STEPS] = evaluator("steps", step_by_step=True)
+    evaluator = soupcore.Evaluator(task, soupcore.Store(f"{folder}-store"))
+    device = evaluator.device
     loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH)
     model = task.build_model().to(device).eval()
 
@@ -64,27 +45,24 @@ def measure(net: str, folder: str, target: str) -> None:
                 loss += float(cross_entropy(outputs, targets.to(device), reduction="sum"))
         return loss / EXAMPLES
 
-    taken: dict[str, list[float]] = {PLAIN: [], **{name: [] for name in evaluators}}
+    taken: dict[str, list[float]] = {PLAIN: [], OURS: []}
     apart = 0.0
+    count = POINTS * (TURNS + WARM_UP)
     for turn in range(TURNS + WARM_UP):
-        count = POINTS * (TURNS + WARM_UP)
         alphas = [Fraction(turn * POINTS + index + 1, count + 1) for index in range(POINTS)]
         points = [soupcore.interpolate(one.mixture, other.mixture, alpha) for alpha in alphas]
         seconds = stopwatch()
         expected = [plain(float(alpha)) for alpha in alphas]
         taken[PLAIN].append(seconds()[1] / POINTS)
-        for name, each in evaluators.items():
-            seconds = stopwatch()
-            found = each.evaluate_all(points, "select", keep_outputs=False)
-            taken[name].append(seconds()[1] / POINTS)
-            differences = (abs(f.loss - e) for f, e in zip(found, expected, strict=True))
-            apart = max(apart, *differences)
-    notes = [note for each in evaluators.values() for note in each.notes]
+        seconds = stopwatch()
+        found = evaluator.evaluate_all(points, "select", keep_outputs=False)
+        taken[OURS].append(seconds()[1] / POINTS)
+        apart = max(apart, *(abs(f.loss - e) for f, e in zip(found, expected, strict=True)))
     figures = {
         "taken": {name: [1e3 * each for each in values[WARM_UP:]] for name, values in taken.items()}
     }
     Path(target).write_text(
-        json.dumps(figures | {"apart": apart, "device": str(device), "notes": notes})
+        json.dumps(figures | {"apart": apart, "device": str(device), "notes": evaluator.notes})
     )
 
 

@@ -56,7 +56,7 @@ def streamed(folder: str, report: str) -> None:
     task = soupcore.ClassificationTask(_build, {"select": split})
     objective = Objective(
         task,
-        split,
+        "select",
         [soupcore.open_checkpoint(path) for path in sorted(Path(folder).iterdir())],
         {"all": list(_build().state_dict())},
         device=torch.device("cpu"),

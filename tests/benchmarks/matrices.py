@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tests.benchmarks.adaptive_barriers import DENSE, GRIDS, TOLERANCE, Found, error
 from tests.benchmarks.barrier_matrix import plain_matrix
-from tests.benchmarks.processes import WORKER, run, stopwatch
+from tests.benchmarks.processes import WORKER, import_all, run, stopwatch
 from tests.benchmarks.table import lines, number, spread
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def with_adaptive_alphas(net: str, folder: str, target: str) -> None:
     import soupcore
 
     task = _task(net)
+    import_all()
     seconds = stopwatch()
     sweep = soupcore.Sweep.from_folder(folder)
     evaluator = soupcore.Evaluator(task, device="cpu")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.benchmarks.processes import memory_above, run
+from tests.benchmarks.processes import import_all, memory_above, run
 from tests.benchmarks.sweeps import write_sweep
 from tests.benchmarks.table import lines, number, spread
 
@@ -15,6 +15,7 @@ MIB = 1 << 20
 def measure(sweep: str, target: str, report: str) -> None:
     import soupcore
 
+    import_all()
     above = memory_above()
     soupcore.uniform(soupcore.Sweep.from_folder(sweep)).save(target)
     Path(report).write_text(str(above()))

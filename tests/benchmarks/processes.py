@@ -58,6 +58,14 @@ def run(
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MAXRSS_UNIT)
 
 
+def import_all() -> None:
+    """Import every public name, each of which otherwise loads its module on first use."""
+    import soupcore
+
+    for name in soupcore.__all__:
+        getattr(soupcore, name)
+
+
 def stopwatch() -> Callable[[], tuple[float, float]]:
     """Return what says the CPU and the wall seconds since now, of this process alone."""
     cpu, wall = time.process_time(), time.perf_counter()

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.peers import Costs, Meter, merge_with_mergekit, peer_python
-from tests.benchmarks.processes import run
+from tests.benchmarks.processes import import_all, run
 from tests.benchmarks.sweeps import write_fine_tuned
 from tests.benchmarks.table import lines, number, spread
 
@@ -36,6 +36,7 @@ def with_soupcore(sweep: str, target: str, report: str, title: str) -> None:
     from soupcore.provenance import mergekit_config
 
     recipe, parameters, *_ = RECIPES[title]
+    import_all()
     after_imports = Meter()
     soup = getattr(recipes, recipe)(soupcore.Sweep.from_folder(sweep), **parameters)
     soup.save(target)

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.browser.chromium import find
 
 PROJECT = Path(__file__).parents[2]
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -33,11 +33,20 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
 
+    @property
+    def sweeps(self) -> Path:
+        return self.workspace.with_name("sweeps")
 
-def start_server(folder: Path, *arguments: str) -> Server:
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_server(folder: Path, *arguments: str) -> Server:
+    port = free_port()
     workspace, log = folder / "workspace", folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,6 +90,24 @@ def stop_server(server: Server) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = start_server(tmp_path_factory.mktemp("server"))
+    yield server
+    stop_server(server)
+
+
+@pytest.fixture(scope="session")
+def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on the bundled sample for tests that do not care what others evaluated."""
+    server = start_server(tmp_path_factory.mktemp("sample-server"))
+    yield server
+    stop_server(server)
+
+
+@pytest.fixture(scope="session")
+def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that offers the sweeps in `Server.sweeps`; each module writes some of its own."""
+    folder = tmp_path_factory.mktemp("files-server")
+    (folder / "sweeps").mkdir()
+    server = start_server(folder, f"--root={folder / 'sweeps'}")
     yield server
     stop_server(server)
 

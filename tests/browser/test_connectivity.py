@@ -29,8 +29,8 @@ def cells(page: Page) -> Locator:
 
 
 def know_all_pairs(page: Page) -> None:
-    ask = page.get_by_role("button", name=re.compile("Evaluate about"))
-    known = page.get_by_text("10 of 10 pairs known on select. Click")
+    ask = page.get_by_role("button", name=re.compile("Run about"))
+    known = page.get_by_text("10 of 10 pairs evaluated on select. Click")
     expect(ask.or_(known)).to_be_visible()
     steps.wait_until_idle(page)  # while a page is being drawn, what stands on it moves
     if ask.is_visible():  # unless a test before this one did
@@ -48,19 +48,19 @@ def choose(page: Page, label: str, option: str) -> None:
 def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
     few: Page, store: Store
 ) -> None:
-    few.get_by_role("button", name="Screen on 200 examples").click()
-    expect(few.get_by_text("Screen 10 lines on select · done")).to_be_visible()
-    expect(few.get_by_text("0 of 10 pairs known on select; ○ 10 preliminary")).to_be_visible()
-    choose(few, "Points a line", "11 (model soups)")
-    expect(few.get_by_text("0 of 10 pairs known")).to_have_count(0)  # of another grid
-    choose(few, "Points a line", "adaptive, to 0.01")
+    few.get_by_role("button", name="Quick screen (200 examples)").click()
+    expect(few.get_by_text("Screen 10 pairs on select · done")).to_be_visible()
+    expect(few.get_by_text("0 of 10 pairs evaluated on select; ○ 10 preliminary")).to_be_visible()
+    choose(few, "α values per pair", "11 (Model Soups)")
+    expect(few.get_by_text("0 of 10 pairs evaluated")).to_have_count(0)  # of another grid
+    choose(few, "α values per pair", "adaptive (tolerance 0.01)")
     cells(few).first.click(force=True)
     expect(few).to_have_url(re.compile(r"pair=[\w-]+&pair=[\w-]+$"))
     pair = re.findall(r"pair=([\w-]+)", few.url)
     expect(few.get_by_text(f"Evaluate {pair[1]} → {pair[0]} on select · done").or_(
         few.get_by_text(f"Evaluate {pair[0]} → {pair[1]} on select · done")
     )).to_be_visible()  # fmt: skip
-    expect(few.get_by_text("1 of 10 pairs known on select; ○ 9 preliminary")).to_be_visible()
+    expect(few.get_by_text("1 of 10 pairs evaluated on select; ○ 9 preliminary")).to_be_visible()
     sweep = Sweep.from_folder(SAMPLE / "sweep")
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
@@ -68,27 +68,29 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
 
 
 def test_a_grid_without_a_middle_says_so(few: Page) -> None:
-    choose(few, "Points a line", "30 (Frankle et al.)")
+    choose(few, "α values per pair", "30 (Frankle et al.)")
     few.get_by_role("radio", name="midpoint").or_(
         few.get_by_role("button", name="midpoint")
     ).click()
-    expect(few.get_by_text("30 points a line, evenly, have none in the middle")).to_be_visible()
+    expect(few.get_by_text("A grid of 30 α values has no midpoint")).to_be_visible()
 
 
 def test_a_basin_is_named_and_selected(few: Page) -> None:
     know_all_pairs(few)
-    expect(few.get_by_text("These 3 share a basin: run-01, run-02, run-03")).to_be_visible()
-    expect(few.get_by_text("These 2 do not: run-14, stranger")).to_be_visible()
-    limit = few.get_by_role("spinbutton", name=re.compile("Connected up to"))
+    shared = few.get_by_text("3 of 5 ingredients share a basin: run-01, run-02, run-03")
+    expect(shared).to_be_visible()
+    alone = few.get_by_text("2 ingredients share no basin with another: run-14, stranger")
+    expect(alone).to_be_visible()
+    limit = few.get_by_role("spinbutton", name=re.compile("Basin threshold"))
     limit.fill("9")
     limit.press("Enter")
-    expect(few.get_by_text("All 5 share a basin")).to_be_visible()
+    expect(few.get_by_text("All 5 ingredients share a basin")).to_be_visible()
     limit.fill("0.1")
     limit.press("Enter")
     few.get_by_role("button", name="Select these 3").click()
     steps.expect_selected(few, *FEW[:3])
-    expect(few.get_by_text("3 of 3 pairs known on select")).to_be_visible()
-    few.get_by_role("button", name="Show all 15").click()
+    expect(few.get_by_text("3 of 3 pairs evaluated on select")).to_be_visible()
+    few.get_by_role("button", name="Clear selection (show all 15)").click()
     steps.expect_selected(few)
 
 
@@ -109,15 +111,15 @@ def test_a_zoom_outlives_a_click_on_a_cell(few: Page) -> None:
 
 def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/plane")
-    expect(page.get_by_text("Nothing is known of this plane yet")).to_be_visible()
-    choose(page, "Points a side", "7")
-    page.get_by_role("button", name="Evaluate 49 points").click()
-    expect(page.get_by_text("7×7 points on select. Points off the plane")).to_be_visible()
+    expect(page.get_by_text("This plane has not been evaluated yet")).to_be_visible()
+    choose(page, "Grid", "7×7")
+    page.get_by_role("button", name="Run 49 evaluations").click()
+    expect(page.get_by_text("7×7 grid on select. Models off the plane")).to_be_visible()
     expect(page.locator(".st-key-plane .contourlayer").first).to_be_attached()
-    choose(page, "Points a side", "13")
-    page.get_by_role("button", name="Evaluate 120 points").click()
-    expect(page.get_by_text("13×13 points on select. Points off the plane")).to_be_visible()
-    choose(page, "Second corner", "base")
+    choose(page, "Grid", "13×13")
+    page.get_by_role("button", name="Run 120 evaluations").click()
+    expect(page.get_by_text("13×13 grid on select. Models off the plane")).to_be_visible()
+    choose(page, "Model B", "base")
     expect(page.get_by_text("The three corners lie on one line")).to_be_visible()
 
 
@@ -126,9 +128,9 @@ def test_a_plane_shows_what_it_has_when_it_is_cancelled_and_goes_on_from_there(
 ) -> None:
     page.goto(f"{server.url}/plane?selection=run-05&selection=run-06")
     # Two of the 625 are corners, which other tests may have had evaluated.
-    page.get_by_role("button", name=re.compile("Evaluate 62[345] points")).click()
+    page.get_by_role("button", name=re.compile("Run 62[345] evaluations")).click()
     expect(
-        page.get_by_text(re.compile(r"×\d+ points on select; \d+ still missing"))
+        page.get_by_text(re.compile(r"×\d+ grid on select; \d+ evaluations left"))
     ).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("run-05, run-06 on select · cancelled")).to_be_visible()
@@ -136,8 +138,9 @@ def test_a_plane_shows_what_it_has_when_it_is_cancelled_and_goes_on_from_there(
     assert 0 < missing < 625
     before = evaluations(server)
     page.get_by_role("button", name="Resume").first.click()
-    expect(page.get_by_text("25×25 points on select. Points off the plane")).to_be_visible()
-    expect(page.get_by_role("button", name="Evaluate")).to_have_count(0)
+    whole = page.get_by_text("25×25 grid on select. Models off the plane")
+    expect(whole).to_be_visible(timeout=300_000)
+    expect(page.get_by_role("button", name="Run ")).to_have_count(0)
     assert evaluations(server) - before == missing
 
 
@@ -149,7 +152,7 @@ def evaluations(server: Server) -> int:
 
 def points_missing(page: Page) -> int:
     steps.wait_until_idle(page)
-    found = re.search(r"\d+", page.get_by_role("button", name="Evaluate").inner_text())
+    found = re.search(r"\d+", page.get_by_role("button", name="Run ").inner_text())
     assert found is not None
     return int(found.group())
 
@@ -158,7 +161,7 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     page.goto(f"{server.url}/geometry")
-    measure = page.get_by_role("button", name="Measure angles and distances")
+    measure = page.get_by_role("button", name="Compute angles and distances")
     figure = page.locator(".st-key-layers .js-plotly-plot")
     expect(measure.or_(figure).first).to_be_visible()
     if measure.is_visible():  # unless a plane was evaluated before
@@ -191,9 +194,12 @@ def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
 ) -> None:
     steps.open_app(page, server.url)
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
-    expect(steps.heading(page, "Soup vs ensemble")).to_be_visible()
-    middles = page.get_by_role("button", name=re.compile(r"Evaluate \d points?$"))
-    middles.first.click()
-    expect(page.get_by_text(re.compile(r"or better in \d of 3 pairs"))).to_be_visible()
-    middles.last.click()
-    expect(page.get_by_text("over 3 pairs; it is a theory of second order")).to_be_visible()
+    expect(steps.heading(page, "Soup vs. ensemble")).to_be_visible()
+    page.get_by_role("button", name=re.compile(r"Run \d evaluations?$")).click()
+    expect(
+        page.get_by_text(re.compile(r"matches or beats the ensemble in \d of 3 pairs"))
+    ).to_be_visible()
+    page.get_by_role("button", name="Compare 3 pairs").click()
+    expect(
+        page.get_by_text("over 3 pairs. The theory is a second-order approximation")
+    ).to_be_visible()

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 from soupcore import open_checkpoint
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server, start_server, stop_server
+from tests.browser.conftest import PROJECT, Server
 from tests.helpers import State, average, same_weights
 
 SAMPLE = PROJECT / "sample_data" / "digits"
@@ -27,29 +26,23 @@ class Mystery:
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("downloads")
+def server(files_server: Server) -> Server:
+    folder = files_server.sweeps
     for sweep, more in (("runs", {}), ("unknown", {"logger": Mystery()})):
         (folder / sweep).mkdir()
         for name in NAMES:
             saved = {"model_ema": weights(name), "model": weights("run-05")} | ABOUT | more
             torch.save(saved, folder / sweep / f"{name}.pt")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(roots: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start_server(tmp_path_factory.mktemp("server"), f"--root={roots}")
-    yield server
-    stop_server(server)
+    return files_server
 
 
 def weights(name: str) -> State:
     return load_file(SAMPLE / "sweep" / f"{name}.safetensors")
 
 
-def open_download(page: Page, server: Server, sweep: Path) -> None:
-    page.goto(f"{server.url}/soups?{urlencode({'sweep': str(sweep), 'task': TASK})}")
+def open_download(page: Page, server: Server, sweep: str) -> None:
+    url = f"{server.url}/soups?{urlencode({'sweep': server.sweeps / sweep, 'task': TASK})}"
+    steps.follow(page, url)
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
     steps.go_to(page, "Download")
@@ -67,15 +60,15 @@ def take(page: Page, link: Locator, folder: Path) -> Path:
 
 
 def test_a_soup_in_shards_is_taken_home_file_by_file(
-    page: Page, server: Server, roots: Path, tmp_path: Path
+    page: Page, server: Server, tmp_path: Path
 ) -> None:
-    open_download(page, server, roots / "runs")
-    prepare(page, "safetensors in shards")
-    size = page.get_by_label("Largest shard, MB")
+    open_download(page, server, "runs")
+    prepare(page, "sharded safetensors")
+    size = page.get_by_label("Max shard size, MB")
     size.fill("0.05")
     size.press("Enter")
     expect(page.get_by_text("shard_size=50000")).to_be_visible()
-    page.get_by_role("button", name="Prepare the weights").click()
+    page.get_by_role("button", name="Create file").click()
     links = page.get_by_role("link", name=re.compile(r"^model"))
     expect(links.last).to_have_text("model.safetensors.index.json")
     files = [take(page, link, tmp_path) for link in links.all()]
@@ -85,31 +78,35 @@ def test_a_soup_in_shards_is_taken_home_file_by_file(
 
 
 def test_a_soup_is_taken_home_as_the_file_that_training_saved(
-    page: Page, server: Server, roots: Path, tmp_path: Path
+    page: Page, server: Server, tmp_path: Path
 ) -> None:
-    open_download(page, server, roots / "runs")
-    prepare(page, ".pt as run-01")
-    expect(page.get_by_text("in which the EMA weights are the soup's")).to_be_visible()
+    open_download(page, server, "runs")
+    prepare(page, ".pt (copy of run-01 with new weights)")
+    expect(page.get_by_text("with its EMA weights replaced by the soup's")).to_be_visible()
+    expect(page.get_by_text("every loader finds them: model (weights)")).to_be_visible()
+    expect(page.get_by_text("before training: epoch (progress of the run)")).to_be_visible()
+    expect(page.get_by_text("Kept as in run-01.pt: args")).to_be_visible()
     expect(page.get_by_text("/home/anna/digits.yaml (args.data)")).to_be_visible()
-    page.get_by_role("button", name="Prepare the weights").click()
+    page.get_by_role("button", name="Create file").click()
     recipe = take(page, page.get_by_role("link", name=re.compile(r"\.recipe\.json$")), tmp_path)
     file = take(page, page.get_by_role("link", name=re.compile(r"\.pt$")), tmp_path)
     assert json.loads(recipe.read_text())["coefficients"] == dict.fromkeys(NAMES, "1/2")
     loaded = torch.load(file, weights_only=True)
     assert same_weights(loaded["model_ema"], average([weights(name) for name in NAMES]))
-    assert same_weights(loaded["model"], weights("run-05"))
-    assert {name: loaded[name] for name in ABOUT} == ABOUT
+    assert same_weights(loaded["model"], loaded["model_ema"])
+    assert {name: loaded[name] for name in ABOUT} == ABOUT | {"epoch": -1}
+    assert loaded.keys() - ABOUT.keys() == {"model", "model_ema", "stockpot"}
     # What was prepared before is still there.
     prepare(page, "safetensors")
-    page.get_by_role("button", name="Prepare the weights").click()
+    page.get_by_role("button", name="Create file").click()
     expect(page.get_by_role("link", name=re.compile("Download uniform-"))).to_be_visible()
-    prepare(page, ".pt as run-01")
+    prepare(page, ".pt (copy of run-01 with new weights)")
     expect(page.get_by_role("link", name=re.compile(r"\.pt$"))).to_be_visible()
 
 
 def test_where_a_copy_could_run_code_only_safetensors_is_offered_and_the_page_says_why(
-    page: Page, server: Server, roots: Path
+    page: Page, server: Server
 ) -> None:
-    open_download(page, server, roots / "unknown")
-    expect(page.get_by_text(re.compile(r"There is no \.pt of this soup.*Mystery"))).to_be_visible()
-    expect(page.get_by_role("radiogroup").get_by_text("as run-01")).to_have_count(0)
+    open_download(page, server, "unknown")
+    expect(page.get_by_text(re.compile(r"\.pt export unavailable: .*Mystery"))).to_be_visible()
+    expect(page.get_by_role("radiogroup").get_by_text("copy of run-01")).to_have_count(0)

@@ -18,18 +18,18 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     steps.open_app(page, server.url)
     steps.evaluate_everything(page)
     steps.go_to(page, "Evidence")
-    expect(page.get_by_text("There is no soup of this sweep yet")).to_be_visible()
+    expect(page.get_by_text("No soups yet")).to_be_visible()
     page.goto(f"{server.url}/soups?selection=run-02&selection=run-05&selection=run-06")
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Greedy")
     steps.go_to(page, "Evidence")
     expect(
-        page.get_by_role("heading", name=re.compile("Against the best ingredient"))
+        page.get_by_role("heading", name=re.compile("Soup vs. best single ingredient"))
     ).to_be_visible()
-    expect(page.get_by_text("so choosing flatters by")).to_be_visible()
-    expect(page.get_by_role("heading", name="What each acceptance gained")).to_be_visible()
+    expect(page.get_by_text("ingredients inflates its select score by")).to_be_visible()
+    expect(page.get_by_role("heading", name="Gain per accepted ingredient")).to_be_visible()
     expect(page.locator(".st-key-reliability .scatterlayer .trace")).to_have_count(4)
-    page.get_by_role("button", name="Find out").click()
+    page.get_by_role("button", name="Compute contributions").click()
     expect(page.locator(".st-key-attribution .bars .point")).to_have_count(3)
     steps.wait_until_idle(page)
     page.locator(".st-key-export-attribution").get_by_role("button", name="Export").click()
@@ -39,30 +39,35 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     assert table.name == "stockpot-attribution.csv"
     assert {line.split(",")[0] for line in table.read_text().splitlines()[1:]} == members
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Cross-fit greedy").click()
-    expect(page.get_by_text(re.compile("points over the best ingredient promised"))).to_be_visible()
+    page.get_by_role("button", name="Estimate greedy's selection bias").click()
+    expect(page.get_by_text("Cross-fitted greedy")).to_be_visible()
     steps.wait_until_idle(page)
-    page.get_by_role("button", name="Try 10 random orders").click()
-    expect(page.get_by_text(re.compile("In 10 random orders, mean ± "))).to_be_visible()
+    page.get_by_role("button", name="Test 10 random orders").click()
+    expect(page.get_by_text(re.compile("Greedy over 10 random orders, mean ± "))).to_be_visible()
 
 
-def test_the_papers_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
+def test_the_artifacts_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
     page.goto(f"{server.url}/download")
     expect(steps.heading(page, "Download")).to_be_visible()
-    base_model = page.get_by_role("textbox", name="Base model on the Hub")
+    base_model = page.get_by_role("textbox", name="Base model (Hugging Face ID)")
     base_model.fill("them/base")
     base_model.press("Enter")
     steps.wait_until_idle(page)
     named = {}
-    for label in ("Recipe (JSON)", "Model card", "Figure of the card", "mergekit (YAML)"):
+    for label in (
+        "Recipe (JSON)",
+        "Model card (README.md)",
+        "Card figure (SVG)",
+        "mergekit (YAML)",
+    ):
         with page.expect_download() as taken:
             page.get_by_role("button", name=label).click()
         named[label] = steps.save(taken.value, tmp_path)
-    card = named["Model card"].read_text()
-    assert named["Model card"].name == "README.md"
+    card = named["Model card (README.md)"].read_text()
+    assert named["Model card (README.md)"].name == "README.md"
     assert card.startswith('---\nbase_model:\n- "them/base"\n')
-    assert f"]({named['Figure of the card'].name})" in card
-    assert named["Figure of the card"].read_text().startswith("<svg")
+    assert f"]({named['Card figure (SVG)'].name})" in card
+    assert named["Card figure (SVG)"].read_text().startswith("<svg")
     assert "merge_method: linear" in named["mergekit (YAML)"].read_text()
     soup = rebuild(json.loads(named["Recipe (JSON)"].read_text()), SAMPLE)
     assert f"| report | {soup.recorded['scores']['report']['score']:.4f} |" in card

@@ -5,19 +5,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect
 
-from tests.browser import steps
 from tests.browser.conftest import Server
-
-
-def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
-    page: Page, server: Server
-) -> None:
-    page.goto(f"{server.url}/connectivity?selection=run-02&selection=run-05&pair=base&pair=run-02")
-    expect(steps.heading(page, "Connectivity")).to_be_visible()
-    expect(page.get_by_test_id("stSidebarNav")).to_be_visible()
-    expect(page.get_by_text("base → run-02").first).to_be_visible()
-    steps.go_to(page, "Ingredients")
-    expect(page.get_by_text("2 of 15 selected")).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -31,16 +19,16 @@ def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
     ids=lambda query: str(query),
 )
 def test_a_link_cannot_lead_outside_what_the_server_offers(
-    page: Page, server: Server, query: dict[str, str]
+    page: Page, sample_server: Server, query: dict[str, str]
 ) -> None:
-    page.goto(f"{server.url}/?{urlencode(query)}")
-    expect(page.get_by_text("that this server does not offer")).to_be_visible()
-    expect(page.get_by_text("Bundled sample").first).to_be_visible()
+    page.goto(f"{sample_server.url}/?{urlencode(query)}")
+    expect(page.get_by_text("that this server cannot open")).to_be_visible()
+    expect(page.get_by_text("Sample: cluttered digits").first).to_be_visible()
 
 
-def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/?selection=run-02&selection=nobody&pair=run-01&pair=nobody")
-    expect(page.get_by_text("1 of 15 selected")).to_be_visible()
+def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, sample_server: Server) -> None:
+    page.goto(f"{sample_server.url}/?selection=run-02&selection=nobody&pair=run-01&pair=nobody")
+    expect(page.get_by_text("1 of 15 ingredients selected")).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?selection=run-02$"))
 
 
@@ -55,7 +43,7 @@ def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, server: Ser
     ],
 )
 def test_the_download_route_gives_out_soups_only_and_to_known_hosts_only(
-    server: Server, path: str, host: str, status: int
+    sample_server: Server, path: str, host: str, status: int
 ) -> None:
-    answer = requests.get(server.url + path, headers={"Host": host}, timeout=10)
+    answer = requests.get(sample_server.url + path, headers={"Host": host}, timeout=10)
     assert answer.status_code == status

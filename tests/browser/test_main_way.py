@@ -16,13 +16,24 @@ from tests.browser.conftest import PROJECT, Server
 SAMPLE = PROJECT / "sample_data" / "digits"
 
 
+def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
+    page: Page, server: Server
+) -> None:
+    page.goto(f"{server.url}/connectivity?selection=run-02&selection=run-05&pair=base&pair=run-02")
+    expect(steps.heading(page, "Connectivity")).to_be_visible()
+    expect(page.get_by_test_id("stSidebarNav")).to_be_visible()
+    expect(page.get_by_text("base → run-02").first).to_be_visible()
+    steps.go_to(page, "Ingredients")
+    expect(page.get_by_text("2 of 15 ingredients selected")).to_be_visible()
+
+
 def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     steps.open_app(page, server.url)
-    page.get_by_role("button", name="Evaluate what is missing").click()
+    page.get_by_role("button", name="Evaluate all ingredients").click()
     expect(page.get_by_test_id("stProgress")).to_be_visible()
-    expect(page.get_by_role("button", name="Evaluate what is missing")).to_have_count(
+    expect(page.get_by_role("button", name="Evaluate all ingredients")).to_have_count(
         0, timeout=90_000
     )
 
@@ -36,8 +47,8 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.expect_selected(page, "run-01", "run-02")
 
     steps.go_to(page, "Connectivity")
-    page.get_by_role("button", name=re.compile("Evaluate about")).click()
-    expect(page.get_by_text("1 of 1 pairs known on select. Click")).to_be_visible()
+    page.get_by_role("button", name=re.compile("Run about")).click()
+    expect(page.get_by_text("1 of 1 pairs evaluated on select. Click")).to_be_visible()
     steps.wait_until_idle(page)
     cell = page.locator(".st-key-heatmap .scatterlayer .point").first
     cell.click(force=True)
@@ -51,14 +62,14 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.build(page, "Uniform")
     steps.build(page, "Greedy")
     page.get_by_role("tab", name="Compare").click()
-    expect(page.get_by_text("The tinted column was chosen on")).to_be_visible()
+    expect(page.get_by_text("The shaded column was used for choosing")).to_be_visible()
 
     steps.go_to(page, "Download")
     file = steps.save(steps.download(page, "greedy"), tmp_path)
     expect(page.get_by_text(hashlib.sha256(file.read_bytes()).hexdigest())).to_be_visible()
     shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on select")
     assert_is_the_mean_of_what_it_says(file)
-    assert_reaches(file, float(shown.inner_text().split()[-1].removesuffix("%")))
+    assert_reaches(file, float(shown.inner_text().split()[-2]))
 
 
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(
@@ -71,7 +82,8 @@ def test_two_soups_of_the_same_size_are_not_served_for_each_other(
         expect(steps.heading(page, "Soups")).to_be_visible()
         steps.build(page, "Uniform")
         steps.go_to(page, "Download")
-        prepare = page.get_by_role("button", name="Prepare the weights")
+        steps.pick_soup(page, "uniform")
+        prepare = page.get_by_role("button", name="Create file")
         link = page.get_by_role("link", name=re.compile("Download uniform"))
         prepare.click()
         with page.expect_download() as download:

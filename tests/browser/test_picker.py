@@ -52,9 +52,9 @@ def make_troubled_sweep(folder: Path) -> None:
 
 
 def choose(page: Page, *, task: str | None = None, source: str | None = None) -> None:
-    page.get_by_role("button", name="Change sweep or task").click()
+    page.get_by_role("button", name="Open another sweep").click()
     if task is not None:
-        page.get_by_role("combobox", name="Task: how the checkpoints are judged").click()
+        page.get_by_role("combobox", name="Task (how ingredients are evaluated)").click()
         page.get_by_role("option", name=task).click()
     if source is not None:
         page.get_by_role("dialog").get_by_text(source, exact=True).click()
@@ -68,9 +68,9 @@ def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
     page.get_by_role("dialog").get_by_role("button", name="troubled").click()
-    page.get_by_role("button", name="Open this folder (21 checkpoints)").click()
-    expect(page.get_by_text("Fit report: 4 left out, 1 to look at")).to_be_visible()
-    expect(page.get_by_text("0 of 16 selected")).to_be_visible()
+    page.get_by_role("button", name="Open (21 checkpoints)").click()
+    expect(page.get_by_text("Fit report: 4 excluded, 1 warning")).to_be_visible()
+    expect(page.get_by_text("0 of 16 ingredients selected")).to_be_visible()
     steps.evaluate_everything(page)
 
 
@@ -80,7 +80,7 @@ def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server)
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
     page.get_by_role("dialog").get_by_role("button", name="empty").click()
-    expect(page.get_by_role("button", name="Open this folder (0 checkpoints)")).to_be_disabled()
+    expect(page.get_by_role("button", name="Open (0 checkpoints)")).to_be_disabled()
 
 
 def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_pat
     steps.open_app(page, server.url)
     choose(page, task="digits/task.py: task", source="Upload")
     page.get_by_role("dialog").locator("input[type=file]").set_input_files(files)
-    page.get_by_role("button", name="Open the uploaded files").click()
-    expect(page.get_by_text("0 of 2 selected")).to_be_visible()
+    page.get_by_role("button", name="Open upload").click()
+    expect(page.get_by_text("0 of 2 ingredients selected")).to_be_visible()
     steps.evaluate_everything(page)
-    (copied,) = (server.workspace / "uploads").iterdir()
+    (copied,) = (server.workspace / "uploads").glob("uploaded-*")
     assert {file.name for file in copied.iterdir()} == {file.name for file in files}
 
 
 def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     choose(page, task="wrong.py: task", source="Folder on the server")
-    page.get_by_role("button", name="Open this folder (16 checkpoints)").click()
-    page.get_by_role("button", name="Evaluate what is missing").click()
+    page.get_by_role("button", name="Open (16 checkpoints)").click()
+    page.get_by_role("button", name="Evaluate all ingredients").click()
     expect(page.get_by_text("does not fit the network of the task 'Wrong network'")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)
 
@@ -110,6 +110,6 @@ def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: 
 def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     choose(page, task="failing.py: task", source="Folder on the server")
-    page.get_by_role("button", name="Open this folder (16 checkpoints)").click()
+    page.get_by_role("button", name="Open (16 checkpoints)").click()
     expect(page.get_by_text("RuntimeError: no such data here")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)

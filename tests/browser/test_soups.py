@@ -15,10 +15,10 @@ SAMPLE = PROJECT / "sample_data" / "digits"
 def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     steps.go_to(page, "Download")
-    expect(page.get_by_text("There is no soup of this sweep yet")).to_be_visible()
+    expect(page.get_by_text("No soups yet")).to_be_visible()
     steps.go_to(page, "Soups")
     page.get_by_role("tab", name="Compare").click()
-    expect(page.get_by_text("No soup of this sweep yet")).to_be_visible()
+    expect(page.get_by_text("No soups yet. Build one in the")).to_be_visible()
 
 
 def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
@@ -26,7 +26,7 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
 ) -> None:
     page.goto(f"{server.url}/soups?selection=run-01&selection=run-02")
     expect(steps.heading(page, "Soups")).to_be_visible()
-    page.get_by_role("radiogroup").get_by_text("By hand", exact=True).click()
+    page.get_by_role("radiogroup").get_by_text("Manual", exact=True).click()
     slider = page.get_by_role("slider", name="run-01")
     slider.focus()
     for _ in range(10):
@@ -36,11 +36,11 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     sweep = Sweep.from_folder(SAMPLE / "sweep")
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     soup = manual(sweep, {"run-01": 1, "run-02": 2}).evaluate(evaluator, ["select"])
-    accuracy = f"{soup.evaluations['select'].accuracy:.2%}"
+    accuracy = f"{100 * soup.evaluations['select'].accuracy:.2f} %"
     expect(page.get_by_test_id("stMetricValue").first).to_have_text(accuracy)
 
-    page.get_by_role("button", name="Keep this soup").click()
-    expect(page.get_by_text("Keep a soup made by hand · done")).to_be_visible()
+    page.get_by_role("button", name="Save soup").click()
+    expect(page.get_by_text("Save manual soup · done")).to_be_visible()
     steps.go_to(page, "Download")
     expect(page.get_by_role("combobox", name="Soup", exact=True)).to_have_value(
         re.compile("manual")
@@ -65,10 +65,10 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     page.get_by_role("radiogroup").get_by_text("WiSE-FT", exact=True).click()
     alpha = page.get_by_role("spinbutton", name="α")
     expect(alpha).to_have_value("0.50")
-    page.get_by_text("Choose α by a curve").click()
-    page.get_by_role("button", name="Evaluate 11 values").click()
+    page.get_by_text("Tune α").click()
+    page.get_by_role("button", name="Sweep 11 values").click()
     expect(page.get_by_text(re.compile("Best on select: α = "))).to_be_visible()
-    promised = page.get_by_text(re.compile("The best α of 11, chosen on one half of select"))
+    promised = page.get_by_text(re.compile("Picking the best of 11 values of α inflates"))
     expect(promised).to_be_visible()
     points = page.locator(".st-key-curve-wise_ft-alpha .scatterlayer .trace").first.locator(
         ".point"
@@ -81,8 +81,9 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     expect(page.get_by_text("wise_ft").first).to_be_visible()
 
     steps.go_to(page, "Evidence")
+    steps.pick_soup(page, "wise_ft")
     expect(promised).to_be_visible()
-    best = re.compile(r"is the best of those evaluated on select: \d of 15 ingredients")
+    best = re.compile(r"Only \d of 15 ingredients have been evaluated on select")
     expect(page.get_by_text(best)).to_be_visible()
     assert "Session State API" not in server.log.read_text()
 
@@ -95,20 +96,20 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     choices = page.get_by_role("radiogroup")
     for choice in ("Learned", "tensor", "adamw"):
         choices.get_by_text(choice, exact=True).click()
-    for label, value in (("Passes", "100"), ("Held back", "0")):
+    for label, value in (("Max passes", "100"), ("Held-out fraction", "0")):
         field = page.get_by_role("spinbutton", name=label)
         field.fill(value)
         field.press("Enter")
         steps.wait_until_idle(page)
-    page.get_by_role("button", name="Build the learned").click()
+    page.get_by_role("button", name="Build learned").click()
     expect(page.locator(".st-key-growing-curve .scatterlayer .trace").first).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("Stopped. The best soup so far is kept.")).to_be_visible()
+    expect(page.get_by_text("Cancelled. The best soup so far was saved.")).to_be_visible()
     steps.wait_until_idle(page)
 
     # It is what both tabs show, and both offer the rest.
     page.get_by_role("tab", name="Compare").click()
-    steps.wait_until_idle(page)
+    steps.pick_soup(page, "learned", "Show the ensemble for")
     page.get_by_role("button", name=re.compile("Evaluate learned .* on 6 splits")).click()
     expect(page.get_by_text(re.compile("Evaluate learned .* · done"))).to_be_visible()
     page.get_by_role("tab", name="Build").click()
@@ -124,18 +125,19 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     first = page.get_by_text(re.compile(r"^uniform [0-9a-f]{4} = run-03 × 1/2")).inner_text()[:12]
     steps.wait_until_idle(page)
 
-    page.get_by_role("combobox", name="Soups as ingredients").click()
+    page.get_by_role("combobox", name="Include existing soups").click()
     page.get_by_role("option", name=first).click()
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Build the uniform soup of 3").click()
+    page.get_by_role("button", name="Build uniform soup from 3 ingredients").click()
     made = page.get_by_text(re.compile(rf"= run-03 × 1/3, run-04 × 1/3, {first} × 1/3$"))
     expect(made).to_be_visible()
     second = made.inner_text()[:12]
     expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
 
     page.get_by_role("tab", name="Compare").click()
+    steps.pick_soup(page, second, "Show the ensemble for")
     cells = page.get_by_test_id("stDataFrame").locator("td")
-    for name in (first, second, "ensemble of its 3"):
+    for name in (first, second, f"ensemble of {second}'s 3 ingredients"):
         expect(cells.get_by_text(name, exact=True).first).to_be_attached()
     steps.go_to(page, "Connectivity")
     page.get_by_role("combobox", name="To").fill(second)
@@ -143,10 +145,10 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_text(f"base → {second}")).to_be_visible()
     steps.go_to(page, "Download")
-    page.get_by_role("button", name="Prepare the weights").click()
+    page.get_by_role("button", name="Create file").click()
     with page.expect_download() as taken:
         page.get_by_role("link", name=re.compile(f"Download {second.replace(' ', '-')}")).click()
     expect(page.get_by_role("button", name="Model card")).to_be_visible()
-    expect(page.get_by_text("mergekit has no method that makes this soup")).to_be_visible()
+    expect(page.get_by_text("mergekit cannot express this soup")).to_be_visible()
     with safe_open(steps.save(taken.value, tmp_path), framework="pt") as file:
         assert first in json.loads(file.metadata()["stockpot"])["coefficients"]

@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ def test_a_file_that_took_too_long_is_looked_at_again(
         slow.setattr(sandbox, "MOST_SECONDS", 0)
         with pytest.raises(CheckpointError, match="takes more than 0 s"):
             open_checkpoint(path)
+    assert open_checkpoint(path).read("w").item() == 0
+    assert reads == [path, path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_file_whose_reader_was_killed_is_read_again(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    path = save(tmp_path / "a.pt", 1)
+    with monkeypatch.context() as killed:
+        program = f"import os; os.kill(os.getpid(), {int(number)})"
+        killed.setattr(sandbox, "_PROGRAM", program)
+        with pytest.raises(CheckpointError, match="was ended from outside"):
+            open_checkpoint(path)
+    with contents.remembered_only(), pytest.raises(contents.NotRead):
+        open_checkpoint(path)
     assert open_checkpoint(path).read("w").item() == 0
     assert reads == [path, path]
 

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from soupcore import Cancelled, Checkpoint, CheckpointError, TensorInfo, open_checkpoint
-from soupcore.checkpoints import write_safetensors
+from soupcore.checkpoints import files
 from soupcore.checkpoints.dtypes import DTYPES
+from soupcore.sweeps.folder import folder_signature
+from soupcore.writers import write_safetensors
 from tests.helpers import any_tensor
 
 STATE = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([5, 6]), "c": torch.zeros(0)}
@@ -295,3 +297,49 @@ def test_a_file_changed_while_it_is_scanned_gets_no_digest(checkpoint_of: Checkp
     with pytest.raises(CheckpointError, match="was changed after it was opened"):
         checkpoint.scan(lambda nbytes: touch(checkpoint.path))
     assert not open_checkpoint(checkpoint.path).is_scanned
+
+
+def rewritten_in_place(path: Path, content: bytes) -> None:
+    """Other bytes under the same path, inode, size and modification time."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+SAVERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
+    ".safetensors": lambda state, path: save_file(state, path),
+    ".pt": lambda state, path: torch.save(state, path),
+    ".ckpt": save_legacy,
+}
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["true ctime", "false ctime"])
+@pytest.mark.parametrize("suffix", SAVERS)
+@pytest.mark.parametrize("count", [3, 100_000])
+def test_a_digest_belongs_to_the_bytes_and_not_to_the_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, count: int, lies: bool
+) -> None:
+    if lies:
+        monkeypatch.setattr(
+            files,
+            "_as_identity",
+            lambda status: files.Identity(status.st_dev, status.st_ino, status.st_size, 1, 1),
+        )
+    save = SAVERS[suffix]
+    path, other = tmp_path / f"a{suffix}", tmp_path / "b" / f"a{suffix}"
+    other.parent.mkdir()
+    save({"w": torch.zeros(count)}, path)
+    save({"v": torch.ones(count)}, other)
+    before, signature = open_checkpoint(path), folder_signature(tmp_path)
+    assert before.state_dict()["w"].sum() == 0
+    digest = before.digest
+    rewritten_in_place(path, other.read_bytes())
+    after = open_checkpoint(path)
+    assert folder_signature(tmp_path) != signature
+    assert list(after.tensors) == ["v"]
+    assert after.digest != digest
+    assert after.digest == open_checkpoint(other).digest
+    with pytest.raises(CheckpointError, match="was changed after it was opened"):
+        before.check_unchanged()

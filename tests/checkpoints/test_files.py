@@ -7,7 +7,7 @@ import pytest
 
 from soupcore import CheckpointError
 from soupcore.checkpoints import files
-from soupcore.checkpoints.files import WeightFile
+from soupcore.checkpoints.files import Identity, Stamp, WeightFile
 
 
 @pytest.fixture
@@ -102,3 +102,86 @@ def test_an_end_inside_what_is_read_is_said(tmp_path: Path) -> None:
     (file,) = written(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"0\.bin ended inside tensor 'w': it was cut short"):
         file.read_into(memoryview(bytearray(11)), 0, "tensor 'w'")
+
+
+@pytest.fixture
+def fixed_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that says the same times of all files, as after a restore from an image."""
+
+    def identity(status: os.stat_result) -> Identity:
+        return Identity(status.st_dev, status.st_ino, status.st_size, 1, 2)
+
+    monkeypatch.setattr(files, "_as_identity", identity)
+
+
+def overwrite(path: Path, offset: int, content: bytes) -> None:
+    """Change bytes as `rsync --inplace -t` does: path, inode, size and modification time stay."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    assert [getattr(before, name) for name in same] == [getattr(after, name) for name in same]
+
+
+def stamped(path: Path) -> Stamp:
+    return WeightFile(path).stamp()
+
+
+@pytest.mark.parametrize("size", [1, 1 << 10, 1 << 20])
+def test_a_stamp_stays_while_the_file_does(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(os.urandom(size))
+    assert stamped(path) == stamped(path)
+
+
+def test_other_bytes_under_the_old_modification_time_have_another_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(1 << 20))
+    before = stamped(path)
+    overwrite(path, 5000, b"x")  # between the blocks that are probed
+    after = stamped(path)
+    assert after.probe == before.probe
+    assert after != before
+
+
+@pytest.mark.usefixtures("fixed_times")
+@pytest.mark.parametrize("offset", range(0, 32 << 10, 1001))
+def test_every_byte_of_a_small_file_counts_whatever_its_times(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(32 << 10))
+    before = stamped(path)
+    overwrite(path, offset, b"x")
+    assert stamped(path) != before
+
+
+@pytest.mark.usefixtures("fixed_times")
+@pytest.mark.parametrize("size", [(32 << 10) + 1, 100_000, (1 << 20) + 7])
+def test_of_a_large_file_eight_blocks_count_whatever_its_times(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(size))
+    before = stamped(path)
+    for offset in [0, 4095, size - 4096, size - 1, *(i * (size - 4096) // 7 for i in range(8))]:
+        overwrite(path, offset, b"x")
+        assert stamped(path) != before
+        overwrite(path, offset, b"\0")
+        assert stamped(path) == before
+
+
+def test_changes_within_one_tick_of_the_clock_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(1 << 20))
+    seen = {stamped(path)}
+    for value in range(1, 20):
+        overwrite(path, 5000, bytes([value]))
+        seen.add(stamped(path))
+    assert len(seen) == 20
+
+
+def test_another_file_in_its_place_is_found_out_while_it_is_open(tmp_path: Path) -> None:
+    (file,) = written(tmp_path, 1)
+    replaced(file.path)
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        file.check_unchanged()

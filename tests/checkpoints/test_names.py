@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from soupcore.checkpoints.names import align, canonical_names, weight_names
+from soupcore.checkpoints.names import align, canonical_names, layer_of, weight_names
 
 PLAIN = ["embed.weight", "blocks.0.norm.bias", "blocks.1.norm.bias", "head"]
 
@@ -111,6 +111,45 @@ def test_only_what_all_names_agree_on_is_taken_off(names: list[str], canonical: 
             {"model.embed.w": "model.embed.w", "model.block.w": "model.block.w"},
         ),
         (["p.q"], ["r.s"], {"p.q": "p.q"}),
+        (
+            ["model.a.w", "model.b.w", "criterion.weight"],
+            ["a.w", "b.w"],
+            {"a.w": "model.a.w", "b.w": "model.b.w", "criterion.weight": "criterion.weight"},
+        ),
+        (
+            ["a.w", "b.w"],
+            ["transformer.a.w", "transformer.b.w", "score.weight"],
+            {"transformer.a.w": "a.w", "transformer.b.w": "b.w"},
+        ),
+        (
+            ["net.a.w", "loss.x", "loss.y", "loss.z"],  # the prefix is not that of most
+            ["a.w", "c.w"],
+            {"a.w": "net.a.w", "loss.x": "loss.x", "loss.y": "loss.y", "loss.z": "loss.z"},
+        ),
+        (
+            ["net.a.w", "net.b.w", "x"],
+            ["model.a.w", "model.b.w", "y"],
+            {"model.a.w": "net.a.w", "model.b.w": "net.b.w", "x": "x"},
+        ),
+        (["net.w", "w"], ["w"], {"net.w": "net.w", "w": "w"}),  # one name cannot be two tensors
+        (
+            ["l.weight_g", "l.weight_v", "l.bias"],
+            ["l.parametrizations.weight.original0", "l.parametrizations.weight.original1"],
+            {
+                "l.parametrizations.weight.original0": "l.weight_g",
+                "l.parametrizations.weight.original1": "l.weight_v",
+                "l.bias": "l.bias",
+            },
+        ),
+        (
+            ["net.parametrizations.weight.original0", "net.parametrizations.weight.original1"],
+            ["weight_g", "weight_v"],
+            {
+                "weight_g": "net.parametrizations.weight.original0",
+                "weight_v": "net.parametrizations.weight.original1",
+            },
+        ),
+        (["l.weight_g", "l.bias"], ["l.x"], {"l.weight_g": "l.weight_g", "l.bias": "l.bias"}),
         (["n_averaged", "module.w"], ["w"], {"w": "module.w"}),
     ],
     ids=str,
@@ -134,3 +173,49 @@ def test_whatever_the_names_each_stays_one_of_its_own(names: list[str], wanted: 
     assert len(set(canonical_names(names).values())) == len(kept)
     assert sorted(align(names, wanted).values()) == sorted(kept)
     assert align(names, weight_names(names)) == {name: name for name in kept}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        # timm
+        ("blocks.3.attn.qkv.weight", "blocks.3"),
+        ("patch_embed.proj.bias", "patch_embed.proj"),
+        ("cls_token", "cls_token"),
+        ("head.weight", "head"),
+        ("stages.2.blocks.5.mlp.fc1.weight", "stages.2"),
+        # torchvision
+        ("layer1.0.conv1.weight", "layer1.0"),
+        ("layer1.0.downsample.0.weight", "layer1.0"),
+        ("conv1.weight", "conv1"),
+        ("features.0.weight", "features.0"),
+        ("features.3.0.block.1.0.weight", "features.3"),
+        ("encoder.layers.encoder_layer_3.self_attention.in_proj_weight",
+         "encoder.layers.encoder_layer_3"),
+        ("encoder.layers.encoder_layer_3.mlp.0.bias", "encoder.layers.encoder_layer_3"),
+        # Hugging Face
+        ("bert.encoder.layer.11.attention.self.query.weight", "bert.encoder.layer.11"),
+        ("bert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings"),
+        ("transformer.h.3.attn.c_attn.weight", "transformer.h.3"),
+        ("model.layers.3.self_attn.q_proj.weight", "model.layers.3"),
+        ("encoder.block.3.layer.0.SelfAttention.q.weight", "encoder.block.3"),
+        ("lm_head.weight", "lm_head"),
+        # open_clip
+        ("visual.transformer.resblocks.3.mlp.c_fc.weight", "visual.transformer.resblocks.3"),
+        ("transformer.resblocks.3.ln_1.weight", "transformer.resblocks.3"),
+        ("visual.class_embedding", "visual"),
+        ("logit_scale", "logit_scale"),
+        # Ultralytics
+        ("model.22.cv2.0.0.conv.weight", "model.22"),
+        # Lists of modules and of parameters
+        ("0.weight", "0"),
+        ("prompts.3", "prompts.3"),
+        ("norm.0", "norm.0"),
+        ("0", "0"),
+        ("weight", "weight"),
+        ("rotation_2", "rotation_2"),
+        ("time_embedding.linear_1.weight", "time_embedding.linear_1"),
+    ],
+)  # fmt: skip
+def test_the_layer_of_a_tensor_is_in_its_name(tensor: str, layer: str) -> None:
+    assert layer_of(tensor) == layer

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from soupcore.checkpoints import sandbox
 
 # What stands in for the reader, to see the limits at work.
 STANDING_IN = """
-from soupcore.strict import child, contents
+from soupcore.safe_torch import child
 def read(file):
     {}
     return {{"read": file.read(4).decode()}}
@@ -49,12 +50,12 @@ def test_the_child_reads_the_open_file(monkeypatch: pytest.MonkeyPatch, path: Pa
         ),
         pytest.param("import socket", "", "PermissionError: it tried import", id="import"),
         pytest.param("open('/etc/passwd')", "", "PermissionError: it tried open", id="open"),
-        pytest.param("os = contents.os; os.system('x')", "", "it tried os.system", id="command"),
+        pytest.param("os = child.os; os.system('x')", "", "it tried os.system", id="command"),
         pytest.param("eval('1')", "", "it tried compile", id="eval"),
         pytest.param("return 'x' * 99", "child.MOST_OUTPUT = 50", "more than any model", id="talk"),
         pytest.param("raise KeyError(3)", "", "unknown way .KeyError: 3", id="mistake"),
-        pytest.param("contents.os._exit(3)", "", "broke down .exit status 3", id="end"),
-        pytest.param("contents.os.abort()", "", "broke down .exit status -6", id="crash"),
+        pytest.param("child.os._exit(3)", "", "broke down .exit status 3", id="end"),
+        pytest.param("child.os.abort()", "", "broke down .exit status -6", id="crash"),
         pytest.param("raise child.Refusal('It is bad.')", "", "opened. It is bad.$", id="refusal"),
     ],
 )
@@ -66,6 +67,58 @@ def test_what_the_child_must_not_do_ends_in_a_refusal(
     assert str(caught.value).startswith(f"{path} cannot be opened")
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_child_ended_from_outside_says_nothing_about_the_file(
+    monkeypatch: pytest.MonkeyPatch, path: Path, number: signal.Signals
+) -> None:
+    body = f"child.os.kill(child.os.getpid(), {int(number)})"
+    is_settable = number != signal.SIGKILL
+    # A child inherits that a signal is ignored, as below nohup.
+    before = signal.signal(number, signal.SIG_DFL) if is_settable else None
+    try:
+        with pytest.raises(
+            sandbox.NoVerdictError, match=f"from outside .signal {number:d}"
+        ) as caught:
+            read_with(monkeypatch, path, body, "child._deny = lambda event, args: None")
+    finally:
+        if is_settable:
+            signal.signal(number, before)
+    assert "says nothing about the file" in caught.value.problem
+    assert "harm" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_verdict"),
+    [
+        ("raise child.Refusal('It is bad.')", True),
+        ("raise KeyError(3)", True),
+        ("bytearray(2 << 30)", False),
+        ("child.os._exit(3)", False),
+        ("child.os.abort()", False),
+    ],
+)
+def test_only_an_answer_is_a_verdict_on_the_file(
+    monkeypatch: pytest.MonkeyPatch, path: Path, body: str, is_verdict: bool
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read_with(monkeypatch, path, body)
+    assert isinstance(caught.value, sandbox.NoVerdictError) is not is_verdict
+
+
+def test_a_reader_that_cannot_be_started_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(path / "gone"))
+    with pytest.raises(sandbox.NoVerdictError, match="no process could be started"):
+        read_with(monkeypatch, path, "")
+
+
+def test_lower_limits_of_the_machine_stay(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    limits = "import resource as r; r.setrlimit(r.RLIMIT_AS, (900 << 20, 900 << 20))"
+    found: object = read_with(monkeypatch, path, "return r.getrlimit(r.RLIMIT_AS)", limits)
+    assert found == [900 << 20, 900 << 20]
+
+
 def test_time_is_limited(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.3)
     with pytest.raises(CheckpointError, match=r"takes more than 0\.3 s"):
@@ -74,7 +127,7 @@ def test_time_is_limited(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 def test_output_is_limited_on_this_side_too(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(sandbox, "MOST_OUTPUT", 100)
-    with pytest.raises(CheckpointError, match="broke down"):
+    with pytest.raises(CheckpointError, match="takes more than 100 bytes"):
         read_with(monkeypatch, path, "return 'x' * 10_000_000")
 
 
@@ -97,8 +150,10 @@ def test_the_child_imports_neither_torch_nor_the_rest_of_the_library(tmp_path: P
         check=True,
     ).stdout
     modules = said.split()
-    assert "soupcore.strict.child" in modules
-    assert all(module == "soupcore" or module.startswith("soupcore.strict") for module in modules)
+    assert "soupcore.safe_torch.child" in modules
+    assert all(
+        module == "soupcore" or module.startswith("soupcore.safe_torch") for module in modules
+    )
 
 
 def test_many_files_are_opened_at_once(tmp_path: Path) -> None:

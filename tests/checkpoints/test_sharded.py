@@ -164,7 +164,7 @@ def test_a_folder_without_one_clear_checkpoint_is_refused(tmp_path: Path, shards
     with pytest.raises(CheckpointError, match="is a folder that holds no file of weights"):
         open_checkpoint(tmp_path / "empty")
     (shards / f"other{INDEX}").write_text("{}")
-    with pytest.raises(CheckpointError, match="holds 4 files of weights"):
+    with pytest.raises(CheckpointError, match=r"holds 2 snapshots \(model, othermodel\), and it"):
         open_checkpoint(shards)
 
 
@@ -226,6 +226,14 @@ def test_an_index_without_tensors_or_without_end_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match="it names no tensors and their files"):
         open_checkpoint(write_index(shards, {}))
-    monkeypatch.setattr(sharded, "_LARGEST_INDEX", 10)
+    monkeypatch.setattr(sharded, "LARGEST_INDEX", 10)
     with pytest.raises(CheckpointError, match="is larger than an index can be"):
         open_checkpoint(shards / INDEX)
+
+
+def test_an_index_that_names_another_index_as_a_shard_is_refused(tmp_path: Path) -> None:
+    other = "other.safetensors.index.json"
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"w": other}}))
+    (tmp_path / other).write_text(json.dumps({"weight_map": {"w": ONE}}))
+    with pytest.raises(CheckpointError, match=r"other\.safetensors\.index\.json is text"):
+        open_checkpoint(tmp_path / INDEX)

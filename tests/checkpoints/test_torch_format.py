@@ -16,7 +16,7 @@ from soupcore.checkpoints.checkpoint import WeightSet
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from tests.helpers import any_tensor, build_model, same_bits, same_weights
-from tests.strict import foreign
+from tests.safe_torch import foreign
 
 TIED = torch.arange(6.0)
 PATTERN = torch.arange(2 * 3 * 4 * 5, dtype=torch.int32)

@@ -18,11 +18,11 @@ DENSE = np.linspace(0, 1, 4097)
 
 
 def follow(
-    curve: Curve, rule: Adaptive, score: Curve = np.zeros_like, *, glance: bool = False
+    curve: Curve, rule: Adaptive, score: Curve = np.zeros_like, *, on_subset: bool = False
 ) -> list[Fraction]:
     """Evaluate a curve where the rule asks for it; the points in the order asked.
 
-    With `glance` the gaps are evaluated only where what the curve is there leaves it in doubt.
+    With `on_subset` the gaps are evaluated only where what the curve is there leaves it in doubt.
     """
     known: dict[Fraction, tuple[float, float]] = {}
 
@@ -33,7 +33,7 @@ def follow(
 
     while wanted := rule.wanted([known])[0] or gaps(known):
         assert not set(wanted) & known.keys()
-        is_seen = glance and wanted == gaps(known)
+        is_seen = on_subset and wanted == gaps(known)
         if is_seen and not rule.doubtful([known], [values(wanted)])[0]:
             break
         known |= values(wanted)
@@ -73,12 +73,12 @@ CURVES: dict[str, Curve] = {
 
 @pytest.mark.parametrize("tolerance", [0.003, 0.01, 0.05])
 @pytest.mark.parametrize("name", CURVES)
-@pytest.mark.parametrize("glance", [False, True])
+@pytest.mark.parametrize("on_subset", [False, True])
 def test_the_barrier_of_a_known_curve_is_found_to_within_the_tolerance(
-    name: str, tolerance: float, glance: bool
+    name: str, tolerance: float, on_subset: bool
 ) -> None:
     curve = CURVES[name]
-    alphas = follow(curve, Adaptive(tolerance), glance=glance)
+    alphas = follow(curve, Adaptive(tolerance), on_subset=on_subset)
     found = barrier(curve, np.array([float(alpha) for alpha in alphas]))
     true = barrier(curve, DENSE)
     assert true - found <= tolerance * max(1, true)
@@ -86,9 +86,9 @@ def test_the_barrier_of_a_known_curve_is_found_to_within_the_tolerance(
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=7), st.booleans())
-def test_the_barrier_of_a_smooth_curve_is_found(coefficients: list[float], glance: bool) -> None:
+def test_the_barrier_of_a_smooth_curve_is_found(coefficients: list[float], on_subset: bool) -> None:
     curve = Polynomial(coefficients)
-    alphas = follow(curve, Adaptive(), glance=glance)
+    alphas = follow(curve, Adaptive(), on_subset=on_subset)
     found = barrier(curve, np.array([float(alpha) for alpha in alphas]))
     assert found >= barrier(curve, DENSE) - 0.01
 
@@ -106,24 +106,24 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
     ("width", "bound"), [(0.12, 0.1), (0.15, 0.025), (0.18, 0.01), (0.2, 0.01)]
 )
 @pytest.mark.parametrize("depth", [0, 0.3])
-@pytest.mark.parametrize("glance", [False, True])
+@pytest.mark.parametrize("on_subset", [False, True])
 def test_two_hills_are_found_wherever_they_stand(
-    width: float, bound: float, depth: float, glance: bool
+    width: float, bound: float, depth: float, on_subset: bool
 ) -> None:
     for first in np.arange(0.1, 0.5, 0.05):
         for second in np.arange(0.5, 0.92, 0.05):
             curve = hills(first, second, width, depth)
-            alphas = follow(curve, Adaptive(), glance=glance)
+            alphas = follow(curve, Adaptive(), on_subset=on_subset)
             at = np.array([float(alpha) for alpha in alphas])
             assert barrier(curve, at) == pytest.approx(barrier(curve, DENSE), abs=bound)
 
 
-@pytest.mark.parametrize("glance", [False, True])
+@pytest.mark.parametrize("on_subset", [False, True])
 def test_two_hills_in_the_widest_gaps_of_the_first_points_are_not_taken_for_one(
-    glance: bool,
+    on_subset: bool,
 ) -> None:
     curve = hills(0.32, 0.68, 0.1)
-    at = np.array([float(alpha) for alpha in follow(curve, Adaptive(), glance=glance)])
+    at = np.array([float(alpha) for alpha in follow(curve, Adaptive(), on_subset=on_subset)])
     assert barrier(curve, at) == pytest.approx(0.5, abs=0.01)
 
 
@@ -133,17 +133,17 @@ def test_without_a_barrier_five_points_between_the_ends_are_enough() -> None:
     assert sorted(alphas) == sorted({*lobatto(8)} - {lobatto(8)[1], lobatto(8)[7]})
 
 
-def test_where_a_glance_leaves_no_doubt_three_points_between_the_ends_are_enough() -> None:
-    assert sorted(follow(CURVES["valley"], Adaptive(), glance=True)) == lobatto(4)
-    assert follow(hills(0.32, 0.68, 0.1), Adaptive(), glance=True)[5:7] == lobatto(8)[3:6:2]
+def test_where_a_subset_leaves_no_doubt_three_points_between_the_ends_are_enough() -> None:
+    assert sorted(follow(CURVES["valley"], Adaptive(), on_subset=True)) == lobatto(4)
+    assert follow(hills(0.32, 0.68, 0.1), Adaptive(), on_subset=True)[5:7] == lobatto(8)[3:6:2]
 
 
-def test_a_glance_leaves_a_doubt_where_it_shows_a_hill_or_no_number() -> None:
+def test_a_subset_leaves_a_doubt_where_it_shows_a_hill_or_no_number() -> None:
     valley = {alpha: (-float(alpha * (1 - alpha)), 0.5) for alpha in lobatto(4)}
     assert Adaptive().wanted([valley]) == [[]]
     for seen, doubt in ((-0.2, False), (0.02, True), (math.nan, True)):
-        glance = dict(zip(gaps(valley), [(seen, 0.5), (-0.2, 0.5)], strict=True))
-        assert Adaptive().doubtful([valley], [glance]) == [doubt], seen
+        on_subset = dict(zip(gaps(valley), [(seen, 0.5), (-0.2, 0.5)], strict=True))
+        assert Adaptive().doubtful([valley], [on_subset]) == [doubt], seen
 
 
 def test_the_middle_comes_first_and_the_points_are_nested_and_symmetric() -> None:
@@ -168,6 +168,23 @@ def test_the_error_barrier_is_looked_for_too() -> None:
     score = bump(0.7, 0.1, -0.3)
     alphas = np.array([float(alpha) for alpha in follow(np.zeros_like, Adaptive(), score)])
     assert score(alphas).min() == pytest.approx(-0.3, abs=0.01)
+
+
+def test_the_error_barrier_is_looked_for_over_the_chord_of_unequal_ends() -> None:
+    drop = bump(0.3, 0.1, -0.1)
+    alphas = np.array(
+        [float(a) for a in follow(np.zeros_like, Adaptive(), lambda at: drop(at) - 0.5 * at)]
+    )
+    assert drop(alphas).min() == pytest.approx(-0.1, abs=0.01)
+
+
+def test_scores_in_thousands_take_no_more_points_than_shares() -> None:
+    drop = bump(0.7, 0.1, -0.3)
+
+    def count(scale: float) -> int:
+        return len(follow(np.zeros_like, Adaptive(), lambda at: scale * drop(at)))
+
+    assert count(1000) <= count(1) + 4
 
 
 def test_a_step_does_not_take_points_without_end() -> None:
@@ -200,5 +217,5 @@ def test_lines_together_are_asked_for_what_each_is_asked_for_alone() -> None:
 
 @pytest.mark.parametrize("tolerances", [(0, 0.1), (-1, 0.1), (0.1, 0), (math.nan, 0.1)])
 def test_a_tolerance_of_nothing_is_refused(tolerances: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="must be positive"):
         Adaptive(*tolerances)

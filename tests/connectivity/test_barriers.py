@@ -30,6 +30,7 @@ def test_each_pair_is_its_path_and_the_matrices_are_symmetric(
         i, j = NAMES.index(a), NAMES.index(b)
         assert found.loss[i, j] == found.loss[j, i] == expected.barrier
         assert found.error[i, j] == found.error[j, i] == expected.error_barrier
+        assert found.error_over_mean[i, j] == expected.error_barrier_over_mean
     assert not found.loss.diagonal().any()
     assert not found.error.diagonal().any()
     assert (found.loss >= 0).all()
@@ -53,7 +54,7 @@ def test_barriers_are_of_the_ingredients_named_in_the_order_of_the_sweep(
     assert found.paths["run1", "run10"].split == "test"
     assert barriers(sweep, evaluator, ["run2"]).loss.tolist() == [[0]]
     assert barriers(sweep, evaluator, []).loss.shape == (0, 0)
-    with pytest.raises(SweepError, match="no ingredient 'run3'"):
+    with pytest.raises(SweepError, match="no usable ingredient 'run3'"):
         barriers(sweep, evaluator, ["run3"])
 
 
@@ -103,3 +104,4 @@ def test_a_pair_without_a_path_is_unknown() -> None:
     nan = np.nan
     np.testing.assert_equal(found.loss, [[0, nan, 2], [nan, 0, nan], [2, nan, 0]])
     np.testing.assert_equal(found.error, [[0, nan, 0.5], [nan, 0, nan], [0.5, nan, 0]])
+    assert found.known.tolist() == [[True, False, True], [False, True, False], [True, False, True]]

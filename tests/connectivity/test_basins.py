@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from soupcore.connectivity.basins import basins, tree
+from soupcore.connectivity.basins import Basin, basins, tree
 from soupcore.connectivity.bracket import Floats
 
 NAN = np.nan
@@ -66,7 +66,31 @@ def test_the_tree_is_that_of_scipy_and_joins_neighbours(matrix: Floats) -> None:
 def test_a_chain_is_a_basin_that_says_which_pairs_are_apart() -> None:
     chain = np.array([[0, 0.1, 0.9], [0.1, 0, 0.1], [0.9, 0.1, 0]])
     (basin,) = basins("abc", chain, 0.1)
-    assert (basin.names, basin.apart) == (("a", "b", "c"), (("a", "c"),))
+    assert basin == Basin(("a", "b", "c"), apart=(("a", "c"),))
+
+
+def test_a_pair_that_was_not_evaluated_is_neither_connected_nor_apart() -> None:
+    matrix = np.array([[0, 0.1, NAN], [0.1, 0, 0.1], [NAN, 0.1, 0]])
+    assert basins("abc", matrix, 0.1) == [Basin(("a", "b", "c"), unknown=(("a", "c"),))]
+    # It was, and is that of a broken network.
+    known = np.ones((3, 3), dtype=bool)
+    assert basins("abc", matrix, 0.1, known=known) == [Basin(("a", "b", "c"), apart=(("a", "c"),))]
+
+
+@given(matrices(least=2), st.integers(0, 20), st.data())
+def test_a_closed_basin_stays_what_it_is_whatever_the_pairs_that_are_missing(
+    matrix: Floats, threshold: float, data: st.DataObject
+) -> None:
+    names, size = names_of(matrix), len(matrix)
+    drawn = np.triu(data.draw(arrays(np.bool_, (size, size))), 1)
+    known = drawn | drawn.T | np.eye(size, dtype=bool)
+    found = basins(names, np.where(known, matrix, NAN), threshold)
+    final = {basin.names for basin in basins(names, matrix, threshold)}
+    for basin in found:
+        assert not basin.is_closed or basin.names in final
+        assert any(set(basin.names) <= set(other) for other in final)
+        assert all(not known[names.index(a), names.index(b)] for a, b in basin.unknown)
+    assert all(basin.is_closed for basin in found) or not known.all()
 
 
 def test_what_is_not_known_connects_nothing_and_joins_last() -> None:

@@ -6,9 +6,9 @@ import pytest
 from soupcore import Store, Sweep, SweepError
 from soupcore.connectivity import geometry, stored_geometry
 from soupcore.connectivity.bracket import Floats
-from soupcore.connectivity.geometry import MEAN, block_of
-from tests.connectivity.test_products import WEIGHTS, flat
+from soupcore.connectivity.geometry import MEAN
 from tests.helpers import State
+from tests.test_inner_products import WEIGHTS, flat
 
 NAMES = ("run1", "run2", "run10")
 
@@ -66,21 +66,6 @@ def test_tensors_of_a_block_together_are_one_layer(
     np.testing.assert_allclose(blocks.origin_squares.sum(), tensors.origin_squares.sum())
 
 
-@pytest.mark.parametrize(
-    ("tensor", "block"),
-    [
-        ("blocks.3.attn.qkv.weight", "blocks.3"),
-        ("layer1.0.conv1.weight", "layer1.0"),
-        ("features.0.weight", "features.0"),
-        ("head.weight", "head"),
-        ("weight", "weight"),
-        ("norm.0", "norm"),
-    ],
-)
-def test_the_block_of_a_tensor_is_in_its_name(tensor: str, block: str) -> None:
-    assert block_of(tensor) == block
-
-
 def test_without_a_base_vectors_lead_from_the_mean(
     sweep: Sweep, store: Store, states: dict[str, State]
 ) -> None:
@@ -112,5 +97,5 @@ def test_a_stored_geometry_reads_no_weights_and_is_of_the_names_given(
     assert found is not None
     assert found.names == ("run1", "run10")
     np.testing.assert_array_equal(found.angles, computed.angles[::2, ::2])
-    with pytest.raises(SweepError, match="no ingredient 'run3'"):
+    with pytest.raises(SweepError, match="no usable ingredient 'run3'"):
         stored_geometry(sweep, store, ["run3"])

@@ -49,21 +49,33 @@ def test_the_loss_barrier_is_the_largest_height_above_the_chord(
 
 
 @pytest.mark.parametrize(
-    ("alphas", "scores", "barrier"),
+    ("alphas", "scores", "over_chord", "over_mean"),
     [
-        pytest.param([0, 1], [0.8, 0.8], 0, id="equal ends"),
-        pytest.param([0, 1], [0.9, 0.7], 0.1, id="the worse end is under the mean of both"),
-        pytest.param([0, 0.5, 1], [0.9, 0.6, 0.7], 0.2, id="a drop"),
-        pytest.param([0, 0.5, 1], [0.8, 0.9, 0.8], 0, id="a rise"),
-        pytest.param([-1, 0, 0.5, 1, 2], [0, 0.8, 0.7, 0.8, 0], 0.1, id="outside does not count"),
+        pytest.param([0, 1], [0.8, 0.8], 0, 0, id="equal ends"),
+        pytest.param([0, 1], [0.9, 0.7], 0, 0.1, id="the mean counts half the gap of the ends"),
+        pytest.param([0, 0.5, 1], [0.9, 0.8, 0.7], 0, 0.1, id="on the chord"),
+        pytest.param([0, 0.5, 1], [0.9, 0.6, 0.7], 0.2, 0.2, id="a drop in the middle"),
+        pytest.param([0, 0.25, 1], [0.9, 0.65, 0.7], 0.2, 0.15, id="a drop near the better end"),
+        pytest.param([0, 0.5, 1], [0.8, 0.9, 0.8], 0, 0, id="a rise"),
+        pytest.param([0, 0.5, 1], [-9.0, -13.0, -5.0], 6, 6, id="scores that are no shares"),
+        pytest.param(
+            [-1, 0, 0.5, 1, 2], [0, 0.8, 0.7, 0.8, 0], 0.1, 0.1, id="outside does not count"
+        ),
     ],
 )
-def test_the_error_barrier_is_the_largest_error_above_the_mean_of_the_ends(
-    alphas: list[float], scores: list[float], barrier: float
+def test_the_error_barrier_is_over_the_chord_and_that_of_frankle_over_the_mean_of_the_ends(
+    alphas: list[float], scores: list[float], over_chord: float, over_mean: float
 ) -> None:
-    found = path(alphas, [1.0] * len(alphas), scores)
-    assert found.error_barrier == pytest.approx(barrier)
-    assert found.accuracies.tolist() == scores
+    for walked in (1, -1):
+        found = path(
+            alphas if walked == 1 else [1 - a for a in alphas][::-1],
+            [1.0] * len(alphas), scores[::walked],
+        )  # fmt: skip
+        assert found.error_barrier == pytest.approx(over_chord)
+        assert found.error_barrier_over_mean == pytest.approx(over_mean)
+        for low, high in (found.error_barrier_bracket, found.error_barrier_over_mean_bracket):
+            assert low <= high
+        assert found.accuracies.tolist() == scores[::walked]
 
 
 def test_the_chord_goes_on_beyond_the_ends() -> None:
@@ -111,6 +123,10 @@ def test_nothing_is_connected_to_an_end_whose_loss_is_not_finite(losses: list[fl
     found = path([0, 0.5, 1], losses, [0.1, 0.1, 0.1])
     assert math.isnan(found.error_barrier)
     assert np.isnan(found.error_barrier_bracket).all()
+    assert np.isnan(found.error_barrier_over_mean_bracket).all()
     assert path([0, 0.5, 1], [1, NAN, 1], [0.9, 0.1, 0.9]).error_barrier == pytest.approx(0.8)
     pairs = Barriers(("a", "b"), {("a", "b"): found})
-    assert len(basins(pairs.names, pairs.error, 0.02)) == 2
+    assert pairs.known.all()
+    assert [basin.is_closed for basin in basins("ab", pairs.error, 0.02, known=pairs.known)] == [
+        True, True
+    ]  # fmt: skip

@@ -12,13 +12,14 @@ from soupcore import (
     Sweep,
     mean,
     plane,
+    ties,
 )
 from soupcore.connectivity import stored_plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import measured
 from soupcore.connectivity.plane import SIZES, Frame
-from soupcore.connectivity.products import inner_products
-from tests.connectivity.test_products import flat
+from soupcore.inner_products import inner_products
+from tests.test_inner_products import flat
 
 CORNERS = ("base", "run1", "run2")
 
@@ -50,6 +51,25 @@ def test_the_corners_lie_where_gram_and_schmidt_put_them(frame: Frame, basis: Fl
         assert (found.x, found.y) == pytest.approx((place.x, place.y), abs=1e-12)
         assert found.distance == pytest.approx(0, abs=1e-6)
     assert frame.places[0].x == frame.places[0].y == frame.places[1].y == 0
+
+
+def test_a_soup_by_a_formula_is_projected_where_it_was_asked_for(
+    sweep: Sweep, evaluator: Evaluator, basis: Floats
+) -> None:
+    soup = ties(sweep).mixture
+    assert not plane(sweep, evaluator, CORNERS, 2).frame.covers(soup)
+    unknown = stored_plane(sweep, evaluator, CORNERS, 2, points=[soup])
+    assert unknown is not None
+    assert not unknown.frame.covers(soup)
+    moved = weights(soup) - weights(sweep["base"].mixture)
+    x, y = basis @ moved
+    distance = np.linalg.norm(moved - np.array([x, y]) @ basis)
+    found = plane(sweep, evaluator, CORNERS, 2, points=[soup])
+    known = stored_plane(sweep, evaluator, CORNERS, 2, points=[soup])
+    assert known is not None
+    for frame in (found.frame, known.frame):
+        place = frame.locate(soup)
+        np.testing.assert_allclose([place.x, place.y, place.distance], [x, y, distance], atol=1e-6)
 
 
 @given(x=st.floats(-2, 2), y=st.floats(-2, 2))

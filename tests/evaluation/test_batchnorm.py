@@ -20,6 +20,7 @@ from soupcore import (
 )
 from soupcore.evaluation.batchnorm import estimate_statistics
 from soupcore.evaluation.data import Data
+from soupcore.tasks.examples import Examples
 from tests.helpers import FEATURES, State, average, build_model, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
@@ -39,7 +40,8 @@ def conv_net() -> nn.Module:
 
 
 def estimated(model: nn.Module, inputs: Tensor, examples: int) -> dict[str, Tensor]:
-    data = Data((inputs,), torch.zeros(len(inputs)))
+    targets = Examples.of_targets(torch.zeros(len(inputs)))
+    data = Data(Examples.of(inputs, len(inputs)), targets, torch.device("cpu"))
     with torch.inference_mode():
         estimate_statistics(model, data, examples)
     return {n: t.clone() for n, t in model.state_dict().items() if "running" in n}
@@ -166,9 +168,9 @@ def test_the_choice_is_there_only_where_it_means_something(
         chosen = {name: splits[name] for name in names}
         return Evaluator(ClassificationTask(model, chosen, name="toy"), store)
 
-    assert evaluator(build_model, "val").has_batchnorm
+    assert evaluator(build_model, "val").task.has_batchnorm
     plain = evaluator(lambda: nn.Linear(FEATURES, 3), "train", "val")
-    assert not plain.has_batchnorm
+    assert not plain.task.has_batchnorm
     with pytest.raises(TaskError, match="'toy' has no BatchNorm"):
         plain.with_statistics("re-estimated")
     with pytest.raises(TaskError, match="no split with the role 'train'"):
@@ -176,7 +178,7 @@ def test_the_choice_is_there_only_where_it_means_something(
     without_statistics = evaluator(
         lambda: nn.Sequential(nn.BatchNorm1d(FEATURES, track_running_stats=False)), "train", "val"
     )
-    assert not without_statistics.has_batchnorm
+    assert not without_statistics.task.has_batchnorm
 
 
 def test_statistics_of_a_point_have_their_names_in_its_state_dict(

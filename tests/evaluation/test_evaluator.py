@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from soupcore import (
     Checkpoint,
     CheckpointError,
     ClassificationTask,
+    Evaluation,
     Evaluator,
     Mixture,
     Split,
@@ -23,6 +25,7 @@ from soupcore import (
     interpolate,
     mean,
 )
+from soupcore.arrays import DamagedArraysError
 from tests.helpers import (
     CLASSES,
     FEATURES,
@@ -112,16 +115,18 @@ def test_weights_of_another_dtype_are_put_into_the_network_s_own(
     torch.testing.assert_close(found.outputs, expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 256}], ids=str)
 def test_evaluating_twice_gives_the_same_bits(
-    sweep: Sweep, task: ClassificationTask, tmp_path_factory: pytest.TempPathFactory
+    sweep: Sweep,
+    task: ClassificationTask,
+    tmp_path_factory: pytest.TempPathFactory,
+    options: dict[str, int],
 ) -> None:
     outputs = []
     for name in ("one", "two"):
         store = Store(tmp_path_factory.mktemp(name))
         outputs.append(
-            Evaluator(task, store, device="cpu", batch_size=256)
-            .evaluate(halfway(sweep), "val")
-            .outputs
+            Evaluator(task, store, device="cpu", **options).evaluate(halfway(sweep), "val").outputs
         )
         store.close()
     assert torch.equal(*outputs)
@@ -442,3 +447,100 @@ def test_several_points_are_evaluated_each_once_and_given_back_in_their_order(
     assert [evaluation.mixture_key for evaluation in found] == [two.key, one.key, two.key]
     assert len(passes) == 2
     assert reports == [(100, 200), (200, 200)]
+
+
+# Damaged arrays
+
+
+def damage_file(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "deleted":
+        path.unlink()
+        return
+    if how == "emptied":
+        content.clear()
+    if how == "truncated":
+        del content[-100:]
+    if how == "lengthened":
+        content += b"more"
+    if how == "flipped":
+        content[len(content) // 2] ^= 0x40
+    if how == "zeroed":
+        content[:] = bytes(len(content))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "how", ["deleted", "emptied", "truncated", "lengthened", "flipped", "zeroed"]
+)
+@pytest.mark.parametrize("keep_outputs", [True, False])
+@pytest.mark.parametrize("when", ["before it is looked up", "after"])
+def test_damaged_arrays_are_computed_again(
+    sweep: Sweep,
+    task: ClassificationTask,
+    store: Store,
+    evaluator: Evaluator,
+    passes: list[int],
+    how: str,
+    keep_outputs: bool,
+    when: str,
+) -> None:
+    point = halfway(sweep)
+    before = evaluator.evaluate(point, "val", keep_outputs=keep_outputs)
+    losses = before.losses.clone()
+    other = Evaluator(task, Store(store.folder), device="cpu", batch_size=256)
+    if when == "after":
+        found = other.evaluate(point, "val", keep_outputs=keep_outputs)
+        damage_file(before.arrays, how)
+    else:
+        damage_file(before.arrays, how)
+        found = other.evaluate(point, "val", keep_outputs=keep_outputs)
+    assert torch.equal(found.losses, losses)
+    assert found.has_outputs == keep_outputs
+    if keep_outputs:
+        assert found.outputs.shape == (100, CLASSES)
+    (note,) = other.notes
+    assert str(before.arrays.relative_to(store.folder)) in note
+    passes.clear()  # from now on it is known again
+    known = other.evaluate(point, "val", keep_outputs=keep_outputs)
+    assert torch.equal(known.losses, losses)
+    assert not passes
+    other.store.close()
+
+
+def test_a_page_that_reads_damaged_arrays_is_told_and_the_point_is_not_known_any_more(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int]
+) -> None:
+    point = halfway(sweep)
+    damage_file(evaluator.evaluate(point, "val").arrays, "flipped")
+    passes.clear()
+    (known,) = evaluator.stored([point], "val")
+    assert known is not None
+    with pytest.raises(DamagedArraysError, match=r"is damaged.*evaluated again"):
+        known.scores.mean()
+    assert evaluator.stored([point], "val") == [None]
+    assert not passes
+
+
+def test_evaluate_or_reject_computes_damaged_arrays_again(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    incumbent = evaluator.evaluate(sweep["run1"].mixture, "val")
+    point = halfway(sweep)
+    losses = evaluator.evaluate(point, "val").losses.clone()
+    damage_file(evaluator.evaluate(point, "val").arrays, "flipped")
+    found = evaluator.evaluate_or_reject(point, incumbent)
+    assert isinstance(found, Evaluation)
+    assert torch.equal(found.losses, losses)
+
+
+def test_parts_of_a_split_are_taken_from_the_whole_computed_again_if_it_is_damaged(
+    sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
+) -> None:
+    point = halfway(sweep)
+    whole = evaluator.evaluate(point, "val")
+    losses = whole.losses.clone()
+    damage_file(whole.arrays, "flipped")
+    part = task.part("val", 50)
+    found = evaluator.evaluate(point, part)
+    assert torch.equal(found.losses, losses[task.rows_of(part)])

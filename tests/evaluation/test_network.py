@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from soupcore import Checkpoint, CheckpointError, ClassificationTask, Mixture, Split, mean
-from soupcore.evaluation import ingredients
+from soupcore.evaluation import network as network_module
 from soupcore.evaluation.network import Network
 from tests.helpers import State, any_tensor, build_model, random_state, same_bits
 
@@ -143,7 +143,7 @@ def test_an_ingredient_that_does_not_fit_in_memory_after_all_is_read_by_pieces(
     def full(*arguments: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(ingredients.Row, "__init__", full)
+    monkeypatch.setattr(network_module.Row, "__init__", full)
     network = network_of(build_model)
     (point, *_) = points([checkpoint_of(random_state(seed)) for seed in range(3)])
     network.put(point)

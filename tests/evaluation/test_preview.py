@@ -55,13 +55,13 @@ def test_a_known_point_is_measured_once(
     made = kitchen(tmp_path / "sweep", NETS["mlp"])
     evaluator = Evaluator(made.task, store, device="cpu", batch_size=100)
     calls: list[bool] = []
-    run = evaluator._passes.run
+    run = evaluator._forward_pass.run
 
     def counted(*arguments: object, in_bfloat16: bool = False, **options: object) -> object:
         calls.append(in_bfloat16)
         return run(*arguments, in_bfloat16=in_bfloat16, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluator._passes, "run", counted)
+    monkeypatch.setattr(evaluator._forward_pass, "run", counted)
     a, b = made.sweep["run0"].mixture, made.sweep["run1"].mixture
     evaluator.preview(a * 0.5 + b * 0.5, "val")
     assert calls == [False, True, True]

@@ -63,13 +63,13 @@ def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     soup, accepted, rejected, given_up = figure.data
     np.testing.assert_allclose(soup.y, [80, 80, 90])
     assert [row[0] for row in accepted.customdata] == ["a", "c"]
-    assert [tuple(row) for row in rejected.customdata] == [("b", "70.00%", "+1 right, −11 wrong")]
+    assert [tuple(row) for row in rejected.customdata] == [("b", "70.00 %", "+1 / −11 examples")]
     table = trace_table(steps)
     np.testing.assert_allclose(table["soup so far"] * 100, soup.y)
     assert [*table["gain, low"].isna()] == [True, True, False]
     assert [*table.loc[2, ["candidate", "gain, low", "gain, high"]]] == ["c", 0.01, 0.19]
-    gain = "+12 right, −2 wrong<br>gain, 95 %: +1.00 to +19.00 points"
-    assert tuple(accepted.customdata[1]) == ("c", "90.00%", gain)
+    gain = "+12 / −2 examples; gain +1.00 to +19.00 pp (95% CI)"
+    assert tuple(accepted.customdata[1]) == ("c", "90.00 %", gain)
     assert len(given_up.x) == 0
     assert tuple(figure.layout.xaxis.range) == (0.5, 5.5)
 
@@ -83,7 +83,7 @@ def test_a_candidate_given_up_early_shows_what_it_scores_at_most() -> None:
     assert len(rejected.x) == 0
     np.testing.assert_allclose(given_up.y, [87.3])
     assert [tuple(row) for row in given_up.customdata] == [
-        ("b", "≤ 87.30%", "+1 right, −4 wrong of the 20 examples it saw")
+        ("b", "≤ 87.30 %", "+1 / −4 examples after 20 examples")
     ]
 
 

@@ -13,14 +13,17 @@ def known(barrier: float) -> Barriers:
     path = LinearPath(
         alphas=np.array([0, 0.5, 1]),
         losses=np.array([1, 1.5 + barrier, 2]),
-        scores=np.array([0.8, 0.6, 0.6]),
+        scores=np.array([0.8, 0.6, 0.7]),
         split="select",
         n=100,
     )
     return Barriers(("a", "b", "c"), {("a", "b"): path}, open=frozenset({("a", "b")}))
 
 
-@pytest.mark.parametrize(("measure", "value"), [("loss", 0.25), ("error", 10), ("midpoint", -10)])
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [("loss", 0.25), ("error", 15), ("error (Frankle)", 15), ("midpoint", -15)],
+)
 def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     measure: str, value: float
 ) -> None:
@@ -30,7 +33,7 @@ def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     assert [tuple(cell[:2]) for cell in cells.customdata] == [
         (a, b) for a in "abc" for b in "abc" if a != b
     ]
-    unknown = [cell[2].endswith("not known") for cell in cells.customdata]
+    unknown = [cell[2].endswith("not evaluated") for cell in cells.customdata]
     assert unknown == [False, True, False, True, True, True]
     assert len(rings.x) == 2  # the pair is preliminary, and shown both ways
 
@@ -62,9 +65,11 @@ def test_a_cell_says_more_where_there_is_more_to_say() -> None:
     figure = figures.pair_heatmap(
         ["a", "b"], matrix()[:2, :2], figures.MEASURES["loss"], details={("a", "b"): "a screen"}
     )
-    assert [cell[2] for cell in figure.data[-1].customdata] == [
-        "loss barrier 0.900<br>a screen"
+    cells = figure.data[-1]
+    assert [tuple(cell[2:]) for cell in cells.customdata] == [
+        ("loss barrier 0.900 · a screen",)
     ] * 2
+    assert cells.hovertemplate.endswith("%{customdata[2]}<extra></extra>")
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,15 @@ def test_a_path_is_drawn_with_its_points_its_chord_and_its_barrier() -> None:
     np.testing.assert_allclose(np.interp(points.x, curve.x, curve.y), points.y)
     assert (list(chord.x), list(chord.y)) == ([0, 1], [1, 2])
     assert (list(barrier.x), list(barrier.y)) == ([0.5, 0.5], [1.5, 1.75])
-    (score,) = traces(figure, "y2")
+    chord, score = traces(figure, "y2")
+    np.testing.assert_allclose(chord.y, [80, 60])
     np.testing.assert_allclose(score.y, [80, 75, 70, 65, 60])
 
 
 def test_the_legend_says_to_what_the_barrier_is_known() -> None:
     figure = figures.path_curves({("a", "b"): [path(barrier=0.25)]})
     low, high = path(barrier=0.25).barrier_bracket
-    assert figure.data[0].name == f"a → b · barrier {low:.3f}…{high:.3f}"
+    assert figure.data[0].name == f"a → b · barrier {low:.3f}–{high:.3f}"
     ends = LinearPath(np.array([0, 1.0]), np.ones(2), np.ones(2), "select", 9)
     assert "≥ 0.000" in figures.path_curves({("a", "b"): [ends]}).data[0].name
 

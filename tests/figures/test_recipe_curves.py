@@ -16,7 +16,7 @@ TABLE = pd.DataFrame(
 def test_a_curve_has_a_line_for_each_split_and_marks_the_best() -> None:
     figure = figures.recipe_curve(TABLE, parameter="λ", best=0.5)
     assert [trace.name for trace in figure.data] == [
-        "select (to choose by)",
+        "select (used for choosing)",
         "report",
         "mean shift",
         "best on select",

@@ -14,7 +14,7 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["soupcore.strict", "soupcore.checkpoints"]):
+with atheris.instrument_imports(include=["soupcore.safe_torch", "soupcore.checkpoints"]):
     from tests.fuzz import targets
 
 from tests.fuzz.programs import program

@@ -14,8 +14,9 @@ from safetensors import deserialize
 
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.errors import CheckpointError
-from soupcore.strict.contents import read_contents
-from soupcore.strict.refusal import Refusal
+from soupcore.safe_torch.contents import read_contents
+from soupcore.safe_torch.refusal import Refusal
+from soupcore.safe_torch.rewriting import rewrite
 from tests.hostile import archives
 
 
@@ -34,6 +35,19 @@ def read_torch_file(data: bytes) -> None:
             last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
             assert 0 <= start <= start + nbytes <= len(data)
             assert not prod(shape) or 0 <= last * item < nbytes
+        if "tensors" in found:
+            write_again(data, found["name"])
+
+
+def write_again(data: bytes, weights: str) -> None:
+    """What can be read can be written again, or a sentence says why not."""
+    try:
+        written = rewrite(io.BytesIO(data), weights)
+    except Refusal as refusal:
+        check_sentence(str(refusal))
+        return
+    json.dumps(written)
+    assert all(0 <= start <= start + n <= len(data) for start, n in written["storages"].values())
 
 
 def read_pickle(data: bytes) -> None:

@@ -27,7 +27,10 @@ LEGACY_SYSTEM = {
 
 def plain(value: Any) -> bytes:
     """An honest value of built-in types."""
-    return pickletools.optimize(pickle.dumps(value, 2))[2:-1]
+    pickled = pickle.dumps(value, 2)
+    if isinstance(value, str):  # the corpus has hundreds of thousands, and optimize() is slow
+        return pickled[2 : -len(b"q\0.")]
+    return pickletools.optimize(pickled)[2:-1]
 
 
 def reference(module: str, name: str) -> bytes:

@@ -4,6 +4,7 @@ python -m tests.hostile.corpus FOLDER   write them all (they are armed: mind wha
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.hostile import (
@@ -30,9 +31,9 @@ CORPUS: list[HostileFile] = [
 HARMLESS: list[HostileFile] = [*bombs.HARMLESS, *execution.HARMLESS]
 
 
-def write_corpus(folder: Path) -> None:
-    """Write all of it, and one file `honest.pt` with nothing wrong."""
-    for file in [*CORPUS, *HARMLESS]:
+def write_corpus(folder: Path, files: Sequence[HostileFile] = (*CORPUS, *HARMLESS)) -> None:
+    """Write all of it or some, and one file `honest.pt` with nothing wrong."""
+    for file in files:
         file.write(folder / file.name)
     (folder / "honest.pt").write_bytes(archives.honest())
 

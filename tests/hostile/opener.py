@@ -98,6 +98,9 @@ class Watch:
             strange = not self._is_ours(args[0])
         elif event == "subprocess.Popen":
             strange = not _is_reader(args[1])
+        elif event == "os.walk":
+            *_, follows_links = args
+            strange = follows_links
         else:
             strange = event.startswith(self._NEVER) and event not in self._READING
         if strange:
@@ -112,11 +115,11 @@ class Watch:
 
 
 def _is_reader(arguments: object) -> bool:
-    """Whether a new process is the strict reader's child: this Python, shut off, on our program."""
+    """Whether a new process is the safe reader's child: this Python, shut off, on our program."""
     return (
         isinstance(arguments, list)
         and arguments[:4] == [sys.executable, "-I", "-S", "-c"]
-        and "soupcore.strict.child" in arguments[4]
+        and "soupcore.safe_torch.child" in arguments[4]
     )
 
 

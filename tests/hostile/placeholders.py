@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.helpers import adam_state
 from tests.hostile import assembler as asm
 from tests.hostile.hostile_file import HostileFile
 
@@ -36,20 +37,17 @@ def made(name: str, tries: str, reason: str, write: Callable[[Path], object]) ->
 def torchscript(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # files of it will be around for long
-        traced = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, path)
+        # torch.jit.trace would import SymPy first.
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 
 def optimizer_alone(path: Path) -> None:
-    model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    torch.save(optimizer.state_dict(), path)
+    torch.save(adam_state(), path)
 
 
 def optimizer_in_container(path: Path) -> None:
-    torch.save({"epoch": 3, "optimizer": torch.optim.SGD([torch.ones(2)]).state_dict()}, path)
+    sgd = {"state": {}, "param_groups": [{"lr": 0.1, "momentum": 0, "params": [0]}]}
+    torch.save({"epoch": 3, "optimizer": sgd}, path)
 
 
 def numpy_archive() -> bytes:

@@ -3,9 +3,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -13,7 +14,7 @@ import soupcore
 from tests.helpers import raw_safetensors
 from tests.hostile import archives, safetensors_lies
 from tests.hostile import assembler as asm
-from tests.hostile.corpus import CORPUS, HARMLESS
+from tests.hostile.corpus import CORPUS, HARMLESS, write_corpus
 from tests.hostile.hostile_file import HostileFile
 from tests.hostile.opener import After, Before, Outcome
 
@@ -40,6 +41,15 @@ def run(module: str, *arguments: str | Path, workspace: Path) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.fixture(scope="module")
+def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The whole corpus of hostile files, and one honest file among them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_corpus(folder)
+    yield folder
+    rmtree(folder)  # 330 MB
 
 
 @pytest.fixture(scope="module")

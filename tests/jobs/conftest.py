@@ -1,3 +1,8 @@
+import json
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -11,6 +16,8 @@ from safetensors.torch import save_file
 import soupcore
 from soupcore.jobs import Job, Queue, Supervisor
 from tests.helpers import FEATURES, State, save_sweep
+from tests.jobs.forks import ForkingSupervisor, Forks
+from tests.postgres import DATABASES
 
 NAMES = ["run1", "run2", "run10"]
 BATCHES = 10  # a pass over the split
@@ -75,9 +82,25 @@ def queue(store: soupcore.Store) -> Queue:
     return Queue(store)
 
 
+@pytest.fixture(scope="session")
+def worker_forks() -> Iterator[Forks]:
+    here, there = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.forks", str(there.fileno())],
+        pass_fds=[there.fileno()],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    there.close()
+    with process, here:
+        yield Forks(here)
+
+
 @pytest.fixture
-def supervisor(store: soupcore.Store, task_file: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(store, [f"{task_file}:task", f"{task_file}:failing"], devices=["cpu"])
+def supervisor(store: soupcore.Store, task_file: Path, worker_forks: Forks) -> Iterator[Supervisor]:
+    ForkingSupervisor.forks = worker_forks
+    tasks = [f"{task_file}:task", f"{task_file}:failing"]
+    supervisor = ForkingSupervisor(store, tasks, devices=["cpu"])
     yield supervisor
     supervisor.stop()
 
@@ -102,10 +125,64 @@ def finished(supervisor: Supervisor) -> Finished:
     return wait
 
 
+@pytest.fixture(params=DATABASES)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[soupcore.Store]:
+    """A store on SQLite, and one on a PostgreSQL where there is one."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    store = soupcore.Store(tmp_path / "shared", url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator["subprocess.Popen[str]"]:
+    """Starts servers, see `start_server`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.forks"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def start_server(
+    forks: "subprocess.Popen[str]", store: soupcore.Store, tasks: list[str], **options: Any
+) -> int:
+    """Start a server that looks after the jobs of a store, and return its process id."""
+    wanted = {"folder": str(store.folder), "url": store.url, "tasks": tasks}
+    assert forks.stdin is not None
+    assert forks.stdout is not None
+    print(json.dumps(wanted | options), file=forks.stdin, flush=True)
+    return int(forks.stdout.readline())
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, parent, *_ = stat[stat.rindex(")") + 2 :].split()
+    return None if state == "Z" else int(parent)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def wait_for(supervisor: Supervisor, job_id: int, condition: Callable[[Job], bool]) -> Job:
-    deadline = time.monotonic() + 60
+    deadline, looked = time.monotonic() + 60, 0.0
     while time.monotonic() < deadline:
-        supervisor.look_after()
+        if time.monotonic() - looked > 0.3:
+            looked = time.monotonic()
+            supervisor.look_after()
         job = supervisor.queue.get(job_id)
         assert job is not None
         if condition(job):

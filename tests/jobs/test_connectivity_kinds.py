@@ -13,6 +13,7 @@ from soupcore.connectivity import (
     stored_plane,
 )
 from soupcore.jobs import connectivity_kinds as kinds
+from soupcore.jobs.kinds import KINDS as WORK
 from soupcore.jobs.kinds import WarmState
 from soupcore.jobs.worker import KINDS
 
@@ -107,17 +108,15 @@ def test_geometry_is_measured_once(warm: WarmState, request_: dict[str, Any]) ->
     assert stored_geometry(warm.sweep(request_), warm.store) is not None
 
 
-@pytest.mark.parametrize(("theory", "points"), [(False, 3 + 3), (True, 3 + 3 * 3)])
-def test_two_model_soups_take_the_middles_and_the_theory_three_points_each(
-    warm: WarmState, request_: dict[str, Any], passes_made: Passes, theory: bool, points: int
+def test_the_theory_takes_the_ends_the_middle_and_a_point_on_either_side_of_it(
+    warm: WarmState, request_: dict[str, Any], passes_made: Passes
 ) -> None:
-    pairs = [["run1", "run2"], ["run1", "run10"], ["run2", "run10"]]
-    wanted = request_ | {"pairs": pairs, "split": "select", "theory": theory}
-    kinds.two_model_soups(warm, wanted, silent)
-    assert passes_made() == points * BATCHES
+    wanted = request_ | {"names": ["run1", "run2", "run10"], "split": "select"}
+    WORK["two-model theory"](warm, wanted, silent)
+    assert passes_made() == (3 + 3 * 3) * BATCHES
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     ends = sweep["run1"].mixture, sweep["run2"].mixture
-    assert (stored_soup_vs_ensemble(evaluator, *ends) is not None) is theory
+    assert stored_soup_vs_ensemble(evaluator, *ends) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import nan
 from pathlib import Path
+from shutil import copy, copytree
 from typing import Any
 
 import pytest
@@ -15,12 +17,16 @@ from soupcore import (
     RecipeError,
     Store,
     Sweep,
+    SweepError,
     TaskError,
     ema,
     greedy_orders,
     load_task,
 )
 from soupcore.analysis import cross_fit, cross_fit_greedy
+from soupcore.calls import CALLS, Context, Result
+from soupcore.checkpoints import sandbox
+from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.helpers import State
@@ -57,6 +63,22 @@ def test_a_request_says_which_weights_to_take(
     assert KINDS["open"](warm, request, lambda done, total, partial=None: None)["ingredients"] == 1
 
 
+def test_a_file_that_cannot_be_read_to_its_end_fails_the_job(
+    warm: WarmState, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the page would have it read again and again."""
+    save_file(state(3.0), folder / "broken.safetensors")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(SafetensorsCheckpoint, "read_into", fail)
+    request = {"sweep": str(folder)}
+    assert warm.sweep(request).fit.misfits == {"broken"}
+    with pytest.raises(SweepError, match=r"read to its end: broken: .*Input/output error"):
+        KINDS["open"](warm, request, lambda done, total, partial=None: None)
+
+
 def test_a_sweep_stays_open_until_its_files_or_the_weights_change(
     warm: WarmState, folder: Path
 ) -> None:
@@ -68,6 +90,20 @@ def test_a_sweep_stays_open_until_its_files_or_the_weights_change(
     assert warm.sweep(request)["run"].digest == first["run"].digest
     save_file(state(3.0), folder / "new.safetensors")
     assert len(warm.sweep(request)) == 2
+
+
+def test_a_sweep_with_a_file_whose_reader_was_killed_is_read_again(
+    warm: WarmState, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {"sweep": str(folder), "weights": ""}
+    torch.save({"w": state(3.0)["w"]}, folder / "other.pt")
+    warm.sweep(request)
+    torch.save({"w": state(4.0)["w"]}, folder / "new.pt")
+    with monkeypatch.context() as killed:
+        killed.setattr(sandbox, "_PROGRAM", "import os; os.kill(os.getpid(), 9)")
+        with pytest.raises(SweepError, match=r"new: the file cannot be opened: .* from outside"):
+            KINDS["open"](warm, request, lambda done, total, partial=None: None)
+    assert sorted(warm.sweep(request).ingredients) == ["new", "other", "run"]
 
 
 @pytest.mark.parametrize(("seed", "is_accepted"), [("torch.manual_seed(0)", True), ("", False)])
@@ -106,6 +142,15 @@ def quietly(done: int, total: int, partial: object = None) -> None:
     assert 0 <= done <= total
 
 
+def kept(warm: WarmState, request: Mapping[str, Any], kind: str) -> Result:
+    """Do a job, and return the result that the store keeps of it."""
+    KINDS[kind](warm, request, quietly)
+    context = Context(warm.sweep(request), warm.evaluator(request))
+    found = CALLS[kind].from_request(request).result(context)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("recipe", ["uniform", "ties", "wise_ft"])
 def test_attribution_is_of_the_soup_that_is_stored(
     asked: tuple[WarmState, dict[str, str]], recipe: str
@@ -113,7 +158,7 @@ def test_attribution_is_of_the_soup_that_is_stored(
     warm, request = asked
     told = {"recipe": recipe, "names": ["run1", "run2"], "parameters": {}}
     soup = KINDS["soup"](warm, request | told, quietly)["soup"]
-    found = KINDS["attribution"](warm, request | {"soup": soup, "split": "test"}, quietly)
+    found = kept(warm, request | {"soup": soup, "split": "test"}, "attribution")
     assert list(found["without"]) == list(found["shapley"]) == ["run1", "run2"]
     with pytest.raises(RecipeError, match="no soup 'gone' any more"):
         KINDS["attribution"](warm, request | {"soup": "gone", "split": "test"}, quietly)
@@ -135,11 +180,12 @@ def test_a_soup_with_batchnorm_is_remembered_with_both_statistics(
 def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[str, str]]) -> None:
     warm, request = asked
     told = {"names": ["run1", "run2"], "parameters": {"accept": ">", "metric": "loss", "seed": 1}}
-    found = KINDS["optimism"](warm, request | told, quietly)
+    found = kept(warm, request | told, "optimism")
     assert found["taken"].keys() == {"run1", "run2"}
     evaluator = warm.evaluator(request)
     points = {name: warm.sweep(request)[name].mixture for name in ("run1", "run2")}
-    assert found == asdict(cross_fit_greedy(evaluator, points, accept=">", metric="loss"))
+    expected = asdict(cross_fit_greedy(evaluator, points, accept=">", metric="loss"))
+    assert found == json.loads(json.dumps(expected))
 
 
 def test_what_was_best_when_learning_was_stopped_is_kept_and_can_be_scored(
@@ -170,7 +216,7 @@ def test_random_orders_are_those_of_the_library(asked: tuple[WarmState, dict[str
     warm, request = asked
     names = ["run1", "run2", "run10"]
     told = {"names": names, "parameters": {"accept": ">=", "metric": "score"}, "seeds": 4}
-    found = KINDS["orders"](warm, request | told, quietly)["scores"]
+    found = kept(warm, request | told, "orders")["scores"]
     evaluator = warm.evaluator(request)
     orders = greedy_orders(warm.sweep(request), evaluator, names, seeds=range(4))
     assert found["val"] == orders.scores()
@@ -190,7 +236,7 @@ def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
     warm = Warm(store, [], "cpu")
     request = {"sweep": str(sweep.folder), "task": "toy", "recipe": "ema", "names": sweep.names()}
     asked = request | {"parameter": "decay", "values": [0, 0.5], "splits": ["test"]}
-    drawn = KINDS["curve"](warm, asked | {"parameters": {}}, quietly)
+    drawn = kept(warm, asked | {"parameters": {}}, "curve")
     for point in drawn["points"]:
         told = {"parameters": {"decay": float(point["value"])}}
         assert KINDS["soup"](warm, request | told, quietly)["soup"] == point["soup"]
@@ -200,7 +246,7 @@ def test_a_point_of_a_curve_is_the_soup_that_is_built_then(
     assert drawn["cross_fit"] == {"promised": found.promised, "delivered": found.delivered}
 
 
-def test_what_a_curve_of_no_numbers_flatters_by_is_not_known(
+def test_a_curve_of_no_numbers_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     asked: tuple[WarmState, dict[str, str]],
     task: ClassificationTask,
@@ -208,5 +254,27 @@ def test_what_a_curve_of_no_numbers_flatters_by_is_not_known(
     monkeypatch.setattr(task, "score", lambda outputs, targets: torch.full((len(targets),), nan))
     warm, request = asked
     told = {"recipe": "ema", "names": ["run1", "run2"], "parameters": {}, "parameter": "decay"}
-    drawn = KINDS["curve"](warm, request | told | {"values": [0, 1], "splits": []}, quietly)
-    assert drawn["cross_fit"] is None
+    with pytest.raises(TaskError, match=r"undefined .* for every example of 'val'"):
+        KINDS["curve"](warm, request | told | {"values": [0, 1], "splits": []}, quietly)
+
+
+@pytest.mark.parametrize("outside", ["link", "../elsewhere", "root/../../elsewhere"])
+def test_no_job_leaves_the_roots(sweep: Sweep, store: Store, tmp_path: Path, outside: str) -> None:
+    root, elsewhere = tmp_path / "here" / "root", tmp_path / "elsewhere"
+    root.mkdir(parents=True)
+    copytree(sweep.folder, elsewhere)
+    (root / "link").symlink_to(elsewhere)
+    warm = WarmState(store, [], "cpu", [root])
+    with pytest.raises(SweepError, match="is not below a folder that the app was started with"):
+        warm.sweep({"sweep": str(root.parent / "root" / outside)})
+
+
+def test_no_file_outside_the_roots_is_an_ingredient(
+    sweep: Sweep, store: Store, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.safetensors"
+    copy(sweep.folder / "run1.safetensors", outside)
+    (sweep.folder / "link.safetensors").symlink_to(outside)
+    opened = WarmState(store, [], "cpu", [sweep.folder]).sweep({"sweep": str(sweep.folder)})
+    assert opened.names() == sweep.names()
+    assert WarmState(store, [], "cpu").sweep({"sweep": str(sweep.folder)}).names() != sweep.names()

@@ -1,7 +1,32 @@
-import pytest
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import pytest
+from sqlalchemy import create_engine, text
+
+from soupcore import Store
 from soupcore.jobs import Job, Queue, State
-from soupcore.jobs.queue import INTERACTIVE, overtaking
+from soupcore.jobs.queue import INTERACTIVE, LostJobError, overtaking
+from soupcore.leases import Holder
+from tests.postgres import DATABASES
+
+
+@pytest.fixture(autouse=True)
+def workers(store: Store) -> Iterator[None]:
+    """Two workers, which hold leases."""
+    one, two = (Holder(store.engine, name) for name in ("one", "two"))
+    with one.held(), two.held():
+        yield
+    one.leave()
+    two.leave()
+
+
+def claim(queue: Queue, worker: str = "one") -> Job:
+    job = queue.claim(worker)
+    assert job is not None
+    return job
 
 
 def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
@@ -9,13 +34,71 @@ def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
     assert queue.submit("evaluate", "Evaluate", {"names": ["a"]}) == first
     assert queue.submit("evaluate", "Evaluate", {"names": ["b"]}) != first
     queue.cancel(first)
-    assert queue.submit("evaluate", "Evaluate", {"names": ["a"]}) != first
+    second = queue.submit("evaluate", "Evaluate", {"names": ["a"]})
+    assert second != first
+    assert queue.resume(first) == second
+    assert [state(queue, job) for job in (first, second)] == [State.CANCELLED, State.QUEUED]
+
+
+@pytest.fixture(params=DATABASES)
+def any_url(request: pytest.FixtureRequest) -> str | None:
+    """The URL of an empty database; None for the SQLite of a folder."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+def test_equal_jobs_that_many_submit_at_the_same_moment_are_one(
+    any_url: str | None, tmp_path: Path
+) -> None:
+    stores = [Store(tmp_path / "shared", any_url) for _ in range(6)]
+    queues = [Queue(store) for store in stores]
+    start = threading.Barrier(len(queues))
+    ids: list[list[int]] = [[] for _ in range(5)]
+
+    def submit(queue: Queue) -> None:
+        for number, found in enumerate(ids):
+            start.wait(60)
+            found.append(queue.submit("evaluate", "", {"names": ["n" * 3000], "n": number}))
+
+    threads = [threading.Thread(target=submit, args=(queue,)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(len(found), len(set(found))) for found in ids] == [(6, 1)] * 5
+    for store in stores:
+        store.close()
 
 
 def test_no_two_workers_get_the_same_job_and_the_oldest_goes_first(queue: Queue) -> None:
     ids = [queue.submit("evaluate", "", {"n": n}) for n in range(3)]
     taken = [queue.claim("one"), queue.claim("two"), queue.claim("one"), queue.claim("two")]
     assert [job.id if job else None for job in taken] == [*ids, None]
+
+
+def test_a_worker_takes_the_jobs_of_its_task_only(queue: Queue) -> None:
+    a, none, b = (queue.submit("evaluate", "", task) for task in ({"task": "a"}, {}, {"task": "b"}))
+    taken = [queue.claim("one", task=task) for task in ("b", None, "a", "c", "b", None)]
+    assert [job.id if job else None for job in taken] == [b, none, a, None, None, None]
+
+
+def test_a_worker_leaves_to_others_what_it_cannot_do(queue: Queue) -> None:
+    ids = [queue.submit("open", "", {"sweep": folder}) for folder in ("/a", "/b", "/a/c")]
+
+    def below_b(request: Mapping[str, Any]) -> bool:
+        return str(request["sweep"]).startswith("/b")
+
+    taken = [queue.claim("one", accepts=below_b), queue.claim("one", accepts=below_b)]
+    assert [job.id if job else None for job in taken] == [ids[1], None]
+    rest = [queue.claim("two"), queue.claim("two")]
+    assert [job.id if job else None for job in rest] == [ids[0], ids[2]]
+
+
+def test_a_worker_without_a_lease_gets_nothing(queue: Queue) -> None:
+    queue.submit("evaluate", "", {})
+    assert queue.claim("nobody") is None
 
 
 def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
@@ -48,8 +131,7 @@ def test_long_jobs_stay_in_sight_whatever_is_looked_at_meanwhile(queue: Queue) -
     looks = []
     for n in range(9):
         looks.append(queue.submit("mixture", "", {"n": n}))
-        queue.claim("two", INTERACTIVE)
-        queue.finish(looks[-1], State.DONE)
+        queue.finish(claim(queue, "two"), State.DONE)
     assert [job.id for job in queue.overview(4)] == [*looks[:-4:-1], stopped, running]
     waiting = queue.submit("paths", "", {"n": 3})
     assert next(job.id for job in queue.overview(4)) == waiting
@@ -59,30 +141,113 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(
     queue: Queue,
 ) -> None:
     running, waiting = (queue.submit("evaluate", "", {"n": n}) for n in range(2))
-    queue.claim("one")
+    job = claim(queue)
     queue.cancel(running)
     queue.cancel(waiting)
     assert state(queue, running) == State.CANCELLING
     assert state(queue, waiting) == State.CANCELLED
-    assert queue.report(running, 1, 2, None) is State.CANCELLING
+    assert queue.report(job, 1, 2, None) is State.CANCELLING
 
 
-def test_a_job_whose_worker_is_gone_has_failed_and_can_be_resumed(queue: Queue) -> None:
-    abandoned, cancelled, alive = (queue.submit("evaluate", "", {"n": n}) for n in range(3))
-    queue.claim("gone")
-    queue.claim("gone")
-    queue.cancel(cancelled)
-    lock = queue.worker_lock("here")
-    queue.claim("here")
-    queue.fail_abandoned()
-    assert lock
+def test_a_job_whose_worker_is_gone_has_failed_and_can_be_resumed(
+    queue: Queue, store: Store
+) -> None:
+    abandoned, alive = (queue.submit("evaluate", "", {"n": n}) for n in range(2))
+    gone = Holder(store.engine, "gone", lease=0.01)
+    with gone.held():
+        claim(queue, "gone")
+    claim(queue)
+    while state(queue, abandoned) == State.RUNNING:  # its lease is not renewed any more
+        queue.fail_abandoned()
     assert state(queue, abandoned) == State.FAILED
-    assert state(queue, cancelled) == State.CANCELLED
     assert state(queue, alive) == State.RUNNING
-    queue.resume(abandoned)
-    queue.resume(alive)
+    for job in (abandoned, alive):
+        queue.resume(job)
     assert state(queue, abandoned) == State.QUEUED
     assert state(queue, alive) == State.RUNNING
+
+
+def test_what_a_worker_writes_after_it_lost_its_job_is_refused(queue: Queue) -> None:
+    job_id = queue.submit("evaluate", "", {})
+    slow = claim(queue, "one")
+    queue.report(slow, 1, 4, {"by": "one"})
+    queue.abandon("one")
+    with pytest.raises(LostJobError):
+        queue.report(slow, 2, 4, {"by": "one"})
+    queue.resume(job_id)
+    other = claim(queue, "two")
+    queue.report(other, 3, 4, {"by": "two"})
+    with pytest.raises(LostJobError):
+        queue.report(slow, 4, 4, {"by": "one"})
+    assert not queue.finish(slow, State.FAILED, error="late")
+    job = queue.get(job_id)
+    assert job is not None
+    assert (job.state, job.done, job.partial, job.error) == (State.RUNNING, 3, {"by": "two"}, None)
+    assert queue.finish(other, State.DONE, result={})
+
+
+def test_a_worker_that_takes_a_job_again_cannot_write_as_if_it_had_never_lost_it(
+    queue: Queue,
+) -> None:
+    queue.submit("evaluate", "", {})
+    before = claim(queue)
+    queue.give_back(before)
+    claim(queue)
+    with pytest.raises(LostJobError):
+        queue.report(before, 1, 2, None)
+
+
+def test_a_worker_that_ends_takes_down_the_job_it_was_at_and_not_those_it_had_put_aside(
+    queue: Queue,
+) -> None:
+    aside, cancelled, at = (queue.submit("evaluate", "", {"n": n}) for n in range(3))
+    for _ in range(3):
+        claim(queue)
+    queue.cancel(cancelled)
+    queue.abandon("one", "It crashed.")
+    assert [state(queue, job) for job in (aside, cancelled, at)] == [
+        State.QUEUED, State.CANCELLED, State.FAILED,
+    ]  # fmt: skip
+    job = queue.get(at)
+    assert job is not None
+    assert str(job.error).startswith("It crashed. What was finished is kept")
+
+
+def test_a_job_is_asked_to_stop_at_its_deadline(queue: Queue) -> None:
+    queue.submit("evaluate", "", {"n": 0}, deadline_s=0)
+    job = claim(queue)
+    while not (standing := queue.standing()[0]).is_overdue:
+        pass
+    queue.stop_overdue(standing)
+    assert queue.report(job, 1, 2, None) is State.CANCELLING
+    queue.finish(job, State.CANCELLED)
+    ended = queue.get(job.id)
+    assert ended is not None
+    assert "deadline" in str(ended.error)
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [("caf\udce9.png", "caf\\udce9"), ("a\0b", "a\\x00b"), ("x" * 100_000, "xxx")],
+    ids=["half a character", "zero", "long"],
+)
+def test_a_text_that_no_database_takes_is_kept_as_far_as_it_can_be(
+    any_url: str | None, tmp_path: Path, words: str, start: str
+) -> None:
+    shared = Store(tmp_path / "shared", any_url)
+    queue, task = Queue(shared), words[:50]
+    with shared.holder.held():
+        job_id = queue.submit("evaluate", words, {"task": task})
+        assert queue.submit("evaluate", words, {"task": task}) == job_id
+        job = queue.claim(shared.holder.name, task=task)
+        assert job is not None
+        queue.report(job, 1, 2, {"words": words})
+        queue.finish(job, State.FAILED, error=words)
+    ended = queue.get(job_id)
+    assert ended is not None
+    assert str(ended.error).startswith(start)
+    assert len(str(ended.error)) < 20_000
+    shared.close()
 
 
 @pytest.mark.parametrize(
@@ -100,3 +265,49 @@ def state(queue: Queue, job_id: int) -> str:
     job = queue.get(job_id)
     assert job is not None
     return job.state
+
+
+# The table as it was before jobs were held by leases.
+OLD_JOBS = """
+CREATE TABLE jobs (
+    id INTEGER NOT NULL PRIMARY KEY, kind VARCHAR NOT NULL, title VARCHAR NOT NULL,
+    request JSON NOT NULL, fingerprint VARCHAR NOT NULL, state VARCHAR NOT NULL,
+    done INTEGER NOT NULL, total INTEGER NOT NULL, partial JSON, result JSON, error VARCHAR,
+    worker VARCHAR, created FLOAT NOT NULL, started FLOAT, finished FLOAT);
+CREATE INDEX ix_jobs_fingerprint ON jobs (fingerprint);
+CREATE INDEX ix_jobs_state ON jobs (state)
+"""
+
+
+def test_jobs_of_an_earlier_version_are_kept_and_of_equal_ones_the_newest_waits(
+    any_url: str | None, tmp_path: Path
+) -> None:
+    engine = create_engine(any_url or f"sqlite:///{tmp_path / 'stockpot.sqlite'}")
+    with engine.begin() as connection:
+        for statement in OLD_JOBS.split(";"):
+            connection.exec_driver_sql(statement)
+        for job_id, state_then in enumerate(["done", "failed", "queued", "queued", "running"], 1):
+            connection.execute(
+                text(
+                    "INSERT INTO jobs VALUES (:id, 'evaluate', '', :request, 'old', :state, "
+                    "1, 2, NULL, NULL, NULL, 'gone', 1.0, 1.0, NULL)"
+                ),
+                {
+                    "id": job_id,
+                    "state": state_then,
+                    "request": '{"n": 1, "task": "a.py:task"}' if job_id < 5 else '{"n": 2}',
+                },
+            )
+    engine.dispose()
+    shared = Store(tmp_path, any_url)
+    queue = Queue(shared)
+    states = [state(queue, job_id) for job_id in range(1, 6)]
+    assert states == ["done", "failed", "cancelled", "queued", "running"]
+    assert queue.submit("evaluate", "", {"task": "a.py:task", "n": 1}) == 4
+    queue.fail_abandoned()
+    assert state(queue, 5) == State.FAILED
+    queue.resume(5)
+    with shared.holder.held():
+        taken = [queue.claim(shared.holder.name, task=task) for task in ("a.py:task", None)]
+    assert [job.id if job else None for job in taken] == [4, 5]
+    shared.close()

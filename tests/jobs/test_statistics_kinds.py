@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from soupcore import Soup, Store, uniform
 from soupcore.jobs import kinds
-from soupcore.jobs.forms import Form
 from soupcore.jobs.kinds import WarmState
+from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, same_weights, save_sweep
 
 TASK = """

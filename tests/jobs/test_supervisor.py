@@ -1,110 +1,12 @@
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import soupcore
+from soupcore import jobs
 from soupcore.jobs import State, Supervisor
-from tests.jobs.conftest import BATCHES, NAMES, POINTS, Finished, wait_for
-
-
-def state(supervisor: Supervisor, job_id: int) -> str:
-    job = supervisor.queue.get(job_id)
-    assert job is not None
-    return job.state
-
-
-def test_a_killed_worker_loses_only_the_evaluation_it_was_in(
-    supervisor: Supervisor,
-    finished: Finished,
-    paths: dict[str, Any],
-    passes_made: Callable[[], int],
-) -> None:
-    job_id = supervisor.submit("paths", "Paths", paths)
-    for evaluations in (3, 9, 15):
-        wait_for(supervisor, job_id, lambda job, n=evaluations: job.done > n * 2560)  # type: ignore[misc]
-        (worker,) = supervisor.worker_pids
-        os.kill(worker, signal.SIGKILL)
-        failed = finished(job_id)
-        assert failed.state == State.FAILED
-        assert "resume" in str(failed.error)
-        supervisor.resume(job_id)
-    assert finished(job_id).state == State.DONE
-    assert POINTS * BATCHES <= passes_made() <= (POINTS + 3) * BATCHES
-
-
-SERVER = """
-import sys, time
-from soupcore import Store
-from soupcore.jobs import Supervisor
-supervisor = Supervisor(Store(sys.argv[1]), [sys.argv[2]], devices=["cpu"])
-for job in supervisor.queue.recent():
-    supervisor.resume(job.id)
-while True:
-    supervisor.look_after()
-    print(*supervisor.worker_pids, flush=True)
-    time.sleep(0.05)
-"""
-
-
-@pytest.mark.parametrize("victims", ["worker", "both"])
-def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
-    victims: str,
-    supervisor: Supervisor,
-    finished: Finished,
-    paths: dict[str, Any],
-    store: soupcore.Store,
-    passes_made: Callable[[], int],
-) -> None:
-    moments = random.Random(victims)  # noqa: S311 - no secret
-    job_id = supervisor.queue.submit("paths", "Paths", paths)
-    for _ in range(2):
-        with run_server(store, paths["task"]) as server:
-            worker = int(server.stdout.readline())  # type: ignore[union-attr]
-            wait_until_passes(passes_made, moments.randrange(1, 100))
-            os.kill(worker, signal.SIGKILL)
-            while victims == "worker" and state(supervisor, job_id) != State.FAILED:
-                time.sleep(0.001)
-            server.kill()
-    while state(supervisor, job_id) == State.RUNNING:  # until the killed are gone
-        supervisor.queue.fail_abandoned()
-    supervisor.resume(job_id)
-    assert finished(job_id).state == State.DONE
-    assert POINTS * BATCHES <= passes_made() <= (POINTS + 2) * BATCHES
-
-
-def test_a_worker_whose_server_was_killed_ends_its_job_and_then_itself(
-    supervisor: Supervisor,
-    paths: dict[str, Any],
-    store: soupcore.Store,
-    passes_made: Callable[[], int],
-) -> None:
-    job_id = supervisor.queue.submit("paths", "Paths", paths)
-    with run_server(store, paths["task"]) as server:
-        wait_until_passes(passes_made, 5)
-        server.kill()
-    while state(supervisor, job_id) == State.RUNNING:
-        time.sleep(0.001)
-    assert state(supervisor, job_id) == State.DONE
-    assert passes_made() == POINTS * BATCHES
-
-
-def run_server(store: soupcore.Store, task: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SERVER, str(store.folder), task]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def wait_until_passes(passes_made: Callable[[], int], more: int) -> None:
-    target = passes_made() + more
-    while passes_made() < target:
-        time.sleep(0.001)
+from tests.jobs.conftest import NAMES, Finished, wait_for, wait_until
 
 
 def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
@@ -150,7 +52,82 @@ def test_the_worker_ends_when_its_server_is_gone(
     supervisor: Supervisor, finished: Finished, folder: str
 ) -> None:
     finished(supervisor.submit("open", "Read", {"sweep": folder}))
-    (process,) = supervisor._processes.values()
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(10) == 0
+    (worker,) = supervisor._workers.values()
+    worker.hang_up()
+    wait_until(lambda: worker.has_ended)
+    assert worker.process.wait() == 0
+
+
+def test_each_task_has_a_worker_of_its_own_which_ends_when_it_is_idle(
+    store: soupcore.Store, task_file: Path, request_: dict[str, Any], folder: str
+) -> None:
+    tasks = [f"{task_file}:task", f"{task_file}:failing"]
+    supervisor = Supervisor(store, tasks, devices=["cpu"], idle_s=0.1)
+    wanted = {"names": NAMES, "splits": ["select"]}
+    try:
+        asked = [request_ | wanted, {"task": tasks[1]} | request_ | wanted, {"sweep": folder}]
+        kinds = ["evaluate", "evaluate", "open"]
+        asked[1]["task"] = tasks[1]
+        jobs = [supervisor.submit(kind, "", job) for kind, job in zip(kinds, asked, strict=True)]
+        done = [wait_for(supervisor, job, lambda job: not job.is_unfinished) for job in jobs]
+        assert [job.state for job in done] == [State.DONE, State.FAILED, State.DONE]
+        assert len({job.worker for job in done}) == 3
+        (first,) = (
+            worker for worker in supervisor._workers.values() if worker.name == done[0].worker
+        )
+        wait_until(lambda: supervisor.worker_pids == [first.process.pid])
+    finally:
+        supervisor.stop()
+
+
+def test_a_task_whose_file_is_changed_gets_a_new_process(
+    supervisor: Supervisor, finished: Finished, request_: dict[str, Any], task_file: Path
+) -> None:
+    text = task_file.read_text()
+    # What the first version did to torch would make the second fail.
+    task_file.write_text(text + "\nimport torch\ntorch.set_default_dtype(torch.float64)\n")
+    wanted = request_ | {"names": NAMES, "splits": ["select"]}
+    assert finished(supervisor.submit("evaluate", "", wanted)).state == State.FAILED
+    task_file.write_text(text)
+    assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
+
+
+def test_a_job_of_a_task_that_no_server_offers_waits_and_says_for_what(
+    supervisor: Supervisor, request_: dict[str, Any]
+) -> None:
+    elsewhere = supervisor.submit("evaluate", "", request_ | {"task": "/etc/other.py:task"})
+    here = supervisor.queue.submit("evaluate", "", request_)
+    jobs = [supervisor.queue.get(job) for job in (elsewhere, here)]
+    words = [supervisor.waits_for(job) for job in jobs if job is not None]
+    assert words == ["waits for a server started with --task /etc/other.py:task", None]
+
+
+def test_a_sweep_outside_the_roots_waits_for_a_server_that_may_open_it(
+    store: soupcore.Store, tmp_path: Path
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    supervisor = Supervisor(store, [], roots=[root])
+    jobs = [
+        supervisor.queue.get(supervisor.queue.submit("open", "", {"sweep": str(folder)}))
+        for folder in (root / "sweep", elsewhere)
+    ]
+    words = [supervisor.waits_for(job) for job in jobs if job is not None]
+    supervisor.stop()
+    assert words == [None, f"waits for a server started with --root {elsewhere}"]
+
+
+def test_workers_that_cannot_be_started_fail_the_jobs_that_wait_for_them(
+    store: soupcore.Store, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setattr(jobs.supervisor, "_PAUSE", 0.01)
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")  # Python does not even start with it
+    supervisor = Supervisor(store, [])
+    try:
+        job_id = supervisor.submit("open", "", {"sweep": folder})
+        job = wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
+        assert job.state == State.FAILED
+        assert "No process could be started for it." in str(job.error)
+        assert "Python" in str(job.error)
+    finally:
+        supervisor.stop()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 import soupcore
-from tests.helpers import build_model, random_state, same_weights
+from tests.helpers import adam_state, build_model, random_state, same_weights
 
 State = dict[str, Tensor]
 
@@ -37,15 +37,6 @@ def prefixed(prefix: str, state: State) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def optimizer() -> dict[str, Any]:
-    """What Adam's state_dict() gives; making an Adam takes seconds of imports."""
-    moments = {"step": torch.tensor(1.0), "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}
-    return {
-        "state": {0: moments},
-        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}],
-    }
-
-
 def bare(raw: State, average: State) -> Layout:
     return Layout(raw, {"": raw})
 
@@ -58,7 +49,7 @@ def ordered_with_metadata(raw: State, average: State) -> Layout:
 
 def open_clip(raw: State, average: State) -> Layout:
     state = prefixed("module.", raw)
-    saved = {"epoch": 3, "name": "run", "state_dict": state, "optimizer": optimizer()}
+    saved = {"epoch": 3, "name": "run", "state_dict": state, "optimizer": adam_state()}
     return Layout(saved, {"": state})
 
 
@@ -68,7 +59,7 @@ def timm(raw: State, average: State) -> Layout:
         "arch": "vit_tiny",
         "state_dict": raw,
         "state_dict_ema": average,
-        "optimizer": optimizer(),
+        "optimizer": adam_state(),
         "version": 2,
         "args": argparse.Namespace(lr=0.1, opt="adamw", aa=None, mean=(0.5, 0.5, 0.5)),
         "metric": 71.5,
@@ -80,7 +71,7 @@ def torchvision(raw: State, average: State) -> Layout:
     ema = {"n_averaged": torch.tensor(7), **prefixed("module.", average)}
     saved = {
         "model": raw,
-        "optimizer": optimizer(),
+        "optimizer": adam_state(),
         "lr_scheduler": {"last_epoch": 3, "_last_lr": [0.1]},
         "epoch": 3,
         "args": argparse.Namespace(lr=0.1, model="resnet18", device="cuda"),
@@ -97,7 +88,7 @@ def mmengine(raw: State, average: State) -> Layout:
         "meta": {"epoch": 3, "iter": 90, "mmengine_version": "0.10.7", "seed": 1},
         "state_dict": average,
         "message_hub": {"log_scalars": {}, "runtime_info": {"epoch": 3}},
-        "optimizer": optimizer(),
+        "optimizer": adam_state(),
         "ema_state_dict": {"steps": torch.tensor(5)} | swapped,
     }
     return Layout(saved, {"state_dict": average, "ema_state_dict": prefixed("module.", raw)})
@@ -128,7 +119,7 @@ def dino(raw: State, average: State) -> Layout:
     saved = {
         "student": student,
         "teacher": teacher,
-        "optimizer": optimizer(),
+        "optimizer": adam_state(),
         "epoch": 3,
         "args": argparse.Namespace(arch="vit_small"),
         "dino_loss": {"center": torch.zeros(1, 4)},

@@ -1,19 +1,25 @@
 """Files of the tools that people train with, written by the tools themselves."""
 
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from shutil import copy
 from types import ModuleType
 
 import pytest
 
 import soupcore
+from soupcore.checkpoints.names import layer_of
 from soupcore.checkpoints.torch_format import TorchCheckpoint
-from tests.helpers import same_weights
+from tests.helpers import same_weights, save_checked
 from tests.oracles.expected import load_expected
+
+pytestmark = pytest.mark.integration
 
 PROJECT = Path(__file__).parents[2]
 TOOLS = (
@@ -57,7 +63,7 @@ def run(module: str, *arguments: str | Path, home: Path) -> None:
 @pytest.fixture(scope="module")
 def lightning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lightning")
-    run("lightning_files", folder, home=folder)
+    run("lightning_files", "write", folder, home=folder)
     return folder
 
 
@@ -83,6 +89,19 @@ def assert_as_expected(path: Path, key: Path | None = None) -> soupcore.Checkpoi
         assert same_weights(opened.state_dict(), state)
         opened.scan()
     return soupcore.open_checkpoint(path)
+
+
+def soup_of(paths: Sequence[Path], folder: Path, weights: str = "") -> soupcore.Checkpoint:
+    """Return the mean of files of a tool, written in the form of the first one and opened."""
+    (folder / "sweep").mkdir()
+    for path in paths:
+        copy(path, folder / "sweep")
+    soup = soupcore.uniform(soupcore.Sweep.from_folder(folder / "sweep", weights=weights))
+    assert soup.output.why_no_pt is None
+    written, _ = save_checked(soup, folder / f"soup{soup.output.pt_suffix}")
+    opened = soupcore.open_checkpoint(written)
+    assert same_weights(opened.state_dict(), soup.state_dict())
+    return opened
 
 
 @pytest.mark.parametrize(
@@ -111,12 +130,31 @@ def test_the_average_of_lightning_is_taken_first_though_it_stands_where_others_p
     assert not same_weights(average, raw)
 
 
+@pytest.mark.parametrize("weights", ["averaged weights", "raw weights"])
+def test_lightning_opens_a_soup_of_its_checkpoints(
+    lightning: Path, tmp_path: Path, weights: str
+) -> None:
+    soup = soup_of([lightning / "average.ckpt", lightning / "average-1.ckpt"], tmp_path, weights)
+    assert soup.details == {}
+    run("lightning_files", "load", soup.path, home=tmp_path)
+    (found,) = load_expected(soup.path).values()
+    assert same_weights(found, soup.state_dict())
+
+
 @pytest.mark.parametrize("model", ["bert", "bert-half", "gpt2"])
 @pytest.mark.parametrize("layout", ["whole", "shards", "whole-bin", "shards-bin"])
 def test_a_folder_of_transformers(transformers: Path, model: str, layout: str) -> None:
     folder = transformers / f"{model}-{layout}"
     for path in (folder, _file_in(folder)):
         assert_as_expected(path, key=folder)
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_each_block_of_transformers_is_one_layer(transformers: Path, model: str) -> None:
+    blocks = json.loads((transformers / "blocks.json").read_text())[model]
+    checkpoint = soupcore.open_checkpoint(transformers / f"{model}-whole")
+    for block, names in blocks.items():
+        assert {name for name in checkpoint.tensors if layer_of(name) == block} == set(names)
 
 
 def _file_in(folder: Path) -> Path:
@@ -131,3 +169,15 @@ def test_a_checkpoint_of_ultralytics(ultralytics: Path) -> None:
     assert checkpoint.details.items() >= {"epoch": 3, "lr0": 0.02, "best_fitness": 0.5}.items()
     assert isinstance(checkpoint, TorchCheckpoint)
     assert checkpoint.contents.executes == ()
+
+
+def test_ultralytics_opens_a_soup_of_its_checkpoints(ultralytics: Path, tmp_path: Path) -> None:
+    soup = soup_of([ultralytics / "yolo-0.pt", ultralytics / "yolo-1.pt"], tmp_path)
+    assert soup.details == {}
+    saved = zipfile.ZipFile(soup.path).read("archive/data.pkl")
+    assert b"mAP" not in saved
+    assert b"lr0" in saved
+    run("ultralytics_files", "load", soup.path, home=tmp_path / "home")
+    (found,) = load_expected(soup.path).values()
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in found.items()}
+    assert same_weights(halves, soup.state_dict())

@@ -3,6 +3,7 @@
 python -m tests.oracles.transformers_files FOLDER
 """
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -43,9 +44,22 @@ def save(model: PreTrainedModel, folder: Path, **options: object) -> Path:
     return folder
 
 
+def blocks() -> dict[str, dict[str, list[str]]]:
+    """Return the names of the tensors of each transformer block, by network and block."""
+    lists = {"bert": ("bert.encoder.layer", bert()), "gpt2": ("transformer.h", gpt2())}
+    return {
+        name: {
+            f"{path}.{index}": list(block.state_dict(prefix=f"{path}.{index}."))
+            for index, block in enumerate(network.get_submodule(path).children())
+        }
+        for name, (path, network) in lists.items()
+    }
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[1])
+    (folder / "blocks.json").write_text(json.dumps(blocks()))
     for name, model in [("bert", bert()), ("bert-half", bert().half()), ("gpt2", gpt2())]:
         for shape, size in [("whole", "1GB"), ("shards", SMALL)]:
             path = save(model, folder / f"{name}-{shape}", max_shard_size=size)

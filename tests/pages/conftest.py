@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import plotly.graph_objects as go
 import pytest
 from safetensors.torch import save_file
 
-from pages.components import export, services
+from pages.components import display, jobs, state
 from pages.components.state import View
 from soupcore import Evaluator, Split, Store, Sweep, load_task
+from soupcore.evaluation import Evaluations
+from soupcore.jobs.connectivity_kinds import KINDS as CONNECTIVITY
+from soupcore.jobs.kinds import KINDS, WarmState
 
 TASK = """
 from pathlib import Path
@@ -36,6 +40,16 @@ NAMES = ["run1", "run2", "run10"]
 Run = Callable[[str], go.Figure]
 
 
+_MAIN = sys.modules["__main__"]
+
+
+@pytest.fixture(autouse=True)
+def main_module_stays() -> Iterator[None]:
+    """Undo what `AppTest` does: a process that is spawned later would run the page as its main."""
+    yield
+    sys.modules["__main__"] = _MAIN
+
+
 @pytest.fixture
 def view(tmp_path: Path, sweep: Sweep, splits: dict[str, Split], store: Store) -> View:
     data = splits["val"]
@@ -45,8 +59,23 @@ def view(tmp_path: Path, sweep: Sweep, splits: dict[str, Split], store: Store) -
     (sweep.folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
     spec = f"{tmp_path / 'task.py'}:task"
     opened = Sweep.from_folder(sweep.folder)
-    evaluator = Evaluator(load_task(spec), store, device="cpu")
-    return View(str(sweep.folder), spec, "", opened, evaluator)
+    evaluations = Evaluations(load_task(spec).describe(), store)
+    return View(str(sweep.folder), spec, "", opened, evaluations)
+
+
+def evaluator_of(view: View) -> Evaluator:
+    """Return an evaluator of what a page reads, as a worker has it."""
+    evaluator = Evaluator(load_task(view.task_spec), view.evaluations.store, device="cpu")
+    return evaluator.with_estimate(view.evaluations.estimate)
+
+
+def do_jobs_at_once(monkeypatch: pytest.MonkeyPatch, warm: WarmState) -> None:
+    """Have jobs that pages ask for by themselves done before they go on."""
+
+    def derive(kind: str, title: str, request: Mapping[str, Any]) -> None:
+        (KINDS | CONNECTIVITY)[kind](warm, request, lambda done, total, partial=None: None)
+
+    monkeypatch.setattr(jobs, "derive", derive)
 
 
 @pytest.fixture
@@ -69,7 +98,7 @@ class Shown:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, store: Store) -> dict[str, Shown]:
+def shown(monkeypatch: pytest.MonkeyPatch, view: View, store: Store) -> dict[str, Shown]:
     """What the pages show with its exports, by key."""
     found: dict[str, Shown] = {}
 
@@ -78,8 +107,10 @@ def shown(monkeypatch: pytest.MonkeyPatch, store: Store) -> dict[str, Shown]:
     ) -> None:
         found[key] = Shown(figure, table, code)
 
-    monkeypatch.setattr(export, "show", show)
-    monkeypatch.setattr(services, "store", lambda: store)
+    monkeypatch.setattr(display, "show_figure", show)
+    monkeypatch.setattr(state, "store", lambda: store)
+    monkeypatch.setattr(state, "opened", lambda: {view.folder})
+    do_jobs_at_once(monkeypatch, WarmState(store, [view.task_spec], "cpu"))
     return found
 
 

@@ -1,37 +1,163 @@
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
 import pytest
 import streamlit as st
 
-from pages.components import pair_matrix
+from pages.components import pair_matrix, state
+from pages.components.pair_matrix import basin_sentences
 from pages.components.state import View
-from soupcore import barriers
+from soupcore import barriers, basins
 from soupcore.connectivity import evaluate_lines
 from soupcore.connectivity.adaptive import lobatto
+from soupcore.jobs.kinds import WarmState
+from tests.pages.conftest import do_jobs_at_once, evaluator_of
 
 PAIR = ("run1", "run2")
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> pair_matrix.Asked:
+def choices(monkeypatch: pytest.MonkeyPatch, view: View) -> pair_matrix.Choices:
     monkeypatch.setattr(pair_matrix, "SCREEN", 10)  # of the 30 examples of a split
     monkeypatch.setattr(st, "session_state", {})
-    return pair_matrix.Asked(PAIR, "adaptive", "val", "loss", True)
+    monkeypatch.setattr(state, "opened", lambda: {view.folder})
+    store = view.evaluations.store
+    do_jobs_at_once(monkeypatch, WarmState(store, [view.task_spec], "cpu"))
+    return pair_matrix.Choices(PAIR, "adaptive", "val", "loss", True)
+
+
+def screened(found: pair_matrix.Summaries) -> bool:
+    """Whether what is shown of the pair is of a part of the split."""
+    (is_screened,) = found.best.screened.tolist()
+    return bool(is_screened)
 
 
 def test_a_screen_is_shown_until_more_is_known_of_the_whole(
-    view: View, asked: pair_matrix.Asked
+    view: View, choices: pair_matrix.Choices
 ) -> None:
     ends = [(view.sweep[a], view.sweep[b]) for a, b in [PAIR]]
-    part = view.task.part("val", pair_matrix.SCREEN)
-    evaluate_lines(ends, view.evaluator, lobatto(4))
-    assert pair_matrix.find(view, asked).best.paths[PAIR].split == "val"
-    evaluate_lines(ends, view.evaluator, 3, split=part)  # as the whole's last look at its gaps does
-    found = pair_matrix.find(view, asked)
+    evaluator = evaluator_of(view)
+    part = evaluator.task.part("val", pair_matrix.SCREEN)
+    evaluate_lines(ends, evaluator, lobatto(4))
+    assert screened(pair_matrix.look_up(view, choices)) is False
+    evaluate_lines(ends, evaluator, 3, split=part)  # as the whole's last look at its gaps does
+    found = pair_matrix.look_up(view, choices)
     assert found.screen is not None
-    assert PAIR in found.screen.open
-    assert (found.best.paths[PAIR].split, len(found.best.paths[PAIR].alphas)) == ("val", 5)
-    assert PAIR in found.best.open
-    barriers(view.sweep, view.evaluator, PAIR, split=part)
-    assert pair_matrix.find(view, asked).best.paths[PAIR].split == part
-    barriers(view.sweep, view.evaluator, PAIR)
-    found = pair_matrix.find(view, asked)
-    assert (found.best.paths[PAIR].split, found.best.open) == ("val", frozenset())
+    assert not found.screen.settled.any()
+    assert (screened(found), found.best.paths[PAIR].points) == (False, 5)
+    assert found.best.preliminary == [PAIR]
+    barriers(view.sweep, evaluator, PAIR, split=part)
+    assert screened(pair_matrix.look_up(view, choices)) is True
+    barriers(view.sweep, evaluator, PAIR)
+    found = pair_matrix.look_up(view, choices)
+    assert (screened(found), found.best.preliminary) == (False, [])
+
+
+NAN = np.nan
+
+
+def told(k: int, barriers: Mapping[str, float]) -> list[str]:
+    """What is said of k ingredients, of which some pairs were evaluated."""
+    names = "abcdefghijklmnopqrstuvwxyz"[:k]
+    matrix = np.full((k, k), NAN)
+    np.fill_diagonal(matrix, 0.0)
+    known = np.eye(k, dtype=bool)
+    for pair, barrier in barriers.items():
+        i, j = map(names.index, pair)
+        matrix[i, j] = matrix[j, i] = barrier
+        known[i, j] = known[j, i] = True
+    return basin_sentences(basins(names, matrix, 0.1, known=known), evaluated=len(barriers))
+
+
+ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("k", "barriers", "expected"),
+    [
+        pytest.param(
+            15,
+            {"ab": 0.05},
+            [
+                "From 1 of 105 pairs; basins may still grow.",
+                "**2 of 15 ingredients share a basin:** a, b",
+                "**13 ingredients are not linked yet:** c, d, e, f, g, h, i, j, k, l, m, n, o",
+            ],
+            id="one pair of many",
+        ),
+        pytest.param(
+            15,
+            {"ab": 0.5},
+            [
+                "From 1 of 105 pairs; basins may still grow.",
+                "No evaluated pair shares a basin.",
+            ],
+            id="one pair of many, and that one apart",
+        ),
+        pytest.param(4, ALL_APART, ["No two ingredients share a basin."], id="all apart"),
+        pytest.param(
+            4,
+            ALL_APART | {"ab": 0.0, "bc": 0.1},
+            [
+                "**3 of 4 ingredients share a basin:** a, b, c (1 pair exceeds the threshold and "
+                "is connected only through other ingredients: a – c)",
+                "**1 ingredient shares no basin with another:** d",
+            ],
+            id="a chain, with all pairs evaluated",
+        ),
+        pytest.param(
+            3,
+            {"ab": 0.0, "bc": 0.1},
+            [
+                "From 2 of 3 pairs.",
+                "**All 3 ingredients share a basin:** a, b, c (1 pair not evaluated yet)",
+            ],
+            id="a chain, with its ends unknown",
+        ),
+        pytest.param(
+            4,
+            {"ab": 0.0, "ad": 0.5, "bd": 0.5, "cd": 0.5},
+            [
+                "From 4 of 6 pairs; basins may still grow.",
+                "**2 of 4 ingredients share a basin:** a, b",
+                "**1 ingredient shares no basin with another:** d",
+                "**1 ingredient is not linked yet:** c",
+            ],
+            id="one is known to be apart, one is not",
+        ),
+        pytest.param(
+            4,
+            ALL_APART | {"ab": 0.0, "cd": 0.0, "ac": NAN},
+            [
+                "**2 of 4 ingredients share a basin:** a, b",
+                "**2 of 4 ingredients share a basin:** c, d",
+            ],
+            id="a barrier that is undefined is known, and connects nothing",
+        ),
+        pytest.param(
+            25,
+            {f"a{other}": 0.0 for other in "bcdefghijklmnopqrstuvwxy"},
+            [
+                "From 24 of 300 pairs.",
+                "**All 25 ingredients share a basin:** a, b, c, d, e, f, g, h, i, j, k, l, m, n, "
+                "o, p, q, r, s, t … and 5 more (276 pairs not evaluated yet)",
+            ],
+            id="many names",
+        ),
+        pytest.param(1, {}, ["No two ingredients share a basin."], id="one ingredient"),
+    ],
+)
+def test_only_what_follows_from_the_pairs_evaluated_is_said(
+    k: int, barriers: Mapping[str, float], expected: list[str]
+) -> None:
+    assert told(k, barriers) == expected
+
+
+def test_preliminary_pairs_are_said_to_be_so() -> None:
+    names, matrix = "abc", np.array([[0, 0, 0.5], [0, 0, 0.5], [0.5, 0.5, 0]])
+    assert basin_sentences(basins(names, matrix, 0.1), evaluated=3, preliminary=2) == [
+        "From 3 of 3 pairs, 2 of them preliminary; basins may still change.",
+        "**2 of 3 ingredients share a basin:** a, b",
+        "**1 ingredient shares no basin with another:** c",
+    ]

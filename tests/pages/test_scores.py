@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import streamlit as st
 
 from pages.components import scores
 from pages.components.state import View
-from soupcore import Evaluator, greedy, uniform
-from soupcore.jobs.stored_soups import StoredSoup
+from soupcore import Evaluation, Evaluator, greedy, uniform
+from soupcore.evaluation import Evaluations
+from soupcore.stored_soups import StoredSoup
 from tests.helpers import State, held_sweep
 
 
@@ -33,3 +38,109 @@ def test_choosing_again_is_among_all_that_were_tried(
     stored = StoredSoup(chosen, view.sweep, offered={"soup": first.soup.id, "other": "not tried"})
     told = scores.candidates(plain, stored)
     assert told == {"names": ["run1", "run10", "soup"], "soups": {"soup": first.soup.id}}
+
+
+NAN = float("nan")
+PAIRS = (["run1", "run2"], ["run1", "run10"], ["run2", "run10"])
+
+
+class Told(Evaluations):
+    """Evaluations that know the scores they were told, in place of those in a store."""
+
+    scores: dict[str, float]
+
+    def stored(self, mixtures: Any, split: str) -> list[Evaluation | None]:
+        found = [self.scores.get(mixture.key) for mixture in mixtures]
+        return [None if score is None else _evaluation(score) for score in found]
+
+
+def _evaluation(score: float) -> Any:
+    return SimpleNamespace(score=score, loss=0.0, n=10, undefined=3)
+
+
+@pytest.fixture
+def view(evaluator: Evaluator, base_state: State, states: dict[str, State]) -> View:
+    told = Told(evaluator.task.describe(), evaluator.store)
+    told.scores = {}
+    return View("held", "task.py:task", "", held_sweep(states, base_state), told)
+
+
+@pytest.fixture
+def soups(view: View) -> list[StoredSoup]:
+    """Three soups, the one built first in front."""
+    return [StoredSoup(uniform(view.sweep, pair), view.sweep) for pair in PAIRS]
+
+
+def tell(view: View, scores: dict[str, float | None]) -> None:
+    """Have what is mixed of names, such as run1+run2, score so much on every split."""
+    told = view.evaluations
+    assert isinstance(told, Told)
+    for names, score in scores.items():
+        parts = names.split("+")
+        point = uniform(view.sweep, parts).mixture if len(parts) > 1 else view.sweep[names].mixture
+        if score is not None:
+            told.scores[point.key] = score
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param([0.7, 0.9, 0.8], 1, id="the best, not the newest"),
+        pytest.param([0.9, 0.8, 0.9], 0, id="of equals the one built first"),
+        pytest.param([NAN, 0.5, 0.4], 1, id="an undefined score is never the best"),
+        pytest.param([None, None, 0.1], 2, id="one that was evaluated before those that were not"),
+        pytest.param([None, None, None], 2, id="the newest where none was evaluated"),
+        pytest.param([-3.0, -2.0, -5.0], 1, id="scores that are no shares"),
+    ],
+)
+def test_pages_open_on_the_best_soup_on_select(
+    view: View, soups: list[StoredSoup], told: list[float | None], expected: int
+) -> None:
+    tell(view, dict(zip(map("+".join, PAIRS), told, strict=True)))
+    assert scores.best_soup(view, soups) is soups[expected]
+
+
+def test_a_soup_that_the_user_picked_stays_and_the_best_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch, view: View, soups: list[StoredSoup]
+) -> None:
+    tell(view, {"run1+run2": 0.9, "run1+run10": 0.5})
+    session = {"soup": "gone"}
+    monkeypatch.setattr(st, "session_state", session)
+    monkeypatch.setattr(st, "selectbox", lambda label, ids, index, **options: ids[index])
+    assert scores.choose_soup(view, soups, "Soup") is soups[0]
+    assert session["soup"] == "gone"
+    monkeypatch.setattr(st, "selectbox", lambda label, ids, index, **options: ids[1])
+    assert scores.choose_soup(view, soups, "Soup") is soups[1]
+    assert session["soup"] == soups[1].soup.id
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param({"base": 0.5, "run1": 0.8, "run2": 0.7, "run1+run2": 0.8}, "", id="as good"),
+        pytest.param(
+            {"base": 0.5, "run1": 0.989, "run2": 0.7, "run10": 1.0, "run1+run2": 0.85},
+            "scores 85.00 % on val: 13.90 pp worse than its best ingredient, run1 (98.90 %).",
+            id="below its best ingredient; others do not count",
+        ),
+        pytest.param(
+            {"base": 0.9, "run1": 0.9, "run2": 0.95, "run1+run2": 0.85},
+            "scores 85.00 % on val: 5.00 pp worse than the base (90.00 %) and 10.00 pp "
+            "worse than its best ingredient, run2 (95.00 %).",
+            id="below both",
+        ),
+        pytest.param(
+            {"base": 0.9, "run1": 0.1, "run2": None, "run1+run2": 0.85},
+            "scores 85.00 % on val: 5.00 pp worse than the base (90.00 %).",
+            id="below the base",
+        ),
+        pytest.param({"run1": 0.9, "run1+run2": None}, "", id="the soup is not known"),
+        pytest.param({"run1": NAN, "base": NAN, "run1+run2": 0.5}, "", id="undefined"),
+    ],
+)
+def test_a_soup_that_scores_below_what_it_was_made_of_says_so(
+    view: View, soups: list[StoredSoup], told: dict[str, float | None], expected: str
+) -> None:
+    tell(view, told)
+    label = f"**{soups[0].label}** "
+    assert scores.shortfall(view, soups[0]) == (label + expected if expected else "")

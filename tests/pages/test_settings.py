@@ -1,6 +1,11 @@
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import streamlit as st
 
 from pages.components import settings
 
@@ -32,6 +37,15 @@ def test_a_link_inside_a_root_does_not_lead_out_of_it(tmp_path: Path) -> None:
     assert not known.allows(root / ".." / "outside")
 
 
+def test_a_sweep_named_at_the_start_is_shown_first(tmp_path: Path, task_file: Path) -> None:
+    known = settings.configure([str(tmp_path), f"--task={task_file}:task"])
+    assert known.sweep == str(tmp_path.resolve())
+    assert known.task == f"{task_file.resolve()}:task"
+    assert known.allows(tmp_path)
+    known = settings.configure([f"--root={tmp_path}", f"--task={task_file}:task"])
+    assert (known.sweep, known.task) == (settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
+
+
 @pytest.mark.parametrize(
     "argument", ["--root=/nowhere", "--task=/nowhere.py:task", "--task={file}", "--task={file}:a b"]
 )
@@ -56,3 +70,128 @@ def test_each_device_named_gets_a_worker() -> None:
     assert settings.configure([]).devices == ("auto",)
     twice = ["--device=cuda:0", "--device=cuda:1", "--device=cuda:0"]
     assert settings.configure(twice).devices == ("cuda:0", "cuda:1")
+
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Streamlit's options, as its command line, its files and the environment would set them."""
+    found: dict[str, object] = {
+        "server.address": "127.0.0.1",
+        "server.baseUrlPath": "",
+        "server.port": 8501,
+        "server.sslCertFile": None,
+    }
+    monkeypatch.setattr(st, "get_option", lambda name: found[name])
+    monkeypatch.delenv("STOCKPOT_TOKEN", raising=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("address", "asked", "has_one"),
+    [
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+        ("127.0.0.1", True, True),
+        ("0.0.0.0", False, True),  # noqa: S104
+        ("192.0.2.1", False, True),
+        ("node7.example.org", False, True),
+        (None, False, True),  # Streamlit binds to all addresses then
+    ],
+)
+def test_beyond_this_machine_there_is_always_a_token(
+    options: dict[str, object], address: str | None, asked: bool, has_one: bool
+) -> None:
+    options["server.address"] = address
+    first, second = settings.token(asked=asked), settings.token(asked=asked)
+    assert (first is not None) == has_one
+    if first is not None:
+        assert len(first) >= 32
+        assert first != second
+
+
+def test_a_token_of_the_environment_is_taken_from_it(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCKPOT_TOKEN", "sixteen-letters-")
+    assert settings.token(asked=False) == "sixteen-letters-"
+    assert settings.token(asked=False) is None  # the workers would have inherited it
+    for short in ("", "fifteen-letters"):
+        monkeypatch.setenv("STOCKPOT_TOKEN", short)
+        with pytest.raises(SystemExit, match="shorter than 16 characters"):
+            settings.token(asked=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "token", "links"),
+    [
+        ({}, None, ["http://127.0.0.1:8501/"]),
+        ({}, "a-b_c", ["http://127.0.0.1:8501/?token=a-b_c"]),
+        ({"server.address": "::1"}, None, ["http://[::1]:8501/"]),
+        (
+            {"server.address": "0.0.0.0", "server.baseUrlPath": "/team/pot/"},  # noqa: S104
+            "t",
+            ["http://HOST:8501/team/pot/?token=t", "http://127.0.0.1:8501/team/pot/?token=t"],
+        ),
+        ({"server.address": "192.0.2.1", "server.sslCertFile": "x"}, "t", ["https://192.0.2.1:8501/?token=t"]),
+    ],
+)  # fmt: skip
+def test_the_links_can_be_opened(
+    options: dict[str, object], changes: dict[str, object], token: str | None, links: list[str]
+) -> None:
+    options.update(changes)
+    assert settings.links(token) == [re.sub("HOST", socket.gethostname(), link) for link in links]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], None),
+        (["--root", "/data", "--address", "127.0.0.1"], None),
+        (["--root", "/data", "--address=192.0.2.1", "--token"], "192.0.2.1"),
+    ],
+)
+def test_the_process_starts_again_only_for_another_address(
+    options: dict[str, object], arguments: list[str], told: str | None
+) -> None:
+    assert settings.requested_address(arguments) == told
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"),
+    [
+        ("127.0.0.1", {"127.0.0.1", "localhost", "::1", "pot.example"}),
+        (
+            "192.0.2.1",
+            {"127.0.0.1", "localhost", "::1", "pot.example", "192.0.2.1", socket.gethostname()},
+        ),
+    ],
+)
+def test_the_server_answers_to_its_names(
+    options: dict[str, object], address: str, hosts: set[str]
+) -> None:
+    options["server.address"] = address
+    assert set(settings.hosts(["pot.example"])) == hosts
+
+
+def test_the_pages_html_is_streamlits() -> None:
+    assert '<div id="root">' in settings.index_html()
+
+
+def test_a_server_ends_though_a_page_is_still_being_drawn() -> None:
+    program = """
+import threading, time
+from pages.components import (settings)
+
+settings._GRACE = 0.2
+threading.Thread(target=time.sleep, args=(600,), name="draws a large page").start()
+settings.end_soon()
+print("the last line of the program", flush=True)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, timeout=120, check=True
+    )
+    assert ended.stdout == b"the last line of the program\n"

@@ -22,9 +22,9 @@ from soupcore import (
     uniform,
     wise_ft,
 )
-from soupcore.jobs.forms import Form
-from soupcore.jobs.stored_soups import StoredSoup
 from soupcore.recipes import Number
+from soupcore.stored_soups import StoredSoup
+from soupcore.writers.forms import Form
 from tests.helpers import same_weights
 
 

@@ -17,7 +17,7 @@ def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
     assert rest == ["tags:", "- merge", "- model-soup"]
     assert f"# Greedy soup {soup.id}" in body
     assert "arXiv:2203.05482" in body
-    assert "`accept` = '>='" in body
+    assert "`accept` = `'>='`" in body
     assert "| split | accuracy | loss | examples |" in body
     for split, found in soup.evaluations.items():
         chosen = " (for choosing)" if split == "val" else ""
@@ -25,8 +25,8 @@ def test_a_card_tells_what_the_soup_is_and_how_to_make_it_again(
     for name, coefficient in soup.coefficients.items():
         digest = soup.digests[name][:16]
         assert f"| {name} | {float(coefficient):.6g} | `{digest}` |" in body
-    assert "chosen by their score on val, so it flatters" in body
-    assert "![Where the soup lies among its ingredients](scatter.png)" in body
+    assert "Scores on val are optimistic" in body
+    assert "![Scores of the soup and of the ingredients](scatter.png)" in body
     assert "soupcore.rebuild(manifest" in body
 
 
@@ -55,7 +55,7 @@ def test_numbers_that_are_none_are_dashes(sweep: Sweep, score: float) -> None:
     }
     shown = "–" if score != score else "0.5000"
     assert f"| val | {shown} | – | 3 |" in model_card(soup)
-    assert model_card(soup).count("# By hand soup") == 1
+    assert model_card(soup).count("# Manual soup") == 1
 
 
 def test_the_split_for_choosing_is_marked_though_the_recipe_itself_chooses_nothing(
@@ -70,4 +70,12 @@ def test_the_split_for_choosing_is_marked_though_the_recipe_itself_chooses_nothi
 
 def test_names_do_not_break_the_tables(tmp_path: Path, states: dict[str, State]) -> None:
     soup = uniform(Sweep.from_folder(save_sweep(tmp_path, {"lr=1|wd=0": states["run1"]})))
-    assert f"| lr=1\\|wd=0 | 1 | `{soup.digests['lr=1|wd=0'][:16]}` |" in model_card(soup)
+    assert f"| lr\\=1\\|wd\\=0 | 1 | `{soup.digests['lr=1|wd=0'][:16]}` |" in model_card(soup)
+
+
+def test_of_a_metric_whose_lower_values_are_better_the_value_is_written(sweep: Sweep) -> None:
+    soup = manual(sweep, {"run1": 1})
+    soup.recorded = {"scores": {"val": {"score": -24.31, "loss": 3.2, "n": 3}}}
+    card = model_card(soup, score_name="perplexity", higher_is_better=False)
+    assert "| split | perplexity (lower is better) | loss | examples |" in card
+    assert "| val | 24.3100 | 3.2000 | 3 |" in card

@@ -23,7 +23,7 @@ from soupcore import (
     uniform,
     wise_ft,
 )
-from tests.helpers import State, save_sweep
+from tests.helpers import State, save_checked, save_sweep
 
 FILES = [f"{name}.safetensors" for name in ("run1", "run2", "run10")]
 
@@ -180,7 +180,7 @@ def test_files_in_folders_of_their_own_are_named_with_these(
 def test_differences_are_told(sweep: Sweep) -> None:
     for soup, words in (
         (ties(sweep), "this soup the whole vector"),
-        (ties(sweep, vote="count"), "this soup counted"),
+        (ties(sweep, vote="count"), "this soup by count"),
         (ties(sweep, trim="tensor"), "mergekit keeps exactly"),
         (dare(sweep), "drops other entries"),
         (model_stock(sweep), "this soup the mean angle"),
@@ -222,13 +222,13 @@ def test_checkpoints_in_shards_are_named_by_their_folders(
     for name in states:
         folder = tmp_path / "shards" / name / "checkpoint-500"
         folder.mkdir(parents=True)
-        uniform(sweep, [name]).save(folder / "model.safetensors", shard_size=200)
+        save_checked(uniform(sweep, [name]), folder / "model.safetensors", shard_size=200)
     (tmp_path / "shards" / "run2" / "checkpoint-500" / "model.safetensors.index.json").unlink()
     soup = uniform(Sweep.from_folder(tmp_path / "shards"))
     found = config(soup)
     assert [model["model"] for model in found["models"]] == [f"{n}/checkpoint-500" for n in states]
     assert "mergekit-yaml this-file.yaml" in str(mergekit_config(soup))
     for name in states:
-        uniform(sweep, [name]).save(sweep.folder / f"{name}-s.safetensors", shard_size=200)
+        save_checked(uniform(sweep, [name]), sweep.folder / f"{name}-s.safetensors", shard_size=200)
     together = Sweep.from_folder(sweep.folder)
     assert mergekit_config(uniform(together, ["run1-s", "run2-s"])) is None

@@ -22,7 +22,7 @@ from soupcore import (
     manual,
     rebuild,
 )
-from tests.helpers import State, moved, same_weights, save_sweep
+from tests.helpers import State, moved, same_weights, save_checked, save_sweep
 
 EVERY: dict[str, Callable[[Sweep, Evaluator], Soup]] = {
     "by hand": lambda sweep, evaluator: manual(sweep, {"run1": 3, "base": -1}),
@@ -55,9 +55,9 @@ def test_a_soup_is_made_again_from_its_file_to_the_byte(
 ) -> None:
     soup = make(sweep, evaluator).evaluate(evaluator)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    soup.save(first)
+    save_checked(soup, first)
     again = rebuild(manifest_in(first), sweep.folder)
-    again.save(second)
+    save_checked(again, second)
     assert sha256(first) == sha256(second)
     assert again.id == soup.id
     assert again.to_json() == soup.to_json()
@@ -66,7 +66,7 @@ def test_a_soup_is_made_again_from_its_file_to_the_byte(
 
 def check_same_bytes(soup: Soup, folder: Path) -> None:
     first, second = folder / "first.safetensors", folder / "second.safetensors"
-    soup.save(first)
+    save_checked(soup, first)
     rebuild(manifest_in(first), folder).save(second)
     assert sha256(first) == sha256(second)
 
@@ -192,7 +192,7 @@ def test_a_file_that_a_soup_in_a_soup_lacks_is_named(
 ) -> None:
     soup = soup_of_soups(sweep, make)
     sweep["run1"].checkpoint.path.unlink()
-    with pytest.raises(RecipeError, match=r"make this soup: run1\.safetensors is missing [^;]*$"):
+    with pytest.raises(RecipeError, match=r"run1\.safetensors is missing [^;]*$"):
         rebuild(soup.to_json(), sweep.folder)
 
 
@@ -247,7 +247,7 @@ def test_what_is_missing_and_what_is_wrong_is_named(sweep: Sweep) -> None:
     with pytest.raises(RecipeError) as caught:
         rebuild(soup.to_json(), sweep.folder)
     message = str(caught.value)
-    assert f"base is missing (those needed have the digest {soup.digests['base'][:16]}" in message
+    assert f"base is missing (needed: SHA-256 {soup.digests['base'][:16]}" in message
     assert "run1 cannot be read" in message
     assert "run2 has other weights" in message
     assert "run10" not in message
@@ -257,7 +257,7 @@ def test_what_is_missing_and_what_is_wrong_is_named(sweep: Sweep) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"recipe": "uniform"}, [], None, "text"])
 def test_what_is_no_manifest_is_refused(sweep: Sweep, body: Any) -> None:
-    with pytest.raises(RecipeError, match="no manifest of a soup"):
+    with pytest.raises(RecipeError, match="not a complete manifest of a soup"):
         rebuild(body, sweep.folder)
 
 
@@ -292,7 +292,7 @@ def test_a_broken_manifest_is_refused_or_harmless(
     ],
 )
 def test_a_manifest_that_is_not_whole_is_refused(sweep: Sweep, changed: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="no manifest of a soup, or not a whole one"):
+    with pytest.raises(RecipeError, match="not a complete manifest of a soup"):
         rebuild(soupcore.uniform(sweep).to_json() | changed, sweep.folder)
 
 
@@ -323,7 +323,7 @@ def test_a_manifest_of_the_first_format_is_still_read(sweep: Sweep) -> None:
 
 def test_a_manifest_of_a_later_version_is_refused(sweep: Sweep) -> None:
     body = soupcore.uniform(sweep).to_json() | {"format": 99}
-    with pytest.raises(RecipeError, match=r"format 99, .* Take a newer version"):
+    with pytest.raises(RecipeError, match=r"format 99, .* Use a newer version"):
         rebuild(body, sweep.folder)
 
 

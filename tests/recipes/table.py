@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class TableEvaluator:
             arrays=Path(),
         )
 
-    def contest(
+    def evaluate_or_reject(
         self,
         mixture: Mixture,
         incumbent: Evaluation,
@@ -81,11 +82,13 @@ class TableEvaluator:
 class Looked(Evaluation):
     @property
     def losses(self) -> torch.Tensor:
-        return torch.full((EXAMPLES,), self.loss)
+        return torch.full((EXAMPLES,), math.inf if math.isnan(self.loss) else self.loss)
 
     @property
     def scores(self) -> torch.Tensor:
-        right = self.score * EXAMPLES if self.score == self.score else 0
+        if math.isnan(self.score):  # the network failed
+            return torch.full((EXAMPLES,), -math.inf)
+        right = self.score * EXAMPLES
         return (torch.arange(EXAMPLES) < round(right)).float()
 
 

@@ -28,7 +28,7 @@ def test_a_curve_is_the_recipe_at_each_value(sweep: Sweep, evaluator: Evaluator)
     assert drawn.losses() == [soup.evaluations["val"].loss for soup in drawn.soups]
     assert drawn.at(0.3) is drawn.soups[3]
     assert drawn.best.evaluations["val"].score == max(drawn.scores())
-    with pytest.raises(RecipeError, match=r"no point at 0\.35"):
+    with pytest.raises(RecipeError, match=r"No curve point at 0\.35"):
         drawn.at(0.35)
 
 
@@ -100,9 +100,9 @@ def test_progress_and_stop(sweep: Sweep, evaluator: Evaluator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("magic", "alpha"), "no recipe 'magic'; there are greedy"),
-        (("wise_ft", "keep"), "no parameter 'keep' to draw a curve over; it has alpha"),
-        (("uniform", "alpha"), "it has none"),
+        (("magic", "alpha"), "No recipe 'magic'; available: greedy"),
+        (("wise_ft", "keep"), "no parameter 'keep' to sweep over; available: alpha"),
+        (("uniform", "alpha"), "available: none"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(

@@ -87,10 +87,7 @@ NAN = math.nan
             {"a": NAN, "b": 70, "c": 80, "bc": 81, "abc": NAN},
             "cb",
             "cba",
-            id="not a number comes last and is refused",
-        ),
-        pytest.param(
-            ">=", {"a": NAN, "b": NAN, "ab": NAN}, "a", "ab", id="nothing but not a number"
+            id="a network that fails comes last and is refused",
         ),
         pytest.param(">=", {"a": 0, "b": 0, "ab": 0}, "ab", "ab", id="nothing right at all"),
     ],
@@ -162,10 +159,14 @@ def test_greedy_is_never_below_the_best_ingredient_and_its_trace_says_how(
 ) -> None:
     scores = data.draw(st.composite(any_table)(letters))
     sweep, evaluator = table(letters, scores.__getitem__)
-    made = greedy(sweep, evaluator, accept=accept)
     finite = [scores[frozenset(a)] for a in letters if not math.isnan(scores[frozenset(a)])]
+    if not finite:
+        with pytest.raises(RecipeError, match="No ingredient has a finite score on 'val'"):
+            greedy(sweep, evaluator, accept=accept)
+        return
+    made = greedy(sweep, evaluator, accept=accept)
     percent = 100 * made.evaluations["val"].score
-    assert not finite or percent >= max(finite) - 1e-9
+    assert percent >= max(finite) - 1e-9
     assert percent == pytest.approx(scores[frozenset(made.coefficients)], nan_ok=True)
     assert set(made.coefficients.values()) == {Fraction(1, len(made.coefficients))}
     assert made.mixture == sweep.mixture(made.coefficients)
@@ -202,18 +203,18 @@ def test_only_the_ingredients_named_take_part(table: MakeTable) -> None:
 @pytest.mark.parametrize("split", ["test", "shift/a", "dev"])
 def test_only_a_split_for_choosing_may_be_chosen_on(table: MakeTable, split: str) -> None:
     sweep, evaluator = table("ab", {})
-    with pytest.raises(RecipeError, match=rf"'{split}' has the role .* only choose on 'val'"):
+    with pytest.raises(RecipeError, match=rf"only choose on 'val'; '{split}' has role"):
         greedy(sweep, evaluator, split=split)
     assert evaluated(evaluator) == []
 
 
 def test_what_cannot_be_followed_is_refused(table: MakeTable) -> None:
     sweep, evaluator = table("ab", {})
-    with pytest.raises(RecipeError, match="takes at least 1 ingredient, not 0"):
+    with pytest.raises(RecipeError, match="needs at least 1 ingredient; got 0"):
         greedy(sweep, evaluator, [])
     with pytest.raises(RecipeError, match="one of '>=', '>', not '<'"):
         greedy(sweep, evaluator, accept="<")  # type: ignore[arg-type]
-    with pytest.raises(SweepError, match="has no ingredient 'z'"):
+    with pytest.raises(SweepError, match="has no usable ingredient 'z'"):
         greedy(sweep, evaluator, ["a", "z"])
     with pytest.raises(TaskError, match="has no split 'nowhere'"):
         greedy(sweep, evaluator, split="nowhere")
@@ -331,6 +332,8 @@ def test_a_backward_pass_never_makes_it_worse(
     table: MakeTable, data: st.DataObject, letters: str, accept: Any
 ) -> None:
     scores = data.draw(st.composite(any_table)(letters))
+    if all(math.isnan(scores[frozenset(letter)]) for letter in letters):
+        return
     sweep, evaluator = table(letters, scores.__getitem__)
     forward = greedy(sweep, evaluator, accept=accept)
     both = greedy(sweep, evaluator, accept=accept, backward=True)
@@ -338,7 +341,7 @@ def test_a_backward_pass_never_makes_it_worse(
     tried = [step.candidate for step in both.trace if step.action == "add"]
     assert tried == [step.candidate for step in forward.trace]
     before, after = (soup.evaluations["val"].score for soup in (forward, both))
-    assert math.isnan(before) or after >= before
+    assert after >= before
 
 
 # On a real sweep
@@ -365,6 +368,8 @@ def test_greedy_on_a_real_sweep_is_what_its_numbers_say(
         else:
             assert step.score == pytest.approx(score)
         if soup and not step.is_bound:
+            assert step.gained is not None
+            assert step.lost is not None
             change = (step.gained - step.lost) / len(data)
             assert step.score - right_before == pytest.approx(change)
         soup = step.soup

@@ -19,13 +19,13 @@ from soupcore import (
     RecipeError,
     Soup,
     Split,
+    Store,
     Sweep,
     Task,
     learned,
     uniform,
 )
-from soupcore.recipes.gradients import Objective
-from soupcore.recipes.layers import layer_of
+from soupcore.recipes.gradients import Objective, least_loss
 from soupcore.recipes.learned import hold_back
 from tests.helpers import State, average, build_model, logits, same_weights, save_sweep
 
@@ -141,6 +141,7 @@ def test_adamw_finds_the_coefficients_of_plain_autograd(
         optimizer="adamw",
         passes=4,
         held_back=0,
+        restart=False,
         memory_budget=memory_budget,
     )
     assert [found.loss for found in soup.passes[1:]] == pytest.approx(losses, abs=1e-5)
@@ -183,7 +184,7 @@ def test_lbfgs_finds_the_coefficients_of_scipy_over_plain_autograd(
             method="L-BFGS-B",
             callback=lambda x: accepted.append(x.copy()),
         )
-    soup = learned(sweep, evaluator, per=per, space=space, passes=5, held_back=0)
+    soup = learned(sweep, evaluator, per=per, space=space, passes=5, held_back=0, restart=False)
     raw = torch.from_numpy(accepted[-1][:-1].reshape(shape))
     expected = coefficients_of(raw, space).numpy()
     np.testing.assert_allclose(of_each(soup, names, GROUPS[per]), expected, atol=1e-5)
@@ -202,7 +203,7 @@ def test_its_gradient_is_that_of_autograd(
     model, names = dense(per)
     objective = Objective(
         task,
-        task.split("val"),
+        "val",
         [sweep[name].checkpoint for name in names],
         GROUPS[per],
         device=torch.device("cpu"),
@@ -238,7 +239,7 @@ def test_its_gradient_of_ingredients_in_half_precision_is_that_of_autograd(
     sweep = Sweep.from_folder(save_sweep(tmp_path / "halves", halves))
     objective = Objective(
         task,
-        task.split("val"),
+        "val",
         [sweep[name].checkpoint for name in halves],
         GROUPS["tensor"],
         device=torch.device("cpu"),
@@ -276,6 +277,31 @@ def test_names_of_a_wrapper_around_the_network_make_no_difference(
 
 
 # What it says and keeps
+
+
+def test_what_the_network_does_not_learn_makes_no_difference(
+    tmp_path: Path, states: dict[str, State], sweep: Sweep, evaluator: Evaluator
+) -> None:
+    """Neither what ingredients have beside the weights, nor what the network has of its own."""
+
+    class WithBuffers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build_model()
+            self.register_buffer("inv_freq", 0.1 ** torch.arange(4.0))
+            self.register_buffer("ids", torch.arange(4))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            output: Tensor = self.net(inputs)
+            return output
+
+    more = {name: state | {"criterion.weight": torch.ones(3)} for name, state in states.items()}
+    other = Sweep.from_folder(save_sweep(tmp_path / "more", more))
+    network = ClassificationTask(WithBuffers, evaluator.task.splits, name="with buffers")
+    plain = learned(sweep, evaluator, passes=2)
+    found = learned(other, Evaluator(network, evaluator.store, device="cpu"), passes=2)
+    for name, coefficient in plain.coefficients.items():
+        assert float(found.coefficients[name]) == pytest.approx(float(coefficient), abs=1e-6)
 
 
 def test_it_is_better_than_its_start_on_what_it_learned_from(
@@ -421,22 +447,6 @@ def test_targets_that_are_no_classes_are_held_back_at_random() -> None:
     assert (len(learn), len(held)) == (30, 10)
 
 
-@pytest.mark.parametrize(
-    ("tensor", "layer"),
-    [
-        ("blocks.3.attn.qkv.weight", "blocks.3"),
-        ("layer1.0.conv1.weight", "layer1.0"),
-        ("features.0.weight", "features.0"),
-        ("head.weight", "head"),
-        ("patch_embed.proj.bias", "patch_embed.proj"),
-        ("cls_token", "cls_token"),
-        ("0.weight", "0"),
-    ],
-)
-def test_layers_by_name(tensor: str, layer: str) -> None:
-    assert layer_of(tensor) == layer
-
-
 def test_other_tasks_learn_without_a_temperature(
     sweep: Sweep, store: Any, splits: dict[str, Split]
 ) -> None:
@@ -457,6 +467,131 @@ def test_what_is_out_of_range_is_refused(sweep: Sweep, evaluator: Evaluator) -> 
     for wrong in ({"held_back": 0.6}, {"passes": 0}, {"per": "neuron"}, {"space": "sphere"}):
         with pytest.raises(RecipeError):
             learned(sweep, evaluator, **wrong)
+
+
+# Sweeps with a run that diverged
+
+
+def small_net() -> nn.Module:
+    return nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def train(model: nn.Module, split: Split, rate: float, generator: torch.Generator) -> nn.Module:
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    for _ in range(40):
+        rows = torch.randint(0, len(split), (64,), generator=generator)
+        loss = functional.cross_entropy(model(split.inputs[rows]), split.targets[rows])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, ClassificationTask]:
+    """Three runs that learned a rare class, and one whose steps were a thousand times too long."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(800, 10, generator=generator)
+    margin = inputs @ torch.randn(10, generator=generator)
+    targets = (margin > margin.quantile(0.85)).long()
+    training = Split("train", inputs[:400], targets[:400])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = train(small_net(), training, 1e-2, generator)
+    states = {}
+    for name, rate in {"a": 3e-3, "b": 5e-3, "c": 8e-3, "diverged": 10.0}.items():
+        model = small_net()
+        model.load_state_dict(base.state_dict())
+        states[name] = train(model, training, rate, generator).state_dict()
+    folder = tmp_path_factory.mktemp("diverged")
+    save_sweep(folder, states)
+    splits = {"val": Split("select", inputs[400:], targets[400:])}
+    return Sweep.from_folder(folder), ClassificationTask(small_net, splits, name="rare")
+
+
+@pytest.mark.parametrize("per", ["ingredient", "layer"])
+@pytest.mark.parametrize("space", ["softmax", "hyperplane"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
+@pytest.mark.parametrize("temperature", [True, False])
+def test_a_diverged_run_does_not_drown_the_others(
+    diverged: tuple[Sweep, ClassificationTask],
+    store: Store,
+    per: Any,
+    space: Any,
+    optimizer: Any,
+    temperature: bool,
+) -> None:
+    sweep, task = diverged
+    evaluator = Evaluator(task, store, device="cpu", batch_size=256)
+    alone = {name: evaluator.evaluate(sweep[name].mixture, "val") for name in sweep.names()}
+    majority = float((task.split("val").targets == 0).double().mean())
+    best = max(found.score for found in alone.values())
+    assert best > majority + 0.08
+    soup = learned(
+        sweep, evaluator, per=per, space=space, optimizer=optimizer, temperature=temperature
+    )
+    found = soup.evaluations["val"]
+    assert found.score >= best - 0.01
+    least = min(each.loss for each in alone.values() if math.isfinite(each.loss))
+    assert found.loss <= least + 0.01
+    told = any("It was repeated with" in note for note in soup.notes)
+    assert told == ("diverged" not in soup.ingredients)
+    assert any("below the best ingredient" in note for note in soup.notes) == (found.score < best)
+    assert Soup.from_json(sweep, soup.to_json()).notes == soup.notes
+
+
+def overflowing(state: State) -> State:
+    return {name: 1e30 * tensor if tensor.dim() == 2 else tensor for name, tensor in state.items()}
+
+
+def test_where_every_network_overflows_there_is_nothing_to_learn_from(
+    sweep: Sweep, evaluator: Evaluator, states: dict[str, State]
+) -> None:
+    folder = sweep.folder.parent / "broken"
+    save_sweep(folder, {name: overflowing(state) for name, state in states.items()})
+    for restart, words in ((True, "No ingredient has a finite loss"), (False, "Exclude the")):
+        with pytest.raises(RecipeError, match=words):
+            learned(Sweep.from_folder(folder), evaluator, restart=restart)
+
+
+def test_one_network_that_overflows_is_left_out(
+    sweep: Sweep, evaluator: Evaluator, states: dict[str, State]
+) -> None:
+    folder = sweep.folder.parent / "one-broken"
+    save_sweep(folder, {"bad": overflowing(states["run1"])} | states)
+    made = learned(Sweep.from_folder(folder), evaluator)
+    assert set(made.ingredients) <= set(states)
+    assert any("has no finite loss. It was repeated" in note for note in made.notes)
+    assert math.isfinite(made.evaluations["val"].loss)
+
+
+def test_an_undefined_loss_is_refused(sweep: Sweep, store: Store, splits: dict[str, Split]) -> None:
+    class Undefined(ClassificationTask):
+        undefined = "exclude"
+
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return super().loss(outputs, targets).masked_fill(targets == 0, math.nan)
+
+    evaluator = Evaluator(Undefined(build_model, splits), store, device="cpu")
+    count = int((splits["val"].targets == 0).sum())
+    with pytest.raises(RecipeError, match=rf"undefined \(NaN\) for {count} of 100 examples"):
+        learned(sweep, evaluator)
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 30.0])
+def test_points_are_compared_at_the_temperature_that_makes_their_loss_least(
+    task: ClassificationTask, states: dict[str, State], scale: float
+) -> None:
+    data = task.split("val")
+    outputs = scale * logits(states["run1"], data.inputs)
+    tried = [
+        float(functional.cross_entropy(beta * outputs.double(), data.targets))
+        for beta in np.geomspace(0.01, 100, 4001)
+    ]
+    found = least_loss(task, outputs, data.targets)
+    assert found == pytest.approx(min(tried), rel=1e-5)
+    outputs[3] = math.nan
+    assert least_loss(task, outputs, data.targets) == math.inf
 
 
 def test_helpers_of_this_file_agree_with_the_network(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from soupcore import ClassificationTask, Evaluator, Soup, Split, Store, Sweep, recipes, uniform
-from tests.helpers import any_tensor, same_bits, same_weights, save_sweep
+from tests.helpers import any_tensor, same_bits, same_weights, save_checked, save_sweep
 
 MASK = torch.full((4, 4), -math.inf).triu(1)
 NAMES = ["a", "b", "c"]
@@ -77,7 +77,7 @@ def test_a_mask_is_handed_on_as_it_is(
     sweep: Sweep, tmp_path: Path, make: Callable[[Sweep], Soup]
 ) -> None:
     soup = make(sweep)
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     found = load_file(tmp_path / "soup.safetensors")
     assert same_bits(found["mask"], MASK)
     assert all(found[name].isfinite().all() for name in ("layer.weight", "layer.bias"))

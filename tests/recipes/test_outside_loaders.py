@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 PROJECT = Path(__file__).parents[2]
 SKIPPED = 77
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from soupcore import (
@@ -30,8 +31,8 @@ from soupcore import (
     uniform,
     wise_ft,
 )
-from soupcore.checkpoints import write_safetensors
 from soupcore.recipes import Step
+from soupcore.writers import write_safetensors
 from tests.helpers import (
     State,
     any_tensor,
@@ -40,6 +41,7 @@ from tests.helpers import (
     logits,
     same_bits,
     same_weights,
+    save_checked,
     save_sweep,
 )
 
@@ -60,7 +62,7 @@ def test_a_saved_soup_is_the_float64_mean_of_its_ingredients(
     tmp_path: Path, sweep: Sweep, states: dict[str, State], evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator)
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     loaded = load_file(tmp_path / "soup.safetensors")
     assert same_weights(loaded, average([states[name] for name in soup.coefficients]))
     assert same_weights(loaded, soup.state_dict())
@@ -70,7 +72,7 @@ def test_a_saved_soup_scores_what_was_said(
     tmp_path: Path, sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     soup = uniform(sweep).evaluate(evaluator)
-    soup.save(str(tmp_path / "soup.safetensors"))
+    save_checked(soup, str(tmp_path / "soup.safetensors"))
     state = load_file(tmp_path / "soup.safetensors")
     for split in ("val", "test", "shift/noise"):
         data = task.split(split)
@@ -82,7 +84,7 @@ def test_a_soup_file_opens_as_a_checkpoint_of_the_same_weights(
     tmp_path: Path, sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = manual(sweep, {"run1": 1, "run10": 3})
-    assert soup.save(tmp_path / "soup.safetensors") == [tmp_path / "soup.safetensors"]
+    assert save_checked(soup, tmp_path / "soup.safetensors") == [tmp_path / "soup.safetensors"]
     assert stat.S_IMODE((tmp_path / "soup.safetensors").stat().st_mode) & 0o600 == 0o600
     again = Mixture([(open_checkpoint(tmp_path / "soup.safetensors"), 1)])
     mixed, saved = (evaluator.evaluate(point, "val") for point in (soup.mixture, again))
@@ -93,7 +95,7 @@ def test_the_recipe_travels_in_the_metadata(
     tmp_path: Path, sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator).evaluate(evaluator, ["test"])
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     with safe_open(tmp_path / "soup.safetensors", framework="pt") as file:
         recipe = strict_json(file.metadata()["stockpot"])
     assert recipe == json.loads(json.dumps(soup.to_json()))
@@ -118,7 +120,7 @@ def test_metadata_of_the_ingredients_is_kept(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 2.0)):
         tensor = torch.tensor([value])
         save_file({"w": tensor}, tmp_path / f"{name}.safetensors", {"format": "pt"})
-    uniform(Sweep.from_folder(tmp_path)).save(tmp_path / "soup.safetensors")
+    save_checked(uniform(Sweep.from_folder(tmp_path)), tmp_path / "soup.safetensors")
     with safe_open(tmp_path / "soup.safetensors", framework="pt") as file:
         assert set(file.metadata()) == {"format", "stockpot"}
         assert file.metadata()["format"] == "pt"
@@ -131,7 +133,7 @@ def test_numbers_that_are_none_are_null_in_the_recipe(
     nan = float("nan")
     soup.evaluations["val"] = replace(soup.evaluations["val"], loss=nan, score=nan)
     soup.trace = (replace(greedy(sweep, evaluator).trace[0], score=nan),)
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     with safe_open(tmp_path / "soup.safetensors", framework="pt") as file:
         recipe = strict_json(file.metadata()["stockpot"])
     assert (recipe["scores"]["val"]["score"], recipe["scores"]["val"]["loss"]) == (None, None)
@@ -141,14 +143,14 @@ def test_numbers_that_are_none_are_null_in_the_recipe(
 
 def test_bytes_written_are_told_and_a_stop_leaves_nothing(tmp_path: Path, sweep: Sweep) -> None:
     written: list[int] = []
-    uniform(sweep).save(tmp_path / "soup.safetensors", on_bytes=written.append)
+    save_checked(uniform(sweep), tmp_path / "soup.safetensors", on_bytes=written.append)
     assert sum(written) == sweep["run1"].checkpoint.nbytes
 
     def stop(nbytes: int) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        uniform(sweep).save(tmp_path / "other.safetensors", on_bytes=stop)
+        save_checked(uniform(sweep), tmp_path / "other.safetensors", on_bytes=stop)
     assert [path.name for path in tmp_path.glob("*.*")] == ["soup.safetensors"]
 
 
@@ -156,7 +158,7 @@ def test_a_soup_of_a_file_changed_since_is_not_saved(tmp_path: Path, sweep: Swee
     soup = uniform(sweep)
     save_file({"w": torch.ones(1)}, sweep["run2"].checkpoint.path)
     with pytest.raises(CheckpointError, match=r"run2\.safetensors was changed"):
-        soup.save(tmp_path / "soup.safetensors")
+        save_checked(soup, tmp_path / "soup.safetensors")
     assert not (tmp_path / "soup.safetensors").exists()
 
 
@@ -173,7 +175,7 @@ def test_a_soup_too_large_for_its_dtype_is_not_saved(
         "b": {"w": torch.tensor([1.0, -largest], dtype=dtype)},
     }
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
-    uniform(sweep).save(tmp_path / "fine.safetensors")
+    save_checked(uniform(sweep), tmp_path / "fine.safetensors")
     with pytest.raises(CheckpointError, match=r"'w' .*too large"):
         manual(sweep, {"a": 3, "b": -2}).save(tmp_path / "soup.safetensors")
     assert not (tmp_path / "soup.safetensors").exists()
@@ -211,7 +213,7 @@ def test_a_soup_has_the_order_the_metadata_and_the_dtypes_of_its_first_ingredien
     sweep = shuffled_sweep(tmp_path / "sweep")
     soup = manual(sweep, coefficients)
     assert soup.form is sweep[form]
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     written, first = open_checkpoint(tmp_path / "soup.safetensors"), sweep[form].checkpoint
     assert list(written.tensors.items()) == list(first.tensors.items())
     assert written.metadata["author"] == form
@@ -246,7 +248,7 @@ def test_the_base_gives_the_form_only_where_it_is_alone(sweep: Sweep) -> None:
 def test_an_order_that_would_leave_tensors_misaligned_is_not_kept(tmp_path: Path) -> None:
     state = {"odd": torch.ones(1, dtype=torch.uint8), "w": torch.ones(2), "b": torch.ones(1)}
     torch.save(state, tmp_path / "a.pt")
-    uniform(Sweep.from_folder(tmp_path)).save(tmp_path / "soup.safetensors")
+    save_checked(uniform(Sweep.from_folder(tmp_path)), tmp_path / "soup.safetensors")
     assert list(open_checkpoint(tmp_path / "soup.safetensors").tensors) == ["w", "b", "odd"]
 
 
@@ -257,7 +259,7 @@ def test_a_soup_is_written_in_the_dtype_that_was_chosen(
 ) -> None:
     soup = uniform(sweep)
     chosen: torch.dtype = getattr(torch, dtype)
-    soup.save(tmp_path / "soup.safetensors", dtype if given_as == "name" else chosen)
+    save_checked(soup, tmp_path / "soup.safetensors", dtype if given_as == "name" else chosen)
     loaded = load_file(tmp_path / "soup.safetensors")
     expected = {
         name: tensor.to(chosen) if tensor.is_floating_point() else tensor
@@ -267,7 +269,8 @@ def test_a_soup_is_written_in_the_dtype_that_was_chosen(
 
 
 def test_numbers_that_are_whole_only_in_the_first_ingredient_are_not_cut(tmp_path: Path) -> None:
-    states = {"a": {"steps": torch.tensor(3)}, "b": {"steps": torch.tensor(4.0)}}
+    w = torch.ones(2)
+    states = {"a": {"w": w, "steps": torch.tensor(3)}, "b": {"w": w, "steps": torch.tensor(4.0)}}
     uniform(Sweep.from_folder(save_sweep(tmp_path / "sweep", states))).save(
         tmp_path / "soup.safetensors"
     )
@@ -282,16 +285,16 @@ def test_a_soup_too_large_for_the_chosen_dtype_is_not_written(
     soup = uniform(Sweep.from_folder(save_sweep(tmp_path / "sweep", states)))
     target = tmp_path / "soup" / "model.safetensors"
     target.parent.mkdir()
-    with pytest.raises(CheckpointError, match=r"'w' .*too large for torch.float16; .* bfloat16 or"):
-        soup.save(target, "float16", shard_size)
+    with pytest.raises(CheckpointError, match=r"'w' .*too large for torch.float16. .* bfloat16 or"):
+        save_checked(soup, target, "float16", shard_size)
     assert not list(target.parent.iterdir())
-    soup.save(target, "bfloat16", shard_size)
+    save_checked(soup, target, "bfloat16", shard_size)
 
 
 def test_a_soup_in_shards_is_the_soup_in_one_file(tmp_path: Path, sweep: Sweep) -> None:
     soup = uniform(sweep)
-    soup.save(tmp_path / "whole.safetensors")
-    written = soup.save(tmp_path / "model.safetensors", shard_size=150)
+    save_checked(soup, tmp_path / "whole.safetensors")
+    written = save_checked(soup, tmp_path / "model.safetensors", shard_size=150)
     assert len(written) > 2
     whole, shards = open_checkpoint(tmp_path / "whole.safetensors"), open_checkpoint(written[-1])
     assert shards.digest == whole.digest
@@ -318,18 +321,47 @@ def test_a_soup_is_written_as_the_file_of_its_first_ingredient(
     sweep = torch_sweep(tmp_path / "sweep", **runs)
     soup = uniform(sweep)
     target = tmp_path / f"soup{suffix}"
-    assert soup.save(target) == [target, tmp_path / "soup.recipe.json"]
+    assert save_checked(soup, target) == [target, tmp_path / "soup.recipe.json"]
     loaded = torch.load(target, weights_only=True)
     assert same_weights(loaded["state_dict"], average(list(states.values())))
-    assert loaded["epoch"] == 0
-    assert loaded["optimizer_states"][0]["m"].tolist() == [1, 1, 1]
+    assert loaded.keys() == {"state_dict", "epoch", "stockpot"}
+    assert loaded["epoch"] == -1
     recipe = strict_json((tmp_path / "soup.recipe.json").read_text())
+    assert recipe.pop("pt") == {
+        "form_of": "run1.pt",
+        "weights": "",
+        "changes": [
+            {"place": "epoch", "role": "progress of the run", "action": "reset"},
+            {"place": "optimizer_states", "role": "training state", "action": "removed"},
+        ],
+        "kept": [],
+    }
     assert recipe == json.loads(json.dumps(soup.to_json()))
+    assert strict_json(open_checkpoint(target).metadata["stockpot"]) == recipe
     assert same_weights(open_checkpoint(target).state_dict(), soup.state_dict())
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_soup_among_runs_is_recognised_and_shows_nothing_of_the_first_run(
+    tmp_path: Path, states: dict[str, State], suffix: str
+) -> None:
+    runs = {
+        name: run_of(state, epoch) | {"best_acc": epoch / 8, "args": {"lr": epoch / 4}}
+        for epoch, (name, state) in enumerate(states.items())
+    }
+    sweep = torch_sweep(tmp_path / "sweep", **runs)
+    save_checked(uniform(sweep), tmp_path / f"soup{suffix}")
+    (tmp_path / f"soup{suffix}").rename(tmp_path / "sweep" / f"soup{suffix}")
+    again = Sweep.from_folder(tmp_path / "sweep")
+    soup = again.ingredients["soup"]
+    assert soup.checkpoint.details == {}
+    assert {soup.hyperparameters.get(name) for name in ("epoch", "best_acc", "lr")} == {None}
+    (finding,) = [found for found in again.fit.findings if found.ingredient == "soup"]
+    assert "is a soup saved by Stockpot (uniform)" in finding.problem
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_the_mean_of_equal_files_is_the_file(
+def test_the_mean_of_equal_files_has_their_weights(
     tmp_path: Path, base_state: State, zipped: bool
 ) -> None:
     folder = tmp_path / "sweep"
@@ -339,9 +371,9 @@ def test_the_mean_of_equal_files_is_the_file(
         torch.save(run, folder / f"{name}.pt", _use_new_zipfile_serialization=zipped)
     soup = uniform(Sweep.from_folder(folder))
     assert len(soup.coefficients) == 3
-    soup.save(tmp_path / "soup.pt")
-    assert (tmp_path / "soup.pt").read_bytes() == (folder / "a.pt").read_bytes()
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.pt")
+    assert open_checkpoint(tmp_path / "soup.pt").digest == soup.form.digest
+    save_checked(soup, tmp_path / "soup.safetensors")
     assert open_checkpoint(tmp_path / "soup.safetensors").digest == soup.form.digest
 
 
@@ -355,9 +387,9 @@ def test_tensors_that_only_the_first_ingredient_ties_are_refused_as_pt(tmp_path:
     soup = uniform(sweep)
     assert soup.output.why_no_pt is None
     with pytest.raises(CheckpointError, match=r"'in' and 'out' share memory in a\.pt"):
-        soup.save(tmp_path / "soup.pt")
+        save_checked(soup, tmp_path / "soup.pt")
     assert not list(tmp_path.glob("*.*"))
-    soup.save(tmp_path / "soup.safetensors")
+    save_checked(soup, tmp_path / "soup.safetensors")
     assert load_file(tmp_path / "soup.safetensors")["out"].tolist() == [1, 1, 1]
 
 
@@ -376,31 +408,31 @@ def test_why_there_is_no_pt_is_told_before_and_when_it_is_asked_for(
     soup = uniform(torch_sweep(tmp_path / "sweep", a=first, b=other))
     if reason is None:
         assert soup.output.why_no_pt is None
-        soup.save(tmp_path / "soup.pt")
+        save_checked(soup, tmp_path / "soup.pt")
         assert torch.load(tmp_path / "soup.pt")["w"].tolist() == [0.5, 0.5]
         return
     assert re.search(reason, str(soup.output.why_no_pt))
     with pytest.raises(CheckpointError, match=rf"soup\.pt: .*{reason}.*as \.safetensors"):
-        soup.save(tmp_path / "soup.pt")
+        save_checked(soup, tmp_path / "soup.pt")
     assert not list(tmp_path.glob("*.*"))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
-        ("soup.bin2", {}, r"soup\.bin2: name it \.safetensors"),
-        ("soup.pt", {"dtype": "float16"}, "are for .safetensors; leave them out"),
-        ("soup.pt", {"shard_size": 9}, "are for .safetensors; leave them out"),
+        ("soup.bin2", {}, r"Unsupported extension: .*soup\.bin2\. Use \.safetensors"),
+        ("soup.pt", {"dtype": "float16"}, "apply to .safetensors only"),
+        ("soup.pt", {"shard_size": 9}, "apply to .safetensors only"),
         ("soup.safetensors", {"dtype": "float8"}, "as float32, float16, bfloat16, not float8"),
         ("soup.safetensors", {"dtype": torch.int8}, "not torch.int8"),
-        ("soup.safetensors", {"shard_size": 0}, "at least one byte, not 0"),
+        ("soup.safetensors", {"shard_size": 0}, "must be positive, got 0"),
     ],
 )
 def test_forms_that_a_soup_is_not_written_in_are_refused(
     tmp_path: Path, sweep: Sweep, name: str, options: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        uniform(sweep).save(tmp_path / name, **options)
+        save_checked(uniform(sweep), tmp_path / name, **options)
 
 
 # Its description
@@ -434,7 +466,7 @@ def test_a_description_of_other_weights_of_the_same_name_is_refused(sweep: Sweep
     body = uniform(sweep, ["run1", "run2"]).to_json()
     changed = load_file(sweep["run2"].checkpoint.path)
     save_file({n: t + 1 for n, t in changed.items()}, sweep["run2"].checkpoint.path)
-    with pytest.raises(RecipeError, match="'run2' has other weights now"):
+    with pytest.raises(RecipeError, match="weights of ingredient 'run2' changed"):
         Soup.from_json(Sweep.from_folder(sweep.folder), body)
 
 
@@ -483,7 +515,7 @@ def estimated(sweep: Sweep, evaluator: Evaluator) -> Soup:
 def test_a_saved_soup_holds_the_statistics_that_were_estimated(
     tmp_path: Path, estimated: Soup, states: dict[str, State], task: ClassificationTask
 ) -> None:
-    estimated.save(tmp_path / "soup.safetensors")
+    save_checked(estimated, tmp_path / "soup.safetensors")
     loaded = load_file(tmp_path / "soup.safetensors")
     model = build_model()
     model.load_state_dict(average(list(states.values())))
@@ -497,7 +529,7 @@ def test_a_saved_soup_holds_the_statistics_that_were_estimated(
 def test_a_soup_with_estimated_statistics_scores_what_its_file_does(
     tmp_path: Path, estimated: Soup, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
-    estimated.save(tmp_path / "soup.safetensors")
+    save_checked(estimated, tmp_path / "soup.safetensors")
     found = estimated.evaluate(evaluator, ["test"]).evaluations["test"]
     expected = logits(load_file(tmp_path / "soup.safetensors"), task.split("test").inputs)
     torch.testing.assert_close(found.outputs, expected)
@@ -509,7 +541,7 @@ def test_estimated_statistics_are_another_soup_that_comes_back_from_its_json(
     assert estimated.id != uniform(sweep).id
     again = Soup.from_json(sweep, strict_json(json.dumps(estimated.to_json())))
     assert (again.id, again.estimate) == (estimated.id, estimated.estimate)
-    for use in (again.state_dict, lambda: again.save(tmp_path / "soup.safetensors")):
+    for use in (again.state_dict, lambda: save_checked(again, tmp_path / "soup.safetensors")):
         with pytest.raises(RecipeError, match=r"Call soup\.re_estimate"):
             use()
     again.re_estimate(evaluator)
@@ -530,7 +562,25 @@ def test_large_weights_that_lie_in_another_order_are_written_whole(tmp_path: Pat
     for name, part in zip("ab", parts, strict=True):  # several chunks, stored column by column
         torch.save({"w": part.t()}, tmp_path / "sweep" / f"{name}.pt")
     soup = uniform(Sweep.from_folder(tmp_path / "sweep"))
-    soup.save(tmp_path / "soup.pt")
+    save_checked(soup, tmp_path / "soup.pt")
     written = torch.load(tmp_path / "soup.pt", weights_only=True)["w"]
     assert written.stride() == (1, 600)
     torch.testing.assert_close(written, (parts[0] + parts[1]).t() / 2)
+
+
+def test_a_soup_goes_into_a_network_without_a_file(sweep: Sweep, states: dict[str, State]) -> None:
+    model = build_model()
+    assert uniform(sweep).load_into(model) == []
+    assert same_weights(model.state_dict(), average([*states.values()]))
+
+
+def test_a_soup_goes_into_a_network_with_its_re_estimated_statistics(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    soup = uniform(sweep).re_estimate(evaluator)
+    model = nn.DataParallel(build_model())  # its names have a prefix
+    soup.load_into(model)
+    assert same_weights(model.module.state_dict(), soup.state_dict())
+    assert not torch.equal(
+        soup.state_dict()["1.running_mean"], uniform(sweep).state_dict()["1.running_mean"]
+    )

@@ -58,7 +58,7 @@ def test_its_papers_say_where_the_statistics_are_from_and_how_to_have_them_again
 ) -> None:
     soup = uniform(sweep).re_estimate(evaluator).evaluate(evaluator)
     assert "re_estimate(soupcore.Evaluator(task), examples=20)" in model_card(soup)
-    assert "estimated anew" in str(mergekit_config(soup))
+    assert "this soup has re-estimated ones" in str(mergekit_config(soup))
     again: Soup = rebuild(json.loads(json.dumps(soup.to_json())), sweep.folder)
     again.re_estimate(evaluator, examples=20)
     assert same_weights(again.state_dict(), soup.state_dict())

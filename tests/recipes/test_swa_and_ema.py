@@ -74,5 +74,5 @@ def test_the_ends_of_the_ranges() -> None:
     assert list(swa(sweep, skip=6).coefficients) == ["step-20"]
     with pytest.raises(RecipeError, match="skip fewer than 7"):
         swa(sweep, skip=7)
-    with pytest.raises(RecipeError, match="from 0 to 1, not"):
+    with pytest.raises(RecipeError, match="between 0 and 1, not"):
         ema(sweep, decay=1.5)

@@ -154,7 +154,7 @@ def test_the_same_weights_twice_vote_twice() -> None:
 
 def test_what_it_cannot_do_is_told() -> None:
     base, states = fine_tuned(8, 2)
-    with pytest.raises(RecipeError, match="Share kept k"):
+    with pytest.raises(RecipeError, match="Density k"):
         ties(held_sweep(states, base), density=0)
     for state in (base, *states.values()):
         state["head"] = state["head"].to(torch.complex64)

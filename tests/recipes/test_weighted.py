@@ -32,10 +32,10 @@ def test_power_zero_is_uniform_and_what_is_no_number_weighs_nothing(table: MakeT
 @pytest.mark.parametrize(
     ("percents", "options", "words"),
     [
-        ({"a": math.nan, "b": 0}, {}, "No ingredient has a score"),
-        ({"a": -1, "b": 50}, {}, "never negative. Weigh by the loss"),
-        ({"a": 100, "b": 50}, {"metric": "loss"}, "too large to be a weight"),
-        ({"a": 50, "b": 50}, {"power": -1}, "from 0 to 100"),
+        ({"a": math.nan, "b": 0}, {}, "no ingredient has a non-zero score"),
+        ({"a": -1, "b": 50}, {}, "cannot be negative, .* Weight by loss"),
+        ({"a": 100, "b": 50}, {"metric": "loss"}, "overflows"),
+        ({"a": 50, "b": 50}, {"power": -1}, "between 0 and 100"),
     ],
 )
 def test_what_cannot_be_weighed_is_told(

@@ -54,7 +54,10 @@ def test_a_checkpoint_without_the_weights_that_were_asked_for_is_told(folder: Pa
     assert opened(sweep) == {"plain": 3, "timm": 20, "yolo": 1}
     (finding,) = [f for f in sweep.fit.findings if f.severity == "warning"]
     assert finding.ingredient == "timm"
-    assert "holds no 'model'; its EMA weights (state_dict_ema) are taken" in finding.problem
+    assert (
+        "has no weight set 'model'; the default is used: EMA weights (state_dict_ema)"
+        in finding.problem
+    )
 
 
 def test_a_weight_set_of_one_that_is_not_there_leaves_it_out(folder: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_weight_set_of_one_that_is_not_there_leaves_it_out(folder: Path) -> No
 
 
 def test_weights_of_a_checkpoint_that_is_not_there_are_refused(folder: Path) -> None:
-    with pytest.raises(SweepError, match="has no checkpoint 'nobody' to choose weights of"):
+    with pytest.raises(SweepError, match="has no checkpoint 'nobody', which `weights` names"):
         Sweep.from_folder(folder, weights={"nobody": "ema"})
 
 

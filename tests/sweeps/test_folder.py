@@ -1,3 +1,6 @@
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import Sweep
-from soupcore.sweeps.folder import find_checkpoints, find_leftovers, folder_signature
+from soupcore.sweeps.folder import find_leftovers, find_runs, folder_signature
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -44,6 +47,15 @@ LEFTOVERS = [
         (["run/model.safetensors", "run/checkpoint-500/model.safetensors"], ["run"]),
         (["run/m-00001-of-00002.bin", "run/m-00002-of-00002.bin"], ["run"]),
         (["m-00001-of-00002.bin", "m-00002-of-00002.bin", "m.bin.index.json"], ["m"]),
+        (["a.safetensors", "a.fp16.safetensors", "a.ckpt", "b.fp16.pt"], ["a", "b.fp16"]),
+        (["lr0.001.pt", "lr0.0001.pt", "lr1e-5.pt"], ["lr1e-5", "lr0.0001", "lr0.001"]),
+        (["run-10.pt", "run-2.pt", "run-2.5.pt"], ["run-2", "run-2.5", "run-10"]),
+        (
+            ["detect/train-10/weights/best.pt", "detect/train-2/weights/best.pt"],
+            ["detect/train-2", "detect/train-10"],
+        ),
+        (["logs/a/version_0/checkpoints/last.ckpt", "logs/a/hparams.txt"], ["logs/a/version_0"]),
+        (["a/b/c/d/e/model.pt"], []),
         (["r/m-00001-of-00002.bin", "r/m-00002-of-00002.bin", "r/m.bin.index.json"], ["r"]),
         (["m-00001-of-00001.bin", "other.safetensors.index.json"], ["m-00001-of-00001", "other"]),
         (["run/one.pt", *(f"run/{name}" for name in LEFTOVERS)], ["run"]),
@@ -52,7 +64,7 @@ LEFTOVERS = [
             [*LEFTOVERS, "a.pt", "my_optimizer.pt", "rng_state.pt"],
             ["a", "my_optimizer", "rng_state"],
         ),
-        (["run/.hidden.pt", ".run/model.pt", "run/deeper/model.pt"], []),
+        (["run/.hidden.pt", ".run/model.pt"], []),
         (["run/readme.md", "run/tokenizer.json"], []),
         (["checkpoint-10.pth.tar", "checkpoint-9.pth.tar"], ["checkpoint-9", "checkpoint-10"]),
         (["A.PT", "b.Safetensors", "run/C.PTH"], ["A", "b", "run"]),
@@ -63,45 +75,45 @@ def test_files_of_weights_and_folders_with_one_are_found(
     tmp_path: Path, files: list[str], names: list[str]
 ) -> None:
     fill(tmp_path, *files)
-    assert list(find_checkpoints(tmp_path)) == names
+    assert list(find_runs(tmp_path)) == names
 
 
 def test_what_a_trainer_left_is_said_to_be_ignored(tmp_path: Path) -> None:
     for number in (10, 9):
         run = f"checkpoint-{number}"
-        fill(tmp_path, f"{run}/optimizer.pt", f"{run}/trainer_state.json")
+        fill(tmp_path, f"{run}/optimizer.pt")
         save_file({"w": torch.ones(2) * number}, tmp_path / run / "model.safetensors")
-    fill(tmp_path, "training_args.bin")
+    fill(tmp_path, "scheduler.pt")
     sweep = Sweep.from_folder(tmp_path)
     assert list(sweep.ingredients) == ["checkpoint-9", "checkpoint-10"]
     assert sweep.fit.findings == ()
     assert sweep.fit.ignored == (
         "checkpoint-9/optimizer.pt",
         "checkpoint-10/optimizer.pt",
-        "training_args.bin",
+        "scheduler.pt",
     )
 
 
 UNCLEAR = {
-    "ckpt": (
-        ["epoch=1.ckpt", "last.ckpt"],
-        "the folder holds 2 files of weights (epoch=1.ckpt, last.ckpt), so it is not clear what",
-        "Keep one of them there",
-    ),
     "many": (
         ["1.pt", "2.pt", "3.pt", "4.pt"],
-        "the folder holds 4 files of weights (1.pt, 2.pt, 3.pt, …)",
-        "Keep one of them there",
+        "the folder holds 4 snapshots (1, 2, 3, 4), and it is not clear which one to open",
+        "Choose one of them, the last one, or every one",
+    ),
+    "numbered": (
+        ["epoch_9.pt", "epoch_10.pt"],
+        "the folder holds 2 snapshots (epoch 9, epoch 10)",
+        "Choose one of them, the last one, or every one",
+    ),
+    "best of two": (
+        ["best_G.pt", "best_D.pt"],
+        "the folder holds 2 snapshots (best_D, best_G)",
+        "Choose one of them",
     ),
     "both": (
         ["weights/a.pt", "checkpoints/b.ckpt"],
-        "the folder holds 2 folders with weights (weights, checkpoints)",
-        "Keep one of them there",
-    ),
-    "steps": (
-        ["checkpoint-90/pytorch_model.bin", "checkpoint-100/pytorch_model.bin"],
-        "the folder holds 2 folders with weights (checkpoint-90, checkpoint-100)",
-        "or take this folder for a sweep of its own",
+        "the folder holds 2 snapshots (a, b)",
+        "Choose one of them",
     ),
     "no-index": (
         ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
@@ -144,7 +156,10 @@ def test_of_a_run_of_ultralytics_the_best_is_taken_and_that_is_noted(tmp_path: P
         ("note", "train0"),
         ("note", "train1"),
     ]
-    assert "best.pt was opened, and not last.pt" in sweep.fit.findings[0].problem
+    assert sweep.fit.findings[0].problem == (
+        "best is opened (the rule for runs of Ultralytics: best, last; by the name of its file), "
+        "and not last."
+    )
     (tmp_path / "train1" / "weights" / "best.pt").unlink()
     assert folder_signature(tmp_path) != before
 
@@ -156,3 +171,158 @@ def test_folders_of_torch_files_are_opened(tmp_path: Path) -> None:
     sweep = Sweep.from_folder(tmp_path)
     assert sweep["b"].checkpoint.read("w").tolist() == [98, 98]
     assert find_leftovers(tmp_path) == ["a/optimizer.pt", "b/optimizer.pt"]
+
+
+def bytes_of(state: dict[str, torch.Tensor], *, zipped: bool = True) -> bytes:
+    written = io.BytesIO()
+    torch.save({"state_dict": state, "epoch": 3}, written, _use_new_zipfile_serialization=zipped)
+    return written.getvalue()
+
+
+STATE = {"w": torch.ones(2)}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("run.t7", "run"),
+        ("run.tar", "run"),
+        ("run.th", "run"),
+        ("run.pyth", "run"),
+        ("run.pkl", "run"),
+        ("run.model", "run"),
+        ("run.WEIGHTS", "run"),
+        ("model_best_0.95", "model_best_0.95"),
+        ("checkpoint", "checkpoint"),
+        ("run.v2", "run.v2"),
+        ("run/run.t7", "run"),
+        ("run/checkpoints/last", "run"),
+    ],
+)
+def test_a_torch_file_is_opened_under_any_name(
+    tmp_path: Path, file: str, name: str, zipped: bool
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(bytes_of(STATE, zipped=zipped))
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep[name].checkpoint.read("w").tolist() == [1, 1]
+    assert (sweep.fit.findings, sweep.fit.others) == ((), ())
+
+
+def test_safetensors_are_opened_under_any_name(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "model.weights")
+    save_file(STATE, tmp_path / "no suffix")
+    assert [*Sweep.from_folder(tmp_path).ingredients] == ["model", "no suffix"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("notes.txt", b"x" * 300),
+        ("config", b"{}"),
+        ("table.tar", bytes(257) + b"ustar\x0000"),
+        ("archive.model", b"PK\x03\x04" + bytes(26) + b"word/document.xml"),
+        ("numbers.pkl", b"[1, 2]"),
+        ("tokenizer.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"),
+        ("cut", b"\x80"),
+        ("nothing", b""),
+        ("logs/events.out", b"anything"),
+    ],
+    ids=str,
+)
+def test_what_is_no_checkpoint_is_listed(tmp_path: Path, file: str, content: bytes) -> None:
+    save_file(STATE, tmp_path / "run.safetensors")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(content)
+    sweep = Sweep.from_folder(tmp_path)
+    assert [*sweep.ingredients] == ["run"]
+    assert sweep.fit.findings == ()
+    assert sweep.fit.others == (file.partition("/")[0],)
+
+
+def test_what_trainers_leave_does_not_make_a_run_unclear(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "run.safetensors")
+    fill(tmp_path, "step_10/random_states_0.pkl")
+    (tmp_path / "step_10" / "samples.pkl").write_bytes(bytes_of(STATE))
+    save_file(STATE, tmp_path / "step_10" / "model.safetensors")
+    assert [*Sweep.from_folder(tmp_path).ingredients] == ["run", "step_10"]
+
+
+def dangling(folder: Path) -> None:
+    (folder / "x.pt").symlink_to("/nowhere/x.pt")
+
+
+def to_itself(folder: Path) -> None:
+    (folder / "x").symlink_to("x")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "x.pt")
+
+
+def deep(folder: Path) -> None:
+    fill(folder, "x/fold_0/best/model.pt")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (dangling, "is a link to /nowhere/x.pt, which does not exist"),
+        (to_itself, "is a link to x, which does not exist"),
+        (pipe, "is not a regular file"),
+        (deep, r"contains weights too deep inside (fold_0/best/model.pt)"),
+    ],
+)
+def test_an_entry_that_is_not_opened_is_a_finding(
+    tmp_path: Path, make: Callable[[Path], None], problem: str
+) -> None:
+    save_file(STATE, tmp_path / "run.safetensors")
+    make(tmp_path)
+    sweep = Sweep.from_folder(tmp_path)
+    assert [*sweep.ingredients] == ["run"]
+    (finding,) = sweep.fit.findings
+    assert (finding.severity, finding.ingredient.removesuffix(".pt")) == ("warning", "x")
+    assert finding.problem.startswith(problem)
+    assert finding.way_out
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "file in a folder", "run folder"])
+def test_links_that_lead_out_of_the_roots_are_not_followed(tmp_path: Path, kind: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "root" / "sweep"
+    for place in (outside, folder):
+        (place / "checkpoints").mkdir(parents=True)
+    save_file(STATE, outside / "checkpoints" / "secret.safetensors")
+    save_file(STATE, folder / "run.safetensors")
+    (folder / "checkpoints").rmdir()
+    secret = outside / "checkpoints" / "secret.safetensors"
+    if kind == "file":
+        (folder / "x.safetensors").symlink_to(secret)
+    elif kind == "folder":
+        (folder / "x").symlink_to(outside)
+    elif kind == "file in a folder":
+        (folder / "x").mkdir()
+        (folder / "x" / "model.safetensors").symlink_to(secret)
+    else:
+        (folder / "x").mkdir()
+        (folder / "x" / "checkpoints").symlink_to(outside / "checkpoints")
+    assert [*Sweep.from_folder(folder).ingredients] == ["run", "x"]
+    sweep = Sweep.from_folder(folder, within=[tmp_path / "root"])
+    assert [*sweep.ingredients] == ["run"]
+    (finding,) = sweep.fit.findings
+    assert finding.ingredient.removesuffix(".safetensors") == "x"
+    assert "leads out of the allowed folders" in finding.problem
+    assert [*Sweep.from_folder(folder, within=[tmp_path]).ingredients] == ["run", "x"]
+
+
+def test_tables_that_are_links_out_of_the_roots_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    save_file(STATE, folder / "run.safetensors")
+    (tmp_path / "secret.csv").write_text("name,password\nrun,hunter2\n")
+    (tmp_path / "secret.json").write_text('{"password": "hunter2"}')
+    for name, target in (("sweep.csv", "secret.csv"), ("run.json", "secret.json")):
+        (folder / name).symlink_to(tmp_path / target)
+    sweep = Sweep.from_folder(folder, within=[folder])
+    assert sweep["run"].hyperparameters == {}
+    assert [finding.ingredient for finding in sweep.fit.findings] == ["run.json", "sweep.csv"]

@@ -8,6 +8,7 @@ from soupcore import Finding, Sweep
 from tests.helpers import State, save_sweep
 
 SHAPES = {"embed": (40, 32), "block": (32, 32), "norm": (32,), "head": (10, 32), "bias": (10,)}
+SMALL = [(1, 512), (2, 256), (1, 64), (2, 16), (4, 16), (3, 300), (1, 128, 1, 1), (1, 10_000)]
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "digits" / "sweep"
 
 
@@ -44,8 +45,26 @@ def test_heads_of_their_own_are_told_by_tensor_with_the_way_out(
         ("warning", "d", "head"),
     ]
     assert len({f.problem for f in found}) == 1
-    assert found[0].problem.startswith("unrelated to that of a, while the rest of the two is close")
-    assert "average the rest only and keep the head of a for all" in found[0].way_out
+    assert found[0].problem.startswith(
+        "is unrelated to this tensor in a, while their other tensors are close"
+    )
+    assert "average only the other tensors and use the head of a" in found[0].way_out
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+@pytest.mark.parametrize("own", [True, False])
+def test_heads_are_found_whatever_their_size(
+    tmp_path: Path, shape: tuple[int, ...], own: bool
+) -> None:
+    def head(seed: int) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    states = {
+        name: tuned(i) | {"head": head(100 + i) if own else head(100) + 0.1 * head(i)}
+        for i, name in enumerate("ab", 1)
+    }
+    found = findings(tmp_path, states)
+    assert [(f.ingredient, f.tensor) for f in found] == ([("b", "head")] if own else [])
 
 
 @pytest.mark.parametrize("odd", ["a", "b", "c"])
@@ -60,7 +79,7 @@ def test_a_head_that_no_run_began_with_is_the_fault_of_the_base(tmp_path: Path) 
     other = BASE | {"head": draw(5)["head"]}
     (finding,) = findings(tmp_path, states | {"base": other})
     assert (finding.severity, finding.ingredient, finding.tensor) == ("warning", "base", "head")
-    assert "Paths to the base are not" in finding.way_out
+    assert "paths to the base are not" in finding.way_out
 
 
 @pytest.mark.parametrize(
@@ -96,3 +115,12 @@ def test_what_is_no_head_of_its_own(tmp_path: Path, states: dict[str, State]) ->
 
 def test_in_the_bundled_sample_all_runs_began_with_one_head() -> None:
     assert Sweep.from_folder(SAMPLE).fit.findings == ()
+
+
+def test_a_head_that_one_run_stores_as_integers_is_compared_with_none(tmp_path: Path) -> None:
+    states = {name: tuned(i) for i, name in enumerate("abc", 1)}
+    states["b"]["head"] = states["b"]["head"].to(torch.int8)
+    found = findings(tmp_path, states)
+    assert [(f.severity, f.ingredient, f.tensor, f.problem) for f in found] == [
+        ("misfit", "b", "head", "is stored as int8, but as float32 in a")
+    ]

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from soupcore import Evaluator, NothingFitsError, Sweep, uniform
-from tests.helpers import State, average, build_model, moved, random_state, same_weights, save_sweep
+from tests.helpers import (
+    State,
+    average,
+    build_model,
+    moved,
+    random_state,
+    same_weights,
+    save_checked,
+    save_sweep,
+)
 
 
 def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -65,7 +74,7 @@ def test_ingredients_saved_with_and_without_wrappers_are_one_sweep(
 def test_a_soup_has_the_names_of_its_first_ingredient(tmp_path: Path, wrapped: str) -> None:
     states = RUNS | {wrapped: prefixed(RUNS[wrapped], "module.")}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
-    uniform(sweep).save(tmp_path / "soup.safetensors")
+    save_checked(uniform(sweep), tmp_path / "soup.safetensors")
     written = load_file(tmp_path / "soup.safetensors")
     prefix = "module." if wrapped == "a" else ""
     assert same_weights(written, prefixed(average([*RUNS.values()]), prefix))
@@ -103,38 +112,12 @@ def test_tensors_that_are_tied_in_one_and_differ_in_another_are_told(tmp_path: P
     equal = {"embed.weight": torch.ones(4, 2), "lm_head.weight": torch.ones(4, 2)}
     save_sweep(tmp_path, {"b": equal, "c": equal | {"lm_head.weight": torch.zeros(4, 2)}})
     findings = Sweep.from_folder(tmp_path).fit.findings
-    (finding,) = [finding for finding in findings if "one tensor" in finding.problem]
+    (finding,) = [finding for finding in findings if "tied" in finding.problem]
     assert (finding.severity, finding.ingredient) == ("warning", "c")
-    assert finding.problem == "embed.weight, lm_head.weight are one tensor in a, and differ here"
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"],
-        ["q.lora_A.default.weight", "q.lora_B.default.weight"],
-        ["embed.lora_embedding_A"],
-        ["q.lora_down.weight", "q.lora_up.weight", "q.alpha"],
-    ],
-    ids=lambda names: names[0],
-)
-def test_adapters_are_refused_with_the_reason_and_the_way_out(
-    tmp_path: Path, names: list[str]
-) -> None:
-    adapter = {name: torch.ones(2, 2) for name in names}
-    folder = save_sweep(tmp_path / "sweep", RUNS | {"lora": adapter})
-    (finding,) = Sweep.from_folder(folder).fit.findings
-    assert (finding.severity, finding.ingredient, finding.tensor) == ("misfit", "lora", names[0])
-    assert "the mean of products is not the product of means" in finding.problem
-    assert "merge_and_unload()" in finding.way_out
-    with pytest.raises(NothingFitsError, match="low-rank adapter"):
-        Sweep.from_folder(save_sweep(tmp_path / "adapters", {"a": adapter, "b": adapter}))
-
-
-def test_a_tensor_that_is_only_called_like_an_adapter_is_none(tmp_path: Path) -> None:
-    state = {"lora_base.weight": torch.ones(2), "explora_A": torch.ones(2)}
-    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", {"a": state}))
-    assert sweep.fit.findings == ()
+    assert (
+        finding.problem
+        == "has different values in embed.weight, lm_head.weight, which are tied in a"
+    )
 
 
 BYTES = torch.ones(4, 2, dtype=torch.uint8)
@@ -178,3 +161,15 @@ def test_weights_that_are_quantized_are_refused_by_name(tmp_path: Path, state: S
 def test_what_is_only_like_a_quantized_weight_is_none(tmp_path: Path, state: State) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": state})
     assert Sweep.from_folder(folder).fit.findings == ()
+
+
+def test_checkpoints_of_integers_only_are_refused(tmp_path: Path) -> None:
+    state = RUNS["a"]
+    integers = {name: tensor.to(torch.int8) for name, tensor in state.items()}
+    with pytest.raises(NothingFitsError, match=r"integer tensors \(int8\).*floating-point"):
+        Sweep.from_folder(save_sweep(tmp_path / "sweep", {"a": integers, "b": integers}))
+    found = Sweep.from_folder(
+        save_sweep(tmp_path / "mixed", {"base": integers, "a": state, "b": state})
+    )
+    assert found.fit.misfits == {"base"}
+    assert list(found.ingredients) == ["a", "b"]

@@ -33,7 +33,7 @@ def test_the_base_is_no_ingredient_but_known_by_name(sweep: Sweep, base_state: S
     assert sweep.base is not None
     assert sweep["base"] is sweep.base
     assert same_weights(sweep.base.checkpoint.state_dict(), base_state)
-    with pytest.raises(SweepError, match="no ingredient 'base'"):
+    with pytest.raises(SweepError, match="no usable ingredient 'base'"):
         sweep.names(["base"])
 
 
@@ -66,7 +66,7 @@ def test_a_sweep_mixes_by_name(sweep: Sweep) -> None:
     ids=["item", "names", "mixture"],
 )
 def test_an_unknown_name_is_refused(sweep: Sweep, use: Callable[[Sweep], object]) -> None:
-    with pytest.raises(SweepError, match="has no ingredient 'run3'"):
+    with pytest.raises(SweepError, match="has no usable ingredient 'run3'"):
         use(sweep)
 
 
@@ -142,7 +142,7 @@ def test_an_index_and_its_shards_are_one_ingredient(tmp_path: Path) -> None:
 def test_a_name_that_begins_like_that_of_an_index_is_an_ingredient_of_its_own(
     tmp_path: Path,
 ) -> None:
-    save_sharded(tmp_path, "run1", 1)
+    save_sharded(tmp_path, "run1", 1.0)
     ema = {"w": torch.tensor([2.0]), "v": torch.tensor([2.0])}
     save_file(ema, tmp_path / "run1-ema.safetensors")
     assert list(Sweep.from_folder(tmp_path).ingredients) == ["run1", "run1-ema"]
@@ -176,28 +176,62 @@ def test_hidden_and_unfinished_files_are_no_ingredients(tmp_path: Path) -> None:
     assert sweep.fit.findings == ()
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["b", "base"])
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ("{}.ckpt", "the same model in another format, by its name"),
+        ("{}.fp16.safetensors", "a variant (fp16)"),
+    ],
+)
+def test_of_two_forms_of_a_file_one_is_taken_and_that_is_noted(
+    tmp_path: Path, name: str, other: str, why: str
+) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1), name: one(2)})
+    other = other.format(name)
+    if other.endswith(".ckpt"):
+        torch.save(one(3), folder / other)
+    else:
+        save_file(one(3), folder / other)
+    sweep = Sweep.from_folder(folder)
+    assert sweep[name].checkpoint.path.name == f"{name}.safetensors"
+    (finding,) = sweep.fit.findings
+    assert (finding.severity, finding.ingredient) == ("note", name)
+    assert finding.problem == f"{name}.safetensors is opened, and not {other}: {why}."
+    assert sweep.fit.others == ()
+    assert Sweep.from_folder(folder, snapshot={name: other})[name].checkpoint.read("w").item() == 3
+
+
+def test_of_a_folder_and_a_file_of_one_name_both_are_opened(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1)})
-    torch.save(one(2), folder / "a.pt")
-    with pytest.raises(SweepError, match=r"a\.pt and a\.safetensors, both named 'a'"):
-        Sweep.from_folder(folder)
+    save_sweep(folder / "a", {"model": one(2)})
+    assert [*Sweep.from_folder(folder).ingredients] == ["a", "a.safetensors"]
+
+
+def test_a_name_that_is_no_utf_8_is_escaped(tmp_path: Path) -> None:
+    folder = save_sweep(tmp_path / "sweep", {"a": one(1)})
+    (folder / "a.safetensors").rename(folder / os.fsdecode(b"run-\xff.safetensors"))
+    torch.save(one(2), folder / os.fsdecode(b"caf\xe9.pt"))
+    (folder / "sweep.csv").write_text("name,lr\nrun-\\udcff,0.5\n")
+    for _ in ("first", "second look"):
+        sweep = Sweep.from_folder(folder)
+        assert [*sweep.ingredients] == ["caf\\udce9", "run-\\udcff"]
+        assert sweep["run-\\udcff"].hyperparameters == {"lr": 0.5}
+        assert is_scanned(folder)
 
 
 @pytest.mark.parametrize(
     ("files", "base", "problem"),
     [
         pytest.param(None, None, "is not a folder", id="no folder"),
-        pytest.param({}, None, r"holds no checkpoint that can be used\.", id="empty folder"),
-        pytest.param({"a.pt": b"x"}, None, "can be used: a: .*damaged", id="all misfits"),
+        pytest.param({}, None, r"has no usable checkpoint\.", id="empty folder"),
+        pytest.param({"a.pt": b"x"}, None, "no usable checkpoint: a: .*damaged", id="all misfits"),
         pytest.param(
             {"z.pt": b"x"}, "z", "the base 'z' cannot be used: the file .*", id="bad base"
         ),
         pytest.param(
-            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: it is missing", id="no base"
+            {"a.pt": b""}, "zero", "the base 'zero' cannot be used: it does not exist", id="no base"
         ),
-        pytest.param({"sweep.jsonl": b"{"}, None, r"line 1 is not JSON", id="bad table"),
-        pytest.param({"sweep.csv": b"name\n", "sweep.jsonl": b""}, None, "has both", id="tables"),
-        pytest.param({"good.json": b"["}, None, r"good\.json is not JSON", id="bad sidecar"),
     ],
 )
 def test_a_folder_without_a_usable_sweep_is_refused_with_the_reason(
@@ -208,8 +242,6 @@ def test_a_folder_without_a_usable_sweep_is_refused_with_the_reason(
         folder.mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
-            if "json" in name or "csv" in name:
-                save_sweep(folder, {"good": one(1)})
     with pytest.raises(SweepError, match=problem) as caught:
         Sweep.from_folder(folder, base=base)
     assert str(folder) in str(caught.value)
@@ -217,7 +249,7 @@ def test_a_folder_without_a_usable_sweep_is_refused_with_the_reason(
 
 def test_a_sweep_of_its_base_alone_is_refused(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"base": one(1)})
-    with pytest.raises(SweepError, match="holds no checkpoint that can be used"):
+    with pytest.raises(SweepError, match="has no usable checkpoint"):
         Sweep.from_folder(folder)
 
 
@@ -254,11 +286,21 @@ def test_a_first_look_may_be_stopped_and_keeps_what_it_read(tmp_path: Path) -> N
 
 def test_what_safetensors_say_of_their_runs_are_columns(tmp_path: Path) -> None:
     for epoch in (1, 2):
-        metadata = {"format": "pt", "epoch": f"{epoch}", "optimizer": "sgd", "stockpot": "{}"}
+        metadata = {"format": "pt", "epoch": f"{epoch}", "optimizer": "sgd"}
         save_file(one(epoch), tmp_path / f"{epoch}.safetensors", metadata)
     sweep = Sweep.from_folder(tmp_path)
     assert sweep.columns == ["epoch"]
     assert sweep["2"].hyperparameters == {"epoch": 2, "optimizer": "sgd"}
+
+
+def test_a_soup_shows_nothing_of_the_run_whose_metadata_it_kept(tmp_path: Path) -> None:
+    save_file(one(1), tmp_path / "run.safetensors", {"format": "pt", "epoch": "1"})
+    metadata = {"format": "pt", "epoch": "1", "stockpot": "{}"}
+    save_file(one(2), tmp_path / "soup.safetensors", metadata)
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep["run"].hyperparameters == {"epoch": 1}
+    assert sweep["soup"].hyperparameters == {}
+    assert "stockpot" not in sweep.columns
 
 
 @pytest.mark.parametrize("change", ["new", "removed", "rewritten", "in a sub-folder"])

@@ -51,13 +51,13 @@ def test_classes_of_the_file_can_be_pickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "attribute", "problem"),
     [
-        pytest.param(None, "task", "names no task; write it as", id="no file"),
+        pytest.param(None, "task", r"names no task\. Write it as", id="no file"),
         pytest.param("def", "task", "could not be run: SyntaxError", id="syntax"),
         pytest.param("1 / 0", "task", "could not be run: ZeroDivisionError", id="failing"),
         pytest.param("import nowhere_to_be_found", "task", "ModuleNotFoundError", id="import"),
         pytest.param("raise SystemExit(2)", "task", "could not be run: SystemExit", id="exit"),
         pytest.param(SOURCE, "tusk", "no Task called 'tusk' .*missing", id="no attribute"),
-        pytest.param(SOURCE, "", "no Task called ''|names no task", id="empty attribute"),
+        pytest.param(SOURCE, "", "names no task", id="empty attribute"),
         pytest.param(SOURCE, "not_a_task", r"called 'not_a_task' \(it is a int", id="wrong kind"),
         pytest.param(SOURCE, "build_model", "it is a function", id="function"),
     ],
@@ -74,7 +74,7 @@ def test_what_is_no_task_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("spec", ["", ":", "task", ":task", "task.py"])
 def test_a_spec_without_a_file_is_refused(spec: str) -> None:
-    with pytest.raises(TaskError, match=r"names no task; write it as path/to/file\.py:attr"):
+    with pytest.raises(TaskError, match=r"names no task\. Write it as path/to/file\.py:attr"):
         load_task(spec)
 
 

@@ -1,0 +1,275 @@
+"""Building a soup by a recipe: its parameters, a curve over one of them, and the result."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import (
+    comparison,
+    display,
+    jobs,
+    scores,
+    selection_bias,
+    snippets,
+    state,
+)
+from pages.components.display import plain
+from pages.components.state import View
+from soupcore import Pass, Soup, Step, figures
+from soupcore.calls import ParameterCurve
+from soupcore.figures.tables import trace_table
+from soupcore.jobs import Job, State
+from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
+from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.tasks import TaskInfo
+
+_COLUMNS = 3  # of widgets
+
+
+def choose_parameters(recipe: Recipe) -> dict[str, Any]:
+    """Let the user set the parameters of a recipe; return them all."""
+    columns = st.columns(_COLUMNS) if recipe.parameters else []
+    chosen = {}
+    for index, parameter in enumerate(recipe.parameters):
+        with columns[index % _COLUMNS]:
+            chosen[parameter.name] = _widget(parameter, _key(recipe, parameter))
+    return chosen
+
+
+def _key(recipe: Recipe, parameter: Parameter) -> str:
+    """Return the session's key of a parameter's widget."""
+    return f"{recipe.name}-{parameter.name}"
+
+
+def _widget(parameter: Parameter, key: str) -> Any:
+    if isinstance(parameter, Choice):
+        return st.segmented_control(
+            parameter.label,
+            list(parameter.choices),
+            default=parameter.default,
+            required=True,
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Number):
+        kind = int if parameter.is_whole else float
+        # Not as an argument: Streamlit warns of a default if a curve has set the value.
+        st.session_state.setdefault(key, kind(parameter.default))
+        return st.number_input(
+            parameter.label,
+            kind(parameter.minimum),
+            kind(parameter.maximum),
+            step=kind(parameter.step),
+            help=parameter.help,
+            key=key,
+        )
+    if isinstance(parameter, Switch):
+        return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
+    return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)
+
+
+def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
+    """Show curves over the parameters whose values the recipe's paper sweeps, if any."""
+    numbers = [p for p in recipe.parameters if isinstance(p, Number) and p.curve]
+    if not numbers:
+        return
+    symbols = " or ".join(number.symbol for number in numbers)
+    with st.expander(
+        f"Tune {symbols}",
+        icon=":material/show_chart:",
+        key=f"curve-of-{recipe.name}",
+    ):
+        number = numbers[0]
+        if len(numbers) > 1:
+            by_name = {number.name: number for number in numbers}
+            number = by_name[
+                st.segmented_control(
+                    "Parameter",
+                    list(by_name),
+                    default=number.name,
+                    format_func=lambda name: by_name[name].label,
+                    required=True,
+                    key=f"{recipe.name}-over",
+                )
+            ]
+        _curve(view, recipe, number, names, given)
+
+
+def _curve(
+    view: View, recipe: Recipe, number: Number, names: list[str], given: Mapping[str, Any]
+) -> None:
+    others = {name: value for name, value in given.items() if name != number.name}
+    checked = recipe.check(others)
+    del checked[number.name]
+    call = ParameterCurve(recipe.name, number.name, tuple(names), number.curve, checked)
+    found = call.known(view.context) or {}
+    if "best" not in found:
+        k, splits = len(number.curve), len(view.task.reported)
+        jobs.call_button(
+            view,
+            f"Sweep {k} values",
+            call,
+            f"{recipe.title}: sweep over {number.symbol}",
+            key=f"draw-{recipe.name}-{number.name}",
+            help=f"{splits} splits, up to {k * splits} evaluations.",
+        )
+    if not found.get("points"):
+        st.caption(
+            f"Sweeps {number.label} from {min(number.curve):g} to {max(number.curve):g} with the "
+            f"other parameters fixed as above. Choose on {plain(view.task.select)}; other splits "
+            "are for reporting."
+        )
+        return
+    table, best = _curve_table(view, found["points"]), found.get("best")
+    letter, key = number.symbol, f"{recipe.name}-{number.name}"
+
+    def pick(picked: list[Any]) -> None:
+        st.session_state[_key(recipe, number)] = float(picked[0][0])
+
+    curve = (view, recipe, number, names, others)
+    drawing: dict[str, Any] = {
+        "parameter": letter,
+        "best": best,
+        "score_name": view.task.score_name,
+        "score_unit": view.task.score_unit,
+    }
+    left, right = st.columns(2)
+    with left:
+        code = snippets.curve(*curve)
+        display.show_figure(
+            figures.recipe_curve(table, **drawing), f"curve-{key}", table, code, on_pick=pick
+        )
+    if {"report", "mean shift"} <= set(table):
+        with right:
+            code = snippets.curve(*curve, "trade_off")
+            display.show_figure(
+                figures.trade_off(table, **drawing), f"trade-off-{key}", table, code, on_pick=pick
+            )
+    if best is not None:
+        bias = selection_bias.of_a_curve(view, number, found)
+        st.caption(
+            f"Best on {plain(view.task.select)}: {letter} = {best:.3g}. Click a point to set "
+            f"{letter} to its value, then build the soup; its evaluation is stored. {bias}"
+        )
+
+
+def _curve_table(view: View, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    report = next(iter(view.task.splits_with_role("report")), None)
+    shifts = view.task.splits_with_role("shift")
+    rows = []
+    for point in points:
+        scores = {split: found["score"] for split, found in point["scores"].items()}
+        row = {"value": point["value"], "select": scores[view.task.select]}
+        if report is not None:
+            row["report"] = scores[report]
+        if shifts:
+            known = [scores[split] for split in shifts]
+            row["mean shift"] = None if None in known else mean(known)
+        rows.append(row)
+    return pd.DataFrame(rows).astype(float)
+
+
+def show_result(view: View, recipe: Recipe, job_id: int) -> None:
+    """Show the progress of a job that builds a soup by this recipe, and then its result."""
+    job = jobs.get(job_id)
+    if job is None or job.request.get("recipe") != recipe.name:
+        return
+    # A separate container, since the fragment's last run may come after the result was drawn.
+    with st.container():
+        if job.is_unfinished:
+            _watch(job_id, recipe, view.task)
+            return
+    if job.error:
+        st.error(plain(job.error), icon=":material/error:")
+    built = job.result or job.partial or {}
+    ids = (built.get("soup"), built.get("other"))  # the soup with the chosen statistics is shown
+    stored = next((soup for soup in scores.soups(view) if soup.soup.id in ids), None)
+    if stored is None:
+        if job.state == State.CANCELLED:
+            st.info("Cancelled before any soup was found.", icon=":material/stop_circle:")
+        return
+    if job.result is not None:
+        st.success(
+            f"{plain(job.title)} is ready. Compare it in the **Compare** tab, or get its weights "
+            "on the **Download** page.",
+            icon=":material/check_circle:",
+        )
+    else:
+        _show_cancelled(view, stored)
+    st.markdown(f"**{plain(stored.label)}** = {plain(scores.describe(stored.soup))}")
+    scores.metrics(view, stored.soup)
+    scores.show_shortfall(view, [stored])
+    _decisions(view, stored.soup, recipe, job)
+    comparison.show_statistics(view, stored, key="build")
+
+
+def _show_cancelled(view: View, stored: StoredSoup) -> None:
+    st.info("Cancelled. The best soup so far was saved.", icon=":material/stop_circle:")
+    scores.offer_evaluation(view, stored, key="build")
+
+
+def _decisions(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
+    """Draw the decisions or the passes of a recipe that built a soup."""
+    if not soup.trace and not soup.passes:
+        return
+    offered = StoredSoups(state.store(), view.sweep).by_name(job.request.get("soups", {}))
+    # The soup may be shown with other statistics than the recipe chose with.
+    then = view.with_statistics(job.request["batchnorm"]).including(offered)
+    followed = (recipe, job.request["names"], job.request["parameters"])
+    if soup.trace:
+        figure = figures.greedy_trace(
+            soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
+        )
+        code = snippets.greedy_trace(then, *followed)
+        display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)
+        _saved(view, soup.trace)
+    if soup.passes:
+        columns = ["number", "loss", "held_back_loss", "best"]
+        table = pd.DataFrame(soup.passes)[columns]
+        code = snippets.learning_curve(then, *followed, len(soup.passes))
+        display.show_figure(figures.learning_curve(soup.passes), "learning-curve", table, code)
+
+
+def _saved(view: View, trace: Sequence[Step]) -> None:
+    """Show how much evaluation early rejection saved."""
+    rejected = [step for step in trace if step.is_bound]
+    if not rejected:
+        return
+    trials = len(trace) - 1  # the first candidate takes no trial
+    whole = trials * len(view.task.split(view.task.select))
+    seen = sum(step.examples for step in trace[1:])
+    st.caption(
+        f"{len(rejected)} of {trials} candidates were rejected early, once they could no longer be "
+        f"accepted ({1 - seen / whole:.0%} of evaluation skipped). Decisions are identical to a "
+        "full pass."
+    )
+
+
+@st.fragment(run_every=0.5)
+def _watch(job_id: int, recipe: Recipe, task: TaskInfo[Any]) -> None:
+    job = jobs.get(job_id)
+    if job is not None and job.is_unfinished:
+        _show_progress(job, recipe, task)
+
+
+def _show_progress(job: Job, recipe: Recipe, task: TaskInfo[Any]) -> None:
+    known = job.partial or {}
+    if passes := known.get("passes"):
+        figure = figures.learning_curve([Pass.from_json(found) for found in passes])
+        st.plotly_chart(figure, key="growing-curve", config={"displaylogo": False})
+        return
+    steps = known.get("trace", [])
+    if not steps:
+        first = "Evaluating single ingredients first…" if recipe.ranks else "Running…"
+        st.info(first, icon=":material/hourglass_top:")
+        return
+    figure = figures.greedy_trace(
+        [Step.from_json(step) for step in steps],
+        candidates=len(job.request["names"]),
+        score_name=task.score_name,
+        score_unit=task.score_unit,
+    )
+    st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})

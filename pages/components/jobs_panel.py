@@ -1,0 +1,152 @@
+"""The jobs in the sidebar, and running the page again when results arrive.
+
+`st.rerun` starts the next run from inside the run that calls it, about 0.2 s later if there is much
+garbage to collect, and does not check whether the user has opened another page meanwhile. Streamlit
+runs that page in another thread. Both threads share one record of the current page, and the later
+one overwrites it with the older page: the click is lost. `rerun_after_this` requests a run that
+begins only after the current one, and not at all if the user has requested something else.
+"""
+
+import time
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
+from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
+
+from pages.components import jobs, state
+from pages.components.display import plain
+from soupcore.jobs import Job, State
+
+_POLL = 0.5  # seconds between look-ups of the queue while a job is unfinished
+_REDRAW = 2.0  # seconds between redraws of a page while results arrive
+_REST = 2  # minimal pause between redraws, as a multiple of the time that the page took to draw
+_SHOWN = 6  # finished jobs
+
+_ICONS = {
+    State.QUEUED: ":material/schedule:",
+    State.RUNNING: ":material/progress_activity:",
+    State.CANCELLING: ":material/cancel:",
+    State.CANCELLED: ":material/block:",
+    State.FAILED: ":material/error:",
+    State.DONE: ":material/check_circle:",
+}
+
+
+def show() -> None:
+    """Show the latest jobs, and update them while one is unfinished."""
+    st.subheader("Jobs", divider="gray")
+    recent = _recent()
+    st.session_state["drawn"] = time.monotonic()
+    st.session_state["jobs_drawn"] = _progress(recent)
+    active = any(job.is_unfinished for job in recent)
+    st.fragment(_panel, run_every=_POLL if active else None)()
+
+
+def redraw_if_outdated() -> None:
+    """Run the page again if a job began or ended after the panel was drawn; call it last."""
+    st.session_state["took"] = time.monotonic() - st.session_state["drawn"]
+    if _begun_or_ended(_progress(_recent())):
+        rerun_after_this()
+
+
+def _panel() -> None:
+    recent = _recent()
+    if not recent:
+        st.caption("No jobs yet. Long computations appear here and continue if you reload.")
+    for job in recent:
+        if job.is_unfinished:
+            _unfinished(job)
+        else:
+            _finished(job)
+    now = _progress(recent)
+    results_came = now != st.session_state["jobs_drawn"]
+    pause = max(_REDRAW, _REST * st.session_state.get("took", 0))
+    due = time.monotonic() - st.session_state["drawn"] > pause
+    if is_late() or _begun_or_ended(now) or (results_came and due):
+        rerun_after_this()
+
+
+def _unfinished(job: Job) -> None:
+    with st.container(border=True):
+        st.markdown(f"{_ICONS[State(job.state)]} **{plain(job.title)}**")
+        st.progress(job.fraction, text=_status(job))
+        if job.state != State.CANCELLING:
+            st.button(
+                "Cancel", key=f"cancel-{job.id}", on_click=jobs.cancel, args=(job,),
+                disabled=state.store().is_read_only,
+            )  # fmt: skip
+
+
+def _finished(job: Job) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"{_ICONS[State(job.state)]} {plain(job.title)} · {job.state}")
+        if job.state in (State.FAILED, State.CANCELLED):
+            label = "Retry" if job.state == State.FAILED else "Resume"
+            st.button(
+                label, key=f"resume-{job.id}", type="tertiary", on_click=jobs.resume, args=(job,),
+                disabled=state.store().is_read_only,
+            )  # fmt: skip
+    if job.error:
+        st.caption(f":red[{plain(job.error)}]")
+
+
+def _status(job: Job) -> str:
+    if job.state != State.RUNNING:
+        return plain(state.supervisor().waits_for(job) or job.state)
+    left = job.seconds_left(time.time())
+    return f"{job.fraction:.0%}" + (f" · {_duration(left)} left" if left is not None else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _recent() -> list[Job]:
+    return state.supervisor().queue.overview(_SHOWN)
+
+
+def _progress(jobs: list[Job]) -> dict[int, tuple[bool, int]]:
+    return {job.id: (job.is_unfinished, job.done) for job in jobs}
+
+
+def _begun_or_ended(now: dict[int, tuple[bool, int]]) -> bool:
+    drawn = st.session_state["jobs_drawn"]
+    return {i: now[i][0] for i in now} != {i: drawn[i][0] for i in drawn}
+
+
+def remember_page() -> None:
+    """Store the user's current page; call it once a run, after the navigation."""
+    st.session_state["page"] = _context().page_script_hash
+
+
+def is_late() -> bool:
+    """Whether a timer requested this run before the user opened another page.
+
+    Its request names the previous page, and the browser would show that as the current one.
+    """
+    return bool(_context().page_script_hash != st.session_state["page"])
+
+
+def rerun_after_this() -> None:
+    """Request a run of the whole page after this run; nothing may be drawn after the call."""
+    context = _context()
+    if context.script_requests is not None:
+        context.script_requests.request_rerun(
+            RerunData(
+                query_string=context.query_string,
+                page_script_hash=st.session_state["page"],
+                cached_message_hashes=context.cached_message_hashes,
+                context_info=context.context_info,
+            )
+        )
+
+
+def _context() -> ScriptRunContext:
+    context = get_script_run_ctx()
+    if context is None:
+        raise RuntimeError("Pages can only be drawn in a run of the app's script.")
+    return context

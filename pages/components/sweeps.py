@@ -1,0 +1,451 @@
+"""Opening a sweep: choose it, read its checkpoints, show its fit report, choose its weights."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from natsort import natsorted
+
+from pages.components import access, jobs, jobs_panel, settings, state, uploads
+from pages.components.display import plain
+from pages.components.state import View
+from soupcore import Finding, FitReport, StockpotError, TaskError
+from soupcore.checkpoints.file_names import INDEX_SUFFIX, TORCH_SUFFIXES
+from soupcore.evaluation import StatisticsChoice
+from soupcore.jobs import State
+from soupcore.sweeps.findings import Severity, SnapshotChoice
+from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
+from soupcore.task_spec import TaskSpec
+
+_UPLOAD_TYPES = [
+    ".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv", ".yaml", ".txt",
+]  # fmt: skip
+_RULES = {
+    "": "each tool's choice",
+    "best": "best",
+    "last": "last",
+    "final": "final",
+    EVERY: "every one, as an ingredient each",
+}
+_MOST_ROWS = 8  # a longer table scrolls
+_MOST_OTHERS = 20  # other files of the folder that are listed by name
+_HEIGHT = 600  # pixels
+_BADGES: dict[Severity, str] = {
+    "misfit": ":red-badge[excluded]",
+    "warning": ":orange-badge[warning]",
+    "note": ":gray-badge[note]",
+}
+
+
+def show_choice() -> None:
+    """Show the session's sweep and task in the sidebar, with a button to change them."""
+    st.subheader("Sweep", divider="gray")
+    folder, task = st.session_state["sweep"], st.session_state["task"]
+    st.markdown(f":material/folder: **{plain(state.sweep_label())}**", help=plain(folder))
+    st.markdown(f":material/labs: {plain(_task_label(task))}", help=plain(task))
+    if st.button("Open another sweep", width="stretch", icon=":material/swap_horiz:"):
+        st.session_state["browsing"] = str(Path(folder).resolve())
+        _dialog()
+
+
+def show_missing_task() -> None:
+    """Say how to name a task, if a sweep is shown with the task of the bundled sample."""
+    folder = Path(st.session_state["sweep"])
+    known = settings.current()
+    samples = Path(settings.SAMPLE_SWEEP).parent, known.uploads
+    if st.session_state["task"] != settings.SAMPLE_TASK or any(map(folder.is_relative_to, samples)):
+        return
+    others = [task for task in known.tasks if task != settings.SAMPLE_TASK]
+    how = (
+        "Choose another with **Open another sweep**."
+        if others
+        else "Restart with `stockpot FOLDER --task …`; the README describes Python tasks, Hugging "
+        "Face networks and commands."
+    )
+    st.info(
+        "The selected task is that of the bundled sample, and evaluates networks for its digits "
+        f"only. {how} Without a task, the table, the fit report and the weight geometry work.",
+        icon=":material/labs:",
+    )
+
+
+@st.dialog("Open a sweep", width="large")
+def _dialog() -> None:
+    tasks = settings.current().tasks
+    task = st.selectbox(
+        "Task (how ingredients are evaluated)",
+        tasks,
+        index=tasks.index(st.session_state["task"]),
+        format_func=_task_label,
+        help="Tasks execute Python code, so only those passed with --task at startup are listed.",
+    )
+    source = st.segmented_control(
+        "Source",
+        ["Bundled sample", "Folder on the server", "Upload"],
+        default="Folder on the server",
+        required=True,
+    )
+    if source == "Bundled sample":
+        st.write(
+            "A small real sweep: 14 fine-tunes on cluttered handwritten digits and one network "
+            "trained from scratch."
+        )
+        if st.button("Open the sample", type="primary"):
+            state.choose_sweep(settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
+            st.rerun()
+    elif source == "Folder on the server":
+        _browse(task)
+    else:
+        _upload(task)
+
+
+def _browse(task: str) -> None:
+    allowed = settings.current()
+    folder = Path(st.session_state["browsing"])
+    if not allowed.allows(folder) or not folder.is_dir():
+        folder = allowed.roots[0]
+    root = st.selectbox(
+        "Root",
+        allowed.roots,
+        index=next(i for i, root in enumerate(allowed.roots) if folder.is_relative_to(root)),
+        format_func=str,
+        help="Add folders with --root FOLDER at startup.",
+    )
+    if not folder.is_relative_to(root):
+        folder = root
+    st.markdown(f":material/folder_open: {plain(str(folder))}")
+    with st.container(height=220):
+        if folder != root and st.button(":material/arrow_upward: Parent folder", type="tertiary"):
+            st.session_state["browsing"] = str(folder.parent)
+            st.rerun(scope="fragment")
+        inner = sorted(
+            entry for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and allowed.allows(entry)
+        )  # fmt: skip
+        for entry in inner:
+            if st.button(f":material/folder: {plain(entry.name)}", key=str(entry), type="tertiary"):
+                st.session_state["browsing"] = str(entry)
+                st.rerun(scope="fragment")
+        if not inner:
+            st.caption("No subfolders.")
+    _open_button(folder, task)
+
+
+def _open_button(folder: Path, task: str) -> None:
+    try:
+        found = find_runs(folder, settings.current().roots)
+    except StockpotError as error:
+        st.error(plain(str(error)))
+        return
+    label = f"Open ({len(found)} checkpoint{'s' if len(found) != 1 else ''})"
+    if st.button(label, type="primary", disabled=not found):
+        state.choose_sweep(str(folder), task)
+        st.rerun()
+
+
+def _upload(task: str) -> None:
+    room = state.incoming().room(uploads.current_session())
+    st.caption(
+        f"Uploads may take {room / 1e6:,.0f} MB more. For larger sweeps, use a folder on the "
+        "server."
+    )
+    whole_folder = st.toggle("Upload a folder")
+    uploaded = st.file_uploader(
+        "Checkpoints (and sweep.jsonl or sweep.csv, optional)",
+        type=_UPLOAD_TYPES,
+        accept_multiple_files="directory" if whole_folder else True,
+        key=f"upload-{whole_folder}",
+    )
+    name = st.text_input("Sweep name", "uploaded")
+    disabled = not uploaded or state.store().is_read_only
+    if st.button("Open upload", type="primary", disabled=disabled):
+        try:
+            received = state.incoming().take([file.file_id for file in uploaded])
+            sent = [(file.name, file.path) for file in received]
+            folder = uploads.keep(sent, settings.current().uploads, name)
+        except StockpotError as error:
+            st.error(plain(str(error)))
+            return
+        state.choose_sweep(str(folder), task)
+        st.rerun()
+
+
+def _task_label(spec: str) -> str:
+    try:
+        return TaskSpec.parse(spec).label
+    except TaskError:  # its file is gone
+        return spec
+
+
+def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
+    """Add a job that reads the checkpoints of the sweep once, and show its state.
+
+    A sweep that was only opened by a link is read after a click.
+
+    Args:
+        folder: Folder of the sweep.
+        opening: The weight sets and snapshots to open, as in the request of a job.
+        label: Name of the sweep.
+    """
+    request = {"sweep": folder, **opening}
+    recent = state.supervisor().queue.recent()
+    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
+    st.header(plain(label))
+    if state.store().is_read_only:
+        st.info("This sweep has never been opened, so nothing is stored about its checkpoints.")
+        return
+    if last is not None and last.state in (State.FAILED, State.CANCELLED):
+        st.error(plain(last.error or "Reading cancelled."), icon=":material/error:")
+        if st.button("Retry"):
+            _open(folder, label, request)
+        return
+    is_reading = last is not None and last.is_unfinished
+    if not is_reading and folder not in state.opened():
+        st.info(
+            f"This link opens {plain(folder)}. Its checkpoints have not been read yet.",
+            icon=":material/link:",
+        )
+        if st.button("Read the checkpoints", type="primary", icon=":material/play_arrow:"):
+            _open(folder, label, request)
+        return
+    st.info(
+        "Reading each checkpoint once to hash it and check for NaN and Inf. Next time, this sweep "
+        "opens instantly.",
+        icon=":material/hourglass_top:",
+    )
+    if not is_reading:
+        jobs.submit("open", f"Open {label}", request)
+
+
+def _open(folder: str, label: str, request: Mapping[str, Any]) -> None:
+    state.opened().add(folder)
+    access.note("opened", folder)
+    jobs.submit("open", f"Open {label}", request)
+    st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def wait_for_task(spec: str) -> None:
+    """Show that a task is being described, and run the page again once it is."""
+    try:
+        is_known = state.descriptions().get(spec, wait_s=0) is not None
+    except StockpotError:  # the page shows it
+        is_known = True
+    if is_known or jobs_panel.is_late():
+        jobs_panel.rerun_after_this()
+    st.info(
+        f"Reading the task {plain(spec)}: its file runs in a separate process, which hashes its "
+        "data. This may take up to 10 minutes.",
+        icon=":material/hourglass_top:",
+    )
+
+
+def show_fit(fit: FitReport) -> None:
+    """Show the fit report, if it has any content."""
+    if not fit.findings and not fit.ignored and not fit.others:
+        return
+    with st.expander(_fit_title(fit), icon=":material/rule:", expanded=bool(fit.misfits)):
+        if fit.findings:
+            _fit_table(fit)
+        st.caption(" ".join([*_compared_with(fit), *_ignored(fit), *_others(fit)]))
+
+
+def _grouped(findings: Iterable[Finding]) -> list[tuple[list[str], Finding]]:
+    """Return distinct findings by severity, each with the names of its checkpoints."""
+    found: dict[tuple[str, ...], tuple[list[str], Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: [*_BADGES].index(finding.severity)):
+        key = (finding.severity, finding.tensor, finding.problem, finding.way_out)
+        names, _ = found.setdefault(key, ([], finding))
+        names.append(finding.ingredient)
+    return list(found.values())
+
+
+def _fit_title(fit: FitReport) -> str:
+    looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
+    if not fit.misfits and not looks:
+        return "Fit report: all checkpoints compatible"
+    warnings = f"{len(looks)} warning{'s' if len(looks) != 1 else ''}"
+    return f"Fit report: {len(fit.misfits)} excluded, {warnings}"
+
+
+def _fit_table(fit: FitReport) -> None:
+    rows = _grouped(fit.findings)
+    # `st.table` wraps its cells; `st.dataframe` would cut off the instructions.
+    st.table(
+        pd.DataFrame(
+            {
+                "": _BADGES[finding.severity],
+                "checkpoint": ", ".join(f"**{plain(name)}**" for name in names),
+                "problem": plain(_sentence(finding)),
+                "how to fix": plain(finding.way_out),
+            }
+            for names, finding in rows
+        ),
+        border="horizontal",
+        hide_index=True,
+        height=_HEIGHT if len(rows) > _MOST_ROWS else "content",
+    )
+
+
+def _sentence(finding: Finding) -> str:
+    if finding.tensor and finding.tensor not in finding.problem:
+        return f"{finding.tensor}: {finding.problem}"
+    first, _, _ = finding.problem.partition(" ")
+    if "." in first or "_" in first:  # the name of a file or a tensor keeps its case
+        return finding.problem
+    return finding.problem[:1].upper() + finding.problem[1:]
+
+
+def _compared_with(fit: FitReport) -> list[str]:
+    return [f"All tensors compared with {plain(fit.reference)}."] if fit.reference else []
+
+
+def _ignored(fit: FitReport) -> list[str]:
+    names = Counter(PurePosixPath(path).name for path in fit.ignored)
+    shown = [plain(name) + (f" ({n} times)" if n > 1 else "") for name, n in names.items()]
+    if not shown:
+        return []
+    return [f"Ignored trainer files: {', '.join(shown)}."]
+
+
+def _others(fit: FitReport) -> list[str]:
+    if not fit.others:
+        return []
+    shown = ", ".join(plain(name) for name in fit.others[:_MOST_OTHERS])
+    rest = len(fit.others) - _MOST_OTHERS
+    more = f" and {rest:,} more" if rest > 0 else ""
+    return [f"Not checkpoints, by name and first bytes: {shown}{more}."]
+
+
+def choose_weights(view: View) -> None:
+    """Let the user choose the weight set, if checkpoints hold several, such as EMA weights."""
+    titles = [found.title for found in view.sweep.weight_sets]
+    if len(titles) < 2:
+        return
+    taken = _weights_in_use(view)
+    default = next(iter(set(taken))) if len(set(taken)) == 1 else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        chosen = st.segmented_control(
+            "Weights",
+            titles,
+            default=default,
+            format_func=plain,
+            key=f"weights-{view.folder}-{view.weights}",
+            label_visibility="collapsed",
+        )
+        why = "your choice" if view.weights else "the writing framework's default"
+        st.caption(
+            f"{len(taken)} of {len(view.sweep)} checkpoints contain {plain(' and '.join(titles))}. "
+            f"Using {plain(', '.join(dict.fromkeys(taken)))} ({why})."
+        )
+    if chosen and chosen != default:
+        state.choose_weights(chosen)
+        st.rerun()
+
+
+def _weights_in_use(view: View) -> list[str]:
+    """Return the title of the weight set in use, for each checkpoint that holds several."""
+    return [
+        next(found.title for found in checkpoint.weight_sets if found.name == checkpoint.weights)
+        for checkpoint in (i.checkpoint for i in view.sweep.ingredients.values())
+        if checkpoint.weight_sets
+    ]
+
+
+def choose_snapshots(fit: FitReport) -> None:
+    """Show which snapshots of runs are used, with a way to choose others; nothing without any."""
+    if not fit.snapshots:
+        return
+    text = st.session_state["snapshot"]
+    wanted = snapshots_from_text(text)
+    each = dict(wanted) if not isinstance(wanted, str) else {OTHERS: wanted} if wanted else {}
+    names = {name for run in fit.snapshots for name in run.names}
+    options = [*_RULES, *(name for name in natsorted(names) if name not in _RULES)]
+    current = each.get(OTHERS, "")
+    options += [current] if current not in options else []
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen: str | None = st.selectbox(
+            "Snapshot of each run",
+            options,
+            index=options.index(current),
+            format_func=_option,
+            key=f"snapshot-{st.session_state['sweep']}-{text}",
+            width=280,
+        )
+        with st.popover("One run", help="Choose another snapshot of one run."):
+            of_one = _of_one_run(fit.snapshots, each)
+        st.caption(_used(fit.snapshots))
+    if of_one is not None:
+        each = of_one
+    elif chosen is not None and chosen != current:
+        each = each | {OTHERS: chosen}
+    else:
+        return
+    each = {run: name for run, name in each.items() if name}
+    only = each.get(OTHERS, "") if each.keys() <= {OTHERS} else None
+    state.choose_snapshot(snapshots_to_text(each if only is None else only))
+    st.rerun()
+
+
+def _option(name: str) -> str:
+    return _RULES.get(name, name)
+
+
+def _of_one_run(runs: Sequence[SnapshotChoice], each: dict[str, str]) -> dict[str, str] | None:
+    """Return the choices with another one for a run; None before a click."""
+    by_name = {run.run: run for run in runs}
+    run: str = st.selectbox("Run", [*by_name])
+    options = ["", *by_name[run].names, EVERY]
+    current = each.get(run, "")
+    snapshot = st.selectbox(
+        "Snapshot",
+        options,
+        index=options.index(current) if current in options else 0,
+        format_func=lambda name: _option(name) if name else "like the others",
+        key=f"snapshot-of-{run}",
+    )
+    return each | {run: snapshot} if st.button("Use it", type="primary") else None
+
+
+def _used(runs: Sequence[SnapshotChoice]) -> str:
+    counts = Counter(", ".join(run.taken) or "none, as it is unclear which" for run in runs)
+    used = "; ".join(f"{plain(names)} ({count})" for names, count in counts.most_common(3))
+    more = "; …" if len(counts) > 3 else ""
+    tools = ", ".join(dict.fromkeys(run.tool for run in runs if run.tool))
+    of_tools = f" of {plain(tools)}" if tools else ""
+    plural = "run has" if len(runs) == 1 else "runs have"
+    return f"{len(runs)} {plural} several snapshots{of_tools}. Used: {used}{more}."
+
+
+def choose_statistics(view: View) -> None:
+    """Let the user choose the BatchNorm statistics, if the network has any."""
+    if not view.offers_statistics:
+        return
+    st.segmented_control(
+        "BatchNorm statistics",
+        [*state.STATISTICS],
+        default=view.statistics,
+        required=True,
+        key=f"batchnorm-{view.task_spec}",
+        on_change=_take_statistics,
+        args=(f"batchnorm-{view.task_spec}",),
+        help="Averaged: running means and variances are averaged like weights. Re-estimated: "
+        "recomputed for each mixture on the train split (arXiv:1802.10026). Re-estimation usually "
+        "helps far from the ingredients and can hurt near them. Results are stored separately.",
+    )
+
+
+def use_statistics(view: View, statistics: StatisticsChoice) -> None:
+    """Switch the session to other BatchNorm statistics; call it before the page is drawn."""
+    widget = f"batchnorm-{view.task_spec}"
+    st.session_state[widget] = statistics
+    _take_statistics(widget)
+
+
+def _take_statistics(key: str) -> None:
+    st.session_state["batchnorm"] = st.session_state[key]
+    st.session_state["soup"] = ""

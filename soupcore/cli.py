@@ -1,0 +1,396 @@
+"""The command `stockpot`: the dashboard, and the same results without a browser.
+
+Results go to standard output, as tables or as JSON. Progress and errors go to standard error. The
+exit code is 0, 1 after an error that its sentence explains, 2 for a command line that makes no
+sense, and 130 after Ctrl-C. The dashboard replaces this process, so its exit code is Streamlit's.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from soupcore.errors import StockpotError, TaskError
+from soupcore.task_spec import TaskSpec
+from soupcore.version import VERSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from soupcore.evaluation import Evaluation, Evaluator
+    from soupcore.recipes.spec import Parameter, Recipe
+    from soupcore.sweeps import FitReport, Sweep
+    from soupcore.tasks import MetricInfo
+
+_SPEC = "TASK"
+_TASK_FORMS = "FILE.py:NAME, whose file is run; hf:FILE.toml; or command:FILE.toml, which is run"
+_TASK_HELP = f"the task: {_TASK_FORMS}"
+_SWITCHES = {"true": True, "false": False}
+_COMMANDS = """
+without a browser:
+  stockpot soup FOLDER       build a soup, evaluate it and write its weights
+  stockpot evaluate FOLDER   evaluate checkpoints
+  stockpot barriers FOLDER   evaluate the lines between checkpoints
+Each of them has its own --help. A folder with one of these names is opened as ./NAME.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: The command line without the name of the program; by default, `sys.argv`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not given or given[0] not in _RUN:
+            _open_dashboard(given)
+        _without_browser(given)
+        sys.stdout.flush()
+        return 0
+    except StockpotError as error:
+        print(f"stockpot: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stockpot: interrupted; finished evaluations are stored", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options of the dashboard; exits with a message if they make no sense."""
+    parser = argparse.ArgumentParser(
+        prog="stockpot",
+        description="Open the dashboard, on a sweep or on the bundled sample.",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    several: Any = {"action": "append", "default": []}
+    parser.add_argument("folder", nargs="?", type=_folder, help="the folder of the sweep to open")
+    parser.add_argument(
+        "--task",
+        type=_task,
+        metavar=_SPEC,
+        help=f"task to offer: {_TASK_FORMS}",
+        **several,
+    )
+    parser.add_argument("--root", type=_folder, help="a folder that contains sweeps", **several)
+    parser.add_argument("--port", type=int, help="port to listen on; 8501 or the next free one")
+    parser.add_argument("--address", help="address to listen on, with a token (127.0.0.1)")
+    parser.add_argument("--host", help="an additional host name of the server", **several)
+    parser.add_argument(
+        "--origin",
+        help="https://NAME of the pages, behind a proxy that changes the Host header",
+        **several,
+    )
+    parser.add_argument(
+        "--token",
+        action="store_true",
+        help="require a token on 127.0.0.1 too, for machines with several users. $STOCKPOT_TOKEN "
+        "sets it; otherwise each start generates one",
+    )
+    parser.add_argument(
+        "--uploads-total", type=float, default=8, metavar="GB", help="limit of all uploads (8)"
+    )
+    parser.add_argument(
+        "--uploads-session", type=float, default=2, metavar="GB", help="limit per session (2)"
+    )
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, mps or auto; one worker for each", **several
+    )
+    parser.add_argument(
+        "--database",
+        default=os.environ.get("STOCKPOT_DATABASE"),
+        help="URL of a shared PostgreSQL; $STOCKPOT_DATABASE keeps its password out of the "
+        "process list",
+    )
+    parser.add_argument("--version", action="version", version=f"stockpot {VERSION}")
+    return parser.parse_args(arguments)
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return Path(text)
+
+
+def _task(text: str) -> str:
+    try:
+        return str(TaskSpec.parse(text).resolved)
+    except TaskError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _alphas(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is no number of at least 2")
+    return int(text)
+
+
+def _open_dashboard(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by the server, which reads the same arguments."""
+    parsed = parse_dashboard(arguments)
+    if parsed.address:  # Streamlit binds its socket before the app reads its arguments
+        os.environ["STREAMLIT_SERVER_ADDRESS"] = parsed.address
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave pages the cores
+    port = [] if parsed.port is None else [f"--server.port={parsed.port}"]
+    # -P: modules in the folder that the command was called in stand for no others.
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(_app()), *port, "--", *arguments]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - our own app with the user's arguments
+
+
+def _app() -> Path:
+    """Return the dashboard's script: in the package `stockpot` of an installation, or a checkout.
+
+    Raises:
+        StockpotError: There is none.
+    """
+    beside = Path(__file__).parents[1]
+    for folder in (beside / "stockpot", beside):
+        if (folder / "app.py").is_file() and (folder / "pages").is_dir():
+            return folder / "app.py"
+    raise StockpotError(f"The dashboard is missing beside {beside}. Install stockpot again.")
+
+
+def _without_browser(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="stockpot")
+    commands = parser.add_subparsers(required=True)
+    for name, (run, add_options, description) in _RUN.items():
+        command = commands.add_parser(name, help=description, description=description)
+        command.add_argument("folder", type=_folder, help="the folder of the sweep")
+        command.add_argument("--base", help="ingredient that is the shared initialisation (base)")
+        command.add_argument(
+            "--weights", default="", help="weight set to open in files that have several"
+        )
+        command.add_argument("--ingredients", metavar="A,B", help="ingredients to use (all)")
+        command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        add_options(command)
+        command.set_defaults(run=run, error=command.error)
+    parsed = parser.parse_args(arguments)
+    parsed.run(parsed)
+
+
+def _soup_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", required=True, help="name of the recipe, such as greedy")
+    parser.add_argument(
+        "--parameter",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="parameter of the recipe, by its name or symbol, such as λ=0.5",
+    )
+    parser.add_argument("--task", type=_task, metavar=_SPEC, help=_TASK_HELP)
+    parser.add_argument("-o", "--output", type=Path, help="file for the weights")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="dtype of a .safetensors"
+    )
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", type=_task, metavar=_SPEC, required=True, help=_TASK_HELP)
+    parser.add_argument(
+        "--split", action="append", help="split to evaluate on (all but the train split)"
+    )
+
+
+def _barriers_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", type=_task, metavar=_SPEC, required=True, help=_TASK_HELP)
+    parser.add_argument("--split", help="split to evaluate on (the select split)")
+    parser.add_argument(
+        "--alphas", type=_alphas, help="number of evenly spaced α values (as many as needed)"
+    )
+
+
+def _soup(parsed: argparse.Namespace) -> None:
+    from soupcore.checkpoints.file_names import TORCH_SUFFIXES, suffix_of
+    from soupcore.recipes import RECIPES
+
+    if parsed.recipe not in RECIPES:
+        parsed.error(f"argument --recipe: {parsed.recipe!r} is none of {', '.join(RECIPES)}")
+    recipe = RECIPES[parsed.recipe]
+    if recipe.chooses and parsed.task is None:
+        parsed.error(f"{recipe.title} chooses by evaluations: name a --task")
+    if parsed.output is None and parsed.task is None:
+        parsed.error("name an --output for the weights, or a --task to evaluate the soup")
+    if parsed.output is not None:
+        suffixes = [".safetensors", *TORCH_SUFFIXES]
+        if suffix_of(parsed.output) not in suffixes:
+            parsed.error(
+                f"argument --output: {parsed.output} ends in none of {', '.join(suffixes)}"
+            )
+        if parsed.dtype and suffix_of(parsed.output) != ".safetensors":
+            parsed.error("argument --dtype: only a .safetensors can have another dtype")
+        if not parsed.output.parent.is_dir():
+            parsed.error(f"argument --output: {parsed.output.parent} is not a folder")
+    parameters = dict(_parameter(recipe, text, parsed.error) for text in parsed.parameter)
+    checked = recipe.check(parameters)
+    sweep = _sweep(parsed)
+    if parsed.task is None:
+        soup = recipe.function(sweep, _names(parsed), **checked)
+    else:
+        evaluator = _evaluator(parsed)
+        soup = recipe.follow(sweep, evaluator, _names(parsed), **checked).evaluate(evaluator)
+    files: list[Path] = []
+    if parsed.output is not None:
+        files = soup.save(parsed.output, parsed.dtype)
+    if parsed.json:
+        _print_json({"soup": soup.to_json(), "files": [str(file) for file in files]})
+        return
+    print(f"{recipe.title} soup of {', '.join(soup.ingredients)}")
+    for name, coefficient in soup.coefficient_texts.items():
+        print(f"  {name}: {coefficient}".removesuffix(": "))
+    for split, found in soup.evaluations.items():
+        print(f"{split}: {found.score_text}, n = {found.n}")
+    for note in soup.notes:
+        print(note)
+    for file in files:
+        print(f"wrote {file}")
+
+
+def _parameter(
+    recipe: "Recipe", text: str, error: Callable[[str], NoReturn]
+) -> tuple[str, bool | int | float | str]:
+    """Return the name and the value that "NAME=VALUE" gives to a parameter of a recipe."""
+    given, is_given, value = text.partition("=")
+    known = {parameter.name: parameter for parameter in recipe.parameters}
+    symbols = {parameter.label.split()[-1].lower(): parameter for parameter in recipe.parameters}
+    parameter = known.get(given) or symbols.get(given.lower())
+    if parameter is None or not is_given:
+        error(f"argument --parameter: {text!r} is no NAME=VALUE with one of {', '.join(known)}")
+    try:
+        return parameter.name, _value(parameter, value)
+    except ValueError:
+        kind = type(parameter.default).__name__
+        error(f"argument --parameter: {text!r} needs a value of the type {kind}")
+
+
+def _value(parameter: "Parameter", text: str) -> bool | int | float | str:
+    if isinstance(parameter.default, bool):
+        if text.lower() not in _SWITCHES:
+            raise ValueError(text)
+        return _SWITCHES[text.lower()]
+    if isinstance(parameter.default, int | float):
+        return type(parameter.default)(text)
+    return text
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    sweep, evaluator = _sweep(parsed), _evaluator(parsed)
+    splits = parsed.split or evaluator.task.reported
+    points = {name: sweep[name].mixture for name in sweep.names(_names(parsed))}
+    if parsed.ingredients is None and sweep.base is not None:
+        points = {sweep.base.name: sweep.base.mixture} | points
+    found = {
+        split: dict(zip(points, evaluator.evaluate_all([*points.values()], split), strict=True))
+        for split in splits
+    }
+    if parsed.json:
+        metrics = evaluator.task.metrics or (evaluator.task.metric,)
+        rows = [(name, each) for some in found.values() for name, each in some.items()]
+        _print_json([_row(name, each, metrics) for name, each in rows])
+        return
+    import pandas as pd
+
+    unit, score = evaluator.task.score_unit, evaluator.task.score_name
+    table = pd.DataFrame(
+        {split: {n: unit.number(e.score) for n, e in some.items()} for split, some in found.items()}
+    )
+    _print_table(table.rename_axis(unit.label(score)).reset_index())
+
+
+def _row(name: str, found: "Evaluation", metrics: Sequence["MetricInfo"]) -> dict[str, Any]:
+    """Return an evaluation in JSON, with values of the metrics as they are defined."""
+    primary = metrics[0]
+    low, high = sorted(primary.sign * end for end in found.score_interval)
+    scores = {primary.name: found.score, **found.all_scores}
+    values = {metric.name: metric.sign * scores.get(metric.name, math.nan) for metric in metrics}
+    return {
+        "name": name,
+        "split": found.split,
+        "n": found.n,
+        "loss": found.loss,
+        "metrics": values,
+        "interval": [low, high],  # of the first metric
+    }
+
+
+def _barriers(parsed: argparse.Namespace) -> None:
+    from soupcore.connectivity import barriers
+    from soupcore.connectivity.adaptive import ADAPTIVE
+
+    sweep, evaluator = _sweep(parsed), _evaluator(parsed)
+    alphas = ADAPTIVE if parsed.alphas is None else parsed.alphas
+    table = barriers(sweep, evaluator, _names(parsed), alphas, split=parsed.split).to_frame()
+    if parsed.json:
+        _print_json(table.to_dict("records"))
+    else:
+        _print_table(table)
+
+
+def _sweep(parsed: argparse.Namespace) -> "Sweep":
+    """Open the sweep, and say on standard error which checkpoints are excluded."""
+    from soupcore.sweeps import Sweep, UnusableSweepError
+
+    try:
+        sweep = Sweep.from_folder(parsed.folder, base=parsed.base, weights=parsed.weights)
+    except UnusableSweepError as error:
+        _print_excluded(error.fit)
+        raise
+    _print_excluded(sweep.fit)
+    return sweep
+
+
+def _print_excluded(fit: "FitReport") -> None:
+    for finding in fit.findings:
+        if finding.severity == "misfit":
+            tensor = f"tensor {finding.tensor!r} " if finding.tensor else ""
+            problem = f"{tensor}{finding.problem.rstrip('.')}. {finding.way_out}".rstrip()
+            print(f"stockpot: excluded {finding.ingredient}: {problem}", file=sys.stderr)
+
+
+def _evaluator(parsed: argparse.Namespace) -> "Evaluator":
+    from soupcore.evaluation import Evaluator
+    from soupcore.tasks import load_task
+
+    return Evaluator(load_task(parsed.task), device=parsed.device)
+
+
+def _names(parsed: argparse.Namespace) -> list[str] | None:
+    return None if parsed.ingredients is None else parsed.ingredients.split(",")
+
+
+def _print_table(table: "pd.DataFrame") -> None:
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+
+
+def _print_json(found: Any) -> None:
+    print(json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON with null in place of numbers that it cannot have: NaN and infinities."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+_RUN = {
+    "soup": (_soup, _soup_options, "Build a soup, evaluate it and write its weights."),
+    "evaluate": (_evaluate, _evaluate_options, "Evaluate the checkpoints of a sweep."),
+    "barriers": (_barriers, _barriers_options, "Evaluate the lines between checkpoints."),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

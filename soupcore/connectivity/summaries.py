@@ -1,0 +1,290 @@
+"""Stored summaries of lines, from which a matrix of barriers is read.
+
+Bracketing the barriers of thousands of lines takes seconds. `evaluate_lines` therefore stores a
+summary of each line, and `known_pairs` reads those of all pairs with one query.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+
+from soupcore.connectivity.adaptive import ADAPTIVE, Adaptive
+from soupcore.connectivity.bracket import Floats
+from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
+from soupcore.connectivity.path import LinearPath, grid, point
+from soupcore.evaluation import Evaluations
+from soupcore.sweeps import Sweep
+
+Pair = tuple[str, str]
+
+_WRITE_EVERY = 2.0  # seconds
+
+
+@dataclass(frozen=True)
+class LineSummary:
+    """The barriers on a line; scores and losses as of `LinearPath`.
+
+    Attributes:
+        n: Number of examples.
+        points: How many α were evaluated.
+        barrier, barrier_bound: The loss barrier, and how high it may be between the points.
+        barrier_alpha: The α at which the loss is highest above the chord.
+        error_barrier, error_bound: The error barrier, and how high it may be.
+        over_mean, over_mean_bound: The error barrier over the mean of the ends.
+        midpoint_score: The score at α = ½; NaN where it is not known, as of the next two.
+        midpoint_advantage: That score less the mean score of the ends.
+        midpoint_gain: That score less the score of the better end.
+    """
+
+    n: float
+    points: float
+    barrier: float
+    barrier_bound: float
+    barrier_alpha: float
+    error_barrier: float
+    error_bound: float
+    over_mean: float
+    over_mean_bound: float
+    midpoint_score: float
+    midpoint_advantage: float
+    midpoint_gain: float
+
+    @classmethod
+    def of(cls, path: LinearPath) -> "LineSummary":
+        """Summarise a path."""
+        middle = path.scores[path.alphas == 0.5]
+        return cls(
+            path.n,
+            len(path.alphas),
+            *path.barrier_bracket,
+            path.barrier_alpha,
+            *path.error_barrier_bracket,
+            *path.error_barrier_over_mean_bracket,
+            float(middle[0]) if len(middle) else math.nan,
+            path.midpoint_advantage,
+            path.midpoint_gain,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the numbers as the store keeps them."""
+        return np.array(astuple(self), dtype="<f8").tobytes()
+
+
+_COLUMNS = {field.name: index for index, field in enumerate(fields(LineSummary))}
+
+
+@dataclass(frozen=True)
+class PairSummaries:
+    """The stored summaries of the lines between pairs of ingredients.
+
+    Attributes:
+        names: The ingredients, k of them.
+        pairs: The known pairs as places in `names`, ascending, the lower place of each first;
+            int64, shape [m, 2].
+        values: Their summaries, shape [m, number of fields].
+        settled: Whether no more α are wanted, shape [m].
+        screened: Whether a summary is of a part of the split only, shape [m].
+    """
+
+    names: tuple[str, ...]
+    pairs: npt.NDArray[np.int64]
+    values: Floats
+    settled: npt.NDArray[np.bool_]
+    screened: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def column(self, field: str) -> Floats:
+        """Return a field of `LineSummary` of each known pair, shape [m]."""
+        column: Floats = self.values[:, _COLUMNS[field]]
+        return column
+
+    def matrix(self, field: str) -> Floats:
+        """Return a field of `LineSummary`, shape [k, k]: 0 on the diagonal, NaN where unknown."""
+        return self._spread(self.column(field), 0.0, np.nan)
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether a pair is known, shape [k, k]; true on the diagonal."""
+        return self._spread(np.ones(len(self)), 1.0, 0.0).astype(bool)
+
+    @property
+    def preliminary(self) -> list[Pair]:
+        """The known pairs whose barrier may still change."""
+        return [
+            (self.names[a], self.names[b])
+            for a, b in self.pairs[~self.settled | self.screened].tolist()
+        ]
+
+    @property
+    def paths(self) -> dict[Pair, LineSummary]:
+        """The summaries by the names of the pairs."""
+        return {
+            (self.names[a], self.names[b]): LineSummary(*values)
+            for (a, b), values in zip(self.pairs.tolist(), self.values.tolist(), strict=True)
+        }
+
+    def is_settled(self, pair: Pair) -> bool:
+        """Whether the barrier of a pair is known on the whole split, and will not change."""
+        a, b = sorted(self.names.index(name) for name in pair)
+        found = (self.pairs == (a, b)).all(axis=1)
+        return bool((found & self.settled & ~self.screened).any())
+
+    def or_screened(self, screen: "PairSummaries") -> "PairSummaries":
+        """Return of each pair the better summary: of the whole split, or of a part of it.
+
+        A part that is settled is better than a whole that is not.
+
+        Args:
+            screen: The summaries on a part of the split, of the same names.
+        """
+        k = len(self.names)
+        ours, theirs = (found.pairs @ np.array([k, 1]) for found in (self, screen))
+        settled_there = set(theirs[screen.settled].tolist())
+        kept = self.settled | ~np.isin(ours, [*settled_there])
+        other = ~np.isin(theirs, ours[kept])
+        order = np.concatenate([ours[kept], theirs[other]]).argsort()
+        return PairSummaries(
+            self.names,
+            np.concatenate([self.pairs[kept], screen.pairs[other]])[order],
+            np.concatenate([self.values[kept], screen.values[other]])[order],
+            np.concatenate([self.settled[kept], screen.settled[other]])[order],
+            np.concatenate([self.screened[kept], np.ones(other.sum(), dtype=bool)])[order],
+        )
+
+    def _spread(self, values: Floats, diagonal: float, elsewhere: float) -> Floats:
+        matrix = np.full((len(self.names), len(self.names)), elsewhere)
+        np.fill_diagonal(matrix, diagonal)
+        a, b = self.pairs.T
+        matrix[a, b] = matrix[b, a] = values
+        return matrix
+
+
+def measured(evaluations: Evaluations, alphas: Alphas, split: str) -> str:
+    """Return the identity of the task, the split and the α, for `Store.lines`."""
+    task = evaluations.task
+    rule = repr(alphas) if isinstance(alphas, Adaptive) else " ".join(map(str, grid(alphas)))
+    text = "\n".join([task.key, task.split(split).digest, rule])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def known_pairs(
+    sweep: Sweep,
+    evaluations: Evaluations,
+    names: Iterable[str] | None = None,
+    alphas: Alphas = ADAPTIVE,
+    *,
+    split: str | None = None,
+) -> PairSummaries:
+    """Return the summaries of the lines between all pairs, as the store has them.
+
+    Args:
+        sweep: Where the ingredients are from.
+        evaluations: Of which task, and with which BatchNorm statistics.
+        names: Which ingredients; all unless given.
+        alphas: As `evaluate_lines` takes them.
+        split: Which split, or part of one; the one with the role `select` unless given.
+    """
+    chosen = sweep.names(names)
+    split = split or evaluations.task.select
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(chosen):
+        places.setdefault(evaluations.key(sweep[name].mixture), []).append(place)
+    pairs: list[tuple[int, int]] = []
+    content: list[bytes] = []
+    settled: list[bool] = []
+    backwards: list[bool] = []
+    for start, end, is_settled, values in evaluations.store.lines(
+        measured(evaluations, alphas, split)
+    ):
+        for a, b in _pairs_of(places.get(start, ()), places.get(end, ()), start == end):
+            pairs.append((min(a, b), max(a, b)))
+            backwards.append(a > b)
+            content.append(values)
+            settled.append(is_settled)
+    # Of a line that is known in both directions, the one that is settled.
+    order = sorted(range(len(pairs)), key=settled.__getitem__)
+    by_pair = {pairs[row]: row for row in order}
+    unique = [by_pair[pair] for pair in sorted(by_pair)]
+    found = np.frombuffer(b"".join(content), dtype="<f8").reshape(-1, len(_COLUMNS)).copy()
+    at = _COLUMNS["barrier_alpha"]
+    found[backwards, at] = 1 - found[backwards, at]
+    return PairSummaries(
+        tuple(chosen),
+        np.array(pairs, dtype=np.int64).reshape(-1, 2)[unique],
+        found[unique],
+        np.array(settled, dtype=bool)[unique],
+        np.zeros(len(unique), dtype=bool),
+    )
+
+
+def _pairs_of(
+    starts: Sequence[int], ends: Sequence[int], is_same: bool
+) -> Iterable[tuple[int, int]]:
+    if is_same:  # ingredients with the same weights
+        return combinations(starts, 2)
+    return product(starts, ends)
+
+
+class Keeper:
+    """Stores summaries of lines while they are evaluated.
+
+    Args:
+        known: The evaluations of the lines.
+        lines: Both ends of each line.
+        evaluations: Of which task.
+        alphas: As `evaluate_lines` takes them.
+        split: Which split.
+    """
+
+    def __init__(
+        self,
+        known: KnownLines,
+        lines: Sequence[Line],
+        evaluations: Evaluations,
+        alphas: Alphas,
+        split: str,
+    ) -> None:
+        self._known = known
+        self._ends = [
+            (evaluations.key(point(start)), evaluations.key(point(end))) for start, end in lines
+        ]
+        self._store = evaluations.store
+        self._measured = measured(evaluations, alphas, split)
+        self._new: set[int] = set()
+        self._kept: dict[int, tuple[int, bool]] = {}  # how many α, and whether it was settled
+        self._written = time.monotonic()
+
+    def keep(self, lines: Iterable[int]) -> None:
+        """Record that lines have new evaluations, and write them if the last write was a while ago.
+
+        Args:
+            lines: Their places.
+        """
+        self._new.update(lines)
+        if time.monotonic() - self._written > _WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write the summaries that have changed since the last write."""
+        rows = {}
+        # A line can become settled without a new evaluation.
+        waiting = {index for index, (_, is_settled) in self._kept.items() if not is_settled}
+        settled_since = {index for index in waiting if self._known.is_settled(index)}
+        for index in sorted(self._new | settled_since):
+            path, settled = self._known.path(index), self._known.is_settled(index)
+            if path is None or self._kept.get(index) == (len(path.alphas), settled):
+                continue
+            self._kept[index] = (len(path.alphas), settled)
+            rows[self._ends[index]] = (settled, LineSummary.of(path).to_bytes())
+        if not self._store.is_read_only:
+            self._store.add_lines(self._measured, rows)
+        self._new.clear()
+        self._written = time.monotonic()

@@ -1,0 +1,90 @@
+"""Evaluation of a point by the command of a task, in place of forward passes."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.evaluation.batchnorm import Estimate
+from soupcore.evaluation.early_rejection import EarlyRejection
+from soupcore.evaluation.scoring import ExampleRecords
+from soupcore.merges import Derived
+from soupcore.mixtures import Mixture
+from soupcore.progress import Progress, no_progress
+from soupcore.tasks.command import CommandTask
+from soupcore.workspace import private_folder, workspace_folder
+from soupcore.writers import Output
+
+
+class CommandPass:
+    """Has the command of a task evaluate points, with the interface of `ForwardPass`.
+
+    Attributes:
+        notes: Empty: there is but one way.
+    """
+
+    def __init__(self, task: CommandTask) -> None:
+        self._task = task
+        self.notes: list[str] = []
+
+    def run(
+        self,
+        mixture: Mixture,
+        split: str,
+        *,
+        keep_outputs: bool = True,
+        estimate: Estimate | None = None,
+        rejection: EarlyRejection | None = None,
+        in_bfloat16: bool = False,
+        on_progress: Progress = no_progress,
+    ) -> ExampleRecords:
+        """Write the weights of a point, run the command, and return its metrics as one example.
+
+        Args:
+            mixture: The point.
+            split: Name of the split.
+            keep_outputs: Without effect, as are the next three.
+            estimate: There is no BatchNorm to estimate.
+            rejection: There are no examples to stop at.
+            in_bfloat16: The command chooses its precision.
+            on_progress: Called with 0 of 1 while the command runs; raise in it to stop.
+
+        Raises:
+            TaskError: The command fails.
+            CheckpointError: The weights cannot be written in the form that the command takes.
+        """
+        folder = private_folder(workspace_folder() / "commands")
+        with tempfile.TemporaryDirectory(prefix="weights-", dir=folder) as scratch:
+            file = self._file(mixture, Path(scratch))
+            metrics = self._task.measure(file, split, lambda: on_progress(0, 1))
+        on_progress(1, 1)
+        targets = torch.zeros(1)
+        # Copies: arrays that share memory cannot be written to one file.
+        loss, score = self._task.loss(metrics, targets), self._task.score(metrics, targets)
+        return ExampleRecords(loss.clone(), score.clone(), metrics.clone(), metrics)
+
+    def answers(self, split: str) -> Tensor:
+        """Return the targets of a split: that of its one example, which means nothing."""
+        targets: Tensor = self._task.split(split).targets
+        return targets
+
+    def _file(self, mixture: Mixture, folder: Path) -> Path:
+        """Return a file with the weights of a point: an ingredient's own, or a new one."""
+        sources = [*mixture.sources.values()]
+        form = _file_of(sources[0])
+        as_ingredient = self._task.form == "ingredient"
+        is_alone = len(sources) == 1 and not isinstance(sources[0], Derived)
+        if is_alone and as_ingredient and not form.weight_sets and form.path.is_file():
+            return form.path
+        output = Output(mixture, form)
+        suffix = output.pt_suffix if as_ingredient and output.why_no_pt is None else ".safetensors"
+        path = folder / f"model{suffix}"
+        output.save(path, {"task": self._task.name})
+        return path
+
+
+def _file_of(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint that is a file: itself, or the first that a merge is computed from."""
+    return _file_of(checkpoint.sources[0]) if isinstance(checkpoint, Derived) else checkpoint

@@ -1,0 +1,345 @@
+"""A network as a graph of its steps, where it can be traced, and two shortcuts through it.
+
+`Folding` puts BatchNorm into the layer before it. `Prefix` computes the layers that are the same at
+all points once.
+
+In evaluation mode BatchNorm is linear: γ(x − μ)/√(σ² + ε) + β. After a convolution or a linear
+layer it is another weight and bias of that layer, so that the network has a step less and its
+activations are written and read once less (Jacob et al. 2018, arXiv:1712.05877, section 3.2). The
+folded weights are made at each point from the mixed ones, with factors computed in float64.
+
+Fine-tuning often leaves the first layers as they were: frozen ones, or all but a new head. Their
+activations are then the same at each point, and take the place of the data. Nobody has to name
+these layers: their weights are compared at each point, bit by bit.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from soupcore.evaluation.data import Data
+from soupcore.tasks.examples import Examples
+
+
+class _Tracer(fx.Tracer):
+    """Takes modules without parts as one step, whoever wrote them: fewer go wrong in tracing."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not list(m.children()) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(model: nn.Module) -> fx.GraphModule | None:
+    """Return a network as a graph that shares its weights, None where there is none to be had.
+
+    A network whose steps depend on the data has no such graph. Nor is one made where hooks are
+    set: those of modules that a graph goes around would not be called.
+    """
+    if any(_has_hooks(module) for module in model.modules()):
+        return None
+    try:
+        return fx.GraphModule(model, _Tracer().trace(model))
+    except Exception:  # tracing runs the network's own code, on what is no tensor
+        return None
+
+
+def layers(graph: fx.GraphModule) -> dict[fx.Node, nn.Module]:
+    """Return the modules that a graph calls, by the step that does; those called once only."""
+    calls = [node for node in graph.graph.nodes if node.op == "call_module"]
+    modules = {node: graph.get_submodule(str(node.target)) for node in calls}
+    times = Counter(id(module) for module in modules.values())
+    return {node: module for node, module in modules.items() if times[id(module)] == 1}
+
+
+def weights_of(graph: fx.GraphModule, node: fx.Node) -> Iterator[Tensor]:
+    """Give the tensors that a step computes with beside its inputs."""
+    if node.op == "call_module":
+        yield from graph.get_submodule(str(node.target)).state_dict(keep_vars=True).values()
+    elif node.op == "get_attr":
+        value = graph
+        for name in str(node.target).split("."):
+            value = getattr(value, name)
+        if isinstance(value, Tensor):
+            yield value
+
+
+def beginning(graph: fx.GraphModule, last: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return the steps that lead from a graph's inputs to some of its values, as a tuple."""
+    steps = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    needed = _leading_to(last, known=())
+    for node in graph.graph.nodes:
+        if node in needed or node.op == "placeholder":
+            copies[node] = steps.node_copy(node, copies.__getitem__)
+    steps.output(tuple(copies[node] for node in last))
+    return fx.GraphModule(graph, steps)
+
+
+def ending(graph: fx.GraphModule, first: Sequence[fx.Node]) -> fx.GraphModule:
+    """Return the steps that lead from some of a graph's values, its new inputs, to its output."""
+    steps = fx.Graph()
+    copies = {node: steps.placeholder(node.name) for node in first}
+    output = next(iter(graph.graph.find_nodes(op="output")))
+    needed = _leading_to([output], known=first)
+    for node in graph.graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = steps.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(graph, steps)
+
+
+def _leading_to(nodes: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.Node]:
+    found = set(known)
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_DTYPES = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    layer: nn.Conv2d  # or another of _LAYERS and _NORMS: what is read of them is the same
+    norm: nn.BatchNorm2d
+    both: nn.Conv2d
+
+    @property
+    def vectors(self) -> tuple[Tensor, ...]:
+        """Bias of the layer, mean, variance, gain and offset, each of shape [channels]."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and variance is not None  # noqa: S101, PT018 - see _foldable
+        zeros = torch.zeros_like(mean)
+        return (
+            zeros if self.layer.bias is None else self.layer.bias,
+            mean,
+            variance,
+            zeros + 1 if self.norm.weight is None else self.norm.weight,
+            zeros if self.norm.bias is None else self.norm.bias,
+        )
+
+
+class Folding:
+    """A network with each BatchNorm folded that follows a layer directly.
+
+    Args:
+        graph: The network as traced; it is changed.
+
+    Attributes:
+        graph: The folded network, with the weights of the last `refresh`.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self._pairs = [
+            _fold(graph, layer, norm, f"_folded_{index}")
+            for index, (layer, norm) in enumerate(_foldable(graph))
+        ]
+        graph.graph.lint()
+        graph.recompile()
+        if not self._pairs:
+            return
+        # The channels of all layers lie in one tensor, because a step for each layer takes as
+        # long as a small network takes to see a batch.
+        self._vectors = list(zip(*(pair.vectors for pair in self._pairs), strict=True))
+        self._widths = [pair.norm.num_features for pair in self._pairs]
+        eps = [torch.full((pair.norm.num_features,), pair.norm.eps) for pair in self._pairs]
+        self._eps = torch.cat(eps).to(self._vectors[0][0])
+        self._bias = torch.cat(self._vectors[0])
+        biases = torch.split(self._bias, self._widths)
+        for pair, bias in zip(self._pairs, biases, strict=True):
+            pair.both.bias = nn.Parameter(bias, requires_grad=False)
+
+    def __len__(self) -> int:
+        """Return how many BatchNorms were folded."""
+        return len(self._pairs)
+
+    def refresh(self) -> float:
+        """Fold the weights that the network has now.
+
+        Returns:
+            The largest factor that a channel was scaled by: what rounding is magnified by.
+        """
+        bias, mean, variance, gain, offset = (torch.cat(v).double() for v in self._vectors)
+        scale = gain / (variance + self._eps).sqrt()
+        self._bias.copy_((bias - mean) * scale + offset)
+        factors = torch.split(scale.to(self._bias.dtype), self._widths)
+        for pair, factor in zip(self._pairs, factors, strict=True):
+            weight = pair.both.weight
+            torch.mul(pair.layer.weight, factor.view(-1, *[1] * (weight.dim() - 1)), out=weight)
+        return float(scale.abs().max())
+
+
+def _foldable(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    modules = layers(graph)
+    found = []
+    for node, norm in modules.items():
+        if not node.all_input_nodes:  # a parametrization takes no input
+            continue
+        before = node.all_input_nodes[0]
+        layer = modules.get(before)
+        # Exactly these classes: one derived from them may do something else.
+        if type(norm) not in _NORMS or type(layer) not in _LAYERS or len(before.users) > 1:
+            continue
+        weight = cast("nn.Conv2d", layer).weight
+        statistics = cast("nn.BatchNorm2d", norm).running_mean
+        if statistics is None or statistics.dtype != weight.dtype or len(statistics) != len(weight):
+            continue
+        if weight.dtype in _DTYPES:
+            found.append((before, node))
+    return found
+
+
+def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node, name: str) -> _Pair:
+    """Put one layer in the place of a layer and its BatchNorm."""
+    old = cast("nn.Conv2d", graph.get_submodule(str(layer.target)))
+    # The same layer but for its tensors; a deep copy would copy the buffer that these lie in.
+    both = copy.copy(old)
+    both._parameters = {"weight": nn.Parameter(torch.empty_like(old.weight), False), "bias": None}
+    graph.add_submodule(name, both)
+    with graph.graph.inserting_before(norm):
+        norm.replace_all_uses_with(graph.graph.call_module(name, layer.args, layer.kwargs))
+    pair = _Pair(old, cast("nn.BatchNorm2d", graph.get_submodule(str(norm.target))), both)
+    graph.graph.erase_node(norm)
+    graph.graph.erase_node(layer)
+    return pair
+
+
+_AT_A_TIME = 256  # examples
+_ROUNDING = 1e-4  # of the largest value
+
+
+class Prefix:
+    """Takes what the unchanged steps of a network make of the data for the data.
+
+    Args:
+        graph: The network as traced, with the weights that it has at the time.
+        budget: Bytes that this may take.
+    """
+
+    def __init__(self, graph: fx.GraphModule, budget: int) -> None:
+        self._graph = graph
+        self._budget = budget
+        self._weights: dict[fx.Node, list[Tensor]] = {}  # of each step, at the point before
+        self._unchanged: frozenset[fx.Node] = frozenset()
+        self._last: list[fx.Node] = []  # of the unchanged steps, those that the others need
+        self._tail: fx.GraphModule | None = None
+        self._made: dict[str, Data] = {}
+
+    def route(self, split: str, data: Data) -> tuple[fx.GraphModule, Data] | None:
+        """Return the changed steps and what they are given in place of the data of a split.
+
+        None where nothing worth it is unchanged since the point before, or it takes more memory
+        than there is.
+        """
+        if not data.inputs.is_rectangular or not data.targets.is_one_tensor:
+            return None  # it is made row by row
+        unchanged = self._compare()
+        if unchanged != self._unchanged:
+            self._unchanged = unchanged
+            self._cut()
+        if self._tail is None:
+            return None
+        if split not in self._made:
+            made = self._make(data)
+            if made is None:
+                self._tail = None
+                return None
+            self._made[split] = made
+        return self._tail, self._made[split]
+
+    def _compare(self) -> frozenset[fx.Node]:
+        """Return the steps on the way of the data that give what they gave at the point before."""
+        changed = self._changed()
+        if not changed:  # the point before again, on another split or in another precision
+            return self._unchanged
+        same: set[fx.Node] = set()
+        on_the_way: set[fx.Node] = set()
+        for node in self._graph.graph.nodes:
+            inputs = node.all_input_nodes
+            if node.op == "output" or node in changed or not same.issuperset(inputs):
+                continue
+            same.add(node)
+            if node.op == "placeholder" or any(n in on_the_way for n in inputs):
+                on_the_way.add(node)
+        return frozenset(same & on_the_way)
+
+    def _changed(self) -> set[fx.Node]:
+        """Return the steps with other weights than at the point before, or seen for the first time.
+
+        All steps are compared, those after a changed one too: what is kept of a step has to be of
+        the point before, not of one longer ago.
+        """
+        changed = set()
+        for node in self._graph.graph.nodes:
+            weights, before = list(weights_of(self._graph, node)), self._weights.get(node)
+            if before is None and weights:
+                self._weights[node] = [tensor.clone() for tensor in weights]
+                changed.add(node)
+            elif before is not None and not all(map(torch.equal, weights, before)):
+                for kept, tensor in zip(before, weights, strict=True):
+                    kept.copy_(tensor)
+                changed.add(node)
+        return changed
+
+    def _cut(self) -> None:
+        unchanged = self._unchanged
+        self._made.clear()
+        self._tail = None
+        if any(node in unchanged for node in self._weights):
+            steps = [node for node in self._graph.graph.nodes if node in unchanged]
+            self._last = [node for node in steps if node.users.keys() - unchanged]
+            self._tail = ending(self._graph, self._last)
+
+    def _make(self, data: Data) -> Data | None:
+        head = beginning(self._graph, self._last)
+        if not _is_by_example(head, data):
+            return None
+        inputs: list[Tensor] = []
+        for start in range(0, len(data), _AT_A_TIME):
+            made, _, targets = data.through(head, slice(start, start + _AT_A_TIME))
+            if not inputs:
+                if sum(tensor[0].nbytes for tensor in made) * len(data) > self._budget:
+                    return None
+                inputs = [tensor.new_empty(len(data), *tensor.shape[1:]) for tensor in made]
+            for whole, part in zip(inputs, made, strict=True):
+                whole[start : start + len(targets)] = part
+        return Data(Examples(inputs, tuple(range(len(inputs)))), data.targets, data.device)
+
+
+def _is_by_example(head: fx.GraphModule, data: Data) -> bool:
+    """Return whether what the first steps give has a row for each example, of that alone.
+
+    A size, or the numbers from 0 to the size of the batch, are made of the data too.
+    """
+    if len(data) < 2:
+        return False
+    pair, _, targets = data.through(head, slice(0, 2))
+    single, _, _ = data.through(head, slice(1, 2))
+    for both, one in zip(pair, single, strict=True):
+        if not (isinstance(both, Tensor) and both.dim() and len(both) == len(targets)):
+            return False
+        second, alone = both[1:].double(), one[: len(both) - 1].double()
+        # A batch of one may be summed in another order, and what cancels out is not small then.
+        rounding = _ROUNDING * float(second.abs().nan_to_num().amax()) if second.numel() else 0.0
+        if not torch.allclose(second, alone, rtol=0, atol=rounding, equal_nan=True):
+            return False
+    return True

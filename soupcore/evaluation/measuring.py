@@ -1,0 +1,159 @@
+"""Scores of a split by the task's metrics, computed from example records."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soupcore.evaluation.evaluation import Evaluation
+from soupcore.evaluation.scoring import ExampleRecords
+from soupcore.intervals import (
+    NO_INTERVAL,
+    Paired,
+    bootstrap_interval,
+    defined,
+    mean_of,
+    paired,
+    resamples,
+    score_interval,
+)
+from soupcore.tasks import MetricInfo, Task, TaskInfo
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of a point on a split.
+
+    Attributes:
+        loss: Mean loss.
+        score: The score by the primary metric.
+        interval: Its 95 % confidence interval; NaN where there is none.
+        scores: `{metric: score}` of all metrics where a task names some.
+        replicates: Scores by the primary metric on bootstrap resamples of the split, float32, shape
+            [200]; None where the metric is a mean, or no outputs are kept. The resamples are the
+            same for all points on a split, so that points are compared pairwise.
+    """
+
+    loss: float
+    score: float
+    interval: tuple[float, float]
+    scores: Mapping[str, float]
+    replicates: Tensor | None = None
+
+
+def needs_outputs(task: Task) -> bool:
+    """Return whether a metric is computed from outputs."""
+    return any(not metric.is_mean and metric.source == "outputs" for metric in task.metrics)
+
+
+def measure(
+    task: Task, records: ExampleRecords, targets: Tensor, *, with_interval: bool = True
+) -> Measured:
+    """Return the scores of a split.
+
+    Args:
+        task: Its metrics.
+        records: The records of all examples of the split.
+        targets: The true answers, in the same order.
+        with_interval: Whether to compute the interval of a metric that is no mean: it takes
+            200 times the metric.
+
+    Raises:
+        TaskError: A metric cannot be computed.
+    """
+    loss, mean = (mean_of(x, task.undefined) for x in (records.losses, records.scores))
+    targets = targets.cpu()
+    scores = {
+        metric.name: mean
+        if metric.is_mean
+        else metric.score({"predictions": records.predictions, "outputs": records.outputs}, targets)
+        for metric in task.metrics
+    }
+    if task.metric.is_mean:
+        interval = score_interval(defined(records.scores, task.undefined))
+        return Measured(loss, mean, interval, scores)
+    score = scores[task.metric.name]
+    if not with_interval:
+        return Measured(loss, score, NO_INTERVAL, scores)
+    primary = task.metrics[0]
+    given = {
+        "predictions": records.predictions,
+        "outputs": records.outputs,
+    }[primary.source]
+    assert given is not None  # noqa: S101 - it was computed from it just now
+    replicates = torch.tensor(
+        [
+            primary.score({primary.source: given[rows]}, targets[rows])
+            for rows in resamples(len(targets))
+        ]
+    )
+    return Measured(
+        loss, score, _within(task.metric, bootstrap_interval(score, replicates)), scores, replicates
+    )
+
+
+def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of scores without what no value of the metric can be."""
+    if metric.range is None or math.isnan(interval[0]):
+        return interval
+    low, high = sorted(metric.sign * end for end in metric.range)
+    return max(interval[0], low), min(interval[1], high)
+
+
+def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], float]:
+    """Return what scores a point on some of the examples of its split, from what is stored.
+
+    Args:
+        task: The task.
+        evaluation: The evaluation of the point. Its outputs were kept where the primary metric is
+            computed from them (see `needs_outputs`).
+
+    Returns:
+        A function of rows, int64, shape [m]. The score is NaN where it is undefined on all rows.
+    """
+    if task.metric.is_mean:
+        scores = evaluation.scores
+        return lambda rows: mean_of(scores[rows], "exclude")
+    metric = task.metrics[0]
+    targets = task.split(evaluation.split).targets.cpu()
+    given = evaluation.outputs if metric.source == "outputs" else evaluation.predictions
+    return lambda rows: metric.score({metric.source: given[rows]}, targets[rows])
+
+
+def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
+    """Compare two points by the primary metric on the same examples.
+
+    Where the metric is a mean over examples, see `soupcore.intervals.paired`. Else the interval is
+    that of the differences on bootstrap resamples, which are the same for both points, and there
+    is no test.
+
+    Args:
+        task: The task, or its description.
+        one: The evaluation of a point.
+        other: That of the other, on the same split.
+
+    Raises:
+        TaskError: They are not of the same examples.
+    """
+    if task.metric.is_mean:
+        return paired(one.scores, other.scores, undefined=task.undefined)
+    if one.n == 1:
+        why = "The scores are of the whole split, and not of its examples."
+        return Paired(1, one.score - other.score, None, why, 0, None, None, None)
+    changed = (one.predictions != other.predictions).reshape(one.n, -1).any(1)
+    interval, why = None, ""
+    replicates = one.replicates, other.replicates
+    if replicates[0] is None or replicates[1] is None:
+        why = "The outputs of one of the two were not kept, so it was not resampled."
+    else:
+        moved = replicates[0].double() - replicates[1].double()
+        low, high = bootstrap_interval(one.score - other.score, moved)
+        if low < high:
+            interval = low, high
+        else:
+            why = "The difference is the same on every resample, or undefined on most."
+    difference = one.score - other.score
+    return Paired(one.n, difference, interval, why, int(changed.sum()), None, None, None)

@@ -1,0 +1,25 @@
+"""Maintenance of workspaces: checks, repair, sizes, pruning, backups, export and import.
+
+`python -m soupcore.maintenance --help` lists the commands.
+"""
+
+from soupcore.maintenance.archives import backup, export_results, import_results
+from soupcore.maintenance.checking import Problem, check
+from soupcore.maintenance.pruning import PRUNED, Leftover, prune, unused
+from soupcore.maintenance.repairing import repair
+from soupcore.maintenance.sizes import Size, sizes
+
+__all__ = [
+    "PRUNED",
+    "Leftover",
+    "Problem",
+    "Size",
+    "backup",
+    "check",
+    "export_results",
+    "import_results",
+    "prune",
+    "repair",
+    "sizes",
+    "unused",
+]

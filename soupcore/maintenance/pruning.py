@@ -1,0 +1,163 @@
+"""Removes unused data from a workspace."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import inspect, select, text
+
+from soupcore.arrays import ARRAYS
+from soupcore.database import EvaluationRow, PartRow, SoupRow
+from soupcore.store import Store
+
+# Kinds of data that can be removed, with the reason.
+PRUNED = {
+    "arrays": "no result refers to them",
+    "soups": "their soup was removed",
+    "decoded": "not used for a while; decoded again when needed",
+    "uploads": "not used for a while",
+    "jobs": "ended a while ago; what they computed is stored elsewhere",
+}
+
+# Younger files may belong to a process that has not yet written their row.
+_WRITING = 3600.0  # seconds
+_DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """An unused file or folder, or the entry of a job in the database.
+
+    Attributes:
+        kind: One of `PRUNED`.
+        path: The file or folder; None for a job.
+        nbytes: Size in bytes; 0 for a job.
+        job: Number and title of the job.
+    """
+
+    kind: str
+    path: Path | None
+    nbytes: int
+    job: tuple[int, str] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.job is None else "job {}: {}".format(*self.job)
+
+
+def prune(store: Store, kinds: Collection[str] = tuple(PRUNED), days: float = 30) -> list[Leftover]:
+    """Remove the data returned by `unused`, and return the part that was removed."""
+    removed = []
+    found = unused(store, kinds, days)
+    for leftover in found:
+        if leftover.path is None:
+            continue
+        if leftover.path.is_dir():
+            shutil.rmtree(leftover.path, ignore_errors=True)
+        else:
+            leftover.path.unlink(missing_ok=True)
+        if not leftover.path.exists():
+            removed.append(leftover)
+    # Last, as a full disk has room for that now.
+    jobs = [leftover for leftover in found if leftover.job is not None]
+    _remove_jobs(store, [leftover.job[0] for leftover in jobs if leftover.job is not None])
+    return removed + jobs
+
+
+def unused(
+    store: Store, kinds: Collection[str] = tuple(PRUNED), days: float = 30
+) -> list[Leftover]:
+    """Return the unused data of a workspace.
+
+    Args:
+        store: The workspace.
+        kinds: Kinds of data, of `PRUNED`.
+        days: Days after which decoded data, uploads and the entries of jobs count as unused.
+    """
+    found: list[Leftover] = []
+    if "arrays" in kinds:
+        needed = _needed_arrays(store)
+        for path in _files(store.folder / ARRAYS):
+            if str(path.relative_to(store.folder)) not in needed and _age(path) > _WRITING:
+                found.append(_leftover("arrays", path))
+    if "soups" in kinds:
+        with store.session() as session:
+            known = set(session.scalars(select(SoupRow.id)))
+        for path in _entries(store.folder / "soups"):
+            if path.name not in known and _age(path) > _WRITING:
+                found.append(_leftover("soups", path))
+    for kind in ("decoded", "uploads"):
+        if kind in kinds:
+            for path in _entries(store.folder / kind):
+                if _idle(path) > days * _DAY:
+                    found.append(_leftover(kind, path))
+    if "jobs" in kinds:
+        found += [Leftover("jobs", None, 0, job) for job in _ended_jobs(store, days)]
+    return found
+
+
+def _ended_jobs(store: Store, days: float) -> list[tuple[int, str]]:
+    """Return number and title of the jobs that ended so many days ago."""
+    if not inspect(store.engine).has_table("jobs"):  # a workspace that no server has used
+        return []
+    query = text(
+        "SELECT id, title FROM jobs WHERE state IN ('cancelled', 'failed', 'done') "
+        "AND coalesce(finished, created) < :long_ago ORDER BY id"
+    )
+    with store.engine.connect() as connection:
+        rows = connection.execute(query, {"long_ago": time.time() - days * _DAY})
+        return [(number, title) for number, title in rows]
+
+
+def _remove_jobs(store: Store, numbers: list[int]) -> None:
+    if not numbers:
+        return
+    delete = text(
+        "DELETE FROM jobs WHERE id = :id AND state IN ('cancelled', 'failed', 'done')"
+    )  # one that was resumed meanwhile stays
+    writable = Store(store.folder, store.url)
+    with writable.engine.begin() as connection:
+        connection.execute(delete, [{"id": number} for number in numbers])
+    writable.close()
+
+
+def _needed_arrays(store: Store) -> set[str]:
+    with store.session() as session:
+        places = [*session.scalars(select(EvaluationRow.arrays).distinct())]
+        places += session.scalars(select(PartRow.arrays).distinct())
+    return {place.partition("#")[0] for place in places}
+
+
+def _leftover(kind: str, path: Path) -> Leftover:
+    return Leftover(kind, path, sum(file.lstat().st_size for file in _files(path)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return the entries of a folder except those being written (see `soupcore.new_files`)."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not re.fullmatch(r"\..*\.part", path.name))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir() or path.is_symlink():
+        yield path
+        return
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder) / name for name in names if not name.endswith(".part"))
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.lstat().st_mtime
+
+
+def _idle(path: Path) -> float:
+    """Return the seconds since a file in a folder was last read or written."""
+    latest = path.lstat().st_mtime
+    for file in _files(path):
+        status = file.lstat()
+        latest = max(latest, status.st_atime, status.st_mtime)
+    return time.time() - latest

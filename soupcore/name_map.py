@@ -1,0 +1,275 @@
+"""Points under the tensor names of the network that is to hold them."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from soupcore.checkpoints import Checkpoint, RenamedCheckpoint, TensorInfo
+from soupcore.checkpoints.buffers import why_no_weight, why_no_weight_in
+from soupcore.checkpoints.digest import Scan, TensorScan
+from soupcore.checkpoints.dtypes import raw_bytes
+from soupcore.checkpoints.names import align
+from soupcore.checkpoints.renamed import named_like
+from soupcore.errors import CheckpointError
+from soupcore.mixtures import Mixture
+
+_EVALUATING = "Choose the task that these checkpoints were trained for."
+_LOADING = (
+    "Build the model with the settings of these checkpoints, or pass strict=False to load only the "
+    "tensors that fit."
+)
+
+
+class NameMap:
+    """The tensor names of a network, and points under them.
+
+    What a network does not learn may be saved or not (see `soupcore.checkpoints.buffers`). Where a
+    checkpoint has such a tensor and the network saves none, it is left out; where it is the other
+    way round, the network keeps its own.
+
+    Args:
+        network: Its state dict, as it was built.
+        task: Name of the task that the network is of; None for a network of the user's.
+        buffers: All of its buffers, those that it does not save included: `named_buffers()`. Unless
+            given, a tensor counts as a buffer by its values alone.
+    """
+
+    def __init__(
+        self,
+        network: Mapping[str, Tensor],
+        task: str | None,
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._network = dict(network)
+        self._ties = _ties(network)
+        self._described = "the model" if task is None else f"the network of the task {task!r}"
+        self._way_out = _LOADING if task is None else _EVALUATING
+        infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in network.items()}
+        candidates = network if buffers is None else network.keys() & buffers.keys()
+        # Copies, as the network's own memory is where points are mixed.
+        self._own = {
+            name: _Own(network[name])
+            for name in candidates
+            if why_no_weight(name, infos, _reader(network[name]))
+        }
+        self._unsaved = {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in (buffers or {}).items()
+            if name not in network
+        }
+        self._known: dict[str, tuple[Checkpoint, Checkpoint]] = {}
+
+    def under_own_names(self, mixture: Mixture) -> Mixture:
+        """Return the same point, with the same key, under the network's tensor names.
+
+        Wrappers' prefixes make no difference, and of tensors that the network ties, one name is
+        enough.
+
+        Raises:
+            CheckpointError: The weights do not fit the network.
+        """
+        return Mixture(
+            (self._named(mixture.sources[digest]), coefficient)
+            for digest, coefficient in mixture.coefficients.items()
+        )
+
+    def names_in(self, mixture: Mixture) -> dict[str, str]:
+        """Return the names that a point has for the network's tensors: `{network's: point's}`.
+
+        Those that it lacks, as the network has its own, are not among them.
+        """
+        first = next(iter(mixture.sources.values()))
+        named = self._named(first)
+        return {name: name for name in first.tensors} if named is first else named.original_names
+
+    def _named(self, checkpoint: Checkpoint) -> Checkpoint:
+        known = self._known.get(checkpoint.digest)
+        if known is None or known[0] is not checkpoint:
+            named = self._reconciled(
+                checkpoint, named_like(checkpoint, self._network.keys(), self._ties)
+            )
+            _check_fit(self._network, named, self._described, self._way_out)
+            known = self._known[checkpoint.digest] = checkpoint, named
+        return known[1]
+
+    def _reconciled(self, checkpoint: Checkpoint, named: Checkpoint) -> Checkpoint:
+        """Leave out what the network does not save, and add what it has of its own."""
+        needless = {
+            name
+            for name, info in named.tensors.items()
+            if name not in self._network or tuple(self._network[name].shape) != info.shape
+            if self._is_needless(named, name)
+        }
+        kept = [name for name in named.tensors if name not in needless]
+        added = {name: own for name, own in self._own.items() if name not in kept}
+        if not needless and not added:
+            return named
+        original = (
+            named.original_names if named is not checkpoint else {name: name for name in kept}
+        )
+        return _Completed(checkpoint, {name: original[name] for name in kept}, added)
+
+    def _is_needless(self, named: Checkpoint, name: str) -> bool:
+        if name in self._network:  # in another shape
+            return name in self._own and bool(why_no_weight_in(named, name))
+        unsaved = self._unsaved.get(name)
+        if unsaved is None or tuple(unsaved.shape) != named.tensors[name].shape:
+            return bool(why_no_weight_in(named, name))
+        if _are_close(named.read(name), unsaved):
+            return True
+        raise CheckpointError(
+            f"{named.path} does not fit {self._described}: tensor {name!r} "
+            "has other values than the buffer that the network computes itself.",
+            "Build the network with the settings of these checkpoints.",
+        )
+
+
+class _Own:
+    """A tensor of the network, flattened on the CPU, and what a scan would find of it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.values = tensor.detach().cpu().reshape(-1).clone()
+        self.info = TensorInfo(tuple(tensor.shape), tensor.dtype)
+        nonfinite = 0
+        if tensor.is_floating_point() or tensor.is_complex():
+            nonfinite = int((~self.values.isfinite()).sum())
+        self.scan = TensorScan(hashlib.sha256(raw_bytes(self.values)).hexdigest(), nonfinite)
+
+
+class _Completed(RenamedCheckpoint):
+    """A checkpoint under the network's names, with tensors of the network that it lacks."""
+
+    def __init__(
+        self, original: Checkpoint, names: Mapping[str, str], own: Mapping[str, _Own]
+    ) -> None:
+        super().__init__(original, names)
+        self._own = dict(own)
+        self.tensors |= {name: added.info for name, added in own.items()}
+
+    def read_elements(self, name: str, start: int, stop: int) -> Tensor:
+        """Read part of a tensor; see `Checkpoint.read_elements`."""
+        if name in self._own:
+            return self._own[name].values[start:stop]
+        return super().read_elements(name, start, stop)
+
+    def read_into(self, name: str, start: int, out: Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        if name in self._own:
+            out.copy_(self._own[name].values[start : start + out.numel()])
+        else:
+            super().read_into(name, start, out)
+
+    def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
+        """Scan the original, see `Checkpoint.scan`."""
+        return {**super().scan(on_bytes), **{name: own.scan for name, own in self._own.items()}}
+
+    def known(self, name: str) -> TensorScan | None:
+        """Return what is known of a tensor, see `Checkpoint.known`."""
+        return self._own[name].scan if name in self._own else super().known(name)
+
+
+def _reader(tensor: Tensor) -> Callable[[int, int], Tensor]:
+    flat = tensor.detach().reshape(-1)
+    return lambda start, stop: flat[start:stop].cpu()
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    # Frequencies and masks are computed anew on every machine, and saved in half precision by some.
+    return torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-6, equal_nan=True)
+
+
+def _ties(network: Mapping[str, Tensor]) -> list[list[str]]:
+    tied: dict[tuple[object, ...], list[str]] = {}
+    for name, tensor in network.items():
+        if tensor.numel():
+            tied.setdefault(_memory(tensor), []).append(name)
+    return [names for names in tied.values() if len(names) > 1]
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def load_into(
+    model: nn.Module,
+    mixture: Mixture,
+    *,
+    strict: bool = True,
+    replaced: Mapping[str, Tensor] = MappingProxyType({}),
+) -> list[str]:
+    """Put the weights of a point into a network, tensor by tensor.
+
+    Names are matched as for a task's network: wrappers' prefixes make no difference, and tensors
+    that are not learned may be missing on either side. Nothing is changed if the weights do not
+    fit.
+
+    Args:
+        model: The network. It keeps its dtypes and its device.
+        mixture: The point.
+        strict: Whether all weights must fit; else those without a counterpart, or with another
+            shape, are left as they are.
+        replaced: `{name in the point: tensor}`, such as re-estimated BatchNorm statistics, to put
+            into the network instead of the point's.
+
+    Returns:
+        Names of the network's tensors that were left as they are; none if `strict`.
+
+    Raises:
+        CheckpointError: The weights do not fit, or the network has no memory of its own (meta).
+    """
+    state = {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    if without := [name for name, tensor in state.items() if tensor.is_meta]:
+        raise CheckpointError(
+            f"The model has no memory for {len(without)} of its tensors, such as {without[0]!r}: "
+            "they are on the meta device.",
+            "Call model.to_empty(device=...) first.",
+        )
+    if strict:
+        name_map = NameMap(state, None, dict(model.named_buffers(remove_duplicate=False)))
+        point, names = name_map.under_own_names(mixture), name_map.names_in(mixture)
+        sources = {name: (point, name) for name in point.tensors}
+    else:
+        names = align(list(mixture.tensors), state.keys())
+        fitting = {name: there for name, there in names.items() if name in state}
+        sources = {
+            name: (mixture, there)
+            for name, there in fitting.items()
+            if mixture.tensors[there].shape == tuple(state[name].shape)
+        }
+        if not sources:
+            example = next(iter(mixture.sources.values()))
+            raise CheckpointError(
+                f"None of the {len(state)} tensors of the model is in {example.path} with the same "
+                "name and shape.",
+                _LOADING,
+            )
+    with torch.no_grad():
+        for name, (point, there) in sources.items():
+            instead = replaced.get(names.get(name, ""))
+            state[name].copy_(point.tensor(there) if instead is None else instead)
+    filled = {_memory(state[name]) for name in sources}
+    return [name for name, t in state.items() if name not in sources and _memory(t) not in filled]
+
+
+def _check_fit(
+    network: Mapping[str, Tensor], checkpoint: Checkpoint, described: str, way_out: str
+) -> None:
+    problem = f"{checkpoint.path} does not fit {described}"
+    differing = network.keys() ^ checkpoint.tensors.keys()
+    if differing:
+        name = min(differing)
+        where = "only in the network" if name in network else "only in the checkpoint"
+        raise CheckpointError(
+            f"{problem}: tensor {name!r} is {where} ({len(differing)} such in all).", way_out
+        )
+    for name, tensor in network.items():
+        shape = checkpoint.tensors[name].shape
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{problem}: tensor {name!r} has shape {list(shape)}, the network's has "
+                f"{list(tensor.shape)}.",
+                way_out,
+            )

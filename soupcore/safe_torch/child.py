@@ -1,0 +1,82 @@
+"""The process that reads one torch file: it sets its limits, reads, and prints one JSON object.
+
+Standard input is the file. Standard output is the answer, one of:
+
+- `{"contents": …}`, see `contents.read_contents`;
+- `{"rewritten": …}`, see `rewriting.rewrite`, if the arguments are "rewrite" and a weight set;
+- `{"values": …}`, see `contents.read_values`, if the argument is "values";
+- `{"refusal": [problem, way out]}`;
+- `{"exhausted": true}` if memory ran out, which need not be the file's fault.
+"""
+
+import gc
+import json
+import os
+import resource
+import sys
+from typing import Any, BinaryIO
+
+from soupcore.safe_torch.contents import read_contents, read_values
+from soupcore.safe_torch.refusal import Refusal
+from soupcore.safe_torch.rewriting import rewrite
+
+MOST_MEMORY = 1 << 30  # bytes of address space
+MOST_CPU_SECONDS = 8
+MOST_OUTPUT = 64 << 20  # bytes
+
+
+def main() -> None:
+    """Read the file, print the answer, and end."""
+    _limit()
+    gc.disable()  # it would walk millions of small objects again and again
+    file = os.fdopen(0, "rb")
+    sys.addaudithook(_deny)
+    try:
+        text = json.dumps(_answer(file, sys.argv[2:]), separators=(",", ":")).encode()
+        if len(text) > MOST_OUTPUT:
+            text = _refused("What it says of its tensors is more than any model has.")
+    except Refusal as refusal:
+        text = _refused(refusal.problem, refusal.way_out)
+    except MemoryError:
+        text = b'{"exhausted": true}'
+    except Exception as error:  # a bug of ours that a damaged file hit
+        text = _refused(f"It is damaged in an unknown way ({type(error).__name__}: {error}).")
+    while text:
+        text = text[os.write(1, text) :]
+    os._exit(0)  # tidying up a deeply nested object would take time
+
+
+def _answer(file: BinaryIO, request: list[str]) -> dict[str, Any]:
+    if request == ["values"]:
+        return {"values": read_values(file)}
+    if request:
+        return {"rewritten": rewrite(file, *request[1:])}
+    return {"contents": read_contents(file)}
+
+
+def _refused(problem: str, way_out: str = "") -> bytes:
+    return json.dumps({"refusal": [problem[:2_000], way_out[:2_000]]}).encode()
+
+
+def _limit() -> None:
+    """Give up every right that reading does not need."""
+    # The soft limit comes a second earlier, because only its signal tells why the process ended.
+    _lower(resource.RLIMIT_CPU, MOST_CPU_SECONDS, MOST_CPU_SECONDS + 1)
+    _lower(resource.RLIMIT_AS, MOST_MEMORY)
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_NOFILE, 3)
+
+
+def _lower(kind: int, most: int, hard: int | None = None) -> None:
+    _, allowed = resource.getrlimit(kind)  # a cluster's own limit may be lower, and stays then
+    hard = most if hard is None else hard
+    if allowed != resource.RLIM_INFINITY:
+        most, hard = min(most, allowed), min(hard, allowed)
+    resource.setrlimit(kind, (most, hard))
+
+
+def _deny(event: str, args: tuple[Any, ...]) -> None:
+    # Reading never imports, opens or starts anything. A file that finds a way to ends here.
+    if event != "builtins.id":
+        raise PermissionError(f"it tried {event}")

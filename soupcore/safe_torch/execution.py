@@ -1,0 +1,191 @@
+"""Code that a usual loader of torch files would run.
+
+Nothing is ever called here, so none of this protects the reader. It protects two people. One opens
+a file that was made to do harm, and learns so from the refusal (`check_name`). The other receives a
+soup in the form of such a file, so everything that is not on an exact list is reported
+(`may_execute`, `run_by_ultralytics`).
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from soupcore.safe_torch.arrays import is_plain_numpy
+from soupcore.safe_torch.known_classes import (
+    APPENDED,
+    CALLED,
+    EMPTY,
+    HARMFUL,
+    HARMFUL_PACKAGES,
+    MADE,
+    MODULE_CLASSES,
+    MODULE_PATHS,
+    PACKAGES,
+    SET_BY_KEY,
+    TEXTS,
+    USUAL_MODULES,
+    USUAL_NAMES,
+    VALUES,
+)
+from soupcore.safe_torch.machine import Machine
+from soupcore.safe_torch.refusal import Refusal
+from soupcore.safe_torch.tensors import is_dtype, is_storage_class
+from soupcore.safe_torch.values import Inert
+
+
+def check_name(path: str) -> None:
+    """Refuse a name that only a file made to do harm would hold.
+
+    Raises:
+        Refusal: It is such a name.
+    """
+    if _is_harmful(path):
+        root, name = path.partition(".")[0], path.rpartition(".")[2]
+        may_be_a_model = root in sys.stdlib_module_names and name[:1].isupper()
+        raise Refusal(
+            f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
+            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere.",
+            f"If {root} is a module of your own, save model.state_dict() instead."
+            if may_be_a_model
+            else "",
+        )
+
+
+def _is_harmful(path: str) -> bool:
+    if path in USUAL_NAMES:
+        return False
+    module, _, within = path.partition(":")
+    # A name with dots may reach other modules that the first one has imported.
+    steps = within.split(".")
+    return (
+        path in HARMFUL
+        or path.startswith(HARMFUL_PACKAGES)
+        or any(step.startswith("__") for step in steps)
+        or _is_unusual_library(module if within else path.rpartition(".")[0])
+        or _is_unusual_library(steps[0])
+    )
+
+
+def _is_unusual_library(module: str) -> bool:
+    """Whether a module is one of the standard library that no training run has reason to name."""
+    root, _, inside = module.partition(".")
+    if root not in sys.stdlib_module_names or root in USUAL_MODULES:
+        return False
+    return not inside or root in PACKAGES
+
+
+def may_execute(machine: Machine) -> list[str]:
+    """Return the names that a usual loader would import or run, beyond those known as harmless.
+
+    Every name counts: called, made an instance of, filled, set as an attribute, or only named,
+    which imports it.
+    """
+    known = CALLED | MADE | VALUES
+    found = {path for path in machine.named if path not in known} | (machine.values - VALUES)
+    found = {path for path in found if not (is_dtype(path) or is_storage_class(path))}
+    found |= {f"the attribute {name}" for name in machine.hidden}
+    for instance in machine.instances:
+        if not _is_known(instance):
+            found.add(instance.path)
+        elif instance.path.startswith("numpy.") and not is_plain_numpy(instance):
+            found.add("numpy.dtype of an unusual kind")
+    return sorted(found)
+
+
+def _is_known(instance: Inert) -> bool:
+    path = instance.path
+    return (
+        path in (CALLED if instance.called else MADE)
+        and not (instance.items and path not in APPENDED)
+        and not (instance.entries and path not in SET_BY_KEY)
+        and not (instance.args and path in EMPTY)
+        and not (path in TEXTS and [type(arg) for arg in instance.args] != [str])
+        and _has_known_state(instance)
+    )
+
+
+def _has_known_state(instance: Inert) -> bool:
+    """Whether its attributes are those that `instance.attributes` gives."""
+    state = instance.state
+    if type(state) is tuple and instance.path not in MODULE_PATHS:
+        slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
+        return slots or instance.path.startswith("numpy.")  # see is_plain_numpy
+    return state is None or isinstance(state, dict)
+
+
+_UNUSUAL = "a model's yaml of an unusual form"
+_ROW = 4  # from, number, module, arguments
+_PREFIXES = {
+    "torch.nn.modules.": "nn.",
+    "torchvision.ops.": "torchvision.ops.",
+    "ultralytics.nn.modules.": "",
+}
+_LAYERS = frozenset(
+    written + name
+    for package, written in _PREFIXES.items()
+    for module, names in MODULE_CLASSES.items()
+    if module.startswith(package)
+    for name in names.split()
+) | {"Silence"}  # of YOLOv9, replaced before it is looked up
+_LITERAL = r"(?:True|False|None|-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?)"
+_ARGUMENT = rf"\s*(?:[a-z_]+\s*=\s*)?{_LITERAL}\s*"
+_ARGUMENTS = rf"{_ARGUMENT}(?:,{_ARGUMENT})*"
+_ACTIVATION = re.compile(rf"(?:torch\.)?(nn\.[A-Za-z0-9]+)(?:\((?:{_ARGUMENTS})?\))?")
+
+
+def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
+    """Return the code that training a model further would run, beyond known layers.
+
+    An ultralytics model keeps a description (`yaml`), from which training builds it anew: it gives
+    the text of `activation` to `eval`, and looks up the layers that the rows of `backbone` and
+    `head` name among all that its module has imported (`parse_model` in ultralytics/nn/tasks.py).
+    """
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+    for description in _descriptions(instances):
+        if id(description) not in seen:
+            seen.add(id(description))
+            found.update(dict.fromkeys(_run_by_one(description, seen)))
+    return list(found)
+
+
+def _descriptions(instances: Iterable[Inert]) -> Iterator[Any]:
+    for instance in instances:
+        if instance.path in MODULE_PATHS:
+            attributes = instance.attributes
+            # An attribute of a module may also be in one of these.
+            inner = (attributes.get(part) for part in ("_parameters", "_buffers", "_modules"))
+            for holder in (attributes, *inner):
+                if isinstance(holder, dict) and "yaml" in holder:
+                    yield holder["yaml"]
+
+
+def _run_by_one(description: Any, seen: set[int]) -> Iterator[str]:
+    if not isinstance(description, dict):  # the name of a file, say, which it would fetch
+        yield _UNUSUAL
+        return
+    activation = description.get("activation")
+    if type(activation) is str and not _is_activation(activation):
+        yield f"eval({activation[:100]!r})"
+    elif type(activation) not in (str, type(None)):
+        yield _UNUSUAL
+    for part in ("backbone", "head"):
+        rows = description.get(part, [])
+        if id(rows) in seen:
+            continue
+        seen.add(id(rows))
+        if type(rows) is not list:
+            yield _UNUSUAL
+            continue
+        for row in rows:
+            layer = row[2] if type(row) in (list, tuple) and len(row) == _ROW else None
+            if type(layer) is not str:
+                yield _UNUSUAL
+            elif layer not in _LAYERS:
+                yield f"the layer {layer[:100]!r} of a model's yaml"
+
+
+def _is_activation(text: str) -> bool:
+    parts = _ACTIVATION.fullmatch(text)
+    return parts is not None and parts[1] in _LAYERS

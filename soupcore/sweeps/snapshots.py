@@ -1,0 +1,97 @@
+"""Chooses the snapshot of each run that takes part in a sweep."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from soupcore.checkpoints.run_folders import Choice, Run
+from soupcore.errors import SweepError
+
+Snapshots = str | Mapping[str, str]
+"""The snapshot of every run, or `{run: snapshot}`, with `"*"` for all runs that are not named."""
+
+EVERY = "every"
+OTHERS = "*"
+_BY_USER = "it was asked for"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot that becomes an ingredient.
+
+    Attributes:
+        name: Name of its run.
+        run: The run.
+        choice: The snapshot; None if it is unclear which one stands for the run.
+        missing: The snapshot that was asked for and that the run lacks.
+        is_required: Whether it was asked for of this run, so that no other one may stand for it.
+    """
+
+    name: str
+    run: Run
+    choice: Choice | None
+    missing: str = ""
+    is_required: bool = False
+
+
+def take(runs: Mapping[str, Run], wanted: Snapshots, base_name: str = "") -> dict[str, Taken]:
+    """Return the snapshots to open, by the names of the ingredients.
+
+    Args:
+        runs: The runs of the sweep.
+        wanted: `""` for the rule of each tool; `best`, `last`, `final`; `epoch 3`, `step 500` or
+            another name of a snapshot; `every` for an ingredient for each, named `run/epoch 3`; or
+            `{run: one of these, or a file}`.
+        base_name: Name of the base, which follows the rule of its tool unless it is named.
+
+    Raises:
+        SweepError: A run that is named does not exist.
+    """
+    each = {OTHERS: wanted} if isinstance(wanted, str) else wanted
+    if unknown := each.keys() - runs.keys() - {OTHERS}:
+        raise SweepError(f"There is no checkpoint {min(unknown)!r}, which `snapshot` names.")
+    taken: dict[str, Taken] = {}
+    for name, run in runs.items():
+        asked = each.get(name, "" if name == base_name else each.get(OTHERS, ""))
+        if asked == EVERY and len(run.snapshots) > 1:
+            taken |= {
+                f"{name}/{snapshot.name}": Taken(name, run, Choice(snapshot, ""))
+                for snapshot in run.snapshots
+            }
+            continue
+        choice = run.named(asked) if asked and asked != EVERY else run.chosen
+        if choice is not None:
+            is_name = asked not in ("", EVERY, "best", "last")
+            taken[name] = Taken(name, run, Choice(choice.snapshot, _BY_USER) if is_name else choice)
+        elif name in each:
+            taken[name] = Taken(name, run, None, asked, is_required=True)
+        else:
+            missing = asked if len(run.snapshots) > 1 else ""
+            taken[name] = Taken(name, run, run.chosen, missing)
+    return taken
+
+
+def all_of(runs: Mapping[str, Run]) -> list[Taken]:
+    """Return all snapshots of runs in all forms, those first that stand for their runs."""
+    choices = [(name, run, run.chosen) for name, run in runs.items()]
+    for name, run in runs.items():
+        choices += [(name, run, Choice(snapshot, "")) for snapshot in run.snapshots]
+        forms = (file for snapshot in run.snapshots for file, _ in snapshot.model.left_out)
+        choices += [(name, run, run.named(file)) for file in forms]
+    return [Taken(*choice) for choice in choices]
+
+
+def snapshots_from_text(text: str) -> Snapshots:
+    """Return a choice of snapshots from text: one for all runs, or a JSON object."""
+    if not text.startswith("{"):
+        return text
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return {run: name for run, name in found.items() if isinstance(name, str)}
+
+
+def snapshots_to_text(wanted: Snapshots) -> str:
+    """Return a choice of snapshots as text, for `snapshots_from_text`."""
+    return wanted if isinstance(wanted, str) else json.dumps(dict(wanted), ensure_ascii=False)

@@ -1,0 +1,352 @@
+"""Tasks that are evaluated by a command of the user, described by a TOML file.
+
+    run = "python eval.py --weights {checkpoint} --split {split}"
+    form = "ingredient"       # as the first ingredient's file; or "safetensors"
+    time_limit = 3600         # seconds for one run of the command
+
+    [splits]
+    val = "select"            # name = role
+    test = "report"
+
+    [metrics.accuracy]        # the first metric is primary
+    range = [0, 1]
+
+    [metrics.loss]
+    higher_is_better = false
+    key = "val_loss"          # the key in the JSON, unless it is the metric's name
+
+The command runs in the folder of the file, without a shell, once for each point and split. It gets
+the path of a checkpoint with the weights of the point, and prints its metrics as a JSON object on
+the last line of its output. Instead, it may write them to a file (`result = "metrics.json"`), or
+`pattern = 'top-1: ([0-9.]+)'` of a metric may find them in the output.
+
+Metrics are numbers of a whole split, so there are no intervals, no ensembles and no gradients.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from soupcore.errors import TaskError
+from soupcore.new_files import create_private
+from soupcore.processes import kill_group
+from soupcore.tasks.description import Role
+from soupcore.tasks.metrics import Metric
+from soupcore.tasks.task import Split, Task
+from soupcore.workspace import private_folder, workspace_folder
+
+_KEYS = {"run", "form", "time_limit", "result", "splits", "metrics", "name", "version"}
+_METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
+_FORMS = ("ingredient", "safetensors")
+_POLL = 0.05  # seconds
+_LAST_LINES = 8
+_MOST_BYTES = 1 << 20  # of a description, and of the output that is read
+
+
+class CommandSplit(Split):
+    """A split that only the command reads. It counts as one example."""
+
+    def __init__(self, role: Role, digest: str) -> None:
+        super().__init__(role, torch.zeros(1, 1), torch.zeros(1))
+        self.digest = digest
+
+
+class CommandTask(Task):
+    """A task whose metrics a command reports.
+
+    Args:
+        path: The TOML file.
+
+    Attributes:
+        form: The form of the checkpoint that the command takes, `ingredient` or `safetensors`.
+
+    Raises:
+        TaskError: The file is not of the form above.
+    """
+
+    loss_name = "loss"
+
+    def __init__(self, path: Path) -> None:
+        told = _description(path)
+        self._folder = path.resolve().parent
+        self._command = shlex.split(_text(path, told, "run"))
+        self._time_limit = float(told.get("time_limit", math.inf))
+        self._result = told.get("result")
+        self.form: str = told.get("form", "ingredient")
+        if self.form not in _FORMS:
+            raise TaskError(f"{path}: `form` is one of {', '.join(_FORMS)}, not {self.form!r}.")
+        if not any("{checkpoint}" in part for part in self._command):
+            raise TaskError(f"{path}: `run` needs {{checkpoint}}, the path of the weights.")
+        self._read_by, metrics = _metrics(path, told)
+        digest = _digest(path, self._command, str(told.get("version", "")))
+        splits = {
+            name: CommandSplit(role, hashlib.sha256(f"{digest} {name}".encode()).hexdigest())
+            for name, role in _splits(path, told).items()
+        }
+        super().__init__(_no_network, splits, name=told.get("name", path.stem), metrics=metrics)
+        self.source_digest = digest
+
+    has_batchnorm = False
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the metric called `loss`, or minus the primary score without one."""
+        names = [metric.name for metric in self.metrics]
+        if "loss" in names:
+            return outputs[:, names.index("loss")]
+        return -self.metric.sign * outputs[:, 0]
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the metrics."""
+        return outputs
+
+    def measure(self, checkpoint: Path, split: str, on_wait: Callable[[], None]) -> Tensor:
+        """Run the command and return the metrics in their order, float32, shape [1, metrics].
+
+        Args:
+            checkpoint: The file with the weights.
+            split: Name of the split.
+            on_wait: Called while the command runs; raise in it to stop the command.
+
+        Raises:
+            TaskError: The command fails, takes too long, or does not report a metric. The message
+                has the end of its output and the path of all of it.
+        """
+        with tempfile.TemporaryDirectory(prefix="stockpot-") as scratch:
+            result = self._result and self._result.replace("{folder}", scratch)
+            places = {"{checkpoint}": str(checkpoint), "{split}": split, "{folder}": scratch}
+            command = [_filled(part, places) for part in self._command]
+            output = self._run(command, on_wait)
+            text = output.text
+            if result is not None:
+                try:
+                    text = (self._folder / result).read_text()
+                except OSError as error:
+                    output.fail(f"did not write {result} ({error.strerror})")
+            found = [read(text, output) for read in self._read_by]
+        return torch.tensor([found])
+
+    def _run(self, command: list[str], on_wait: Callable[[], None]) -> "_Output":
+        folder = private_folder(workspace_folder() / "commands")
+        log = folder / f"{hashlib.sha256(shlex.join(command).encode()).hexdigest()[:16]}.log"
+        log.unlink(missing_ok=True)
+        create_private(log)
+        output = _Output(command, log)
+        started = time.monotonic()
+        with log.open("wb") as file:
+            try:
+                process = subprocess.Popen(  # noqa: S603 - named when the program was started
+                    command,
+                    cwd=self._folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                output.fail(f"cannot be started: {error.strerror}")
+            try:
+                while not _has_ended(process):
+                    if time.monotonic() - started > self._time_limit:
+                        output.fail(f"took longer than {self._time_limit:g} s and was ended")
+                    on_wait()
+                    time.sleep(_POLL)
+            finally:
+                kill_group(process.pid)  # and what it has started
+                process.wait()
+        if process.returncode < 0:
+            output.fail(f"was ended by {signal.Signals(-process.returncode).name}")
+        if process.returncode:
+            output.fail(f"ended with exit code {process.returncode}")
+        return output
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a command printed."""
+
+    command: list[str]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        """The end of it."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - _MOST_BYTES))
+            return file.read().decode(errors="backslashreplace")
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise an error that names the command and shows the end of its output."""
+        lines = "\n".join(self.text.strip().splitlines()[-_LAST_LINES:])
+        end = f"\nThe last lines that it printed:\n{lines}" if lines else ""
+        raise TaskError(
+            f"The command {shlex.join(self.command)} {problem}. Its output is in {self.log}.{end}"
+        )
+
+
+Read = Callable[[str, _Output], float]
+
+
+def load(path: Path) -> CommandTask:
+    """Return the task of a TOML file; see `CommandTask`."""
+    return CommandTask(path)
+
+
+def signature(path: Path) -> str:
+    """Return the identity of a description and of the files that its command names.
+
+    Raises:
+        TaskError: The file is not of this form.
+    """
+    told = _description(path)
+    return _digest(path, shlex.split(_text(path, told, "run")), str(told.get("version", "")))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise TaskError(f"{path} is larger than {_MOST_BYTES >> 20} MiB.")
+        told = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{path} is not valid TOML: {error}.") from None
+    _check_keys(path, told, _KEYS)
+    return told
+
+
+def _check_keys(path: Path, told: Mapping[str, Any], known: set[str]) -> None:
+    unknown = told.keys() - known
+    if unknown:
+        raise TaskError(
+            f"{path}: {', '.join(sorted(unknown))} has no meaning here; known are "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+def _text(path: Path, told: Mapping[str, Any], key: str) -> str:
+    value = told.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise TaskError(f"{path} needs `{key}`, a text.")
+    return value
+
+
+def _splits(path: Path, told: Mapping[str, Any]) -> dict[str, Role]:
+    found = told.get("splits")
+    if not isinstance(found, dict) or not found:
+        raise TaskError(f'{path} needs a table [splits], such as val = "select".')
+    for name, role in found.items():
+        if role not in get_args(Role):
+            raise TaskError(
+                f"{path}: the role of the split {name!r} is one of "
+                f"{', '.join(get_args(Role))}, not {role!r}."
+            )
+    return cast("dict[str, Role]", found)
+
+
+def _metrics(path: Path, told: Mapping[str, Any]) -> tuple[list[Read], list[Metric]]:
+    """Return how to read each metric, and the metrics."""
+    found = told.get("metrics")
+    if not isinstance(found, dict) or not found:
+        raise TaskError(f"{path} needs a table for each metric, such as [metrics.accuracy].")
+    reads: list[Read] = []
+    metrics = []
+    for place, (name, of) in enumerate(found.items()):
+        _check_keys(path, of, _METRIC_KEYS)
+        limits = of.get("range")
+        metrics.append(
+            Metric(
+                name,
+                of.get("higher_is_better", True),
+                None if limits is None else (float(limits[0]), float(limits[1])),
+                of.get("unit", ""),
+                compute=partial(_column, place),
+                source="outputs",
+            )
+        )
+        if "pattern" in of:
+            reads.append(partial(_by_pattern, re.compile(of["pattern"]), name))
+        else:
+            reads.append(partial(_by_key, of.get("key", name)))
+    return reads, metrics
+
+
+def _column(place: int, outputs: Tensor, targets: Tensor) -> float:
+    return float(outputs[0, place])
+
+
+def _by_key(key: str, text: str, output: _Output) -> float:
+    """Return a number of the JSON object that is the text, or its last line that is not empty."""
+    found = _object_in(text)
+    if found is None:
+        example = json.dumps({key: 0.9})
+        output.fail(f"does not end its output with a line of JSON such as {example}")
+    value = found.get(key)
+    if not isinstance(value, int | float):
+        output.fail(f"reports no number {key!r}; it reports {', '.join(map(str, found))}")
+    return float(value)
+
+
+def _object_in(text: str) -> dict[str, Any] | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    for candidate in (text, lines[-1] if lines else ""):
+        try:
+            found = json.loads(candidate)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def _by_pattern(pattern: re.Pattern[str], name: str, text: str, output: _Output) -> float:
+    """Return the number in the last match of a pattern."""
+    found = [*pattern.finditer(text)]
+    try:
+        return float(found[-1].group(1))
+    except (IndexError, ValueError):
+        output.fail(f"reports no {name}: nothing in its output matches {pattern.pattern!r}")
+
+
+def _digest(path: Path, command: list[str], version: str) -> str:
+    """Return the identity of what is measured: the file, and the files that the command names."""
+    sha = hashlib.sha256(path.read_bytes() + version.encode())
+    for part in command:
+        file = path.resolve().parent / part
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+            sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Return whether a process has ended; it is not reaped, so that its id stays its own."""
+    how = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    return os.waitid(os.P_PID, process.pid, how) is not None
+
+
+def _filled(part: str, places: Mapping[str, str]) -> str:
+    for name, value in places.items():
+        part = part.replace(name, value)
+    return part
+
+
+def _no_network() -> nn.Module:
+    raise TaskError(
+        "This task is evaluated by a command, so Stockpot has no network to compute gradients "
+        "with. Choose a recipe that does not learn, such as greedy."
+    )

@@ -1,0 +1,343 @@
+"""A task without its code and data: its splits, its metrics and how scores are written.
+
+A task's file is code. Only workers run it; everything that only reads results, such as the pages
+of the app, makes do with a description of the task, which is JSON.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from soupcore.display import html_table
+from soupcore.errors import TaskError
+from soupcore.tasks.metrics import MetricInfo
+from soupcore.tasks.unit import Labels, Unit
+
+Role = Literal["train", "select", "report", "shift"]
+OutputKind = Literal["logits", "probabilities"]
+Undefined = Literal["refuse", "exclude"]
+
+
+class SplitInfo(Protocol):
+    """A split without its data."""
+
+    @property
+    def role(self) -> Role:
+        """What the split is for (see `Split`)."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Identity of the data: 64 hex digits."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+
+SplitT = TypeVar("SplitT", bound=SplitInfo, covariant=True)
+
+
+class TaskInfo(ABC, Generic[SplitT]):
+    """What a task and its description have in common.
+
+    Attributes:
+        name: What people call it.
+        splits: `{name: split}`; exactly one has the role `select`.
+        metrics: What the task measures; the first is primary: it ranks, and recipes choose by it.
+    """
+
+    #: What the score is called, and the loss.
+    score_name: str = "score"
+    loss_name: str = "loss"
+
+    #: Between what the score of one example lies, where it does. With it a recipe need not take
+    #: all examples through a candidate that can no longer win. Scores from 0 to 1 are shares and
+    #: are written as percentages.
+    score_range: tuple[float, float] | None = None
+
+    #: What the network's outputs are, where the mean of several networks' outputs is again an
+    #: output: `logits` or `probabilities` of classes. None where it is not: an ensemble would
+    #: average losses, boxes or token counts, and its score would mean nothing.
+    output_kind: OutputKind | None = None
+
+    #: What to do about examples whose score or loss is NaN, as the Dice of an image that lacks the
+    #: class. `refuse`: the mean is NaN, and nothing is chosen by it. `exclude`: the mean of a point
+    #: is over the examples where *its* score is defined (nnU-Net's `nanmean`), so that a point's
+    #: score does not depend on the others; points may then be scored on different examples.
+    undefined: Undefined = "refuse"
+
+    #: Whether the loss is the cross-entropy of logits and targets are classes.
+    is_classification: bool = False
+
+    def __init__(
+        self, name: str, splits: Mapping[str, SplitT], metrics: Sequence[MetricInfo] = ()
+    ) -> None:
+        self.name = name
+        self.metrics = tuple(metrics)
+        if self.metrics:
+            self.score_name = self.metrics[0].name
+        self.splits = dict(splits)
+        self._parts: dict[str, SplitT] = {}
+        self._wholes: dict[str, str] = {}  # by the names of their parts
+        if len(self.splits_with_role("select")) != 1:
+            raise TaskError(
+                f"The task {name!r} needs exactly one split with the role 'select'; "
+                f"its splits are {', '.join(self.splits) or 'none'}."
+            )
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Identity of what is measured, without the data: 64 hex digits."""
+
+    @property
+    @abstractmethod
+    def has_batchnorm(self) -> bool:
+        """Whether the network normalises by statistics of the training data."""
+
+    @abstractmethod
+    def _part_of(self, name: str, n: int) -> SplitT:
+        """Return n examples of a split."""
+
+    @property
+    def metric(self) -> MetricInfo:
+        """The primary metric: without others the mean of `score`."""
+        if self.metrics:
+            return self.metrics[0]
+        return MetricInfo(self.score_name, range=self.score_range)
+
+    @property
+    def score_unit(self) -> Unit:
+        """How scores are written: as percentages where they are shares, from 0 to 1."""
+        return self.metric.written
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the loss and the score, and the unit of the score."""
+        return Labels(self.loss_name, self.score_name, self.score_unit)
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether single examples are seen; a command scores splits as a whole."""
+        return any(len(split) > 1 for split in self.splits.values())
+
+    @property
+    def can_re_estimate(self) -> bool:
+        """Whether there is BatchNorm, and training data to estimate its statistics on."""
+        return bool(self.splits_with_role("train")) and self.has_batchnorm
+
+    @property
+    def why_no_ensemble(self) -> str | None:
+        """Why outputs of several networks cannot be averaged, as a sentence; None where they can.
+
+        It decides whether there are ensembles and calibration (see `output_kind`).
+        """
+        if self.output_kind is not None:
+            return None
+        return (
+            f"The task {self.name!r} does not say that its outputs are logits or probabilities, "
+            "so their mean over several networks may mean nothing. If they are, set "
+            "`output_kind` on the task."
+        )
+
+    def split(self, name: str) -> SplitT:
+        """Return the split, or the part of one, called `name`.
+
+        Raises:
+            TaskError: There is none.
+        """
+        found = self.splits.get(name) or self._parts.get(name)
+        if found is None:
+            raise TaskError(
+                f"The task {self.name!r} has no split {name!r}; it has {', '.join(self.splits)}."
+            )
+        return found
+
+    def part(self, name: str, n: int) -> str:
+        """Return the name of a part of a split, for a cheap first look: n examples of it.
+
+        Evaluations on a part are kept apart from those on the whole, and no part is among
+        `splits`. The same n always gives the same examples (see `Part`).
+
+        Raises:
+            TaskError: There is no such split.
+            ValueError: n is not positive.
+        """
+        if n < 1:
+            raise ValueError(f"A part needs at least one example, not {n}.")
+        if n >= len(self.split(name)):
+            return name
+        part = f"{name}, n={n}"
+        if part not in self._parts:
+            self._parts[part] = self._part_of(name, n)
+            self._wholes[part] = name
+        return part
+
+    def whole_of(self, name: str) -> str:
+        """Return the name of the split that a part is of; any other is the whole itself."""
+        return self._wholes.get(name, name)
+
+    def splits_with_role(self, role: Role) -> list[str]:
+        """Return the names of the splits with a role, in the task's order."""
+        return [name for name, split in self.splits.items() if split.role == role]
+
+    @property
+    def select(self) -> str:
+        """Name of the split that recipes choose on."""
+        return self.splits_with_role("select")[0]
+
+    @property
+    def reported(self) -> list[str]:
+        """Names of the splits that results are shown on: select, report, then the shifts."""
+        return [
+            name for role in ("select", "report", "shift") for name in self.splits_with_role(role)
+        ]
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}: {split.role}" for name, split in self.splits.items())
+        return f"{type(self).__name__}({self.name!r}, {{{splits}}})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, split.role, len(split)) for name, split in self.splits.items()]
+        measured = [
+            f"{metric.name} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+            for metric in self.metrics or (self.metric,)
+        ]
+        note = f"Metrics: {', '.join(measured)}. Loss: {self.loss_name}."
+        return html_table(f"Task {self.name}", ["split", "role", "examples"], rows, note=note)
+
+    def describe(self) -> "TaskDescription":
+        """Return what is known of the task, without its code and data.
+
+        Of a network that cannot be built it says that it has no BatchNorm; evaluating says why it
+        cannot be built.
+        """
+        try:
+            has_batchnorm = self.has_batchnorm
+        except TaskError:
+            has_batchnorm = False
+        return TaskDescription(
+            name=self.name,
+            splits={
+                name: SplitDescription(split.role, split.digest, len(split))
+                for name, split in self.splits.items()
+            },
+            key=self.key,
+            has_batchnorm=has_batchnorm,
+            metrics=[metric.info for metric in self.metrics],
+            facts=Facts(**{field.name: getattr(self, field.name) for field in fields(Facts)}),
+        )
+
+
+@dataclass(frozen=True)
+class SplitDescription:
+    """The role of a split, the identity of its data, and its number of examples."""
+
+    role: Role
+    digest: str
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The class attributes of `TaskInfo`, as a task has them."""
+
+    score_name: str
+    loss_name: str
+    score_range: tuple[float, float] | None
+    output_kind: OutputKind | None
+    undefined: Undefined
+    is_classification: bool
+
+
+class TaskDescription(TaskInfo[SplitDescription]):
+    """A task described: all that reading its results takes.
+
+    Args:
+        name: What people call it.
+        splits: `{name: split}`.
+        key: Its key.
+        has_batchnorm: Whether its network has BatchNorm.
+        metrics: What it measures; empty for the mean of its scores alone.
+        facts: The class attributes of `TaskInfo`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: Mapping[str, SplitDescription],
+        *,
+        key: str,
+        has_batchnorm: bool,
+        metrics: Sequence[MetricInfo],
+        facts: Facts,
+    ) -> None:
+        super().__init__(name, splits)
+        self.metrics = tuple(metrics)
+        self._key = key
+        self._has_batchnorm = has_batchnorm
+        self._facts = facts
+        self.score_name = facts.score_name
+        self.loss_name = facts.loss_name
+        self.score_range = facts.score_range
+        self.output_kind = facts.output_kind
+        self.undefined = facts.undefined
+        self.is_classification = facts.is_classification
+
+    @property
+    def key(self) -> str:
+        """Identity of what is measured, without the data: 64 hex digits."""
+        return self._key
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether the network normalises by statistics of the training data."""
+        return self._has_batchnorm
+
+    def _part_of(self, name: str, n: int) -> SplitDescription:
+        whole = self.split(name)
+        return SplitDescription(whole.role, part_digest(whole.digest, n), n)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON; `TaskDescription.from_json` makes it again."""
+        return {
+            "name": self.name,
+            "splits": {name: asdict(split) for name, split in self.splits.items()},
+            "key": self.key,
+            "has_batchnorm": self.has_batchnorm,
+            "metrics": [metric.to_json() for metric in self.metrics],
+            **asdict(self._facts),
+            "score_range": None if self.score_range is None else [*map(float, self.score_range)],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "TaskDescription":
+        """Make a description again from its JSON.
+
+        Raises:
+            TaskError: Its splits are those of no task.
+        """
+        facts = {field.name: body[field.name] for field in fields(Facts)}
+        if facts["score_range"] is not None:
+            low, high = facts["score_range"]
+            facts["score_range"] = (low, high)
+        return cls(
+            body["name"],
+            {name: SplitDescription(**split) for name, split in body["splits"].items()},
+            key=body["key"],
+            has_batchnorm=body["has_batchnorm"],
+            metrics=[MetricInfo.from_json(metric) for metric in body["metrics"]],
+            facts=Facts(**facts),
+        )
+
+
+def part_digest(whole: str, n: int, seed: int = 0) -> str:
+    """Return the digest of n examples of a split, drawn with a seed: 64 hex digits."""
+    return hashlib.sha256(f"part {n} {seed} {whole}".encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""How scores are written: as values of the metric, percentages where these are shares."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+UNKNOWN = "–"
+_PLAIN_DIGITS = 4
+_DIFFERENCE_DIGITS = 3
+_WHOLE = 1e4  # from here on, a plain number has no decimals
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the scores of a task are written.
+
+    A score is oriented: higher is better. If lower values of the metric are better, the score is
+    minus the value, and the value is what is written.
+
+    Attributes:
+        is_share: Whether values are shares of 1. Shares are written as percentages and their
+            differences as percentage points (pp).
+        sign: 1 where higher values are better, -1 where lower ones are.
+        suffix: What follows a value that is no share, such as "K".
+    """
+
+    is_share: bool
+    sign: int = 1
+    suffix: str = ""
+
+    @property
+    def factor(self) -> float:
+        """What a score is multiplied by to be written as a value."""
+        return self.sign * self.scale
+
+    @property
+    def scale(self) -> float:
+        """What a gain is multiplied by to be written: positive is better."""
+        return 100.0 if self.is_share else 1.0
+
+    @property
+    def counts_errors(self) -> bool:
+        """Whether 1 minus the score is an error rate."""
+        return self.is_share and self.sign == 1
+
+    @property
+    def bound(self) -> str:
+        """What precedes a value that a score is at most as good as."""
+        return "≤" if self.sign == 1 else "≥"
+
+    @property
+    def decimals(self) -> int | None:
+        """How many decimals a cell of a figure has; None for three significant digits."""
+        return 2 if self.is_share else None
+
+    @property
+    def symbol(self) -> str:
+        """What follows a score."""
+        return " %" if self.is_share else self._suffix
+
+    @property
+    def difference_symbol(self) -> str:
+        """What follows a difference of scores."""
+        return " pp" if self.is_share else self._suffix
+
+    def number(self, score: float | None) -> str:
+        """Return a score without its unit, such as 86.30; a dash where it is not known."""
+        if score is None or not math.isfinite(score):
+            return UNKNOWN
+        value = self.factor * score + 0.0  # no "-0.00"
+        return f"{value:.2f}" if self.is_share else _plain(value)
+
+    def cell(self, score: object) -> str:
+        """Return what a cell of a table shows that holds a score times `factor`."""
+        return self.number(self._unscaled(score))
+
+    def difference_cell(self, difference: object) -> str:
+        """Return what a cell of a table shows that holds a difference times `factor`."""
+        return self.difference(self._unscaled(difference))
+
+    def text(self, score: float | None) -> str:
+        """Return a score with its unit, such as 86.30 %."""
+        return _with(self.number(score), self.symbol)
+
+    def difference(self, difference: float | None) -> str:
+        """Return a difference of scores with its sign and without its unit, such as +0.42."""
+        return self._signed(difference, self.factor)
+
+    def gain(self, difference: float | None) -> str:
+        """Return a difference of scores as a gain, without its unit: positive is better."""
+        return self._signed(difference, self.scale)
+
+    def difference_text(self, difference: float | None) -> str:
+        """Return a difference of scores with its sign and unit, such as +0.42 pp."""
+        return _with(self.difference(difference), self.difference_symbol)
+
+    def gap(self, difference: float | None) -> str:
+        """Return by how much one score is better than another, such as 0.42 pp."""
+        return _with(self.gain(difference).removeprefix("+"), self.difference_symbol)
+
+    def label(self, what: str) -> str:
+        """Return the title of an axis or a column of scores, such as "accuracy, %"."""
+        return f"{what}, {self.symbol.strip()}" if self.symbol else what
+
+    def difference_label(self, what: str) -> str:
+        """Return the title of an axis or a column of differences of scores."""
+        return f"{what}, {self.difference_symbol.strip()}" if self.symbol else what
+
+    def hover(self, variable: str) -> str:
+        """Return what plotly writes for a variable that is a score times `factor`."""
+        digits = ".2f" if self.is_share else f".{_PLAIN_DIGITS}g"
+        return f"%{{{variable}:{digits}}}{self.symbol}"
+
+    def difference_hover(self, variable: str) -> str:
+        """Return what plotly writes for a variable that is a difference times `factor`."""
+        digits = "+.2f" if self.is_share else f"+.{_DIFFERENCE_DIGITS}g"
+        return f"%{{{variable}:{digits}}}{self.difference_symbol}"
+
+    def _signed(self, difference: float | None, factor: float) -> str:
+        if difference is None or not math.isfinite(difference):
+            return UNKNOWN
+        value = factor * difference + 0.0  # no "-0.00"
+        if self.is_share:
+            return f"{value:+.2f}"
+        return f"{'' if value < 0 else '+'}{_plain(value, _DIFFERENCE_DIGITS)}"
+
+    @property
+    def _suffix(self) -> str:
+        return f" {self.suffix}" if self.suffix else ""
+
+    def _unscaled(self, value: object) -> float | None:
+        return value / self.factor if isinstance(value, int | float) else None
+
+
+SHARE = Unit(is_share=True)
+PLAIN = Unit(is_share=False)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The names of a task's loss and score, and the unit of the score."""
+
+    loss_name: str = "loss"
+    score_name: str = "score"
+    score_unit: Unit = PLAIN
+
+    @property
+    def for_figures(self) -> dict[str, Any]:
+        """The same, as keyword arguments of the functions of `soupcore.figures`."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _with(number: str, unit: str) -> str:
+    return number if number == UNKNOWN else number + unit
+
+
+def _plain(value: float, digits: int = _PLAIN_DIGITS) -> str:
+    if _WHOLE <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
+
+
+NO_LABELS = Labels()

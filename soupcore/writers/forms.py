@@ -1,0 +1,65 @@
+"""The forms in which a user can download the weights of a soup."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from soupcore.writers.output import Output
+
+
+class Writable(Protocol):
+    """A soup: its recipe, its id and its weights as files have them."""
+
+    @property
+    def recipe(self) -> str:
+        """The name of its recipe."""
+
+    @property
+    def id(self) -> str:
+        """A short text that differs from soup to soup."""
+
+    @property
+    def output(self) -> Output:
+        """Its weights as files have them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a soup's files.
+
+    Attributes:
+        as_ingredient: The form of ingredient 1's file, instead of safetensors.
+        dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
+            of ingredient 1.
+        shard_size: The most bytes of a shard; None for one file.
+    """
+
+    as_ingredient: bool = False
+    dtype: str | None = None
+    shard_size: int | None = None
+
+    @property
+    def key(self) -> str:
+        """A name for a folder, different for each form."""
+        if self.as_ingredient:
+            return "as-ingredient"
+        shards = f"shards-{self.shard_size}" if self.shard_size else "safetensors"
+        return f"{shards}-{self.dtype}" if self.dtype else shards
+
+    def file_name(self, soup: Writable) -> str:
+        """Return the name of the file to pass to `Soup.save`."""
+        if self.shard_size:
+            return "model.safetensors"  # what from_pretrained looks for in a folder
+        suffix = soup.output.pt_suffix if self.as_ingredient else ".safetensors"
+        dtype = f"-{self.dtype}" if self.dtype else ""
+        return f"{soup.recipe}-{soup.id}{dtype}{suffix}"
+
+    def nbytes(self, soup: Writable) -> int:
+        """Return about how large the files are in all, in bytes: their recipes come on top."""
+        output = soup.output
+        if self.as_ingredient and output.pt_form is not None:
+            return output.pt_form.nbytes
+        return sum(info.nbytes for info in output.tensors(self.dtype).values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form as JSON; `Form(**body)` makes it again."""
+        return asdict(self)

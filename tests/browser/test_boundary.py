@@ -1,0 +1,183 @@
+"""What others can reach, and what a team's users have to be able to."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+import requests
+from playwright.sync_api import Page, expect
+
+from tests.browser import steps
+from tests.browser.conftest import Server, start_server, stop_server
+from tests.browser.proxy import Proxy
+from tests.pages import hostile
+
+TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - the tests' own
+PAGES = {
+    "": "Ingredients",
+    "soups": "Soups",
+    "evidence": "Evidence",
+    "download": "Download",
+    "connectivity": "Connectivity",
+    "from_base": "Paths from the base",
+    "plane": "Loss plane",
+    "geometry": "Weight geometry",
+    "soup_vs_ensemble": "Soup vs. ensemble",
+}
+
+
+@pytest.fixture
+def strays(page: Page) -> list[str]:
+    """What the browser asks of others or refuses to do."""
+    found: list[str] = []
+    page.on(
+        "console",
+        lambda message: found.append(message.text) if "Content Security" in message.text else None,
+    )
+    page.on(
+        "request",
+        lambda request: (
+            found.append(request.url)
+            if urlsplit(request.url).hostname not in ("127.0.0.1", None)
+            else None
+        ),
+    )
+    return found
+
+
+def test_every_page_does_all_it_can_under_the_policy(
+    page: Page, sample_server: Server, strays: list[str]
+) -> None:
+    steps.open_app(page, sample_server.url)
+    steps.evaluate_everything(page)
+    steps.go_to(page, "Soups")
+    steps.build(page, "Uniform")
+    for path, name in PAGES.items():
+        page.goto(f"{sample_server.url}/{path}?pair=run-01&pair=run-02")
+        expect(steps.heading(page, name)).to_be_visible()
+        steps.wait_until_idle(page)
+    page.goto(sample_server.url)
+    page.locator(".st-key-overview .js-plotly-plot").hover()
+    with page.expect_download() as image:
+        page.locator(".st-key-overview .modebar-btn").first.click()
+    assert image.value.suggested_filename == "stockpot-overview.png"
+    assert strays == []
+
+
+def test_no_site_frames_the_app(page: Page, sample_server: Server) -> None:
+    body = f'<iframe src="{sample_server.url}/"></iframe>'
+    page.route(
+        "http://evil.example/*", lambda route: route.fulfill(content_type="text/html", body=body)
+    )
+    page.goto("http://evil.example/")
+    expect(page.frame_locator("iframe").get_by_text("Ingredients")).to_have_count(0)
+    assert "Ingredients" not in "".join(frame.content() for frame in page.frames)
+
+
+def test_names_are_shown_letter_by_letter_and_call_nobody(
+    page: Page, strays: list[str], tmp_path: Path
+) -> None:
+    sweep, task = hostile.write(tmp_path / "names")
+    server = start_server(tmp_path, f"--root={sweep}", f"--task={task}")
+    try:
+        page.goto(f"{server.url}/?{urlencode({'sweep': str(sweep), 'task': task})}")
+        expect(steps.heading(page, "Ingredients")).to_be_visible()
+        steps.evaluate_everything(page)
+        body = page.get_by_test_id("stMain")
+        name = f"sweep {hostile.MARKUP}"
+        shown = (body.text_content() or "").replace("\u2060", "")
+        assert name in shown
+        expect(page.locator(".st-key-overview .ytick")).to_have_count(hostile.RUNS)
+        ticks = page.locator(".st-key-overview .ytick text").all_text_contents()
+        assert f"run 0 {hostile.MARKUP}" in [tick.replace("\xa0", " ") for tick in ticks]
+        inside = page.get_by_test_id("stMarkdownContainer")
+        assert inside.locator("img, b, code").count() == 0
+        elsewhere = "[...document.links].filter(a => a.host != location.host).map(a => a.href)"
+        assert page.evaluate(elsewhere) == []
+        assert strays == []
+    finally:
+        stop_server(server)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("STOCKPOT_TOKEN", TOKEN)
+    server = start_server(tmp_path)
+    yield server
+    stop_server(server)
+
+
+def test_with_a_token_nothing_is_seen_without_it(page: Page, guarded: Server) -> None:
+    assert f"{guarded.url}/?token={TOKEN}" in guarded.log.read_text()
+    for path in ("/", "/_stcore/health", "/static/js/x.js", "/download/a/b/c", "/media/x"):
+        assert requests.get(guarded.url + path, timeout=10).status_code == 401
+    page.goto(f"{guarded.url}/soups?soup=x")
+    expect(page.get_by_text("This server requires a token")).to_be_visible()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Open").click()
+    expect(steps.heading(page, "Soups")).to_be_visible()
+    assert "token" not in page.url
+    assert page.evaluate("document.cookie").find("stockpot") == -1
+    processes = [*Path("/proc").glob("[0-9]*/cmdline")]
+    assert not any(TOKEN.encode() in read(process) for process in processes)
+    workers = [p.parent for p in processes if str(guarded.workspace).encode() in read(p)]
+    assert workers
+    assert not any(TOKEN.encode() in read(worker / "environ") for worker in workers)
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def test_bound_beyond_this_machine_it_asks_for_a_token(page: Page, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--address=0.0.0.0")
+    try:
+        (link,) = re.findall(rf"{server.url}/\?token=\S+", server.log.read_text())
+        assert requests.get(server.url, timeout=10).status_code == 401
+        page.goto(link)
+        expect(steps.heading(page, "Ingredients")).to_be_visible()
+        assert page.url == f"{server.url}/"
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.parametrize(("keeps_path", "keeps_host"), [(True, True), (False, False)])
+def test_behind_a_proxy_pages_sockets_and_downloads_work(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_path: bool, keeps_host: bool
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("STOCKPOT_TOKEN", TOKEN)
+    if keeps_path:
+        monkeypatch.setenv("STREAMLIT_SERVER_BASE_URL_PATH", "user/anna/stockpot")
+    origin = [] if keeps_host else [f"--origin=http://127.0.0.1:{port}"]
+    server = start_server(tmp_path, *origin)
+    upstream = urlsplit(server.url).netloc
+    proxy = Proxy(port, upstream, "/user/anna/stockpot", keeps_path, keeps_host)
+    try:
+        with proxy.running() as url:
+            page.goto(f"{url}/?token={TOKEN}")
+            expect(steps.heading(page, "Ingredients")).to_be_visible()
+            assert page.url == f"{url}/"
+            (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("stockpot")]
+            assert cookie["path"] == "/user/anna/stockpot"
+            steps.go_to(page, "Soups")
+            steps.build(page, "Uniform")
+            steps.go_to(page, "Download")
+            assert page.url.startswith(f"{url}/download")
+            taken = steps.download(page, "uniform")
+            assert taken.url.startswith(f"{url}/download/")
+            steps.save(taken, tmp_path)
+            with page.expect_download() as recipe:
+                page.get_by_role("button", name="Recipe (JSON)").click()
+            assert recipe.value.url.startswith(f"{url}/media/")
+            assert "coefficients" in steps.save(recipe.value, tmp_path).read_text()
+    finally:
+        stop_server(server)

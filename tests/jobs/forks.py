@@ -1,0 +1,179 @@
+"""Servers and workers that are forked from a process which has imported everything: importing
+torch for each would take most of the time of their tests.
+
+python -m tests.jobs.forks               starts servers: it reads a line of JSON for each and prints
+                                         the server's process id
+python -m tests.jobs.forks DESCRIPTOR    starts workers, see `Forks`, as a socket asks for them
+"""
+
+import ctypes
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from soupcore import Store
+from soupcore.evaluation import records
+from soupcore.jobs import Supervisor, supervisor, worker
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+# Workers write quick evaluations together. Here each is written at once, so that a kill can lose no
+# more than the one that its worker is at.
+records._WRITE_EVERY = 0.0
+records._WRITE_SHARE = 0
+
+
+class Forked:
+    """A forked process, as far as a supervisor needs a `subprocess.Popen`."""
+
+    def __init__(self, pid: int, stdin: io.FileIO) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.returncode: int | None = None
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+class Forks:
+    """A process that has no database open, which forks workers that become children of ours."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    @classmethod
+    def of_this_process(cls) -> "Forks":
+        """Fork it from this process, which has imported everything and started nothing."""
+        here, there = socket.socketpair()
+        if os.fork() == 0:
+            here.close()
+            fork_workers(there)
+            os._exit(0)
+        there.close()
+        return cls(here)
+
+    def start(self, asked: Mapping[str, Any], stdin: int, output: int) -> int:
+        """Return the process id of a new worker."""
+        _adopt_orphans(True)
+        socket.send_fds(self._socket, [json.dumps(asked).encode()], [stdin, output])
+        pid = int(self._socket.recv(100))
+        _adopt_orphans(False)
+        return pid
+
+
+def _adopt_orphans(adopts: bool) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopts))
+
+
+def fork_workers(asking: socket.socket) -> None:
+    """Fork workers as they are asked for, until the socket is closed."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(asking, 1 << 16, 2)
+        if not message:
+            return
+        asked = json.loads(message)
+
+        def run_worker(asked: Any = asked, descriptors: Any = descriptors) -> None:
+            os.dup2(descriptors[0], 0)
+            os.dup2(descriptors[1], 1)
+            os.dup2(descriptors[1], 2)
+            os.closerange(3, 200)
+            os.environ.update(asked["environment"])
+            sys.argv = ["worker", *asked["arguments"]]
+            worker.main()
+
+        # The one in between ends at once, so that the worker goes to the server.
+        read_end, write_end = os.pipe()
+        between = os.fork()
+        if between == 0:
+            os.write(write_end, str(fork(run_worker)).encode())
+            os._exit(0)
+        os.waitpid(between, 0)
+        asking.send(os.read(read_end, 100))
+        for descriptor in (*descriptors, read_end, write_end):
+            os.close(descriptor)
+
+
+class ForkingSupervisor(Supervisor):
+    """Has its workers forked."""
+
+    forks: Forks
+
+    def _spawn(
+        self, arguments: Sequence[str], environment: Mapping[str, str], output: int
+    ) -> "subprocess.Popen[bytes]":
+        read_end, write_end = os.pipe()
+        asked = {"arguments": arguments, "environment": dict(environment)}
+        pid = self.forks.start(asked, read_end, output)
+        os.close(read_end)
+        return cast("subprocess.Popen[bytes]", Forked(pid, io.FileIO(write_end, "wb")))
+
+
+def fork(run: Callable[[], None]) -> int:
+    """Return the id of a new process in a session of its own, which runs a function and ends."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setsid()
+            run()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def serve(
+    folder: str,
+    url: str | None,
+    tasks: list[str],
+    devices: Sequence[str] = ("cpu",),
+    **options: Any,
+) -> None:
+    """Run a server until it is killed."""
+    ForkingSupervisor.forks = Forks.of_this_process()  # before there is a database or a thread
+    running = ForkingSupervisor(Store(folder, url), tasks, devices, **options)
+    while True:
+        signal.pause()
+        assert running
+
+
+def main() -> None:
+    """Start workers or servers as they are asked for."""
+    if sys.argv[1:]:
+        fork_workers(socket.socket(fileno=int(sys.argv[1])))
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers that are killed leave no zombies
+    supervisor._LOOK_EVERY = worker._LOOK_EVERY = 0.1
+    worker._GRACE = 1.0
+    for line in sys.stdin:
+        wanted: dict[str, Any] = json.loads(line)
+
+        def run(wanted: dict[str, Any] = wanted) -> None:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.dup2(2, 1)
+            os.close(0)
+            serve(**wanted)
+
+        print(fork(run), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from soupcore import Split, TaskError
+from soupcore.jobs import Descriptions
+
+PATIENCE = 120.0
+TARGETS = torch.arange(10) % 3
+
+TASK = """
+import os, sys, time
+from pathlib import Path
+import torch
+from soupcore import ClassificationTask, Split
+
+HERE = Path(__file__).parent
+{before}
+inputs, targets = torch.arange(40.0).reshape(10, 4), torch.arange(10) % 3
+splits = {{"val": Split("select", inputs, targets)}}
+task = ClassificationTask(lambda: torch.nn.Linear(4, 3), splits)
+"""
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(before: str) -> str:
+        (tmp_path / "task.py").write_text(TASK.format(before=before))
+        return f"{tmp_path / 'task.py'}:task"
+
+    return write
+
+
+@pytest.fixture
+def descriptions(tmp_path: Path) -> Iterator[Descriptions]:
+    found = Descriptions(tmp_path / "worker.log")
+    yield found
+    found.stop()
+
+
+def test_a_task_is_described_in_another_process_once_for_each_text(
+    descriptions: Descriptions, write: Write, tmp_path: Path
+) -> None:
+    count = """
+print("hello")
+torch.set_default_dtype(torch.float64)
+(HERE / "runs").open("a").write(f"{os.getpid()} ")
+"""
+    spec = write(count)
+    found = descriptions.get(spec, PATIENCE)
+    assert found is descriptions.get(spec, PATIENCE)
+    assert found is not None
+    (ran,) = (tmp_path / "runs").read_text().split()
+    assert int(ran) != os.getpid()
+    assert b"hello" in (tmp_path / "worker.log").read_bytes()
+    assert torch.get_default_dtype() == torch.float32
+    select = Split("select", torch.arange(40.0, dtype=torch.float64).reshape(10, 4), TARGETS)
+    assert {name: split.digest for name, split in found.splits.items()} == {"val": select.digest}
+    other = write(count + "changed = True")
+    again = descriptions.get(other, PATIENCE)
+    assert again is not None
+    assert again.key != found.key
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ('print("so long"); sys.stdout.flush(); os._exit(7)', r"exit code 7\).*so long"),
+        ("os.kill(os.getpid(), 9)", "exit code -9"),
+        ("os.fork() or time.sleep(600); os._exit(1)", "exit code 1"),
+    ],
+    ids=["raises", "exits", "ends its process", "is killed", "leaves a child"],
+)
+def test_a_task_that_cannot_be_described_is_an_error_in_words(
+    descriptions: Descriptions, write: Write, before: str, message: str
+) -> None:
+    with pytest.raises(TaskError, match=f"(?s){message}"):
+        descriptions.get(write(before), PATIENCE)
+
+
+def test_a_task_that_hangs_holds_up_nobody_and_is_ended(tmp_path: Path, write: Write) -> None:
+    descriptions = Descriptions(tmp_path / "worker.log", limit_s=2)
+    spec = write('(HERE / "pid").write_text(str(os.getpid())); time.sleep(600)')
+    before = time.monotonic()
+    assert descriptions.get(spec, wait_s=0.1) is None
+    assert time.monotonic() - before < 60
+    with pytest.raises(TaskError, match="did not answer within 2 s"):
+        descriptions.get(spec, PATIENCE)
+
+
+def test_a_task_is_tried_again_once_what_it_lacked_may_be_there(
+    tmp_path: Path, write: Write
+) -> None:
+    descriptions = Descriptions(tmp_path / "worker.log", retry_s=0)
+    spec = write('(HERE / "data").read_text(); (HERE / "runs").open("a").write("x")')
+    with pytest.raises(TaskError, match="FileNotFoundError"):
+        descriptions.get(spec, PATIENCE)
+    (tmp_path / "data").touch()
+    assert descriptions.get(spec, PATIENCE) is descriptions.get(spec, PATIENCE)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_stopping_ends_those_that_have_not_answered(tmp_path: Path, write: Write) -> None:
+    descriptions = Descriptions(tmp_path / "worker.log")
+    spec = write('(HERE / "pid").write_text(str(os.getpid())); time.sleep(600)')
+    descriptions.prepare(spec)
+    deadline = time.monotonic() + PATIENCE
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    descriptions.stop()
+    with pytest.raises(TaskError, match="exit code -9"):
+        descriptions.get(spec, PATIENCE)
+
+
+def test_a_file_that_is_missing_is_said(descriptions: Descriptions, tmp_path: Path) -> None:
+    descriptions.prepare(f"{tmp_path}/gone.py:task")
+    with pytest.raises(TaskError, match="names no task"):
+        descriptions.get(f"{tmp_path}/gone.py:task", PATIENCE)

@@ -1,0 +1,425 @@
+"""Every page opens, whatever soups there are and whatever the sweep and the task lack."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Element
+
+from pages.components import settings, state
+from soupcore import RECIPES, Sweep, load_task
+from soupcore.jobs import connectivity_kinds, kinds
+from soupcore.jobs.kinds import WarmState
+from soupcore.tasks import TaskDescription
+from tests.helpers import FEATURES, State, logits, save_sweep
+from tests.pages.conftest import do_jobs_at_once
+
+MAIN = Path(__file__).parents[2] / "pages" / "main.py"
+PAGES = {
+    "ingredients.py": "Ingredients",
+    "soups.py": "Soups",
+    "evidence.py": "Evidence",
+    "download.py": "Download",
+    "connectivity.py": "Connectivity",
+    "from_base.py": "Paths from the base",
+    "plane.py": "Loss plane",
+    "geometry.py": "Weight geometry",
+    "soup_vs_ensemble.py": "Soup vs. ensemble",
+}
+NAMES = ["run1", "run2", "run10"]
+MANUAL = "manual"
+TASK = """
+from pathlib import Path
+from safetensors.torch import load_file
+import torch
+from soupcore import ClassificationTask, Metric, Split, Task
+from tests.helpers import build_model
+
+data = load_file(Path(__file__).parent / "data.safetensors")
+
+def split(role, start):
+    part = slice(start, start + 30)
+    return Split(role, data["inputs"][part], data["targets"][part])
+
+splits = {"train": split("train", 70), "val": split("select", 0), "test": split("report", 30),
+          "shift/a": split("shift", 60), "shift/b": split("shift", 65)}
+for role in roles_left_out:
+    splits = {name: split for name, split in splits.items() if split.role != role}
+task = ClassificationTask(build_model, splits)
+"""
+
+REGRESSION = """
+class Kelvin(Task):
+    score_name = "negative MAE in kelvin"
+    loss_name = "MAE"
+
+    def loss(self, outputs, targets):
+        return (outputs - targets).abs().mean(-1)
+
+    def score(self, outputs, targets):
+        return -self.loss(outputs, targets)
+
+def kelvins(split):
+    targets = 3 * torch.nn.functional.one_hot(split.targets, 3).float()
+    return Split(split.role, split.inputs, targets)
+
+splits = {name: kelvins(split) for name, split in splits.items()}
+task = Kelvin(build_model, splits)
+"""
+LOWER = """
+class Kelvin(Task):
+    def loss(self, outputs, targets):
+        return (outputs - targets).square().mean(-1)
+
+    def predict(self, outputs):
+        return outputs.mean(-1)
+
+def kelvins(split):
+    return Split(split.role, split.inputs, 3 * split.targets.float()[:, None].expand(-1, 3))
+
+def error(predictions, targets):
+    return float((predictions - targets[:, 0]).abs().mean())
+
+metric = Metric("MAE", higher_is_better=False, unit="K", compute=error)
+task = Kelvin(build_model, {name: kelvins(split) for name, split in splits.items()},
+              metrics=[metric])
+"""
+COMMAND = """
+import sys
+from soupcore.tasks.command import CommandTask
+
+here = Path(__file__).parent
+(here / "score.py").write_text('''
+import hashlib, json, sys
+number = int(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:8], 16) / 2**32
+print(json.dumps({"MAE": 20 + number, "loss": 3 + number}))
+''')
+(here / "eval.toml").write_text(f'''
+run = "{sys.executable} -I -S score.py {{checkpoint}}"
+[splits]
+val = "select"
+test = "report"
+"shift/a" = "shift"
+[metrics.MAE]
+higher_is_better = false
+unit = "K"
+[metrics.loss]
+higher_is_better = false
+''')
+task = CommandTask(here / "eval.toml")
+"""
+DICE = """
+class Dice(ClassificationTask):
+    score_name = "Dice"
+
+    def score(self, outputs, targets):
+        found = super().score(outputs, targets)
+        return found.masked_fill(targets == data["targets"][0], float("nan"))
+
+task = Dice(build_model, splits)
+"""
+
+Request = dict[str, Any]
+
+
+class Described:
+    """Descriptions that are made here, as starting a process for each takes seconds."""
+
+    def get(self, spec: str, wait_s: float) -> TaskDescription:
+        return load_task(spec).describe()
+
+
+class App:
+    """The app on a toy sweep, and its jobs, done at once."""
+
+    def __init__(self, folder: Path, spec: str) -> None:
+        self.warm = WarmState(state.store(), [spec], "cpu")
+        self.request = {"sweep": str(folder), "weights": "", "task": spec, "batchnorm": "averaged"}
+        self.sweep = self.warm.sweep(self.request)
+        task = self.warm.evaluator(self.request).task
+        self.select, self.splits = task.select, task.reported
+
+    def do(self, kind: str, **request: Any) -> Mapping[str, Any]:
+        job = (kinds.KINDS | connectivity_kinds.KINDS)[kind]
+        return job(self.warm, self.request | request, lambda done, total, partial=None: None)
+
+    def evaluate(self) -> None:
+        self.do("evaluate", names=self.ends, splits=self.splits)
+
+    def map_weights(self) -> None:
+        self.do("paths", names=NAMES, alphas="adaptive", splits=[self.select])
+        self.do("geometry")
+        self.do("plane", corners=self.ends[:3], split=self.select, size=7)
+
+    def build(self, recipe: str) -> str:
+        if recipe == MANUAL:
+            told: Request = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "keep": True}
+            return str(self.do("mixture", splits=self.splits, **told)["soup"])
+        names = NAMES[: RECIPES[recipe].takes[1] or len(NAMES)]
+        return str(self.do("soup", recipe=recipe, names=names, parameters={})["soup"])
+
+    @property
+    def ends(self) -> list[str]:
+        return [*([self.sweep.base.name] if self.sweep.base else []), *NAMES]
+
+    @property
+    def recipes(self) -> list[str]:
+        can = [name for name, recipe in RECIPES.items() if self.sweep.base or not recipe.needs_base]
+        return [*can, MANUAL]
+
+    def session(self) -> AppTest:
+        session = AppTest.from_file(str(MAIN), default_timeout=60)
+        session.query_params["sweep"] = str(self.sweep.folder)
+        session.query_params["task"] = str(self.request["task"])
+        return session.run()
+
+    def open_all(self) -> Iterator[AppTest]:
+        """Open every page; give each in turn."""
+        session = self.session()
+        for file, title in PAGES.items():
+            session.switch_page(file).run()
+            assert [header.value for header in session.header] == [title]
+            assert not session.exception, f"{title}: {session.exception[0].message}"
+            assert not session.error, f"{title}: {session.error[0].value}"
+            yield session
+
+
+Start = Callable[..., App]
+
+
+@pytest.fixture
+def start(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    base_state: State,
+    states: dict[str, State],
+) -> Iterator[Start]:
+    """Return a function that starts the app, with or without a base and roles of splits."""
+
+    def start(*, base: bool = True, without: tuple[str, ...] = (), task: str = "") -> App:
+        folder = save_sweep(tmp_path / "sweep", ({"base": base_state} if base else {}) | states)
+        rows = [{"checkpoint": name, "lr": 10.0**-i, "seed": i} for i, name in enumerate(NAMES)]
+        (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        inputs = torch.randn(100, FEATURES, generator=torch.Generator().manual_seed(2))
+        targets = logits(base_state, inputs).argmax(1)
+        save_file({"inputs": inputs, "targets": targets}, tmp_path / "data.safetensors")
+        file = tmp_path / "task.py"
+        file.write_text(f"roles_left_out = {without!r}\n{TASK}{task}")
+        spec = f"{file}:task"
+        settings.configure(["--root", str(tmp_path), "--task", spec])
+        app = App(folder, spec)
+        do_jobs_at_once(monkeypatch, app.warm)
+        state.opened().add(str(folder))
+        monkeypatch.setattr(state, "descriptions", lambda: Described())
+        return app
+
+    caches = (state.store, state.supervisor, state.opened)
+    for cache in caches:
+        cache.cache_clear()
+    yield start
+    for cache in caches:
+        cache.cache_clear()
+    settings.configure([])
+
+
+def test_pages_open_before_anything_is_known(start: Start) -> None:
+    assert len(list(start().open_all())) == len(PAGES)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, MANUAL])
+def test_pages_open_with_a_soup_by_each_recipe(start: Start, recipe: str) -> None:
+    app = start()
+    app.evaluate()
+    app.map_weights()
+    app.build(recipe)
+    assert len(list(app.open_all())) == len(PAGES)
+
+
+@pytest.mark.parametrize("base", [True, False], ids=["base", "no base"])
+@pytest.mark.parametrize(
+    "without",
+    [(), ("report",), ("shift",), ("report", "shift", "train")],
+    ids=lambda roles: f"without {' and '.join(roles) or 'nothing'}",
+)
+def test_pages_open_with_soups_by_all_recipes(
+    start: Start, base: bool, without: tuple[str, ...]
+) -> None:
+    app = start(base=base, without=without)
+    app.evaluate()
+    app.map_weights()
+    for recipe in app.recipes:
+        app.build(recipe)
+    assert len(list(app.open_all())) == len(PAGES)
+
+
+def test_a_plane_shows_soups_by_a_formula_once_their_weights_were_read(start: Start) -> None:
+    app = start()
+    app.map_weights()
+    soups = {name: app.build(name) for name in ("uniform", "ties", "slerp", "dare")}
+    labels = {name: f"{name} {soup[:4]}" for name, soup in soups.items()}
+    aside = [labels[name] for name in ("ties", "slerp", "dare")]
+    session = app.session().switch_page("plane.py").run()
+    session.selectbox[-1].set_value(7).run()
+    assert _drawn(session) == {"base", *NAMES, labels["uniform"]}
+    assert f"Not projected yet: {', '.join(aside)}." in [c.value for c in session.caption]
+    points = [{"soup": soups[name]} for name in ("ties", "slerp", "dare")]
+    app.do("plane", corners=app.ends[:3], split=app.select, size=7, points=points)
+    session.run()
+    assert _drawn(session) == {"base", *NAMES, *labels.values()}
+    assert not [c.value for c in session.caption if c.value.startswith("Not projected")]
+
+
+def _drawn(session: AppTest) -> set[str]:
+    """Names of the points drawn on the plane."""
+    (figure,) = session.get("plotly_chart")
+    traces = json.loads(figure.proto.spec)["data"]
+    return {name for name, _ in next(t for t in traces if t.get("name") == "points")["customdata"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "sign"),
+    [
+        pytest.param(REGRESSION, "validation negative MAE in kelvin", 1, id="higher is better"),
+        pytest.param(LOWER, "validation MAE, K", -1, id="lower is better"),
+        pytest.param(COMMAND, "validation MAE, K", -1, id="by a command"),
+    ],
+)
+def test_scores_that_are_no_shares_are_nowhere_percentages(
+    start: Start, task: str, column: str, sign: int
+) -> None:
+    app = start(task=task)
+    app.evaluate()
+    app.map_weights()
+    app.build("uniform")
+    app.build("greedy")
+    for session in app.open_all():
+        told = "\n".join(_texts(session))
+        for percentage in ("95 %", "1 % if above 1", "% of layer norm"):
+            told = told.replace(percentage, "")
+        # In a figure, %{ begins a placeholder.
+        wrong = r" %(?!\{)|%\.2f|\d pp\b|, pp\b|McNemar|newly correct|ensemble of|accuracy|image"
+        assert re.findall(f".{{0,80}}(?:{wrong}).{{0,80}}", told) == []
+    session = app.session()
+    (table,) = (each.value for each in session.dataframe)
+    evaluator = app.warm.evaluator(app.request)
+    scores = [evaluator.evaluate(app.sweep[name].mixture, "val").score for name in NAMES]
+    assert list(table[column]) == [sign * score for score in scores]
+    assert all(score < 0 for score in scores)
+
+
+def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:
+    app = start(task=DICE)
+    app.evaluate()
+    soup = app.build("uniform")
+    pages = {session.header[0].value: _texts(session) for session in app.open_all()}
+    assert any("undefined for" in text and "of 30 examples" in text
+               for text in pages["Ingredients"])  # fmt: skip
+    assert any("Nothing to compare with" in text for text in pages["Evidence"])
+    assert f"uniform {soup[:4]}" in "".join(pages["Soups"])
+
+
+def add_runs(app: App, states: dict[str, State]) -> None:
+    """Add two runs of Ultralytics with two snapshots each, and read all of them."""
+    folder = app.sweep.folder
+    for number, name in enumerate(("train-2", "train-10"), start=1):
+        weights = folder / name / "weights"
+        weights.mkdir(parents=True)
+        for file, tensors in (("best", states["run1"]), ("last", states["run2"])):
+            moved = {key: t + 0.01 * number if t.is_floating_point() else t
+                     for key, t in tensors.items()}  # fmt: skip
+            torch.save(moved, weights / f"{file}.pt")
+        (folder / name / "args.yaml").write_text(f"lr0: 0.00{number}\nbatch: 16\n")
+        (folder / name / "results.csv").write_text(f"epoch,val/mAP\n1,0.5\n2,0.{6 + number}\n")
+    for snapshot in ("last", "every"):
+        Sweep.from_folder(folder, snapshot=snapshot)
+
+
+def test_the_snapshot_of_runs_is_chosen_on_the_page(start: Start, states: dict[str, State]) -> None:
+    app = start()
+    add_runs(app, states)
+    session = app.session()
+    (caption,) = [c.value for c in session.caption if "several snapshots" in c.value]
+    assert caption == "2 runs have several snapshots of Ultralytics. Used: best (2)."
+    box = next(box for box in session.selectbox if box.label == "Snapshot of each run")
+    box.select("every").run()
+    assert session.query_params["snapshot"] == "every"
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == [
+        *NAMES[:2],
+        "run10",
+        "train-2/best",
+        "train-2/last",
+        "train-10/best",
+        "train-10/last",
+    ]
+    assert any("snapshot='every'" in code.value for code in session.code)
+    assert not session.exception
+
+
+def test_one_run_may_have_another_snapshot_than_the_others(
+    start: Start, states: dict[str, State]
+) -> None:
+    app = start()
+    add_runs(app, states)
+    session = app.session()
+    box = next(box for box in session.selectbox if box.label == "Snapshot")
+    box.select("last").run()
+    next(button for button in session.button if button.label == "Use it").click().run()
+    assert json.loads(session.query_params["snapshot"]) == {"train-2": "last"}
+    assert session.session_state["view"].request["snapshot"] == {"train-2": "last"}
+    assert app.warm.sweep(session.session_state["view"].request).snapshot == {"train-2": "last"}
+
+
+def test_logged_metrics_are_marked_and_order_the_table(
+    start: Start, states: dict[str, State]
+) -> None:
+    app = start()
+    add_runs(app, states)
+    session = AppTest.from_file(str(MAIN), default_timeout=60)
+    session.query_params["sweep"] = str(app.sweep.folder)
+    session.query_params["task"] = str(app.request["task"])
+    session.query_params["snapshot"] = "last"
+    session.run()
+    (table,) = (each.value for each in session.dataframe)
+    by_name = dict(zip(table["name"], table["val/mAP (logged)"], strict=True))
+    assert (by_name["train-2"], by_name["train-10"]) == (0.7, 0.8)
+    next(box for box in session.selectbox if box.label == "Order").set_value("val/mAP").run()
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == ["train-10", "train-2", *NAMES]
+
+
+def test_a_link_to_snapshots_of_a_run_that_is_gone_offers_the_way_back(start: Start) -> None:
+    app = start()
+    session = AppTest.from_file(str(MAIN), default_timeout=60)
+    session.query_params["sweep"] = str(app.sweep.folder)
+    session.query_params["task"] = str(app.request["task"])
+    session.query_params["snapshot"] = '{"gone": "best"}'
+    session.run()
+    assert "gone" in session.error[0].value
+    (button,) = [b for b in session.button if b.label.startswith("Open the default snapshots")]
+    button.click().run()
+    assert not session.error
+    assert "snapshot" not in session.query_params
+
+
+def _texts(session: AppTest) -> list[str]:
+    """All that a page shows, and what its widgets explain; not the Python beside it."""
+    found = []
+    for node in session.main:
+        if not isinstance(node, Element):
+            continue
+        told: list[object]
+        told = [getattr(node, name, None) for name in ("value", "label", "help", "options")]
+        if node.type == "arrow_data_frame":
+            told = [list(node.value.columns), node.value.to_string()]
+        if node.type == "plotly_chart":
+            told = [node.proto.spec]
+        if node.type != "code":
+            found += [str(each) for each in told if each is not None]
+    return found

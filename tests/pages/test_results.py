@@ -1,0 +1,122 @@
+"""Jobs that pages add by themselves are added once, and only where they find something."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import streamlit as st
+
+from pages.components import jobs, results, state
+from pages.components.state import View
+from soupcore import barriers
+from soupcore.calls import BestIngredientBias
+from soupcore.jobs import State
+from soupcore.jobs.connectivity_kinds import KINDS
+from soupcore.jobs.kinds import WarmState
+from tests.pages.conftest import NAMES, evaluator_of
+
+
+class Added:
+    """The jobs that were added, none of them done unless a test does them."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.state = State.DONE
+
+    def submit(self, kind: str, title: str, request: dict[str, Any]) -> int:
+        self.requests.append(request)
+        return len(self.requests)
+
+    def get(self, job_id: int) -> Any:
+        is_unfinished = self.state in (State.QUEUED, State.RUNNING)
+        return SimpleNamespace(
+            state=self.state, is_unfinished=is_unfinished, error="It broke.", id=job_id
+        )
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch, view: View) -> Added:
+    found = Added()
+    monkeypatch.setattr(jobs, "submit", found.submit)
+    monkeypatch.setattr(jobs, "get", found.get)
+    monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(state, "store", lambda: view.evaluations.store)
+    monkeypatch.setattr(state, "opened", lambda: {view.folder})
+    queue = SimpleNamespace(unfinished=lambda kind: [])
+    monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
+    return found
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.RUNNING, State.FAILED, State.CANCELLED])
+def test_a_job_without_a_result_is_not_added_on_every_run(
+    view: View, added: Added, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(st, "caption", said.append)
+    added.state = state
+    call = BestIngredientBias(tuple(NAMES))
+    for _ in range(3):
+        assert results.derived(view, call, "Bias", key="bias") is None
+    assert len(added.requests) == 1
+    assert bool(said) == (state in (State.FAILED, State.CANCELLED))
+    assert results.derived(view, BestIngredientBias(("run1", "run2")), "Bias", key="bias") is None
+    assert len(added.requests) == 2
+
+
+def test_a_link_adds_no_job(view: View, added: Added, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "opened", set)
+    buttons: list[str] = []
+    monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
+    monkeypatch.setattr(st, "button", lambda label, **told: buttons.append(label))
+    barriers(view.sweep, evaluator_of(view), NAMES, 3)
+    forget(view)
+    assert results.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias") is None
+    assert len(results.pairs(view, NAMES, 3, "val")) == 0
+    assert (added.requests, buttons) == ([], ["Compute"])
+
+
+def forget(view: View) -> None:
+    """Make the workspace one of a version that kept no summaries."""
+    with view.evaluations.store.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM lines")
+
+
+@pytest.mark.parametrize("alphas", ["adaptive", 3, 11, 30])
+def test_pairs_are_looked_up_only_where_all_of_their_points_are_known(
+    view: View, added: Added, alphas: int | str
+) -> None:
+    evaluator = evaluator_of(view)
+    for _ in range(2):
+        assert len(results.pairs(view, NAMES, alphas, "val")) == 0
+    assert added.requests == []
+    barriers(view.sweep, evaluator, NAMES)  # with adaptive α: the midpoints, but no grid of 11
+    for _ in range(3):
+        results.pairs(view, NAMES, alphas, "val")
+    assert len(added.requests) == (alphas == 3)
+
+
+def test_pairs_of_an_earlier_version_are_looked_up_once(
+    view: View, added: Added, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barriers(view.sweep, evaluator_of(view), ["run1", "run2"], 3)
+    forget(view)
+    warm = WarmState(view.evaluations.store, [view.task_spec], "cpu")
+    results.pairs(view, NAMES, 3, "val")
+    (request,) = added.requests
+    KINDS["known pairs"](warm, request, lambda done, total, partial=None: None)
+    for _ in range(3):
+        assert list(results.pairs(view, NAMES, 3, "val").paths) == [("run1", "run2")]
+    assert len(added.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["paths", "line"])
+def test_pairs_that_are_being_evaluated_are_not_looked_up(
+    view: View, added: Added, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    barriers(view.sweep, evaluator_of(view), NAMES, 3)
+    forget(view)
+    running = SimpleNamespace(request={"sweep": view.folder})
+    queue = SimpleNamespace(unfinished=lambda wanted: [running] * (wanted == kind))
+    monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
+    assert len(results.pairs(view, NAMES, 3, "val")) == 0
+    assert added.requests == []

@@ -1,0 +1,207 @@
+"""Adapters in the spellings of the tools that save them, and networks that only look like some."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from soupcore import NothingFitsError, Sweep, uniform
+from tests.helpers import State, random_state, save_sweep
+
+RUNS = {"a": random_state(1), "b": random_state(2)}
+UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+LLAMA = "base_model.model.model.layers.0.self_attn.q_proj"
+
+Shapes = dict[str, tuple[int, ...]]
+
+PRODUCTS: dict[str, Shapes] = {
+    "PEFT": {f"{LLAMA}.lora_A.weight": (4, 32), f"{LLAMA}.lora_B.weight": (32, 4)},
+    "PEFT in a model": {
+        f"{LLAMA}.base_layer.weight": (32, 32),
+        f"{LLAMA}.lora_A.default.weight": (4, 32),
+        f"{LLAMA}.lora_B.default.weight": (32, 4),
+    },
+    "PEFT's embeddings": {"embed.lora_embedding_A": (4, 90), "embed.lora_embedding_B": (32, 4)},
+    "DoRA": {
+        f"{LLAMA}.lora_A.weight": (4, 32),
+        f"{LLAMA}.lora_B.weight": (32, 4),
+        f"{LLAMA}.lora_magnitude_vector": (32,),
+    },
+    "DoRA's magnitude alone": {f"{LLAMA}.lora_magnitude_vector.default.weight": (32,)},
+    "AdaLoRA": {"q.lora_A": (4, 32), "q.lora_B": (32, 4), "q.lora_E": (4, 1)},
+    "LoRA-XS": {"q.default_lora_latent_mapping.weight": (4, 4)},
+    "loralib": {"q.weight": (32, 32), "q.lora_A": (4, 32), "q.lora_B": (32, 4)},
+    "loralib, merged": {"qkv.weight": (96, 32), "qkv.lora_A": (8, 32), "qkv.lora_B": (64, 4)},
+    "loralib, convolution": {"conv.lora_A": (12, 96), "conv.lora_B": (96, 12)},
+    "OpenDelta": {"q.lora.lora_A": (4, 32), "q.lora.lora_B": (32, 4)},
+    "AdapterHub": {"query.loras.mnli.lora_A": (4, 32), "query.loras.mnli.lora_B": (32, 4)},
+    "minlora": {
+        "q.parametrizations.weight.0.lora_A": (4, 32),
+        "q.parametrizations.weight.0.lora_B": (32, 4),
+    },
+    "torchtune": {"q_proj.lora_a.weight": (4, 32), "q_proj.lora_b.weight": (32, 4)},
+    "MLX": {"q_proj.lora_a": (32, 4), "q_proj.lora_b": (4, 32)},
+    "NeMo": {
+        "q.adapter_layer.lora_kqv_adapter.linear_in.weight": (4, 32),
+        "q.adapter_layer.lora_kqv_adapter.linear_out.weight": (96, 4),
+    },
+    "diffusers": {
+        f"unet.{UNET}.to_q.lora_A.weight": (4, 32),
+        f"{UNET}.to_q.lora_B.weight": (32, 4),
+    },
+    "diffusers before 0.22": {
+        f"unet.{UNET}.processor.to_q_lora.down.weight": (4, 32),
+        f"unet.{UNET}.processor.to_q_lora.up.weight": (32, 4),
+    },
+    "diffusers, text encoder": {
+        "text_encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight": (4, 32),
+        "text_encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight": (32, 4),
+    },
+    "diffusers, later": {
+        f"unet.{UNET}.to_q.lora.down.weight": (4, 32),
+        f"unet.{UNET}.to_q.lora.up.weight": (32, 4),
+    },
+    "XLabs": {
+        "double_blocks.0.processor.qkv_lora1.down.weight": (4, 32),
+        "double_blocks.0.processor.qkv_lora1.up.weight": (96, 4),
+    },
+    "IP-Adapter FaceID": {"0.to_q_lora.down.weight": (4, 32), "0.to_q_lora.up.weight": (32, 4)},
+    "kohya": {
+        f"{KOHYA}.lora_down.weight": (4, 32),
+        f"{KOHYA}.lora_up.weight": (32, 4),
+        f"{KOHYA}.alpha": (),
+    },
+    "kohya, convolution": {
+        f"{KOHYA}.lora_down.weight": (4, 32, 1, 1),
+        f"{KOHYA}.lora_mid.weight": (4, 4, 3, 3),
+        f"{KOHYA}.lora_up.weight": (32, 4, 1, 1),
+    },
+    "LoHa": {f"{KOHYA}.hada_{part}": (8, 4) for part in ("w1_a", "w1_b", "w2_a", "w2_b")},
+    "LoHa, Tucker": {f"{KOHYA}.hada_{part}": (4, 4, 3, 3) for part in ("t1", "t2")},
+    "LoKr": {f"{KOHYA}.lokr_{part}": (4, 4) for part in ("w1", "w2_a", "w2_b", "t2")},
+    "LoKr, whole": {"lycoris_q.lokr_w1": (4, 4), "lycoris_q.lokr_w2": (8, 8)},
+    "GLoRA": {f"lycoris_q.{part}.weight": (4, 32) for part in ("a1", "a2", "b1", "b2")},
+    "VeRA": {f"{LLAMA}.vera_lambda_b": (32,), f"{LLAMA}.vera_lambda_d": (4,)},
+    "VeRA in PEFT": {"base_model.vera_A.default": (4, 32), "base_model.vera_B.default": (32, 4)},
+    "PEFT's RandLoRA": {f"{LLAMA}.randlora_lambda": (4, 2), f"{LLAMA}.randlora_gamma": (2, 32)},
+    "VB-LoRA": {f"{LLAMA}.vblora_logits_A": (4, 2, 9), "base_model.vblora_vector_bank": (9, 16)},
+    "of one's own, beside its weight": {
+        "attn.q.weight": (32, 48),
+        "attn.q.down.weight": (4, 48),
+        "attn.q.up.weight": (32, 4),
+    },
+    "of one's own, as parameters": {"q.weight": (32, 48), "q.A": (4, 48), "q.B": (32, 4)},
+}
+ROTATIONS: dict[str, Shapes] = {
+    "OFT": {f"{LLAMA}.oft_R.weight": (4, 28)},
+    "OFT before": {f"{LLAMA}.oft_r.default": (4, 8, 8)},
+    "OFT of LyCORIS": {f"{KOHYA}.oft_blocks": (4, 8, 8)},
+    "BOFT": {f"{LLAMA}.boft_R": (1, 4, 8, 8), f"{LLAMA}.boft_s": (32, 1)},
+    "HRA": {f"{LLAMA}.hra_u": (32, 4)},
+}
+# Those that may be averaged as they are, and what a reader should know of it.
+NOTED: dict[str, tuple[str, Shapes]] = {
+    "IA3": ("only if the base is the same", {f"{LLAMA}.ia3_l": (32, 1)}),
+    "IA3 in a model": ("only if the base is the same", {f"{LLAMA}.ia3_l.default": (1, 32)}),
+    "IA3 of LyCORIS": (
+        "only if the base is the same",
+        {f"{KOHYA}.weight": (32,), f"{KOHYA}.on_input": ()},
+    ),
+    "FourierFT": ("only if the base is the same", {f"{LLAMA}.fourierft_spectrum": (100,)}),
+    "prompt tuning": ("started from the same prompt", {"prompt_embeddings": (8, 32)}),
+    "P-tuning": (
+        "started from the same prompt",
+        {"prompt_encoder.default.embedding.weight": (8, 32)},
+    ),
+    "P-tuning v2": ("started from the same prompt", {"prefix_encoder.embedding.weight": (8, 64)}),
+    "CoOp": ("started from the same prompt", {"prompt_learner.ctx": (16, 32)}),
+}
+NETWORKS: dict[str, Shapes] = {
+    "called like LoRA": {"lora_base.weight": (2,), "explora_A": (2,)},
+    "U-Net": {
+        "down_blocks.0.resnets.0.conv1.weight": (32, 16, 3, 3),
+        "up_blocks.0.resnets.0.conv1.weight": (16, 32, 3, 3),
+        "down.0.weight": (32, 16),
+        "up.0.weight": (16, 32),
+    },
+    "LLaMA": {
+        "layers.0.mlp.gate_proj.weight": (86, 32),
+        "layers.0.mlp.up_proj.weight": (86, 32),
+        "layers.0.mlp.down_proj.weight": (32, 86),
+    },
+    "low-rank projections (DeepSeek)": {
+        "layers.0.self_attn.q_a_proj.weight": (8, 32),
+        "layers.0.self_attn.q_b_proj.weight": (48, 8),
+        "layers.0.self_attn.kv_a_proj_with_mqa.weight": (8, 32),
+        "layers.0.self_attn.kv_b_proj.weight": (48, 8),
+    },
+    "low-rank layers with a nonlinearity (RWKV-7)": {
+        "layers.0.attn.w_lora.lora.0.weight": (8, 32),
+        "layers.0.attn.w_lora.lora.2.weight": (32, 8),
+        "layers.0.attn.w_lora.lora.2.bias": (32,),
+    },
+    "bottleneck adapters": {
+        "layers.0.adapter.down.weight": (8, 32),
+        "layers.0.adapter.up.weight": (32, 8),
+        "layers.0.weight": (32,),
+    },
+    "squeeze and excitation": {"se.fc1.weight": (2, 32, 1, 1), "se.fc2.weight": (32, 2, 1, 1)},
+    "factorised layers": {"fc.u.weight": (8, 32), "fc.v.weight": (32, 8), "fc.bias": (32,)},
+    "gates": {"cell.weight": (32, 32), "cell.in": (32, 32), "cell.out": (32, 32)},
+    "biases and slopes": {"f.a1": (4,), "f.a2": (4,), "f.b1": (4,), "f.b2": (4,)},
+    "a prompt encoder (SAM)": {"prompt_encoder.point_embeddings.0.weight": (1, 32)},
+}
+
+
+def of_shapes(shapes: Shapes) -> State:
+    return {name: torch.ones(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS | ROTATIONS)
+def test_adapters_are_left_out_with_the_reason_and_the_way_out(tmp_path: Path, kind: str) -> None:
+    adapter = of_shapes((PRODUCTS | ROTATIONS)[kind])
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"adapter": adapter}))
+    assert list(sweep.ingredients) == ["a", "b"]
+    (finding,) = sweep.fit.findings
+    assert (finding.severity, finding.ingredient) == ("misfit", "adapter")
+    assert finding.tensor in adapter
+    reason = "the mean of products is not the product of means"
+    if kind in ROTATIONS:
+        reason = "the rotation of their mean is not the mean of the rotations"
+    assert reason in finding.problem
+    assert "merge_and_unload()" in finding.way_out
+
+
+def test_a_folder_of_adapters_is_refused_with_the_reason(tmp_path: Path) -> None:
+    adapters = {name: of_shapes(PRODUCTS["PEFT"]) for name in "ab"}
+    with pytest.raises(NothingFitsError, match="low-rank adapter"):
+        Sweep.from_folder(save_sweep(tmp_path / "sweep", adapters))
+
+
+@pytest.mark.parametrize("kind", NOTED)
+def test_adapters_that_may_be_averaged_are_noted(tmp_path: Path, kind: str) -> None:
+    words, shapes = NOTED[kind]
+    numbers = {name: torch.full((1,), value) for name, value in (("a", 0.0), ("b", 1.0))}
+    states = {name: {**of_shapes(shapes), "n": number} for name, number in numbers.items()}
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", states))
+    assert [finding.severity for finding in sweep.fit.findings] == ["note", "note"]
+    assert all(words in finding.problem for finding in sweep.fit.findings)
+    assert uniform(sweep).state_dict()["n"].item() == 0.5
+
+
+def test_the_mean_of_linear_adapters_is_the_mean_of_the_merged_weights(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(6, 5, generator=generator)
+    scales = {name: torch.randn(6, 1, generator=generator) for name in "abc"}
+    states = {name: {"q.ia3_l": scale} for name, scale in scales.items()}
+    soup = uniform(Sweep.from_folder(save_sweep(tmp_path / "sweep", states)))
+    merged = torch.stack([base * scale for scale in scales.values()]).mean(0)
+    assert torch.allclose(base * soup.state_dict()["q.ia3_l"], merged)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_networks_with_such_names_or_shapes_are_no_adapters(tmp_path: Path, kind: str) -> None:
+    state = of_shapes(NETWORKS[kind])
+    sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", {"a": state}))
+    assert sweep.fit.findings == ()

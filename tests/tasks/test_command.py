@@ -1,0 +1,304 @@
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from soupcore import (
+    Cancelled,
+    Evaluator,
+    RecipeError,
+    Store,
+    Sweep,
+    TaskError,
+    barriers,
+    curve,
+    greedy,
+    learned,
+    load_task,
+    ties,
+    uniform,
+)
+from soupcore.evaluation import compare
+from soupcore.tasks import TaskDescription
+from soupcore.tasks.loading import task_signature
+from tests.helpers import State, moved
+
+# Scores weights by their distance from a target, which it reads as any script of a lab would.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+
+path, split = sys.argv[1:3]
+Path(__file__).with_name("calls").open("a").write(f"{path} {split}\\n")
+weights = load_file(path) if path.endswith(".safetensors") else torch.load(path)
+weights = weights.get("model", weights)
+target = load_file(Path(__file__).with_name(f"{split}.target"))
+error = sum(float((weights[n].double() - target[n].double()).square().sum()) for n in target)
+print("evaluating", path)
+print(json.dumps({"error": error, "loss": error / 2, "accuracy": 1 / (1 + error), "note": "x"}))
+"""
+
+TOML = """
+run = "{python} eval.py {checkpoint} {split}"
+{more}
+[splits]
+val = "select"
+test = "report"
+[metrics.error]
+higher_is_better = false
+unit = "u"
+[metrics.accuracy]
+range = [0, 1]
+[metrics.loss]
+higher_is_better = false
+"""
+NAMES = ["run1", "run2", "run10"]
+
+
+def write(folder: Path, text: str = TOML, more: str = "", script: str = SCRIPT) -> str:
+    (folder / "eval.py").write_text(script)
+    text = text.replace("{python}", sys.executable).replace("{more}", more)
+    (folder / "task.toml").write_text(text)
+    return f"command:{folder / 'task.toml'}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, base_state: State) -> Path:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    for seed, split in enumerate(("val", "test"), start=7):
+        save_file(moved(base_state, 0.1, seed=seed), folder / f"{split}.target")
+    return folder
+
+
+@pytest.fixture
+def evaluator(folder: Path, store: Store) -> Evaluator:
+    return Evaluator(load_task(write(folder)), store, device="cpu")
+
+
+def error_of(folder: Path, state: dict[str, Tensor], split: str = "val") -> float:
+    target = load_file(folder / f"{split}.target")
+    return sum(float((state[n].double() - target[n].double()).square().sum()) for n in target)
+
+
+def calls(folder: Path) -> list[str]:
+    file = folder / "calls"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_points_are_scored_by_what_the_command_reports_once_each(
+    folder: Path, evaluator: Evaluator, sweep: Sweep, states: dict[str, State]
+) -> None:
+    for name in NAMES:
+        found = evaluator.evaluate(sweep[name].mixture, "val")
+        error = error_of(folder, states[name])
+        assert -found.score == pytest.approx(error, rel=1e-6)
+        assert found.loss == pytest.approx(error / 2, rel=1e-6)
+        assert found.all_scores["accuracy"] == pytest.approx(1 / (1 + error), rel=1e-6)
+        assert evaluator.task.score_unit.text(found.score) == f"{error:#.4g} u"
+    assert calls(folder) == [f"{sweep[name].checkpoint.path} val" for name in NAMES]
+    evaluator.evaluate_all([sweep[name].mixture for name in NAMES], "val")
+    assert len(calls(folder)) == 3
+
+
+def test_recipes_lines_and_curves_need_only_metrics(
+    folder: Path, evaluator: Evaluator, sweep: Sweep, states: dict[str, State]
+) -> None:
+    errors = {name: error_of(folder, states[name]) for name in NAMES}
+    soup = greedy(sweep, evaluator)
+    assert -soup.evaluations["val"].score <= min(errors.values()) * (1 + 1e-6)
+    mixed = uniform(sweep, NAMES).evaluate(evaluator)
+    mean = {n: torch.stack([states[r][n] for r in NAMES]).double().mean(0) for n in states["run1"]}
+    assert -mixed.evaluations["test"].score == pytest.approx(
+        error_of(folder, mean, "test"), rel=1e-5
+    )
+    found = barriers(sweep, evaluator, NAMES, 3, split="val")
+    assert found.paths["run1", "run2"].scores[0] == pytest.approx(-errors["run1"], rel=1e-6)
+    drawn = curve("wise_ft", "alpha", sweep, evaluator, NAMES, values=[0.0, 1.0])
+    assert drawn.best.evaluations["val"].score == max(drawn.scores("val"))
+    assert ties(sweep, NAMES).evaluate(evaluator).evaluations["val"].score < 0
+    assert not [*(folder.parent / "commands").glob("weights-*")]
+
+
+def test_what_needs_a_network_or_examples_says_so(evaluator: Evaluator, sweep: Sweep) -> None:
+    with pytest.raises((TaskError, RecipeError), match="evaluated by a command"):
+        learned(sweep, evaluator, NAMES)
+    one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
+    found = compare(evaluator.task, one, other)
+    assert (found.interval, found.difference) == (None, one.score - other.score)
+    assert "of the whole split" in found.why_no_interval
+    assert evaluator.task.why_no_ensemble is not None
+    assert not evaluator.task.can_re_estimate
+
+
+def test_its_description_is_that_of_any_task(folder: Path) -> None:
+    task = load_task(write(folder))
+    described = TaskDescription.from_json(task.describe().to_json())
+    assert described.key == task.key
+    assert [metric.name for metric in described.metrics] == ["error", "accuracy", "loss"]
+    assert {n: s.role for n, s in described.splits.items()} == {"val": "select", "test": "report"}
+
+
+def test_the_identity_covers_the_script_and_the_version(folder: Path) -> None:
+    keys = [
+        load_task(write(folder, **told)).key
+        for told in ({}, {}, {"more": 'version = "2"'}, {"script": SCRIPT + "# changed"})
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_the_command_gets_the_file_that_training_saved(
+    folder: Path, store: Store, tmp_path: Path, states: dict[str, State]
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for name, state in states.items():
+        torch.save({"model": state, "epoch": 3}, runs / f"{name}.pt")
+    sweep = Sweep.from_folder(runs)
+    evaluator = Evaluator(load_task(write(folder)), store, device="cpu")
+    soup = uniform(sweep).evaluate(evaluator)
+    (first, *_) = calls(folder)
+    assert first.split()[0].endswith("model.pt")
+    mean = {n: torch.stack([states[r][n] for r in NAMES]).double().mean(0) for n in states["run1"]}
+    assert -soup.evaluations["val"].score == pytest.approx(error_of(folder, mean), rel=1e-5)
+    other = Evaluator(load_task(write(folder, more='form = "safetensors"')), store, device="cpu")
+    other.evaluate(sweep["run1"].mixture, "val")
+    assert calls(folder)[-1].split()[0].endswith("model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("more", "script", "metric"),
+    [
+        pytest.param(
+            'result = "out.json"',
+            'open("out.json", "w").write(\'{"top1": 0.25}\')\nprint("done")',
+            'key = "top1"',
+            id="a file beside",
+        ),
+        pytest.param(
+            'result = "{folder}/out.json"',
+            'import os\nopen(sys.argv[3] + "/out.json", "w").write(\'{"top1": 0.25}\')',
+            'key = "top1"',
+            id="a file in a folder of its own",
+        ),
+        pytest.param(
+            "", 'print("top-1: 0.9\\ntop-1: 0.25\\nbye")', "pattern = 'top-1: ([0-9.]+)'", id="text"
+        ),
+        pytest.param("", "print('x')\nprint('{\"a\": 0.25}\\n')", 'key = "a"', id="last line"),
+    ],
+)
+def test_metrics_are_found_where_the_command_leaves_them(
+    folder: Path, store: Store, sweep: Sweep, more: str, script: str, metric: str
+) -> None:
+    text = f"""
+run = "{{python}} eval.py {{checkpoint}} {{split}} {{folder}}"
+{more}
+[splits]
+val = "select"
+[metrics.accuracy]
+{metric}
+"""
+    spec = write(folder, text.replace("{more}", ""), script="import sys\n" + script)
+    found = Evaluator(load_task(spec), store, device="cpu").evaluate(sweep["run1"].mixture, "val")
+    assert found.score == 0.25
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "words"),
+    [
+        ("1 / 0", "", r"exit code 1. Its output is in (?s:.)*ZeroDivisionError"),
+        ("print('hi')", "", r'line of JSON such as {"error": 0.9}'),
+        ("print('{\"mse\": 1}')", "", "reports no number 'error'; it reports mse"),
+        ("print('{\"error\": null}')", "", "reports no number 'error'"),
+        ("import os; os.kill(os.getpid(), 9)", "", "was ended by SIGKILL"),
+        ("import time; time.sleep(60)", "time_limit = 0.3", "took longer than 0.3 s"),
+        ("print('{}')", 'result = "nothing.json"', r"did not write nothing\.json"),
+    ],
+)
+def test_a_command_that_fails_shows_the_end_of_its_output(
+    folder: Path, store: Store, sweep: Sweep, script: str, more: str, words: str
+) -> None:
+    evaluator = Evaluator(load_task(write(folder, more=more, script=script)), store, device="cpu")
+    with pytest.raises(TaskError, match=words) as caught:
+        evaluator.evaluate(sweep["run1"].mixture, "val")
+    log = str(caught.value).partition("Its output is in ")[2].partition(".log")[0]
+    assert Path(f"{log}.log").is_file()
+
+
+def test_a_cancel_ends_the_command_and_what_it_started(
+    folder: Path, store: Store, sweep: Sweep
+) -> None:
+    script = """
+import os, time
+from pathlib import Path
+child = os.fork()
+if child:
+    Path(__file__).with_name("child").write_text(str(child))
+time.sleep(60)
+"""
+    evaluator = Evaluator(load_task(write(folder, script=script)), store, device="cpu")
+
+    def stop(done: int, total: int) -> None:
+        if (folder / "child").exists() and (folder / "child").read_text():
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        evaluator.evaluate(sweep["run1"].mixture, "val", on_progress=stop)
+    child = int((folder / "child").read_text())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and is_running(child):
+        time.sleep(0.02)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("{checkpoint} ", ""), r"`run` needs {checkpoint}"),
+        (lambda text: text.replace("run =", "command ="), "command has no meaning here; known are"),
+        (lambda text: re.sub("val.*\ntest.*", "", text), r"needs a table \[splits\]"),
+        (lambda text: text.partition("[metrics")[0], "needs a table for each metric"),
+        (lambda text: text.replace('"report"', '"held out"'), "the role of the split 'test'"),
+        (lambda text: text.replace("unit", "units"), "units has no meaning here"),
+        (lambda text: 'form = "zip"\n' + text, "`form` is one of ingredient, safetensors"),
+        (lambda text: text + "=", "is not valid TOML"),
+    ],
+)
+def test_a_description_of_another_form_is_refused(
+    folder: Path, change: Callable[[str], str], words: str
+) -> None:
+    spec = write(folder, change(TOML.replace("{more}\n", "")))
+    with pytest.raises(TaskError, match=words):
+        load_task(spec)
+
+
+def test_a_program_that_does_not_exist_is_named(folder: Path, store: Store, sweep: Sweep) -> None:
+    text: Any = TOML.replace("{python}", "no-such-program")
+    evaluator = Evaluator(load_task(write(folder, text)), store, device="cpu")
+    with pytest.raises(TaskError, match=r"no-such-program .* cannot be started: No such file"):
+        evaluator.evaluate(sweep["run1"].mixture, "val")
+
+
+def test_a_changed_script_is_noticed_without_loading_the_task(folder: Path) -> None:
+    signatures = [
+        task_signature(write(folder, script=script)) for script in (SCRIPT, SCRIPT, SCRIPT + "#")
+    ]
+    assert signatures[0] == signatures[1] != signatures[2]
+    assert signatures[2] == load_task(f"command:{folder / 'task.toml'}").source_digest

@@ -1,0 +1,275 @@
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
+
+WORDS = [
+    "free",
+    "prize",
+    "win",
+    "call",
+    "now",
+    "see",
+    "you",
+    "later",
+    "at",
+    "home",
+    "ok",
+    "thanks",
+    "lunch",
+    "money",
+    "text",
+]
+N = 40
+
+
+def texts(n: int, seed: int) -> list[str]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 9, (n,), generator=generator).tolist()
+    return [
+        " ".join(WORDS[i] for i in torch.randint(len(WORDS), (k,), generator=generator))
+        for k in lengths
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three tables of one content in three formats."""
+    rows = [
+        {"label": ["ham", "spam"]["free" in text or "prize" in text], "text": text}
+        for text in texts(N, 1)
+    ]
+    with (tmp_path / "val.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["label", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "val.jsonl").write_text("\n".join(lines))
+    (tmp_path / "val.tsv").write_text("".join(f"{r['label']}\t{r['text']}\n" for r in rows))
+    pd.DataFrame(rows).to_parquet(tmp_path / "val.parquet")
+    return tmp_path
+
+
+def describe(folder: Path, **told: Any) -> str:
+    splits = told.pop("splits", {"select": "val.csv"})
+    lines = [f"{name} = {json.dumps(value)}" for name, value in told.items()]
+    lines += ["[splits]", *(f"{json.dumps(name)} = {value}" if isinstance(value, str)
+              and value.startswith("{") else f"{json.dumps(name)} = {json.dumps(value)}"
+              for name, value in splits.items())]  # fmt: skip
+    (folder / "task.toml").write_text("\n".join(lines))
+    return f"hf:{folder / 'task.toml'}"
+
+
+SMS = {"task": "text-classification", "model": "runs/base", "text": "text", "label": "label"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": "translation"}, "`task` is one of text-classification, causal-lm, masked-lm"),
+        ({"task": 3}, "needs `task`, a text"),
+        ({"model": "nowhere"}, r"nowhere/config\.json does not exist. Give as `model` a folder"),
+        ({"lable": "x"}, "lable has no meaning here; known are"),
+    ],
+)
+def test_a_description_of_another_form_is_refused(
+    folder: Path, change: dict[str, Any], words: str
+) -> None:
+    (folder / "runs/base").mkdir(parents=True)
+    (folder / "runs/base/config.json").write_text("{}")
+    with pytest.raises(TaskError, match=words):
+        load_task(describe(folder, **SMS | change))
+
+
+def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
+    (folder / "task.toml").write_text("task = ")
+    with pytest.raises(TaskError, match=r"task\.toml is not valid TOML"):
+        load_task(f"hf:{folder / 'task.toml'}")
+
+
+def test_without_transformers_it_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "runs/base").mkdir(parents=True)
+    (folder / "runs/base/config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(TaskError, match="needs the package transformers: pip install"):
+        load_task(describe(folder, **SMS))
+
+
+# With transformers
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {word: number for number, word in enumerate([*special, *WORDS])}
+    fast = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106 - no secret
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )  # fmt: skip
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        eos_token="[SEP]",  # noqa: S106 - no password
+        model_max_length=16,
+        **names,
+    )
+
+
+def network(kind: str) -> Any:
+    import transformers
+
+    size = len(WORDS) + 5
+    if kind == "CausalLM":
+        config: Any = transformers.GPT2Config(
+            vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=16,
+            bos_token_id=2, eos_token_id=3,
+        )  # fmt: skip
+    else:
+        config = transformers.DistilBertConfig(
+            vocab_size=size, dim=16, hidden_dim=32, n_layers=1, n_heads=2,
+            max_position_embeddings=16, label2id={"ham": 0, "spam": 1},
+            id2label={0: "ham", 1: "spam"},
+        )  # fmt: skip
+    return getattr(transformers, f"AutoModelFor{kind}").from_config(config).eval()
+
+
+@pytest.fixture
+def networks(folder: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A base and runs of a kind, saved as transformers does."""
+    found = {}
+    for seed, name in enumerate(["base", "run-1", "run-2", "run-3"]):
+        torch.manual_seed(seed)
+        found[name] = network(request.param)
+        found[name].save_pretrained(folder / "runs" / name)
+        tokenizer().save_pretrained(folder / "runs" / name)
+    return found
+
+
+def logits_of(model: Any, table: pd.DataFrame, columns: list[str]) -> Tensor:
+    """The plain way: one text after the other."""
+    read = tokenizer()
+    found = []
+    for row in table[columns].itertuples(index=False):
+        encoded = read(*row, return_tensors="pt", truncation=True, max_length=16)
+        encoded.pop("token_type_ids", None)
+        with torch.no_grad():
+            found.append(model(**encoded).logits)
+    return torch.cat(found)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["SequenceClassification"], indirect=True)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "tsv", "parquet"])
+@pytest.mark.parametrize("columns", [["text"], ["text", "label"]], ids=["one", "pairs"])
+def test_texts_are_classified_as_by_transformers(
+    folder: Path, store: Store, networks: dict[str, Any], suffix: str, columns: list[str]
+) -> None:
+    told = SMS | {"text": columns if len(columns) > 1 else "text", "metrics": ["macro F1"]}
+    told |= {"columns": ["label", "text"]} if suffix == "tsv" else {}
+    task = load_task(describe(folder, **told, splits={"select": f"val.{suffix}"}))
+    sweep = Sweep.from_folder(folder / "runs")
+    evaluator = Evaluator(task, store, device="cpu", batch_size=7)
+    table = pd.read_csv(folder / "val.csv")
+    targets = torch.tensor([["ham", "spam"].index(label) for label in table["label"]])
+    assert torch.equal(task.split("select").targets, targets)
+    for name in sweep.ingredients:
+        found = evaluator.evaluate(sweep[name].mixture, "select")
+        logits = logits_of(networks[name], table, columns)
+        torch.testing.assert_close(found.outputs, logits, rtol=1e-5, atol=1e-6)
+        expected = f1_score(targets, logits.argmax(1), average="macro", zero_division=0)
+        assert found.score == pytest.approx(expected)
+    assert greedy(sweep, evaluator).evaluations["select"].score >= 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["CausalLM"], indirect=True)
+@pytest.mark.parametrize("block", [None, 8])
+def test_perplexity_is_that_of_transformers(
+    folder: Path, store: Store, networks: dict[str, Any], block: int | None
+) -> None:
+    told: dict[str, Any] = {"task": "causal-lm", "model": "runs/base", "text": "text"}
+    task = load_task(describe(folder, **told | ({"block": block} if block else {})))
+    sweep = Sweep.from_folder(folder / "runs")
+    found = Evaluator(task, store, device="cpu", batch_size=7).evaluate(
+        sweep["run-1"].mixture, "select"
+    )
+    nats, tokens, spelled = 0.0, 0, 0
+    for text in task.split("select").inputs["input_ids"]:
+        with torch.no_grad():
+            loss = networks["run-1"](input_ids=text[None], labels=text[None]).loss
+        nats += float(loss) * (len(text) - 1)
+        tokens += len(text) - 1
+        spelled += len(tokenizer().decode(text[1:]).encode())
+    assert -found.score == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    bits = nats / math.log(2) / spelled
+    assert -found.all_scores["bits per byte"] == pytest.approx(bits, rel=1e-5)
+    assert found.outputs.shape == (found.n, 2)
+    assert task.score_unit.text(found.score) == f"{math.exp(nats / tokens):#.4g}"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["MaskedLM"], indirect=True)
+def test_masked_tokens_are_the_same_each_time(
+    folder: Path, store: Store, networks: dict[str, Any]
+) -> None:
+    spec = describe(folder, task="masked-lm", model="runs/base", text="text", max_length=16)
+    task, again = load_task(spec), load_task(spec)
+    split = task.split("select")
+    assert split.digest == again.split("select").digest
+    labels = torch.cat(list(split.targets))
+    inputs = torch.cat(list(split.inputs["input_ids"]))
+    hidden = labels != -100
+    assert 0.05 < hidden.float().mean() < 0.25
+    assert bool((inputs[hidden] == 4).all())
+    assert not (inputs[~hidden] == 4).any()
+    sweep = Sweep.from_folder(folder / "runs")
+    found = Evaluator(task, store, device="cpu").evaluate(sweep["run-1"].mixture, "select")
+    nats = 0.0
+    for text, mask, words in zip(
+        split.inputs["input_ids"], split.inputs["attention_mask"], split.targets, strict=True
+    ):
+        with torch.no_grad():
+            logits = networks["run-1"](text[None], mask[None]).logits[0]
+        nats += float(torch.nn.functional.cross_entropy(logits, words, reduction="sum"))
+    assert -found.score == pytest.approx(math.exp(nats / int(hidden.sum())), rel=1e-5)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["SequenceClassification"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text": "message"}, r"val\.csv has no column 'message'; it has label, text"),
+        ({"text": ["a", "b", "c"]}, "`text`, the name of one column or a list of two"),
+        ({"label": "text"}, "the labels .* are no numbers, .* has ham, spam"),
+        ({"metrics": "F1"}, "`metrics` is a list of names"),
+        ({"metrics": ["f1"]}, "no metric 'f1'"),
+        ({"max_length": 0}, "`max_length` is a number above 0, not 0"),
+        ({"splits": {}}, r"needs a table \[splits\]"),
+        ({"splits": {"select": "val.xlsx"}}, r"val\.xlsx is none of \.csv"),
+        ({"splits": {"select": "no.csv"}}, r"no\.csv cannot be read"),
+        ({"splits": {"dev": "val.csv"}}, "the split 'dev' needs a file and a role"),
+        ({"splits": {"report": "val.csv"}}, "exactly one split with the role 'select'"),
+    ],
+)
+def test_what_data_lack_is_named(
+    folder: Path, networks: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TaskError, match=words):
+        load_task(describe(folder, **SMS | change))

@@ -1,0 +1,226 @@
+"""Each call: JSON, run, kept, read by those who know the task's description only."""
+
+import json
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    Store,
+    Sweep,
+    soup_vs_ensemble,
+    uniform,
+)
+from soupcore.analysis import calibration, fit_temperature, leave_one_out
+from soupcore.analysis.calibration import Calibration
+from soupcore.calls import (
+    CALLS,
+    Attribution,
+    BestIngredientBias,
+    Calibrations,
+    Call,
+    Context,
+    EnsembleScores,
+    GreedyEnsembleScores,
+    GreedyOrders,
+    Optimism,
+    ParameterCurve,
+    Result,
+    TwoModelEnsembles,
+    TwoModelTheory,
+)
+from soupcore.evaluation import Evaluations
+from soupcore.progress import no_progress
+from soupcore.recipes import RECIPES, Number, Parts
+from soupcore.tasks import TaskDescription
+
+NAMES = ("run1", "run2", "run10")
+GREEDY = {"accept": ">=", "metric": "score"}
+
+
+@pytest.fixture
+def running(sweep: Sweep, evaluator: Evaluator) -> Context:
+    return Context(sweep, evaluator)
+
+
+@pytest.fixture
+def reading(running: Context, task: ClassificationTask, store: Store) -> Context:
+    """What a page has: no task, only its description."""
+    return Context(running.sweep, Evaluations(task.describe(), store))
+
+
+@pytest.fixture
+def soup(running: Context) -> str:
+    """The id of a soup in the store."""
+    made = uniform(running.sweep, ["run1", "run2"])
+    running.evaluator.store.add_soup(made.id, str(running.sweep.folder), made.to_json())
+    return made.id
+
+
+def calls(soup: str) -> dict[str, Call]:
+    found: list[Call] = [
+        EnsembleScores(NAMES[:2]),
+        GreedyEnsembleScores(NAMES),
+        TwoModelEnsembles(NAMES, "test"),
+        TwoModelTheory(NAMES, "test"),
+        Calibrations(soup, NAMES, "test"),
+        BestIngredientBias(NAMES),
+        Attribution(soup, "test"),
+        Optimism(NAMES, GREEDY),
+        GreedyOrders(NAMES, GREEDY, 2),
+        ParameterCurve("wise_ft", "alpha", ("run1",), (0.0, 0.5), {}),
+    ]
+    return {call.kind: call for call in found}
+
+
+def compute(call: Call, context: Context) -> Result:
+    """Run a call as a worker does, from its JSON."""
+    request = json.loads(json.dumps({"sweep": "elsewhere", "task": "t", **call.arguments}))
+    again = type(call).from_request(request)
+    assert again == call
+    found = again.run_and_keep(context, no_progress)
+    result: Result = json.loads(json.dumps(found, allow_nan=False))
+    return result
+
+
+def outputs(context: Context, name: str, split: str) -> torch.Tensor:
+    return context.evaluator.evaluate(context.sweep[name].mixture, split).outputs.double()
+
+
+def test_there_is_a_case_for_each_call(soup: str) -> None:
+    assert calls(soup).keys() == CALLS.keys()
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_result_is_read_without_the_task(
+    running: Context, reading: Context, soup: str, kind: str
+) -> None:
+    call = calls(soup)[kind]
+    assert call.known(reading) is None
+    found = compute(call, running)
+    assert call.result(reading) == call.known(reading) == found
+    with pytest.raises(TypeError, match="Evaluator"):
+        call.run(reading, no_progress, lambda result: None)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_result_is_of_the_weights_the_data_and_the_arguments(
+    running: Context, reading: Context, soup: str, kind: str
+) -> None:
+    call = calls(soup)[kind]
+    key = call.key(running)
+    assert call.key(reading) == key
+    anew = Context(running.sweep, running.evaluator.with_statistics("re-estimated"))
+    others = [call.key(anew)]
+    description = running.task.describe().to_json()
+    for split in call.split_names(running.task):
+        changed = json.loads(json.dumps(description))
+        changed["splits"][split]["digest"] = "0" * 64
+        others.append(call.key(Context(running.sweep, _evaluations(changed, running))))
+    changed = description | {"key": "1" * 64}
+    others.append(call.key(Context(running.sweep, _evaluations(changed, running))))
+    assert len({key, *others}) == 1 + len(others)
+
+
+def _evaluations(description: dict[str, Any], context: Context) -> Evaluations:
+    return Evaluations(TaskDescription.from_json(description), context.evaluations.store)
+
+
+def test_what_grows_is_kept_and_is_no_result(running: Context, reading: Context) -> None:
+    def stop(done: int, total: int) -> None:
+        if call.known(reading) is not None:
+            raise Cancelled
+
+    call = TwoModelTheory(NAMES, "test")
+    with pytest.raises(Cancelled):
+        call.run_and_keep(running, stop)
+    known = call.known(reading)
+    assert known is not None
+    assert len(known["pairs"]) >= 1
+    assert call.result(reading) is None
+    assert compute(call, running)["pairs"][:1] == known["pairs"][:1]
+
+
+def test_ensembles_average_outputs(running: Context, task: ClassificationTask) -> None:
+    members = NAMES[:2]
+    scores = compute(EnsembleScores(members), running)["scores"]
+    assert list(scores) == task.reported
+    for split in task.reported:
+        mean = sum(outputs(running, name, split) for name in members)
+        assert isinstance(mean, torch.Tensor)
+        expected = accuracy_score(task.split(split).targets, mean.argmax(1))
+        assert scores[split] == pytest.approx(expected)
+    pairs = compute(TwoModelEnsembles(NAMES, "test"), running)["pairs"]
+    assert [tuple(pair[:2]) for pair in pairs] == list(combinations(NAMES, 2))
+    for a, b, score in pairs:
+        both = outputs(running, a, "test") + outputs(running, b, "test")
+        expected = accuracy_score(task.split("test").targets, both.argmax(1))
+        assert score == pytest.approx(expected)
+
+
+def test_the_greedy_ensemble_scores_what_its_members_do(running: Context) -> None:
+    found = compute(GreedyEnsembleScores(NAMES), running)
+    alone = compute(EnsembleScores(tuple(found["members"])), running)
+    assert found["scores"] == alone["scores"]
+
+
+def test_theory_is_that_of_the_library(running: Context) -> None:
+    for a, b, terms in compute(TwoModelTheory(NAMES, "test"), running)["pairs"]:
+        start, end = (running.sweep[name].mixture for name in (a, b))
+        found = soup_vs_ensemble(running.evaluator, start, end, split="test")
+        assert terms["gap"] == pytest.approx(found.gap)
+        assert terms["predicted"] == pytest.approx(found.predicted_gap)
+
+
+def test_calibrations_are_those_of_the_library(
+    running: Context, task: ClassificationTask, soup: str
+) -> None:
+    found = compute(Calibrations(soup, NAMES, "test"), running)
+    assert list(found["ingredients"]) == list(NAMES)
+    for name in NAMES:
+        both = found["ingredients"][name]
+        logits, targets = outputs(running, name, "test"), task.split("test").targets
+        assert Calibration.from_json(both["before"]) == calibration(logits, targets)
+        temperature = fit_temperature(outputs(running, name, "val"), task.split("val").targets)
+        assert both["after"]["temperature"] == pytest.approx(temperature)
+    members = [outputs(running, name, "test") for name in ("run1", "run2")]
+    expected = calibration(torch.stack(members).mean(0), task.split("test").targets)
+    assert found["ensemble"]["before"]["ece"] == pytest.approx(expected.ece, abs=1e-6)
+
+
+def test_attribution_is_that_of_the_library(running: Context, soup: str) -> None:
+    found = compute(Attribution(soup, "test"), running)
+    stored = running.soups[soup]
+    parts = Parts(stored.sweep, stored.soup)
+    assert found["without"] == leave_one_out(running.evaluator, parts, "test")
+
+
+def test_a_curve_is_found_again_from_a_soup_that_is_a_point_of_it(running: Context) -> None:
+    recipe = RECIPES["wise_ft"]
+    number = next(p for p in recipe.parameters if isinstance(p, Number) and p.curve)
+    given = {p.name: p.default for p in recipe.parameters if p is not number}
+    call = ParameterCurve(recipe.name, number.name, ("run1",), number.curve, given)
+    points = compute(call, running)["points"]
+    assert [point["value"] for point in points] == list(number.curve)
+    value = number.curve[len(number.curve) // 2]
+    chosen: dict[str, Any] = {number.name: value}
+    made = recipe.follow(running.sweep, running.evaluator, ["run1"], **chosen)
+    assert made.id in {point["soup"] for point in points}
+    assert ParameterCurve.of_soup(made, number, ["run1"]) == call
+
+
+def test_undefined_scores_are_said(
+    monkeypatch: pytest.MonkeyPatch, running: Context, task: ClassificationTask
+) -> None:
+    nothing = lambda outputs, targets: torch.full((len(targets),), np.nan)  # noqa: E731
+    monkeypatch.setattr(task, "score", nothing)
+    for call in (GreedyEnsembleScores(NAMES), BestIngredientBias(NAMES)):
+        assert "undefined" in compute(call, running)["why_none"]
+    assert set(compute(EnsembleScores(NAMES), running)["scores"].values()) == {None}

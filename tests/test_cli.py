@@ -1,0 +1,328 @@
+"""The command `stockpot`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import soupcore
+from soupcore import cli
+from soupcore.version import VERSION
+from tests.helpers import average, random_state, same_weights, save_sweep
+
+PROJECT = Path(__file__).parents[1]
+TASK = """
+import torch
+from soupcore import ClassificationTask, Split
+from tests.helpers import FEATURES, build_model, logits, random_state
+
+def split(role, seed):
+    inputs = torch.randn(60, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return Split(role, inputs, logits(random_state(0), inputs).argmax(1))
+
+splits = {"val": split("select", 1), "test": split("report", 2)}
+task = ClassificationTask(build_model, splits, name="toy")
+"""
+RUNS = ("a", "b")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> str:
+    states = {name: random_state(seed) for seed, name in enumerate(("base", *RUNS))}
+    return str(save_sweep(tmp_path / "runs", states))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    (tmp_path / "task.py").write_text(TASK)
+    return f"{tmp_path / 'task.py'}:task"
+
+
+Ran = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run the command in this process; return its exit code, standard output and error."""
+
+    def run(*arguments: str) -> Ran:
+        try:
+            code = cli.main(arguments)
+        except SystemExit as end:  # by argparse
+            code = end.code if isinstance(end.code, int) else 1
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_evaluate_prints_the_scores_of_the_library(
+    run: Callable[..., Ran], runs: str, spec: str
+) -> None:
+    code, out, err = run("evaluate", runs, "--task", spec, "--json", "--device=cpu")
+    assert (code, err) == (0, "")
+    sweep = soupcore.Sweep.from_folder(runs)
+    evaluator = soupcore.Evaluator(soupcore.load_task(spec))
+    rows = json.loads(out)
+    assert [(r["split"], r["name"]) for r in rows] == [
+        (split, name) for split in ("val", "test") for name in ("base", *RUNS)
+    ]
+    for row in rows:
+        found = evaluator.evaluate(sweep[row["name"]].mixture, row["split"])
+        assert (row["loss"], row["n"]) == (found.loss, found.n)
+        assert row["metrics"] == {"accuracy": found.score}
+        assert row["interval"] == [*found.score_interval]
+
+
+def test_evaluate_prints_a_table(run: Callable[..., Ran], runs: str, spec: str) -> None:
+    code, out, _ = run("evaluate", runs, f"--task={spec}", "--split=test", "--ingredients=b")
+    assert code == 0
+    head, row = out.splitlines()
+    assert head.split() == ["accuracy,", "%", "test"]
+    assert row.split()[0] == "b"
+
+
+def test_soup_writes_the_weights(
+    run: Callable[..., Ran], runs: str, spec: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "soup.safetensors"
+    code, out, err = run("soup", runs, f"--task={spec}", "--recipe=uniform", "-o", str(file))
+    assert (code, err) == (0, "")
+    expected = average([random_state(1), random_state(2)])
+    assert same_weights(load_file(file), expected)
+    assert out.startswith("Uniform soup of a, b\n  a: 1/2\n  b: 1/2\nval: accuracy ")
+    assert out.endswith(f"n = 60\nwrote {file}\n")
+
+
+def test_a_recipe_that_needs_no_evaluation_needs_no_task(
+    run: Callable[..., Ran], runs: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "soup.safetensors"
+    options = ("--recipe=wise_ft", "--parameter=α=0.25", "--ingredients=b", "--dtype=float16")
+    code, out, _ = run("soup", runs, *options, f"--output={file}", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["files"] == [str(file)]
+    assert found["soup"]["coefficients"] == {"base": "3/4", "b": "1/4"}
+    assert load_file(file)["0.weight"].dtype.itemsize == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "parameters"),
+    [
+        ("greedy", ["backward=true", "accept=>"], {"backward": True, "accept": ">"}),
+        ("greedy", ["backward=False", "seed=3"], {"backward": False, "seed": 3}),
+        ("task_arithmetic", ["λ=1"], {"scale": 1.0}),
+        ("ties", ["density=0.5", "scale=2"], {"density": 0.5, "scale": 2.0}),
+        ("wise_ft", ["keep=3."], {"keep": "3."}),
+    ],
+)
+def test_parameters_are_those_of_the_recipe(
+    run: Callable[..., Ran], runs: str, spec: str, recipe: str, given: list[str], parameters: Any
+) -> None:
+    options = [f"--parameter={text}" for text in given]
+    code, out, _ = run("soup", runs, f"--task={spec}", f"--recipe={recipe}", *options, "--json")
+    assert code == 0
+    assert json.loads(out)["soup"]["parameters"].items() >= parameters.items()
+
+
+def test_barriers_prints_the_pairs(run: Callable[..., Ran], runs: str, spec: str) -> None:
+    code, out, _ = run("barriers", runs, f"--task={spec}", "--alphas=3", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    sweep = soupcore.Sweep.from_folder(runs)
+    evaluator = soupcore.Evaluator(soupcore.load_task(spec))
+    path = soupcore.linear_path(sweep["a"], sweep["b"], evaluator, 3)
+    assert (row["first"], row["second"], row["points"]) == ("a", "b", 3)
+    assert row["loss barrier"] == path.barrier
+    code, out, _ = run("barriers", runs, f"--task={spec}", "--alphas=2")
+    assert (code, len(out.splitlines())) == (0, 2)  # an upper bound of ∞ is null in JSON
+    assert "Infinity" not in run("barriers", runs, f"--task={spec}", "--alphas=2", "--json")[1]
+
+
+def test_excluded_checkpoints_are_named(run: Callable[..., Ran], runs: str, spec: str) -> None:
+    (Path(runs) / "c.safetensors").write_bytes(b"")
+    code, out, err = run("evaluate", runs, f"--task={spec}", "--json")
+    assert code == 0
+    assert err.startswith("stockpot: excluded c: ")
+    assert err.count("\n") == 1
+    assert "c" not in {row["name"] for row in json.loads(out)}
+
+
+FAULTS = {
+    "no folder": (["evaluate", "/nowhere", "--task={spec}"], 2, "/nowhere is not a folder"),
+    "no dashboard there": (["/nowhere"], 2, "/nowhere is not a folder"),
+    "no task": (["evaluate", "{runs}"], 2, "required: --task"),
+    "no such task": (["evaluate", "{runs}", "--task=x.py"], 2, "'x.py' names no task. Write it as"),
+    "no choice without": (["soup", "{runs}", "--recipe=greedy"], 2, "name a --task"),
+    "no result": (["soup", "{runs}", "--recipe=uniform"], 2, "name an --output"),
+    "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' is none of greedy, uniform"),
+    "suffix": (["soup", "{runs}", "--recipe=uniform", "-o=a.txt"], 2, "a.txt ends in none of"),
+    "dtype": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--dtype=float16"], 2, "--dtype"),
+    "no parent": (["soup", "{runs}", "--recipe=uniform", "-o=/no/a.pt"], 2, "/no is not a folder"),
+    "parameter": (
+        ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=x=1"],
+        2,
+        "'x=1' is no NAME=VALUE with one of accept",
+    ),
+    "value": (
+        ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=seed=a"],
+        2,
+        "'seed=a' needs a value of the type int",
+    ),
+    "switch": (
+        ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=backward=1"],
+        2,
+        "'backward=1' needs a value of the type bool",
+    ),
+    "range": (
+        ["soup", "{runs}", "--task={spec}", "--recipe=wise_ft", "--parameter=alpha=9"],
+        1,
+        "must be between -1 and 2",
+    ),
+    "alphas": (["barriers", "{runs}", "--task={spec}", "--alphas=1"], 2, "1 is no number of at"),
+    "split": (["evaluate", "{runs}", "--task={spec}", "--split=x"], 1, "has no split 'x'"),
+    "ingredient": (
+        ["evaluate", "{runs}", "--task={spec}", "--ingredients=z"],
+        1,
+        "has no usable ingredient 'z'",
+    ),
+    "device": (["evaluate", "{runs}", "--task={spec}", "--device=x"], 1, "'x' is no device"),
+    "cuda": (
+        ["evaluate", "{runs}", "--task={spec}", "--device=cuda:99"],
+        1,
+        "There is no device 'cuda:99'",
+    ),
+    "empty": (["evaluate", "{empty}", "--task={spec}"], 1, "has no usable checkpoint"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_said_in_a_sentence(
+    run: Callable[..., Ran], runs: str, spec: str, fault: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments, expected, sentence = FAULTS[fault]
+    filled = [a.format(runs=runs, spec=spec, empty=tmp_path / "empty") for a in arguments]
+    code, out, err = run(*filled)
+    assert (code, out) == (expected, "")
+    assert sentence in err
+    if code == 1:
+        assert err.startswith("stockpot: ")
+        assert "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_used_says_why_of_each_file(
+    run: Callable[..., Ran], spec: str, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "runs" / f"{name}.safetensors").write_bytes(b"")
+    code, _, err = run("evaluate", str(tmp_path / "runs"), f"--task={spec}")
+    assert code == 1
+    first, second, last = err.splitlines()
+    assert first.startswith("stockpot: excluded a: ")
+    assert second.startswith("stockpot: excluded b: ")
+    assert "has no usable checkpoint" in last
+
+
+def test_the_version_is_printed(run: Callable[..., Ran]) -> None:
+    assert run("--version") == (0, f"stockpot {VERSION}\n", "")
+
+
+def test_help_names_all_commands(run: Callable[..., Ran]) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"stockpot {name} FOLDER" in out for name in ("soup", "evaluate", "barriers"))
+
+
+def test_the_dashboard_gets_all_arguments(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[..., Ran], runs: str
+) -> None:
+    class Replaced(Exception):  # noqa: N818 - not an error
+        """Raised in place of the server."""
+
+    def execv(program: str, command: list[str]) -> None:
+        raise Replaced(program, command)
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "")  # so that it is restored
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    arguments = [runs, "--port=8765", "--address=127.0.0.2", "--token"]
+    with pytest.raises(Replaced) as replaced:
+        run(*arguments)
+    program, command = replaced.value.args
+    assert program == command[0] == sys.executable
+    app = str(PROJECT / "app.py")
+    assert command[4:] == ["run", app, "--server.port=8765", "--", *arguments]
+    assert os.environ["STREAMLIT_SERVER_ADDRESS"] == "127.0.0.2"
+
+
+SLOW = """
+import time
+print("began", flush=True)
+time.sleep(60)
+"""
+
+
+def test_ctrl_c_ends_the_command(tmp_path: Path, runs: str) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [sys.executable, "-m", "soupcore.cli", "evaluate", runs, "--task"]
+    with subprocess.Popen(
+        [*command, f"{tmp_path / 'slow.py'}:task"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stockpot: interrupted; finished evaluations are stored\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_fault(runs: str, spec: str) -> None:
+    command = [sys.executable, "-m", "soupcore.cli", "evaluate", runs, "--json", "--task", spec]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(60)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+METRICS = """
+from soupcore import Metric
+
+def error(predictions, targets):
+    return float((predictions != targets).double().mean())
+
+metrics = [Metric("error", False, (0, 1), compute=error), "macro F1"]
+task = ClassificationTask(build_model, splits, name="toy", metrics=metrics)
+"""
+
+
+def test_metrics_have_their_values_where_lower_is_better(
+    run: Callable[..., Ran], runs: str, spec: str
+) -> None:
+    Path(spec.rpartition(":")[0]).write_text(TASK + METRICS)
+    options = ("evaluate", runs, f"--task={spec}", "--split=val", "--ingredients=a")
+    (row,) = json.loads(run(*options, "--json")[1])
+    assert row["metrics"].keys() == {"error", "macro F1"}
+    error, (low, high) = row["metrics"]["error"], row["interval"]
+    assert 0 < low < error < high < 1
+    head, shown = run(*options)[1].splitlines()
+    assert head.split() == ["error,", "%", "val"]
+    assert shown.split() == ["a", f"{100 * error:.2f}"]
