@@ -9,7 +9,7 @@ import torch
 
 from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.file_names import LARGEST_INDEX
+from soupcore.checkpoints.file_names import INDEX_SUFFIXES, LARGEST_INDEX, suffix_of
 from soupcore.errors import CheckpointError
 
 
@@ -116,6 +116,8 @@ def _check_inside(index: Path, name: str) -> None:
     """
     if name in ("", ".", "..") or not name.isprintable() or any(mark in name for mark in "/\\"):
         raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
+    if suffix_of(Path(name)) in INDEX_SUFFIXES:
+        raise CheckpointError(f"{index}: the shard {name} is an index, not a file of weights.")
     shard = index.parent / name
     if not shard.is_file():
         raise CheckpointError(f"{index}: the shard {name} is missing.", "Copy it beside the index.")

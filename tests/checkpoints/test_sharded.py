@@ -235,5 +235,5 @@ def test_an_index_that_names_another_index_as_a_shard_is_refused(tmp_path: Path)
     other = "other.safetensors.index.json"
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"w": other}}))
     (tmp_path / other).write_text(json.dumps({"weight_map": {"w": ONE}}))
-    with pytest.raises(CheckpointError, match=r"other\.safetensors\.index\.json is text"):
+    with pytest.raises(CheckpointError, match=r"other\.safetensors\.index\.json is an index, not"):
         open_checkpoint(tmp_path / INDEX)

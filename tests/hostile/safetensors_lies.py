@@ -292,7 +292,7 @@ FILES = [
     index(
         "of-an-index",
         "names another index as a shard",
-        r"not clear which",  # the folder holds two indices, as two snapshots of a run would be
+        r"is an index, not|not clear which",  # a sweep sees a folder with two indices
         {"w": "other.safetensors.index.json"},
         beside=index_beside,
     ),
