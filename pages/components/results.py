@@ -12,6 +12,7 @@ from pages.components.state import View
 from soupcore.analysis import varying
 from soupcore.calls import Pairs, Paths, Result, StoredCall
 from soupcore.connectivity import PairSummaries
+from soupcore.overview import is_learning_rate
 
 MIDPOINT_ALPHAS = 3  # both ends and the midpoint
 
@@ -117,4 +118,4 @@ def colour_by(view: View, key: str) -> str | None:
 
 def learning_rates(hyperparameters: Sequence[str]) -> list[str]:
     """Return the hyperparameters that are learning rates, judged by their names."""
-    return [name for name in hyperparameters if name.lower().startswith(("learning", "lr"))]
+    return [name for name in hyperparameters if is_learning_rate(name)]
