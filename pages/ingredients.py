@@ -26,13 +26,14 @@ def main(view: View) -> None:
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     known = scores.evaluations(view, points | base)
     _header(view, names)
-    _evaluate(view, known)
+    call = IngredientScores(tuple(known), tuple(view.task.reported))
+    _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
     _table(view, known)
     _figures(view, names, known)
-    snippets.show(snippets.evaluate(view))
+    snippets.show(snippets.evaluate(view, call))
 
 
 def _header(view: View, names: list[str]) -> None:
@@ -49,13 +50,12 @@ def _header(view: View, names: list[str]) -> None:
     )
 
 
-def _evaluate(view: View, known: scores.Known) -> None:
+def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     missing = {
         split: [name for name in known if known[name][split] is None]
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
-    call = IngredientScores(tuple(known), tuple(view.task.reported))
     if count and st.button(
         f"Evaluate all ingredients ({count} evaluations)",
         type="primary",
