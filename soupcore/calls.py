@@ -36,7 +36,7 @@ from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
 from soupcore.recipes import RECIPES, Number, Parts, Soup, curve, greedy_orders
 from soupcore.stored_soups import StoredSoups
-from soupcore.sweeps import Sweep
+from soupcore.sweeps import Sweep, TensorRule
 from soupcore.tasks import Task, TaskInfo
 
 Result = dict[str, Any]
@@ -79,12 +79,14 @@ class Context:
         return StoredSoups(self.evaluations.store, self.sweep)
 
     def mixtures(self, names: Iterable[str]) -> list[Mixture]:
-        """Return where ingredients lie.
+        """Return where ingredients lie, with the tensors that take part in recipes.
 
         Raises:
             SweepError: There is no such ingredient.
         """
-        return [self.sweep[name].mixture for name in names]
+        named = list(names)
+        sweep = self.sweep.for_recipe(named, uses_base=False)
+        return [sweep[name].mixture for name in named]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Call(ABC):
             [context.task.split(name).digest for name in self.split_names(context.task)],
             estimate.key if estimate else "",
         ]
+        if context.sweep.rule != TensorRule():
+            told.append(context.sweep.rule.to_json())
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def result(self, context: Context) -> Result | None:

@@ -90,8 +90,9 @@ class WarmState:
         Args:
             request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
                 several, its `snapshot` which snapshot of runs with several (see
-                `Sweep.from_folder`), its `soups` the soups of the store that are
-                further ingredients, `{name: id}`.
+                `Sweep.from_folder`), its `soups` the soups of the store that are further
+                ingredients, `{name: id}`, its `tensors` which tensors take part in recipes (see
+                `Sweep.with_tensors`).
             on_progress: Called with bytes read and in all.
 
         Raises:
@@ -117,7 +118,7 @@ class WarmState:
             is_known = is_scanned(folder, weights, snapshot, within=self.roots)
             self._sweep = (identity, sweep) if is_known else None
         soups = StoredSoups(self.store, sweep).by_name(request.get("soups", {}))
-        return including(sweep, soups)
+        return including(sweep, soups).with_tensors(**request.get("tensors", {}))
 
     def evaluator(self, request: Request) -> Evaluator:
         """Return the evaluator of a request; its task is loaded once.
