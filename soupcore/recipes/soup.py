@@ -138,13 +138,10 @@ class Soup:
         base = sweep.base.name if sweep.base and sweep.base.name in used | given else None
         donors = sweep.names(given - used - {base})
         in_order = [*sweep.names(used - {base}), *donors, *([base] if base else [])]
-        # The files, without tensors from elsewhere.
-        sources = {
-            name: replace(sweep[name], checkpoint=own_of(sweep[name].checkpoint))
-            for name in in_order
-        }
+        sources = {name: _in_file(sweep[name]) for name in in_order}
         soup = cls(recipe, dict(parameters), {}, sources, mixture, base, folder=sweep.folder)
-        soup.rule, soup.fixed, soup.donors = sweep.rule, sweep.fixed, tuple(donors)
+        if sweep.fixed:
+            soup.rule, soup.fixed, soup.donors = sweep.rule, sweep.fixed, tuple(donors)
         return soup
 
     @property
@@ -474,6 +471,12 @@ class Soup:
         ]
         score = next(iter(self.evaluations.values())).labels.score_name
         return made_of + html_table("Scores", ["split", score, "95 % interval", "examples"], rows)
+
+
+def _in_file(ingredient: Ingredient) -> Ingredient:
+    """Return an ingredient without tensors from elsewhere."""
+    own = own_of(ingredient.checkpoint)
+    return ingredient if own is ingredient.checkpoint else replace(ingredient, checkpoint=own)
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 import soupcore
 from soupcore import Soup, Sweep, SweepError, model_card, rebuild
+from soupcore.calls import Context, ParameterCurve, RecipeSoup
 from soupcore.recipes import RECIPES
+from soupcore.sweeps import TensorRule
 from tests.helpers import State, average, save_checked, save_sweep
 from tests.recipes.states import fine_tuned
 
@@ -142,7 +144,8 @@ def test_greedy_chooses_among_ingredients_with_the_same_head(
     tmp_path: Path, task: soupcore.ClassificationTask, states: dict[str, State]
 ) -> None:
     sweep = opened(tmp_path / "toy", states).with_tensors("all but the head", rest="run2")
-    evaluator = soupcore.Evaluator(task, soupcore.Store(tmp_path / "store"), device="cpu")
+    store = soupcore.Store(tmp_path / "store")
+    evaluator = soupcore.Evaluator(task, store, device="cpu")
     for soup in (soupcore.greedy(sweep, evaluator), soupcore.learned(sweep, evaluator, passes=2)):
         found = soup.state_dict()
         assert torch.equal(found["3.weight"], states["run2"]["3.weight"])
@@ -155,6 +158,7 @@ def test_greedy_chooses_among_ingredients_with_the_same_head(
     parts = soupcore.Parts(sweep, soup)
     for names in (["run1"], ["run1", "run10"]):
         assert torch.equal(parts.of(names).tensor("3.weight"), states["run2"]["3.weight"])
+    store.close()
 
 
 @pytest.mark.parametrize("recipe", ["uniform", "ties", "model_stock", "task_arithmetic"])
@@ -212,3 +216,20 @@ def test_a_rule_that_makes_no_sense_is_refused(tmp_path: Path, take: str, messag
         sweep.with_tensors(take)
     with pytest.raises(SweepError, match="has no usable ingredient 'run9'"):
         sweep.with_tensors(rest="run9")
+
+
+def test_the_job_of_a_recipe_keeps_to_the_rule(
+    tmp_path: Path, task: soupcore.ClassificationTask, states: dict[str, State]
+) -> None:
+    sweep = opened(tmp_path / "toy", states)
+    store = soupcore.Store(tmp_path / "store")
+    evaluator = soupcore.Evaluator(task, store, device="cpu")
+    rule = sweep.with_tensors("all but the head", rest="run2")
+    curve = ParameterCurve("slerp", "t", ("run1", "run2"), (0.5,), {})
+    whole, part = Context(sweep, evaluator), Context(rule, evaluator)
+    assert curve.key(whole) != curve.key(part)
+    done = RecipeSoup("uniform", ("run1", "run10"), {}).work(part, lambda *told: None)
+    found = Context(sweep, evaluator).soups[done["soup"]].soup
+    assert torch.equal(found.state_dict()["3.weight"], states["run2"]["3.weight"])
+    assert found.rule == TensorRule("all but the head", ("run2",))
+    store.close()

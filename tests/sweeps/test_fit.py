@@ -218,7 +218,7 @@ def test_a_misfit_is_not_compared_with_others(tmp_path: Path) -> None:
 
 BAD_BASES = {
     "tensor 'w': has NaN or infinite values .6 of 6.": GOOD | {"w": torch.full((2, 3), torch.nan)},
-    "tensor 'b': lacks 2 tensors of most of the sweep": {"n": GOOD["n"], "x": GOOD["w"]},
+    "tensor 'w': lacks 1 tensor of most of the sweep": {"b": GOOD["b"], "n": GOOD["n"]},
 }
 
 
