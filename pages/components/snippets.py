@@ -88,7 +88,8 @@ def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
     """
     drawn = (
         "tables.curve_table(task, curve.values, {s: curve.scores(s) for s in task.reported}),\n"
-        f"    parameter={symbol!r}, best=curve.best.parameters[{call.parameter!r}],\n    {_SCORE},\n"
+        f"    parameter={symbol!r}, best=curve.best.parameters[{call.parameter!r}],\n"
+        f"    {_SCORE},\n"
     )
     return call.script(view.context, _figure(figure, drawn, TABLES))
 

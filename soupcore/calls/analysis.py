@@ -43,7 +43,7 @@ class EnsembleScores(OfIngredients):
     def code(self, context: Context) -> Code:
         """Return Python that makes the scores by split, as `scores`."""
         scored = "scores = analysis.ensemble_scores(evaluator, list(points.values()))\n"
-        return self.points_code + Code(scored, (ANALYSIS,))
+        return self.points_code(context) + Code(scored, (ANALYSIS,))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class GreedyEnsembleScores(OfIngredients):
 
     def code(self, context: Context) -> Code:
         """Return Python that makes the ensemble and its scores by split, as `chosen`, `scores`."""
-        return self.points_code + Code(
+        return self.points_code(context) + Code(
             "evaluator.evaluate_all(list(points.values()), task.select)\n"
             "chosen = soupcore.greedy_ensemble(evaluator, points)\n"
             "members = [points[name] for name in chosen.members]\n"
@@ -107,7 +107,7 @@ class TwoModelEnsembles(OfIngredients):
 
     def code(self, context: Context) -> Code:
         """Return Python that makes the scores by pair, as `ensembles`."""
-        return self.points_code + Code(
+        return self.points_code(context) + Code(
             f"names, ends, split = list(points), list(points.values()), {self.split!r}\n"
             "evaluator.evaluate_all(ends, split)\n"
             "ensembles = {\n"
@@ -156,7 +156,7 @@ class TwoModelTheory(OfIngredients):
 
     def code(self, context: Context) -> Code:
         """Return Python that makes the terms by pair, as `terms`."""
-        return self.points_code + Code(
+        return self.points_code(context) + Code(
             "terms = {\n"
             "    (a, b): soupcore.soup_vs_ensemble(\n"
             f"        evaluator, points[a], points[b], split={self.split!r}\n"

@@ -17,6 +17,7 @@ from soupcore.errors import StockpotError
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress
 from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import TensorRule
 from soupcore.tasks import TaskInfo
 
 Result = dict[str, Any]
@@ -135,6 +136,8 @@ class StoredCall(Call):
             [context.task.split(name).digest for name in self.split_names(context.task)],
             estimate.key if estimate else "",
         ]
+        if context.sweep.rule != TensorRule():
+            told.append(context.sweep.rule.to_json())
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def result(self, context: Context) -> Result | None:
@@ -197,11 +200,12 @@ class OfIngredients(StoredCall):
 
     names: tuple[str, ...]
 
-    @property
-    def points_code(self) -> Code:
-        """Python for the points of the ingredients by name, as `points`."""
-        names = list(self.names)
-        return Code(f"points = {{name: sweep[name].mixture for name in {names!r}}}\n")
+    def points_code(self, context: Context) -> Code:
+        """Return Python for the points of the ingredients by name, as `points`."""
+        names, sweep = list(self.names), "sweep"
+        if context.sweep.rule != TensorRule():
+            sweep = f"sweep.for_recipe({names!r}, uses_base=False)"
+        return Code(f"points = {{name: {sweep}[name].mixture for name in {names!r}}}\n")
 
     def points(self, context: Context) -> list[Mixture]:
         """Return the ingredients."""

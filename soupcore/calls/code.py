@@ -10,6 +10,7 @@ from typing import Any
 from soupcore.recipes import RECIPES, Soup
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import TensorRule
 
 FRACTION = "from fractions import Fraction"
 ANALYSIS = "from soupcore import analysis"
@@ -81,6 +82,8 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         soups: Soups among its ingredients that are not in `sweep`.
     """
     sweep = including_soups(soups) if soups else "sweep"
+    if soup.fixed and soup.rule != TensorRule():
+        sweep += with_tensors(TensorRule(soup.rule.take, tuple(soup.fixed[0].coefficients)))
     # A manual soup of these coefficients would have other sub-soups (see `soupcore.Parts`).
     if soup.coefficients and not follows_recipe(soup):
         return f"soupcore.manual({sweep}, {fractions(soup.coefficients)})"
@@ -101,3 +104,9 @@ def including_soups(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
         return f"sweep.including({{{', '.join(terms)}}})"
     lines = "".join(f"{' ' * indent}{term},\n" for term in terms)
     return f"sweep.including({{\n{lines}}})"
+
+
+def with_tensors(rule: TensorRule) -> str:
+    """Return what follows a sweep so that a rule says which tensors take part in recipes."""
+    rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
+    return f".with_tensors({rule.take!r}{rest})"

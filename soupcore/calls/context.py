@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from soupcore.calls.code import Code, including_soups, options, source
+from soupcore.calls.code import Code, including_soups, options, source, with_tensors
 from soupcore.evaluation import Evaluations, Evaluator
 from soupcore.mixtures import Mixture
 from soupcore.recipes import Soup
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
-from soupcore.sweeps import Sweep
+from soupcore.sweeps import Sweep, TensorRule
 from soupcore.tasks import TaskInfo
 
 
@@ -65,12 +65,14 @@ class Context:
         return replace(self, sweep=sweep, included=included)
 
     def mixtures(self, names: Iterable[str]) -> list[Mixture]:
-        """Return where ingredients lie.
+        """Return where ingredients lie, with the tensors that take part in recipes.
 
         Raises:
             SweepError: There is no such ingredient.
         """
-        return [self.sweep[name].mixture for name in names]
+        named = list(names)
+        sweep = self.sweep.for_recipe(named, uses_base=False)
+        return [sweep[name].mixture for name in named]
 
     def keep_soup(self, soup: Soup, offered: Mapping[str, str]) -> str:
         """Keep a soup in the store and return its id.
@@ -104,4 +106,6 @@ class Context:
                 told += 'evaluator = evaluator.with_statistics("re-estimated")\n'
         if self.included:
             told += f"sweep = {including_soups(self.included, indent=4)}\n"
+        if self.sweep.rule != TensorRule():
+            told += f"sweep = sweep{with_tensors(self.sweep.rule)}\n"
         return source(Code(f"{told}\n{whole.body}", whole.imports))

@@ -41,7 +41,7 @@ class Optimism(OfIngredients):
         """Return Python that estimates it, as `found`."""
         told = options(_greedy_parameters(self.parameters))
         estimated = f"found = analysis.cross_fit_greedy(evaluator, points{told})\n"
-        return self.points_code + Code(estimated, (ANALYSIS,))
+        return self.points_code(context) + Code(estimated, (ANALYSIS,))
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class BestIngredientBias(OfIngredients):
 
     def code(self, context: Context) -> Code:
         """Return Python that estimates it, as `bias`."""
-        return self.points_code + Code(
+        return self.points_code(context) + Code(
             "found = evaluator.evaluate_all(list(points.values()), task.select)\n"
             "bias = analysis.cross_fit_evaluations(task, found, ties_by_loss=False)\n",
             (ANALYSIS,),

@@ -288,7 +288,8 @@ class SoupFiles(OfSoup):
         soup, form = self.stored(context).soup, Form(**self.form)
         # `manual` drops ingredients with coefficient 0, but the first ingredient determines the
         # form of the file.
-        if all(soup.coefficients.values()) and soup.coefficients and self._is_of_files(context):
+        is_plain = all(soup.coefficients.values()) and soup.coefficients and not soup.fixed
+        if is_plain and self._is_of_files(context):
             made = Code(
                 f"sweep = {context.sweep_code}\n"
                 f"soup = soupcore.manual(sweep, {fractions(soup.coefficients)})\n"
