@@ -105,7 +105,6 @@ else:
         st.session_state["view"] = view
         with choices:
             sweeps.choose_statistics(view)
-        sweeps.show_missing_task()
         page.run()
 state.write_url()
 jobs_panel.redraw_if_outdated()

@@ -187,12 +187,14 @@ def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
 def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
     """Follow a recipe, evaluate the soup on every split, and remember it.
 
-    Of a network with BatchNorm the soup is made with its other statistics too.
+    Of a network with BatchNorm the soup is made with its other statistics too. Without a task the
+    soup is not evaluated.
     """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
+    sweep = warm.sweep(request)
+    evaluator = warm.evaluator(request) if "task" in request else None
     recipe = _recipe(request)
     known: dict[str, Any] = {}
-    stages = 3 if evaluator.task.can_re_estimate else 2
+    stages = 3 if evaluator is not None and evaluator.task.can_re_estimate else 2
 
     def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
         what = "trace" if isinstance(steps[0], Step) else "passes"
@@ -209,6 +211,8 @@ def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
         on_step=on_step,
         **request["parameters"],
     )
+    if evaluator is None:
+        return {"soup": _remember(warm, request, soup, request.get("soups", {})), "other": None}
     soup.take_statistics_of(evaluator)
     # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
     # the best so far, keeps what was found.
@@ -234,10 +238,12 @@ def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
 
 
 def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
-    soup.evaluate(evaluator, request["splits"], on_progress=report)
+    """Evaluate coefficients chosen by hand, if there is a task; remember the soup where asked."""
+    soup = manual(
+        warm.sweep(request), {n: Fraction(text) for n, text in request["coefficients"].items()}
+    )
+    if "task" in request:
+        soup.evaluate(warm.evaluator(request), request["splits"], on_progress=report)
     if not request["keep"]:
         return {"soup": None}
     return {"soup": _remember(warm, request, soup, request.get("soups", {}))}
@@ -269,14 +275,17 @@ def preview(warm: WarmState, request: Request, report: Report) -> Result:
 
 def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
     """Write a soup's weights to files of the store, in the form that is asked for."""
-    evaluator = warm.evaluator(request).with_statistics("averaged")
     soup = _stored_soup(warm, request).soup
-    if soup.estimate is not None:
-        examples = soup.estimate.examples
-        soup.re_estimate(evaluator, examples=examples)
-        evaluator = evaluator.with_statistics("re-estimated", examples=examples)
-    known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
-    soup.evaluations.update({split: found for split, found in known.items() if found})
+    if "task" in request:
+        evaluator = warm.evaluator(request).with_statistics("averaged")
+        if soup.estimate is not None:
+            examples = soup.estimate.examples
+            soup.re_estimate(evaluator, examples=examples)
+            evaluator = evaluator.with_statistics("re-estimated", examples=examples)
+        for split in evaluator.task.reported:
+            (found,) = evaluator.stored([soup.mixture], split)
+            if found is not None:
+                soup.evaluations[split] = found
     form = Form(**request["form"])
     total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
     done = 0
@@ -322,7 +331,7 @@ def _stored_soup(warm: WarmState, request: Request) -> StoredSoup:
 
 
 def _remember(warm: WarmState, request: Request, soup: Soup, offered: Mapping[str, str]) -> str:
-    told = {"task": request["task"], "offered": dict(offered)}
+    told = {"task": request.get("task"), "offered": dict(offered)}
     warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | told)
     return soup.id
 
