@@ -13,6 +13,7 @@ from pages.components import settings, state
 from soupcore import RECIPES, Sweep, ties, uniform
 from soupcore.jobs import connectivity_kinds, kinds
 from soupcore.jobs.kinds import WarmState
+from soupcore.writers.forms import Form
 from tests.helpers import State, save_sweep
 from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
 
@@ -69,8 +70,8 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
     for file, title in PAGES.items():
         assert_opens(session.switch_page(file).run(), title)
         needing[title] = any("needs a task" in info.value for info in session.info)
-    assert [title for title, needs in needing.items() if not needs] == ["Soups", "Download",
-                                                                        "Weight geometry"]  # fmt: skip
+    works = [title for title, needs in needing.items() if not needs]
+    assert works == ["Soups", "Download", "Weight geometry"]
     assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
 
 
@@ -95,7 +96,7 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App, recipe
     assert any(button.label.startswith("Create file") for button in session.button)
     app.do(session, "weights", soup=made["soup"], form={})
     assert_opens(session.run(), "Download")
-    (file,) = state.store().soup_folder(str(made["soup"]), kinds.Form().key).iterdir()
+    (file,) = state.store().soup_folder(str(made["soup"]), Form().key).iterdir()
     expected = {"uniform": uniform, "ties": ties}
     if recipe in expected:
         by_hand = expected[recipe](app.sweep).state_dict()
