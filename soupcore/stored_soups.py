@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soupcore.errors import RecipeError, StockpotError
+from soupcore.evaluation import Estimate
 from soupcore.recipes import Soup
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
@@ -70,6 +71,29 @@ class StoredSoups:
             self._made[soup_id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
         return self._made[soup_id]
 
+    def of_task(self, folder: str, task_spec: str, estimate: Estimate | None) -> list[StoredSoup]:
+        """Return the soups of a sweep and a task, oldest first.
+
+        Soups of missing ingredients are left out, since their weights cannot be computed, and so
+        are soups whose recipe gives other weights in this version.
+
+        Args:
+            folder: The folder of the sweep, as it was when the soups were stored.
+            task_spec: The task, in the same way; see `is_of_task`.
+            estimate: The BatchNorm statistics of the soups to return.
+        """
+        found = []
+        for row in self._store.soups(folder):
+            if not is_of_task(row.body, task_spec):
+                continue
+            try:
+                stored = self.make(row.id, row.body)
+            except StockpotError:
+                continue
+            if stored.soup.id == row.id and stored.soup.estimate == estimate:
+                found.append(stored)
+        return found
+
     def by_name(self, ids: Mapping[str, str]) -> dict[str, StoredSoup]:
         """Return soups that are ingredients: `{name: soup}` of `{name: id}`.
 
@@ -95,6 +119,14 @@ def including(sweep: Sweep, soups: Mapping[str, StoredSoup]) -> Sweep:
     """
     more = {name: stored.soup.checkpoint for name, stored in soups.items()}
     return sweep.including(more) if more else sweep
+
+
+def is_of_task(body: Mapping[str, Any], task_spec: str) -> bool:
+    """Return whether a soup of the store is shown with a task; "" for none, which shows them all.
+
+    A soup that was built without a task is shown with every task.
+    """
+    return not task_spec or body["task"] in (task_spec, None)
 
 
 def soup_label(recipe: str, soup_id: str) -> str:

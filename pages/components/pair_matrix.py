@@ -12,14 +12,13 @@ from pages.components import connectivity_snippets, display, jobs, results, stat
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
-from soupcore.connectivity import Basin, PairSummaries, Tree, stored_geometry, tree
+from soupcore.connectivity import Basin, PairSummaries, Tree, stored_geometry, summaries, tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
 from soupcore.tasks import PLAIN, Unit
 
 KEY = "heatmap"
-SCREEN = 200  # examples of a quick screen
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
 _NAMED = 20  # names; more would push the matrix off the screen
@@ -69,9 +68,11 @@ class Summaries:
 def look_up(view: View, choices: Choices) -> Summaries:
     """Look up the summaries of the pairs."""
     whole = results.pairs(view, choices.names, choices.alphas, choices.split)
-    if len(view.task.split(choices.split)) < 2 * SCREEN:
+    if len(view.task.split(choices.split)) < 2 * summaries.SCREEN:
         return Summaries(whole, None, whole)
-    screen = results.pairs(view, choices.names, choices.alphas, choices.split, part=SCREEN)
+    screen = results.pairs(
+        view, choices.names, choices.alphas, choices.split, part=summaries.SCREEN
+    )
     return Summaries(whole, screen, whole.or_screened(screen))
 
 
@@ -98,11 +99,11 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
             )  # fmt: skip
         if left and found.screen is not None and _unsettled(found.screen):
             jobs.job_button(
-                f"Quick screen ({SCREEN} examples)", "paths",
-                f"Screen {count} pairs on {choices.split}", request | {"part": SCREEN},
+                f"Quick screen ({summaries.SCREEN} examples)", "paths",
+                f"Screen {count} pairs on {choices.split}", request | {"part": summaries.SCREEN},
                 key="screen", primary=False,
-                help=f"Fast estimate on a stratified sample of {SCREEN} {plain(choices.split)} "
-                "examples. Click a cell to evaluate that pair in full.",
+                help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
+                f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
 
 

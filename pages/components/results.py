@@ -13,6 +13,7 @@ from soupcore.analysis import varying
 from soupcore.calls import Call, Result
 from soupcore.connectivity import PairSummaries, known_pairs, stored_lines
 from soupcore.jobs.connectivity_kinds import alphas_of
+from soupcore.overview import is_learning_rate
 
 MIDPOINT_ALPHAS = 3  # both ends and the midpoint
 
@@ -130,4 +131,4 @@ def colour_by(view: View, key: str) -> str | None:
 
 def learning_rates(hyperparameters: Sequence[str]) -> list[str]:
     """Return the hyperparameters that are learning rates, judged by their names."""
-    return [name for name in hyperparameters if name.lower().startswith(("learning", "lr"))]
+    return [name for name in hyperparameters if is_learning_rate(name)]

@@ -19,7 +19,7 @@ from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import colours
 from soupcore.jobs import Descriptions, Supervisor
-from soupcore.stored_soups import StoredSoup, including, soup_label
+from soupcore.stored_soups import StoredSoup, including, is_of_task, soup_label
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
@@ -305,11 +305,6 @@ def view() -> View | None:
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
-
-
-def is_of_task(body: Mapping[str, Any], spec: str) -> bool:
-    """Whether a stored soup is shown with a task; without a task, every soup is."""
-    return not spec or body["task"] in (spec, None)
 
 
 def _is_scanned(folder: str, weights: str, snapshot: str, signature: str) -> bool:

@@ -1,10 +1,12 @@
 """A sweep opened without a task, from its folder to a downloaded soup."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, start_server, stop_server
@@ -17,9 +19,11 @@ NAMES = ("run-01", "run-02")
 def test_a_uniform_soup_is_built_and_downloaded_without_a_task(page: Page, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     folder.mkdir()
-    states = [load_file(SAMPLE / f"{name}.safetensors") for name in NAMES]
+    states: list[Mapping[str, Tensor]] = [
+        load_file(SAMPLE / f"{name}.safetensors") for name in NAMES
+    ]
     for name, tensors in zip(NAMES, states, strict=True):
-        save_file(tensors, folder / f"{name}.safetensors")
+        save_file(dict(tensors), folder / f"{name}.safetensors")
     server = start_server(tmp_path, str(folder))
     try:
         steps.open_app(page, server.url)
