@@ -77,7 +77,7 @@ def _dialog() -> None:
 def show_folders() -> None:
     """Let the user choose a sweep below a folder that contains several."""
     st.header("Choose a sweep")
-    st.caption("This folder has no checkpoints of one sweep. Open one of its folders.")
+    st.caption("This folder is not a sweep itself. Open one of its folders.")
     st.session_state.setdefault("browsing", st.session_state["sweep"])
     _browse()
 
@@ -204,13 +204,17 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
         jobs.submit("open", f"Open {label}", request)
 
 
+def is_root(folder: str) -> bool:
+    """Whether a folder is one of those that contain sweeps."""
+    return Path(folder) in settings.current().roots
+
+
 def _is_above_sweeps(folder: str) -> bool:
     """Whether a root has no checkpoints of its own, and not those of one sweep below it."""
-    roots = settings.current().roots
-    if Path(folder) not in roots:
+    if not is_root(folder):
         return False
     try:
-        runs = find_runs(Path(folder), roots)
+        runs = find_runs(Path(folder), settings.current().roots)
     except StockpotError:  # opening it gives the reason
         return False
     return not runs or len({name.partition("/")[0] for name in runs if "/" in name}) > 1

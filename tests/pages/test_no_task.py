@@ -14,7 +14,7 @@ from soupcore import RECIPES, Sweep, ties, uniform
 from soupcore.jobs import connectivity_kinds, kinds
 from soupcore.jobs.kinds import WarmState
 from soupcore.writers.forms import Form
-from tests.helpers import State, save_sweep
+from tests.helpers import State, same_weights, save_sweep
 from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
 
 LOSSES = {"run1": 0.5, "run2": 0.2, "run10": 0.3}
@@ -75,34 +75,39 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
     assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, MANUAL])
-def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App, recipe: str) -> None:
+def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
     session = app.session().switch_page("soups.py").run()
-    next(c for c in session.segmented_control if c.label == "Recipe").set_value(recipe).run()
-    assert_opens(session, "Soups")
-    if recipe != MANUAL and RECIPES[recipe].chooses:
-        needed = f"{RECIPES[recipe].title} needs a task"
-        assert any(info.value.startswith(needed) for info in session.info)
-        assert not any(button.label.startswith("Build") for button in session.button)
-        return
-    if recipe == MANUAL:
-        told: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
-        made = app.do(session, "mixture", keep=True, **told)
-    else:
-        names = NAMES[: RECIPES[recipe].takes[1] or len(NAMES)]
-        made = app.do(session, "soup", recipe=recipe, names=names, parameters={})
+    for name, recipe in RECIPES.items():
+        if recipe.chooses:
+            box = next(c for c in session.segmented_control if c.label == "Recipe")
+            box.set_value(name).run()
+            assert_opens(session, "Soups")
+            needed = f"{recipe.title} needs a task"
+            assert any(info.value.startswith(needed) for info in session.info)
+            assert not any(button.label.startswith("Build") for button in session.button)
+
+
+def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> None:
+    session = app.session().switch_page("soups.py").run()
+    assert any(button.label.startswith("Build uniform") for button in session.button)
+    told: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
+    made = {MANUAL: app.do(session, "mixture", keep=True, **told)["soup"]}
+    for name, recipe in RECIPES.items():
+        if not recipe.chooses:
+            names = NAMES[: recipe.takes[1] or len(NAMES)]
+            found = app.do(session, "soup", recipe=name, names=names, parameters={})
+            made[name] = found["soup"]
     assert_opens(session.run(), "Soups")
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == [f"{name} {soup[:4]}" for name, soup in made.items()]
+    expected = {"uniform": uniform(app.sweep), "ties": ties(app.sweep)}
+    for name, soup in expected.items():
+        assert made[name] == soup.id
+        app.do(session, "weights", soup=soup.id, form={})
+        (file,) = state.store().soup_folder(soup.id, Form().key).iterdir()
+        assert same_weights(load_file(file), soup.state_dict())
     assert_opens(session.switch_page("download.py").run(), "Download")
     assert any(button.label.startswith("Create file") for button in session.button)
-    app.do(session, "weights", soup=made["soup"], form={})
-    assert_opens(session.run(), "Download")
-    (file,) = state.store().soup_folder(str(made["soup"]), Form().key).iterdir()
-    expected = {"uniform": uniform, "ties": ties}
-    if recipe in expected:
-        by_hand = expected[recipe](app.sweep).state_dict()
-        assert {n: t.tolist() for n, t in load_file(file).items()} == {
-            n: t.tolist() for n, t in by_hand.items()
-        }
 
 
 def test_angles_and_distances_need_no_task(app: App) -> None:
@@ -116,7 +121,7 @@ def test_angles_and_distances_need_no_task(app: App) -> None:
 def test_a_logged_metric_ranks_the_ingredients(app: App) -> None:
     session = app.session()
     next(box for box in session.selectbox if box.label == "Rank by").set_value("val_loss").run()
-    assert session.query_params["rank"] == ["val_loss"]
+    assert session.query_params["rank"] == "val_loss"
     assert_opens(session, "Ingredients")
     (table,) = (each.value for each in session.dataframe)
     assert [*table["name"]] == ["run2", "run10", "run1"]
