@@ -16,7 +16,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
 from soupcore.analysis import ingredient_grid, pair_grid, varying
-from soupcore.connectivity import stored_geometry
+from soupcore.calls import WeightGeometry
 from soupcore.figures.tables import angle_table, grid_table, layers_table
 
 _PAIRS = "midpoint gain over better endpoint"
@@ -33,7 +33,7 @@ def main(view: View) -> None:
         f"Task vectors from {origin} to {len(names)} ingredients, excluding BatchNorm statistics. "
         "For the pairwise matrix of angles, see **Connectivity › Angle**."
     )
-    found = stored_geometry(view.sweep, view.store, names)
+    found = WeightGeometry().result(view.context, names)
     if found is None:
         pair_matrix.show_geometry_button(view)
     tabs = st.tabs([*_TABS, "By hyperparameter"], key="geometry-tab", on_change="rerun")

@@ -128,7 +128,9 @@ class View:
     @property
     def context(self) -> Context:
         """The sweep and its evaluations, for calls."""
-        return Context(self.sweep, self.evaluations)
+        return Context(
+            self.sweep, self.stored or self.store, self.folder, self.task_spec, self.soups
+        )
 
     @property
     def statistics(self) -> StatisticsChoice:

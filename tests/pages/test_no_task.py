@@ -11,8 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import settings, state
 from soupcore import RECIPES, Sweep, ties, uniform
-from soupcore.jobs import connectivity_kinds, kinds
-from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
 from tests.helpers import State, same_weights, save_sweep
 from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
@@ -29,7 +28,7 @@ class App:
         self.warm = WarmState(state.store(), [], "cpu")
 
     def do(self, session: AppTest, kind: str, **request: Any) -> Mapping[str, Any]:
-        job = (kinds.KINDS | connectivity_kinds.KINDS)[kind]
+        job = KINDS[kind]
         told = session.session_state["view"].request | request
         return job(self.warm, told, lambda done, total, partial=None: None)
 
