@@ -93,8 +93,8 @@ class WarmState:
         """Return what a call of a request is run with.
 
         Args:
-            request: As for `sweep` and `evaluator`, or without a task. Its `soups`, `{name: id}`, are the soups of
-                the store that are further ingredients.
+            request: As for `sweep` and `evaluator`, or without a task. Its `soups`, `{name: id}`,
+                are the soups of the store that are further ingredients.
 
         Raises:
             RecipeError: One of the soups cannot be made again.
