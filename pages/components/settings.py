@@ -17,7 +17,7 @@ import streamlit as st
 
 from pages.components import access
 from soupcore.cli import parse_dashboard
-from soupcore.errors import StoreError
+from soupcore.errors import StoreError, TaskError
 from soupcore.workspace import private_folder, workspace_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -68,12 +68,30 @@ class Settings:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """All tasks that workers may load: the named ones and that of the sample."""
-        return tuple(dict.fromkeys([*self.named, SAMPLE_TASK]))
+        """All tasks that workers may load: named, described on a page, and that of the sample."""
+        return tuple(dict.fromkeys([*self.named, *self.described, SAMPLE_TASK]))
+
+    @property
+    def described_in(self) -> Path:
+        """The folder of the tasks that were described on a page."""
+        return self.uploads.parent / "tasks"
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The tasks that were described on a page and whose files this server may open."""
+        from soupcore.tasks.hugging_face import paths_of  # loads torch
+
+        found = []
+        for path in sorted(self.described_in.glob("*.toml")):
+            with suppress(TaskError):
+                if all(map(self.allows, paths_of(path))):
+                    found.append(f"hf:{path}")
+        return tuple(found)
 
     def tasks_for(self, folder: str) -> tuple[str, ...]:
         """Return the tasks on offer for a sweep. The sample's task fits no other sweep."""
-        return self.tasks if is_sample(folder) else self.named
+        own = (*self.named, *self.described)
+        return tuple(dict.fromkeys([*own, SAMPLE_TASK])) if is_sample(folder) else own
 
     def task_of(self, folder: str) -> str:
         """Return the task that a sweep is opened with; "" for none."""

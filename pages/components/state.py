@@ -337,4 +337,5 @@ def _evaluations(spec: str) -> Evaluations:
         task = descriptions().get(spec, wait_s=_PATIENCE)
     if task is None:
         raise UndescribedError(spec)
+    supervisor().offer(spec)  # it may have been described on a page after the server started
     return Evaluations(task, store())

@@ -2,17 +2,22 @@
 
 import streamlit as st
 
-from pages.components import settings, state
+from pages.components import hugging_face_form, settings, state
 from pages.components.display import plain
 from soupcore import TaskError
 from soupcore.task_spec import TaskSpec
 
 HOW = (
-    "To give one, restart with `stockpot FOLDER --task FILE.py:NAME` (Python), "
-    "`--task hf:FILE.toml` (a Hugging Face network) or `--task command:FILE.toml` (your own "
-    "evaluation script)."
+    "To give one, describe a Hugging Face network under **Choose a task**, or restart with "
+    "`stockpot FOLDER --task FILE.py:NAME` (Python), `--task hf:FILE.toml` (Hugging Face) or "
+    "`--task command:FILE.toml` (your own evaluation script)."
+)
+_RESTART = (
+    "Python tasks and commands run code, so they are named at startup: `--task FILE.py:NAME` or "
+    "`--task command:FILE.toml`."
 )
 _NONE = "No task"
+_FORM = "Describe a Hugging Face network"
 
 
 def label(spec: str) -> str:
@@ -34,7 +39,7 @@ def choose(folder: str, current: str) -> str:
         index=offered.index(current) if current in offered else 0,
         format_func=label,
         help="Tasks execute Python code or commands, so only those passed with --task at startup "
-        "are listed.",
+        "and those described on this page are listed.",
     )
 
 
@@ -49,11 +54,20 @@ def show_choice() -> None:
         _dialog()
 
 
-@st.dialog("Choose a task")
+@st.dialog("Choose a task", width="large")
 def _dialog() -> None:
-    folder = st.session_state["sweep"]
-    chosen = choose(folder, st.session_state["task"])
-    st.caption(HOW)
+    source = st.segmented_control(
+        "Source", ["Offered tasks", _FORM], default="Offered tasks", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if source == _FORM:
+        created = hugging_face_form.show()
+        if created is not None:
+            state.choose_task(created)
+            st.rerun()
+        return
+    chosen = choose(st.session_state["sweep"], st.session_state["task"])
+    st.caption(_RESTART)
     if st.button("Use this task" if chosen else "Go without a task", type="primary"):
         state.choose_task(chosen)
         st.rerun()
@@ -69,7 +83,5 @@ def show_needed(what: str, *, key: str = "page") -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.info(f"{what} needs a task, which says how to evaluate a network. {HOW}",
                 icon=":material/labs:")  # fmt: skip
-        if len(settings.current().tasks_for(st.session_state["sweep"])) and st.button(
-            "Choose a task", key=f"choose-task-{key}"
-        ):
+        if st.button("Choose a task", key=f"choose-task-{key}"):
             _dialog()

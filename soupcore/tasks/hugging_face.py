@@ -50,6 +50,7 @@ _KEYS = {
     "columns", "splits", "name",
 }  # fmt: skip
 _MOST_BYTES = 1 << 20  # of a TOML file or a config.json
+_READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _IGNORED = -100
 _MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
@@ -495,14 +496,15 @@ def _toml(value: Any) -> str:
 
 
 def paths_of(path: Path) -> list[Path]:
-    """Return the folders and files that a description names.
+    """Return the files that a description names: data, configurations and tokenizers.
 
     Raises:
         TaskError: The file is not of this form.
     """
     told = _Description(path)
-    named = [told.text("model"), *([told.text("tokenizer")] if "tokenizer" in told else [])]
-    return [path.parent / name for name in named] + told.files
+    folders = [told.model, *([path.parent / told.text("tokenizer")] if "tokenizer" in told else [])]
+    read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
+    return [*folders, *read, *told.files]
 
 
 def columns_of(path: Path, names: Sequence[str] = ()) -> list[str]:
