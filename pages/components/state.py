@@ -20,6 +20,7 @@ from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import colours
 from soupcore.jobs import Descriptions, Supervisor
 from soupcore.stored_soups import StoredSoup, including, is_of_task, soup_label
+from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
@@ -155,6 +156,14 @@ class View:
         """Return this view with soups as additional ingredients, under these names."""
         return replace(self, sweep=including(self.sweep, soups), soups=soups)
 
+    def with_tensors(self, rule: TensorRule) -> "View":
+        """Return this view with a rule on which tensors take part in recipes.
+
+        Raises:
+            SweepError: The rule makes no sense for these tensors.
+        """
+        return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
+
     @property
     def colours(self) -> dict[str, str]:
         """The colour of each ingredient, the same on every page."""
@@ -164,6 +173,7 @@ class View:
     def request(self) -> dict[str, Any]:
         """The part of a job's request that identifies this view."""
         soups = {name: stored.soup.id for name, stored in self.soups.items()}
+        rule = self.sweep.rule
         request = {"sweep": self.folder, **_opening(self.weights, self.snapshot)}
         if self.has_task:
             request |= {
@@ -171,7 +181,11 @@ class View:
                 "batchnorm": self.statistics,
                 "data": {name: split.digest for name, split in self.task.splits.items()},
             }
-        return request | ({"soups": soups} if soups else {})
+        if soups:
+            request["soups"] = soups
+        if rule != TensorRule():
+            request["tensors"] = rule.to_json()
+        return request
 
 
 def _opening(weights: str, snapshot: str) -> dict[str, Any]:
