@@ -42,6 +42,23 @@ def evaluate(view: View, call: IngredientScores) -> str:
     return call.script(view.context, Code(printed))
 
 
+def ingredients(view: View) -> str:
+    """Print the hyperparameters and logged metrics of every ingredient."""
+    printed = (
+        "for name, ingredient in sweep.ingredients.items():\n"
+        "    print(name, ingredient.hyperparameters, ingredient.logged_metrics)\n"
+    )
+    return view.context.script(Code(printed))
+
+
+def logged_overview(
+    view: View, names: Sequence[str], metric: str, selected: Collection[str]
+) -> str:
+    """Draw a logged metric of ingredients."""
+    drawn = f"tables.logged_table(values), {_INKS}, metric={metric!r}{_selected(selected)}"
+    return view.context.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
+
+
 def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:
     """Draw the scores of ingredients on the selection split."""
     call = IngredientScores(tuple(names), (view.task.select,))
@@ -168,7 +185,8 @@ def matrix(
         code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
     else:
         code, values = call.code(context), f"barriers.{_MATRICES[measure]}"
-    drawn = f"names, values, figures.measures(task.score_unit)[{measure!r}]"
+    unit = "task.score_unit" if view.has_task else ""
+    drawn = f"names, values, figures.measures({unit})[{measure!r}]"
     apart = "-values" if measure == "midpoint" else "values"
     drawn += f", tree=tree(names, {apart})" if tree else ""
     drawn += f", threshold={threshold}" if tree and threshold is not None else ""
@@ -256,6 +274,16 @@ def pair_grid(view: View, call: Paths, key: str) -> str:
     return call.script(view.context, Code(made), figure)
 
 
+def logged_grid(view: View, names: Sequence[str], metric: str, row: str, column: str) -> str:
+    """Draw the mean of a logged metric by two hyperparameters."""
+    drawn = (
+        f"ingredient_grid(sweep, values, {row!r}, {column!r}),\n"
+        f"    title={f'{metric} (logged)'!r}, decimals=None,\n"
+    )
+    figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import ingredient_grid")
+    return view.context.script(_logged(names, metric), figure)
+
+
 def ingredient_grid(view: View, call: IngredientScores, row: str, column: str) -> str:
     """Draw the mean score by two hyperparameters."""
     (split,) = call.splits
@@ -303,6 +331,13 @@ def _figure(name: str, arguments: str, *imports: str) -> Code:
     """Return code that draws a figure of `soupcore.figures`."""
     lines = f"\n    {arguments}" if arguments.endswith("\n") else arguments
     return Code(f"figures.{name}({lines}).show()\n", (FIGURES, *imports))
+
+
+def _logged(names: Sequence[str], metric: str) -> Code:
+    return Code(
+        f"logged = {{name: sweep[name].logged_metrics for name in {list(names)!r}}}\n"
+        f"values = {{n: each[{metric!r}] for n, each in logged.items() if {metric!r} in each}}\n"
+    )
 
 
 def _geometry(view: View, names: Sequence[str], *more: Code) -> str:

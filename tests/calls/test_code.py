@@ -173,7 +173,7 @@ def test_code_without_a_task_opens_the_sweep_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    context = Context(sweep, evaluator, str(sweep.folder))
+    context = Context(sweep, evaluator.store, str(sweep.folder))
     execute(RecipeSoup("uniform", ("run1", "run2"), {}).script(context, SAVE))
     expected = uniform(sweep, ["run1", "run2"]).state_dict()
     assert same_weights(load_file("soup.safetensors"), expected)
