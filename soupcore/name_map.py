@@ -262,7 +262,7 @@ def _check_fit(
         name = min(differing)
         where = "only in the network" if name in network else "only in the checkpoint"
         raise CheckpointError(
-            f"{problem}: tensor {name!r} is {where} ({len(differing)} tensors differ in all).",
+            f"{problem}: tensor {name!r} is {where} ({len(differing)} unmatched in all).",
             way_out,
         )
     for name, tensor in network.items():

@@ -35,8 +35,8 @@ def test_a_plain_object_is_parsed_as_json_does(value: dict[str, Any]) -> None:
         pytest.param(b'{"\xff":1}', "codec", id="not UTF-8"),
         pytest.param('{"a":1}'.encode("utf-16"), "codec", id="UTF-16"),
         pytest.param(b'\xef\xbb\xbf{"a":1}', "BOM", id="a byte order mark"),
-        pytest.param(b'{"a":NaN}', "NaN is no JSON", id="not a number"),
-        pytest.param(b'{"a":-Infinity}', "-Infinity is no JSON", id="infinity"),
+        pytest.param(b'{"a":NaN}', "NaN is not valid JSON", id="not a number"),
+        pytest.param(b'{"a":-Infinity}', "-Infinity is not valid JSON", id="infinity"),
         pytest.param(b'{"a":' + b"9" * 5000 + b"}", "digits", id="digits"),
         pytest.param(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep", id="deep"),
         pytest.param(

@@ -82,7 +82,7 @@ def test_a_file_whose_reader_was_killed_is_read_again(
     with monkeypatch.context() as killed:
         program = f"import os; os.kill(os.getpid(), {int(number)})"
         killed.setattr(sandbox, "_PROGRAM", program)
-        with pytest.raises(CheckpointError, match="was ended from outside"):
+        with pytest.raises(CheckpointError, match="was killed"):
             open_checkpoint(path)
     with contents.remembered_only(), pytest.raises(contents.NotRead):
         open_checkpoint(path)

@@ -54,8 +54,8 @@ def test_the_child_reads_the_open_file(monkeypatch: pytest.MonkeyPatch, path: Pa
         pytest.param("eval('1')", "", "it tried compile", id="eval"),
         pytest.param("return 'x' * 99", "child.MOST_OUTPUT = 50", "more than any model", id="talk"),
         pytest.param("raise KeyError(3)", "", "unknown way .KeyError: 3", id="mistake"),
-        pytest.param("child.os._exit(3)", "", "broke down .exit status 3", id="end"),
-        pytest.param("child.os.abort()", "", "broke down .exit status -6", id="crash"),
+        pytest.param("child.os._exit(3)", "", "crashed .exit status 3", id="end"),
+        pytest.param("child.os.abort()", "", "crashed .exit status -6", id="crash"),
         pytest.param("raise child.Refusal('It is bad.')", "", "opened. It is bad.$", id="refusal"),
     ],
 )

@@ -242,7 +242,7 @@ def test_another_set_of_weights_is_opened_by_its_name(tmp_path: Path) -> None:
     assert (chosen.weights, chosen.weight_sets) == ("ema", sets)
     assert (raw.weights, raw.weight_sets) == ("model", sets)
     assert (chosen.read("w").tolist(), raw.read("w").tolist()) == ([0, 0], [1, 1])
-    assert "it was taken rather than 'model'" in chosen.notes[0]
+    assert "it was opened and not 'model'" in chosen.notes[0]
     assert raw.notes == ()
     assert chosen.details == raw.details == {"epoch": 3}
     with pytest.raises(CheckpointError, match=r"a\.pt has no weights 'x'; it has 'ema', 'model'"):
@@ -316,7 +316,7 @@ def test_nothing_in_a_pickle_is_executed(tmp_path: Path, zipped: bool, kind: str
 @pytest.mark.parametrize(
     ("saved", "problem"),
     [
-        pytest.param([torch.ones(2)], "holds a thing of the kind list", id="list"),
+        pytest.param([torch.ones(2)], "holds an object of type list", id="list"),
         pytest.param({}, "holds no tensors", id="empty dict"),
         pytest.param({"w": torch.eye(3).to_sparse()}, "Tensor 'w' is sparse", id="sparse"),
         pytest.param({"w": torch.ones(1).expand(1 << 40)}, "'w' repeats 4", id="expanded to 4 TB"),

@@ -262,7 +262,7 @@ FILES = [
     bomb(
         "one-child",
         "is a module with one child under 50,000 names, which has 50,000 empty ones",
-        r"unfold to more than",
+        r"expand to more than",
         lambda: shared_child(50_000),
     ),
     beside(

@@ -75,7 +75,7 @@ FILES = [
     placeholder(
         "json-answer.pt", "is an answer of a web server", r"text \(JSON\).*download", ANSWER
     ),
-    placeholder("gzip.pt", "is packed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
+    placeholder("gzip.pt", "is compressed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
     placeholder("numpy.pt", "is an archive of NumPy", r"data\.pkl|NumPy|folder", numpy_archive()),
     placeholder("hdf5.pt", "is a file of Keras", r"HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)),
     placeholder("zeros.pt", "is nothing but zeros", r"not a|zeros", bytes(4096)),

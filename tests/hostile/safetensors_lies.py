@@ -172,7 +172,7 @@ FILES = [
         "trailing", "has bytes after its tensors", r"added to", {"w": entry()}, asm.NUMBERS + b"x"
     ),
     header(
-        "short", "has fewer bytes than its tensors", r"cut short", {"w": entry()}, asm.NUMBERS[1:]
+        "short", "has fewer bytes than its tensors", r"truncated", {"w": entry()}, asm.NUMBERS[1:]
     ),
     header("not-utf8", "has a header that is no text", r"header", b'{"\xff":' + text()[5:]),
     header("utf16", "has a header in UTF-16", r"header", text().decode().encode("utf-16")),

@@ -1,4 +1,4 @@
-"""Weights as arrays of NumPy's, which lie inside the pickle."""
+"""Weights as NumPy arrays inside the pickle."""
 
 import io
 import pickle
@@ -82,7 +82,7 @@ def test_an_array_that_cannot_be_read_is_named_with_the_reason(
 ) -> None:
     (found,) = read_contents(pickled({"model": {"w": array}}, protocol))["sets"]
     assert found["name"] == "model"
-    assert found["problem"].startswith("Tensor 'w' is an array of NumPy's")
+    assert found["problem"].startswith("Tensor 'w' is a NumPy array")
     assert problem in found["problem"]
     assert "torch.from_numpy" in found["way_out"]
 
@@ -111,7 +111,7 @@ def test_a_torch_file_whose_pickle_is_too_large_is_said_to_hold_other_data_there
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("soupcore.safe_torch.formats.MOST_BYTES", 5_000)
-    with pytest.raises(Refusal, match="other data lies in it, such as arrays of NumPy's"):
+    with pytest.raises(Refusal, match="it contains other data, such as NumPy arrays"):
         read_contents(saved({"model": ARRAYS}, 4))
 
 

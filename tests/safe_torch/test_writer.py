@@ -138,7 +138,7 @@ def test_a_large_memo_is_written() -> None:
         (Global("möbius.Class"), "cannot name"),
         (1 << 3_000, "more than 2,000 bits"),
         (object(), "holds a object"),
-        ({frozenset("a")}, "set of other things"),
+        ({frozenset("a")}, "set with elements that are not plain"),
     ],
 )
 def test_what_protocol_2_cannot_make_is_refused(value: object, problem: str) -> None:
