@@ -55,7 +55,7 @@ def write_arrays(
 
 
 def write_content(folder: Path, content: bytes) -> str:
-    """Write the serialized bytes of a file of arrays; see `write_arrays`."""
+    """Write the serialised bytes of a file of arrays; see `write_arrays`."""
     relative = place_of(hashlib.sha256(content).hexdigest(), len(content))
     private_folder((folder / relative).parent)
     with new_file(folder / relative) as file:

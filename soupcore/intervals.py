@@ -167,7 +167,7 @@ def paired(
 
     If examples are excluded, each mean is over the examples where that point's score is defined, as
     in an evaluation. If these examples differ between the points, the interval is that of the
-    difference of two ratios by linearization, which equals Student's if none is excluded.
+    difference of two ratios by linearisation, which equals Student's if none is excluded.
 
     Args:
         one: Scores of the first point, one per example, shape [n], n ≥ 1.

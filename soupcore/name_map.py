@@ -34,7 +34,7 @@ class NameMap:
         network: State dict of the network as it was built.
         task: Name of the network's task; None for a network that the user built.
         buffers: All buffers of the network from `named_buffers()`, including those that it does not
-            save. Without it, tensors are recognized as buffers by their values alone.
+            save. Without it, tensors are recognised as buffers by their values alone.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from torch import Tensor
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
 _LARGEST = 1 << 26  # elements; masks and position tables have fewer
-_BEGINNING = 64  # values that suffice to recognize most weights
+_BEGINNING = 64  # values that suffice to recognise most weights
 _MASKS = -100.0  # Swin's masks hold −100, others −10⁴ or −∞
 _NEVER_LEARNED = -1e4
 _BASE = 10_000.0  # base of the sinusoids in all networks that save them
@@ -111,7 +111,7 @@ def why_no_weight(name: str, tensors: Mapping[str, TensorInfo], read: Read) -> s
 
     Args:
         name: Name of the tensor.
-        tensors: All tensors of the checkpoint or network. Weights of a loss are recognized by the
+        tensors: All tensors of the checkpoint or network. Weights of a loss are recognised by the
             other tensors of their module.
         read: `read(start, stop)` returns elements of the flattened tensor.
     """

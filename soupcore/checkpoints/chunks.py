@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 # Elements. From 32 Ki elements on, torch distributes an operation over its threads. For chunks of
-# this size, synchronizing the threads takes longer than the operation itself, and much longer on a
+# this size, synchronising the threads takes longer than the operation itself, and much longer on a
 # busy machine.
 _UNTHREADED = 31 << 10
 

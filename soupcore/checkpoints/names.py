@@ -6,7 +6,7 @@ checkpoints saved with and without the prefix fit each other. The digest of weig
 (`canonical_names`) ignores a prefix that *all* names share. A comparison (`align`) uses the prefix
 with which most names agree, so that a loss or a head outside of it does no harm.
 
-Weight and spectral normalization have old names (`weight_g`) and new ones
+Weight and spectral normalisation have old names (`weight_g`) and new ones
 (`parametrizations.weight.original0`) for the same tensors.
 """
 
@@ -95,7 +95,7 @@ def loose_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def parametrized_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the names in current torch of the tensors of weight and spectral normalization.
+    """Return the names in current torch of the tensors of weight and spectral normalisation.
 
     Returns:
         `{name: new name}`; other names stay the same.
@@ -132,7 +132,7 @@ def _unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def _modern(names: Iterable[str]) -> dict[str, str]:
-    """Return names without wrappers and with the new names of normalized layers."""
+    """Return names without wrappers and with the new names of normalised layers."""
     own = _unwrapped(names)
     modern = parametrized_names(own.values())
     return {name: modern[plain] for name, plain in own.items()}

@@ -1,4 +1,4 @@
-"""Opening of checkpoints: the format is recognized by the path and the first bytes."""
+"""Opening of checkpoints: the format is recognised by the path and the first bytes."""
 
 import os
 from collections.abc import Iterator

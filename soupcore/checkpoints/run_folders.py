@@ -197,7 +197,7 @@ def folders_of_run(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run in a folder, recognized by the names of its files.
+    """Return the run in a folder, recognised by the names of its files.
 
     Raises:
         OSError: The folder cannot be read.

@@ -1,4 +1,4 @@
-"""The training tools whose run folders are recognized, one row each.
+"""The training tools whose run folders are recognised, one row each.
 
 To add a tool, add a row here and a folder to the table in `tests/checkpoints/test_run_folders.py`.
 """

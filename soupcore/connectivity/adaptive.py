@@ -15,7 +15,7 @@ found to within 0.01, those of width 0.25 to within 0.025, and those of width 0.
 Narrower peaks may be missed entirely.
 
 The next values depend only on the known evaluations, so a stored line requests the same values as
-during its evaluation. Every α is a multiple of 1/4096: exact, so that points are recognized, and
+during its evaluation. Every α is a multiple of 1/4096: exact, so that points are recognised, and
 symmetric, so that a reversed line has the same points.
 """
 

@@ -58,7 +58,7 @@ class LineSummary:
 
     @classmethod
     def of(cls, path: LinearPath) -> "LineSummary":
-        """Summarize a path."""
+        """Summarise a path."""
         middle = path.scores[path.alphas == 0.5]
         return cls(
             path.n,

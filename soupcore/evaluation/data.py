@@ -11,7 +11,7 @@ from torch import Tensor
 from soupcore.tasks import Split
 from soupcore.tasks.examples import Batch, Examples, Rows, call, map_leaves, take
 
-# Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with their own allocators.
+# Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with own allocators.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 

@@ -50,7 +50,7 @@ MODULE_CLASSES = {
         TripletMarginWithDistanceLoss
     """,
     "torch.nn.modules.module": "Module",
-    "torch.nn.modules.normalization": """
+    "torch.nn.modules.normalisation": """
         CrossMapLRN2d GroupNorm LayerNorm LocalResponseNorm RMSNorm
     """,
     "torch.nn.modules.padding": """

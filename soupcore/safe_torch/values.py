@@ -91,7 +91,7 @@ class Keys:
         """
         what = "a key, or an element of a set,"
         kind = type(key)
-        if kind is str or kind is Global or kind is Inert:  # the hash of strings is randomized
+        if kind is str or kind is Global or kind is Inert:  # the hash of strings is randomised
             return key
         if kind is int and abs(key) >= _LARGEST_INT_KEY:
             raise Refusal(f"Its pickle has {what} that is an integer of more than 60 bits.")

@@ -73,7 +73,7 @@ FILES = [
         ]
     ),
     placeholder(
-        "json-answer.pt", "is an answer of a web server", r"text \(JSON\).*download", ANSWER
+        "json-answer.pt", "is an answer of a web server", r"is JSON.*download", ANSWER
     ),
     placeholder("gzip.pt", "is compressed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
     placeholder("numpy.pt", "is an archive of NumPy", r"data\.pkl|NumPy|folder", numpy_archive()),
