@@ -50,7 +50,7 @@ MODULE_CLASSES = {
         TripletMarginWithDistanceLoss
     """,
     "torch.nn.modules.module": "Module",
-    "torch.nn.modules.normalisation": """
+    "torch.nn.modules.normalization": """
         CrossMapLRN2d GroupNorm LayerNorm LocalResponseNorm RMSNorm
     """,
     "torch.nn.modules.padding": """
