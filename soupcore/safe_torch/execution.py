@@ -44,8 +44,8 @@ def check_name(path: str) -> None:
         root, name = path.partition(".")[0], path.rpartition(".")[2]
         may_be_a_model = root in sys.stdlib_module_names and name[:1].isupper()
         raise Refusal(
-            f"Its pickle names {path.replace(':', '.')}, which would run code or open files in "
-            "torch.load. No valid checkpoint needs that. Do not load it elsewhere.",
+            f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
+            "unpickled. No valid checkpoint needs that. Do not load it elsewhere.",
             f"If {root} is a module of your own, save model.state_dict() instead."
             if may_be_a_model
             else "",

@@ -79,7 +79,7 @@ def rewrite(file: BinaryIO, weights: str) -> dict[str, Any]:
     form.edit()
     written = pickled(form.root)
     if len(written) > MOST_BYTES:
-        raise Refusal(f"Its new pickle would have more than {MOST_BYTES} bytes, the limit.")
+        raise Refusal(f"Its new pickle is larger than the limit of {MOST_BYTES} bytes.")
     storages: dict[str, Storage] = {}
     machine = Machine(written, CALLS, lambda pid: storage_of(pid, storages), check_name)
     again = machine.load()

@@ -10,7 +10,7 @@ POINTER = b"oid sha256:00\nsize 9\n"
 BOM = b"\xef\xbb\xbf"
 PAGE = "is a web page, not the weights"
 LFS = "Git LFS pointer, not the weights. Run `git lfs pull`"
-AGAIN = "If it was downloaded, do that again"
+AGAIN = "If you downloaded it, download it again"
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth.tar", ".safetensors"])

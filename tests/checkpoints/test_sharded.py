@@ -227,7 +227,7 @@ def test_an_index_without_tensors_or_without_end_is_refused(
     with pytest.raises(CheckpointError, match="it has no weight_map of tensors and file"):
         open_checkpoint(write_index(shards, {}))
     monkeypatch.setattr(sharded, "LARGEST_INDEX", 10)
-    with pytest.raises(CheckpointError, match="is larger than \d+ bytes"):
+    with pytest.raises(CheckpointError, match="is larger than 10 bytes"):
         open_checkpoint(shards / INDEX)
 
 

@@ -120,7 +120,7 @@ def quantized() -> torch.Tensor:
             "is a nested tensor and cannot be averaged",
             "Save its parts",
         ),
-        (lambda: torch.ones(1).expand(9), "repeats 4 stored bytes to 36", "contiguous"),
+        (lambda: torch.ones(1).expand(9), "expands 4 stored bytes to 36", "contiguous"),
         (lambda: nn.LazyLinear(2).weight, "has no values yet", "Run the model once"),
         (lambda: nn.LazyBatchNorm1d().running_mean, "has no values yet", "Run the model once"),
     ],

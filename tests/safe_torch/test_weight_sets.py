@@ -363,7 +363,7 @@ def test_what_may_be_a_copy_or_a_part_is_said_and_can_be_taken_whole(one: str) -
     found = contents({one: BODY, "other": averaged(BODY)})["sets"]
     assert [each["name"] for each in found] == [one, "other", f"{one}+other"]
     assert [each["left_out"] for each in found] == [["other"], [one], []]
-    assert "has the names and shapes of 'other'. It is not clear" in found[0]["notes"][1]
+    assert "has the same names and shapes as 'other'. It is not clear" in found[0]["notes"][1]
 
 
 @pytest.mark.parametrize("other", ["discriminator", "netD", "teacher"])
@@ -379,7 +379,7 @@ def test_an_average_that_was_saved_as_a_list_gets_the_names_of_the_parameters() 
     raw, average = contents(saved)["sets"]
     assert (raw["name"], average["name"]) == ("model", "ema.shadow_params")
     assert list(average["tensors"]) == [name for name, _ in NETWORK.named_parameters()]
-    assert "whose names they got. It lacks 3 tensors of these." in average["notes"][0]
+    assert "whose names are used. It lacks 3 tensors of these." in average["notes"][0]
 
 
 def test_a_list_without_names_is_listed_with_the_reason_why_it_cannot_be_opened() -> None:
