@@ -205,6 +205,14 @@ class Checkpoint(ABC):
         """Return the scan of a tensor if the checkpoint has been scanned, else None."""
         return self._scan[name] if self._scan is not None else None
 
+    def identity(self, name: str) -> str | None:
+        """Return a string that is equal only for equal values of a tensor; None if not scanned.
+
+        Reads no weights. Tensors with different strings may also be equal.
+        """
+        scan = self.known(name)
+        return scan.digest if scan is not None else None
+
     @property
     def is_scanned(self) -> bool:
         """Whether a scan, or the error of a damaged file, is cached."""
@@ -238,8 +246,10 @@ def are_known_alike(checkpoints: Iterable[Checkpoint], name: str) -> bool:
 
     Returns False if a checkpoint has not been scanned. Reads no weights.
     """
-    scans = [(checkpoint.known(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints]
-    return len({(scan and scan.digest, dtype) for scan, dtype in scans}) == 1 and bool(scans[0][0])
+    identities = {
+        (checkpoint.identity(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints
+    }
+    return len(identities) == 1 and None not in identities.pop()
 
 
 def check_not_placeholder(path: Path) -> None:

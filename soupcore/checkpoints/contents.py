@@ -21,7 +21,7 @@ from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_val
 from soupcore.errors import CheckpointError, StoreError
 from soupcore.workspace import workspace_file
 
-_VERSION = 7  # of the child's answer; entries of other versions are ignored
+_VERSION = 8  # of the child's answer; entries of other versions are ignored
 
 Plain = str | int | float | bool | None
 
@@ -98,6 +98,8 @@ class Contents:
         details: Plain values on the training run: epoch, hyperparameters, metrics.
         executes: Code that `torch.load` would execute or import, except for known harmless names;
             empty if the file can be passed on in its own form.
+        network: The description from which an Ultralytics network is built (`yaml`); None if there
+            is none, or if building it would run more than known layers.
         local_paths: `(place, path)` of strings that look like paths of the training machine.
     """
 
@@ -107,6 +109,7 @@ class Contents:
     metadata: dict[str, str]
     details: dict[str, Plain]
     executes: tuple[str, ...]
+    network: dict[str, Any] | None
     local_paths: tuple[tuple[str, str], ...]
 
 
@@ -181,6 +184,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
         read["metadata"],
         read["details"],
         tuple(read["executes"]),
+        read["network"],
         tuple((place, path) for place, path in read["local_paths"]),
     )
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from soupcore.calls import Report, Result
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs import connectivity_kinds, kinds
-from soupcore.jobs.kinds import Report, Request, Result, TaskChangedError, WarmState
+from soupcore.jobs.kinds import KINDS, Request, TaskChangedError, WarmState
 from soupcore.jobs.queue import Job, LostJobError, Queue, State, overtaking
 from soupcore.leases import Holder
 from soupcore.progress import silence
@@ -27,8 +27,6 @@ _REPORT_EVERY = 0.1  # seconds; also the longest time until a cancellation is no
 _NICENESS = 5  # gives priority to the pages and other programs of the user
 _LOOK_EVERY = 1.0  # seconds between checks for jobs that another server submitted
 _GRACE = 5.0  # seconds to stop the job once the server has ended
-
-KINDS = kinds.KINDS | connectivity_kinds.KINDS
 
 logger = logging.getLogger(__name__)
 
