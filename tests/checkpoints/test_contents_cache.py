@@ -55,7 +55,7 @@ def test_a_refusal_is_remembered_under_the_name_by_which_the_file_is_opened(
     torch.save([1], path)
     monkeypatch.chdir(tmp_path)
     for name in (path, Path("a.pt")):
-        with pytest.raises(CheckpointError, match="kind list") as caught:
+        with pytest.raises(CheckpointError, match="type list") as caught:
             open_checkpoint(name)
         assert str(caught.value).startswith(f"{name} cannot be opened. ")
         assert caught.value.way_out.startswith("Choose")

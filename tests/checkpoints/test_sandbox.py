@@ -85,8 +85,8 @@ def test_a_child_ended_from_outside_says_nothing_about_the_file(
     finally:
         if is_settable:
             signal.signal(number, before)
-    assert "says nothing about the file" in caught.value.problem
-    assert "harm" not in str(caught.value)
+    assert "The file may be fine" in caught.value.problem
+    assert "malicious" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_reader_that_cannot_be_started_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(path / "gone"))
-    with pytest.raises(sandbox.NoVerdictError, match="no process could be started"):
+    with pytest.raises(sandbox.NoVerdictError, match="could not be started"):
         read_with(monkeypatch, path, "")
 
 

@@ -178,14 +178,14 @@ def test_counters_of_averages_are_no_weights(state: dict[str, Any], names: list[
         pytest.param({}, "holds no tensors", id="empty dict"),
         pytest.param([torch.ones(2)], "an object of type list, and no named weights", id="list"),
         pytest.param(3, "an object of type int, and no named weights", id="number"),
-        pytest.param(UserDict(a=1), "kind collections.UserDict, and no", id="object"),
-        pytest.param(nn.Linear, r"kind torch\.nn\.modules\.linear\.Linear, and no", id="class"),
+        pytest.param(UserDict(a=1), "type collections.UserDict, and no", id="object"),
+        pytest.param(nn.Linear, r"type torch\.nn\.modules\.linear\.Linear, and no", id="class"),
         pytest.param(torch.ones(2), "one tensor without a name", id="tensor"),
         pytest.param(OPTIMIZER, "holds the state of an optimizer", id="optimizer"),
         pytest.param({"optimizer": OPTIMIZER}, "holds the state of an optimizer", id="run"),
         pytest.param({0: torch.ones(2)}, "tensors have no names .'0'", id="numbers for names"),
         pytest.param({"epoch": 1, "lr": 2}, "no tensors .'epoch', 'lr'.", id="numbers"),
-        pytest.param(nn.ReLU(), "kind torch.nn.modules.activation.ReLU", id="module without any"),
+        pytest.param(nn.ReLU(), "type torch.nn.modules.activation.ReLU", id="module without any"),
         pytest.param(
             {"module": {"w": torch.empty(0)}, "ds_version": "0.14"}, "zero_to_fp32", id="ZeRO-3"
         ),
