@@ -76,7 +76,7 @@ class Snapshot:
 
     @property
     def path(self) -> Path:
-        """What to open."""
+        """Path of the model's file or folder."""
         return self.model.path
 
 

@@ -135,7 +135,7 @@ def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
 
 def _started(descriptor: int, path: Path, *request: str) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - this interpreter, on a text of ours
+        return subprocess.Popen(  # noqa: S603 - this interpreter, with the constant `_PROGRAM`
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), *request],
             stdin=descriptor,
             stdout=subprocess.PIPE,

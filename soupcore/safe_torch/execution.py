@@ -154,8 +154,8 @@ def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
 def ultralytics_network(instances: Iterable[Inert]) -> dict[str, Any] | None:
     """Return the description of an ultralytics model, as JSON would hold it.
 
-    None where there is none, where building the network of it would run code beyond known layers,
-    or where it is no plain data of a usual size.
+    None if there is no description, if building its network would run code other than known
+    layers, or if the description is not plain data of a usual size.
     """
     for description in _descriptions(instances):
         if isinstance(description, dict) and not list(_run_by_one(description, set())):
