@@ -17,7 +17,7 @@ _FIRST = 4  # number of models drawn by default
 
 
 def main(view: View) -> None:
-    st.header("Paths from the base")
+    st.header("Paths")
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     if view.sweep.base is None or not reports or not shifts:
         missing = {

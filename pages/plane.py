@@ -15,7 +15,7 @@ from soupcore.figures.tables import plane_table
 
 
 def main(view: View) -> None:
-    st.header("Loss plane")
+    st.header("Plane")
     loss = view.task.loss_name
     what = "error" if view.task.score_unit.counts_errors else "score"
     st.caption(

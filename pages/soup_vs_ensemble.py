@@ -15,7 +15,7 @@ from soupcore.figures.tables import pairs_with
 
 
 def main(view: View) -> None:
-    st.header("Soup vs. ensemble")
+    st.header("Ensembles")
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
     which = (

@@ -25,6 +25,9 @@ FIGURES = "from soupcore import figures"
 FRACTION = "from fractions import Fraction"
 PANDAS = "import pandas as pd"
 SCORE = "score_name=task.score_name, score_unit=task.score_unit"
+_CONTEXT = "from soupcore.calls import Context"
+_OVERVIEW = "from soupcore.overview import Overview"
+_LINES = "from soupcore.connectivity import evaluate_lines"
 _ANALYSIS = "from soupcore import analysis, figures"
 
 
@@ -74,6 +77,38 @@ def evaluate(view: View) -> str:
         "    for split in task.reported:\n"
         "        evaluation = evaluator.evaluate(ingredient.mixture, split)\n"
         "        print(name, split, evaluation.score, evaluation.score_interval)\n"
+    )
+
+
+def overview_page(view: View) -> str:
+    """Return Python that prints the verdict on the stored results."""
+    return opening(view, _CONTEXT, _OVERVIEW, "from soupcore.stored_soups import StoredSoups") + (
+        "known = StoredSoups(evaluator.store, sweep)\n"
+        f"soups = known.of_task({view.folder!r}, {view.task_spec!r}, evaluator.estimate)\n"
+        "print(Overview(Context(sweep, evaluator), soups).verdict)\n"
+    )
+
+
+def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> str:
+    """Return Python that draws the barriers between the best ingredient and others.
+
+    Args:
+        view: The view.
+        best: The best ingredient.
+        names: The ingredients of the figure.
+        part: Number of examples of the select split to evaluate on; None for all.
+    """
+    split = f"task.part(task.select, {part})" if part else "task.select"
+    return opening(view, _CONTEXT, _OVERVIEW, FIGURES, _LINES) + (
+        f"best, names = {best!r}, {list(names)!r}\n"
+        "evaluator.evaluate_all([i.mixture for i in sweep.ingredients.values()], task.select)\n"
+        "lines = [(sweep[best], sweep[name]) for name in names if name != best]\n"
+        f"evaluate_lines(lines, evaluator, split={split})\n"
+        "table = Overview(Context(sweep, evaluator), []).basin_table()\n"
+        "figures.basin_map(\n"
+        "    table, figures.colours(sweep.ingredients), best=best, loss_name=task.loss_name,\n"
+        f"    {SCORE},\n"
+        ").show()\n"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from soupcore.connectivity.basins import CONNECTED
 from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
@@ -117,6 +118,67 @@ def shift_scatter(
         )
     figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
     figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
+    return finish(figure, height=420)
+
+
+def basin_map(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    *,
+    best: str,
+    threshold: float = CONNECTED,
+    loss_name: str = "loss",
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+) -> go.Figure:
+    """Plot the score of each ingredient against its loss barrier to the best one.
+
+    Barriers above ten times the threshold are drawn at the right edge, so that one diverged run
+    does not rule the scale.
+
+    Args:
+        table: Index: names. Columns: `barrier`, `score` and `basin`, whether the ingredient is in
+            the main basin (see `Overview.basin_table`).
+        colours: Colour of each ingredient.
+        best: Name of the best ingredient.
+        threshold: Largest barrier between connected ingredients, drawn as a dotted line.
+        loss_name: Name of the loss.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
+    """
+    edge = 10 * threshold
+    figure = go.Figure()
+    for is_main, title, symbol in ((True, "main basin", "circle"), (False, "apart", "x")):
+        group = table[table["basin"].astype(bool) == is_main]
+        names = list(group.index)
+        if not names:
+            continue
+        inks = [colours[name] for name in names]
+        figure.add_scatter(
+            x=group["barrier"].clip(upper=edge),
+            y=group["score"] * score_unit.factor,
+            name=title,
+            mode="markers+text",
+            text=["" if is_main and name != best else name for name in names],
+            textposition="top center",
+            cliponaxis=False,
+            customdata=[
+                [name, barrier] for name, barrier in zip(names, group["barrier"], strict=True)
+            ],
+            marker={
+                "size": [15 if name == best else 11 for name in names],
+                "color": inks,
+                "symbol": [
+                    "triangle-right" if barrier > edge else "diamond" if name == best else symbol
+                    for name, barrier in zip(names, group["barrier"], strict=True)
+                ],
+            },
+            hovertemplate="<b>%{customdata[0]}</b><br>barrier %{customdata[1]:.3g}<br>"
+            f"{score_unit.hover('y')}<extra></extra>",
+        )
+    figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title=f"{loss_name[:1].upper()}{loss_name[1:]} barrier to {best}")
+    figure.update_yaxes(title=score_unit.label(f"Validation {score_name} (select)"))
     return finish(figure, height=420)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs import connectivity_kinds, kinds
+from soupcore.jobs import analysis, connectivity_kinds, kinds
 from soupcore.jobs.kinds import Report, Request, Result, TaskChangedError, WarmState
 from soupcore.jobs.queue import Job, LostJobError, Queue, State, overtaking
 from soupcore.leases import Holder
@@ -28,7 +28,7 @@ _NICENESS = 5  # so that the pages, and what else their user does, come first
 _LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
 _GRACE = 5.0  # seconds to stop the job once the server is gone
 
-KINDS = kinds.KINDS | connectivity_kinds.KINDS
+KINDS = kinds.KINDS | connectivity_kinds.KINDS | analysis.KINDS
 
 logger = logging.getLogger(__name__)
 

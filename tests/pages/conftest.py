@@ -14,6 +14,7 @@ from pages.components import display, jobs, state
 from pages.components.state import View
 from soupcore import Evaluator, Split, Store, Sweep, load_task
 from soupcore.evaluation import Evaluations
+from soupcore.jobs.analysis import KINDS as ANALYSIS
 from soupcore.jobs.connectivity_kinds import KINDS as CONNECTIVITY
 from soupcore.jobs.kinds import KINDS, WarmState
 
@@ -73,7 +74,9 @@ def do_jobs_at_once(monkeypatch: pytest.MonkeyPatch, warm: WarmState) -> None:
     """Have jobs that pages ask for by themselves done before they go on."""
 
     def derive(kind: str, title: str, request: Mapping[str, Any]) -> None:
-        (KINDS | CONNECTIVITY)[kind](warm, request, lambda done, total, partial=None: None)
+        (KINDS | CONNECTIVITY | ANALYSIS)[kind](
+            warm, request, lambda done, total, partial=None: None
+        )
 
     monkeypatch.setattr(jobs, "derive", derive)
 
