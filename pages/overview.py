@@ -11,6 +11,8 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import figures
 from soupcore.analysis.verdict import Outcome
+from soupcore.analyze import Analysis, TimedPasses
+from soupcore.calls import SoupFiles
 from soupcore.jobs import Job
 from soupcore.overview import Overview, title
 from soupcore.plan import PART, Step, seconds, steps
@@ -37,10 +39,10 @@ _STATES = {
 
 def main(view: View) -> None:
     st.header("Overview")
-    known = Overview(view.context, scores.soups(view))
+    known = Overview.of(view.context)
     _header(view, known)
     plan = steps(known)
-    job = jobs.unfinished("analyze", **view.request)
+    job = jobs.unfinished(Analysis.kind, **view.request)
     if known.headline is None:
         _introduction(view)
     if known.evaluated:
@@ -101,10 +103,10 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
             "does not exist yet.",
         ):
             st.session_state["soup"] = ""  # the default, which is the best on the select split
-            request = view.request | {"soup": headline.soup.id, "form": form.to_json()}
+            call = SoupFiles(headline.soup.id, form.to_json())
             is_written = bool(state.store().soup_files(headline.soup.id, form.key))
-            if not is_written and not jobs.cannot_start("weights", **request):
-                jobs.submit("weights", f"Write weights of {headline.label}", request)
+            if not is_written and not jobs.cannot_start(view, call):
+                jobs.start(view, call, f"Write weights of {headline.label}")
             st.switch_page("download.py")
         if st.button("Evidence", icon=":material/balance:"):
             st.session_state["soup"] = ""
@@ -128,11 +130,11 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
     what = "Analyze this sweep" if is_new else "Finish the analysis"
-    jobs.job_button(
+    jobs.call_button(
+        view,
         f"{what}{about}",
-        "analyze",
+        Analysis(),
         f"Analyze {state.sweep_label()}",
-        view.request,
         key="analyze",
         help="Results are stored as they come, so a step runs only once. You can cancel at any "
         "time. Soups are chosen on the validation split only.",
@@ -158,7 +160,7 @@ def _time_a_pass(view: View) -> None:
     first = next(iter(view.sweep.ingredients.values())).checkpoint
     nbytes = sum(info.nbytes for info in first.tensors.values())
     if view.folder in state.opened() and view.task.has_examples and nbytes <= _TIMED:
-        jobs.derive("time", f"Time passes over {PART} examples", view.request)
+        jobs.derive(view, TimedPasses(), f"Time passes over {PART} examples")
 
 
 @st.fragment(run_every=0.5)

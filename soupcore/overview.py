@@ -72,6 +72,12 @@ class Overview:
     context: Context
     soups: Sequence[StoredSoup]
 
+    @classmethod
+    def of(cls, context: Context) -> "Overview":
+        """Return what is known in a context, with the soups of its folder and task."""
+        estimate = context.evaluations.estimate
+        return cls(context, context.soups.of_task(context.folder, context.task_spec, estimate))
+
     @property
     def sweep(self) -> Sweep:
         """The sweep."""

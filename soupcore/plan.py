@@ -3,19 +3,18 @@
 The steps, in order: evaluate the ingredients; screen the lines between them for barriers; build the
 uniform soup of the main basin, the greedy soup of all ingredients and, for small classifiers, the
 learned soup of the main basin; score the greedy ensemble; without a report split, cross-fit greedy.
-Each step is a job of its own kind, and its results are stored, so a step is done only once.
+Each step is a call whose results are stored, so it is done only once.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from statistics import median
-from typing import Any
 
-from soupcore.calls import GreedyEnsembleScores, Optimism
+from soupcore.calls import Call, GreedyEnsembleScores, IngredientScores, Optimism, Paths, RecipeSoup
 from soupcore.connectivity import summaries
 from soupcore.overview import GREEDY, Overview
 from soupcore.recipes import RECIPES
@@ -44,8 +43,7 @@ class Step:
     Attributes:
         name: A short name.
         title: What the step does, for people.
-        kind: Kind of its job.
-        arguments: What its job is asked for, in addition to the sweep and the task.
+        call: The call that does it.
         examples: Number of examples that are still to be passed through the network, roughly.
         is_done: Whether its results are stored.
         failure: Why it has no result; empty if it has one or was not tried.
@@ -53,19 +51,23 @@ class Step:
 
     name: str
     title: str
-    kind: str
-    arguments: Mapping[str, Any]
+    call: Call
     examples: int
     is_done: bool
     failure: str = ""
 
+    @property
+    def is_soup(self) -> bool:
+        """Whether the step builds a soup."""
+        return isinstance(self.call, RecipeSoup)
+
     def key(self, overview: Overview) -> str:
-        """Return the identity of the step's result: 64 hex digits."""
+        """Return the identity of a soup's step, under which its id is stored: 64 hex digits."""
         task, estimate = overview.context.task, overview.context.evaluations.estimate
+        arguments = self.call.arguments
         told = [
-            self.kind,
-            self.arguments,
-            [overview.sweep[name].digest for name in self.arguments["names"]],
+            arguments,
+            [overview.sweep[name].digest for name in arguments["names"]],
             task.key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
@@ -92,13 +94,13 @@ def steps(overview: Overview) -> list[Step]:
         call = GreedyEnsembleScores(names)
         is_done = call.result(overview.context) is not None
         title = "Score the greedy ensemble"
-        found.append(Step("ensemble", title, call.kind, call.arguments, 0, is_done))
+        found.append(Step("ensemble", title, call, 0, is_done))
     if overview.report is None and len(names) > 1:
         bias = Optimism(names, GREEDY)
         is_done = bias.result(overview.context) is not None
         trials = 0 if is_done else _HALVES * (len(names) - 1) * len(task.split(task.select))
         title = "Cross-fit greedy, as there is no test split"
-        found.append(Step("bias", title, bias.kind, bias.arguments, trials, is_done))
+        found.append(Step("bias", title, bias, trials, is_done))
     return found
 
 
@@ -128,8 +130,8 @@ def _evaluations(overview: Overview) -> Step:
     )
     count, splits = len(overview.runs), len(task.reported)
     title = f"Evaluate {count} checkpoints on {splits} split{'s' if splits > 1 else ''}"
-    arguments = {"names": list(overview.runs), "splits": task.reported}
-    return Step("evaluate", title, "evaluate", arguments, missing, missing == 0)
+    call = IngredientScores(tuple(overview.runs), tuple(task.reported))
+    return Step("evaluate", title, call, missing, missing == 0)
 
 
 def _pairs(overview: Overview) -> Step:
@@ -146,19 +148,14 @@ def _pairs(overview: Overview) -> Step:
     missing = [
         pair for pair in wanted if tuple(sorted(map(place.__getitem__, pair))) not in settled
     ]
-    n = len(task.split(task.select))
-    arguments: dict[str, Any] = {
-        "pairs": [list(pair) for pair in missing],
-        "alphas": "adaptive",
-        "splits": [task.select],
-    }
-    if n >= 2 * summaries.SCREEN:
-        n = summaries.SCREEN
-        arguments["part"] = n
+    whole = len(task.split(task.select))
+    part = summaries.SCREEN if whole >= 2 * summaries.SCREEN else None
+    call = Paths(pairs=tuple(missing), alphas="adaptive", splits=(task.select,), part=part)
+    n = part or whole
     every = len(wanted) == comb(len(names), 2)
     which = f"all {len(wanted)} pairs" if every else f"{len(wanted)} pairs with the best run"
     title = f"Screen {which} for barriers on {n} examples"
-    return Step("pairs", title, "paths", arguments, _LINE * n * len(missing), not missing)
+    return Step("pairs", title, call, _LINE * n * len(missing), not missing)
 
 
 def _wanted(overview: Overview) -> list[Pair]:
@@ -180,21 +177,19 @@ def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> 
     """Return the step that builds a soup; it is done if the soup is stored with all its scores."""
     task, k = overview.context.task, len(names)
     parameters = RECIPES[recipe].check({})
-    arguments = {"recipe": recipe, "names": list(names), "parameters": parameters}
+    call = RecipeSoup(recipe, tuple(names), parameters)
     on_select = len(task.split(task.select))
     trials = RECIPES[recipe].trials(k, parameters) * on_select
     if recipe == "learned":
         trials *= _DESCENT
-    step = Step(recipe, title, "soup", arguments, 0, is_done=False)
+    step = Step(recipe, title, call, 0, is_done=False)
     row = overview.context.evaluations.store.result(step.key(overview))
     known = row.body if row is not None else {}
     scored = overview.of_soups.get(known.get("soup", ""), {})
     is_done = "why_none" in known or (bool(scored) and None not in scored.values())
     final = sum(len(task.split(split)) for split in task.reported)
     examples = 0 if is_done else trials + final
-    return Step(
-        recipe, title, "soup", arguments, examples, is_done, failure=known.get("why_none", "")
-    )
+    return Step(recipe, title, call, examples, is_done, failure=known.get("why_none", ""))
 
 
 def _is_learned_cheap(overview: Overview, names: Sequence[str]) -> bool:

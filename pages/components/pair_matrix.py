@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
@@ -12,7 +12,8 @@ from pages.components import connectivity_snippets, display, jobs, results, stat
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
-from soupcore.connectivity import Basin, PairSummaries, Tree, stored_geometry, summaries, tree
+from soupcore.calls import ClickedPath, Paths, WeightGeometry
+from soupcore.connectivity import Basin, PairSummaries, Tree, summaries, tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
@@ -79,32 +80,28 @@ def look_up(view: View, choices: Choices) -> Summaries:
 def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     """Show the buttons that evaluate missing pairs."""
     if choices.measure in GEOMETRIC:
-        if stored_geometry(view.sweep, view.evaluations.store) is None:
-            jobs.job_button(
-                "Compute angles and distances", "geometry", "Compute the geometry", view.request,
+        if WeightGeometry().result(view.context) is None:
+            jobs.call_button(
+                view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
                 key="measure", help="Reads each checkpoint once; runs no forward passes.",
             )  # fmt: skip
         return
-    request = view.request | {
-        "names": list(choices.names),
-        "alphas": choices.alphas,
-        "splits": [choices.split],
-    }
+    call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
     count = math.comb(len(choices.names), 2)
     with st.container(horizontal=True):
         left = _evaluations_left(view, choices, found.whole)
         if left:
             about = choices.alphas == "adaptive"
-            jobs.job_button(
-                f"Run {jobs.evaluations_text(left, about=about)}",
-                "paths", f"Evaluate {count} pairs on {choices.split}", request, key="evaluate-all",
+            jobs.call_button(
+                view, f"Run {jobs.evaluations_text(left, about=about)}", call,
+                f"Evaluate {count} pairs on {choices.split}", key="evaluate-all",
                 help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
                 "are reused.",
             )  # fmt: skip
         if left and found.screen is not None and _unsettled(found.screen):
-            jobs.job_button(
-                f"Quick screen ({summaries.SCREEN} examples)", "paths",
-                f"Screen {count} pairs on {choices.split}", request | {"part": summaries.SCREEN},
+            jobs.call_button(
+                view, f"Quick screen ({summaries.SCREEN} examples)",
+                replace(call, part=summaries.SCREEN), f"Screen {count} pairs on {choices.split}",
                 key="screen", primary=False,
                 help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
                 f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
@@ -132,7 +129,7 @@ def _unsettled(found: PairSummaries) -> int:
 def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
     """Return the matrix of the chosen measure; None if no pair is evaluated."""
     if choices.measure in GEOMETRIC:
-        geometry = stored_geometry(view.sweep, view.evaluations.store, choices.names)
+        geometry = WeightGeometry().result(view.context, choices.names)
         if geometry is None:
             return None
         return geometry.angles if choices.measure == "angle" else geometry.distances
@@ -196,10 +193,8 @@ def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list
         if pair not in chosen:
             st.session_state["pairs"] = [*chosen, pair]
         if not found.whole.is_settled(pair) and not state.store().is_read_only:
-            request = view.request | {
-                "pairs": [list(pair)], "alphas": choices.alphas, "splits": [choices.split]
-            }  # fmt: skip
-            jobs.submit("line", f"Evaluate {a} → {b} on {choices.split}", request)
+            call = ClickedPath(pairs=(pair,), alphas=choices.alphas, splits=(choices.split,))
+            jobs.start(view, call, f"Evaluate {a} → {b} on {choices.split}")
 
 
 def forget_clicks() -> None:

@@ -15,6 +15,7 @@ from pages.components.display import plain
 from pages.components.snippets import Point, points_of_files, points_of_soups
 from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup, overview
+from soupcore.calls import SoupScores
 from soupcore.stored_soups import StoredSoup, StoredSoups
 
 Known = dict[str, dict[str, Evaluation | None]]
@@ -125,11 +126,11 @@ def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
     known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
     missing = [split for split, found in known.items() if found is None]
     if missing:
-        jobs.job_button(
+        jobs.call_button(
+            view,
             f"Evaluate {plain(stored.label)} on {plain(jobs.splits_text(missing))}",
-            "scores",
+            SoupScores(stored.soup.id),
             f"Evaluate {stored.label}",
-            view.request | {"soup": stored.soup.id},
             key=f"evaluate-{key}-{stored.soup.id}",
             primary=False,
         )

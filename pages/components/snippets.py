@@ -82,10 +82,9 @@ def evaluate(view: View) -> str:
 
 def overview_page(view: View) -> str:
     """Return Python that prints the verdict on the stored results."""
-    return opening(view, _CONTEXT, _OVERVIEW, "from soupcore.stored_soups import StoredSoups") + (
-        "known = StoredSoups(evaluator.store, sweep)\n"
-        f"soups = known.of_task({view.folder!r}, {view.task_spec!r}, evaluator.estimate)\n"
-        "print(Overview(Context(sweep, evaluator), soups).verdict)\n"
+    return opening(view, _CONTEXT, _OVERVIEW) + (
+        f"context = Context(sweep, evaluator, {view.folder!r}, {view.task_spec!r})\n"
+        "print(Overview.of(context).verdict)\n"
     )
 
 

@@ -53,6 +53,7 @@ INTERACTIVE = ("open", "mixture", "preview")
 
 # Kinds that pages ask for by themselves, as they follow from evaluations that are known.
 DERIVED = (
+    "timed passes",
     "ensemble",
     "greedy ensemble",
     "two-model ensembles",

@@ -14,10 +14,8 @@ from streamlit.testing.v1.element_tree import Element
 
 from pages.components import jobs, settings, state
 from soupcore import RECIPES, Sweep, escaping, load_task
-from soupcore.jobs import analysis, connectivity_kinds, kinds
-from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
-from soupcore.stored_soups import StoredSoups
 from soupcore.tasks import TaskDescription
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, save_sweep
@@ -150,7 +148,7 @@ class App:
         self.select, self.splits = task.select, task.reported
 
     def do(self, kind: str, **request: Any) -> Mapping[str, Any]:
-        job = (kinds.KINDS | connectivity_kinds.KINDS | analysis.KINDS)[kind]
+        job = KINDS[kind]
         return job(self.warm, self.request | request, lambda done, total, partial=None: None)
 
     def evaluate(self) -> None:
@@ -345,9 +343,7 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     button.click().run()
     assert not session.exception
     assert not [each for each in session.button if "nalyze" in each.label or "Finish" in each.label]
-    known = session.session_state["view"]
-    stored = StoredSoups(state.store(), known.sweep).of_task(known.folder, known.task_spec, None)
-    overview = Overview(known.context, stored)
+    overview = Overview.of(session.session_state["view"].context)
     first = escaping.markdown(overview.verdict.sentences[0])
     assert any(each.value.endswith(first) for each in session.markdown)
     (table,) = (each.value for each in session.dataframe)
