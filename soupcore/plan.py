@@ -24,6 +24,7 @@ TIMED = 3  #: ingredients that are evaluated to time a pass
 
 _ALL_PAIRS = 40  # ingredients; of more, only the lines from the best one are screened
 _LINE = 5  # passes per line, roughly
+_OVERHEAD = 2  # reading the ingredients of a mixture and storing results, relative to the passes
 _HALVES = 20  # runs of greedy for the cross-fitted estimate
 _DESCENT = 3  # a pass with gradients in passes without, roughly
 
@@ -85,7 +86,9 @@ def steps(overview: Overview) -> list[Step]:
     if task.has_examples and len(names) > 1:
         found.append(_pairs(overview))
     main = _main_basin(overview)
-    of = "all ingredients" if len(main) == len(names) else f"the main basin ({len(main)})"
+    of = "the main basin"
+    if found[-1].is_done:  # the basins are known
+        of = "all ingredients" if len(main) == len(names) else f"{of} ({len(main)})"
     found.append(_soup(overview, "uniform", f"Build the uniform soup of {of}", main))
     found.append(_soup(overview, "greedy", "Build the greedy soup of all ingredients", names))
     if _is_learned_cheap(overview, main):
@@ -117,7 +120,7 @@ def seconds(overview: Overview, examples: int) -> float | None:
         known = [found for found in overview.context.evaluations.stored(points, part) if found]
     # Networks of the same weights share one pass, which then takes 0 s for the others.
     paces = [found.seconds / found.n for found in known if found.seconds > 0 and found.n]
-    return median(paces) * examples if paces else None
+    return _OVERHEAD * median(paces) * examples if paces else None
 
 
 def _evaluations(overview: Overview) -> Step:

@@ -147,6 +147,15 @@ def basin_map(
         score_unit: Unit of the scores.
     """
     edge = 10 * threshold
+    across = max(float(table["barrier"].clip(upper=edge).max()), threshold)
+    up = max(float(np.ptp(table["score"])), 1e-9)
+    named = table[(table.index == best) | ~table["basin"].astype(bool)]
+    labelled = _apart(
+        {
+            str(name): (min(row["barrier"], edge) / across, row["score"] / up)
+            for name, row in named.sort_values("barrier").iterrows()
+        }
+    )
     figure = go.Figure()
     for is_main, title, symbol in ((True, "main basin", "circle"), (False, "apart", "x")):
         group = table[table["basin"].astype(bool) == is_main]
@@ -159,7 +168,7 @@ def basin_map(
             y=group["score"] * score_unit.factor,
             name=title,
             mode="markers+text",
-            text=["" if is_main and name != best else name for name in names],
+            text=[name if name in labelled else "" for name in names],
             textposition="top center",
             cliponaxis=False,
             customdata=[
@@ -185,16 +194,24 @@ def basin_map(
 def _with_room(rows: pd.DataFrame) -> set[str]:
     """Return the names of the base and the soups that can be labelled without overlap."""
     across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
-    taken: list[tuple[float, float]] = []
-    found = set()
     labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
-    for name, row in labels.iterrows():
-        place = (row["report"] / across, row["shift"] / up)
+    return _apart(
+        {str(name): (row["report"] / across, row["shift"] / up) for name, row in labels.iterrows()}
+    )
+
+
+def _apart(places: Mapping[str, tuple[float, float]]) -> set[str]:
+    """Return the names whose labels do not overlap those before them.
+
+    Args:
+        places: `{name: place}` as shares of the figure's width and height.
+    """
+    taken: dict[str, tuple[float, float]] = {}
+    for name, place in places.items():
         # A label takes about 1/8 of the figure's width and 1/16 of its height.
-        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken):
-            taken.append(place)
-            found.add(str(name))
-    return found
+        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken.values()):
+            taken[name] = place
+    return set(taken)
 
 
 def _symbol(name: str, selected: Collection[str]) -> str:
