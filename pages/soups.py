@@ -83,7 +83,9 @@ def _by_recipe(
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
-    with_soups = view.including(soups)
+    with_soups = building.choose_tensors(view.including(soups), recipe, names)
+    if with_soups is None:
+        return
     building.show_curve(with_soups, recipe, names, given)
     st.caption(_cost(with_soups, recipe, names, given))
     call = RecipeSoup(recipe.name, tuple(names), given)
@@ -120,7 +122,7 @@ def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:
 
 
 def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> str:
-    points = [view.sweep[name].mixture for name in names]
+    points = view.context.mixtures(names)
     alone = len(view.evaluations.missing(points, view.task.select)) if recipe.ranks else 0
     trials = recipe.trials(len(names), given)
     final = len(view.task.reported)

@@ -18,15 +18,24 @@ from pages.components import (
 )
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Pass, Soup, Step, figures
+from soupcore import Pass, Soup, Step, SweepError, figures
 from soupcore.calls import ParameterCurve
 from soupcore.figures.tables import trace_table
 from soupcore.jobs import Job, State
 from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
 from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.sweeps import TensorRule
+from soupcore.sweeps.tensor_rule import ALL, BUT_EMBEDDINGS, BUT_HEAD
 from soupcore.tasks import TaskInfo
 
 _COLUMNS = 3  # of widgets
+_PATTERN = "pattern"
+_TAKES = {
+    ALL: "All",
+    BUT_HEAD: "All but the head",
+    BUT_EMBEDDINGS: "All but the embeddings",
+    _PATTERN: "Pattern",
+}
 
 
 def choose_parameters(recipe: Recipe) -> dict[str, Any]:
@@ -69,6 +78,66 @@ def _widget(parameter: Parameter, key: str) -> Any:
     if isinstance(parameter, Switch):
         return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
     return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)
+
+
+def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | None:
+    """Let the user choose which tensors take part; return the view with that rule.
+
+    Returns:
+        None if the rule makes no sense.
+    """
+    base = view.sweep.base
+    models = [*names, *([base.name] if base is not None else [])]
+    rule = TensorRule()
+    with st.expander("Tensors that take part", icon=":material/layers:", key="tensors-of-recipe"):
+        left, right = st.columns(2)
+        with left:
+            chosen = st.segmented_control(
+                "Tensors",
+                list(_TAKES),
+                default=ALL,
+                format_func=_TAKES.__getitem__,
+                required=True,
+                help="The other tensors are the same in all ingredients while the recipe runs.",
+                key="tensors-taken",
+            )
+            take = chosen if chosen != _PATTERN else _pattern()
+        with right:
+            rest = st.multiselect(
+                "The other tensors come from",
+                models,
+                placeholder="Mean of the ingredients",
+                help="One ingredient, or the mean of several.",
+                key="tensors-rest",
+            )
+        rule = TensorRule(take, tuple(name for name in models if name in rest))
+        try:
+            view = view.with_tensors(rule)
+            fixed = view.sweep.for_recipe(names, uses_base=recipe.needs_base).fixed
+        except SweepError as error:
+            st.error(plain(str(error)), icon=":material/error:")
+            return None
+        for each in fixed:
+            st.caption(f"Taking no part: {plain(str(each))}.")
+    if recipe.needs_base and view.sweep.new_tensors:
+        count = len(view.sweep.new_tensors)
+        source = ", ".join(map(plain, rule.rest)) or "the mean of the ingredients"
+        st.caption(
+            f"The base fits in part. {count} tensor{'s'[: count != 1]} that it lacks, or has in "
+            f"other shapes, come from {source}. Choose another source under *Tensors that take "
+            "part*."
+        )
+    return view
+
+
+def _pattern() -> str:
+    return st.text_input(
+        "Pattern",
+        "!head.",
+        help="Beginnings of tensor names, or globs, separated by commas. `!` leaves tensors out: "
+        "`backbone., !*.bias`.",
+        key="tensors-pattern",
+    )
 
 
 def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
@@ -219,6 +288,7 @@ def _decisions(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
     offered = StoredSoups(state.store(), view.sweep).by_name(job.request.get("soups", {}))
     # The soup may be shown with other statistics than the recipe chose with.
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
+    then = then.with_tensors(soup.rule)
     followed = (recipe, job.request["names"], job.request["parameters"])
     if soup.trace:
         figure = figures.greedy_trace(

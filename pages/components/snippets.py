@@ -18,6 +18,7 @@ from soupcore import RECIPES, Mixture, Soup
 from soupcore.recipes import Number, Recipe
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import TensorRule
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.writers.forms import Form
 
@@ -54,6 +55,8 @@ def opening(view: View, *imports: str) -> str:
         code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
     if view.soups:
         code += f"sweep = {_including(view.soups, indent=4)}\n"
+    if view.sweep.rule != TensorRule():
+        code += f"sweep = sweep{_with_tensors(view.sweep.rule)}\n"
     return f"{code}\n"
 
 
@@ -138,6 +141,8 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         soups: Soups among its ingredients that are not in `sweep`.
     """
     sweep = _including(soups) if soups else "sweep"
+    if soup.fixed and soup.rule != TensorRule():
+        sweep += _with_tensors(TensorRule(soup.rule.take, tuple(soup.fixed[0].coefficients)))
     # A manual soup of these coefficients would have other sub-soups (see `soupcore.Parts`).
     if soup.coefficients and not follows_recipe(soup):
         terms = ", ".join(
@@ -216,7 +221,12 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return Python that rebuilds a soup's weights exactly, without repeating the selection."""
     # `manual` drops ingredients with coefficient 0, but the first ingredient determines the form of
     # the file.
-    if soup.coefficients and all(soup.coefficients.values()) and _is_of_files(view, soup):
+    if (
+        soup.coefficients
+        and all(soup.coefficients.values())
+        and not soup.fixed
+        and _is_of_files(view, soup)
+    ):
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
         code = (
@@ -232,6 +242,11 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _with_tensors(rule: TensorRule) -> str:
+    rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
+    return f".with_tensors({rule.take!r}{rest})"
 
 
 def _is_of_files(view: View, soup: Soup) -> bool:

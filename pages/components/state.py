@@ -19,6 +19,7 @@ from soupcore.evaluation import Evaluations, StatisticsChoice
 from soupcore.figures import colours
 from soupcore.jobs import Descriptions, Supervisor
 from soupcore.stored_soups import StoredSoup, including, soup_label
+from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
@@ -123,6 +124,14 @@ class View:
         """Return this view with soups as additional ingredients, under these names."""
         return replace(self, sweep=including(self.sweep, soups), soups=soups)
 
+    def with_tensors(self, rule: TensorRule) -> "View":
+        """Return this view with a rule on which tensors take part in recipes.
+
+        Raises:
+            SweepError: The rule makes no sense for these tensors.
+        """
+        return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
+
     @property
     def colours(self) -> dict[str, str]:
         """The colour of each ingredient, the same on every page."""
@@ -132,6 +141,7 @@ class View:
     def request(self) -> dict[str, Any]:
         """The part of a job's request that identifies this view."""
         soups = {name: stored.soup.id for name, stored in self.soups.items()}
+        rule = self.sweep.rule
         return {
             "sweep": self.folder,
             **_opening(self.weights, self.snapshot),
@@ -139,6 +149,7 @@ class View:
             "batchnorm": self.statistics,
             "data": {name: split.digest for name, split in self.task.splits.items()},
             **({"soups": soups} if soups else {}),
+            **({} if rule == TensorRule() else {"tensors": rule.to_json()}),
         }
 
 

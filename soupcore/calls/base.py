@@ -18,7 +18,7 @@ from soupcore.mixtures import Mixture
 from soupcore.progress import Progress
 from soupcore.recipes import Soup
 from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.sweeps import Sweep
+from soupcore.sweeps import Sweep, TensorRule
 from soupcore.tasks import TaskInfo
 
 Result = dict[str, Any]
@@ -80,12 +80,14 @@ class Context:
         return {name: stored.soup.id for name, stored in self.included.items()}
 
     def mixtures(self, names: Iterable[str]) -> list[Mixture]:
-        """Return where ingredients lie.
+        """Return where ingredients lie, with the tensors that take part in recipes.
 
         Raises:
             SweepError: There is no such ingredient.
         """
-        return [self.sweep[name].mixture for name in names]
+        named = list(names)
+        sweep = self.sweep.for_recipe(named, uses_base=False)
+        return [sweep[name].mixture for name in named]
 
     def keep_soup(self, soup: Soup, offered: Mapping[str, str]) -> str:
         """Keep a soup in the store and return its id.
@@ -180,6 +182,8 @@ class StoredCall(Call):
             [context.task.split(name).digest for name in self.split_names(context.task)],
             estimate.key if estimate else "",
         ]
+        if context.sweep.rule != TensorRule():
+            told.append(context.sweep.rule.to_json())
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def result(self, context: Context) -> Result | None:

@@ -95,7 +95,8 @@ class WarmState:
 
         Args:
             request: As for `sweep` and `evaluator`. Its `soups`, `{name: id}`, are the soups of
-                the store that are further ingredients.
+                the store that are further ingredients, its `tensors` which tensors take part in
+                recipes (see `Sweep.with_tensors`).
 
         Raises:
             RecipeError: One of the soups cannot be made again.
@@ -106,7 +107,7 @@ class WarmState:
         files = self.sweep(request)
         soups = StoredSoups(self.store, files).by_name(request.get("soups", {}))
         return Context(
-            including(files, soups),
+            including(files, soups).with_tensors(**request.get("tensors", {})),
             self.evaluator(request),
             folder=request["sweep"],
             task_spec=request["task"],
