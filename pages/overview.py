@@ -6,7 +6,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import comparison, display, jobs, scores, snippets, state, sweeps
+from pages.components import (
+    comparison,
+    display,
+    jobs,
+    ranking,
+    scores,
+    snippets,
+    state,
+    sweeps,
+    tasks,
+)
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import figures
@@ -39,12 +49,15 @@ _STATES = {
 
 def main(view: View) -> None:
     st.header("Overview")
+    if not view.has_task:
+        _without_task(view)
+        return
     known = Overview.of(view.context)
     _header(view, known)
     plan = steps(known)
     job = jobs.unfinished(Analysis.kind, **view.request)
     if known.headline is None:
-        _introduction(view)
+        _introduction()
     if known.evaluated:
         _verdict(view, known)
     if job is not None:
@@ -58,22 +71,45 @@ def main(view: View) -> None:
         snippets.show(snippets.overview_page(view))
 
 
+def _without_task(view: View) -> None:
+    """Show what is known without a task: the logged metrics and the fit report."""
+    st.caption(f"{_sweep(view)} · no task")
+    _introduction()
+    tasks.show_needed("The analysis")
+    sweeps.show_fit(view.sweep.fit)
+    names = list(view.sweep.ingredients)
+    metric = ranking.chosen(view.sweep) or next(iter(ranking.metrics(view.sweep)), None)
+    if metric is None:
+        return
+    st.subheader(f"Top {min(_TOP, len(names))} by {plain(metric)} (logged)")
+    top = ranking.ranked(view.sweep, names, metric)[:_TOP]
+    logged = [view.sweep[name].logged_metrics.get(metric) for name in top]
+    st.dataframe(
+        {"name": top, f"{metric} (logged)": logged}, hide_index=True, width=480, placeholder=UNKNOWN
+    )
+    st.caption("Logged by the training tool, not measured here.")
+
+
+def _sweep(view: View) -> str:
+    base = view.sweep.base
+    return (
+        f"**{len(view.sweep)} ingredients** of **{plain(state.sweep_label())}** · "
+        f"{f'base **{plain(base.name)}**' if base else 'no base checkpoint'}"
+    )
+
+
 def _header(view: View, known: Overview) -> None:
-    task, base = view.task, view.sweep.base
+    task = view.task
     sizes = [f"validation ({plain(task.select)}) {len(task.split(task.select))}"]
     if known.report:
         sizes.append(f"test ({plain(known.report)}) {len(task.split(known.report))}")
     if shifts := task.splits_with_role("shift"):
         sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
     examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
-    st.caption(
-        f"**{len(known.names)} ingredients** of **{plain(state.sweep_label())}** · "
-        f"{f'base **{plain(base.name)}**' if base else 'no base checkpoint'} · task "
-        f"**{plain(task.name)}**{examples}"
-    )
+    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}")
 
 
-def _introduction(view: View) -> None:
+def _introduction() -> None:
     st.markdown(
         "A model soup averages the weights of several networks that were fine-tuned from the same "
         "initialisation. It runs at the cost of one network and often scores higher than the best "

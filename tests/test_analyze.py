@@ -27,7 +27,7 @@ def quietly(done: int, total: int, partial: object = None) -> None:
 def look(context: Context) -> Overview:
     """Return the overview as a page has it: with the description of the task only."""
     evaluations = Evaluations(context.task.describe(), context.evaluations.store)
-    return Overview.of(replace(context, evaluations=evaluations))
+    return Overview.of(replace(context, source=evaluations))
 
 
 def plan(context: Context) -> dict[str, Step]:

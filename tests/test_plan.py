@@ -93,8 +93,8 @@ def test_a_large_network_or_another_task_learns_no_soup(
 
     other = Other(build_model, splits, name="other")
     evaluator = Evaluator(other, store, device="cpu")
-    assert "learned" not in by_name(replace(context, evaluations=evaluator))
-    assert "ensemble" not in by_name(replace(context, evaluations=evaluator))
+    assert "learned" not in by_name(replace(context, source=evaluator))
+    assert "ensemble" not in by_name(replace(context, source=evaluator))
     monkeypatch.setattr(plan, "_LEARNED_NUMBERS", 10)
     assert "learned" not in by_name(context)
 

@@ -2,6 +2,7 @@
 
     task = "text-classification"    # or "causal-lm", "masked-lm"
     model = "runs/run-1"            # a folder with config.json and the tokenizer's files
+    tokenizer = "runs/base"         # the folder of the tokenizer, if it is another
     text = "message"                # the column of the texts; a list of two columns for pairs
     label = "label"                 # the column of the classes
     metrics = ["macro F1", "accuracy"]
@@ -18,16 +19,19 @@ a model repository holds is run.
 """
 
 import json
+import tomllib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from soupcore.errors import TaskError
+from soupcore.new_files import new_file
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
 from soupcore.tasks.metrics import Metric, perplexity
@@ -38,9 +42,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _KEYS = {
-    "task", "model", "text", "label", "metrics", "max_length", "block", "seed", "columns", "splits",
-    "name",
+    "task", "model", "tokenizer", "text", "label", "metrics", "max_length", "block", "seed",
+    "columns", "splits", "name",
 }  # fmt: skip
+_READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _IGNORED = -100
 _MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
@@ -63,15 +68,10 @@ def load(path: Path) -> Task:
             transformers is not installed.
     """
     told = _Description(path)
-    kinds: dict[str, Callable[[_Description], Task]] = {
-        "text-classification": _classification,
-        "causal-lm": _causal,
-        "masked-lm": _masked,
-    }
     kind = told.text("task")
-    if kind not in kinds:
-        raise TaskError(f"{path}: `task` is one of {', '.join(kinds)}, not {kind!r}.")
-    task = kinds[kind](told)
+    if kind not in KINDS:
+        raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
+    task = KINDS[kind].make(told)
     task.source_digest = told.identity
     return task
 
@@ -82,6 +82,10 @@ class _Description(TomlFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path, _KEYS)
         self.model = path.parent / self.text("model")
+        #: The folder of the tokenizer.
+        self.tokenizer = path.parent / self.text(
+            "tokenizer" if "tokenizer" in self.told else "model"
+        )
         config = self.model / "config.json"
         if not config.is_file():
             raise TaskError(
@@ -112,25 +116,7 @@ class _Description(TomlFile):
         return {name: make(role, self._table(path)) for name, (role, path) in found.items()}
 
     def _table(self, path: Path) -> "pd.DataFrame":
-        import pandas as pd
-
-        names = self.told.get("columns")
-        header: Any = {"header": None, "names": names} if names else {}
-        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-            ".csv": lambda file: pd.read_csv(file, keep_default_na=False, **header),
-            ".tsv": lambda file: pd.read_csv(
-                file, sep="\t", keep_default_na=False, quoting=3, **header
-            ),
-            ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
-            ".parquet": pd.read_parquet,
-        }
-        read = readers.get(path.suffix.lower())
-        if read is None:
-            raise TaskError(f"{path} is none of {', '.join(readers)}.")
-        try:
-            table = read(path)
-        except (OSError, ValueError) as error:
-            raise TaskError(f"{path} cannot be read: {error}") from error
+        table = _read_table(path, self.texts("columns"))
         wanted = [*self.columns, *([self.text("label")] if "label" in self.told else [])]
         missing = [column for column in wanted if column not in table]
         if missing:
@@ -141,6 +127,28 @@ class _Description(TomlFile):
         if table.empty:
             raise TaskError(f"{path} has no rows.")
         return table
+
+
+def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "pd.DataFrame":
+    """Return a table; only its first rows if their number is given."""
+    import pandas as pd
+
+    header: Any = {"header": None, "names": names} if names else {}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, nrows=rows, **header),
+        ".tsv": lambda file: pd.read_csv(
+            file, sep="\t", keep_default_na=False, quoting=3, nrows=rows, **header
+        ),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, nrows=rows),
+        ".parquet": pd.read_parquet,
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise TaskError(f"{path} is none of {', '.join(readers)}.")
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path} cannot be read: {error}") from error
 
 
 def _transformers(told: _Description) -> Any:
@@ -156,12 +164,13 @@ def _transformers(told: _Description) -> Any:
 def _tokenizer(told: _Description) -> Any:
     try:
         return _transformers(told).AutoTokenizer.from_pretrained(
-            told.model, local_files_only=True, trust_remote_code=False
+            told.tokenizer, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise TaskError(
-            f"The tokenizer in {told.model} cannot be opened: {error} Put the tokenizer's files "
-            "(tokenizer.json, tokenizer_config.json) beside config.json."
+            f"The tokenizer in {told.tokenizer} cannot be opened: {error} Put the tokenizer's "
+            "files (tokenizer.json, tokenizer_config.json) beside config.json, or name their "
+            "folder as `tokenizer`."
         ) from error
 
 
@@ -338,3 +347,107 @@ def _batch_size(splits: Mapping[str, Split], words: int) -> int:
         for part in [split.load()[0].batch(slice(0, None))["input_ids"]]
     )
     return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
+
+
+Setting = Literal["column", "columns", "number"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task, one value of `task` in a description.
+
+    Attributes:
+        title: What people call it.
+        make: Makes the task of a description.
+        metrics: The metrics that it can have; the first is used unless others are named.
+        settings: The settings that only some kinds have: a column of the data, one or two columns,
+            or an optional number.
+    """
+
+    title: str
+    make: Callable[[_Description], Task]
+    metrics: tuple[str, ...]
+    settings: Mapping[str, Setting]
+
+
+#: The kinds of tasks, by their names in a description.
+KINDS: dict[str, Kind] = {
+    "text-classification": Kind(
+        "Text classification",
+        _classification,
+        (
+            "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
+            "top-5 accuracy",
+        ),
+        {"text": "columns", "label": "column", "max_length": "number"},
+    ),
+    "causal-lm": Kind(
+        "Causal language model",
+        _causal,
+        (_PERPLEXITY.name, _BITS.name),
+        {"text": "columns", "max_length": "number", "block": "number"},
+    ),
+    "masked-lm": Kind(
+        "Masked language model",
+        _masked,
+        (_PERPLEXITY.name,),
+        {"text": "columns", "max_length": "number", "seed": "number"},
+    ),
+}  # fmt: skip
+
+
+def write(path: Path, told: Mapping[str, Any]) -> None:
+    """Write a description, with absolute paths or paths relative to the file.
+
+    Args:
+        path: The TOML file, which is replaced.
+        told: Settings: texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
+            role}}`.
+
+    Raises:
+        TaskError: TOML cannot hold one of the texts.
+    """
+    lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
+    lines.append("[splits]")
+    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in told["splits"].items()]
+    text = "\n".join([*lines, ""])
+    try:
+        is_read = tomllib.loads(text) == dict(told)
+    except tomllib.TOMLDecodeError:
+        is_read = False
+    if not is_read:
+        raise TaskError("A name or a path holds characters that TOML cannot hold.")
+    with new_file(path) as file:
+        file.write(text.encode())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists are the same in TOML
+
+
+def paths_of(path: Path) -> list[Path]:
+    """Return the files that a description names: data, configurations and tokenizers.
+
+    Raises:
+        TaskError: The file is not of this form.
+    """
+    told = _Description(path)
+    folders = dict.fromkeys((told.model, told.tokenizer))
+    files = [file for _, file in told.splits("file", "data.csv").values()]
+    read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
+    return [*folders, *read, *files]
+
+
+def columns_of(path: Path, names: Sequence[str] = ()) -> list[str]:
+    """Return the columns of a data file, read from its first row.
+
+    Args:
+        path: A CSV, TSV, JSONL or Parquet file.
+        names: The names of the columns of a CSV or TSV file without a header.
+
+    Raises:
+        TaskError: The file cannot be read.
+    """
+    return [str(column) for column in _read_table(path, names, rows=1)]

@@ -372,7 +372,7 @@ def test_the_map_of_basins(
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
     steps(Overview.of(evaluated.context))[1].call.work(
-        replace(evaluated.context, evaluations=evaluator_of(evaluated)), lambda *told: None
+        replace(evaluated.context, source=evaluator_of(evaluated)), lambda *told: None
     )
     overview_page._basin_map(evaluated, Overview.of(evaluated.context))
     assert "task.part(task.select, 10)" in shown["basin-map"].code
