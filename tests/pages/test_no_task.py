@@ -33,9 +33,13 @@ class App:
         return job(self.warm, told, lambda done, total, partial=None: None)
 
     def session(self, **query: str) -> AppTest:
+        return self.first(**query).switch_page("ingredients.py").run()
+
+    def first(self, **query: str) -> AppTest:
+        """Open the landing page."""
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params.update(query)
-        return session.run().switch_page("ingredients.py").run()
+        return session.run()
 
 
 @pytest.fixture
@@ -150,7 +154,15 @@ def test_a_root_above_several_sweeps_lists_them(app: App, states: dict[str, Stat
 
 
 def test_a_link_cannot_give_the_task_of_the_sample_to_another_sweep(app: App) -> None:
-    session = app.session(task=settings.SAMPLE_TASK)
+    session = app.first(task=settings.SAMPLE_TASK)
     assert session.session_state["task"] == ""
     assert any("without a task" in warning.value for warning in session.warning)
-    assert_opens(session, "Ingredients")
+    assert_opens(session, "Overview")
+
+
+def test_the_overview_shows_the_best_by_a_logged_metric(app: App) -> None:
+    session = app.first(rank="val_loss")
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == ["run2", "run10", "run1"]
+    assert [*table["val_loss (logged)"]] == [0.2, 0.3, 0.5]
+    assert not any(button.label.startswith("Analyze") for button in session.button)
