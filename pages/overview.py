@@ -22,7 +22,7 @@ from pages.components.state import View
 from soupcore import figures
 from soupcore.analysis.verdict import Outcome
 from soupcore.analyze import Analysis, TimedPasses
-from soupcore.calls import SoupFiles
+from soupcore.calls import Code, SoupFiles
 from soupcore.jobs import Job
 from soupcore.overview import Overview, title
 from soupcore.plan import PART, Step, seconds, steps
@@ -68,7 +68,7 @@ def main(view: View) -> None:
     if known.evaluated:
         _figures(view, known)
         _top(view, known)
-        snippets.show(snippets.overview_page(view))
+        snippets.show(Analysis().script(view.context, Code("print(verdict)\n")))
 
 
 def _without_task(view: View) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from soupcore.calls import Call, Context, Report, Result
+from soupcore.calls import Call, Code, Context, Report, Result
 from soupcore.errors import RecipeError, TaskError
 from soupcore.overview import Overview
 from soupcore.plan import PART, TIMED, Step, steps
@@ -21,6 +21,19 @@ class Analysis(Call):
     """
 
     kind = "analyze"
+
+    def code(self, context: Context) -> Code:
+        """Return Python that does the same and makes the `verdict`."""
+        return Code(
+            f"context = Context(sweep, evaluator, {context.folder!r}, {context.task_spec!r})\n"
+            "Analysis().work(context, lambda done, total, partial=None: None)\n"
+            "verdict = Overview.of(context).verdict\n",
+            (
+                "from soupcore.analyze import Analysis",
+                "from soupcore.calls import Context",
+                "from soupcore.overview import Overview",
+            ),
+        )
 
     def work(self, context: Context, report: Report) -> Result:
         """Do the steps in order."""
@@ -49,6 +62,14 @@ class TimedPasses(Call):
     """
 
     kind = "timed passes"
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes `timed`, the evaluations."""
+        return Code(
+            f"part = task.part(task.select, {PART})\n"
+            f"some = list(sweep.ingredients.values())[:{TIMED}]\n"
+            "timed = [evaluator.evaluate(each.mixture, part) for each in some]\n"
+        )
 
     def work(self, context: Context, report: Report) -> Result:
         """Evaluate one ingredient after the other."""
