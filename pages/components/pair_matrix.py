@@ -1,18 +1,20 @@
 """The pairwise matrix: buttons for missing pairs, the figure, and the basins."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from pages.components import connectivity_snippets, display, jobs, results, state
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
-from soupcore.connectivity import Basin, PairSummaries, Tree, stored_geometry, tree
+from soupcore.connectivity import Basin, PairSummaries, Tree, between, stored_geometry, tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
@@ -23,6 +25,8 @@ SCREEN = 200  # examples of a quick screen
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
 _NAMED = 20  # names; more would push the matrix off the screen
+_FOLDED_FROM = 40  # ingredients; fewer have rows of a readable height
+_UNFOLDED = "unfolded-basins"
 _FIELDS = {
     "loss": "barrier",
     "error": "error_barrier",
@@ -90,24 +94,59 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         "splits": [choices.split],
     }
     count = math.comb(len(choices.names), 2)
+    left = _evaluations_left(view, choices, found.whole)
+    if not left:
+        return
+    is_screen_wanted = found.screen is not None and _unsettled(found.screen) > 0
+    doubtful = [] if is_screen_wanted else _doubtful(view, choices, found.best)
+    # The cheapest step that says more comes first: a screen, the pairs that it leaves open, the
+    # rest.
     with st.container(horizontal=True):
-        left = _evaluations_left(view, choices, found.whole)
-        if left:
-            about = choices.alphas == "adaptive"
-            jobs.job_button(
-                f"Run {jobs.evaluations_text(left, about=about)}",
-                "paths", f"Evaluate {count} pairs on {choices.split}", request, key="evaluate-all",
-                help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
-                "are reused.",
-            )  # fmt: skip
-        if left and found.screen is not None and _unsettled(found.screen):
+        if is_screen_wanted:
             jobs.job_button(
                 f"Quick screen ({SCREEN} examples)", "paths",
                 f"Screen {count} pairs on {choices.split}", request | {"part": SCREEN},
-                key="screen", primary=False,
+                key="screen",
                 help=f"Fast estimate on a stratified sample of {SCREEN} {plain(choices.split)} "
                 "examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
+        elif doubtful:
+            pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful)} doubtful pairs"
+            jobs.job_button(
+                f"Refine the {pairs}", "paths", f"Evaluate {pairs} on {choices.split}",
+                {name: value for name, value in request.items() if name != "names"}
+                | {"pairs": [list(pair) for pair in doubtful]},
+                key="refine",
+                help="Evaluates the preliminary pairs with a barrier near the basin threshold on "
+                f"all of {plain(choices.split)}: those that may still join or leave a basin.",
+            )  # fmt: skip
+        jobs.job_button(
+            f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}",
+            "paths", f"Evaluate {count} pairs on {choices.split}", request, key="evaluate-all",
+            primary=not (is_screen_wanted or doubtful),
+            help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
+            "are reused.",
+        )  # fmt: skip
+
+
+def _doubtful(view: View, choices: Choices, found: PairSummaries) -> list[Pair]:
+    """Return the pairs that may still join or leave a basin."""
+    measure = figures.measures(view.task.score_unit)[choices.measure]
+    limit = _threshold(measure)
+    if limit is None or choices.measure not in _BOUNDS or choices.alphas != "adaptive":
+        return []
+    fields = _FIELDS[choices.measure], _BOUNDS[choices.measure]
+    return found.doubtful(*fields, limit / measure.factor)
+
+
+def _threshold(measure: Measure) -> float | None:
+    """Return the basin threshold in displayed units; None if the measure has none."""
+    limit: float | None = st.session_state.get(_threshold_key(measure), measure.connected)
+    return limit
+
+
+def _threshold_key(measure: Measure) -> str:
+    return f"threshold-{measure.title}"
 
 
 def _evaluations_left(view: View, choices: Choices, found: PairSummaries) -> int:
@@ -139,21 +178,35 @@ def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
 
 
 def draw(
-    view: View, choices: Choices, found: Summaries, values: Floats, threshold: float | None
+    view: View,
+    choices: Choices,
+    found: Summaries,
+    values: Floats,
+    threshold: float | None = None,
+    grouped: Sequence[Basin] = (),
 ) -> None:
-    """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated."""
+    """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated.
+
+    Basins of a large sweep are folded into one row each, until a click unfolds them.
+    """
     unit = view.task.score_unit
     measure = figures.measures(unit)[choices.measure]
     geometric = choices.measure in GEOMETRIC
-    figure = figures.pair_heatmap(
-        choices.names,
-        values,
-        measure,
-        tree=join(choices, values) if choices.clustered else None,
-        threshold=threshold,
-        preliminary=() if geometric else found.best.preliminary,
-        details={} if geometric else _details(choices, found, unit),
-    )
+    shared = [basin.names for basin in grouped if len(basin.names) > 1]
+    folded = _choose_folded(choices, shared)
+    if folded:
+        figure = _folded_heatmap(choices, found, values, measure, threshold, folded)
+    else:
+        figure = figures.pair_heatmap(
+            choices.names,
+            values,
+            measure,
+            tree=join(choices, values) if choices.clustered else None,
+            threshold=threshold,
+            preliminary=() if geometric else found.best.preliminary,
+            details={} if geometric else _details(choices, found, unit),
+            outlined=shared,
+        )
     code = connectivity_snippets.matrix(
         view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
         threshold=threshold,
@@ -162,8 +215,77 @@ def draw(
     if not geometric:
         table = summaries_table(found.best, choices.split, score_unit=unit)
     display.show_figure(
-        figure, KEY, table, code, on_pick=lambda cells: _add_curves(view, choices, found, cells)
+        figure,
+        KEY,
+        table,
+        code,
+        on_pick=lambda cells: _take_clicks(view, choices, found, cells, [*folded]),
     )
+
+
+def _choose_folded(choices: Choices, shared: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Return the basins to draw as one row each, by their label."""
+    if len(choices.names) < _FOLDED_FROM:
+        return {}
+    foldable = {
+        f"Basin {number} ({len(names)})": list(names)
+        for number, names in enumerate(shared, start=1)
+        if len(names) > 2
+    }
+    if not foldable:
+        return {}
+    unfolded = st.pills(
+        "Unfold", [*foldable], selection_mode="multi", key=_UNFOLDED,
+        help="Each basin is drawn as one row with the highest barrier between its ingredients and "
+        "the others. Unfold it here or by a click on one of its cells.",
+    )  # fmt: skip
+    return {label: names for label, names in foldable.items() if label not in unfolded}
+
+
+def _folded_heatmap(
+    choices: Choices,
+    found: Summaries,
+    values: Floats,
+    measure: Measure,
+    threshold: float | None,
+    folded: Mapping[str, Sequence[str]],
+) -> go.Figure:
+    home = {name: label for label, names in folded.items() for name in names}
+    groups: dict[str, list[str]] = {}
+    for name in choices.names:
+        groups.setdefault(home.get(name, name), []).append(name)
+    labels = [*groups]
+    ranges = between(choices.names, values, [*groups.values()])
+    preliminary = {
+        (home.get(a, a), home.get(b, b))
+        for a, b in (() if choices.measure in GEOMETRIC else found.best.preliminary)
+    }
+    details = {}
+    for (i, a), (j, b) in combinations(enumerate(labels), 2):
+        count = len(groups[a]) * len(groups[b])
+        if count > 1 and np.isfinite(ranges.lowest[i, j]):
+            lowest = ranges.lowest[i, j] * measure.factor
+            details[a, b] = f"highest of {count} pairs · lowest {lowest:.3g}{measure.unit}"
+    return figures.pair_heatmap(
+        labels,
+        ranges.highest,
+        measure,
+        tree=tree(labels, ranges.lowest) if choices.clustered else None,
+        threshold=threshold,
+        preliminary=preliminary,
+        details=details,
+    )
+
+
+def _take_clicks(
+    view: View, choices: Choices, found: Summaries, cells: list[list[str]], folded: list[str]
+) -> None:
+    """Unfold the basins of clicked cells, and add the curves of the other cells."""
+    labels = [label for label in folded if any(label in cell[:2] for cell in cells)]
+    if labels:
+        st.session_state[_UNFOLDED] = [*st.session_state.get(_UNFOLDED, []), *labels]
+    else:
+        _add_curves(view, choices, found, cells)
 
 
 def join(choices: Choices, values: Floats) -> Tree:
@@ -206,7 +328,9 @@ def forget_clicks() -> None:
     display.renew_clicks(KEY)
 
 
-def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -> float:
+def choose_threshold(
+    found: PairSummaries, barriers: Floats, measure: Measure
+) -> tuple[float, list[Basin]]:
     """Show which ingredients share a basin at a threshold that the user chooses.
 
     Args:
@@ -215,7 +339,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
         measure: The measure of the barriers.
 
     Returns:
-        The threshold, in the unit of the measure.
+        The threshold, in the unit of the measure, and the basins.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         limit: float = st.number_input(
@@ -224,7 +348,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
             value=float(measure.connected or 0),
             step=0.05 if measure.factor == 1 else 0.5,
             format="%.2f",
-            key=f"threshold-{measure.title}",
+            key=_threshold_key(measure),
             width=320,
             help="Two ingredients share a basin if a chain of pairs connects them with every "
             "barrier at or below this threshold (the dotted line in the dendrogram).",
@@ -242,7 +366,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
             )
     lines = basin_sentences(grouped, evaluated=len(found), preliminary=len(found.preliminary))
     st.caption("  \n".join(lines))
-    return limit
+    return limit, grouped
 
 
 def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int = 0) -> list[str]:

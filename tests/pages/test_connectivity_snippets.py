@@ -27,7 +27,7 @@ def points(view: View) -> dict[str, Point]:
 def test_the_matrix(view: View, run: Run, measure: str, tree: bool) -> None:
     code = snippets.matrix(view, NAMES, "adaptive", "val", measure, tree=tree)
     drawn = [trace.name for trace in run(code).data if trace.type == "scatter"]
-    assert drawn == ["tree"] * tree + ["numbers", "preliminary", "cells"]
+    assert drawn == ["tree"] * tree + ["numbers", "cells"]
 
 
 def test_the_matrix_of_midpoints_is_in_the_order_of_the_page(view: View, run: Run) -> None:

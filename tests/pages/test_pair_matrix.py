@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -20,7 +21,7 @@ PAIR = ("run1", "run2")
 @pytest.fixture
 def choices(monkeypatch: pytest.MonkeyPatch, view: View) -> pair_matrix.Choices:
     monkeypatch.setattr(pair_matrix, "SCREEN", 10)  # of the 30 examples of a split
-    monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(st, "session_state", {"pairs": []})
     monkeypatch.setattr(state, "opened", lambda: {view.folder})
     store = view.evaluations.store
     do_jobs_at_once(monkeypatch, WarmState(store, [view.task_spec], "cpu"))
@@ -52,6 +53,35 @@ def test_a_screen_is_shown_until_more_is_known_of_the_whole(
     barriers(view.sweep, evaluator, PAIR)
     found = pair_matrix.look_up(view, choices)
     assert (screened(found), found.best.preliminary) == (False, [])
+
+
+def test_basins_of_a_large_sweep_are_drawn_as_one_row_until_a_click_unfolds_them(
+    monkeypatch: pytest.MonkeyPatch, view: View, choices: pair_matrix.Choices
+) -> None:
+    evaluator = evaluator_of(view)
+    names = view.sweep.names()
+    barriers(view.sweep, evaluator, names)
+    choices = replace(choices, names=names)
+    found = pair_matrix.look_up(view, choices)
+    values = pair_matrix.values_of(view, choices, found)
+    assert values is not None
+    grouped = basins(names, values, 1e9)
+    drawn = []
+    monkeypatch.setattr(pair_matrix, "_FOLDED_FROM", len(names))
+    monkeypatch.setattr(
+        pair_matrix.display,
+        "show_figure",
+        lambda figure, *_, on_pick: drawn.append((figure, on_pick)),
+    )
+    monkeypatch.setattr(st, "pills", lambda *_, key, **__: st.session_state.get(key, []))
+    pair_matrix.draw(view, choices, found, values, 1.0, grouped)
+    label = f"Basin 1 ({len(names)})"
+    figure, on_pick = drawn[-1]
+    assert figure.layout.yaxis.ticktext == (label,)
+    on_pick([[label, label, ""]])
+    pair_matrix.draw(view, choices, found, values, 1.0, grouped)
+    assert sorted(drawn[-1][0].layout.yaxis2.ticktext) == names
+    assert st.session_state["pairs"] == []
 
 
 NAN = np.nan
