@@ -19,10 +19,10 @@ from pages.components.pair_matrix import Choices
 from pages.components.snippets import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
+from soupcore.calls import Paths, alphas_of
 from soupcore.connectivity import stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
-from soupcore.jobs.connectivity_kinds import alphas_of
 from soupcore.tasks import Unit
 
 _METRICS = {
@@ -251,20 +251,20 @@ def _known(
             if path is not None:
                 paths[pair].append(path)
     if missing:
-        request = view.request | {
-            "pairs": [[points[a].end, points[b].end] for a, b in chosen],
-            "alphas": alphas,
-            "splits": list(splits),
-            "beyond": list(beyond),
-        }
+        call = Paths(
+            pairs=tuple((points[a].end, points[b].end) for a, b in chosen),
+            alphas=alphas,
+            splits=tuple(splits),
+            beyond=tuple(beyond),
+        )
         label = " → ".join(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} pairs"
         where = splits[0] if len(splits) == 1 else f"{len(splits)} splits"
         where += f", {which}" if which else ""
         more = "at least " if alphas == "adaptive" else ""
-        jobs.job_button(
+        jobs.call_button(
+            view,
             f"Run {more}{jobs.evaluations_text(missing)}{f' on {plain(where)}' if which else ''}",
-            "paths",
-            f"Evaluate {label} on {where}", request, key=f"evaluate-chosen-{where}",
+            call, f"Evaluate {label} on {where}", key=f"evaluate-chosen-{where}",
         )  # fmt: skip
     return paths
 

@@ -10,6 +10,7 @@ from pages.components import jobs, scores, snippets, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import mergekit_config, model_card
+from soupcore.calls import SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.database import SoupFileRow
 from soupcore.provenance import scores_svg
@@ -159,15 +160,15 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
-    request = view.request | {"soup": picked.soup.id, "form": form.to_json()}
+    call = SoupFiles(picked.soup.id, form.to_json())
     if st.button(
         f"Create file ({_size(form.nbytes(picked.soup))})",
         type="primary",
         icon=":material/blender:",
-        disabled=jobs.cannot_start("weights", **request),
+        disabled=jobs.cannot_start(view, call),
         help="Computed from the checkpoint files in chunks (low memory).",
     ):
-        jobs.submit("weights", f"Write weights of {picked.label}", request)
+        jobs.start(view, call, f"Write weights of {picked.label}")
         st.rerun()
 
 

@@ -201,8 +201,9 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
         f"{plain(split)}. {_rebuilt(picked)} For reporting only; do not choose ingredients by it."
     )
     jobs.call_button(
-        view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution"
-    )
+        view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution",
+        primary=False,
+    )  # fmt: skip
 
 
 def _rebuilt(picked: StoredSoup) -> str:

@@ -10,6 +10,7 @@ from pages.components.display import plain
 from pages.components.snippets import Point
 from pages.components.state import View
 from soupcore import figures
+from soupcore.calls import Paths
 from soupcore.connectivity import stored_lines
 
 ALPHAS = 11
@@ -75,14 +76,14 @@ def _tables(
              [report, *shifts]}  # fmt: skip
     missing = sum(lines_on.missing for lines_on in found.values())
     if missing:
-        request = view.request | {
-            "pairs": [[base.name, known[name].end] for name in chosen],
-            "alphas": ALPHAS,
-            "splits": [report, *shifts],
-        }
-        jobs.job_button(
-            f"Run {jobs.evaluations_text(missing)}", "paths",
-            f"Evaluate {len(chosen)} paths from the base", request, key="evaluate",
+        call = Paths(
+            pairs=tuple((base.name, known[name].end) for name in chosen),
+            alphas=ALPHAS,
+            splits=(report, *shifts),
+        )
+        jobs.call_button(
+            view, f"Run {jobs.evaluations_text(missing)}", call,
+            f"Evaluate {len(chosen)} paths from the base", key="evaluate",
         )  # fmt: skip
     tables = {}
     for index, name in enumerate(chosen):

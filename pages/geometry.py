@@ -9,7 +9,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
 from soupcore.analysis import ingredient_grid, pair_grid, varying
-from soupcore.connectivity import stored_geometry
+from soupcore.calls import WeightGeometry
 from soupcore.figures.tables import angle_table, grid_table, layers_table
 
 _PAIRS = "midpoint gain over better endpoint"
@@ -26,10 +26,10 @@ def main(view: View) -> None:
         f"Task vectors from {origin} to {len(names)} ingredients, excluding BatchNorm statistics. "
         "For the pairwise matrix of angles, see **Connectivity › Angle**."
     )
-    found = stored_geometry(view.sweep, view.evaluations.store, names)
+    found = WeightGeometry().result(view.context, names)
     if found is None:
-        jobs.job_button(
-            "Compute angles and distances", "geometry", "Compute the geometry", view.request,
+        jobs.call_button(
+            view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
             key="measure", help="Reads each checkpoint once; runs no forward passes.",
         )  # fmt: skip
     tabs = st.tabs([*_TABS, "By hyperparameter"], key="geometry-tab", on_change="rerun")

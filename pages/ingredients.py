@@ -10,6 +10,7 @@ from pages.components import comparison, display, jobs, scores, snippets, state,
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import Evaluation, Ingredient, figures
+from soupcore.calls import IngredientScores
 from soupcore.checkpoints.run_folders import is_lower_better
 from soupcore.figures.tables import scores_table
 from soupcore.sweeps.hyperparameters import run_columns
@@ -54,15 +55,15 @@ def _evaluate(view: View, known: scores.Known) -> None:
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
+    call = IngredientScores(tuple(known), tuple(view.task.reported))
     if count and st.button(
         f"Evaluate all ingredients ({count} evaluations)",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=jobs.cannot_start("evaluate", **view.request),
+        disabled=jobs.cannot_start(view, call),
         help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are reused.",
     ):
-        request = view.request | {"names": list(known), "splits": view.task.reported}
-        jobs.submit("evaluate", f"Evaluate {len(known)} checkpoints", request)
+        jobs.start(view, call, f"Evaluate {len(known)} checkpoints")
         st.rerun()
 
 

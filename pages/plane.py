@@ -9,6 +9,7 @@ from pages.components.display import listed, plain
 from pages.components.snippets import Point
 from pages.components.state import View
 from soupcore import ConnectivityError, Plane, figures
+from soupcore.calls import PlaneGrid
 from soupcore.connectivity import stored_plane
 from soupcore.connectivity.plane import SIZES
 from soupcore.figures.tables import plane_table
@@ -94,21 +95,21 @@ def _button(
 ) -> None:  # fmt: skip
     missing = size**2 if found is None else found.missing
     soups = [name for name in aside if known[name].kind == "soup"]
-    request = view.request | {
-        "corners": [known[name].end for name in corners],
-        "split": split,
-        "size": size,
-        **({"points": [known[name].end for name in soups]} if soups else {}),
-    }
+    call = PlaneGrid(
+        corners=tuple(known[name].end for name in corners),
+        split=split,
+        size=size,
+        points=tuple(known[name].end for name in soups),
+    )
     if missing:
-        jobs.job_button(
-            f"Run {jobs.evaluations_text(missing)}", "plane",
-            f"Plane {', '.join(corners)} on {split}", request, key="evaluate",
+        jobs.call_button(
+            view, f"Run {jobs.evaluations_text(missing)}", call,
+            f"Plane {', '.join(corners)} on {split}", key="evaluate",
         )  # fmt: skip
     elif soups:
         count = "1 soup" if len(soups) == 1 else f"{len(soups)} soups"
-        jobs.job_button(
-            f"Project {count}", "plane", f"Project {count} onto the plane", request, key="project",
+        jobs.call_button(
+            view, f"Project {count}", call, f"Project {count} onto the plane", key="project",
             help="Reads their weights once; runs no forward passes.",
         )  # fmt: skip
 

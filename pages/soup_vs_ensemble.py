@@ -83,6 +83,7 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
         jobs.call_button(
             view, f"Compare {count} pairs", call,
             f"Evaluate theory terms for {count} pairs on {split}", key="evaluate-theory",
+            primary=False,
             help="Evaluates each midpoint and one α on either side of it.",
         )  # fmt: skip
     gaps = {

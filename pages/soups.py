@@ -10,6 +10,7 @@ from pages.components import building, comparison, jobs, scores, snippets
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
+from soupcore.calls import ManualSoup, Preview, RecipeSoup
 from soupcore.recipes import Recipe, manual
 from soupcore.stored_soups import StoredSoup
 
@@ -85,15 +86,15 @@ def _by_recipe(
     with_soups = view.including(soups)
     building.show_curve(with_soups, recipe, names, given)
     st.caption(_cost(with_soups, recipe, names, given))
-    request = with_soups.request | {"recipe": recipe.name, "names": names, "parameters": given}
+    call = RecipeSoup(recipe.name, tuple(names), given)
     if st.button(
         f"Build {_in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
         type="primary",
         icon=":material/soup_kitchen:",
-        disabled=jobs.cannot_start("soup", **request),
+        disabled=jobs.cannot_start(with_soups, call),
     ):
-        st.session_state["building"] = jobs.submit(
-            "soup", f"{recipe.title} soup from {len(names)} candidates", request
+        st.session_state["building"] = jobs.start(
+            with_soups, call, f"{recipe.title} soup from {len(names)} candidates"
         )
         st.rerun()
     if "building" in st.session_state:
@@ -179,10 +180,9 @@ def _evaluate_manual(view: View, coefficients: Mapping[str, Fraction]) -> None:
     point = manual(view.sweep, coefficients).mixture
     splits = [view.task.select, *view.task.splits_with_role("report")]
     known = _known(view, point, splits)
-    request = view.request | {"coefficients": {n: str(c) for n, c in coefficients.items()}}
     if None in known.values():
-        trial = request | {"splits": splits, "keep": False}
-        failed = jobs.submit_latest("mixture", "Evaluate manual soup", trial)
+        trial = ManualSoup.of(coefficients, splits, keep=False)
+        failed = jobs.start_latest(view, trial, "Evaluate manual soup")
         if failed is not None:
             st.error(plain(failed.error or "The evaluation failed."), icon=":material/error:")
         known = _known(view, point, splits)
@@ -193,23 +193,22 @@ def _evaluate_manual(view: View, coefficients: Mapping[str, Fraction]) -> None:
                 view.task.score_unit.text(evaluation.score) if evaluation else "…",
                 width=220,
             )
-    kept = request | {"splits": view.task.reported, "keep": True}
-    disabled = jobs.cannot_start("mixture", **kept)
+    kept = ManualSoup.of(coefficients, view.task.reported, keep=True)
+    disabled = jobs.cannot_start(view, kept)
     if st.button("Save soup", icon=":material/bookmark:", disabled=disabled):
-        jobs.submit("mixture", "Save manual soup", kept)
+        jobs.start(view, kept, "Save manual soup")
         st.rerun()
 
 
 def _preview(view: View, coefficients: Mapping[str, Fraction]) -> None:
     splits = [view.task.select, *view.task.splits_with_role("report")]
-    terms = {name: str(c) for name, c in coefficients.items()}
-    request = view.request | {"coefficients": terms, "splits": splits}
-    done = jobs.last("preview", **request)
+    call = Preview.of(coefficients, splits)
+    done = jobs.last(view, call)
     if done is None:
-        failed = jobs.submit_latest("preview", "Preview manual soup", request)
+        failed = jobs.start_latest(view, call, "Preview manual soup")
         if failed is not None:
             st.error(plain(failed.error or "The preview failed."), icon=":material/error:")
-        done = jobs.last("preview", **request)
+        done = jobs.last(view, call)
     found = done.result["previews"] if done is not None and done.result is not None else {}
     unit = view.task.score_unit
     st.badge("bfloat16 preview", icon=":material/visibility:", color="orange")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soupcore.errors import RecipeError, StockpotError
+from soupcore.evaluation import Estimate
 from soupcore.recipes import Soup
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
@@ -69,6 +70,29 @@ class StoredSoups:
             sweep = including(self._sweep, soups)
             self._made[soup_id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
         return self._made[soup_id]
+
+    def of_task(self, folder: str, task_spec: str, estimate: Estimate | None) -> list[StoredSoup]:
+        """Return the soups of a sweep and a task, oldest first.
+
+        Soups of missing ingredients are left out, since their weights cannot be computed, and so
+        are soups whose recipe gives other weights in this version.
+
+        Args:
+            folder: The folder of the sweep, as it was when the soups were stored.
+            task_spec: The task, in the same way.
+            estimate: The BatchNorm statistics of the soups to return.
+        """
+        found = []
+        for row in self._store.soups(folder):
+            if row.body["task"] != task_spec:
+                continue
+            try:
+                stored = self.make(row.id, row.body)
+            except StockpotError:
+                continue
+            if stored.soup.id == row.id and stored.soup.estimate == estimate:
+                found.append(stored)
+        return found
 
     def by_name(self, ids: Mapping[str, str]) -> dict[str, StoredSoup]:
         """Return soups that are ingredients: `{name: soup}` of `{name: id}`.

@@ -20,9 +20,8 @@ from soupcore import (
     uniform,
 )
 from soupcore.calls import Attribution, Context
-from soupcore.jobs.connectivity_kinds import point_of
-from soupcore.jobs.kinds import WarmState
-from soupcore.jobs.worker import KINDS
+from soupcore.calls.connectivity import point_of
+from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.stored_soups import StoredSoups
 from tests.helpers import same_weights
 
@@ -94,7 +93,7 @@ def test_a_soup_alone_was_evaluated_as_a_soup(
 ) -> None:
     first = build("uniform", ["run1", "run2"])
     warm, request = asked
-    sweep = warm.sweep(request | {"soups": {NAME: first}})
+    sweep = warm.context(request | {"soups": {NAME: first}}).sweep
     before = len(passes)
     found = warm.evaluator(request).evaluate(sweep[NAME].mixture, "val")
     assert len(passes) == before
@@ -109,7 +108,7 @@ def test_soups_of_soups_of_soups_are_ends_and_ingredients_and_files(
     second = build("uniform", [NAME, "run10"], {NAME: first})
     third = build("uniform", ["one", "two"], {"one": first, "two": second})
     sweep, end = warm.sweep(request), {"soup": third}
-    assert point_of(warm, sweep, end) == again(asked, third).mixture
+    assert point_of(warm.context(request), end) == again(asked, third).mixture
     plane: dict[str, Any] = request | {"corners": ["base", "run1", end], "split": "val", "size": 3}
     assert KINDS["plane"](warm, plane, quietly) == {"points": 9}
     written = KINDS["weights"](warm, request | {"soup": third, "form": {}}, quietly)
@@ -133,7 +132,7 @@ def test_by_hand_with_a_soup_and_what_is_added_to_it_later(asked: Asked, build: 
     made = KINDS["mixture"](warm, request | told, quietly)["soup"]
     assert (
         again(asked, made).coefficients
-        == manual(warm.sweep(request | told), {NAME: 3, "run10": 1}).coefficients
+        == manual(warm.context(request | told).sweep, {NAME: 3, "run10": 1}).coefficients
     )
     assert KINDS["scores"](warm, request | {"soup": made}, quietly) == {"soup": made}
     other = KINDS["statistics"](warm, request | {"soup": made}, quietly)["soup"]

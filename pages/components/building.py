@@ -114,6 +114,7 @@ def _curve(
             call,
             f"{recipe.title}: sweep over {number.symbol}",
             key=f"draw-{recipe.name}-{number.name}",
+            primary=False,
             help=f"{splits} splits, up to {k * splits} evaluations.",
         )
     if not found.get("points"):

@@ -10,7 +10,7 @@ from pages.components import display, jobs, results, scores, snippets, sweeps
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import Evaluation, figures
-from soupcore.calls import EnsembleScores, GreedyEnsembleScores
+from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -213,10 +213,9 @@ def show_statistics(view: View, stored: StoredSoup, *, key: str) -> None:
     )
     _propose(view, rows, key=f"{key}-{stored.soup.id}")
     if any(found is None for row in rows.values() for found in row.values()):
-        request: Mapping[str, Any] = view.request | {"soup": stored.soup.id}
-        jobs.job_button(
-            "Build with the other statistics", "statistics",
-            f"Other BatchNorm statistics for {stored.label}", request,
+        jobs.call_button(
+            view, "Build with the other statistics", OtherStatistics(stored.soup.id),
+            f"Other BatchNorm statistics for {stored.label}",
             key=f"statistics-{key}-{stored.soup.id}", primary=False,
             help="Adds a copy of the soup with the other statistics and evaluates it.",
         )  # fmt: skip

@@ -22,6 +22,16 @@ def submit(kind: str, title: str, request: Mapping[str, Any]) -> int:
     return state.supervisor().submit(kind, title, request)
 
 
+def start(view: View, call: Call, title: str) -> int:
+    """Add a job for a call and return its id; see `submit`."""
+    return submit(call.kind, title, request_of(view, call))
+
+
+def request_of(view: View, call: Call) -> dict[str, Any]:
+    """Return the request of a job for a call."""
+    return view.request | call.arguments
+
+
 def cancel(job: Job) -> None:
     """Request the cancellation of a job."""
     access.note("cancelled", job.title)
@@ -34,7 +44,7 @@ def resume(job: Job) -> None:
     state.supervisor().resume(job.id)
 
 
-def submit_latest(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
+def start_latest(view: View, call: Call, title: str) -> Job | None:
     """Add a job that replaces this session's last job of the kind, as when a slider moves.
 
     Waits briefly for the result, so that the page shows the result of a small network in one run.
@@ -44,24 +54,19 @@ def submit_latest(kind: str, title: str, request: Mapping[str, Any]) -> Job | No
     """
     if state.store().is_read_only:
         return None
-    slot = f"latest-{kind}"
+    slot = f"latest-{call.kind}"
     last = get(st.session_state[slot]) if slot in st.session_state else None
-    if last is not None and last.request == dict(request):
+    if last is not None and last.request == request_of(view, call):
         if last.state == State.FAILED:
             return last
     elif last is not None:
         cancel(last)
-    st.session_state[slot] = submit(kind, title, request)
+    st.session_state[slot] = start(view, call, title)
     return _wait_briefly(st.session_state[slot])
 
 
-def derive(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
+def derive(view: View, call: Call, title: str) -> Job | None:
     """Add a job for a result that follows from stored evaluations, once in this session.
-
-    Args:
-        kind: Kind of the job.
-        title: Its title in the list of jobs.
-        request: Its request.
 
     Returns:
         The job if it failed or was cancelled. The page does not add it again: a job that ends
@@ -70,9 +75,9 @@ def derive(kind: str, title: str, request: Mapping[str, Any]) -> Job | None:
     if state.store().is_read_only:
         return None
     added: dict[str, int] = st.session_state.setdefault("derived", {})
-    key = json.dumps([kind, dict(request)], sort_keys=True)
+    key = json.dumps([call.kind, request_of(view, call)], sort_keys=True)
     if key not in added:
-        added[key] = submit(kind, title, request)
+        added[key] = start(view, call, title)
         return _wait_briefly(added[key])
     job = get(added[key])
     return job if job is not None and job.state in (State.FAILED, State.CANCELLED) else None
@@ -97,14 +102,14 @@ def unfinished(kind: str, **request: Any) -> Job | None:
     return _first(state.supervisor().queue.unfinished(kind), request)
 
 
-def cannot_start(kind: str, **request: Any) -> bool:
+def cannot_start(view: View, call: Call) -> bool:
     """Whether a job's button is disabled: the job is unfinished or the workspace is read-only."""
-    return state.store().is_read_only or unfinished(kind, **request) is not None
+    return state.store().is_read_only or unfinished(call.kind, **request_of(view, call)) is not None
 
 
-def last(kind: str, **request: Any) -> Job | None:
-    """Return the newest finished job of a kind whose request contains these items, or None."""
-    return _first(state.supervisor().queue.done(kind), request)
+def last(view: View, call: Call) -> Job | None:
+    """Return the newest finished job of a call, or None."""
+    return _first(state.supervisor().queue.done(call.kind), request_of(view, call))
 
 
 def _first(jobs: Iterable[Job], request: Mapping[str, Any]) -> Job | None:
@@ -112,39 +117,6 @@ def _first(jobs: Iterable[Job], request: Mapping[str, Any]) -> Job | None:
         if all(job.request.get(name) == value for name, value in request.items()):
             return job
     return None
-
-
-def job_button(
-    label: str,
-    kind: str,
-    title: str,
-    request: Mapping[str, Any],
-    *,
-    key: str,
-    help: str | None = None,
-    primary: bool = True,
-) -> None:
-    """Show a button that adds a job. It is disabled if `cannot_start`.
-
-    Args:
-        label: Label of the button.
-        kind: Kind of the job.
-        title: Title of the job in the jobs panel.
-        request: Request of the job.
-        key: Key of the button on its page.
-        help: Tooltip.
-        primary: Whether the button is highlighted.
-    """
-    if st.button(
-        label,
-        type="primary" if primary else "secondary",
-        icon=":material/play_arrow:",
-        key=key,
-        help=help,
-        disabled=cannot_start(kind, **request),
-    ):
-        submit(kind, title, request)
-        st.rerun()
 
 
 def call_button(
@@ -155,11 +127,29 @@ def call_button(
     *,
     key: str,
     help: str | None = None,
-    primary: bool = False,
+    primary: bool = True,
 ) -> None:
-    """Show a button that adds a job for a call; see `job_button`."""
-    request = view.request | call.arguments
-    job_button(label, call.kind, title, request, key=key, help=help, primary=primary)
+    """Show a button that adds a job for a call. It is disabled if `cannot_start`.
+
+    Args:
+        view: The view.
+        label: Label of the button.
+        call: The call.
+        title: Title of the job in the jobs panel.
+        key: Key of the button on its page.
+        help: Tooltip.
+        primary: Whether the button is highlighted.
+    """
+    if st.button(
+        label,
+        type="primary" if primary else "secondary",
+        icon=":material/play_arrow:",
+        key=key,
+        help=help,
+        disabled=cannot_start(view, call),
+    ):
+        start(view, call, title)
+        st.rerun()
 
 
 def evaluations_text(count: int, *, about: bool = False) -> str:

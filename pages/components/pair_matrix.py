@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
@@ -14,14 +14,14 @@ from pages.components import connectivity_snippets, display, jobs, results, stat
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
-from soupcore.connectivity import Basin, PairSummaries, Tree, between, stored_geometry, tree
+from soupcore.calls import ClickedPath, Paths, WeightGeometry
+from soupcore.connectivity import Basin, PairSummaries, Tree, between, summaries, tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
 from soupcore.tasks import Unit
 
 KEY = "heatmap"
-SCREEN = 200  # examples of a quick screen
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
 _NAMED = 20  # names; more would push the matrix off the screen
@@ -73,26 +73,24 @@ class Summaries:
 def look_up(view: View, choices: Choices) -> Summaries:
     """Look up the summaries of the pairs."""
     whole = results.pairs(view, choices.names, choices.alphas, choices.split)
-    if len(view.task.split(choices.split)) < 2 * SCREEN:
+    if len(view.task.split(choices.split)) < 2 * summaries.SCREEN:
         return Summaries(whole, None, whole)
-    screen = results.pairs(view, choices.names, choices.alphas, choices.split, part=SCREEN)
+    screen = results.pairs(
+        view, choices.names, choices.alphas, choices.split, part=summaries.SCREEN
+    )
     return Summaries(whole, screen, whole.or_screened(screen))
 
 
 def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     """Show the buttons that evaluate missing pairs."""
     if choices.measure in GEOMETRIC:
-        if stored_geometry(view.sweep, view.evaluations.store) is None:
-            jobs.job_button(
-                "Compute angles and distances", "geometry", "Compute the geometry", view.request,
+        if WeightGeometry().result(view.context) is None:
+            jobs.call_button(
+                view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
                 key="measure", help="Reads each checkpoint once; runs no forward passes.",
             )  # fmt: skip
         return
-    request = view.request | {
-        "names": list(choices.names),
-        "alphas": choices.alphas,
-        "splits": [choices.split],
-    }
+    call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
     count = math.comb(len(choices.names), 2)
     left = _evaluations_left(view, choices, found.whole)
     if not left:
@@ -103,26 +101,24 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     # rest.
     with st.container(horizontal=True):
         if is_screen_wanted:
-            jobs.job_button(
-                f"Quick screen ({SCREEN} examples)", "paths",
-                f"Screen {count} pairs on {choices.split}", request | {"part": SCREEN},
+            jobs.call_button(
+                view, f"Quick screen ({summaries.SCREEN} examples)",
+                replace(call, part=summaries.SCREEN), f"Screen {count} pairs on {choices.split}",
                 key="screen",
-                help=f"Fast estimate on a stratified sample of {SCREEN} {plain(choices.split)} "
-                "examples. Click a cell to evaluate that pair in full.",
+                help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
+                f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
         elif doubtful:
             pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful)} doubtful pairs"
-            jobs.job_button(
-                f"Refine the {pairs}", "paths", f"Evaluate {pairs} on {choices.split}",
-                {name: value for name, value in request.items() if name != "names"}
-                | {"pairs": [list(pair) for pair in doubtful]},
-                key="refine",
+            jobs.call_button(
+                view, f"Refine the {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
+                f"Evaluate {pairs} on {choices.split}", key="refine",
                 help="Evaluates the preliminary pairs with a barrier near the basin threshold on "
                 f"all of {plain(choices.split)}: those that may still join or leave a basin.",
             )  # fmt: skip
-        jobs.job_button(
-            f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}",
-            "paths", f"Evaluate {count} pairs on {choices.split}", request, key="evaluate-all",
+        jobs.call_button(
+            view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
+            f"Evaluate {count} pairs on {choices.split}", key="evaluate-all",
             primary=not (is_screen_wanted or doubtful),
             help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
             "are reused.",
@@ -170,7 +166,7 @@ def _unsettled(found: PairSummaries) -> int:
 def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
     """Return the matrix of the chosen measure; None if no pair is evaluated."""
     if choices.measure in GEOMETRIC:
-        geometry = stored_geometry(view.sweep, view.evaluations.store, choices.names)
+        geometry = WeightGeometry().result(view.context, choices.names)
         if geometry is None:
             return None
         return geometry.angles if choices.measure == "angle" else geometry.distances
@@ -317,10 +313,8 @@ def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list
         if pair not in chosen:
             st.session_state["pairs"] = [*chosen, pair]
         if not found.whole.is_settled(pair) and not state.store().is_read_only:
-            request = view.request | {
-                "pairs": [list(pair)], "alphas": choices.alphas, "splits": [choices.split]
-            }  # fmt: skip
-            jobs.submit("line", f"Evaluate {a} → {b} on {choices.split}", request)
+            call = ClickedPath(pairs=(pair,), alphas=choices.alphas, splits=(choices.split,))
+            jobs.start(view, call, f"Evaluate {a} → {b} on {choices.split}")
 
 
 def forget_clicks() -> None:

@@ -10,16 +10,16 @@ from pages.components import jobs, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.analysis import varying
-from soupcore.calls import Call, Result
-from soupcore.connectivity import PairSummaries, known_pairs, stored_lines
-from soupcore.jobs.connectivity_kinds import alphas_of
+from soupcore.calls import Pairs, Paths, Result, StoredCall
+from soupcore.connectivity import PairSummaries
+from soupcore.overview import is_learning_rate
 
 MIDPOINT_ALPHAS = 3  # both ends and the midpoint
 
 _SAMPLED = 50  # pairs without a summary
 
 
-def derived(view: View, call: Call, title: str, *, key: str) -> Result | None:
+def derived(view: View, call: StoredCall, title: str, *, key: str) -> Result | None:
     """Return a result that follows from stored evaluations, or None if it is not computed yet.
 
     A job computes it without a click, except in a sweep that was only opened by a link.
@@ -28,9 +28,9 @@ def derived(view: View, call: Call, title: str, *, key: str) -> Result | None:
     if found is not None or state.store().is_read_only:
         return found
     if view.folder not in state.opened():
-        jobs.call_button(view, "Compute", call, title, key=key)
+        jobs.call_button(view, "Compute", call, title, key=key, primary=False)
         return None
-    ended = jobs.derive(call.kind, title, view.request | call.arguments)
+    ended = jobs.derive(view, call, title)
     if ended is not None:
         st.caption(f"{plain(title)}: {plain(ended.error or ended.state)}. Restart it under Jobs.")
     return call.result(view.context)
@@ -51,23 +51,16 @@ def pairs(
         split: Name of the split.
         part: Number of its examples to use; None for all.
     """
-    at = split if part is None else view.task.part(split, part)
-
-    def known() -> PairSummaries:
-        return known_pairs(view.sweep, view.evaluations, names, alphas_of(alphas), split=at)
-
-    found = known()
-    if len(found) or not _are_evaluated(view, names, alphas, at):
+    call = Pairs(names=tuple(names), alphas=alphas, split=split, part=part)
+    found = call.result(view.context)
+    if len(found) or not _are_evaluated(view, call):
         return found
-    request = {"names": list(names), "alphas": alphas, "split": split}
-    if part is not None:
-        request["part"] = part
-    title = f"Look up {math.comb(len(names), 2)} pairs on {at}"
-    jobs.derive("known pairs", title, view.request | request)
-    return known()
+    at = split if part is None else view.task.part(split, part)
+    jobs.derive(view, call, f"Look up {math.comb(len(names), 2)} pairs on {at}")
+    return call.result(view.context)
 
 
-def _are_evaluated(view: View, names: Sequence[str], alphas: int | str, split: str) -> bool:
+def _are_evaluated(view: View, call: Pairs) -> bool:
     """Whether pairs without summaries are evaluated, judged by an evenly spaced sample of them.
 
     Pairs that are being evaluated get their summaries without a look-up.
@@ -76,11 +69,10 @@ def _are_evaluated(view: View, names: Sequence[str], alphas: int | str, split: s
         jobs.unfinished(kind, sweep=view.folder) for kind in ("paths", "line")
     ):
         return False
-    pairs = list(combinations(names, 2))
-    some = pairs[:: math.ceil(len(pairs) / _SAMPLED) or 1]
-    lines = [(view.sweep[a], view.sweep[b]) for a, b in some]
-    known = stored_lines(lines, view.evaluations, alphas_of(alphas), split=split)
-    return any(path is not None for path in known.paths)
+    pairs = list(combinations(call.names, 2))
+    some = tuple(pairs[:: math.ceil(len(pairs) / _SAMPLED) or 1])
+    paths = Paths(pairs=some, alphas=call.alphas, splits=(call.split,), part=call.part)
+    return any(path is not None for path in paths.result(view.context)[call.split].paths)
 
 
 def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> PairSummaries | None:
@@ -94,14 +86,10 @@ def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> Pair
     if len(known) < count:
         ends = [view.sweep[name].mixture for name in names]
         missing = len(view.evaluations.missing(ends, split)) + count - len(known)
-        lines = {
-            "names": list(names),
-            "alphas": MIDPOINT_ALPHAS,
-            "splits": [split],
-        }
-        jobs.job_button(
-            f"Run {jobs.evaluations_text(missing)}", "paths",
-            f"Evaluate {count} midpoints on {split}", view.request | lines, key=f"evaluate-{key}",
+        call = Paths(names=tuple(names), alphas=MIDPOINT_ALPHAS, splits=(split,))
+        jobs.call_button(
+            view, f"Run {jobs.evaluations_text(missing)}", call,
+            f"Evaluate {count} midpoints on {split}", key=f"evaluate-{key}",
             help="Evaluates each pair's midpoint (α = 0.5) and any missing endpoints.",
         )  # fmt: skip
     if not len(known):
@@ -130,4 +118,4 @@ def colour_by(view: View, key: str) -> str | None:
 
 def learning_rates(hyperparameters: Sequence[str]) -> list[str]:
     """Return the hyperparameters that are learning rates, judged by their names."""
-    return [name for name in hyperparameters if name.lower().startswith(("learning", "lr"))]
+    return [name for name in hyperparameters if is_learning_rate(name)]

@@ -14,7 +14,8 @@ from pages.components import jobs, state
 from pages.components.display import plain
 from pages.components.snippets import Point, points_of_files, points_of_soups
 from pages.components.state import View
-from soupcore import Evaluation, Mixture, Soup, StockpotError
+from soupcore import Evaluation, Mixture, Soup, overview
+from soupcore.calls import SoupScores
 from soupcore.stored_soups import StoredSoup, StoredSoups
 
 Known = dict[str, dict[str, Evaluation | None]]
@@ -45,18 +46,8 @@ def soups(view: View) -> list[StoredSoup]:
     left out, since their weights cannot be computed, and so are soups whose recipe gives other
     weights in this version.
     """
-    found = []
     known = StoredSoups(state.store(), view.sweep)
-    for row in state.store().soups(view.folder):
-        if row.body["task"] != view.task_spec:
-            continue
-        try:
-            stored = known.make(row.id, row.body)
-        except StockpotError:
-            continue
-        if stored.soup.id == row.id and stored.soup.estimate == view.evaluations.estimate:
-            found.append(stored)
-    return found
+    return known.of_task(view.folder, view.task_spec, view.evaluations.estimate)
 
 
 def points(view: View) -> dict[str, Point]:
@@ -100,13 +91,7 @@ def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None
     Returns:
         The name; None if there is no score.
     """
-    scored = {
-        name: evaluation.score
-        for name in names
-        if (evaluation := known[name][view.task.select]) is not None
-        and math.isfinite(evaluation.score)
-    }
-    return max(scored, key=lambda name: scored[name]) if scored else None
+    return overview.best_on_select(known, view.task.select, names)
 
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:
@@ -141,11 +126,11 @@ def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
     known = evaluations(view, {"soup": stored.soup.mixture})["soup"]
     missing = [split for split, found in known.items() if found is None]
     if missing:
-        jobs.job_button(
+        jobs.call_button(
+            view,
             f"Evaluate {plain(stored.label)} on {plain(jobs.splits_text(missing))}",
-            "scores",
+            SoupScores(stored.soup.id),
             f"Evaluate {stored.label}",
-            view.request | {"soup": stored.soup.id},
             key=f"evaluate-{key}-{stored.soup.id}",
             primary=False,
         )

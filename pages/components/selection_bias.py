@@ -121,6 +121,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
             call,
             f"Selection bias of greedy ({len(names)} ingredients)",
             key="cross-fit",
+            primary=False,
             help="Runs greedy on a random half of select and scores it on the other half, 20 "
             f"times. Up to {20 * (len(names) - 1)} evaluations.",
         )
@@ -152,6 +153,7 @@ def show_orders(view: View, picked: StoredSoup) -> None:
             call,
             f"Greedy, {_ORDERS} random orders",
             key="random-orders",
+            primary=False,
             help=f"Up to {_ORDERS * len(names)} evaluations, plus each soup on "
             f"{len(view.task.reported)} splits.",
         )

@@ -103,7 +103,7 @@ class View:
     @property
     def context(self) -> Context:
         """The sweep and its evaluations, for calls."""
-        return Context(self.sweep, self.evaluations)
+        return Context(self.sweep, self.evaluations, self.folder, self.task_spec, self.soups)
 
     @property
     def statistics(self) -> StatisticsChoice:

@@ -21,6 +21,8 @@ from soupcore.connectivity.bracket import Floats
 
 Pair = tuple[str, str]
 
+CONNECTED = 0.1  #: largest loss barrier between connected ingredients, unless told otherwise
+
 _ABOVE = 1.1  # height at which missing pairs join, relative to the highest known value
 
 

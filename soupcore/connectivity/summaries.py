@@ -23,6 +23,8 @@ from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
 
+SCREEN = 200  #: examples of a quick screen of pairs
+
 _WRITE_EVERY = 2.0  # seconds
 
 

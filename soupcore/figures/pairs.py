@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, Tree
+from soupcore.connectivity.basins import CONNECTED
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, SOUP, finish
@@ -61,7 +62,7 @@ def measures(score_unit: Unit = SHARE) -> dict[str, Measure]:
     else:
         drop, decimals, connected = "score barrier", None, None
     return {
-        "loss": Measure("loss barrier", connected=0.1),
+        "loss": Measure("loss barrier", connected=CONNECTED),
         "error": Measure(drop, unit, factor, decimals, connected),
         "error (Frankle)": Measure(
             f"{drop} above endpoint mean", unit, factor, decimals, connected

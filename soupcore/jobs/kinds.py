@@ -1,32 +1,20 @@
-"""The kinds of long work, one function each, from a request to a result.
+"""What a worker keeps warm between jobs, and the kinds of jobs: opening a sweep, and all calls.
 
 Requests and results are JSON. What was computed goes to the store as it comes, so a job that is
 cut off and asked for again does only the rest.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from soupcore.calls import CALLS, Call, Context
-from soupcore.errors import RecipeError, SweepError, TaskError
+from soupcore.calls import CALLS, Call, Context, Report, Result
+from soupcore.errors import SweepError, TaskError
 from soupcore.evaluation import Evaluator
-from soupcore.progress import Progress, no_progress, part
-from soupcore.recipes import (
-    RECIPES,
-    Pass,
-    Recipe,
-    Soup,
-    Step,
-    manual,
-    other_statistics_of,
-)
+from soupcore.progress import Progress, no_progress
 from soupcore.store import Store
-from soupcore.stored_soups import StoredSoup, StoredSoups, including
+from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.folder import folder_signature, stays_within
@@ -34,21 +22,8 @@ from soupcore.sweeps.snapshots import Snapshots
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
-from soupcore.workspace import private_folder
-from soupcore.writers.forms import Form
 
 Request = Mapping[str, Any]
-Result = dict[str, Any]
-
-_HASHED_AT_ONCE = 1 << 20  # bytes
-
-
-class Report(Protocol):
-    """How a job tells what it has done; it raises to stop the job."""
-
-    def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-        """Report units of work done and in all, and what is known already."""
-        ...
 
 
 class TaskChangedError(Exception):
@@ -90,34 +65,52 @@ class WarmState:
         Args:
             request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
                 several, its `snapshot` which snapshot of runs with several (see
-                `Sweep.from_folder`), its `soups` the soups of the store that are
-                further ingredients, `{name: id}`.
+                `Sweep.from_folder`).
             on_progress: Called with bytes read and in all.
 
         Raises:
-            RecipeError: One of the soups cannot be made again.
-            SweepError: The folder cannot be opened or lies outside the roots, or a soup has the
-                name of a checkpoint in it.
+            SweepError: The folder cannot be opened or lies outside the roots.
         """
         folder, weights, snapshot = _opening(request)
         if not self.may_open(request):
             raise SweepError(f"{folder} is not below a folder that the app was started with.")
         identity = (folder, weights, snapshot, folder_signature(folder))
         if self._sweep is not None and self._sweep[0] == identity:
-            sweep = self._sweep[1]
-        else:
-            sweep = Sweep.from_folder(
-                folder,
-                weights=weights,
-                snapshot=snapshot,
-                within=self.roots,
-                on_progress=on_progress,
-            )
-            # Where the reader of a file was ended from outside, the next request reads it again.
-            is_known = is_scanned(folder, weights, snapshot, within=self.roots)
-            self._sweep = (identity, sweep) if is_known else None
-        soups = StoredSoups(self.store, sweep).by_name(request.get("soups", {}))
-        return including(sweep, soups)
+            return self._sweep[1]
+        sweep = Sweep.from_folder(
+            folder,
+            weights=weights,
+            snapshot=snapshot,
+            within=self.roots,
+            on_progress=on_progress,
+        )
+        # Where the reader of a file was ended from outside, the next request reads it again.
+        is_known = is_scanned(folder, weights, snapshot, within=self.roots)
+        self._sweep = (identity, sweep) if is_known else None
+        return sweep
+
+    def context(self, request: Request) -> Context:
+        """Return what a call of a request is run with.
+
+        Args:
+            request: As for `sweep` and `evaluator`. Its `soups`, `{name: id}`, are the soups of
+                the store that are further ingredients.
+
+        Raises:
+            RecipeError: One of the soups cannot be made again.
+            SweepError: As for `sweep`, or a soup has the name of a checkpoint in it.
+            TaskError: As for `evaluator`.
+            TaskChangedError: As for `evaluator`.
+        """
+        files = self.sweep(request)
+        soups = StoredSoups(self.store, files).by_name(request.get("soups", {}))
+        return Context(
+            including(files, soups),
+            self.evaluator(request),
+            folder=request["sweep"],
+            task_spec=request["task"],
+            included=soups,
+        )
 
     def evaluator(self, request: Request) -> Evaluator:
         """Return the evaluator of a request; its task is loaded once.
@@ -174,167 +167,12 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
-def evaluate(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate ingredients on splits, split by split so that the first column fills first."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    points = [sweep[name].mixture for name in request["names"]]
-    splits = request["splits"]
-    for index, split in enumerate(splits):
-        evaluator.evaluate_all(points, split, on_progress=part(report, index, len(splits)))
-    return {"evaluations": len(points) * len(splits)}
-
-
-def make_soup(warm: WarmState, request: Request, report: Report) -> Result:
-    """Follow a recipe, evaluate the soup on every split, and remember it.
-
-    Of a network with BatchNorm the soup is made with its other statistics too.
-    """
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    recipe = _recipe(request)
-    known: dict[str, Any] = {}
-    stages = 3 if evaluator.task.can_re_estimate else 2
-
-    def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
-        what = "trace" if isinstance(steps[0], Step) else "passes"
-        known[what] = [step.to_json() for step in steps]
-
-    def with_trace(done: int, total: int) -> None:
-        report(done, total, dict(known))
-
-    soup = recipe.follow(
-        sweep,
-        evaluator,
-        request["names"],
-        on_progress=part(with_trace, 0, stages),
-        on_step=on_step,
-        **request["parameters"],
-    )
-    soup.take_statistics_of(evaluator)
-    # Remembered before it is evaluated on every split: a cancel then, or in a recipe that gives
-    # the best so far, keeps what was found.
-    offered = request.get("soups", {})
-    known["soup"] = _remember(warm, request, soup, offered)
-    soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
-    _remember(warm, request, soup, offered)
-    other = other_statistics_of(soup, evaluator)
-    if other is not None:
-        other.evaluate(
-            evaluator.with_statistics("averaged"), on_progress=part(with_trace, 2, stages)
-        )
-        _remember(warm, request, other, offered)
-    return {"soup": soup.id, "other": other and other.id}
-
-
-def score_soup(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate a soup on every split that was cut off before."""
-    stored = _stored_soup(warm, request)
-    evaluator = warm.evaluator(request).with_statistics("averaged")
-    stored.soup.evaluate(evaluator, on_progress=report)
-    return {"soup": _remember(warm, request, stored.soup, stored.offered)}
-
-
-def evaluate_mixture(warm: WarmState, request: Request, report: Report) -> Result:
-    """Evaluate coefficients chosen by hand; remember the soup where asked to."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    soup = manual(sweep, {n: Fraction(text) for n, text in request["coefficients"].items()})
-    soup.evaluate(evaluator, request["splits"], on_progress=report)
-    if not request["keep"]:
-        return {"soup": None}
-    return {"soup": _remember(warm, request, soup, request.get("soups", {}))}
-
-
-def other_statistics(warm: WarmState, request: Request, report: Report) -> Result:
-    """Make a soup of the store with its other BatchNorm statistics, evaluate it and remember it."""
-    stored, evaluator = _stored_soup(warm, request), warm.evaluator(request)
-    soup = other_statistics_of(stored.soup, evaluator)
-    if soup is None:
-        raise RecipeError("The network has no BatchNorm, or the task no training data.")
-    soup.evaluate(evaluator.with_statistics("averaged"), on_progress=report)
-    return {"soup": _remember(warm, request, soup, stored.offered)}
-
-
-def preview(warm: WarmState, request: Request, report: Report) -> Result:
-    """Look at coefficients chosen by hand in bfloat16; nothing is remembered but the answer."""
-    sweep, evaluator = warm.sweep(request), warm.evaluator(request)
-    coefficients = {name: Fraction(text) for name, text in request["coefficients"].items()}
-    mixture = manual(sweep, coefficients).mixture
-    splits = request["splits"]
-    names = {ingredient.digest: name for name, ingredient in sweep.ingredients.items()}
-    found = {}
-    for index, split in enumerate(splits):
-        seen = evaluator.preview(mixture, split, on_progress=part(report, index, len(splits)))
-        found[split] = asdict(seen) | {"reference": names.get(seen.reference, "the base")}
-    return {"previews": found}
-
-
-def write_weights(warm: WarmState, request: Request, report: Report) -> Result:
-    """Write a soup's weights to files of the store, in the form that is asked for."""
-    evaluator = warm.evaluator(request).with_statistics("averaged")
-    soup = _stored_soup(warm, request).soup
-    if soup.estimate is not None:
-        examples = soup.estimate.examples
-        soup.re_estimate(evaluator, examples=examples)
-        evaluator = evaluator.with_statistics("re-estimated", examples=examples)
-    known = {split: evaluator.stored([soup.mixture], split)[0] for split in evaluator.task.reported}
-    soup.evaluations.update({split: found for split, found in known.items() if found})
-    form = Form(**request["form"])
-    total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
-    done = 0
-
-    def on_bytes(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        report(min(done, total), total)
-
-    folder = private_folder(warm.store.soup_folder(soup.id, form.key))
-    warm.store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
-    files = soup.save(folder / form.file_name(soup), form.dtype, form.shard_size, on_bytes=on_bytes)
-    digests = {file.name: _sha256(file, on_bytes) for file in files}
-    warm.store.add_soup_files(soup.id, form.key, digests)
-    return {"soup": soup.id, "files": list(digests)}
-
-
 def run_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> Result:
-    """Run a call; its result is in the store."""
-    context = Context(warm.sweep(request), warm.evaluator(request))
-    call.from_request(request).run_and_keep(context, report)
-    return {}
-
-
-def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASHED_AT_ONCE):
-            sha.update(block)
-            on_bytes(len(block))
-    return sha.hexdigest()
-
-
-def _recipe(request: Request) -> Recipe:
-    recipe = RECIPES.get(request["recipe"])
-    if recipe is None:
-        raise RecipeError(f"There is no recipe {request['recipe']!r}.")
-    return recipe
-
-
-def _stored_soup(warm: WarmState, request: Request) -> StoredSoup:
-    return StoredSoups(warm.store, warm.sweep(request))[request["soup"]]
-
-
-def _remember(warm: WarmState, request: Request, soup: Soup, offered: Mapping[str, str]) -> str:
-    told = {"task": request["task"], "offered": dict(offered)}
-    warm.store.add_soup(soup.id, request["sweep"], soup.to_json() | told)
-    return soup.id
+    """Do the work of a call; its results are in the store."""
+    return call.from_request(request).work(warm.context(request), report)
 
 
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
-    "evaluate": evaluate,
-    "soup": make_soup,
-    "scores": score_soup,
-    "mixture": evaluate_mixture,
-    "preview": preview,
-    "statistics": other_statistics,
-    "weights": write_weights,
     **{kind: partial(run_call, call) for kind, call in CALLS.items()},
 }

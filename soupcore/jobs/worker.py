@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from soupcore.calls import Report, Result
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs import connectivity_kinds, kinds
-from soupcore.jobs.kinds import Report, Request, Result, TaskChangedError, WarmState
+from soupcore.jobs.kinds import KINDS, Request, TaskChangedError, WarmState
 from soupcore.jobs.queue import Job, LostJobError, Queue, State, overtaking
 from soupcore.leases import Holder
 from soupcore.progress import silence
@@ -27,8 +27,6 @@ _REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two
 _NICENESS = 5  # so that the pages, and what else their user does, come first
 _LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
 _GRACE = 5.0  # seconds to stop the job once the server is gone
-
-KINDS = kinds.KINDS | connectivity_kinds.KINDS
 
 logger = logging.getLogger(__name__)
 

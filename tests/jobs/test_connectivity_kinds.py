@@ -6,16 +6,14 @@ import pytest
 
 from soupcore import Cancelled, RecipeError, Store, SweepError, uniform
 from soupcore.analysis import stored_soup_vs_ensemble
+from soupcore.calls import alphas_of
 from soupcore.connectivity import (
     stored_barriers,
     stored_geometry,
     stored_path,
     stored_plane,
 )
-from soupcore.jobs import connectivity_kinds as kinds
-from soupcore.jobs.kinds import KINDS as WORK
-from soupcore.jobs.kinds import WarmState
-from soupcore.jobs.worker import KINDS
+from soupcore.jobs.kinds import KINDS, WarmState
 
 Passes = Callable[[], int]
 BATCHES = 10  # a pass over the split
@@ -35,20 +33,15 @@ def silent(done: int, total: int, partial: Mapping[str, Any] | None = None) -> N
     assert 0 <= done <= total
 
 
-def test_all_kinds_have_names_of_their_own() -> None:
-    assert kinds.KINDS.keys() < KINDS.keys()
-    assert {"open", "evaluate", "soup", "mixture", "weights"} < KINDS.keys()
-
-
 @pytest.mark.parametrize("alphas", [3, "adaptive"])
 def test_all_pairs_of_names_are_evaluated_so_that_the_page_finds_them(
     warm: WarmState, request_: dict[str, Any], alphas: Any
 ) -> None:
     names = ["run1", "run2", "run10"]
     wanted = request_ | {"names": names, "alphas": alphas, "splits": ["select"]}
-    assert kinds.paths(warm, wanted, silent) == {"paths": 3}
+    assert KINDS["paths"](warm, wanted, silent) == {"paths": 3}
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
-    found = stored_barriers(sweep, evaluator, names, kinds.alphas_of(alphas))
+    found = stored_barriers(sweep, evaluator, names, alphas_of(alphas))
     assert (len(found.paths), found.missing) == (3, 0)
 
 
@@ -56,7 +49,7 @@ def test_a_screen_is_evaluated_on_a_part(
     warm: WarmState, request_: dict[str, Any], passes_made: Passes
 ) -> None:
     wanted = request_ | {"names": ["run1", "run2"], "alphas": 3, "splits": ["select"], "part": 100}
-    kinds.paths(warm, wanted, silent)
+    KINDS["paths"](warm, wanted, silent)
     assert passes_made() == 2  # 300 examples
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     part = evaluator.task.part("select", 100)
@@ -76,7 +69,7 @@ def test_lines_lead_to_the_base_and_to_soups_and_beyond(
         "splits": ["select"],
         "beyond": [-0.5, 1.5],
     }
-    kinds.paths(warm, wanted, silent)
+    KINDS["paths"](warm, wanted, silent)
     found = stored_path(sweep["base"], soup.mixture, evaluator, 3, beyond=[-0.5, 1.5])
     assert found is not None
     assert found.alphas.tolist() == [-0.5, 0, 0.5, 1, 1.5]
@@ -94,9 +87,9 @@ def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        kinds.evaluate_plane(warm, wanted, stop)
+        KINDS["plane"](warm, wanted, stop)
     assert stored_geometry(sweep, warm.store) is not None
-    kinds.evaluate_plane(warm, wanted, silent)
+    KINDS["plane"](warm, wanted, silent)
     found = stored_plane(sweep, evaluator, corners, 3)
     assert found is not None
     assert found.missing == 0
@@ -104,7 +97,7 @@ def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
 
 
 def test_geometry_is_measured_once(warm: WarmState, request_: dict[str, Any]) -> None:
-    assert kinds.measure(warm, request_, silent) == {"ingredients": 3}
+    assert KINDS["geometry"](warm, request_, silent) == {"ingredients": 3}
     assert stored_geometry(warm.sweep(request_), warm.store) is not None
 
 
@@ -112,7 +105,7 @@ def test_the_theory_takes_the_ends_the_middle_and_a_point_on_either_side_of_it(
     warm: WarmState, request_: dict[str, Any], passes_made: Passes
 ) -> None:
     wanted = request_ | {"names": ["run1", "run2", "run10"], "split": "select"}
-    WORK["two-model theory"](warm, wanted, silent)
+    KINDS["two-model theory"](warm, wanted, silent)
     assert passes_made() == (3 + 3 * 3) * BATCHES
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     ends = sweep["run1"].mixture, sweep["run2"].mixture
@@ -128,4 +121,4 @@ def test_an_end_that_is_not_there_is_refused_in_words(
 ) -> None:
     wanted = request_ | {"pairs": [["run1", end]], "alphas": 2, "splits": ["select"]}
     with pytest.raises(error, match=words):
-        kinds.paths(warm, wanted, silent)
+        KINDS["paths"](warm, wanted, silent)

@@ -24,7 +24,7 @@ from soupcore import (
     load_task,
 )
 from soupcore.analysis import cross_fit, cross_fit_greedy
-from soupcore.calls import CALLS, Context, Result
+from soupcore.calls import CALLS, Result, StoredCall
 from soupcore.checkpoints import sandbox
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.evaluation import StatisticsChoice
@@ -145,8 +145,9 @@ def quietly(done: int, total: int, partial: object = None) -> None:
 def kept(warm: WarmState, request: Mapping[str, Any], kind: str) -> Result:
     """Do a job, and return the result that the store keeps of it."""
     KINDS[kind](warm, request, quietly)
-    context = Context(warm.sweep(request), warm.evaluator(request))
-    found = CALLS[kind].from_request(request).result(context)
+    call = CALLS[kind].from_request(request)
+    assert isinstance(call, StoredCall)
+    found = call.result(warm.context(request))
     assert found is not None
     return found
 

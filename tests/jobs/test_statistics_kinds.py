@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupcore import Soup, Store, uniform
-from soupcore.jobs import kinds
-from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, same_weights, save_sweep
 
@@ -62,11 +61,11 @@ def test_a_soup_has_the_statistics_that_were_asked_for_and_is_made_with_the_othe
 ) -> None:
     wanted = request_ | {"recipe": recipe, "names": NAMES, "parameters": {}}
     anew = wanted | {"batchnorm": "re-estimated"}
-    made = stored(warm, anew, kinds.make_soup(warm, anew, silent)["soup"])
+    made = stored(warm, anew, KINDS["soup"](warm, anew, silent)["soup"])
     assert made.estimate == warm.evaluator(anew).estimate
     ids = {row.id for row in warm.store.soups(request_["sweep"])}
 
-    other_id = kinds.other_statistics(warm, anew | {"soup": made.id}, silent)["soup"]
+    other_id = KINDS["statistics"](warm, anew | {"soup": made.id}, silent)["soup"]
     assert ids == {made.id, other_id}
     other = stored(warm, anew, other_id)
     assert (other.estimate, other.mixture) == (None, made.mixture)
@@ -81,7 +80,7 @@ def test_a_soup_has_the_statistics_that_were_asked_for_and_is_made_with_the_othe
     assert [s.recorded["scores"]["val"]["loss"] for s in (other, made)] == found
 
     # And back.
-    back = kinds.other_statistics(warm, wanted | {"soup": other.id}, silent)["soup"]
+    back = KINDS["statistics"](warm, wanted | {"soup": other.id}, silent)["soup"]
     assert back == made.id
 
 
@@ -90,13 +89,13 @@ def test_the_weights_of_a_soup_are_written_with_its_statistics(
 ) -> None:
     wanted = request_ | {"recipe": "uniform", "names": NAMES, "parameters": {}}
     ids = [
-        kinds.make_soup(warm, wanted | {"batchnorm": kind}, silent)["soup"]
+        KINDS["soup"](warm, wanted | {"batchnorm": kind}, silent)["soup"]
         for kind in ("averaged", "re-estimated")
     ]
     weights = []
     for soup in ids:
         # The choice on the page may be the other one by the time that the weights are asked for.
-        written = kinds.write_weights(warm, request_ | {"soup": soup, "form": {}}, silent)
+        written = KINDS["weights"](warm, request_ | {"soup": soup, "form": {}}, silent)
         weights.append(load_file(warm.store.soup_folder(soup, Form().key) / written["files"][0]))
     averaged, anew = weights
     soup_anew = uniform(warm.sweep(request_), NAMES).re_estimate(warm.evaluator(request_))
@@ -110,7 +109,7 @@ def test_a_preview_says_how_far_it_is_off_and_is_not_stored(
     warm: WarmState, request_: dict[str, Any]
 ) -> None:
     wanted = request_ | {"coefficients": {"run1": "1/2", "run2": "1/2"}, "splits": ["val"]}
-    seen = kinds.preview(warm, wanted, silent)["previews"]["val"]
+    seen = KINDS["preview"](warm, wanted, silent)["previews"]["val"]
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     point = sweep.mixture({"run1": 0.5, "run2": 0.5})
     assert evaluator.stored([point], "val") == [None]

@@ -134,7 +134,8 @@ REQUESTS: list[tuple[str, dict[str, Any], str]] = [
     ("geometry", {"sweep": "/nowhere"}, "/nowhere is not a folder"),
     ("soup", {"recipe": "magic", "names": NAMES, "parameters": {}}, "no recipe 'magic'"),
     ("soup", {"recipe": "ties", "names": NAMES, "parameters": {"x": 1}}, "no parameter 'x'"),
-    ("weights", {"soup": "gone"}, "no soup 'gone'"),
+    ("weights", {"soup": "gone", "form": {}}, "no soup 'gone'"),
+    ("weights", {"soup": "of another version"}, "(weights) lacks form. Another version of"),
 ]
 
 

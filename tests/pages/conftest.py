@@ -1,6 +1,6 @@
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from pages.components import display, jobs, state
 from pages.components.state import View
 from soupcore import Evaluator, Split, Store, Sweep, load_task
+from soupcore.calls import Call
 from soupcore.evaluation import Evaluations
-from soupcore.jobs.connectivity_kinds import KINDS as CONNECTIVITY
-from soupcore.jobs.kinds import KINDS, WarmState
+from soupcore.jobs.kinds import WarmState
 
 TASK = """
 from pathlib import Path
@@ -72,8 +72,9 @@ def evaluator_of(view: View) -> Evaluator:
 def do_jobs_at_once(monkeypatch: pytest.MonkeyPatch, warm: WarmState) -> None:
     """Have jobs that pages ask for by themselves done before they go on."""
 
-    def derive(kind: str, title: str, request: Mapping[str, Any]) -> None:
-        (KINDS | CONNECTIVITY)[kind](warm, request, lambda done, total, partial=None: None)
+    def derive(view: View, call: Call, title: str) -> None:
+        context = warm.context(jobs.request_of(view, call))
+        call.work(context, lambda done, total, partial=None: None)
 
     monkeypatch.setattr(jobs, "derive", derive)
 

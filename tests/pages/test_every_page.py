@@ -14,8 +14,7 @@ from streamlit.testing.v1.element_tree import Element
 
 from pages.components import settings, state
 from soupcore import RECIPES, Sweep, load_task
-from soupcore.jobs import connectivity_kinds, kinds
-from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.tasks import TaskDescription
 from tests.helpers import FEATURES, State, logits, save_sweep
 from tests.pages.conftest import do_jobs_at_once
@@ -146,7 +145,7 @@ class App:
         self.select, self.splits = task.select, task.reported
 
     def do(self, kind: str, **request: Any) -> Mapping[str, Any]:
-        job = (kinds.KINDS | connectivity_kinds.KINDS)[kind]
+        job = KINDS[kind]
         return job(self.warm, self.request | request, lambda done, total, partial=None: None)
 
     def evaluate(self) -> None:

@@ -11,7 +11,7 @@ from pages.components import pair_matrix, state
 from pages.components.pair_matrix import basin_sentences
 from pages.components.state import View
 from soupcore import barriers, basins
-from soupcore.connectivity import evaluate_lines
+from soupcore.connectivity import evaluate_lines, summaries
 from soupcore.connectivity.adaptive import lobatto
 from soupcore.jobs.kinds import WarmState
 from tests.pages.conftest import do_jobs_at_once, evaluator_of
@@ -21,7 +21,7 @@ PAIR = ("run1", "run2")
 
 @pytest.fixture
 def choices(monkeypatch: pytest.MonkeyPatch, view: View) -> pair_matrix.Choices:
-    monkeypatch.setattr(pair_matrix, "SCREEN", 10)  # of the 30 examples of a split
+    monkeypatch.setattr(summaries, "SCREEN", 10)  # of the 30 examples of a split
     monkeypatch.setattr(st, "session_state", {"pairs": []})
     monkeypatch.setattr(state, "opened", lambda: {view.folder})
     store = view.evaluations.store
@@ -40,7 +40,7 @@ def test_a_screen_is_shown_until_more_is_known_of_the_whole(
 ) -> None:
     ends = [(view.sweep[a], view.sweep[b]) for a, b in [PAIR]]
     evaluator = evaluator_of(view)
-    part = evaluator.task.part("val", pair_matrix.SCREEN)
+    part = evaluator.task.part("val", summaries.SCREEN)
     evaluate_lines(ends, evaluator, lobatto(4))
     assert screened(pair_matrix.look_up(view, choices)) is False
     evaluate_lines(ends, evaluator, 3, split=part)  # as the whole's last look at its gaps does

@@ -11,8 +11,7 @@ from pages.components.state import View
 from soupcore import barriers
 from soupcore.calls import BestIngredientBias
 from soupcore.jobs import State
-from soupcore.jobs.connectivity_kinds import KINDS
-from soupcore.jobs.kinds import WarmState
+from soupcore.jobs.kinds import KINDS, WarmState
 from tests.pages.conftest import NAMES, evaluator_of
 
 

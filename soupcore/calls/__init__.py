@@ -1,0 +1,98 @@
+"""Long computations, each described once: to queue it, to do it, and to read its result.
+
+A call is a computation with its arguments, as JSON. A worker does its work and keeps the results
+in the store. A page makes the same call to read the result, and computes nothing.
+"""
+
+from soupcore.calls.analysis import (
+    Attribution,
+    Calibrations,
+    EnsembleScores,
+    GreedyEnsembleScores,
+    TwoModelEnsembles,
+    TwoModelTheory,
+)
+from soupcore.calls.base import Call, Context, Report, Result, StoredCall
+from soupcore.calls.connectivity import (
+    ClickedPath,
+    Pairs,
+    Paths,
+    PlaneGrid,
+    WeightGeometry,
+    alphas_of,
+)
+from soupcore.calls.selection import (
+    BestIngredientBias,
+    GreedyOrders,
+    Optimism,
+    ParameterCurve,
+)
+from soupcore.calls.soups import (
+    IngredientScores,
+    ManualSoup,
+    OtherStatistics,
+    Preview,
+    RecipeSoup,
+    SoupFiles,
+    SoupScores,
+)
+
+CALLS: dict[str, type[Call]] = {
+    call.kind: call
+    for call in (
+        IngredientScores,
+        RecipeSoup,
+        SoupScores,
+        ManualSoup,
+        Preview,
+        OtherStatistics,
+        SoupFiles,
+        EnsembleScores,
+        GreedyEnsembleScores,
+        TwoModelEnsembles,
+        TwoModelTheory,
+        Calibrations,
+        Attribution,
+        BestIngredientBias,
+        Optimism,
+        GreedyOrders,
+        ParameterCurve,
+        ClickedPath,
+        Paths,
+        Pairs,
+        PlaneGrid,
+        WeightGeometry,
+    )
+}
+
+__all__ = [
+    "CALLS",
+    "Attribution",
+    "BestIngredientBias",
+    "Calibrations",
+    "Call",
+    "ClickedPath",
+    "Context",
+    "EnsembleScores",
+    "GreedyEnsembleScores",
+    "GreedyOrders",
+    "IngredientScores",
+    "ManualSoup",
+    "Optimism",
+    "OtherStatistics",
+    "Pairs",
+    "ParameterCurve",
+    "Paths",
+    "PlaneGrid",
+    "Preview",
+    "RecipeSoup",
+    "Report",
+    "Result",
+    "SoupFiles",
+    "SoupScores",
+    "StoredCall",
+    "TwoModelEnsembles",
+    "TwoModelTheory",
+    "WeightGeometry",
+    "alphas_of",
+]

@@ -1,0 +1,212 @@
+"""Calls about lines and planes between models, and about the geometry of their weights.
+
+An end of a line or a corner of a plane is the name of an ingredient or of the base, or
+`{"soup": id}` for a soup of the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from soupcore.calls.base import Call, Context, Report, Result
+from soupcore.connectivity import (
+    Adaptive,
+    Geometry,
+    PairSummaries,
+    Plane,
+    evaluate_lines,
+    geometry,
+    known_pairs,
+    plane,
+    stored_geometry,
+    stored_lines,
+    stored_plane,
+)
+from soupcore.connectivity.known_lines import Alphas
+from soupcore.connectivity.lines import Lines, keep_stored_lines
+from soupcore.mixtures import Mixture
+from soupcore.progress import part
+
+ADAPTIVE = "adaptive"
+End = str | Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths(Call):
+    """The evaluations of the lines between `pairs` of ends, or between all pairs of `names`.
+
+    Attributes:
+        alphas: Number of evenly spaced α values, or "adaptive".
+        splits: The splits.
+        names: The ingredients, or None.
+        pairs: Pairs of ends, or None.
+        part: Number of examples of each split to use; None for all.
+        beyond: Additional α values outside [0, 1].
+    """
+
+    kind = "paths"
+    alphas: int | str
+    splits: tuple[str, ...]
+    names: tuple[str, ...] | None = None
+    pairs: tuple[tuple[End, End], ...] | None = None
+    part: int | None = None
+    beyond: tuple[float, ...] = ()
+
+    def lines(self, context: Context) -> list[tuple[Mixture, Mixture]]:
+        """Return both ends of each line."""
+        pairs: Sequence[tuple[End, End]] = self.pairs or [*combinations(self.names or (), 2)]
+        return [(point_of(context, a), point_of(context, b)) for a, b in pairs]
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Evaluate the lines, split by split."""
+        lines = self.lines(context)
+        for index, split in enumerate(self.splits):
+            evaluate_lines(
+                lines,
+                context.evaluator,
+                alphas_of(self.alphas),
+                split=_part(context, split, self.part),
+                beyond=self.beyond,
+                on_progress=part(report, index, len(self.splits)),
+            )
+        return {"paths": len(lines) * len(self.splits)}
+
+    def result(self, context: Context) -> dict[str, Lines]:
+        """Return what is known of the lines, by split."""
+        lines, alphas = self.lines(context), alphas_of(self.alphas)
+        return {
+            split: stored_lines(
+                lines,
+                context.evaluations,
+                alphas,
+                split=_part(context, split, self.part),
+                beyond=self.beyond,
+            )
+            for split in self.splits
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickedPath(Paths):
+    """One line, of a cell that was clicked: it goes before all pairs."""
+
+    kind = "line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Call):
+    """Summaries of the lines between all pairs of ingredients whose evaluations are stored.
+
+    Attributes:
+        names: The ingredients.
+        alphas: Number of evenly spaced α values, or "adaptive".
+        split: The split.
+        part: Number of its examples to use; None for all.
+    """
+
+    kind = "known pairs"
+    names: tuple[str, ...]
+    alphas: int | str
+    split: str
+    part: int | None = None
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Keep the summaries; nothing else is computed."""
+        lines = [(context.sweep[a], context.sweep[b]) for a, b in combinations(self.names, 2)]
+        split = _part(context, self.split, self.part)
+        keep_stored_lines(lines, context.evaluator, alphas_of(self.alphas), split=split)
+        return {}
+
+    def result(self, context: Context) -> PairSummaries:
+        """Return the summaries that are stored."""
+        split = _part(context, self.split, self.part)
+        alphas = alphas_of(self.alphas)
+        return known_pairs(context.sweep, context.evaluations, self.names, alphas, split=split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneGrid(Call):
+    """The evaluations on the plane through three corners, coarse grids first.
+
+    Attributes:
+        corners: The three corners, as ends.
+        split: The split.
+        size: Points per side.
+        points: Other ends to project onto it.
+    """
+
+    kind = "plane"
+    corners: tuple[End, ...]
+    split: str
+    size: int
+    points: tuple[End, ...] = ()
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Evaluate the plane, after the geometry that its axes need."""
+        sweep, evaluator = context.sweep, context.evaluator
+        corners, points = self._ends(context)
+        if stored_geometry(sweep, evaluator.store) is None:
+            geometry(sweep, evaluator.store, on_progress=report)
+        plane(
+            sweep,
+            evaluator,
+            corners,
+            self.size,
+            split=self.split,
+            points=points,
+            on_progress=report,
+        )
+        return {"points": self.size**2}
+
+    def result(self, context: Context) -> Plane | None:
+        """Return the finest grid that is known; see `soupcore.connectivity.stored_plane`."""
+        corners, points = self._ends(context)
+        return stored_plane(
+            context.sweep,
+            context.evaluations,
+            corners,
+            self.size,
+            split=self.split,
+            points=points,
+        )
+
+    def _ends(self, context: Context) -> tuple[list[Mixture], list[Mixture]]:
+        corners = [point_of(context, corner) for corner in self.corners]
+        return corners, [point_of(context, end) for end in self.points]
+
+
+@dataclass(frozen=True)
+class WeightGeometry(Call):
+    """The inner products of all ingredients, for angles and distances."""
+
+    kind = "geometry"
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Compute the inner products."""
+        geometry(context.sweep, context.evaluations.store, on_progress=report)
+        return {"ingredients": len(context.sweep)}
+
+    def result(self, context: Context, names: Sequence[str] | None = None) -> Geometry | None:
+        """Return the geometry of ingredients, of all unless given; None if it is not computed."""
+        return stored_geometry(context.sweep, context.evaluations.store, names)
+
+
+def point_of(context: Context, end: End) -> Mixture:
+    """Return where an end lies.
+
+    Raises:
+        RecipeError: There is no such soup any more, or it cannot be made again.
+        SweepError: There is no such ingredient.
+    """
+    if isinstance(end, str):
+        return context.sweep[end].mixture
+    return context.soups[end["soup"]].soup.mixture
+
+
+def alphas_of(alphas: int | str) -> Alphas:
+    """Return the α values that a request names."""
+    return Adaptive() if alphas == ADAPTIVE else int(alphas)
+
+
+def _part(context: Context, split: str, examples: int | None) -> str:
+    return split if examples is None else context.task.part(split, examples)

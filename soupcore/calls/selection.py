@@ -1,0 +1,170 @@
+"""Calls about choosing: its bias, the order that greedy tries, and curves over a parameter."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from soupcore.analysis import cross_fit_greedy
+from soupcore.analysis.optimism import cross_fit_evaluations
+from soupcore.calls.base import Context, Keep, OfIngredients, Result, StoredCall
+from soupcore.errors import TaskError
+from soupcore.evaluation import Evaluation
+from soupcore.mixtures import Mixture
+from soupcore.progress import Progress, part
+from soupcore.recipes import RECIPES, Number, Soup, curve, greedy_orders
+from soupcore.tasks import Task, TaskInfo
+
+
+@dataclass(frozen=True)
+class Optimism(OfIngredients):
+    """By how much choosing with greedy inflates scores (see `cross_fit_greedy`).
+
+    The result has the fields of `soupcore.analysis.CrossFitGreedy`.
+    """
+
+    kind = "optimism"
+    parameters: Mapping[str, Any]
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the select split."""
+        return [task.select]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Follow greedy on halves of the select split."""
+        points = dict(zip(self.names, self.points(context), strict=True))
+        told = _greedy_parameters(self.parameters)
+        return asdict(cross_fit_greedy(context.evaluator, points, **told, on_progress=on_progress))
+
+
+@dataclass(frozen=True)
+class GreedyOrders(OfIngredients):
+    """The scores of greedy soups in several random orders.
+
+    The result is `{"scores": {split: [score of each order]}}`.
+    """
+
+    kind = "orders"
+    parameters: Mapping[str, Any]
+    seeds: int
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Follow greedy once for each seed, and evaluate the soups."""
+        found = greedy_orders(
+            context.sweep,
+            context.evaluator,
+            self.names,
+            seeds=range(self.seeds),
+            on_progress=part(on_progress, 0, 2),
+            **_greedy_parameters(self.parameters),
+        )
+        for index, soup in enumerate(found.soups):
+            progress = part(part(on_progress, 1, 2), index, len(found.soups))
+            soup.evaluate(context.evaluator, on_progress=progress)
+        return {"scores": {split: found.scores(split) for split in context.task.reported}}
+
+
+@dataclass(frozen=True)
+class ParameterCurve(StoredCall):
+    """The scores of a recipe's soups with one parameter at several values.
+
+    The soups are not kept, their evaluations are: making the one that is picked costs none.
+
+    The result is `{"points": [{"value", "soup", "scores"}, …], "split", "best", "cross_fit"}`.
+    There `cross_fit` has the mean scores `promised` and `delivered` by choosing the best value, or
+    is None where these are not known; while the result grows, it has `points` only.
+    """
+
+    kind = "curve"
+    recipe: str
+    parameter: str
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of_soup(cls, soup: Soup, number: Number, names: Sequence[str]) -> Self:
+        """Return the call whose curve over a parameter a soup is a point of."""
+        others = {
+            each.name: soup.parameters[each.name]
+            for each in RECIPES[soup.recipe].parameters
+            if each.name != number.name
+        }
+        return cls(soup.recipe, number.name, tuple(names), number.curve, others)
+
+    def points(self, context: Context) -> list[Mixture]:
+        """Return the ingredients, and the base where the sweep has one."""
+        base = context.sweep.base
+        return [*context.mixtures(self.names), *([base.mixture] if base is not None else [])]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Follow the recipe at each value, and evaluate the soups."""
+        points: list[Result] = []
+
+        def on_point(value: float, soup: Soup) -> None:
+            points.append({"value": value, "soup": soup.id, "scores": soup.to_json()["scores"]})
+            keep({"points": points})
+
+        drawn = curve(
+            self.recipe,
+            self.parameter,
+            context.sweep,
+            context.evaluator,
+            self.names,
+            values=self.values,
+            splits=self.split_names(context.task),
+            on_progress=on_progress,
+            on_point=on_point,
+            **self.parameters,
+        )
+        best = drawn.values[drawn.soups.index(drawn.best)]
+        found = [soup.evaluations[drawn.split] for soup in drawn.soups]
+        return {
+            "points": points,
+            "split": drawn.split,
+            "best": best,
+            "cross_fit": _cross_fit(found, context.evaluator.task),
+        }
+
+
+@dataclass(frozen=True)
+class BestIngredientBias(OfIngredients):
+    """By how much picking the best of some ingredients inflates its score on the select split.
+
+    The result has the fields of `soupcore.analysis.CrossFit`, or is `{"why_none": sentence}`.
+    """
+
+    kind = "best ingredient bias"
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the select split."""
+        return [task.select]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Cross-fit the choice of the best, evaluating ingredients that are not known."""
+        select = context.task.select
+        found = context.evaluator.evaluate_all(
+            self.points(context), select, on_progress=on_progress
+        )
+        try:
+            estimate = cross_fit_evaluations(context.evaluator.task, found, ties_by_loss=False)
+        except TaskError as error:
+            return {"why_none": str(error)}
+        if not math.isfinite(estimate.promised + estimate.delivered):
+            return {"why_none": "Scores are undefined in some halves of the examples."}
+        return asdict(estimate)
+
+
+def _cross_fit(points: Sequence[Evaluation], task: Task) -> dict[str, float] | None:
+    """Return the scores promised and delivered by the best; None where they are not known."""
+    if points[0].n < 2:
+        return None
+    found = cross_fit_evaluations(task, points)
+    # All of them failed then, or have no score in a half, which JSON has no word for.
+    if not math.isfinite(found.promised + found.delivered):
+        return None
+    return {"promised": found.promised, "delivered": found.delivered}
+
+
+def _greedy_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: parameters[name] for name in ("accept", "metric")}

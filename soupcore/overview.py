@@ -1,0 +1,276 @@
+"""What the store knows of a sweep and a task at one look; nothing is computed.
+
+The base of the landing page, of the report and of the verdict. Soups and runs are ranked by their
+score on the select split; of equal scores the first wins: the first ingredient in the order of the
+sweep, the first soup that was built.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from soupcore.analysis.verdict import (
+    BasinFacts,
+    EnsembleFacts,
+    Facts,
+    Gain,
+    SoupFacts,
+    Verdict,
+    verdict,
+)
+from soupcore.calls import Context, GreedyEnsembleScores, Optimism
+from soupcore.connectivity import Basin, PairSummaries, basins, known_pairs, summaries
+from soupcore.connectivity.basins import CONNECTED
+from soupcore.evaluation import Evaluation
+from soupcore.evaluation.measuring import compare
+from soupcore.recipes import RECIPES, Soup
+from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import Sweep
+
+BySplit = Mapping[str, Evaluation | None]
+
+GREEDY = {"accept": ">=", "metric": "score"}  # parameters of the cross-fitted estimate
+
+
+def best_on_select(
+    known: Mapping[str, BySplit], select: str, names: Iterable[str] | None = None
+) -> str | None:
+    """Return the name with the best score on the select split, the first of equals.
+
+    Args:
+        known: `{name: {split: evaluation}}`.
+        select: Name of the select split.
+        names: The names to choose from; by default, all.
+
+    Returns:
+        The name; None if there is no defined score.
+    """
+    scored = {
+        name: found.score
+        for name in (known if names is None else names)
+        if (found := known[name][select]) is not None and math.isfinite(found.score)
+    }
+    return max(scored, key=lambda name: scored[name]) if scored else None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is known of a sweep and a task.
+
+    Attributes:
+        context: The sweep and its stored evaluations.
+        soups: The stored soups of the sweep, oldest first.
+    """
+
+    context: Context
+    soups: Sequence[StoredSoup]
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep."""
+        return self.context.sweep
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the ingredients, in the order of the sweep."""
+        return tuple(self.sweep.ingredients)
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, BySplit], dict[str, BySplit]]:
+        base = self.sweep.base
+        points = {name: each.mixture for name, each in self.sweep.ingredients.items()}
+        points |= {base.name: base.mixture} if base else {}
+        soups = {stored.soup.id: stored.soup.mixture for stored in self.soups}
+        found: list[dict[str, Evaluation | None]] = [{} for _ in (*points, *soups)]
+        for split in self.context.task.reported:
+            known = self.context.evaluations.stored([*points.values(), *soups.values()], split)
+            for by_split, evaluation in zip(found, known, strict=True):
+                by_split[split] = evaluation
+        k = len(points)
+        return dict(zip(points, found[:k], strict=True)), dict(zip(soups, found[k:], strict=True))
+
+    @property
+    def runs(self) -> dict[str, BySplit]:
+        """The evaluations of the ingredients and the base, by name and split."""
+        return self._found[0]
+
+    @property
+    def of_soups(self) -> dict[str, BySplit]:
+        """The evaluations of the soups, by id and split."""
+        return self._found[1]
+
+    @property
+    def report(self) -> str | None:
+        """Name of the first report split, which soups are judged by; None without one."""
+        return next(iter(self.context.task.splits_with_role("report")), None)
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The ingredients that were evaluated on the select split."""
+        return [name for name in self.names if self.runs[name][self.context.task.select]]
+
+    @cached_property
+    def best(self) -> str | None:
+        """The best ingredient on the select split; see `best_on_select`."""
+        return best_on_select(self.runs, self.context.task.select, self.names)
+
+    @cached_property
+    def headline(self) -> StoredSoup | None:
+        """The best soup on the select split; None if no soup has a score there."""
+        best = best_on_select(self.of_soups, self.context.task.select)
+        return next((stored for stored in self.soups if stored.soup.id == best), None)
+
+    @cached_property
+    def pairs(self) -> PairSummaries:
+        """The evaluated pairs on the select split, on a part of it where that is all there is."""
+        evaluations, select = self.context.evaluations, self.context.task.select
+        whole = known_pairs(self.sweep, evaluations, self.names, split=select)
+        if len(self.context.task.split(select)) < 2 * summaries.SCREEN:
+            return whole
+        part = self.context.task.part(select, summaries.SCREEN)
+        return whole.or_screened(known_pairs(self.sweep, evaluations, self.names, split=part))
+
+    @cached_property
+    def basins(self) -> list[Basin]:
+        """The basins by the evaluated pairs, the largest first."""
+        pairs = self.pairs
+        return basins(pairs.names, pairs.matrix("barrier"), CONNECTED, known=pairs.known)
+
+    def gain(self, soup_id: str, split: str) -> Gain | None:
+        """Return the paired difference of a soup and the best ingredient; None if unknown."""
+        soup = self.of_soups[soup_id][split]
+        alone = None if self.best is None else self.runs[self.best][split]
+        if soup is None or alone is None:
+            return None
+        found = compare(self.context.task, soup, alone)
+        return Gain(split, found.n, found.difference, found.interval)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The facts that the verdict follows from."""
+        task = self.context.task
+        split = self.report or task.select
+        best = None if self.best is None else self.runs[self.best][split]
+        return Facts(
+            metric=task.metric,
+            select=task.select,
+            report=self.report,
+            runs=len(self.names),
+            evaluated=len(self.evaluated),
+            best=self.best,
+            best_score=None if best is None else best.score,
+            soup=self._soup_facts,
+            cross_fit=self._cross_fit,
+            basins=self._basin_facts,
+            ensemble=self._ensemble_facts,
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict in sentences."""
+        return verdict(self.facts)
+
+    @property
+    def _soup_facts(self) -> SoupFacts | None:
+        stored, task = self.headline, self.context.task
+        if stored is None or self.best is None:
+            return None
+        soup, key = stored.soup, self.context.evaluations.key
+        on_select = self.gain(soup.id, task.select)
+        if on_select is None:
+            return None
+        shifts = [self.gain(soup.id, split) for split in task.splits_with_role("shift")]
+        on_report = self.gain(soup.id, self.report) if self.report else None
+        return SoupFacts(
+            title=title(soup),
+            members=len(members(soup)),
+            is_best_run=key(soup.mixture) == key(self.sweep[self.best].mixture),
+            is_greedy=soup.recipe == "greedy",
+            on_select=on_select,
+            on_report=on_report,
+            on_shifts=tuple(gain for gain in shifts if gain is not None),
+            is_any_proven=on_report is not None
+            and on_report.outcome == "even"
+            and self._is_any_proven(),
+        )
+
+    def _is_any_proven(self) -> bool:
+        gains = [self.gain(soup_id, self.report) for soup_id in self.of_soups if self.report]
+        return any(gain is not None and gain.outcome in ("better", "worse") for gain in gains)
+
+    @property
+    def _cross_fit(self) -> float | None:
+        if self.report is not None:
+            return None
+        found = Optimism(self.names, GREEDY).result(self.context)
+        return None if found is None else found["gain_delivered"]
+
+    @property
+    def _basin_facts(self) -> BasinFacts | None:
+        pairs = self.pairs
+        if not len(pairs):
+            return None
+        main = set(self.basins[0].names)
+        barriers = pairs.column("barrier")
+        finite = barriers[np.isfinite(barriers)]
+        screened = pairs.column("n")[pairs.screened]
+        return BasinFacts(
+            main=len(main),
+            apart=tuple(
+                f"{name} ({why})" if (why := self._what_differs(name, main)) else name
+                for name in self.names
+                if name not in main
+            ),
+            known=len(pairs),
+            pairs=math.comb(len(self.names), 2),
+            lowest=float(finite.min()) if len(finite) else None,
+            threshold=CONNECTED,
+            loss_name=self.context.task.loss_name,
+            screened=int(screened.max()) if len(screened) else None,
+        )
+
+    def _what_differs(self, name: str, main: set[str]) -> str:
+        """Return a hyperparameter that sets an ingredient apart from the main basin; "" if none.
+
+        A text differs if the basin agrees on another one, a learning rate if it is higher than
+        all of the basin's.
+        """
+        for key, value in self.sweep[name].hyperparameters.items():
+            others = [self.sweep[other].hyperparameters.get(key) for other in main]
+            if isinstance(value, str):
+                if len({*others}) == 1 and isinstance(others[0], str) and others[0] != value:
+                    return f"{key} {value}"
+            elif is_learning_rate(key) and isinstance(value, int | float):
+                rates = [rate for rate in others if isinstance(rate, int | float)]
+                if rates and value > max(rates):
+                    return f"{key} {value:g}"
+        return ""
+
+    @property
+    def _ensemble_facts(self) -> EnsembleFacts | None:
+        if self.context.task.why_no_ensemble is not None:
+            return None
+        found = GreedyEnsembleScores(self.names).result(self.context)
+        split = self.report or self.context.task.select
+        if found is None or "why_none" in found or found["scores"].get(split) is None:
+            return None
+        return EnsembleFacts(len(found["members"]), found["scores"][split])
+
+
+def title(soup: Soup) -> str:
+    """Return the title of a soup's recipe."""
+    recipe = RECIPES.get(soup.recipe)
+    return recipe.title if recipe else soup.recipe.capitalize()
+
+
+def members(soup: Soup) -> list[str]:
+    """Return the ingredients in a soup; those with coefficient 0 are not in it."""
+    return [name for name in soup.ingredients if soup.coefficients.get(name) != 0]
+
+
+def is_learning_rate(hyperparameter: str) -> bool:
+    """Whether a hyperparameter is a learning rate, judged by its name."""
+    return hyperparameter.lower().startswith(("learning", "lr"))
