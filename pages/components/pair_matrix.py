@@ -15,7 +15,15 @@ from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
 from soupcore.calls import ClickedPath, Paths, WeightGeometry
-from soupcore.connectivity import Basin, PairSummaries, Tree, between, summaries, tree
+from soupcore.connectivity import (
+    Basin,
+    PairSummaries,
+    Tree,
+    between,
+    summaries,
+    tight_clusters,
+    tree,
+)
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
@@ -24,9 +32,10 @@ from soupcore.tasks import Unit
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
-_NAMED = 20  # names; more would push the matrix off the screen
+_NAMED = 20  # names; more would push the matrix off the screen, so only the first few are listed
+_FIRST = 5
 _FOLDED_FROM = 40  # ingredients; fewer have rows of a readable height
-_UNFOLDED = "unfolded-basins"
+_UNFOLDED = "unfolded-clusters"
 _FIELDS = {
     "loss": "barrier",
     "error": "error_barrier",
@@ -183,13 +192,15 @@ def draw(
 ) -> None:
     """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated.
 
-    Basins of a large sweep are folded into one row each, until a click unfolds them.
+    Tight clusters of a large sweep are folded into one row each, until a click unfolds them.
     """
     unit = view.task.score_unit
     measure = figures.measures(unit)[choices.measure]
     geometric = choices.measure in GEOMETRIC
     shared = [basin.names for basin in grouped if len(basin.names) > 1]
-    folded = _choose_folded(choices, shared)
+    folded = {}
+    if threshold is not None:
+        folded = _choose_folded(choices, values, threshold / measure.factor)
     if folded:
         figure = _folded_heatmap(choices, found, values, measure, threshold, folded)
     else:
@@ -219,21 +230,23 @@ def draw(
     )
 
 
-def _choose_folded(choices: Choices, shared: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Return the basins to draw as one row each, by their label."""
+def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
+    """Return the tight clusters to draw as one row each, by their label."""
     if len(choices.names) < _FOLDED_FROM:
         return {}
+    clusters = tight_clusters(choices.names, values, limit)
     foldable = {
-        f"Basin {number} ({len(names)})": list(names)
-        for number, names in enumerate(shared, start=1)
+        f"Cluster {number} ({len(names)})": list(names)
+        for number, names in enumerate(clusters, start=1)
         if len(names) > 2
     }
-    if not foldable:
+    if not foldable or len(clusters) == 1:
         return {}
     unfolded = st.pills(
         "Unfold", [*foldable], selection_mode="multi", key=_UNFOLDED,
-        help="Each basin is drawn as one row with the highest barrier between its ingredients and "
-        "the others. Unfold it here or by a click on one of its cells.",
+        help="No pair within a cluster exceeds the threshold. A cluster is drawn as one row with "
+        "the highest barrier between its ingredients and the others. Unfold it here or by a click "
+        "on one of its cells.",
     )  # fmt: skip
     return {label: names for label, names in foldable.items() if label not in unfolded}
 
@@ -276,7 +289,7 @@ def _folded_heatmap(
 def _take_clicks(
     view: View, choices: Choices, found: Summaries, cells: list[list[str]], folded: list[str]
 ) -> None:
-    """Unfold the basins of clicked cells, and add the curves of the other cells."""
+    """Unfold the clusters of clicked cells, and add the curves of the other cells."""
     labels = [label for label in folded if any(label in cell[:2] for cell in cells)]
     if labels:
         st.session_state[_UNFOLDED] = [*st.session_state.get(_UNFOLDED, []), *labels]
@@ -425,8 +438,9 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = listed(names[:_NAMED])
-    return f"{shown} … and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
+    if len(names) <= _NAMED:
+        return listed(names)
+    return f"{listed(names[:_FIRST])} … and {len(names) - _FIRST} more"
 
 
 def _select_basin(basin: Basin) -> None:

@@ -2,7 +2,7 @@
 
 from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
-from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tree
+from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tight_clusters, tree
 from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
 from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines, stored_path
 from soupcore.connectivity.path import LinearPath, point
@@ -34,5 +34,6 @@ __all__ = [
     "stored_lines",
     "stored_path",
     "stored_plane",
+    "tight_clusters",
     "tree",
 ]

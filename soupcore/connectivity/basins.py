@@ -81,6 +81,35 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     return Tree(order, (positions, np.array(drawn["dcoord"])))
 
 
+def tight_clusters(
+    names: Sequence[str], barriers: Floats, threshold: float
+) -> list[tuple[str, ...]]:
+    """Return groups within which no pair has a barrier above a threshold, the largest first.
+
+    This is complete linkage: unlike a basin, a tight cluster needs no chain. Pairs with NaN count
+    as above the threshold.
+
+    Args:
+        names: Names of the k ingredients.
+        barriers: Barriers, shape [k, k], symmetric.
+        threshold: Largest barrier within a cluster, at least 0.
+    """
+    if len(names) < 2:
+        return [tuple(names)] if names else []
+    above = 2 * max(threshold, np.nanmax(barriers, initial=0.0)) + 1
+    distances = np.clip(np.where(np.isfinite(barriers), barriers, above), 0, None)
+    np.fill_diagonal(distances, 0.0)
+    hierarchy = scipy.cluster.hierarchy
+    joins = hierarchy.linkage(
+        scipy.spatial.distance.squareform(distances, checks=False), "complete"
+    )
+    labels = hierarchy.fcluster(joins, threshold, criterion="distance").tolist()
+    groups: dict[int, list[str]] = {}
+    for name, label in zip(names, labels, strict=True):
+        groups.setdefault(label, []).append(name)
+    return sorted(map(tuple, groups.values()), key=lambda group: -len(group))
+
+
 @dataclass(frozen=True)
 class Between:
     """The range of a pairwise value between groups of names.

@@ -135,7 +135,7 @@ def pair_heatmap(
     cell = min(_CELL, _LARGEST / max(len(order), 1))
     step = measure.connected if threshold is None else threshold
     heatmap = _heatmap(order, shown, measure, step, share)
-    is_faded = _among(order, {frozenset(pair) for pair in preliminary})
+    is_faded = _among(order, preliminary)
     for name, is_hidden in (("settled", is_faded), ("preliminary", ~is_faded)):
         part = go.Heatmap(heatmap)
         part.update(
@@ -234,7 +234,7 @@ def _with_unit(measure: Measure) -> str:
     return f"{measure.title}, {measure.unit.strip()}" if measure.unit else measure.title
 
 
-def _among(order: list[str], pairs: Collection[frozenset[str]]) -> npt.NDArray[np.bool_]:
+def _among(order: list[str], pairs: Collection[Pair]) -> npt.NDArray[np.bool_]:
     """Return whether each cell belongs to one of the pairs, shape [k, k]."""
     index = {name: position for position, name in enumerate(order)}
     cells = np.zeros((len(order), len(order)), dtype=bool)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from soupcore.connectivity.basins import Basin, basins, between, tree
+from soupcore.connectivity.basins import Basin, basins, between, tight_clusters, tree
 from soupcore.connectivity.bracket import Floats
 
 NAN = np.nan
@@ -130,3 +130,24 @@ def test_the_range_between_groups_is_that_of_their_pairs(
             expected = (max(finite), min(finite)) if finite else (NAN, NAN)
             assert found.highest[i, j] == pytest.approx(expected[0], nan_ok=True)
             assert found.lowest[i, j] == pytest.approx(0 if i == j else expected[1], nan_ok=True)
+
+
+@given(matrices(), st.integers(0, 20))
+def test_no_pair_within_a_tight_cluster_exceeds_the_threshold(
+    matrix: Floats, threshold: int
+) -> None:
+    names = names_of(matrix)
+    found = tight_clusters(names, matrix, threshold)
+    assert sorted(name for group in found for name in group) == names
+    home = {name: basin.names for basin in basins(names, matrix, threshold) for name in basin.names}
+    for group in found:
+        rows = [names.index(name) for name in group]
+        assert np.clip(matrix[np.ix_(rows, rows)], 0, None).max() <= threshold
+        assert {*group} <= {*home[group[0]]}
+
+
+def test_pairs_that_were_not_evaluated_are_in_no_tight_cluster() -> None:
+    values = np.array([[0, 0.1, NAN], [0.1, 0, 0.1], [NAN, 0.1, 0]])
+    assert sorted(map(len, tight_clusters("abc", values, 0.1))) == [1, 2]
+    assert tight_clusters("a", np.zeros((1, 1)), 0.1) == [("a",)]
+    assert tight_clusters("", np.zeros((0, 0)), 0.1) == []
