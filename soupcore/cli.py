@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from soupcore.evaluation import Evaluation, Evaluator
     from soupcore.recipes.spec import Parameter, Recipe
     from soupcore.sweeps import FitReport, Sweep
+    from soupcore.sweeps.snapshots import Snapshots
     from soupcore.tasks import MetricInfo
 
 _SPEC = "TASK"
@@ -80,7 +81,12 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"task to offer: {_TASK_FORMS}",
         **several,
     )
-    parser.add_argument("--root", type=_folder, help="a folder that contains sweeps", **several)
+    parser.add_argument(
+        "--root",
+        type=_folder,
+        help="a folder that contains sweeps; the dashboard opens on the first",
+        **several,
+    )
     parser.add_argument("--port", type=int, help="port to listen on; 8501 or the next free one")
     parser.add_argument("--address", help="address to listen on, with a token (127.0.0.1)")
     parser.add_argument("--host", help="an additional host name of the server", **several)
@@ -169,6 +175,14 @@ def _without_browser(arguments: Sequence[str]) -> None:
         command.add_argument(
             "--weights", default="", help="weight set to open in files that have several"
         )
+        command.add_argument(
+            "--snapshot",
+            action="append",
+            default=[],
+            metavar="[RUN=]SNAPSHOT",
+            help="snapshot to open of all runs that have several, or of one run: best, last, "
+            "final, 'epoch 3', every (the one that its tool prefers)",
+        )
         command.add_argument("--ingredients", metavar="A,B", help="ingredients to use (all)")
         command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -186,6 +200,19 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="parameter of the recipe, by its name or symbol, such as λ=0.5",
+    )
+    parser.add_argument(
+        "--tensors",
+        default="all",
+        metavar="WHICH",
+        help="tensors that take part: all, 'all but the head', 'all but the embeddings', or a "
+        "pattern such as 'backbone., !*.bias' (all)",
+    )
+    parser.add_argument(
+        "--rest",
+        default="",
+        metavar="A,B",
+        help="ingredients whose mean the other tensors come from (all)",
     )
     parser.add_argument("--task", type=_task, metavar=_SPEC, help=_TASK_HELP)
     parser.add_argument("-o", "--output", type=Path, help="file for the weights")
@@ -232,7 +259,7 @@ def _soup(parsed: argparse.Namespace) -> None:
             parsed.error(f"argument --output: {parsed.output.parent} is not a folder")
     parameters = dict(_parameter(recipe, text, parsed.error) for text in parsed.parameter)
     checked = recipe.check(parameters)
-    sweep = _sweep(parsed)
+    sweep = _sweep(parsed).with_tensors(parsed.tensors, _listed(parsed.rest))
     if parsed.task is None:
         soup = recipe.function(sweep, _names(parsed), **checked)
     else:
@@ -247,6 +274,8 @@ def _soup(parsed: argparse.Namespace) -> None:
     print(f"{recipe.title} soup of {', '.join(soup.ingredients)}")
     for name, coefficient in soup.coefficient_texts.items():
         print(f"  {name}: {coefficient}".removesuffix(": "))
+    for each in soup.fixed:
+        print(f"taking no part: {each}")
     for split, found in soup.evaluations.items():
         print(f"{split}: {found.score_text}, n = {found.n}")
     for note in soup.notes:
@@ -340,7 +369,12 @@ def _sweep(parsed: argparse.Namespace) -> "Sweep":
     from soupcore.sweeps import Sweep, UnusableSweepError
 
     try:
-        sweep = Sweep.from_folder(parsed.folder, base=parsed.base, weights=parsed.weights)
+        sweep = Sweep.from_folder(
+            parsed.folder,
+            base=parsed.base,
+            weights=parsed.weights,
+            snapshot=_snapshots(parsed.snapshot),
+        )
     except UnusableSweepError as error:
         _print_excluded(error.fit)
         raise
@@ -361,6 +395,16 @@ def _evaluator(parsed: argparse.Namespace) -> "Evaluator":
     from soupcore.tasks import load_task
 
     return Evaluator(load_task(parsed.task), device=parsed.device)
+
+
+def _snapshots(texts: Sequence[str]) -> "Snapshots":
+    """Return the choice of snapshots that options such as "last" and "run=epoch 3" make."""
+    pairs = [text.rpartition("=") for text in texts]
+    return {run or "*": snapshot for run, _, snapshot in pairs}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _names(parsed: argparse.Namespace) -> list[str] | None:

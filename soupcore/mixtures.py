@@ -284,6 +284,21 @@ def check_same_names(first: Checkpoint, other: Checkpoint) -> None:
         raise _lacks(lacking, name, having)
 
 
+def check_have(checkpoints: Iterable[Checkpoint], names: Iterable[str]) -> None:
+    """Check that checkpoints have tensors of these names.
+
+    Raises:
+        CheckpointError: One lacks a tensor.
+    """
+    sources, wanted = list(checkpoints), list(names)
+    for name in wanted:
+        having = [source for source in sources if name in source.tensors]
+        if not having:
+            raise CheckpointError(f"Tensor {name!r} is not in the checkpoints.")
+        if len(having) < len(sources):
+            raise _lacks(next(s for s in sources if name not in s.tensors), name, having[0])
+
+
 def _lacks(lacking: Checkpoint, name: str, having: Checkpoint) -> CheckpointError:
     return CheckpointError(
         f"{lacking.path} has no tensor {name!r}, which {having.path} has; "

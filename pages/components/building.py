@@ -18,15 +18,24 @@ from pages.components import (
 )
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Pass, Soup, Step, figures
+from soupcore import Pass, Soup, Step, SweepError, figures
 from soupcore.calls import ParameterCurve
 from soupcore.figures.tables import trace_table
 from soupcore.jobs import Job, State
 from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
 from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.tasks import TaskInfo
+from soupcore.sweeps import TensorRule
+from soupcore.sweeps.tensor_rule import ALL, BUT_EMBEDDINGS, BUT_HEAD
+from soupcore.tasks import NO_LABELS, Labels
 
 _COLUMNS = 3  # of widgets
+_PATTERN = "pattern"
+_TAKES = {
+    ALL: "All",
+    BUT_HEAD: "All but the head",
+    BUT_EMBEDDINGS: "All but the embeddings",
+    _PATTERN: "Pattern",
+}
 
 
 def choose_parameters(recipe: Recipe) -> dict[str, Any]:
@@ -69,6 +78,66 @@ def _widget(parameter: Parameter, key: str) -> Any:
     if isinstance(parameter, Switch):
         return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
     return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)
+
+
+def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | None:
+    """Let the user choose which tensors take part; return the view with that rule.
+
+    Returns:
+        None if the rule makes no sense.
+    """
+    base = view.sweep.base
+    models = [*names, *([base.name] if base is not None else [])]
+    rule = TensorRule()
+    with st.expander("Tensors that take part", icon=":material/layers:", key="tensors-of-recipe"):
+        left, right = st.columns(2)
+        with left:
+            chosen = st.segmented_control(
+                "Tensors",
+                list(_TAKES),
+                default=ALL,
+                format_func=_TAKES.__getitem__,
+                required=True,
+                help="The other tensors are the same in all ingredients while the recipe runs.",
+                key="tensors-taken",
+            )
+            take = chosen if chosen != _PATTERN else _pattern()
+        with right:
+            rest = st.multiselect(
+                "The other tensors come from",
+                models,
+                placeholder="Mean of the ingredients",
+                help="One ingredient, or the mean of several.",
+                key="tensors-rest",
+            )
+        rule = TensorRule(take, tuple(name for name in models if name in rest))
+        try:
+            view = view.with_tensors(rule)
+            fixed = view.sweep.for_recipe(names, uses_base=recipe.needs_base).fixed
+        except SweepError as error:
+            st.error(plain(str(error)), icon=":material/error:")
+            return None
+        for each in fixed:
+            st.caption(f"Taking no part: {plain(str(each))}.")
+    if recipe.needs_base and view.sweep.new_tensors:
+        count = len(view.sweep.new_tensors)
+        source = ", ".join(map(plain, rule.rest)) or "the mean of the ingredients"
+        st.caption(
+            f"The base fits in part. {count} tensor{'s'[: count != 1]} that it lacks, or has in "
+            f"other shapes, come from {source}. Choose another source under *Tensors that take "
+            "part*."
+        )
+    return view
+
+
+def _pattern() -> str:
+    return st.text_input(
+        "Pattern",
+        "!head.",
+        help="Beginnings of tensor names, or globs, separated by commas. `!` leaves tensors out: "
+        "`backbone., !*.bias`.",
+        key="tensors-pattern",
+    )
 
 
 def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
@@ -181,7 +250,7 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     # A separate container, since the fragment's last run may come after the result was drawn.
     with st.container():
         if job.is_unfinished:
-            _watch(job_id, recipe, view.task)
+            _watch(job_id, recipe, view.task.labels if view.has_task else NO_LABELS)
             return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
@@ -194,8 +263,9 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         return
     if job.result is not None:
         st.success(
-            f"{plain(job.title)} is ready. Compare it in the **Compare** tab, or get its weights "
-            "on the **Download** page.",
+            f"{plain(job.title)} is ready. "
+            f"{'Compare it in the **Compare** tab, or get' if view.has_task else 'Get'} its "
+            "weights on the **Download** page.",
             icon=":material/check_circle:",
         )
     else:
@@ -219,6 +289,7 @@ def _decisions(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
     offered = StoredSoups(state.store(), view.sweep).by_name(job.request.get("soups", {}))
     # The soup may be shown with other statistics than the recipe chose with.
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
+    then = then.with_tensors(soup.rule)
     followed = (recipe, job.request["names"], job.request["parameters"])
     if soup.trace:
         figure = figures.greedy_trace(
@@ -250,13 +321,13 @@ def _saved(view: View, trace: Sequence[Step]) -> None:
 
 
 @st.fragment(run_every=0.5)
-def _watch(job_id: int, recipe: Recipe, task: TaskInfo[Any]) -> None:
+def _watch(job_id: int, recipe: Recipe, labels: Labels) -> None:
     job = jobs.get(job_id)
     if job is not None and job.is_unfinished:
-        _show_progress(job, recipe, task)
+        _show_progress(job, recipe, labels)
 
 
-def _show_progress(job: Job, recipe: Recipe, task: TaskInfo[Any]) -> None:
+def _show_progress(job: Job, recipe: Recipe, labels: Labels) -> None:
     known = job.partial or {}
     if passes := known.get("passes"):
         figure = figures.learning_curve([Pass.from_json(found) for found in passes])
@@ -270,7 +341,7 @@ def _show_progress(job: Job, recipe: Recipe, task: TaskInfo[Any]) -> None:
     figure = figures.greedy_trace(
         [Step.from_json(step) for step in steps],
         candidates=len(job.request["names"]),
-        score_name=task.score_name,
-        score_unit=task.score_unit,
+        score_name=labels.score_name,
+        score_unit=labels.score_unit,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})

@@ -27,7 +27,7 @@ from soupcore.connectivity import (
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
-from soupcore.tasks import Unit
+from soupcore.tasks import PLAIN, Unit
 
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
@@ -93,11 +93,7 @@ def look_up(view: View, choices: Choices) -> Summaries:
 def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     """Show the buttons that evaluate missing pairs."""
     if choices.measure in GEOMETRIC:
-        if WeightGeometry().result(view.context) is None:
-            jobs.call_button(
-                view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
-                key="measure", help="Reads each checkpoint once; runs no forward passes.",
-            )  # fmt: skip
+        show_geometry_button(view)
         return
     call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
     count = math.comb(len(choices.names), 2)
@@ -154,6 +150,15 @@ def _threshold_key(measure: Measure) -> str:
     return f"threshold-{measure.title}"
 
 
+def show_geometry_button(view: View) -> None:
+    """Show the button that computes angles and distances, unless they are known."""
+    if WeightGeometry().result(view.context) is None:
+        jobs.call_button(
+            view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
+            key="measure", help="Reads each checkpoint once; runs no forward passes.",
+        )  # fmt: skip
+
+
 def _evaluations_left(view: View, choices: Choices, found: PairSummaries) -> int:
     """Return an estimate of the number of missing evaluations; 0 if none is missing."""
     if not _unsettled(found):
@@ -172,20 +177,22 @@ def _unsettled(found: PairSummaries) -> int:
     return math.comb(len(found.names), 2) - int(found.settled.sum())
 
 
-def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
+def values_of(view: View, choices: Choices, found: Summaries | None) -> Floats | None:
     """Return the matrix of the chosen measure; None if no pair is evaluated."""
     if choices.measure in GEOMETRIC:
         geometry = WeightGeometry().result(view.context, choices.names)
         if geometry is None:
             return None
         return geometry.angles if choices.measure == "angle" else geometry.distances
-    return found.best.matrix(_FIELDS[choices.measure]) if len(found.best) else None
+    if found is None or not len(found.best):
+        return None
+    return found.best.matrix(_FIELDS[choices.measure])
 
 
 def draw(
     view: View,
     choices: Choices,
-    found: Summaries,
+    found: Summaries | None,
     values: Floats,
     threshold: float | None = None,
     grouped: Sequence[Basin] = (),
@@ -193,16 +200,16 @@ def draw(
     """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated.
 
     Tight clusters of a large sweep are folded into one row each, until a click unfolds them.
+    Without a task there are no summaries and no curves.
     """
-    unit = view.task.score_unit
+    unit = view.task.score_unit if view.has_task else PLAIN
     measure = figures.measures(unit)[choices.measure]
-    geometric = choices.measure in GEOMETRIC
-    shared = [basin.names for basin in grouped if len(basin.names) > 1]
+    evaluated = found.best if found and choices.measure not in GEOMETRIC else None
     folded = {}
     if threshold is not None:
         folded = _choose_folded(choices, values, threshold / measure.factor)
     if folded:
-        figure = _folded_heatmap(choices, found, values, measure, threshold, folded)
+        figure = _folded_heatmap(choices, evaluated, values, measure, threshold, folded)
     else:
         figure = figures.pair_heatmap(
             choices.names,
@@ -210,24 +217,23 @@ def draw(
             measure,
             tree=join(choices, values) if choices.clustered else None,
             threshold=threshold,
-            preliminary=() if geometric else found.best.preliminary,
-            details={} if geometric else _details(choices, found, unit),
-            outlined=shared,
+            preliminary=evaluated.preliminary if evaluated else (),
+            details=_details(choices, evaluated, unit) if evaluated else {},
+            outlined=[basin.names for basin in grouped if len(basin.names) > 1],
         )
     code = connectivity_snippets.matrix(
         view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
         threshold=threshold,
     )  # fmt: skip
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
-    if not geometric:
-        table = summaries_table(found.best, choices.split, score_unit=unit)
-    display.show_figure(
-        figure,
-        KEY,
-        table,
-        code,
-        on_pick=lambda cells: _take_clicks(view, choices, found, cells, [*folded]),
-    )
+    if evaluated:
+        table = summaries_table(evaluated, choices.split, score_unit=unit)
+
+    def pick(cells: list[list[str]]) -> None:
+        if found is not None:
+            _take_clicks(view, choices, found, cells, [*folded])
+
+    display.show_figure(figure, KEY, table, code, on_pick=pick if found is not None else None)
 
 
 def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
@@ -253,7 +259,7 @@ def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, 
 
 def _folded_heatmap(
     choices: Choices,
-    found: Summaries,
+    evaluated: PairSummaries | None,
     values: Floats,
     measure: Measure,
     threshold: float | None,
@@ -266,8 +272,7 @@ def _folded_heatmap(
     labels = [*groups]
     ranges = between(choices.names, values, [*groups.values()])
     preliminary = {
-        (home.get(a, a), home.get(b, b))
-        for a, b in (() if choices.measure in GEOMETRIC else found.best.preliminary)
+        (home.get(a, a), home.get(b, b)) for a, b in (evaluated.preliminary if evaluated else ())
     }
     details = {}
     for (i, a), (j, b) in combinations(enumerate(labels), 2):
@@ -302,8 +307,7 @@ def join(choices: Choices, values: Floats) -> Tree:
     return tree(choices.names, -values if choices.measure == "midpoint" else values)
 
 
-def _details(choices: Choices, found: Summaries, unit: Unit) -> dict[Pair, str]:
-    best = found.best
+def _details(choices: Choices, best: PairSummaries, unit: Unit) -> dict[Pair, str]:
     bound = best.column(_BOUNDS[choices.measure]) if choices.measure in _BOUNDS else None
     texts = {}
     for row, (a, b) in enumerate(best.pairs.tolist()):

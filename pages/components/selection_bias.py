@@ -87,12 +87,11 @@ def _curves(view: View, picked: StoredSoup) -> None:
     recipe = RECIPES.get(picked.soup.recipe)
     if recipe is None:
         return
-    base = picked.soup.base
     for number in recipe.parameters:
         if not isinstance(number, Number) or not number.curve:
             continue
-        seen = view.including(picked.soups)
-        names = picked.sweep.names(name for name in picked.soup.digests if name != base)
+        seen = view.including(picked.soups).with_tensors(picked.soup.rule)
+        names = picked.soup.ingredients
         drawn = ParameterCurve.of_soup(picked.soup, number, names).result(seen.context)
         if drawn is not None and any(p["soup"] == picked.soup.id for p in drawn["points"]):
             st.caption(of_a_curve(view, number, drawn))
@@ -111,7 +110,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     if len(names) < 2:
         return
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    seen = scores.including(view, candidates)
+    seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
     call = Optimism(tuple(names), parameters)
     found = call.result(seen.context)
     if found is None:
@@ -143,7 +142,7 @@ def show_orders(view: View, picked: StoredSoup) -> None:
     if picked.soup.recipe != "greedy" or len(names) < 3:
         return
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    seen = scores.including(view, candidates)
+    seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
     call = GreedyOrders(tuple(names), parameters, _ORDERS)
     result = call.result(seen.context)
     if result is None:

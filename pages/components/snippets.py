@@ -18,6 +18,7 @@ from soupcore import RECIPES, Mixture, Soup
 from soupcore.recipes import Number, Recipe
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import TensorRule
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.writers.forms import Form
 
@@ -37,20 +38,24 @@ def show(code: str) -> None:
 def opening(view: View, *imports: str) -> str:
     """Return Python that opens the view's sweep, task and evaluator, with a blank line at its end.
 
+    Without a task it opens the sweep only.
+
     Args:
         view: The view.
         imports: Imports in addition to `soupcore`, and to `FRACTION` if the view has soups.
     """
     code = _imports(*imports, *([FRACTION] if view.soups else []))
-    code += (
-        f"sweep = {_sweep(view)}\n"
-        f"task = soupcore.load_task({view.task_spec!r})\n"
-        "evaluator = soupcore.Evaluator(task)\n"
-    )
+    code += f"sweep = {_sweep(view)}\n"
+    if view.has_task:
+        code += (
+            f"task = soupcore.load_task({view.task_spec!r})\nevaluator = soupcore.Evaluator(task)\n"
+        )
     if _is_re_estimated(view):
         code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
     if view.soups:
         code += f"sweep = {_including(view.soups, indent=4)}\n"
+    if view.sweep.rule != TensorRule():
+        code += f"sweep = sweep{_with_tensors(view.sweep.rule)}\n"
     return f"{code}\n"
 
 
@@ -67,6 +72,28 @@ def _imports(*lines: str) -> str:
     return "".join("\n".join(group) + "\n\n" for _, group in groups)
 
 
+def ingredients(view: View) -> str:
+    """Return Python that prints the hyperparameters and logged metrics of every ingredient."""
+    return opening(view) + (
+        "for name, ingredient in sweep.ingredients.items():\n"
+        "    print(name, ingredient.hyperparameters, ingredient.logged_metrics)\n"
+    )
+
+
+def logged_overview(
+    view: View, names: Sequence[str], metric: str, selected: Collection[str]
+) -> str:
+    """Return Python that draws a logged metric of ingredients."""
+    return opening(view, FIGURES, "from soupcore.figures import tables") + (
+        f"metric, names = {metric!r}, {list(names)!r}\n"
+        "values = {name: sweep[name].logged_metrics[metric] for name in names}\n"
+        "figures.logged_overview(\n"
+        "    tables.logged_table(values), figures.colours(sweep.ingredients), metric=metric"
+        f"{_selected(selected)},\n"
+        ").show()\n"
+    )
+
+
 def evaluate(view: View) -> str:
     """Return Python that evaluates every ingredient."""
     return opening(view) + (
@@ -81,8 +108,8 @@ def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str
     """Return Python that follows a recipe and saves the soup."""
     return opening(view) + (
         f"soup = {followed(recipe, names, parameters)}\n"
-        "soup.evaluate(evaluator)\n"
-        f'soup.save("{recipe.name}.safetensors")\n'
+        + ("soup.evaluate(evaluator)\n" if view.has_task else "")
+        + f'soup.save("{recipe.name}.safetensors")\n'
     )
 
 
@@ -104,6 +131,8 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         soups: Soups among its ingredients that are not in `sweep`.
     """
     sweep = _including(soups) if soups else "sweep"
+    if soup.fixed and soup.rule != TensorRule():
+        sweep += _with_tensors(TensorRule(soup.rule.take, tuple(soup.fixed[0].coefficients)))
     # A manual soup of these coefficients would have other sub-soups (see `soupcore.Parts`).
     if soup.coefficients and not follows_recipe(soup):
         terms = ", ".join(
@@ -182,7 +211,12 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     """Return Python that rebuilds a soup's weights exactly, without repeating the selection."""
     # `manual` drops ingredients with coefficient 0, but the first ingredient determines the form of
     # the file.
-    if soup.coefficients and all(soup.coefficients.values()) and _is_of_files(view, soup):
+    if (
+        soup.coefficients
+        and all(soup.coefficients.values())
+        and not soup.fixed
+        and _is_of_files(view, soup)
+    ):
         code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
     else:
         code = (
@@ -198,6 +232,11 @@ def rebuild(view: View, soup: Soup, form: Form) -> str:
     options = {"dtype": form.dtype, "shard_size": form.shard_size}
     arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
     return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
+
+
+def _with_tensors(rule: TensorRule) -> str:
+    rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
+    return f".with_tensors({rule.take!r}{rest})"
 
 
 def _is_of_files(view: View, soup: Soup) -> bool:

@@ -206,6 +206,14 @@ class Checkpoint(ABC):
         """Return what a scan found of a tensor, where one was made already; None before."""
         return self._scan[name] if self._scan is not None else None
 
+    def identity(self, name: str) -> str | None:
+        """Return a text that is the same for equal values of a tensor; None if not known yet.
+
+        It is found without reading. Tensors with different texts may be equal too.
+        """
+        found = self.known(name)
+        return found.digest if found is not None else None
+
     @property
     def is_scanned(self) -> bool:
         """Whether a scan is known, or that the files are damaged, without reading them again."""
@@ -237,8 +245,10 @@ class Checkpoint(ABC):
 
 def are_known_alike(checkpoints: Iterable[Checkpoint], name: str) -> bool:
     """Return whether checkpoints are known, without reading, to hold the same tensor as `name`."""
-    found = [(checkpoint.known(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints]
-    return len({(scan and scan.digest, dtype) for scan, dtype in found}) == 1 and bool(found[0][0])
+    found = {
+        (checkpoint.identity(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints
+    }
+    return len(found) == 1 and None not in found.pop()
 
 
 def check_not_placeholder(path: Path) -> None:

@@ -97,6 +97,7 @@ def scan_tensors(
     checkpoint: Checkpoint,
     on_bytes: Callable[[int], None],
     on_block: Callable[[str, memoryview], None] = lambda name, block: None,
+    names: Iterable[str] | None = None,
 ) -> Scan:
     """Read every tensor once and return what was found; see `scan`.
 
@@ -104,8 +105,10 @@ def scan_tensors(
         checkpoint: What to read.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
         on_block: Called with the name of a tensor and its bytes, block by block.
+        names: The tensors to read; by default, all.
     """
-    return {name: _scan_tensor(checkpoint, name, on_bytes, on_block) for name in checkpoint.tensors}
+    wanted = checkpoint.tensors if names is None else names
+    return {name: _scan_tensor(checkpoint, name, on_bytes, on_block) for name in wanted}
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:

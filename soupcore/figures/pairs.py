@@ -18,6 +18,8 @@ from soupcore.tasks import SHARE, Unit
 _CELL = 30  # pixels per row, fewer if the matrix would be higher than _LARGEST
 _LARGEST = 760  # pixels
 _LABELLED = 16  # with more names, cells are too small for numbers
+_NAMED_COLUMNS = 40
+_TICK = 12  # pixels
 _TREE = 90  # pixels
 _TREE_SHARE = 0.16  # of the height
 _CLIPPED = 5  # multiples of the threshold; one far pair would hide differences among the others
@@ -153,8 +155,11 @@ def pair_heatmap(
     figure.add_trace(_cells(order, shown, measure, texts, cell), row=row, col=1)
     ticks = {"tickvals": list(range(len(order))), "ticktext": order, "showgrid": False}
     edges = [-0.5, len(order) - 0.5]
+    ticks["tickfont"] = {"size": min(_TICK, round(cell))}
     figure.update_yaxes(ticks, range=edges[::-1], row=row, col=1)
-    figure.update_xaxes(ticks, range=edges, tickangle=-45, showticklabels=True, row=row, col=1)
+    # Slanted names of more rows would overlap; the rows have the same names.
+    are_named = len(order) <= _NAMED_COLUMNS
+    figure.update_xaxes(ticks, range=edges, tickangle=-45, showticklabels=are_named, row=row, col=1)
     height = max(360, 150 + cell * len(order) + (_TREE if row == 2 else 0))
     finished = finish(figure, height=round(height))
     return finished.update_layout(showlegend=False)

@@ -3,16 +3,19 @@
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
 from soupcore.merges.description import merge_from_json, with_sources
+from soupcore.merges.fixed import Fixed, own_of
 from soupcore.merges.grouped import Group, Grouped, as_mixed
 from soupcore.merges.ties import Ties
 
 __all__ = [
     "Dare",
     "Derived",
+    "Fixed",
     "Group",
     "Grouped",
     "Ties",
     "as_mixed",
     "merge_from_json",
+    "own_of",
     "with_sources",
 ]

@@ -7,10 +7,11 @@ from soupcore.checkpoints import Checkpoint
 from soupcore.errors import CheckpointError
 from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
+from soupcore.merges.fixed import Fixed
 from soupcore.merges.grouped import Grouped
 from soupcore.merges.ties import Ties
 
-_METHODS = {merge.method: merge for merge in (Grouped, Ties, Dare)}
+_METHODS = {merge.method: merge for merge in (Grouped, Fixed, Ties, Dare)}
 
 
 def merge_from_json(body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]) -> Derived:

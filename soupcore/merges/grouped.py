@@ -16,7 +16,7 @@ import torch
 from soupcore.checkpoints import Checkpoint
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
-from soupcore.mixtures import Mixture, check_same_names
+from soupcore.mixtures import Mixture, check_have
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Grouped(Derived):
     as in a `Mixture`.
 
     Args:
-        groups: `{label: Group}`. Every tensor of the sources is in exactly one group.
+        groups: `{label: Group}`. Every tensor that all sources have is in exactly one group. The
+            sources of a group have the tensors of this group.
 
     Raises:
-        CheckpointError: A tensor is in no group, in several groups, or unknown.
+        CheckpointError: A tensor is in no group, in several groups, or missing in a source.
     """
 
     method = "grouped"
@@ -45,22 +46,22 @@ class Grouped(Derived):
     def __init__(self, groups: Mapping[str, Group]) -> None:
         sources = {d: s for group in groups.values() for d, s in group.mixture.sources.items()}
         ordered = [sources[digest] for digest in sorted(sources)]
-        names = Counter(name for group in groups.values() for name in group.tensors)
-        for name in names.keys() ^ ordered[0].tensors.keys():
-            known = "in no group" if name in ordered[0].tensors else "not in the checkpoints"
-            raise CheckpointError(f"Tensor {name!r} is {known}; put every tensor in one group.")
-        for name, count in names.items():
+        counts = Counter(name for group in groups.values() for name in group.tensors)
+        shared = set.intersection(*({*source.tensors} for source in ordered))
+        if missing := shared - counts.keys():
+            raise CheckpointError(f"Tensor {min(missing)!r} is in no group; put it in one group.")
+        for name, count in counts.items():
             if count > 1:
                 raise CheckpointError(f"Tensor {name!r} is in {count} groups; put it in only one.")
+        for group in groups.values():
+            check_have(group.mixture.sources.values(), group.tensors)
         self.groups = dict(groups)
         self._mixture_of = {
             name: group.mixture for group in groups.values() for name in group.tensors
         }
-        for other in ordered[1:]:
-            check_same_names(ordered[0], other)
-        super().__init__(
-            ordered, {name: self._mixture_of[name].info(name) for name in ordered[0].tensors}
-        )
+        in_files = dict.fromkeys(name for source in ordered for name in source.tensors)
+        in_order = [name for name in in_files if name in counts]
+        super().__init__(ordered, {name: self._mixture_of[name].info(name) for name in in_order})
 
     def to_json(self, name_of: NameOf) -> dict[str, Any]:
         """Return the coefficients of each group; see `Derived.to_json`."""

@@ -18,6 +18,7 @@ import torch
 from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
+from soupcore.merges.fixed import Fixed
 from soupcore.mixtures import Mixture
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -84,8 +85,12 @@ class TaskVectorMerge(Derived):
                     f"Tensor {name!r} of {self.path} is complex, so its entries have no sign. "
                     "Use a recipe that averages."
                 )
+        # Tensors that take no part in the recipe are no entries of task vectors.
+        fixed = base.fixed if isinstance(base, Fixed) else frozenset()
         self.float_tensors = [
-            name for name, info in tensors.items() if info.dtype.is_floating_point
+            name
+            for name, info in tensors.items()
+            if info.dtype.is_floating_point and name not in fixed
         ]
 
     @abstractmethod

@@ -7,6 +7,9 @@ from urllib.parse import quote
 from soupcore.escaping import code, markdown, yaml
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
+from soupcore.sweeps.tensor_rule import ALL
+
+_TENSORS_SHOWN = 12
 
 
 def model_card(
@@ -53,6 +56,7 @@ def model_card(
             f"{code(key)} = {code(repr(value))}" for key, value in soup.parameters.items()
         )
         lines += [f"Parameters: {told}.", ""]
+    lines += _tensors(soup)
     chosen_on = select or soup.parameters.get("split")
     lines += _scores(manifest, score_name, 1 if higher_is_better else -1, chosen_on)
     if figure:
@@ -60,6 +64,22 @@ def model_card(
     lines += _made_of(soup)
     lines += _again(soup, manifest)
     return "\n".join(lines)
+
+
+def _tensors(soup: Soup) -> list[str]:
+    """Say which tensors take no part in the recipe, and where they come from."""
+    if not soup.fixed:
+        return []
+    lines = ["Tensors that take no part in the recipe:", ""]
+    if soup.rule.take != ALL:
+        lines = [f"Tensors that take part: {code(soup.rule.take)}. The others:", ""]
+    for each in soup.fixed:
+        shown = ", ".join(code(name) for name in each.tensors[:_TENSORS_SHOWN])
+        more = len(each.tensors) - _TENSORS_SHOWN
+        names = ", ".join(markdown(name) for name in each.coefficients)
+        source = f"the mean of {names}" if len(each.coefficients) > 1 else names
+        lines.append(f"- {shown}{f' and {more} more' if more > 0 else ''}: from {source}")
+    return [*lines, ""]
 
 
 def _scores(manifest: dict[str, Any], score_name: str, sign: int, select: str | None) -> list[str]:
@@ -89,6 +109,7 @@ def _made_of(soup: Soup) -> list[str]:
             share = f"{float(soup.coefficients[name]):.6g}"
         else:
             share = "base" if name == soup.base else "ingredient"
+            share = "only tensors that take no part" if name in soup.donors else share
         rows.append(f"| {markdown(name)} | {share} | `{digest[:16]}` |")
     head = ["| checkpoint | coefficient | SHA-256 of the weights |", "| --- | ---: | --- |"]
     return ["## Ingredients", "", *head, *rows, ""]

@@ -82,7 +82,7 @@ def _places(soup: Soup) -> tuple[str, dict[str, str]]:
 
 
 def _merge(soup: Soup) -> _Merge | None:
-    if any(isinstance(source.checkpoint, Derived) for source in soup.sources.values()):
+    if soup.fixed or any(isinstance(s.checkpoint, Derived) for s in soup.sources.values()):
         return None
     told = soup.parameters
 

@@ -45,7 +45,7 @@ def dare(
         SweepError: A name is not in the sweep.
     """
     parameters = DARE.check({"drop": drop, "combine": combine, "scale": scale, "seed": seed})
-    chosen = needs.ingredients(DARE, sweep, names)
+    sweep, chosen = needs.ingredients(DARE, sweep, names)
     base = needs.base(DARE, sweep)
     merge = Dare(
         base.checkpoint,

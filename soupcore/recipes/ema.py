@@ -32,7 +32,7 @@ def ema(
         SweepError: A name is not in the sweep.
     """
     parameters = EMA.check({"decay": decay})
-    first, *later = needs.ingredients(EMA, sweep, names)
+    sweep, (first, *later) = needs.ingredients(EMA, sweep, names)
     keep = as_fraction(decay)
     coefficients = {first: keep ** len(later)}
     for age, name in enumerate(reversed(later)):

@@ -91,7 +91,7 @@ def greedy(
     parameters = GREEDY.check(
         {"accept": accept, "metric": metric, "order": order, "seed": seed, "backward": backward}
     )
-    chosen = needs.ingredients(GREEDY, sweep, names)
+    sweep, chosen = needs.ingredients(GREEDY, sweep, names)
     split = needs.select_split(evaluator, split)
     alone = len(chosen) if order == "best first" else 1
     evaluations = alone + GREEDY.trials(len(chosen), parameters)

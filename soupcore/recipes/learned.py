@@ -118,7 +118,7 @@ def learned(
             "restart": restart,
         }
     )
-    chosen = needs.ingredients(LEARNED, sweep, names)
+    sweep, chosen = needs.ingredients(LEARNED, sweep, names)
     split = needs.select_split(evaluator, split)
     learning = _Learning(
         sweep,

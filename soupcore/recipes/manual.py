@@ -27,4 +27,7 @@ def manual(sweep: Sweep, coefficients: Mapping[str, Coefficient]) -> Soup:
             "Coefficients sum to 0; the weighted average is undefined. Change one of them."
         )
     scaled = {name: fraction / total for name, fraction in fractions.items()}
+    base = sweep.base.name if sweep.base is not None else None
+    chosen = [name for name in scaled if name != base]
+    sweep = sweep.for_recipe(chosen, uses_base=base in scaled)
     return Soup.of(sweep, "manual", {}, scaled)

@@ -44,7 +44,7 @@ def model_stock(
         SweepError: A name is not in the sweep.
     """
     parameters = MODEL_STOCK.check({"similarity": similarity})
-    chosen = needs.ingredients(MODEL_STOCK, sweep, names)
+    sweep, chosen = needs.ingredients(MODEL_STOCK, sweep, names)
     base = needs.base(MODEL_STOCK, sweep)
     # The order must not depend on names, because it affects the rounding of sums.
     checkpoints = sorted((sweep[name].checkpoint for name in chosen), key=lambda c: c.digest)

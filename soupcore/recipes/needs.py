@@ -8,8 +8,12 @@ from soupcore.recipes.spec import Recipe
 from soupcore.sweeps import Ingredient, Sweep
 
 
-def ingredients(recipe: Recipe, sweep: Sweep, names: Iterable[str] | None) -> list[str]:
-    """Return the names of the ingredients to use, in the sweep's order.
+def ingredients(
+    recipe: Recipe, sweep: Sweep, names: Iterable[str] | None
+) -> tuple[Sweep, list[str]]:
+    """Return the sweep to work on, and the names of the ingredients to use, in its order.
+
+    In this sweep, tensors that take no part in the recipe are the same in all ingredients.
 
     Raises:
         RecipeError: There are too few or too many for the recipe.
@@ -22,7 +26,7 @@ def ingredients(recipe: Recipe, sweep: Sweep, names: Iterable[str] | None) -> li
         raise RecipeError(
             f"{recipe.title} needs {wanted} ingredient{'s'[: least > 1]}; got {len(chosen)}."
         )
-    return chosen
+    return sweep.for_recipe(chosen, uses_base=recipe.needs_base), chosen
 
 
 def base(recipe: Recipe, sweep: Sweep) -> Ingredient:

@@ -69,7 +69,7 @@ def greedy_orders(
     Raises:
         RecipeError: As for `greedy`.
     """
-    chosen = needs.ingredients(GREEDY, sweep, names)
+    sweep, chosen = needs.ingredients(GREEDY, sweep, names)
     soups = [
         greedy(
             sweep,

@@ -43,6 +43,7 @@ class Parts:
     """
 
     def __init__(self, sweep: Sweep, soup: Soup) -> None:
+        sweep = sweep.fix(soup.fixed, soup.ingredients)
         self._sweep = sweep
         self._soup = soup
         self._recipe = RECIPES.get(soup.recipe)

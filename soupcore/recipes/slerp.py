@@ -41,7 +41,7 @@ def slerp(
         SweepError: A name is not in the sweep.
     """
     parameters = SLERP.check({"t": t, "whole": whole})
-    start, end = needs.ingredients(SLERP, sweep, names)
+    sweep, (start, end) = needs.ingredients(SLERP, sweep, names)
     products = gram_matrices([sweep[start].checkpoint, sweep[end].checkpoint])
     if whole:
         products = dict.fromkeys(products, sum(products.values()))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.display import html_table, number
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator
 from soupcore.evaluation.batchnorm import EXAMPLES
-from soupcore.merges import Derived, Group, Grouped, merge_from_json, with_sources
+from soupcore.merges import Derived, Group, Grouped, merge_from_json, own_of, with_sources
 from soupcore.mixtures import Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes.trace import Pass, Step, none_if_nan
-from soupcore.sweeps import Ingredient, Sweep
+from soupcore.sweeps import FixedTensors, Ingredient, Sweep, TensorRule
 from soupcore.version import VERSION
 from soupcore.writers import Output
 
@@ -55,6 +56,9 @@ class Soup:
         evaluations: `{split: Evaluation}` of the evaluations so far.
         estimate: How BatchNorm statistics are re-estimated; None if they are averaged like weights.
         statistics: Re-estimated statistics by their names in `mixture`; empty until estimated.
+        rule: Which tensors take part; see `Sweep.with_tensors`.
+        fixed: The tensors that take no part, and where their values come from.
+        donors: Names of the sources that give only tensors that take no part.
         folder: Folder that contains the files of the sources, possibly in subfolders.
         recorded: For a soup read from JSON, its recorded scores, task and versions.
     """
@@ -72,6 +76,9 @@ class Soup:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     estimate: Estimate | None = None
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    rule: TensorRule = field(default_factory=TensorRule)
+    fixed: tuple[FixedTensors, ...] = ()
+    donors: tuple[str, ...] = ()
     folder: Path = Path()
     recorded: dict[str, Any] = field(default_factory=dict)
 
@@ -126,11 +133,16 @@ class Soup:
         names: Iterable[str],
         mixture: Mixture,
     ) -> "Soup":
-        taken = set(names)
-        base = sweep.base.name if sweep.base and sweep.base.name in taken else None
-        in_order = [*sweep.names(taken - {base}), *([base] if base else [])]
-        sources = {name: sweep[name] for name in in_order}
-        return cls(recipe, dict(parameters), {}, sources, mixture, base, folder=sweep.folder)
+        used = set(names)
+        given = {name for each in sweep.fixed for name in each.coefficients}
+        base = sweep.base.name if sweep.base and sweep.base.name in used | given else None
+        donors = sweep.names(given - used - {base})
+        in_order = [*sweep.names(used - {base}), *donors, *([base] if base else [])]
+        sources = {name: _in_file(sweep[name]) for name in in_order}
+        soup = cls(recipe, dict(parameters), {}, sources, mixture, base, folder=sweep.folder)
+        if sweep.fixed:
+            soup.rule, soup.fixed, soup.donors = sweep.rule, sweep.fixed, tuple(donors)
+        return soup
 
     @property
     def digests(self) -> dict[str, str]:
@@ -171,8 +183,8 @@ class Soup:
 
     @property
     def ingredients(self) -> list[str]:
-        """Names of all sources except the base."""
-        return [name for name in self.sources if name != self.base]
+        """Names of all sources that take part, except the base."""
+        return [n for n in self.sources if n != self.base and n not in self.donors]
 
     @property
     def checkpoint(self) -> Derived:
@@ -228,6 +240,10 @@ class Soup:
         It includes the scores. Coefficients are exact fractions as text, such as "1/3".
         """
         names = {digest: name for name, digest in self.digests.items()}
+
+        def name_of(source: Checkpoint) -> str:
+            return names[own_of(source).digest]
+
         scores = {
             split: {
                 "score": none_if_nan(found.score),
@@ -243,7 +259,8 @@ class Soup:
             "recipe": self.recipe,
             "parameters": self.parameters,
             "coefficients": {name: str(c) for name, c in self.coefficients.items()},
-            "merge": self.merge and self.merge.to_json(lambda source: names[source.digest]),
+            "merge": self.merge and self.merge.to_json(name_of),
+            **self._tensors_to_json(),
             "base": self.base,
             "digests": self.digests,
             **self._sources_to_json(),
@@ -254,6 +271,16 @@ class Soup:
             "scores": self.recorded.get("scores", {}) | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
             "versions": self.recorded.get("versions") or _versions(),
+        }
+
+    def _tensors_to_json(self) -> dict[str, Any]:
+        """Return which tensors take part; nothing if all do, as in earlier versions."""
+        if not self.fixed:
+            return {}
+        return {
+            "rule": self.rule.to_json(),
+            "fixed": [each.to_json() for each in self.fixed],
+            "donors": list(self.donors),
         }
 
     def _sources_to_json(self) -> dict[str, Any]:
@@ -292,15 +319,19 @@ class Soup:
                 f"formats up to {FORMAT}. Use a newer version."
             )
         for name, digest in body["digests"].items():
-            if sweep[name].digest != digest:
+            if own_of(sweep[name].checkpoint).digest != digest:
                 raise RecipeError(
                     f"The weights of ingredient {name!r} changed since this soup was made. Build "
                     "the soup again."
                 )
         recipe, parameters = body["recipe"], body["parameters"]
+        names = [name for name in body["digests"] if name not in body.get("donors", ())]
+        if fixed := body.get("fixed"):
+            values = [FixedTensors.from_json(each) for each in fixed]
+            sweep = sweep.fix(values, names, rule=TensorRule.from_json(body["rule"]))
         if merge := body.get("merge"):
             derived = merge_from_json(merge, lambda name: sweep[name].checkpoint)
-            soup = cls.of_merge(sweep, recipe, parameters, body["digests"], derived)
+            soup = cls.of_merge(sweep, recipe, parameters, names, derived)
         else:
             coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
             soup = cls.of(sweep, recipe, parameters, coefficients, keep_zeros=True)
@@ -440,6 +471,12 @@ class Soup:
         ]
         score = next(iter(self.evaluations.values())).labels.score_name
         return made_of + html_table("Scores", ["split", score, "95 % interval", "examples"], rows)
+
+
+def _in_file(ingredient: Ingredient) -> Ingredient:
+    """Return an ingredient without tensors from elsewhere."""
+    own = own_of(ingredient.checkpoint)
+    return ingredient if own is ingredient.checkpoint else replace(ingredient, checkpoint=own)
 
 
 def _versions() -> dict[str, str]:

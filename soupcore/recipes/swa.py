@@ -31,7 +31,8 @@ def swa(sweep: Sweep, names: Iterable[str] | None = None, *, skip: int = 0) -> S
         SweepError: A name is not in the sweep.
     """
     parameters = SWA.check({"skip": skip})
-    chosen = needs.ingredients(SWA, sweep, names)[skip:]
+    sweep, chosen = needs.ingredients(SWA, sweep, names)
+    chosen = chosen[skip:]
     if not chosen:
         raise RecipeError(f"All snapshots would be skipped; skip fewer than {skip}.")
     return Soup.of(sweep, "swa", parameters, dict.fromkeys(chosen, Fraction(1, len(chosen))))

@@ -36,7 +36,7 @@ def task_arithmetic(
         SweepError: A name is not in the sweep.
     """
     parameters = TASK_ARITHMETIC.check({"scale": scale, "operation": operation})
-    chosen = needs.ingredients(TASK_ARITHMETIC, sweep, names)
+    sweep, chosen = needs.ingredients(TASK_ARITHMETIC, sweep, names)
     base = needs.base(TASK_ARITHMETIC, sweep)
     step = as_fraction(scale) * (1 if operation == "add" else -1)
     coefficients = {base.name: 1 - len(chosen) * step} | dict.fromkeys(chosen, step)

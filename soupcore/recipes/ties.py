@@ -54,7 +54,7 @@ def ties(
     parameters = TIES.check(
         {"density": density, "scale": scale, "trim": trim, "vote": vote, "tie": tie}
     )
-    chosen = needs.ingredients(TIES, sweep, names)
+    sweep, chosen = needs.ingredients(TIES, sweep, names)
     base = needs.base(TIES, sweep)
     merge = Ties(
         base.checkpoint,

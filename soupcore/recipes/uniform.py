@@ -20,7 +20,7 @@ def uniform(sweep: Sweep, names: Iterable[str] | None = None) -> Soup:
         RecipeError: There are no ingredients.
         SweepError: A name is not in the sweep.
     """
-    chosen = needs.ingredients(UNIFORM, sweep, names)
+    sweep, chosen = needs.ingredients(UNIFORM, sweep, names)
     return Soup.of(sweep, "uniform", {}, dict.fromkeys(chosen, Fraction(1, len(chosen))))
 
 

@@ -56,7 +56,7 @@ def weighted(
         TaskError: The metric is undefined for some examples (see `Task.undefined`).
     """
     parameters = WEIGHTED.check({"metric": metric, "power": power})
-    chosen = needs.ingredients(WEIGHTED, sweep, names)
+    sweep, chosen = needs.ingredients(WEIGHTED, sweep, names)
     split = needs.select_split(evaluator, split)
     found = evaluator.evaluate_all(
         [sweep[name].mixture for name in chosen], split, on_progress=on_progress

@@ -39,7 +39,7 @@ def wise_ft(
         SweepError: A name is not in the sweep.
     """
     parameters = WISE_FT.check({"alpha": alpha, "keep": keep})
-    chosen = needs.ingredients(WISE_FT, sweep, names)
+    sweep, chosen = needs.ingredients(WISE_FT, sweep, names)
     base = needs.base(WISE_FT, sweep)
     share = as_fraction(alpha)
     trained = dict.fromkeys(chosen, Fraction(1, len(chosen)))

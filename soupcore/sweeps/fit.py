@@ -12,6 +12,7 @@ from soupcore.sweeps.averages import average_findings
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.heads import head_findings
 from soupcore.sweeps.layout import layout_findings, quantized_findings, renamed_findings
+from soupcore.sweeps.partial_base import complete, partial_base
 from soupcore.sweeps.set_aside import commonest, no_weights, set_aside_findings
 from soupcore.sweeps.values import (
     dtype_findings,
@@ -29,7 +30,8 @@ class Fit:
 
     Attributes:
         checkpoints: `{name: checkpoint}`, all with the same tensor names.
-        base: The base with those names; None if there is no usable base.
+        base: The base with those names, a `Fixed` if it fits in part; None if there is no usable
+            base.
         findings: All findings.
         reference: Display name of the checkpoint that values were compared with.
     """
@@ -44,10 +46,11 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     """Compare all ingredients with a reference, tensor by tensor, and with each other.
 
     The base determines the layout. Without a base, the most common layout does, or the first of
-    several equally common ones. If no ingredient fits the base but some fit each other, the base is
-    excluded. Tensors that are not weights are set aside unless all ingredients have them (see
-    `soupcore.sweeps.set_aside`). Values are compared with those of the base or, without one, of the
-    first ingredient that fits.
+    several equally common ones. If no ingredient fits the base, the most common layout does too,
+    and the base is completed with tensors of the ingredients if it has most of them (see
+    `soupcore.sweeps.partial_base`), or excluded. Tensors that are not weights are set aside unless
+    all ingredients have them (see `soupcore.sweeps.set_aside`). Values are compared with those of
+    the base or, without one that fits completely, of the first ingredient that fits.
 
     Args:
         opened: `{name: checkpoint}`. Checkpoints that were not scanned are scanned here.
@@ -55,8 +58,12 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     """
     findings = _of_each(opened, adapter_findings) + _of_each(opened, quantized_findings)
     opened = without_misfits(opened, findings)
-    findings += _reasons_against_base(opened, base_name)
-    opened = without_misfits(opened, findings)
+    in_part = partial_base(opened, base_name)
+    if in_part is None:
+        findings += _reasons_against_base(opened, base_name)
+        opened = without_misfits(opened, findings)
+    else:
+        opened = {name: c for name, c in opened.items() if name != base_name}
     if not opened:
         return Fit({}, None, findings, "")
     has_base = base_name in opened
@@ -94,6 +101,9 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     fitting = without_misfits(fitting, findings)
     findings += tie_findings(fitting)
     base = fitting.pop(base_name, None)
+    if in_part is not None:
+        base, of_base = complete(base_name, in_part, fitting, alike)
+        findings += of_base
     findings += duplicate_findings(fitting)
     findings += head_findings(fitting, base_name, base)
     findings += average_findings(fitting, base_name, base)

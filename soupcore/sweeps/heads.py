@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.merges import own_of
 from soupcore.sweeps.findings import Finding, and_more
 
 _ENOUGH = 32  # minimum number of values of a sample; the cosine of fewer is too uncertain
@@ -37,7 +38,8 @@ def head_findings(
     if not checkpoints:
         return []
     samples = {name: _samples(checkpoint) for name, checkpoint in checkpoints.items()}
-    from_base = _apart_from(_samples(base), samples) if base else {}
+    # Where a base that fits in part has the mean of the ingredients, it says nothing of its own.
+    from_base = _apart_from(_samples(own_of(base)), samples) if base else {}
     if 0 < len(from_base) < len(samples) / 2:
         return _own_heads(from_base, "the base")
     # The first may be the odd one, so compare with the second too.
@@ -70,8 +72,8 @@ def _own_heads(apart: Mapping[str, list[str]], one: str) -> list[Finding]:
             tensors[0],
             f"is unrelated to this tensor in {one}, while their other tensors are close: this run "
             "started from a head of its own" + and_more(len(tensors) - 1),
-            "An average of such heads is meaningless. Exclude it, or average only the other "
-            f"tensors and use the head of {one}.",
+            "An average of such heads is meaningless. Exclude it, or let all tensors but the head "
+            f"take part in recipes, and use the head of {one}.",
         )
         for name, tensors in apart.items()
     ]

@@ -1,7 +1,8 @@
 """A fine-tuning sweep: its ingredients, its base, and the report on how they fit together."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from soupcore.checkpoints.contents import NotRead, remembered_only
 from soupcore.checkpoints.run_folders import Run
 from soupcore.display import html_table
 from soupcore.errors import SweepError
+from soupcore.merges import Fixed, Group, own_of
 from soupcore.mixtures import Coefficient, Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, with_bar
@@ -30,6 +32,7 @@ from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged,
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
 from soupcore.sweeps.snapshots import Snapshots, Taken, take
 from soupcore.sweeps.tables import Scalar
+from soupcore.sweeps.tensor_rule import ALL, FixedTensors, TensorRule, left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +81,21 @@ class Sweep:
     Attributes:
         folder: Folder of the sweep.
         ingredients: `{name: Ingredient}` of the checkpoints that can be averaged with each other.
-        base: The shared initialisation θ₀, or None.
+        base: The shared initialisation θ₀, or None. If it fits in part, it has the mean of the
+            ingredients in `new_tensors`.
         fit: The findings about all files, including those that were excluded.
         weights: The weight sets requested; empty for the defaults of the tools that wrote the
             files.
         snapshot: The snapshots requested; empty for the rule of each tool.
         columns: Hyperparameters to show as columns, those of tables and sidecars first.
         logged_columns: Logged metrics to show as columns.
+        rule: Which tensors take part in recipes; see `with_tensors`.
+        fixed: The tensors that take no part in a recipe, in the sweep that the recipe works on; see
+            `for_recipe`.
     """
+
+    rule = TensorRule()
+    fixed: tuple[FixedTensors, ...] = ()
 
     def __init__(
         self,
@@ -260,16 +270,109 @@ class Sweep:
                 f"{self.folder} already has an ingredient {min(twice)!r}; use another name."
             )
         more = {name: Ingredient(name, checkpoint) for name, checkpoint in checkpoints.items()}
-        return Sweep(
-            self.folder,
-            self.ingredients | more,
-            self.base,
-            self.fit,
-            weights=self.weights,
-            snapshot=self.snapshot,
-            columns=self.columns,
-            logged_columns=self.logged_columns,
+        sweep = copy.copy(self)
+        sweep.ingredients = self.ingredients | more
+        return sweep
+
+    @property
+    def new_tensors(self) -> frozenset[str]:
+        """Tensors of the ingredients that the base lacks or has in another shape, as a new head."""
+        base = self.base.checkpoint if self.base is not None and not self.fixed else None
+        return base.fixed if isinstance(base, Fixed) else frozenset()
+
+    def with_tensors(self, take: str = ALL, rest: str | Sequence[str] = ()) -> "Sweep":
+        """Return the sweep with a rule on which tensors take part in recipes.
+
+        Every recipe keeps to the rule: `greedy(sweep.with_tensors("all but the head"), evaluator)`.
+
+        Args:
+            take: `all`, `all but the head`, `all but the embeddings`, or a pattern: beginnings of
+                names, or globs, separated by commas, with `!` for tensors to leave out, such as
+                `backbone.*, !*.bias`. If the base fits in part, the tensors that it lacks are the
+                head. Otherwise, it is the module that libraries call `head`, `classifier`, `fc` or
+                alike, or the last one of a `torch.nn.Sequential`.
+            rest: Names of ingredients, or of the base, whose mean the other tensors come from; by
+                default, the mean of all ingredients that a recipe is given. Tensors that the base
+                lacks come from there too in recipes that need a base.
+
+        Raises:
+            SweepError: No tensor takes part, a part of the pattern matches none, or a name is not
+                in the sweep.
+        """
+        names = (rest,) if isinstance(rest, str) else tuple(rest)
+        for name in names:
+            self[name]
+        sweep = copy.copy(self)
+        sweep.rule = TensorRule(take, names)
+        sweep._left_out()
+        return sweep
+
+    def _left_out(self) -> list[str]:
+        layout = next(iter(self.ingredients.values())).checkpoint
+        return left_out(self.rule.take, layout, self.new_tensors)
+
+    def for_recipe(self, names: Sequence[str], *, uses_base: bool) -> "Sweep":
+        """Return the sweep that a recipe works on: tensors that take no part are the same in all.
+
+        Args:
+            names: The ingredients that the recipe is given.
+            uses_base: Whether the recipe uses the base. If it does, tensors that the base lacks
+                take no part.
+        """
+        if self.fixed:
+            return self
+        layout = next(iter(self.ingredients.values())).checkpoint.tensors
+        new, base = self.new_tensors, self.base.name if self.base is not None else None
+        outside = {*self._left_out(), *(new if uses_base else ())}
+        given = tuple(names) or tuple(self.ingredients)
+        rest = self.rule.rest or given
+        others = tuple(name for name in rest if name != base) or given
+        # The base has no values of its own for tensors that it lacks.
+        missing = new if base in rest else frozenset()
+        parts = (
+            (rest, [t for t in layout if t in outside and t not in missing]),
+            (others, [t for t in layout if t in outside and t in missing]),
         )
+        fixed = [FixedTensors.mean_of(tensors, source) for source, tensors in parts if tensors]
+        return self.fix(fixed, names) if fixed else self
+
+    def fix(
+        self,
+        fixed: Sequence[FixedTensors],
+        names: Iterable[str],
+        *,
+        rule: TensorRule | None = None,
+    ) -> "Sweep":
+        """Return the sweep with the same values of some tensors in all ingredients and the base.
+
+        Args:
+            fixed: The tensors, and where their values come from.
+            names: The ingredients to change; the others are left as they are.
+            rule: The rule that led to this; by default, that of the sweep.
+        """
+        if not fixed:
+            return self
+        groups = [
+            Group(
+                each.tensors,
+                Mixture((own_of(self[n].checkpoint), c) for n, c in each.coefficients.items()),
+            )
+            for each in fixed
+        ]
+
+        def changed(ingredient: Ingredient) -> Ingredient:
+            return replace(ingredient, checkpoint=Fixed(own_of(ingredient.checkpoint), groups))
+
+        sweep = copy.copy(self)
+        sweep.rule = self.rule if rule is None else rule
+        sweep.fixed = tuple(fixed)
+        chosen = {name for name in names if name in self.ingredients}
+        sweep.ingredients = {
+            name: changed(each) if name in chosen else each
+            for name, each in self.ingredients.items()
+        }
+        sweep.base = self.base and changed(self.base)
+        return sweep
 
     def mixture(self, coefficients: Mapping[str, Coefficient]) -> Mixture:
         """Return Σ cᵢθᵢ for coefficients by name, which may include the base.

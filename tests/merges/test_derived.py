@@ -111,7 +111,7 @@ def test_it_comes_back_from_its_json(sweep: Sweep, make: Callable[[Sweep], Soup]
 
 def test_an_unknown_merge_is_refused() -> None:
     with pytest.raises(
-        CheckpointError, match=r"Unknown merge method 'magic'; .* supports grouped, ties"
+        CheckpointError, match=r"Unknown merge method 'magic'; .* supports grouped, fixed, ties"
     ):
         merge_from_json({"method": "magic"}, lambda name: pytest.fail("not asked for"))
 
@@ -206,12 +206,12 @@ def test_groups_of_checkpoints_with_other_tensors_are_refused() -> None:
     del base["head"]
     sweep = held_sweep(states, base)
     assert sweep.base is not None
-    groups = {
-        "head": Group(("head",), sweep["run1"].mixture),
-        "others": Group(tuple(set(names) - {"head"}), sweep.base.mixture),
-    }
-    with pytest.raises(CheckpointError, match="has no tensor 'head'"):
-        Grouped(groups)
+    both = sweep.mixture({"base": 1, "run1": 1})
+    with pytest.raises(CheckpointError, match="base has no tensor 'head', which run1 has"):
+        Grouped({"all": Group(names, both)})
+    head = Group(("head",), sweep["run1"].mixture)
+    others = Group(tuple(set(names) - {"head"}), sweep.base.mixture)
+    assert Grouped({"head": head, "others": others}).tensors.keys() == set(names)
 
 
 def test_they_are_checkpoints() -> None:

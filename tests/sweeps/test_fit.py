@@ -218,7 +218,7 @@ def test_a_misfit_is_not_compared_with_others(tmp_path: Path) -> None:
 
 BAD_BASES = {
     "tensor 'w': has NaN or infinite values .6 of 6.": GOOD | {"w": torch.full((2, 3), torch.nan)},
-    "tensor 'b': lacks 1 tensor of most of the sweep": {"w": GOOD["w"], "n": GOOD["n"]},
+    "tensor 'w': lacks 1 tensor of most of the sweep": {"b": GOOD["b"], "n": GOOD["n"]},
 }
 
 
@@ -242,9 +242,12 @@ def test_without_a_usable_base_the_sweep_goes_on(tmp_path: Path, problem: str) -
 
 
 def test_where_no_ingredient_fits_the_base_it_is_the_base_that_is_left_out(tmp_path: Path) -> None:
-    """As where the base is a pre-trained backbone without the head."""
+    """As where the base is another network, which has a layer of the same shape."""
     backbone = {"embed": torch.ones(3, 2)}
-    runs = {f"run{i}": {"embed": torch.ones(3, 2) * i, "head": torch.ones(2)} for i in range(3)}
+    runs = {
+        f"run{i}": {"embed": torch.ones(3, 2) * i, "head": torch.ones(2), "up": torch.ones(2, 1)}
+        for i in range(3)
+    }
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", runs | {"base": backbone}))
     assert (list(sweep.ingredients), sweep.base) == ([*runs], None)
     (finding,) = sweep.fit.findings
