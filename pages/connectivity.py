@@ -21,7 +21,7 @@ from pages.components.snippets import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
-from soupcore.connectivity import stored_lines
+from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.tasks import Unit
@@ -188,7 +188,8 @@ def _matrix(view: View, choices: Choices) -> None:
         st.info(what, icon=":material/grid_on:")
         return
     measure = figures.measures(view.task.score_unit)[choices.measure]
-    limit, grouped = None, []
+    limit: float | None = None
+    grouped: list[Basin] = []
     if measure.connected is not None:
         limit, grouped = pair_matrix.choose_threshold(found.best, values, measure)
     if choices.measure not in pair_matrix.GEOMETRIC:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import streamlit as st
 
-from pages.components import pair_matrix, state
+from pages.components import display, pair_matrix, state
 from pages.components.pair_matrix import basin_sentences
 from pages.components.state import View
 from soupcore import LinearPath, barriers, basins
@@ -75,9 +75,7 @@ def test_tight_clusters_of_a_large_sweep_are_one_row_until_a_click_unfolds_them(
     found = pair_matrix.Summaries(known, None, known)
     drawn: list[Any] = []
     monkeypatch.setattr(pair_matrix, "_FOLDED_FROM", 5)
-    monkeypatch.setattr(
-        pair_matrix.display, "show_figure", lambda f, *_, on_pick: drawn.append((f, on_pick))
-    )
+    monkeypatch.setattr(display, "show_figure", lambda f, *_, on_pick: drawn.append((f, on_pick)))
     monkeypatch.setattr(st, "pills", lambda *_, key, **__: st.session_state.get(key, []))
 
     def draw() -> Any:
