@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, results, state
+from pages.components import display, jobs, results, snippets, state
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
@@ -63,6 +63,11 @@ class Choices:
     measure: str
     clustered: bool
 
+    @property
+    def call(self) -> Paths:
+        """The lines between all pairs."""
+        return Paths(names=tuple(self.names), alphas=self.alphas, splits=(self.split,))
+
 
 @dataclass(frozen=True)
 class Summaries:
@@ -95,7 +100,7 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     if choices.measure in GEOMETRIC:
         show_geometry_button(view)
         return
-    call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
+    call = choices.call
     count = math.comb(len(choices.names), 2)
     left = _evaluations_left(view, choices, found.whole)
     if not left:
@@ -221,10 +226,9 @@ def draw(
             details=_details(choices, evaluated, unit) if evaluated else {},
             outlined=[basin.names for basin in grouped if len(basin.names) > 1],
         )
-    code = connectivity_snippets.matrix(
-        view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
-        threshold=threshold,
-    )  # fmt: skip
+    code = snippets.matrix(
+        view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold
+    )
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
     if evaluated:
         table = summaries_table(evaluated, choices.split, score_unit=unit)
