@@ -210,6 +210,7 @@ def draw(
     unit = view.task.score_unit if view.has_task else PLAIN
     measure = figures.measures(unit)[choices.measure]
     evaluated = found.best if found and choices.measure not in GEOMETRIC else None
+    outlined = [basin.names for basin in grouped if len(basin.names) > 1]
     folded = {}
     if threshold is not None:
         folded = _choose_folded(choices, values, threshold / measure.factor)
@@ -224,11 +225,12 @@ def draw(
             threshold=threshold,
             preliminary=evaluated.preliminary if evaluated else (),
             details=_details(choices, evaluated, unit) if evaluated else {},
-            outlined=[basin.names for basin in grouped if len(basin.names) > 1],
+            outlined=outlined,
         )
     code = snippets.matrix(
-        view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold
-    )
+        view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold,
+        outlined=outlined,
+    )  # fmt: skip
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
     if evaluated:
         table = summaries_table(evaluated, choices.split, score_unit=unit)

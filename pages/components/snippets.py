@@ -200,9 +200,10 @@ _MATRICES = {
 
 
 def matrix(
-    view: View, call: Paths, measure: str, *, tree: bool, threshold: float | None = None
-) -> str:
-    """Draw the matrix of all pairs, with a threshold across its tree."""
+    view: View, call: Paths, measure: str, *, tree: bool, threshold: float | None = None,
+    outlined: Sequence[Sequence[str]] = (),
+) -> str:  # fmt: skip
+    """Draw the matrix of all pairs, with a threshold and outlined groups."""
     context, names = view.context, call.names or ()
     if measure in ("angle", "distance"):
         code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
@@ -212,7 +213,8 @@ def matrix(
     drawn = f"names, values, figures.measures({unit})[{measure!r}]"
     apart = "-values" if measure == "midpoint" else "values"
     drawn += f", tree=tree(names, {apart})" if tree else ""
-    drawn += f", threshold={threshold}" if tree and threshold is not None else ""
+    drawn += f", threshold={threshold}" if threshold is not None else ""
+    drawn += f", outlined={[list(names) for names in outlined]!r}" if outlined else ""
     made = Code(f"names = {list(names)!r}\nvalues = {values}\n")
     more = ("from soupcore.connectivity import tree",) if tree else ()
     return context.script(code, made, _figure("pair_heatmap", drawn, *more))
