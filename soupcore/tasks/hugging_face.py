@@ -227,7 +227,8 @@ def _network(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
         network: nn.Module = auto.from_config(config, trust_remote_code=False)
         saved = _saved_names(network)
         if any(name != own for own, name in saved.items()):
-            network.register_state_dict_post_hook(partial(_rename, saved))
+            hooks: Any = network
+            hooks.register_state_dict_post_hook(partial(_rename, saved))
         return network
 
     return build
@@ -422,7 +423,7 @@ def _tokens(told: _Description) -> Task:
                 "each row, as JSONL and Parquet hold them."
             )
         flat = _classes(told, [tag for row in tags for tag in row], numbers)
-        by_row = flat.split([len(row) for row in tags])
+        by_row = torch.split(flat, [len(row) for row in tags])
         encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
         targets = []
         for row, of in enumerate(by_row):

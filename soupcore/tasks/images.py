@@ -74,14 +74,11 @@ class Preprocessing:
 
         width, height = image.size
         scale = self.resize / min(width, height)
-        sides = (
-            (self.resize, self.resize)
-            if self.is_squashed
-            else tuple(
-                self.resize if side == min(width, height) else int(self.resize * side / other)
-                for side, other in ((width, height), (height, width))
-            )
-        )
+        sides = self.resize, self.resize
+        if not self.is_squashed and width < height:
+            sides = self.resize, int(self.resize * height / width)
+        elif not self.is_squashed:
+            sides = int(self.resize * width / height), self.resize
         if scale != 1 or self.is_squashed:
             image = image.resize(sides, Resampling[self.interpolation.upper()])
         tall, wide = self.size

@@ -119,8 +119,8 @@ def test_networks_of_timm_and_torchvision_see_what_they_expect(
         transform = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
     else:
         network = timm.create_model("resnet18", num_classes=2).eval()
-        told = {"crop_pct": 0.9, "img_size": 64} if source == "checkpoint" else {}
-        transform = create_transform(**resolve_data_config(told, model=network))
+        settings = {"crop_pct": 0.9, "img_size": 64} if source == "checkpoint" else {}
+        transform = create_transform(**resolve_data_config(settings, model=network))
     weights = folder / "run.pth.tar"
     arguments = {"model": "resnet18", "crop_pct": 0.9, "img_size": 64}
     torch.save({"state_dict": network.state_dict(), "args": arguments}, weights)
