@@ -2,6 +2,7 @@
 
     task = "text-classification"    # or another of KINDS
     model = "runs/run-1"            # a folder with config.json and the tokenizer's files
+    tokenizer = "runs/base"         # the folder of the tokenizer, if it is another
     text = "message"                # the column of the texts; a list of two columns for pairs
     label = "label"                 # the column of the classes
     metrics = ["macro F1", "accuracy"]
@@ -20,16 +21,18 @@ and no code that a model repository holds is run.
 """
 
 import json
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from soupcore.errors import TaskError
+from soupcore.new_files import new_file
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
 from soupcore.tasks.images import picture_split
@@ -40,7 +43,7 @@ from soupcore.tasks.language_models import (
     CausalTask,
     MaskedTask,
 )
-from soupcore.tasks.metrics import OF_CLASSES, Metric
+from soupcore.tasks.metrics import Metric
 from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import TomlFile, read_text
@@ -50,9 +53,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KEYS = {
-    "task", "model", "text", "image", "label", "metrics", "max_length", "block", "seed", "columns",
-    "splits", "name",
+    "task", "model", "tokenizer", "text", "image", "label", "metrics", "max_length", "block",
+    "seed", "columns", "splits", "name",
 }  # fmt: skip
+_READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
 
@@ -77,41 +81,9 @@ def load(path: Path) -> Task:
     kind = told.text("task")
     if kind not in KINDS:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
-    task = _MAKERS[kind](told)
+    task = KINDS[kind].make(told)
     task.source_digest = told.identity
     return task
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of task that a TOML file can describe.
-
-    Attributes:
-        title: What people call it.
-        columns: The keys of the columns that it needs; `text` may be a list of two where
-            `takes_pairs` is set.
-        metrics: The metrics that can be named, those without a name first.
-        takes_pairs: Whether two texts may be one example.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    metrics: tuple[str, ...]
-    takes_pairs: bool = False
-
-
-_OF_CLASSES = ("accuracy", *OF_CLASSES)
-
-#: The kinds of tasks, by what `task` says.
-KINDS: dict[str, Kind] = {
-    "text-classification": Kind("Text classification", ("text", "label"), _OF_CLASSES, True),
-    "token-classification": Kind(
-        "Token classification", ("text", "label"), ("entity F1", "token accuracy")
-    ),
-    "causal-lm": Kind("Causal language model", ("text",), ("perplexity", "bits per byte")),
-    "masked-lm": Kind("Masked language model", ("text",), ("perplexity",)),
-    "image-classification": Kind("Image classification", ("image", "label"), _OF_CLASSES),
-}
 
 
 class _Description(TomlFile):
@@ -120,6 +92,10 @@ class _Description(TomlFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path, _KEYS)
         self.model = path.parent / self.text("model")
+        #: The folder of the tokenizer.
+        self.tokenizer = path.parent / self.text(
+            "tokenizer" if "tokenizer" in self.told else "model"
+        )
         config = self.model / "config.json"
         if not config.is_file():
             raise TaskError(
@@ -154,25 +130,7 @@ class _Description(TomlFile):
         return {name: (role, self._table(path), path) for name, (role, path) in found.items()}
 
     def _table(self, path: Path) -> "pd.DataFrame":
-        import pandas as pd
-
-        names = self.told.get("columns")
-        header: Any = {"header": None, "names": names} if names else {}
-        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-            ".csv": lambda file: pd.read_csv(file, keep_default_na=False, **header),
-            ".tsv": lambda file: pd.read_csv(
-                file, sep="\t", keep_default_na=False, quoting=3, **header
-            ),
-            ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
-            ".parquet": pd.read_parquet,
-        }
-        read = readers.get(path.suffix.lower())
-        if read is None:
-            raise TaskError(f"{path} is none of {', '.join(readers)}.")
-        try:
-            table = read(path)
-        except (OSError, ValueError) as error:
-            raise TaskError(f"{path} cannot be read: {error}") from error
+        table = _read_table(path, self.texts("columns"))
         wanted = self.columns if "text" in self.told else []
         wanted += [self.text(key) for key in ("image", "label") if key in self.told]
         missing = [column for column in wanted if column not in table]
@@ -184,6 +142,28 @@ class _Description(TomlFile):
         if table.empty:
             raise TaskError(f"{path} has no rows.")
         return table
+
+
+def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "pd.DataFrame":
+    """Return a table; only its first rows if their number is given."""
+    import pandas as pd
+
+    header: Any = {"header": None, "names": names} if names else {}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, nrows=rows, **header),
+        ".tsv": lambda file: pd.read_csv(
+            file, sep="\t", keep_default_na=False, quoting=3, nrows=rows, **header
+        ),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, nrows=rows),
+        ".parquet": pd.read_parquet,
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise TaskError(f"{path} is none of {', '.join(readers)}.")
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path} cannot be read: {error}") from error
 
 
 def _transformers(path: Path) -> Any:
@@ -199,12 +179,13 @@ def _transformers(path: Path) -> Any:
 def _tokenizer(told: _Description) -> Any:
     try:
         return _transformers(told.path).AutoTokenizer.from_pretrained(
-            told.model, local_files_only=True, trust_remote_code=False
+            told.tokenizer, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise TaskError(
-            f"The tokenizer in {told.model} cannot be opened: {error} Put the tokenizer's files "
-            "(tokenizer.json, tokenizer_config.json) beside config.json."
+            f"The tokenizer in {told.tokenizer} cannot be opened: {error} Put the tokenizer's "
+            "files (tokenizer.json, tokenizer_config.json) beside config.json, or name their "
+            "folder as `tokenizer`."
         ) from error
 
 
@@ -327,14 +308,24 @@ def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, in
     )
 
 
+def _images(table: "pd.DataFrame", column: str, path: Path) -> list[Path]:
+    """Return the files that a column names, all of them below the folder of the table."""
+    found = [path.parent / str(file) for file in table[column]]
+    folder = path.parent.resolve()
+    outside = next((file for file in found if not file.resolve().is_relative_to(folder)), None)
+    if outside is not None:
+        raise TaskError(f"{path} names {outside}, which is not below the folder of the table.")
+    return found
+
+
 def _pictures(told: _Description) -> Task:
     build, read, identity = image_network(told.path, told.model)
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
-    image, label = told.text("image"), told.text("label")
+    label = told.text("label")
     splits = {
         name: picture_split(
             role,
-            [path.parent / str(file) for file in table[image]],
+            _images(table, told.text("image"), path),
             _classes(told, table[label], classes).tolist(),
             read,
             identity,
@@ -459,10 +450,119 @@ def _batch_size(splits: Mapping[str, Split], words: int) -> int:
     return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
 
 
-_MAKERS: dict[str, Callable[[_Description], Task]] = {
-    "text-classification": _classification,
-    "token-classification": _tokens,
-    "causal-lm": _causal,
-    "masked-lm": _masked,
-    "image-classification": _pictures,
-}
+Setting = Literal["column", "columns", "number"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task, one value of `task` in a description.
+
+    Attributes:
+        title: What people call it.
+        make: Makes the task of a description.
+        metrics: The metrics that it can have; the first is used unless others are named.
+        settings: The settings that only some kinds have: a column of the data, one or two columns,
+            or an optional number.
+    """
+
+    title: str
+    make: Callable[[_Description], Task]
+    metrics: tuple[str, ...]
+    settings: Mapping[str, Setting]
+
+
+_OF_CLASSES = (
+    "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
+    "top-5 accuracy",
+)  # fmt: skip
+
+#: The kinds of tasks, by their names in a description.
+KINDS: dict[str, Kind] = {
+    "text-classification": Kind(
+        "Text classification",
+        _classification,
+        _OF_CLASSES,
+        {"text": "columns", "label": "column", "max_length": "number"},
+    ),
+    "token-classification": Kind(
+        "Token classification",
+        _tokens,
+        tuple(metric.name for metric in TAGGING_METRICS),
+        {"text": "column", "label": "column", "max_length": "number"},
+    ),
+    "image-classification": Kind(
+        "Image classification",
+        _pictures,
+        _OF_CLASSES,
+        {"image": "column", "label": "column"},
+    ),
+    "causal-lm": Kind(
+        "Causal language model",
+        _causal,
+        (PERPLEXITY.name, BITS_PER_BYTE.name),
+        {"text": "columns", "max_length": "number", "block": "number"},
+    ),
+    "masked-lm": Kind(
+        "Masked language model",
+        _masked,
+        (PERPLEXITY.name,),
+        {"text": "columns", "max_length": "number", "seed": "number"},
+    ),
+}  # fmt: skip
+
+
+def write(path: Path, told: Mapping[str, Any]) -> None:
+    """Write a description, with absolute paths or paths relative to the file.
+
+    Args:
+        path: The TOML file, which is replaced.
+        told: Settings: texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
+            role}}`.
+
+    Raises:
+        TaskError: TOML cannot hold one of the texts.
+    """
+    lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
+    lines.append("[splits]")
+    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in told["splits"].items()]
+    text = "\n".join([*lines, ""])
+    try:
+        is_read = tomllib.loads(text) == dict(told)
+    except tomllib.TOMLDecodeError:
+        is_read = False
+    if not is_read:
+        raise TaskError("A name or a path holds characters that TOML cannot hold.")
+    with new_file(path) as file:
+        file.write(text.encode())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists are the same in TOML
+
+
+def paths_of(path: Path) -> list[Path]:
+    """Return the files that a description names: data, configurations and tokenizers.
+
+    Raises:
+        TaskError: The file is not of this form.
+    """
+    told = _Description(path)
+    folders = dict.fromkeys((told.model, told.tokenizer))
+    files = [file for _, file in told.splits("file", "data.csv").values()]
+    read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
+    return [*folders, *read, *files]
+
+
+def columns_of(path: Path, names: Sequence[str] = ()) -> list[str]:
+    """Return the columns of a data file, read from its first row.
+
+    Args:
+        path: A CSV, TSV, JSONL or Parquet file.
+        names: The names of the columns of a CSV or TSV file without a header.
+
+    Raises:
+        TaskError: The file cannot be read.
+    """
+    return [str(column) for column in _read_table(path, names, rows=1)]

@@ -147,12 +147,6 @@ def perplexity(records: Tensor, targets: Tensor) -> float:
     return math.exp(nats / tokens) if tokens else math.nan
 
 
-#: The metrics of predicted classes that are built in, beside accuracy.
-OF_CLASSES = (
-    "balanced accuracy", "macro F1", "micro F1", "F1", "Matthews correlation", "AUC",
-    "top-5 accuracy",
-)  # fmt: skip
-
 _SHARE = (0.0, 1.0)
 _SIGNED = (-1.0, 1.0)
 
