@@ -18,10 +18,10 @@ With gradients, part of the select split is held out for early stopping and for 
 coefficients, because many coefficients overfit the rest quickly. Coefficients are compared at the β
 that minimises the loss of each, since a fixed β would put some of them at a disadvantage.
 
-One diverged ingredient spoils the equal start: its weights dominate the average, β shrinks until
-the outputs carry no information, and no gradient leads out. If the loss ends above that of a single
-ingredient, learning is repeated with the ingredients of the greedy soup by loss, and the better
-result is kept. The notes of the soup say so.
+One diverged ingredient can spoil the start with equal coefficients: its weights dominate the
+average, β shrinks until the outputs carry no information, and the gradient vanishes. If the loss
+ends above that of a single ingredient, learning is repeated with the ingredients of the greedy soup
+by loss, and the better result is kept. The notes of the soup report this.
 """
 
 import math
@@ -143,8 +143,8 @@ def learned(
         on_step=on_step,
     )
     points = [sweep[name].mixture for name in chosen]
-    found = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
-    alone = dict(zip(chosen, found, strict=True))
+    scored = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
+    alone = dict(zip(chosen, scored, strict=True))
     if optimizer == "cma":
         return learning.by_evaluations(chosen, alone)
     soup = learning.of(chosen)
@@ -195,16 +195,16 @@ class _Learning:
 
     def of(self, chosen: Sequence[str]) -> Soup | None:
         """Return the soup of some ingredients; None if the loss of their mean is not finite."""
-        sweep, evaluator, told = self._sweep, self._evaluator, self._parameters
+        sweep, evaluator, parameters = self._sweep, self._evaluator, self._parameters
         # The order must not depend on names, because it affects the rounding of sums.
         ordered = sorted(chosen, key=lambda name: sweep[name].digest)
         examples = evaluator.task.split(self._split)
-        learn, rest = hold_back(examples, told["held_back"], told["seed"])
+        learn, rest = hold_back(examples, parameters["held_back"], parameters["seed"])
         # The start is the uniform soup. Evaluating it also checks that the weights fit the task.
         start = mean(sweep[name].mixture for name in chosen)
         if not _has_finite_loss(evaluator.evaluate(start, self._split)):
             return None
-        groups = _groups(start.tensors, told["per"])
+        groups = _groups(start.tensors, parameters["per"])
         objective = Objective(
             evaluator.task,
             self._split,
@@ -217,20 +217,20 @@ class _Learning:
         descent = Descent(
             objective,
             len(ordered),
-            told["space"],
+            parameters["space"],
             learn=learn,
             held_back=rest,
             learns_temperature=self._learns_temperature,
-            passes=told["passes"],
+            passes=parameters["passes"],
             on_progress=self._on_progress,
             on_step=self._on_step,
         )
         try:
-            if told["optimizer"] == "lbfgs":
+            if parameters["optimizer"] == "lbfgs":
                 descent.by_lbfgs()
             else:
-                rate = 0.1 if told["per"] == "ingredient" else 0.05
-                descent.by_adamw(rate, evaluator.batch_size, told["seed"])
+                rate = 0.1 if parameters["per"] == "ingredient" else 0.05
+                descent.by_adamw(rate, evaluator.batch_size, parameters["seed"])
         except (Cancelled, KeyboardInterrupt):
             if not descent.trace:
                 raise
@@ -252,24 +252,25 @@ class _Learning:
             groups: `{label: tensor names}`.
             found: `{label: coefficients}`, each of shape [k].
         """
-        sweep, told = self._sweep, self._parameters
+        sweep, parameters = self._sweep, self._parameters
         chosen = sweep.names(ordered)
-        exact = {
+        learned_shares = {
             label: shares(dict(zip(ordered, row.tolist(), strict=True)))
             for label, row in found.items()
         }
         equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
         by_group = {
-            label: {name: exact.get(label, equal)[name] for name in chosen} for label in groups
+            label: {name: learned_shares.get(label, equal)[name] for name in chosen}
+            for label in groups
         }
-        parameters = {**told, "split": self._split}
-        if told["per"] == "ingredient":
+        described = {**parameters, "split": self._split}
+        if parameters["per"] == "ingredient":
             (coefficients,) = by_group.values()
-            return Soup.of(sweep, "learned", parameters, coefficients)
+            return Soup.of(sweep, "learned", described, coefficients)
         merge = Grouped(
             {label: Group(tuple(groups[label]), sweep.mixture(by_group[label])) for label in groups}
         )
-        return Soup.of_merge(sweep, "learned", parameters, chosen, merge)
+        return Soup.of_merge(sweep, "learned", described, chosen, merge)
 
     def by_evaluations(self, chosen: Sequence[str], alone: Mapping[str, Evaluation]) -> Soup:
         """Return the soup that CMA-ES finds, with a note where the best ingredient scores higher.
@@ -278,10 +279,10 @@ class _Learning:
             chosen: The ingredients.
             alone: Their evaluations.
         """
-        sweep, evaluator, told = self._sweep, self._evaluator, self._parameters
+        sweep, evaluator, parameters = self._sweep, self._evaluator, self._parameters
         ordered = sorted(chosen, key=lambda name: sweep[name].digest)
-        groups = _groups(sweep[ordered[0]].mixture.tensors, told["per"])
-        total, done = told["evaluations"], 0
+        groups = _groups(sweep[ordered[0]].mixture.tensors, parameters["per"])
+        total, done = parameters["evaluations"], 0
 
         def soup_of(coefficients: Any) -> Soup:
             return self._soup(ordered, groups, dict(zip(groups, coefficients, strict=True)))
@@ -300,7 +301,7 @@ class _Learning:
             done += len(points)
             return found
 
-        evolution = Evolution(evaluate, (len(groups), len(ordered)), told, self._on_step)
+        evolution = Evolution(evaluate, (len(groups), len(ordered)), parameters, self._on_step)
         evolution.run()
         soup = soup_of(evolution.best)
         soup.passes = tuple(evolution.trace)
@@ -380,9 +381,9 @@ def _has_finite_loss(evaluation: Evaluation) -> bool:
 
 def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> tuple[str, ...]:
     """Return a note if the soup scores below the best ingredient, with the likely reason."""
-    scored = {name: found for name, found in alone.items() if math.isfinite(found.score)}
+    scored = {name: other for name, other in alone.items() if math.isfinite(other.score)}
     here = soup.evaluations[split]
-    if not scored or not here.score < max(found.score for found in scored.values()):
+    if not scored or not here.score < max(other.score for other in scored.values()):
         return ()
     best = max(scored, key=lambda name: scored[name].score)
     there = scored[best]
