@@ -1,13 +1,12 @@
 """Linear mode connectivity: pairwise matrix, basins, and interpolation curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages.components import (
-    connectivity_snippets,
     display,
     jobs,
     pair_matrix,
@@ -17,11 +16,11 @@ from pages.components import (
 )
 from pages.components.display import plain
 from pages.components.pair_matrix import Choices
-from pages.components.snippets import Point
+from pages.components.scores import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
-from soupcore.connectivity import stored_lines
+from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.tasks import Unit
@@ -54,18 +53,15 @@ def main(view: View) -> None:
         _distances(view, names)
         return
     choices = _choose(view, names)
-    left, right = st.columns([6, 5], gap="medium")
+    with st.container(key="connectivity"):
+        left, right = st.columns([6, 5], gap="medium")
     with left:
         st.subheader("Pairwise matrix")
         _matrix(view, choices)
     with right:
         st.subheader("Interpolation curves")
         _curves(view, scores.points(view), choices.alphas, choices.split)
-    snippets.show(
-        connectivity_snippets.matrix(
-            view, names, choices.alphas, choices.split, choices.measure, tree=choices.clustered
-        )
-    )
+    snippets.show(snippets.matrix(view, choices.call, choices.measure, tree=choices.clustered))
 
 
 def _caption(view: View, selected: int) -> None:
@@ -121,7 +117,7 @@ def _distances(view: View, names: list[str]) -> None:
     with right:
         st.subheader("Interpolation curves")
         tasks.show_needed("Loss along the line between two models", key="curves")
-    snippets.show(connectivity_snippets.matrix(view, names, 0, "", measure, tree=clustered))
+    snippets.show(snippets.matrix(view, choices.call, measure, tree=clustered))
 
 
 def _choose_order() -> bool:
@@ -187,19 +183,20 @@ def _matrix(view: View, choices: Choices) -> None:
         st.info(what, icon=":material/grid_on:")
         return
     measure = figures.measures(view.task.score_unit)[choices.measure]
-    limit = None
+    limit: float | None = None
+    grouped: list[Basin] = []
     if measure.connected is not None:
-        limit = pair_matrix.choose_threshold(found.best, values, measure)
+        limit, grouped = pair_matrix.choose_threshold(found.best, values, measure)
     if choices.measure not in pair_matrix.GEOMETRIC:
         st.caption(_state(found, count, choices))
-    pair_matrix.draw(view, choices, found, values, limit)
+    pair_matrix.draw(view, choices, found, values, limit, grouped)
 
 
 def _state(found: pair_matrix.Summaries, count: int, choices: Choices) -> str:
     settled = int(found.whole.settled.sum())
     text = f"{settled} of {count} pairs evaluated on {plain(choices.split)}"
     if waiting := len(found.best.preliminary):
-        text += f"; ○ {waiting} preliminary (screened, or not yet converged)"
+        text += f"; {waiting} preliminary, faded (screened, or not yet converged)"
     return f"{text}. Click a cell to plot its curve."
 
 
@@ -211,14 +208,21 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
     """Let the user choose pairs and splits, and draw their curves."""
     _add_pair(points)
     chosen: list[Pair] = [p for p in st.session_state["pairs"] if points.keys() >= set(p)]
-    if not chosen:
-        st.info(
-            "Click a matrix cell, or pick two models above, to plot loss and "
-            f"{plain(view.task.score_name)} along the line between them.",
-            icon=":material/show_chart:",
+    if chosen:
+        _remove_pairs(chosen)
+    else:
+        chosen = _best_two(view)
+        if not chosen:
+            st.info(
+                "Click a matrix cell, or pick two models above, to plot loss and "
+                f"{plain(view.task.score_name)} along the line between them.",
+                icon=":material/show_chart:",
+            )
+            return
+        st.caption(
+            f"The two best ingredients on {plain(view.task.select)}: {plain(chosen[0][0])} → "
+            f"{plain(chosen[0][1])}. Click a matrix cell, or pick two models above, to plot others."
         )
-        return
-    _remove_pairs(chosen)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         splits = st.pills(
             "Splits", view.task.reported, selection_mode="multi", default=[split],
@@ -240,6 +244,15 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
         paths = _known(view, points, chosen, alphas, splits, beyond)
     if any(paths.values()):
         _draw(view, points, paths, alphas, splits, beyond, both_statistics=is_both)
+
+
+def _best_two(view: View) -> list[Pair]:
+    """Return the pair of the two best ingredients on the select split; none if it is unclear."""
+    known = scores.evaluations(view, scores.ingredients(view))
+    names = view.sweep.names()
+    best = scores.best_on_select(view, known, names)
+    other = scores.best_on_select(view, known, [name for name in names if name != best])
+    return [(best, other)] if best and other else []
 
 
 def _both(
@@ -272,12 +285,7 @@ def _known(
             if path is not None:
                 paths[pair].append(path)
     if missing:
-        call = Paths(
-            pairs=tuple((points[a].end, points[b].end) for a, b in chosen),
-            alphas=alphas,
-            splits=tuple(splits),
-            beyond=tuple(beyond),
-        )
+        call = _call(points, chosen, alphas, splits, beyond)
         label = " → ".join(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} pairs"
         where = splits[0] if len(splits) == 1 else f"{len(splits)} splits"
         where += f", {which}" if which else ""
@@ -290,15 +298,26 @@ def _known(
     return paths
 
 
+def _call(
+    points: Mapping[str, Point], chosen: Iterable[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float],
+) -> Paths:  # fmt: skip
+    return Paths(
+        pairs=tuple((points[a].end, points[b].end) for a, b in chosen),
+        alphas=alphas,
+        splits=tuple(splits),
+        beyond=tuple(beyond),
+    )
+
+
 def _draw(
     view: View, points: Mapping[str, Point], paths: Mapping[Pair, Sequence[LinearPath]],
     alphas: int | str, splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool,
 ) -> None:  # fmt: skip
     unit = view.task.score_unit
     drawn = {pair: many for pair, many in paths.items() if many}
-    code = connectivity_snippets.curves(
-        view, dict(points), drawn, alphas, splits, beyond, both_statistics=both_statistics
-    )
+    call = _call(points, drawn, alphas, splits, beyond)
+    code = snippets.curves(view, call, both_statistics=both_statistics)
     figure = figures.path_curves(
         drawn,
         loss_name=view.task.loss_name,

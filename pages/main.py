@@ -40,7 +40,9 @@ st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 st.html(
     "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
     # Tensor names are long. The selector is specific enough to override Streamlit's rule.
-    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }</style>"
+    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }"
+    # Beside each other, the matrix and the curves would have no room in a narrow window.
+    "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()

@@ -1,4 +1,4 @@
-"""What the store knows of a sweep and a task at one look; nothing is computed.
+"""The stored results of a sweep and a task; nothing is computed.
 
 The base of the landing page, of the report and of the verdict. Soups and runs are ranked by their
 score on the select split; of equal scores the first wins: the first ingredient in the order of the
@@ -58,7 +58,7 @@ def best_on_select(
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known of a sweep and a task.
+    """The stored results of a sweep and a task.
 
     Attributes:
         context: The sweep and its stored evaluations.
