@@ -194,7 +194,7 @@ def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
 ) -> None:
     steps.open_app(page, server.url)
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
-    expect(steps.heading(page, "Soup vs. ensemble")).to_be_visible()
+    expect(steps.heading(page, "Ensembles")).to_be_visible()
     page.get_by_role("button", name=re.compile(r"Run \d evaluations?$")).click()
     expect(
         page.get_by_text(re.compile(r"matches or beats the ensemble in \d of 3 pairs"))
