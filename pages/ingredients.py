@@ -163,6 +163,11 @@ def _table(view: View, known: scores.Known) -> None:
             },
         },
     )
+    display.export_rows(
+        table.drop(columns=["", *absent]),
+        "ingredients",
+        decimals={c: unit.decimals for c in scored if unit.decimals is not None},
+    )
     scores.show_undefined(view, known)
 
 

@@ -56,6 +56,7 @@ __all__ = [
     "dare",
     "ema",
     "ensemble",
+    "export_table",
     "geometry",
     "greedy",
     "greedy_ensemble",
@@ -104,6 +105,7 @@ _NAMES = {
         "wise_ft"
     ),
     "store": "Store",
+    "table_export": "export_table",
     "sweeps": "Finding FitReport Ingredient NothingFitsError Sweep",
     "tasks": "ClassificationTask Metric Split Task load_task",
 }
@@ -175,6 +177,7 @@ else:  # for type checkers and editors, from the modules that define the names
     from soupcore.store import Store
     from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
     from soupcore.sweeps.sweep import Ingredient, Sweep
+    from soupcore.table_export import export_table
     from soupcore.tasks.classification import ClassificationTask
     from soupcore.tasks.loading import load_task
     from soupcore.tasks.metrics import Metric

@@ -10,6 +10,7 @@ from typing import Any
 from soupcore.calls.base import Call, Context, Report, Result
 from soupcore.errors import RecipeError
 from soupcore.progress import part
+from soupcore.provenance import base_models_of, model_card, write_hub_folder
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
 from soupcore.workspace import private_folder
 from soupcore.writers.forms import Form
@@ -212,8 +213,21 @@ class SoupFiles(Call):
         folder = private_folder(store.soup_folder(soup.id, form.key))
         store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
         path = folder / form.file_name(soup)
-        files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
-        digests = {file.name: _sha256(file, on_bytes) for file in files}
+        if form.as_folder:
+            task = evaluator.task
+            card = model_card(
+                soup,
+                base_models=base_models_of(soup),
+                score_name=task.score_name,
+                higher_is_better=task.metric.higher_is_better,
+                select=task.select,
+            )
+            files = write_hub_folder(
+                soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
+            )
+        else:
+            files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
+        digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
         store.add_soup_files(soup.id, form.key, digests)
         return {"soup": soup.id, "files": list(digests)}
 

@@ -12,6 +12,7 @@ from shutil import copy
 from types import ModuleType
 
 import pytest
+import torch
 
 import soupcore
 from soupcore.checkpoints.names import layer_of
@@ -181,3 +182,16 @@ def test_ultralytics_opens_a_soup_of_its_checkpoints(ultralytics: Path, tmp_path
     (found,) = load_expected(soup.path).values()
     halves = {n: t.half() if t.is_floating_point() else t for n, t in found.items()}
     assert same_weights(halves, soup.state_dict())
+
+
+@pytest.mark.parametrize(("kind", "shard_size"), [("bert", None), ("bert", 20_000), ("gpt2", None)])
+def test_from_pretrained_opens_the_folder_of_a_soup(
+    tmp_path: Path, kind: str, shard_size: int | None
+) -> None:
+    run("transformers_folder", "make", tmp_path, home=tmp_path)
+    soup = soupcore.uniform(soupcore.Sweep.from_folder(tmp_path / kind))
+    soup.save(tmp_path / "soup", shard_size=shard_size)
+    run("transformers_folder", "open", tmp_path / "soup", home=tmp_path)
+    opened = load_expected(tmp_path / "soup")["opened"]
+    wanted = soup.state_dict()
+    assert all(torch.equal(opened[name], wanted[name]) for name in wanted)
