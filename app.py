@@ -85,7 +85,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
         yield {}
         return
     supervisor.start()
-    for task in known.tasks:
+    for task in known.tasks_for(known.sweep):
         state.descriptions().prepare(task)
     yield {}
     settings.end_soon()

@@ -13,6 +13,7 @@ from pages.components import (
     pair_matrix,
     scores,
     snippets,
+    tasks,
 )
 from pages.components.display import plain
 from pages.components.pair_matrix import Choices
@@ -49,6 +50,9 @@ def main(view: View) -> None:
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
     _caption(view, len(selected))
+    if not view.has_task:
+        _distances(view, names)
+        return
     choices = _choose(view, names)
     left, right = st.columns([6, 5], gap="medium")
     with left:
@@ -70,24 +74,63 @@ def _caption(view: View, selected: int) -> None:
         if selected > 1
         else f"all {len(view.sweep)} ingredients"
     )
-    loss = plain(view.task.loss_name)
-    rise = (
-        f"rise of the {loss} or the error above"
-        if view.task.score_unit.counts_errors
-        else f"rise of the {loss} above, or drop of the score below,"
-    )
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(
-            f"Lines (1−α)·θ₀ + α·θ₁ for every pair of **{which}**. Barrier = maximum {rise} linear "
-            "interpolation of the endpoint values.",
-            width="content",
-        )
+        st.caption(_compared(view, which), width="content")
         if selected > 1:
             st.button(
                 f"Clear selection (show all {len(view.sweep)})",
                 type="tertiary",
                 on_click=_select_none,
             )
+
+
+def _compared(view: View, which: str) -> str:
+    """Return what the page compares, as Markdown."""
+    if not view.has_task:
+        return f"Angles and distances between every pair of **{which}**."
+    loss = plain(view.task.loss_name)
+    rise = (
+        f"rise of the {loss} or the error above"
+        if view.task.score_unit.counts_errors
+        else f"rise of the {loss} above, or drop of the score below,"
+    )
+    return (
+        f"Lines (1−α)·θ₀ + α·θ₁ for every pair of **{which}**. Barrier = maximum {rise} linear "
+        "interpolation of the endpoint values."
+    )
+
+
+def _distances(view: View, names: list[str]) -> None:
+    """Show the measures of the matrix that need no evaluation."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        measure = st.segmented_control(
+            "Metric", pair_matrix.GEOMETRIC, default="angle", required=True,
+            format_func=lambda name: _METRICS[name],
+        )  # fmt: skip
+        clustered = _choose_order()
+    left, right = st.columns([6, 5], gap="medium")
+    with left:
+        st.subheader("Pairwise matrix")
+        choices = Choices(names, 0, "", measure, clustered)
+        pair_matrix.show_geometry_button(view)
+        values = pair_matrix.values_of(view, choices, None)
+        if values is None:
+            st.info("Angles and distances have not been computed yet.", icon=":material/grid_on:")
+        else:
+            pair_matrix.draw(view, choices, None, values, None)
+    with right:
+        st.subheader("Interpolation curves")
+        tasks.show_needed("Loss along the line between two models", key="curves")
+    snippets.show(connectivity_snippets.matrix(view, names, 0, "", measure, tree=clustered))
+
+
+def _choose_order() -> bool:
+    return st.toggle(
+        "Cluster rows",
+        value=True,
+        help="Order rows by single-linkage clustering, so that ingredients in the same basin "
+        "are adjacent.",
+    )
 
 
 def _choose(view: View, names: list[str]) -> Choices:
@@ -111,12 +154,7 @@ def _choose(view: View, names: list[str]) -> Choices:
             "2022). Frankle: above the endpoint mean (Frankle et al. 2020), which includes half "
             "the difference between unequal endpoints.",
         )  # fmt: skip
-        clustered = st.toggle(
-            "Cluster rows",
-            value=True,
-            help="Order rows by single-linkage clustering, so that ingredients in the same basin "
-            "are adjacent.",
-        )
+        clustered = _choose_order()
     return Choices(names, alphas, split, measure, clustered)
 
 

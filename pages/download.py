@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import streamlit as st
@@ -239,13 +240,18 @@ def _artifacts(view: View, soup: Soup) -> None:
         help="Written to the model card, e.g. openai/clip-vit-base-patch32. Leave empty to omit.",
         width=400,
     ).strip()
+    judged: dict[str, Any] = {}
+    if view.has_task:
+        judged = {
+            "score_name": view.task.score_name,
+            "higher_is_better": view.task.metric.higher_is_better,
+            "select": view.task.select,
+        }
     card = model_card(
         soup,
         base_models=[base_model] if base_model else [],
-        score_name=view.task.score_name,
-        higher_is_better=view.task.metric.higher_is_better,
-        select=view.task.select,
         figure=f"{name}.svg" if figure is not None else None,
+        **judged,
     )
     mergekit = mergekit_config(soup)
     with st.container(horizontal=True):
@@ -273,6 +279,8 @@ def _download(label: str, body: str, file_name: str, mime: str) -> None:
 
 
 def _figure(view: View, soup: Soup) -> str | None:
+    if not view.has_task:
+        return None
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     known = scores.evaluations(view, scores.ingredients(view) | base | {soup.id: soup.mixture})
     table = scores.scatter_table(view, known, dict.fromkeys(known, ""))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, scores, selection_bias, snippets
+from pages.components import display, jobs, results, scores, selection_bias, snippets, tasks
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import RECIPES, figures
@@ -26,6 +26,9 @@ _ENSEMBLE = "ensemble"
 
 def main(view: View) -> None:
     st.header("Evidence")
+    if not view.has_task:
+        tasks.show_needed("Evidence")
+        return
     stored = scores.soups(view)
     if not stored:
         st.info(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, scores, snippets
+from pages.components import connectivity_snippets, display, jobs, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.snippets import Point
 from pages.components.state import View
@@ -19,6 +19,9 @@ _FIRST = 4  # number of models drawn by default
 
 def main(view: View) -> None:
     st.header("Paths from the base")
+    if not view.has_task:
+        tasks.show_needed("This page")
+        return
     reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
     if view.sweep.base is None or not reports or not shifts:
         missing = {

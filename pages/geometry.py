@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, results
+from pages.components import (
+    connectivity_snippets,
+    display,
+    pair_matrix,
+    ranking,
+    results,
+    tasks,
+)
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
@@ -28,10 +35,7 @@ def main(view: View) -> None:
     )
     found = WeightGeometry().result(view.context, names)
     if found is None:
-        jobs.call_button(
-            view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
-            key="measure", help="Reads each checkpoint once; runs no forward passes.",
-        )  # fmt: skip
+        pair_matrix.show_geometry_button(view)
     tabs = st.tabs([*_TABS, "By hyperparameter"], key="geometry-tab", on_change="rerun")
     for tab, show in zip(tabs, _TABS.values(), strict=False):
         if tab.open:
@@ -80,6 +84,9 @@ def _distances(view: View, found: Geometry) -> None:
 
 
 def _advantage(view: View, found: Geometry) -> None:
+    if not view.has_task:
+        tasks.show_needed("The gain of midpoints", key="advantage")
+        return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         split = st.selectbox("Split", view.task.reported, width=180)
         colour = results.colour_by(view, "advantage")
@@ -107,6 +114,9 @@ def show_grids(view: View, names: Sequence[str]) -> None:
             icon=":material/tune:",
         )
         return
+    if not view.has_task:
+        _logged(view, names, keys)
+        return
     score = f"{plain(view.task.score_name)} of ingredients"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = st.segmented_control("Quantity", [_PAIRS, score], default=_PAIRS, required=True)
@@ -124,6 +134,28 @@ def show_grids(view: View, names: Sequence[str]) -> None:
         st.info("Only one hyperparameter varies.", icon=":material/tune:")
     else:
         _ingredients(view, names, split, row, column)
+
+
+def _logged(view: View, names: Sequence[str], keys: Sequence[str]) -> None:
+    """Let the user choose a logged metric and two hyperparameters, and draw its mean over them."""
+    metrics = ranking.metrics(view.sweep)
+    if not metrics or len(keys) < 2:
+        tasks.show_needed("This figure, for sweeps without logged metrics or hyperparameters,",
+                          key="grids")  # fmt: skip
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        first = metrics.index(ranking.chosen(view.sweep) or metrics[0])
+        metric = st.selectbox("Logged metric", metrics, index=first, width=240)
+        row = st.selectbox("Hyperparameter", keys, width=200)
+        column = st.selectbox("Second hyperparameter", [k for k in keys if k != row], width=200)
+    values = ranking.values(view.sweep, metric)
+    grid = ingredient_grid(
+        view.sweep, {name: values[name] for name in names if name in values}, row, column
+    )
+    figure = figures.grid_heatmap(grid, title=f"{metric} (logged)", unit="", decimals=None)
+    code = connectivity_snippets.logged_grid(view, names, metric, row, column)
+    display.show_figure(figure, "logged-grid", grid_table(grid), code)
+    tasks.show_needed("The gain of midpoints by hyperparameter", key="grids")
 
 
 def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:

@@ -6,14 +6,24 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import comparison, display, jobs, scores, snippets, state, sweeps
+from pages.components import (
+    comparison,
+    display,
+    jobs,
+    ranking,
+    scores,
+    snippets,
+    state,
+    sweeps,
+    tasks,
+)
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import Evaluation, Ingredient, figures
 from soupcore.calls import IngredientScores
-from soupcore.checkpoints.run_folders import is_lower_better
-from soupcore.figures.tables import scores_table
+from soupcore.figures.tables import logged_table, scores_table
 from soupcore.sweeps.hyperparameters import run_columns
+from soupcore.tasks import PLAIN
 
 _KEY = "ingredients-table"
 _LAST = ["hash", "status"]
@@ -22,31 +32,45 @@ _INTERVAL = "95% CI ±"
 
 def main(view: View) -> None:
     names = list(view.sweep.ingredients)
-    points = scores.ingredients(view)
-    base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    known = scores.evaluations(view, points | base)
+    known: scores.Known = {}
     _header(view, names)
-    _evaluate(view, known)
+    if view.has_task:
+        base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
+        known = scores.evaluations(view, scores.ingredients(view) | base)
+        _evaluate(view, known)
     sweeps.show_fit(view.sweep.fit)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
-    _table(view, known)
-    _figures(view, names, known)
-    snippets.show(snippets.evaluate(view))
+    metric = _table(view, known)
+    if view.has_task:
+        _figures(view, names, known)
+        snippets.show(snippets.evaluate(view))
+    else:
+        if metric is not None:
+            _logged_figure(view, metric)
+        tasks.show_needed("Evaluating ingredients")
+        snippets.show(snippets.ingredients(view))
 
 
 def _header(view: View, names: list[str]) -> None:
     st.header("Ingredients")
     base = f"base **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
+    st.caption(
+        f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · "
+        f"{_judged(view)}. Tick rows or click points to select ingredients; the selection applies "
+        "to every page."
+    )
+
+
+def _judged(view: View) -> str:
+    """Return the task and the sizes of its splits, as Markdown."""
+    if not view.has_task:
+        return "no task"
     sizes = ", ".join(
         f"{plain(split)} {len(view.task.split(split))}" for split in view.task.reported[:2]
     )
     examples = f" · examples: {sizes}" if view.task.has_examples else ""
-    st.caption(
-        f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · task "
-        f"**{plain(view.task.name)}**{examples}. Tick rows or click points to select "
-        "ingredients; the selection applies to every page."
-    )
+    return f"task **{plain(view.task.name)}**{examples}"
 
 
 def _evaluate(view: View, known: scores.Known) -> None:
@@ -94,6 +118,17 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
         comparison.show_scatter(view, known, "scatter", selected=selected, on_pick=_toggle)
 
 
+def _logged_figure(view: View, metric: str) -> None:
+    st.subheader(plain(ranking.logged(metric)))
+    known = ranking.values(view.sweep, metric)
+    names = ranking.ranked(view.sweep, [*known], metric)
+    table = logged_table({name: known[name] for name in names})
+    selected = st.session_state["selection"]
+    figure = figures.logged_overview(table, view.colours, metric=metric, selected=selected)
+    code = snippets.logged_overview(view, names, metric, selected)
+    display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
+
+
 def _toggle(picked: list[Any]) -> None:
     ingredients = st.session_state["view"].sweep.ingredients
     names = {custom if isinstance(custom, str) else custom[0] for custom in picked}
@@ -101,13 +136,19 @@ def _toggle(picked: list[Any]) -> None:
     state.select([name for name in ingredients if name in toggled])
 
 
-def _table(view: View, known: scores.Known) -> None:
-    """Show all ingredients with hyperparameters and scores; ticked rows are the selection."""
+def _table(view: View, known: scores.Known) -> str | None:
+    """Show all ingredients with hyperparameters and scores; ticked rows are the selection.
+
+    Returns:
+        The logged metric that ranks the rows; None for an order by name.
+    """
     names = list(view.sweep.ingredients)
     selected = st.session_state["selection"]
-    names = _selection(view, names, selected)
-    ours = [_row(view, name, known[name]) for name in names]
-    logs = [_run_values(view.sweep[name]) for name in names]
+    names, metric = _selection(view, names, selected)
+    ours = [
+        _row(view, name, known[name]) if view.has_task else _plain_row(view, name) for name in names
+    ]
+    logs = [_run_values(view.sweep[name], metric) for name in names]
     hyperparameters = run_columns(dict.fromkeys(k for row in logs for k in row), {*ours[0], *_LAST})
     rows = [
         row | {hyperparameters[key]: value for key, value in values.items()}
@@ -115,25 +156,22 @@ def _table(view: View, known: scores.Known) -> None:
     ]
     # Keeps `_LAST` last even if the first row has no hyperparameters.
     columns = dict.fromkeys(key for row in rows for key in row)
-    table = pd.DataFrame(rows, columns=[c for c in columns if c not in _LAST] + _LAST)
+    last = [column for column in _LAST if column in ours[0]]
+    table = pd.DataFrame(rows, columns=[c for c in columns if c not in last] + last)
     of_runs = {column: key for key, column in hyperparameters.items()}
     for column in of_runs:
         table[column] = pd.Series(_uniform(table[column].tolist()), dtype=None)
-    shown = {*view.sweep.columns, *map(_logged, view.sweep.logged_columns)}
+    shown = {*view.sweep.columns, *map(ranking.logged, view.sweep.logged_columns)}
+    shown |= {ranking.logged(metric)} if metric else set()
     hidden = {column for column, key in of_runs.items() if key not in shown}
-    _, on_report, under_shift = _scored(view)
-    absent = set[str]()
-    if not view.task.splits_with_role("report"):
-        absent.add(on_report)
-    if not view.task.splits_with_role("shift"):
-        absent.add(under_shift)
+    absent = _absent(view)
     if hidden:
         st.caption(
             f"{len(hidden)} columns of hyperparameters and logged metrics are hidden (mostly "
             "constant). Use the eye icon above the table to show them."
         )
-    unit = view.task.score_unit
-    scored = [*_scored(view), _INTERVAL]
+    unit = view.task.score_unit if view.has_task else PLAIN
+    scored = [*_scored(view), _INTERVAL] if view.has_task else []
     numbers = [c for c in of_runs if pd.api.types.is_float_dtype(table[c])]
     ticked = [index for index, name in enumerate(names) if name in selected]
     if st.session_state.get(_KEY, {}).get("selection", {}).get("rows") != ticked:
@@ -156,7 +194,11 @@ def _table(view: View, known: scores.Known) -> None:
             _INTERVAL: st.column_config.Column(
                 help="Half of the 95 % confidence interval of the score on select"
             ),
-            view.task.loss_name: st.column_config.NumberColumn(format="%.4f"),
+            **(
+                {view.task.loss_name: st.column_config.NumberColumn(format="%.4f")}
+                if view.has_task
+                else {}
+            ),
             **{
                 column: st.column_config.Column(help=_source(view, key))
                 for column, key in of_runs.items()
@@ -168,18 +210,30 @@ def _table(view: View, known: scores.Known) -> None:
         "ingredients",
         decimals={c: unit.decimals for c in scored if unit.decimals is not None},
     )
-    scores.show_undefined(view, known)
+    if view.has_task:
+        scores.show_undefined(view, known)
+    return metric
 
 
-def _logged(metric: str) -> str:
-    """Return the column of a logged metric, which is marked as not measured here."""
-    return metric if metric.endswith(" (logged)") else f"{metric} (logged)"
+def _absent(view: View) -> set[str]:
+    """Return the columns of scores whose splits the task lacks."""
+    if not view.has_task:
+        return set()
+    _, on_report, under_shift = _scored(view)
+    absent = set() if view.task.splits_with_role("report") else {on_report}
+    return absent if view.task.splits_with_role("shift") else absent | {under_shift}
 
 
-def _run_values(ingredient: Ingredient) -> dict[str, Any]:
-    """Return the hyperparameters and logged metrics of an ingredient by their columns."""
-    logged = {_logged(name): value for name, value in ingredient.logged_metrics.items()}
-    return {**logged, **ingredient.hyperparameters}
+def _run_values(ingredient: Ingredient, first: str | None) -> dict[str, Any]:
+    """Return the hyperparameters and logged metrics of an ingredient by their columns.
+
+    Args:
+        ingredient: The ingredient.
+        first: The logged metric that comes first; None for the order in the file.
+    """
+    logged = {ranking.logged(name): value for name, value in ingredient.logged_metrics.items()}
+    leading = {ranking.logged(first): logged.get(ranking.logged(first))} if first else {}
+    return {**leading, **logged, **ingredient.hyperparameters}
 
 
 def _source(view: View, key: str) -> str:
@@ -195,32 +249,8 @@ def _source(view: View, key: str) -> str:
     return source
 
 
-def _ranked(view: View, names: list[str]) -> list[str]:
-    """Return the names sorted by a logged metric that the user chooses, the best first."""
-    metrics = dict.fromkeys(metric for name in names for metric in view.sweep[name].logged_metrics)
-    if not metrics:
-        return names
-    metric = st.selectbox(
-        "Order",
-        [None, *metrics],
-        format_func=lambda name: f"by {_logged(name)}" if name else "by name",
-        label_visibility="collapsed",
-        width=280,
-        key=f"order-{view.folder}",
-    )
-    if metric is None:
-        return names
-    sign = 1 if is_lower_better(metric) else -1
-
-    def key(name: str) -> float:
-        value = view.sweep[name].logged_metrics.get(metric)
-        return sign * value if isinstance(value, int | float) else math.inf
-
-    return sorted(names, key=key)
-
-
-def _selection(view: View, names: list[str], selected: list[str]) -> list[str]:
-    """Show how many are selected, and return the names in the chosen order."""
+def _selection(view: View, names: list[str], selected: list[str]) -> tuple[list[str], str | None]:
+    """Show how many are selected; return the names in the chosen order, and the ranking metric."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(selected)}** of {len(names)} ingredients selected")
         st.button(
@@ -232,7 +262,13 @@ def _selection(view: View, names: list[str], selected: list[str]) -> list[str]:
         st.button(
             "Clear", type="tertiary", disabled=not selected, on_click=lambda: state.select([])
         )
-        return _ranked(view, names)
+        metric = ranking.choose(view.sweep, view.folder)
+    return names if metric is None else ranking.ranked(view.sweep, names, metric), metric
+
+
+def _plain_row(view: View, name: str) -> dict[str, Any]:
+    """Return the row of an ingredient without a task."""
+    return {"": view.colours[name], "name": name, "hash": view.sweep[name].digest[:8]}
 
 
 def _row(view: View, name: str, known: dict[str, Any]) -> dict[str, Any]:

@@ -90,14 +90,19 @@ try:
 except state.UndescribedError:
     sweeps.wait_for_task(st.session_state["task"])
 except StockpotError as error:
-    display.show_error(error)
+    is_root = isinstance(error, UnusableSweepError) and sweeps.is_root(st.session_state["sweep"])
+    if is_root:  # it may hold sweeps
+        sweeps.show_folders()
+    else:
+        display.show_error(error)
     if isinstance(error, UnusableSweepError):
         sweeps.show_fit(error.fit)
         sweeps.choose_snapshots(error.fit)
     if st.session_state["snapshot"] and st.button("Open the default snapshots"):
         state.choose_snapshot("")
         st.rerun()
-    st.caption("Open another sweep or task from the sidebar.")
+    if not is_root:
+        st.caption("Open another sweep or task from the sidebar.")
 else:
     if view is None:
         sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
@@ -105,7 +110,6 @@ else:
         st.session_state["view"] = view
         with choices:
             sweeps.choose_statistics(view)
-        sweeps.show_missing_task()
         page.run()
 state.write_url()
 jobs_panel.redraw_if_outdated()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, scores, snippets
+from pages.components import connectivity_snippets, display, jobs, scores, snippets, tasks
 from pages.components.display import listed, plain
 from pages.components.snippets import Point
 from pages.components.state import View
@@ -17,6 +17,9 @@ from soupcore.figures.tables import plane_table
 
 def main(view: View) -> None:
     st.header("Loss plane")
+    if not view.has_task:
+        tasks.show_needed("This page")
+        return
     loss = view.task.loss_name
     what = "error" if view.task.score_unit.counts_errors else "score"
     st.caption(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, results
+from pages.components import connectivity_snippets, display, jobs, results, tasks
 from pages.components.display import plain
 from pages.components.state import Pair, View
 from soupcore import figures
@@ -16,6 +16,9 @@ from soupcore.figures.tables import pairs_with
 
 def main(view: View) -> None:
     st.header("Soup vs. ensemble")
+    if not view.has_task:
+        tasks.show_needed("This page")
+        return
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
     which = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import building, comparison, jobs, scores, snippets
+from pages.components import building, comparison, jobs, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
@@ -20,11 +20,7 @@ _SLIDERS = 12
 
 def main(view: View) -> None:
     st.header("Soups")
-    st.caption(
-        "Average several ingredients into one network. Recipes choose on the validation split "
-        f"(**{plain(view.task.select)}**) only. The test split and shifted splits are never used "
-        "for choosing."
-    )
+    st.caption(f"Average several ingredients into one network. {_choosing(view)}")
     build, compare = st.tabs(["Build", "Compare"], default="Build", key="soups-tab")
     with build:
         _build(view)
@@ -32,12 +28,23 @@ def main(view: View) -> None:
         comparison.show(view)
 
 
+def _choosing(view: View) -> str:
+    """Return where recipes choose, as Markdown."""
+    if not view.has_task:
+        return "Without a task, recipes that need no evaluation are available."
+    return (
+        f"Recipes choose on the validation split (**{plain(view.task.select)}**) only. The test "
+        "split and shifted splits are never used for choosing."
+    )
+
+
 def _build(view: View) -> None:
     titles = {name: recipe.title for name, recipe in RECIPES.items()} | {MANUAL: "Manual"}
     recipe = st.segmented_control(
         "Recipe",
         list(titles),
-        default="greedy",
+        default="greedy" if view.has_task else "uniform",
+        key=f"recipe-{view.has_task}",
         format_func=lambda name: titles[name],
         required=True,
     )
@@ -79,6 +86,9 @@ def _by_recipe(
     view: View, soups: Mapping[str, StoredSoup], recipe: Recipe, names: list[str]
 ) -> None:
     st.markdown(f"{recipe.summary} _{recipe.paper}_")
+    if recipe.chooses and not view.has_task:
+        tasks.show_needed(recipe.title, key=recipe.name)
+        return
     given = building.choose_parameters(recipe)
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
@@ -86,8 +96,9 @@ def _by_recipe(
     with_soups = building.choose_tensors(view.including(soups), recipe, names)
     if with_soups is None:
         return
-    building.show_curve(with_soups, recipe, names, given)
-    st.caption(_cost(with_soups, recipe, names, given))
+    if view.has_task:
+        building.show_curve(with_soups, recipe, names, given)
+        st.caption(_cost(with_soups, recipe, names, given))
     call = RecipeSoup(recipe.name, tuple(names), given)
     if st.button(
         f"Build {_in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
@@ -167,7 +178,10 @@ def _manual(view: View, names: Sequence[str]) -> None:
         "Normalised weights: "
         + ", ".join(f"{plain(name)} {float(c):.3f}" for name, c in coefficients.items())
     )
-    _evaluate_manual(view, coefficients)
+    if view.has_task:
+        _evaluate_manual(view, coefficients)
+    else:
+        _save(view, coefficients, [])
     snippets.show(snippets.manual(view, coefficients))
 
 
@@ -195,7 +209,12 @@ def _evaluate_manual(view: View, coefficients: Mapping[str, Fraction]) -> None:
                 view.task.score_unit.text(evaluation.score) if evaluation else "…",
                 width=220,
             )
-    kept = ManualSoup.of(coefficients, view.task.reported, keep=True)
+    _save(view, coefficients, view.task.reported)
+
+
+def _save(view: View, coefficients: Mapping[str, Fraction], splits: Sequence[str]) -> None:
+    """Show a button that saves the soup and evaluates it on splits."""
+    kept = ManualSoup.of(coefficients, splits, keep=True)
     disabled = jobs.cannot_start(view, kept)
     if st.button("Save soup", icon=":material/bookmark:", disabled=disabled):
         jobs.start(view, kept, "Save manual soup")

@@ -81,7 +81,12 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"task to offer: {_TASK_FORMS}",
         **several,
     )
-    parser.add_argument("--root", type=_folder, help="a folder that contains sweeps", **several)
+    parser.add_argument(
+        "--root",
+        type=_folder,
+        help="a folder that contains sweeps; the dashboard opens on the first",
+        **several,
+    )
     parser.add_argument("--port", type=int, help="port to listen on; 8501 or the next free one")
     parser.add_argument("--address", help="address to listen on, with a token (127.0.0.1)")
     parser.add_argument("--host", help="an additional host name of the server", **several)

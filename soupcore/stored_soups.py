@@ -79,12 +79,12 @@ class StoredSoups:
 
         Args:
             folder: The folder of the sweep, as it was when the soups were stored.
-            task_spec: The task, in the same way.
+            task_spec: The task, in the same way; see `is_of_task`.
             estimate: The BatchNorm statistics of the soups to return.
         """
         found = []
         for row in self._store.soups(folder):
-            if row.body["task"] != task_spec:
+            if not is_of_task(row.body, task_spec):
                 continue
             try:
                 stored = self.make(row.id, row.body)
@@ -119,6 +119,14 @@ def including(sweep: Sweep, soups: Mapping[str, StoredSoup]) -> Sweep:
     """
     more = {name: stored.soup.checkpoint for name, stored in soups.items()}
     return sweep.including(more) if more else sweep
+
+
+def is_of_task(body: Mapping[str, Any], task_spec: str) -> bool:
+    """Return whether a soup of the store is shown with a task; "" for none, which shows them all.
+
+    A soup that was built without a task is shown with every task.
+    """
+    return not task_spec or body["task"] in (task_spec, None)
 
 
 def soup_label(recipe: str, soup_id: str) -> str:

@@ -5,8 +5,12 @@ from pathlib import Path
 
 from soupcore.errors import TaskError
 
-#: Kinds of tasks that a TOML file describes, by their prefix.
-KINDS = {"hf": "Hugging Face", "command": "command"}
+#: Kinds of tasks that a file without Python describes, by their prefix.
+KINDS = {
+    "hf": "Hugging Face",
+    "ultralytics": "Ultralytics",
+    "command": "command",
+}
 
 
 @dataclass(frozen=True)

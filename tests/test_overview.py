@@ -38,7 +38,7 @@ def look(context: Context) -> Overview:
     evaluations = Evaluations(context.task.describe(), context.evaluations.store)
     known = StoredSoups(evaluations.store, context.sweep)
     soups = known.of_task(str(context.sweep.folder), TASK, None)
-    return Overview(replace(context, evaluations=evaluations), soups)
+    return Overview(replace(context, source=evaluations), soups)
 
 
 def test_nothing_is_known_at_first(running: Context) -> None:

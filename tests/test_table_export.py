@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ TABLE = pd.DataFrame(
         "note": [None, "two\nlines"],
     }
 )
-OPTIONS = {"units": {"accuracy": "%"}, "decimals": {"accuracy": 2}}
+OPTIONS: dict[str, Any] = {"units": {"accuracy": "%"}, "decimals": {"accuracy": 2}}
 
 
 def test_csv_has_all_digits_and_units() -> None:

@@ -26,7 +26,7 @@ from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.tensor_rule import ALL, BUT_EMBEDDINGS, BUT_HEAD
-from soupcore.tasks import TaskInfo
+from soupcore.tasks import NO_LABELS, Labels
 
 _COLUMNS = 3  # of widgets
 _PATTERN = "pattern"
@@ -250,7 +250,7 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     # A separate container, since the fragment's last run may come after the result was drawn.
     with st.container():
         if job.is_unfinished:
-            _watch(job_id, recipe, view.task)
+            _watch(job_id, recipe, view.task.labels if view.has_task else NO_LABELS)
             return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
@@ -263,8 +263,9 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         return
     if job.result is not None:
         st.success(
-            f"{plain(job.title)} is ready. Compare it in the **Compare** tab, or get its weights "
-            "on the **Download** page.",
+            f"{plain(job.title)} is ready. "
+            f"{'Compare it in the **Compare** tab, or get' if view.has_task else 'Get'} its "
+            "weights on the **Download** page.",
             icon=":material/check_circle:",
         )
     else:
@@ -320,13 +321,13 @@ def _saved(view: View, trace: Sequence[Step]) -> None:
 
 
 @st.fragment(run_every=0.5)
-def _watch(job_id: int, recipe: Recipe, task: TaskInfo[Any]) -> None:
+def _watch(job_id: int, recipe: Recipe, labels: Labels) -> None:
     job = jobs.get(job_id)
     if job is not None and job.is_unfinished:
-        _show_progress(job, recipe, task)
+        _show_progress(job, recipe, labels)
 
 
-def _show_progress(job: Job, recipe: Recipe, task: TaskInfo[Any]) -> None:
+def _show_progress(job: Job, recipe: Recipe, labels: Labels) -> None:
     known = job.partial or {}
     if passes := known.get("passes"):
         figure = figures.learning_curve([Pass.from_json(found) for found in passes])
@@ -340,7 +341,7 @@ def _show_progress(job: Job, recipe: Recipe, task: TaskInfo[Any]) -> None:
     figure = figures.greedy_trace(
         [Step.from_json(step) for step in steps],
         candidates=len(job.request["names"]),
-        score_name=task.score_name,
-        score_unit=task.score_unit,
+        score_name=labels.score_name,
+        score_unit=labels.score_unit,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})

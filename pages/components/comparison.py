@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, scores, snippets, sweeps
+from pages.components import display, jobs, results, scores, snippets, sweeps, tasks
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
-from soupcore import Evaluation, figures
+from soupcore import RECIPES, Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
@@ -24,6 +24,10 @@ def show(view: View) -> None:
     stored = scores.soups(view)
     if not stored:
         st.info("No soups yet. Build one in the **Build** tab.", icon=":material/blender:")
+        return
+    if not view.has_task:
+        _list(stored)
+        tasks.show_needed("Comparing scores", key="compare")
         return
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
@@ -47,6 +51,20 @@ def show(view: View) -> None:
     scores.show_shortfall(view, stored)
     show_statistics(view, picked, key="compare")
     show_scatter(view, known, "comparison-scatter", stored)
+
+
+def _list(stored: Sequence[StoredSoup]) -> None:
+    """Show how soups are made, without scores."""
+    rows = [
+        {
+            "name": each.label,
+            "recipe": RECIPES[each.soup.recipe].title if each.soup.recipe in RECIPES else "Manual",
+            "ingredients": len(each.soup.ingredients),
+            "made of": scores.describe(each.soup),
+        }
+        for each in stored
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def _row(

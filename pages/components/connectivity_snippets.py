@@ -43,7 +43,7 @@ def matrix(
     order = f", tree=tree(found.names, {apart})" if tree else ""
     order += f", threshold={threshold}" if tree and threshold is not None else ""
     return code + (
-        f"measure = figures.measures(task.score_unit)[{measure!r}]\n"
+        f"measure = figures.measures({'task.score_unit' if view.has_task else ''})[{measure!r}]\n"
         f"figures.pair_heatmap(found.names, values, measure{order}).show()\n"
     )
 
@@ -189,6 +189,17 @@ def pair_grid(view: View, names: Sequence[str], split: str, key: str) -> str:
         "    decimals=unit.decimals,\n"
         "    diverges=True,\n"
         ").show()\n"
+    )
+
+
+def logged_grid(view: View, names: Sequence[str], metric: str, row: str, column: str) -> str:
+    """Return Python that draws the mean of a logged metric by two hyperparameters."""
+    return opening(view, FIGURES, "from soupcore.analysis import ingredient_grid") + (
+        f"metric, names = {metric!r}, {list(names)!r}\n"
+        "logged = {name: sweep[name].logged_metrics for name in names}\n"
+        "values = {name: found[metric] for name, found in logged.items() if metric in found}\n"
+        f"grid = ingredient_grid(sweep, values, {row!r}, {column!r})\n"
+        f"figures.grid_heatmap(grid, title={f'{metric} (logged)'!r}, decimals=None).show()\n"
     )
 
 

@@ -17,7 +17,7 @@ from soupcore.connectivity import Basin, PairSummaries, Tree, summaries, tree
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
-from soupcore.tasks import Unit
+from soupcore.tasks import PLAIN, Unit
 
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
@@ -80,11 +80,7 @@ def look_up(view: View, choices: Choices) -> Summaries:
 def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     """Show the buttons that evaluate missing pairs."""
     if choices.measure in GEOMETRIC:
-        if WeightGeometry().result(view.context) is None:
-            jobs.call_button(
-                view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
-                key="measure", help="Reads each checkpoint once; runs no forward passes.",
-            )  # fmt: skip
+        show_geometry_button(view)
         return
     call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
     count = math.comb(len(choices.names), 2)
@@ -108,6 +104,15 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
             )  # fmt: skip
 
 
+def show_geometry_button(view: View) -> None:
+    """Show the button that computes angles and distances, unless they are known."""
+    if WeightGeometry().result(view.context) is None:
+        jobs.call_button(
+            view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
+            key="measure", help="Reads each checkpoint once; runs no forward passes.",
+        )  # fmt: skip
+
+
 def _evaluations_left(view: View, choices: Choices, found: PairSummaries) -> int:
     """Return an estimate of the number of missing evaluations; 0 if none is missing."""
     if not _unsettled(found):
@@ -126,42 +131,50 @@ def _unsettled(found: PairSummaries) -> int:
     return math.comb(len(found.names), 2) - int(found.settled.sum())
 
 
-def values_of(view: View, choices: Choices, found: Summaries) -> Floats | None:
+def values_of(view: View, choices: Choices, found: Summaries | None) -> Floats | None:
     """Return the matrix of the chosen measure; None if no pair is evaluated."""
     if choices.measure in GEOMETRIC:
         geometry = WeightGeometry().result(view.context, choices.names)
         if geometry is None:
             return None
         return geometry.angles if choices.measure == "angle" else geometry.distances
-    return found.best.matrix(_FIELDS[choices.measure]) if len(found.best) else None
+    if found is None or not len(found.best):
+        return None
+    return found.best.matrix(_FIELDS[choices.measure])
 
 
 def draw(
-    view: View, choices: Choices, found: Summaries, values: Floats, threshold: float | None
+    view: View, choices: Choices, found: Summaries | None, values: Floats, threshold: float | None
 ) -> None:
-    """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated."""
-    unit = view.task.score_unit
+    """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated.
+
+    Without a task there are no summaries and no curves.
+    """
+    unit = view.task.score_unit if view.has_task else PLAIN
     measure = figures.measures(unit)[choices.measure]
-    geometric = choices.measure in GEOMETRIC
+    summaries = None if choices.measure in GEOMETRIC else found
     figure = figures.pair_heatmap(
         choices.names,
         values,
         measure,
         tree=join(choices, values) if choices.clustered else None,
         threshold=threshold,
-        preliminary=() if geometric else found.best.preliminary,
-        details={} if geometric else _details(choices, found, unit),
+        preliminary=summaries.best.preliminary if summaries else (),
+        details=_details(choices, summaries, unit) if summaries else {},
     )
     code = connectivity_snippets.matrix(
         view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
         threshold=threshold,
     )  # fmt: skip
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
-    if not geometric:
-        table = summaries_table(found.best, choices.split, score_unit=unit)
-    display.show_figure(
-        figure, KEY, table, code, on_pick=lambda cells: _add_curves(view, choices, found, cells)
-    )
+    if summaries:
+        table = summaries_table(summaries.best, choices.split, score_unit=unit)
+
+    def pick(cells: list[list[str]]) -> None:
+        if found is not None:
+            _add_curves(view, choices, found, cells)
+
+    display.show_figure(figure, KEY, table, code, on_pick=pick if found is not None else None)
 
 
 def join(choices: Choices, values: Floats) -> Tree:

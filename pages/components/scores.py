@@ -40,14 +40,14 @@ def ingredients(view: View) -> dict[str, Mixture]:
 
 
 def soups(view: View) -> list[StoredSoup]:
-    """Return the stored soups of this sweep and task, oldest first.
+    """Return the stored soups of this sweep and task, oldest first; without a task, all of them.
 
     Only soups with the chosen BatchNorm statistics are included. Soups of missing ingredients are
     left out, since their weights cannot be computed, and so are soups whose recipe gives other
     weights in this version.
     """
     known = StoredSoups(state.store(), view.sweep)
-    return known.of_task(view.folder, view.task_spec, view.evaluations.estimate)
+    return known.of_task(view.folder, view.task_spec, view.estimate)
 
 
 def points(view: View) -> dict[str, Point]:
@@ -102,7 +102,9 @@ def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | No
 
 
 def metrics(view: View, soup: Soup) -> None:
-    """Show the known scores of a soup on select, on report and under shift."""
+    """Show the known scores of a soup on select, on report and under shift, if there is a task."""
+    if not view.has_task:
+        return
     known = evaluations(view, {"soup": soup.mixture})["soup"]
     unit = view.task.score_unit
     with st.container(horizontal=True):
@@ -202,6 +204,8 @@ def best_soup(view: View, stored: Sequence[StoredSoup]) -> StoredSoup:
 
     If no soup is evaluated there, return the newest.
     """
+    if not view.has_task:
+        return stored[-1]
     soups = {soup.soup.id: soup for soup in stored}
     points = {soup_id: soup.soup.mixture for soup_id, soup in soups.items()}
     found = best_on_select(view, evaluations(view, points), list(soups))
@@ -224,6 +228,8 @@ def describe(soup: Soup) -> str:
 
 def show_shortfall(view: View, soups: Sequence[StoredSoup]) -> None:
     """Warn of soups that score below the base or their best ingredient on select."""
+    if not view.has_task:
+        return
     lines = [line for stored in soups if (line := shortfall(view, stored))]
     if lines:
         more = [f"… and {len(lines) - _NAMED} more soups."] if len(lines) > _NAMED else []

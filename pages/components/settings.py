@@ -17,7 +17,7 @@ import streamlit as st
 
 from pages.components import access
 from soupcore.cli import parse_dashboard
-from soupcore.errors import StoreError
+from soupcore.errors import StoreError, TaskError
 from soupcore.workspace import private_folder, workspace_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -34,9 +34,8 @@ class Settings:
 
     Attributes:
         sweep: The sweep that is shown first.
-        task: The task that is selected first.
         roots: Folders that contain sweeps. Nothing outside them is opened.
-        tasks: The tasks on offer, `file.py:attribute`. No other code is run.
+        named: The tasks named at startup, `file.py:attribute`. No other code is run.
         hosts: Additional host names of the server.
         origins: Additional origins of its pages, for proxies that change the `Host`.
         asks_token: Whether a token is required on a loopback address too.
@@ -48,9 +47,8 @@ class Settings:
     """
 
     sweep: str
-    task: str
     roots: tuple[Path, ...]
-    tasks: tuple[str, ...]
+    named: tuple[str, ...]
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     asks_token: bool
@@ -68,6 +66,44 @@ class Settings:
             return False
         return any(resolved.is_relative_to(root) for root in self.roots)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks that workers may load: named, described on a page, and that of the sample."""
+        return tuple(dict.fromkeys([*self.named, *self.described, SAMPLE_TASK]))
+
+    @property
+    def described_in(self) -> Path:
+        """The folder of the tasks that were described on a page."""
+        return self.uploads.parent / "tasks"
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The tasks that were described on a page and whose files this server may open."""
+        from soupcore.tasks.hugging_face import paths_of  # loads torch
+
+        found = []
+        for path in sorted(self.described_in.glob("*.toml")):
+            with suppress(TaskError):
+                if all(map(self.allows, paths_of(path))):
+                    found.append(f"hf:{path}")
+        return tuple(found)
+
+    def tasks_for(self, folder: str) -> tuple[str, ...]:
+        """Return the tasks on offer for a sweep. The sample's task fits no other sweep."""
+        own = (*self.named, *self.described)
+        return tuple(dict.fromkeys([*own, SAMPLE_TASK])) if is_sample(folder) else own
+
+    def task_of(self, folder: str) -> str:
+        """Return the task that a sweep is opened with; "" for none."""
+        if is_sample(folder):
+            return SAMPLE_TASK
+        return self.named[0] if self.named else ""
+
+
+def is_sample(folder: str) -> bool:
+    """Whether a sweep is the bundled one."""
+    return Path(folder).resolve() == Path(SAMPLE_SWEEP).resolve()
+
 
 _current: Settings | None = None
 
@@ -83,18 +119,17 @@ def configure(arguments: Sequence[str]) -> Settings:
     with suppress(StoreError):  # a read-only workspace accepts no uploads
         private_folder(uploads)
     folder = None if parsed.folder is None else parsed.folder.resolve()
+    parsed.root = [root.resolve() for root in parsed.root]
     roots = [
         *([folder] if folder else []),
         *parsed.root,
         _PROJECT / "sample_data",
         *([uploads] if uploads.is_dir() else []),
     ]
-    tasks = tuple(dict.fromkeys([*parsed.task, SAMPLE_TASK]))
     _current = Settings(
-        sweep=str(folder) if folder else SAMPLE_SWEEP,
-        task=tasks[0] if folder else SAMPLE_TASK,
+        sweep=str(folder or next(iter(parsed.root), SAMPLE_SWEEP)),
         roots=tuple(dict.fromkeys(root.resolve() for root in roots)),
-        tasks=tasks,
+        named=tuple(dict.fromkeys(parsed.task)),
         hosts=tuple(parsed.host),
         origins=tuple(parsed.origin),
         asks_token=parsed.token,

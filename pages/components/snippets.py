@@ -38,16 +38,18 @@ def show(code: str) -> None:
 def opening(view: View, *imports: str) -> str:
     """Return Python that opens the view's sweep, task and evaluator, with a blank line at its end.
 
+    Without a task it opens the sweep only.
+
     Args:
         view: The view.
         imports: Imports in addition to `soupcore`, and to `FRACTION` if the view has soups.
     """
     code = _imports(*imports, *([FRACTION] if view.soups else []))
-    code += (
-        f"sweep = {_sweep(view)}\n"
-        f"task = soupcore.load_task({view.task_spec!r})\n"
-        "evaluator = soupcore.Evaluator(task)\n"
-    )
+    code += f"sweep = {_sweep(view)}\n"
+    if view.has_task:
+        code += (
+            f"task = soupcore.load_task({view.task_spec!r})\nevaluator = soupcore.Evaluator(task)\n"
+        )
     if _is_re_estimated(view):
         code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
     if view.soups:
@@ -70,6 +72,28 @@ def _imports(*lines: str) -> str:
     return "".join("\n".join(group) + "\n\n" for _, group in groups)
 
 
+def ingredients(view: View) -> str:
+    """Return Python that prints the hyperparameters and logged metrics of every ingredient."""
+    return opening(view) + (
+        "for name, ingredient in sweep.ingredients.items():\n"
+        "    print(name, ingredient.hyperparameters, ingredient.logged_metrics)\n"
+    )
+
+
+def logged_overview(
+    view: View, names: Sequence[str], metric: str, selected: Collection[str]
+) -> str:
+    """Return Python that draws a logged metric of ingredients."""
+    return opening(view, FIGURES, "from soupcore.figures import tables") + (
+        f"metric, names = {metric!r}, {list(names)!r}\n"
+        "values = {name: sweep[name].logged_metrics[metric] for name in names}\n"
+        "figures.logged_overview(\n"
+        "    tables.logged_table(values), figures.colours(sweep.ingredients), metric=metric"
+        f"{_selected(selected)},\n"
+        ").show()\n"
+    )
+
+
 def evaluate(view: View) -> str:
     """Return Python that evaluates every ingredient."""
     return opening(view) + (
@@ -84,8 +108,8 @@ def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str
     """Return Python that follows a recipe and saves the soup."""
     return opening(view) + (
         f"soup = {followed(recipe, names, parameters)}\n"
-        "soup.evaluate(evaluator)\n"
-        f'soup.save("{recipe.name}.safetensors")\n'
+        + ("soup.evaluate(evaluator)\n" if view.has_task else "")
+        + f'soup.save("{recipe.name}.safetensors")\n'
     )
 
 

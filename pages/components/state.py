@@ -15,10 +15,11 @@ from pages.components import access, settings
 from pages.components.uploads import Incoming
 from soupcore import StockpotError, Store, Sweep
 from soupcore.calls import Context
-from soupcore.evaluation import Evaluations, StatisticsChoice
+from soupcore.errors import TaskError
+from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import colours
 from soupcore.jobs import Descriptions, Supervisor
-from soupcore.stored_soups import StoredSoup, including, soup_label
+from soupcore.stored_soups import StoredSoup, including, is_of_task, soup_label
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
@@ -31,6 +32,8 @@ STATISTICS: dict[StatisticsChoice, str] = {
     "averaged": "averaged",
     "re-estimated": "re-estimated (train)",
 }
+
+_NO_TASK = "none"  # in the URL
 
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
@@ -80,11 +83,12 @@ class View:
 
     Attributes:
         folder: Folder of the sweep.
-        task_spec: The task, `file.py:attribute`.
+        task_spec: The task, `file.py:attribute`; "" for none.
         weights: Title of the weight set to use of checkpoints with several; "" for the default.
         snapshot: The snapshots chosen of runs with several, as text; "" for the default.
         sweep: The sweep.
-        evaluations: The stored evaluations of the task, with the chosen BatchNorm statistics.
+        stored: The stored evaluations of the task, with the chosen BatchNorm statistics; None
+            without a task.
         soups: Soups that are additional ingredients of the sweep, by their names there.
     """
 
@@ -92,33 +96,61 @@ class View:
     task_spec: str
     weights: str
     sweep: Sweep
-    evaluations: Evaluations
+    stored: Evaluations | None
     soups: Mapping[str, StoredSoup] = field(default_factory=dict)
     snapshot: str = ""
 
     @property
+    def has_task(self) -> bool:
+        """Whether there is a task. Without one there are no evaluations."""
+        return self.stored is not None
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The stored evaluations.
+
+        Raises:
+            TaskError: The sweep is shown without a task.
+        """
+        if self.stored is None:
+            raise TaskError("This sweep is open without a task, so nothing is evaluated.")
+        return self.stored
+
+    @property
     def task(self) -> TaskInfo[Any]:
-        """Description of the task."""
+        """Description of the task; see `evaluations`."""
         return self.evaluations.task
+
+    @property
+    def store(self) -> Store:
+        """The store of results."""
+        return store() if self.stored is None else self.stored.store
 
     @property
     def context(self) -> Context:
         """The sweep and its evaluations, for calls."""
-        return Context(self.sweep, self.evaluations, self.folder, self.task_spec, self.soups)
+        return Context(
+            self.sweep, self.stored or self.store, self.folder, self.task_spec, self.soups
+        )
 
     @property
     def statistics(self) -> StatisticsChoice:
         """The BatchNorm statistics of all evaluations."""
-        return "averaged" if self.evaluations.estimate is None else "re-estimated"
+        return "averaged" if self.estimate is None else "re-estimated"
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """How BatchNorm statistics are re-estimated; None if they are averaged like weights."""
+        return None if self.stored is None else self.stored.estimate
 
     @property
     def offers_statistics(self) -> bool:
         """Whether BatchNorm statistics can be chosen."""
-        return self.task.can_re_estimate
+        return self.has_task and self.task.can_re_estimate
 
     def with_statistics(self, statistics: StatisticsChoice) -> "View":
         """Return this view with other BatchNorm statistics."""
-        return replace(self, evaluations=self.evaluations.with_statistics(statistics))
+        return replace(self, stored=self.evaluations.with_statistics(statistics))
 
     def including(self, soups: Mapping[str, StoredSoup]) -> "View":
         """Return this view with soups as additional ingredients, under these names."""
@@ -142,15 +174,18 @@ class View:
         """The part of a job's request that identifies this view."""
         soups = {name: stored.soup.id for name, stored in self.soups.items()}
         rule = self.sweep.rule
-        return {
-            "sweep": self.folder,
-            **_opening(self.weights, self.snapshot),
-            "task": self.task_spec,
-            "batchnorm": self.statistics,
-            "data": {name: split.digest for name, split in self.task.splits.items()},
-            **({"soups": soups} if soups else {}),
-            **({} if rule == TensorRule() else {"tensors": rule.to_json()}),
-        }
+        request = {"sweep": self.folder, **_opening(self.weights, self.snapshot)}
+        if self.has_task:
+            request |= {
+                "task": self.task_spec,
+                "batchnorm": self.statistics,
+                "data": {name: split.digest for name, split in self.task.splits.items()},
+            }
+        if soups:
+            request["soups"] = soups
+        if rule != TensorRule():
+            request["tensors"] = rule.to_json()
+        return request
 
 
 def _opening(weights: str, snapshot: str) -> dict[str, Any]:
@@ -171,20 +206,30 @@ def read_url() -> None:
     url = st.query_params
     known = settings.current()
     folder = url.get("sweep", known.sweep)
-    task = url.get("task", known.tasks[0] if "sweep" in url else known.task)
     state = st.session_state
-    state["sweep"] = folder if settings.current().allows(Path(folder)) else settings.SAMPLE_SWEEP
-    state["task"] = task if task in settings.current().tasks else settings.SAMPLE_TASK
-    if state["sweep"] != folder or state["task"] != task:
+    state["sweep"] = folder if known.allows(Path(folder)) else settings.SAMPLE_SWEEP
+    own = known.task_of(state["sweep"])
+    task = url.get("task", own) if state["sweep"] == folder else own
+    if task == _NO_TASK:
+        task = ""
+    state["task"] = task if task in ("", *known.tasks_for(state["sweep"])) else ""
+    if state["sweep"] != folder:
         state["notice"] = (
-            "This link points to a sweep or task that this server cannot open, so the bundled "
-            "sample is shown instead. To allow it, restart the server with --root and --task."
+            "This link points to a sweep that this server cannot open, so the bundled sample is "
+            "shown instead. To allow it, restart the server with --root."
+        )
+    elif state["task"] != task:
+        state["notice"] = (
+            "This link names a task that this server does not offer, so the sweep is shown "
+            "without a task. To offer it, restart the server with --task."
         )
     if "sweep" in url and state["sweep"] == folder:
         access.note("followed a link to", folder)
     state["weights"] = url.get("weights", "")
     state["snapshot"] = url.get("snapshot", "")
     state["batchnorm"] = url.get("batchnorm", "averaged")
+    state["rank"] = url.get("rank", "")
+    state["better"] = url.get("better", "")
     state["selection"] = url.get_all("selection")
     ends = url.get_all("pair")
     state["pairs"] = list(zip(ends[::2], ends[1::2], strict=False))
@@ -193,13 +238,16 @@ def read_url() -> None:
 
 def write_url() -> None:
     """Write the session's state to the URL."""
-    state = st.session_state
+    state, known = st.session_state, settings.current()
+    task = state["task"] or _NO_TASK
     wanted = {
-        "sweep": [state["sweep"]] if state["sweep"] != settings.current().sweep else [],
-        "task": [state["task"]] if state["task"] != settings.current().task else [],
+        "sweep": [state["sweep"]] if state["sweep"] != known.sweep else [],
+        "task": [task] if state["task"] != known.task_of(state["sweep"]) else [],
         "weights": [state["weights"]] if state["weights"] else [],
         "snapshot": [state["snapshot"]] if state["snapshot"] else [],
         "batchnorm": [state["batchnorm"]] if state["batchnorm"] != "averaged" else [],
+        "rank": [state["rank"]] if state["rank"] else [],
+        "better": [state["better"]] if state["better"] else [],
         "selection": state["selection"],
         "pair": [end for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
@@ -215,13 +263,19 @@ def sweep_label() -> str:
 
 
 def choose_sweep(folder: str, task: str) -> None:
-    """Show another sweep or task, and clear the selection."""
+    """Show another sweep, with a task or "" for none, and clear the selection."""
     opened().add(folder)
-    access.note("opened", f"{folder} with {task}")
+    access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
-        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", selection=[],
-        pairs=[], soup="",
+        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", rank="",
+        better="", selection=[], pairs=[], soup="",
     )  # fmt: skip
+
+
+def choose_task(task: str) -> None:
+    """Show the same sweep with another task, or with "" for none."""
+    access.note("chose the task", task or "none")
+    st.session_state.update(task=task, batchnorm="averaged", soup="")
 
 
 def choose_weights(title: str) -> None:
@@ -252,7 +306,8 @@ def view() -> View | None:
     if not _is_scanned(folder, weights, snapshot, signature):
         return None
     sweep = _open_sweep(folder, weights, snapshot, signature)
-    found = View(folder, spec, weights, sweep, _evaluations(spec), snapshot=snapshot)
+    stored = _evaluations(spec) if spec else None
+    found = View(folder, spec, weights, sweep, stored, snapshot=snapshot)
     if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
     st.session_state["selection"] = sweep.names(
@@ -262,7 +317,7 @@ def view() -> View | None:
     ends |= {
         soup_label(row.body["recipe"], row.id)
         for row in store().soups(folder)
-        if row.body["task"] == spec
+        if is_of_task(row.body, spec)
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
@@ -290,10 +345,11 @@ def _open_sweep(folder: str, weights: str, snapshot: str, signature: str) -> Swe
 
 
 def _evaluations(spec: str) -> Evaluations:
-    if spec not in settings.current().tasks:
+    if spec not in settings.current().tasks_for(st.session_state["sweep"]):
         raise StockpotError(f"The task {spec} was not enabled at startup (--task).")
     with st.spinner("Reading the task"):
         task = descriptions().get(spec, wait_s=_PATIENCE)
     if task is None:
         raise UndescribedError(spec)
+    supervisor().offer(spec)  # it may have been described on a page after the server started
     return Evaluations(task, store())

@@ -9,17 +9,16 @@ import pandas as pd
 import streamlit as st
 from natsort import natsorted
 
-from pages.components import access, jobs, jobs_panel, settings, state, uploads
+from pages.components import access, jobs, jobs_panel, settings, state, tasks, uploads
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Finding, FitReport, StockpotError, TaskError
+from soupcore import Finding, FitReport, StockpotError
 from soupcore.checkpoints.file_names import INDEX_SUFFIX, TORCH_SUFFIXES
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs import State
 from soupcore.sweeps.findings import Severity, SnapshotChoice
 from soupcore.sweeps.folder import find_runs
 from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
-from soupcore.task_spec import TaskSpec
 
 _UPLOAD_TYPES = [
     ".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv", ".yaml", ".txt",
@@ -42,47 +41,18 @@ _BADGES: dict[Severity, str] = {
 
 
 def show_choice() -> None:
-    """Show the session's sweep and task in the sidebar, with a button to change them."""
+    """Show the session's sweep and task in the sidebar, with buttons to change them."""
     st.subheader("Sweep", divider="gray")
-    folder, task = st.session_state["sweep"], st.session_state["task"]
+    folder = st.session_state["sweep"]
     st.markdown(f":material/folder: **{plain(state.sweep_label())}**", help=plain(folder))
-    st.markdown(f":material/labs: {plain(_task_label(task))}", help=plain(task))
     if st.button("Open another sweep", width="stretch", icon=":material/swap_horiz:"):
         st.session_state["browsing"] = str(Path(folder).resolve())
         _dialog()
-
-
-def show_missing_task() -> None:
-    """Say how to name a task, if a sweep is shown with the task of the bundled sample."""
-    folder = Path(st.session_state["sweep"])
-    known = settings.current()
-    samples = Path(settings.SAMPLE_SWEEP).parent, known.uploads
-    if st.session_state["task"] != settings.SAMPLE_TASK or any(map(folder.is_relative_to, samples)):
-        return
-    others = [task for task in known.tasks if task != settings.SAMPLE_TASK]
-    how = (
-        "Choose another with **Open another sweep**."
-        if others
-        else "Restart with `stockpot FOLDER --task …`; the README describes Python tasks, Hugging "
-        "Face networks and commands."
-    )
-    st.info(
-        "The selected task is that of the bundled sample, and evaluates networks for its digits "
-        f"only. {how} Without a task, the table, the fit report and the weight geometry work.",
-        icon=":material/labs:",
-    )
+    tasks.show_choice()
 
 
 @st.dialog("Open a sweep", width="large")
 def _dialog() -> None:
-    tasks = settings.current().tasks
-    task = st.selectbox(
-        "Task (how ingredients are evaluated)",
-        tasks,
-        index=tasks.index(st.session_state["task"]),
-        format_func=_task_label,
-        help="Tasks execute Python code, so only those passed with --task at startup are listed.",
-    )
     source = st.segmented_control(
         "Source",
         ["Bundled sample", "Folder on the server", "Upload"],
@@ -98,12 +68,21 @@ def _dialog() -> None:
             state.choose_sweep(settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
             st.rerun()
     elif source == "Folder on the server":
-        _browse(task)
+        _browse()
     else:
-        _upload(task)
+        _upload()
 
 
-def _browse(task: str) -> None:
+@st.fragment
+def show_folders() -> None:
+    """Let the user choose a sweep below a folder that contains several."""
+    st.header("Choose a sweep")
+    st.caption("This folder is not a sweep itself. Open one of its folders.")
+    st.session_state.setdefault("browsing", st.session_state["sweep"])
+    _browse()
+
+
+def _browse() -> None:
     allowed = settings.current()
     folder = Path(st.session_state["browsing"])
     if not allowed.allows(folder) or not folder.is_dir():
@@ -132,22 +111,29 @@ def _browse(task: str) -> None:
                 st.rerun(scope="fragment")
         if not inner:
             st.caption("No subfolders.")
-    _open_button(folder, task)
+    _open_button(folder)
 
 
-def _open_button(folder: Path, task: str) -> None:
+def _open_button(folder: Path) -> None:
     try:
         found = find_runs(folder, settings.current().roots)
     except StockpotError as error:
         st.error(plain(str(error)))
         return
+    task = _choose_task(str(folder))
     label = f"Open ({len(found)} checkpoint{'s' if len(found) != 1 else ''})"
     if st.button(label, type="primary", disabled=not found):
         state.choose_sweep(str(folder), task)
         st.rerun()
 
 
-def _upload(task: str) -> None:
+def _choose_task(folder: str) -> str:
+    known, current = settings.current(), st.session_state["task"]
+    keeps = current in known.tasks_for(folder) and not settings.is_sample(folder)
+    return tasks.choose(folder, current if keeps else known.task_of(folder))
+
+
+def _upload() -> None:
     room = state.incoming().room(uploads.current_session())
     st.caption(
         f"Uploads may take {room / 1e6:,.0f} MB more. For larger sweeps, use a folder on the "
@@ -161,6 +147,7 @@ def _upload(task: str) -> None:
         key=f"upload-{whole_folder}",
     )
     name = st.text_input("Sweep name", "uploaded")
+    task = _choose_task(str(settings.current().uploads))
     disabled = not uploaded or state.store().is_read_only
     if st.button("Open upload", type="primary", disabled=disabled):
         try:
@@ -174,13 +161,6 @@ def _upload(task: str) -> None:
         st.rerun()
 
 
-def _task_label(spec: str) -> str:
-    try:
-        return TaskSpec.parse(spec).label
-    except TaskError:  # its file is gone
-        return spec
-
-
 def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
     """Add a job that reads the checkpoints of the sweep once, and show its state.
 
@@ -191,6 +171,9 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
         opening: The weight sets and snapshots to open, as in the request of a job.
         label: Name of the sweep.
     """
+    if _is_above_sweeps(folder):
+        show_folders()
+        return
     request = {"sweep": folder, **opening}
     recent = state.supervisor().queue.recent()
     last = next((job for job in recent if job.kind == "open" and job.request == request), None)
@@ -219,6 +202,22 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
     )
     if not is_reading:
         jobs.submit("open", f"Open {label}", request)
+
+
+def is_root(folder: str) -> bool:
+    """Whether a folder is one of those that contain sweeps."""
+    return Path(folder) in settings.current().roots
+
+
+def _is_above_sweeps(folder: str) -> bool:
+    """Whether a root has no checkpoints of its own, and not those of one sweep below it."""
+    if not is_root(folder):
+        return False
+    try:
+        runs = find_runs(Path(folder), settings.current().roots)
+    except StockpotError:  # opening it gives the reason
+        return False
+    return not runs or len({name.partition("/")[0] for name in runs if "/" in name}) > 1
 
 
 def _open(folder: str, label: str, request: Mapping[str, Any]) -> None:

@@ -12,11 +12,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
-from soupcore.errors import StockpotError
+from soupcore.errors import StockpotError, TaskError
 from soupcore.evaluation import Evaluations, Evaluator
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress
 from soupcore.recipes import Soup
+from soupcore.store import Store
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.sweeps import Sweep, TensorRule
 from soupcore.tasks import TaskInfo
@@ -41,23 +42,46 @@ class Context:
 
     Attributes:
         sweep: The sweep; soups of the store may be among its ingredients.
-        evaluations: The evaluations of a task; an `Evaluator` to run calls.
+        source: The evaluations of a task, an `Evaluator` to run calls; only the store if there is
+            no task.
         folder: The folder of the sweep, as jobs and stored soups name it.
-        task_spec: The task, `path/to/file.py:attribute`.
+        task_spec: The task, `path/to/file.py:attribute`; "" for none.
         included: The soups among the ingredients of the sweep, by their names there.
     """
 
     sweep: Sweep
-    evaluations: Evaluations
+    source: Evaluations | Store
     folder: str = ""
     task_spec: str = ""
     included: Mapping[str, StoredSoup] = field(default_factory=dict)
+
+    @property
+    def has_task(self) -> bool:
+        """Whether there is a task. Without one there are no evaluations."""
+        return isinstance(self.source, Evaluations)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The evaluations of the task.
+
+        Raises:
+            TaskError: There is no task.
+        """
+        if not isinstance(self.source, Evaluations):
+            raise TaskError("This needs evaluations, and the sweep is open without a task.")
+        return self.source
+
+    @property
+    def store(self) -> Store:
+        """The store of results and soups."""
+        return self.source.store if isinstance(self.source, Evaluations) else self.source
 
     @property
     def evaluator(self) -> Evaluator:
         """The evaluations, as an evaluator.
 
         Raises:
+            TaskError: There is no task.
             TypeError: They can only be read.
         """
         if not isinstance(self.evaluations, Evaluator):
@@ -72,7 +96,7 @@ class Context:
     @cached_property
     def soups(self) -> StoredSoups:
         """The soups of the store that can be made of the sweep."""
-        return StoredSoups(self.evaluations.store, self.sweep)
+        return StoredSoups(self.store, self.sweep)
 
     @property
     def offered(self) -> dict[str, str]:
@@ -96,8 +120,8 @@ class Context:
             soup: The soup.
             offered: `{name: id}` of all soups that its recipe could take.
         """
-        body = soup.to_json() | {"task": self.task_spec, "offered": dict(offered)}
-        self.evaluations.store.add_soup(soup.id, self.folder, body)
+        body = soup.to_json() | {"task": self.task_spec or None, "offered": dict(offered)}
+        self.store.add_soup(soup.id, self.folder, body)
         return soup.id
 
 

@@ -183,12 +183,12 @@ class WeightGeometry(Call):
 
     def work(self, context: Context, report: Report) -> Result:
         """Compute the inner products."""
-        geometry(context.sweep, context.evaluations.store, on_progress=report)
+        geometry(context.sweep, context.store, on_progress=report)
         return {"ingredients": len(context.sweep)}
 
     def result(self, context: Context, names: Sequence[str] | None = None) -> Geometry | None:
         """Return the geometry of ingredients, of all unless given; None if it is not computed."""
-        return stored_geometry(context.sweep, context.evaluations.store, names)
+        return stored_geometry(context.sweep, context.store, names)
 
 
 def point_of(context: Context, end: End) -> Mixture:

@@ -37,7 +37,7 @@ class IngredientScores(Call):
 
 @dataclass(frozen=True)
 class RecipeSoup(Call):
-    """The soup of a recipe, and its evaluations on every split.
+    """The soup of a recipe, and its evaluations on every split; without a task, only the soup.
 
     The job tells `{"soup": id, "other": id or None}`. The other soup has the other BatchNorm
     statistics, where the network has any. While it runs, it tells the `trace` or the `passes`.
@@ -50,9 +50,9 @@ class RecipeSoup(Call):
 
     def work(self, context: Context, report: Report) -> Result:
         """Follow the recipe, evaluate the soup on every split, and keep it."""
-        evaluator = context.evaluator
+        evaluator = context.evaluator if context.has_task else None
         known: dict[str, Any] = {}
-        stages = 3 if evaluator.task.can_re_estimate else 2
+        stages = 3 if evaluator is not None and evaluator.task.can_re_estimate else 2
 
         def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
             what = "trace" if isinstance(steps[0], Step) else "passes"
@@ -69,6 +69,8 @@ class RecipeSoup(Call):
             on_step=on_step,
             **self.parameters,
         )
+        if evaluator is None:
+            return {"soup": context.keep_soup(soup, context.offered), "other": None}
         soup.take_statistics_of(evaluator)
         # Kept before it is evaluated on every split: a cancel then, or in a recipe that gives the
         # best so far, keeps what was found.
@@ -146,6 +148,8 @@ class ByHand(Call):
 class ManualSoup(ByHand):
     """A soup of given coefficients and its evaluations, and the soup itself if it is to be kept.
 
+    Without a task there are no evaluations.
+
     The job tells `{"soup": id or None}`.
     """
 
@@ -154,7 +158,9 @@ class ManualSoup(ByHand):
 
     def work(self, context: Context, report: Report) -> Result:
         """Evaluate the soup, and keep it where asked to."""
-        soup = self.made(context).evaluate(context.evaluator, self.splits, on_progress=report)
+        soup = self.made(context)
+        if context.has_task:
+            soup.evaluate(context.evaluator, self.splits, on_progress=report)
         return {"soup": context.keep_soup(soup, context.offered) if self.keep else None}
 
 
@@ -193,14 +199,15 @@ class SoupFiles(Call):
 
     def work(self, context: Context, report: Report) -> Result:
         """Write the files into the store's folder, and keep their SHA-256."""
-        evaluator = context.evaluator.with_statistics("averaged")
-        store, soup = evaluator.store, context.soups[self.soup].soup
-        if soup.estimate is not None:
-            examples = soup.estimate.examples
-            soup.re_estimate(evaluator, examples=examples)
-            evaluator = evaluator.with_statistics("re-estimated", examples=examples)
-        known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
-        soup.evaluations.update({split: found for split, found in known.items() if found})
+        store, soup = context.store, context.soups[self.soup].soup
+        if context.has_task:
+            evaluator = context.evaluator.with_statistics("averaged")
+            if soup.estimate is not None:
+                examples = soup.estimate.examples
+                soup.re_estimate(evaluator, examples=examples)
+                evaluator = evaluator.with_statistics("re-estimated", examples=examples)
+            known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
+            soup.evaluations.update({split: found for split, found in known.items() if found})
         form = Form(**self.form)
         total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
         done = 0
@@ -214,14 +221,7 @@ class SoupFiles(Call):
         store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
         path = folder / form.file_name(soup)
         if form.as_folder:
-            task = evaluator.task
-            card = model_card(
-                soup,
-                base_models=base_models_of(soup),
-                score_name=task.score_name,
-                higher_is_better=task.metric.higher_is_better,
-                select=task.select,
-            )
+            card = model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
             files = write_hub_folder(
                 soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
             )
@@ -230,6 +230,18 @@ class SoupFiles(Call):
         digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
         store.add_soup_files(soup.id, form.key, digests)
         return {"soup": soup.id, "files": list(digests)}
+
+
+def _scored_by(context: Context) -> dict[str, Any]:
+    """Return what a card tells of the task, if there is one."""
+    if not context.has_task:
+        return {}
+    task = context.task
+    return {
+        "score_name": task.score_name,
+        "higher_is_better": task.metric.higher_is_better,
+        "select": task.select,
+    }
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:

@@ -21,7 +21,7 @@ from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_val
 from soupcore.errors import CheckpointError, StoreError
 from soupcore.workspace import workspace_file
 
-_VERSION = 7  # of what the child tells; with another one, files are read again
+_VERSION = 8  # of what the child tells; with another one, files are read again
 
 Plain = str | int | float | bool | None
 
@@ -98,6 +98,8 @@ class Contents:
         details: Plain values on the run that made it: epoch, hyperparameters, metrics.
         executes: What loading it in the usual way would run or import, beyond what is known to be
             harmless; empty where it may be handed on in its own form.
+        network: The description that an ultralytics network is built of (`yaml`); None where there
+            is none, or where building it would run more than known layers.
         local_paths: `(place, path)` of what looks like a path of the machine where it was made.
     """
 
@@ -107,6 +109,7 @@ class Contents:
     metadata: dict[str, str]
     details: dict[str, Plain]
     executes: tuple[str, ...]
+    network: dict[str, Any] | None
     local_paths: tuple[tuple[str, str], ...]
 
 
@@ -181,6 +184,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
         read["metadata"],
         read["details"],
         tuple(read["executes"]),
+        read["network"],
         tuple((place, path) for place, path in read["local_paths"]),
     )
 

@@ -8,7 +8,7 @@ from soupcore.figures.comparisons import (
 )
 from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
-from soupcore.figures.overview import accuracy_overview, shift_scatter
+from soupcore.figures.overview import accuracy_overview, logged_overview, shift_scatter
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
@@ -29,6 +29,7 @@ __all__ = [
     "grid_heatmap",
     "layer_heatmap",
     "learning_curve",
+    "logged_overview",
     "measures",
     "norm_bars",
     "pair_heatmap",

@@ -1,6 +1,7 @@
 """Scores of ingredients and soups: with intervals, and under distribution shift."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,12 +46,7 @@ def accuracy_overview(
             y=names,
             mode="markers",
             customdata=names,
-            marker={
-                "size": 11,
-                "color": [colours[name] for name in names],
-                "symbol": [_symbol(name, selected) for name in names],
-                "line": {"width": 2, "color": [colours[name] for name in names]},
-            },
+            marker=_markers(names, colours, selected),
             error_x={
                 "type": "data",
                 "array": spread["high"],
@@ -66,6 +62,46 @@ def accuracy_overview(
     figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
     figure.update_yaxes(type="category")
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
+
+
+def logged_overview(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    *,
+    metric: str,
+    selected: Collection[str] = (),
+) -> go.Figure:
+    """Draw the value of a metric that the training tool logged, one row per ingredient.
+
+    Args:
+        table: Index: ingredient names, the first on top. Column: `value`.
+        colours: Colour of each ingredient.
+        metric: Name of the metric.
+        selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
+    """
+    rows = table.dropna(subset=["value"]).iloc[::-1]
+    names = list(rows.index)
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["value"],
+            y=names,
+            mode="markers",
+            customdata=names,
+            marker=_markers(names, colours, selected),
+            hovertemplate="<b>%{y}</b><br>%{x:.6g}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title=f"{metric} (logged)")
+    figure.update_yaxes(type="category")
+    return finish(figure, height=max(220, 90 + _ROW * len(names)))
+
+
+def _markers(
+    names: Sequence[str], colours: Mapping[str, str], selected: Collection[str]
+) -> dict[str, Any]:
+    inks = [colours[name] for name in names]
+    symbols = [_symbol(name, selected) for name in names]
+    return {"size": 11, "color": inks, "symbol": symbols, "line": {"width": 2, "color": inks}}
 
 
 def shift_scatter(

@@ -29,6 +29,11 @@ def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     return table.rename_axis("name")
 
 
+def logged_table(values: Mapping[str, float]) -> pd.DataFrame:
+    """Return one row per name with its value of a logged metric."""
+    return pd.DataFrame({"value": dict(values)}, index=[*values]).rename_axis("name")
+
+
 def trace_table(trace: Sequence[Step]) -> pd.DataFrame:
     """Return one row per greedy step, with the score of the soup after it."""
     rows = []

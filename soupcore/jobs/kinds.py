@@ -93,9 +93,9 @@ class WarmState:
         """Return what a call of a request is run with.
 
         Args:
-            request: As for `sweep` and `evaluator`. Its `soups`, `{name: id}`, are the soups of
-                the store that are further ingredients, its `tensors` which tensors take part in
-                recipes (see `Sweep.with_tensors`).
+            request: As for `sweep` and `evaluator`, or without a task. Its `soups`, `{name: id}`,
+                are the soups of the store that are further ingredients, its `tensors` which
+                tensors take part in recipes (see `Sweep.with_tensors`).
 
         Raises:
             RecipeError: One of the soups cannot be made again.
@@ -107,9 +107,9 @@ class WarmState:
         soups = StoredSoups(self.store, files).by_name(request.get("soups", {}))
         return Context(
             including(files, soups).with_tensors(**request.get("tensors", {})),
-            self.evaluator(request),
+            self.evaluator(request) if "task" in request else self.store,
             folder=request["sweep"],
-            task_spec=request["task"],
+            task_spec=request.get("task", ""),
             included=soups,
         )
 

@@ -151,6 +151,12 @@ class Supervisor:
         self.look_after()
         return job_id
 
+    def offer(self, task: str) -> None:
+        """Let workers load another task."""
+        with self._mutex:
+            if task not in self._tasks:
+                self._tasks = (*self._tasks, task)
+
     def resume(self, job_id: int) -> None:
         """Queue a failed or cancelled job again and wake the workers."""
         self.queue.resume(job_id)

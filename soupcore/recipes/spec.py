@@ -183,7 +183,7 @@ class Recipe:
     def follow(
         self,
         sweep: Sweep,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None,
         names: Iterable[str] | None = None,
         *,
         on_progress: Progress = no_progress,
@@ -193,12 +193,18 @@ class Recipe:
         """Make the soup; the evaluator is used only if the recipe chooses.
 
         Raises:
-            RecipeError: The recipe cannot be applied to these ingredients and parameters.
+            RecipeError: The recipe cannot be applied to these ingredients and parameters, or it
+                chooses and there is no evaluator.
             SweepError: A name is not in the sweep.
         """
         checked = self.check(parameters)
         if not self.chooses:
             return self.function(sweep, names, **checked)
+        if evaluator is None:
+            raise RecipeError(
+                f"{self.title} chooses by evaluations, so it needs a task. Name one, or follow a "
+                "recipe that needs none, such as uniform."
+            )
         return self.function(
             sweep, evaluator, names, on_progress=on_progress, on_step=on_step, **checked
         )

@@ -3,7 +3,11 @@
 from typing import Any, BinaryIO
 
 from soupcore.safe_torch.arrays import Arrays
-from soupcore.safe_torch.execution import may_execute, run_by_ultralytics
+from soupcore.safe_torch.execution import (
+    may_execute,
+    run_by_ultralytics,
+    ultralytics_network,
+)
 from soupcore.safe_torch.formats import read_tree
 from soupcore.safe_torch.metadata import Plain, Scalars, details_of, local_paths_of, values_of
 from soupcore.safe_torch.names import MARKER
@@ -34,6 +38,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         `metadata`: `{"stockpot": recipe}`, as JSON, of a soup; else empty.
         `details`: plain values about the run that saved the file, see `metadata.details_of`.
         `executes`: names that a usual loader would run or import, beyond those known as harmless.
+        `network`: the description of an ultralytics model, if there is one that runs no code.
         `local_paths`: `[[place, path]]`, paths on the machine that saved the file.
         `storages`: `{key: [offset in the file, bytes, CRC-32 or None]}` of the tensors in `sets`.
 
@@ -54,6 +59,7 @@ def read_contents(file: BinaryIO) -> dict[str, Any]:
         "metadata": _metadata(tree),
         "details": details_of(tree, Scalars(file, places, weights).number_of),
         "executes": executes[:MOST_NAMED],
+        "network": ultralytics_network(machine.instances),
         "local_paths": local_paths_of(tree),
         "storages": {key: places[key] for key in places if key in used},
     }

@@ -150,6 +150,41 @@ def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
     return list(found)
 
 
+def ultralytics_network(instances: Iterable[Inert]) -> dict[str, Any] | None:
+    """Return the description of an ultralytics model, as JSON would hold it.
+
+    None where there is none, where building the network of it would run code beyond known layers,
+    or where it is no plain data of a usual size.
+    """
+    for description in _descriptions(instances):
+        if isinstance(description, dict) and not list(_run_by_one(description, set())):
+            found = _plain(description, [_MOST_PARTS])
+            return found if isinstance(found, dict) else None
+    return None
+
+
+_MOST_PARTS = 10_000  # numbers and texts in a description; the largest models have a thousand
+
+
+def _plain(value: Any, left: list[int], depth: int = 6) -> Any:
+    """Return a copy of plain data; `_NOT_PLAIN` where a part is something else or too many."""
+    left[0] -= 1
+    if left[0] < 0 or depth < 0:
+        return _NOT_PLAIN
+    if value is None or type(value) in (bool, str, int, float):
+        return value
+    if type(value) in (list, tuple):
+        parts = [_plain(part, left, depth - 1) for part in value]
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in parts) else parts
+    if isinstance(value, dict):
+        entries = {str(key): _plain(part, left, depth - 1) for key, part in value.items()}
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in entries.values()) else entries
+    return _NOT_PLAIN
+
+
+_NOT_PLAIN = object()
+
+
 def _descriptions(instances: Iterable[Inert]) -> Iterator[Any]:
     for instance in instances:
         if instance.path in MODULE_PATHS:

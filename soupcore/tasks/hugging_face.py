@@ -2,6 +2,7 @@
 
     task = "text-classification"    # or "causal-lm", "masked-lm"
     model = "runs/run-1"            # a folder with config.json and the tokenizer's files
+    tokenizer = "runs/base"         # the folder of the tokenizer, if it is another
     text = "message"                # the column of the texts; a list of two columns for pairs
     label = "label"                 # the column of the classes
     metrics = ["macro F1", "accuracy"]
@@ -17,36 +18,34 @@ a CSV or TSV file without a header. The network is built from `config.json` alon
 a model repository holds is run.
 """
 
-import hashlib
 import json
 import tomllib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from soupcore.errors import TaskError
+from soupcore.new_files import new_file
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
 from soupcore.tasks.metrics import Metric, perplexity
 from soupcore.tasks.task import Split, Task
+from soupcore.tasks.toml_file import TomlFile, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROLES: dict[str, Role] = {
-    "train": "train", "select": "select", "val": "select", "validation": "select",
-    "report": "report", "test": "report",
-}  # fmt: skip
 _KEYS = {
-    "task", "model", "text", "label", "metrics", "max_length", "block", "seed", "columns", "splits",
-    "name",
+    "task", "model", "tokenizer", "text", "label", "metrics", "max_length", "block", "seed",
+    "columns", "splits", "name",
 }  # fmt: skip
-_MOST_BYTES = 1 << 20  # of a TOML file or a config.json
+_READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _IGNORED = -100
 _MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
@@ -58,7 +57,7 @@ def signature(path: Path) -> str:
     Raises:
         TaskError: The file is not of this form.
     """
-    return _Description(path).digest
+    return _Description(path).identity
 
 
 def load(path: Path) -> Task:
@@ -69,121 +68,56 @@ def load(path: Path) -> Task:
             transformers is not installed.
     """
     told = _Description(path)
-    kinds: dict[str, Callable[[_Description], Task]] = {
-        "text-classification": _classification,
-        "causal-lm": _causal,
-        "masked-lm": _masked,
-    }
     kind = told.text("task")
-    if kind not in kinds:
-        raise TaskError(f"{path}: `task` is one of {', '.join(kinds)}, not {kind!r}.")
-    task = kinds[kind](told)
-    task.source_digest = told.digest
+    if kind not in KINDS:
+        raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
+    task = KINDS[kind].make(told)
+    task.source_digest = told.identity
     return task
 
 
-class _Description:
-    """A TOML file that describes a task."""
+class _Description(TomlFile):
+    """A TOML file that describes a task of a network of Hugging Face."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        text = _read(path)
-        try:
-            self._told: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise TaskError(f"{path} is not valid TOML: {error}.") from None
-        unknown = self._told.keys() - _KEYS
-        if unknown:
-            raise TaskError(
-                f"{path}: {', '.join(sorted(unknown))} has no meaning here; known are "
-                f"{', '.join(sorted(_KEYS))}."
-            )
+        super().__init__(path, _KEYS)
         self.model = path.parent / self.text("model")
+        #: The folder of the tokenizer.
+        self.tokenizer = path.parent / self.text(
+            "tokenizer" if "tokenizer" in self.told else "model"
+        )
         config = self.model / "config.json"
         if not config.is_file():
             raise TaskError(
                 f"{path}: {config} does not exist. Give as `model` a folder with the config.json "
                 "and the tokenizer of the runs, relative to this file."
             )
-        self.config: dict[str, Any] = json.loads(_read(config))
-        self.digest = hashlib.sha256(f"{text}\n{_read(config)}".encode()).hexdigest()
-
-    def text(self, key: str) -> str:
-        """Return a setting that is a text."""
-        value = self._told.get(key)
-        if not isinstance(value, str):
-            raise TaskError(f"{self.path} needs `{key}`, a text.")
-        return value
-
-    def number(self, key: str, default: int | None = None) -> int | None:
-        """Return a setting that is a positive number."""
-        value = self._told.get(key, default)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise TaskError(f"{self.path}: `{key}` is a number above 0, not {value!r}.")
-        return value
-
-    @property
-    def name(self) -> str:
-        """What people call the task."""
-        return self.text("name") if "name" in self._told else self.path.stem
+        text = read_text(config)
+        self.config: dict[str, Any] = json.loads(text)
+        self.identity = self.digest(text)
 
     @property
     def metrics(self) -> list[str]:
         """The names of the metrics."""
-        found = self._told.get("metrics", [])
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise TaskError(f"{self.path}: `metrics` is a list of names.")
-        return found
+        return self.texts("metrics")
 
     @property
-    def texts(self) -> list[str]:
+    def columns(self) -> list[str]:
         """The columns of the texts: one, or two for pairs."""
-        found = self._told.get("text")
+        found = self.told.get("text")
         columns = [found] if isinstance(found, str) else found
         if not isinstance(columns, list) or not 1 <= len(columns) <= 2:
             raise TaskError(f"{self.path} needs `text`, the name of one column or a list of two.")
         return columns
 
-    def splits(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
+    def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
         """Return the splits, each made of its table."""
-        found = self._told.get("splits")
-        if not isinstance(found, dict) or not found:
-            raise TaskError(f'{self.path} needs a table [splits], such as select = "val.csv".')
-        splits = {}
-        for name, told in found.items():
-            of = told if isinstance(told, dict) else {"file": told}
-            default = "shift" if name.startswith("shift") else _ROLES.get(name)
-            role, file = of.get("role", default), of.get("file")
-            if role not in get_args(Role) or not isinstance(file, str):
-                raise TaskError(
-                    f"{self.path}: the split {name!r} needs a file and a role, as in {name!r} = "
-                    f'{{ file = "data.csv", role = "{role or "report"}" }}; roles are '
-                    f"{', '.join(get_args(Role))}."
-                )
-            splits[name] = make(cast("Role", role), self._table(self.path.parent / file))
-        return splits
+        found = self.splits("file", "data.csv")
+        return {name: make(role, self._table(path)) for name, (role, path) in found.items()}
 
     def _table(self, path: Path) -> "pd.DataFrame":
-        import pandas as pd
-
-        names = self._told.get("columns")
-        header: Any = {"header": None, "names": names} if names else {}
-        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-            ".csv": lambda file: pd.read_csv(file, keep_default_na=False, **header),
-            ".tsv": lambda file: pd.read_csv(
-                file, sep="\t", keep_default_na=False, quoting=3, **header
-            ),
-            ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
-            ".parquet": pd.read_parquet,
-        }
-        read = readers.get(path.suffix.lower())
-        if read is None:
-            raise TaskError(f"{path} is none of {', '.join(readers)}.")
-        try:
-            table = read(path)
-        except (OSError, ValueError) as error:
-            raise TaskError(f"{path} cannot be read: {error}") from error
-        wanted = [*self.texts, *([self.text("label")] if "label" in self._told else [])]
+        table = _read_table(path, self.texts("columns"))
+        wanted = [*self.columns, *([self.text("label")] if "label" in self.told else [])]
         missing = [column for column in wanted if column not in table]
         if missing:
             raise TaskError(
@@ -195,13 +129,26 @@ class _Description:
         return table
 
 
-def _read(path: Path) -> str:
+def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "pd.DataFrame":
+    """Return a table; only its first rows if their number is given."""
+    import pandas as pd
+
+    header: Any = {"header": None, "names": names} if names else {}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, nrows=rows, **header),
+        ".tsv": lambda file: pd.read_csv(
+            file, sep="\t", keep_default_na=False, quoting=3, nrows=rows, **header
+        ),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, nrows=rows),
+        ".parquet": pd.read_parquet,
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise TaskError(f"{path} is none of {', '.join(readers)}.")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise TaskError(f"{path} is larger than {_MOST_BYTES >> 20} MiB.")
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} cannot be read: {error}") from None
+        return read(path)
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path} cannot be read: {error}") from error
 
 
 def _transformers(told: _Description) -> Any:
@@ -217,12 +164,13 @@ def _transformers(told: _Description) -> Any:
 def _tokenizer(told: _Description) -> Any:
     try:
         return _transformers(told).AutoTokenizer.from_pretrained(
-            told.model, local_files_only=True, trust_remote_code=False
+            told.tokenizer, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise TaskError(
-            f"The tokenizer in {told.model} cannot be opened: {error} Put the tokenizer's files "
-            "(tokenizer.json, tokenizer_config.json) beside config.json."
+            f"The tokenizer in {told.tokenizer} cannot be opened: {error} Put the tokenizer's "
+            "files (tokenizer.json, tokenizer_config.json) beside config.json, or name their "
+            "folder as `tokenizer`."
         ) from error
 
 
@@ -245,7 +193,7 @@ def _builder(told: _Description, kind: str) -> Callable[[], nn.Module]:
 
 
 def _encoded(told: _Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
-    columns = [table[column].astype(str).tolist() for column in told.texts]
+    columns = [table[column].astype(str).tolist() for column in told.columns]
     limit = told.number("max_length") or min(tokenizer.model_max_length, 512)
     found = tokenizer(*columns, truncation=True, max_length=limit)
     return {name: [torch.tensor(row) for row in rows] for name, rows in found.items()}
@@ -260,7 +208,7 @@ def _classification(told: _Description) -> Task:
         return Split(role, _encoded(told, tokenizer, table), _classes(told, table[label], classes))
 
     build = _builder(told, "SequenceClassification")
-    return ClassificationTask(build, told.splits(make), name=told.name, metrics=told.metrics)
+    return ClassificationTask(build, told.made(make), name=told.name, metrics=told.metrics)
 
 
 def _classes(told: _Description, column: "pd.Series[Any]", classes: Mapping[str, int]) -> Tensor:
@@ -360,7 +308,7 @@ def _causal(told: _Description) -> Task:
         inputs = {"input_ids": texts, "attention_mask": [torch.ones_like(text) for text in texts]}
         return Split(role, inputs, torch.tensor(spelled))
 
-    splits, build = told.splits(make), _builder(told, "CausalLM")
+    splits, build = told.made(make), _builder(told, "CausalLM")
     task = _CausalTask(build, splits, name=told.name, metrics=_named(told, [_PERPLEXITY, _BITS]))
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
@@ -385,7 +333,7 @@ def _masked(told: _Description) -> Task:
             encoded["input_ids"][row] = text.masked_fill(hidden, tokenizer.mask_token_id)
         return Split(role, encoded, labels)
 
-    splits, build = told.splits(make), _builder(told, "MaskedLM")
+    splits, build = told.made(make), _builder(told, "MaskedLM")
     task = _MaskedTask(build, splits, name=told.name, metrics=_named(told, [_PERPLEXITY]))
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
@@ -399,3 +347,107 @@ def _batch_size(splits: Mapping[str, Split], words: int) -> int:
         for part in [split.load()[0].batch(slice(0, None))["input_ids"]]
     )
     return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
+
+
+Setting = Literal["column", "columns", "number"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task, one value of `task` in a description.
+
+    Attributes:
+        title: What people call it.
+        make: Makes the task of a description.
+        metrics: The metrics that it can have; the first is used unless others are named.
+        settings: The settings that only some kinds have: a column of the data, one or two columns,
+            or an optional number.
+    """
+
+    title: str
+    make: Callable[[_Description], Task]
+    metrics: tuple[str, ...]
+    settings: Mapping[str, Setting]
+
+
+#: The kinds of tasks, by their names in a description.
+KINDS: dict[str, Kind] = {
+    "text-classification": Kind(
+        "Text classification",
+        _classification,
+        (
+            "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
+            "top-5 accuracy",
+        ),
+        {"text": "columns", "label": "column", "max_length": "number"},
+    ),
+    "causal-lm": Kind(
+        "Causal language model",
+        _causal,
+        (_PERPLEXITY.name, _BITS.name),
+        {"text": "columns", "max_length": "number", "block": "number"},
+    ),
+    "masked-lm": Kind(
+        "Masked language model",
+        _masked,
+        (_PERPLEXITY.name,),
+        {"text": "columns", "max_length": "number", "seed": "number"},
+    ),
+}  # fmt: skip
+
+
+def write(path: Path, told: Mapping[str, Any]) -> None:
+    """Write a description, with absolute paths or paths relative to the file.
+
+    Args:
+        path: The TOML file, which is replaced.
+        told: Settings: texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
+            role}}`.
+
+    Raises:
+        TaskError: TOML cannot hold one of the texts.
+    """
+    lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
+    lines.append("[splits]")
+    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in told["splits"].items()]
+    text = "\n".join([*lines, ""])
+    try:
+        is_read = tomllib.loads(text) == dict(told)
+    except tomllib.TOMLDecodeError:
+        is_read = False
+    if not is_read:
+        raise TaskError("A name or a path holds characters that TOML cannot hold.")
+    with new_file(path) as file:
+        file.write(text.encode())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists are the same in TOML
+
+
+def paths_of(path: Path) -> list[Path]:
+    """Return the files that a description names: data, configurations and tokenizers.
+
+    Raises:
+        TaskError: The file is not of this form.
+    """
+    told = _Description(path)
+    folders = dict.fromkeys((told.model, told.tokenizer))
+    files = [file for _, file in told.splits("file", "data.csv").values()]
+    read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
+    return [*folders, *read, *files]
+
+
+def columns_of(path: Path, names: Sequence[str] = ()) -> list[str]:
+    """Return the columns of a data file, read from its first row.
+
+    Args:
+        path: A CSV, TSV, JSONL or Parquet file.
+        names: The names of the columns of a CSV or TSV file without a header.
+
+    Raises:
+        TaskError: The file cannot be read.
+    """
+    return [str(column) for column in _read_table(path, names, rows=1)]

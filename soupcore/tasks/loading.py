@@ -12,7 +12,11 @@ from soupcore.tasks.task import Task
 
 # The module of each kind of task that is described. It has `load(path)`, which returns the task,
 # and `signature(path)`, the identity of all files that define it.
-_MODULES = {"hf": "soupcore.tasks.hugging_face", "command": "soupcore.tasks.command"}
+_MODULES = {
+    "hf": "soupcore.tasks.hugging_face",
+    "ultralytics": "soupcore.tasks.yolo",
+    "command": "soupcore.tasks.command",
+}
 
 
 def load_task(spec: str) -> Task:

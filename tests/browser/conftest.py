@@ -107,7 +107,8 @@ def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that offers the sweeps in `Server.sweeps`; each module writes some of its own."""
     folder = tmp_path_factory.mktemp("files-server")
     (folder / "sweeps").mkdir()
-    server = start_server(folder, f"--root={folder / 'sweeps'}")
+    task = PROJECT / "sample_data" / "digits" / "task.py"
+    server = start_server(folder, f"--root={folder / 'sweeps'}", f"--task={task}:task")
     yield server
     stop_server(server)
 

@@ -36,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         f"--root={folder / 'sweeps'}",
         f"--task={folder / 'wrong.py'}:task",
         f"--task={folder / 'failing.py'}:task",
+        f"--task={SAMPLE / 'task.py'}:task",
     )
     yield server
     stop_server(server)
@@ -51,23 +52,25 @@ def make_troubled_sweep(folder: Path) -> None:
     (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
 
 
-def choose(page: Page, *, task: str | None = None, source: str | None = None) -> None:
+def choose(page: Page, source: str) -> None:
     page.get_by_role("button", name="Open another sweep").click()
-    if task is not None:
-        page.get_by_role("combobox", name="Task (how ingredients are evaluated)").click()
-        page.get_by_role("option", name=task).click()
-    if source is not None:
-        page.get_by_role("dialog").get_by_text(source, exact=True).click()
+    page.get_by_role("dialog").get_by_text(source, exact=True).click()
+
+
+def choose_task(page: Page, task: str) -> None:
+    page.get_by_role("combobox", name="Task (how ingredients are evaluated)").click()
+    page.get_by_role("option", name=task).click()
 
 
 def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
     page: Page, server: Server
 ) -> None:
-    steps.open_app(page, server.url)
-    choose(page, task="digits/task.py: task", source="Folder on the server")
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    choose(page, "Folder on the server")
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
     page.get_by_role("dialog").get_by_role("button", name="troubled").click()
+    choose_task(page, "digits/task.py: task")
     page.get_by_role("button", name="Open (21 checkpoints)").click()
     expect(page.get_by_text("Fit report: 4 excluded, 1 warning")).to_be_visible()
     expect(page.get_by_text("0 of 16 ingredients selected")).to_be_visible()
@@ -75,8 +78,8 @@ def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
 
 
 def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server) -> None:
-    steps.open_app(page, server.url)
-    choose(page, source="Folder on the server")
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    choose(page, "Folder on the server")
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
     page.get_by_role("dialog").get_by_role("button", name="empty").click()
@@ -88,8 +91,9 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_pat
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for scale, file in zip((0.99, 1.01), files, strict=True):
         save_file({name: tensor * scale for name, tensor in good.items()}, file)
-    steps.open_app(page, server.url)
-    choose(page, task="digits/task.py: task", source="Upload")
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    choose(page, "Upload")
+    choose_task(page, "digits/task.py: task")
     page.get_by_role("dialog").locator("input[type=file]").set_input_files(files)
     page.get_by_role("button", name="Open upload").click()
     expect(page.get_by_text("0 of 2 ingredients selected")).to_be_visible()
@@ -99,8 +103,9 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_pat
 
 
 def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
-    steps.open_app(page, server.url)
-    choose(page, task="wrong.py: task", source="Folder on the server")
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    choose(page, "Folder on the server")
+    choose_task(page, "wrong.py: task")
     page.get_by_role("button", name="Open (16 checkpoints)").click()
     page.get_by_role("button", name="Evaluate all ingredients").click()
     expect(page.get_by_text("does not fit the network of the task 'Wrong network'")).to_be_visible()
@@ -108,8 +113,9 @@ def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: 
 
 
 def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
-    steps.open_app(page, server.url)
-    choose(page, task="failing.py: task", source="Folder on the server")
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    choose(page, "Folder on the server")
+    choose_task(page, "failing.py: task")
     page.get_by_role("button", name="Open (16 checkpoints)").click()
     expect(page.get_by_text("RuntimeError: no such data here")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)

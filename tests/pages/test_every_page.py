@@ -388,7 +388,7 @@ def test_logged_metrics_are_marked_and_order_the_table(
     (table,) = (each.value for each in session.dataframe)
     by_name = dict(zip(table["name"], table["val/mAP (logged)"], strict=True))
     assert (by_name["train-2"], by_name["train-10"]) == (0.7, 0.8)
-    next(box for box in session.selectbox if box.label == "Order").set_value("val/mAP").run()
+    next(box for box in session.selectbox if box.label == "Rank by").set_value("val/mAP").run()
     (table,) = (each.value for each in session.dataframe)
     assert [*table["name"]] == ["train-10", "train-2", *NAMES]
 

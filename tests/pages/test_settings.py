@@ -40,10 +40,30 @@ def test_a_link_inside_a_root_does_not_lead_out_of_it(tmp_path: Path) -> None:
 def test_a_sweep_named_at_the_start_is_shown_first(tmp_path: Path, task_file: Path) -> None:
     known = settings.configure([str(tmp_path), f"--task={task_file}:task"])
     assert known.sweep == str(tmp_path.resolve())
-    assert known.task == f"{task_file.resolve()}:task"
+    assert known.task_of(known.sweep) == f"{task_file.resolve()}:task"
     assert known.allows(tmp_path)
-    known = settings.configure([f"--root={tmp_path}", f"--task={task_file}:task"])
-    assert (known.sweep, known.task) == (settings.SAMPLE_SWEEP, settings.SAMPLE_TASK)
+
+
+def test_a_root_named_at_the_start_is_shown_first(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    known = settings.configure([f"--root={tmp_path}", f"--root={tmp_path / 'other'}"])
+    assert known.sweep == str(tmp_path.resolve())
+    known = settings.configure([f"{tmp_path / 'other'}", f"--root={tmp_path}"])
+    assert known.sweep == str(tmp_path.resolve() / "other")
+    assert settings.configure([]).sweep == settings.SAMPLE_SWEEP
+
+
+def test_the_task_of_the_sample_is_for_the_sample_only(tmp_path: Path, task_file: Path) -> None:
+    known = settings.configure([str(tmp_path)])
+    assert known.task_of(known.sweep) == ""
+    assert known.tasks_for(known.sweep) == ()
+    assert known.task_of(settings.SAMPLE_SWEEP) == settings.SAMPLE_TASK
+    spec = f"{task_file.resolve()}:task"
+    known = settings.configure([str(tmp_path), f"--task={spec}"])
+    assert known.tasks_for(known.sweep) == (spec,)
+    assert known.tasks_for(settings.SAMPLE_SWEEP) == (spec, settings.SAMPLE_TASK)
+    known = settings.configure([str(tmp_path), f"--task={settings.SAMPLE_TASK}"])
+    assert known.task_of(known.sweep) == settings.SAMPLE_TASK  # named, so it is meant
 
 
 @pytest.mark.parametrize(

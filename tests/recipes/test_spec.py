@@ -103,6 +103,19 @@ def test_a_recipe_followed_is_the_function_called(
 
 
 @ALL
+def test_without_an_evaluator_a_recipe_is_followed_unless_it_chooses(
+    sweep: Sweep, evaluator: Evaluator, name: str
+) -> None:
+    recipe = RECIPES[name]
+    if recipe.chooses:
+        with pytest.raises(RecipeError, match=f"{recipe.title} chooses by evaluations"):
+            recipe.follow(sweep, None, ["run1", "run10"])
+        return
+    soup = recipe.follow(sweep, None, ["run1", "run10"])
+    assert soup.id == recipe.follow(sweep, evaluator, ["run1", "run10"]).id
+
+
+@ALL
 def test_a_recipe_says_what_it_lacks(
     sweep: Sweep, evaluator: Evaluator, table: MakeTable, name: str
 ) -> None:

@@ -327,3 +327,24 @@ def test_it_matters_in_modules_only() -> None:
     model = nn.Sequential()
     model.__dict__["yaml"] = {"activation": "print()"}
     assert contents({"model": state, "ema": model})["executes"] == ["eval('print()')"]
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (HONEST, HONEST | {"backbone": [*map(list, ROWS)], "head": [*map(list, ROWS)]}),
+        (HONEST | {"activation": "exit()"}, None),
+        (HONEST | {"backbone": [[-1, 1, "Path", []]]}, None),
+        (HONEST | {"more": b"bytes"}, None),
+        (HONEST | {"more": [0] * 20_000}, None),
+    ],
+)
+def test_a_network_is_described_where_building_it_runs_layers_only(
+    description: object, expected: object
+) -> None:
+    found = contents({"model": {"w": torch.ones(1)}, "ema": AModel(yaml=description)})
+    assert found["network"] == expected
+
+
+def test_without_an_ultralytics_model_no_network_is_described() -> None:
+    assert contents({"model": {"w": torch.ones(1)}})["network"] is None

@@ -1,0 +1,209 @@
+"""A form for the task of a Hugging Face network, which writes the same file as `hf:FILE.toml`."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, settings, state
+from pages.components.display import plain
+from soupcore import StockpotError, TaskError
+from soupcore.tasks import hugging_face
+from soupcore.tasks.hugging_face import KINDS, Kind, Setting
+from soupcore.workspace import private_folder
+
+_DATA = (".csv", ".tsv", ".jsonl", ".parquet")
+_PATIENCE = 120.0  # seconds to wait for the task; it may go on longer after that
+_SPLITS = {
+    "select": ("Validation data (select)", ("val", "valid", "validation", "dev", "select")),
+    "report": ("Test data (report), optional", ("test", "report")),
+    "train": ("Training data, optional", ()),
+}
+_GUESSES = {"text": ("text", "message", "sentence", "content")}
+_LABELS = {
+    "text": "Text column (two, separated by a comma, for pairs)",
+    "max_length": "Longest text, in tokens (0: the tokenizer's limit, at most 512)",
+    "block": "Block length, in tokens (0: each text by itself)",
+    "seed": "Seed of the masked tokens",
+}
+
+
+def show() -> str | None:
+    """Show the form; return the task once it was created."""
+    if find_spec("transformers") is None:
+        st.info(
+            "Hugging Face networks need the package transformers: `pip install transformers`, "
+            "then restart the server.",
+            icon=":material/extension:",
+        )
+        return None
+    found = _find(Path(st.session_state["sweep"]))
+    kind_name = st.selectbox(
+        "Kind", [*KINDS], format_func=lambda name: KINDS[name].title, key="hf-kind"
+    )
+    kind = KINDS[kind_name]
+    told: dict[str, Any] = {"task": kind_name}
+    told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
+    tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
+    if tokenizer and tokenizer != told["model"]:
+        told["tokenizer"] = tokenizer
+    told["splits"] = _splits(found)
+    header = st.text_input(
+        "Column names, for files without a header", key="hf-columns",
+        placeholder="label, message",
+    )  # fmt: skip
+    if names := _listed(header):
+        told["columns"] = names
+    select = told["splits"].get("select", {}).get("file", "")
+    told |= _settings(kind, _columns(select, names))
+    if metrics := st.multiselect(
+        "Metrics; the first one ranks", kind.metrics, default=kind.metrics[:1],
+        key=f"hf-metrics-{kind_name}",
+    ):  # fmt: skip
+        told["metrics"] = metrics
+    told["name"] = st.text_input("Name", kind.title, key=f"hf-name-{kind_name}").strip()
+    if not st.button("Create the task", type="primary", disabled=state.store().is_read_only):
+        return None
+    try:
+        return create(told)
+    except StockpotError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        return None
+
+
+def _path(label: str, found: Path | None, key: str) -> str:
+    return st.text_input(label, str(found or ""), key=f"hf-{key}").strip()
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _splits(found: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Let the user name the data files; return the splits as a description has them."""
+    splits = {}
+    for role, (label, _) in _SPLITS.items():
+        if path := _path(label, found.get(role), role):
+            splits[role] = {"file": path, "role": role}
+    shifts = st.text_area(
+        "Shifted test data, optional: one file per line", key="hf-shift", height=68
+    )
+    for line in filter(None, map(str.strip, shifts.splitlines())):
+        splits[f"shift/{Path(line).stem}"] = {"file": line, "role": "shift"}
+    return splits
+
+
+def _columns(select: str, names: list[str]) -> list[str]:
+    """Return the columns of the validation data; empty if they cannot be read."""
+    path = Path(select)
+    if names or not select or not settings.current().allows(path):
+        return names
+    try:
+        return hugging_face.columns_of(path)
+    except TaskError:  # creating the task says why
+        return []
+
+
+def _settings(kind: Kind, columns: list[str]) -> dict[str, Any]:
+    """Let the user choose the settings of a kind of task."""
+    if columns:
+        st.caption(f"Columns of the validation data: {plain(', '.join(columns))}.")
+    told = {}
+    for name, setting in kind.settings.items():
+        if (value := _setting(name, setting, columns)) is not None:
+            told[name] = value
+    return told
+
+
+def _setting(name: str, setting: Setting, columns: list[str]) -> Any:
+    label = _LABELS.get(name, f"{name.capitalize()} column")
+    if setting == "number":
+        default = 1 if name == "seed" else 0
+        number = st.number_input(label, default, value=default, step=1, key=f"hf-{name}")
+        return number or None
+    words = _GUESSES.get(name, (name,))
+    guess = next((c for c in columns if any(word in c.lower() for word in words)), "")
+    text = st.text_input(label, guess, key=f"hf-{name}-{columns}")
+    found = _listed(text) if setting == "columns" else [text.strip()] if text.strip() else []
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else found
+
+
+def _find(sweep: Path) -> dict[str, Path]:
+    """Return what the folder of a sweep and the one above it hold, as far as it may be opened."""
+    allows = settings.current().allows
+    folders = [folder for folder in (sweep, sweep.parent) if allows(folder)]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        inner = sorted((e for e in _entries(folder) if e.is_dir()), key=lambda e: e.name != "base")
+        for place in (folder, *inner):
+            if allows(place) and (place / "config.json").is_file():
+                found.setdefault("model", place)
+            if allows(place) and (place / "tokenizer_config.json").is_file():
+                found.setdefault("tokenizer", place)
+        for file in _entries(folder):
+            stem, _, _ = file.stem.lower().partition("-")
+            for role, (_, names) in _SPLITS.items():
+                if file.suffix.lower() in _DATA and stem in names and allows(file):
+                    found.setdefault(role, file)
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:  # not readable
+        return []
+
+
+def create(told: Mapping[str, Any]) -> str:
+    """Write a description and have it checked; return the task.
+
+    Args:
+        told: The settings; see `hugging_face.write`.
+
+    Raises:
+        TaskError: A path is outside the roots, or the task cannot be made.
+    """
+    if "select" not in told["splits"]:
+        raise TaskError("Name the file of the validation data; recipes choose on it.")
+    known = settings.current()
+    named = [told["model"], told.get("tokenizer", told["model"])]
+    for text in [*named, *(split["file"] for split in told["splits"].values())]:
+        if not Path(text).is_absolute() or not known.allows(Path(text)):
+            raise TaskError(
+                f"{text or 'The model folder'} is not an absolute path below a folder that this "
+                "server may open. Add its folder with --root at startup."
+            )
+    body = json.dumps(told, sort_keys=True)
+    name = re.sub(r"[^a-z0-9]+", "-", told["name"].lower()).strip("-") or "task"
+    digest = hashlib.sha256(body.encode()).hexdigest()[:8]
+    path = private_folder(known.described_in) / f"{name}-{digest}.toml"
+    hugging_face.write(path, told)
+    spec = f"hf:{path}"
+    try:
+        _check(path)
+        with st.spinner("Reading the data"):
+            state.descriptions().get(spec, wait_s=_PATIENCE)
+    except TaskError:
+        path.unlink(missing_ok=True)
+        raise
+    access.note("created the task", spec)
+    return spec
+
+
+def _check(path: Path) -> None:
+    """Make sure that no link among the files of a description leads out of the roots.
+
+    Raises:
+        TaskError: One does.
+    """
+    for file in hugging_face.paths_of(path):
+        if not settings.current().allows(file):
+            raise TaskError(f"{file} is a link that leads out of the folders of this server.")

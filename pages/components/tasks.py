@@ -1,0 +1,87 @@
+"""Tasks: the one in use, how to choose another, and what needs one."""
+
+import streamlit as st
+
+from pages.components import hugging_face_form, settings, state
+from pages.components.display import plain
+from soupcore import TaskError
+from soupcore.task_spec import TaskSpec
+
+HOW = (
+    "To give one, describe a Hugging Face network under **Choose a task**, or restart with "
+    "`stockpot FOLDER --task FILE.py:NAME` (Python), `--task hf:FILE.toml` (Hugging Face) or "
+    "`--task command:FILE.toml` (your own evaluation script)."
+)
+_RESTART = (
+    "Python tasks and commands run code, so they are named at startup: `--task FILE.py:NAME` or "
+    "`--task command:FILE.toml`."
+)
+_NONE = "No task"
+_FORM = "Describe a Hugging Face network"
+
+
+def label(spec: str) -> str:
+    """Return a short name of a task, for people."""
+    if not spec:
+        return _NONE
+    try:
+        return TaskSpec.parse(spec).label
+    except TaskError:  # its file is gone
+        return spec
+
+
+def choose(folder: str, current: str) -> str:
+    """Let the user choose a task for a sweep, or none; return it."""
+    offered = ["", *settings.current().tasks_for(folder)]
+    return st.selectbox(
+        "Task (how ingredients are evaluated)",
+        offered,
+        index=offered.index(current) if current in offered else 0,
+        format_func=label,
+        help="Tasks execute Python code or commands, so only those passed with --task at startup "
+        "and those described on this page are listed.",
+    )
+
+
+def show_choice() -> None:
+    """Show the task in the sidebar, with a button to choose another."""
+    task = st.session_state["task"]
+    st.markdown(
+        f":material/labs: {plain(label(task))}",
+        help=plain(task) if task else "Nothing is evaluated. Recipes that choose need a task.",
+    )
+    if st.button("Choose a task", width="stretch", icon=":material/labs:", key="change-task"):
+        _dialog()
+
+
+@st.dialog("Choose a task", width="large")
+def _dialog() -> None:
+    source = st.segmented_control(
+        "Source", ["Offered tasks", _FORM], default="Offered tasks", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if source == _FORM:
+        created = hugging_face_form.show()
+        if created is not None:
+            state.choose_task(created)
+            st.rerun()
+        return
+    chosen = choose(st.session_state["sweep"], st.session_state["task"])
+    st.caption(_RESTART)
+    if st.button("Use this task" if chosen else "Go without a task", type="primary"):
+        state.choose_task(chosen)
+        st.rerun()
+
+
+def show_needed(what: str, *, key: str = "page") -> None:
+    """Say that something needs a task, and how to give one.
+
+    Args:
+        what: The subject of the sentence, such as "Evidence".
+        key: Distinguishes several of these on a page.
+    """
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info(f"{what} needs a task, which says how to evaluate a network. {HOW}",
+                icon=":material/labs:")  # fmt: skip
+        if st.button("Choose a task", key=f"choose-task-{key}"):
+            _dialog()

@@ -1,0 +1,116 @@
+"""TOML files that describe tasks."""
+
+import hashlib
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from soupcore.errors import TaskError
+from soupcore.tasks.description import Role
+
+MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
+
+#: Roles of splits by the names that people give them.
+ROLES: dict[str, Role] = {
+    "train": "train", "select": "select", "val": "select", "validation": "select",
+    "report": "report", "test": "report",
+}  # fmt: skip
+
+
+class TomlFile:
+    """A TOML file that describes a task.
+
+    Args:
+        path: The file.
+        keys: The keys that have a meaning.
+
+    Attributes:
+        path: The file.
+        told: What it holds.
+
+    Raises:
+        TaskError: It cannot be read, is no TOML, or has other keys.
+    """
+
+    def __init__(self, path: Path, keys: Collection[str]) -> None:
+        self.path = path
+        self._text = read_text(path)
+        try:
+            self.told: dict[str, Any] = tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            raise TaskError(f"{path} is not valid TOML: {error}.") from None
+        unknown = self.told.keys() - set(keys)
+        if unknown:
+            raise TaskError(
+                f"{path}: {', '.join(sorted(unknown))} has no meaning here; known are "
+                f"{', '.join(sorted(keys))}."
+            )
+
+    def text(self, key: str) -> str:
+        """Return a setting that is a text."""
+        value = self.told.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise TaskError(f"{self.path} needs `{key}`, a text.")
+        return value
+
+    def number(self, key: str, default: int | None = None) -> int | None:
+        """Return a setting that is a positive whole number."""
+        value = self.told.get(key, default)
+        if value is not None and (type(value) is not int or value < 1):
+            raise TaskError(f"{self.path}: `{key}` is a whole number above 0, not {value!r}.")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        """Return a setting that is a list of texts; empty without it."""
+        found = self.told.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise TaskError(f"{self.path}: `{key}` is a list of texts.")
+        return found
+
+    @property
+    def name(self) -> str:
+        """What people call the task."""
+        return self.text("name") if "name" in self.told else self.path.stem
+
+    def splits(self, place: str, example: str) -> dict[str, tuple[Role, Path]]:
+        """Return the role and the path of each split in the table [splits].
+
+        Args:
+            place: The key of the path in a table for one split, such as "file".
+            example: A path for the advice, such as "data.csv".
+        """
+        found = self.told.get("splits")
+        if not isinstance(found, dict) or not found:
+            raise TaskError(f'{self.path} needs a table [splits], such as select = "{example}".')
+        splits = {}
+        for name, told in found.items():
+            of = told if isinstance(told, dict) else {place: told}
+            default = "shift" if name.startswith("shift") else ROLES.get(name)
+            role, path = of.get("role", default), of.get(place)
+            if role not in get_args(Role) or not isinstance(path, str):
+                raise TaskError(
+                    f"{self.path}: the split {name!r} needs a {place} and a role, as in {name!r} = "
+                    f'{{ {place} = "{example}", role = "{role or "report"}" }}; roles are '
+                    f"{', '.join(get_args(Role))}."
+                )
+            splits[name] = (cast("Role", role), self.path.parent / path)
+        return splits
+
+    def digest(self, *parts: str) -> str:
+        """Return the identity of the file and of other texts: 64 hex digits."""
+        return hashlib.sha256("\n".join([self._text, *parts]).encode()).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a small file.
+
+    Raises:
+        TaskError: It cannot be read, or is larger than 1 MiB.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise TaskError(f"{path} is larger than {MOST_BYTES >> 20} MiB.")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path} cannot be read: {error}") from None

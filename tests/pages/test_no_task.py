@@ -1,0 +1,156 @@
+"""A sweep without a task: every page opens, and what needs no evaluation works."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from streamlit.testing.v1 import AppTest
+
+from pages.components import settings, state
+from soupcore import RECIPES, Sweep, ties, uniform
+from soupcore.jobs.kinds import KINDS, WarmState
+from soupcore.writers.forms import Form
+from tests.helpers import State, same_weights, save_sweep
+from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
+
+LOSSES = {"run1": 0.5, "run2": 0.2, "run10": 0.3}
+
+
+class App:
+    """The app on a toy sweep without a task, and its jobs, done at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sweep = Sweep.from_folder(folder)
+        self.warm = WarmState(state.store(), [], "cpu")
+
+    def do(self, session: AppTest, kind: str, **request: Any) -> Mapping[str, Any]:
+        job = KINDS[kind]
+        told = session.session_state["view"].request | request
+        return job(self.warm, told, lambda done, total, partial=None: None)
+
+    def session(self, **query: str) -> AppTest:
+        session = AppTest.from_file(str(MAIN), default_timeout=60)
+        session.query_params.update(query)
+        return session.run()
+
+
+@pytest.fixture
+def app(tmp_path: Path, base_state: State, states: dict[str, State]) -> Iterator[App]:
+    folder = save_sweep(tmp_path / "sweep", {"base": base_state} | states)
+    rows = [
+        {"checkpoint": name, "lr": 10.0**-i, "seed": i, "val_loss": LOSSES[name], "val_acc": i}
+        for i, name in enumerate(NAMES)
+    ]
+    (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    caches = (state.store, state.supervisor, state.opened)
+    for cache in caches:
+        cache.cache_clear()
+    settings.configure([str(folder)])
+    yield App(folder)
+    for cache in caches:
+        cache.cache_clear()
+    settings.configure([])
+
+
+def assert_opens(session: AppTest, title: str) -> None:
+    assert [header.value for header in session.header] == [title]
+    assert not session.exception, session.exception[0].message
+    assert not session.error, session.error[0].value
+    assert not any("load_task" in code.value or "evaluator" in code.value for code in session.code)
+
+
+def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
+    session = app.session()
+    needing = {}
+    for file, title in PAGES.items():
+        assert_opens(session.switch_page(file).run(), title)
+        needing[title] = any("needs a task" in info.value for info in session.info)
+    works = [title for title, needs in needing.items() if not needs]
+    assert works == ["Soups", "Download", "Weight geometry"]
+    assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
+
+
+def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
+    session = app.session().switch_page("soups.py").run()
+    for name, recipe in RECIPES.items():
+        if recipe.chooses:
+            box = next(c for c in session.segmented_control if c.label == "Recipe")
+            box.set_value(name).run()
+            assert_opens(session, "Soups")
+            needed = f"{recipe.title} needs a task"
+            assert any(info.value.startswith(needed) for info in session.info)
+            assert not any(button.label.startswith("Build") for button in session.button)
+
+
+def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> None:
+    session = app.session().switch_page("soups.py").run()
+    assert any(button.label.startswith("Build uniform") for button in session.button)
+    told: dict[str, Any] = {"coefficients": {"run1": "3/4", "run2": "1/4"}, "splits": []}
+    made = {MANUAL: app.do(session, "mixture", keep=True, **told)["soup"]}
+    for name, recipe in RECIPES.items():
+        if not recipe.chooses:
+            names = NAMES[: recipe.takes[1] or len(NAMES)]
+            found = app.do(session, "soup", recipe=name, names=names, parameters={})
+            made[name] = found["soup"]
+    assert_opens(session.run(), "Soups")
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == [f"{name} {soup[:4]}" for name, soup in made.items()]
+    expected = {"uniform": uniform(app.sweep), "ties": ties(app.sweep)}
+    for name, soup in expected.items():
+        assert made[name] == soup.id
+        app.do(session, "weights", soup=soup.id, form={})
+        (file,) = state.store().soup_folder(soup.id, Form().key).iterdir()
+        assert same_weights(load_file(file), soup.state_dict())
+    assert_opens(session.switch_page("download.py").run(), "Download")
+    assert any(button.label.startswith("Create file") for button in session.button)
+
+
+def test_angles_and_distances_need_no_task(app: App) -> None:
+    session = app.session()
+    app.do(session, "geometry")
+    for file in ("connectivity.py", "geometry.py"):
+        assert session.switch_page(file).run().get("plotly_chart"), file
+        assert_opens(session, PAGES[file])
+
+
+def test_a_logged_metric_ranks_the_ingredients(app: App) -> None:
+    session = app.session()
+    next(box for box in session.selectbox if box.label == "Rank by").set_value("val_loss").run()
+    assert session.query_params["rank"] == "val_loss"
+    assert_opens(session, "Ingredients")
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == ["run2", "run10", "run1"]
+    assert [*table["val_loss (logged)"]] == [0.2, 0.3, 0.5]
+    (figure,) = session.get("plotly_chart")
+    assert json.loads(figure.proto.spec)["data"][0]["y"] == ["run1", "run10", "run2"]
+    better = next(c for c in session.segmented_control if c.label == "Direction")
+    assert better.value == "lower"
+    better.set_value("higher").run()
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == ["run1", "run10", "run2"]
+    again = app.session(rank="val_loss", better="higher")
+    (table,) = (each.value for each in again.dataframe)
+    assert [*table["name"]] == ["run1", "run10", "run2"]
+
+
+def test_a_root_above_several_sweeps_lists_them(app: App, states: dict[str, State]) -> None:
+    root = app.folder.parent / "root"
+    for name in ("one", "two"):
+        save_sweep(root / name, states)
+    settings.configure([f"--root={root}"])
+    session = app.session()
+    assert [header.value for header in session.header] == ["Choose a sweep"]
+    assert {"one", "two"} <= {b.label.rpartition(" ")[2] for b in session.main.button}
+    assert not session.error
+    assert not session.exception
+
+
+def test_a_link_cannot_give_the_task_of_the_sample_to_another_sweep(app: App) -> None:
+    session = app.session(task=settings.SAMPLE_TASK)
+    assert session.session_state["task"] == ""
+    assert any("without a task" in warning.value for warning in session.warning)
+    assert_opens(session, "Ingredients")
