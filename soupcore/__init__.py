@@ -74,6 +74,7 @@ __all__ = [
     "other_statistics_of",
     "plane",
     "rebuild",
+    "save_adapter",
     "slerp",
     "soup_vs_ensemble",
     "swa",
@@ -98,7 +99,7 @@ _NAMES = {
     ),
     "evaluation": "Evaluation Evaluator",
     "mixtures": "Mixture interpolate mean",
-    "provenance": "mergekit_config model_card rebuild",
+    "provenance": "mergekit_config model_card rebuild save_adapter",
     "recipes": (
         "RECIPES Curve Orders Parts Pass Soup Step curve dare ema greedy greedy_orders learned "
         "manual model_stock other_statistics_of slerp swa task_arithmetic ties uniform weighted "
@@ -151,6 +152,7 @@ else:  # for type checkers and editors, from the modules that define the names
     from soupcore.evaluation.evaluation import Evaluation
     from soupcore.evaluation.evaluator import Evaluator
     from soupcore.mixtures import Mixture, interpolate, mean
+    from soupcore.provenance.adapter_folder import save_adapter
     from soupcore.provenance.card import model_card
     from soupcore.provenance.mergekit import mergekit_config
     from soupcore.provenance.rebuilding import rebuild

@@ -178,6 +178,11 @@ class Checkpoint(ABC):
         """How many NaN or infinite elements each tensor has, where it has any."""
         return {name: found.nonfinite for name, found in self.scan().items() if found.nonfinite}
 
+    @property
+    def scan_name(self) -> str:
+        """What tells scans of the same files apart in the cache: the weight set."""
+        return self.weights
+
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
         """Read every byte once, or take what is known of these files from the cache.
 

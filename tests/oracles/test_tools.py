@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 TOOLS = (
     *("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "omegaconf"),
-    *("transformers", "huggingface_hub", "ultralytics"),
+    *("transformers", "huggingface_hub", "peft", "ultralytics"),
 )
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -195,3 +195,25 @@ def test_from_pretrained_opens_the_folder_of_a_soup(
     opened = load_expected(tmp_path / "soup")["opened"]
     wanted = soup.state_dict()
     assert all(torch.equal(opened[name], wanted[name]) for name in wanted)
+
+
+def test_adapters_of_peft_and_a_soup_of_them(tmp_path: Path) -> None:
+    made, sweep_folder = tmp_path / "made", tmp_path / "sweep"
+    run("peft_adapters", "make", made, home=tmp_path)
+    sweep_folder.mkdir()
+    for folder in made.iterdir():
+        if not folder.name.endswith("-expected"):
+            folder.rename(sweep_folder / folder.name)
+    sweep = soupcore.Sweep.from_folder(sweep_folder)
+    assert len(sweep) == 3
+    for name in sweep.names():
+        wanted = load_expected(made / name)["merged"]
+        found = sweep[name].checkpoint.state_dict()
+        for tensor, value in found.items():
+            torch.testing.assert_close(value, wanted[tensor], rtol=1e-5, atol=1e-6)
+    soup = soupcore.uniform(sweep)
+    assert soupcore.save_adapter(soup, tmp_path / "soup") == 0
+    run("peft_adapters", "open", sweep_folder / "base", tmp_path / "soup", home=tmp_path)
+    opened = load_expected(tmp_path / "soup")["merged"]
+    for tensor, value in soup.state_dict().items():
+        torch.testing.assert_close(opened[tensor], value, rtol=1e-5, atol=1e-6)
