@@ -72,9 +72,9 @@ def pair_ensembles(
     """
     check_averages(evaluator.task)
     known = [
-        (place, found)
-        for place, found in enumerate(evaluator.stored(points, split))
-        if found is not None and found.has_outputs
+        (place, evaluation)
+        for place, evaluation in enumerate(evaluator.stored(points, split))
+        if evaluation is not None and evaluation.has_outputs
     ]
     for index, (a, first) in enumerate(known):
         outputs = first.outputs.double()
@@ -100,9 +100,9 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
         TaskError: The score is undefined for some examples (see `Task.undefined`).
     """
     targets = task.split(split).targets.cpu()
-    found = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
-    measured = measure(task, found, targets, with_interval=task.metric.is_mean)
-    return Ensemble(members, len(found), measured.loss, measured.score, measured.interval)
+    records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
+    measured = measure(task, records, targets, with_interval=task.metric.is_mean)
+    return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
 
 
 def ensemble_outputs(

@@ -24,7 +24,7 @@ Pair = tuple[str, str]
 
 def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     """Return one row per name with its score and interval."""
-    rows = {name: (found.score, *found.score_interval) for name, found in evaluations.items()}
+    rows = {name: (e.score, *e.score_interval) for name, e in evaluations.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["score", "low", "high"])
     return table.rename_axis("name")
 
@@ -141,11 +141,11 @@ def barriers_table(
 
 
 def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHARE) -> pd.DataFrame:
-    """Return a row for each known pair, with the columns of `barriers_table`.
+    """Return one row per pair with a summary, with the columns of `barriers_table`.
 
     Args:
         found: The summaries of the pairs.
-        split: The split; pairs that were screened are known on a part of it.
+        split: The split. The summaries of screened pairs are those of a part of it.
         score_unit: As for `barriers_table`.
     """
     what = "error" if score_unit.counts_errors else "score"
