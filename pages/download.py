@@ -51,6 +51,8 @@ def _contents(view: View, picked: StoredSoup) -> None:
             "coefficient": [
                 scores.share(picked.soup.coefficients[name])
                 if name in picked.soup.coefficients
+                else "gives the rest"
+                if name in picked.soup.donors
                 else "varies by tensor"
                 for name in picked.soup.digests
             ],
@@ -58,6 +60,8 @@ def _contents(view: View, picked: StoredSoup) -> None:
         },
         width=640,
     )
+    for each in picked.soup.fixed:
+        st.caption(f"Taking no part: {plain(str(each))}.")
 
 
 def _recipe(view: View, picked: StoredSoup, form: Form) -> None:

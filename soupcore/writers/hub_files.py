@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import yaml
@@ -28,11 +28,11 @@ _BESIDE = re.compile(
     r"generation_config\.json|tokenizer[\w.-]*\.(?:json|model)|vocab[\w.-]*\.(?:json|txt)"
     r"|merges\.txt|special_tokens_map\.json|added_tokens\.json|normalizer\.json|spiece\.model"
     r"|sentencepiece[\w.-]*\.model|source\.spm|target\.spm|chat_template[\w.-]*\.(?:json|jinja)"
-    r"|(?:pre|video_pre)?processor_config\.json|image_processor_config\.json"
-    r"|(?:pre|video_pre)processor_config\.json|feature_extractor_config\.json|label2id\.json"
+    r"|(?:(?:video_)?pre|image_)?processor_config\.json|feature_extractor_config\.json"
 )
 # Entries of a configuration that say where a run was and not what its network is.
-_OF_RUN = ("_name_or_path", "transformers_version", "_commit_hash")
+_PLACES = ("_name_or_path", "_commit_hash")
+_OF_RUN = (*_PLACES, "transformers_version")
 _LARGEST_CONFIG = 4 << 20  # bytes
 _LARGEST_CARD = 1 << 20
 _AT_ONCE = 1 << 20
@@ -94,7 +94,7 @@ class HubFiles:
         Args:
             dtype: Dtype of the weights, if it was chosen.
         """
-        config = {name: value for name, value in self.config.items() if name not in _OF_RUN[:1]}
+        config = {name: value for name, value in self.config.items() if name not in _PLACES}
         if dtype is not None:
             named = [name for name in ("dtype", "torch_dtype") if name in config] or ["dtype"]
             config |= dict.fromkeys(named, str(dtype).removeprefix("torch."))
@@ -137,7 +137,7 @@ def hub_files(ingredients: Mapping[str, Checkpoint], root: Path) -> HubFiles | N
     return HubFiles(weights[1], config, copied, tuple(notes), _card([*ingredients.values()], root))
 
 
-def copy_file(source: Path, target: Any) -> None:
+def copy_file(source: Path, target: BinaryIO) -> None:
     """Copy the contents of a file into an open one."""
     with source.open("rb") as file:
         while block := file.read(_AT_ONCE):
