@@ -92,10 +92,14 @@ def _latex(heads: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
 
 def _markdown(heads: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
     def line(cells: list[str]) -> str:
-        return f"| {' | '.join(map(escaping.markdown, cells))} |"
+        return f"| {' | '.join(cells)} |"
 
-    rule = " | ".join("---:" if is_number else "---" for is_number in numeric)
-    return "\n".join([line(heads), f"| {rule} |", *map(line, rows), ""])
+    rule = ["---:" if is_number else "---" for is_number in numeric]
+    texts = [
+        [c if is_number else escaping.markdown(c) for c, is_number in zip(row, numeric, strict=True)]
+        for row in rows
+    ]
+    return "\n".join([*map(line, [list(map(escaping.markdown, heads)), rule, *texts]), ""])
 
 
 def _joined(column: Any) -> str:

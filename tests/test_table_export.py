@@ -61,7 +61,8 @@ def test_markdown_is_escaped_and_aligned() -> None:
 def test_levels_of_columns_and_a_named_index_become_columns(form: TableForm) -> None:
     columns = pd.MultiIndex.from_tuples([("", "kind"), ("held out", "test")])
     index = pd.Index(["a"], name="soup")
-    text = export_table(pd.DataFrame([["greedy", 0.5]], columns=columns, index=index), form)
+    table = pd.DataFrame([["greedy", 0.5]], columns=columns, index=index)
+    text = export_table(table, form).replace("\\:", ":")  # escaped in Markdown
     for part in ("soup", "kind", "held out: test", "greedy", "0.5"):
         assert part in text
 

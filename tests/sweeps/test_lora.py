@@ -135,12 +135,12 @@ def test_the_soup_averages_products_and_not_factors(tmp_path: Path, base: State)
     sweep = Sweep.from_folder(tmp_path / "sweep")
     soup = soupcore.uniform(sweep)
     expected = average(
-        [merged_by_hand(base, a, {"*": 6 / (i + 1)}) for i, a in enumerate(adapters)]
+        [*(merged_by_hand(base, a, {"*": 6 / (i + 1)}) for i, a in enumerate(adapters))]
     )
     close(soup.state_dict(), expected)
     same_rank = [peft(tmp_path / f"same-{seed}", seed) for seed in (10, 20)]
-    apart = merged_by_hand(base, average(same_rank), {"*": 3.0})
-    right = average([merged_by_hand(base, adapter, {"*": 3.0}) for adapter in same_rank])
+    apart = merged_by_hand(base, average([*same_rank]), {"*": 3.0})
+    right = average([*(merged_by_hand(base, each, {"*": 3.0}) for each in same_rank)])
     assert (apart["enc.q.weight"] - right["enc.q.weight"]).abs().max() > 0.1
     (path,) = save_checked(soup, tmp_path / "soup.safetensors")
     close(load_file(path), expected)
