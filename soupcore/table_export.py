@@ -96,7 +96,10 @@ def _markdown(heads: list[str], rows: list[list[str]], numeric: list[bool]) -> s
 
     rule = ["---:" if is_number else "---" for is_number in numeric]
     texts = [
-        [c if is_number else escaping.markdown(c) for c, is_number in zip(row, numeric, strict=True)]
+        [
+            c if is_number else escaping.markdown(c)
+            for c, is_number in zip(row, numeric, strict=True)
+        ]
         for row in rows
     ]
     return "\n".join([*map(line, [list(map(escaping.markdown, heads)), rule, *texts]), ""])

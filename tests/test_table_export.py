@@ -54,7 +54,7 @@ def test_markdown_is_escaped_and_aligned() -> None:
     lines = export_table(TABLE, "Markdown", **OPTIONS).splitlines()
     assert lines[1] == "| --- | ---: | ---: | --- | --- |"
     assert "| 89.14 | 1 |" in lines[2]
-    assert r"50% \| a" in lines[3]
+    assert r"50\% \| a\&b" in lines[3]
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
