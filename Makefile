@@ -1,12 +1,11 @@
-# make app    set up and run the dashboard on the bundled sample
-# make test   set up, then lint, check types and imports, and run the tests
-# make test-integrations   run the tests that need PostgreSQL, Lightning, transformers or
-#             Ultralytics
-# make fuzz   throw random files at the readers, SECONDS (60) for each of four kinds
-# make bench  measure speed and memory against named baselines (ARGS="uniform digests": some;
-#             ARGS="peers recipes": against other tools, which get an environment of their own)
-# make results follow every recipe on the sample and write the tables of recipes in the README
-# make sample make the bundled sample again
+# make app     install and run the dashboard on the bundled sample
+# make test    install, lint, check types and imports, and run the tests
+# make test-integrations  run the tests that need PostgreSQL, Lightning, transformers or Ultralytics
+# make fuzz    feed random files to the readers, for SECONDS (60) per format
+# make bench   measure speed and memory against baselines (ARGS="uniform digests": these tables only;
+#              ARGS="peers recipes": comparison with other tools, in a separate environment)
+# make results run every recipe on the sample and update the tables of recipes in the README
+# make sample  recreate the bundled sample
 # make lint | format | clean
 
 PYTHON ?= python3
@@ -16,11 +15,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-# Threads that sleep while they wait: small networks do not slow down when the machine is busy.
+# Waiting threads sleep instead of spinning, so that small networks stay fast on a busy machine.
 export OMP_WAIT_POLICY ?= passive
 
-# pip leaves compiling to the first import (--no-compile), which must be able to keep it, or every
-# process would compile torch again.
+# pip does not compile modules (--no-compile). The first import does, and it must be able to write the
+# bytecode, or every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: app test test-integrations lint format fuzz bench results sample clean
@@ -28,8 +27,8 @@ unexport PYTHONDONTWRITEBYTECODE
 app: $(VENV)/app.installed
 	$(BIN)/python -m soupcore.cli $(ARGS)
 
-# One process more than cores (see tests/conftest.py), with one thread each: more threads than cores
-# take several times as long.
+# One process more than cores (see tests/conftest.py), with one thread each, because the tests are
+# several times slower with more threads than cores.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
 test test-integrations: export OMP_NUM_THREADS ?= 1
 
@@ -94,7 +93,7 @@ $(PEERS)/peers.installed: tests/benchmarks/requirements.txt | $(BIN)/pip
 	  --requirement tests/benchmarks/requirements.txt
 	@touch $@
 
-# Debian splits venv from Python; where that is so and we may, it is installed.
+# Debian packages venv separately from Python. It is installed if it is missing and we are root.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'Stockpot needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }

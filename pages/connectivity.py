@@ -1,13 +1,12 @@
 """Linear mode connectivity: pairwise matrix, basins, and interpolation curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages.components import (
-    connectivity_snippets,
     display,
     jobs,
     pair_matrix,
@@ -17,7 +16,7 @@ from pages.components import (
 )
 from pages.components.display import plain
 from pages.components.pair_matrix import Choices
-from pages.components.snippets import Point
+from pages.components.scores import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
@@ -61,11 +60,7 @@ def main(view: View) -> None:
     with right:
         st.subheader("Interpolation curves")
         _curves(view, scores.points(view), choices.alphas, choices.split)
-    snippets.show(
-        connectivity_snippets.matrix(
-            view, names, choices.alphas, choices.split, choices.measure, tree=choices.clustered
-        )
-    )
+    snippets.show(snippets.matrix(view, choices.call, choices.measure, tree=choices.clustered))
 
 
 def _caption(view: View, selected: int) -> None:
@@ -121,7 +116,7 @@ def _distances(view: View, names: list[str]) -> None:
     with right:
         st.subheader("Interpolation curves")
         tasks.show_needed("Loss along the line between two models", key="curves")
-    snippets.show(connectivity_snippets.matrix(view, names, 0, "", measure, tree=clustered))
+    snippets.show(snippets.matrix(view, choices.call, measure, tree=clustered))
 
 
 def _choose_order() -> bool:
@@ -272,12 +267,7 @@ def _known(
             if path is not None:
                 paths[pair].append(path)
     if missing:
-        call = Paths(
-            pairs=tuple((points[a].end, points[b].end) for a, b in chosen),
-            alphas=alphas,
-            splits=tuple(splits),
-            beyond=tuple(beyond),
-        )
+        call = _call(points, chosen, alphas, splits, beyond)
         label = " → ".join(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} pairs"
         where = splits[0] if len(splits) == 1 else f"{len(splits)} splits"
         where += f", {which}" if which else ""
@@ -290,15 +280,26 @@ def _known(
     return paths
 
 
+def _call(
+    points: Mapping[str, Point], chosen: Iterable[Pair], alphas: int | str,
+    splits: Sequence[str], beyond: Sequence[float],
+) -> Paths:  # fmt: skip
+    return Paths(
+        pairs=tuple((points[a].end, points[b].end) for a, b in chosen),
+        alphas=alphas,
+        splits=tuple(splits),
+        beyond=tuple(beyond),
+    )
+
+
 def _draw(
     view: View, points: Mapping[str, Point], paths: Mapping[Pair, Sequence[LinearPath]],
     alphas: int | str, splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool,
 ) -> None:  # fmt: skip
     unit = view.task.score_unit
     drawn = {pair: many for pair, many in paths.items() if many}
-    code = connectivity_snippets.curves(
-        view, dict(points), drawn, alphas, splits, beyond, both_statistics=both_statistics
-    )
+    call = _call(points, drawn, alphas, splits, beyond)
+    code = snippets.curves(view, call, both_statistics=both_statistics)
     figure = figures.path_curves(
         drawn,
         loss_name=view.task.loss_name,

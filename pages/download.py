@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from pages.components import jobs, scores, snippets, state
+from pages.components import jobs, scores, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import mergekit_config, model_card
 from soupcore.calls import SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.database import SoupFileRow
+from soupcore.figures.tables import shift_table
 from soupcore.provenance import scores_svg
 from soupcore.recipes import Soup
 from soupcore.stored_soups import StoredSoup
@@ -66,7 +67,7 @@ def _recipe(view: View, picked: StoredSoup, form: Form) -> None:
     with left, st.expander("Recipe (JSON)", icon=":material/data_object:"):
         st.code(body, language="json")
     with right, st.expander("Reproduce in Python", icon=":material/code:", expanded=True):
-        st.code(snippets.rebuild(view, picked.soup, form), language="python")
+        st.code(SoupFiles(picked.soup.id, form.to_json()).script(view.context), language="python")
 
 
 def _weights(view: View, picked: StoredSoup) -> Form:
@@ -262,7 +263,7 @@ def _figure(view: View, soup: Soup) -> str | None:
         return None
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     known = scores.evaluations(view, scores.ingredients(view) | base | {soup.id: soup.mixture})
-    table = scores.scatter_table(view, known, dict.fromkeys(known, ""))
+    table = shift_table(view.task, known, dict.fromkeys(known, ""))
     rows = table.dropna(subset=["report", "shift"])[["report", "shift"]]
     places = {str(name): (float(r), float(s)) for name, r, s in rows.itertuples()}
     itself = places.pop(soup.id, None)

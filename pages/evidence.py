@@ -10,7 +10,7 @@ from pages.components import display, jobs, results, scores, selection_bias, sni
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import RECIPES, figures
-from soupcore.analysis import Calibration, Share, points
+from soupcore.analysis import Calibration, points
 from soupcore.calls import Attribution, Calibrations, Result
 from soupcore.evaluation import compare
 from soupcore.figures.style import NEUTRAL, SOUP
@@ -185,17 +185,16 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     call = Attribution(picked.soup.id, split)
-    found = call.result(view.context)
+    found = call.shares(view.context)
     if found is not None:
-        shares = {name: Share(*each) for name, each in found["shapley"].items()}
-        without = found["without"]
+        shares, without = found
         figure = figures.attribution_bars(
             shares,
             without,
             score_name=f"{view.task.score_name} on {split}",
             score_unit=view.task.score_unit,
         )
-        code = snippets.attribution(view, picked, split)
+        code = snippets.attribution(view, call)
         display.show_figure(figure, "attribution", attribution_table(shares, without), code)
         return
     count = points(len(picked.soup.ingredients))
@@ -240,7 +239,7 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
     when = "after" if after else "before"
     found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
     figure = figures.reliability_diagram(found, inks)
-    code = snippets.reliability(view, picked, drawn, _ENSEMBLE, split, after=after)
+    code = snippets.reliability(view, picked, drawn, split, after=after)
     display.show_figure(figure, "reliability", calibration_table(found), code)
     st.caption(
         f"{plain(split)}, equal-mass bins. ECE = expected calibration error. "

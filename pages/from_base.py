@@ -1,17 +1,16 @@
 """Paths from the base to other models, by accuracy and robustness (WiSE-FT)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, scores, snippets, tasks
+from pages.components import display, jobs, scores, snippets, tasks
 from pages.components.display import plain
-from pages.components.snippets import Point
 from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import Paths
-from soupcore.connectivity import stored_lines
+from soupcore.figures.tables import robustness_tables
 
 ALPHAS = 11
 _FIRST = 4  # number of models drawn by default
@@ -51,8 +50,13 @@ def main(view: View) -> None:
     if not chosen:
         st.info("Select at least one model.", icon=":material/grocery:")
         return
-    tables = _tables(view, known, chosen, reports[0], shifts)
-    code = connectivity_snippets.from_base(view, known, chosen, ALPHAS)
+    call = Paths(
+        pairs=tuple((view.sweep.base.name, known[name].end) for name in chosen),
+        alphas=ALPHAS,
+        splits=(reports[0], *shifts),
+    )
+    code = snippets.from_base(view, call)
+    tables = _tables(view, chosen, call)
     if tables:
         figure = figures.from_base(
             tables,
@@ -67,36 +71,22 @@ def main(view: View) -> None:
     snippets.show(code)
 
 
-def _tables(
-    view: View, known: Mapping[str, Point], chosen: Sequence[str], report: str,
-    shifts: Sequence[str],
-) -> dict[str, pd.DataFrame]:  # fmt: skip
-    base = view.sweep.base
-    if base is None:
-        return {}
-    lines = [(base, known[name].mixture) for name in chosen]
-    found = {split: stored_lines(lines, view.evaluations, ALPHAS, split=split) for split in
-             [report, *shifts]}  # fmt: skip
+def _tables(view: View, chosen: Sequence[str], call: Paths) -> dict[str, pd.DataFrame]:
+    """Return the tables of the paths that are evaluated, and show a button for the others."""
+    found = call.result(view.context)
     missing = sum(lines_on.missing for lines_on in found.values())
     if missing:
-        call = Paths(
-            pairs=tuple((base.name, known[name].end) for name in chosen),
-            alphas=ALPHAS,
-            splits=(report, *shifts),
-        )
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
             f"Evaluate {len(chosen)} paths from the base", key="evaluate",
         )  # fmt: skip
-    tables = {}
-    for index, name in enumerate(chosen):
-        on_report = found[report].paths[index]
-        under_shift = [path for split in shifts if (path := found[split].paths[index])]
-        if on_report is not None and len(under_shift) == len(shifts):
-            shift = sum(path.scores for path in under_shift) / len(shifts)
-            tables[name] = pd.DataFrame(
-                {"alpha": on_report.alphas, "report": on_report.scores, "shift": shift}
-            )
+    by_name = {
+        ("base", name): [on_split.paths[index] for on_split in found.values()]
+        for index, name in enumerate(chosen)
+    }
+    tables = robustness_tables(
+        {pair: [p for p in many if p] for pair, many in by_name.items() if None not in many}
+    )
     if not tables:
         st.info("These paths have not been evaluated yet. Curves appear as results arrive.",
                 icon=":material/show_chart:")  # fmt: skip

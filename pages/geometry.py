@@ -4,19 +4,12 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import (
-    connectivity_snippets,
-    display,
-    pair_matrix,
-    ranking,
-    results,
-    tasks,
-)
+from pages.components import display, pair_matrix, ranking, results, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
 from soupcore.analysis import ingredient_grid, pair_grid, varying
-from soupcore.calls import WeightGeometry
+from soupcore.calls import IngredientScores, WeightGeometry
 from soupcore.figures.tables import angle_table, grid_table, layers_table
 
 _PAIRS = "midpoint gain over better endpoint"
@@ -72,14 +65,14 @@ def _layers(view: View, found: Geometry) -> None:
     figure = figures.layer_heatmap(
         shown.layers, shown.names, values, title=title, unit=unit, decimals=decimals
     )
-    code = connectivity_snippets.layers(view, shown.names, against, grouped=grouped)
+    code = snippets.layers(view, shown.names, against, grouped=grouped)
     display.show_figure(figure, "layers", layers_table(shown.layers, shown.names, values), code)
 
 
 def _distances(view: View, found: Geometry) -> None:
     table = layers_table(["distance"], found.names, found.norms[None, :]).T
     table.index.name = "ingredient"
-    code = connectivity_snippets.norms(view, found.names)
+    code = snippets.norms(view, found.names)
     display.show_figure(figures.norm_bars(found, view.colours), "distances", table, code)
 
 
@@ -100,7 +93,7 @@ def _advantage(view: View, found: Geometry) -> None:
         score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )
-    code = connectivity_snippets.angles(view, found.names, split, colour)
+    code = snippets.angles(view, results.midpoint_paths(found.names, split), colour)
     display.show_figure(figure, "angles", table, code)
 
 
@@ -153,7 +146,7 @@ def _logged(view: View, names: Sequence[str], keys: Sequence[str]) -> None:
         view.sweep, {name: values[name] for name in names if name in values}, row, column
     )
     figure = figures.grid_heatmap(grid, title=f"{metric} (logged)", unit="", decimals=None)
-    code = connectivity_snippets.logged_grid(view, names, metric, row, column)
+    code = snippets.logged_grid(view, names, metric, row, column)
     display.show_figure(figure, "logged-grid", grid_table(grid), code)
     tasks.show_needed("The gain of midpoints by hyperparameter", key="grids")
 
@@ -172,7 +165,7 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
         decimals=unit.decimals,
         diverges=True,
     )
-    code = connectivity_snippets.pair_grid(view, names, split, key)
+    code = snippets.pair_grid(view, results.midpoint_paths(names, split), key)
     display.show_figure(figure, "pair-grid", grid_table(grid), code)
     st.caption(
         f"Mean, over pairs, of midpoint {plain(view.task.score_name)} minus the better endpoint's "
@@ -181,14 +174,10 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
 
 
 def _ingredients(view: View, names: Sequence[str], split: str, row: str, column: str) -> None:
-    points = [view.sweep[name].mixture for name in names]
-    known = view.evaluations.stored(points, split)
+    call = IngredientScores(tuple(names), (split,))
+    known = call.result(view.context)[split]
     unit = view.task.score_unit
-    scores = {
-        name: found.score * unit.factor
-        for name, found in zip(names, known, strict=True)
-        if found is not None
-    }
+    scores = {name: found.score * unit.factor for name, found in known.items() if found}
     if not scores:
         st.info(
             f"No ingredients evaluated on {plain(split)} yet. Evaluate them on the **Ingredients** "
@@ -203,7 +192,7 @@ def _ingredients(view: View, names: Sequence[str], split: str, row: str, column:
         unit=unit.symbol,
         decimals=unit.decimals,
     )
-    code = connectivity_snippets.ingredient_grid(view, names, split, row, column)
+    code = snippets.ingredient_grid(view, call, row, column)
     display.show_figure(figure, "ingredient-grid", grid_table(grid), code)
 
 

@@ -37,14 +37,15 @@ def main(view: View) -> None:
     if view.has_task:
         base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
         known = scores.evaluations(view, scores.ingredients(view) | base)
-        _evaluate(view, known)
+        call = IngredientScores(tuple(known), tuple(view.task.reported))
+        _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
     metric = _table(view, known)
     if view.has_task:
         _figures(view, names, known)
-        snippets.show(snippets.evaluate(view))
+        snippets.show(snippets.evaluate(view, call))
     else:
         if metric is not None:
             _logged_figure(view, metric)
@@ -73,13 +74,12 @@ def _judged(view: View) -> str:
     return f"task **{plain(view.task.name)}**{examples}"
 
 
-def _evaluate(view: View, known: scores.Known) -> None:
+def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     missing = {
         split: [name for name in known if known[name][split] is None]
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
-    call = IngredientScores(tuple(known), tuple(view.task.reported))
     if count and st.button(
         f"Evaluate all ingredients ({count} evaluations)",
         type="primary",

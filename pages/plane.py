@@ -1,16 +1,16 @@
 """Loss and error on the plane through three models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, scores, snippets, tasks
+from pages.components import display, jobs, scores, snippets, tasks
 from pages.components.display import listed, plain
-from pages.components.snippets import Point
+from pages.components.scores import Point
 from pages.components.state import View
 from soupcore import ConnectivityError, Plane, figures
 from soupcore.calls import PlaneGrid
-from soupcore.connectivity import stored_plane
 from soupcore.connectivity.plane import SIZES
 from soupcore.figures.tables import plane_table
 
@@ -33,18 +33,22 @@ def main(view: View) -> None:
         return
     corners, split, size = _choose(view, known)
     drawn = _drawn(view, known)
-    code = connectivity_snippets.plane(view, known, corners, drawn, split, size)
-    ends = [known[name].mixture for name in corners]
     names = [*dict.fromkeys([*corners, *drawn])]
-    others = [known[name].mixture for name in names]
+    call = PlaneGrid(
+        corners=tuple(known[name].end for name in corners),
+        split=split,
+        size=size,
+        points=tuple(known[name].end for name in names),
+    )
+    code = snippets.plane(view, call, {name: known[name].kind for name in names})
     try:
-        found = stored_plane(view.sweep, view.evaluations, ends, size, split=split, points=others)
+        found = call.result(view.context)
     except ConnectivityError as error:
         st.warning(plain(str(error)), icon=":material/straighten:")
         return
     # Soups that are not mixtures of the sweep's checkpoints must be read before projection.
     aside = [name for name in names if found is None or not found.frame.covers(known[name].mixture)]
-    _button(view, known, corners, split, size, found, aside)
+    _button(view, known, corners, call, found, aside)
     if found is not None and found.missing < size**2:
         placed = [name for name in names if name not in aside]
         _draw(view, known, placed, found, code)
@@ -93,21 +97,16 @@ def _drawn(view: View, known: Mapping[str, Point]) -> list[str]:
 
 
 def _button(
-    view: View, known: Mapping[str, Point], corners: Sequence[str], split: str, size: int,
+    view: View, known: Mapping[str, Point], corners: Sequence[str], shown: PlaneGrid,
     found: Plane | None, aside: Sequence[str],
 ) -> None:  # fmt: skip
-    missing = size**2 if found is None else found.missing
+    missing = shown.size**2 if found is None else found.missing
     soups = [name for name in aside if known[name].kind == "soup"]
-    call = PlaneGrid(
-        corners=tuple(known[name].end for name in corners),
-        split=split,
-        size=size,
-        points=tuple(known[name].end for name in soups),
-    )
+    call = replace(shown, points=tuple(known[name].end for name in soups))
     if missing:
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
-            f"Plane {', '.join(corners)} on {split}", key="evaluate",
+            f"Plane {', '.join(corners)} on {shown.split}", key="evaluate",
         )  # fmt: skip
     elif soups:
         count = "1 soup" if len(soups) == 1 else f"{len(soups)} soups"

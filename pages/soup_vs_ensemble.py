@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, results, tasks
+from pages.components import display, jobs, results, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import Pair, View
 from soupcore import figures
@@ -68,7 +68,9 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
         score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )
-    code = connectivity_snippets.soups_and_ensembles(view, names, split, colour)
+    call = TwoModelEnsembles(tuple(names), split)
+    paths = results.midpoint_paths(names, split)
+    code = snippets.soups_and_ensembles(view, call, paths, colour)
     display.show_figure(figure, "soups-and-ensembles", table, code)
     better = sum(row["soup"] >= row["ensemble"] for row in scores.values())
     st.caption(f"The soup matches or beats the ensemble in {better} of {len(scores)} pairs.")
@@ -98,9 +100,7 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
         return
     table = pairs_with(view.sweep, gaps, colour)
     figure = figures.theory_scatter(table, colour=f"max {colour}" if colour else "")
-    display.show_figure(
-        figure, "theory", table, connectivity_snippets.theory(view, names, split, colour)
-    )
+    display.show_figure(figure, "theory", table, snippets.theory(view, call, colour))
     st.caption(_correlation(table))
 
 

@@ -10,7 +10,7 @@ from pages.components import building, comparison, jobs, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
-from soupcore.calls import ManualSoup, Preview, RecipeSoup
+from soupcore.calls import Code, ManualSoup, Preview, RecipeSoup
 from soupcore.recipes import Recipe, manual
 from soupcore.stored_soups import StoredSoup
 
@@ -112,7 +112,7 @@ def _by_recipe(
         st.rerun()
     if "building" in st.session_state:
         building.show_result(view, recipe, st.session_state["building"])
-    snippets.show(snippets.recipe(with_soups, recipe, names, given))
+    snippets.show(snippets.built(with_soups, call))
 
 
 def _in_a_sentence(title: str) -> str:
@@ -178,11 +178,13 @@ def _manual(view: View, names: Sequence[str]) -> None:
         "Normalised weights: "
         + ", ".join(f"{plain(name)} {float(c):.3f}" for name, c in coefficients.items())
     )
+    splits = view.task.reported if view.has_task else []
+    kept = ManualSoup.of(coefficients, splits, keep=True)
     if view.has_task:
         _evaluate_manual(view, coefficients)
     else:
         _save(view, coefficients, [])
-    snippets.show(snippets.manual(view, coefficients))
+    snippets.show(kept.script(view.context, Code('soup.save("soup.safetensors")\n')))
 
 
 def _evaluate_manual(view: View, coefficients: Mapping[str, Fraction]) -> None:

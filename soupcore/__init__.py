@@ -113,18 +113,18 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
-            found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         elif name in _NAMES:
-            found = import_module(f"{__name__}.{name}")
+            value = import_module(f"{__name__}.{name}")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found
-        return found
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
 
-else:  # for type checkers and editors, from the modules that define the names
+else:  # type checkers and editors resolve the names statically
     from soupcore.analysis.ensemble import Ensemble, ensemble
     from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
     from soupcore.analysis.soup_vs_ensemble import SoupVsEnsemble, soup_vs_ensemble

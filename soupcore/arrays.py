@@ -1,7 +1,7 @@
-"""Files of arrays, each named after its content, so that damage shows.
+"""Files of arrays, named after their content so that damage is detected.
 
-A file's name holds the SHA-256 and the size of its bytes. A file that is missing or has another
-size is noticed without reading it; changed bytes are noticed when a process first reads it.
+A file's name holds the SHA-256 and the size of its bytes. A missing or truncated file is detected
+without reading it; changed bytes are detected when a process first reads it.
 """
 
 import hashlib
@@ -18,23 +18,24 @@ from soupcore.new_files import new_file
 from soupcore.workspace import private_folder
 
 ARRAYS = "arrays"  # the folder in the workspace
-# Files of earlier versions are named otherwise; of these, only what cannot be read is damaged.
+# Earlier versions named their files differently. These have no digest to compare with, so they
+# count as damaged only if they cannot be read.
 _NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})-(?P<size>[0-9]+)\.safetensors")
 
-# `{path: size and times}` of the files that this process found to be whole.
+# `{path: size and times}` of the files that this process has verified.
 _verified: dict[Path, tuple[int, int, int]] = {}
 
 
 class DamagedArraysError(StoreError):
-    """A file of arrays is missing or is not what was written.
+    """A file of arrays is missing, or its bytes have changed.
 
     Attributes:
-        problem: What is wrong with it, behind the word "it".
+        problem: The problem, as a predicate whose subject is the file.
     """
 
     def __init__(self, path: Path, problem: str) -> None:
         self.problem = problem
-        super().__init__(f"{path} {problem}. What it held has to be evaluated again.")
+        super().__init__(f"{path} {problem}. Its contents have to be evaluated again.")
 
 
 def write_arrays(
@@ -44,8 +45,8 @@ def write_arrays(
 
     Args:
         folder: The workspace folder.
-        arrays: What to write.
-        metadata: What goes into the file beside them.
+        arrays: The arrays, by name.
+        metadata: Strings to store in the header of the file.
 
     Returns:
         Path of the file, relative to the folder.
@@ -54,7 +55,7 @@ def write_arrays(
 
 
 def write_content(folder: Path, content: bytes) -> str:
-    """Write a file of arrays that is in memory already; see `write_arrays`."""
+    """Write the serialised bytes of a file of arrays; see `write_arrays`."""
     relative = place_of(hashlib.sha256(content).hexdigest(), len(content))
     private_folder((folder / relative).parent)
     with new_file(folder / relative) as file:
@@ -63,12 +64,12 @@ def write_content(folder: Path, content: bytes) -> str:
 
 
 def place_of(sha256: str, size: int) -> Path:
-    """Return where the file with this content belongs, relative to the workspace folder."""
+    """Return the path of the file with this content, relative to the workspace folder."""
     return Path(ARRAYS) / sha256[:2] / f"{sha256}-{size}.safetensors"
 
 
 def looks_whole(path: Path) -> bool:
-    """Return whether a file is there and has its size, without reading it."""
+    """Return whether a file exists and has the size in its name, without reading it."""
     named = _NAME.fullmatch(path.name)
     try:
         size = path.stat().st_size
@@ -78,10 +79,15 @@ def looks_whole(path: Path) -> bool:
 
 
 def read_array(path: Path, name: str, place: int | None = None) -> torch.Tensor:
-    """Return one array of a file, or, of several that are stacked in it, the one at a place.
+    """Return one array of a file, or one row of an array in which several are stacked.
+
+    Args:
+        path: The file.
+        name: Name of the array.
+        place: Index along the first dimension; None for the whole array.
 
     Raises:
-        DamagedArraysError: The file is missing, or is not what was written.
+        DamagedArraysError: The file is missing, or its bytes have changed.
     """
     verify(path)
     try:
@@ -99,7 +105,7 @@ def read_arrays(path: Path) -> dict[str, torch.Tensor]:
     """Return all arrays of a file.
 
     Raises:
-        DamagedArraysError: The file is missing, or is not what was written.
+        DamagedArraysError: The file is missing, or its bytes have changed.
     """
     verify(path)
     try:
@@ -109,14 +115,14 @@ def read_arrays(path: Path) -> dict[str, torch.Tensor]:
 
 
 def verify(path: Path, *, again: bool = False) -> None:
-    """Compare a file with its SHA-256, once in a process unless it changes.
+    """Compare a file with its SHA-256, once per process unless the file changes.
 
     Args:
-        path: The file; one of an earlier version, without a SHA-256 in its name, passes.
-        again: Whether to read it even if this process has found it to be whole before.
+        path: The file. Files of earlier versions, without a SHA-256 in their names, pass.
+        again: Read the file even if this process has verified it before.
 
     Raises:
-        DamagedArraysError: The file is missing, or is not what was written.
+        DamagedArraysError: The file is missing, or its bytes have changed.
     """
     named = _NAME.fullmatch(path.name)
     if named is None:

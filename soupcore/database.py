@@ -1,9 +1,9 @@
 """The tables of a workspace, their schema version, and opening the database that holds them.
 
-Every table is declared on `Base`, in whichever module it belongs to. `prepare` creates the tables
-that are missing and upgrades a database that an earlier version wrote. To change a table that
-exists already, change its declaration, append a function to `_MIGRATIONS` that makes the same
-change to the database, and nothing else; a new table needs its declaration only.
+Every table is declared on `Base`, in the module that it belongs to. `prepare` creates missing
+tables and upgrades databases of earlier versions. To change an existing table, change its
+declaration and append a function to `_MIGRATIONS` that makes the same change to the database. A
+new table needs only its declaration.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class MetaRow(Base):
 
 
 class EvaluationRow(Base):
-    """One evaluation: the summary here, what was found for each example in `arrays`."""
+    """One evaluation: a summary in this row, the values per example in the file `arrays`."""
 
     __tablename__ = "evaluations"
 
@@ -65,7 +65,7 @@ class EvaluationRow(Base):
     task_key: Mapped[str] = mapped_column(primary_key=True)
     split_digest: Mapped[str] = mapped_column(primary_key=True)
     n: Mapped[int]
-    # None where it is not a number: SQLite has no NaN.
+    # None stands for NaN and infinity, which SQLite cannot store.
     loss: Mapped[float | None]
     score: Mapped[float | None]
     score_low: Mapped[float | None]
@@ -73,13 +73,13 @@ class EvaluationRow(Base):
     scores: Mapped[dict[str, float | None] | None] = mapped_column(JSON)  # by metric
     seconds: Mapped[float]
     has_outputs: Mapped[bool]
-    # Relative to the store's folder; `#i` after it where the file holds several evaluations.
+    # Relative to the store's folder. `#i` selects evaluation i where the file holds several.
     arrays: Mapped[str]
     created: Mapped[float]
 
 
 class PartRow(Base):
-    """What was seen of a point that was given up: it lost against another before the end."""
+    """The partial evaluation of a point that was rejected early."""
 
     __tablename__ = "parts"
 
@@ -111,25 +111,25 @@ class SoupFileRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[str]
     nbytes: Mapped[int] = mapped_column(BigInteger)
-    # Size and times of the file when its SHA-256 was last computed; None if that is not known.
+    # Size and times of the file when its SHA-256 was last computed; None if unknown.
     stamp: Mapped[str | None]
 
 
 class ResultRow(Base):
-    """What a long computation found (see `soupcore.calls`), keyed by all that it depends on."""
+    """The result of a long computation (see `soupcore.calls`), keyed by all that it depends on."""
 
     __tablename__ = "results"
 
     key: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(index=True)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    # Whether it is complete; until then `body` holds what is known so far.
+    # Whether it is complete; until then `body` holds the intermediate result.
     settled: Mapped[bool]
     created: Mapped[float]
 
 
 class LineRow(Base):
-    """The barriers on the line between two points, as far as they are known."""
+    """The barriers evaluated so far on the line between two points."""
 
     __tablename__ = "lines"
 
@@ -143,8 +143,8 @@ class LineRow(Base):
 class InnerProductRow(Base):
     """The inner products of two vectors in weight space, tensor by tensor.
 
-    A vector is the difference of a checkpoint from the reference, known by the checkpoint's digest;
-    the reference's own digest stands for its weights themselves.
+    A vector is the difference of a checkpoint from the reference, identified by the checkpoint's
+    digest. The reference's own digest identifies its weights themselves.
     """
 
     __tablename__ = "inner_products"
@@ -160,7 +160,7 @@ def _add_stamps_to_soup_files(connection: Connection) -> None:
 
 
 def _lease_jobs(connection: Connection) -> None:
-    """Add what leases need to jobs, and let only one of equal jobs be unfinished."""
+    """Add the columns for leases to jobs, and allow only one unfinished job of equal ones."""
     jobs: list[Column[Any]] = [
         Column("task", String),
         Column("attempt", Integer, nullable=False, server_default="0"),
@@ -170,7 +170,7 @@ def _lease_jobs(connection: Connection) -> None:
         add_column(connection, "jobs", column)
     if not inspect(connection).has_table("jobs"):
         return
-    if connection.dialect.name == "postgresql":  # bytes of a large file
+    if connection.dialect.name == "postgresql":  # they may count the bytes of a large file
         for name in ("done", "total"):
             connection.exec_driver_sql(f"ALTER TABLE jobs ALTER COLUMN {name} TYPE BIGINT")
     table = Table("jobs", MetaData(), autoload_with=connection)
@@ -197,7 +197,7 @@ def _add_scores_by_metric(connection: Connection) -> None:
     add_column(connection, "evaluations", Column("scores", JSON))
 
 
-# Each upgrades a database by one schema version, the first one from version 1. They run in one
+# Each function upgrades a database by one schema version, starting from version 1. They run in one
 # transaction, before missing tables are created, so a table may be absent (see `add_column`).
 _MIGRATIONS: list[Callable[[Connection], None]] = [
     _add_stamps_to_soup_files,
@@ -235,12 +235,12 @@ def add_column(connection: Connection, table: str, column: Column[Any]) -> None:
 def prepare(engine: Engine, folder: Path) -> None:
     """Create the tables that are missing and upgrade the database to this schema version.
 
-    Any number of processes may do so at once.
+    Any number of processes may call it at the same time.
 
     Args:
         engine: The database, from `open_database`.
-        folder: The workspace folder that its rows are about. The database remembers which one
-            that is, by an id that moves with the folder.
+        folder: The workspace folder that the rows refer to. The database stores the folder's id,
+            which moves with the folder.
 
     Raises:
         StoreError: The database was written by a newer version of Stockpot, or belongs to another
@@ -252,7 +252,7 @@ def prepare(engine: Engine, folder: Path) -> None:
         return
     with exclusively(engine) as connection:
         if _is_ready(connection, folder):
-            return  # another process was faster
+            return  # another process has prepared it in the meantime
         for migrate in _MIGRATIONS[_version(connection) - 1 :]:
             migrate(connection)
         Base.metadata.create_all(connection)
@@ -262,7 +262,7 @@ def prepare(engine: Engine, folder: Path) -> None:
 
 
 def check_readable(engine: Engine, folder: Path) -> None:
-    """Check that a database can be read as it is; see `prepare`, which needs to write.
+    """Check that a database can be read without `prepare`, which has to write.
 
     Raises:
         StoreError: It was written by another version of Stockpot, or belongs to another workspace
@@ -272,13 +272,13 @@ def check_readable(engine: Engine, folder: Path) -> None:
         _check_usable(connection, folder)
         if not _has_all_tables(connection):
             raise StoreError(
-                f"The database of {folder} has to be upgraded or completed, but the folder can "
-                "only be read. Start the app once where it can be written, or on a copy of it."
+                f"The database of {folder} has to be upgraded, but the folder is read-only. Start "
+                "the app once with write access to the folder, or open a copy of it."
             )
 
 
 def _is_ready(connection: Connection, folder: Path) -> bool:
-    """Return whether there is nothing to prepare; refuse a database that cannot be used."""
+    """Return whether nothing has to be prepared. Raises StoreError for an unusable database."""
     _check_usable(connection, folder)
     return _has_all_tables(connection) and (
         read_meta(connection, "workspace") == read_id(folder) is not None
@@ -296,21 +296,21 @@ def _check_usable(connection: Connection, folder: Path) -> None:
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"The database {database} has schema version {version}, and this version of Stockpot "
-            f"reads versions up to {SCHEMA_VERSION}. Install a newer version of Stockpot, or name "
-            "another workspace folder by STOCKPOT_WORKSPACE."
+            f"reads versions up to {SCHEMA_VERSION}. Install a newer version of Stockpot, or set "
+            "STOCKPOT_WORKSPACE to another workspace folder."
         )
     owner, workspace = read_meta(connection, "workspace"), read_id(folder)
     is_inside = path_of(connection.engine) == folder / SQLITE_FILE
     if owner not in (None, workspace) and not (workspace is None and is_inside):
         raise StoreError(
-            f"The database {database} belongs to another workspace folder than {folder}. Open that "
-            f'folder, whose workspace.json holds {{"id": "{owner}"}}, or give {folder} a database '
-            f"of its own. If {folder} is to take its place, write that line to its workspace.json."
+            f"The database {database} does not belong to the workspace folder {folder}. Open the "
+            f'folder whose workspace.json holds {{"id": "{owner}"}}, or use another database for '
+            f"{folder}. If {folder} replaces that folder, write this line to its workspace.json."
         )
 
 
 def _version(connection: Connection) -> int:
-    """Return the schema version; that of a database without tables is the newest."""
+    """Return the schema version. A database without tables has the newest version."""
     known = read_meta(connection, "schema_version")
     if known is not None:
         return int(known)
@@ -319,14 +319,14 @@ def _version(connection: Connection) -> int:
 
 
 def read_meta(connection: Connection, key: str) -> str | None:
-    """Return a fact about the database, None if it is not known."""
+    """Return the value of `key` in the table `meta`, or None if it is not set."""
     if not inspect(connection).has_table(MetaRow.__tablename__):
         return None
     return connection.scalar(select(MetaRow.value).where(MetaRow.key == key))
 
 
 def write_meta(connection: Connection, key: str, value: str) -> None:
-    """Store a fact about the database, in place of what was stored; only in `exclusively`."""
+    """Set or replace the value of `key` in the table `meta`. Call it in `exclusively`."""
     table = Base.metadata.tables[MetaRow.__tablename__]
     connection.execute(table.delete().where(table.c.key == key))
     connection.execute(table.insert().values(key=key, value=value))
@@ -334,9 +334,9 @@ def write_meta(connection: Connection, key: str, value: str) -> None:
 
 @contextmanager
 def exclusively(engine: Engine) -> Iterator[Connection]:
-    """Give a connection in a transaction that no other process can be in at the same time."""
+    """Open a connection with a transaction that excludes those of all other processes."""
     if engine.dialect.name == "sqlite":
-        # The driver begins a transaction at the first change of a row only, too late for DDL.
+        # The driver begins a transaction only at the first change of a row, too late for DDL.
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -357,18 +357,18 @@ class DamagedDatabaseError(StoreError):
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
-            f"The database {path} is damaged ({problem}). Stop what uses it and run "
-            f"`python -m soupcore.maintenance repair --workspace {path.parent}`: it moves the "
-            "damaged file aside and keeps every row that can be read."
+            f"The database {path} is damaged ({problem}). Stop all processes that use it and run "
+            f"`python -m soupcore.maintenance repair --workspace {path.parent}`. It moves the "
+            "damaged file aside and recovers every readable row."
         )
 
 
 def open_database(url: str, *, read_only: bool = False) -> Engine:
-    """Open a database by its URL; one of SQLite for several processes at once.
+    """Open a database by its URL. SQLite is set up for use by several processes at once.
 
     Args:
-        url: As SQLAlchemy takes it.
-        read_only: Whether its folder cannot be written.
+        url: URL in SQLAlchemy's format.
+        read_only: Whether the database's folder is read-only.
     """
     if read_only:
         return _open_read_only(url)
@@ -387,8 +387,8 @@ def _open_read_only(url: str) -> Engine:
         return engine.execution_options(postgresql_readonly=True)
     path = path_of(engine)
     log = Path(f"{path}-wal")
-    # SQLite would create files for its locks beside the database unless told that nobody writes,
-    # which would be wrong while there is a log.
+    # SQLite creates lock files beside the database unless the database is declared immutable, and
+    # it ignores the write-ahead log of an immutable database.
     options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
     engine = create_engine(f"sqlite:///file:{quote(str(path))}?{options}&uri=true")
     event.listen(engine, "handle_error", _say_what_is_wrong)
@@ -396,7 +396,7 @@ def _open_read_only(url: str) -> Engine:
 
 
 def path_of(engine: Engine) -> Path | None:
-    """Return the file of a SQLite database; None of any other."""
+    """Return the file of a SQLite database; None for other databases."""
     name = engine.url.database
     if engine.dialect.name != "sqlite" or not name:
         return None
@@ -404,15 +404,15 @@ def path_of(engine: Engine) -> Path | None:
 
 
 def _say_what_is_wrong(context: ExceptionContext) -> None:
-    """Raise a StoreError in place of SQLite's errors about the file that the database is in."""
+    """Raise a StoreError in place of SQLite's errors about the database file."""
     error = context.original_exception
     path = path_of(context.engine) if context.engine is not None else None
     if not isinstance(error, sqlite3.Error) or path is None:
         return
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary result code
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         raise DamagedDatabaseError(path, str(error)) from error
-    # For the files beside the database, SQLite says no more than that writing failed.
+    # If the log beside the database cannot be written, SQLite reports a general I/O error.
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and has_no_space(path)):
         raise full_disk(path) from error
     if code == sqlite3.SQLITE_READONLY:
@@ -428,12 +428,13 @@ def _use_write_ahead_log(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         _patiently(connection, "PRAGMA journal_mode=WAL")  # readers never wait for the writer
-        connection.execute("PRAGMA synchronous=NORMAL")  # safe against kills, not power cuts
+        # Survives a killed process; a power cut may lose the last transactions.
+        connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA busy_timeout=30000")
 
 
 def _patiently(connection: Any, statement: str) -> None:
-    # Where another process switches to the log just now, SQLite fails at once, timeout or not.
+    # While another process switches to WAL, SQLite fails at once, regardless of the busy timeout.
     deadline = time.monotonic() + 30
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Space on disk: whether there is enough, and what to say if there is not."""
+"""Free disk space: checks, and the errors where there is too little."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ _SMALL = 1 << 16  # bytes
 
 
 def in_words(nbytes: float) -> str:
-    """Return a size in bytes as people write it: `1.5 MB`."""
+    """Return a size in bytes with a unit, such as `1.5 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.3g} {unit}"
@@ -22,44 +22,44 @@ def in_words(nbytes: float) -> str:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk or a quota is full."""
+    """Return whether an error means that a disk or a quota is full."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def full_disk(path: Path, needed: int | None = None) -> FullDiskError:
-    """Return the error that says that a file does not fit on its disk.
+    """Return the error for a file that does not fit on its disk.
 
     Args:
         path: The file, or its folder.
-        needed: Bytes that it takes; None if that is not known.
+        needed: Size of the file in bytes; None if unknown.
     """
     free = _free(path)
     problem = f"The disk is full: {path} cannot be written"
     if needed is not None:
-        problem = f"The disk is too small: {path} takes {in_words(needed)}"
+        problem = f"Too little disk space: {path} needs {in_words(needed)}"
     return FullDiskError(
         f"{problem}, and {in_words(free)} are free. Free some space, or set STOCKPOT_WORKSPACE "
-        "to a folder on another disk. `python -m soupcore.maintenance size` shows what the "
-        "workspace takes, and `prune` removes what is not needed."
+        "to a folder on another disk. `python -m soupcore.maintenance size` shows the size of the "
+        "workspace, and `prune` removes data that is not needed."
     )
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Check that a file fits on its disk, before the work that makes it.
+    """Check that a file fits on its disk, before it is computed.
 
     Args:
         path: The file, or its folder.
-        needed: Bytes that it takes.
+        needed: Size of the file in bytes.
 
     Raises:
-        FullDiskError: There is less space than that.
+        FullDiskError: There is less free space.
     """
     if needed > _free(path):
         raise full_disk(path, needed)
 
 
 def has_no_space(path: Path) -> bool:
-    """Return whether the disk of a file or folder has no room for the next small file."""
+    """Return whether the disk of a file or folder has no space for even a small file."""
     return _free(path) < _SMALL
 
 
@@ -68,17 +68,17 @@ def _free(path: Path) -> int:
 
 
 def reserve(file: BinaryIO, path: Path, nbytes: int) -> None:
-    """Have the disk set a file's blocks aside.
+    """Allocate a file's blocks on disk.
 
-    Writing through a memory map needs that: where the disk is full, it would kill the process.
+    Required before writing through a memory map, which kills the process if the disk is full.
 
     Args:
         file: The file, open for writing.
-        path: What to call it in the error.
-        nbytes: Its size.
+        path: Its path, for the error.
+        nbytes: Its size in bytes.
 
     Raises:
-        FullDiskError: There is less space than that.
+        FullDiskError: There is less free space.
     """
     if not nbytes:
         return

@@ -1,4 +1,4 @@
-"""HTML tables of results, as notebooks show them."""
+"""HTML tables of results, for notebooks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,23 +7,23 @@ from itertools import islice
 
 from soupcore import escaping
 
-_MOST_ROWS = 60  # more of them hide the next cell of the notebook
+_MOST_ROWS = 60  # more rows push the next cell of the notebook out of view
 
 
 def html_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str = ""
 ) -> str:
-    """Return a small table as HTML. All text is shown as it is and never as markup.
+    """Return a small table as HTML. All text is escaped.
 
     Args:
         title: Text above the table.
-        columns: Heads of the columns.
-        rows: Cells. Numbers are rounded to four digits and aligned to the right.
+        columns: Column headers.
+        rows: Cells. Numbers are rounded to four significant digits and right-aligned.
         note: Text below the table.
     """
-    several = iter(rows)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in islice(several, _MOST_ROWS))
-    if more := sum(1 for _ in several):
+    remaining = iter(rows)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in islice(remaining, _MOST_ROWS))
+    if more := sum(1 for _ in remaining):
         body += f'<tr><td colspan="{len(columns)}">… and {more} more</td></tr>'
     head = "".join(f'<th style="text-align:left">{escaping.html(c)}</th>' for c in columns)
     below = f"<p>{escaping.html(note)}</p>" if note else ""
@@ -34,7 +34,7 @@ def html_table(
 
 
 def number(value: float | Fraction) -> str:
-    """Return a number with four digits; a dash if it is NaN."""
+    """Format a number with four significant digits; a dash if it is NaN."""
     value = float(value)
     return "–" if math.isnan(value) else f"{value:.4g}"
 

@@ -1,18 +1,18 @@
-"""What can go wrong, in words a user can act on."""
+"""Exceptions whose messages tell users what to do."""
 
 from pathlib import Path
 
 
 class StockpotError(Exception):
-    """A problem with what was given. The message names it and the way out."""
+    """Base class of the errors that users can fix. Messages state the problem and the solution."""
 
 
 class CheckpointError(StockpotError):
-    """A checkpoint cannot be read, or does not fit where it is used.
+    """A checkpoint cannot be read, or does not fit the network or the other checkpoints.
 
     Attributes:
-        problem: What is the matter, as a sentence.
-        way_out: What to do about it, as a sentence; empty where `problem` says it too.
+        problem: The problem, as a sentence.
+        way_out: The solution, as a sentence; empty where `problem` includes it.
     """
 
     def __init__(self, problem: str, way_out: str = "") -> None:
@@ -26,12 +26,12 @@ class StoreError(StockpotError):
 
 
 class ReadOnlyError(StoreError):
-    """Something was to be written to a workspace that can only be read."""
+    """A read-only workspace cannot be written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} cannot be written, so what is stored can be looked at, but nothing new can be "
-            "computed. Make it writable, or set STOCKPOT_WORKSPACE to another folder."
+            f"{path} is read-only: stored results can be viewed, but nothing new can be computed. "
+            "Make it writable, or set STOCKPOT_WORKSPACE to another folder."
         )
 
 
@@ -40,20 +40,20 @@ class FullDiskError(StoreError):
 
 
 class SweepError(StockpotError):
-    """A folder holds no usable sweep, or a name is not in it."""
+    """A folder holds no usable sweep, or the sweep has no ingredient of a given name."""
 
 
 class TaskError(StockpotError):
-    """A task cannot be loaded, or does not have what is asked of it."""
+    """A task cannot be loaded, or lacks a required split, metric or function."""
 
 
 class RecipeError(StockpotError):
-    """A recipe cannot be followed with what it was given."""
+    """A recipe cannot run with the given ingredients or parameters."""
 
 
 class ConnectivityError(StockpotError):
-    """The points given span no line or plane."""
+    """The given points do not span a line or plane."""
 
 
-class Cancelled(Exception):  # noqa: N818 - an outcome, as asyncio's CancelledError is, no fault
+class Cancelled(Exception):  # noqa: N818 - not an error, but an outcome
     """Raised by a progress callback to stop the work that calls it."""

@@ -1,7 +1,7 @@
-"""Names of others as text: file names, columns, tasks and metadata are never markup.
+"""Escaping of untrusted names: file names, columns, tasks and metadata are never markup.
 
-Whoever names a file could otherwise put an image into a page, and the browser of everyone who
-looks at it would call the image's host. There is one function for each language that we write.
+Otherwise a file name could embed an image in a page, and the browser of every viewer would send a
+request to the image's host. There is one function per output language.
 """
 
 import re
@@ -12,7 +12,7 @@ _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _WITHIN_WORD = re.compile(r"(?<=[^\W_])\\([-/_])(?=[^\W_])")  # run-01 and shift/blur_2
 _AFTER_ESCAPES = re.compile(
     r":(?=[\w+-]+:)"  # an emoji or an icon
-    r"|www(?=\.)|https?:(?=//)|@(?=[-\w])",  # a link, or an address of mail
+    r"|www(?=\.)|https?:(?=//)|@(?=[-\w])",  # a link, or an e-mail address
     re.IGNORECASE,
 )
 _ARROW = re.compile(r"(?<!\S)(<->|->|<-|--|>=|<=|~=)(?!\S)")
@@ -25,11 +25,11 @@ _FIGURE_TEXT: Mapping[int, str] = str.maketrans(
 
 
 def markdown(text: str) -> str:
-    """Return Markdown that shows a text as it is, in one line.
+    """Return Markdown that renders as this text, in one line.
 
     ASCII punctuation is escaped, since autolinks, math, directives and tables use most of it.
-    Links, emoji shortcodes, icons and arrows are found once more after the escapes are resolved; a
-    word joiner inside breaks these.
+    Streamlit detects links, emoji shortcodes, icons and arrows again after it has resolved the
+    escapes; a word joiner inside these prevents that.
     """
     line = _clean(" ".join(text.split()))
     line = _AFTER_ESCAPES.sub(rf"\g<0>{_JOINER}", line)
@@ -38,7 +38,7 @@ def markdown(text: str) -> str:
 
 
 def figure_text(text: str) -> str:
-    """Return what Plotly shows as this text, in one line.
+    """Return a string that Plotly renders as this text, in one line.
 
     Plotly interprets tags, entities, TeX between dollars and `%{placeholders}` in every text of a
     figure.
@@ -47,23 +47,23 @@ def figure_text(text: str) -> str:
 
 
 def html(text: str) -> str:
-    """Return HTML that shows a text as it is, in one line; for elements and quoted attributes."""
+    """Return HTML that renders as this text, in one line; for elements and quoted attributes."""
     return escape(_clean(" ".join(text.split())))
 
 
 def from_figure_text(text: str) -> str:
-    """Return the text that `figure_text` was given, as far as that could be shown."""
+    """Return the text that `figure_text` escaped, except for characters that it replaced."""
     return unescape(text)
 
 
 def yaml(text: str) -> str:
-    """Return a text as a YAML scalar in double quotes."""
+    """Return a text as a double-quoted YAML scalar."""
     escaped = (c if c.isprintable() and c not in '"\\' else _yaml_escape(c) for c in text)
     return f'"{"".join(escaped)}"'
 
 
 def code(text: str) -> str:
-    """Return a Markdown code span that shows a text as it is, in one line."""
+    """Return a Markdown code span that renders as this text, in one line."""
     line = _clean(" ".join(text.split()))
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
@@ -71,7 +71,7 @@ def code(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    # Lone surrogates, of file names that are not UTF-8, would be refused by every encoder.
+    # File names that are not UTF-8 contain lone surrogates, which cannot be encoded.
     return _UNSEEN.sub("\ufffd", text)
 
 

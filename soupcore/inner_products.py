@@ -42,10 +42,10 @@ _BLOCK_BYTES = 8 << 20  # size of a block of float64 values of all checkpoints
 # Elements of all checkpoints together that are read before their products are taken.
 _READ = 1 << 20
 
-# Multiplications of one matrix product. OpenBLAS spreads more over its threads, and what the sum is
-# in the last digits would depend on how many there are.
+# Multiplications of one matrix product. OpenBLAS distributes larger products over its threads, and
+# the last digits of the sum would depend on the number of threads.
 _PRODUCT = 1 << 18
-_LARGEST = 16 << 10  # elements of each checkpoint in one product: those of a few stay in the cache
+_LARGEST = 16 << 10  # elements of each checkpoint in one product, so that a few rows fit the cache
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,18 @@ class Products:
         Raises:
             KeyError: A source of the mixture is not among the vectors.
         """
-        found = {self.reference: sum(mixture.coefficients.values(), Fraction())}
+        vector = {self.reference: sum(mixture.coefficients.values(), Fraction())}
         for digest, coefficient in mixture.coefficients.items():
             if digest not in self.digests:
                 raise KeyError(digest)
             if digest != self.reference:
-                found[digest] = coefficient
-        return found
+                vector[digest] = coefficient
+        return vector
 
     def inner(self, one: Sequence[Vector], other: Sequence[Vector]) -> Floats:
         """Return the inner products of linear combinations, by tensor: [T, one, other]."""
-        found: Floats = self._array(one) @ self.values @ self._array(other).T
-        return found
+        products: Floats = self._array(one) @ self.values @ self._array(other).T
+        return products
 
     def _array(self, vectors: Sequence[Vector]) -> Floats:
         return np.array(
@@ -226,12 +226,12 @@ def gram_matrices(
 ) -> dict[str, Floats]:
     """Return ⟨θᵢ − θ₀, θⱼ − θ₀⟩ of each float tensor, as a symmetric matrix [k, k].
 
-    One pass over the weights; products are summed in float64. Attention masks that are infinite,
-    the same in all, have none.
+    Takes one pass over the weights and sums products in float64. Infinite attention masks that are
+    the same in all checkpoints are excluded.
 
     Args:
         checkpoints: θᵢ.
-        origin: θ₀; 0 unless given.
+        origin: θ₀; 0 if None.
     """
     digests = [checkpoint.digest for checkpoint in checkpoints]
     involved = [*checkpoints, origin] if origin else checkpoints
@@ -256,7 +256,7 @@ def _is_mask(checkpoints: Sequence[Checkpoint], name: str) -> bool:
 class _Products:
     """Computes the products of one tensor after another, reusing its buffers.
 
-    Memory fresh from the system for each tensor costs a third as much as the products.
+    New memory for each tensor would add about a third to the time.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], origin: Checkpoint | None) -> None:
@@ -266,8 +266,8 @@ class _Products:
         self._read = max(1, min(CHUNK, _READ // (k + 1)))
         self._length = min(_LARGEST, max(1, _PRODUCT // k**2))
         self._buffers: dict[torch.dtype, torch.Tensor] = {}
-        # The first row is repeated at the end, so that the product is one of two different
-        # matrices: for a matrix with itself, OpenBLAS takes several times as long.
+        # The first row is repeated at the end, so that the two factors are different matrices:
+        # OpenBLAS takes several times as long for a matrix times its own transpose.
         self._ring = np.empty((k + 1, self._length))
 
     def of(self, name: str) -> Floats:
@@ -293,10 +293,10 @@ class _Products:
         return np.tril(products) + np.tril(products, -1).T
 
     def _of(self, numbers: npt.NDArray[np.floating[Any]]) -> Floats:
-        """Return the products for a few elements; entry [i, j] is that of i and (j + 1) mod k.
+        """Return the products of a block; entry [i, j] belongs to i and (j + 1) mod k.
 
         Args:
-            numbers: The origin first, then the checkpoints, shape [1 + k, n].
+            numbers: The origin, then the checkpoints, shape [1 + k, n].
         """
         rows = self._ring[:, : numbers.shape[1]]
         if self._origin is None:

@@ -1,7 +1,7 @@
 """The mean over examples, its confidence interval, and paired tests.
 
-Two networks that are tested on the same examples agree on most of them. The comparison rests on the
-examples on which they differ; two separate intervals hide that.
+Two networks that are tested on the same examples agree on most of them. Only the examples on which
+they differ say which one is better, so a paired test is more precise than two separate intervals.
 """
 
 import math
@@ -20,21 +20,21 @@ NO_INTERVAL = (math.nan, math.nan)
 
 
 def defined(values: torch.Tensor, undefined: Undefined) -> torch.Tensor:
-    """Return the numbers that a mean is over: all of them, or those that are not NaN.
+    """Return the values that enter the mean: all of them, or those that are not NaN.
 
     Args:
-        values: One number an example, shape [n].
-        undefined: What to do about examples without one (see `Task.undefined`).
+        values: One number per example, shape [n].
+        undefined: How to treat examples whose value is NaN (see `Task.undefined`).
     """
     return values[~values.isnan()] if undefined == "exclude" else values
 
 
 def mean_of(values: torch.Tensor, undefined: Undefined) -> float:
-    """Return the mean, summed in float64; NaN where a number is undefined or none is left.
+    """Return the mean, summed in float64; NaN if a value in it is NaN or it is empty.
 
     Args:
-        values: One number an example, shape [n].
-        undefined: As for `defined`.
+        values: One number per example, shape [n].
+        undefined: See `defined`.
     """
     return float(defined(values, undefined).double().mean())
 
@@ -42,18 +42,18 @@ def mean_of(values: torch.Tensor, undefined: Undefined) -> float:
 def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[float, float]:
     """Return a confidence interval for the mean score of the population.
 
-    Scores that are all 0 or 1 get Wilson's interval (Wilson 1927, without continuity correction);
-    others Student's t interval. It covers the choice of examples only, not that of the training
-    run, and not the choice of this point among many.
+    Scores that are all 0 or 1 get Wilson's interval (Wilson 1927, without continuity correction),
+    others Student's t interval. The interval covers the sampling of examples only, not the variance
+    between training runs, and not the selection of this point among many.
 
     Args:
-        scores: One score an example, shape [n].
-        confidence: Between 0 and 1.
+        scores: One score per example, shape [n].
+        confidence: Confidence level, between 0 and 1.
 
     Returns:
-        Both ends; NaN where there is no interval: for scores that are not 0 or 1, there is none for
-        a single one or where all are equal, which says nothing of the population's spread, nor
-        where one is not finite.
+        Lower and upper bound. Both are NaN without examples. If some score is not 0 or 1, both are
+        also NaN for a single example, for equal scores (their spread is unknown), and for scores
+        that are not all finite.
     """
     n = len(scores)
     if n == 0:
@@ -71,13 +71,13 @@ def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[floa
 
 
 def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    # scipy's binomtest gives the same, but does the test too, which takes a millisecond: as long
-    # as it takes a small network to see all examples.
+    # scipy's binomtest gives the same interval, but also runs the test, which takes a millisecond:
+    # as long as a small network takes for the whole split.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / n
     middle = share + z**2 / (2 * n)
     half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    # At the ends of the range the bounds are 0 and 1, but for rounding.
+    # Without this, rounding would move the bounds away from 0 and 1.
     low = 0.0 if successes == 0 else (middle - half) / (1 + z**2 / n)
     high = 1.0 if successes == n else (middle + half) / (1 + z**2 / n)
     return low, high
@@ -87,9 +87,9 @@ _RESAMPLES = 200
 
 
 def resamples(n: int, count: int = _RESAMPLES, seed: int = 0) -> Iterator[Tensor]:
-    """Yield bootstrap resamples of n examples: int64, shape [n].
+    """Yield bootstrap resamples of n examples, as int64 indices of shape [n].
 
-    They depend on n and the seed only, so that points on a split see the same ones.
+    They depend only on n and the seed, so all points on a split share the same resamples.
     """
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
@@ -99,42 +99,48 @@ def resamples(n: int, count: int = _RESAMPLES, seed: int = 0) -> Iterator[Tensor
 def bootstrap_interval(
     estimate: float, replicates: Tensor, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Return the normal interval with the bootstrap's standard error; NaN where there is none.
+    """Return the normal interval with the bootstrap's standard error.
 
-    Efron and Tibshirani 1993, chapters 6 and 13: 200 resamples suffice for a standard error, where
-    percentiles take a thousand. Resamples on which the metric is undefined, as without an example
-    of a class, are left out.
+    200 resamples suffice for a standard error, whereas percentiles need a thousand (Efron and
+    Tibshirani 1993, chapters 6 and 13). Resamples on which the metric is NaN, for example because
+    a class is missing, are excluded.
 
     Args:
         estimate: The metric on all examples.
         replicates: The metric on each resample, shape [count].
-        confidence: Between 0 and 1.
+        confidence: Confidence level, between 0 and 1.
+
+    Returns:
+        Lower and upper bound. Both are NaN if more than half of the replicates are NaN, or if the
+        others are not all finite or all equal.
     """
-    found = replicates.double()
-    found = found[~found.isnan()]
-    if len(found) < max(2, len(replicates) / 2) or not found.isfinite().all():
+    values = replicates.double()
+    values = values[~values.isnan()]
+    if len(values) < max(2, len(replicates) / 2) or not values.isfinite().all():
         return NO_INTERVAL
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(found.std())
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(values.std())
     low, high = estimate - half, estimate + half
     return (low, high) if low < high else NO_INTERVAL
 
 
 @dataclass(frozen=True)
 class Paired:
-    """How two points compare on the same examples.
+    """Comparison of two points on the same examples.
 
     Attributes:
         n: Number of examples.
-        difference: Mean score of the first less that of the second; NaN where one is undefined.
-        interval: 95 % confidence interval of the difference in the population; None where the
-            scores do not say how sure it is.
-        why_no_interval: Why there is none, as a sentence; empty where there is one.
-        changed: Examples on which the two differ.
-        gained: Examples on which the first is right and the second is wrong; None where scores are
-            not all 0 or 1.
-        lost: The other way round.
-        p_value: Two-sided, of McNemar's exact test: how often chance alone would split the examples
-            that differ at least as unevenly. None where scores are not all 0 or 1.
+        difference: Mean score of the first minus that of the second; NaN where one is undefined.
+        interval: Confidence interval of the difference in the population; None where the scores do
+            not determine one.
+        why_no_interval: Why `interval` is None, as a sentence; empty if it is not None.
+        changed: Number of examples on which the scores differ.
+        gained: Number of examples on which the first is right and the second is wrong; None if
+            scores are not all 0 or 1.
+        lost: Number of examples on which the second is right and the first is wrong; None as for
+            `gained`.
+        p_value: Two-sided p-value of McNemar's exact test: the probability of a split of the
+            changed examples that is at least as uneven, if both are equally likely to gain. None if
+            scores are not all 0 or 1.
     """
 
     n: int
@@ -156,26 +162,26 @@ def paired(
     differ) and Agresti and Min's interval for matched proportions (2005, "Simple improved
     confidence intervals for comparing matched proportions": Wald's after half an example is added
     to each of the four cells). Other scores get Student's t interval of the differences, and no
-    test. Both cover the choice of examples only: not that of the training run, and not the choice
-    of a point among many.
+    test. Both cover the sampling of examples only, not the variance between training runs, and not
+    the selection of a point among many.
 
-    Where examples are excluded, each mean is over the examples where that point's score is defined,
-    as in an evaluation. If these are not the same for both, the interval is that of the difference
-    of two ratios by linearisation, which is Student's where none is excluded.
+    If examples are excluded, each mean is over the examples where that point's score is defined, as
+    in an evaluation. If these examples differ between the points, the interval is that of the
+    difference of two ratios by linearisation, which equals Student's if none is excluded.
 
     Args:
-        one: A score an example, shape [n], n ≥ 1.
-        other: The same of the other point, in the same order.
-        confidence: Between 0 and 1.
-        undefined: What to do about scores that are NaN: the task's `undefined`.
+        one: Scores of the first point, one per example, shape [n], n ≥ 1.
+        other: Scores of the second point on the same examples, in the same order.
+        confidence: Confidence level, between 0 and 1.
+        undefined: How to treat scores that are NaN; the task's `undefined`.
 
     Raises:
-        TaskError: They are not scores of as many examples.
+        TaskError: The shapes differ, or are not [n] with n ≥ 1.
     """
     if one.shape != other.shape or one.dim() != 1 or len(one) == 0:
         raise TaskError(
-            f"Scores of shapes {list(one.shape)} and {list(other.shape)} are not those of the same "
-            "examples."
+            f"Scores of shapes {list(one.shape)} and {list(other.shape)} cannot be paired: both "
+            "need one score per example of the same split."
         )
     scores = torch.stack([one, other]).double()
     difference = mean_of(scores[0], undefined) - mean_of(scores[1], undefined)
@@ -198,25 +204,25 @@ def paired(
 
 
 def gained_and_lost(one: Tensor, other: Tensor) -> tuple[int, int] | None:
-    """Return how many examples one point gets right and the other does not, and the reverse.
+    """Return how many examples only the first point gets right, and how many only the second.
 
-    None where scores are not all 0 or 1: those of other kinds are neither right nor wrong.
+    Returns None if scores are not all 0 or 1: other scores are neither right nor wrong.
 
     Args:
-        one: A score an example, shape [n].
-        other: The same of the other point, in the same order.
+        one: Scores of the first point, one per example, shape [n].
+        other: Scores of the second point on the same examples, in the same order.
     """
     if not all(bool(((scores == 0) | (scores == 1)).all()) for scores in (one, other)):
         return None
     return int((one > other).sum()), int((one < other).sum())
 
 
-# Of the largest score: differences of float32 scores that vary by less are equal.
+# Relative to the largest score. Differences of float32 scores that vary by less count as equal.
 _ROUNDING = 1e-7
 
 
 def _matched_proportions(n: int, gained: int, lost: int, confidence: float) -> tuple[float, float]:
-    # Half an example in each cell: of the four, one gains, one loses and two stay as they are.
+    # Half an example is added to each of the four cells: one is gained, one lost, two unchanged.
     n, plus, minus = n + 2, gained + 0.5, lost + 0.5
     mean = (plus - minus) / n
     variance = (plus + minus) / n - mean**2
@@ -225,7 +231,7 @@ def _matched_proportions(n: int, gained: int, lost: int, confidence: float) -> t
 
 
 def _half_width(scores: Tensor, confidence: float) -> tuple[float, str]:
-    """Return half the width of the interval of the difference, or why there is none.
+    """Return half the width of the interval of the difference, and why there is none, or "".
 
     Args:
         scores: Float64, shape [2, n]; NaN where undefined, but not for both points.
@@ -236,12 +242,12 @@ def _half_width(scores: Tensor, confidence: float) -> tuple[float, str]:
     if not counts.all():
         return 0.0, "The score of one point is undefined (NaN) for every example."
     if n == 1:
-        return 0.0, "One example says nothing about others."
+        return 0.0, "A single example does not determine an interval."
     if not bool(scores[~scores.isnan()].isfinite().all()):
         return 0.0, "A network failed on an example, so the difference is not finite."
-    # How much each example moves the difference of the two means; zero on average.
-    moves = ((scores - scores.nanmean(dim=1, keepdim=True)) / counts).nan_to_num(0.0)
-    by_example = moves[0] - moves[1]
+    # The influence of each example on the two means. Its mean is 0.
+    influence = ((scores - scores.nanmean(dim=1, keepdim=True)) / counts).nan_to_num(0.0)
+    by_example = influence[0] - influence[1]
     error = float(by_example.square().sum() * n / (n - 1)) ** 0.5
     if error * n**0.5 <= _ROUNDING * float(scores.nan_to_num(0.0).abs().max()):
         return 0.0, "The difference is the same on every example, so its spread is unknown."

@@ -1,10 +1,9 @@
-"""Which processes hold jobs and points, by leases in the database.
+"""Leases in the database: which processes hold which jobs and points.
 
-A process that computes has a row with the time until which its lease runs, by the clock of the
-database, so that the clocks of a team's machines need not agree. A thread renews the lease. Where
-a process has ended, or its lease has run out, any other process may remove its row: what it held
-is free from then on. File locks would not do: they are inherited by forks and unseen by other
-machines.
+A process that computes has a row with the expiry time of its lease. Times are by the database's
+clock, so that the clocks of several machines need not agree. A thread renews the lease. When a
+process has ended or its lease has expired, any other process may remove its row, which frees its
+jobs and points. File locks are unsuitable: forks inherit them, and other machines do not see them.
 """
 
 import logging
@@ -26,7 +25,7 @@ from soupcore.database import Base
 from soupcore.processes import Process
 
 LEASE = 15.0  # seconds
-_RENEWALS = 5  # in the time of a lease
+_RENEWALS = 5  # per lease
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class HolderRow(Base):
     machine: Mapped[str]
     pid: Mapped[int]
     started: Mapped[str]
-    is_worker: Mapped[bool]  # it may be killed: it does jobs and nothing else
+    is_worker: Mapped[bool]  # may be killed, since it only runs jobs
 
     @property
     def process(self) -> Process:
@@ -67,7 +66,7 @@ class HolderRow(Base):
 
 
 class ClaimRow(Base):
-    """A point that a process evaluates just now."""
+    """A point that a process is evaluating."""
 
     __tablename__ = "claims"
 
@@ -78,13 +77,13 @@ class ClaimRow(Base):
 
 
 class Holder:
-    """This process, as the holder of jobs or points; its lease is renewed while `held` is open.
+    """This process as a holder of jobs or points. Its lease is renewed while `held` is open.
 
     Args:
         engine: The database.
-        name: Its name; a random one unless given.
-        is_worker: Whether others may kill the process once its lease has run out.
-        lease: Seconds that a lease runs after it was renewed.
+        name: Its name; random by default.
+        is_worker: Whether other processes may kill this one once its lease has expired.
+        lease: Duration of a lease after each renewal, in seconds.
     """
 
     def __init__(
@@ -108,12 +107,12 @@ class Holder:
 
     @property
     def depth(self) -> int:
-        """How many `held` are open, one in the other."""
+        """Number of nested `held` contexts that are open."""
         return self._depth
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold a lease inside."""
+        """Hold a lease while the context is open."""
         with self._mutex:
             if time.monotonic() - self._renewed > self._lease / _RENEWALS:
                 self._renew()
@@ -131,7 +130,7 @@ class Holder:
                 self._depth -= 1
 
     def leave(self) -> None:
-        """Give up the lease and what is held by it."""
+        """Release the lease and everything held by it."""
         with self._mutex:
             self._left.set()
             self._thread = None
@@ -158,7 +157,7 @@ class Holder:
         mine = HolderRow.name == self.name
         with self._engine.begin() as connection:
             renewed = connection.execute(update(HolderRow).where(mine).values(lease_until=until))
-            if not renewed.rowcount:  # the first time, or another took us for dead
+            if not renewed.rowcount:  # the first lease, or another process removed an expired one
                 row = {
                     "name": self.name,
                     "machine": self._process.machine,
@@ -171,29 +170,30 @@ class Holder:
 
 
 def alive() -> Select[str]:
-    """Return the names of those whose lease runs, for a query."""
+    """Return a query for the names of the holders with a valid lease."""
     return select(HolderRow.name).where(HolderRow.lease_until > DatabaseTime())
 
 
 def remove_dead(
     engine: Engine, *, by_lease: bool = True, own: Collection[str] = frozenset()
 ) -> None:
-    """Remove the processes that have ended or whose lease has run out, and what they claim.
+    """Remove the processes that have ended or whose lease has expired, and their claims.
 
-    A worker of this machine whose lease has run out is killed, too: it hangs, or is stopped, and
-    nothing that it still does for a job would be taken.
+    Workers of this machine whose lease has expired are also killed: they hang or are suspended,
+    and their results would not be accepted.
 
     Args:
         engine: The database.
-        by_lease: Whether leases count. Not if this machine has just slept, and all of them have
-            run out unseen.
-        own: Child processes of the caller, which sees by itself when they end, and how.
+        by_lease: Whether to remove processes with expired leases. Pass False if this machine was
+            just suspended, as all its leases have expired then.
+        own: Names of the caller's child processes. The caller notices their end itself, with the
+            exit code, so they are removed only when their lease expires.
     """
     with Session(engine) as session:
         rows = session.execute(select(HolderRow, HolderRow.lease_until < DatabaseTime())).all()
-    for row, has_run_out in rows:
+    for row, has_expired in rows:
         has_ended = row.name not in own and row.process.has_ended
-        if has_ended or (has_run_out and by_lease):
+        if has_ended or (has_expired and by_lease):
             with engine.begin() as connection:
                 removed = _remove(connection, row.name, row.lease_until)
             if removed and row.is_worker:
@@ -201,13 +201,13 @@ def remove_dead(
 
 
 def remove(engine: Engine, name: str) -> bool:
-    """Remove a process that is known to have ended, and what it claims; False if it was gone."""
+    """Remove a process that has ended, and its claims. Returns False if it was removed before."""
     with engine.begin() as connection:
         return _remove(connection, name)
 
 
 def _remove(connection: Connection, name: str, lease_until: float | None = None) -> bool:
-    """Remove a holder, unless it has renewed its lease since it was seen."""
+    """Remove a holder, unless it has renewed its lease since `lease_until` was read."""
     seen = HolderRow.name == name
     if lease_until is not None:
         seen &= HolderRow.lease_until == lease_until

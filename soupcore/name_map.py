@@ -1,4 +1,4 @@
-"""Points under the tensor names of the network that is to hold them."""
+"""Mapping between the tensor names of checkpoints and those of a network."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -24,17 +24,17 @@ _LOADING = (
 
 
 class NameMap:
-    """The tensor names of a network, and points under them.
+    """The tensor names of a network, and the mapping of points to them.
 
-    What a network does not learn may be saved or not (see `soupcore.checkpoints.buffers`). Where a
-    checkpoint has such a tensor and the network saves none, it is left out; where it is the other
-    way round, the network keeps its own.
+    Tensors that are not trained may or may not be saved (see `soupcore.checkpoints.buffers`). If
+    only the checkpoint has such a tensor, it is omitted; if only the network has it, the network
+    keeps its own.
 
     Args:
-        network: Its state dict, as it was built.
-        task: Name of the task that the network is of; None for a network of the user's.
-        buffers: All of its buffers, those that it does not save included: `named_buffers()`. Unless
-            given, a tensor counts as a buffer by its values alone.
+        network: State dict of the network as it was built.
+        task: Name of the network's task; None for a network that the user built.
+        buffers: All buffers of the network from `named_buffers()`, including those that it does not
+            save. Without it, tensors are recognised as buffers by their values alone.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class NameMap:
         self._way_out = _LOADING if task is None else _EVALUATING
         infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in network.items()}
         candidates = network if buffers is None else network.keys() & buffers.keys()
-        # Copies, as the network's own memory is where points are mixed.
+        # Copies, because points are mixed into the network's own memory.
         self._own = {
             name: _Own(network[name])
             for name in candidates
@@ -65,8 +65,7 @@ class NameMap:
     def under_own_names(self, mixture: Mixture) -> Mixture:
         """Return the same point, with the same key, under the network's tensor names.
 
-        Wrappers' prefixes make no difference, and of tensors that the network ties, one name is
-        enough.
+        Prefixes of wrappers are ignored. Of tied tensors, the checkpoint needs only one.
 
         Raises:
             CheckpointError: The weights do not fit the network.
@@ -77,9 +76,9 @@ class NameMap:
         )
 
     def names_in(self, mixture: Mixture) -> dict[str, str]:
-        """Return the names that a point has for the network's tensors: `{network's: point's}`.
+        """Return the point's name for each tensor of the network: `{network's: point's}`.
 
-        Those that it lacks, as the network has its own, are not among them.
+        Tensors for which the network keeps its own values are omitted.
         """
         first = next(iter(mixture.sources.values()))
         named = self._named(first)
@@ -96,21 +95,21 @@ class NameMap:
         return known[1]
 
     def _reconciled(self, checkpoint: Checkpoint, named: Checkpoint) -> Checkpoint:
-        """Leave out what the network does not save, and add what it has of its own."""
+        """Omit tensors that the network does not save, and add those that only the network has."""
         needless = {
             name
             for name, info in named.tensors.items()
             if name not in self._network or tuple(self._network[name].shape) != info.shape
             if self._is_needless(named, name)
         }
-        kept = [name for name in named.tensors if name not in needless]
-        added = {name: own for name, own in self._own.items() if name not in kept}
+        needed = [name for name in named.tensors if name not in needless]
+        added = {name: own for name, own in self._own.items() if name not in needed}
         if not needless and not added:
             return named
         original = (
-            named.original_names if named is not checkpoint else {name: name for name in kept}
+            named.original_names if named is not checkpoint else {name: name for name in needed}
         )
-        return _Completed(checkpoint, {name: original[name] for name in kept}, added)
+        return _Completed(checkpoint, {name: original[name] for name in needed}, added)
 
     def _is_needless(self, named: Checkpoint, name: str) -> bool:
         if name in self._network:  # in another shape
@@ -122,13 +121,13 @@ class NameMap:
             return True
         raise CheckpointError(
             f"{named.path} does not fit {self._described}: tensor {name!r} "
-            "has other values than the buffer that the network computes itself.",
+            "differs from the buffer that the network computes itself.",
             "Build the network with the settings of these checkpoints.",
         )
 
 
 class _Own:
-    """A tensor of the network, flattened on the CPU, and what a scan would find of it."""
+    """A tensor of the network, flattened on the CPU, and its scan."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.values = tensor.detach().cpu().reshape(-1).clone()
@@ -140,7 +139,7 @@ class _Own:
 
 
 class _Completed(RenamedCheckpoint):
-    """A checkpoint under the network's names, with tensors of the network that it lacks."""
+    """A checkpoint under the network's names, completed with tensors of the network."""
 
     def __init__(
         self, original: Checkpoint, names: Mapping[str, str], own: Mapping[str, _Own]
@@ -167,7 +166,7 @@ class _Completed(RenamedCheckpoint):
         return {**super().scan(on_bytes), **{name: own.scan for name, own in self._own.items()}}
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what is known of a tensor, see `Checkpoint.known`."""
+        """Return the scan of a tensor if it is available, see `Checkpoint.known`."""
         return self._own[name].scan if name in self._own else super().known(name)
 
 
@@ -177,7 +176,7 @@ def _reader(tensor: Tensor) -> Callable[[int, int], Tensor]:
 
 
 def _are_close(one: Tensor, other: Tensor) -> bool:
-    # Frequencies and masks are computed anew on every machine, and saved in half precision by some.
+    # Frequencies and masks are recomputed on every machine, and sometimes saved in half precision.
     return torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
@@ -200,31 +199,31 @@ def load_into(
     strict: bool = True,
     replaced: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> list[str]:
-    """Put the weights of a point into a network, tensor by tensor.
+    """Load the weights of a point into a network, tensor by tensor.
 
-    Names are matched as for a task's network: wrappers' prefixes make no difference, and tensors
-    that are not learned may be missing on either side. Nothing is changed if the weights do not
-    fit.
+    Names are matched as for a task's network: prefixes of wrappers are ignored, and tensors that
+    are not trained may be missing on either side. If the weights do not fit, the network stays
+    unchanged.
 
     Args:
         model: The network. It keeps its dtypes and its device.
         mixture: The point.
-        strict: Whether all weights must fit; else those without a counterpart, or with another
-            shape, are left as they are.
-        replaced: `{name in the point: tensor}`, such as re-estimated BatchNorm statistics, to put
-            into the network instead of the point's.
+        strict: Whether all weights must fit. If not, tensors of the network without a counterpart
+            of the same shape stay unchanged.
+        replaced: `{name in the point: tensor}` to load instead of the point's tensors, such as
+            re-estimated BatchNorm statistics.
 
     Returns:
-        Names of the network's tensors that were left as they are; none if `strict`.
+        Names of the network's tensors that stayed unchanged; empty if `strict`.
 
     Raises:
-        CheckpointError: The weights do not fit, or the network has no memory of its own (meta).
+        CheckpointError: The weights do not fit, or the network is on the meta device.
     """
     state = {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
     if without := [name for name, tensor in state.items() if tensor.is_meta]:
         raise CheckpointError(
-            f"The model has no memory for {len(without)} of its tensors, such as {without[0]!r}: "
-            "they are on the meta device.",
+            f"{len(without)} tensors of the model, such as {without[0]!r}, are on the meta device, "
+            "which holds no values.",
             "Call model.to_empty(device=...) first.",
         )
     if strict:
@@ -242,7 +241,7 @@ def load_into(
         if not sources:
             example = next(iter(mixture.sources.values()))
             raise CheckpointError(
-                f"None of the {len(state)} tensors of the model is in {example.path} with the same "
+                f"{example.path} has none of the {len(state)} tensors of the model with the same "
                 "name and shape.",
                 _LOADING,
             )
@@ -263,7 +262,8 @@ def _check_fit(
         name = min(differing)
         where = "only in the network" if name in network else "only in the checkpoint"
         raise CheckpointError(
-            f"{problem}: tensor {name!r} is {where} ({len(differing)} such in all).", way_out
+            f"{problem}: tensor {name!r} is {where} ({len(differing)} unmatched in all).",
+            way_out,
         )
     for name, tensor in network.items():
         shape = checkpoint.tensors[name].shape

@@ -1,10 +1,10 @@
-"""Files and folders that get their name only when they are whole and on disk.
+"""Files and folders that get their final name only once they are complete and on disk.
 
-Until then they are called `.{name}.{16 hex digits}.part` and lie beside the place they are for. A
-writer holds a lock on its file as long as it lives, however it ends, so what is left of a dead one
-can be told from what a living one writes, in any process.
+Until then they are called `.{name}.{16 hex digits}.part`, in the same folder. A writer holds a lock
+on its file until its process ends, so any process can tell leftovers from files that are still
+being written.
 
-A new file is as open to others as its folder: in a private folder only its owner may read it.
+A new file has the permissions of its folder: in a private folder, only the owner may read it.
 """
 
 import fcntl
@@ -24,17 +24,17 @@ _TEMPORARY = re.compile(r"\.(.+\.)?[0-9a-f]{16}\.part")
 
 
 class NewFile:
-    """A file that is being written and has no name yet.
+    """A file that is being written and does not have its final name yet.
 
-    As a context it sees to it that nothing is left behind of a file that was not published, and
-    raises FullDiskError where the disk was full.
+    A context manager: on exit it removes the file unless it was published, and it raises
+    FullDiskError in place of the system's error if the disk is full.
 
     Args:
-        path: Where the file will be; one that is there is replaced then, and not touched before.
+        path: Final path of the file. An existing file stays untouched until `publish` replaces it.
 
     Attributes:
-        path: The same.
-        file: What to write to. It can be read, too.
+        path: Final path of the file.
+        file: The open file, for writing and reading.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,13 +44,13 @@ class NewFile:
         self._is_finished = False
 
     def finish(self) -> None:
-        """Wait until all that was written is on disk, so that not even a power cut halves it."""
+        """Flush the file to disk, so that a power cut cannot truncate it."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self._is_finished = True
 
     def publish(self) -> None:
-        """Give the file its name; where `finish` was called, wait until that is on disk too."""
+        """Give the file its final name. After `finish`, the name is flushed to disk too."""
         self.file.flush()
         os.replace(self._temporary, self.path)
         if self._is_finished:
@@ -61,7 +61,7 @@ class NewFile:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # a full disk, which the writer has heard of before
+        with suppress(OSError):  # the disk is full, and an earlier write has failed already
             self.file.close()
         if error is not None and is_full(error):
             raise full_disk(self.path) from error
@@ -69,11 +69,11 @@ class NewFile:
 
 @contextmanager
 def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Give a file to write to, and the file its name when all went well.
+    """Open a file for writing that gets its final name if the context exits without an error.
 
     Args:
-        path: Where the file will be; one that is there is replaced.
-        durable: Whether it is whole after a power cut too, not only after a kill.
+        path: Final path of the file. An existing file is replaced.
+        durable: Flush to disk, so that the file survives a power cut and not only a killed process.
     """
     with NewFile(path) as new:
         yield new.file
@@ -84,16 +84,16 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, and its name when all went well; it is not in the way of another.
+    """Create a folder that gets its final name if the context exits without an error.
 
-    What is in it must be on disk by then. If there is a folder of that name already in the end,
-    because another process was faster, that one stays.
+    The caller flushes the files in it to disk. If another process has created the folder `path` in
+    the meantime, that one stays and the new one is removed.
 
     Args:
-        path: Where the folder will be.
+        path: Final path of the folder.
 
     Yields:
-        Where it is until then.
+        Temporary path of the folder, to write its files to.
     """
     temporary, descriptor = _create(path, _open_new_folder)
     try:
@@ -115,13 +115,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def create_private(path: Path) -> None:
-    """Create an empty file that is as open to others as its folder, unless there is one."""
+    """Create an empty file with the permissions of its folder, unless it exists."""
     with suppress(FileExistsError):
         os.close(_open_new(path))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder, not from those in it, what writers left that died before the end."""
+    """Remove the unfinished files of dead writers from a folder, but not from its subfolders."""
     for path in list(folder.iterdir()):
         if _TEMPORARY.fullmatch(path.name) and not path.is_symlink():
             _remove_if_dead(path)
@@ -130,7 +130,7 @@ def remove_leftovers(folder: Path) -> None:
 def _remove_if_dead(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # it just got its name, or belongs to someone else
+    except OSError:  # it just got its final name, or belongs to another user
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,7 +139,7 @@ def _remove_if_dead(path: Path) -> None:
             path.unlink(missing_ok=True)
         elif stat.S_ISDIR(mode):
             shutil.rmtree(path, ignore_errors=True)
-    except OSError:  # its writer is alive, or the file system has no locks and we cannot know
+    except OSError:  # its writer is alive, or the file system does not support locks
         pass
     finally:
         os.close(descriptor)
@@ -149,17 +149,17 @@ def _create(path: Path, open_new: Callable[[Path], int]) -> tuple[Path, int]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         descriptor = open_new(temporary)
-        with suppress(OSError):  # a file system without locks: nothing will be removed there
+        with suppress(OSError):  # no support for locks: leftovers are never removed there
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
-        os.close(descriptor)  # taken for a leftover before it was locked
+        os.close(descriptor)  # another process removed it as a leftover before it was locked
 
 
 def _open_new(path: Path) -> int:
     folder = path.parent.stat().st_mode
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 | folder & 0o066)
-    if folder & stat.S_ISGID:  # shared with its group on purpose, whatever the umask
+    if folder & stat.S_ISGID:  # deliberately shared with its group, regardless of the umask
         os.fchmod(descriptor, 0o600 | folder & 0o060)
     return descriptor
 
@@ -167,7 +167,7 @@ def _open_new(path: Path) -> int:
 def _open_new_folder(path: Path) -> int:
     while True:
         path.mkdir(mode=0o700)
-        with suppress(FileNotFoundError):  # taken for a leftover before it was opened
+        with suppress(FileNotFoundError):  # removed as a leftover before it was opened
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 

@@ -1,4 +1,4 @@
-"""Processes of this machine, told apart even where a process id is used a second time."""
+"""Processes of this machine, identified uniquely even if a process id is reused."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ class Process:
     """A process on some machine.
 
     Attributes:
-        machine: The machine, its boot and its namespace of process ids; "" where the system does
-            not tell them, and then only the lease of a process says whether it runs.
+        machine: Host name, boot id and process-id namespace; "" where the system does not provide
+            them. Then only its lease shows whether the process is alive.
         pid: Process id.
-        started: When it started, as the system counts.
+        started: Start time in clock ticks since boot; "" if unknown.
     """
 
     machine: str
@@ -32,12 +32,12 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """Return the process of this machine with an id."""
+        """Return the process of this machine with a process id."""
         return cls(_machine(), pid, _started(pid) or "")
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a process of this machine, which can be looked up and killed."""
+        """Whether it is a process of this machine and can be looked up and killed."""
         return self.machine != "" and self.machine == _machine()
 
     @property
@@ -46,14 +46,14 @@ class Process:
         return self.is_here and _started(self.pid) != self.started
 
     def kill(self) -> bool:
-        """Kill it and what it forked; False where that cannot be done from here."""
+        """Kill the process and its process group; returns False if that is not possible."""
         if self.has_ended:
             return True
         return self.is_here and self.pid != os.getpid() and kill_group(self.pid)
 
 
 def kill_group(leader: int) -> bool:
-    """Kill a process, and its group where it leads one; False where it is another user's."""
+    """Kill a process, or its group if it leads one; returns False for another user's process."""
     try:
         if os.getpgid(leader) == leader:
             os.killpg(leader, signal.SIGKILL)
@@ -82,5 +82,6 @@ def _started(pid: int) -> str | None:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
-    state, *fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold anything
+    # The process name before the last ")" may contain any character.
+    state, *fields = text[text.rindex(")") + 2 :].split()
     return None if state in "ZX" else fields[18]

@@ -1,7 +1,7 @@
-"""Progress of long calls: callbacks, and the bar that a person sees.
+"""Progress of long calls: callbacks and progress bars.
 
-A long call takes `on_progress`, a callback. Without one it shows a bar in a terminal and in a
-notebook, unless `progress=False`. Calls inside a call show no bar of their own.
+Long calls take a callback `on_progress`. Without one, they show a progress bar in terminals and
+notebooks, unless `progress=False`. Nested calls show no bar of their own.
 """
 
 import sys
@@ -12,13 +12,13 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import ParamSpec, TypeVar
 
-#: Called with examples done and in all; it raises to stop the work.
+#: Called with the number of examples done and in total. It may raise to stop the work.
 Progress = Callable[[int, int], None]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DELAY = 0.5  # seconds before a bar appears: results from the store need none
+_DELAY = 0.5  # seconds before a bar appears, so that stored results show none
 _FORMAT = "{desc}: {percentage:3.0f} % |{bar}| {elapsed}<{remaining}"
 
 _within_a_call = ContextVar("_within_a_call", default=False)
@@ -26,42 +26,42 @@ _silenced = False
 
 
 def no_progress(done: int, total: int) -> None:
-    """Take a report of progress and do nothing with it."""
+    """Ignore progress."""
 
 
 def part(on_progress: Progress, index: int, count: int, length: int = 1) -> Progress:
-    """Return the progress of some of `count` equal parts, as told to the progress of the whole.
+    """Return a callback for consecutive parts of work that has `count` equal parts.
 
     Args:
-        on_progress: The progress of the whole.
-        index: The first of these parts.
-        count: How many parts there are.
-        length: How many of them these are.
+        on_progress: Callback of the whole work.
+        index: Index of the first of these parts.
+        count: Number of parts of the whole work.
+        length: Number of these parts.
     """
     return lambda done, total: on_progress(index * total + length * done, count * total)
 
 
 def stretch(on_progress: Progress, before: int, length: int, total: int) -> Progress:
-    """Return the progress of a stretch of work, whatever it counts in, as told to the whole.
+    """Return a callback for a stretch of the whole work, which may count in other units.
 
     Args:
-        on_progress: The progress of the whole.
-        before: Examples of the whole done before.
-        length: Examples of this stretch.
-        total: Examples in all.
+        on_progress: Callback of the whole work.
+        before: Number of examples done before this stretch.
+        length: Number of examples in this stretch.
+        total: Number of examples of the whole work.
     """
     return lambda done, of: on_progress(before + length * done // of, total)
 
 
 def with_bar(title: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function show a bar while it runs; see the module for when.
+    """Decorate a function to show a progress bar while it runs (see the module's docstring).
 
     Args:
         title: Text before the bar.
 
     Returns:
-        A decorator. The function must take `on_progress` and `progress` as keywords. The decorator
-        uses `progress`, so that the function itself ignores it.
+        A decorator for functions with the keyword-only parameters `on_progress` and `progress`. The
+        decorator evaluates `progress`; the function itself ignores it.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,13 +90,13 @@ def with_bar(title: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 @contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """Show a bar on standard error, or as a widget in a notebook.
+    """Show a progress bar on standard error, or as a widget in a notebook.
 
     Args:
         title: Text before the bar.
 
     Yields:
-        The progress that moves the bar. It does nothing if tqdm is not installed.
+        The callback that updates the bar. It does nothing if tqdm is not installed.
     """
     try:
         from tqdm.auto import tqdm
@@ -104,13 +104,13 @@ def bar(title: str) -> Iterator[Progress]:
         yield no_progress
         return
     with tqdm(total=1.0, desc=title, delay=_DELAY, bar_format=_FORMAT) as shown:
-        # Totals may change during a call, so the bar has the fraction.
+        # Totals may change during a call, so the bar shows the fraction.
         yield lambda done, total: shown.update(done / total - shown.n if total else 0) and None
         shown.update(1.0 - shown.n)
 
 
 def is_watched() -> bool:
-    """Whether a person sees what this process prints: in a terminal or a notebook."""
+    """Return whether this process runs in a terminal or a notebook and bars are not silenced."""
     if _silenced:
         return False
     ipython = sys.modules.get("IPython")
@@ -120,6 +120,6 @@ def is_watched() -> bool:
 
 
 def silence() -> None:
-    """Show no bars in this process from now on: a server or a worker, which has its own display."""
+    """Disable progress bars in this process, for servers and workers."""
     global _silenced
     _silenced = True

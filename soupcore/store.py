@@ -1,11 +1,10 @@
-"""What was computed and built: every evaluation once, every soup, every inner product.
+"""The store of evaluations, results, soups and inner products.
 
-Rows live in a database (SQLite in the workspace unless told otherwise), arrays beside it as
-safetensors files (see `soupcore.arrays`). Rows are written in one transaction once their arrays are
-on disk, so a process that is killed loses only what it had not handed over yet, and a power cut at
-most the last transactions, never half of one. Evaluations that are handed over together share a
-file, because a file and a transaction for each take as long as a small network takes to see all
-examples.
+Rows are in a database (by default SQLite in the workspace), arrays beside it as safetensors files
+(see `soupcore.arrays`). Rows are written in one transaction after their arrays are on disk. A
+killed process therefore loses only what it had not added yet, and a power cut at most the last
+transactions, which are lost as a whole. Evaluations that are added together share a file, because
+a file and a transaction for each would take as long as a small network takes for the whole split.
 """
 
 import hashlib
@@ -53,22 +52,22 @@ from soupcore.workspace import is_writable, private_folder, workspace_folder
 
 _KEYS_A_QUERY = 500
 
-SUMMARIES = "evaluations"  # in the metadata of a file of arrays: its rows, but for their place
+SUMMARIES = "evaluations"  # key in the metadata of a file of arrays: its rows without `arrays`
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class NewEvaluation:
-    """What is handed over to be remembered of one evaluation.
+    """An evaluation to be stored.
 
     Attributes:
-        mixture_key, task_key, split_digest: What was evaluated.
-        loss, score: Means over the examples; NaN or infinite where they are not finite.
-        score_interval: Confidence interval of the score.
-        scores: `{metric: score}` where the task names metrics.
-        seconds: What it took to compute.
-        arrays: What was found for each example, one a row; `losses` among them.
+        mixture_key, task_key, split_digest: The point, the task and the split.
+        loss, score: Means over the examples; may be NaN or infinite.
+        score_interval: Confidence interval of the score; NaN where there is none.
+        scores: `{metric: score}` if the task has named metrics.
+        seconds: Computing time.
+        arrays: Arrays with one row per example, `losses` among them.
     """
 
     mixture_key: str
@@ -83,26 +82,25 @@ class NewEvaluation:
 
     @property
     def nbytes(self) -> int:
-        """Size of the arrays."""
+        """Size of the arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
 
 class Store:
-    """The memory of Stockpot. Any number of processes may read and write it at once.
+    """Stores evaluations, results and soups. Any number of processes may use it at once.
 
     Attributes:
-        folder: Where arrays and soups are kept.
-        url: The database.
-        is_read_only: Whether the folder cannot be written; then nothing new is remembered, and
-            what would be raises ReadOnlyError.
-        notes: What was found damaged since this store was opened, in words.
-        holder: Who holds the points that this process evaluates.
+        folder: Folder of arrays and soups.
+        url: URL of the database.
+        is_read_only: Whether the folder is read-only; then methods that write raise ReadOnlyError.
+        notes: Messages about files found to be damaged since the store was opened.
+        holder: Holds the points that this process evaluates.
 
     Args:
-        folder: Where arrays and soups are kept; the workspace unless given.
-        url: Database URL as SQLAlchemy takes it, so that a team can share a PostgreSQL; SQLite
-            in the folder unless given. The folder has to be shared then too.
-        read_only: Change nothing, even where that is possible.
+        folder: Folder of arrays and soups; by default the workspace.
+        url: Database URL in SQLAlchemy's format, for example of a PostgreSQL that a team shares
+            (its members must share the folder too). By default SQLite in the folder.
+        read_only: Change nothing, even if the folder is writable.
     """
 
     def __init__(
@@ -127,7 +125,7 @@ class Store:
         self.prepare()
 
     def prepare(self) -> None:
-        """Create the tables that are missing, of modules imported later too, or upgrade them."""
+        """Create missing tables, also those of modules imported since, and upgrade old ones."""
         if self.is_read_only:
             check_readable(self.engine, self.folder)
         else:
@@ -138,25 +136,23 @@ class Store:
         return Session(self.engine, expire_on_commit=False)
 
     def remove_leftovers(self) -> None:
-        """Remove what processes left in the workspace that died while they wrote a file.
-
-        What a living process writes stays.
-        """
+        """Remove the unfinished files of processes that died; those of living processes stay."""
         for workspace in {self.folder, workspace_folder().resolve()}:
             for folder, _, _ in os.walk(workspace):
                 remove_leftovers(Path(folder))
 
     def close(self) -> None:
-        """Give up what is held, and close the database connections."""
+        """Release the lease and close the database connections."""
         self.holder.leave()
         self.engine.dispose()
 
     def evaluations(
         self, mixture_keys: Sequence[str], task_key: str, split_digest: str
     ) -> dict[str, EvaluationRow]:
-        """Return what is known of these points: `{mixture key: row}`, absent where unknown.
+        """Return the stored evaluations of these points: `{mixture key: row}`.
 
-        A point whose arrays are missing or truncated is not known any more.
+        Points that have not been evaluated are omitted. Evaluations whose arrays are missing or
+        truncated are deleted and omitted too.
         """
         found: dict[str, EvaluationRow] = {}
         with self.session() as session:
@@ -178,19 +174,19 @@ class Store:
         return found
 
     def add_evaluations(self, found: Sequence[NewEvaluation]) -> list[EvaluationRow]:
-        """Remember evaluations, in place of earlier ones of the same points, all or none.
+        """Store evaluations in one transaction, replacing earlier ones of the same points.
 
-        A point that this process has claimed is free again with that.
+        Claims of this process on these points are released.
 
         Returns:
-            Their rows, in the same order.
+            The new rows, in the same order.
         """
         self._check_writable()
         rows = []
         for _, alike in groupby(found, key=_layout):
             together = list(alike)
             new_rows = [_row(evaluation) for evaluation in together]
-            # With these, `soupcore.maintenance` makes the rows again if the database is lost.
+            # `soupcore.maintenance` recreates the rows from these if the database is lost.
             summaries = [_summary(row) for row in new_rows]
             arrays = [evaluation.arrays for evaluation in together]
             stacked = dict(arrays[0])
@@ -208,14 +204,12 @@ class Store:
             raise ReadOnlyError(self.folder)
 
     def forget_arrays(self, file: str) -> None:
-        """Forget all evaluations whose arrays are in a file, because it is missing or damaged.
+        """Delete the rows of all evaluations whose arrays are in a missing or damaged file.
 
         Args:
-            file: Relative to the store's folder. It stays, for `soupcore.maintenance` to remove.
+            file: Path relative to the store's folder. `soupcore.maintenance` removes the file.
         """
-        note = (
-            f"{file} is missing or damaged. The evaluations in it are computed again when needed."
-        )
+        note = f"{file} is missing or damaged. Its evaluations will be recomputed when needed."
         logger.warning(note)
         self.notes.append(note)
         if self.is_read_only:
@@ -228,10 +222,10 @@ class Store:
     def part(
         self, mixture_key: str, task_key: str, split_digest: str
     ) -> dict[str, torch.Tensor] | None:
-        """Return what was seen of a point that was given up, if it was.
+        """Return the partial evaluation of a point that was rejected early, or None.
 
         Returns:
-            `rows`, the examples seen, and their `scores`, each of shape [m].
+            `rows`, the indices of the evaluated examples, and their `scores`, each of shape [m].
         """
         with self.session() as session:
             row = session.get(PartRow, (mixture_key, task_key, split_digest))
@@ -250,7 +244,7 @@ class Store:
         split_digest: str,
         arrays: Mapping[str, torch.Tensor],
     ) -> None:
-        """Remember what was seen of a point that was given up; see `part`."""
+        """Store the partial evaluation of a point that was rejected early; see `part`."""
         self._check_writable()
         file = write_arrays(self.folder, arrays, {})
         self._put(
@@ -266,7 +260,7 @@ class Store:
     def inner_products(
         self, reference: str, digests: Sequence[str]
     ) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
-        """Return what is known between vectors: `{(lower digest, higher digest): by tensor}`."""
+        """Return the stored inner products: `{(lower digest, higher digest): by tensor}`."""
         wanted = set(digests)
         found = {}
         with self.session() as session:
@@ -289,7 +283,7 @@ class Store:
     def add_inner_products(
         self, reference: str, values: Mapping[tuple[str, str], npt.NDArray[np.float64]]
     ) -> None:
-        """Remember inner products, keyed as `inner_products` returns them, all or none."""
+        """Store inner products in one transaction, keyed as `inner_products` returns them."""
         self._put(
             *(
                 InnerProductRow(
@@ -300,30 +294,30 @@ class Store:
         )
 
     def result(self, key: str) -> ResultRow | None:
-        """Return what a computation found; None where nothing is known of it."""
+        """Return the result of a computation, or None if there is none."""
         with self.session() as session:
             return session.get(ResultRow, key)
 
     def add_result(
         self, key: str, kind: str, body: Mapping[str, Any], *, settled: bool = True
     ) -> None:
-        """Remember what a computation found, in place of what was known before.
+        """Store the result of a computation, replacing an earlier one.
 
         Args:
-            key: Identity of all that it depends on.
-            kind: Which computation.
-            body: What it found, as JSON.
-            settled: Whether it is complete.
+            key: Digest of everything that the result depends on.
+            kind: Name of the computation.
+            body: The result, as JSON.
+            settled: Whether the result is complete.
         """
         self._put(
             ResultRow(key=key, kind=kind, body=dict(body), settled=settled, created=time.time())
         )
 
     def lines(self, measured: str) -> list[tuple[str, str, bool, bytes]]:
-        """Return what is known of lines: start, end, whether it is settled, and the values.
+        """Return the stored lines as (start, end, whether it is settled, values).
 
         Args:
-            measured: Identity of the task, the split and the α (see `add_lines`).
+            measured: Digest of task, split and α values (see `add_lines`).
         """
         columns = (LineRow.start, LineRow.end, LineRow.settled, LineRow.values)
         with self.session() as session:
@@ -331,11 +325,12 @@ class Store:
             return [(start, end, settled, values) for start, end, settled, values in rows]
 
     def add_lines(self, measured: str, lines: Mapping[tuple[str, str], tuple[bool, bytes]]) -> None:
-        """Remember what is known of lines, in place of what was known before, all or none.
+        """Store lines in one transaction, replacing earlier values of the same lines.
 
         Args:
-            measured: Identity of the task, the split and the α.
-            lines: `{(start, end): (whether it is settled, values)}` by the keys of the points.
+            measured: Digest of task, split and α values.
+            lines: `{(start, end): (whether it is settled, values)}`, where start and end are the
+                keys of the points.
         """
         self._check_writable()
         if not lines:
@@ -358,20 +353,20 @@ class Store:
             connection.execute(upsert, rows)
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
-        """Remember a soup, in place of an earlier one made in the same way."""
+        """Store a soup, replacing an earlier one with the same id."""
         self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
 
     def soup_folder(self, soup_id: str, form: str) -> Path:
-        """Return where a soup's weights are, or will be, in one form."""
+        """Return the folder for a soup's weights in one form; it may not exist yet."""
         return self.folder / "soups" / soup_id / form
 
     def add_soup_files(self, soup_id: str, form: str, sha256s: Mapping[str, str]) -> None:
-        """Remember that a soup's weights were written in a form, in place of what was before.
+        """Register the files that hold a soup's weights in one form, replacing earlier entries.
 
         Args:
-            soup_id: The soup.
-            form: Which form, as `soup_folder` takes it.
-            sha256s: `{name: SHA-256}` of the files in the folder of soup and form.
+            soup_id: The soup's id.
+            form: The form; see `soup_folder`.
+            sha256s: `{name: SHA-256}` of the files in `soup_folder(soup_id, form)`.
         """
         folder = self.soup_folder(soup_id, form)
         rows = [
@@ -387,14 +382,14 @@ class Store:
         ]
         try:
             self._replace_soup_files(soup_id, form, rows)
-        except IntegrityError:  # another process did the same between our delete and our insert
+        except IntegrityError:  # another process inserted them after our delete
             self._replace_soup_files(soup_id, form, rows)
 
     def soup_files(self, soup_id: str, form: str) -> list[SoupFileRow]:
-        """Return the files of a soup in a form; empty unless all of them are there, in full.
+        """Return the files of a soup in one form; empty unless all of them exist and are intact.
 
-        Their SHA-256 is computed again if a file changed since that was last done. Files that
-        turn out to be others than were written are forgotten.
+        If a file's size or times have changed, its SHA-256 is computed again. If it differs, the
+        entries of all files of this form are deleted.
         """
         with self.session() as session:
             query = (
@@ -423,7 +418,7 @@ class Store:
         return rows
 
     def soup(self, soup_id: str) -> SoupRow | None:
-        """Return a soup by its id."""
+        """Return a soup by its id, or None if there is none."""
         with self.session() as session:
             return session.get(SoupRow, soup_id)
 
@@ -434,7 +429,7 @@ class Store:
             return list(session.scalars(query))
 
     def remove_soup(self, soup_id: str) -> None:
-        """Forget a soup and delete its written weights; its evaluations stay."""
+        """Delete a soup and its written weights; its evaluations stay."""
         if self.soup(soup_id) is None:
             return
         with self.session() as session, session.begin():
@@ -457,7 +452,7 @@ class Store:
     def _put(self, *rows: Base) -> None:
         try:
             self._merge(rows)
-        except IntegrityError:  # another process put the same key between our look and our insert
+        except IntegrityError:  # another process inserted the same key in the meantime
             self._merge(rows)
 
     def _merge(self, rows: Sequence[Base]) -> None:
@@ -466,13 +461,13 @@ class Store:
                 session.merge(row)
 
     def put_evaluations(self, rows: Sequence[EvaluationRow]) -> None:
-        """Put rows in place of those of the same points; their arrays are on disk."""
+        """Insert rows, replacing those of the same points. Their arrays must be on disk."""
         if self._upsert is None:
             for row in rows:
                 self._put(row)
             return
         values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
-        # In one order in all processes, or two of them might wait for each other.
+        # All processes use the same order, since different ones could deadlock.
         values.sort(key=itemgetter("mixture_key"))
         with self.engine.begin() as connection:
             connection.execute(self._upsert, values)
@@ -481,7 +476,7 @@ class Store:
 
     @cached_property
     def _upsert(self) -> Executable | None:
-        """The statement that puts evaluations in place of earlier ones; None without such a one."""
+        """The statement that inserts or replaces evaluations; None if the database has none."""
         insert = INSERTS.get(self.engine.dialect.name)
         if insert is None:
             return None
@@ -499,7 +494,7 @@ class Store:
 _COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
 _POINT = [column.name for column in EvaluationRow.__table__.primary_key]
 
-# The databases that put a row in place of another in one statement.
+# The databases that can insert or replace a row in one statement.
 INSERTS: dict[str, Callable[..., Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -516,7 +511,7 @@ def file_of(row: EvaluationRow) -> str:
 
 
 def _layout(found: NewEvaluation) -> object:
-    """Return what evaluations have in common that can share a file."""
+    """Return a key that is equal for evaluations that can share a file."""
     shapes = [(name, array.dtype, array.shape) for name, array in found.arrays.items()]
     return found.task_key, found.split_digest, shapes
 
@@ -544,7 +539,7 @@ def _row(found: NewEvaluation) -> EvaluationRow:
 
 
 def _stamp(path: Path) -> str | None:
-    """Return what changes when a file does; None if there is no such file."""
+    """Return a string that changes when the file does, or None if the file does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:

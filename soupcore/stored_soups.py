@@ -1,4 +1,4 @@
-"""Soups of the store, made again; one may be an ingredient of another."""
+"""Soups rebuilt from the store; a soup may be an ingredient of another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from soupcore.sweeps import Sweep
 
 @dataclass(frozen=True)
 class StoredSoup:
-    """A soup of the store, made again from its recipe.
+    """A soup rebuilt from its row in the store.
 
     Attributes:
         soup: The soup.
-        sweep: Where it is from: a sweep with the soups among its ingredients.
-        soups: The soups among its ingredients, by the names they have there.
-        offered: `{name: id}` of all soups that its recipe could take, those it left out too.
+        sweep: The sweep, including the soups that are ingredients of this one.
+        soups: `{name: soup}` of the ingredients that are soups.
+        offered: `{name: id}` of all soups that the recipe could choose from.
     """
 
     soup: Soup
@@ -29,16 +29,16 @@ class StoredSoup:
 
     @property
     def label(self) -> str:
-        """What it is called: its recipe and the beginning of its id."""
+        """Display name: the recipe and the first four digits of the id."""
         return soup_label(self.soup.recipe, self.soup.id)
 
 
 class StoredSoups:
-    """The soups of a store that a sweep's checkpoints make, each made again once.
+    """The soups of a store that use the checkpoints of a sweep. Each is rebuilt once.
 
     Args:
-        store: Where they are.
-        sweep: Their ingredients, as far as these are files.
+        store: Store of the soups.
+        sweep: The sweep with the ingredients that are files.
     """
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
@@ -50,23 +50,23 @@ class StoredSoups:
         """Return a soup by its id.
 
         Raises:
-            RecipeError: There is no such soup any more, or it cannot be made again.
+            RecipeError: The store has no such soup, or it cannot be rebuilt.
             SweepError: An ingredient is not in the sweep.
         """
         if soup_id in self._made:
             return self._made[soup_id]
         row = self._store.soup(soup_id)
         if row is None:
-            raise RecipeError(f"There is no soup {soup_id!r} any more.")
+            raise RecipeError(f"There is no soup {soup_id!r} in the store.")
         return self.make(soup_id, row.body)
 
     def make(self, soup_id: str, body: Mapping[str, Any]) -> StoredSoup:
-        """Make a soup again from what the store says of it; see `__getitem__`."""
+        """Rebuild a soup from the body of its row; see `__getitem__`."""
         if soup_id not in self._made:
             offered = body.get("offered", {})
-            # What the recipe left out is not needed; it may even be made of this soup.
-            taken = {name: other for name, other in offered.items() if name in body["digests"]}
-            soups = self.by_name(taken)
+            # Soups that the recipe did not use are not needed. They may even contain this soup.
+            used = {name: other for name, other in offered.items() if name in body["digests"]}
+            soups = self.by_name(used)
             sweep = including(self._sweep, soups)
             self._made[soup_id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
         return self._made[soup_id]
@@ -95,10 +95,10 @@ class StoredSoups:
         return found
 
     def by_name(self, ids: Mapping[str, str]) -> dict[str, StoredSoup]:
-        """Return soups that are ingredients: `{name: soup}` of `{name: id}`.
+        """Return soups that are ingredients, as `{name: soup}`, given `{name: id}`.
 
         Raises:
-            RecipeError: One of them cannot be made again.
+            RecipeError: One of them cannot be rebuilt.
         """
         found = {}
         for name, soup_id in ids.items():
@@ -106,13 +106,13 @@ class StoredSoups:
                 found[name] = self[soup_id]
             except StockpotError as error:
                 raise RecipeError(
-                    f"The ingredient {name!r} is a soup that cannot be made again. {error}"
+                    f"The ingredient {name!r} is a soup that cannot be rebuilt. {error}"
                 ) from error
         return found
 
 
 def including(sweep: Sweep, soups: Mapping[str, StoredSoup]) -> Sweep:
-    """Return a sweep with soups as further ingredients, under these names.
+    """Return a sweep with soups as additional ingredients under the given names.
 
     Raises:
         SweepError: A name is taken.
@@ -130,5 +130,5 @@ def is_of_task(body: Mapping[str, Any], task_spec: str) -> bool:
 
 
 def soup_label(recipe: str, soup_id: str) -> str:
-    """Return what a soup is called: its recipe and the beginning of its id."""
+    """Return a soup's display name: the recipe and the first four digits of the id."""
     return f"{recipe} {soup_id[:4]}"

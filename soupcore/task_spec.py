@@ -1,11 +1,11 @@
-"""Where a task is, as people write it on a command line."""
+"""The command-line notation for the location of a task."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soupcore.errors import TaskError
 
-#: Kinds of tasks that a file without Python describes, by their prefix.
+#: Display names of the kinds of tasks that a file without Python describes, by their prefix.
 KINDS = {
     "hf": "Hugging Face",
     "ultralytics": "Ultralytics",
@@ -15,12 +15,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Where a task is: `path/to/file.py:attribute`, or `kind:path/to/file.toml`.
+    """Location of a task: `path/to/file.py:attribute`, or `kind:path/to/file.toml`.
 
     Attributes:
         path: The file.
-        attribute: The name of the task in a Python file; "" in a description.
-        kind: The prefix of a task that is described, one of `KINDS`; "" for a Python file.
+        attribute: Name of the task in a Python file; "" for a TOML file.
+        kind: Kind of the task in a TOML file, a key of `KINDS`; "" for a Python file.
     """
 
     path: Path
@@ -29,24 +29,24 @@ class TaskSpec:
 
     @classmethod
     def parse(cls, text: str) -> "TaskSpec":
-        """Read it from a text.
+        """Parse the command-line notation.
 
         Raises:
             TaskError: The text has another form, or there is no such file.
         """
-        kind, _, described = text.partition(":")
+        kind, _, file = text.partition(":")
         if kind in KINDS:
-            found = cls(Path(described), kind=kind)
+            spec = cls(Path(file), kind=kind)
         else:
             path, _, attribute = text.rpartition(":")
-            found = cls(Path(path), attribute)
-        if not found.path.is_file() or not (found.kind or found.attribute.isidentifier()):
+            spec = cls(Path(path), attribute)
+        if not spec.path.is_file() or not (spec.kind or spec.attribute.isidentifier()):
             kinds = " or ".join(f"{kind}:path/to/file.toml" for kind in KINDS)
             raise TaskError(
                 f"{text!r} names no task. Write it as path/to/file.py:attribute or as {kinds}, "
                 "with a file that exists."
             )
-        return found
+        return spec
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.path}" if self.kind else f"{self.path}:{self.attribute}"
@@ -58,6 +58,6 @@ class TaskSpec:
 
     @property
     def label(self) -> str:
-        """A short name of it for people."""
+        """A short display name."""
         file = f"{self.path.parent.name}/{self.path.name}"
         return f"{file} ({KINDS[self.kind]})" if self.kind else f"{file}: {self.attribute}"

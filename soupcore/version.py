@@ -1,3 +1,3 @@
-"""The version of Stockpot, as the package and the soups' manifests give it."""
+"""The version of Stockpot, for the package and the manifests of soups."""
 
 VERSION = "0.1.0"

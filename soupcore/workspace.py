@@ -1,4 +1,4 @@
-"""Where Stockpot keeps what it computed and built, between sessions."""
+"""The workspace folder, which holds the database, arrays and soups."""
 
 import json
 import os
@@ -24,11 +24,11 @@ def workspace_folder() -> Path:
 
 
 def private_folder(folder: Path) -> Path:
-    """Create a folder of the workspace, and those that it is in, unless it exists; return it.
+    """Create a folder of the workspace and its parents if they are missing, and return it.
 
-    Only its owner may enter it, whatever the umask. A folder with the set-group-ID bit is shared
-    with its group on purpose and stays so; what is created in it inherits the bit. Of a folder that
-    is only read (see `is_writable`), nothing is changed.
+    Only the owner may enter it, regardless of the umask. A folder with the set-group-ID bit is
+    deliberately shared with its group and stays so; new files and folders in it inherit the bit. A
+    read-only folder (see `is_writable`) stays unchanged.
 
     Raises:
         StoreError: It cannot be created.
@@ -38,13 +38,13 @@ def private_folder(folder: Path) -> Path:
             missing.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"The folder {folder} of the workspace cannot be created ({error.strerror}). Set "
-            "STOCKPOT_WORKSPACE to a folder that can be written."
+            f"The workspace folder {folder} cannot be created ({error.strerror}). Set "
+            "STOCKPOT_WORKSPACE to a writable folder."
         ) from error
     mode = stat.S_IMODE(folder.stat().st_mode)
     wanted = 0o2770 if mode & stat.S_ISGID else 0o700
     if mode != wanted and is_writable(folder):
-        with suppress(OSError):  # it belongs to someone else
+        with suppress(OSError):  # it belongs to another user
             folder.chmod(wanted)
     return folder
 
@@ -57,15 +57,15 @@ def workspace_file(name: str) -> Path:
 
 
 def is_writable(path: Path) -> bool:
-    """Return whether this process may write to a file or folder that exists."""
+    """Return whether this process may write to an existing file or folder."""
     return os.access(path, os.W_OK)
 
 
 def read_id(folder: Path) -> str | None:
-    """Return the id of a workspace folder, which moves with it; None if it has none yet.
+    """Return the id in a workspace folder's `workspace.json`; None if it has none yet.
 
     Raises:
-        StoreError: The file with the id, `workspace.json`, cannot be read.
+        StoreError: `workspace.json` holds no id.
     """
     path = folder / _ID_FILE
     try:
@@ -80,7 +80,7 @@ def read_id(folder: Path) -> str | None:
 
 
 def write_id(folder: Path, workspace: str | None = None) -> str:
-    """Give a workspace folder an id, a new one unless given, and return it."""
+    """Write an id to a workspace folder, by default a new random one, and return it."""
     workspace = workspace or secrets.token_hex(16)
     with new_file(folder / _ID_FILE) as file:
         file.write(json.dumps({"id": workspace}).encode())

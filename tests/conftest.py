@@ -24,7 +24,7 @@ from tests.postgres import new_database, postgres_server
 
 _NICENESS = 5
 
-# Our fixtures that a property test takes are factories: each call makes a new file.
+# Fixtures in property tests are factories, so that each call makes a new file.
 settings.register_profile(
     "stockpot",
     deadline=None,
@@ -34,14 +34,14 @@ settings.register_profile(
 )
 settings.load_profile("stockpot")
 
-silence()  # with -s, standard error is the terminal
+silence()  # with pytest -s, standard error is a terminal
 
 
 class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
-    """Gives each process whole files, and everything that drives a browser to one of them.
+    """Distributes tests by file, and runs all browser tests in the same process.
 
-    Two browsers at once slow each other down, and it is tested how soon a page answers. Tests that
-    compute fill the time in which the browser waits.
+    Two browsers would slow each other down, and some tests limit the response time of pages. Other
+    tests use the time in which the browser waits.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -52,19 +52,20 @@ class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than cores, as the one that drives the browser mostly waits."""
+    """Return one process more than cores, because the process with the browser mostly waits."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that drive a browser: they are the longest chain."""
+    """Run the browser tests first, since they take longest and run in one process."""
     items.sort(key=lambda item: not _drives_browser(item.nodeid))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let tests that compute give way to the app that another process drives with a browser.
+    """Lower the priority of all tests but the browser tests.
 
-    Its workers are as nice, and would be held up for minutes by tests that are not.
+    The app's workers have a low priority too. Tests with a higher priority would delay them, and
+    thus the browser tests, by minutes.
     """
     if "PYTEST_XDIST_WORKER" in os.environ and not _drives_browser(item.nodeid):
         os.nice(max(0, _NICENESS - os.nice(0)))
@@ -87,7 +88,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def read_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read torch files of our own without a child process for each."""
+    """Read torch files in this process, for trusted files, which saves a child process for each."""
 
     def read(descriptor: int, path: Path) -> Any:
         with path.open("rb") as file:
@@ -137,7 +138,7 @@ def sweep(tmp_path: Path, base_state: State, states: dict[str, State]) -> soupco
 
 @pytest.fixture
 def splits(base_state: State) -> dict[str, soupcore.Split]:
-    """Labels are what the base says, one in five of them redrawn."""
+    """Splits whose labels are the base's predictions, with one in five drawn again."""
 
     def split(role: soupcore.tasks.Role, n: int, seed: int) -> soupcore.Split:
         generator = torch.Generator().manual_seed(seed)
@@ -157,7 +158,7 @@ def splits(base_state: State) -> dict[str, soupcore.Split]:
 
 @pytest.fixture
 def passes() -> list[int]:
-    """How many examples each forward pass through the task's network had."""
+    """The batch sizes of all forward passes through the task's network."""
     return []
 
 

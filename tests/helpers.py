@@ -1,4 +1,4 @@
-"""A toy network with all kinds of tensors, and ways to make and compare tensors."""
+"""A toy network with all kinds of tensors, and functions to make and compare tensors."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def build_model() -> nn.Module:
 
 
 def random_state(seed: int) -> State:
-    """The toy's weights at random, its BatchNorm statistics too; the counter is 7."""
+    """Return random weights and BatchNorm statistics of the toy network; the counter is 7."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, tensor in build_model().state_dict().items():
@@ -42,7 +42,7 @@ def random_state(seed: int) -> State:
 
 
 def moved(state: Mapping[str, Tensor], distance: float, seed: int) -> State:
-    """The same weights after a random step; counters and variances stay."""
+    """Return the weights after a random step, except for counters and variances."""
     step = random_state(seed)
     return {
         name: tensor + distance * step[name]
@@ -53,7 +53,7 @@ def moved(state: Mapping[str, Tensor], distance: float, seed: int) -> State:
 
 
 def logits(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """What the toy says with these weights, without Stockpot."""
+    """Return the outputs of the toy network with these weights, computed without Stockpot."""
     model = build_model()
     model.load_state_dict(dict(state))
     with torch.no_grad():
@@ -62,7 +62,7 @@ def logits(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 
 def average(states: list[Mapping[str, Tensor]]) -> State:
-    """The mean of the floats in float64, rounded once; the rest from the first."""
+    """Return the mean of floats in float64, rounded once; other tensors come from the first."""
     return {
         name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
         if tensor.is_floating_point()
@@ -72,7 +72,7 @@ def average(states: list[Mapping[str, Tensor]]) -> State:
 
 
 def any_tensor(dtype: torch.dtype, *shape: int, seed: int = 0) -> Tensor:
-    """Random finite values of any dtype that a checkpoint may hold."""
+    """Return random finite values of any dtype that a checkpoint may hold."""
     generator = torch.Generator().manual_seed(seed)
     if dtype.is_floating_point or dtype.is_complex:
         wide = torch.complex128 if dtype.is_complex else torch.float64
@@ -94,7 +94,10 @@ def same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool
 
 
 def adam_state() -> dict[str, Any]:
-    """The state_dict() of an Adam. To make one takes seconds, as torch imports its compiler."""
+    """Return the state_dict() of an Adam optimizer.
+
+    Constructing one would take seconds, because torch imports its compiler.
+    """
     moments = {"step": torch.tensor(1.0), "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}
     return {
         "state": {0: moments},
@@ -103,7 +106,7 @@ def adam_state() -> dict[str, Any]:
 
 
 def raw_safetensors(path: Path, header: Any, data: bytes = b"") -> Path:
-    """Write a safetensors file by hand, right or wrong; a header in bytes is taken as it is."""
+    """Write a safetensors file, valid or not. A header in bytes is written unchanged."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
@@ -117,7 +120,7 @@ def save_sweep(folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> Path
 
 
 def save_checked(soup: Soup | Output, *arguments: Any, **options: Any) -> list[Path]:
-    """Save a soup, and hold the files against `unzip` and safetensors' own reader."""
+    """Save a soup, and check the files with `unzip` and the `safetensors` package."""
     written = soup.save(*arguments, **options)
     for path in written:
         if is_zipfile(path):
@@ -128,7 +131,7 @@ def save_checked(soup: Soup | Output, *arguments: Any, **options: Any) -> list[P
 
 
 class Held(Checkpoint):
-    """A checkpoint in memory, for properties over many."""
+    """A checkpoint in memory, for property tests."""
 
     def __init__(self, state: Mapping[str, Tensor], name: str = "held") -> None:
         infos = {n: TensorInfo(tuple(tensor.shape), tensor.dtype) for n, tensor in state.items()}
@@ -149,7 +152,7 @@ class Held(Checkpoint):
 def held_sweep(
     states: Mapping[str, Mapping[str, Tensor]], base: Mapping[str, Tensor] | None = None
 ) -> Sweep:
-    """A sweep in memory."""
+    """Return a sweep in memory."""
     ingredients = {name: Ingredient(name, Held(state, name)) for name, state in states.items()}
     return Sweep(
         Path("held"),

@@ -194,7 +194,7 @@ FAULTS = {
         1,
         "has no usable ingredient 'z'",
     ),
-    "device": (["evaluate", "{runs}", "--task={spec}", "--device=x"], 1, "'x' is no device"),
+    "device": (["evaluate", "{runs}", "--task={spec}", "--device=x"], 1, "'x' is not a device"),
     "cuda": (
         ["evaluate", "{runs}", "--task={spec}", "--device=cuda:99"],
         1,

@@ -30,7 +30,7 @@ def test_what_does_not_fit_is_refused_with_what_it_takes_and_what_is_free(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
     check_space(tmp_path / "soup", 3_000_000)
-    with pytest.raises(FullDiskError, match=r"/soup takes 3 MB, and 3 MB are free.*prune"):
+    with pytest.raises(FullDiskError, match=r"/soup needs 3 MB, and 3 MB are free.*prune"):
         check_space(tmp_path / "soup", 3_000_001)
 
 
@@ -52,5 +52,5 @@ def test_a_disk_that_fills_up_while_blocks_are_reserved_is_said(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with (tmp_path / "a").open("w+b") as file, pytest.raises(error, match=r"/a takes 1 kB"):
+    with (tmp_path / "a").open("w+b") as file, pytest.raises(error, match=r"/a needs 1 kB"):
         reserve(file, tmp_path / "a", 1000)

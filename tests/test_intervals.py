@@ -194,7 +194,7 @@ def test_the_interval_of_two_means_over_other_examples_is_as_wide_as_the_bootstr
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
-        ([0.5], [0.25], "One example"),
+        ([0.5], [0.25], "A single example"),
         ([0.5, 0.75, 0.1], [0.4, 0.65, 0.0], "the same on every example"),
         ([0.5, 0.7], [0.5, 0.7], "the same on every example"),
         ([0.5, -math.inf], [0.5, 0.7], "failed on an example"),
@@ -218,5 +218,5 @@ def test_two_equal_points_differ_by_nothing_and_the_interval_says_how_sure_that_
 
 @pytest.mark.parametrize("shapes", [((3,), (4,)), ((0,), (0,)), ((2, 2), (2, 2))])
 def test_scores_of_other_examples_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(TaskError, match="same examples"):
+    with pytest.raises(TaskError, match="cannot be paired"):
         paired(torch.zeros(shapes[0]), torch.zeros(shapes[1]))

@@ -500,7 +500,7 @@ def test_commands_do_what_the_functions_do(
     assert "No problems found" in said("check", here)
     flip(array_files(filled)[0])
     assert "1 problem." in said("check", here, status=1)
-    assert "computed again" in said("repair", here)
+    assert "will be recomputed" in said("repair", here)
     assert "weights of soups" in said("size", here)
     aged(filled.folder / "arrays", 1)
     assert "Would remove" in said("prune", here, "arrays", "--dry-run")

@@ -100,7 +100,7 @@ def test_of_tensors_that_the_network_does_not_tie_both_are_needed(
 ) -> None:
     network = {"embed.weight": torch.ones(3, 3), "head.weight": torch.ones(3, 3)}
     point = Mixture([(checkpoint_of({"embed.weight": torch.ones(3, 3)}), 1)])
-    with pytest.raises(CheckpointError, match=r"'head\.weight' is only in the network \(1 such"):
+    with pytest.raises(CheckpointError, match=r"'head\.weight' is only in the network \(1 unm"):
         NameMap(network, "toy").under_own_names(point)
 
 
@@ -176,14 +176,14 @@ def test_a_buffer_that_the_network_would_compute_otherwise_is_a_fault(
     model = WithBuffers(persistent=False, base=500_000)
     name_map = NameMap(model.state_dict(), "toy", dict(model.named_buffers()))
     state = {f"net.{n}": t for n, t in random_state(1).items()} | {"inv_freq": FREQUENCIES}
-    with pytest.raises(CheckpointError, match="'inv_freq' has other values than the buffer that"):
+    with pytest.raises(CheckpointError, match="'inv_freq' differs from the buffer that"):
         name_map.under_own_names(Mixture([(checkpoint_of(state), 1)]))
 
 
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({"ids": torch.linspace(-1, 0.7, 8)[None]}, r"'ids' is only in the checkpoint \(1 such"),
+        ({"ids": torch.linspace(-1, 0.7, 8)[None]}, r"'ids' is only in the checkpoint \(1 unm"),
         ({"head.weight": torch.ones(3, 3)}, r"'head\.weight' is only in the checkpoint"),
         (
             {"criterion.weight": torch.tensor([0.3, -1.1, 0.5])},
@@ -258,7 +258,7 @@ def test_a_network_of_another_kind_is_refused_even_if_not_strict(
     checkpoint_of: CheckpointOf,
 ) -> None:
     point, _ = mixed(checkpoint_of)
-    with pytest.raises(CheckpointError, match="None of the 2 tensors of the model is in"):
+    with pytest.raises(CheckpointError, match="has none of the 2 tensors of the model"):
         load_into(nn.Conv2d(1, 1, 1), point, strict=False)
 
 
@@ -266,7 +266,7 @@ def test_a_network_without_memory_is_refused(checkpoint_of: CheckpointOf) -> Non
     point, _ = mixed(checkpoint_of)
     with torch.device("meta"):
         model = build_model()
-    with pytest.raises(CheckpointError, match=r"'0\.weight': they are on the meta device\. Call"):
+    with pytest.raises(CheckpointError, match=r"'0\.weight', are on the meta device, .* Call"):
         load_into(model, point)
 
 

@@ -34,7 +34,7 @@ TROUBLES = {
         "model.safetensors.index.json: the shard model-00002-of-00002.safetensors is missing",
         "Copy it beside the index",
     ),
-    "short": (True, "cut short", "Copy or download it again"),
+    "short": (True, "was truncated", "Copy or download it again"),
     "state-of-optimizer": (True, "the state of an optimizer", "Choose the file that holds"),
     "ten-more-classes": (True, "shape [20, 256], but [10, 256] in the base", "architecture"),
     "unfinished": (True, "cannot be opened", "Copy or download it again"),

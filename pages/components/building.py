@@ -1,7 +1,6 @@
 """Building a soup by a recipe: its parameters, a curve over one of them, and the result."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -19,8 +18,8 @@ from pages.components import (
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, SweepError, figures
-from soupcore.calls import ParameterCurve
-from soupcore.figures.tables import trace_table
+from soupcore.calls import ParameterCurve, RecipeSoup
+from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
 from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
 from soupcore.stored_soups import StoredSoup, StoredSoups
@@ -193,13 +192,14 @@ def _curve(
             "are for reporting."
         )
         return
-    table, best = _curve_table(view, found["points"]), found.get("best")
+    points, best = found["points"], found.get("best")
+    scores_of = {s: [p["scores"][s]["score"] for p in points] for s in view.task.reported}
+    table = curve_table(view.task, [point["value"] for point in points], scores_of)
     letter, key = number.symbol, f"{recipe.name}-{number.name}"
 
     def pick(picked: list[Any]) -> None:
         st.session_state[_key(recipe, number)] = float(picked[0][0])
 
-    curve = (view, recipe, number, names, others)
     drawing: dict[str, Any] = {
         "parameter": letter,
         "best": best,
@@ -208,13 +208,13 @@ def _curve(
     }
     left, right = st.columns(2)
     with left:
-        code = snippets.curve(*curve)
+        code = snippets.curve(view, call, letter, "recipe_curve")
         display.show_figure(
             figures.recipe_curve(table, **drawing), f"curve-{key}", table, code, on_pick=pick
         )
     if {"report", "mean shift"} <= set(table):
         with right:
-            code = snippets.curve(*curve, "trade_off")
+            code = snippets.curve(view, call, letter, "trade_off")
             display.show_figure(
                 figures.trade_off(table, **drawing), f"trade-off-{key}", table, code, on_pick=pick
             )
@@ -224,22 +224,6 @@ def _curve(
             f"Best on {plain(view.task.select)}: {letter} = {best:.3g}. Click a point to set "
             f"{letter} to its value, then build the soup; its evaluation is stored. {bias}"
         )
-
-
-def _curve_table(view: View, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    report = next(iter(view.task.splits_with_role("report")), None)
-    shifts = view.task.splits_with_role("shift")
-    rows = []
-    for point in points:
-        scores = {split: found["score"] for split, found in point["scores"].items()}
-        row = {"value": point["value"], "select": scores[view.task.select]}
-        if report is not None:
-            row["report"] = scores[report]
-        if shifts:
-            known = [scores[split] for split in shifts]
-            row["mean shift"] = None if None in known else mean(known)
-        rows.append(row)
-    return pd.DataFrame(rows).astype(float)
 
 
 def show_result(view: View, recipe: Recipe, job_id: int) -> None:
@@ -273,7 +257,7 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     st.markdown(f"**{plain(stored.label)}** = {plain(scores.describe(stored.soup))}")
     scores.metrics(view, stored.soup)
     scores.show_shortfall(view, [stored])
-    _decisions(view, stored.soup, recipe, job)
+    _decisions(view, stored.soup, job)
     comparison.show_statistics(view, stored, key="build")
 
 
@@ -282,7 +266,7 @@ def _show_cancelled(view: View, stored: StoredSoup) -> None:
     scores.offer_evaluation(view, stored, key="build")
 
 
-def _decisions(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
+def _decisions(view: View, soup: Soup, job: Job) -> None:
     """Draw the decisions or the passes of a recipe that built a soup."""
     if not soup.trace and not soup.passes:
         return
@@ -290,18 +274,18 @@ def _decisions(view: View, soup: Soup, recipe: Recipe, job: Job) -> None:
     # The soup may be shown with other statistics than the recipe chose with.
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
     then = then.with_tensors(soup.rule)
-    followed = (recipe, job.request["names"], job.request["parameters"])
+    call = RecipeSoup.from_request(job.request)
     if soup.trace:
         figure = figures.greedy_trace(
             soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
         )
-        code = snippets.greedy_trace(then, *followed)
+        code = snippets.trace(then, call)
         display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)
         _saved(view, soup.trace)
     if soup.passes:
         columns = ["number", "loss", "held_back_loss", "best"]
         table = pd.DataFrame(soup.passes)[columns]
-        code = snippets.learning_curve(then, *followed, len(soup.passes))
+        code = snippets.trace(then, call, len(soup.passes))
         display.show_figure(figures.learning_curve(soup.passes), "learning-curve", table, code)
 
 

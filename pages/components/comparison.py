@@ -11,6 +11,7 @@ from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import RECIPES, Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
+from soupcore.figures.tables import shift_table
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -107,10 +108,7 @@ def _have_outputs(known: scores.Known, names: Sequence[str]) -> bool:
 def _scores_row(
     view: View, name: str, kind: str, by_split: Mapping[str, float | None], *, cost: int
 ) -> dict[tuple[str, str], Any]:
-    shifts = [by_split[split] for split in view.task.splits_with_role("shift")]
-    known = [score for score in shifts if score is not None]
     factor = view.task.score_unit.factor
-    complete = bool(known) and len(known) == len(shifts)
     row: dict[tuple[str, str], Any] = {
         ("", "name"): name,
         ("", "kind"): kind,
@@ -120,8 +118,9 @@ def _scores_row(
         group = _CHOSEN if split == view.task.select else _REPORTED
         score = by_split[split]
         row[(group, split)] = None if score is None else score * factor
-    if shifts:
-        row[(_REPORTED, "mean shift")] = sum(known) / len(known) * factor if complete else None
+    if view.task.splits_with_role("shift"):
+        shift = view.task.mean_shift(by_split)
+        row[(_REPORTED, "mean shift")] = None if shift is None else shift * factor
     return row
 
 
@@ -178,11 +177,11 @@ def show_scatter(
     """
     score = view.task.score_name
     st.subheader(f"{plain(score[:1].upper() + score[1:])} vs. robustness")
-    named = snippets.points_of_files(view) | snippets.points_of_soups(soups)
+    named = scores.points_of_files(view) | scores.points_of_soups(soups)
     kinds = {
         name: each.kind for kind in _KINDS for name, each in named.items() if each.kind == kind
     }
-    table = scores.scatter_table(view, known, kinds).dropna().rename_axis("name")
+    table = shift_table(view.task, known, kinds).dropna().rename_axis("name")
     if table.empty:
         missing = [kind for kind in ("report", "shift") if not view.task.splits_with_role(kind)]
         st.caption(
@@ -198,7 +197,8 @@ def show_scatter(
         score_unit=view.task.score_unit,
         selected=selected,
     )
-    code = snippets.shift_scatter(view, {name: named[name] for name in table.index}, selected)
+    codes = {name: (named[name].kind, named[name].code) for name in table.index}
+    code = snippets.shift_scatter(view, codes, selected)
     display.show_figure(figure, key, table, code, on_pick=on_pick, boxes=True)
 
 

@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 import streamlit as st
 
-from pages.components import connectivity_snippets, display, jobs, results, state
+from pages.components import display, jobs, results, snippets, state
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
@@ -50,6 +50,11 @@ class Choices:
     measure: str
     clustered: bool
 
+    @property
+    def call(self) -> Paths:
+        """The lines between all pairs."""
+        return Paths(names=tuple(self.names), alphas=self.alphas, splits=(self.split,))
+
 
 @dataclass(frozen=True)
 class Summaries:
@@ -82,7 +87,7 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
     if choices.measure in GEOMETRIC:
         show_geometry_button(view)
         return
-    call = Paths(names=tuple(choices.names), alphas=choices.alphas, splits=(choices.split,))
+    call = choices.call
     count = math.comb(len(choices.names), 2)
     with st.container(horizontal=True):
         left = _evaluations_left(view, choices, found.whole)
@@ -162,10 +167,9 @@ def draw(
         preliminary=summaries.best.preliminary if summaries else (),
         details=_details(choices, summaries, unit) if summaries else {},
     )
-    code = connectivity_snippets.matrix(
-        view, choices.names, choices.alphas, choices.split, choices.measure, tree=choices.clustered,
-        threshold=threshold,
-    )  # fmt: skip
+    code = snippets.matrix(
+        view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold
+    )
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
     if summaries:
         table = summaries_table(summaries.best, choices.split, score_unit=unit)

@@ -75,6 +75,11 @@ def _are_evaluated(view: View, call: Pairs) -> bool:
     return any(path is not None for path in paths.result(view.context)[call.split].paths)
 
 
+def midpoint_paths(names: Sequence[str], split: str) -> Paths:
+    """Return the call for the midpoints of all pairs of ingredients."""
+    return Paths(names=tuple(names), alphas=MIDPOINT_ALPHAS, splits=(split,))
+
+
 def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> PairSummaries | None:
     """Return the midpoints of all pairs that are evaluated, and show a button for the others.
 
@@ -86,7 +91,7 @@ def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> Pair
     if len(known) < count:
         ends = [view.sweep[name].mixture for name in names]
         missing = len(view.evaluations.missing(ends, split)) + count - len(known)
-        call = Paths(names=tuple(names), alphas=MIDPOINT_ALPHAS, splits=(split,))
+        call = midpoint_paths(names, split)
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
             f"Evaluate {count} midpoints on {split}", key=f"evaluate-{key}",

@@ -2,20 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from statistics import mean
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from pages.components import jobs, state
 from pages.components.display import plain
-from pages.components.snippets import Point, points_of_files, points_of_soups
 from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup, overview
 from soupcore.calls import SoupScores
+from soupcore.calls.code import soup_again
 from soupcore.stored_soups import StoredSoup, StoredSoups
 
 Known = dict[str, dict[str, Evaluation | None]]
@@ -48,6 +47,41 @@ def soups(view: View) -> list[StoredSoup]:
     """
     known = StoredSoups(state.store(), view.sweep)
     return known.of_task(view.folder, view.task_spec, view.estimate)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A base, an ingredient or a soup, as an end of lines and a corner of planes.
+
+    Attributes:
+        mixture: Its mixture.
+        kind: `base`, `ingredient` or `soup`.
+        end: Its identity in a call.
+        code: Python expression for it, given `sweep`.
+    """
+
+    mixture: Mixture
+    kind: str
+    end: str | dict[str, str]
+    code: str
+
+
+def points_of_files(view: View) -> dict[str, Point]:
+    """Return the base, if there is one, and the ingredients, by name."""
+    found = {}
+    for name in [*([view.sweep.base.name] if view.sweep.base else []), *view.sweep.ingredients]:
+        kind = "ingredient" if name in view.sweep.ingredients else "base"
+        found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
+    return found
+
+
+def points_of_soups(soups: Iterable[StoredSoup]) -> dict[str, Point]:
+    """Return soups by label."""
+    found = {}
+    for stored in soups:
+        code = f"{soup_again(stored.soup, stored.soups)}.mixture"
+        found[stored.label] = Point(stored.soup.mixture, "soup", {"soup": stored.soup.id}, code)
+    return found
 
 
 def points(view: View) -> dict[str, Point]:
@@ -96,9 +130,7 @@ def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:
     """Return the mean score over all shift splits; None unless all are evaluated."""
-    found = [known[split] for split in view.task.splits_with_role("shift")]
-    scores = [evaluation.score for evaluation in found if evaluation is not None]
-    return mean(scores) if scores and len(scores) == len(found) else None
+    return view.task.mean_shift({s: found.score for s, found in known.items() if found})
 
 
 def metrics(view: View, soup: Soup) -> None:
@@ -157,26 +189,6 @@ def _why_undefined(found: Evaluation) -> str:
     if undefined := found.undefined:
         return f"undefined for {undefined} of {found.n} examples"
     return f"the network fails on {int(found.scores.isinf().sum())} of {found.n} examples"
-
-
-def scatter_table(view: View, known: Known, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Return the score on report, the mean shift score and the kind of each point, by name."""
-    reports = view.task.splits_with_role("report")
-    rows = {
-        name: {
-            "report": _score(known[name], reports),
-            "shift": shift_mean(view, known[name]),
-            "kind": kind,
-        }
-        for name, kind in kinds.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["report", "shift", "kind"])
-    return table.astype({"report": float, "shift": float})
-
-
-def _score(known: Mapping[str, Evaluation | None], splits: list[str]) -> float | None:
-    evaluation = known[splits[0]] if splits else None
-    return evaluation.score if evaluation else None
 
 
 def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredSoup:

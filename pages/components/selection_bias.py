@@ -11,6 +11,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES
 from soupcore.calls import BestIngredientBias, GreedyOrders, Optimism, ParameterCurve
+from soupcore.figures.tables import curve_table
 from soupcore.recipes import Number
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Unit
@@ -158,11 +159,10 @@ def show_orders(view: View, picked: StoredSoup) -> None:
         )
         return
     found: dict[str, list[float]] = result["scores"]
-    shifts = [found[split] for split in view.task.splits_with_role("shift")]
     reports = view.task.splits_with_role("report")
     shown = {split: found[split] for split in (view.task.select, *reports[:1])}
-    if shifts:
-        shown["mean shift"] = [mean(scores) for scores in zip(*shifts, strict=True)]
+    if view.task.splits_with_role("shift"):
+        shown["mean shift"] = curve_table(view.task, range(_ORDERS), found)["mean shift"].tolist()
     unit = view.task.score_unit
     parts = ", ".join(
         f"{_spread(unit, scores)} on {plain(split)}" for split, scores in shown.items()

@@ -1,32 +1,33 @@
-"""Python that reproduces the pages: soups, recipes, scores and their figures.
+"""Python that reproduces the pages: the code of a call, and that of the figure of its result.
 
 Each text runs by itself.
 """
 
-import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import groupby
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import streamlit as st
 
-from pages.components.state import View
-from soupcore import RECIPES, Mixture, Soup
-from soupcore.recipes import Number, Recipe
-from soupcore.recipes.parts import follows_recipe
+from pages.components.state import STATISTICS, View
+from soupcore.calls import (
+    Attribution,
+    Calibrations,
+    Code,
+    IngredientScores,
+    ParameterCurve,
+    Paths,
+    PlaneGrid,
+    RecipeSoup,
+    TwoModelEnsembles,
+    TwoModelTheory,
+    WeightGeometry,
+)
 from soupcore.stored_soups import StoredSoup
-from soupcore.sweeps import TensorRule
-from soupcore.sweeps.snapshots import snapshots_from_text
-from soupcore.writers.forms import Form
 
 FIGURES = "from soupcore import figures"
-FRACTION = "from fractions import Fraction"
-PANDAS = "import pandas as pd"
-SCORE = "score_name=task.score_name, score_unit=task.score_unit"
-_ANALYSIS = "from soupcore import analysis, figures"
+TABLES = "from soupcore.figures import tables"
+_INKS = "figures.colours(sweep.ingredients)"
+_SCORE = "score_name=task.score_name, score_unit=task.score_unit"
+_LOSS = f"loss_name=task.loss_name, {_SCORE}"
 
 
 def show(code: str) -> None:
@@ -35,401 +36,317 @@ def show(code: str) -> None:
         st.code(code, language="python")
 
 
-def opening(view: View, *imports: str) -> str:
-    """Return Python that opens the view's sweep, task and evaluator, with a blank line at its end.
-
-    Without a task it opens the sweep only.
-
-    Args:
-        view: The view.
-        imports: Imports in addition to `soupcore`, and to `FRACTION` if the view has soups.
-    """
-    code = _imports(*imports, *([FRACTION] if view.soups else []))
-    code += f"sweep = {_sweep(view)}\n"
-    if view.has_task:
-        code += (
-            f"task = soupcore.load_task({view.task_spec!r})\nevaluator = soupcore.Evaluator(task)\n"
-        )
-    if _is_re_estimated(view):
-        code += 'evaluator = evaluator.with_statistics("re-estimated")\n'
-    if view.soups:
-        code += f"sweep = {_including(view.soups, indent=4)}\n"
-    if view.sweep.rule != TensorRule():
-        code += f"sweep = sweep{_with_tensors(view.sweep.rule)}\n"
-    return f"{code}\n"
-
-
-def _imports(*lines: str) -> str:
-    """Return sorted imports, including `soupcore`: standard library, third party, `soupcore`."""
-
-    def place(line: str) -> tuple[bool, bool, bool, str]:
-        package = line.split()[1].split(".")[0]
-        is_pythons = package in sys.stdlib_module_names
-        return package == "soupcore", not is_pythons, line.startswith("from"), line
-
-    ordered = sorted({"import soupcore", *lines}, key=place)
-    groups = groupby(ordered, key=lambda line: place(line)[:2])
-    return "".join("\n".join(group) + "\n\n" for _, group in groups)
+def evaluate(view: View, call: IngredientScores) -> str:
+    """Evaluate ingredients."""
+    printed = "for split, by_name in found.items():\n    print(split, by_name)\n"
+    return call.script(view.context, Code(printed))
 
 
 def ingredients(view: View) -> str:
-    """Return Python that prints the hyperparameters and logged metrics of every ingredient."""
-    return opening(view) + (
+    """Print the hyperparameters and logged metrics of every ingredient."""
+    printed = (
         "for name, ingredient in sweep.ingredients.items():\n"
         "    print(name, ingredient.hyperparameters, ingredient.logged_metrics)\n"
     )
+    return view.context.script(Code(printed))
 
 
 def logged_overview(
     view: View, names: Sequence[str], metric: str, selected: Collection[str]
 ) -> str:
-    """Return Python that draws a logged metric of ingredients."""
-    return opening(view, FIGURES, "from soupcore.figures import tables") + (
-        f"metric, names = {metric!r}, {list(names)!r}\n"
-        "values = {name: sweep[name].logged_metrics[metric] for name in names}\n"
-        "figures.logged_overview(\n"
-        "    tables.logged_table(values), figures.colours(sweep.ingredients), metric=metric"
-        f"{_selected(selected)},\n"
-        ").show()\n"
-    )
-
-
-def evaluate(view: View) -> str:
-    """Return Python that evaluates every ingredient."""
-    return opening(view) + (
-        "for name, ingredient in sweep.ingredients.items():\n"
-        "    for split in task.reported:\n"
-        "        evaluation = evaluator.evaluate(ingredient.mixture, split)\n"
-        "        print(name, split, evaluation.score, evaluation.score_interval)\n"
-    )
-
-
-def recipe(view: View, recipe: Recipe, names: list[str], parameters: Mapping[str, Any]) -> str:
-    """Return Python that follows a recipe and saves the soup."""
-    return opening(view) + (
-        f"soup = {followed(recipe, names, parameters)}\n"
-        + ("soup.evaluate(evaluator)\n" if view.has_task else "")
-        + f'soup.save("{recipe.name}.safetensors")\n'
-    )
-
-
-def followed(
-    recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any], sweep: str = "sweep"
-) -> str:
-    """Return an expression that follows a recipe, given `sweep` and `evaluator`."""
-    evaluator = "evaluator, " if recipe.chooses else ""
-    named = [p.name for p in recipe.parameters if p.name in parameters]
-    options = "".join(f", {name}={parameters[name]!r}" for name in named)
-    return f"soupcore.{recipe.name}({sweep}, {evaluator}{list(names)!r}{options})"
-
-
-def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({})) -> str:
-    """Return an expression that rebuilds a soup, given `sweep`, `evaluator` and `Fraction`.
-
-    Args:
-        soup: The soup.
-        soups: Soups among its ingredients that are not in `sweep`.
-    """
-    sweep = _including(soups) if soups else "sweep"
-    if soup.fixed and soup.rule != TensorRule():
-        sweep += _with_tensors(TensorRule(soup.rule.take, tuple(soup.fixed[0].coefficients)))
-    # A manual soup of these coefficients would have other sub-soups (see `soupcore.Parts`).
-    if soup.coefficients and not follows_recipe(soup):
-        terms = ", ".join(
-            f"{name!r}: Fraction({str(c)!r})" for name, c in soup.coefficients.items()
-        )
-        return f"soupcore.manual({sweep}, {{{terms}}})"
-    recipe, parameters = soup.recipe, soup.parameters
-    if soup.passes:  # it may have been stopped early; the first pass is the start
-        passes = soup.passes[-1].number
-        recipe, parameters = recipe if passes else "uniform", parameters | {"passes": passes}
-    return followed(RECIPES[recipe], soup.ingredients, parameters, sweep)
-
-
-def _including(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
-    terms = [
-        f"{name!r}: {soup_again(stored.soup, stored.soups)}.checkpoint"
-        for name, stored in soups.items()
-    ]
-    if not indent:
-        return f"sweep.including({{{', '.join(terms)}}})"
-    lines = "".join(f"{' ' * indent}{term},\n" for term in terms)
-    return f"sweep.including({{\n{lines}}})"
-
-
-def curve(
-    view: View,
-    recipe: Recipe,
-    number: Number,
-    names: list[str],
-    others: Mapping[str, Any],
-    figure: str = "recipe_curve",
-) -> str:
-    """Return Python that follows a recipe for several values of a parameter and draws the curve.
-
-    Args:
-        view: The view.
-        recipe: The recipe.
-        number: The parameter.
-        names: The ingredients.
-        others: The other parameters.
-        figure: Name of the function of `soupcore.figures` to draw with.
-    """
-    reports, shifts = view.task.splits_with_role("report"), view.task.splits_with_role("shift")
-    options = "".join(f", {name}={value!r}" for name, value in others.items())
-    code = opening(view, FIGURES, PANDAS) + (
-        f"curve = soupcore.curve(\n    {recipe.name!r}, {number.name!r}, sweep, evaluator,\n"
-        f"    {names!r},\n    splits=task.reported{options},\n)\n"
-        'table = pd.DataFrame({"value": curve.values, "select": curve.scores()})\n'
-    )
-    if reports:
-        code += f'table["report"] = curve.scores({reports[0]!r})\n'
-    if shifts:
-        code += f"by_shift = pd.DataFrame([curve.scores(split) for split in {shifts!r}])\n"
-        code += 'table["mean shift"] = by_shift.mean()\n'
-    return code + (
-        f"best = curve.best.parameters[{number.name!r}]\n"
-        f"figures.{figure}(\n"
-        f"    table, parameter={number.symbol!r}, best=best,\n"
-        "    score_name=task.score_name, score_unit=task.score_unit,\n"
-        ").show()\n"
-    )
-
-
-def manual(view: View, coefficients: Mapping[str, Fraction]) -> str:
-    """Return Python that mixes ingredients by given coefficients."""
-    terms = "".join(
-        f"    {name!r}: Fraction({c.numerator}, {c.denominator}),\n"
-        for name, c in coefficients.items()
-    )
-    # Soups among the ingredients may need an evaluator to rebuild them.
-    start = opening(view) if view.soups else f"{_imports(FRACTION)}sweep = {_sweep(view)}\n"
-    return f'{start}soup = soupcore.manual(sweep, {{\n{terms}}})\nsoup.save("soup.safetensors")\n'
-
-
-def rebuild(view: View, soup: Soup, form: Form) -> str:
-    """Return Python that rebuilds a soup's weights exactly, without repeating the selection."""
-    # `manual` drops ingredients with coefficient 0, but the first ingredient determines the form of
-    # the file.
-    if (
-        soup.coefficients
-        and all(soup.coefficients.values())
-        and not soup.fixed
-        and _is_of_files(view, soup)
-    ):
-        code, _, _ = manual(view, soup.coefficients).rpartition("soup.save(")
-    else:
-        code = (
-            _imports("import json", "from pathlib import Path")
-            + f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
-            f"soup = soupcore.rebuild(manifest, {view.folder!r})\n"
-        )
-    if soup.estimate is not None:
-        code += (
-            f"task = soupcore.load_task({view.task_spec!r})\n"
-            f"soup.re_estimate(soupcore.Evaluator(task), examples={soup.estimate.examples})\n"
-        )
-    options = {"dtype": form.dtype, "shard_size": form.shard_size}
-    arguments = [form.file_name(soup), *(f"{k}={v!r}" for k, v in options.items() if v)]
-    return f"{code}soup.save({', '.join([repr(arguments[0]), *arguments[1:]])})\n"
-
-
-def _with_tensors(rule: TensorRule) -> str:
-    rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
-    return f".with_tensors({rule.take!r}{rest})"
-
-
-def _is_of_files(view: View, soup: Soup) -> bool:
-    return view.sweep.ingredients.keys() >= set(soup.ingredients)
-
-
-def _is_re_estimated(view: View) -> bool:
-    return view.statistics == "re-estimated"
-
-
-def _sweep(view: View) -> str:
-    weights = f", weights={view.weights!r}" if view.weights else ""
-    snapshot = f", snapshot={snapshots_from_text(view.snapshot)!r}" if view.snapshot else ""
-    return f"soupcore.Sweep.from_folder({view.folder!r}{weights}{snapshot})"
-
-
-@dataclass(frozen=True)
-class Point:
-    """A base, an ingredient or a soup, as an end of lines and a corner of planes.
-
-    Attributes:
-        mixture: Its mixture.
-        kind: `base`, `ingredient` or `soup`.
-        end: Its identity in a job's request.
-        code: Python expression for it, given `sweep`.
-    """
-
-    mixture: Mixture
-    kind: str
-    end: str | dict[str, str]
-    code: str
-
-
-def points_of_files(view: View) -> dict[str, Point]:
-    """Return the base, if there is one, and the ingredients, by name."""
-    found = {}
-    for name in [*([view.sweep.base.name] if view.sweep.base else []), *view.sweep.ingredients]:
-        kind = "ingredient" if name in view.sweep.ingredients else "base"
-        found[name] = Point(view.sweep[name].mixture, kind, name, f"sweep[{name!r}]")
-    return found
-
-
-def points_of_soups(soups: Iterable[StoredSoup]) -> dict[str, Point]:
-    """Return soups by label."""
-    found = {}
-    for stored in soups:
-        code = f"{soup_again(stored.soup, stored.soups)}.mixture"
-        found[stored.label] = Point(stored.soup.mixture, "soup", {"soup": stored.soup.id}, code)
-    return found
+    """Draw a logged metric of ingredients."""
+    drawn = f"tables.logged_table(values), {_INKS}, metric={metric!r}{_selected(selected)}"
+    return view.context.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
 
 
 def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:
-    """Return Python that draws the scores of ingredients on the selection split."""
-    return opening(view, FIGURES, "from soupcore.figures import tables") + (
-        "found = {\n"
-        "    name: evaluator.evaluate(sweep[name].mixture, task.select)\n"
-        f"    for name in {list(names)!r}\n"
-        "}\n"
-        "figures.accuracy_overview(\n"
-        "    tables.scores_table(found), figures.colours(sweep.ingredients),\n"
-        f"    {SCORE}{_selected(selected)},\n"
-        ").show()\n"
-    )
+    """Draw the scores of ingredients on the selection split."""
+    call = IngredientScores(tuple(names), (view.task.select,))
+    table = f"tables.scores_table(found[{view.task.select!r}]), {_INKS}"
+    drawn = f"{table},\n    {_SCORE}{_selected(selected)},\n"
+    return call.script(view.context, _figure("accuracy_overview", drawn, TABLES))
 
 
-def shift_scatter(view: View, points: Mapping[str, Point], selected: Collection[str]) -> str:
-    """Return Python that draws the mean score under shift over the score on report."""
-    imports = [FIGURES, PANDAS, "from statistics import mean"]
-    imports.append("from soupcore.connectivity import point")
-    if any(each.kind == "soup" for each in points.values()):
-        imports.append(FRACTION)
-    named = "".join(
-        f"    {name!r}: ({each.kind!r}, point({each.code})),\n" for name, each in points.items()
-    )
-    return opening(view, *imports) + (
+def shift_scatter(
+    view: View, codes: Mapping[str, tuple[str, str]], selected: Collection[str]
+) -> str:
+    """Draw the mean score under shift over the score on report.
+
+    Args:
+        view: The view.
+        codes: Kind of each point, and an expression for it.
+        selected: Names of ingredients that are drawn filled.
+    """
+    named = "".join(f"    {name!r}: point({code}),\n" for name, (_, code) in codes.items())
+    kinds = {name: kind for name, (kind, _) in codes.items()}
+    made = Code(
         f"points = {{\n{named}}}\n"
-        "rows = {}\n"
-        "for name, (kind, at) in points.items():\n"
-        f"    report = evaluator.evaluate(at, {view.task.splits_with_role('report')[0]!r})\n"
-        f"    shifts = [evaluator.evaluate(at, split) for split in "
-        f"{view.task.splits_with_role('shift')!r}]\n"
-        "    shift = mean(found.score for found in shifts)\n"
-        '    rows[name] = {"report": report.score, "shift": shift, "kind": kind}\n'
-        "figures.shift_scatter(\n"
-        '    pd.DataFrame.from_dict(rows, orient="index"), figures.colours(sweep.ingredients),\n'
-        f"    {SCORE}{_selected(selected)},\n"
-        ").show()\n"
+        f"kinds = {kinds!r}\n"
+        "found = {\n"
+        "    name: {split: evaluator.evaluate(at, split) for split in task.reported}\n"
+        "    for name, at in points.items()\n"
+        "}\n",
+        ("from soupcore.connectivity import point",),
     )
+    drawn = (
+        f"tables.shift_table(task, found, kinds), {_INKS},\n    {_SCORE}{_selected(selected)},\n"
+    )
+    return view.context.script(made, _figure("shift_scatter", drawn, TABLES))
+
+
+def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
+    """Draw the scores of a recipe over a parameter.
+
+    Args:
+        view: The view.
+        call: The curve.
+        symbol: The parameter in the figure.
+        figure: `recipe_curve` or `trade_off`.
+    """
+    drawn = (
+        "tables.curve_table(task, curve.values, {s: curve.scores(s) for s in task.reported}),\n"
+        f"    parameter={symbol!r}, best=curve.best.parameters[{call.parameter!r}],\n"
+        f"    {_SCORE},\n"
+    )
+    return call.script(view.context, _figure(figure, drawn, TABLES))
+
+
+def built(view: View, call: RecipeSoup) -> str:
+    """Build the soup of a recipe and save it."""
+    return call.script(view.context, Code(f'soup.save("{call.recipe}.safetensors")\n'))
+
+
+def trace(view: View, call: RecipeSoup, passes: int | None = None) -> str:
+    """Draw the decisions of a recipe, or its first passes."""
+    if passes is None:
+        return call.script(view.context, _figure("greedy_trace", f"soup.trace, {_SCORE}"))
+    return call.script(view.context, _figure("learning_curve", f"soup.passes[:{passes}]"))
 
 
 def evidence(view: View, picked: StoredSoup, best: str) -> str:
-    """Return Python that compares a soup with the best ingredient, and attributes its score."""
+    """Compare a soup with the best ingredient, and attribute its score."""
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
-    calibration = ""
-    if view.task.why_no_ensemble is None:  # the task is a classification
-        calibration = (
-            f"outputs = soup.evaluations[{split!r}].outputs\n"
-            f"targets = task.split({split!r}).targets\n"
-            "print(analysis.calibration(outputs, targets).ece)\n"
-        )
-    return _of_soup(view, picked, "from soupcore import analysis") + (
+    compared = (
         "soup.evaluate(evaluator)\n"
         f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
         f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
-        f"{calibration}"
-        "parts = soupcore.Parts(sweep, soup)\n"
-        f"print(analysis.shapley_values(evaluator, parts, {split!r}))\n"
     )
+    if view.task.why_no_ensemble is None:  # the task is a classification
+        compared += f"print(analysis.calibrate(evaluator, [soup.mixture], {split!r})[0].ece)\n"
+    call = Attribution(picked.soup.id, split)
+    return call.script(view.context, Code(f"{compared}print(shapley)\n"))
+
+
+def attribution(view: View, call: Attribution) -> str:
+    """Draw the contribution of each ingredient to a soup."""
+    name = f"task.score_name + {f' on {call.split}'!r}"
+    drawn = f"shapley, without, score_name={name}, score_unit=task.score_unit"
+    return call.script(view.context, _figure("attribution_bars", drawn))
 
 
 def reliability(
-    view: View, picked: StoredSoup, drawn: Iterable[str], ensemble: str, split: str, *, after: bool
+    view: View, picked: StoredSoup, drawn: Sequence[str], split: str, *, after: bool
 ) -> str:
-    """Return Python that draws the calibration of a soup, of ingredients and of the ensemble.
+    """Draw the calibration of a soup, of ingredients and of the ensemble.
 
     Args:
         view: The view.
         picked: The soup.
         drawn: Names of the curves.
-        ensemble: Name of the ensemble.
         split: Split of the calibration.
         after: Whether temperatures are fitted on the selection split first.
     """
-    members = {
-        picked.label: "[soup.mixture]",
-        ensemble: "[sweep[name].mixture for name in soup.ingredients]",
-    }
-    networks = "".join(
-        f"    {name!r}: {members.get(name, f'[sweep[{name!r}].mixture]')},\n" for name in drawn
+    names = tuple(name for name in drawn if name in view.sweep.ingredients)
+    call = Calibrations(picked.soup.id, names, split)
+    made = (
+        f"drawn = {{name: found[name][{int(after)}] for name in {list(drawn)!r}}}\n"
+        f"inks = {{{picked.label!r}: SOUP, 'ensemble': NEUTRAL, **{_INKS}}}\n"
     )
-    inks = f"{picked.label!r}: SOUP, {ensemble!r}: NEUTRAL"
-    code = _of_soup(view, picked, _ANALYSIS, "from soupcore.figures.style import NEUTRAL, SOUP") + (
-        f"networks = {{\n{networks}}}\n\n\n"
-        "def outputs(members, split):\n"
-        "    evaluator.evaluate_all(members, split)\n"
-        "    return analysis.ensemble_outputs(evaluator, members, split)\n\n\n"
-        f"targets = task.split({split!r}).targets.cpu()\n"
-        "found = {}\n"
-        "for name, members in networks.items():\n"
+    style = "from soupcore.figures.style import NEUTRAL, SOUP"
+    return call.script(
+        view.context, Code(made, (style,)), _figure("reliability_diagram", "drawn, inks")
     )
-    temperature = ""
-    if after:
-        code += (
-            "    temperature = analysis.fit_temperature(\n"
-            "        outputs(members, task.select), task.split(task.select).targets.cpu()\n"
-            "    )\n"
+
+
+_MATRICES = {
+    "loss": "loss",
+    "error": "error",
+    "error (Frankle)": "error_over_mean",
+    "midpoint": "midpoint_advantage",
+}
+
+
+def matrix(
+    view: View, call: Paths, measure: str, *, tree: bool, threshold: float | None = None
+) -> str:
+    """Draw the matrix of all pairs, with a threshold across its tree."""
+    context, names = view.context, call.names or ()
+    if measure in ("angle", "distance"):
+        code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
+    else:
+        code, values = call.code(context), f"barriers.{_MATRICES[measure]}"
+    unit = "task.score_unit" if view.has_task else ""
+    drawn = f"names, values, figures.measures({unit})[{measure!r}]"
+    apart = "-values" if measure == "midpoint" else "values"
+    drawn += f", tree=tree(names, {apart})" if tree else ""
+    drawn += f", threshold={threshold}" if tree and threshold is not None else ""
+    made = Code(f"names = {list(names)!r}\nvalues = {values}\n")
+    more = ("from soupcore.connectivity import tree",) if tree else ()
+    return context.script(code, made, _figure("pair_heatmap", drawn, *more))
+
+
+def curves(view: View, call: Paths, *, both_statistics: bool = False) -> str:
+    """Draw the curves of pairs, with one or both BatchNorm statistics."""
+    code = call.code(view.context)
+    if both_statistics:
+        looped = "".join(f"    {line}\n" for line in code.body.splitlines())
+        code = Code(
+            f"both, kinds = {{}}, {list(STATISTICS)!r}\n"
+            "for kind in kinds:\n"
+            "    evaluator = evaluator.with_statistics(kind)\n"
+            f"{looped}"
+            "    for pair, many in paths.items():\n"
+            "        for path in many:\n"
+            '            named = replace(path, split=f"{path.split}, {kind}")\n'
+            "            both.setdefault(pair, {})[path.split, kind] = named\n"
+            "paths = {\n"
+            f"    pair: [many[split, kind] for split in {list(call.splits)!r} for kind in kinds]\n"
+            "    for pair, many in both.items()\n"
+            "}\n",
+            ("from dataclasses import replace",),
         )
-        temperature = ", temperature=temperature"
-    return code + (
-        f"    found[name] = analysis.calibration(outputs(members, {split!r}), targets"
-        f"{temperature})\n"
-        f"colours = {{{inks}, **figures.colours(sweep.ingredients)}}\n"
-        "figures.reliability_diagram(found, colours).show()\n"
+    printed = Code(
+        "for pair, (path, *_) in paths.items():\n"
+        "    print(pair, path.barrier_bracket, path.error_barrier, path.error_barrier_over_mean)\n"
     )
+    return view.context.script(code, printed, _figure("path_curves", f"paths, {_LOSS}"))
 
 
-def attribution(view: View, picked: StoredSoup, split: str) -> str:
-    """Return Python that draws the contribution of each ingredient to a soup."""
-    return _of_soup(view, picked, _ANALYSIS) + (
-        "parts = soupcore.Parts(sweep, soup)\n"
-        "figures.attribution_bars(\n"
-        f"    analysis.shapley_values(evaluator, parts, {split!r}),\n"
-        f"    analysis.leave_one_out(evaluator, parts, {split!r}),\n"
-        f"    score_name=task.score_name + {f' on {split}'!r},\n"
-        "    score_unit=task.score_unit,\n"
-        ").show()\n"
+def from_base(view: View, call: Paths) -> str:
+    """Draw paths from the base, score on report against score under shift."""
+    drawn = f"tables.robustness_tables(paths), {_INKS}, {_SCORE}"
+    return call.script(view.context, _figure("from_base", drawn, TABLES))
+
+
+def plane(view: View, call: PlaneGrid, kinds: Mapping[str, str]) -> str:
+    """Draw a plane with points projected onto it, `{name: kind}`."""
+    placed = "places = {name: plane.frame.locate(at) for name, at in points.items()}\n"
+    drawn = f"plane, places, {dict(kinds)!r},\n    {_INKS}, {_LOSS},\n"
+    return call.script(view.context, Code(placed), _figure("plane_contours", drawn))
+
+
+def norms(view: View, names: Sequence[str]) -> str:
+    """Draw the distances from the base."""
+    return _geometry(view, names, _figure("norm_bars", f"geometry, {_INKS}"))
+
+
+def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
+    """Draw the moves by layer, or the angles to an ingredient by layer."""
+    values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
+    title, unit, decimals = ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", 1)
+    drawn = (
+        f"geometry.layers, geometry.names, {values},\n"
+        f"    title={title!r}, unit={unit!r}, decimals={decimals},\n"
     )
+    blocks = Code("geometry = geometry.grouped()\n" if grouped else "")
+    return _geometry(view, names, blocks, _figure("layer_heatmap", drawn))
 
 
-def greedy_trace(
-    view: View, recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any]
+def angles(view: View, call: Paths, colour: str | None) -> str:
+    """Draw midpoint gains over the angles between task vectors."""
+    drawn = f"tables.angle_table(sweep, geometry, barriers, {colour!r}){_colour(colour)}, {_SCORE}"
+    figure = _figure("angle_scatter", drawn, TABLES)
+    return _geometry(view, call.names or (), call.code(view.context), figure)
+
+
+def pair_grid(view: View, call: Paths, key: str) -> str:
+    """Draw gains of midpoints over the better ends, by a hyperparameter."""
+    made = (
+        "unit = task.score_unit\n"
+        "gains = {pair: path.midpoint_gain * unit.scale for pair, path in barriers.paths.items()}\n"
+    )
+    drawn = (
+        f"pair_grid(sweep, gains, {key!r}),\n"
+        "    title=unit.difference_label('midpoint gain over better endpoint'),\n"
+        "    unit=unit.difference_symbol, decimals=unit.decimals, diverges=True,\n"
+    )
+    figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import pair_grid")
+    return call.script(view.context, Code(made), figure)
+
+
+def logged_grid(view: View, names: Sequence[str], metric: str, row: str, column: str) -> str:
+    """Draw the mean of a logged metric by two hyperparameters."""
+    drawn = (
+        f"ingredient_grid(sweep, values, {row!r}, {column!r}),\n"
+        f"    title={f'{metric} (logged)'!r}, decimals=None,\n"
+    )
+    figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import ingredient_grid")
+    return view.context.script(_logged(names, metric), figure)
+
+
+def ingredient_grid(view: View, call: IngredientScores, row: str, column: str) -> str:
+    """Draw the mean score by two hyperparameters."""
+    (split,) = call.splits
+    made = (
+        "unit = task.score_unit\n"
+        f"scores = {{name: each.score * unit.factor for name, each in found[{split!r}].items()}}\n"
+    )
+    drawn = (
+        f"ingredient_grid(sweep, scores, {row!r}, {column!r}),\n"
+        "    title=unit.label(task.score_name), unit=unit.symbol, decimals=unit.decimals,\n"
+    )
+    figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import ingredient_grid")
+    return call.script(view.context, Code(made), figure)
+
+
+def soups_and_ensembles(
+    view: View, call: TwoModelEnsembles, midpoints: Paths, colour: str | None
 ) -> str:
-    """Return Python that draws the decisions of a recipe."""
-    return opening(view, FIGURES) + (
-        f"soup = {followed(recipe, names, parameters)}\n"
-        f"figures.greedy_trace(soup.trace, {SCORE}).show()\n"
+    """Draw two-model soups against two-model ensembles."""
+    made = (
+        "scores = {\n"
+        '    pair: {"soup": path.scores[path.alphas == 0.5][0], "ensemble": ensembles[pair]}\n'
+        "    for pair, path in barriers.paths.items()\n"
+        "    if pair in ensembles\n"
+        "}\n"
+    )
+    drawn = f"tables.pairs_with(sweep, scores, {colour!r}){_colour(colour)}, {_SCORE}"
+    figure = _figure("soup_ensemble_scatter", drawn, TABLES)
+    return call.script(view.context, midpoints.code(view.context), Code(made), figure)
+
+
+def theory(view: View, call: TwoModelTheory, colour: str | None) -> str:
+    """Draw measured gaps over those that the theory predicts."""
+    made = (
+        "gaps = {\n"
+        '    pair: {"predicted": found.predicted_gap, "gap": found.gap}\n'
+        "    for pair, found in terms.items()\n"
+        "}\n"
+    )
+    drawn = f"tables.pairs_with(sweep, gaps, {colour!r}){_colour(colour)}"
+    return call.script(view.context, Code(made), _figure("theory_scatter", drawn, TABLES))
+
+
+def _figure(name: str, arguments: str, *imports: str) -> Code:
+    """Return code that draws a figure of `soupcore.figures`."""
+    lines = f"\n    {arguments}" if arguments.endswith("\n") else arguments
+    return Code(f"figures.{name}({lines}).show()\n", (FIGURES, *imports))
+
+
+def _logged(names: Sequence[str], metric: str) -> Code:
+    return Code(
+        f"logged = {{name: sweep[name].logged_metrics for name in {list(names)!r}}}\n"
+        f"values = {{n: each[{metric!r}] for n, each in logged.items() if {metric!r} in each}}\n"
     )
 
 
-def learning_curve(
-    view: View, recipe: Recipe, names: Sequence[str], parameters: Mapping[str, Any], passes: int
-) -> str:
-    """Return Python that draws the first passes of a recipe."""
-    return opening(view, FIGURES) + (
-        f"soup = {followed(recipe, names, parameters)}\n"
-        f"figures.learning_curve(soup.passes[:{passes}]).show()\n"
-    )
+def _geometry(view: View, names: Sequence[str], *more: Code) -> str:
+    return view.context.script(WeightGeometry().code(view.context, names), *more)
 
 
 def _selected(names: Collection[str]) -> str:
     return f", selected={list(names)!r}" if names else ""
 
 
-def _of_soup(view: View, picked: StoredSoup, *imports: str) -> str:
-    opened = opening(view.including(picked.soups), FRACTION, *imports)
-    return f"{opened}soup = {soup_again(picked.soup)}\n"
+def _colour(colour: str | None) -> str:
+    return f", colour={f'max {colour}'!r}" if colour else ""

@@ -2,10 +2,23 @@
 
 from soupcore.analysis.attribution import Divisible, Share, leave_one_out, points, shapley_values
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
-from soupcore.analysis.ensemble import Ensemble, ensemble, ensemble_outputs, pair_ensembles
+from soupcore.analysis.ensemble import (
+    Ensemble,
+    calibrate,
+    ensemble,
+    ensemble_outputs,
+    ensemble_scores,
+    pair_ensembles,
+)
 from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
 from soupcore.analysis.grids import Grid, ingredient_grid, pair_grid, varying
-from soupcore.analysis.optimism import CrossFit, GreedyCrossFit, cross_fit, cross_fit_greedy
+from soupcore.analysis.optimism import (
+    CrossFit,
+    GreedyCrossFit,
+    cross_fit,
+    cross_fit_evaluations,
+    cross_fit_greedy,
+)
 from soupcore.analysis.soup_vs_ensemble import (
     SoupVsEnsemble,
     soup_vs_ensemble,
@@ -24,11 +37,14 @@ __all__ = [
     "Paired",
     "Share",
     "SoupVsEnsemble",
+    "calibrate",
     "calibration",
     "cross_fit",
+    "cross_fit_evaluations",
     "cross_fit_greedy",
     "ensemble",
     "ensemble_outputs",
+    "ensemble_scores",
     "fit_temperature",
     "greedy_ensemble",
     "ingredient_grid",

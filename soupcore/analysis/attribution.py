@@ -30,7 +30,7 @@ class Divisible(Protocol):
 
     Attributes:
         names: Ingredients of the soup.
-        nothing: The point that stands for an empty sub-soup, or None.
+        nothing: The point of an empty sub-soup, or None.
     """
 
     names: tuple[str, ...]
@@ -131,10 +131,12 @@ def shapley_values(
     points = [soup.of([name for name in names if name in subset]) for subset in wanted]
     if soup.nothing is not None:
         points.append(soup.nothing)
-    found = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
-    score = {subset: _score(each) for subset, each in zip(wanted, found, strict=False)}
-    none = _score(found[-1]) if soup.nothing is not None else mean(score[each] for each in alone)
-    score[frozenset()] = none
+    evaluations = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
+    score = {subset: _score(each) for subset, each in zip(wanted, evaluations, strict=False)}
+    has_point = soup.nothing is not None
+    score[frozenset()] = (
+        _score(evaluations[-1]) if has_point else mean(score[each] for each in alone)
+    )
     if exact:
         return {name: Share(_exact(names, name, score)) for name in names}
     added = [_added(order, score) for order in drawn]

@@ -93,12 +93,12 @@ def calibration(
     """
     _check(logits, targets)
     probabilities = (logits.double() / temperature).softmax(dim=1)
-    confidence, said = probabilities.max(dim=1)
-    correct = (said == targets).double()
+    confidence, predicted = probabilities.max(dim=1)
+    correct = (predicted == targets).double()
     order = confidence.argsort(stable=True)
-    found = []
+    filled = []
     for part in order.tensor_split(min(bins, len(order))):
-        found.append(
+        filled.append(
             Bin(
                 n=len(part),
                 confidence=float(confidence[part].mean()),
@@ -106,8 +106,8 @@ def calibration(
                 interval=score_interval(correct[part]),
             )
         )
-    ece = sum(each.n * abs(each.confidence - each.accuracy) for each in found) / len(order)
-    return Calibration(tuple(found), ece, temperature)
+    ece = sum(each.n * abs(each.confidence - each.accuracy) for each in filled) / len(order)
+    return Calibration(tuple(filled), ece, temperature)
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
@@ -136,10 +136,10 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         return float(torch.nn.functional.cross_entropy(scaled, targets.long()))
 
     widest = math.log(100)
-    found = scipy.optimize.minimize_scalar(
+    minimum = scipy.optimize.minimize_scalar(
         loss, bounds=(-widest, widest), method="bounded", options={"xatol": 1e-8}
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 def _or_none(value: float) -> float | None:

@@ -4,16 +4,19 @@ An ensemble averages the logits of k networks (Wortsman et al. 2022), which take
 per example instead of one. Here its score takes no forward pass, because logits are stored.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluator
 from soupcore.evaluation.measuring import measure
 from soupcore.evaluation.scoring import Scorer
 from soupcore.mixtures import Mixture
+from soupcore.progress import Progress, no_progress, part
 from soupcore.tasks import Task
 
 
@@ -54,6 +57,31 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     return score_outputs(task, split, outputs, len(members))
 
 
+def ensemble_scores(
+    evaluator: Evaluator, members: Sequence[Mixture], *, on_progress: Progress = no_progress
+) -> dict[str, float]:
+    """Return the score of an ensemble on each split that results are reported on.
+
+    Args:
+        evaluator: Evaluates members whose outputs are not stored.
+        members: The points whose outputs are averaged.
+        on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+
+    Returns:
+        `{split: score}`, NaN where it is undefined.
+
+    Raises:
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
+    """
+    found = {}
+    splits = evaluator.task.reported
+    for index, split in enumerate(splits):
+        evaluator.evaluate_all(members, split, on_progress=part(on_progress, index, len(splits)))
+        scored = ensemble(evaluator, members, split)
+        found[split] = math.nan if scored is None else scored.score
+    return found
+
+
 def pair_ensembles(
     evaluator: Evaluator, points: Sequence[Mixture], split: str
 ) -> Iterator[tuple[int, int, Ensemble]]:
@@ -72,9 +100,9 @@ def pair_ensembles(
     """
     check_averages(evaluator.task)
     known = [
-        (place, found)
-        for place, found in enumerate(evaluator.stored(points, split))
-        if found is not None and found.has_outputs
+        (place, evaluation)
+        for place, evaluation in enumerate(evaluator.stored(points, split))
+        if evaluation is not None and evaluation.has_outputs
     ]
     for index, (a, first) in enumerate(known):
         outputs = first.outputs.double()
@@ -100,9 +128,39 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
         TaskError: The score is undefined for some examples (see `Task.undefined`).
     """
     targets = task.split(split).targets.cpu()
-    found = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
-    measured = measure(task, found, targets, with_interval=task.metric.is_mean)
-    return Ensemble(members, len(found), measured.loss, measured.score, measured.interval)
+    records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
+    measured = measure(task, records, targets, with_interval=task.metric.is_mean)
+    return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
+
+
+def calibrate(
+    evaluator: Evaluator, members: Sequence[Mixture], split: str
+) -> tuple[Calibration, Calibration]:
+    """Return the calibration of a network or an ensemble, before and after temperature scaling.
+
+    The temperature is fitted on the select split.
+
+    Args:
+        evaluator: Evaluates members whose outputs are not stored.
+        members: The points whose outputs are averaged; one for a single network.
+        split: Name of the split of the calibration.
+
+    Raises:
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`), or are not
+            logits of classes.
+    """
+    task = evaluator.task
+
+    def outputs(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        evaluator.evaluate_all(members, split)
+        found = ensemble_outputs(evaluator, members, split)
+        if found is None:
+            raise RuntimeError("outputs that were just computed are not in the store")
+        return found, task.split(split).targets.cpu()
+
+    temperature = fit_temperature(*outputs(task.select))
+    there = outputs(split)
+    return calibration(*there), calibration(*there, temperature=temperature)
 
 
 def ensemble_outputs(

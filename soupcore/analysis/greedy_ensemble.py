@@ -80,10 +80,10 @@ def greedy_ensemble(evaluator: Evaluator, points: Mapping[str, Mixture]) -> Gree
 
 
 def _scored(task: Task, split: str, total: Tensor, members: Sequence[str]) -> Ensemble:
-    found = score_outputs(task, split, (total / len(members)).float(), len(members))
-    if math.isnan(found.score):
+    scored = score_outputs(task, split, (total / len(members)).float(), len(members))
+    if math.isnan(scored.score):
         raise TaskError(
             f"The score of the ensemble of {', '.join(members)} is undefined on {split!r}, so "
             "nothing can be chosen by it."
         )
-    return found
+    return scored

@@ -44,11 +44,11 @@ def ingredient_grid(sweep: Sweep, values: Mapping[str, float], row: str, column:
         row: Hyperparameter of the rows.
         column: Hyperparameter of the columns.
     """
-    found = []
+    cells = []
     for name, value in values.items():
-        known = sweep[name].hyperparameters
-        found.append((known.get(row), known.get(column), value))
-    return _grid(row, column, found)
+        hyperparameters = sweep[name].hyperparameters
+        cells.append((hyperparameters.get(row), hyperparameters.get(column), value))
+    return _grid(row, column, cells)
 
 
 def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparameter: str) -> Grid:
@@ -62,14 +62,14 @@ def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparame
         values: `{(a, b): value}`.
         hyperparameter: Name of the hyperparameter.
     """
-    found = []
+    cells = []
     for (a, b), value in values.items():
         one = sweep[a].hyperparameters.get(hyperparameter)
         other = sweep[b].hyperparameters.get(hyperparameter)
-        found.append((one, other, value))
+        cells.append((one, other, value))
         if one != other:
-            found.append((other, one, value))
-    return _grid(hyperparameter, f"{hyperparameter} of the other", found)
+            cells.append((other, one, value))
+    return _grid(hyperparameter, f"{hyperparameter} of the other", cells)
 
 
 def varying(sweep: Sweep) -> list[str]:
@@ -81,9 +81,9 @@ def varying(sweep: Sweep) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1]
 
 
-def _grid(row: str, column: str, found: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
+def _grid(row: str, column: str, values: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
     cells: dict[tuple[Scalar, Scalar], list[float]] = defaultdict(list)
-    for one, other, value in found:
+    for one, other, value in values:
         if one is not None and other is not None and not np.isnan(value):
             cells[one, other].append(value)
     rows = _ascending({one for one, _ in cells})

@@ -83,8 +83,8 @@ def cross_fit(
 
     def scored(rows: Tensor) -> list[float]:
         # A candidate without a defined score in this half cannot be chosen.
-        found = table[:, rows].nanmean(1)
-        return found.masked_fill(is_hopeless | found.isnan(), -math.inf).tolist()
+        means = table[:, rows].nanmean(1)
+        return means.masked_fill(is_hopeless | means.isnan(), -math.inf).tolist()
 
     return _cross_fit(scored, len(table), losses, table.shape[1], repeats, seed)
 
@@ -99,13 +99,14 @@ def cross_fit_evaluations(
 ) -> CrossFit:
     """Estimate the selection bias of choosing the best of several points by the primary metric.
 
-    See `cross_fit`; the metric may be any.
+    See `cross_fit`. The metric need not be a mean over examples.
 
     Args:
         task: The task.
-        candidates: Evaluations of the points on one split. Their outputs were kept where the
-            metric is computed from them.
-        ties_by_loss: Whether ties of the score go to the lower loss, or to the first candidate.
+        candidates: Evaluations of the points on one split. They have outputs if the metric is
+            computed from them.
+        ties_by_loss: Whether ties of the score go to the lower loss; if not, they go to the first
+            candidate.
         repeats: Number of random splits.
         seed: Seed of the random splits.
 
@@ -121,8 +122,8 @@ def cross_fit_evaluations(
     on_rows = [scores_on_rows(task, each) for each in candidates]
 
     def scored(rows: Tensor) -> list[float]:
-        found = [score(rows) for score in on_rows]
-        return [-math.inf if math.isnan(score) else score for score in found]
+        values = [score(rows) for score in on_rows]
+        return [-math.inf if math.isnan(value) else value for value in values]
 
     return _cross_fit(scored, len(candidates), losses, candidates[0].n, repeats, seed)
 
@@ -140,7 +141,7 @@ def _cross_fit(
     Args:
         scored: Returns the scores of all candidates on some rows; −∞ for one that cannot be chosen.
         count: Number of candidates.
-        losses: Their losses, which decide between equal scores.
+        losses: Losses of the candidates, which break ties of the score; None for no tie-break.
         examples: Number of examples.
         repeats: Number of random splits.
         seed: Seed of the random splits.
@@ -246,15 +247,15 @@ def cross_fit_greedy(
 
     scorers: dict[str, Callable[[Tensor], float]] = {}
 
-    def scored(found: Evaluation, rows: Tensor) -> float:
-        if found.mixture_key not in scorers:
-            scorers[found.mixture_key] = scores_on_rows(task, found)
-        return scorers[found.mixture_key](rows)
+    def scored(trial: Evaluation, rows: Tensor) -> float:
+        if trial.mixture_key not in scorers:
+            scorers[trial.mixture_key] = scores_on_rows(task, trial)
+        return scorers[trial.mixture_key](rows)
 
-    def rank(found: Evaluation, rows: Tensor) -> float:
-        """Return the number that points are compared by; −∞ if it is undefined on these rows."""
+    def rank(trial: Evaluation, rows: Tensor) -> float:
+        """Return the number by which points are compared; −∞ if it is undefined on these rows."""
         value = (
-            scored(found, rows) if metric == "score" else mean_of(-found.losses[rows], "exclude")
+            scored(trial, rows) if metric == "score" else mean_of(-trial.losses[rows], "exclude")
         )
         return -math.inf if math.isnan(value) else value
 
@@ -262,7 +263,7 @@ def cross_fit_greedy(
     taken: Counter[str] = Counter()
     alone = [evaluation((name,)) for name in names]
     for here, there in _halves(examples, repeats, seed):
-        ranks = [rank(found, here) for found in alone]
+        ranks = [rank(ingredient, here) for ingredient in alone]
         first, *candidates = sorted(range(len(names)), key=lambda i: -ranks[i])
         soup: tuple[str, ...] = (names[first],)
         current = alone[first]

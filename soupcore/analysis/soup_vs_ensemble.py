@@ -99,10 +99,10 @@ def soup_vs_ensemble(
     _check(evaluator)
     points = theory_points(start, end, alpha)
     evaluator.evaluate_all(points, split, on_progress=on_progress)
-    found = stored_soup_vs_ensemble(evaluator, start, end, alpha, split=split)
-    if found is None:
-        raise RuntimeError("evaluations are missing from the store right after they were made")
-    return found
+    comparison = stored_soup_vs_ensemble(evaluator, start, end, alpha, split=split)
+    if comparison is None:
+        raise RuntimeError("evaluations are missing from the store right after they were computed")
+    return comparison
 
 
 def stored_soup_vs_ensemble(
@@ -174,6 +174,6 @@ def _loss(logits: Tensor, targets: Tensor, beta: float) -> float:
 
 def _variance(logits: Tensor, values: Tensor) -> float:
     """Return the mean over examples of the variance of values under softmax(logits)."""
-    chances = torch.softmax(logits, dim=1)  # [n, classes]
-    mean = (chances * values).sum(dim=1, keepdim=True)
-    return float((chances * (values - mean) ** 2).sum(dim=1).mean())
+    probabilities = torch.softmax(logits, dim=1)  # [n, classes]
+    mean = (probabilities * values).sum(dim=1, keepdim=True)
+    return float((probabilities * (values - mean) ** 2).sum(dim=1).mean())

@@ -12,7 +12,8 @@ from soupcore.calls.analysis import (
     TwoModelEnsembles,
     TwoModelTheory,
 )
-from soupcore.calls.base import Call, Context, Report, Result, StoredCall
+from soupcore.calls.base import Call, Report, Result, StoredCall
+from soupcore.calls.code import Code
 from soupcore.calls.connectivity import (
     ClickedPath,
     Pairs,
@@ -21,6 +22,7 @@ from soupcore.calls.connectivity import (
     WeightGeometry,
     alphas_of,
 )
+from soupcore.calls.context import Context
 from soupcore.calls.selection import (
     BestIngredientBias,
     GreedyOrders,
@@ -72,6 +74,7 @@ __all__ = [
     "Calibrations",
     "Call",
     "ClickedPath",
+    "Code",
     "Context",
     "EnsembleScores",
     "GreedyEnsembleScores",

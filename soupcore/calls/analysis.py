@@ -1,16 +1,14 @@
 """Calls that analyse weights as they are: ensembles, theory, calibration, attribution."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from soupcore.analysis import (
-    calibration,
-    ensemble,
-    ensemble_outputs,
-    fit_temperature,
+    Share,
+    calibrate,
+    ensemble_scores,
     greedy_ensemble,
     leave_one_out,
     pair_ensembles,
@@ -18,7 +16,9 @@ from soupcore.analysis import (
     soup_vs_ensemble,
 )
 from soupcore.analysis.soup_vs_ensemble import theory_points
-from soupcore.calls.base import Context, Keep, OfIngredients, Result, StoredCall
+from soupcore.calls.base import Keep, OfIngredients, OfSoup, Result, StoredCall
+from soupcore.calls.code import ANALYSIS, COMBINATIONS, Code
+from soupcore.calls.context import Context
 from soupcore.errors import TaskError
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
@@ -37,7 +37,13 @@ class EnsembleScores(OfIngredients):
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
         """Average the members' outputs, evaluating those that were not kept."""
-        return {"scores": _ensemble_scores(context, self.names, on_progress)}
+        scores = ensemble_scores(context.evaluator, self.points(context), on_progress=on_progress)
+        return {"scores": _numbers(scores)}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the scores by split, as `scores`."""
+        scored = "scores = analysis.ensemble_scores(evaluator, list(points.values()))\n"
+        return self.points_code(context) + Code(scored, (ANALYSIS,))
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,19 @@ class GreedyEnsembleScores(OfIngredients):
             return {"why_none": str(error)}
         if chosen is None:
             raise RuntimeError("outputs that were just computed are not in the store")
-        scores = _ensemble_scores(context, chosen.members, part(on_progress, 1, 2))
-        return {"members": list(chosen.members), "scores": scores}
+        members = context.mixtures(chosen.members)
+        scores = ensemble_scores(evaluator, members, on_progress=part(on_progress, 1, 2))
+        return {"members": list(chosen.members), "scores": _numbers(scores)}
 
-
-def _ensemble_scores(
-    context: Context, names: Sequence[str], on_progress: Progress
-) -> dict[str, float | None]:
-    """Return the score of an ensemble on each split; None where it is undefined."""
-    evaluator, members = context.evaluator, context.mixtures(names)
-    found: dict[str, float | None] = {}
-    splits = context.task.reported
-    for index, split in enumerate(splits):
-        evaluator.evaluate_all(members, split, on_progress=part(on_progress, index, len(splits)))
-        scored = ensemble(evaluator, members, split)
-        found[split] = _number(math.nan if scored is None else scored.score)
-    return found
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the ensemble and its scores by split, as `chosen`, `scores`."""
+        return self.points_code(context) + Code(
+            "evaluator.evaluate_all(list(points.values()), task.select)\n"
+            "chosen = soupcore.greedy_ensemble(evaluator, points)\n"
+            "members = [points[name] for name in chosen.members]\n"
+            "scores = analysis.ensemble_scores(evaluator, members)\n",
+            (ANALYSIS,),
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,18 @@ class TwoModelEnsembles(OfIngredients):
             found.append([self.names[a], self.names[b], _number(both.score)])
             part(on_progress, 1, 2)(len(found), count)
         return {"pairs": found}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the scores by pair, as `ensembles`."""
+        return self.points_code(context) + Code(
+            f"names, ends, split = list(points), list(points.values()), {self.split!r}\n"
+            "evaluator.evaluate_all(ends, split)\n"
+            "ensembles = {\n"
+            "    (names[a], names[b]): both.score\n"
+            "    for a, b, both in analysis.pair_ensembles(evaluator, ends, split)\n"
+            "}\n",
+            (ANALYSIS,),
+        )
 
 
 @dataclass(frozen=True)
@@ -139,9 +154,21 @@ class TwoModelTheory(OfIngredients):
             keep({"pairs": found})
         return {"pairs": found}
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the terms by pair, as `terms`."""
+        return self.points_code(context) + Code(
+            "terms = {\n"
+            "    (a, b): soupcore.soup_vs_ensemble(\n"
+            f"        evaluator, points[a], points[b], split={self.split!r}\n"
+            "    )\n"
+            "    for a, b in combinations(points, 2)\n"
+            "}\n",
+            (COMBINATIONS,),
+        )
+
 
 @dataclass(frozen=True)
-class Calibrations(StoredCall):
+class Calibrations(OfSoup, StoredCall):
     """Confidence against accuracy of a soup, of ingredients, and of the ensemble of the soup's.
 
     The result is `{"soup": both, "ensemble": both, "ingredients": {name: both}}`. Each `both` has
@@ -150,7 +177,6 @@ class Calibrations(StoredCall):
     """
 
     kind = "calibration"
-    soup: str
     names: tuple[str, ...]
     split: str
 
@@ -166,30 +192,20 @@ class Calibrations(StoredCall):
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
         """Evaluate those whose outputs were not kept, and calibrate all of them."""
-        evaluator, task = context.evaluator, context.evaluator.task
-        stored = context.soups[self.soup]
-        splits = list(dict.fromkeys(self.split_names(task)))
+        evaluator = context.evaluator
+        splits = list(dict.fromkeys(self.split_names(context.task)))
         for index, split in enumerate(splits):
             progress = part(on_progress, index, len(splits) + 1)
             evaluator.evaluate_all(self.points(context), split, on_progress=progress)
-        targets = {split: task.split(split).targets.cpu() for split in splits}
 
-        def both(members: Sequence[Mixture]) -> Result:
-            outputs = {split: ensemble_outputs(evaluator, members, split) for split in splits}
-            on_select, there = outputs[task.select], outputs[self.split]
-            if on_select is None or there is None:
-                raise RuntimeError("outputs that were just computed are not in the store")
+        def both(members: list[Mixture]) -> Result:
             try:
-                temperature = fit_temperature(on_select, targets[task.select])
-                return {
-                    "before": calibration(there, targets[self.split]).to_json(),
-                    "after": calibration(
-                        there, targets[self.split], temperature=temperature
-                    ).to_json(),
-                }
+                before, after = calibrate(evaluator, members, self.split)
             except TaskError as error:
                 return {"why_none": str(error)}
+            return {"before": before.to_json(), "after": after.to_json()}
 
+        stored = self.stored(context)
         found: Result = {
             "soup": both([stored.soup.mixture]),
             "ensemble": both([stored.sweep[name].mixture for name in stored.soup.ingredients]),
@@ -202,16 +218,33 @@ class Calibrations(StoredCall):
             part(on_progress, len(splits), len(splits) + 1)(index, len(self.names))
         return found
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes both calibrations by network, as `found`.
+
+        The soup has its label there, and the ensemble is called "ensemble".
+        """
+        return self.soup_code(context) + Code(
+            "networks = {\n"
+            f"    {self.stored(context).label!r}: [soup.mixture],\n"
+            '    "ensemble": [sweep[name].mixture for name in soup.ingredients],\n'
+            f"    **{{name: [sweep[name].mixture] for name in {list(self.names)!r}}},\n"
+            "}\n"
+            "found = {\n"
+            f"    name: analysis.calibrate(evaluator, members, {self.split!r})\n"
+            "    for name, members in networks.items()\n"
+            "}\n",
+            (ANALYSIS,),
+        )
+
 
 @dataclass(frozen=True)
-class Attribution(StoredCall):
+class Attribution(OfSoup, StoredCall):
     """Which ingredients a soup owes its score on a split to.
 
     The result is `{"without": {name: score}, "shapley": {name: [value, standard error]}}`.
     """
 
     kind = "attribution"
-    soup: str
     split: str
 
     def points(self, context: Context) -> list[Mixture]:
@@ -233,7 +266,27 @@ class Attribution(StoredCall):
         shapley = {name: [share.value, share.standard_error] for name, share in shares.items()}
         return {"without": without, "shapley": shapley}
 
+    def shares(self, context: Context) -> tuple[dict[str, Share], dict[str, float]] | None:
+        """Return the Shapley values and the leave-one-out drops; None if not computed."""
+        found = self.result(context)
+        if found is None:
+            return None
+        return {name: Share(*each) for name, each in found["shapley"].items()}, found["without"]
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes both, as `shapley` and `without`."""
+        return self.soup_code(context) + Code(
+            "parts = soupcore.Parts(sweep, soup)\n"
+            f"shapley = analysis.shapley_values(evaluator, parts, {self.split!r})\n"
+            f"without = analysis.leave_one_out(evaluator, parts, {self.split!r})\n",
+            (ANALYSIS,),
+        )
+
 
 def _number(value: float) -> float | None:
     """Return a number as JSON has it, which has no NaN and no infinity."""
     return value if math.isfinite(value) else None
+
+
+def _numbers(scores: dict[str, float]) -> dict[str, float | None]:
+    return {split: _number(score) for split, score in scores.items()}

@@ -1,25 +1,23 @@
 """What a call is: a long computation with its arguments, as JSON.
 
-A worker does its work, a page reads its result, the queue keeps its arguments.
+The queue keeps its arguments, a worker does its work, a page reads its result and shows its Python.
 """
 
 import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
-from soupcore.errors import StockpotError, TaskError
-from soupcore.evaluation import Evaluations, Evaluator
+from soupcore.calls.code import Code, soup_again
+from soupcore.calls.context import Context
+from soupcore.errors import StockpotError
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress
-from soupcore.recipes import Soup
-from soupcore.store import Store
-from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.sweeps import Sweep, TensorRule
+from soupcore.stored_soups import StoredSoup
+from soupcore.sweeps import TensorRule
 from soupcore.tasks import TaskInfo
 
 Result = dict[str, Any]
@@ -34,95 +32,6 @@ class Report(Protocol):
     def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
         """Take the units of work done and in total, and the results so far."""
         ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """A sweep and the evaluations of a task on it.
-
-    Attributes:
-        sweep: The sweep; soups of the store may be among its ingredients.
-        source: The evaluations of a task, an `Evaluator` to run calls; only the store if there is
-            no task.
-        folder: The folder of the sweep, as jobs and stored soups name it.
-        task_spec: The task, `path/to/file.py:attribute`; "" for none.
-        included: The soups among the ingredients of the sweep, by their names there.
-    """
-
-    sweep: Sweep
-    source: Evaluations | Store
-    folder: str = ""
-    task_spec: str = ""
-    included: Mapping[str, StoredSoup] = field(default_factory=dict)
-
-    @property
-    def has_task(self) -> bool:
-        """Whether there is a task. Without one there are no evaluations."""
-        return isinstance(self.source, Evaluations)
-
-    @property
-    def evaluations(self) -> Evaluations:
-        """The evaluations of the task.
-
-        Raises:
-            TaskError: There is no task.
-        """
-        if not isinstance(self.source, Evaluations):
-            raise TaskError("This needs evaluations, and the sweep is open without a task.")
-        return self.source
-
-    @property
-    def store(self) -> Store:
-        """The store of results and soups."""
-        return self.source.store if isinstance(self.source, Evaluations) else self.source
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """The evaluations, as an evaluator.
-
-        Raises:
-            TaskError: There is no task.
-            TypeError: They can only be read.
-        """
-        if not isinstance(self.evaluations, Evaluator):
-            raise TypeError("A call is run with an Evaluator.")
-        return self.evaluations
-
-    @property
-    def task(self) -> TaskInfo[Any]:
-        """The task, or its description."""
-        return self.evaluations.task
-
-    @cached_property
-    def soups(self) -> StoredSoups:
-        """The soups of the store that can be made of the sweep."""
-        return StoredSoups(self.store, self.sweep)
-
-    @property
-    def offered(self) -> dict[str, str]:
-        """The ids of the soups among the ingredients, `{name: id}`."""
-        return {name: stored.soup.id for name, stored in self.included.items()}
-
-    def mixtures(self, names: Iterable[str]) -> list[Mixture]:
-        """Return where ingredients lie, with the tensors that take part in recipes.
-
-        Raises:
-            SweepError: There is no such ingredient.
-        """
-        named = list(names)
-        sweep = self.sweep.for_recipe(named, uses_base=False)
-        return [sweep[name].mixture for name in named]
-
-    def keep_soup(self, soup: Soup, offered: Mapping[str, str]) -> str:
-        """Keep a soup in the store and return its id.
-
-        Args:
-            soup: The soup.
-            offered: `{name: id}` of all soups that its recipe could take.
-        """
-        body = soup.to_json() | {"task": self.task_spec or None, "offered": dict(offered)}
-        self.store.add_soup(soup.id, self.folder, body)
-        return soup.id
 
 
 @dataclass(frozen=True)
@@ -155,6 +64,27 @@ class Call(ABC):
         told = {name: value for name, value in asdict(self).items() if value != defaults[name]}
         found: dict[str, Any] = json.loads(json.dumps(told))
         return found
+
+    @abstractmethod
+    def code(self, context: Context) -> Code:
+        """Return Python that computes the same with the library.
+
+        Args:
+            context: The sweep; see `opened`.
+        """
+
+    def opened(self, context: Context) -> Context:
+        """Return the context that the code is for; it may have more ingredients."""
+        return context
+
+    def script(self, context: Context, *more: Code) -> str:
+        """Return Python that runs by itself and computes the same.
+
+        Args:
+            context: The sweep and the task.
+            more: Code to run then, such as that of a figure.
+        """
+        return self.opened(context).script(self.code(context), *more)
 
     @abstractmethod
     def work(self, context: Context, report: Report) -> Result:
@@ -242,10 +172,40 @@ class StoredCall(Call):
 
 
 @dataclass(frozen=True)
+class OfSoup(Call):
+    """A call about a soup of the store."""
+
+    soup: str
+
+    def stored(self, context: Context) -> StoredSoup:
+        """Return the soup.
+
+        Raises:
+            RecipeError: There is no such soup any more, or it cannot be made again.
+        """
+        return context.soups[self.soup]
+
+    def opened(self, context: Context) -> Context:
+        """Return the context with the soups that the soup is made of."""
+        return context.including(self.stored(context).soups)
+
+    def soup_code(self, context: Context) -> Code:
+        """Return Python that makes the soup again as `soup`."""
+        return Code(f"soup = {soup_again(self.stored(context).soup)}\n")
+
+
+@dataclass(frozen=True)
 class OfIngredients(StoredCall):
     """A call about some ingredients of the sweep."""
 
     names: tuple[str, ...]
+
+    def points_code(self, context: Context) -> Code:
+        """Return Python for the points of the ingredients by name, as `points`."""
+        names, sweep = list(self.names), "sweep"
+        if context.sweep.rule != TensorRule():
+            sweep = f"sweep.for_recipe({names!r}, uses_base=False)"
+        return Code(f"points = {{name: {sweep}[name].mixture for name in {names!r}}}\n")
 
     def points(self, context: Context) -> list[Mixture]:
         """Return the ingredients."""

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from soupcore.calls.base import Call, Context, Report, Result
+from soupcore.calls.base import Call, Report, Result
+from soupcore.calls.code import Code, soup_again
+from soupcore.calls.context import Context
 from soupcore.connectivity import (
     Adaptive,
     Geometry,
@@ -54,8 +56,12 @@ class Paths(Call):
 
     def lines(self, context: Context) -> list[tuple[Mixture, Mixture]]:
         """Return both ends of each line."""
-        pairs: Sequence[tuple[End, End]] = self.pairs or [*combinations(self.names or (), 2)]
-        return [(point_of(context, a), point_of(context, b)) for a, b in pairs]
+        return [(point_of(context, a), point_of(context, b)) for a, b in self.all_pairs]
+
+    @property
+    def all_pairs(self) -> Sequence[tuple[End, End]]:
+        """Both ends of each line, as the request names them."""
+        return self.pairs or [*combinations(self.names or (), 2)]
 
     def work(self, context: Context, report: Report) -> Result:
         """Evaluate the lines, split by split."""
@@ -84,6 +90,27 @@ class Paths(Call):
             )
             for split in self.splits
         }
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes `barriers` of all pairs on a split, or else `paths` by pair."""
+        if self.names is not None and len(self.splits) == 1 and not self.beyond:
+            return barriers_code(self.names, self.alphas, self.splits[0], self.part)
+        lines = ""
+        for pair in self.all_pairs:
+            (a, one), (b, other) = (named_end(context, end) for end in pair)
+            lines += f"    ({a!r}, {b!r}): ({one}, {other}),\n"
+        told = _alphas_code(self.alphas) + ", split=split"
+        told += f", beyond={list(self.beyond)!r}" if self.beyond else ""
+        splits = f"{list(self.splits)!r}"
+        if self.part is not None:
+            splits = f"[task.part(split, {self.part}) for split in {splits}]"
+        return Code(
+            f"lines = {{\n{lines}}}\n"
+            "paths = {\n"
+            f"    pair: [soupcore.linear_path(*ends, evaluator{told}) for split in {splits}]\n"
+            "    for pair, ends in lines.items()\n"
+            "}\n"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +149,10 @@ class Pairs(Call):
         split = _part(context, self.split, self.part)
         alphas = alphas_of(self.alphas)
         return known_pairs(context.sweep, context.evaluations, self.names, alphas, split=split)
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the `barriers` that they summarise."""
+        return barriers_code(self.names, self.alphas, self.split, self.part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +201,21 @@ class PlaneGrid(Call):
             points=points,
         )
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the `plane`, through `corners` and with `points` by name."""
+        corners = dict(named_end(context, corner) for corner in self.corners)
+        points = corners | dict(named_end(context, end) for end in self.points)
+        named = "".join(f"    {name!r}: point({code}),\n" for name, code in points.items())
+        return Code(
+            f"points = {{\n{named}}}\n"
+            f"corners = [points[name] for name in {list(corners)!r}]\n"
+            "plane = soupcore.plane(\n"
+            f"    sweep, evaluator, corners, {self.size}, split={self.split!r},\n"
+            "    points=list(points.values()),\n"
+            ")\n",
+            ("from soupcore.connectivity import point",),
+        )
+
     def _ends(self, context: Context) -> tuple[list[Mixture], list[Mixture]]:
         corners = [point_of(context, corner) for corner in self.corners]
         return corners, [point_of(context, end) for end in self.points]
@@ -190,6 +236,11 @@ class WeightGeometry(Call):
         """Return the geometry of ingredients, of all unless given; None if it is not computed."""
         return stored_geometry(context.sweep, context.store, names)
 
+    def code(self, context: Context, names: Sequence[str] | None = None) -> Code:
+        """Return Python that makes the `geometry` of ingredients, of all unless given."""
+        chosen = "" if names is None else f", names={list(names)!r}"
+        return Code(f"geometry = soupcore.geometry(sweep{chosen})\n")
+
 
 def point_of(context: Context, end: End) -> Mixture:
     """Return where an end lies.
@@ -201,6 +252,29 @@ def point_of(context: Context, end: End) -> Mixture:
     if isinstance(end, str):
         return context.sweep[end].mixture
     return context.soups[end["soup"]].soup.mixture
+
+
+def named_end(context: Context, end: End) -> tuple[str, str]:
+    """Return what an end is called, and an expression for it, given `sweep` and `Fraction`."""
+    if isinstance(end, str):
+        return end, f"sweep[{end!r}]"
+    stored = context.soups[end["soup"]]
+    return stored.label, f"{soup_again(stored.soup, stored.soups)}.mixture"
+
+
+def barriers_code(
+    names: Sequence[str], alphas: int | str, split: str, examples: int | None = None
+) -> Code:
+    """Return Python that makes the `barriers` between all pairs of ingredients."""
+    at = repr(split) if examples is None else f"task.part({split!r}, {examples})"
+    return Code(
+        f"names = {list(names)!r}\n"
+        f"barriers = soupcore.barriers(sweep, evaluator, names{_alphas_code(alphas)}, split={at})\n"
+    )
+
+
+def _alphas_code(alphas: int | str) -> str:
+    return "" if alphas == ADAPTIVE else f", {alphas}"
 
 
 def alphas_of(alphas: int | str) -> Alphas:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from soupcore.analysis import cross_fit_greedy
-from soupcore.analysis.optimism import cross_fit_evaluations
-from soupcore.calls.base import Context, Keep, OfIngredients, Result, StoredCall
+from soupcore.analysis import cross_fit_evaluations, cross_fit_greedy
+from soupcore.calls.base import Keep, OfIngredients, Result, StoredCall
+from soupcore.calls.code import ANALYSIS, Code, options
+from soupcore.calls.context import Context
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Mixture
@@ -36,6 +37,12 @@ class Optimism(OfIngredients):
         told = _greedy_parameters(self.parameters)
         return asdict(cross_fit_greedy(context.evaluator, points, **told, on_progress=on_progress))
 
+    def code(self, context: Context) -> Code:
+        """Return Python that estimates it, as `found`."""
+        told = options(_greedy_parameters(self.parameters))
+        estimated = f"found = analysis.cross_fit_greedy(evaluator, points{told})\n"
+        return self.points_code(context) + Code(estimated, (ANALYSIS,))
+
 
 @dataclass(frozen=True)
 class GreedyOrders(OfIngredients):
@@ -62,6 +69,17 @@ class GreedyOrders(OfIngredients):
             progress = part(part(on_progress, 1, 2), index, len(found.soups))
             soup.evaluate(context.evaluator, on_progress=progress)
         return {"scores": {split: found.scores(split) for split in context.task.reported}}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes and evaluates the soups, as `orders`."""
+        told = options(_greedy_parameters(self.parameters))
+        return Code(
+            "orders = soupcore.greedy_orders(\n"
+            f"    sweep, evaluator, {list(self.names)!r}, seeds=range({self.seeds}){told}\n"
+            ")\n"
+            "for soup in orders.soups:\n"
+            "    soup.evaluate(evaluator)\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,17 @@ class ParameterCurve(StoredCall):
             "cross_fit": _cross_fit(found, context.evaluator.task),
         }
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the curve, as `curve`."""
+        told = {"values": list(self.values), **self.parameters}
+        (number,) = (p for p in RECIPES[self.recipe].parameters if p.name == self.parameter)
+        if isinstance(number, Number) and number.curve == self.values:  # the default
+            del told["values"]
+        return Code(
+            f"curve = soupcore.curve(\n    {self.recipe!r}, {self.parameter!r}, sweep, evaluator,\n"
+            f"    {list(self.names)!r},\n    splits=task.reported{options(told)},\n)\n"
+        )
+
 
 @dataclass(frozen=True)
 class BestIngredientBias(OfIngredients):
@@ -153,6 +182,14 @@ class BestIngredientBias(OfIngredients):
         if not math.isfinite(estimate.promised + estimate.delivered):
             return {"why_none": "Scores are undefined in some halves of the examples."}
         return asdict(estimate)
+
+    def code(self, context: Context) -> Code:
+        """Return Python that estimates it, as `bias`."""
+        return self.points_code(context) + Code(
+            "found = evaluator.evaluate_all(list(points.values()), task.select)\n"
+            "bias = analysis.cross_fit_evaluations(task, found, ties_by_loss=False)\n",
+            (ANALYSIS,),
+        )
 
 
 def _cross_fit(points: Sequence[Evaluation], task: Task) -> dict[str, float] | None:

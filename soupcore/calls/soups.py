@@ -7,8 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from soupcore.calls.base import Call, Context, Report, Result
+from soupcore.calls.base import Call, OfSoup, Report, Result
+from soupcore.calls.code import Code, followed, fractions, options, source
+from soupcore.calls.context import Context
 from soupcore.errors import RecipeError
+from soupcore.evaluation import Evaluation
 from soupcore.progress import part
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
 from soupcore.workspace import private_folder
@@ -32,6 +35,25 @@ class IngredientScores(Call):
             progress = part(report, index, len(self.splits))
             context.evaluator.evaluate_all(points, split, on_progress=progress)
         return {"evaluations": len(points) * len(self.splits)}
+
+    def result(self, context: Context) -> dict[str, dict[str, Evaluation | None]]:
+        """Return the evaluations that are stored, `{split: {name: evaluation or None}}`."""
+        points = context.mixtures(self.names)
+        return {
+            split: dict(zip(self.names, context.evaluations.stored(points, split), strict=True))
+            for split in self.splits
+        }
+
+    def code(self, context: Context) -> Code:
+        """Return Python that evaluates them by split, as `found`."""
+        return Code(
+            f"names = {list(self.names)!r}\n"
+            "points = [sweep[name].mixture for name in names]\n"
+            "found = {\n"
+            "    split: dict(zip(names, evaluator.evaluate_all(points, split), strict=True))\n"
+            f"    for split in {list(self.splits)!r}\n"
+            "}\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,11 @@ class RecipeSoup(Call):
             context.keep_soup(other, context.offered)
         return {"soup": soup.id, "other": other and other.id}
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the soup and evaluates it, as `soup`."""
+        evaluated = "soup.evaluate(evaluator)\n" if context.has_task else ""
+        return Code(f"soup = {followed(self.recipe, self.names, self.parameters)}\n{evaluated}")
+
     @property
     def _recipe(self) -> Recipe:
         recipe = RECIPES.get(self.recipe)
@@ -93,35 +120,48 @@ class RecipeSoup(Call):
 
 
 @dataclass(frozen=True)
-class SoupScores(Call):
+class SoupScores(OfSoup):
     """The evaluations of a soup of the store on every split. The job tells `{"soup": id}`."""
 
     kind = "scores"
-    soup: str
 
     def work(self, context: Context, report: Report) -> Result:
         """Evaluate the soup on the splits that were cut off before, and keep the scores."""
-        stored = context.soups[self.soup]
+        stored = self.stored(context)
         evaluator = context.evaluator.with_statistics("averaged")
         stored.soup.evaluate(evaluator, on_progress=report)
         return {"soup": context.keep_soup(stored.soup, stored.offered)}
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the soup again and evaluates it, as `soup`."""
+        return self.soup_code(context) + Code("soup.evaluate(evaluator)\n")
+
 
 @dataclass(frozen=True)
-class OtherStatistics(Call):
+class OtherStatistics(OfSoup):
     """A soup of the store with its other BatchNorm statistics. The job tells `{"soup": id}`."""
 
     kind = "statistics"
-    soup: str
 
     def work(self, context: Context, report: Report) -> Result:
         """Make the other soup, evaluate it and keep it."""
-        stored = context.soups[self.soup]
+        stored = self.stored(context)
         soup = other_statistics_of(stored.soup, context.evaluator)
         if soup is None:
             raise RecipeError("The network has no BatchNorm, or the task no training data.")
         soup.evaluate(context.evaluator.with_statistics("averaged"), on_progress=report)
         return {"soup": context.keep_soup(soup, stored.offered)}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the other soup and evaluates it, as `other`."""
+        estimate = self.stored(context).soup.estimate
+        estimated = (
+            f"soup.re_estimate(evaluator, examples={estimate.examples})\n" if estimate else ""
+        )
+        return self.soup_code(context) + Code(
+            f"{estimated}other = soupcore.other_statistics_of(soup, evaluator)\n"
+            'other.evaluate(evaluator.with_statistics("averaged"))\n'
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +182,12 @@ class ByHand(Call):
         """Return the soup of the coefficients."""
         return manual(context.sweep, {name: Fraction(c) for name, c in self.coefficients.items()})
 
+    @property
+    def soup_code(self) -> Code:
+        """Python that makes the soup, as `soup`."""
+        terms = fractions(self.coefficients)
+        return Code(f"soup = soupcore.manual(sweep, {terms})\n")
+
 
 @dataclass(frozen=True)
 class ManualSoup(ByHand):
@@ -161,6 +207,11 @@ class ManualSoup(ByHand):
         if context.has_task:
             soup.evaluate(context.evaluator, self.splits, on_progress=report)
         return {"soup": context.keep_soup(soup, context.offered) if self.keep else None}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the soup and evaluates it, as `soup`."""
+        evaluated = f"soup.evaluate(evaluator, {list(self.splits)!r})\n"
+        return self.soup_code + Code(evaluated if context.has_task else "")
 
 
 @dataclass(frozen=True)
@@ -184,21 +235,29 @@ class Preview(ByHand):
             found[split] = asdict(seen) | {"reference": names.get(seen.reference, "the base")}
         return {"previews": found}
 
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the previews by split, as `previews`."""
+        splits = list(self.splits)
+        return self.soup_code + Code(
+            "previews = {\n"
+            f"    split: evaluator.preview(soup.mixture, split) for split in {splits!r}\n"
+            "}\n"
+        )
+
 
 @dataclass(frozen=True)
-class SoupFiles(Call):
+class SoupFiles(OfSoup):
     """The files of a soup of the store, in a form (see `soupcore.writers.forms.Form`).
 
     The job tells `{"soup": id, "files": names}`.
     """
 
     kind = "weights"
-    soup: str
     form: Mapping[str, Any]
 
     def work(self, context: Context, report: Report) -> Result:
         """Write the files into the store's folder, and keep their SHA-256."""
-        store, soup = context.store, context.soups[self.soup].soup
+        store, soup = context.store, self.stored(context).soup
         if context.has_task:
             evaluator = context.evaluator.with_statistics("averaged")
             if soup.estimate is not None:
@@ -223,6 +282,44 @@ class SoupFiles(Call):
         digests = {file.name: _sha256(file, on_bytes) for file in files}
         store.add_soup_files(soup.id, form.key, digests)
         return {"soup": soup.id, "files": list(digests)}
+
+    def script(self, context: Context, *more: Code) -> str:
+        """Return Python that makes the weights again, without an evaluator; see `Call.script`."""
+        return source(sum(more, start=self.code(context)))
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the weights again exactly and saves them.
+
+        It chooses nothing again.
+        """
+        soup, form = self.stored(context).soup, Form(**self.form)
+        # `manual` drops ingredients with coefficient 0, but the first ingredient determines the
+        # form of the file.
+        is_plain = all(soup.coefficients.values()) and soup.coefficients and not soup.fixed
+        if is_plain and self._is_of_files(context):
+            made = Code(
+                f"sweep = {context.sweep_code}\n"
+                f"soup = soupcore.manual(sweep, {fractions(soup.coefficients)})\n"
+            )
+        else:
+            made = Code(
+                f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
+                f"soup = soupcore.rebuild(manifest, {context.folder!r})\n",
+                ("import json", "from pathlib import Path"),
+            )
+        if soup.estimate is not None:
+            made += Code(
+                f"task = soupcore.load_task({context.task_spec!r})\n"
+                "evaluator = soupcore.Evaluator(task)\n"
+                f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
+            )
+        told = {"dtype": form.dtype, "shard_size": form.shard_size}
+        given = options({name: value for name, value in told.items() if value})
+        return made + Code(f"soup.save({form.file_name(soup)!r}{given})\n")
+
+    def _is_of_files(self, context: Context) -> bool:
+        files = context.sweep.ingredients.keys() - context.included.keys()
+        return files >= set(self.stored(context).soup.ingredients)
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:

@@ -1,4 +1,4 @@
-"""Files ⇄ named tensors."""
+"""Reading checkpoints: from files of several formats to named tensors."""
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet, are_known_alike
 from soupcore.checkpoints.opening import open_checkpoint

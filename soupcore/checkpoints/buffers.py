@@ -1,9 +1,9 @@
-"""Tensors that a network does not learn, told by their values.
+"""Detection of tensors that are not trained, by their values.
 
-Versions of a library differ in what they save beside the weights: ids of positions, causal masks,
-frequencies of rotary embeddings, the counter of BatchNorm, the numbers of a profiler, the class
-weights of a loss. torch's and Hugging Face's loaders forgive most of them. A name alone says too
-little, as a network may learn what it calls `inv_freq`, so each rule looks at the values too.
+Library versions differ in the buffers that they save beside the weights: position ids, causal
+masks, frequencies of rotary embeddings, BatchNorm's counter, a profiler's counts, class weights of
+a loss. torch's and Hugging Face's loaders tolerate most of them. A name alone is not sufficient,
+because a network may train a parameter called `inv_freq`, so each rule checks the values too.
 """
 
 import re
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
-_LARGEST = 1 << 26  # elements; no mask or table of positions has more
-_BEGINNING = 64  # values that tell most weights from all of these
+_LARGEST = 1 << 26  # elements; masks and position tables have fewer
+_BEGINNING = 64  # values that suffice to recognise most weights
 _MASKS = -100.0  # Swin's masks hold −100, others −10⁴ or −∞
 _NEVER_LEARNED = -1e4
-_BASE = 10_000.0  # of sinusoids, in all networks that save them
+_BASE = 10_000.0  # base of the sinusoids in all networks that save them
 _LOSS = re.compile(r"(?:^|_)(?:criterion|criteria|loss|losses|metric|metrics)(?:_|$)")
 
 LOSS = "the weights of a loss"
@@ -42,19 +42,19 @@ def _is_range(tensor: _Floats) -> bool:
 
 
 def _are_rotary_frequencies(tensor: _Floats) -> bool:
-    """Whether x[i] = base^(−i/n), for any base."""
+    """Return whether x[i] = base^(−i/n), for any base."""
     count = tensor.values.numel()
     if len(tensor.shape) != 1 or count < 2 or tensor.values[0] != 1:
         return False
     ratio = tensor.values[1]
     expected = ratio ** torch.arange(count)
     close = bool(((tensor.values - expected).abs() <= 0.02 * expected + 1e-12).all())
-    # Two or three values follow a power law by chance too.
+    # Two or three values may follow a power law by chance.
     return bool(0 < ratio < 1) and close and (count > 3 or tensor.leaf == "inv_freq")
 
 
 def _is_mask(tensor: _Floats) -> bool:
-    """Whether it is a triangle of ones, or holds 0 and one huge negative value only."""
+    """Return whether it is a triangle of ones, or holds only 0 and one large negative value."""
     values = tensor.values
     if values.numel() == 1:
         return bool(values <= _NEVER_LEARNED)
@@ -68,7 +68,7 @@ def _is_mask(tensor: _Floats) -> bool:
 
 
 def _are_sinusoids(tensor: _Floats) -> bool:
-    """Whether row p holds sin and cos of p·base^(−i/n); rows of zeros stand for padding."""
+    """Return whether row p holds sin and cos of p·base^(−i/n). Rows of zeros are padding."""
     sides = [side for side in tensor.shape if side > 1]
     if len(sides) != 2 or sides[1] % 2 or sides[1] < 4:
         return False
@@ -96,7 +96,7 @@ def _is_profilers(tensor: _Floats) -> bool:
     )
 
 
-# What each rule finds, in words. (thop is the profiler.)
+# A description of the tensors that each rule detects. (thop is the profiler.)
 _RULES: tuple[tuple[str, Callable[[_Floats], bool]], ...] = (
     ("positions counted from 0", _is_range),
     ("frequencies of a rotary embedding", _are_rotary_frequencies),
@@ -107,14 +107,15 @@ _RULES: tuple[tuple[str, Callable[[_Floats], bool]], ...] = (
 
 
 def why_no_weight(name: str, tensors: Mapping[str, TensorInfo], read: Read) -> str:
-    """Return what a tensor is where it is none that a network learns; "" where it may be one.
+    """Return a description of a tensor that is not trained, or "" if it may be trained.
 
     Args:
-        name: Its name.
-        tensors: What it lies among, it included: the weights of a loss are known by their module.
-        read: `read(start, stop)` gives its elements, flattened.
+        name: Name of the tensor.
+        tensors: All tensors of the checkpoint or network. Weights of a loss are recognised by the
+            other tensors of their module.
+        read: `read(start, stop)` returns elements of the flattened tensor.
     """
-    reason = _told_by_values(name, tensors[name], read)
+    reason = _reason_by_values(name, tensors[name], read)
     if not reason and _is_in_loss(name, tensors):
         values = read(0, tensors[name].numel)
         if bool((values.isfinite() & (values >= 0)).all()):
@@ -122,7 +123,7 @@ def why_no_weight(name: str, tensors: Mapping[str, TensorInfo], read: Read) -> s
     return reason
 
 
-def _told_by_values(name: str, info: TensorInfo, read: Read) -> str:
+def _reason_by_values(name: str, info: TensorInfo, read: Read) -> str:
     if info.dtype.is_complex:
         return ""
     if not info.dtype.is_floating_point:
@@ -133,11 +134,11 @@ def _told_by_values(name: str, info: TensorInfo, read: Read) -> str:
     if not _may_be_no_weight(beginning, info):
         return ""
     tensor = _Floats(name.rpartition(".")[2], info.shape, read(0, info.numel).double())
-    return next((what for what, holds in _RULES if holds(tensor)), "")
+    return next((reason for reason, holds in _RULES if holds(tensor)), "")
 
 
 def why_no_weight_in(checkpoint: Checkpoint, name: str) -> str:
-    """Return what a tensor of a checkpoint is where it is no weight; see `why_no_weight`."""
+    """Return a description of a checkpoint's tensor if it is not trained; see `why_no_weight`."""
 
     def read(start: int, stop: int) -> Tensor:
         return checkpoint.read_elements(name, start, stop)
@@ -146,7 +147,7 @@ def why_no_weight_in(checkpoint: Checkpoint, name: str) -> str:
 
 
 def _may_be_no_weight(beginning: Tensor, info: TensorInfo) -> bool:
-    """Whether the first values leave the question open, which they do not for a learned matrix."""
+    """Return whether the first values may belong to a buffer. A trained matrix fails this test."""
     if info.numel == 1 or (len(info.shape) == 1 and beginning[0] == 1):
         return True
     row = beginning[: info.shape[-1]]
@@ -155,7 +156,7 @@ def _may_be_no_weight(beginning: Tensor, info: TensorInfo) -> bool:
 
 
 def _is_in_loss(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
-    """Whether a tensor belongs to a module that is named as a loss and holds no matrices."""
+    """Return whether a tensor belongs to a module that has a loss's name and no matrices."""
     modules = name.split(".")[:-1]
     info = tensors[name]
     depth = next((i for i, module in enumerate(modules, 1) if _LOSS.search(module)), 0)

@@ -1,4 +1,4 @@
-"""What a checkpoint is, whatever its file format."""
+"""The interface of checkpoints, independent of file formats."""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from soupcore.errors import CheckpointError
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor."""
+    """Shape and dtype of a tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -44,8 +44,8 @@ class WeightSet:
     """One of several sets of weights in a checkpoint.
 
     Attributes:
-        name: Its place in the file, such as `ema`; `open_checkpoint` takes it as `weights`.
-        title: What it is, for people, such as "EMA weights".
+        name: Its place in the file, such as `ema`; the argument `weights` of `open_checkpoint`.
+        title: Display name, such as "EMA weights".
     """
 
     name: str
@@ -57,18 +57,17 @@ class Checkpoint(ABC):
 
     Attributes:
         path: The file or folder.
-        tensors: `{name: TensorInfo}` in file order, from the header alone.
-        metadata: Free text stored beside the tensors.
-        files: Every file whose bytes belong to the checkpoint.
+        tensors: `{name: TensorInfo}` in file order, read from the header alone.
+        metadata: Strings stored beside the tensors.
+        files: All files of the checkpoint.
         stamp: Path and stamp of each file when it was opened; see `soupcore.checkpoints.files`.
-        weights: Name of the weight set that was opened; "" where there is one only.
-        weight_sets: All that can be opened, the one to take by convention first; empty where there
-            is one only.
-        details: What the file says of the run that made it: epoch, hyperparameters, metrics.
-        notes: Sentences on what a reader should know of how the file was read.
-        ties: Groups of names that stand for one and the same stored tensor.
-        set_aside: Tensors of `original` that are missing here as they are no weights to average. A
-            soup in the form of this checkpoint keeps them as they are.
+        weights: Name of the opened weight set; "" if the file has only one.
+        weight_sets: All weight sets, the conventional choice first; empty if there is only one.
+        details: Information on the training run in the file: epoch, hyperparameters, metrics.
+        notes: Sentences for users on how the file was read.
+        ties: Groups of names that refer to the same stored tensor.
+        set_aside: Tensors of `original` that are omitted here because they are not trained. A soup
+            that is written in the form of this checkpoint contains them unchanged.
     """
 
     weights: str = ""
@@ -110,19 +109,19 @@ class Checkpoint(ABC):
     def read_into(self, name: str, start: int, out: torch.Tensor) -> None:
         """Read elements of the flattened tensor `name`, from `start` on, into the caller's buffer.
 
-        A format that reads its file piece by piece overrides this, to read without a copy.
+        Formats that read their file block by block override this to avoid a copy.
 
         Args:
-            name: Which tensor.
+            name: Name of the tensor.
             start: The first element.
-            out: Where they go: a 1-D contiguous CPU tensor of the same dtype, as long as what is
-                read.
+            out: The buffer: a 1-D contiguous CPU tensor of the same dtype. Its length is the number
+                of elements to read.
         """
         out.copy_(self.read_elements(name, start, start + out.numel()))
 
     @property
     def checksummed(self) -> frozenset[str]:
-        """Tensors of whose bytes, and of no others with them, the file gives a checksum."""
+        """Names of tensors that have a checksum of their own in the file."""
         return frozenset()
 
     def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
@@ -130,20 +129,20 @@ class Checkpoint(ABC):
         on_bytes: Callable[[int], None] = lambda nbytes: None,
         checksums: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Compare the weights with the checksums that the file gives of them, if it does.
+        """Compare the weights with the checksums in the file, if it has any.
 
         Args:
             on_bytes: Called with the number of bytes read since the last call; it may raise to
                 stop.
-            checksums: The CRC-32 of tensors in `checksummed` that were read before, which need not
-                be read again for this.
+            checksums: CRC-32 of tensors in `checksummed` that were computed before; these tensors
+                are not read again.
 
         Raises:
             CheckpointError: A checksum is wrong: the file is damaged, or was tampered with.
         """
 
     def read(self, name: str) -> torch.Tensor:
-        """Read the tensor `name` whole, in its own shape and dtype.
+        """Read the whole tensor `name` in its own shape and dtype.
 
         Raises:
             CheckpointError: There is no such tensor, or the file cannot be read.
@@ -166,27 +165,27 @@ class Checkpoint(ABC):
     def digest(self) -> str:
         """Identity of the weights: 64 hex digits.
 
-        It covers names, dtypes, shapes and bytes and nothing of the file format, so the same
-        weights saved as safetensors and as `.pt` have the same digest, and those saved from a
-        wrapped network too (see `soupcore.checkpoints.names`). The first call reads the whole
-        file (see `soupcore.checkpoints.digest`).
+        It covers names, dtypes, shapes and bytes, and is independent of the file format: the same
+        weights saved as safetensors and as `.pt`, or from a wrapped network (see
+        `soupcore.checkpoints.names`), have the same digest. The first call reads the whole file
+        (see `soupcore.checkpoints.digest`).
         """
         return weights_digest(self.tensors, self.scan())
 
     @cached_property
     def nonfinite(self) -> dict[str, int]:
-        """How many NaN or infinite elements each tensor has, where it has any."""
-        return {name: found.nonfinite for name, found in self.scan().items() if found.nonfinite}
+        """Number of NaN or infinite elements of each tensor that has any."""
+        return {name: scan.nonfinite for name, scan in self.scan().items() if scan.nonfinite}
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
-        """Read every byte once, or take what is known of these files from the cache.
+        """Return the scan of the files from the cache, or by reading every byte once.
 
         Args:
             on_bytes: Called with the number of bytes read since the last call; it may raise to
                 stop.
 
         Raises:
-            CheckpointError: The files are damaged, or were changed meanwhile.
+            CheckpointError: The files are damaged, or changed in the meantime.
         """
         if self._scan is None:
             self._scan = cached_scan(self) or scan(self, on_bytes)
@@ -194,29 +193,29 @@ class Checkpoint(ABC):
 
     @property
     def original(self) -> "Checkpoint":
-        """The checkpoint as it is in its files, where this is a view of it under other names."""
+        """The checkpoint as stored in its files, if this one is a view of it under other names."""
         return self
 
     @property
     def original_names(self) -> dict[str, str]:
-        """The names in its files, by the names here."""
+        """`{name: name in the files}` of all tensors."""
         return {name: name for name in self.tensors}
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what a scan found of a tensor, where one was made already; None before."""
+        """Return the scan of a tensor if the checkpoint has been scanned, else None."""
         return self._scan[name] if self._scan is not None else None
 
     def identity(self, name: str) -> str | None:
-        """Return a text that is the same for equal values of a tensor; None if not known yet.
+        """Return a string that is equal only for equal values of a tensor; None if not scanned.
 
-        It is found without reading. Tensors with different texts may be equal too.
+        Reads no weights. Tensors with different strings may also be equal.
         """
-        found = self.known(name)
-        return found.digest if found is not None else None
+        scan = self.known(name)
+        return scan.digest if scan is not None else None
 
     @property
     def is_scanned(self) -> bool:
-        """Whether a scan is known, or that the files are damaged, without reading them again."""
+        """Whether a scan, or the error of a damaged file, is cached."""
         try:
             self._scan = self._scan or cached_scan(self)
         except CheckpointError:
@@ -224,11 +223,10 @@ class Checkpoint(ABC):
         return self._scan is not None
 
     def check_unchanged(self) -> None:
-        """Make sure that the files are the ones that were opened.
+        """Check that the files are still those that were opened.
 
         Raises:
-            CheckpointError: A file was changed or removed since; its digest would belong to other
-                weights.
+            CheckpointError: A file was changed or removed since, so the digest would be wrong.
         """
         try:
             unchanged = stamp(self.files) == self.stamp
@@ -244,18 +242,21 @@ class Checkpoint(ABC):
 
 
 def are_known_alike(checkpoints: Iterable[Checkpoint], name: str) -> bool:
-    """Return whether checkpoints are known, without reading, to hold the same tensor as `name`."""
-    found = {
+    """Return whether the tensor `name` is equal in all checkpoints, according to their scans.
+
+    Returns False if a checkpoint has not been scanned. Reads no weights.
+    """
+    identities = {
         (checkpoint.identity(name), checkpoint.tensors[name].dtype) for checkpoint in checkpoints
     }
-    return len(found) == 1 and None not in found.pop()
+    return len(identities) == 1 and None not in identities.pop()
 
 
 def check_not_placeholder(path: Path) -> None:
-    """Make sure that a file holds more than its name.
+    """Check that a file is not empty and not a Git LFS pointer.
 
     Raises:
-        CheckpointError: It is empty, or a Git LFS pointer.
+        CheckpointError: It is one of these.
     """
     with path.open("rb") as file:
         beginning = file.read(64)

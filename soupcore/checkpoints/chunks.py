@@ -1,4 +1,4 @@
-"""The pieces in which tensors are read, checked, mixed and written."""
+"""The chunks in which tensors are read, checked, mixed and written."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -6,23 +6,23 @@ from contextlib import contextmanager
 
 import torch
 
-# Elements. From 32 Ki on, torch spreads an operation over its threads; for one on a few of these,
-# starting the threads and waiting for them costs more than the operation does, and far more on a
-# machine that is busy.
+# Elements. From 32 Ki elements on, torch distributes an operation over its threads. For chunks of
+# this size, synchronising the threads takes longer than the operation itself, and much longer on a
+# busy machine.
 _UNTHREADED = 31 << 10
 
-# Elements: large beside what Python takes to go from one to the next, small beside the cache.
+# Elements. Large enough to hide Python's overhead per chunk, and small enough to stay in the cache.
 CHUNK = 4 * _UNTHREADED
 
 
 def ranges(numel: int) -> Iterator[tuple[int, int]]:
-    """Cut a flattened tensor into chunks: the first element of each, and the one after its last."""
+    """Yield (start, stop) of each chunk of a flattened tensor."""
     return ((start, min(start + CHUNK, numel)) for start in range(0, numel, CHUNK))
 
 
 def unthreaded(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return views of a chunk so small that torch works on each without threads."""
-    return tensor.unsafe_split(_UNTHREADED)  # split, without its preparations for gradients
+    """Return views of a chunk that are too small for torch to use threads."""
+    return tensor.unsafe_split(_UNTHREADED)  # split without the overhead for autograd
 
 
 _spare: dict[torch.dtype, list[torch.Tensor]] = defaultdict(list)
@@ -30,15 +30,15 @@ _spare: dict[torch.dtype, list[torch.Tensor]] = defaultdict(list)
 
 @contextmanager
 def scratch(dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Lend memory for a chunk, which the next one gets when this one is done with it.
+    """Provide a reusable buffer for a chunk.
 
-    What is in it is lost at the end of the `with`: copy what is to stay. Memory fresh from the
-    system costs as much time as what is done in it, and is not in the cache.
+    The buffer is only valid within the context, so copy its contents to keep them. Allocating new
+    memory would take as long as the operations on it, and new memory is not in the cache.
     """
     try:
         buffer = _spare[dtype].pop()
     except IndexError:
-        with torch.inference_mode(False):  # else it could not be written to outside that mode
+        with torch.inference_mode(False):  # inference tensors cannot be written outside that mode
             buffer = torch.empty(CHUNK, dtype=dtype)
     try:
         yield buffer

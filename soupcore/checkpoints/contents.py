@@ -1,8 +1,8 @@
-"""What a torch file holds, as the child process found it, remembered for as long as it is the same.
+"""The contents of torch files, as read by the child process and cached in the workspace.
 
-Starting a process for each file of a sweep takes longer than reading what is in them, so what was
-found is kept in the workspace by path and stamp of the file (`soupcore.checkpoints.files`). So is a
-refusal, but not that the reader was ended or broke down: this says nothing about the file.
+Starting a process for each file of a sweep takes longer than reading the files, so contents are
+cached by path and stamp of the file (`soupcore.checkpoints.files`). Refusals are cached too, but
+not that the child process crashed or was killed, since that says nothing about the file.
 """
 
 import json
@@ -21,20 +21,20 @@ from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_val
 from soupcore.errors import CheckpointError, StoreError
 from soupcore.workspace import workspace_file
 
-_VERSION = 8  # of what the child tells; with another one, files are read again
+_VERSION = 8  # of the child's answer; entries of other versions are ignored
 
 Plain = str | int | float | bool | None
 
 _remembered_only = ContextVar("remembered_only", default=False)
 
 
-class NotRead(Exception):  # noqa: N818 - an answer, no fault of the file
-    """What a file holds is not remembered, and nobody shall wait for it to be read."""
+class NotRead(Exception):  # noqa: N818 - not an error of the file
+    """The contents of a file are not cached, and reading it was not allowed."""
 
 
 @contextmanager
 def remembered_only() -> Iterator[None]:
-    """Within it, opening a torch file that has to be read first raises `NotRead`."""
+    """Raise `NotRead`, within the context, for torch files whose contents are not cached."""
     token = _remembered_only.set(True)
     try:
         yield
@@ -43,7 +43,7 @@ def remembered_only() -> Iterator[None]:
 
 
 class View(NamedTuple):
-    """Where a tensor's elements are in its storage; see `soupcore.safe_torch.tensors.Tensor`."""
+    """A tensor as a view of its storage; see `soupcore.safe_torch.tensors.Tensor`."""
 
     storage: str
     dtype: str
@@ -59,13 +59,13 @@ class WeightViews:
     """One set of weights in a file.
 
     Attributes:
-        name: Its place in the file, such as `ema`; "" where the file is the set.
-        title: What it is, for people.
-        notes: Sentences on why it is the one to take, and on what was left out of it.
-        left_out: Places in the file with other parts of what was trained.
-        views: `{tensor: view}` in the order of the state dict; none where there is a problem.
-        problem: Why the set cannot be read, as a sentence; "" where it can.
-        way_out: What to do about that, as a sentence.
+        name: Its place in the file, such as `ema`; "" if the file itself is the state dict.
+        title: Display name.
+        notes: Sentences on why this set is the conventional choice, and on omitted tensors.
+        left_out: Places of other trained parts in the file.
+        views: `{tensor: view}` in the order of the state dict; empty if there is a problem.
+        problem: Why the set cannot be read, as a sentence; "" if it can.
+        way_out: The solution, as a sentence.
     """
 
     name: str
@@ -78,7 +78,7 @@ class WeightViews:
 
 
 class Place(NamedTuple):
-    """Where a storage is in the file: first byte, number of bytes, and their CRC-32 if known."""
+    """Place of a storage in the file: first byte, number of bytes, and their CRC-32 if known."""
 
     offset: int
     nbytes: int
@@ -87,20 +87,20 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a torch file holds, except for the weights.
+    """The contents of a torch file, except for the weights.
 
     Attributes:
-        format: "zip", "legacy" for the one of before torch 1.6, or "pickle" for one that pickle
-            wrote without torch.
-        sets: Its sets of weights, the one to take by convention first.
-        storages: Where the storages of these are, by key.
-        metadata: `{"stockpot": recipe}`, as JSON, of a soup that Stockpot wrote; else empty.
-        details: Plain values on the run that made it: epoch, hyperparameters, metrics.
-        executes: What loading it in the usual way would run or import, beyond what is known to be
-            harmless; empty where it may be handed on in its own form.
-        network: The description that an ultralytics network is built of (`yaml`); None where there
-            is none, or where building it would run more than known layers.
-        local_paths: `(place, path)` of what looks like a path of the machine where it was made.
+        format: "zip", "legacy" for the format before torch 1.6, or "pickle" for a file that was
+            written by pickle without torch.
+        sets: Its weight sets, the conventional choice first.
+        storages: Places of their storages, by key.
+        metadata: `{"stockpot": recipe as JSON}` for a soup that Stockpot wrote; else empty.
+        details: Plain values on the training run: epoch, hyperparameters, metrics.
+        executes: Code that `torch.load` would execute or import, except for known harmless names;
+            empty if the file can be passed on in its own form.
+        network: The description from which an Ultralytics network is built (`yaml`); None if there
+            is none, or if building it would run more than known layers.
+        local_paths: `(place, path)` of strings that look like paths of the training machine.
     """
 
     format: str
@@ -114,11 +114,11 @@ class Contents:
 
 
 def contents_of(file: WeightFile) -> Contents:
-    """Return what a torch file holds, from the workspace or by reading it in a child process.
+    """Return the contents of a torch file, from the cache or by reading it in a child process.
 
     Raises:
         CheckpointError: The file is refused.
-        NotRead: It would have to be read, within `remembered_only`.
+        NotRead: They are not cached, within `remembered_only`.
     """
     return _parsed(_answer(file, "contents", read_contents))
 
@@ -128,7 +128,7 @@ def values_in(path: Path) -> dict[str, Plain]:
 
     Raises:
         CheckpointError: The file is refused, or cannot be opened.
-        NotRead: It would have to be read, within `remembered_only`.
+        NotRead: They are not cached, within `remembered_only`.
     """
     values: dict[str, Plain] = _answer(WeightFile(path), "values", read_values)
     return values
@@ -149,15 +149,15 @@ def _answer(
         except NoVerdictError:
             raise
         except CheckpointError as error:
-            # Told again under the name by which the file is opened then.
+            # Cached without the path: the file may be opened again under another one.
             answer = {"refusal": (error.problem.removeprefix(str(file.path)), error.way_out)}
         file.check_unchanged()
         _remember(key, stamp, answer)
     if refusal := answer.get("refusal"):
         problem, way_out = refusal
         raise CheckpointError(f"{file.path}{problem}", way_out)
-    found: dict[str, Any] = answer[kind]
-    return found
+    contents: dict[str, Any] = answer[kind]
+    return contents
 
 
 def _parsed(read: dict[str, Any]) -> Contents:
@@ -189,7 +189,7 @@ def _parsed(read: dict[str, Any]) -> Contents:
     )
 
 
-# Without a workspace, or with a damaged one, files are read each time.
+# Errors of a missing or damaged workspace. Files are read each time then.
 _NO_MEMORY = (OSError, StoreError, sqlite3.Error, zlib.error)
 
 

@@ -1,8 +1,8 @@
-"""Reading every byte of a checkpoint once: what its tensors are, and whether they are sound.
+"""Scans of checkpoints: digests and checks that read every byte once.
 
-A tensor's digest is the SHA-256 of its bytes; a checkpoint's is the SHA-256 of its sorted
-`name, dtype, shape, digest` lines, under names less wrappers (`soupcore.checkpoints.names`). What
-a scan found is kept in the workspace by path, weight set and stamp of the files (see
+A tensor's digest is the SHA-256 of its bytes. A checkpoint's is the SHA-256 of its sorted
+`name, dtype, shape, digest` lines, with names as without wrappers (`soupcore.checkpoints.names`).
+Scans are cached in the workspace by path, weight set and stamp of the files (see
 `soupcore.checkpoints.files`), because a sweep of large files takes minutes to read.
 """
 
@@ -32,22 +32,22 @@ from soupcore.workspace import workspace_file
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
-# Without a workspace, or with a damaged one, files are read whenever their digests are asked for.
+# Errors of a missing or damaged workspace. Files are read for each digest then.
 _NO_MEMORY = (OSError, StoreError, sqlite3.Error)
 
-_VERSION = 2  # of what a stamp is made of; with another one, files are read again
-_SAMPLES = 64  # values of a matrix that are kept, to tell whether two are related
+_VERSION = 2  # of the stamp's format; entries of other versions are ignored
+_SAMPLES = 64  # values of a matrix that a scan keeps, to test whether two matrices are related
 
 
 @dataclass(frozen=True)
 class TensorScan:
-    """What reading every byte of a tensor tells.
+    """The result of reading every byte of a tensor.
 
     Attributes:
         digest: SHA-256 of its bytes, in hex.
-        nonfinite: How many of its elements are NaN or infinite.
-        sample: Of float tensors with two dimensions or more: values spread evenly over it, scaled
-            to −127…127, one byte each, as Base64. Empty for others.
+        nonfinite: Number of NaN or infinite elements.
+        sample: For float tensors with two dimensions or more: evenly spaced elements, scaled to
+            −127…127, one byte each, as Base64. Empty for others.
     """
 
     digest: str
@@ -61,18 +61,18 @@ class TensorScan:
 
 
 Scan = Mapping[str, TensorScan]
-"""What a scan found: `{tensor: TensorScan}`."""
+"""The scan of a checkpoint: `{tensor: TensorScan}`."""
 
 
 def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
-    """Read every byte of a checkpoint and remember what was found.
+    """Read every byte of a checkpoint and cache the scan.
 
     Args:
-        checkpoint: What to read.
+        checkpoint: The checkpoint.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
 
     Raises:
-        CheckpointError: The file is not what its own checksums say, or was changed meanwhile.
+        CheckpointError: A checksum in the file is wrong, or the file changed in the meantime.
     """
     checksums = dict.fromkeys(checkpoint.checksummed, 0)
 
@@ -82,7 +82,7 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
 
     found = scan_tensors(checkpoint, on_bytes, checksum)
     try:
-        # What is read for checksums alone is no progress, but may be stopped like it.
+        # Bytes that are read only for checksums do not count as progress, but can be cancelled.
         checkpoint.check_integrity(lambda nbytes: on_bytes(0), checksums)
     except CheckpointError as error:
         checkpoint.check_unchanged()
@@ -99,10 +99,10 @@ def scan_tensors(
     on_block: Callable[[str, memoryview], None] = lambda name, block: None,
     names: Iterable[str] | None = None,
 ) -> Scan:
-    """Read every tensor once and return what was found; see `scan`.
+    """Read every tensor once and return the scan; see `scan`.
 
     Args:
-        checkpoint: What to read.
+        checkpoint: The checkpoint.
         on_bytes: Called with the number of bytes read since the last call; it may raise to stop.
         on_block: Called with the name of a tensor and its bytes, block by block.
         names: The tensors to read; by default, all.
@@ -112,10 +112,10 @@ def scan_tensors(
 
 
 def cached_scan(checkpoint: Checkpoint) -> Scan | None:
-    """Return what an earlier scan of the same, unchanged files found, if any.
+    """Return the cached scan of the same, unchanged files, or None.
 
     Raises:
-        CheckpointError: It found that they are damaged.
+        CheckpointError: The earlier scan found that the files are damaged.
     """
     row = None
     with suppress(*_NO_MEMORY), closing(_connect()) as connection:
@@ -123,16 +123,16 @@ def cached_scan(checkpoint: Checkpoint) -> Scan | None:
             "SELECT found FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
             (*_key(checkpoint), checkpoint.stamp),
         ).fetchone()
-    known = json.loads(row[0]) if row else {}
-    if "problem" in known:
-        raise CheckpointError(*known["problem"])
-    found = {name: TensorScan(*tensor) for name, tensor in known.get("tensors", {}).items()}
-    # Another version may have seen other tensors in the same file.
-    return found if found.keys() == checkpoint.tensors.keys() else None
+    cached = json.loads(row[0]) if row else {}
+    if "problem" in cached:
+        raise CheckpointError(*cached["problem"])
+    scans = {name: TensorScan(*tensor) for name, tensor in cached.get("tensors", {}).items()}
+    # Another version of Stockpot may have read other tensors from the same file.
+    return scans if scans.keys() == checkpoint.tensors.keys() else None
 
 
 def weights_digest(tensors: Mapping[str, TensorInfo], scan: Scan) -> str:
-    """Return the identity of weights from what was found of each tensor."""
+    """Return the digest of a checkpoint from the scans of its tensors."""
     lines = [
         [canonical, DTYPE_NAMES[tensors[name].dtype], list(tensors[name].shape), scan[name].digest]
         for name, canonical in canonical_names(tensors).items()
@@ -141,10 +141,10 @@ def weights_digest(tensors: Mapping[str, TensorInfo], scan: Scan) -> str:
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Return path and stamp of each file, as text; see `soupcore.checkpoints.files`.
+    """Return path and stamp of each file as JSON; see `soupcore.checkpoints.files`.
 
     Raises:
-        OSError: A file is gone or cannot be read.
+        OSError: A file is missing or cannot be read.
     """
     return json.dumps([_VERSION, *([str(file.resolve()), *_stamp(file)] for file in files)])
 
@@ -167,7 +167,7 @@ def _scan_tensor(
     sha = hashlib.sha256()
     nonfinite = 0
     is_matrix = info.dtype.is_floating_point and len(info.shape) > 1
-    # Odd, so that it does not stay in one column of a matrix whose sides are powers of 2.
+    # An odd step does not stay in one column of a matrix whose sides are powers of 2.
     step = info.numel // _SAMPLES | 1
     sampled = []
     with scratch(info.dtype) as buffer:

@@ -1,4 +1,4 @@
-"""The dtypes that a checkpoint may hold, under the names the safetensors format gives them."""
+"""The dtypes that a checkpoint may hold, by their names in the safetensors format."""
 
 import math
 
@@ -36,7 +36,7 @@ OUTPUT_DTYPES = {
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# The bits of the smallest positive value that is not finite: infinity, or NaN where there is none.
+# The bits of the smallest positive value that is not finite: infinity, or NaN if there is none.
 _BEYOND_FINITE = {
     torch.float64: 0x7FF0_0000_0000_0000,
     torch.float32: 0x7F80_0000,
@@ -51,10 +51,10 @@ _LARGEST_E4M3 = 464
 
 
 def output_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Return the dtype to write floats in that was asked for; None where none was.
+    """Return the dtype for written floats by its name, or None to keep their dtypes.
 
     Raises:
-        ValueError: It is none of `OUTPUT_DTYPES`.
+        ValueError: It is not one of `OUTPUT_DTYPES`.
     """
     chosen = OUTPUT_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and chosen not in OUTPUT_DTYPES.values():
@@ -63,29 +63,29 @@ def output_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def common_dtype(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
-    """Return the dtype that torch promotes the two to; None where it promotes them to none."""
+    """Return the dtype that torch promotes the two to, or None if they cannot be promoted."""
     try:
         return one if one == other else torch.promote_types(one, other)
-    except RuntimeError:  # 8-bit floats and unsigned integers go with few others
+    except RuntimeError:  # 8-bit floats and unsigned integers promote with few other dtypes
         return None
 
 
 def is_finite(tensor: torch.Tensor) -> torch.Tensor:
-    """Return for each element whether it is finite, any dtype."""
+    """Return for each element whether it is finite, for any dtype."""
     return torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Return whether all elements of a contiguous CPU tensor are finite, any dtype."""
+    """Return whether all elements of a contiguous CPU tensor are finite, for any dtype."""
     if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     real = tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
     beyond, sign = _BEYOND_FINITE.get(real), 1 << (8 * real.itemsize - 1)
     if beyond is None:
         return bool(is_finite(tensor).all())
-    # Floats of one sign are ordered as their bits are. As integers, the negative ones come before
-    # the positive ones if the sign bit counts as a sign, else after. So two maxima tell, sooner
-    # than looking at each element.
+    # Floats of one sign have the same order as their bits read as integers. The maximum as signed
+    # integers is that of the positive floats, the maximum as unsigned integers that of the negative
+    # ones. Two maxima are faster than a test of each element.
     bits = raw_bytes(tensor)
     return bool(
         np.frombuffer(bits, f"i{real.itemsize}").max() < beyond
@@ -94,13 +94,13 @@ def all_finite(tensor: torch.Tensor) -> bool:
 
 
 def round_into(out: torch.Tensor, numbers: torch.Tensor) -> None:
-    """Convert a chunk of numbers to the dtype of `out`; what is too large for it is not finite."""
+    """Convert a chunk to the dtype of `out`. Values out of its range become infinite or NaN."""
     for target, source in zip(unthreaded(out), unthreaded(numbers), strict=True):
-        if out.dtype == torch.float8_e4m3fn:  # torch would take the largest finite value instead
+        if out.dtype == torch.float8_e4m3fn:  # torch would saturate to the largest finite value
             source = torch.where(source.abs() > _LARGEST_E4M3, math.nan, source)
         target.copy_(source)
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return a view of the bytes of a contiguous CPU tensor, any dtype."""
+    """Return a view of the bytes of a contiguous CPU tensor of any dtype."""
     return tensor.view(-1).view(torch.uint8).numpy().data

@@ -1,15 +1,14 @@
-"""Files that are known for long and open only while they are read.
+"""Checkpoint files that are opened on demand, and their stamps.
 
-A sweep of a hundred models in twenty shards each is two thousand files, and a process may have
-some hundreds open. So the ones read last stay open, the others are opened again when they are read,
-and a file opened again must be the same one.
+A sweep of a hundred models with twenty shards each has two thousand files, but a process can only
+have some hundreds open. The most recently read files stay open. The others are opened again when
+they are read, and a reopened file must be the same file.
 
-What is cached about a file is kept with its stamp: device, inode, size, both times of change, and a
-hash of some of its bytes. The time of the last status change (ctime) tells of other bytes under an
-old modification time, as `rsync --inplace -t` and `cp -p` leave them. It is not certain either: a
-restored disk image or a network file system may bring any ctime with it, and two changes within one
-tick of the clock have the same. So some blocks of the content are compared too, or all of it where
-the file is small.
+Cache entries about a file include its stamp: device, inode, size, mtime, ctime, and a hash of some
+of its bytes. The time of the last status change (ctime) detects new content under an old mtime, as
+`rsync --inplace -t` and `cp -p` leave it. ctime is not reliable either: a restored disk image or a
+network file system may set any ctime, and two changes within one tick of the clock have the same.
+So the stamp also covers some blocks of the content, or all of it if the file is small.
 """
 
 import hashlib
@@ -26,27 +25,27 @@ from soupcore.errors import CheckpointError
 
 _MOST_OPEN = 64
 _READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the cache until they are used
-_BLOCK = 4 << 10  # bytes of a file that are hashed at a time
-_BLOCKS = 8  # of them: the first, the last, and others spread evenly between
-_TICK = 20_000_000  # nanoseconds; the clocks of file systems are no coarser than that
+_BLOCK = 4 << 10  # size of the blocks in the probe, in bytes
+_BLOCKS = 8  # number of blocks in the probe: the first, the last, and others evenly spaced
+_TICK = 20_000_000  # nanoseconds; the clocks of file systems are not coarser than this
 
 
 class Identity(NamedTuple):
-    """What the file system says of a file; times are in nanoseconds."""
+    """Status of a file from the file system; times are in nanoseconds."""
 
     device: int
     inode: int
     size: int
     modified: int
-    changed: int  # the last change of content, name or rights, which programs cannot set
+    changed: int  # ctime: last change of content, name or permissions; programs cannot set it
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file still has the bytes that it had.
+    """Fingerprint of a file to detect changes.
 
     Attributes:
-        identity: What the file system says of it.
-        probe: Hash of some of its blocks, in hex; of all bytes where it has 32 KiB or less.
+        identity: Status of the file.
+        probe: Hash of some of its blocks, in hex; of all bytes if it has 32 KiB or less.
     """
 
     identity: Identity
@@ -56,8 +55,8 @@ class Stamp(NamedTuple):
 def stamp_of(number: int) -> Stamp:
     """Return the stamp of an open file.
 
-    A large file that was changed a moment ago could be changed again within the same tick of the
-    clock, where the probe may miss it. So this waits until the tick is over, 20 ms at most.
+    A large file that has just changed could change again within the same tick of the clock, and the
+    probe may miss that. So this waits until the tick is over, at most 20 ms.
     """
     identity = _identity(number)
     if identity.size > _BLOCKS * _BLOCK and 0 <= time.time_ns() - identity.changed < _TICK:
@@ -77,13 +76,13 @@ def _probe(number: int, size: int) -> str:
 
 
 class WeightFile:
-    """A file to read from at any place, by any thread.
+    """A file for random access from any thread.
 
     Args:
-        path: Where it is. It is opened at once.
+        path: The file. It is opened immediately.
 
     Attributes:
-        identity: What the file system said of it when it was first opened.
+        identity: Status of the file when it was first opened.
 
     Raises:
         CheckpointError: It cannot be opened.
@@ -97,10 +96,10 @@ class WeightFile:
         weakref.finalize(self, _open.pop, id(self), None)
 
     def descriptor(self) -> "_Descriptor":
-        """Return the open file; it stays open while the caller holds what is returned.
+        """Return the open file; it stays open while the caller holds a reference to the result.
 
         Raises:
-            CheckpointError: Another file is in its place, or none.
+            CheckpointError: The file was replaced or removed.
         """
         with _lock:
             if opened := _open.get(id(self)):
@@ -113,10 +112,10 @@ class WeightFile:
         return opened
 
     def check_unchanged(self) -> None:
-        """Make sure that the open file is still what it was when it was first opened.
+        """Check that the file is unchanged since it was first opened.
 
         Raises:
-            CheckpointError: It was written to, or another file is in its place.
+            CheckpointError: It was changed, replaced or removed.
         """
         try:
             in_place = _as_identity(self.path.stat())
@@ -129,21 +128,21 @@ class WeightFile:
         """Return the stamp of the file.
 
         Raises:
-            CheckpointError: It is not the one that was opened.
+            CheckpointError: It was changed since it was opened.
         """
-        found = stamp_of(self.descriptor().number)
-        if found.identity != self.identity:
+        current = stamp_of(self.descriptor().number)
+        if current.identity != self.identity:
             raise self._changed()
-        return found
+        return current
 
     def _changed(self) -> CheckpointError:
         return CheckpointError(f"{self.path} was changed while it was read. Open it again.")
 
     def read_into(self, buffer: memoryview, offset: int, what: str = "the weights") -> None:
-        """Fill a buffer with the bytes that start at `offset`; `what` names them in errors.
+        """Fill a buffer with the bytes from `offset` on; `what` names them in errors.
 
         Raises:
-            CheckpointError: The file ends before, or is not the one that was opened.
+            CheckpointError: The file ends too early, or was replaced.
         """
         opened = self.descriptor()
         done = 0
@@ -151,13 +150,13 @@ class WeightFile:
             count = os.preadv(opened.number, [buffer[done:]], offset + done)
             if count == 0:
                 raise CheckpointError(
-                    f"{self.path} ended inside {what}: it was cut short while open. "
+                    f"{self.path} ended inside {what}: it was truncated while open. "
                     "Copy the file again."
                 )
             done += count
 
     def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Give the bytes from `start` to `stop` in pieces, each of them good until the next one.
+        """Yield the bytes from `start` to `stop` in pieces, each valid until the next one.
 
         Raises:
             CheckpointError: See `read_into`.
@@ -171,7 +170,7 @@ class WeightFile:
 
 
 class _Descriptor:
-    """An open file, closed when neither the cache nor a reader has it any more.
+    """An open file, closed when neither the cache nor a reader refers to it any more.
 
     Attributes:
         number: The file descriptor.
@@ -199,7 +198,7 @@ def _as_identity(status: os.stat_result) -> Identity:
     )
 
 
-# By id of the WeightFile, the one read last at the end.
+# By id of the WeightFile, in the order of last use.
 _open: OrderedDict[int, _Descriptor] = OrderedDict()
 _lock = threading.Lock()
 

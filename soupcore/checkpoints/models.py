@@ -1,8 +1,8 @@
-"""The models in one folder: files that belong together, and forms of one model beside each other.
+"""The models in one folder: files that belong together, and several forms of one model.
 
-`model.safetensors`, `pytorch_model.bin` and `model.fp16.safetensors` are forms of one model. One
-form is opened: full precision before a variant, safetensors before torch, an index with its shards
-before a single file.
+`model.safetensors`, `pytorch_model.bin` and `model.fp16.safetensors` are forms of one model. Only
+one form is opened: full precision is preferred to variants, safetensors to torch, and an index with
+shards to a single file.
 """
 
 import json
@@ -28,9 +28,9 @@ from soupcore.checkpoints.file_names import (
 from soupcore.checkpoints.names import clean
 
 Trouble = tuple[str, str]
-"""A problem, as a predicate, and the way out, as a sentence."""
+"""A problem, as a predicate, and the solution, as a sentence."""
 
-# A precision, or what diffusers calls a variant.
+# A precision, or a variant of diffusers.
 _VARIANT = re.compile(
     r"(?:[._-](fp16|fp32|bf16|float16|float32|bfloat16|half|fp8|int8)|\.(ema|non_ema))$",
     re.IGNORECASE,
@@ -47,7 +47,7 @@ class Model:
         path: The file or index to open; the folder for shards without an index.
         files: All files that belong to it.
         left_out: Other forms of it that are not opened, as `(file name, reason)`.
-        trouble: Why it cannot be opened, if that is clear from the names of the files.
+        trouble: Why it cannot be opened, if the file names show that.
     """
 
     name: str
@@ -72,10 +72,10 @@ class _Form:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold weights, sorted; shard indices too.
+    """Return the files of a folder that hold weights and the shard indices, sorted.
 
-    Only where none does by its name, the first bytes of the others are looked at: trainers leave
-    much beside the weights that torch wrote as well.
+    The first bytes of files decide only if no file holds weights by its name, because training
+    tools also save other data with torch.
     """
     files = sorted(
         entry
@@ -86,7 +86,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def models_in(folder: Path, files: Iterable[Path]) -> list[Model]:
-    """Return the models that these files of a folder make up, in natural order."""
+    """Return the models that consist of these files, in natural order of their names."""
     forms: dict[str, list[_Form]] = defaultdict(list)
     for name, form in _forms(folder, list(files)):
         forms[name].append(form)
@@ -135,7 +135,7 @@ def _forms(folder: Path, files: list[Path]) -> list[tuple[str, _Form]]:
 
 
 def _listed_in(indices: Iterable[Path], files: Iterable[Path]) -> dict[Path, Path]:
-    """Return the files that are shards by an index and not by their own names, with the index."""
+    """Return `{file: index}` of the listed shards whose own names are not those of shards."""
     unclear = [
         f for f in files if suffix_of(f) not in INDEX_SUFFIXES and not index_of_shard(f.name)
     ]
@@ -156,7 +156,7 @@ def _name_and_variant(stem: str) -> tuple[str, str]:
 
 
 def _trouble_of(index: str, parts: list[Path], files: list[Path]) -> Trouble | None:
-    """Return why shards without their index cannot be opened; None if they are clearly all."""
+    """Return why shards without their index cannot be opened; None if they are complete."""
     match = SHARD_NUMBER.search(parts[0].name)
     total = int(match["total"]) if match else 0
     if suffix_of(parts[0]) != ".safetensors" or len(parts) < len(files):

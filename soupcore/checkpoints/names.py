@@ -1,10 +1,10 @@
-"""The names that a network's own tensors have under what was wrapped around it.
+"""Tensor names independent of the wrappers around a network.
 
 DistributedDataParallel, torch.compile, FSDP and activation checkpointing, a LightningModule's
-attribute and a Hugging Face base model all put a prefix before the names. It says nothing about
-the weights, so checkpoints saved with and without it fit each other. The identity of weights
-(`canonical_names`) drops a prefix that *all* names share. A comparison (`align`) takes the prefix
-under which most names agree, so that a loss or a head outside of it hides nothing.
+attribute and a Hugging Face base model all add a prefix to the names. The weights are the same, so
+checkpoints saved with and without the prefix fit each other. The digest of weights
+(`canonical_names`) ignores a prefix that *all* names share. A comparison (`align`) uses the prefix
+with which most names agree, so that a loss or a head outside of it does no harm.
 
 Weight and spectral normalisation have old names (`weight_g`) and new ones
 (`parametrizations.weight.original0`) for the same tensors.
@@ -15,30 +15,30 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import takewhile
 
-# These stand for a wrapper wherever they are, as single layers are wrapped too.
+# These may occur anywhere in a name, since single layers can be wrapped too.
 _WRAPPER = re.compile(
     r"(?:^|(?<=\.))"
     r"(?:_orig_mod\.(?:module\.)?|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)"
 )
 _AVERAGED = "module."
-_AVERAGED_COUNTER = "n_averaged"  # how many models torch's AveragedModel has seen; not a weight
-# Endings of the old names that stand together, and what torch.nn.utils.parametrizations calls them.
+_AVERAGED_COUNTER = "n_averaged"  # number of models in torch's AveragedModel; not a weight
+# Endings of the old names that occur together, and their names in torch.nn.utils.parametrizations.
 _PARAMETRIZED = (
     {"_g": "original0", "_v": "original1"},  # weight_norm
     {"_orig": "original", "_u": "0._u", "_v": "0._v"},  # spectral_norm
 )
-_MOST_CHANGES = 8  # of prefix, by votes, that are tried
-# `3`, and `encoder_layer_3` as torchvision's ViT writes it.
+_MOST_CHANGES = 8  # prefix changes that are tried, the most frequent ones first
+# `3`, and `encoder_layer_3` in torchvision's ViT.
 _NUMBERED_MODULE = re.compile(r"(?:.*_)?\d+")
 
 
 def clean(text: str) -> str:
-    """Return text that can be shown and stored: bytes of a name that are no text are escaped."""
+    """Escape the bytes of a file name that are not valid UTF-8, so that it can be stored."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def canonical_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the names less wrappers and less the prefix that all of them share.
+    """Return the names without wrappers and without the prefix that all of them share.
 
     Returns:
         `{name: canonical name}`, without the counter of torch's `AveragedModel`.
@@ -49,18 +49,17 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def align(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
-    """Find the names of one checkpoint under the names that another has for the same tensors.
+    """Match the tensor names of a checkpoint with those of another one or of a network.
 
-    Wrappers, and a prefix, are taken off or put before where more names agree with what is wanted
-    then; names without that prefix stay as they are. Names that have no counterpart are there too,
-    as they are less wrappers.
+    Wrappers are removed, and a prefix is removed or added if more names agree with it. Names
+    without that prefix stay the same. Names without a counterpart are included without wrappers.
 
     Args:
         names: The names of a checkpoint.
-        wanted: The names it should have, those of `weight_names` only.
+        wanted: The names to match, without those that `weight_names` excludes.
 
     Returns:
-        `{name as wanted: name}`.
+        `{wanted name: name}`.
     """
     if names == wanted or set(names) == set(wanted):
         return {name: name for name in names}
@@ -69,23 +68,23 @@ def align(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     as_wanted = {new: name for name, new in _modern(wanted).items()}
     best, most = own, -1
     for taken, put in _prefix_changes(modern.values(), as_wanted):
-        seen, agreeing = {}, 0
+        renamed, agreeing = {}, 0
         for name, plain in own.items():
             there = as_wanted.get(_moved(modern[plain], taken, put))
-            seen[name] = _moved(plain, taken, put) if there is None else there
+            renamed[name] = _moved(plain, taken, put) if there is None else there
             agreeing += there is not None
-        if agreeing > most and len(set(seen.values())) == len(seen):
-            best, most = seen, agreeing
+        if agreeing > most and len(set(renamed.values())) == len(renamed):
+            best, most = renamed, agreeing
         if most == min(len(own), len(as_wanted)):
             break
     return {there: name for name, there in best.items()}
 
 
 def loose_names(names: Iterable[str]) -> dict[str, str]:
-    """Return names that networks have in common whatever is wrapped around them.
+    """Return names without wrappers and without the prefixes that most names have.
 
-    Each name lacks as much as it has of the prefix of most. Two may become equal, so these names
-    tell which checkpoints are worth a comparison, and are no names to read by.
+    From each name, the longest of these prefixes is removed. Two names may become equal, so the
+    result only shows which checkpoints are worth comparing; tensors cannot be read by it.
     """
     modern = _modern(names)
     prefixes = _dominant_prefixes(modern.values())[::-1]
@@ -96,15 +95,15 @@ def loose_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def parametrized_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the names that today's torch gives the tensors of weight and spectral normalisation.
+    """Return the names in current torch of the tensors of weight and spectral normalisation.
 
     Returns:
-        `{name: new name}`; other names stay as they are.
+        `{name: new name}`; other names stay the same.
     """
-    kept = list(names)
-    known = set(kept)
-    new = {name: name for name in kept}
-    for name in kept:
+    names = list(names)
+    known = set(names)
+    new = {name: name for name in names}
+    for name in names:
         for endings in _PARAMETRIZED:
             first = next(iter(endings))
             stem = name.removesuffix(first)
@@ -114,26 +113,26 @@ def parametrized_names(names: Iterable[str]) -> dict[str, str]:
             module, dot, tensor = stem.rpartition(".")
             for old, ending in together.items():
                 new[old] = f"{module}{dot}parametrizations.{tensor}.{endings[ending]}"
-    return new if len(set(new.values())) == len(new) else {name: name for name in kept}
+    return new if len(set(new.values())) == len(new) else {name: name for name in names}
 
 
 def weight_names(names: Iterable[str]) -> list[str]:
-    """Return the names less the counter of torch's `AveragedModel`, which is no weight."""
-    kept = list(names)
-    others = [name for name in kept if name != _AVERAGED_COUNTER]
+    """Return the names without the counter of torch's `AveragedModel`, which is not a weight."""
+    names = list(names)
+    others = [name for name in names if name != _AVERAGED_COUNTER]
     averaged = others and all(name.startswith(_AVERAGED) for name in others)
-    return others if averaged else kept
+    return others if averaged else names
 
 
 def _unwrapped(names: Iterable[str]) -> dict[str, str]:
-    kept = weight_names(names)
-    plain = {name: _WRAPPER.sub("", name) for name in kept}
-    # Where two names would become one, they are no wrapper's.
-    return plain if len(set(plain.values())) == len(plain) else {name: name for name in kept}
+    names = weight_names(names)
+    plain = {name: _WRAPPER.sub("", name) for name in names}
+    # If two names would become equal, the prefixes are not those of wrappers.
+    return plain if len(set(plain.values())) == len(plain) else {name: name for name in names}
 
 
 def _modern(names: Iterable[str]) -> dict[str, str]:
-    """Return the names less wrappers, normalised layers under today's names: `{name: plain}`."""
+    """Return names without wrappers and with the new names of normalised layers."""
     own = _unwrapped(names)
     modern = parametrized_names(own.values())
     return {name: modern[plain] for name, plain in own.items()}
@@ -146,10 +145,10 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 
 def _prefix_changes(names: Collection[str], wanted: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Give the changes of prefix, (taken off, put before), that may make names agree.
+    """Yield changes of prefix, as (removed, added), with which the names may agree.
 
-    They are those under which most single names agree, and those between the prefixes that most
-    of the names have on either side. The smaller change comes first.
+    Candidates are the changes with which most single names agree, and the changes between the
+    prefixes that most names have on either side. Shorter changes come first.
     """
     own, other = set(names), set(wanted)
     votes: Counter[tuple[str, str]] = Counter()
@@ -163,7 +162,7 @@ def _prefix_changes(names: Collection[str], wanted: Collection[str]) -> Iterator
 
 
 def _dominant_prefixes(names: Collection[str]) -> list[str]:
-    """Return the prefixes that more than half of the names have, the shortest, "", first."""
+    """Return the prefixes that more than half of the names have, from "" to the longest."""
     counts = Counter(prefix for name in names for prefix in _prefixes(name))
     return sorted((p for p, count in counts.items() if 2 * count > len(names) or not p), key=len)
 

@@ -1,4 +1,4 @@
-"""From a path to a checkpoint: which format it is, and whether it is one at all."""
+"""Opening of checkpoints: the format is recognised by the path and the first bytes."""
 
 import os
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from soupcore.errors import CheckpointError
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
-    """Open a checkpoint by reading its header only. No code in it is executed.
+    """Open a checkpoint by reading only its header. No code in it is executed.
 
     Args:
-        path: A `.safetensors` file; a `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar` file that torch
-            wrote (a state dict, a model, or a training run's checkpoint), under another name too
-            where its first bytes are torch's; a `*.index.json` of shards; or the folder of a model
-            or a run, of which the snapshot that its tool prefers is opened (see
-            `soupcore.checkpoints.tools`).
-        weights: Which set of weights to open, where a file has several, by its name (see
-            `Checkpoint.weight_sets`); the one to take by convention unless given.
+        path: A `.safetensors` file; a file written by torch (a state dict, a model, or a training
+            checkpoint) with the suffix `.pt`, `.pth`, `.bin`, `.ckpt` or `.pth.tar`, or with
+            another name if its first bytes are torch's; a `*.index.json` of shards; or the folder
+            of a model or of a training run, of which the snapshot that the training tool prefers is
+            opened (see `soupcore.checkpoints.tools`).
+        weights: Name of the weight set to open if the file has several (see
+            `Checkpoint.weight_sets`). By default the conventional choice.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not a checkpoint.
@@ -50,19 +50,19 @@ def _open(path: Path, weights: str | None) -> Checkpoint:
             with path.open("rb") as file:
                 check_beginning(path, file.read(BEGINNING))
         raise CheckpointError(
-            f"{path} is not a checkpoint by its name, nor by its first bytes; expected "
+            f"{path} is not a checkpoint by its name or its first bytes; expected "
             f"{', '.join(SUFFIXES)}."
         )
     is_index = suffix_of(path) in INDEX_SUFFIXES
     checkpoint = open_index(path, _open_file) if is_index else _open_file(path, weights)
-    # A torch file looks for the name itself; it knows that of a set that is its only one, too.
+    # TorchCheckpoint checks the name itself; there, even a single weight set may have a name.
     if weights and not isinstance(checkpoint, TorchCheckpoint):
-        raise CheckpointError(f"{path} has one set of weights only, none named {weights!r}.")
+        raise CheckpointError(f"{path} has only one set of weights, and none named {weights!r}.")
     return checkpoint
 
 
 def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
-    # What a file is, its first bytes say; names are given by people and by download tools.
+    # The first bytes decide on the format. Names come from people and download tools.
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
         size = file.seek(0, os.SEEK_END)
@@ -76,7 +76,7 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     except CheckpointError as error:
         if suffix_of(path) != ".safetensors":
             raise
-        problem = f"{error.problem} (Whatever its name, it is no safetensors file.)"
+        problem = f"{error.problem} (Despite its name, it is not a safetensors file.)"
         raise CheckpointError(problem, error.way_out) from None
 
 
@@ -85,9 +85,9 @@ def open_run(run: Run, choice: Choice | None, weights: str | None = None) -> Che
 
     Args:
         run: The run.
-        choice: The snapshot. None if it is unclear which one stands for the run: then its files are
+        choice: The snapshot. None if it is unclear which one represents the run: then its files are
             opened as one checkpoint if no two of them have the same tensor.
-        weights: Which set of weights to open.
+        weights: Name of the weight set to open.
 
     Raises:
         CheckpointError: It is unclear what to open, or the files are incomplete or damaged.
@@ -113,13 +113,13 @@ def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
     run = read_run(folder)
     if not run.snapshots:
         is_empty = next(folder.iterdir(), None) is None
-        problem = "is an empty folder" if is_empty else "is a folder that holds no file of weights"
+        problem = "is an empty folder" if is_empty else "is a folder without checkpoints"
         raise CheckpointError(f"{folder} {problem}.", "Put a checkpoint there, or remove it.")
     return open_run(run, run.chosen, weights)
 
 
 def _joined(run: Run) -> Checkpoint | None:
-    """Return safetensors files without numbers as one checkpoint if each has tensors of its own."""
+    """Return safetensors files as one checkpoint if no two of them have the same tensor."""
     paths = [snapshot.path for snapshot in run.snapshots]
     if any(path.parent != run.place or suffix_of(path) != ".safetensors" for path in paths):
         return None
@@ -134,13 +134,13 @@ def _unclear(run: Run) -> CheckpointError:
     return CheckpointError(
         f"{run.place} holds {len(names)} snapshots ({shown}), and it is not clear which one to "
         "open.",
-        "Choose one of them, the last one, or every one (`snapshot` of Sweep.from_folder). Or keep "
-        "only one.",
+        "Choose one of them, the last one, or all of them (`snapshot` of Sweep.from_folder), or "
+        "keep only one.",
     )
 
 
 def _notes_on(run: Run, choice: Choice) -> Iterator[str]:
-    """Yield sentences on which of several files of a run is opened."""
+    """Yield sentences that say which of several files of a run is opened."""
     model = choice.snapshot.model
     rest = [other.name for other in run.snapshots if other.name != choice.snapshot.name]
     rest += [clean(other.name) for other in run.others]

@@ -1,4 +1,4 @@
-"""A checkpoint under the tensor names of another, or of a network."""
+"""A checkpoint under the tensor names of another checkpoint or of a network."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
@@ -12,12 +12,12 @@ from soupcore.checkpoints.names import align
 
 
 class RenamedCheckpoint(Checkpoint):
-    """A view of a checkpoint under other names; its weights, and their digest, are the same.
+    """A view of a checkpoint under other names, with the same digest.
 
     Args:
         original: The checkpoint.
-        names: `{name here: name there}`. Tensors that are not named are left out; one may stand
-            under two names.
+        names: `{new name: original name}`. Other tensors are omitted; a tensor may have two new
+            names.
         set_aside: See `Checkpoint.set_aside`.
     """
 
@@ -42,12 +42,12 @@ class RenamedCheckpoint(Checkpoint):
 
     @property
     def original(self) -> Checkpoint:
-        """The checkpoint as it is in its files."""
+        """The checkpoint as stored in its files."""
         return self._original
 
     @property
     def original_names(self) -> dict[str, str]:
-        """The names in its files, by the names here."""
+        """`{name: name in the files}` of all tensors."""
         return dict(self._names)
 
     @cached_property
@@ -74,12 +74,12 @@ class RenamedCheckpoint(Checkpoint):
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
         """Scan the original, see `Checkpoint.scan`."""
         if self._scan is None:
-            found = self._original.scan(on_bytes)
-            self._scan = {name: found[other] for name, other in self._names.items()}
+            scan = self._original.scan(on_bytes)
+            self._scan = {name: scan[other] for name, other in self._names.items()}
         return self._scan
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what is known of the original, see `Checkpoint.known`."""
+        """Return the original's scan of a tensor, see `Checkpoint.known`."""
         return self._original.known(self._names[name])
 
     @property
@@ -91,37 +91,36 @@ class RenamedCheckpoint(Checkpoint):
 def named_like(
     checkpoint: Checkpoint, names: Collection[str], ties: Iterable[Collection[str]]
 ) -> Checkpoint:
-    """Return a checkpoint under other names, as far as they stand for the same tensors.
+    """Return a checkpoint under other names, as far as its tensors have counterparts.
 
-    Wrappers' prefixes are taken off or put before. Of tied tensors, names that are wanted and not
-    there are added, and names that are there and not wanted left out: Hugging Face saves one of
-    them only, torch all.
+    Prefixes of wrappers are removed or added. For tied tensors, missing names are added and
+    superfluous ones are omitted: Hugging Face saves one tensor of a tie, torch saves all.
 
     Args:
-        checkpoint: The checkpoint; it is returned itself where it has these names.
-        names: The names it should have.
-        ties: Groups of these that stand for one tensor.
+        checkpoint: The checkpoint. It is returned unchanged if it has these names.
+        names: The names to match.
+        ties: Groups of these names that refer to the same tensor.
     """
-    found = align(checkpoint.tensors.keys(), names)
+    renamed = align(checkpoint.tensors.keys(), names)
     for tie in ties:
-        held = [name for name in tie if name in found]
+        held = [name for name in tie if name in renamed]
         if held:
-            found |= {name: found[held[0]] for name in tie if name not in found}
+            renamed |= {name: renamed[held[0]] for name in tie if name not in renamed}
     for tie in checkpoint.ties:
-        tied = {name for name, there in found.items() if there in tie}
+        tied = {name for name, there in renamed.items() if there in tie}
         if tied & set(names):
-            found = {n: there for n, there in found.items() if n not in tied or n in names}
-    if list(found) == list(checkpoint.tensors) == list(found.values()):
+            renamed = {n: there for n, there in renamed.items() if n not in tied or n in names}
+    if list(renamed) == list(checkpoint.tensors) == list(renamed.values()):
         return checkpoint
-    return RenamedCheckpoint(checkpoint, found)
+    return RenamedCheckpoint(checkpoint, renamed)
 
 
 def without(checkpoint: Checkpoint, names: Collection[str]) -> Checkpoint:
-    """Return a checkpoint less tensors that are no weights; a file in its form keeps them.
+    """Return a checkpoint without some tensors, which are listed in its `set_aside`.
 
     Args:
-        checkpoint: The checkpoint; it is returned itself where it has none of them.
-        names: Those tensors.
+        checkpoint: The checkpoint. It is returned unchanged if it has none of the tensors.
+        names: Names of tensors that are not trained.
     """
     there = checkpoint.original_names
     kept = {name: other for name, other in there.items() if name not in names}
@@ -136,7 +135,7 @@ def _ties(
     names: Mapping[str, str], ties: tuple[tuple[str, ...], ...]
 ) -> tuple[tuple[str, ...], ...]:
     stored = {name: tie[0] for tie in ties for name in tie}
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, other in names.items():
-        found.setdefault(stored.get(other, other), []).append(name)
-    return tuple(tuple(tied) for tied in found.values() if len(tied) > 1)
+        groups.setdefault(stored.get(other, other), []).append(name)
+    return tuple(tuple(tied) for tied in groups.values() if len(tied) > 1)

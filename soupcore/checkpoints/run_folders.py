@@ -1,6 +1,6 @@
-"""The runs of training tools: which snapshots a run has, and which one stands for it.
+"""The runs of training tools: the snapshots of a run, and the one that represents it.
 
-`soupcore.checkpoints.tools` says how each tool lays out its run folders.
+`soupcore.checkpoints.tools` describes the run folders of each tool.
 """
 
 import json
@@ -76,13 +76,13 @@ class Snapshot:
 
     @property
     def path(self) -> Path:
-        """What to open."""
+        """Path of the model's file or folder."""
         return self.model.path
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The snapshot that stands for a run, and why."""
+    """The snapshot that represents a run, and the reason."""
 
     snapshot: Snapshot
     reason: str
@@ -94,7 +94,7 @@ class Run:
 
     Attributes:
         place: Its folder, or its main file.
-        tool: The tool that wrote it, as far as that is clear.
+        tool: The tool that wrote it; None if unknown.
         snapshots: Its snapshots, by time; empty if it holds no weights.
         folders: Folders in which its weights were searched for, its own first.
         others: Weights in a training state, which are not opened.
@@ -114,7 +114,7 @@ class Run:
 
     @cached_property
     def chosen(self) -> Choice | None:
-        """The snapshot that stands for the run by the rule of its tool; None if it is unclear."""
+        """The snapshot that represents the run by the rule of its tool; None if it is unclear."""
         if len(self.snapshots) == 1:
             return Choice(self.snapshots[0], "it is the only one")
         if self.tool is None:
@@ -125,15 +125,15 @@ class Run:
                 if len(of_kind) == 1:
                     return Choice(of_kind[0], _BY_NAME)
             return None
-        found = (self.named(kind) for kind in self.tool.takes)
-        choice = next((choice for choice in found if choice is not None), None)
+        choices = (self.named(kind) for kind in self.tool.takes)
+        choice = next((choice for choice in choices if choice is not None), None)
         if choice is None:
             return None
         rule = f"the rule for runs of {self.tool.name}: {', '.join(self.tool.takes)}"
         return replace(choice, reason=f"{rule}; {choice.reason}")
 
     def named(self, wanted: str) -> Choice | None:
-        """Return a snapshot by `best`, `last`, `final`, its name or its file; None without one.
+        """Return a snapshot by `best`, `last`, `final`, its name or its file, or None.
 
         Args:
             wanted: A kind or name of a snapshot, or a file relative to the run's folder.
@@ -166,7 +166,7 @@ class Run:
         if named:
             return Choice(named[-1], _BY_NAME)
         numbered = [s for s in self._newest if s.order[1:]]
-        return Choice(numbered[-1], "the last one that was saved") if numbered else None
+        return Choice(numbered[-1], "the last one saved") if numbered else None
 
     @cached_property
     def _best(self) -> Choice | None:
@@ -176,15 +176,15 @@ class Run:
         candidates = named or self._newest
         if choice := _best_of_trainer(self.place, candidates) or _best_by_metric(candidates):
             return choice
-        kept = [s for s in candidates if not s.kind]
+        others = [s for s in candidates if not s.kind]
         is_of_lightning = self.tool is not None and self.tool.name in ("Lightning", "NeMo")
-        if is_of_lightning and len(kept) == 1 and len(candidates) > 1:
-            return Choice(kept[0], "the only one kept beside last.ckpt")
+        if is_of_lightning and len(others) == 1 and len(candidates) > 1:
+            return Choice(others[0], "the only one kept beside last.ckpt")
         return None
 
 
 def folders_of_run(folder: Path) -> list[Path]:
-    """Return a folder and those below it where tools put the weights of a run, natural order."""
+    """Return a folder and its subfolders in which tools save the weights of a run, sorted."""
 
     def below(at: Path, prefix: str) -> Iterator[Path]:
         entries = [entry for entry in at.iterdir() if _FOLDERS.fullmatch(prefix + entry.name)]
@@ -197,7 +197,7 @@ def folders_of_run(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Return the run in a folder, by the names of its files.
+    """Return the run in a folder, recognised by the names of its files.
 
     Raises:
         OSError: The folder cannot be read.
@@ -222,7 +222,7 @@ def read_run(folder: Path) -> Run:
 
 
 def run_of_file(model: Model) -> Run:
-    """Return the run of a model that lies beside others in the folder of a sweep."""
+    """Return the run of a model whose files are directly in the folder of a sweep."""
     snapshot = Snapshot(clean(model.name), model, order=(0,))
     return Run(model.path, None, (snapshot,))
 
@@ -235,7 +235,7 @@ def _is_consolidated(folder: Path, found: Iterable[tuple[str, Model]]) -> bool:
 
 
 def _is_of(tool: Tool, folder: Path, found: Iterable[tuple[str, Model]]) -> bool:
-    """Whether the names of all weights are those of a tool."""
+    """Return whether the names of all weights are those of a tool."""
     found = list(found)
     is_marked = not tool.marks or any(any(folder.glob(mark)) for mark in tool.marks)
     return bool(found and is_marked) and all(
@@ -264,7 +264,7 @@ def _with_names(
         else:
             snapshots.append(_snapshot(path, model, groups))
     snapshots.sort(key=_by_time)
-    if not snapshots:  # what would be beside the weights is all there is
+    if not snapshots:  # there are only training states
         snapshots, others = [_snapshot(m.name, m, {}) for m in others], []
     versions = {snapshot.order[0] for snapshot in snapshots}
     counts = Counter(snapshot.name for snapshot in snapshots)
@@ -298,7 +298,7 @@ def _snapshot(path: str, model: Model, groups: dict[str, str]) -> Snapshot:
 
 
 def _by_time(snapshot: Snapshot) -> tuple[Any, ...]:
-    # Snapshots with a number come first: of copies, `epoch 9` is the one to keep, and not `last`.
+    # Snapshots with a number come first: of two copies, `epoch 9` is kept, not `last`.
     version, *numbers = snapshot.order
     return (
         version,
@@ -312,7 +312,7 @@ _natural = natsort_keygen()
 
 
 def _unique(snapshots: Iterable[Snapshot]) -> Iterator[Snapshot]:
-    """Yield snapshots with names of their own."""
+    """Yield the snapshots with numbers added to duplicate names."""
     taken: set[str] = set()
     for snapshot in snapshots:
         name, count = snapshot.name, 1
@@ -361,7 +361,7 @@ def _best_of_trainer(folder: Path, snapshots: Iterable[Snapshot]) -> Choice | No
         text = _text(place / "trainer_state.json")
         try:
             state = json.loads(text) if text else None
-        except (ValueError, RecursionError):  # which is reported with the logged metrics
+        except (ValueError, RecursionError):  # reported when the logged metrics are read
             continue
         best = state.get("best_model_checkpoint") if isinstance(state, dict) else None
         if isinstance(best, str):
@@ -373,7 +373,7 @@ def _best_of_trainer(folder: Path, snapshots: Iterable[Snapshot]) -> Choice | No
 
 def _text(path: Path) -> str:
     """Return a small text file; "" if there is none, a large one, or a link."""
-    if path.is_symlink():  # which may lead out of the folders that may be read
+    if path.is_symlink():  # it may point to a file outside of the folders that may be read
         return ""
     try:
         with path.open("rb") as file:

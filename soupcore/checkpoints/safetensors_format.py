@@ -1,8 +1,9 @@
-"""Reading safetensors files piece by piece.
+"""Block-wise reading of safetensors files.
 
-The `safetensors` package gives no byte ranges, and a soup of large models has to be streamed. The
-format is small: an unsigned 64-bit header length, a JSON header, then the tensors' bytes without
-gaps (https://huggingface.co/docs/safetensors). `soupcore.writers.safetensors` writes it.
+The `safetensors` package does not expose byte ranges, but soups of large models have to be
+streamed. The format is simple: an unsigned 64-bit header length, a JSON header, then the tensors'
+bytes without gaps (https://huggingface.co/docs/safetensors). `soupcore.writers.safetensors` writes
+it.
 """
 
 import json
@@ -22,9 +23,9 @@ from soupcore.errors import CheckpointError
 from soupcore.safe_torch.metadata import LONGEST_TEXT, MOST_DETAILS, Plain, plain_value
 from soupcore.safe_torch.names import MARKER
 
-_LARGEST_HEADER = 50_000_000  # bytes, of some hundred thousand tensors
+_LARGEST_HEADER = 50_000_000  # bytes, enough for some hundred thousand tensors
 _LONGEST_NAME = 1_000
-_MOST_METADATA = 100_000  # entries; the longest that tools write have a few for each tensor
+_MOST_METADATA = 100_000  # entries; tools write at most a few per tensor
 _MOST_DIMENSIONS = 64  # as in torch
 _LARGEST_SIZE = 1 << 63
 
@@ -33,7 +34,7 @@ class SafetensorsCheckpoint(Checkpoint):
     """One safetensors file.
 
     Raises:
-        CheckpointError: The file is missing, empty, truncated or not what its header says.
+        CheckpointError: The file is missing, empty or truncated, or contradicts its header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,19 +47,19 @@ class SafetensorsCheckpoint(Checkpoint):
             isinstance(value, str) for value in metadata.values()
         ):
             raise CheckpointError(
-                f"{path}: __metadata__ is not an object of texts.", "Save the file again."
+                f"{path}: __metadata__ is not an object of strings.", "Save the file again."
             )
         if len(metadata) > _MOST_METADATA:
             raise CheckpointError(
-                f"{path}: __metadata__ has {len(metadata):,} entries; {_MOST_METADATA:,} are "
-                "possible.",
+                f"{path}: __metadata__ has {len(metadata):,} entries; at most {_MOST_METADATA:,} "
+                "are supported.",
                 "Save the file again without them.",
             )
         tensors, self._offsets = _check_layout(
             header, data_start, os.fstat(opened.number).st_size, path
         )
         super().__init__(path, tensors, metadata, (path,))
-        self._file.check_unchanged()  # so that the stamp is that of the file which is read
+        self._file.check_unchanged()  # ensures that the stamp belongs to the opened file
         self.details = _details(metadata)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -74,28 +75,28 @@ class SafetensorsCheckpoint(Checkpoint):
 
 
 def _why_not_averaged(dtype: object) -> tuple[str, str]:
-    """Return the end of the sentence that begins with the tensor and its dtype, and the way out."""
+    """Return the end of a sentence that begins with the tensor and its dtype, and the solution."""
     if dtype in ("F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"):
-        # The mean of quantized numbers and the mean of their scales are no mean of the weights.
+        # Averaging quantized values and scales separately does not average the weights.
         return (
-            "so it is part of a model quantized in blocks, which cannot be averaged.",
+            "so it is part of a block-quantized model, which cannot be averaged.",
             "Average the checkpoints it was quantized from, or dequantize it to bfloat16 first.",
         )
     return "which cannot be averaged.", "Save it as float32, float16 or bfloat16."
 
 
 def _details(metadata: Mapping[str, str]) -> dict[str, Plain]:
-    """Return what the metadata says of the run, as plain values; objects in JSON are none."""
-    found: dict[str, Plain] = {}
-    if MARKER in metadata:  # a soup was made by no run; the rest is that of ingredient 1
-        return found
+    """Return the metadata's plain values on the training run; JSON objects are omitted."""
+    details: dict[str, Plain] = {}
+    if MARKER in metadata:  # a soup, whose other metadata is copied from its first ingredient
+        return details
     for key, text in metadata.items():
         short = max(len(key), len(text)) <= LONGEST_TEXT
         if key != "format" and key.isprintable() and short:
             value = plain_value(_number_or_text(text))
             if isinstance(value, Plain) and value is not None:
-                found[key] = value
-    return dict(list(found.items())[:MOST_DETAILS])
+                details[key] = value
+    return dict(list(details.items())[:MOST_DETAILS])
 
 
 def _number_or_text(text: str) -> Any:
@@ -111,8 +112,8 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
     if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
         raise CheckpointError(
-            f"{path} is not a whole safetensors file (its header is said to have {length} bytes, "
-            f"the file has {size}).",
+            f"{path} is not a complete safetensors file (its header length is {length} bytes, the "
+            f"file has {size}).",
             "Copy or download it again.",
         )
     try:
@@ -131,7 +132,7 @@ def _check_layout(
         if not 0 < len(name) <= _LONGEST_NAME:
             raise CheckpointError(
                 f"{path} has a tensor whose name has {len(name)} characters; 1 to {_LONGEST_NAME} "
-                "are possible.",
+                "are supported.",
                 "Save it under another name.",
             )
         try:
@@ -142,10 +143,14 @@ def _check_layout(
                 f"{path}: the header's entry for {name!r} lacks dtype, shape or data_offsets."
             ) from None
         if not all(type(number) is int and 0 <= number < _LARGEST_SIZE for number in numbers):
-            raise CheckpointError(f"{path}: tensor {name!r} has a size that is not a count.")
+            raise CheckpointError(
+                f"{path}: the shape or data_offsets of tensor {name!r} are not all non-negative "
+                "integers. The file is damaged.",
+                "Copy or download it again.",
+            )
         if len(shape) > _MOST_DIMENSIONS:
             raise CheckpointError(
-                f"{path}: tensor {name!r} has {len(shape)} dimensions; torch has tensors of up to "
+                f"{path}: tensor {name!r} has {len(shape)} dimensions; torch supports up to "
                 f"{_MOST_DIMENSIONS}."
             )
         if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -157,7 +162,7 @@ def _check_layout(
         if end - begin != info.nbytes:
             raise CheckpointError(
                 f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} needs {info.nbytes} "
-                f"bytes, its header gives {end - begin}. The file is damaged.",
+                f"bytes, but its header gives {end - begin}. The file is damaged.",
                 "Copy or download it again.",
             )
         entries.append((begin, end, name, info))
@@ -169,8 +174,8 @@ def _check_layout(
         expected = end
     if data_start + expected != size:
         raise CheckpointError(
-            f"{path} has {size} bytes, its header promises {data_start + expected}: "
-            "it was cut short or added to.",
+            f"{path} has {size} bytes, but its header describes {data_start + expected}: the file "
+            "was truncated or extended.",
             "Copy or download it again.",
         )
     tensors = {name: info for _, _, name, info in entries}

@@ -1,4 +1,4 @@
-"""Reading a torch file of others in a process of its own, which can do little and not for long."""
+"""Reading of untrusted torch files in a child process with few rights and little time."""
 
 import json
 import signal
@@ -14,8 +14,8 @@ from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT
 
 MOST_SECONDS = 10
 
-# An empty package of our name lets the child import the safe reader and nothing beside it: this
-# package's own __init__ would import torch.
+# An empty package named `soupcore` lets the child import the safe reader and nothing else: neither
+# soupcore/__init__.py nor its imports.
 _PROGRAM = """
 import sys
 package = type(sys)("soupcore")
@@ -28,23 +28,24 @@ _PACKAGE = Path(child.__file__).parents[1]
 
 
 class NoVerdictError(CheckpointError):
-    """Reading ended without an answer, so nothing is known of the file; another try may succeed."""
+    """The child process ended without a result. A retry may succeed."""
 
 
 def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
-    """Read what a torch file holds; see `soupcore.safe_torch.contents.read_contents`.
+    """Read the contents of a torch file; see `soupcore.safe_torch.contents.read_contents`.
 
-    The child gets the open file itself, so that what it read is what the caller will read. It may
-    use 1 GiB of memory, 8 s of CPU time and 10 s in all, and neither write nor start anything.
+    The child inherits the open file, so that it reads the same bytes as the caller. It may use
+    1 GiB of memory, 8 s of CPU time and 10 s in total. It can neither write files nor start
+    processes.
 
     Args:
         descriptor: The file, open for reading.
-        path: What to call it.
+        path: Its path, for errors.
 
     Raises:
         CheckpointError: The file is refused, or reading it takes too much CPU time.
-        NoVerdictError: The child could not start, ran out of time or memory, crashed, or was ended
-            from outside.
+        NoVerdictError: The child could not start, ran out of time or memory, crashed, or was
+            killed.
     """
     answer = _answer(descriptor, path)
     if refusal := answer.get("refusal"):
@@ -61,15 +62,15 @@ def rewrite(descriptor: int, path: Path, weights: str) -> dict[str, Any]:
 
     Args:
         descriptor: The file, open for reading.
-        path: What to call it.
-        weights: The weight set that becomes the soup's; "" for the first one.
+        path: Its path, for errors.
+        weights: Name of the weight set that the soup replaces; "" for the first one.
 
     Returns:
         The result of `soupcore.safe_torch.rewriting.rewrite`, or `{"problem": sentence}` if the
-        file cannot be written again.
+        file cannot be rewritten.
 
     Raises:
-        CheckpointError: The child came to its limits, or was ended; see `read_contents`.
+        CheckpointError: The child exceeded its limits, or was killed; see `read_contents`.
     """
     answer = _answer(descriptor, path, "rewrite", weights)
     if refusal := answer.get("refusal"):
@@ -85,10 +86,10 @@ def read_values(descriptor: int, path: Path) -> dict[str, Any]:
 
     Args:
         descriptor: The file, open for reading.
-        path: What to call it.
+        path: Its path, for errors.
 
     Raises:
-        CheckpointError: The file is refused, or the child came to its limits.
+        CheckpointError: The file is refused, or the child exceeded its limits.
     """
     answer = _answer(descriptor, path, "values")
     if refusal := answer.get("refusal"):
@@ -125,16 +126,16 @@ def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
         raise _without_answer(path, process.returncode, expired.is_set()) from None
     if answer.get("exhausted"):
         raise NoVerdictError(
-            f"{path} cannot be opened: reading what is in it takes more than "
-            f"{MOST_MEMORY >> 20} MiB of memory, or more than the machine has left.",
-            "Free memory and try again. If it happens again, the file is damaged or made to harm.",
+            f"{path} cannot be opened: reading its contents takes more than "
+            f"{MOST_MEMORY >> 20} MiB of memory, or more than the machine has free.",
+            "Free memory and try again. If this happens again, the file is damaged or malicious.",
         )
     return answer
 
 
 def _started(descriptor: int, path: Path, *request: str) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - this interpreter, on a text of ours
+        return subprocess.Popen(  # noqa: S603 - this interpreter, with the constant `_PROGRAM`
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), *request],
             stdin=descriptor,
             stdout=subprocess.PIPE,
@@ -142,34 +143,35 @@ def _started(descriptor: int, path: Path, *request: str) -> subprocess.Popen[byt
         )
     except OSError as error:
         raise NoVerdictError(
-            f"{path} cannot be opened: no process could be started to read it ({error.strerror}).",
+            f"{path} cannot be opened: the process to read it could not be started "
+            f"({error.strerror}).",
             "Free memory or processes, and try again.",
         ) from None
 
 
 _SUSPECT = (
-    "No checkpoint needs that, so the file is damaged or made to harm; do not open it elsewhere."
+    "No valid checkpoint needs that, so the file is damaged or malicious. Do not open it elsewhere."
 )
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
 def _without_answer(path: Path, status: int, expired: bool) -> CheckpointError:
-    """Return the error for a child that ended with this exit status and without an answer."""
+    """Return the error for a child that ended with this exit status and without a result."""
     start = f"{path} cannot be opened: "
     if expired:
-        reason = f"reading what is in it takes more than {MOST_SECONDS} s"
+        reason = f"reading its contents takes more than {MOST_SECONDS} s"
         return NoVerdictError(f"{start}{reason}. {_SUSPECT}")
     if status == -signal.SIGXCPU:
-        reason = f"reading what is in it takes more than {MOST_CPU_SECONDS} s of CPU time"
+        reason = f"reading its contents takes more than {MOST_CPU_SECONDS} s of CPU time"
         return CheckpointError(f"{start}{reason}. {_SUSPECT}")
     if status < 0 and -status not in _CRASHES:
         name = signal.strsignal(-status) or "unknown"
         return NoVerdictError(
-            f"{start}the process that read it was ended from outside (signal {-status}, {name}), "
-            "by hand or because the machine ran out of memory. This says nothing about the file.",
-            "Try again; if it happens again, free memory first.",
+            f"{start}the process that read it was killed (signal {-status}, {name}), by a user or "
+            "because the machine ran out of memory. The file may be fine.",
+            "Try again. If this happens again, free memory first.",
         )
     return NoVerdictError(
-        f"{start}the process that read it broke down (exit status {status}).",
-        "Try again. If it happens again, the file may be damaged or made to harm.",
+        f"{start}the process that read it crashed (exit status {status}).",
+        "Try again. If this happens again, the file may be damaged or malicious.",
     )

@@ -1,4 +1,4 @@
-"""A checkpoint spread over several files, as Hugging Face saves large models."""
+"""Sharded checkpoints, the form in which Hugging Face saves large models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -23,9 +23,9 @@ class ShardedCheckpoint(Checkpoint):
             for name in shard.tensors:
                 if name in self._shard_of:
                     raise CheckpointError(
-                        f"{path}: tensor {name!r} stands in both "
+                        f"{path}: tensor {name!r} is in both "
                         f"{self._shard_of[name].path.name} and {shard.path.name}.",
-                        "Keep the shards of one checkpoint only.",
+                        "Keep only the shards of one checkpoint.",
                     )
                 self._shard_of[name] = shard
         super().__init__(
@@ -48,7 +48,7 @@ class ShardedCheckpoint(Checkpoint):
 
     @property
     def checksummed(self) -> frozenset[str]:
-        """Those of each shard; see `Checkpoint.checksummed`."""
+        """The checksummed tensors of all shards; see `Checkpoint.checksummed`."""
         return frozenset(chain.from_iterable(shard.checksummed for shard in self._shards))
 
     def check_integrity(
@@ -56,7 +56,7 @@ class ShardedCheckpoint(Checkpoint):
         on_bytes: Callable[[int], None] = lambda nbytes: None,
         checksums: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Compare the checksums of each shard; see `Checkpoint.check_integrity`."""
+        """Verify the checksums of each shard; see `Checkpoint.check_integrity`."""
         for shard in self._shards:
             of_shard = {name: crc for name, crc in checksums.items() if name in shard.tensors}
             shard.check_integrity(on_bytes, of_shard)
@@ -66,11 +66,11 @@ def open_index(index: Path, open_shard: Callable[[Path], Checkpoint]) -> Sharded
     """Open the shards that a `*.index.json` file lists.
 
     Args:
-        index: The list, as Hugging Face's libraries write it.
-        open_shard: Opens one of them.
+        index: The index, in Hugging Face's format.
+        open_shard: Opens one shard.
 
     Raises:
-        CheckpointError: The index is damaged, a shard is missing, or the two disagree.
+        CheckpointError: The index is damaged, a shard is missing, or index and shards disagree.
     """
     weight_map = _read_weight_map(index)
     shard_names = sorted(set(weight_map.values()))
@@ -92,7 +92,9 @@ def _read_weight_map(index: Path) -> Mapping[str, str]:
     with index.open("rb") as file:
         content = file.read(LARGEST_INDEX + 1)
     if len(content) > LARGEST_INDEX:
-        raise CheckpointError(f"{index} is larger than an index can be ({LARGEST_INDEX} bytes).")
+        raise CheckpointError(
+            f"{index} is larger than {LARGEST_INDEX} bytes, the limit for shard indices."
+        )
     try:
         weight_map = parse_object(content).get("weight_map")
     except ValueError as error:
@@ -104,15 +106,17 @@ def _read_weight_map(index: Path) -> Mapping[str, str]:
         or not weight_map
         or not all(isinstance(name, str) for name in weight_map.values())
     ):
-        raise CheckpointError(f"{index} is not a shard index: it names no tensors and their files.")
+        raise CheckpointError(
+            f"{index} is not a shard index: it has no weight_map of tensors and file names."
+        )
     return weight_map
 
 
 def _check_inside(index: Path, name: str) -> None:
-    """Make sure that a shard lies beside its index.
+    """Check that a shard is in the folder of its index.
 
-    The index is data from elsewhere, so neither a name in it nor a link of that name may lead out
-    of its folder. Only Hugging Face's cache does so itself: all its files are links to blobs.
+    The index is untrusted, so neither a name in it nor a symbolic link may lead out of the folder.
+    The exception is Hugging Face's cache, where all files are links to blobs.
     """
     if name in ("", ".", "..") or not name.isprintable() or any(mark in name for mark in "/\\"):
         raise CheckpointError(f"{index}: the shard {name!r} is not a plain file name.")
@@ -125,6 +129,6 @@ def _check_inside(index: Path, name: str) -> None:
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if shard.resolve().parent not in (folder, blobs):
         raise CheckpointError(
-            f"{index}: the shard {name} is a link that leads out of the folder.",
-            "Copy the file here.",
+            f"{index}: the shard {name} is a link to a file outside of the folder.",
+            "Copy the file into the folder.",
         )

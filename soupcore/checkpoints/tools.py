@@ -17,7 +17,7 @@ class Tool:
             `last`, `final`, `average`; `epoch`, `step`, `checkpoint` (numbers), `date`; `version`
             (of several runs in one folder, the newest counts); `state` for a training state, which
             is not opened.
-        takes: The snapshots that stand for the run, the preferred one first.
+        takes: The snapshots that may represent the run, in order of preference.
         folders: Regular expression for the subfolders with weights.
         suffixes: Suffixes of the weights; any if empty.
         marks: Files, as patterns, one of which must exist; none if the names of the weights

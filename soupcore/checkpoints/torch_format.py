@@ -1,7 +1,7 @@
-"""Reading what `torch.save` wrote, without executing anything in it.
+"""Reading of `torch.save` files without executing any code in them.
 
-A child process finds out where the tensors lie (see `soupcore.checkpoints.sandbox`); here their
-bytes are read from there, and nothing else of the file is.
+A child process determines the places of the tensors (see `soupcore.checkpoints.sandbox`). This
+module reads the bytes at these places and nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,22 +21,22 @@ from soupcore.errors import CheckpointError
 Sizes = tuple[int, ...]
 
 _BLOCK = 1 << 20  # bytes that are gathered at a time
-_LITTLE = 64 << 10  # bytes that are read at once even if few of them are wanted
+_LITTLE = 64 << 10  # bytes that are read at once even if few of them are needed
 
 
 class TorchCheckpoint(Checkpoint):
-    """A `.pt`, `.pth`, `.bin` or `.ckpt` file: a state dict, a model, or a run's checkpoint.
+    """A `.pt`, `.pth`, `.bin` or `.ckpt` file: a state dict, a model, or a training checkpoint.
 
     Args:
         path: The file.
-        weights: Name of the weight set to open; the one to take by convention unless given.
+        weights: Name of the weight set to open. By default the conventional choice.
 
     Attributes:
         file: The file.
-        contents: All that is known of it without reading its weights.
-        views: Where the elements of each tensor are.
-        left_out: Places in the file with other parts of what was trained, which a copy of the file
-            with other weights in this set would keep.
+        contents: Its contents except for the weights.
+        views: `{tensor: view of its storage}`.
+        left_out: Places of other trained parts in the file. A copy of the file with new weights in
+            this set would still contain them.
 
     Raises:
         CheckpointError: The file is refused, or has no such weight set.
@@ -49,7 +49,7 @@ class TorchCheckpoint(Checkpoint):
         tensors = {}
         self.views: dict[str, View] = {}
         self._block: tuple[str, int, torch.Tensor] | None = None
-        self._starts: dict[str, int] = {}  # first bytes of the tensors that lie in order, as is
+        self._starts: dict[str, int] = {}  # first bytes of the contiguous tensors
         for name, view in chosen.views.items():
             dtype = getattr(torch, view.dtype, None)
             if dtype not in DTYPE_NAMES:
@@ -63,7 +63,7 @@ class TorchCheckpoint(Checkpoint):
                 place = self.contents.storages[view.storage]
                 self._starts[name] = place.offset + view.offset * dtype.itemsize
         super().__init__(path, tensors, self.contents.metadata, (path,))
-        self.file.check_unchanged()  # so that the stamp is that of the file which is read
+        self.file.check_unchanged()  # ensures that the stamp belongs to the opened file
         if len(self.contents.sets) > 1:
             self.weights = chosen.name
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
@@ -92,11 +92,11 @@ class TorchCheckpoint(Checkpoint):
             done += piece.numel()
 
     def _gathered_block(self, name: str, index: int) -> torch.Tensor:
-        # A block is kept until the next one, because who reads asks for less at a time than pays to
-        # gather from all over a storage.
-        kept = self._block  # another thread may replace it
-        if kept and kept[:2] == (name, index):
-            return kept[2]
+        # The last block is cached, because callers read smaller pieces than it is efficient to
+        # gather from scattered elements.
+        cached = self._block  # another thread may replace it
+        if cached and cached[:2] == (name, index):
+            return cached[2]
         info, view = self.tensors[name], self.views[name]
         count = _BLOCK // info.dtype.itemsize
         first = index * count
@@ -113,7 +113,7 @@ class TorchCheckpoint(Checkpoint):
     def _gather(
         self, place: int, shape: Sizes, stride: Sizes, offset: int, start: int, out: torch.Tensor
     ) -> None:
-        """Read elements of a view, from `start` on in the view's own order, that lie scattered."""
+        """Read scattered elements of a view, from `start` on in the view's own order."""
         row = prod(shape[1:])
         done = 0
         while done < out.numel():
@@ -131,14 +131,14 @@ class TorchCheckpoint(Checkpoint):
             done += count
 
     def _read_box(self, place: int, stride: Sizes, first: int, box: torch.Tensor) -> None:
-        # Read at once what lies close together, and by halves what does not: memory stays within
-        # a small multiple of what is wanted, however the view is strided.
+        # Elements that are close together are read at once. Otherwise the box is halved, so that
+        # memory is bounded by a small multiple of the result for any strides.
         reach = [(size - 1) * step for size, step in zip(box.shape, stride, strict=True)]
         span = 1 + sum(reach)
         if span * box.itemsize <= max(_LITTLE, 2 * box.nbytes):
-            lying = torch.empty(span, dtype=box.dtype)
-            self.file.read_into(raw_bytes(lying), place + first * box.itemsize)
-            box.copy_(lying.as_strided(box.shape, stride))
+            stored = torch.empty(span, dtype=box.dtype)
+            self.file.read_into(raw_bytes(stored), place + first * box.itemsize)
+            box.copy_(stored.as_strided(box.shape, stride))
             return
         widest = reach.index(max(reach))
         half = box.shape[widest] // 2
@@ -149,7 +149,7 @@ class TorchCheckpoint(Checkpoint):
 
     @property
     def checksummed(self) -> frozenset[str]:
-        """Tensors that fill a storage; see `Checkpoint.checksummed`."""
+        """Names of tensors that fill a storage; see `Checkpoint.checksummed`."""
         storages = self.contents.storages
         return frozenset(
             name
@@ -163,19 +163,19 @@ class TorchCheckpoint(Checkpoint):
         on_bytes: Callable[[int], None] = lambda nbytes: None,
         checksums: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Compare the checksums of what holds the weights; see `Checkpoint.check_integrity`."""
+        """Verify the checksums of the weights' storages; see `Checkpoint.check_integrity`."""
         known = {self.views[name].storage: crc for name, crc in checksums.items()}
         for key in {view.storage: None for view in self.views.values()}:
             place = self.contents.storages[key]
-            if place.crc is None:  # the format before torch 1.6 has none
+            if place.crc is None:  # the format before torch 1.6 has no checksums
                 continue
             crc = known[key] if key in known else self._checksum(place, on_bytes)
             if crc != place.crc:
                 raise CheckpointError(
                     f"{self.path}: the checksum of the record 'data/{key}' is wrong, so the file "
                     "is damaged or was tampered with.",
-                    "Copy it again. If it was written with "
-                    "torch.serialization.set_crc32_options(False), save it again without.",
+                    "Copy it again. If it was saved with "
+                    "torch.serialization.set_crc32_options(False), save it again with True.",
                 )
 
     def _checksum(self, place: Place, on_bytes: Callable[[int], None]) -> int:
@@ -206,15 +206,15 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
 def _what_shares_memory(chosen: WeightViews, contents: Contents) -> tuple[str, ...]:
     storages = {view.storage for view in chosen.views.values()}
     return tuple(
-        f"{other.name!r} ({other.title}) shares tensors with {chosen.name!r} in memory: where a "
-        "soup is written as .pt, both change."
+        f"{other.name!r} ({other.title}) shares tensors with {chosen.name!r} in memory: if a soup "
+        "is written as .pt, both change."
         for other in contents.sets
         if other is not chosen and storages & {view.storage for view in other.views.values()}
     )
 
 
 def is_contiguous(shape: Sizes, stride: Sizes) -> bool:
-    """Return whether elements lie one after the other, in the tensor's own order."""
+    """Return whether a tensor of this shape and stride is contiguous."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(stride), strict=True):
         if size > 1 and step != expected:

@@ -14,7 +14,7 @@ with two equal peaks of height 0.5 at arbitrary positions, peaks of width 0.3 (a
 found to within 0.01, those of width 0.25 to within 0.025, and those of width 0.2 to within 0.1.
 Narrower peaks may be missed entirely.
 
-The next values depend only on the known evaluations, so a stored line asks for the same values as
+The next values depend only on the known evaluations, so a stored line requests the same values as
 during its evaluation. Every α is a multiple of 1/4096: exact, so that points are recognised, and
 symmetric, so that a reversed line has the same points.
 """
@@ -153,10 +153,10 @@ def alike(lines: Sequence[Line]) -> Iterable[tuple[tuple[Fraction, ...], list[in
 
     Most lines have the same α values, and processing them one by one would be slow.
     """
-    found: dict[tuple[Fraction, ...], list[int]] = {}
+    groups: dict[tuple[Fraction, ...], list[int]] = {}
     for index, line in enumerate(lines):
-        found.setdefault(tuple(sorted(line)), []).append(index)
-    return found.items()
+        groups.setdefault(tuple(sorted(line)), []).append(index)
+    return groups.items()
 
 
 def table(alphas: Sequence[Fraction], lines: Sequence[Line]) -> tuple[Floats, Floats]:

@@ -21,7 +21,7 @@ from soupcore.connectivity.bracket import Floats
 
 Pair = tuple[str, str]
 
-CONNECTED = 0.1  #: largest loss barrier between connected ingredients, unless told otherwise
+CONNECTED = 0.1  #: default of the largest loss barrier between connected ingredients
 
 _ABOVE = 1.1  # height at which missing pairs join, relative to the highest known value
 

@@ -63,7 +63,7 @@ class Curves:
         return ceiling
 
     def contested(self, tolerance: Floats) -> npt.NDArray[np.bool_]:
-        """Whether a curve may exceed `highest` by more than its tolerance in each interval.
+        """Return in which intervals a curve may exceed `highest` by more than its tolerance.
 
         Args:
             tolerance: Shape [p].
@@ -72,9 +72,9 @@ class Curves:
             Shape [m − 1, p].
         """
         above = self._ceiling > self.highest + tolerance
-        found = np.zeros((len(self.at) - 1, self.values.shape[1]), dtype=bool)
-        np.logical_or.at(found, self._interval, above)
-        return found
+        contested = np.zeros((len(self.at) - 1, self.values.shape[1]), dtype=bool)
+        np.logical_or.at(contested, self._interval, above)
+        return contested
 
     def _errors(self) -> Floats:
         """Distance of each point from the cubic through its neighbours, 0 at the ends, [m, p]."""

@@ -108,7 +108,7 @@ class KnownLines:
         self._settled.add(index)
 
     def give_up(self, index: int) -> None:
-        """Ask for no more points of a line, though it wants more."""
+        """Request no more points of a line that is not settled."""
         self._given_up.add(index)
         self.leave(index)
 
@@ -153,6 +153,6 @@ class KnownLines:
 
     def _point(self, index: int, alpha: Fraction) -> Wanted:
         at = self._mixtures[index]
-        if alpha not in at:  # keep mixtures, because computing their keys again takes time
+        if alpha not in at:  # cached, because computing the keys of mixtures takes time
             at[alpha] = interpolate(*self._ends[index], alpha)
         return Wanted(index, alpha, at[alpha], self._split)

@@ -70,11 +70,11 @@ def evaluate_lines(
     while wanted := known.wanted():
         at = wanted[0].split
         examples = len(evaluator.task.split(at))
-        asking: dict[Mixture, list[Wanted]] = {}
+        by_point: dict[Mixture, list[Wanted]] = {}
         for each in wanted:
-            asking.setdefault(each.mixture, []).append(each)
-        total = max(done + len(asking) * examples, usual)
-        left = list(asking)
+            by_point.setdefault(each.mixture, []).append(each)
+        total = max(done + len(by_point) * examples, usual)
+        left = list(by_point)
         while left:
             some, left = left[:size], left[size:]
             progress = stretch(on_progress, done, len(some) * examples, total)
@@ -84,10 +84,10 @@ def evaluate_lines(
                     some, at, keep_outputs=False, on_progress=progress
                 )
             except BaseException:
-                _add(known, keeper, asking, some, evaluator.stored(some, at))
+                _add(known, keeper, by_point, some, evaluator.stored(some, at))
                 keeper.write()
                 raise
-            _add(known, keeper, asking, some, found)
+            _add(known, keeper, by_point, some, found)
             done += len(some) * examples
             size = _next_size(size, time.monotonic() - started)
     keeper.write()
@@ -100,20 +100,20 @@ def evaluate_lines(
 def _add(
     known: KnownLines,
     keeper: Keeper,
-    asking: Mapping[Mixture, Sequence[Wanted]],
+    by_point: Mapping[Mixture, Sequence[Wanted]],
     points: Sequence[Mixture],
-    found: Sequence[Evaluation | None],
+    evaluations: Sequence[Evaluation | None],
 ) -> None:
-    """Take evaluations, and keep summaries of the lines that asked for them."""
-    for point_, evaluation in zip(points, found, strict=True):
+    """Add the evaluations of points to their lines, and store summaries of these lines."""
+    for point_, evaluation in zip(points, evaluations, strict=True):
         if evaluation is not None:
-            for each in asking[point_]:
+            for each in by_point[point_]:
                 known.add(each, evaluation)
-    keeper.keep(each.line for point_ in points for each in asking[point_])
+    keeper.keep(each.line for point_ in points for each in by_point[point_])
 
 
 def _next_size(size: int, seconds: float) -> int:
-    """Return how many points to evaluate before the summaries are kept again: a few seconds'."""
+    """Return how many points to evaluate until summaries are stored again, after a few seconds."""
     if seconds < _KEEP_EVERY / 2:
         return 2 * size
     return max(1, size // 2) if seconds > 2 * _KEEP_EVERY else size
@@ -139,9 +139,9 @@ def keep_stored_lines(
     *,
     split: str | None = None,
 ) -> None:
-    """Keep summaries of lines whose evaluations the store has, such as those of earlier versions.
+    """Store summaries of lines from stored evaluations, such as those of earlier versions.
 
-    It computes nothing else; see `known_pairs`.
+    No evaluation is computed. `known_pairs` reads the summaries.
     """
     split = split or evaluations.task.select
     known = KnownLines(lines, alphas, (), evaluations.task, split)
@@ -152,7 +152,7 @@ def keep_stored_lines(
 
 
 def _stored(known: KnownLines, evaluations: Evaluations) -> Lines:
-    """Look up all that is known of lines."""
+    """Return the stored results of lines."""
     missing: set[tuple[Mixture, str]] = set()
     stuck: set[int] = set()
     while wanted := known.wanted():

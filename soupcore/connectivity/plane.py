@@ -134,8 +134,8 @@ class Frame:
         return sides[0], sides[1]
 
     def _inner(self, one: Sequence[Vector], other: Sequence[Vector]) -> Floats:
-        found: Floats = self._products.inner(one, other).sum(axis=0)
-        return found
+        products: Floats = self._products.inner(one, other).sum(axis=0)
+        return products
 
 
 @dataclass(frozen=True)
@@ -314,15 +314,15 @@ def _known(
     cells = np.array(stored, dtype=object).reshape(size, size)
     levels = {level: cells[:: (size - 1) // (level - 1), :: (size - 1) // (level - 1)]
               for level in _levels(size)}  # fmt: skip
-    whole = [level for level, grid in levels.items() if all(grid.ravel())]
-    shown = max(whole, default=_levels(size)[0])
+    complete = [level for level, grid in levels.items() if all(grid.ravel())]
+    shown = max(complete, default=_levels(size)[0])
     xs, ys = frame.grid(shown, margin)
     return Plane(
         frame,
         xs,
         ys,
-        losses=_array(levels[shown], lambda found: found.loss),
-        scores=_array(levels[shown], lambda found: found.score),
+        losses=_array(levels[shown], lambda evaluation: evaluation.loss),
+        scores=_array(levels[shown], lambda evaluation: evaluation.score),
         split=split,
         missing=stored.count(None),
         corners=corners,

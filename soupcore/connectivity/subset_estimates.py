@@ -38,7 +38,7 @@ def estimates(lines: Sequence[Line], on_subset: Sequence[Line]) -> Sequence[Line
         lines: For each line the values on the whole split, including α = 0 and 1.
         on_subset: For each line the values on the part, at the same α values and others.
     """
-    found: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
+    estimated: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
     for alphas, indices in alike(lines):
         at, whole = table(alphas, [lines[index] for index in indices])
         _, part = table(alphas, [on_subset[index] for index in indices])
@@ -47,5 +47,5 @@ def estimates(lines: Sequence[Line], on_subset: Sequence[Line]) -> Sequence[Line
             _, there = table([alpha], [on_subset[index] for index in indices])
             values = (there[0] + difference(float(alpha))).tolist()  # [lines, 2]
             for index, (loss, score) in zip(indices, values, strict=True):
-                found[index][alpha] = loss, score
-    return found
+                estimated[index][alpha] = loss, score
+    return estimated

@@ -30,18 +30,19 @@ _WRITE_EVERY = 2.0  # seconds
 
 @dataclass(frozen=True)
 class LineSummary:
-    """The barriers on a line; scores and losses as of `LinearPath`.
+    """The barriers on a line; losses, scores and units are those of `LinearPath`.
 
     Attributes:
         n: Number of examples.
-        points: How many α were evaluated.
-        barrier, barrier_bound: The loss barrier, and how high it may be between the points.
-        barrier_alpha: The α at which the loss is highest above the chord.
-        error_barrier, error_bound: The error barrier, and how high it may be.
-        over_mean, over_mean_bound: The error barrier over the mean of the ends.
-        midpoint_score: The score at α = ½; NaN where it is not known, as of the next two.
-        midpoint_advantage: That score less the mean score of the ends.
-        midpoint_gain: That score less the score of the better end.
+        points: Number of evaluated α values.
+        barrier, barrier_bound: The loss barrier, and its estimated upper bound between the points.
+        barrier_alpha: The α with the largest rise of the loss above the chord.
+        error_barrier, error_bound: The error barrier, and its estimated upper bound.
+        over_mean, over_mean_bound: The error barrier above the mean of the endpoints, and its
+            estimated upper bound.
+        midpoint_score: Score at α = ½. Like the next two, it is NaN if α = ½ was not evaluated.
+        midpoint_advantage: This score minus the mean score of the endpoints.
+        midpoint_gain: This score minus the score of the better endpoint.
     """
 
     n: float
@@ -74,7 +75,7 @@ class LineSummary:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the numbers as the store keeps them."""
+        """Return the fields as little-endian float64, the form in the store."""
         return np.array(astuple(self), dtype="<f8").tobytes()
 
 
@@ -86,12 +87,12 @@ class PairSummaries:
     """The stored summaries of the lines between pairs of ingredients.
 
     Attributes:
-        names: The ingredients, k of them.
-        pairs: The known pairs as places in `names`, ascending, the lower place of each first;
+        names: Names of the k ingredients.
+        pairs: The m pairs with a summary as indices of `names`, sorted, the lower index first;
             int64, shape [m, 2].
         values: Their summaries, shape [m, number of fields].
-        settled: Whether no more α are wanted, shape [m].
-        screened: Whether a summary is of a part of the split only, shape [m].
+        settled: Whether no more α values are requested, shape [m].
+        screened: Whether a summary is that of a part of the split, shape [m].
     """
 
     names: tuple[str, ...]
@@ -104,22 +105,22 @@ class PairSummaries:
         return len(self.pairs)
 
     def column(self, field: str) -> Floats:
-        """Return a field of `LineSummary` of each known pair, shape [m]."""
+        """Return a field of `LineSummary` for each pair, shape [m]."""
         column: Floats = self.values[:, _COLUMNS[field]]
         return column
 
     def matrix(self, field: str) -> Floats:
-        """Return a field of `LineSummary`, shape [k, k]: 0 on the diagonal, NaN where unknown."""
+        """Return a field of `LineSummary`, shape [k, k]: 0 on the diagonal, NaN without summary."""
         return self._spread(self.column(field), 0.0, np.nan)
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """Whether a pair is known, shape [k, k]; true on the diagonal."""
+        """Whether a pair has a summary, shape [k, k]; true on the diagonal."""
         return self._spread(np.ones(len(self)), 1.0, 0.0).astype(bool)
 
     @property
     def preliminary(self) -> list[Pair]:
-        """The known pairs whose barrier may still change."""
+        """The pairs whose barrier may still change."""
         return [
             (self.names[a], self.names[b])
             for a, b in self.pairs[~self.settled | self.screened].tolist()
@@ -134,21 +135,21 @@ class PairSummaries:
         }
 
     def is_settled(self, pair: Pair) -> bool:
-        """Whether the barrier of a pair is known on the whole split, and will not change."""
+        """Return whether the barrier of a pair on the whole split is settled."""
         a, b = sorted(self.names.index(name) for name in pair)
-        found = (self.pairs == (a, b)).all(axis=1)
-        return bool((found & self.settled & ~self.screened).any())
+        is_pair = (self.pairs == (a, b)).all(axis=1)
+        return bool((is_pair & self.settled & ~self.screened).any())
 
     def or_screened(self, screen: "PairSummaries") -> "PairSummaries":
-        """Return of each pair the better summary: of the whole split, or of a part of it.
+        """Return the better summary of each pair, on the whole split or on a part of it.
 
-        A part that is settled is better than a whole that is not.
+        The summary on the whole split is preferred, unless only the one on the part is settled.
 
         Args:
-            screen: The summaries on a part of the split, of the same names.
+            screen: The summaries of the same ingredients on a part of the split.
         """
         k = len(self.names)
-        ours, theirs = (found.pairs @ np.array([k, 1]) for found in (self, screen))
+        ours, theirs = (summaries.pairs @ np.array([k, 1]) for summaries in (self, screen))
         settled_there = set(theirs[screen.settled].tolist())
         kept = self.settled | ~np.isin(ours, [*settled_there])
         other = ~np.isin(theirs, ours[kept])
@@ -170,7 +171,7 @@ class PairSummaries:
 
 
 def measured(evaluations: Evaluations, alphas: Alphas, split: str) -> str:
-    """Return the identity of the task, the split and the α, for `Store.lines`."""
+    """Return a digest of the task, the split and the α values, for `Store.lines`."""
     task = evaluations.task
     rule = repr(alphas) if isinstance(alphas, Adaptive) else " ".join(map(str, grid(alphas)))
     text = "\n".join([task.key, task.split(split).digest, rule])
@@ -185,14 +186,14 @@ def known_pairs(
     *,
     split: str | None = None,
 ) -> PairSummaries:
-    """Return the summaries of the lines between all pairs, as the store has them.
+    """Return the stored summaries of the lines between all pairs.
 
     Args:
-        sweep: Where the ingredients are from.
-        evaluations: Of which task, and with which BatchNorm statistics.
-        names: Which ingredients; all unless given.
-        alphas: As `evaluate_lines` takes them.
-        split: Which split, or part of one; the one with the role `select` unless given.
+        sweep: The sweep of the ingredients.
+        evaluations: Determines the store, the task and the BatchNorm statistics.
+        names: Ingredients to use; by default, all.
+        alphas: As for `evaluate_lines`.
+        split: A split, or a part of one; by default, the select split.
     """
     chosen = sweep.names(names)
     split = split or evaluations.task.select
@@ -211,7 +212,7 @@ def known_pairs(
             backwards.append(a > b)
             content.append(values)
             settled.append(is_settled)
-    # Of a line that is known in both directions, the one that is settled.
+    # If a line is stored in both directions, the settled one is used.
     order = sorted(range(len(pairs)), key=settled.__getitem__)
     by_pair = {pairs[row]: row for row in order}
     unique = [by_pair[pair] for pair in sorted(by_pair)]
@@ -240,10 +241,10 @@ class Keeper:
 
     Args:
         known: The evaluations of the lines.
-        lines: Both ends of each line.
-        evaluations: Of which task.
-        alphas: As `evaluate_lines` takes them.
-        split: Which split.
+        lines: The two endpoints of each line.
+        evaluations: Determines the store and the task.
+        alphas: As for `evaluate_lines`.
+        split: Name of the split.
     """
 
     def __init__(
@@ -261,14 +262,14 @@ class Keeper:
         self._store = evaluations.store
         self._measured = measured(evaluations, alphas, split)
         self._new: set[int] = set()
-        self._kept: dict[int, tuple[int, bool]] = {}  # how many α, and whether it was settled
+        self._kept: dict[int, tuple[int, bool]] = {}  # number of α values, and whether settled
         self._written = time.monotonic()
 
     def keep(self, lines: Iterable[int]) -> None:
-        """Record that lines have new evaluations, and write them if the last write was a while ago.
+        """Record that lines have new evaluations, and write summaries at regular intervals.
 
         Args:
-            lines: Their places.
+            lines: Indices of the lines.
         """
         self._new.update(lines)
         if time.monotonic() - self._written > _WRITE_EVERY:

@@ -1,4 +1,4 @@
-"""From a point in weight space and a split to an evaluation."""
+"""Evaluation of points in weight space on the splits of a task."""
 
 from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
 from soupcore.evaluation.early_rejection import UpperBound

@@ -1,10 +1,11 @@
-"""BatchNorm's statistics at a point: averaged like all weights, or estimated anew.
+"""BatchNorm statistics at a point: averaged like all weights, or re-estimated.
 
 The mean and variance of activations at a mixture are not the mixture of the means and variances at
-the ingredients: between networks that are far apart the variance falls, and the loss is higher than
-that of the weights alone. Estimating them at each point on training data mends that (Garipov et al.
-2018, arXiv:1802.10026; Jordan et al. 2022, arXiv:2211.08403). For fine-tuned networks it matters
-less, and may make a soup worse, so it is a choice to be seen.
+the ingredients. Between networks that are far apart, the variance of activations collapses, and
+averaged statistics raise the loss. Re-estimating the statistics at each point on training data
+corrects this (Garipov et al. 2018, arXiv:1802.10026; Jordan et al. 2022, arXiv:2211.08403). For
+fine-tuned networks it has less effect and may make a soup worse, so it is optional and always
+reported.
 
 As in torch.optim.swa_utils.update_bn, the statistics are the mean over batches of each batch's mean
 and unbiased variance, in one pass.
@@ -27,17 +28,17 @@ from soupcore.tasks.task import norms_of
 StatisticsChoice = Literal["averaged", "re-estimated"]
 
 EXAMPLES = 1024
-_BATCH = 128  # part of what is estimated, so not one of the things that are found by measuring
+_BATCH = 128  # fixed, because the estimate depends on it
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Where the statistics of a point are from that are estimated anew.
+    """The training data on which BatchNorm statistics are re-estimated.
 
     Attributes:
         split: Name of the split with the training data.
-        split_digest: Identity of that data.
-        examples: How many of its examples are seen.
+        split_digest: Digest of this split.
+        examples: Number of examples to use.
     """
 
     split: str
@@ -46,28 +47,29 @@ class Estimate:
 
     @property
     def key(self) -> str:
-        """What tells a point with these statistics from the same with averaged ones."""
+        """Suffix for the key of a point with these statistics."""
         return f"+batchnorm {self.examples} of {self.split_digest}"
 
 
 def statistics_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a network's statistics under the names that they have in its state dict."""
-    found = {}
+    """Return a network's BatchNorm statistics by their names in its state dict."""
+    statistics = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, _BatchNorm):
-            for what in ("running_mean", "running_var"):
-                if (tensor := getattr(module, what)) is not None:
-                    found[f"{name}.{what}" if name else what] = tensor
-    return found
+            for buffer in ("running_mean", "running_var"):
+                if (tensor := getattr(module, buffer)) is not None:
+                    statistics[f"{name}.{buffer}" if name else buffer] = tensor
+    return statistics
 
 
 def estimate_statistics(model: nn.Module, data: Data, examples: int) -> None:
-    """Set a network's statistics to those of training data, for the weights that it has now.
+    """Set a network's BatchNorm statistics to those of training data for its current weights.
 
     Args:
-        model: The network, in evaluation mode. Its other layers stay in it, so nothing is dropped.
+        model: The network, in evaluation mode. Other layers stay in this mode, so dropout is
+            inactive.
         data: The training data.
-        examples: How many examples to see, drawn once and for all; fewer where there are fewer.
+        examples: Number of examples to use, drawn with a fixed seed; all if there are fewer.
 
     Raises:
         TaskError: There is only one example, which has no variance, or too little memory.
@@ -83,14 +85,14 @@ def estimate_statistics(model: nn.Module, data: Data, examples: int) -> None:
         if not is_out_of_memory(error):
             raise
         raise TaskError(
-            f"BatchNorm's statistics are estimated on {_BATCH} examples at a time, which do not "
-            "go through the network in the memory there is. Choose another device, close what "
-            "else runs on it, or have the statistics averaged."
+            f"BatchNorm statistics are estimated on {_BATCH} examples at a time, for which the "
+            "device has too little memory. Choose another device, free memory on it, or average "
+            "the statistics."
         ) from error
 
 
 def _rows(n: int, examples: int) -> Tensor:
-    # At random, because training data often lies sorted by class.
+    # At random, because training data is often sorted by class.
     return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:examples]
 
 
@@ -100,7 +102,7 @@ def _estimating(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # which says: the mean over all batches
+            norm.momentum = None  # cumulative mean over all batches
             norm.train()
         yield
     finally:

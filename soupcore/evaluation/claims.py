@@ -1,9 +1,8 @@
-"""Points of several processes, each computed by one of them.
+"""Claims, so that several processes never compute the same point at the same time.
 
-Before points are computed they are claimed in the database, a few at a time, by the lease of this
-process (see `soupcore.leases`). Those that another process has claimed are left for later: when
-nothing else is left to compute, this one waits for them, and computes them itself where the other
-has given up or ended.
+Before points are computed, they are claimed in the database, a few at a time, under the lease of
+this process (see `soupcore.leases`). Points that another process has claimed come last: this
+process waits for them, and computes them itself if the other one has stopped or ended.
 """
 
 import time
@@ -18,14 +17,14 @@ from soupcore.leases import ClaimRow, alive, remove_dead
 from soupcore.store import INSERTS, Store
 
 _AT_ONCE = 0.2  # seconds of work that are claimed together
-_MOST = 256  # points
-_GROWTH = 2  # times as many points as before, at most
+_MOST = 256  # maximum number of points that are claimed together
+_GROWTH = 2  # maximum ratio of this number to the previous one
 
 _LOOK_EVERY = 0.2  # seconds
-_LOOK_FOR_DEAD_EVERY = 2.0
+_LOOK_FOR_DEAD_EVERY = 2.0  # seconds
 
-# An evaluation inside of another one, for someone at the screen, does not wait longer than this:
-# two processes that each pause a point that the other one wants would wait for ever.
+# Seconds. An evaluation nested in another one, for an interactive user, waits at most this long:
+# two processes that both pause a point that the other one needs would deadlock.
 _NESTED_PATIENCE = 5.0
 
 
@@ -33,14 +32,14 @@ class Claims:
     """Claims points before they are computed.
 
     Args:
-        store: Where claims and evaluations are.
+        store: Store of claims and evaluations.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         insert = None if store.is_read_only else INSERTS.get(store.engine.dialect.name)
         self._statements = _Statements(insert) if insert else None
-        self._depth = 0  # of evaluations inside of each other
+        self._depth = 0  # of nested evaluations
 
     def batches(
         self,
@@ -49,20 +48,21 @@ class Claims:
         needs_outputs: set[str],
         on_wait: Callable[[], None],
     ) -> Generator[tuple[list[str], list[str]]]:
-        """Claim points, a few at a time; how many follows from how long the last ones took.
+        """Claim points in batches, whose size depends on the time for the previous batch.
 
-        Close the generator (`contextlib.closing`) to free what was claimed and not evaluated.
+        Close the generator (`contextlib.closing`) to release points that were claimed but not
+        evaluated.
 
         Args:
-            keys: The points to compute.
+            keys: Keys of the points to compute.
             place: The task's key and the split's digest.
-            needs_outputs: Those for which an evaluation counts only if it has outputs.
-            on_wait: Called again and again while other processes compute what is left; raise in it
-                to stop.
+            needs_outputs: Keys of points whose evaluation counts only if it has outputs.
+            on_wait: Called repeatedly while other processes compute the remaining points. Raise in
+                it to cancel.
 
         Yields:
-            The points to compute and write now, and those that another process has evaluated
-            meanwhile.
+            Keys of the points to compute and write now, and of points that another process has
+            evaluated in the meantime.
         """
         if not keys or self._statements is None:
             yield list(keys), []
@@ -113,24 +113,24 @@ class Claims:
         """Claim points.
 
         Returns:
-            Those that are ours to compute, and those that are evaluated already.
+            Keys of the claimed points, and of points that are evaluated already.
         """
         assert self._statements is not None  # noqa: S101 - checked by `batches`
         shared = self._shared(place)
-        # In one order in all processes, or two of them might wait for each other.
+        # All processes use the same order, since different ones could deadlock.
         rows = [{"mixture_key": key} | shared for key in sorted(keys)]
         with self._store.engine.begin() as connection:
             claimed = set(connection.scalars(self._statements.claim, rows))
-            # What was evaluated after the look at the store and before our claim.
-            found = connection.execute(self._statements.evaluated, {"keys": list(keys)} | shared)
-            known = {key for key, has_outputs in found if has_outputs or key not in needs_outputs}
+            # Evaluations that another process stored after the caller had read the store.
+            stored = connection.execute(self._statements.evaluated, {"keys": list(keys)} | shared)
+            known = {key for key, has_outputs in stored if has_outputs or key not in needs_outputs}
             if claimed & known:
                 ended = {"keys": list(claimed & known)} | shared
                 connection.execute(self._statements.release, ended)
         return [k for k in keys if k in claimed - known], [k for k in keys if k in known]
 
     def _release(self, keys: Sequence[str], place: tuple[str, str]) -> None:
-        """Free points that were given up; of the others, writing the evaluation frees them."""
+        """Release points that were not computed. Writing an evaluation releases its point."""
         assert self._statements is not None  # noqa: S101 - checked by `batches`
         with self._store.engine.begin() as connection:
             given_up = {"keys": list(keys)} | self._shared(place)
@@ -145,7 +145,7 @@ class Claims:
 
 
 class _Statements:
-    """What is asked of the database; building a statement takes longer than executing it."""
+    """The SQL statements. Building one takes longer than executing it."""
 
     def __init__(self, insert: Callable[..., Any]) -> None:
         task_key: BindParameter[str] = bindparam("task_key")

@@ -19,10 +19,10 @@ from soupcore.writers import Output
 
 
 class CommandPass:
-    """Has the command of a task evaluate points, with the interface of `ForwardPass`.
+    """Evaluates points by the command of a task, with the interface of `ForwardPass`.
 
     Attributes:
-        notes: Empty: there is but one way.
+        notes: Always empty.
     """
 
     def __init__(self, task: CommandTask) -> None:
@@ -45,15 +45,15 @@ class CommandPass:
         Args:
             mixture: The point.
             split: Name of the split.
-            keep_outputs: Without effect, as are the next three.
-            estimate: There is no BatchNorm to estimate.
-            rejection: There are no examples to stop at.
-            in_bfloat16: The command chooses its precision.
-            on_progress: Called with 0 of 1 while the command runs; raise in it to stop.
+            keep_outputs: Ignored, like the next three.
+            estimate: Ignored: there is no BatchNorm to estimate.
+            rejection: Ignored: there are no examples.
+            in_bfloat16: Ignored: the command chooses its precision.
+            on_progress: Called with 0 of 1 while the command runs. Raise in it to cancel.
 
         Raises:
             TaskError: The command fails.
-            CheckpointError: The weights cannot be written in the form that the command takes.
+            CheckpointError: The weights cannot be written in the form that the command reads.
         """
         folder = private_folder(workspace_folder() / "commands")
         with tempfile.TemporaryDirectory(prefix="weights-", dir=folder) as scratch:
@@ -66,12 +66,12 @@ class CommandPass:
         return ExampleRecords(loss.clone(), score.clone(), metrics.clone(), metrics)
 
     def answers(self, split: str) -> Tensor:
-        """Return the targets of a split: that of its one example, which means nothing."""
+        """Return the targets of a split: a placeholder for its single example."""
         targets: Tensor = self._task.split(split).targets
         return targets
 
     def _file(self, mixture: Mixture, folder: Path) -> Path:
-        """Return a file with the weights of a point: an ingredient's own, or a new one."""
+        """Return a file with the weights of a point: the ingredient's own, or a new one."""
         sources = [*mixture.sources.values()]
         form = _file_of(sources[0])
         as_ingredient = self._task.form == "ingredient"
@@ -86,5 +86,5 @@ class CommandPass:
 
 
 def _file_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint that is a file: itself, or the first that a merge is computed from."""
+    """Return a checkpoint that is a file: itself, or the first source of a merge."""
     return _file_of(checkpoint.sources[0]) if isinstance(checkpoint, Derived) else checkpoint

@@ -1,4 +1,4 @@
-"""The data of a split where the network can take it by batches."""
+"""The data of a split on a device, in batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,32 +11,31 @@ from torch import Tensor
 from soupcore.tasks import Split
 from soupcore.tasks.examples import Batch, Examples, Rows, call, map_leaves, take
 
-# The CPU's allocator; CUDA's driver; its libraries, which ask for memory themselves.
+# Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with own allocators.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on the CPU or on an accelerator."""
+    """Return whether an error means that memory ran out, on the CPU or on an accelerator."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
     )
 
 
-# Of what is free on an accelerator: the rest is for weights and activations.
+# Share of an accelerator's free memory for inputs. The rest is for weights and activations.
 _SHARE_OF_DEVICE = 0.25
 
 
 @dataclass(eq=False)
 class Data:
-    """What the network is given and the true answers, one example a row.
+    """Inputs and targets of a split, one example per row.
 
     Attributes:
-        inputs: What the network is given. It may lie in another memory than the device's, or on
-            disk.
-        targets: The true answers.
-        device: Where batches go.
+        inputs: Inputs of the network. They may be in the memory of another device, or on disk.
+        targets: The targets.
+        device: Device of the batches.
         prepare: Applied to the inputs of each batch on the device.
-        needs_copies: Whether the network writes to what it is given, so that each batch has to be
+        needs_copies: Whether the network changes its inputs in place, so that each batch has to be
             a copy; None until that is known.
     """
 
@@ -48,9 +47,9 @@ class Data:
 
     @classmethod
     def of(cls, split: Split, device: torch.device) -> "Data":
-        """Return the data of a split, on the device where it takes no more than its share."""
+        """Return the data of a split, with the inputs on the device if they fit in their share."""
         inputs, targets = split.load()
-        device = torch.empty(0, device=device).device  # as tensors name it: with its index
+        device = torch.empty(0, device=device).device  # with its index, as for tensors
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if inputs.nbytes < _SHARE_OF_DEVICE * free:
@@ -64,32 +63,32 @@ class Data:
 
     @property
     def answers(self) -> Tensor:
-        """The targets that `Task.loss` takes, shape [n, ...].
+        """The targets for `Task.loss`, shape [n, ...].
 
-        The shape is [n, 0] where they have no one shape: `Task.record` takes them then.
+        The shape is [n, 0] if targets are not a single tensor; then `Task.record` uses them.
         """
         if self.targets.is_one_tensor:
             return self.targets.tensors[0]
         return torch.empty(len(self), 0, dtype=torch.int64, device=self.device)
 
     def batch(self, rows: Rows) -> tuple[Batch, Batch]:
-        """Return what the network is given and the targets for some of the rows."""
+        """Return the inputs and the targets of some rows."""
         batch = self._on_device(self.inputs.batch(rows))
         targets = map_leaves(self._moved, self.targets.batch(rows))
         return batch if self.prepare is None else self.prepare(batch), targets
 
     def through(self, forward: Callable[..., Any], rows: Rows) -> tuple[Any, Batch, Batch]:
-        """Return what a network makes of some of the rows, what it was given, and the targets."""
+        """Return a network's outputs for some rows, its inputs, and the targets."""
         inputs, targets = self.batch(rows)
         with self._kept(rows):
             return call(forward, inputs), inputs, targets
 
     @contextmanager
     def _kept(self, rows: Rows) -> Iterator[None]:
-        """Keep some rows as they are, whatever the network does inside to the batch of them.
+        """Restore some rows afterwards if the network changes its inputs in place.
 
-        Layers that compute in place write to their input, and what they write there would be the
-        data of the next point. The first batch shows whether there are such layers.
+        Without this, layers that compute in place would change the data for the next point. The
+        first batch shows whether there are such layers.
         """
         if self.needs_copies is not None or not self.inputs.is_rectangular:
             yield  # a batch that was collated or padded is a copy
@@ -100,21 +99,21 @@ class Data:
             yield
             self.needs_copies = False
         finally:
-            for tensor, kept in zip(tensors, before, strict=True):
-                if not torch.equal(take(tensor, rows), kept):
-                    tensor[rows] = kept
+            for tensor, original in zip(tensors, before, strict=True):
+                if not torch.equal(take(tensor, rows), original):
+                    tensor[rows] = original
                     self.needs_copies = True
 
     def _on_device(self, batch: Batch) -> Batch:
-        found = map_leaves(self._moved, batch)
+        moved = map_leaves(self._moved, batch)
         if self.needs_copies and self.inputs.is_rectangular:
-            return map_leaves(Tensor.clone, found)
-        return found
+            return map_leaves(Tensor.clone, moved)
+        return moved
 
     def _moved(self, part: Tensor) -> Tensor:
         if part.device == self.device:
             return part
         if self.device.type == "cuda" and part.device.type == "cpu":
-            # From memory that does not move, the copy goes on while the last batch is computed.
+            # A copy from pinned memory overlaps with the computation of the previous batch.
             part = part.pin_memory()
         return part.to(self.device, non_blocking=True)

@@ -1,10 +1,10 @@
-"""A candidate is rejected as soon as it can no longer reach the score of an incumbent.
+"""Early rejection: a candidate is rejected once it can no longer reach an incumbent's score.
 
-Where scores have a largest value, the upper bound of a candidate's sum is its sum so far plus that
-value for each example it has not seen. Once the bound is too low, the other examples cannot change
-the decision, so it is always the decision of the full pass. The hardest examples come first, which
-makes it early: a candidate that scores worse is rejected after about as many examples as the
-incumbent gets wrong.
+If scores have a maximum, an upper bound of a candidate's sum is its sum so far plus this maximum
+for each remaining example. Once the bound is too low, the remaining examples cannot change the
+decision, so it always agrees with that of the full pass. The hardest examples come first, so that
+rejection is early: a worse candidate is rejected after about as many examples as the incumbent gets
+wrong.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from soupcore.errors import TaskError
 
-# Sums of scores that are no whole numbers depend on their order in the last bits. A candidate
-# within this share of the incumbent's sum is seen to the end.
+# The last bits of sums of scores that are not integers depend on their order. A candidate within
+# this relative distance of the incumbent's sum is evaluated on all examples.
 _ROUNDING = 1e-9
 
-_SMALLEST_STEP = 32  # examples between two looks
+_SMALLEST_STEP = 32  # examples between two checks
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class UpperBound:
     """An upper bound of the score of a rejected point, which is below the incumbent's score.
 
     Attributes:
-        mixture_key: Which point.
+        mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples in the split.
         score: The upper bound of its mean score.
-        rows: Which examples it has seen, int64, shape [m].
+        rows: Indices of the evaluated examples, int64, shape [m].
         scores: Their scores, float32, shape [m].
     """
 
@@ -44,7 +44,7 @@ class UpperBound:
 
     @property
     def seen(self) -> int:
-        """How many examples it has seen."""
+        """Number of evaluated examples."""
         return len(self.rows)
 
 
@@ -53,12 +53,12 @@ class EarlyRejection:
 
     Args:
         incumbent: The incumbent's score of each example, shape [n].
-        strictly: Whether the candidate has to be better, or may be as good.
-        lowest, highest: Between what the score of an example lies.
-        difficulty: A number for each example, shape [n]; those with larger ones are seen first.
+        strictly: Whether the candidate has to be better; if not, an equal score suffices.
+        lowest, highest: Range of the score of an example.
+        difficulty: A number for each example, shape [n]. Examples with larger ones come first.
 
     Attributes:
-        order: The examples in the order to see them, int64, shape [n].
+        order: Indices of the examples in the order of evaluation, int64, shape [n].
     """
 
     def __init__(
@@ -76,45 +76,45 @@ class EarlyRejection:
         self._is_whole = _is_whole(incumbent)
         self._strictly = strictly
         self._lowest, self._highest = lowest, highest
-        # A candidate that gets none right is lost after this many: no use in looking before.
+        # Even a candidate with the lowest scores is rejected only after this many examples.
         missed = (highest * self._n - self._needed) / (highest - lowest)
         self._first = math.floor(missed) + 1 if math.isfinite(missed) else self._n
         self._step = max(_SMALLEST_STEP, self._first // 4)
 
     def size(self, seen: int, batch: int) -> int:
-        """Return how many examples to see next, of a batch at most, having seen some."""
-        until_look = self._first - seen if seen < self._first else self._step
+        """Return the number of examples for the next batch, at most `batch`, after `seen`."""
+        until_check = self._first - seen if seen < self._first else self._step
         rest = self._n - seen
-        # A few left over at the end would cost a batch of their own.
-        return min(batch, rest if rest < 1.5 * until_look else until_look)
+        # A small remainder at the end would need a batch of its own.
+        return min(batch, rest if rest < 1.5 * until_check else until_check)
 
     def reach(self, scores: Tensor) -> float:
-        """Return the sum of scores that a candidate may reach with these so far, shape [m]."""
+        """Return the upper bound of a candidate's sum of scores, given those so far, shape [m]."""
         return float(scores.double().sum()) + self._highest * (self._n - len(scores))
 
     def bound(self, mixture_key: str, split: str, rows: Tensor, scores: Tensor) -> UpperBound:
-        """Return what is known of a candidate that has these scores of these rows."""
+        """Return the upper bound of a candidate's score, given its scores on some rows."""
         n = self._n
         return UpperBound(mixture_key, split, n, self.reach(scores) / n, rows, scores)
 
     def is_rejected(self, scores: Tensor) -> bool:
-        """Return whether no scores of the other examples could win.
+        """Return whether the candidate is rejected for any scores of the remaining examples.
 
         Args:
             scores: The candidate's scores so far, shape [m].
 
         Raises:
-            TaskError: A score lies outside the range.
+            TaskError: A score is out of range.
         """
-        # A score of −∞ says that the network failed, whatever the range.
+        # A score of −∞ means that the network failed, and is allowed for any range.
         if bool(((scores.isfinite() & (scores < self._lowest)) | (scores > self._highest)).any()):
             raise TaskError(
-                f"The task's `score_range` says that a score lies between {self._lowest} and "
-                f"{self._highest}, but an example scored outside of it. Correct the range."
+                f"The task's `score_range` says that scores are between {self._lowest} and "
+                f"{self._highest}, but an example has a score out of this range. Correct the range."
             )
         reach = self.reach(scores)
         if not (math.isfinite(reach) and math.isfinite(self._needed)):
-            return False  # a broken point is seen to the end, and marked by what it scores
+            return False  # a broken point is evaluated on all examples, and its score shows it
         if not (self._is_whole and _is_whole(scores)):
             reach += _ROUNDING * max(1.0, abs(reach), abs(self._needed))
         return reach <= self._needed if self._strictly else reach < self._needed

@@ -1,4 +1,4 @@
-"""The result of one point on one split, a preview of it, and the number that points compare by."""
+"""The result of one point on one split, its preview, and the number by which points compare."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,26 +24,26 @@ class Evaluation:
     """The result of one point on one split.
 
     Attributes:
-        mixture_key: Which point.
+        mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples.
-        loss: Mean loss over the examples; NaN where it is not finite.
-        score: The score by the task's primary metric, higher is better: the mean score over the
-            examples (for classification the accuracy, 0 to 1) where the task names no other. NaN
-            where it is not finite. Examples where it is undefined count as `Task.undefined` says.
-        score_interval: 95 % confidence interval of the score (see `score_interval`); NaN where
-            there is none.
-        seconds: What it took to compute.
+        loss: Mean loss over the examples; NaN if it is not finite.
+        score: Score by the task's primary metric, higher is better; by default the mean score over
+            the examples (in classification the accuracy, 0 to 1). NaN if it is not finite.
+            `Task.undefined` determines how examples without a score count.
+        score_interval: 95 % confidence interval of the score (see `score_interval`); NaN if there
+            is none.
+        seconds: Computing time.
         has_outputs: Whether the outputs of each example were kept.
-        arrays: The safetensors file with what was found for each example.
-        task_key: Identity of what was measured (see `Task.key`).
-        split_digest: Identity of the split's data.
+        arrays: The safetensors file with the values of each example.
+        task_key: Key of the task (see `Task.key`).
+        split_digest: Digest of the split's data.
         is_resampled: Whether it has `replicates`.
-        all_scores: `{metric: score}` of all metrics, where the task names some.
-        place: Which of the evaluations in that file, None where it holds this one alone.
+        all_scores: `{metric: score}` of all metrics, if the task has named metrics.
+        place: Index of this evaluation in the file; None if the file has no others.
         labels: Names of the loss and the score, and the unit of the score.
-        on_damage: Called if that file turns out to be damaged. Returns the evaluation that takes
-            the place of this one; if there is none, reading an array raises `DamagedArraysError`.
+        on_damage: Called if the file is damaged. Returns an evaluation to use instead. If it
+            returns None, reading an array raises `DamagedArraysError`.
     """
 
     mixture_key: str
@@ -67,35 +67,35 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The score, under the name it has in classification."""
+        """The score, under its name in classification."""
         return self.score
 
     @property
     def seen(self) -> int:
-        """How many examples it has seen: all."""
+        """Number of evaluated examples: all of them."""
         return self.n
 
     @property
     def undefined(self) -> int:
-        """How many examples have no score: NaN. Reads the scores."""
+        """Number of examples whose score is NaN. Reads the scores."""
         return int(self.scores.isnan().sum())
 
     @property
     def losses(self) -> torch.Tensor:
-        """Loss of each example, float32, shape [n]; infinite where the network failed."""
+        """Loss of each example, float32, shape [n]; infinite if the network failed on it."""
         return self._array("losses")
 
     @property
     def scores(self) -> torch.Tensor:
-        """Score of each example, float32, shape [n]; in classification 1 where correct, else 0.
+        """Score of each example, float32, shape [n]; in classification 1 if correct, else 0.
 
-        NaN where it is undefined, −∞ where the network failed: its outputs are not finite.
+        NaN where it is undefined, −∞ where the network failed, that is, its outputs are not finite.
         """
         return self._array("scores").float()
 
     @property
     def replicates(self) -> torch.Tensor | None:
-        """Scores on bootstrap resamples, float32, shape [200]; None where the score is a mean.
+        """Scores on bootstrap resamples, float32, shape [200]; None if the score is a mean.
 
         The resamples are the same for all points on the split.
         """
@@ -103,13 +103,13 @@ class Evaluation:
 
     @property
     def predictions(self) -> torch.Tensor:
-        """What the network says of each example, shape [n, ...]; int64 where it is an integer."""
-        found = self._array("predictions")
-        return found.long() if found.dtype in _INTEGERS else found
+        """Prediction for each example, shape [n, ...]; integers are int64."""
+        predictions = self._array("predictions")
+        return predictions.long() if predictions.dtype in _INTEGERS else predictions
 
     @property
     def outputs(self) -> torch.Tensor:
-        """What the network put out for each example (logits), shape [n, ...].
+        """Recorded outputs of the network for each example (logits), shape [n, ...].
 
         Raises:
             KeyError: They were not kept; evaluate the point again with `keep_outputs=True`.
@@ -164,42 +164,42 @@ class Evaluation:
 
 
 def compact(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the arrays of an evaluation as they are kept, in fewer bytes: nothing is lost.
+    """Return the arrays of an evaluation in fewer bytes, without loss, as they are stored.
 
-    Scores that are all 0 or 1 become bytes, classes the smallest integers that hold them. Both
-    come back as they were from `Evaluation.scores` and `Evaluation.predictions`.
+    Scores that are all 0 or 1 become bytes, and class indices the smallest sufficient integers.
+    `Evaluation.scores` and `Evaluation.predictions` restore both.
     """
-    kept = dict(arrays)
+    compacted = dict(arrays)
     scores, predictions = arrays["scores"], arrays["predictions"]
     as_bytes = scores.to(torch.uint8)
     if torch.equal(as_bytes.float(), scores):
-        kept["scores"] = as_bytes
+        compacted["scores"] = as_bytes
     if predictions.dtype == torch.int64 and predictions.numel():
         low, high = predictions.aminmax()
         for dtype in _INTEGERS:
             limits = torch.iinfo(dtype)
             if limits.min <= int(low) and int(high) <= limits.max:
-                kept["predictions"] = predictions.to(dtype)
+                compacted["predictions"] = predictions.to(dtype)
                 break
-    return kept
+    return compacted
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a point scores by a pass in bfloat16. It is no evaluation, and nothing is chosen by it.
+    """The score of a point in bfloat16. It is not an evaluation, and no recipe selects by it.
 
-    bfloat16 keeps 8 bits of each number. What that does to the numbers here is measured on a point
-    that is known in float32.
+    bfloat16 has 8 significant bits. The effect on loss and score is measured on a reference point
+    that is also evaluated in float32.
 
     Attributes:
-        mixture_key: Which point.
+        mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples.
-        reference: Digest of the known point, an ingredient.
+        reference: Digest of the reference point, an ingredient.
         loss: Mean loss.
         score: Mean score.
-        loss_effect: By how much the same pass moved the mean loss of the known point.
-        score_effect: By how much it moved its mean score.
+        loss_effect: Mean loss of the reference point in bfloat16 minus that in float32.
+        score_effect: Mean score of the reference point in bfloat16 minus that in float32.
     """
 
     mixture_key: str
@@ -216,15 +216,15 @@ Criterion = Literal["score", "loss"]
 
 
 def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:
-    """Return the number that a point is compared by: its score, or minus its loss.
+    """Return the number by which points are compared: the score, or minus the loss.
 
     Args:
-        evaluation: What the point scored.
+        evaluation: Evaluation of the point.
         metric: `score` or `loss`.
-        name: What to call the point in an error.
+        name: Name of the point, for errors.
 
     Returns:
-        The larger the better; −∞ where the network failed on an example.
+        The value, higher is better; −∞ if the network failed on an example.
 
     Raises:
         TaskError: The metric is undefined for some examples, or infinitely good for one.
@@ -245,16 +245,16 @@ def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:
 
 
 def check_defined(values: torch.Tensor, metric: Criterion, name: str, split: str = "") -> None:
-    """Make sure that points can be compared by some numbers: each is one, and none is +∞.
+    """Check that points can be compared by the mean of values: none is NaN or +∞.
 
     Args:
-        values: One an example, the larger the better, shape [n].
-        metric: What they are.
-        name: Whose, for the error.
-        split: Name of the split, where it is known.
+        values: One value per example, higher is better, shape [n].
+        metric: The metric of the values.
+        name: Name of the point, for errors.
+        split: Name of the split, if known.
 
     Raises:
-        TaskError: They are not.
+        TaskError: A value is NaN or +∞.
     """
     undefined, where = int(values.isnan().sum()), f" of {split!r}" if split else ""
     if undefined == len(values):
@@ -265,9 +265,9 @@ def check_defined(values: torch.Tensor, metric: Criterion, name: str, split: str
     if undefined:
         raise TaskError(
             f"The {metric} of {name} is undefined (NaN) for {undefined} of {len(values)} examples"
-            f"{where}, so nothing can be chosen by it. Leave these examples out of the split, have "
+            f"{where}, so nothing can be chosen by it. Remove these examples from the split, have "
             f"the task's `{metric}` return a number for them, or set `undefined = "
-            '"exclude"` on the task, and each point is scored on the examples where its own '
+            '"exclude"` on the task to score each point on the examples where its own '
             f"{metric} is defined."
         )
     infinite = int((values == math.inf).sum())

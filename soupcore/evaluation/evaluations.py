@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Evaluations:
     """The stored evaluations of a task.
 
-    An `Evaluator` also computes those that are missing.
+    An `Evaluator` also computes missing ones.
 
     Attributes:
         task: The task, or its description.
-        store: Where the evaluations are.
-        estimate: What BatchNorm's statistics are estimated on at each point; None where they are
-            averaged as all weights are. See `with_statistics`.
+        store: Store of the evaluations.
+        estimate: Data on which BatchNorm statistics are re-estimated at each point; None if they
+            are averaged like all weights. See `with_statistics`.
 
     Args:
         task: The task, or its description.
-        store: Where the evaluations are; the workspace's unless given.
+        store: Store of the evaluations; by default, that of the workspace.
     """
 
     task: TaskInfo[Any]
@@ -43,14 +43,14 @@ class Evaluations:
         self._records = Records(self.store, task)
 
     def with_statistics(self, statistics: StatisticsChoice, *, examples: int = EXAMPLES) -> Self:
-        """Return the same with other BatchNorm statistics.
+        """Return a copy with other BatchNorm statistics.
 
-        It shares everything with this one, and keeps its evaluations apart.
+        It shares store and network with this one, but its evaluations have separate keys.
 
         Args:
             statistics: `averaged` with the weights, or `re-estimated` at each point on the task's
                 training data (see `soupcore.evaluation.batchnorm`).
-            examples: How many training examples to estimate on.
+            examples: Number of training examples for the estimate.
 
         Raises:
             TaskError: The network has no BatchNorm, or the task no split with the role `train`.
@@ -66,31 +66,31 @@ class Evaluations:
             if not names:
                 raise TaskError(
                     f"The task {self.task.name!r} has no split with the role 'train' to estimate "
-                    "BatchNorm's statistics on. Add one, or have the statistics averaged."
+                    "BatchNorm statistics on. Add one, or average the statistics."
                 )
             split = self.task.split(names[0])
             estimate = Estimate(names[0], split.digest, min(examples, len(split)))
         return self.with_estimate(estimate)
 
     def with_estimate(self, estimate: Estimate | None) -> Self:
-        """Return the same with the statistics of a soup; builds no network."""
+        """Return a copy with the statistics of a soup; builds no network."""
         other = copy.copy(self)
         other.estimate = estimate
         return other
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
-        """Return what is already known of points on a split, None where nothing is."""
+        """Return the stored evaluations of points on a split, None for those without one."""
         keys = [self.key(mixture) for mixture in mixtures]
         known = self._records.known(keys, split)
         return [known.get(key) for key in keys]
 
     def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
-        """Return the points that would have to be computed, each once."""
+        """Return the points without a stored evaluation, each once."""
         points = list(dict.fromkeys(mixtures))
-        known = self.stored(points, split)
-        return [point for point, found in zip(points, known, strict=True) if found is None]
+        stored = self.stored(points, split)
+        return [point for point, known in zip(points, stored, strict=True) if known is None]
 
     def key(self, mixture: Mixture) -> str:
-        """Return the identity of a point with these BatchNorm statistics."""
+        """Return the key of a point with these BatchNorm statistics."""
         key = as_mixed(mixture).key
         return key if self.estimate is None else key + self.estimate.key

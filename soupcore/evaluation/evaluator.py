@@ -1,4 +1,4 @@
-"""Evaluations of points, each computed once and remembered."""
+"""Evaluates points, each once, and stores the results."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -30,23 +30,23 @@ _BATCH_SIZE = 256
 
 
 class Evaluator(Evaluations):
-    """Evaluates points on a task, each once: what the store knows is not computed again.
+    """Evaluates points on a task, each once: stored evaluations are not computed again.
 
-    Building one is cheap; the network and the data go to the device with the first evaluation.
+    Constructing one is cheap. The network and the data are loaded with the first evaluation.
 
     Attributes:
-        task: How it judges weights.
-        device: Where it computes.
-        batch_size: Examples a batch where a recipe takes batches of its own.
+        task: The task.
+        device: Device for computation.
+        batch_size: Examples per batch in recipes that use gradients.
 
     Args:
-        task: How to judge weights.
-        store: Where results are kept; the workspace's unless given.
-        device: `auto`, or a device as torch names it.
-        batch_size: Examples a forward pass; the task's `batch_size`, or 128, unless given. The
-            last bits of a loss may depend on it. It is halved where memory runs out.
-        memory_budget: Bytes of ingredients to keep in memory between evaluations; beyond it they
-            are read from their files again.
+        task: The task.
+        store: Store of the results; by default, that of the workspace.
+        device: `auto`, or a device name of torch.
+        batch_size: Examples per forward pass; by default, the task's `batch_size`, or 128. The last
+            bits of a loss may depend on it. It is halved if memory runs out.
+        memory_budget: Size in bytes of the ingredients that stay in memory between evaluations.
+            Others are read from their files each time.
     """
 
     task: Task
@@ -78,13 +78,13 @@ class Evaluator(Evaluations):
 
     @property
     def notes(self) -> list[str]:
-        """What was not done in the quickest way or is done again, and why, in words."""
+        """Messages about disabled shortcuts and about damaged files."""
         return [*self._forward_pass.notes, *self.store.notes]
 
     def estimated_statistics(self, mixture: Mixture) -> dict[str, Tensor]:
-        """Return the BatchNorm statistics re-estimated at a point, by the names they have there.
+        """Return the BatchNorm statistics re-estimated at a point, by the point's tensor names.
 
-        It is empty where this evaluator averages them.
+        Empty if this evaluator averages them.
         """
         if self.estimate is None:
             return {}
@@ -102,14 +102,15 @@ class Evaluator(Evaluations):
         on_progress: Progress = no_progress,
         progress: bool = True,
     ) -> Evaluation:
-        """Return what the task says of a point on a split, computing it where it is not known.
+        """Return the evaluation of a point on a split, computing it if it is not stored.
 
         Args:
             mixture: The point.
             split: Name of the split.
-            keep_outputs: Keep the outputs of each example, as ensembles need them. Points along a
-                path do without: there are too many. Of one checkpoint alone they are always kept.
-            on_progress: Called with examples done and in all; raise in it to stop.
+            keep_outputs: Whether to keep the outputs of each example, which ensembles need. Points
+                along a path do not keep them. Those of a single checkpoint are always kept.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel.
             progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
@@ -131,16 +132,16 @@ class Evaluator(Evaluations):
         on_progress: Progress = no_progress,
         progress: bool = True,
     ) -> list[Evaluation]:
-        """Evaluate several points, after one look at the store for all of them.
+        """Return the evaluations of several points, computing those that are not stored.
 
-        Points that another process computes just now are left to it, and waited for in the end.
+        Points that another process is computing are left to it, and waited for at the end.
 
         Args:
             mixtures: The points; equal ones are evaluated once.
             split: Name of the split.
             keep_outputs: As for `evaluate`.
-            on_progress: Called with examples done and in all; raise in it to stop. It may have
-                this evaluator evaluate another point.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel. It may call this evaluator to evaluate another point.
             progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Returns:
@@ -216,29 +217,30 @@ class Evaluator(Evaluations):
         difficulty: Tensor | None = None,
         on_progress: Progress = no_progress,
     ) -> Evaluation | UpperBound:
-        """Evaluate a point on the split of another evaluation, unless it scores worse than that.
+        """Evaluate a point on the split of an incumbent, unless it is rejected early.
 
-        The point is given up as soon as the examples it has not seen cannot change that (see
-        `soupcore.evaluation.early_rejection`). Where the task declares no `score_range` it
-        never is.
+        The point is rejected once the remaining examples cannot raise its score to that of the
+        incumbent (see `soupcore.evaluation.early_rejection`). Without a `score_range` of the task,
+        it is always evaluated on all examples.
 
         Args:
             mixture: The point.
-            incumbent: What it has to be as good as.
-            strictly: Whether it has to be better.
-            difficulty: A number for each example, shape [n]; those with larger ones are seen
-                first. The incumbent's losses unless given.
-            on_progress: Called with examples done and in all; raise in it to stop.
+            incumbent: The evaluation with the score to reach.
+            strictly: Whether the point has to be better than the incumbent.
+            difficulty: A number for each example, shape [n]. Examples with larger ones come first.
+                By default, the incumbent's losses.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel.
 
         Returns:
-            The evaluation, which may still score worse; or, where it is known to score worse
-            without the rest of the split, what it scores at most.
+            The evaluation, which may have a lower score; or, if the point was rejected early, an
+            upper bound of its score.
 
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
         """
         split, key = incumbent.split, self.key(mixture)
-        # Of a metric that is no mean, examples to come may change anything.
+        # For a metric that is not a mean, partial scores give no bound.
         declared = self.task.score_range if self.task.metric.is_mean else None
         (known,) = self.stored([mixture], split)
         if known is not None:
@@ -275,15 +277,16 @@ class Evaluator(Evaluations):
     def preview(
         self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
     ) -> Preview:
-        """Return what a pass in bfloat16 says of a point, and how far such a pass is off.
+        """Evaluate a point in bfloat16, and measure the error of bfloat16.
 
-        How far is measured on the first ingredient in the mixture, whose evaluation in float32 is
-        computed first where it is not known. Previews are not remembered.
+        The error is measured on the first ingredient of the mixture, which is also evaluated in
+        float32 if this evaluation is not stored. Previews are not stored.
 
         Args:
             mixture: The point.
             split: Name of the split.
-            on_progress: Called with examples done and in all; raise in it to stop.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel.
 
         Raises:
             TaskError, CheckpointError: As for `evaluate`.
@@ -338,10 +341,10 @@ class Evaluator(Evaluations):
         return self._forward_pass.answers(split)
 
     def _computed_again_if_damaged(self, evaluation: Evaluation, mixture: Mixture) -> Evaluation:
-        """Return an evaluation whose arrays are computed again should their file be damaged."""
+        """Return an evaluation that is computed again if its file of arrays is damaged."""
         forget = evaluation.on_damage
 
-        @cache  # the file stays damaged, for each array that is read from it
+        @cache  # computes it once, although each array of the damaged file calls this
         def again() -> Evaluation:
             if forget is not None:
                 forget()

@@ -1,6 +1,6 @@
-"""Forward passes of a split through the network, by the plain way or by a shortcut.
+"""Forward passes of a split through the network, plain or with shortcuts.
 
-Shortcuts are compared with the plain forward pass, again and again (see `Shortcuts`).
+Shortcuts are repeatedly compared with the plain forward pass (see `Shortcuts`).
 """
 
 import math
@@ -28,23 +28,23 @@ from soupcore.tasks.examples import Rows
 Forward = Callable[..., Tensor]
 Route = tuple[Forward, Data]
 
-LOSS_TOLERANCE = 1e-6  # of the loss, or absolute where the loss is below 1
-_EXAMPLES = 256  # that a shortcut is compared on; fewer where they do not fit in memory
-_AGAIN = 32  # points after which it is compared again, on the next examples
+LOSS_TOLERANCE = 1e-6  # relative to the loss, or absolute if the loss is below 1
+_EXAMPLES = 256  # examples of a comparison; fewer if they do not fit in memory
+_AGAIN = 32  # points until the next comparison, which uses the next examples
 
 
 class Shortcuts:
     """Chooses how to compute the network at a point.
 
-    A shortcut is compared with the plain forward pass on at most 256 examples, when it is first
-    used and at every 32nd point after that, each time on the next examples: their mean loss has to
-    agree to 1e-6, and each score exactly. One that fails is not used again. That is a sample, no
-    proof: points in between, and other examples, are not compared.
+    A shortcut is compared with the plain forward pass on at most 256 examples when it is first
+    used, and then at every 32nd point, each time on the next examples: the mean loss has to agree
+    to 1e-6, and each score exactly. A shortcut that fails is not used again. This is a sample and
+    not a proof: other points and other examples are not compared.
 
     Args:
-        network: Its weights are those of the point.
-        budget: Bytes that results may take which serve several points.
-        notes: Takes what was switched off and why, for people.
+        network: The network, with the weights of the point.
+        budget: Maximum size in bytes of activations that are reused at several points.
+        notes: Messages about disabled shortcuts are appended here.
     """
 
     def __init__(self, network: Network, budget: int, notes: list[str]) -> None:
@@ -56,7 +56,7 @@ class Shortcuts:
         self._uses: Counter[Forward] = Counter()
         self._largest_scale = 0.0
         self._examples = _EXAMPLES
-        # They compute in float64 here and there, which Apple's GPUs do not have.
+        # Some steps of the shortcuts use float64, which Apple's GPUs do not support.
         has_float64 = all(buffer.device.type != "mps" for buffer in network.buffers.values())
         graph = trace(network.model) if has_float64 else None
         if graph is not None:
@@ -65,12 +65,12 @@ class Shortcuts:
             self._prefix = Prefix(graph, budget)
 
     def route(self, split: str, data: Data, scorer: Scorer) -> Route:
-        """Return what to call with batches of which data, for the weights the network has now.
+        """Return a function and the data to call it with, for the network's current weights.
 
         Args:
             split: Name of the split.
-            data: Its data.
-            scorer: Asks the task about it.
+            data: The data of the split.
+            scorer: Computes losses and scores on the split.
         """
         try:
             return self._shortest(split, data, scorer)
@@ -79,15 +79,15 @@ class Shortcuts:
                 raise
             self._prefix = None
             self._notes.append(
-                "Every layer is computed at every point: results that serve several points do not "
-                "fit in memory."
+                "Every layer is computed at every point, because activations to be reused at "
+                "several points do not fit in memory."
             )
         try:
             return self._shortest(split, data, scorer)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return self._model, data  # not even one example fits, which its batch will say
+            return self._model, data  # not even one example fits, and its batch will raise an error
 
     def _shortest(self, split: str, data: Data, scorer: Scorer) -> Route:
         plain = self._model, data
@@ -105,7 +105,7 @@ class Shortcuts:
         return whole
 
     def _whole(self, plain: Route, scorer: Scorer) -> Route | None:
-        """Return the whole network, folded if possible; None where only the plain one is safe."""
+        """Return the whole network, folded if possible; None if only the plain one is safe."""
         if self._folding is None:
             return plain
         scale = self._folding.refresh()
@@ -113,8 +113,8 @@ class Shortcuts:
             return None
         folded = self._folding.graph, plain[1]
         if scale > self._largest_scale:
-            # What was rounded a little differently is multiplied by these factors, so a point
-            # with larger ones than those seen so far is another case.
+            # Differences in rounding are multiplied by these factors, so a point with larger
+            # factors than before has to be compared again.
             self._trusted.discard(folded[0])
         agrees = self._agrees(folded, plain, scorer, "BatchNorm is")
         if agrees:
@@ -125,7 +125,7 @@ class Shortcuts:
         return None
 
     def _agrees(self, shortcut: Route, plain: Route, scorer: Scorer, name: str) -> bool | None:
-        """Compare a shortcut with the plain way, now and then; None where the point is broken."""
+        """Return whether a shortcut agrees with the plain pass; None if the point is broken."""
         forward = shortcut[0]
         self._uses[forward] += 1
         times, since = divmod(self._uses[forward], _AGAIN)
@@ -140,7 +140,7 @@ class Shortcuts:
         loss, other = _mean_loss(expected), _mean_loss(found)
         difference = abs(other - loss) / max(1.0, abs(loss))
         self._notes.append(
-            f"{name} computed as it stands: the shortcut changed the loss by {difference:.1e}."
+            f"{name} computed without a shortcut, which changed the loss by {difference:.1e}."
         )
         return False
 
@@ -148,7 +148,6 @@ class Shortcuts:
         self, plain: Route, shortcut: Route, scorer: Scorer, start: int
     ) -> tuple[ExampleRecords, ExampleRecords]:
         while True:
-            # The last may be fewer.
             first = start % len(plain[1])
             rows = slice(first, first + self._examples)
             try:
@@ -166,9 +165,9 @@ class Shortcuts:
 
 
 def agree(found: ExampleRecords, expected: ExampleRecords) -> bool:
-    """Return whether two ways of computing the same agree: the loss to 1e-6, each score exactly.
+    """Return whether the records of two computations agree: the loss to 1e-6, each score exactly.
 
-    Examples without a loss or a score have to be the same.
+    Losses and scores have to be NaN for the same examples.
     """
     if not found.losses.isnan().equal(expected.losses.isnan()):
         return False
@@ -182,30 +181,30 @@ def _mean_loss(records: ExampleRecords) -> float:
     return float(records.losses.double().nanmean())
 
 
-# Fixed, and not what is quickest on this machine, so that results repeat to the bit. Larger batches
-# gain little on a CPU, and miss more caches.
+# Fixed, and not tuned to the machine, so that results repeat to the bit. On a CPU, larger batches
+# gain little and have more cache misses.
 _BATCH_SIZE = 128
 
-# Estimated statistics that are kept, so that each split of a point does not need them anew.
+# Number of points whose estimated statistics are cached for their other splits.
 _ESTIMATED_POINTS = 100
 
 
 class ForwardPass:
-    """Takes splits through a task's network, at any point in weight space.
+    """Runs the splits of a task through its network, at any point in weight space.
 
-    Building one is cheap; the network and the data go to the device when they are first needed,
-    and stay.
+    Constructing one is cheap. The network and the data are loaded to the device on first use, and
+    stay there.
 
     Args:
-        task: Whose network and splits.
-        device: Where to compute.
-        batch_size: Examples a forward pass; the task's `batch_size`, or 128, unless given.
-        memory_budget: Bytes of ingredients to keep in memory.
+        task: The task.
+        device: Device for computation.
+        batch_size: Examples per forward pass; by default, the task's `batch_size`, or 128.
+        memory_budget: Size in bytes of the ingredients to keep in memory.
 
     Attributes:
         task: The task.
-        device: Where it computes.
-        notes: What was not done in the quickest way, and why, for people.
+        device: Device for computation.
+        notes: Messages about disabled shortcuts.
     """
 
     def __init__(
@@ -214,10 +213,10 @@ class ForwardPass:
         self.notes: list[str] = []
         self.task = task
         self.device = device
-        # Halved where memory runs out.
+        # Halved if memory runs out.
         self._batch_size = batch_size or task.batch_size or _BATCH_SIZE
         self._memory_budget = memory_budget
-        self._at: tuple[Mixture, Estimate | None] | None = None  # whose weights the network has
+        self._at: tuple[Mixture, Estimate | None] | None = None  # the point of the current weights
         self._estimated: OrderedDict[tuple[Mixture, Estimate], list[Tensor]] = OrderedDict()
         self._data: dict[str, Data] = {}
         self._scorers: dict[str, Scorer] = {}
@@ -229,12 +228,12 @@ class ForwardPass:
 
     @cached_property
     def shortcuts(self) -> Shortcuts:
-        """The ways around its plain forward pass."""
-        # What they keep comes on top of the ingredients.
+        """The shortcuts for its forward pass."""
+        # Their memory comes on top of that for the ingredients.
         return Shortcuts(self.network, self._memory_budget // 4, self.notes)
 
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
-        """Return the data of a split, decoding it first where that was not done yet."""
+        """Return the data of a split, decoding it on first use."""
         if name not in self._data:
             split = self.task.split(name)
             split.load(on_progress)
@@ -242,11 +241,11 @@ class ForwardPass:
         return self._data[name]
 
     def answers(self, name: str) -> Tensor:
-        """Return the targets of a split that the task scores by, shape [n, ...]."""
+        """Return the targets of a split for `Task.loss` and `Task.score`, shape [n, ...]."""
         return self.data(name).answers
 
     def scorer(self, name: str) -> Scorer:
-        """Return what asks the task about the outputs on a split."""
+        """Return the scorer of a split."""
         if name not in self._scorers:
             self._scorers[name] = Scorer(self.task, name, self.data(name).answers)
         return self._scorers[name]
@@ -263,25 +262,26 @@ class ForwardPass:
         in_bfloat16: bool = False,
         on_progress: Progress = no_progress,
     ) -> ExampleRecords:
-        """Take the examples of a split through the network with the weights of a point.
+        """Run the examples of a split through the network with the weights of a point.
 
         Args:
             mixture: The point.
             split: Name of the split.
-            keep_outputs: Whether to keep the outputs of each example. They are always kept where
-                the task's metrics are computed from them.
-            estimate: What to estimate BatchNorm's statistics on; without, they are averaged.
-            rejection: The order to see them in, and when to stop; all in their own order without.
-            in_bfloat16: Whether layers compute in bfloat16 where torch's autocast lets them.
-            on_progress: Called with examples done and in all; raise in it to stop. It may compute
-                other points in between.
+            keep_outputs: Whether to keep the outputs of each example. They are always kept if the
+                task's metrics are computed from them.
+            estimate: Data on which to estimate BatchNorm statistics; None to average them.
+            rejection: Determines the order of evaluation and when to stop; None to evaluate all
+                examples.
+            in_bfloat16: Whether to compute in bfloat16 by torch's autocast.
+            on_progress: Called with the number of examples done and in total. Raise in it to
+                cancel. It may compute other points.
 
         Returns:
             The records of the examples that were evaluated, in the order of evaluation.
 
         Raises:
             TaskError: There is no such split, or one example alone does not fit in memory.
-            CheckpointError: The weights do not fit the network, or the memory.
+            CheckpointError: The weights do not fit the network, or do not fit in memory.
         """
         if not self.task.split(split).is_loaded:  # the first half of the work
             self.data(split, lambda done, total: on_progress(done, 2 * total))
@@ -308,26 +308,26 @@ class ForwardPass:
                     break
                 on_progress(seen, len(data))
                 if self._at != (mixture, estimate) and seen < len(data):
-                    # Whoever was told of the progress had another point computed meanwhile.
+                    # The progress callback has computed another point.
                     route = self._go_to(mixture, estimate, split)
-            found = collector.result
-            return found if order is None or rejection is not None else found.in_order(order)
+            records = collector.result
+            return records if order is None or rejection is not None else records.in_order(order)
 
     @torch.inference_mode()
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
-        """Return BatchNorm's statistics at a point, on the CPU, by the names they have there."""
+        """Return the BatchNorm statistics at a point, on the CPU, by the point's tensor names."""
         with computing_on(self.device):
             self._put(mixture, estimate)
         names = self.network.name_map.names_in(mixture)
-        found = statistics_of(self.network.model)
-        return {names[name]: tensor.cpu().clone() for name, tensor in found.items()}
+        statistics = statistics_of(self.network.model)
+        return {names[name]: tensor.cpu().clone() for name, tensor in statistics.items()}
 
     def _go_to(self, mixture: Mixture, estimate: Estimate | None, split: str) -> Route:
         self._put(mixture, estimate)
         return self.shortcuts.route(split, self.data(split), self.scorer(split))
 
     def _put(self, mixture: Mixture, estimate: Estimate | None) -> None:
-        """Set the network's weights to those of a point, its statistics to estimated ones."""
+        """Load the weights of a point into the network, and estimate its BatchNorm statistics."""
         self._at = None
         self.network.put(mixture)
         if estimate is not None:
@@ -355,7 +355,7 @@ class ForwardPass:
         collector: Collector,
         in_bfloat16: bool,
     ) -> bool:
-        """Compute some rows; False where there was too little memory, and fewer are to be tried."""
+        """Compute some rows. Returns False if memory ran out and a smaller batch is needed."""
         forward, data = route
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
@@ -368,9 +368,9 @@ class ForwardPass:
             if size == 1:
                 one = in_words(data.inputs.nbytes // len(data))
                 raise TaskError(
-                    f"Not even one example ({one}) of the task {self.task.name!r} goes through "
-                    f"its network in the memory of the device {str(self.device)!r}. Choose "
-                    "another device, or close what else runs on it."
+                    f"The device {str(self.device)!r} has too little memory for a forward pass of "
+                    f"even one example ({one}) of the task {self.task.name!r}. Choose another "
+                    "device, or free memory on it."
                 ) from error
         self._batch_size = size // 2
         if self.device.type == "cuda":

@@ -1,16 +1,16 @@
-"""A network as a graph of its steps, where it can be traced, and two shortcuts through it.
+"""Two shortcuts for networks that can be traced to a graph.
 
-`Folding` puts BatchNorm into the layer before it. `Prefix` computes the layers that are the same at
-all points once.
+`Folding` folds BatchNorm into the preceding layer. `Prefix` computes layers that are the same at
+all points only once.
 
-In evaluation mode BatchNorm is linear: γ(x − μ)/√(σ² + ε) + β. After a convolution or a linear
-layer it is another weight and bias of that layer, so that the network has a step less and its
-activations are written and read once less (Jacob et al. 2018, arXiv:1712.05877, section 3.2). The
-folded weights are made at each point from the mixed ones, with factors computed in float64.
+In evaluation mode, BatchNorm is affine: γ(x − μ)/√(σ² + ε) + β. After a convolution or a linear
+layer it can be folded into the weight and bias of that layer, which saves one write and one read of
+the activations (Jacob et al. 2018, arXiv:1712.05877, section 3.2). The folded weights are computed
+at each point from the mixed ones, with factors in float64.
 
-Fine-tuning often leaves the first layers as they were: frozen ones, or all but a new head. Their
-activations are then the same at each point, and take the place of the data. Nobody has to name
-these layers: their weights are compared at each point, bit by bit.
+Fine-tuning often leaves the first layers unchanged: frozen layers, or all but a new head. Their
+activations are then the same at each point, and replace the data. These layers are detected
+automatically: weights are compared bit by bit at each point.
 """
 
 import copy
@@ -27,28 +27,28 @@ from soupcore.tasks.examples import Examples
 
 
 class _Tracer(fx.Tracer):
-    """Takes modules without parts as one step, whoever wrote them: fewer go wrong in tracing."""
+    """Treats all modules without submodules as one step, which avoids failures of tracing."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not list(m.children()) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module) -> fx.GraphModule | None:
-    """Return a network as a graph that shares its weights, None where there is none to be had.
+    """Return a network as a graph that shares its weights, or None if that is not possible.
 
-    A network whose steps depend on the data has no such graph. Nor is one made where hooks are
-    set: those of modules that a graph goes around would not be called.
+    Networks whose control flow depends on the data have no such graph. Networks with hooks are not
+    traced, because a graph may skip the modules of the hooks.
     """
     if any(_has_hooks(module) for module in model.modules()):
         return None
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # tracing runs the network's own code, on what is no tensor
+    except Exception:  # tracing calls the network's own code with proxies instead of tensors
         return None
 
 
 def layers(graph: fx.GraphModule) -> dict[fx.Node, nn.Module]:
-    """Return the modules that a graph calls, by the step that does; those called once only."""
+    """Return `{step: module}` of the modules that a graph calls exactly once."""
     calls = [node for node in graph.graph.nodes if node.op == "call_module"]
     modules = {node: graph.get_submodule(str(node.target)) for node in calls}
     times = Counter(id(module) for module in modules.values())
@@ -56,7 +56,7 @@ def layers(graph: fx.GraphModule) -> dict[fx.Node, nn.Module]:
 
 
 def weights_of(graph: fx.GraphModule, node: fx.Node) -> Iterator[Tensor]:
-    """Give the tensors that a step computes with beside its inputs."""
+    """Yield the parameters and buffers that a step uses."""
     if node.op == "call_module":
         yield from graph.get_submodule(str(node.target)).state_dict(keep_vars=True).values()
     elif node.op == "get_attr":
@@ -68,7 +68,7 @@ def weights_of(graph: fx.GraphModule, node: fx.Node) -> Iterator[Tensor]:
 
 
 def beginning(graph: fx.GraphModule, last: Sequence[fx.Node]) -> fx.GraphModule:
-    """Return the steps that lead from a graph's inputs to some of its values, as a tuple."""
+    """Return the part of a graph from its inputs to some of its values, returned as a tuple."""
     steps = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     needed = _leading_to(last, known=())
@@ -80,7 +80,7 @@ def beginning(graph: fx.GraphModule, last: Sequence[fx.Node]) -> fx.GraphModule:
 
 
 def ending(graph: fx.GraphModule, first: Sequence[fx.Node]) -> fx.GraphModule:
-    """Return the steps that lead from some of a graph's values, its new inputs, to its output."""
+    """Return the part of a graph from some of its values, the new inputs, to its output."""
     steps = fx.Graph()
     copies = {node: steps.placeholder(node.name) for node in first}
     output = next(iter(graph.graph.find_nodes(op="output")))
@@ -92,14 +92,14 @@ def ending(graph: fx.GraphModule, first: Sequence[fx.Node]) -> fx.GraphModule:
 
 
 def _leading_to(nodes: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.Node]:
-    found = set(known)
+    visited = set(known)
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if node not in found:
-            found.add(node)
+        if node not in visited:
+            visited.add(node)
             waiting += node.all_input_nodes
-    return found
+    return visited
 
 
 def _has_hooks(module: nn.Module) -> bool:
@@ -118,7 +118,7 @@ _DTYPES = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class _Pair:
-    layer: nn.Conv2d  # or another of _LAYERS and _NORMS: what is read of them is the same
+    layer: nn.Conv2d  # or another class of _LAYERS or _NORMS, with the same attributes
     norm: nn.BatchNorm2d
     both: nn.Conv2d
 
@@ -138,10 +138,10 @@ class _Pair:
 
 
 class Folding:
-    """A network with each BatchNorm folded that follows a layer directly.
+    """A network in which each BatchNorm directly after a layer is folded into it.
 
     Args:
-        graph: The network as traced; it is changed.
+        graph: The traced network. It is changed.
 
     Attributes:
         graph: The folded network, with the weights of the last `refresh`.
@@ -157,8 +157,8 @@ class Folding:
         graph.recompile()
         if not self._pairs:
             return
-        # The channels of all layers lie in one tensor, because a step for each layer takes as
-        # long as a small network takes to see a batch.
+        # The channels of all layers are in one tensor, because one operation per layer would take
+        # as long as a forward pass of a small network.
         self._vectors = list(zip(*(pair.vectors for pair in self._pairs), strict=True))
         self._widths = [pair.norm.num_features for pair in self._pairs]
         eps = [torch.full((pair.norm.num_features,), pair.norm.eps) for pair in self._pairs]
@@ -169,14 +169,14 @@ class Folding:
             pair.both.bias = nn.Parameter(bias, requires_grad=False)
 
     def __len__(self) -> int:
-        """Return how many BatchNorms were folded."""
+        """Return the number of folded BatchNorms."""
         return len(self._pairs)
 
     def refresh(self) -> float:
-        """Fold the weights that the network has now.
+        """Fold the network's current weights.
 
         Returns:
-            The largest factor that a channel was scaled by: what rounding is magnified by.
+            The largest factor by which a channel was scaled, which also scales rounding errors.
         """
         bias, mean, variance, gain, offset = (torch.cat(v).double() for v in self._vectors)
         scale = gain / (variance + self._eps).sqrt()
@@ -190,13 +190,13 @@ class Folding:
 
 def _foldable(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     modules = layers(graph)
-    found = []
+    foldable = []
     for node, norm in modules.items():
         if not node.all_input_nodes:  # a parametrization takes no input
             continue
         before = node.all_input_nodes[0]
         layer = modules.get(before)
-        # Exactly these classes: one derived from them may do something else.
+        # Only these exact classes, since subclasses may compute something else.
         if type(norm) not in _NORMS or type(layer) not in _LAYERS or len(before.users) > 1:
             continue
         weight = cast("nn.Conv2d", layer).weight
@@ -204,14 +204,14 @@ def _foldable(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
         if statistics is None or statistics.dtype != weight.dtype or len(statistics) != len(weight):
             continue
         if weight.dtype in _DTYPES:
-            found.append((before, node))
-    return found
+            foldable.append((before, node))
+    return foldable
 
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node, name: str) -> _Pair:
-    """Put one layer in the place of a layer and its BatchNorm."""
+    """Replace a layer and its BatchNorm by one layer."""
     old = cast("nn.Conv2d", graph.get_submodule(str(layer.target)))
-    # The same layer but for its tensors; a deep copy would copy the buffer that these lie in.
+    # A copy without its tensors. A deep copy would copy the shared buffer of all tensors.
     both = copy.copy(old)
     both._parameters = {"weight": nn.Parameter(torch.empty_like(old.weight), False), "bias": None}
     graph.add_submodule(name, both)
@@ -224,34 +224,34 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node, name: str) -> _P
 
 
 _AT_A_TIME = 256  # examples
-_ROUNDING = 1e-4  # of the largest value
+_ROUNDING = 1e-4  # relative to the largest value
 
 
 class Prefix:
-    """Takes what the unchanged steps of a network make of the data for the data.
+    """Replaces the data by the activations of the network's first, unchanged steps.
 
     Args:
-        graph: The network as traced, with the weights that it has at the time.
-        budget: Bytes that this may take.
+        graph: The traced network, which shares the network's current weights.
+        budget: Maximum size of the activations in bytes.
     """
 
     def __init__(self, graph: fx.GraphModule, budget: int) -> None:
         self._graph = graph
         self._budget = budget
-        self._weights: dict[fx.Node, list[Tensor]] = {}  # of each step, at the point before
+        self._weights: dict[fx.Node, list[Tensor]] = {}  # of each step, at the previous point
         self._unchanged: frozenset[fx.Node] = frozenset()
-        self._last: list[fx.Node] = []  # of the unchanged steps, those that the others need
+        self._last: list[fx.Node] = []  # the unchanged steps whose results the others need
         self._tail: fx.GraphModule | None = None
         self._made: dict[str, Data] = {}
 
     def route(self, split: str, data: Data) -> tuple[fx.GraphModule, Data] | None:
-        """Return the changed steps and what they are given in place of the data of a split.
+        """Return the changed steps, and the activations that are their inputs on a split.
 
-        None where nothing worth it is unchanged since the point before, or it takes more memory
-        than there is.
+        Returns None if no step with weights is unchanged since the previous point, or if the
+        activations exceed the budget.
         """
         if not data.inputs.is_rectangular or not data.targets.is_one_tensor:
-            return None  # it is made row by row
+            return None  # activations are stored by rows
         unchanged = self._compare()
         if unchanged != self._unchanged:
             self._unchanged = unchanged
@@ -267,26 +267,26 @@ class Prefix:
         return self._tail, self._made[split]
 
     def _compare(self) -> frozenset[fx.Node]:
-        """Return the steps on the way of the data that give what they gave at the point before."""
+        """Return the steps that depend on the data and are the same as at the previous point."""
         changed = self._changed()
-        if not changed:  # the point before again, on another split or in another precision
+        if not changed:  # the same point, on another split or in another precision
             return self._unchanged
         same: set[fx.Node] = set()
-        on_the_way: set[fx.Node] = set()
+        from_data: set[fx.Node] = set()
         for node in self._graph.graph.nodes:
             inputs = node.all_input_nodes
             if node.op == "output" or node in changed or not same.issuperset(inputs):
                 continue
             same.add(node)
-            if node.op == "placeholder" or any(n in on_the_way for n in inputs):
-                on_the_way.add(node)
-        return frozenset(same & on_the_way)
+            if node.op == "placeholder" or any(n in from_data for n in inputs):
+                from_data.add(node)
+        return frozenset(same & from_data)
 
     def _changed(self) -> set[fx.Node]:
-        """Return the steps with other weights than at the point before, or seen for the first time.
+        """Return the steps whose weights differ from the previous point, or were never compared.
 
-        All steps are compared, those after a changed one too: what is kept of a step has to be of
-        the point before, not of one longer ago.
+        All steps are compared, also those after a changed one, so that the stored weights of every
+        step are those of the previous point.
         """
         changed = set()
         for node in self._graph.graph.nodes:
@@ -295,8 +295,8 @@ class Prefix:
                 self._weights[node] = [tensor.clone() for tensor in weights]
                 changed.add(node)
             elif before is not None and not all(map(torch.equal, weights, before)):
-                for kept, tensor in zip(before, weights, strict=True):
-                    kept.copy_(tensor)
+                for old, tensor in zip(before, weights, strict=True):
+                    old.copy_(tensor)
                 changed.add(node)
         return changed
 
@@ -326,9 +326,9 @@ class Prefix:
 
 
 def _is_by_example(head: fx.GraphModule, data: Data) -> bool:
-    """Return whether what the first steps give has a row for each example, of that alone.
+    """Return whether the first steps compute one row per example, independent of other examples.
 
-    A size, or the numbers from 0 to the size of the batch, are made of the data too.
+    Sizes, or a range over the batch, also depend on the data, but are not rows of examples.
     """
     if len(data) < 2:
         return False
@@ -338,7 +338,7 @@ def _is_by_example(head: fx.GraphModule, data: Data) -> bool:
         if not (isinstance(both, Tensor) and both.dim() and len(both) == len(targets)):
             return False
         second, alone = both[1:].double(), one[: len(both) - 1].double()
-        # A batch of one may be summed in another order, and what cancels out is not small then.
+        # Sums may have another order in a batch of one, and cancellation amplifies the difference.
         rounding = _ROUNDING * float(second.abs().nan_to_num().amax()) if second.numel() else 0.0
         if not torch.allclose(second, alone, rtol=0, atol=rounding, equal_nan=True):
             return False

@@ -30,11 +30,11 @@ class Measured:
     Attributes:
         loss: Mean loss.
         score: The score by the primary metric.
-        interval: Its 95 % confidence interval; NaN where there is none.
-        scores: `{metric: score}` of all metrics where a task names some.
+        interval: Its 95 % confidence interval; NaN if there is none.
+        scores: `{metric: score}` of all metrics, if the task has named metrics.
         replicates: Scores by the primary metric on bootstrap resamples of the split, float32, shape
-            [200]; None where the metric is a mean, or no outputs are kept. The resamples are the
-            same for all points on a split, so that points are compared pairwise.
+            [200]; None if the metric is a mean, or if outputs are not kept. The resamples are the
+            same for all points on a split, which allows paired comparisons.
     """
 
     loss: float
@@ -55,11 +55,11 @@ def measure(
     """Return the scores of a split.
 
     Args:
-        task: Its metrics.
+        task: The task with the metrics.
         records: The records of all examples of the split.
-        targets: The true answers, in the same order.
-        with_interval: Whether to compute the interval of a metric that is no mean: it takes
-            200 times the metric.
+        targets: The targets, in the same order.
+        with_interval: Whether to compute the interval of a metric that is not a mean, which
+            computes the metric 200 times.
 
     Raises:
         TaskError: A metric cannot be computed.
@@ -83,7 +83,7 @@ def measure(
         "predictions": records.predictions,
         "outputs": records.outputs,
     }[primary.source]
-    assert given is not None  # noqa: S101 - it was computed from it just now
+    assert given is not None  # noqa: S101 - the score was computed from it
     replicates = torch.tensor(
         [
             primary.score({primary.source: given[rows]}, targets[rows])
@@ -96,7 +96,7 @@ def measure(
 
 
 def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, float]:
-    """Return an interval of scores without what no value of the metric can be."""
+    """Return an interval of scores, clipped to the range of the metric."""
     if metric.range is None or math.isnan(interval[0]):
         return interval
     low, high = sorted(metric.sign * end for end in metric.range)
@@ -104,12 +104,12 @@ def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, f
 
 
 def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], float]:
-    """Return what scores a point on some of the examples of its split, from what is stored.
+    """Return a function that scores a point on some examples of its split, from stored arrays.
 
     Args:
         task: The task.
-        evaluation: The evaluation of the point. Its outputs were kept where the primary metric is
-            computed from them (see `needs_outputs`).
+        evaluation: The evaluation of the point. It has outputs if the primary metric is computed
+            from them (see `needs_outputs`).
 
     Returns:
         A function of rows, int64, shape [m]. The score is NaN where it is undefined on all rows.
@@ -126,31 +126,31 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
 def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
     """Compare two points by the primary metric on the same examples.
 
-    Where the metric is a mean over examples, see `soupcore.intervals.paired`. Else the interval is
-    that of the differences on bootstrap resamples, which are the same for both points, and there
+    If the metric is a mean over examples, see `soupcore.intervals.paired`. Otherwise, the interval
+    is that of the differences on bootstrap resamples, which are the same for both points, and there
     is no test.
 
     Args:
         task: The task, or its description.
-        one: The evaluation of a point.
-        other: That of the other, on the same split.
+        one: The evaluation of the first point.
+        other: The evaluation of the second point, on the same split.
 
     Raises:
-        TaskError: They are not of the same examples.
+        TaskError: They have different numbers of examples.
     """
     if task.metric.is_mean:
         return paired(one.scores, other.scores, undefined=task.undefined)
     if one.n == 1:
-        why = "The scores are of the whole split, and not of its examples."
+        why = "The task has one score for the whole split, and none for its examples."
         return Paired(1, one.score - other.score, None, why, 0, None, None, None)
     changed = (one.predictions != other.predictions).reshape(one.n, -1).any(1)
     interval, why = None, ""
     replicates = one.replicates, other.replicates
     if replicates[0] is None or replicates[1] is None:
-        why = "The outputs of one of the two were not kept, so it was not resampled."
+        why = "The outputs of one of the two points were not kept, so it was not resampled."
     else:
-        moved = replicates[0].double() - replicates[1].double()
-        low, high = bootstrap_interval(one.score - other.score, moved)
+        differences = replicates[0].double() - replicates[1].double()
+        low, high = bootstrap_interval(one.score - other.score, differences)
         if low < high:
             interval = low, high
         else:

@@ -1,7 +1,7 @@
-"""The task's network on a device, and the ingredients that its weights are mixed from.
+"""The task's network on a device, and the ingredients in memory.
 
-The weights lie in one buffer that points are mixed straight into. Ingredients stay in memory as
-far as a budget allows, so that a point costs no reading.
+The network's weights are in one buffer, into which points are mixed directly. Ingredients stay in
+memory as far as a budget allows, so that mixing reads no files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from soupcore.tasks import Task
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called `name`; `auto` is CUDA, else Apple's MPS, else the CPU.
+    """Return a device by name; `auto` selects CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         StockpotError: This machine has no such device, or torch cannot use it.
@@ -33,7 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
             device = torch.device(name)
         except RuntimeError:
             raise StockpotError(
-                f"{name!r} is no device. Name it cpu, cuda, cuda:1, mps or auto."
+                f"{name!r} is not a device. Choose cpu, cuda, cuda:1, mps or auto."
             ) from None
         cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
         if device.type == "cuda" and (device.index or 0) >= cuda:
@@ -52,7 +52,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def computing_on(device: torch.device) -> Iterator[None]:
-    """Make a device the current one, with convolutions that repeat exactly, in full float32."""
+    """Make a device the current one, with deterministic convolutions in full float32."""
     exactly = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -61,15 +61,15 @@ def computing_on(device: torch.device) -> Iterator[None]:
 
 
 class Row(Checkpoint):
-    """The weights of a checkpoint in memory, joined to one tensor a dtype.
+    """The weights of a checkpoint in memory, concatenated to one tensor per dtype.
 
-    Joined, the many small tensors of a network are mixed at the pace of a large one.
+    Mixing one large tensor is faster than mixing the many small tensors of a network.
 
     Args:
-        checkpoint: Whose weights.
-        names: Which of its tensors, in the order in which they are joined.
-        dropped: A row whose memory this one takes over where it has the same size. Freed memory of
-            this size is not given back to the system, nor always found again.
+        checkpoint: The checkpoint.
+        names: Names of its tensors, in the order of concatenation.
+        dropped: A row whose memory is reused if it has the same size. The allocator neither returns
+            freed blocks of this size to the system nor always reuses them.
 
     Attributes:
         joined: `{name of the joined tensor: names of the tensors in it}`.
@@ -99,7 +99,7 @@ class Row(Checkpoint):
 
     @property
     def digest(self) -> str:
-        """Identity of the weights, that of the checkpoint."""
+        """Digest of the checkpoint."""
         return self._digest
 
     def read_elements(self, name: str, start: int, stop: int) -> Tensor:
@@ -108,11 +108,11 @@ class Row(Checkpoint):
 
 
 class Ingredients:
-    """The ingredients used last, in memory as far as they fit a budget.
+    """The most recently used ingredients, in memory as far as they fit a budget.
 
     Args:
-        names: The tensors to hold, in the order in which to join them.
-        budget: Bytes that they may take.
+        names: Names of the tensors to hold, in the order of concatenation.
+        budget: Maximum size in bytes.
     """
 
     def __init__(self, names: Iterable[str], budget: int) -> None:
@@ -122,14 +122,14 @@ class Ingredients:
 
     @property
     def nbytes(self) -> int:
-        """What is held now."""
+        """Size of the ingredients in memory, in bytes."""
         return sum(row.nbytes for row in self._rows.values())
 
     def hold(self, mixture: Mixture) -> None:
-        """Load the sources of a mixture as far as they fit, in place of what it does not need.
+        """Load the sources of a mixture as far as they fit, dropping other ingredients.
 
         Raises:
-            CheckpointError: A file that had to be read was changed since it was opened.
+            CheckpointError: A file to be read was changed since it was opened.
         """
         for digest, checkpoint in mixture.sources.items():
             if digest in self._rows:
@@ -141,10 +141,10 @@ class Ingredients:
                 self._load(digest, checkpoint, dropped)
 
     def joined(self, mixture: Mixture) -> Mixture | None:
-        """Return a mixture as one of joined tensors, None unless all of its sources are held.
+        """Return a mixture of joined tensors, or None unless all of its sources are in memory.
 
-        Its tensors are the same numbers as those of the mixture, to the bit. It is None too where
-        a source holds infinities, which a mixture may have to copy and a sum makes NaN of.
+        Its elements are equal to those of the mixture, bit for bit. The result is also None if a
+        source has infinite elements, which a mixture may have to copy, since their sum is NaN.
         """
         if any(c.is_scanned and c.nonfinite for c in mixture.sources.values()):
             return None
@@ -155,7 +155,7 @@ class Ingredients:
         return Mixture(zip(held, mixture.coefficients.values(), strict=True))
 
     def read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Tensor:
-        """Read elements of a source from memory where it is held, else from its file."""
+        """Read elements of a source from memory if it is held, else from its file."""
         row = self._rows.get(checkpoint.digest)
         return (row or checkpoint).read_elements(name, start, stop)
 
@@ -165,15 +165,15 @@ class Ingredients:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return  # less is free than the budget says: its file is read at each point
+            return  # less memory is free than the budget: the file is read at each point
         checkpoint.check_unchanged()
         self._rows[digest] = row
 
     def _make_room(self, nbytes: int, mixture: Mixture) -> Row | None:
-        """Drop what a mixture does not need until so many bytes fit, if they do then.
+        """Drop ingredients that a mixture does not need until `nbytes` fit, or none is left.
 
         Returns:
-            What was dropped last.
+            The ingredient that was dropped last.
         """
         dropped = None
         while self.nbytes + nbytes > self._budget:
@@ -187,18 +187,18 @@ class Ingredients:
 class Network:
     """The network of a task on a device, in evaluation mode.
 
-    Its parameters and buffers are moved into one buffer a dtype, in the order of its state dict,
-    so that mixing a point makes no new tensor, and on an accelerator needs one copy.
+    Its parameters and buffers are moved into one buffer per dtype, in the order of its state dict,
+    so that mixing a point allocates no tensor, and needs a single copy to an accelerator.
 
     Args:
-        task: Whose network.
-        device: Where it computes.
-        memory_budget: Bytes of ingredients to keep in memory.
+        task: The task.
+        device: Device of the network.
+        memory_budget: Size in bytes of the ingredients to keep in memory.
 
     Attributes:
-        model: The module; it computes with the weights that were put in last.
+        model: The module, with the weights of the last `put`.
         name_map: The names of its tensors.
-        buffers: What it computes with, one flat tensor a dtype.
+        buffers: Its parameters and buffers, one flat tensor per dtype.
     """
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
@@ -217,8 +217,8 @@ class Network:
             for name, tensor in _state(self.model).items()
             if name in own and tensor.data_ptr() != inside[name].data_ptr()
         }
-        # On the CPU points are mixed where the network reads. An accelerator gets them by a copy
-        # of memory that it can read at its full pace.
+        # On the CPU, points are mixed directly into the network's memory. For an accelerator, they
+        # are mixed into pinned memory and copied from there.
         self._mixed, self._places = self.buffers, inside
         if device.type != "cpu":
             pinned = device.type == "cuda"
@@ -241,20 +241,20 @@ class Network:
             self._mix_joined(joined)
         if self._mixed is not self.buffers:
             for dtype, buffer in self.buffers.items():
-                # Waits until it is there: the next point is mixed into the memory it comes from.
+                # A blocking copy, since the next point is mixed into the same memory.
                 buffer.copy_(self._mixed[dtype])
         for name, tensor in self._outside.items():
             tensor.copy_(self._places[name].view(tensor.shape))
 
     def _mix_joined(self, joined: Mixture) -> None:
         row = next(iter(joined.sources.values()))
-        assert isinstance(row, Row)  # noqa: S101 - Ingredients.joined says so
+        assert isinstance(row, Row)  # noqa: S101 - all sources of `Ingredients.joined` are
         for key, names in row.joined.items():
             dtype = joined.tensors[key].dtype
             if self._members.get(dtype) == names:
                 joined.mix_into(key, self._mixed[dtype])
                 continue
-            # The weights have another dtype than the network: they are mixed in their own.
+            # The weights have another dtype than the network, and are mixed in their own.
             places = [self._places[name] for name in names]
             parts = torch.split(joined.tensor(key), [len(place) for place in places])
             for place, part in zip(places, parts, strict=True):
@@ -272,14 +272,14 @@ class Network:
                     raise
                 size = in_words(mixture.tensors[name].nbytes)
                 raise CheckpointError(
-                    f"There is too little memory to mix tensor {name!r} ({size}). Close what else "
-                    "runs on this machine, or give a smaller memory budget."
+                    f"There is too little memory to mix tensor {name!r} ({size}). Free memory on "
+                    "this machine, or use a smaller memory budget."
                 ) from error
 
     def _join(
         self, tensors: Mapping[str, Tensor], device: torch.device, *, pinned: bool = False
     ) -> tuple[dict[torch.dtype, Tensor], dict[str, Tensor]]:
-        """Return one buffer a dtype, and the place of each tensor in it."""
+        """Return one buffer per dtype, and the view of each tensor in it."""
         buffers: dict[torch.dtype, Tensor] = {}
         places: dict[str, Tensor] = {}
         for dtype, names in self._members.items():
@@ -304,7 +304,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _without_aliases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the last of the names that stand for one tensor, as loading a state dict would."""
+    """Keep the last name of each tensor, whose value remains after a state dict is loaded."""
     last = {_memory(tensor) or name: name for name, tensor in state.items()}
     return {name: state[name] for name in last.values()}
 
@@ -314,7 +314,7 @@ def _memory(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _move(model: nn.Module, own: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
-    """Let the parameters and buffers of a model lie in other memory, with the values they have."""
+    """Move the parameters and buffers of a model to other memory, with their values."""
     names = {_memory(tensor): name for name, tensor in own.items() if tensor.numel()}
     for tensor in _parameters_and_buffers(model):
         name = names.get(_memory(tensor))

@@ -1,4 +1,4 @@
-"""What the store remembers of a task's evaluations."""
+"""The evaluations of a task in a store."""
 
 import math
 import time
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from soupcore.database import EvaluationRow
     from soupcore.store import NewEvaluation, Store
 
-# Evaluations are written together once they took this long together, and this many times as long
-# as the last write, which waits for the disk. What is not written yet is lost if the process dies.
+# Evaluations are written together once their computation took at least this time, and this many
+# times the duration of the last write, or once they have this size. If the process dies, unwritten
+# evaluations are lost.
 _WRITE_EVERY = 0.05  # seconds
 _WRITE_SHARE = 20
 _WRITE_AT = 64 << 20  # bytes
@@ -30,8 +31,8 @@ class Records:
     """The evaluations of a task in a store, by the keys of their points.
 
     Args:
-        store: Where they are.
-        task: Whose.
+        store: The store.
+        task: The task.
     """
 
     def __init__(self, store: "Store", task: TaskInfo[Any]) -> None:
@@ -39,13 +40,13 @@ class Records:
         self._task = task
 
     def known(self, keys: Sequence[str], split: str) -> dict[str, Evaluation]:
-        """Return what is known of points on a split; those unknown are absent."""
+        """Return the stored evaluations of points on a split, by key."""
         rows = self.store.evaluations(keys, *self._place(split))
         return {key: self._evaluation(row, split) for key, row in rows.items()}
 
     @contextmanager
     def together(self, split: str) -> Iterator["Together"]:
-        """Remember what is added inside, several at a time, and all of it in the end."""
+        """Write evaluations that are added in the context several at a time; all at its end."""
         together = Together(self, split)
         try:
             yield together
@@ -53,18 +54,18 @@ class Records:
             together.write()
 
     def part(self, key: str, split: str) -> tuple[Tensor, Tensor] | None:
-        """Return the examples seen of a point that was given up, and their scores, if any."""
+        """Return the evaluated examples of an early rejected point and their scores, or None."""
         arrays = self.store.part(key, *self._place(split))
         return (arrays["rows"], arrays["scores"]) if arrays else None
 
     def add_part(self, key: str, split: str, rows: Tensor, scores: Tensor) -> None:
-        """Remember the examples seen of a point that was given up, and their scores."""
+        """Store the evaluated examples of an early rejected point and their scores."""
         self.store.add_part(key, *self._place(split), {"rows": rows, "scores": scores})
 
     def new(
         self, key: str, split: str, records: ExampleRecords, measured: Measured, seconds: float
     ) -> "NewEvaluation":
-        """Return what is to be remembered of what was found of a point."""
+        """Return an evaluation to be stored."""
         from soupcore.store import NewEvaluation  # loads SQLAlchemy
 
         arrays = compact(records.arrays)
@@ -114,7 +115,7 @@ class Together:
     """Evaluations on one split that are written several at a time.
 
     Attributes:
-        written: `{key: evaluation}` of those that are.
+        written: `{key: evaluation}` of the written ones.
     """
 
     def __init__(self, records: Records, split: str) -> None:
@@ -122,11 +123,11 @@ class Together:
         self._records = records
         self._split = split
         self._waiting: list[NewEvaluation] = []
-        self._seconds, self._nbytes = 0.0, 0  # of these: thousands may wait that took no time
+        self._seconds, self._nbytes = 0.0, 0  # of the waiting ones, many of which may take no time
         self._write_after = _WRITE_EVERY
 
     def add(self, key: str, records: ExampleRecords, measured: Measured, seconds: float) -> None:
-        """Remember what was found of a point; write where enough has come together."""
+        """Add an evaluation, and write the waiting ones if enough have accumulated."""
         new = self._records.new(key, self._split, records, measured, seconds)
         self._waiting.append(new)
         self._seconds += seconds
@@ -135,7 +136,7 @@ class Together:
             self.write()
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write the waiting evaluations."""
         if self._waiting:
             started = time.perf_counter()
             for evaluation in self._records.write(self._waiting, self._split):
@@ -147,7 +148,7 @@ class Together:
 
 
 def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
-    """Return what an evaluation found of some of its examples, its outputs too if it kept them."""
+    """Return the records of some examples of an evaluation, with outputs if it has them."""
     return ExampleRecords(
         evaluation.losses[rows],
         evaluation.scores[rows],
@@ -157,7 +158,7 @@ def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
 
 
 def _interval(row: "EvaluationRow") -> tuple[float, float]:
-    """Return the interval of a row; earlier versions kept some that are none (see its function)."""
+    """Return the interval of a row; invalid ones, which earlier versions stored, count as none."""
     low, high = _number(row.score_low), _number(row.score_high)
     return (low, high) if -math.inf < low < high < math.inf else NO_INTERVAL
 

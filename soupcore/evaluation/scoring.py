@@ -1,4 +1,4 @@
-"""Losses, scores and predictions of the network's outputs, as the task defines them."""
+"""Losses, scores and predictions of a network's outputs, by the task's functions."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +18,16 @@ from soupcore.tasks.failures import place_of
 
 @contextmanager
 def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) -> Iterator[None]:
-    """Raise a `TaskError` in place of what a task's code raises inside.
+    """Raise a `TaskError` in place of errors that a task's code raises in the context.
 
-    Errors of ours, a cancellation and the end of memory pass as they are.
+    Stockpot's own errors, cancellations and out-of-memory errors pass unchanged.
 
     Args:
-        what: Whose code runs inside, as "the network".
+        what: The code that runs in the context, such as "the network".
         task: The task.
         split: Name of the split.
-        way_out: What to do, as a sentence.
-        tensors: What the code is given, by what it is called there.
+        way_out: The solution, as a sentence.
+        tensors: Arguments of the code, by name.
     """
     try:
         yield
@@ -44,24 +44,25 @@ def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) ->
         ) from error
 
 
-# The task is asked about this many examples at a time: asking about each batch of a small network
-# takes a tenth of the pass, and asking about all at once takes memory that need not be free.
+# The task's functions are called for this many examples at a time. Calls for each batch of a small
+# network would take a tenth of the pass, and a call for all examples may need too much memory.
 _AT_A_TIME = 1024
 
-# How far a number of one example may differ by the examples it is computed with: of itself, and of
-# the largest. Sums in another order differ by less, and batch statistics by more.
+# Tolerances for values of an example that is scored together with other examples: relative to the
+# value, and relative to the largest value. Changes in the order of sums are smaller, and effects of
+# batch statistics are larger.
 _TOLERANCE, _ROUNDING = 1e-4, 1e-6
 
 
 @dataclass(frozen=True)
 class ExampleRecords:
-    """Losses, scores and predictions of some examples, one a row, on the CPU.
+    """Losses, scores and predictions of some examples, one per row, on the CPU.
 
     Attributes:
         losses: Float32, shape [n].
         scores: Float32, shape [n].
         predictions: Shape [n, ...].
-        outputs: Shape [n, ...]; None where they were not to be kept.
+        outputs: Shape [n, ...]; None if they are not kept.
     """
 
     losses: Tensor
@@ -79,27 +80,27 @@ class ExampleRecords:
 
     @property
     def arrays(self) -> dict[str, Tensor]:
-        """What there is, by name."""
-        found = {"losses": self.losses, "scores": self.scores, "predictions": self.predictions}
-        return found if self.outputs is None else found | {"outputs": self.outputs}
+        """The arrays by name."""
+        arrays = {"losses": self.losses, "scores": self.scores, "predictions": self.predictions}
+        return arrays if self.outputs is None else arrays | {"outputs": self.outputs}
 
     @property
     def without_outputs(self) -> "ExampleRecords":
-        """The same without outputs."""
+        """A copy without outputs."""
         return replace(self, outputs=None)
 
     def in_order(self, order: Tensor) -> "ExampleRecords":
-        """Return the same of all examples, seen in this order, in the order of the split."""
+        """Return the records in the order of the split, given the order of evaluation."""
         back = order.argsort()
         outputs = None if self.outputs is None else self.outputs[back]
         return ExampleRecords(self.losses[back], self.scores[back], self.predictions[back], outputs)
 
 
 class Scorer:
-    """Asks a task about the outputs on one split, and first whether it can be asked at all.
+    """Calls a task's functions on the outputs for one split, and checks their results.
 
     Args:
-        task: Who is asked.
+        task: The task.
         split: Name of the split.
         targets: All targets of the split, shape [n, ...].
     """
@@ -113,18 +114,18 @@ class Scorer:
         self._pieces = {"loss": Pieces(), "score": Pieces()}
 
     def records(self, forward: Callable[..., Any], data: Data, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Take some examples through the network, and return what is recorded of them.
+        """Run some examples through the network, and return their records.
 
         Args:
             forward: The network.
             data: The data of the split.
-            rows: Which examples.
+            rows: Indices of the examples.
 
         Returns:
-            The task's records, shape [m, ...], and the targets to score them by.
+            The task's records, shape [m, ...], and the targets for `Task.loss` and `Task.score`.
 
         Raises:
-            TaskError: The network or `record` fails, or there is not one record an example.
+            TaskError: The network or `record` fails, or there is not one record per example.
         """
         way_out = (
             "To see where, call `task.build_model()` on a few of "
@@ -139,62 +140,63 @@ class Scorer:
     def score(
         self, outputs: Tensor, targets: Tensor, *, keep_outputs: bool = False
     ) -> ExampleRecords:
-        """Ask the task about records and targets on one device.
+        """Compute losses, scores and predictions.
 
         Args:
             outputs: The task's records of the outputs (see `Task.record`), shape [n, ...].
-            targets: The true answers, shape [n, ...].
-            keep_outputs: Whether to keep the records beside the scores.
+            targets: The targets on the same device, shape [n, ...].
+            keep_outputs: Whether to keep the records of the outputs too.
 
         Raises:
-            TaskError: The outputs or targets are not of the kind that the task takes, its code
-                fails, or it does not answer with one loss and one score an example, each of that
-                example alone.
+            TaskError: The outputs or targets do not suit the task, one of its functions fails, or
+                it does not return one loss and one score per example, each independent of other
+                examples.
         """
         self._check(outputs)
         losses = self._ask("loss", self._task.loss, outputs, targets)
         scores = self._ask("score", self._task.score, outputs, targets)
         with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
-            # A copy: where a prediction is the output itself, the two would share memory.
-            found = self._task.predict(outputs).clone(memory_format=torch.contiguous_format)
-        if found.shape[:1] != outputs.shape[:1]:
+            # A copy, since a prediction may be the output itself and share its memory.
+            predictions = self._task.predict(outputs).clone(memory_format=torch.contiguous_format)
+        if predictions.shape[:1] != outputs.shape[:1]:
             raise TaskError(
-                f"`predict` of the task {self._task.name!r} returns {described(found)} for "
+                f"`predict` of the task {self._task.name!r} returns {described(predictions)} for "
                 f"{len(outputs)} examples; return one prediction for each."
             )
         kept = outputs.cpu() if keep_outputs else None
-        return ExampleRecords(losses, scores, found.cpu(), kept)
+        return ExampleRecords(losses, scores, predictions.cpu(), kept)
 
     def _recorded(self, outputs: Any, inputs: Batch, targets: Batch, examples: int) -> Tensor:
-        """Return what the task records of the outputs for so many examples, shape [n, ...].
+        """Return the task's records of the outputs, shape [n, ...].
 
         Raises:
-            TaskError: It is not one tensor, or has other rows.
+            TaskError: They are not one tensor with one row per example.
         """
         given = {"inputs": inputs, "targets": targets}
         try:
             with reworded("`record`", self._task, self._split, "Correct it.", **given):
-                found: Any = self._task.record(outputs, inputs, targets)
+                records: Any = self._task.record(outputs, inputs, targets)
         except TaskError as error:
             raise TaskError(
                 f"The task {self._task.name!r} cannot score the split {self._split!r}: {error}"
             ) from error
         source = "The network" if type(self._task).record is Task.record else "`record`"
-        whose = f"{source} of the task {self._task.name!r}"
-        if not isinstance(found, Tensor) or found.shape[:1] != (examples,):
+        subject = f"{source} of the task {self._task.name!r}"
+        if not isinstance(records, Tensor) or records.shape[:1] != (examples,):
             raise TaskError(
-                f"{whose} returns {described(found)} for {examples} examples of the split "
+                f"{subject} returns {described(records)} for {examples} examples of the split "
                 f"{self._split!r}. Return one row for each example."
             )
         if self._shape is None:
-            self._shape = found.shape[1:]
-        if found.shape[1:] != self._shape:
+            self._shape = records.shape[1:]
+        if records.shape[1:] != self._shape:
             raise TaskError(
-                f"{whose} returns {list(self._shape)} for one example of the split "
-                f"{self._split!r} and {list(found.shape[1:])} for another. Pad them to one shape, "
-                "or have the task's `record` return what its loss and score need of each example."
+                f"{subject} returns shape {list(self._shape)} for one example of the split "
+                f"{self._split!r} and {list(records.shape[1:])} for another. Pad them to one "
+                "shape, or have the task's `record` return a row of fixed shape with the numbers "
+                "that its loss and score need."
             )
-        return found
+        return records
 
     def _check(self, outputs: Tensor) -> None:
         if self._is_checked:
@@ -213,69 +215,70 @@ class Scorer:
         self, what: str, ask: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
     ) -> Tensor:
         """Return the loss or the score of each example, float32, on the CPU."""
-        found = self._answer(what, ask, outputs, targets)
+        values = self._answer(what, ask, outputs, targets)
         pieces = self._pieces[what]
         if not pieces.is_settled and len(outputs) > 1:
             parts = [
                 self._answer(what, ask, *part)
                 for part in zip(outputs.tensor_split(2), targets.tensor_split(2), strict=True)
             ]
-            differs = pieces.compare(found, torch.cat(parts))
+            differs = pieces.compare(values, torch.cat(parts))
             if differs is not None:
-                together, apart = float(found[differs]), float(torch.cat(parts)[differs])
+                together, apart = float(values[differs]), float(torch.cat(parts)[differs])
                 raise TaskError(
                     f"The {what} of an example of the split {self._split!r} depends on the "
                     f"examples it is scored with: it is {together:.6g} among {len(outputs)} and "
                     f"{apart:.6g} among {len(parts[0])}. `{what}` of the task {self._task.name!r} "
-                    "must return a number of each example alone; F1, AUC, correlations and "
-                    "anything else computed over a batch cannot be used."
+                    "must return a number that depends on each example alone. F1, AUC, "
+                    "correlations and other statistics of a batch belong in the task's `metrics`."
                 )
-        undefined = found.isnan()
+        undefined = values.isnan()
         if undefined.any() and outputs.numel():
-            # The network failed, which is as bad as can be, and not a case without a score.
+            # If the network failed, the value is the worst possible one, and not undefined.
             failed = ~outputs.reshape(len(outputs), -1).isfinite().all(1).cpu()
-            found = found.masked_fill(undefined & failed, math.inf if what == "loss" else -math.inf)
-        return found
+            worst = math.inf if what == "loss" else -math.inf
+            values = values.masked_fill(undefined & failed, worst)
+        return values
 
     def _answer(
         self, what: str, ask: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
     ) -> Tensor:
-        way_out = f"Have `{what}` take these, or the network and the split give others."
+        way_out = f"Adapt `{what}` to these arguments, or change the network or the split."
         given = {"outputs": outputs, "targets": targets}
         with reworded(f"`{what}`", self._task, self._split, way_out, **given):
-            found: Any = ask(outputs, targets)
-        if not isinstance(found, Tensor) or found.shape != (len(outputs),):
+            values: Any = ask(outputs, targets)
+        if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             answer = (
-                f"has shape {list(found.shape)}"
-                if isinstance(found, Tensor)
-                else f"is a {type(found).__name__}"
+                f"has shape {list(values.shape)}"
+                if isinstance(values, Tensor)
+                else f"is a {type(values).__name__}"
             )
             raise TaskError(
                 f"The {what} of the task {self._task.name!r} {answer} for {len(outputs)} examples "
-                f"of the split {self._split!r}; return one number an example, a tensor of shape "
+                f"of the split {self._split!r}; return one number per example, a tensor of shape "
                 f"[{len(outputs)}] (reduction='none', and the mean over other dimensions)."
             )
-        # A copy: where it is a part of the outputs, the two would share memory.
-        return found.to("cpu", torch.float32, copy=True)
+        # A copy, since it may be a part of the outputs and share their memory.
+        return values.to("cpu", torch.float32, copy=True)
 
 
 class Pieces:
-    """Whether a number of each example is the same whatever it is computed together with.
+    """Checks whether values of examples are independent of the other examples in a batch.
 
     Attributes:
-        is_settled: Whether that is known. While all numbers are equal it is not: the F1 of a batch,
-            repeated for each example, is 1 in each piece of a batch without a mistake.
+        is_settled: Whether this is confirmed. Equal values do not confirm it: the F1 of a batch,
+            repeated for each example, is 1 in every part of a batch without mistakes.
     """
 
     def __init__(self) -> None:
         self.is_settled = False
 
     def compare(self, together: Tensor, apart: Tensor) -> int | None:
-        """Return the first example whose number depends on the others; None where there is none.
+        """Return the first example whose value depends on the others, or None.
 
         Args:
-            together: Of some examples computed together, shape [m].
-            apart: Of the same computed in pieces, shape [m].
+            together: Values of some examples, computed together, shape [m].
+            apart: Values of the same examples, computed in parts, shape [m].
         """
         finite = together[together.isfinite()].abs()
         rounding = _ROUNDING * float(finite.max()) if len(finite) else 0.0
@@ -288,10 +291,10 @@ class Pieces:
 
 
 class Collector:
-    """Collects the outputs of a pass and what the task says of them.
+    """Collects the outputs of a pass and scores them in larger batches.
 
     Args:
-        scorer: Asks the task.
+        scorer: The scorer.
         keep_outputs: Whether to keep the outputs.
     """
 
@@ -302,7 +305,7 @@ class Collector:
         self._collected: list[ExampleRecords] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take the records of a batch; where this fails, they are not taken.
+        """Add the records of a batch. If this raises an error, they are not added.
 
         Raises:
             TaskError: As for `Scorer.score`.
@@ -321,14 +324,14 @@ class Collector:
 
     @property
     def result(self) -> ExampleRecords:
-        """What was found so far."""
+        """The records so far."""
         self._ask(self._waiting)
-        found = self._collected
+        collected = self._collected
         return ExampleRecords(
-            torch.cat([records.losses for records in found]),
-            torch.cat([records.scores for records in found]),
-            torch.cat([records.predictions for records in found]),
-            torch.cat([j.outputs for j in found if j.outputs is not None])
+            torch.cat([records.losses for records in collected]),
+            torch.cat([records.scores for records in collected]),
+            torch.cat([records.predictions for records in collected]),
+            torch.cat([r.outputs for r in collected if r.outputs is not None])
             if self._keep_outputs
             else None,
         )

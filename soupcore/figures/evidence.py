@@ -27,15 +27,15 @@ def reliability_diagram(
         name="perfect calibration",
         hoverinfo="skip",
     )
-    for name, found in calibrations.items():
-        bins = found.bins
+    for name, calibration in calibrations.items():
+        bins = calibration.bins
         figure.add_scatter(
             x=[each.confidence * 100 for each in bins],
             y=[each.accuracy * 100 for each in bins],
             mode="lines+markers",
             line={"color": colours[name], "width": 2},
             marker={"size": 7},
-            name=f"{name} · ECE {SHARE.text(found.ece)}",
+            name=f"{name} · ECE {SHARE.text(calibration.ece)}",
             error_y={
                 "type": "data",
                 "symmetric": False,

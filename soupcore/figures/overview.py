@@ -160,15 +160,15 @@ def _with_room(rows: pd.DataFrame) -> set[str]:
     """Return the names of the base and the soups that can be labelled without overlap."""
     across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
     taken: list[tuple[float, float]] = []
-    found = set()
+    fitting = set()
     labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
     for name, row in labels.iterrows():
         place = (row["report"] / across, row["shift"] / up)
         # A label takes about 1/8 of the figure's width and 1/16 of its height.
         if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken):
             taken.append(place)
-            found.add(str(name))
-    return found
+            fitting.add(str(name))
+    return fitting
 
 
 def _symbol(name: str, selected: Collection[str]) -> str:

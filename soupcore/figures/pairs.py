@@ -229,7 +229,7 @@ def _cells(
     details: Mapping[frozenset[str], str],
     size: float,
 ) -> go.Scatter:
-    # Plotly reports no selections on heatmaps, so invisible markers lie on the cells.
+    # Plotly does not report selections on heatmaps, so the cells are covered by invisible markers.
     cells = [
         (i, j, a, b, _text(shown[i, j], measure, details.get(frozenset((a, b)), "")))
         for i, a in enumerate(order)

@@ -30,7 +30,7 @@ def path_curves(
     and chord marks its barrier.
 
     Args:
-        paths: `{(a, b): [path]}` with one path per split. `a` lies at α = 0, `b` at α = 1.
+        paths: `{(a, b): [path]}` with one path per split. `a` is at α = 0, `b` at α = 1.
         loss_name: Name of the loss.
         score_name: Name of the score.
         score_unit: Unit of the scores.

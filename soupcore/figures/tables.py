@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,57 @@ from soupcore.evaluation import Evaluation
 from soupcore.recipes import Step
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.hyperparameters import run_columns
-from soupcore.tasks import SHARE, Unit
+from soupcore.tasks import SHARE, TaskInfo, Unit
 
 Pair = tuple[str, str]
 
 
 def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     """Return one row per name with its score and interval."""
-    rows = {name: (found.score, *found.score_interval) for name, found in evaluations.items()}
+    rows = {name: (e.score, *e.score_interval) for name, e in evaluations.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["score", "low", "high"])
     return table.rename_axis("name")
+
+
+def shift_table(
+    task: TaskInfo[Any],
+    evaluations: Mapping[str, Mapping[str, Evaluation | None]],
+    kinds: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return the score on report, the mean score under shift and the kind of each point, by name.
+
+    Args:
+        task: The task.
+        evaluations: `{name: {split: evaluation}}`.
+        kinds: `{name: kind}` of the points, as for `shift_scatter`.
+    """
+    report = next(iter(task.splits_with_role("report")), None)
+    rows = {}
+    for name, kind in kinds.items():
+        scores = {split: each.score for split, each in evaluations[name].items() if each}
+        of_report = None if report is None else scores.get(report)
+        rows[name] = {"report": of_report, "shift": task.mean_shift(scores), "kind": kind}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["report", "shift", "kind"])
+    return table.astype({"report": float, "shift": float})
+
+
+def curve_table(
+    task: TaskInfo[Any], values: Sequence[float], scores: Mapping[str, Sequence[float | None]]
+) -> pd.DataFrame:
+    """Return one row per value of a parameter with the score on select, on report and under shift.
+
+    Args:
+        task: The task. Columns of roles that none of its splits has are left out.
+        values: The values.
+        scores: `{split: scores}`, one score per value.
+    """
+    table = {"value": list(values), "select": list(scores[task.select])}
+    if reports := task.splits_with_role("report"):
+        table["report"] = list(scores[reports[0]])
+    if task.splits_with_role("shift"):
+        rows = [dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True)]
+        table["mean shift"] = [task.mean_shift(row) for row in rows]
+    return pd.DataFrame(table).astype(float)
 
 
 def logged_table(values: Mapping[str, float]) -> pd.DataFrame:
@@ -107,6 +149,24 @@ def paths_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def robustness_tables(paths: Mapping[Pair, Sequence[LinearPath]]) -> dict[str, pd.DataFrame]:
+    """Return for the second end of each pair the scores on report and under shift, for `from_base`.
+
+    Args:
+        paths: `{(base, name): paths}` at the same α values: that on report, then one per shift.
+    """
+    return {
+        name: pd.DataFrame(
+            {
+                "alpha": on_report.alphas,
+                "report": on_report.scores,
+                "shift": sum(path.scores for path in under_shift) / len(under_shift),
+            }
+        )
+        for (_, name), (on_report, *under_shift) in paths.items()
+    }
+
+
 def barriers_table(
     paths: Mapping[Pair, Sequence[LinearPath]], *, score_unit: Unit = SHARE
 ) -> pd.DataFrame:
@@ -141,11 +201,11 @@ def barriers_table(
 
 
 def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHARE) -> pd.DataFrame:
-    """Return a row for each known pair, with the columns of `barriers_table`.
+    """Return one row per pair with a summary, with the columns of `barriers_table`.
 
     Args:
         found: The summaries of the pairs.
-        split: The split; pairs that were screened are known on a part of it.
+        split: The split. The summaries of screened pairs are those of a part of it.
         score_unit: As for `barriers_table`.
     """
     what = "error" if score_unit.counts_errors else "score"

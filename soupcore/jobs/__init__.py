@@ -1,4 +1,4 @@
-"""Long work: a queue that survives restarts, a warm worker, progress, cancel and resume."""
+"""Jobs: a persistent queue of long work, worker processes, progress, cancellation and resuming."""
 
 from soupcore.jobs.descriptions import Descriptions
 from soupcore.jobs.queue import Job, Queue, State

@@ -1,7 +1,7 @@
-"""Descriptions of tasks, made in processes of their own.
+"""Descriptions of tasks, computed in separate processes.
 
-A task's file is code: it may hang, exit, or change torch for all that runs in its process. So a
-server never runs one. It has a process run the file, describe the task, and end.
+A task's file is code: it may hang, exit, or change torch for everything in its process. So a server
+never runs it. A separate process runs the file, describes the task, and ends.
 """
 
 import json
@@ -24,36 +24,35 @@ from soupcore.tasks import TaskDescription
 from soupcore.tasks.loading import task_signature
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
-_LIMIT = 600.0  # seconds: a task may have to read all of its data to identify it
+_LIMIT = 600.0  # seconds; a task may have to read all of its data to compute digests
 _RETRY = 10.0  # seconds
 _MOST_BYTES = 16 << 20  # of a description
 
 
 class Descriptions:
-    """The descriptions of tasks that a server offers, each made once for each text of its file.
+    """The descriptions of a server's tasks, each computed once per version of its file.
 
     Args:
-        log: What tasks print while they are described goes there.
-        limit_s: Seconds after which a process that does not answer is ended.
-        retry_s: Seconds after which a task that could not be described is tried again when it is
-            asked for.
+        log: Log file for the output of the processes.
+        limit_s: Seconds after which a process that does not answer is killed.
+        retry_s: Seconds after which the next request for a failed description tries again.
     """
 
     def __init__(self, log: Path, *, limit_s: float = _LIMIT, retry_s: float = _RETRY) -> None:
         self._log = Log(log)
         self._limit_s = limit_s
         self._retry_s = retry_s
-        self._failed: dict[tuple[str, str], float] = {}  # when
+        self._failed: dict[tuple[str, str], float] = {}  # time of the failure
         self._known: dict[tuple[str, str], Future[TaskDescription]] = {}
         self._running: set[subprocess.Popen[bytes]] = set()
         self._mutex = threading.Lock()
 
     def get(self, spec: str, wait_s: float) -> TaskDescription | None:
-        """Return the description of a task; None where it is not known in the time given.
+        """Return the description of a task, or None if it is not ready in time.
 
         Args:
-            spec: Where the task is, `path/to/file.py:attribute`.
-            wait_s: Seconds to wait for it.
+            spec: Location of the task, `path/to/file.py:attribute`.
+            wait_s: Seconds to wait.
 
         Raises:
             TaskError: There is no such file, it fails, or it does not answer.
@@ -64,12 +63,12 @@ class Descriptions:
             return None
 
     def prepare(self, spec: str) -> None:
-        """Begin to describe a task that will be asked for; says nothing where it cannot be."""
+        """Start to describe a task in the background. Errors are raised by `get`."""
         with suppress(TaskError):
             self._ask(spec)
 
     def stop(self) -> None:
-        """End the processes that have not answered."""
+        """Kill the processes that have not answered."""
         with self._mutex:
             for process in self._running:
                 kill_group(process.pid)
@@ -78,7 +77,7 @@ class Descriptions:
         key = (spec, task_signature(spec))
         with self._mutex:
             if key in self._failed and time.monotonic() - self._failed[key] > self._retry_s:
-                del self._known[key], self._failed[key]  # its data or a module may be there now
+                del self._known[key], self._failed[key]  # missing data or modules may exist now
             if key not in self._known:
                 future = self._known[key] = Future[TaskDescription]()
                 describe = threading.Thread(
@@ -98,7 +97,7 @@ class Descriptions:
             future.set_exception(error)
 
     def _answer(self, spec: str) -> Mapping[str, Any]:
-        """Have a process describe a task, and return its answer."""
+        """Start a process that describes a task, and return its answer."""
         output, printed = os.pipe()
         answers, answer = os.pipe()
         path = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
@@ -109,7 +108,7 @@ class Descriptions:
                 pieces.append(piece)
 
         try:
-            process = subprocess.Popen(  # noqa: S603 - our own module with a task that was named
+            process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "soupcore.tasks.describing", spec, str(answer)],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
@@ -132,24 +131,24 @@ class Descriptions:
             process.wait(self._limit_s)
         except subprocess.TimeoutExpired:
             raise TaskError(
-                f"{spec} did not answer within {self._limit_s:.0f} s, so it was ended. Run it "
-                "with Python by itself to see where it waits."
+                f"{spec} did not answer within {self._limit_s:.0f} s, so it was stopped. Run the "
+                "file with Python to see where it waits."
             ) from None
         finally:
-            kill_group(process.pid)  # and what it has forked
+            kill_group(process.pid)  # also kills processes that it has forked
             process.wait()
             with self._mutex:
                 self._running.discard(process)
         reader.last_lines()  # waits for the end of the answer
         try:
-            found: dict[str, Any] = json.loads(b"".join(pieces))
+            parsed: dict[str, Any] = json.loads(b"".join(pieces))
         except ValueError:
             lines = pump.last_lines()
             raise TaskError(
                 f"{spec} ended its process (exit code {process.returncode}) before it could be "
-                "described. Run it with Python by itself to see where."
+                "described. Run the file with Python to see where."
                 + (f" The last lines that it printed:\n{lines}" if lines else "")
             ) from None
-        if "error" in found:
-            raise TaskError(found["error"])
-        return found
+        if "error" in parsed:
+            raise TaskError(parsed["error"])
+        return parsed

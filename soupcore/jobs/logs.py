@@ -1,4 +1,4 @@
-"""What workers print, in a log that stays small whatever they print."""
+"""The output of worker processes, in a log of limited size."""
 
 import os
 import threading
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_LARGEST = 4 << 20  # bytes, of the log and of the one before it, each
+_LARGEST = 4 << 20  # bytes, for each of the log and its predecessor
 _AT_ONCE = 1 << 16  # bytes
 _LAST_LINES = 5
 _LAST_BYTES = 2000
 
 
 class Log:
-    """A file of limited size; what is older is in a second one, `NAME.1`, and then gone.
+    """A log file with rotation: a full file is renamed to `NAME.1`, replacing the previous one.
 
     Several processes may write to it.
     """
@@ -32,19 +32,19 @@ class Log:
         finally:
             os.close(descriptor)
         if is_full:
-            with suppress(FileNotFoundError):  # another process has just done so
+            with suppress(FileNotFoundError):  # another process has just renamed it
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
 
 
 class Pump:
-    """Carries to a log what a process prints, and keeps its last lines.
+    """Copies the output of a process from a pipe to a log, and keeps its last lines.
 
-    What the process has forked may hold the pipe open for longer than it lives itself, so nothing
-    waits for its end.
+    Forked processes may hold the pipe open after the process has ended, so nothing waits for the
+    end of the pipe.
 
     Args:
         pipe: Descriptor to read from; the pump closes it.
-        write: Takes what was printed.
+        write: Called with each piece of output.
     """
 
     def __init__(self, pipe: int, write: Callable[[bytes], None]) -> None:
@@ -64,7 +64,7 @@ class Pump:
         try:
             while content := os.read(self._pipe, _AT_ONCE):
                 self._last.append(content)
-                with suppress(OSError):  # a full disk; the process goes on
+                with suppress(OSError):  # the disk is full, and the process continues
                     self._write(content)
         finally:
             os.close(self._pipe)

@@ -1,4 +1,4 @@
-"""Long work, as rows that outlive the processes that ask for it and do it."""
+"""The queue of jobs, stored in the database so that it survives servers and workers."""
 
 import hashlib
 import json
@@ -28,13 +28,13 @@ from soupcore.leases import DatabaseTime, HolderRow, remove, remove_dead
 from soupcore.processes import Process
 from soupcore.store import Store
 
-_ADVICE = "What was finished is kept; resume it to do only the rest."
-_STOPPED = "The process that did it stopped."
-_LONGEST = 10_000  # characters of a text that a task may have written
+_ADVICE = "Finished evaluations are stored; resume the job to compute the rest."
+_STOPPED = "The worker process of this job ended."
+_LONGEST = 10_000  # characters of a text, which may come from a task
 
 
 class State(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -47,11 +47,11 @@ class State(StrEnum):
 UNFINISHED = (State.QUEUED, State.RUNNING, State.CANCELLING)
 _CLAIMED = (State.RUNNING, State.CANCELLING)
 
-# Kinds that someone waits for at the screen: they go before the others, and a worker that is at
-# another one stops between two batches to do them.
+# Kinds with a user waiting for the result. They have the highest priority, and a worker interrupts
+# jobs of other kinds between two batches to run them.
 INTERACTIVE = ("open", "mixture", "preview")
 
-# Kinds that pages ask for by themselves, as they follow from evaluations that are known.
+# Kinds that pages submit automatically, because they only need stored evaluations.
 DERIVED = (
     "ensemble",
     "greedy ensemble",
@@ -60,40 +60,39 @@ DERIVED = (
     "best ingredient bias",
 )
 
-# And those that someone asked for by a click on what is drawn: they take longer than that, and go
-# before all but these.
+# Kinds that a user submits by a click on a figure. They take longer, and have the next priority.
 _CLICKED = ("line",)
 
 
 def overtaking(kind: str) -> tuple[str, ...]:
-    """Return the kinds that go before a kind, and between two batches of it."""
+    """Return the kinds with a higher priority, which interrupt jobs of this kind."""
     if kind in INTERACTIVE + DERIVED:
         return ()
     return INTERACTIVE if kind in _CLICKED else INTERACTIVE + DERIVED + _CLICKED
 
 
 class Job(Base):
-    """One piece of long work.
+    """A job.
 
     Attributes:
-        id: Its number.
-        kind: Which function does it (see `soupcore.jobs.kinds`).
-        title: What people are told it is.
-        request: The function's arguments.
-        task: The task that it needs; only a worker of that task does it. None where it needs none.
-        fingerprint: Equal jobs have the same one; only one of them is unfinished at a time.
+        id: Number of the job.
+        kind: Name of the function that runs it (see `soupcore.jobs.kinds`).
+        title: Display name.
+        request: Arguments of the function.
+        task: The task that it needs, whose workers run it; None if it needs none.
+        fingerprint: Digest of kind and request. Only one of equal jobs is unfinished at a time.
         state: A `State`.
-        done: Units of work finished, of `total`.
-        partial: What is known before it ends.
-        result: What it came to.
-        error: Why it failed, in words to a user.
-        worker: Which worker has or had it.
-        attempt: How many times a worker took it. A worker that lost it and another that has it now
-            are told apart by that.
-        created, started, finished: When, in seconds since 1970.
-        reported: When its worker last reported.
-        stopping: When it was asked to stop.
-        deadline: How many seconds it may take; None for as long as it takes.
+        done: Units of work done, of `total`.
+        partial: Intermediate result.
+        result: Final result.
+        error: Why it failed, as sentences for the user.
+        worker: Name of the worker that runs or ran it.
+        attempt: Number of times a worker took it. Distinguishes the current worker from one that
+            has lost the job.
+        created, started, finished: Times in seconds since 1970.
+        reported: Time of the worker's last report.
+        stopping: Time of the request to stop.
+        deadline: Maximum duration in seconds; None for no limit.
     """
 
     __tablename__ = "jobs"
@@ -119,7 +118,7 @@ class Job(Base):
     stopping: Mapped[float | None]
     deadline: Mapped[float | None]
 
-    # Of equal jobs only one waits or runs; one that is being stopped may have a successor.
+    # Only one of equal jobs waits or runs, but a job that is being cancelled may have a successor.
     __table_args__ = (
         Index(
             "jobs_once",
@@ -132,7 +131,7 @@ class Job(Base):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is queued or under way."""
+        """Whether it is queued, running or being cancelled."""
         return self.state in UNFINISHED
 
     @property
@@ -141,7 +140,7 @@ class Job(Base):
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the time to the end at the pace so far; None before there is a pace."""
+        """Estimate the remaining seconds at the average speed so far; None before any progress."""
         if self.started is None or not 0 < self.done < self.total:
             return None
         elapsed = now - self.started
@@ -149,16 +148,16 @@ class Job(Base):
 
 
 class LostJobError(Exception):
-    """A worker lost its job: its lease ran out, and the job was taken from it."""
+    """A worker has lost its job, because its lease expired."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How an unfinished job stands, for those who look after the workers.
+    """The status of an unfinished job, for supervisors.
 
     Attributes:
-        id, task, state, worker, attempt, started, stopping, reported, deadline: As of `Job`.
-        now: The time of the look, by the clock of the database.
+        id, task, state, worker, attempt, started, stopping, reported, deadline: As for `Job`.
+        now: Time of the query, by the clock of the database.
     """
 
     id: int
@@ -174,7 +173,7 @@ class Standing:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it runs longer than it may."""
+        """Whether it has run longer than its deadline allows."""
         return (
             self.state == State.RUNNING
             and self.deadline is not None
@@ -184,15 +183,15 @@ class Standing:
 
     @property
     def seconds_silent(self) -> float:
-        """Seconds since it was asked to stop, or since it last reported after that."""
+        """Seconds since the request to stop, or since a later report."""
         return self.now - max(self.stopping or self.now, self.reported or 0.0)
 
 
 class Queue:
-    """The jobs of a store. Any number of processes may submit, watch, cancel and do them.
+    """The jobs of a store. Any number of processes may submit, watch, cancel and run them.
 
-    A worker holds its jobs by a lease (see `soupcore.leases`). Whatever it writes of a job names
-    the worker and the attempt, and is refused once the job was taken from it.
+    A worker holds its jobs by a lease (see `soupcore.leases`). Each of its updates of a job names
+    the worker and the attempt, and has no effect once the worker has lost the job.
     """
 
     def __init__(self, store: Store) -> None:
@@ -207,13 +206,13 @@ class Queue:
         *,
         deadline_s: float | None = None,
     ) -> int:
-        """Add a job and return its id; the id of an equal one that is not finished, if any.
+        """Add a job and return its id, or return the id of an equal unfinished job.
 
         Args:
-            kind: Which function does it.
-            title: What people are told it is.
-            request: The function's arguments.
-            deadline_s: How many seconds it may run before it is stopped.
+            kind: Name of the function that runs it.
+            title: Display name.
+            request: Arguments of the function.
+            deadline_s: Maximum duration in seconds, after which it is stopped.
         """
         job = Job(
             kind=kind,
@@ -226,7 +225,7 @@ class Queue:
             deadline=deadline_s,
         )
         while (known := self._unfinished_like(job.fingerprint)) is None:
-            # Refused where another process has submitted the same just now.
+            # Fails if another process has just submitted an equal job.
             with suppress(IntegrityError), self.store.session() as session, session.begin():
                 session.add(job)
                 session.flush()
@@ -251,30 +250,30 @@ class Queue:
             return list(session.scalars(select(Job).order_by(Job.id.desc()).limit(limit)))
 
     def overview(self, limit: int = 6) -> list[Job]:
-        """Return the jobs that matter, newest first: all that are under way, and some that ended.
+        """Return all unfinished jobs and some finished ones, newest first.
 
-        Those that pages ask for by themselves matter when they fail.
+        Finished jobs that pages submit automatically are included only if they failed.
 
-        Of the ended, half of the places are for long ones that can be resumed: what is looked at
-        meanwhile, a job for each move of a slider, would drive them out of sight.
+        Half of the finished jobs are long ones that can be resumed, if there are any. Otherwise the
+        interactive jobs, one for each move of a slider, would replace them.
 
         Args:
-            limit: How many ended ones at most.
+            limit: Maximum number of finished jobs.
         """
-        matters = Job.kind.not_in(DERIVED) | (Job.state == State.FAILED)
-        ended = select(Job).where(Job.state.not_in(UNFINISHED), matters).order_by(Job.id.desc())
+        is_shown = Job.kind.not_in(DERIVED) | (Job.state == State.FAILED)
+        ended = select(Job).where(Job.state.not_in(UNFINISHED), is_shown).order_by(Job.id.desc())
         stopped = Job.state.in_((State.FAILED, State.CANCELLED))
         resumable = ended.where(stopped, Job.kind.not_in(INTERACTIVE)).limit(limit // 2)
         with self.store.session() as session:
-            found = {job.id: job for job in session.scalars(resumable)}
+            jobs = {job.id: job for job in session.scalars(resumable)}
             for job in session.scalars(ended.limit(limit)):
-                if len(found) < limit:
-                    found[job.id] = job
-        found |= {job.id: job for job in self.unfinished()}
-        return [found[job_id] for job_id in sorted(found, reverse=True)]
+                if len(jobs) < limit:
+                    jobs[job.id] = job
+        jobs |= {job.id: job for job in self.unfinished()}
+        return [jobs[job_id] for job_id in sorted(jobs, reverse=True)]
 
     def unfinished(self, kind: str | None = None) -> list[Job]:
-        """Return the jobs that are queued or under way, oldest first."""
+        """Return the unfinished jobs, oldest first."""
         query = select(Job).where(Job.state.in_(UNFINISHED)).order_by(Job.id)
         if kind is not None:
             query = query.where(Job.kind == kind)
@@ -282,13 +281,13 @@ class Queue:
             return list(session.scalars(query))
 
     def done(self, kind: str) -> list[Job]:
-        """Return the jobs of a kind that came to a result, newest first."""
+        """Return the successful jobs of a kind, newest first."""
         query = select(Job).where(Job.kind == kind, Job.state == State.DONE)
         with self.store.session() as session:
             return list(session.scalars(query.order_by(Job.id.desc())))
 
     def standing(self) -> list[Standing]:
-        """Return how the unfinished jobs stand, oldest first."""
+        """Return the status of the unfinished jobs, oldest first."""
         columns = [getattr(Job, field.name) for field in fields(Standing) if field.name != "now"]
         query = select(*columns, DatabaseTime()).where(Job.state.in_(UNFINISHED)).order_by(Job.id)
         with self.store.session() as session:
@@ -302,25 +301,24 @@ class Queue:
         task: str | None = None,
         accepts: Callable[[Mapping[str, Any]], bool] = lambda request: True,
     ) -> Job | None:
-        """Take a queued job for a worker; no two workers get the same one.
+        """Take a queued job for a worker. No two workers get the same job.
 
         Args:
-            worker: Its name, which has to hold a lease.
-            kinds: Only jobs of these kinds; any unless given.
-            task: The task of the worker; it takes the jobs of this task only. Without one it takes
-                those that need none.
-            accepts: Whether the worker can do a request. Other jobs are left to other workers.
+            worker: Name of the worker, which must hold a lease.
+            kinds: Kinds of jobs to take; by default, all.
+            task: The task of the worker, whose jobs it takes. None for jobs that need no task.
+            accepts: Returns whether the worker can run a request. Other jobs stay queued.
 
         Returns:
-            The oldest of those that someone waits for at the screen, else the oldest that was
-            clicked for, else the oldest of all.
+            The oldest job of the highest priority: interactive and derived jobs, then clicked ones,
+            then all others. None if there is no such job.
         """
         waiting = select(Job.id, Job.request).where(Job.state == State.QUEUED)
         waiting = waiting.where(Job.task.is_(None) if task is None else Job.task == storable(task))
         if kinds is not None:
             waiting = waiting.where(Job.kind.in_(kinds))
-        at_the_screen = Job.kind.in_(INTERACTIVE + DERIVED)
-        urgent_first = case((at_the_screen, 0), (Job.kind.in_(_CLICKED), 1), else_=2)
+        is_interactive = Job.kind.in_(INTERACTIVE + DERIVED)
+        urgent_first = case((is_interactive, 0), (Job.kind.in_(_CLICKED), 1), else_=2)
         with self.store.session() as session:
             candidates = session.execute(waiting.order_by(urgent_first, Job.id)).all()
         for job_id, request in candidates:
@@ -329,7 +327,7 @@ class Queue:
         return None
 
     def _take(self, job_id: int, worker: str) -> Job | None:
-        """Take a job for a worker, unless another one was quicker or the worker has no lease."""
+        """Take a job for a worker, unless another worker has it or this one has no lease."""
         take = (
             update(Job)
             .where(
@@ -351,10 +349,10 @@ class Queue:
             return session.scalars(take).first()
 
     def report(self, job: Job, done: int, total: int, partial: Mapping[str, Any] | None) -> State:
-        """Write how far a job is and return its state, which says whether to stop.
+        """Write the progress of a job and return its state, which tells the worker to stop.
 
         Raises:
-            LostJobError: It is not this worker's any more.
+            LostJobError: The worker has lost the job.
         """
         known = dict(partial) if partial is not None else None
         state = self._write(job, done=done, total=total, partial=known, reported=DatabaseTime())
@@ -370,7 +368,7 @@ class Queue:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> bool:
-        """Write how a job ended; False where it is not this worker's any more."""
+        """Write the outcome of a job. Returns False if the worker has lost the job."""
         written: dict[str, Any] = {"state": state, "finished": DatabaseTime()}
         if result is not None:
             written["result"] = dict(result)
@@ -382,13 +380,13 @@ class Queue:
         return self._write(job, **written) is not None
 
     def give_back(self, job: Job | Standing) -> None:
-        """Queue a job again that its worker cannot do, through no fault of the job."""
+        """Queue a job again that its worker cannot run, for reasons unrelated to the job."""
         cancelled = job.state == State.CANCELLING
         state = State.CANCELLED if cancelled else State.QUEUED
         self._write(job, state=state, started=None, done=0)
 
     def _write(self, job: Job | Standing, **values: Any) -> str | None:
-        """Write to a job and return its state, None if it was taken from its worker."""
+        """Update a job and return its state, or None if its worker has lost it."""
         mine = (
             update(Job)
             .where(
@@ -405,14 +403,14 @@ class Queue:
             return session.scalars(mine).first()
 
     def cancel(self, job_id: int) -> None:
-        """Ask for a job to stop: at once where it waits, within a batch where it runs.
+        """Cancel a job: immediately if it is queued, after the current batch if it is running.
 
-        One that does not stop when asked to is ended by a `Supervisor`.
+        If it does not stop, a `Supervisor` kills its worker.
         """
         self._stop(Job.id == job_id)
 
     def stop_overdue(self, job: Standing) -> None:
-        """Ask a job to stop that runs longer than it may."""
+        """Stop a job that has exceeded its deadline."""
         words = f"It was stopped at its deadline, after {job.deadline:g} seconds. {_ADVICE}"
         self._stop(Job.id == job.id, Job.attempt == job.attempt, error=words)
 
@@ -431,10 +429,10 @@ class Queue:
                 )
 
     def resume(self, job_id: int) -> int:
-        """Queue a failed or cancelled job again; what it finished before is not done twice.
+        """Queue a failed or cancelled job again. Finished evaluations are not computed again.
 
         Returns:
-            Its id; that of an equal one that is not finished, if any.
+            The id of the job, or of an equal unfinished job.
         """
         again = (
             update(Job)
@@ -447,7 +445,7 @@ class Queue:
         try:
             with self.store.session() as session, session.begin():
                 session.execute(again)
-        except IntegrityError:  # someone asked for an equal one meanwhile
+        except IntegrityError:  # an equal job was submitted in the meantime
             job = self.get(job_id)
             known = self._unfinished_like(job.fingerprint) if job else None
             return job_id if known is None else known
@@ -456,11 +454,11 @@ class Queue:
     def abandon(self, worker: str, why: str = _STOPPED) -> bool:
         """End the jobs of a worker that has ended.
 
-        The last that it took is the one that ended it, and fails; those that it had put aside for
-        that one are queued again. Jobs that were asked to stop are cancelled.
+        The job that it took last was running when it ended, and fails. Jobs that were interrupted
+        by that one are queued again. Jobs that were being cancelled are cancelled.
 
         Args:
-            worker: Its name.
+            worker: Name of the worker.
             why: Why it ended, as sentences.
 
         Returns:
@@ -479,7 +477,7 @@ class Queue:
         return held
 
     def fail_waiting(self, task: str | None, why: str) -> None:
-        """Fail the jobs that wait for a worker of a task, which cannot be started."""
+        """Fail the queued jobs of a task whose workers cannot be started."""
         these = Job.task.is_(None) if task is None else Job.task == storable(task)
         with self.store.session() as session, session.begin():
             session.execute(
@@ -496,11 +494,11 @@ class Queue:
         return row.process if row else None
 
     def fail_abandoned(self, *, by_lease: bool = True, own: Collection[str] = frozenset()) -> None:
-        """Look for workers of any server that have ended, and end their jobs; see `abandon`.
+        """Find workers of all servers that have ended, and end their jobs; see `abandon`.
 
         Args:
             by_lease: As for `soupcore.leases.remove_dead`.
-            own: The same; their jobs are left to the caller.
+            own: As for `soupcore.leases.remove_dead`. The caller ends the jobs of these workers.
         """
         remove_dead(self.store.engine, by_lease=by_lease, own=own)
         here = select(HolderRow.name)
@@ -513,17 +511,17 @@ class Queue:
 
 
 def task_of(request: Mapping[str, Any]) -> str | None:
-    """Return the task that a request needs, as it is written in the database."""
+    """Return the task that a request needs, in the form in the database."""
     task = request.get("task")
     return None if task is None else storable(str(task))
 
 
 def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
-    """Return what equal jobs have in common."""
+    """Return a digest that is equal for equal jobs."""
     return hashlib.sha256(json.dumps([kind, request], sort_keys=True).encode()).hexdigest()
 
 
 def storable(words: str) -> str:
-    """Return a text as a database takes it, which may hold anything, such as half a character."""
-    whole = words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-    return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]} …"
+    """Return a text for the database: shortened, with NUL and lone surrogates escaped."""
+    escaped = words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return escaped if len(escaped) <= _LONGEST else f"{escaped[:_LONGEST]} …"

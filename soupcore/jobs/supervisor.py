@@ -1,8 +1,8 @@
-"""Keeps worker processes running beside a server: one for each task and device.
+"""Runs the worker processes of a server: one for each task and device.
 
-A task is a stranger's code, which may change torch for all that runs in its process, leak, hang or
-end it. So each has workers of its own, which start with its first job and end when they have been
-idle for long; work that needs no task is done by a worker that never loads one.
+A task is arbitrary code, which may change torch for everything in its process, leak memory, hang,
+or exit. So each task has its own workers, which start with its first job and end when they have
+been idle for a long time. Jobs that need no task run in a worker that never loads one.
 """
 
 import logging
@@ -32,11 +32,11 @@ _PACKAGE_ROOT = Path(__file__).parents[2]
 _LOOK_EVERY = 1.0  # seconds
 _PATIENCE = 5.0  # seconds for a worker to end by itself
 _POLL = 0.02  # seconds
-_GRACE = 6.0  # seconds for a job to stop, or to report, after it was asked to stop
-_IDLE = 600.0  # seconds after which a worker ends
+_GRACE = 6.0  # seconds for a job to stop, or to report, after the request to stop
+_IDLE = 600.0  # seconds after which an idle worker ends
 _KEPT_BYTES = 1 << 30
 
-# A worker that ends before it takes a job is started again after a while, a few times.
+# A worker that ends before it takes a job is started again this many times, with growing pauses.
 _STARTS = 3
 _PAUSE = 2.0  # seconds
 
@@ -55,14 +55,14 @@ class _Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has; it is not reaped, so that its id stays its own."""
+        """Whether it has ended. It is not reaped, so that its process id is not reused."""
         how = os.WEXITED | os.WNOWAIT | os.WNOHANG
         return self.process.returncode is not None or (
             os.waitid(os.P_PID, self.process.pid, how) is not None
         )
 
     def wake(self) -> None:
-        """Have it look for jobs."""
+        """Make it look for jobs."""
         if self.process.stdin is not None:
             with suppress(OSError, ValueError):  # it just ended
                 self.process.stdin.write(b"\n")
@@ -76,39 +76,39 @@ class _Worker:
     def hang_up(self) -> None:
         """Close its standard input."""
         if self.process.stdin is not None:
-            with suppress(OSError):  # what was still to be written was only a wake
+            with suppress(OSError):  # only wake-ups are lost
                 self.process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait a while for its end."""
+        """Wait until it has ended, at most the given time."""
         deadline = time.monotonic() + seconds
         while not self.has_ended and time.monotonic() < deadline:
             time.sleep(_POLL)
 
     def end(self) -> str:
-        """Kill what is left of it and of what it forked, and return how it ended, in words."""
+        """Kill the process and its forks if they still run; return a sentence on how it ended."""
         kill_group(self.process.pid)
         status = self.process.wait()
         self.hang_up()
         lines = self.pump.last_lines()
-        return f"The process that did it {_in_words(status)}." + (
+        return f"The worker process {_in_words(status)}." + (
             f" The last lines that it printed:\n{lines}\n" if lines else ""
         )
 
 
 class Supervisor:
-    """Submits jobs, sees to it that workers do them, and ends those that do not stop.
+    """Submits jobs, starts workers for them, and kills workers whose job does not stop.
 
-    It looks after the jobs of all servers on the store: those whose worker is gone can be resumed
-    within half a minute, and those that do not stop when they are cancelled are ended.
+    It monitors the jobs of all servers on the store: jobs whose worker has ended can be resumed
+    within half a minute, and cancelled jobs that do not stop are ended.
 
     Args:
-        store: Where jobs and results live.
+        store: Store of jobs and results.
         tasks: The tasks that the workers may load.
-        devices: Where they compute: one worker each for a task.
-        roots: Folders that the sweeps may be in; anywhere without any.
-        idle_s: Seconds after which a worker without work ends, unless it is of the first task.
-        grace_s: Seconds that a job has to stop once it was cancelled.
+        devices: Devices for computation. Each task has one worker per device.
+        roots: Folders that sweeps may be in; empty for any folder.
+        idle_s: Seconds after which an idle worker ends, except for workers of the first task.
+        grace_s: Seconds for a cancelled job to stop.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Supervisor:
         self._idle_s = idle_s
         self._grace_s = grace_s
         self._workers: dict[Slot, _Worker] = {}
-        self._failed_starts: dict[Slot, tuple[int, float]] = {}  # how many, and when the last
+        self._failed_starts: dict[Slot, tuple[int, float]] = {}  # their number, and the last time
         self._mutex = threading.RLock()
         self._log = Log(store.folder / "worker.log")
         self._sleep = _Sleep()
@@ -143,7 +143,7 @@ class Supervisor:
         """Add a job, wake the workers, and return the job's id; see `Queue.submit`.
 
         Raises:
-            ReadOnlyError: The workspace cannot be written.
+            ReadOnlyError: The workspace is read-only.
         """
         if self._store.is_read_only:
             raise ReadOnlyError(self._store.folder)
@@ -163,7 +163,7 @@ class Supervisor:
         self.look_after()
 
     def waits_for(self, job: Job) -> str | None:
-        """Return what a queued job waits for, in words, if no worker of this server can do it."""
+        """Return a message if a queued job cannot run on this server; else None."""
         if job.state != State.QUEUED:
             return None
         if job.task is not None and job.task not in self._offered:
@@ -174,7 +174,7 @@ class Supervisor:
         return None
 
     def look_after(self) -> None:
-        """Look at all jobs and workers, and do what has to be done; it happens by itself, too."""
+        """Check all jobs and workers, and start or stop workers. A thread calls it regularly."""
         if self._store.is_read_only:
             return
         with self._mutex:
@@ -199,10 +199,7 @@ class Supervisor:
                 worker.wake()
 
     def start(self) -> None:
-        """Start workers ahead of the first job, so that they are warm by then.
-
-        They are those of the first task, and the one that opens sweeps.
-        """
+        """Start workers before the first job: those of the first task, and one without a task."""
         if self._store.is_read_only:
             return
         with self._mutex:
@@ -211,7 +208,7 @@ class Supervisor:
                 self._start_missing(task)
 
     def stop(self) -> None:
-        """End the workers; the jobs they are at can be resumed."""
+        """Stop the workers. Their jobs can be resumed."""
         self._stopped.set()
         if self._watch is not None and self._watch is not threading.current_thread():
             self._watch.join()
@@ -225,7 +222,7 @@ class Supervisor:
 
     @property
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that were started and not yet seen to have ended."""
+        """Process ids of the workers that are not known to have ended."""
         return [worker.process.pid for worker in self._workers.values()]
 
     @property
@@ -241,7 +238,7 @@ class Supervisor:
             self._watch.start()
 
     def _bury(self, slot: Slot, worker: _Worker) -> None:
-        """Take note that a worker has ended, and end its jobs."""
+        """Remove a worker that has ended, and end its jobs."""
         del self._workers[slot]
         how = worker.end()
         had_begun = self.queue.abandon(worker.name, how)
@@ -250,11 +247,11 @@ class Supervisor:
         self._failed_starts[slot] = (count, time.monotonic())
         if count >= _STARTS:
             logger.error("No worker for %s could be started. %s", slot, how)
-            self.queue.fail_waiting(slot[0], f"No process could be started for it. {how}")
+            self.queue.fail_waiting(slot[0], f"No worker could be started for this job. {how}")
             del self._failed_starts[slot]
 
     def _end_silent(self, jobs: Sequence[Standing]) -> None:
-        """End the workers whose job was asked to stop, and neither stops nor reports."""
+        """Kill the workers whose cancelled job neither stops nor reports."""
         newest: dict[str, Standing] = {}
         for job in jobs:
             if job.worker is not None and job.state != State.QUEUED:
@@ -272,7 +269,7 @@ class Supervisor:
             if process is not None and process.is_here and process.kill():
                 self.queue.abandon(name)
             elif job.seconds_silent > self._grace_s + 2 * LEASE:
-                # Its own server does not end it; what it still writes is refused from now on.
+                # Its own server does not kill it. Its updates have no effect from now on.
                 self.queue.finish(job, State.CANCELLED)
 
     def _start_missing(self, task: str | None) -> None:
@@ -288,15 +285,15 @@ class Supervisor:
         path = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {
             # Threads that spin while they wait make small networks 30 times slower as soon as
-            # anything else wants a core.
+            # another process needs a core.
             "OMP_WAIT_POLICY": "passive",
-            # glibc gives large blocks back to the system when they are freed, and the pages of the
-            # next batch's activations have to be zeroed and mapped again: half the time of a pass.
+            # By default, glibc returns large freed blocks to the system, and the pages for the next
+            # batch's activations have to be mapped and zeroed again: half the time of a pass.
             "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            "STOCKPOT_DATABASE": self._store.url,  # may hold a password, so no argument
+            "STOCKPOT_DATABASE": self._store.url,  # not an argument, as it may hold a password
         }
         name = uuid.uuid4().hex
         arguments = [
@@ -320,26 +317,26 @@ class Supervisor:
     def _spawn(
         self, arguments: Sequence[str], environment: Mapping[str, str], output: int
     ) -> subprocess.Popen[bytes]:
-        # -P: files in the folder that the server was started in stand for no modules.
+        # -P: modules are not imported from the working directory.
         return subprocess.Popen(  # noqa: S603 - our own module with our own arguments
             [sys.executable, "-P", "-m", "soupcore.jobs.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             env=environment,
-            start_new_session=True,  # a group of its own; Ctrl-C is for the server
+            start_new_session=True,  # a separate process group, which Ctrl-C does not reach
         )
 
 
 class _Sleep:
-    """Notices that this machine slept: all leases seem to have run out then."""
+    """Detects that this machine was suspended, after which all leases seem to have expired."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()  # the monotonic clock stands while it sleeps
+        self._offset = time.time() - time.monotonic()  # the monotonic clock stops while suspended
         self._until = 0.0
 
     def is_recent(self) -> bool:
-        """Whether the machine slept since the last call, or shortly before."""
+        """Return whether the machine was suspended since the last call, or shortly before it."""
         offset = time.time() - time.monotonic()
         if offset - self._offset > LEASE / 3:
             self._until = time.monotonic() + LEASE
@@ -348,15 +345,15 @@ class _Sleep:
 
 
 def _watch(supervisor: "weakref.ref[Supervisor]", stopped: threading.Event) -> None:
-    """Look after the jobs again and again, as long as there is a supervisor."""
+    """Call `look_after` regularly while the supervisor exists."""
     while not stopped.wait(_LOOK_EVERY):
         watched = supervisor()
         if watched is None:
             return
         try:
             watched.look_after()
-        except Exception:  # the database is away for a while
-            logger.exception("The jobs could not be looked after")
+        except Exception:  # for example, the database is unavailable for a while
+            logger.exception("Jobs and workers could not be checked")
         del watched
 
 
@@ -365,5 +362,5 @@ def _in_words(status: int) -> str:
         return f"ended with exit code {status}"
     name = signal.Signals(-status).name
     if -status == signal.SIGKILL:
-        return f"was killed ({name}); the system does that where memory runs out"
+        return f"was killed ({name}), which the system does if memory runs out"
     return f"was ended by the signal {name}"

@@ -1,8 +1,8 @@
-"""A process that does long work, one job after the other, those at the screen first.
+"""A worker process, which runs one job after the other, interactive ones first.
 
-It does the jobs of one task, or those that need none. A `Supervisor` starts it and wakes it by
-writing a byte to its standard input. When that closes, because the server is gone, it stops its
-job and ends; if the job does not stop, it ends all the same.
+It runs the jobs of one task, or those that need no task. A `Supervisor` starts it and wakes it by
+writing a byte to its standard input. When standard input closes, because the server has ended, it
+stops its job and ends, even if the job does not stop.
 """
 
 import argparse
@@ -23,25 +23,25 @@ from soupcore.leases import Holder
 from soupcore.progress import silence
 from soupcore.store import Store
 
-_REPORT_EVERY = 0.1  # seconds; also how long a cancel may go unseen between two batches
-_NICENESS = 5  # so that the pages, and what else their user does, come first
-_LOOK_EVERY = 1.0  # seconds between looks for jobs that another server submitted
-_GRACE = 5.0  # seconds to stop the job once the server is gone
+_REPORT_EVERY = 0.1  # seconds; also the longest time until a cancellation is noticed
+_NICENESS = 5  # gives priority to the pages and other programs of the user
+_LOOK_EVERY = 1.0  # seconds between checks for jobs that another server submitted
+_GRACE = 5.0  # seconds to stop the job once the server has ended
 
 logger = logging.getLogger(__name__)
 
 
-class _Stopped(Exception):  # noqa: N818 - the server went away, which is no fault
-    """Raised in a job when the worker is told to end."""
+class _Stopped(Exception):  # noqa: N818 - not an error: the server has ended
+    """Raised in a job when the worker has to stop."""
 
 
 class Worker:
-    """Does the jobs of a queue.
+    """Runs the jobs of a queue.
 
     Args:
         queue: The queue.
-        warm: What stays warm between jobs.
-        task: The task whose jobs it does; None for those that need none.
+        warm: Tasks, sweeps and evaluators that stay loaded between jobs.
+        task: The task whose jobs it runs; None for jobs that need no task.
         idle_s: Seconds without a job after which it ends.
     """
 
@@ -58,16 +58,16 @@ class Worker:
         self._idle_s = idle_s
         self._name = queue.store.holder.name
         self._woken = threading.Event()
-        self._stopping = False  # at the next report of the job it is at
-        self._ending = False  # after the job it is at
+        self._stopping = False  # stop at the next report of the current job
+        self._ending = False  # end after the current job
 
     def stop(self) -> None:
-        """Ask it to end at the next report of the job it is at."""
+        """Request to stop at the next report of the current job."""
         self._stopping = True
         self._woken.set()
 
     def run(self) -> None:
-        """Do jobs until `stop` is called, or there was nothing to do for long."""
+        """Run jobs until `stop` is called, or there was no job for `idle_s`."""
         busy = time.monotonic()
         with self._queue.store.holder.held():
             while not (self._stopping or self._ending):
@@ -83,21 +83,21 @@ class Worker:
         self._queue.store.holder.leave()
 
     def listen(self, descriptor: int) -> None:
-        """Take wakes from a descriptor; when it closes, stop, and see to it that the process ends.
+        """Receive wake-ups from a descriptor. When it closes, stop, and then kill the process.
 
-        The task may hang, so this is for a thread of its own.
+        Run it in a separate thread, since the task may hang.
         """
         while _read(descriptor):
             self._woken.set()
         self.stop()
         time.sleep(_GRACE)
-        os.killpg(os.getpgrp(), signal.SIGKILL)  # with what the task has forked
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # also kills processes that the task has forked
 
     def _claim(self, kinds_: tuple[str, ...] | None = None) -> Job | None:
         return self._queue.claim(self._name, kinds_, task=self._task, accepts=self._warm.may_open)
 
     def do(self, job: Job) -> None:
-        """Do one job and write how it ended, unless it was taken from this worker meanwhile."""
+        """Run one job and write its outcome, unless this worker has lost the job."""
         reported = 0.0
         known: Mapping[str, Any] | None = None
         cancelled = False
@@ -105,7 +105,7 @@ class Worker:
         def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
             nonlocal reported, known, cancelled
             news = partial is not None and partial != known
-            if cancelled:  # a recipe that gives its best so far took note, and went on
+            if cancelled:  # the recipe has caught `Cancelled` to return its best result so far
                 if news:
                     self._queue.report(job, done, total, partial)
                 raise Cancelled
@@ -128,12 +128,14 @@ class Worker:
         except LostJobError:
             logger.warning("Job %s (%s) was taken from this worker", job.id, job.kind)
         except TaskChangedError:
-            # What the file did to this process before it was changed must not outlive the change.
+            # The old version of the file may have changed this process, so a new one is needed.
             self._ending = True
             self._queue.give_back(job)
         except _Stopped:
             self._fail(
-                job, "The app was stopped. What was finished is kept; resume it to do the rest."
+                job,
+                "The app was stopped. Finished evaluations are stored; resume the job to compute "
+                "the rest.",
             )
         except StockpotError as error:
             self._fail(job, str(error))
@@ -141,7 +143,7 @@ class Worker:
             logger.exception("Job %s (%s) tried to exit", job.id, job.kind)
             self._fail(job, f"The task's code called exit ({error}). {self._where}")
         except Exception as error:
-            # Whatever a user's task or a full disk raises ends this job, not the worker.
+            # Errors of a user's task or of a full disk end this job, but not the worker.
             logger.exception("Job %s (%s) failed", job.id, job.kind)
             self._fail(job, f"{type(error).__name__}: {error}. {self._where}")
         else:
@@ -164,12 +166,12 @@ def _handler(kind: str) -> Callable[[WarmState, Request, Report], Result]:
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # the task has closed it
+    except OSError:  # the task has closed the descriptor
         return b""
 
 
 def _take_standard_input() -> int:
-    """Return a descriptor of standard input; the task finds an empty one instead."""
+    """Return a duplicate of standard input, and replace standard input by an empty one."""
     wakes = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -178,13 +180,15 @@ def _take_standard_input() -> int:
 
 
 def main() -> None:
-    """Run a worker on a store, whose database `$STOCKPOT_DATABASE` names."""
+    """Run a worker on a store, whose database URL is in $STOCKPOT_DATABASE."""
     parser = argparse.ArgumentParser(prog="python -m soupcore.jobs.worker", description=__doc__)
     parser.add_argument("--folder", required=True, help="the store's folder")
-    parser.add_argument("--name", help="the name that it holds its jobs under")
+    parser.add_argument("--name", help="name of the worker in the database")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--task", help="the task whose jobs it does")
-    parser.add_argument("--idle", type=float, default=float("inf"), help="seconds; it ends then")
+    parser.add_argument("--task", help="the task whose jobs it runs")
+    parser.add_argument(
+        "--idle", type=float, default=float("inf"), help="idle seconds after which it ends"
+    )
     parser.add_argument("--root", type=Path, action="append", help="a folder for sweeps")
     arguments = parser.parse_args()
     silence()

@@ -43,20 +43,20 @@ def _repair(folder: Path, parsed: argparse.Namespace) -> int:
 
 
 def _size(folder: Path, parsed: argparse.Namespace) -> int:
-    found = maintenance.sizes(folder)
-    for kind, size in found.items():
+    sizes = maintenance.sizes(folder)
+    for kind, size in sizes.items():
         print(f"{in_words(size.nbytes):>10}  {size.files:>7} files  {kind}")
-    print(f"{in_words(sum(size.nbytes for size in found.values())):>10}  in {folder}")
+    print(f"{in_words(sum(size.nbytes for size in sizes.values())):>10}  in {folder}")
     return 0
 
 
 def _prune(folder: Path, parsed: argparse.Namespace) -> int:
     store = Store(folder, parsed.database, read_only=True)  # the disk may be full
     act = maintenance.unused if parsed.dry_run else maintenance.prune
-    found = act(store, parsed.kind or tuple(maintenance.PRUNED), parsed.days)
-    for leftover in found:
+    leftovers = act(store, parsed.kind or tuple(maintenance.PRUNED), parsed.days)
+    for leftover in leftovers:
         print(f"{in_words(leftover.nbytes):>10}  {leftover}")
-    total = in_words(sum(leftover.nbytes for leftover in found))
+    total = in_words(sum(leftover.nbytes for leftover in leftovers))
     print(f"{'Would remove' if parsed.dry_run else 'Removed'} {total}.")
     store.close()
     return 0

@@ -151,7 +151,9 @@ def import_results(
             files = _files_of(new)
             nbytes = sum(_extract(archive, name, store, source) for name in sorted(files))
     except (BadZipFile, KeyError, OSError) as error:
-        raise StoreError(f"{source} is not an archive of results or damaged ({error}).") from error
+        raise StoreError(
+            f"{source} is not an archive of results, or is damaged ({error})."
+        ) from error
     with store.session() as session, session.begin():
         for table, values in new.items():
             for row in values:

@@ -20,7 +20,7 @@ PRUNED = {
     "soups": "their soup was removed",
     "decoded": "not used for a while; decoded again when needed",
     "uploads": "not used for a while",
-    "jobs": "ended a while ago; what they computed is stored elsewhere",
+    "jobs": "ended a while ago; their results are stored elsewhere",
 }
 
 # Younger files may belong to a process that has not yet written their row.
@@ -61,7 +61,7 @@ def prune(store: Store, kinds: Collection[str] = tuple(PRUNED), days: float = 30
             leftover.path.unlink(missing_ok=True)
         if not leftover.path.exists():
             removed.append(leftover)
-    # Last, as a full disk has room for that now.
+    # Last, since writing to the database needs disk space, which is free now.
     jobs = [leftover for leftover in found if leftover.job is not None]
     _remove_jobs(store, [leftover.job[0] for leftover in jobs if leftover.job is not None])
     return removed + jobs
@@ -117,7 +117,7 @@ def _remove_jobs(store: Store, numbers: list[int]) -> None:
         return
     delete = text(
         "DELETE FROM jobs WHERE id = :id AND state IN ('cancelled', 'failed', 'done')"
-    )  # one that was resumed meanwhile stays
+    )  # a job that was resumed in the meantime stays
     writable = Store(store.folder, store.url)
     with writable.engine.begin() as connection:
         connection.execute(delete, [{"id": number} for number in numbers])

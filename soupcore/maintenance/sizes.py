@@ -61,5 +61,5 @@ def _size(entry: Path) -> Size:
 def _size_of_file(path: Path) -> Size:
     try:
         return Size(1, path.lstat().st_size)
-    except FileNotFoundError:  # removed meanwhile
+    except FileNotFoundError:  # removed in the meantime
         return Size(0, 0)

@@ -35,9 +35,9 @@ def merge_from_json(body: Mapping[str, Any], checkpoint_of: Callable[[str], Chec
 
 def with_sources(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
     """Return checkpoints and, recursively, all of their sources: `{digest: checkpoint}`."""
-    found: dict[str, Checkpoint] = {}
+    by_digest: dict[str, Checkpoint] = {}
     for checkpoint in checkpoints:
-        found[checkpoint.digest] = checkpoint
+        by_digest[checkpoint.digest] = checkpoint
         if isinstance(checkpoint, Derived):
-            found |= with_sources(checkpoint.sources)
-    return found
+            by_digest |= with_sources(checkpoint.sources)
+    return by_digest

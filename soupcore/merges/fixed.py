@@ -63,7 +63,7 @@ class Fixed(Grouped):
         return cls(own, groups.values())
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what is known of a tensor; see `Checkpoint.known`."""
+        """Return the stored scan of a tensor, if any; see `Checkpoint.known`."""
         known = super().known(name)
         return self._scan[name] if known is None and self._scan is not None else known
 

@@ -1,8 +1,8 @@
 """Σ cᵢθᵢ with separate coefficients for each group of tensors.
 
-Soups learned per layer or tensor, Model Stock, SLERP, and WiSE-FT that keeps the trained head are
-of this kind and differ only in how the coefficients are computed. Coefficients are exact fractions,
-so the weights do not depend on how they were found.
+Soups learned per layer or tensor, Model Stock, SLERP, and WiSE-FT that keeps the trained head have
+this form and differ only in how the coefficients are computed. Coefficients are exact fractions, so
+the weights depend only on their values.
 """
 
 from collections import Counter

@@ -28,5 +28,5 @@ def remembered(key: Any, find: Callable[[], T]) -> T:
         _known[text] = find()
         if len(_known) > _MOST:
             _known.popitem(last=False)
-    found: T = _known[text]
-    return found
+    result: T = _known[text]
+    return result

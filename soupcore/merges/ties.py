@@ -105,11 +105,11 @@ class Ties(TaskVectorMerge):
         samples: list[list[Floats]] = [[] for _ in self.ingredients]
         for row, run in self._magnitudes(names, dtype, _RUN, _RUN * max(_SPARSE, n // _SAMPLE)):
             samples[row].append(run.copy())
-        found = []
+        guesses = []
         for sample in map(np.concatenate, samples):
             place = len(sample) - max(1, rank * len(sample) // n)
-            found.append(float(np.partition(sample, place)[place]))
-        return found
+            guesses.append(float(np.partition(sample, place)[place]))
+        return guesses
 
     def _is_double(self, name: str) -> bool:
         return self.tensors[name].dtype == torch.float64

@@ -1,7 +1,7 @@
 """A sweep over one parameter of a recipe, such as α or λ.
 
-Picking the best value by its select score is a selection like any other, so that score is
-optimistic. Judge the picked value by the other splits.
+Choosing the best value by its select score is a selection like any other, so this score is
+optimistic. Report the scores of the chosen value on other splits.
 """
 
 import math
@@ -70,9 +70,9 @@ class Curve:
         """
 
         def rank(soup: Soup) -> tuple[float, float]:
-            found = soup.evaluations[self.split]
-            loss = -math.inf if math.isnan(found.loss) else -found.loss
-            return value_of(found, "score", f"a soup by {self.recipe!r}"), loss
+            evaluation = soup.evaluations[self.split]
+            loss = -math.inf if math.isnan(evaluation.loss) else -evaluation.loss
+            return value_of(evaluation, "score", f"a soup by {self.recipe!r}"), loss
 
         return max(self.soups, key=rank)
 
@@ -97,8 +97,8 @@ class Curve:
         import pandas as pd
 
         tables = [soup.to_frame().reset_index() for soup in self.soups]
-        found: pd.DataFrame = pd.concat(tables, keys=self.values, names=[self.parameter, "row"])
-        return found.reset_index(self.parameter).reset_index(drop=True)
+        table: pd.DataFrame = pd.concat(tables, keys=self.values, names=[self.parameter, "row"])
+        return table.reset_index(self.parameter).reset_index(drop=True)
 
     def __repr__(self) -> str:
         best = self.best

@@ -146,8 +146,8 @@ class Descent:
         raw = point[:-1].reshape(self._shape)
         if self._space == "softmax":
             return np.asarray(scipy.special.softmax(raw, axis=1))
-        found: Floats = 1 / self._shape[1] + raw - raw.mean(axis=1, keepdims=True)
-        return found
+        coefficients: Floats = 1 / self._shape[1] + raw - raw.mean(axis=1, keepdims=True)
+        return coefficients
 
     def _temperature(self, point: Floats) -> float:
         return float(point[-1]) if self._learns_temperature else 1.0

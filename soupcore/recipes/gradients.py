@@ -149,15 +149,15 @@ class Objective:
     ) -> tuple[float, float]:
         """Return the mean loss over some examples at the β that minimises it, and the mean score.
 
-        A fixed β would put points at a disadvantage that need a different one.
+        With a fixed β, points with another optimal β would be at a disadvantage.
         """
         self._place(coefficients)
-        found = []
+        batches = []
         with computing_on(self._device):
             for batch in self._batches(examples):
-                found.append(batch)
+                batches.append(batch)
                 on_batch(len(batch[1]))
-            outputs, targets = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+            outputs, targets = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
             scores = self._task.score(outputs, targets)
             loss = least_loss(self._task, outputs, targets)
         return loss, mean_of(scores, self._task.undefined)
@@ -201,8 +201,8 @@ class Objective:
         self._placed = coefficients.tobytes()
 
     def _inner_products(self, shape: tuple[int, ...]) -> Floats:
-        found = np.zeros(shape)
-        for row, label in zip(found, self.labels, strict=True):
+        products = np.zeros(shape)
+        for row, label in zip(products, self.labels, strict=True):
             for name, tensor in self._tensors[label]:
                 if tensor.grad is None:
                     continue
@@ -210,7 +210,7 @@ class Objective:
                 for start, first, others in self._pieces(name, tensor):
                     part = gradient[start : start + len(first)].to(first.dtype)
                     row[1:] += torch.mv(others, part).double().cpu().numpy()
-        return found
+        return products
 
     def _pieces(self, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield θ₁ and θᵢ − θ₁ piece by piece: the offset and tensors of shape [n] and [k − 1, n].
@@ -236,7 +236,7 @@ class Objective:
 
     @torch.no_grad()
     def _differs(self, name: str, tensor: Tensor, *, keep: bool) -> bool:
-        """Whether the ingredients differ in a tensor; if not, copy it into the network."""
+        """Return whether the ingredients differ in a tensor; if not, copy it into the network."""
         if are_known_alike(self._checkpoints, name):  # may hold −inf, as attention masks do
             pass
         elif not keep:
@@ -265,16 +265,16 @@ def least_loss(task: Task, logits: Tensor, targets: Tensor) -> float:
     """
 
     def loss(log_beta: float) -> float:
-        found = float(task.loss(math.exp(log_beta) * logits, targets).double().mean())
-        return found if math.isfinite(found) else math.inf
+        value = float(task.loss(math.exp(log_beta) * logits, targets).double().mean())
+        return value if math.isfinite(value) else math.inf
 
     if loss(0.0) == math.inf:
         return math.inf
     ends = (math.log(0.01), math.log(100))
-    found = scipy.optimize.minimize_scalar(
+    minimum = scipy.optimize.minimize_scalar(
         loss, bounds=ends, method="bounded", options={"xatol": 1e-5}
     )
-    return min(float(found.fun), loss(0.0))
+    return min(float(minimum.fun), loss(0.0))
 
 
 class _DifferentiableStatistics(TorchFunctionMode):

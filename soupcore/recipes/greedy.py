@@ -4,9 +4,9 @@ Ingredients are sorted by their score on the `select` split. The soup starts wit
 each next ingredient joins the average if the score does not get worse. One pass suffices, and the
 result is never below the best ingredient on `select`.
 
-A candidate is rejected early as soon as it can no longer be accepted, whatever its results on the
-remaining examples. Decisions are identical to those of a full pass. The trace then gives an upper
-bound on the candidate's score.
+A candidate is rejected early once no results on the remaining examples could lead to its
+acceptance. Decisions are identical to those of a full pass. The trace then gives an upper bound on
+the candidate's score.
 
 The paper accepts ties ("≥"). Its code (github.com/mlfoundations/model-soups) requires ">" and
 tries the later of two equally good ingredients first. The default here is the paper's rule, and

@@ -15,10 +15,10 @@ Part of the select split is held out for early stopping and for choosing the bes
 because many coefficients overfit the rest quickly. Coefficients are compared at the β that
 minimises the loss of each, since a fixed β would put some of them at a disadvantage.
 
-One diverged ingredient spoils the equal start: its weights dominate the average, β shrinks until
-the outputs carry no information, and no gradient leads out. If the loss ends above that of a single
-ingredient, learning is repeated with the ingredients of the greedy soup by loss, and the better
-result is kept. The notes of the soup say so.
+One diverged ingredient can spoil the start with equal coefficients: its weights dominate the
+average, β shrinks until the outputs carry no information, and the gradient vanishes. If the loss
+ends above that of a single ingredient, learning is repeated with the ingredients of the greedy soup
+by loss, and the better result is kept. The notes of the soup report this.
 """
 
 import math
@@ -130,8 +130,8 @@ def learned(
         on_step=on_step,
     )
     points = [sweep[name].mixture for name in chosen]
-    found = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
-    alone = dict(zip(chosen, found, strict=True))
+    evaluations = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
+    alone = dict(zip(chosen, evaluations, strict=True))
     soup = learning.of(chosen)
     best = min(alone, key=lambda name: learning.loss_of(alone[name]))
     if restart and not learning.was_stopped and learning.is_above(soup, alone[best]):
@@ -180,16 +180,16 @@ class _Learning:
 
     def of(self, chosen: Sequence[str]) -> Soup | None:
         """Return the soup of some ingredients; None if the loss of their mean is not finite."""
-        sweep, evaluator, told = self._sweep, self._evaluator, self._parameters
+        sweep, evaluator, parameters = self._sweep, self._evaluator, self._parameters
         # The order must not depend on names, because it affects the rounding of sums.
         ordered = sorted(chosen, key=lambda name: sweep[name].digest)
         examples = evaluator.task.split(self._split)
-        learn, rest = hold_back(examples, told["held_back"], told["seed"])
+        learn, rest = hold_back(examples, parameters["held_back"], parameters["seed"])
         # The start is the uniform soup. Evaluating it also checks that the weights fit the task.
         start = mean(sweep[name].mixture for name in chosen)
         if not _has_finite_loss(evaluator.evaluate(start, self._split)):
             return None
-        groups = _groups(start.tensors, told["per"])
+        groups = _groups(start.tensors, parameters["per"])
         objective = Objective(
             evaluator.task,
             self._split,
@@ -202,41 +202,42 @@ class _Learning:
         descent = Descent(
             objective,
             len(ordered),
-            told["space"],
+            parameters["space"],
             learn=learn,
             held_back=rest,
             learns_temperature=self._learns_temperature,
-            passes=told["passes"],
+            passes=parameters["passes"],
             on_progress=self._on_progress,
             on_step=self._on_step,
         )
         try:
-            if told["optimizer"] == "lbfgs":
+            if parameters["optimizer"] == "lbfgs":
                 descent.by_lbfgs()
             else:
-                rate = 0.1 if told["per"] == "ingredient" else 0.05
-                descent.by_adamw(rate, evaluator.batch_size, told["seed"])
+                rate = 0.1 if parameters["per"] == "ingredient" else 0.05
+                descent.by_adamw(rate, evaluator.batch_size, parameters["seed"])
         except (Cancelled, KeyboardInterrupt):
             if not descent.trace:
                 raise
             self.was_stopped = True
-        found = {
+        learned_shares = {
             label: shares(dict(zip(ordered, row.tolist(), strict=True)))
             for label, row in zip(objective.labels, descent.best, strict=True)
         }
         equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
         by_group = {
-            label: {name: found.get(label, equal)[name] for name in chosen} for label in groups
+            label: {name: learned_shares.get(label, equal)[name] for name in chosen}
+            for label in groups
         }
-        parameters = {**told, "split": self._split}
-        if told["per"] == "ingredient":
+        described = {**parameters, "split": self._split}
+        if parameters["per"] == "ingredient":
             (coefficients,) = by_group.values()
-            soup = Soup.of(sweep, "learned", parameters, coefficients)
+            soup = Soup.of(sweep, "learned", described, coefficients)
         else:
             merge = Grouped(
                 {label: Group(groups[label], sweep.mixture(by_group[label])) for label in groups}
             )
-            soup = Soup.of_merge(sweep, "learned", parameters, chosen, merge)
+            soup = Soup.of_merge(sweep, "learned", described, chosen, merge)
         soup.passes = tuple(descent.trace)
         soup.take_statistics_of(evaluator)
         soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
@@ -306,9 +307,9 @@ def _has_finite_loss(evaluation: Evaluation) -> bool:
 
 def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> tuple[str, ...]:
     """Return a note if the soup scores below the best ingredient, with the likely reason."""
-    scored = {name: found for name, found in alone.items() if math.isfinite(found.score)}
+    scored = {name: other for name, other in alone.items() if math.isfinite(other.score)}
     here = soup.evaluations[split]
-    if not scored or not here.score < max(found.score for found in scored.values()):
+    if not scored or not here.score < max(other.score for other in scored.values()):
         return ()
     best = max(scored, key=lambda name: scored[name].score)
     there = scored[best]

@@ -15,10 +15,11 @@ Coefficients = Mapping[str, Fraction]
 
 
 def follows_recipe(soup: Soup) -> bool:
-    """Whether sub-soups are rebuilt with the soup's recipe instead of keeping its proportions.
+    """Return whether sub-soups are rebuilt with the soup's recipe instead of rescaled.
 
     True if the recipe starts from a base or merges weights one by one, and does not choose on
-    `select`. A recipe that chooses would make a different selection, which is not the question.
+    `select`. A recipe that chooses could make a different selection, which would not be a part of
+    the same soup.
     """
     recipe = RECIPES.get(soup.recipe)
     if recipe is None or recipe.chooses:
@@ -39,7 +40,7 @@ class Parts:
 
     Attributes:
         names: Ingredients of the soup.
-        nothing: The point that stands for an empty sub-soup: the base, or None without a base.
+        nothing: The point of an empty sub-soup: the base, or None without a base.
     """
 
     def __init__(self, sweep: Sweep, soup: Soup) -> None:

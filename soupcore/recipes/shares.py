@@ -1,4 +1,4 @@
-"""Rounds computed coefficients to exact fractions, in which soups are built and described."""
+"""Rounding of computed coefficients to the exact fractions that define soups."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -20,6 +20,6 @@ def shares(weights: Mapping[str, float]) -> dict[str, Fraction]:
         weights: Finite numbers with a positive sum. Some may be negative.
     """
     total = sum(weights.values())
-    found = {name: rounded(weight / total) for name, weight in weights.items()}
-    found[max(found, key=lambda name: found[name])] += 1 - sum(found.values())
-    return found
+    fractions = {name: rounded(weight / total) for name, weight in weights.items()}
+    fractions[max(fractions, key=lambda name: fractions[name])] += 1 - sum(fractions.values())
+    return fractions

@@ -38,7 +38,7 @@ _LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
 
 @dataclass
 class Soup:
-    """A soup: a point in weight space, and how a recipe arrived at it.
+    """A soup: a point in weight space, with the recipe, parameters and trace that led to it.
 
     Attributes:
         recipe: Name of the recipe.
@@ -201,7 +201,7 @@ class Soup:
         return self.seen_from_folder(self.sources[name].checkpoint.path)
 
     def seen_from_folder(self, path: Path) -> str:
-        """Return a path relative to `folder`, or only its name if it lies outside of it."""
+        """Return a path relative to `folder`, or only its name if it is outside of it."""
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else path.name
 
@@ -246,14 +246,14 @@ class Soup:
 
         scores = {
             split: {
-                "score": none_if_nan(found.score),
-                "loss": none_if_nan(found.loss),
-                "n": found.n,
-                "split_digest": found.split_digest,
+                "score": none_if_nan(evaluation.score),
+                "loss": none_if_nan(evaluation.loss),
+                "n": evaluation.n,
+                "split_digest": evaluation.split_digest,
             }
-            for split, found in self.evaluations.items()
+            for split, evaluation in self.evaluations.items()
         }
-        task_keys = {found.task_key for found in self.evaluations.values()}
+        task_keys = {evaluation.task_key for evaluation in self.evaluations.values()}
         return {
             "format": FORMAT,
             "recipe": self.recipe,
@@ -266,7 +266,7 @@ class Soup:
             **self._sources_to_json(),
             "batchnorm": self.estimate and asdict(self.estimate),
             "trace": [step.to_json() for step in self.trace],
-            "passes": [found.to_json() for found in self.passes],
+            "passes": [each.to_json() for each in self.passes],
             "notes": list(self.notes),
             "scores": self.recorded.get("scores", {}) | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
@@ -338,7 +338,7 @@ class Soup:
         if estimate := body.get("batchnorm"):
             soup.estimate = Estimate(**estimate)
         soup.trace = tuple(Step.from_json(step) for step in body["trace"])
-        soup.passes = tuple(Pass.from_json(found) for found in body.get("passes", ()))
+        soup.passes = tuple(Pass.from_json(each) for each in body.get("passes", ()))
         soup.notes = tuple(body.get("notes", ()))
         soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
         return soup
@@ -403,14 +403,15 @@ class Soup:
         return self.mixture.state_dict() | statistics
 
     def load_into(self, model: nn.Module, *, strict: bool = True) -> list[str]:
-        """Put the soup's weights into a network, tensor by tensor and without a file.
+        """Load the soup's weights into a network, tensor by tensor and without a file.
 
         Args:
             model: The network. It keeps its dtypes and its device.
-            strict: Whether all weights must fit; else those that do not are left as they are.
+            strict: Whether all weights must fit. If not, tensors of the network without a
+                counterpart of the same shape stay unchanged.
 
         Returns:
-            Names of the network's tensors that were left as they are; none if `strict`.
+            Names of the network's tensors that stayed unchanged; empty if `strict`.
 
         Raises:
             CheckpointError: The weights do not fit the network.
@@ -449,7 +450,7 @@ class Soup:
 
     @property
     def coefficient_texts(self) -> dict[str, str]:
-        """The coefficients for people, such as "1/3" or "0.1458"; empty without a number."""
+        """The coefficients as text, such as "1/3" or "0.1458"; "" for sources without one."""
         exact = {name: self.coefficients.get(name) for name in self.sources}
         return {
             name: "" if c is None else str(c) if c.denominator <= _LARGEST_SHOWN else number(c)

@@ -22,8 +22,8 @@ class Step:
         action: Whether the step tried to `add` or to `drop` the candidate.
         loss: Loss of the trial soup; NaN if it was not recorded.
         is_bound: Whether the candidate was rejected early. Its score is then an upper bound, and
-            `gained` and `lost` count the examples seen.
-        examples: Number of examples seen; 0 if it was not recorded.
+            `gained` and `lost` count the evaluated examples.
+        examples: Number of evaluated examples; 0 if it was not recorded.
         interval: 95 % confidence interval of the gain of an accepted step (see
             `soupcore.intervals`), for information only. None for the first step, for
             rejected candidates, and if there is no interval.

@@ -58,13 +58,13 @@ def weighted(
     parameters = WEIGHTED.check({"metric": metric, "power": power})
     sweep, chosen = needs.ingredients(WEIGHTED, sweep, names)
     split = needs.select_split(evaluator, split)
-    found = evaluator.evaluate_all(
+    evaluations = evaluator.evaluate_all(
         [sweep[name].mixture for name in chosen], split, on_progress=on_progress
     )
     rises = metric == "score" and evaluator.task.metric.higher_is_better
     weights = {
         name: _weight(value_of(evaluation, metric, repr(name)), metric, power, rises=rises)
-        for name, evaluation in zip(chosen, found, strict=True)
+        for name, evaluation in zip(chosen, evaluations, strict=True)
     }
     if not any(weights.values()):
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""A reader of torch files that runs nothing in them; see README.md.
+"""A reader of torch files that executes no code in them; see README.md.
 
-It needs the standard library only, so that a child process with little memory can use it.
+It only needs the standard library, so that a child process with little memory can use it.
 """

@@ -1,10 +1,10 @@
-"""A strict view of a zip archive as torch writes it, with one meaning only.
+"""A strict reader of zip archives in the form that torch writes.
 
-Readers of zip files disagree: which of two records of one name counts, whether the central
-directory or the local header is right, where the directory is. A file can use that to show one
-thing to the reader that checks it and another to the reader that loads it. This view accepts only
-archives that all readers read the same way: records, directory and end records fill the file
-without gap or overlap, and everything stated twice agrees.
+Zip readers disagree on which of two records with the same name counts, on whether the central
+directory or the local header is right, and on the place of the directory. A malicious file can use
+this to show different contents to the reader that checks it and to the reader that loads it. This
+reader only accepts archives that all readers read the same way: records, directory and end records
+fill the file without gaps or overlaps, and all redundant information agrees.
 
 PyTorch's own writer (miniz in PyTorchStreamWriter) and Python's zipfile, streaming or not, 64-bit
 or not, write such archives. Layout: PKWARE APPNOTE.TXT 6.3, sections 4.3 to 4.5.
@@ -38,17 +38,17 @@ _ZIP64_FIELD, _UNICODE_NAME_FIELD = 0x0001, 0x7075
 
 @dataclass(frozen=True)
 class Record:
-    """One file of an archive, and where all that is said of it stands.
+    """One file of an archive.
 
     Attributes:
-        name: Its name without the root folder: `data/0`.
-        header_offset: Where its local header starts.
-        data_offset: Where its bytes start.
-        stored_size: How many bytes lie there.
-        size: How many bytes they are when inflated; `stored_size` unless `compressed`.
-        crc: CRC-32 of the inflated bytes, as the archive says. It is not checked here.
-        central_offset: Where its entry in the central directory starts.
-        has_descriptor: Whether CRC and sizes follow the data, instead of standing before it.
+        name: Its name without the root folder, such as `data/0`.
+        header_offset: Offset of its local header.
+        data_offset: Offset of its bytes.
+        stored_size: Number of stored bytes.
+        size: Number of bytes when inflated; `stored_size` unless `compressed`.
+        crc: CRC-32 of the inflated bytes according to the archive. It is not checked here.
+        central_offset: Offset of its entry in the central directory.
+        has_descriptor: Whether CRC and sizes are after the data instead of before it.
         compressed: Whether it is deflated.
     """
 
@@ -68,9 +68,9 @@ class Archive:
     """The records of an archive.
 
     Attributes:
-        root: The folder that all records lie in.
+        root: The folder of all records.
         records: `{name: Record}` in the order of the central directory.
-        size: Bytes of the whole file.
+        size: Size of the file in bytes.
     """
 
     root: str
@@ -97,13 +97,13 @@ class _Entry:
 
 
 def read_archive(file: BinaryIO) -> Archive:
-    """Read where the records of a zip archive lie; of the records, only their headers are read.
+    """Read the directory and the record headers of a zip archive, but not the records.
 
     Args:
-        file: The archive, seekable. Where it is positioned does not matter.
+        file: The archive, seekable, at any position.
 
     Raises:
-        Refusal: It is not a zip, is damaged, or could be read in two ways.
+        Refusal: It is not a zip archive, is damaged, or is ambiguous.
     """
     size = file.seek(0, os.SEEK_END)
     count, directory_offset, directory_size = _read_end(file, size)
@@ -115,15 +115,15 @@ def read_archive(file: BinaryIO) -> Archive:
     roots: set[str] = set()
     seen: set[bytes] = set()
     for entry, full_name, data_offset in zip(entries, names, data_offsets, strict=True):
-        # torch looks names up without regard to the case of ASCII letters.
+        # torch ignores the case of ASCII letters in names.
         if entry.name.lower() in seen:
             raise Refusal(f"{entry.title} occurs twice.")
         seen.add(entry.name.lower())
         root, slash, name = full_name.partition("/")
         if not slash:
-            raise Refusal(f"{entry.title} lies in no folder, as those of a torch file do.")
+            raise Refusal(f"{entry.title} is not in a folder, as the records of torch files are.")
         roots.add(root)
-        if full_name.endswith("/"):  # the folder itself; zip tools write these, torch does not
+        if full_name.endswith("/"):  # a folder, which zip tools write, but not torch
             if entry.size:
                 raise Refusal(f"{entry.title} is a folder but has contents.")
             continue
@@ -141,7 +141,7 @@ def read_archive(file: BinaryIO) -> Archive:
     if len(roots) > 1:
         one, other = sorted(roots)[:2]
         raise Refusal(
-            f"Its records lie in several folders ({shown(one)}, {shown(other)}), not in one."
+            f"Its records are in several folders ({shown(one)}, {shown(other)}), not in one."
         )
     if not records:
         raise Refusal("The archive holds no records.")
@@ -149,19 +149,19 @@ def read_archive(file: BinaryIO) -> Archive:
 
 
 def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
-    """Read a record whole, inflated where it is compressed, and check its CRC.
+    """Read and inflate a whole record, and check its CRC.
 
     Args:
-        file: The archive that the record was found in.
-        record: Which.
-        most: The largest size to accept, in bytes; no more memory than about that is used.
+        file: The archive.
+        record: The record.
+        most: The largest accepted size in bytes, which also limits the memory.
 
     Raises:
         Refusal: It is larger, does not inflate to its size, or its CRC is wrong.
     """
     if max(record.size, record.stored_size) > most:
         raise Refusal(
-            f"The record {shown(record.name)} has {record.size} bytes; {most} are the limit."
+            f"The record {shown(record.name)} has {record.size} bytes; the limit is {most}."
         )
     content = _read_at(file, record.data_offset, record.stored_size, shown(record.name))
     if record.compressed:
@@ -178,14 +178,14 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
         raise Refusal(
             f"The checksum (CRC-32) of the record {shown(record.name)} is wrong: the file is "
             "damaged.",
-            "Copy it again. If it was written with torch.serialization.set_crc32_options(False), "
-            "save it again without.",
+            "Copy it again. If it was saved with torch.serialization.set_crc32_options(False), "
+            "save it again with True.",
         )
     return content
 
 
 def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """Return the number of records, and where the central directory starts and how long it is."""
+    """Return the number of records, and the offset and size of the central directory."""
     if size < _END.size:
         raise Refusal("It is too short for a zip archive.", COPY)
     end_offset = size - _END.size
@@ -194,31 +194,33 @@ def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     )
     if signature != b"PK\5\6" or comment:
         raise Refusal(
-            "It does not end as a zip archive does: it was cut short, or something was added.",
+            "It does not end like a zip archive: it was truncated, or something was appended.",
             COPY,
         )
     directory_end = end_offset
-    said = (on_disk, count, length, offset)
+    short_form = (on_disk, count, length, offset)
     if end64 := _read_end64(file, end_offset):
         directory_end, *disks64, on_disk, count, length, offset = end64
         limits = (_FULL16, _FULL16, _FULL32, _FULL32)
-        for short, long, limit in zip(said, end64[3:], limits, strict=True):
+        for short, long, limit in zip(short_form, end64[3:], limits, strict=True):
             if short not in (long, limit):
                 raise Refusal("Its end records (32-bit and 64-bit) contradict each other.")
         disks += disks64
     if any(disks) or on_disk != count:
-        raise Refusal("It is one part of an archive of several parts.")
+        raise Refusal("It is one part of a multi-part archive.")
     if count > MOST_RECORDS:
-        raise Refusal(f"It has {count} records; {MOST_RECORDS} are the limit.")
+        raise Refusal(f"It has {count} records; the limit is {MOST_RECORDS}.")
     if length > _LARGEST_DIRECTORY:
-        raise Refusal(f"Its central directory has {length} bytes; {_LARGEST_DIRECTORY} at most.")
+        raise Refusal(
+            f"Its central directory has {length} bytes; the limit is {_LARGEST_DIRECTORY}."
+        )
     if offset + length != directory_end:
-        raise Refusal("Its central directory is not where the end of the archive says.", COPY)
+        raise Refusal("Its central directory is not at the offset in its end record.", COPY)
     return count, offset, length
 
 
 def _read_end64(file: BinaryIO, end_offset: int) -> tuple[int, ...] | None:
-    """Return where the 64-bit end record starts, two disk numbers, and its four sizes."""
+    """Return the offset of the 64-bit end record, two disk numbers, and its four sizes, or None."""
     locator_offset = end_offset - _LOCATOR.size
     if locator_offset < _END64.size:
         return None
@@ -228,7 +230,7 @@ def _read_end64(file: BinaryIO, end_offset: int) -> tuple[int, ...] | None:
     if signature != b"PK\6\7":
         return None
     if disk or disks != 1 or offset + _END64.size != locator_offset:
-        raise Refusal("Its 64-bit end record is not where its locator says.")
+        raise Refusal("Its 64-bit end record is not at the offset in its locator.")
     signature, length, _, _, *rest = _END64.unpack(
         _read_at(file, offset, _END64.size, "the 64-bit end record")
     )
@@ -241,7 +243,7 @@ def _entries(directory: bytes, directory_offset: int, count: int) -> Iterator[_E
     at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(directory):
-            raise Refusal("Its central directory has fewer records than the end of it says.")
+            raise Refusal("Its central directory has fewer records than its end record says.")
         signature, _, _, flags, method, _, _, crc, stored_size, size, *rest = _CENTRAL.unpack_from(
             directory, at
         )
@@ -255,7 +257,7 @@ def _entries(directory: bytes, directory_offset: int, count: int) -> Iterator[_E
         if signature != b"PK\1\2" or at > len(directory):
             raise Refusal("Its central directory is damaged.", COPY)
         if disk:
-            raise Refusal("It is one part of an archive of several parts.")
+            raise Refusal("It is one part of a multi-part archive.")
         numbers = [size, stored_size, header_offset]
         wide = _zip64_numbers(extra, name)
         full = [index for index, number in enumerate(numbers) if number == _FULL32]
@@ -270,19 +272,19 @@ def _entries(directory: bytes, directory_offset: int, count: int) -> Iterator[_E
         _check_kind(entry)
         yield entry
     if at != len(directory):
-        raise Refusal("Its central directory has more in it than its records.")
+        raise Refusal("Its central directory has unknown bytes after its records.")
 
 
 def _check_kind(entry: _Entry) -> None:
     if entry.method not in (_STORED, _DEFLATED):
-        raise Refusal(f"{entry.title} is compressed in a way that torch does not read.")
+        raise Refusal(f"{entry.title} has a compression method that torch cannot read.")
     known = _HAS_DESCRIPTOR | _UTF8 | (_DEFLATE_LEVEL if entry.method == _DEFLATED else 0)
     if entry.flags & 1:
         raise Refusal(f"{entry.title} is encrypted.")
     if entry.flags & ~known:
         raise Refusal(f"{entry.title} has flags that torch does not write ({entry.flags:#06x}).")
     if entry.method == _STORED and entry.size != entry.stored_size:
-        raise Refusal(f"{entry.title} is not compressed but has two sizes.")
+        raise Refusal(f"{entry.title} is not compressed, but has two different sizes.")
 
 
 def _decode(entry: _Entry) -> str:
@@ -297,26 +299,26 @@ def _decode(entry: _Entry) -> str:
 
 
 def _check_tiling(file: BinaryIO, entries: list[_Entry], directory_offset: int) -> list[int]:
-    """Return where each record's data starts, once local headers agree and all bytes are used."""
+    """Check that local headers agree and records leave no gaps; return their data offsets."""
     order = sorted(range(len(entries)), key=lambda index: entries[index].header_offset)
     data_offsets = [0] * len(entries)
     end = 0
     for index in order:
         entry = entries[index]
         if entry.header_offset < end:
-            raise Refusal(f"{entry.title} overlaps the one before it.")
+            raise Refusal(f"{entry.title} overlaps the record before it.")
         if entry.header_offset > end:
             raise Refusal(f"{entry.title} has unknown bytes before it.")
         data_offsets[index], end = _check_local(file, entry, directory_offset)
         if end > directory_offset:
             raise Refusal(f"{entry.title} runs past the end of the records.")
     if end != directory_offset:
-        raise Refusal("Unknown bytes lie between the last record and the central directory.")
+        raise Refusal("There are unknown bytes between the last record and the central directory.")
     return data_offsets
 
 
 def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
-    """Compare a local header with its central entry; return where data and record start and end."""
+    """Compare a local header with its central entry; return data offset and end of the record."""
     data_offset = entry.header_offset + _LOCAL.size
     if data_offset > limit:
         raise Refusal(f"{entry.title} runs past the end of the records.")
@@ -327,8 +329,8 @@ def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
     if end > limit:
         raise Refusal(f"{entry.title} runs past the end of the records.")
     names = _read_at(file, entry.header_offset + _LOCAL.size, name_size + extra_size, entry.title)
-    said = (signature, names[:name_size], flags, method)
-    if said != (b"PK\3\4", entry.name, entry.flags, entry.method):
+    local = (signature, names[:name_size], flags, method)
+    if local != (b"PK\3\4", entry.name, entry.flags, entry.method):
         raise Refusal(f"{entry.title} has a local header that contradicts the central directory.")
     wide = _zip64_numbers(names[name_size:], entry.name)
     real = [entry.crc, entry.stored_size, entry.size]
@@ -337,7 +339,7 @@ def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
         if end + form.size > limit:
             raise Refusal(f"{entry.title} runs past the end of the records.")
         if form.unpack(_read_at(file, end, form.size, entry.title)) != (b"PK\7\x08", *real):
-            raise Refusal(f"{entry.title} is followed by sizes or a checksum other than its own.")
+            raise Refusal(f"{entry.title} is followed by wrong sizes or a wrong checksum.")
         end += form.size
     _check_local_numbers(entry, numbers, wide, may_be_zero=bool(flags & _HAS_DESCRIPTOR))
     return data_offset, end
@@ -346,25 +348,26 @@ def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
 def _check_local_numbers(
     entry: _Entry, numbers: list[int], wide: list[int], *, may_be_zero: bool
 ) -> None:
-    # PyTorch leaves the numbers 0 where a descriptor follows. A record that is large gets its
-    # sizes as 64-bit numbers too, one that is far into the file its offset. zipfile says "see the
-    # 64-bit numbers" in the 32-bit ones, and leaves those 0 while it cannot seek.
+    # PyTorch writes 0 for all numbers if a descriptor follows. For a large record, it also writes
+    # the sizes as 64-bit numbers, and for a record far into the file, its offset. zipfile refers to
+    # the 64-bit numbers by the value 2³² − 1 in the 32-bit ones, and writes 0 to a file that it
+    # cannot seek.
     expected = [entry.size, entry.stored_size, entry.header_offset][: len(wide)]
     if len(wide) == 1:
         expected = [entry.header_offset]
     pairs = list(zip(numbers, (entry.crc, entry.stored_size, entry.size), strict=True))
     if len(wide) > 1:
         pairs = [pair for pair in pairs if pair[0] != _FULL32]
-    for said, real in [*pairs, *zip_longest(wide, expected)]:
-        if said != real and not (may_be_zero and said == 0):
+    for local, real in [*pairs, *zip_longest(wide, expected)]:
+        if local != real and not (may_be_zero and local == 0):
             raise Refusal(
                 f"{entry.title} has a local header that contradicts the central directory."
             )
 
 
 def _zip64_numbers(extra: bytes, name: bytes) -> list[int]:
-    """Return the numbers of the 64-bit field among extra fields; none where there is no such."""
-    found = None
+    """Return the numbers in the 64-bit field of the extra fields; empty if there is none."""
+    numbers = None
     at = 0
     while at < len(extra):
         if at + 4 > len(extra):
@@ -374,11 +377,11 @@ def _zip64_numbers(extra: bytes, name: bytes) -> list[int]:
         if at + length > len(extra) or kind == _UNICODE_NAME_FIELD:
             raise Refusal(f"The extra fields of the record {shown(name)} are damaged.")
         if kind == _ZIP64_FIELD:
-            if found is not None or not length or length % 8:
+            if numbers is not None or not length or length % 8:
                 raise Refusal(f"The 64-bit sizes of the record {shown(name)} are damaged.")
-            found = list(struct.unpack_from(f"<{length // 8}Q", extra, at))
+            numbers = list(struct.unpack_from(f"<{length // 8}Q", extra, at))
         at += length
-    return found or []
+    return numbers or []
 
 
 def _read_at(file: BinaryIO, offset: int, size: int, what: str) -> bytes:

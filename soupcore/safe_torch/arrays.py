@@ -1,8 +1,8 @@
-"""NumPy's scalars and arrays in a pickle, as plain numbers and tensors.
+"""NumPy scalars and arrays in a pickle, as plain numbers and tensors.
 
-A scalar is pickled as `scalar(dtype, bytes)`. The dtype is the delicate part: NumPy trusts the
-state that a pickle gives it, which can make NumPy take bytes for addresses. Only the state that
-NumPy itself writes for plain numbers counts as plain.
+A scalar is pickled as `scalar(dtype, bytes)`. The dtype is critical: NumPy trusts its pickled
+state, which can make NumPy interpret bytes as addresses. Only the state that NumPy itself writes
+for plain numbers counts as plain.
 """
 
 import struct
@@ -50,7 +50,7 @@ _FORMS = {
 
 
 def number_of(scalar: Inert) -> Any:
-    """Return the value of a NumPy scalar; None where it is not a plain number."""
+    """Return the value of a NumPy scalar; None if it is not a plain number."""
     match scalar.args:
         case (Inert() as dtype, bytes(content)) if form := _form(dtype):
             if struct.calcsize(form) == len(content):
@@ -59,7 +59,7 @@ def number_of(scalar: Inert) -> Any:
 
 
 def is_plain_numpy(value: Inert) -> bool:
-    """Whether something of NumPy's is a plain dtype, or a scalar or an array of one."""
+    """Return whether a NumPy object is a plain dtype, or a scalar or array of one."""
     if value.path == "numpy.dtype":
         return _form(value) is not None
     if value.path in SCALARS:
@@ -99,18 +99,17 @@ class Arrays:
         if not known or code not in _DTYPES:
             return None
         if _form(dtype) is None:
-            return Unusable("is an array of NumPy's of an unusual dtype", _CONVERT)
+            return Unusable("is a NumPy array with an unusual dtype", _CONVERT)
         place = self._machine.place_of(content)
         if place is None:
             return Unusable(
-                "is an array of NumPy's whose bytes the pickle holds as text or compressed",
-                _CONVERT,
+                "is a NumPy array whose bytes are pickled as text or compressed", _CONVERT
             )
         offset, nbytes = place
         if not all(type(size) is int and size >= 0 for size in shape) or nbytes != prod(
             shape
         ) * struct.calcsize(_FORMS[code]):
-            return Unusable("has another size than its shape says; the file is damaged", COPY)
+            return Unusable("has a size that contradicts its shape; the file is damaged", COPY)
         storage = Storage(f"{IN_PICKLE}{offset}", _DTYPES[code], nbytes)
         self.places[storage.key] = (offset, nbytes, None)
         stride = _stride(shape[::-1])[::-1] if in_columns is True else _stride(shape)
@@ -118,12 +117,12 @@ class Arrays:
 
 
 def _stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of elements that lie in order, the last dimension first."""
+    """Return the strides of a contiguous array in row-major order."""
     return tuple(prod(shape[at + 1 :]) for at in range(len(shape)))
 
 
 def _form(dtype: Inert) -> str | None:
-    """Return the dtype's form for `struct`; None where it is not one of plain numbers."""
+    """Return the dtype's format for `struct`; None if it is not a dtype of plain numbers."""
     match dtype:
         case Inert(
             path="numpy.dtype",

@@ -1,12 +1,12 @@
-"""The process that reads one torch file: it sets its limits, reads, and prints one JSON object.
+"""The child process: sets its limits, reads one torch file, and prints one JSON object.
 
 Standard input is the file. Standard output is the answer, one of:
 
 - `{"contents": …}`, see `contents.read_contents`;
 - `{"rewritten": …}`, see `rewriting.rewrite`, if the arguments are "rewrite" and a weight set;
 - `{"values": …}`, see `contents.read_values`, if the argument is "values";
-- `{"refusal": [problem, way out]}`;
-- `{"exhausted": true}` if memory ran out, which need not be the file's fault.
+- `{"refusal": [problem, solution]}`;
+- `{"exhausted": true}` if memory ran out, for which the file may not be the reason.
 """
 
 import gc
@@ -28,22 +28,22 @@ MOST_OUTPUT = 64 << 20  # bytes
 def main() -> None:
     """Read the file, print the answer, and end."""
     _limit()
-    gc.disable()  # it would walk millions of small objects again and again
+    gc.disable()  # it would traverse millions of small objects again and again
     file = os.fdopen(0, "rb")
     sys.addaudithook(_deny)
     try:
         text = json.dumps(_answer(file, sys.argv[2:]), separators=(",", ":")).encode()
         if len(text) > MOST_OUTPUT:
-            text = _refused("What it says of its tensors is more than any model has.")
+            text = _refused("The description of its tensors is larger than that of any model.")
     except Refusal as refusal:
         text = _refused(refusal.problem, refusal.way_out)
     except MemoryError:
         text = b'{"exhausted": true}'
-    except Exception as error:  # a bug of ours that a damaged file hit
+    except Exception as error:  # a bug in this package that a damaged file triggers
         text = _refused(f"It is damaged in an unknown way ({type(error).__name__}: {error}).")
     while text:
         text = text[os.write(1, text) :]
-    os._exit(0)  # tidying up a deeply nested object would take time
+    os._exit(0)  # destroying a deeply nested object would take time
 
 
 def _answer(file: BinaryIO, request: list[str]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def _refused(problem: str, way_out: str = "") -> bytes:
 
 
 def _limit() -> None:
-    """Give up every right that reading does not need."""
-    # The soft limit comes a second earlier, because only its signal tells why the process ended.
+    """Lower the resource limits to those that reading needs."""
+    # The soft limit is a second lower, because only its signal shows why the process ended.
     _lower(resource.RLIMIT_CPU, MOST_CPU_SECONDS, MOST_CPU_SECONDS + 1)
     _lower(resource.RLIMIT_AS, MOST_MEMORY)
     _lower(resource.RLIMIT_CORE, 0)
@@ -69,7 +69,7 @@ def _limit() -> None:
 
 
 def _lower(kind: int, most: int, hard: int | None = None) -> None:
-    _, allowed = resource.getrlimit(kind)  # a cluster's own limit may be lower, and stays then
+    _, allowed = resource.getrlimit(kind)  # a lower limit of the system stays
     hard = most if hard is None else hard
     if allowed != resource.RLIM_INFINITY:
         most, hard = min(most, allowed), min(hard, allowed)
@@ -77,6 +77,6 @@ def _lower(kind: int, most: int, hard: int | None = None) -> None:
 
 
 def _deny(event: str, args: tuple[Any, ...]) -> None:
-    # Reading never imports, opens or starts anything. A file that finds a way to ends here.
+    # Reading never imports, opens or starts anything. If a file makes it do so, it ends here.
     if event != "builtins.id":
         raise PermissionError(f"it tried {event}")

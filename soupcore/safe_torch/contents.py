@@ -1,4 +1,4 @@
-"""A summary of one torch file, as plain values that go through JSON."""
+"""A summary of one torch file, as plain values that JSON can represent."""
 
 from typing import Any, BinaryIO
 
@@ -18,27 +18,27 @@ from soupcore.safe_torch.weight_sets import find_weight_sets
 
 MOST_NAMED = 100  # names in `executes`
 LONGEST_NAME = 1_000  # of a tensor
-MOST_REPEATED = 100  # times that the same bytes are named: models that share layers have dozens
+MOST_REPEATED = 100  # times that the same bytes are used; models with shared layers have dozens
 
 
 def read_contents(file: BinaryIO) -> dict[str, Any]:
     """Read a file that `torch.save` wrote. Nothing is executed.
 
-    Weights are not read. Tensors of one element beside the weights, such as a metric, are.
+    Weights are not read, but tensors of one element beside the weights, such as a metric, are.
 
     Args:
         file: The file, seekable.
 
     Returns:
-        `format`: "zip", "legacy", or "pickle" for arrays of NumPy's that pickle wrote.
+        `format`: "zip", "legacy", or "pickle" for NumPy arrays that pickle wrote.
         `sets`: a dict for each set of weights, the preferred one first: `name`, `title`, `notes`,
         `left_out` (places of other trained parts, see `weight_sets`), and either `tensors`,
         `{name: [storage key, dtype, offset, shape, stride, conjugate, negative]}`, or `problem`
         and `way_out`, two sentences.
-        `metadata`: `{"stockpot": recipe}`, as JSON, of a soup; else empty.
+        `metadata`: `{"stockpot": recipe as JSON}` for a soup; else empty.
         `details`: plain values about the run that saved the file, see `metadata.details_of`.
-        `executes`: names that a usual loader would run or import, beyond those known as harmless.
-        `network`: the description of an ultralytics model, if there is one that runs no code.
+        `executes`: names that `torch.load` would run or import, beyond those known as harmless.
+        `network`: the description of an Ultralytics model, if there is one that runs no code.
         `local_paths`: `[[place, path]]`, paths on the machine that saved the file.
         `storages`: `{key: [offset in the file, bytes, CRC-32 or None]}` of the tensors in `sets`.
 

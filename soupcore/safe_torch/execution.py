@@ -1,9 +1,9 @@
-"""Code that a usual loader of torch files would run.
+"""Code in a torch file that `torch.load` would run.
 
-Nothing is ever called here, so none of this protects the reader. It protects two people. One opens
-a file that was made to do harm, and learns so from the refusal (`check_name`). The other receives a
-soup in the form of such a file, so everything that is not on an exact list is reported
-(`may_execute`, `run_by_ultralytics`).
+Nothing is ever called here, so the reader itself does not need this module. It protects users who
+open a malicious file, by a refusal (`check_name`), and users who receive a soup in the form of such
+a file, by a report of everything that is not on an exact list (`may_execute`,
+`run_by_ultralytics`).
 """
 
 import re
@@ -35,7 +35,7 @@ from soupcore.safe_torch.values import Inert
 
 
 def check_name(path: str) -> None:
-    """Refuse a name that only a file made to do harm would hold.
+    """Refuse names that only malicious files contain.
 
     Raises:
         Refusal: It is such a name.
@@ -45,7 +45,7 @@ def check_name(path: str) -> None:
         may_be_a_model = root in sys.stdlib_module_names and name[:1].isupper()
         raise Refusal(
             f"Its pickle names {path.replace(':', '.')}, which runs code or opens files when it is "
-            "loaded in the usual way. No checkpoint needs that; do not load it elsewhere.",
+            "unpickled. No valid checkpoint needs that. Do not load it elsewhere.",
             f"If {root} is a module of your own, save model.state_dict() instead."
             if may_be_a_model
             else "",
@@ -56,7 +56,7 @@ def _is_harmful(path: str) -> bool:
     if path in USUAL_NAMES:
         return False
     module, _, within = path.partition(":")
-    # A name with dots may reach other modules that the first one has imported.
+    # A dotted name may reach other modules that the first one has imported.
     steps = within.split(".")
     return (
         path in HARMFUL
@@ -68,7 +68,7 @@ def _is_harmful(path: str) -> bool:
 
 
 def _is_unusual_library(module: str) -> bool:
-    """Whether a module is one of the standard library that no training run has reason to name."""
+    """Return whether a module belongs to the standard library but never to checkpoints."""
     root, _, inside = module.partition(".")
     if root not in sys.stdlib_module_names or root in USUAL_MODULES:
         return False
@@ -76,10 +76,10 @@ def _is_unusual_library(module: str) -> bool:
 
 
 def may_execute(machine: Machine) -> list[str]:
-    """Return the names that a usual loader would import or run, beyond those known as harmless.
+    """Return the names that `torch.load` would import or run, beyond those known as harmless.
 
-    Every name counts: called, made an instance of, filled, set as an attribute, or only named,
-    which imports it.
+    A name counts if it is called, instantiated, filled, set as an attribute, or only named, since
+    naming imports it.
     """
     known = CALLED | MADE | VALUES
     found = {path for path in machine.named if path not in known} | (machine.values - VALUES)
@@ -106,7 +106,7 @@ def _is_known(instance: Inert) -> bool:
 
 
 def _has_known_state(instance: Inert) -> bool:
-    """Whether its attributes are those that `instance.attributes` gives."""
+    """Return whether `instance.attributes` gives all of its state."""
     state = instance.state
     if type(state) is tuple and instance.path not in MODULE_PATHS:
         slots = len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
@@ -135,11 +135,12 @@ _ACTIVATION = re.compile(rf"(?:torch\.)?(nn\.[A-Za-z0-9]+)(?:\((?:{_ARGUMENTS})?
 
 
 def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
-    """Return the code that training a model further would run, beyond known layers.
+    """Return the code that further training of an Ultralytics model would run.
 
-    An ultralytics model keeps a description (`yaml`), from which training builds it anew: it gives
-    the text of `activation` to `eval`, and looks up the layers that the rows of `backbone` and
-    `head` name among all that its module has imported (`parse_model` in ultralytics/nn/tasks.py).
+    An Ultralytics model holds a description (`yaml`), from which training builds it again: it
+    passes the text of `activation` to `eval`, and looks up the layers named in the rows of
+    `backbone` and `head` in all that its module has imported (`parse_model` in
+    ultralytics/nn/tasks.py). Known layers and activations are omitted.
     """
     found: dict[str, None] = {}
     seen: set[int] = set()
@@ -153,8 +154,8 @@ def run_by_ultralytics(instances: Iterable[Inert]) -> list[str]:
 def ultralytics_network(instances: Iterable[Inert]) -> dict[str, Any] | None:
     """Return the description of an ultralytics model, as JSON would hold it.
 
-    None where there is none, where building the network of it would run code beyond known layers,
-    or where it is no plain data of a usual size.
+    None if there is no description, if building its network would run code other than known
+    layers, or if the description is not plain data of a usual size.
     """
     for description in _descriptions(instances):
         if isinstance(description, dict) and not list(_run_by_one(description, set())):
@@ -189,7 +190,7 @@ def _descriptions(instances: Iterable[Inert]) -> Iterator[Any]:
     for instance in instances:
         if instance.path in MODULE_PATHS:
             attributes = instance.attributes
-            # An attribute of a module may also be in one of these.
+            # An attribute of a module may also be stored in one of these.
             inner = (attributes.get(part) for part in ("_parameters", "_buffers", "_modules"))
             for holder in (attributes, *inner):
                 if isinstance(holder, dict) and "yaml" in holder:
@@ -197,7 +198,7 @@ def _descriptions(instances: Iterable[Inert]) -> Iterator[Any]:
 
 
 def _run_by_one(description: Any, seen: set[int]) -> Iterator[str]:
-    if not isinstance(description, dict):  # the name of a file, say, which it would fetch
+    if not isinstance(description, dict):  # for example a file name, which it would download
         yield _UNUSUAL
         return
     activation = description.get("activation")

@@ -1,10 +1,10 @@
-"""The three layouts of a torch file: where its pickle is, and where its storages are.
+"""The three layouts of a torch file: the places of its pickle and its storages.
 
-- A zip archive with the records `data.pkl` and `data/KEY`, since torch 1.6.
-- Five pickles in a row, then the storages, before torch 1.6: magic number, protocol version, facts
-  about the machine, the object, the keys of the storages; then for each storage a 64-bit count of
-  elements and its bytes, in the order of the keys (`_legacy_save` in torch/serialization.py).
-- A pickle alone, written without torch, whose arrays are NumPy's.
+- Since torch 1.6: a zip archive with the records `data.pkl` and `data/KEY`.
+- Before torch 1.6: five pickles (magic number, protocol version, facts about the machine, the
+  object, the keys of the storages), then for each storage a 64-bit count of elements and its bytes,
+  in the order of the keys (`_legacy_save` in torch/serialization.py).
+- Written without torch: a single pickle with NumPy arrays.
 """
 
 import os
@@ -25,7 +25,7 @@ _COUNT = struct.Struct("<q")
 _SAVE = "Save it again with torch.save."
 
 Places = dict[str, tuple[int, int, int | None]]
-Run = Callable[..., Machine]  # makes a machine of its arguments
+Run = Callable[..., Machine]  # creates a machine from its arguments
 
 
 def read_tree(file: BinaryIO, run: Run = Machine) -> tuple[str, Any, Machine, Places]:
@@ -33,10 +33,10 @@ def read_tree(file: BinaryIO, run: Run = Machine) -> tuple[str, Any, Machine, Pl
 
     Args:
         file: The file, seekable.
-        run: Makes the machine that reads the pickle.
+        run: Creates the machine that reads the pickle.
 
     Returns:
-        "zip", "legacy" or "pickle"; the unpickled object; the machine that made it; and the places
+        "zip", "legacy" or "pickle"; the unpickled object; the machine that read it; and the places
         of the storages, `{key: (offset in the file, bytes, CRC-32 or None)}`.
 
     Raises:
@@ -51,8 +51,8 @@ def read_tree(file: BinaryIO, run: Run = Machine) -> tuple[str, Any, Machine, Pl
         raise Refusal("It is a zip archive with something before its first record.", COPY)
     elif not beginning.startswith(b"\x80"):  # as pickles do
         raise Refusal(
-            "It is damaged, or not a file of torch.save: its first bytes are neither those of a "
-            "zip archive nor of a pickle.",
+            "It is damaged, or not a torch.save file: its first bytes are neither those of a zip "
+            "archive nor of a pickle.",
             "Copy or download it again, or save it with torch.save.",
         )
     elif _is_legacy(beginning):
@@ -75,14 +75,16 @@ def _read_zip(file: BinaryIO, run: Run) -> tuple[Any, Machine, Places]:
     _check_kind(archive)
     order = archive.records.get("byteorder")
     if order and read_record(file, order, 16) != b"little":
-        raise Refusal("It was saved on a big-endian machine.", "Save it again on a usual one.")
+        raise Refusal(
+            "It was saved on a big-endian machine.", "Save it again on a little-endian one."
+        )
     storages: dict[str, Storage] = {}
     pickle_record = archive.records["data.pkl"]
     if pickle_record.size > MOST_BYTES:
         raise Refusal(
-            f"Its record 'data.pkl' has {pickle_record.size} bytes; {MOST_BYTES} are the limit. "
-            "Names and shapes take far less, so other data lies in it, such as arrays of NumPy's.",
-            "Save the state dict alone, with tensors of torch.",
+            f"Its record 'data.pkl' has {pickle_record.size} bytes; the limit is {MOST_BYTES}. "
+            "Names and shapes take far less, so it contains other data, such as NumPy arrays.",
+            "Save only the state dict, with torch tensors.",
         )
     pickled = read_record(file, pickle_record, MOST_BYTES)
     machine = run(pickled, CALLS, lambda pid: storage_of(pid, storages), check_name)
@@ -90,7 +92,7 @@ def _read_zip(file: BinaryIO, run: Run) -> tuple[Any, Machine, Places]:
     tree = machine.load()
     if machine.position != len(pickled):
         raise Refusal(
-            "Its record 'data.pkl' goes on after its pickle ends; the file is damaged.", COPY
+            "Its record 'data.pkl' has more bytes after its pickle; the file is damaged.", COPY
         )
     places: Places = {}
     for key, storage in storages.items():
@@ -100,13 +102,13 @@ def _read_zip(file: BinaryIO, run: Run) -> tuple[Any, Machine, Places]:
         if record.compressed:
             raise Refusal(
                 f"Its record 'data/{key}' is compressed, which torch never does: the file was "
-                "zipped again.",
-                "Unpack the original, or load it with torch and save it again.",
+                "unpacked and zipped again.",
+                "Use the original file, or load this one with torch and save it again.",
             )
         if record.size != storage.nbytes:
             raise Refusal(
-                f"Its storage {key!r} has {record.size} bytes in its record, its pickle says "
-                f"{storage.nbytes}; the file is damaged.",
+                f"Its storage {key!r} has {record.size} bytes in its record, but "
+                f"{storage.nbytes} according to its pickle; the file is damaged.",
                 COPY,
             )
         places[key] = (record.data_offset, record.size, record.crc)
@@ -122,13 +124,13 @@ def _check_kind(archive: Archive) -> None:
         )
     if "archive_format" in records or any(name.startswith("models/") for name in records):
         raise Refusal(
-            "It is an archive of torch.export (a program and its weights).",
+            "It is a torch.export archive (a program and its weights).",
             "Load it with torch.export.load and save its state_dict with torch.save.",
         )
     if "data.pkl" not in records:
         raise Refusal(
-            "It is a zip archive, but not one of torch.save (it has no record 'data.pkl').",
-            "If a checkpoint was packed into it, unpack it first.",
+            "It is a zip archive, but not from torch.save (it has no record 'data.pkl').",
+            "If it contains a checkpoint, unpack it first.",
         )
 
 
@@ -139,10 +141,10 @@ def read_legacy(
 
     Args:
         file: The file, seekable.
-        run: Makes the machine that reads the pickles.
+        run: Creates the machine that reads the pickles.
 
     Returns:
-        The object, the machine that made it, and `{key: (offset, nbytes)}` of the storages.
+        The object, the machine that read it, and `{key: (offset, nbytes)}` of the storages.
 
     Raises:
         Refusal: The file has another format, or is damaged.
@@ -152,47 +154,49 @@ def read_legacy(
     storages: dict[str, Storage] = {}
     machine = run(file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), _check_name)
     if machine.load() != _MAGIC:
-        raise Refusal("It is a pickle, but not one of torch.save.", _SAVE)
+        raise Refusal("It is a pickle, but not from torch.save.", _SAVE)
     if machine.load() != _VERSION:
-        raise Refusal("It is of an unknown version of torch's format.", _SAVE)
+        raise Refusal("It has an unknown version of torch's format.", _SAVE)
     machine_facts = machine.load()
     if type(machine_facts) is not dict or machine_facts.get("little_endian") is not True:
-        raise Refusal("It was saved on a big-endian machine.", "Save it again on a usual one.")
+        raise Refusal(
+            "It was saved on a big-endian machine.", "Save it again on a little-endian one."
+        )
     tree = machine.load()
     keys = machine.load()
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise Refusal("Its list of storages is damaged.", COPY)
     if len(set(keys)) != len(keys) or set(keys) != set(storages):
-        raise Refusal("Its list of storages is not that of its tensors; the file is damaged.", COPY)
+        raise Refusal("Its list of storages contradicts its tensors; the file is damaged.", COPY)
     places = {}
     position = machine.position
     for key in keys:
         file.seek(position)
         prefix = file.read(_COUNT.size)
         if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was cut short.", COPY)
+            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", COPY)
         storage = storages[key]
         position += _COUNT.size
         if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
-            raise Refusal(f"Its storage {key!r} has another size than its tensors say.", COPY)
+            raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
         if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was cut short.", COPY)
+            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", COPY)
         places[key] = (position, storage.nbytes)
         position += storage.nbytes
     if position != size:
-        raise Refusal(f"{size - position} bytes were added after its last storage.", COPY)
+        raise Refusal(f"It has {size - position} unknown bytes after its last storage.", COPY)
     return tree, machine, places
 
 
 def read_plain(file: BinaryIO, run: Callable[..., Machine] = Machine) -> tuple[Any, Machine]:
-    """Read a file that pickle wrote without torch, as in model zoos that hold NumPy arrays.
+    """Read a file that pickle wrote without torch, such as the NumPy arrays of some model zoos.
 
     Args:
         file: The file, seekable.
-        run: Makes the machine that reads the pickle.
+        run: Creates the machine that reads the pickle.
 
     Raises:
-        Refusal: The file is damaged, or holds files of torch inside.
+        Refusal: The file is damaged, or contains embedded torch files.
     """
     file.seek(0)
     size = file.seek(0, os.SEEK_END)
@@ -202,14 +206,14 @@ def read_plain(file: BinaryIO, run: Callable[..., Machine] = Machine) -> tuple[A
     machine.start = 0
     tree = machine.load()
     if machine.position != size:
-        raise Refusal("It goes on after its pickle ends, and is not one of torch.save.", COPY)
+        raise Refusal("It has more bytes after its pickle, and is not from torch.save.", COPY)
     return tree, machine
 
 
 def _check_name(path: str) -> None:
     if path == "torch.storage._load_from_bytes":
         raise Refusal(
-            "It was written by pickle.dump, which puts files of torch into the pickle.",
+            "It was written by pickle.dump, which embeds torch files in the pickle.",
             "If you trust it, load it with pickle and save the state dict with torch.save.",
         )
     check_name(path)
@@ -227,5 +231,5 @@ def _persistent(pid: Any, storages: dict[str, Storage]) -> Any:
 
 
 def _is_legacy(beginning: bytes) -> bool:
-    """Whether a file begins with the magic number of this format."""
+    """Return whether a file begins with the magic number of the format before torch 1.6."""
     return _MAGIC.to_bytes(10, "little") in beginning

@@ -1,7 +1,7 @@
-"""Names in a pickle: those that a usual loader may import, call and fill, and the harmful ones.
+"""Names in a pickle: those that `torch.load` may import, call and fill, and the harmful ones.
 
-All lists are exact. A class is known when nothing else happens as a usual loader makes and fills
-an instance of it. How to add one: see README.md.
+All lists are exact. A class is on a list if creating and filling an instance of it has no side
+effects. README.md describes how to add one.
 """
 
 from soupcore.safe_torch.tensors import HARMLESS_CALLS
@@ -15,10 +15,10 @@ def _paths(names: dict[str, str]) -> frozenset[str]:
     return frozenset(f"{module}.{name}" for module in names for name in names[module].split())
 
 
-# Modules of networks. To unpickle one imports its module and sets attributes, no more: they are
-# written in Python, and none has a `__reduce__`, or a `__setstate__` that does more than fill in
-# attributes that older versions lacked. From torch 2.13, torchvision 0.28 and ultralytics 8.4,
-# without quantized modules. `{module: names}`.
+# Modules of networks. Unpickling one only imports its module and sets attributes: they are written
+# in Python, and none has a `__reduce__`, or a `__setstate__` that does more than add attributes
+# that older versions lacked. From torch 2.13, torchvision 0.28 and ultralytics 8.4, without
+# quantized modules. `{module: names}`.
 MODULE_CLASSES = {
     "torch.nn.modules.activation": """
         CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid
@@ -181,8 +181,8 @@ MODULE_CLASSES = {
 MODULE_PATHS = _paths(MODULE_CLASSES)
 
 
-# Modules of the standard library that a training run has reason to name. Any other one in a pickle
-# (os, subprocess, runpy, ...) is there to run something.
+# Modules of the standard library that may occur in checkpoints. Any other one in a pickle (os,
+# subprocess, runpy, ...) is there to run code.
 USUAL_MODULES = _words(
     """
     _collections_abc _datetime _decimal _io _operator _random abc argparse array builtins cmath
@@ -191,8 +191,8 @@ USUAL_MODULES = _words(
     statistics string textwrap time types typing uuid weakref zoneinfo
     """
 )
-# Packages of the standard library, in any version of Python. A name such as `code.models` is of
-# someone's own package, as the library's `code` is no package.
+# Packages of the standard library, in any version of Python. A name such as `code.models` belongs
+# to a user's own package, since the library's `code` is a module and not a package.
 PACKAGES = _words(
     """
     _pyrepl asyncio collections compression concurrent ctypes curses dbm distutils email encodings
@@ -217,7 +217,7 @@ HARMFUL = _paths(
         "torch.storage": "_load_from_bytes",
     }
 )
-# Parts of other packages that run or fetch the thing that a string names.
+# Parts of other packages that run or download something given by a string.
 HARMFUL_PACKAGES = (
     "numpy.f2py.",
     "numpy.testing.",
@@ -244,13 +244,13 @@ CALLED = _paths(
         "ultralytics.utils": "IterableSimpleNamespace",
     }
 )
-# Of these: whose instances may be appended to, may be set by key, and must have no arguments.
+# Those whose instances may be appended to, may be set by key, and must have no arguments.
 APPENDED = _paths({"collections": "deque"})
 SET_BY_KEY = _paths({"collections": "Counter defaultdict"})
 EMPTY = _paths({"types": "SimpleNamespace", "ultralytics.utils": "IterableSimpleNamespace"})
-# Classes whose only argument must be a text.
+# Classes whose only argument must be a string.
 TEXTS = _paths({"torch.torch_version": "TorchVersion"})
-# Classes that may be made an instance of.
+# Classes that may be instantiated.
 MADE = (
     MODULE_PATHS
     | TEXTS
@@ -266,7 +266,7 @@ MADE = (
     )
 )
 # Classes and functions that may be values, such as a norm layer or an activation. The code that
-# gets one may call it with anything, so a class whose constructor does more is not listed.
+# uses one may call it with any arguments, so classes whose constructors do more are not listed.
 VALUES = (
     HARMLESS_CALLS
     | _paths({module: MODULE_CLASSES[module] for module in MODULE_CLASSES if "torch.nn." in module})

@@ -1,14 +1,13 @@
-"""A pickle machine that builds inert values and nothing else.
+"""A pickle machine that only builds inert values.
 
 A pickle is a program for a small stack machine. Python's own machine imports every name in the
-program, and calls it if the program says so. This one knows only the opcodes that `torch.save`
+program, and calls it if the program says so. This one only implements the opcodes that `torch.save`
 writes (pickle protocols 2 to 5, and Python 2's variant of protocol 2). A name becomes a `Global`,
-which does nothing. A call or a new instance becomes an `Inert`, a note of it. Only the few calls
-that describe tensors are replaced by functions of ours (see `tensors`).
+which does nothing. A call or a new instance becomes an `Inert`, a record of it. Only the few calls
+that describe tensors are replaced by functions of this package (see `tensors`).
 
-The machine is written out rather than derived from `pickle._Unpickler`, so that it inherits no
-opcode: an opcode that is not in this file is refused. Every value that a short program could make
-large is counted.
+The machine is not derived from `pickle._Unpickler`, so that it inherits no opcode: an opcode that
+is not in this file is refused. Every value that a short program could make large is counted.
 
 Opcodes: Lib/pickletools.py of CPython.
 """
@@ -25,12 +24,12 @@ from soupcore.safe_torch.values import Blob, Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
 MOST_OPERATIONS = 2_000_000
-MOST_ALLOCATED = 256 << 20  # bytes that calls of ours may make, beside the values in the pickle
+MOST_ALLOCATED = 256 << 20  # bytes that replaced calls may allocate, beside the pickle's own values
 MOST_GLOBALS = 10_000
 LONGEST_GLOBAL = 512
 LONGEST_INT = 20  # digits of an integer given as text
 DEEPEST_MARK = 1_000
-LONG = 4_096  # bytes; as long a run of them becomes a `Blob`
+LONG = 4_096  # bytes; a run of this length becomes a `Blob`
 _DEFAULT_PROTOCOL = "Save it again with torch.save and its default pickle_protocol."
 
 Call = Callable[["Machine", tuple[Any, ...]], Any]
@@ -69,27 +68,26 @@ class Window:
         return self._piece[where - self._start]
 
     def find(self, mark: bytes, start: int, stop: int) -> int:
-        """Return where `mark` is between two positions; -1 where it is not."""
+        """Return the first position of `mark` between two positions, or -1."""
         at: int = self[start:stop].find(mark)
         return at if at < 0 else start + at
 
 
 class Machine:
-    """One run over pickles that belong together.
+    """Reads one or more pickles of a file.
 
     Args:
-        data: Bytes that hold pickles, or a `Window` of a file of them.
-        calls: Functions to run in place of the calls of globals, by path. All other calls make an
-            `Inert`.
+        data: Bytes with the pickles, or a `Window` of a file with them.
+        calls: Replacements for calls of globals, by path. All other calls make an `Inert`.
         persistent: Returns the object for a persistent id, that is, for data outside the pickle.
-        on_name: Called with the path of each global as it is first named; may raise.
+        on_name: Called with the path of each global when it is first named; may raise.
 
     Attributes:
-        position: Where the next pickle starts.
-        start: Offset of the data in the file; None if the file holds it compressed.
+        position: Start of the next pickle.
+        start: Offset of the data in the file; None if it is compressed in the file.
         named: All globals that the pickles name, by path.
-        instances: All notes of calls and new instances, in order.
-        hidden: Attributes set that Python itself looks up, such as `__setstate__`.
+        instances: All records of calls and new instances, in order.
+        hidden: Assigned attributes that Python itself looks up, such as `__setstate__`.
     """
 
     def __init__(
@@ -116,11 +114,11 @@ class Machine:
 
     @property
     def values(self) -> set[str]:
-        """Paths of globals that serve as values, and not only to make or to call something."""
+        """Paths of globals that are used as values, and not only called or instantiated."""
         return {path for path, count in self._spare.items() if count > 0}
 
     def load(self) -> Any:
-        """Run the pickle at `position` and return the object that it makes.
+        """Run the pickle at `position` and return its object.
 
         Raises:
             Refusal: The pickle is damaged, too large, or not one that `torch.save` writes.
@@ -141,7 +139,7 @@ class Machine:
                 run(self)
         except (IndexError, struct.error):
             raise Refusal(
-                f"Its pickle ends in the middle, at {name}: the file is damaged or cut short."
+                f"Its pickle ends in the middle, at {name}: the file is damaged or truncated."
                 if self.position >= len(self._data)
                 else f"Its pickle is damaged ({name} finds nothing on the stack).",
                 COPY,
@@ -150,27 +148,27 @@ class Machine:
             raise Refusal(f"Its pickle is damaged ({name}: {error}).", COPY) from None
 
     def spend(self, operations: int) -> None:
-        """Count work.
+        """Count operations.
 
         Raises:
-            Refusal: The sum is more than any checkpoint takes.
+            Refusal: The sum is more than any checkpoint needs.
         """
         self._operations += operations
         if self._operations > MOST_OPERATIONS:
             raise Refusal(f"Its pickle has more operations than the limit of {MOST_OPERATIONS:,}.")
 
     def allocate(self, nbytes: int) -> None:
-        """Count memory that does not lie in the pickle itself.
+        """Count memory beside the bytes of the pickle itself.
 
         Raises:
-            Refusal: The sum is more than any checkpoint takes.
+            Refusal: The sum is more than any checkpoint needs.
         """
         self._allocated += nbytes
         if self._allocated > MOST_ALLOCATED:
-            raise Refusal(f"Its pickle unfolds to more than the limit of {MOST_ALLOCATED} bytes.")
+            raise Refusal(f"Its pickle expands to more than the limit of {MOST_ALLOCATED} bytes.")
 
     def key(self, key: Any) -> Any:
-        """Return a value that is to be a key, or an element of a set.
+        """Check and return a key of a dict or an element of a set.
 
         Raises:
             Refusal: It could take long to hash.
@@ -178,10 +176,10 @@ class Machine:
         return self._keys.checked(key)
 
     def named_global(self, path: str) -> Global:
-        """Return the global of a path, and remember that it was named.
+        """Return the global with a path, and record that it was named.
 
         Raises:
-            Refusal: It is no Python name, or there are too many, or `on_name` refuses it.
+            Refusal: It is not a Python name, or there are too many, or `on_name` refuses it.
         """
         if known := self.named.get(path):
             return known
@@ -190,7 +188,7 @@ class Machine:
             part and part.isprintable() and not any(mark in part for mark in " /\\")
             for part in parts
         ):
-            raise Refusal(f"Its pickle names {path[:80]!r}, which is not a name in Python.")
+            raise Refusal(f"Its pickle names {path[:80]!r}, which is not a Python name.")
         if len(self.named) >= MOST_GLOBALS:
             raise Refusal(f"Its pickle names more classes than the limit of {MOST_GLOBALS:,}.")
         self._on_name(path)
@@ -198,7 +196,7 @@ class Machine:
         return self.named[path]
 
     def place_of(self, value: Any) -> tuple[int, int] | None:
-        """Return the offset in the file and the size of the bytes that this object came from."""
+        """Return the offset in the file and the size of the bytes of an object, or None."""
         pushed, position, size = self._extents.get(id(value), (None, 0, 0))
         if pushed is not value or self.start is None:
             return None
@@ -208,7 +206,7 @@ class Machine:
         """Return the value in place of `function(*args)`.
 
         Raises:
-            Refusal: It is not a call of something named, or one of ours with wrong arguments.
+            Refusal: `function` is not a named global, or a replaced call has wrong arguments.
         """
         if type(function) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle calls something that is not a named class or function.")
@@ -225,7 +223,7 @@ class Machine:
         """Return the value in place of `cls.__new__(cls, *args)`.
 
         Raises:
-            Refusal: `cls` is not something named.
+            Refusal: `cls` is not a named global.
         """
         if type(cls) is not Global or type(args) is not tuple:
             raise Refusal("Its pickle makes an instance of something that is not a named class.")
@@ -234,7 +232,7 @@ class Machine:
         return self.inert(cls.path, args, called=False)
 
     def inert(self, path: str, args: tuple[Any, ...], *, called: bool) -> Inert:
-        """Return a note of a call or a new instance, and remember it."""
+        """Record a call or a new instance, and return the record."""
         made = Inert(path, args, called)
         self.instances.append(made)
         return made
@@ -265,7 +263,7 @@ class Machine:
         self.position = end + 1
         return line.decode()
 
-    # A global that is pushed serves as a value, until it is popped to make or to call something.
+    # A pushed global counts as a value until it is popped to be called or instantiated.
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
@@ -289,7 +287,7 @@ class Machine:
         self._protocol = self._number(_U8)
         if not 2 <= self._protocol <= 5:
             raise Refusal(
-                f"Its pickle has protocol {self._protocol}; only 2 to 5 are read.",
+                f"Its pickle has protocol {self._protocol}; only 2 to 5 are supported.",
                 _DEFAULT_PROTOCOL,
             )
 
@@ -372,7 +370,7 @@ class Machine:
         self._set_items(self._pop_mark())
 
     def _push_global(self, module: str, name: str) -> None:
-        if self._protocol < 3:  # as Python does with the names of Python 2
+        if self._protocol < 3:  # Python maps the names of Python 2, too
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             else:
@@ -386,7 +384,7 @@ class Machine:
     def _stack_global(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise Refusal("Its pickle gives a name that is not text.")
+            raise Refusal("Its pickle has a name that is not a string.")
         self._push_global(module, name)
 
     def _reduce(self) -> None:
@@ -408,13 +406,13 @@ class Machine:
     def _build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if not isinstance(target, Inert | Ordered):
-            raise Refusal("Its pickle uses BUILD on what is not an instance of its own making.")
+            raise Refusal("Its pickle uses BUILD on an object that is not a new instance.")
         if target.state is not None:
-            raise Refusal("Its pickle uses BUILD on one object twice.")
+            raise Refusal("Its pickle uses BUILD twice on the same object.")
         target.state = state
         for part in state[:2] if type(state) is tuple else (state,):
             if isinstance(part, dict):
-                self.spend(len(part))  # many objects may be given the same one
+                self.spend(len(part))  # many objects may share it
                 self.hidden.update(key for key in part if str(key).startswith("__"))
 
     def _persistent_id(self) -> None:
@@ -422,7 +420,7 @@ class Machine:
 
     def _put(self, index: int) -> None:
         if index > MOST_OPERATIONS:
-            raise Refusal(f"Its pickle has a memo of more places than {MOST_OPERATIONS:,}.")
+            raise Refusal(f"Its pickle has a memo index above the limit of {MOST_OPERATIONS:,}.")
         self._memo[index] = self._stack[-1]
 
     def _memoize(self) -> None:
@@ -430,10 +428,10 @@ class Machine:
 
     def _get(self, index: int) -> None:
         if index not in self._memo:
-            raise Refusal("Its pickle is damaged (it takes from its memo what is not there).")
+            raise Refusal("Its pickle is damaged (its memo has no such index).")
         self._push(self._memo[index])
 
-    # Makers of opcodes that push a value, and of those in several widths.
+    # Factories for opcodes that push a value, some of which have several widths.
 
     @staticmethod
     def _pushing(make: Callable[[], Any]) -> Callable[["Machine"], None]:
@@ -456,7 +454,8 @@ class Machine:
         return lambda machine: machine._push_raw(machine._number(size), decode)
 
     def _push_raw(self, size: int, decode: Callable[[bytes], Any]) -> None:
-        # NumPy arrays are read from their place in the file, and long ones only there.
+        # The place in the file is recorded for NumPy arrays, which are read from there. Of a
+        # `Window`, long arrays are not loaded into memory.
         position = self.position
         if size < LONG or not isinstance(self._data, Window):
             value = decode(self._take(size))
@@ -541,7 +540,7 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     ord("h"): ("BINGET", lambda machine: machine._get(machine._number(_U8))),
     ord("j"): ("LONG_BINGET", lambda machine: machine._get(machine._number(_U32))),
 }
-# Opcodes of Python's own machine that are named when they are refused.
+# Names of other opcodes, for refusals.
 _NOT_OF_TORCH = {
     ord("i"): "INST",
     ord("o"): "OBJ",

@@ -1,7 +1,7 @@
 """Plain values beside the weights: hyperparameters, metrics, and paths on the user's machine.
 
-Training runs keep hyperparameters as dicts, namespaces, dataclasses or OmegaConf trees, and metrics
-as NumPy scalars or tensors of one element. The unpickled object holds inert notes of all these.
+Training runs save hyperparameters as dicts, namespaces, dataclasses or OmegaConf trees, and metrics
+as NumPy scalars or tensors of one element. The unpickled object holds inert records of all these.
 """
 
 import struct
@@ -47,7 +47,7 @@ def details_of(
     """Return the plain values of a checkpoint: those beside the weights, and hyperparameters.
 
     Nested names are joined by dots, without the name of the outermost group: `optimizer.lr`. If two
-    groups hold the same name, the second one keeps its group's name in front.
+    groups have the same name, the second one is prefixed with the name of its group.
 
     Args:
         tree: The unpickled object.
@@ -56,24 +56,24 @@ def details_of(
     """
     entries = entries_of(tree) or {}
     if type(entries.get(MARKER)) is str:
-        return {}  # no run made a soup; the settings in its file are those of ingredient 1
+        return {}  # a soup, whose file contains the settings of its first ingredient
     reading = _Reading(number_of_tensor)
     beside = reading.flat(entries, 1)
-    found = dict(pair for pair in beside if pair[1] is not None)  # as in YOLO's `model: None`
+    details = dict(pair for pair in beside if pair[1] is not None)  # YOLO saves `model: None`
     groups = [(group, _fields(entries.get(group)) or {}) for group in HYPERPARAMETERS]
     for state in (entries_of(entries.get("callbacks")) or {}).values():
-        kept = entries_of(state) or {}
-        groups.append(("callbacks", {name: kept[name] for name in BEST if name in kept}))
+        callback = entries_of(state) or {}
+        groups.append(("callbacks", {name: callback[name] for name in BEST if name in callback}))
     for group, fields in groups:
         for name, value in reading.flat(fields, _DEEPEST):
-            found.setdefault(f"{group}.{name}" if name in found else name, value)
-    return dict(list(found.items())[:MOST_DETAILS])
+            details.setdefault(f"{group}.{name}" if name in details else name, value)
+    return dict(list(details.items())[:MOST_DETAILS])
 
 
 def values_of(tree: Any) -> dict[str, Plain]:
     """Return the plain values of a dict, a namespace or a dataclass such as `TrainingArguments`."""
-    found = _Reading(lambda tensor: None).flat(_fields(tree) or {}, _DEEPEST)
-    return dict(list(found)[:MOST_DETAILS])
+    values = _Reading(lambda tensor: None).flat(_fields(tree) or {}, _DEEPEST)
+    return dict(list(values)[:MOST_DETAILS])
 
 
 class _Reading:
@@ -85,7 +85,7 @@ class _Reading:
         self, entries: dict[Any, Any], depth: int, prefix: str = ""
     ) -> Iterator[tuple[str, Plain]]:
         for key, value in entries.items():
-            self._steps += 1  # a part that is shared many times could take forever
+            self._steps += 1  # bounds the time for parts that are shared many times
             if self._steps > _MOST_STEPS:
                 return
             if type(key) is not str or not key.isprintable():
@@ -98,19 +98,19 @@ class _Reading:
                 yield name, plain
                 continue
             if type(value) is Inert:
-                self._steps += len(value.attributes)  # which are looked through each time
+                self._steps += len(value.attributes)  # `_fields` reads all of them
             if depth > 1 and (inner := _fields(value)):
                 yield from self.flat(inner, depth - 1, f"{name}.")
 
 
 def plain_value(value: Any) -> Any:
-    """Return an unpickled object as a plain value; `_NOTHING` if it is not plain, or is long."""
+    """Return an unpickled object as a plain value; `_NOTHING` if it is not plain, or too long."""
     if isinstance(value, str):
         return value if len(value) <= LONGEST_TEXT and value.isprintable() else _NOTHING
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is int:
-        return value if abs(value) < 1 << 53 else _NOTHING  # JSON keeps no more
+        return value if abs(value) < 1 << 53 else _NOTHING  # many JSON readers use doubles
     if isinstance(value, Global):
         return value.path
     if type(value) is Inert:
@@ -137,7 +137,8 @@ def _plain_instance(value: Inert) -> Any:
     if value.path == "omegaconf.listconfig.ListConfig":
         inner = value.attributes.get("_content")
         return plain_value(inner) if type(inner) is list else _NOTHING
-    is_named = value.called or value.path == "torch.torch_version.TorchVersion"  # as are Enums'
+    # Members of Enums are pickled as calls with their value.
+    is_named = value.called or value.path == "torch.torch_version.TorchVersion"
     if is_named and len(value.args) == 1 and type(value.args[0]) in (str, int, float):
         return plain_value(value.args[0])
     return _NOTHING
@@ -161,12 +162,12 @@ def _fields(value: Any) -> dict[Any, Any] | None:
 class Scalars:
     """Reads tensors of one element from a file, as plain numbers.
 
-    It reads a few bytes for each, and `MOST_SCALARS` tensors at most.
+    It reads a few bytes per tensor, and at most `MOST_SCALARS` tensors.
 
     Args:
         file: The file, seekable.
         places: `{key: (offset in the file, …)}` of its storages.
-        weights: Tensors to leave out.
+        weights: Tensors to omit.
     """
 
     def __init__(
@@ -197,23 +198,23 @@ class Scalars:
 
 
 def local_paths_of(tree: Any) -> list[tuple[str, str]]:
-    """Return texts that look like paths on the machine where the file was saved.
+    """Return strings that look like paths on the machine where the file was saved.
 
     Returns:
-        `[(place, path)]`, such as `("train_args.data", "/home/anna/data.yaml")`; `MOST_PATHS` at
-        most.
+        `[(place, path)]`, such as `("train_args.data", "/home/anna/data.yaml")`; at most
+        `MOST_PATHS`.
     """
-    found = []
+    paths = []
     for trail, text in _texts(tree):
         if _is_local_path(text):
-            found.append((_place(trail), text[:LONGEST_PATH]))
-            if len(found) == MOST_PATHS:
+            paths.append((_place(trail), text[:LONGEST_PATH]))
+            if len(paths) == MOST_PATHS:
                 break
-    return found
+    return paths
 
 
 def _texts(tree: Any) -> Iterator[tuple[_Trail, str]]:
-    """Yield each text once, with the keys that lead to it."""
+    """Yield each string once, with the keys that lead to it."""
     seen: set[int] = set()
     stack: list[tuple[_Trail, Any]] = [(None, tree)]
     while stack:

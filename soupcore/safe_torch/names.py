@@ -1,12 +1,12 @@
-"""The meaning of names in a checkpoint: every word list, and the rules that read them.
+"""The meaning of names in a checkpoint: all word lists, and the rules that use them.
 
-Tools name things by habit, not by a standard. These lists say which keys hold weights, which hold
-averages of them, and which hold facts about the run. A rule reads the words of a key, so
-`model_EMA2` and `emaModel` mean the same.
+There is no standard for the keys of checkpoints. These lists define which keys hold weights, which
+hold averages of them, and which hold facts about the run. Rules compare the words of a key, so
+`model_EMA2` and `emaModel` have the same meaning.
 
-`role_of` sorts the entries beside the weights. A setting describes the network, and so describes a
-soup too: it has no role. The rest describes one run: its training state, scores, progress, dates
-and names.
+`role_of` classifies the entries beside the weights. A setting describes the network, and also holds
+for a soup, so it has no role. All others describe one run: its training state, scores, progress,
+dates and names.
 """
 
 import re
@@ -31,7 +31,7 @@ MARKER = "stockpot"  # the entry that holds a soup's recipe, in a file that Stoc
 EXTRA_STATE = "_extra_state"  # torch's name for what a module saves beside its tensors
 COUNTERS = ("n_averaged", "steps")  # count the models in an average, in torch and in mmengine
 
-# Keys that hold weights. The tools' own loaders take them in this order: timm (state_dict_ema,
+# Keys that hold weights. The tools' own loaders prefer them in this order: timm (state_dict_ema,
 # model_ema, state_dict, model), Ultralytics (ema, model), BasicSR (params_ema, params), DINO
 # (teacher).
 TITLES = {
@@ -63,7 +63,7 @@ AVERAGES = _word_set(
     teacher
     """
 )
-# the network at one time among others,
+# a snapshot of the network at some time,
 VERSIONS = _word_set(
     """
     backup best copy current final init initial last latest old online pretrained prev previous raw
@@ -72,13 +72,13 @@ VERSIONS = _word_set(
 )
 # or another network, trained against it.
 ADVERSARIES = _word_set("adversary disc discriminator discriminators")
-# The last part of the name of a layer's tensor.
+# Endings of the names of a layer's tensors.
 OF_LAYERS = re.compile(
     r"(?:^|[._])(?:weight|bias|kernel|embedding|scale|gamma|beta|w|b)(?:_[a-z0-9]+)?\d*$"
 )
 
-# Words of keys that hold tensors, but no weights. Optimizers hold tensors named like the weights,
-# such as Adam's averages, or float copies of the weights.
+# Words of keys that hold tensors, but no weights. Optimizers hold tensors with the names of the
+# weights, such as Adam's averages, or float copies of the weights.
 OPTIMIZERS = _word_set("opt optim optims optimizer optimizers optimiser optimisers")
 # Records hold numbers about the run.
 RECORDS = _word_set(
@@ -114,7 +114,7 @@ HYPERPARAMETERS = (
 # Lightning's ModelCheckpoint keeps these among its callbacks.
 BEST = ("monitor", "best_model_score")
 
-# Roles of the entries beside the weights, and the words that tell them.
+# Roles of the entries beside the weights, and the words that identify them.
 STATE = "training state"
 SCORE = "score"
 PROGRESS = "progress of the run"
@@ -137,7 +137,7 @@ _SCORES = _word_set(
     "nll pck pearson perf performance perplexity ppl psnr pq result results return returns reward "
     "rewards rmse rouge score scores spearman ssim success wer winrate"
 )
-_SCORES_IF_BROKEN = _word_set(  # a whole number of such a name may be a setting
+_SCORES_IF_BROKEN = _word_set(  # an integer with such a name may be a setting
     "ap err eval evaluation f map precision r recall test top train val valid validation"
 )
 _SCORE_GROUPS = _word_set(  # may hold several values
@@ -168,13 +168,13 @@ def words_of(key: str) -> list[str]:
 
 
 def _all_words_of(key: str) -> list[str]:
-    """Return the words of a key however it is cut: `mAP50_best` has both "ap" and "map"."""
+    """Return the words of a key in both ways to split it: `mAP50_best` has both "ap" and "map"."""
     parts = [part for part in _SPLIT.split(key.lower()) if part]
     return [*(word for word in words_of(key) if word not in parts), *parts]
 
 
 def title_of(place: str) -> str:
-    """Return a title for the set of weights at a place, from a key of an average, else the last."""
+    """Return a title for the weights at a place, by a key of an average or by the last key."""
     keys = place.split(".")
     average = next((key for key in keys if key in TITLES and key not in RAW), keys[-1])
     return TITLES.get(average, place)
@@ -189,8 +189,8 @@ def role_of(
         key: Its name.
         value: Its inert value.
         holds_tensors: Whether it holds tensors.
-        beside: Whether it is beside the weights. A number with an unknown name is a score there,
-            and a setting deeper in the file.
+        beside: Whether it is directly beside the weights. There, a number with an unknown name is a
+            score; deeper in the file, it is a setting.
     """
     if value is None or type(value) is bool or key.endswith(EXTRA_STATE):
         return None
@@ -217,12 +217,12 @@ def role_of(
 
 
 def is_account(key: str) -> bool:
-    """Whether a dict of that name mixes settings with progress of the run."""
+    """Return whether a dict of that name mixes settings with progress of the run."""
     return not _ACCOUNTS.isdisjoint(_all_words_of(key))
 
 
 def is_progress(key: str) -> bool:
-    """Whether a name is that of a count of epochs or steps done."""
+    """Return whether a name is that of the number of epochs or steps done."""
     words = _all_words_of(key)
     found = frozenset(words)
     if found & _SET_FOR_ALL or words[:1] in (["n"], ["num"]):
@@ -236,7 +236,10 @@ def at_the_start(key: str) -> int:
 
 
 def number_in(value: Any) -> int | float | None:
-    """Return a number, a NumPy scalar's too; NaN for a tensor of one element, None for others."""
+    """Return a number or the value of a NumPy scalar; NaN for a tensor of one float; else None.
+
+    The value of a tensor is not read; one that is not a float counts as 0.
+    """
     if type(value) is int or type(value) is float:
         return value
     if type(value) is Inert and value.path in SCALARS:

@@ -1,7 +1,7 @@
 """The places of tensors in an unpickled object, at any depth and under any names.
 
-The walk follows dicts, lists, tuples and the attributes of objects, and visits each of them once,
-so it takes no longer than the pickle did. A pickled module counts as its `state_dict()`.
+The search follows dicts, lists, tuples and the attributes of objects, and visits each of them once,
+so its time is bounded by that of the pickle. A pickled module counts as its `state_dict()`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,23 +21,23 @@ ArrayOf = Callable[[Any], AnyTensor | None]
 
 MOST_TENSORS = 100_000
 MOST_NAME_BYTES = 32 << 20
-DEEPEST = 64  # containers in each other
-DEEPEST_MODULE = 100  # modules in each other
-_LONGEST_KEY = 60  # characters of a key in a place; names of tensors are never cut
+DEEPEST = 64  # nested containers
+DEEPEST_MODULE = 100  # nested modules
+_LONGEST_KEY = 60  # characters of a key in a place; names of tensors are never truncated
 
 
 @dataclass(eq=False)
 class Node:
-    """A place that holds tensors, itself or below.
+    """A container that holds tensors, directly or in nested containers.
 
     Attributes:
         place: The keys that lead to it, joined by dots; "" for the root.
-        key: The last of them.
+        key: The last of these keys.
         tensors: Tensors that are its entries, by name.
-        unnamed: Tensors in it that have no names, as in a list.
-        children: The places in it that hold tensors.
-        notes: Sentences on entries that were left out of its tensors.
-        is_record: Whether its key says that it holds numbers about the run, and no weights.
+        unnamed: Tensors in it without names, as in a list.
+        children: The nested containers that hold tensors.
+        notes: Sentences on entries that were omitted from its tensors.
+        is_record: Whether its key is that of numbers about the run, and not of weights.
         entries: All of its entries, including those without tensors.
     """
 
@@ -52,7 +52,7 @@ class Node:
 
     @property
     def everything(self) -> Iterator[AnyTensor]:
-        """All tensors in it and below."""
+        """All tensors in it and in nested containers."""
         yield from self.tensors.values()
         yield from self.unnamed
         for child in self.children:
@@ -65,13 +65,13 @@ class Places:
 
     Attributes:
         root: The outermost place; None if no tensor could be a weight.
-        optimizers: Places of optimizers, by their names, and the number of float tensors in each;
-            without those that have the form of torch's own optimizers.
-        too_deep: Places that were skipped because they are nested too deep.
-        repeated: Places of objects that were read at an earlier place, and that place.
-        seen: All places with tensors of any kind, and the number of tensors in each.
-        arrays: Places with NumPy arrays, and the number of arrays in each. In a file without float
-            tensors they count as tensors; in others they are records of the run.
+        optimizers: `{place: number of float tensors}` of optimizers by their names, except for
+            those in the form of torch's own optimizers.
+        too_deep: Places that were skipped because they are nested too deeply.
+        repeated: `{place: earlier place}` of objects that occur at several places.
+        seen: `{place: number of tensors}` of all places with tensors of any kind.
+        arrays: `{place: number of arrays}` of NumPy arrays. In a file without float tensors they
+            count as tensors, in others as records of the run.
     """
 
     root: Node | None
@@ -91,11 +91,11 @@ def find_tensors(
 
     Args:
         tree: The unpickled object.
-        preference: The order of keys, for objects under several of them.
+        preference: The order of preference of keys, for objects under several of them.
         array_of: Returns a tensor for a NumPy array; None for anything else.
 
     Raises:
-        Refusal: There are more tensors than any model has.
+        Refusal: There are more than `MOST_TENSORS` tensors.
     """
     walk = _Walk(preference, array_of, takes_arrays=False)
     root = walk.node(tree, "", "", 0)
@@ -121,7 +121,7 @@ def by_outermost(places: Mapping[str, int]) -> dict[str, int]:
 
 
 def is_weight_like(tensor: AnyTensor) -> bool:
-    """Whether a tensor holds more than one float, unlike metrics and counters."""
+    """Return whether a tensor holds more than one float, unlike metrics and counters."""
     if isinstance(tensor, Unusable):
         return True
     is_number = (
@@ -149,7 +149,7 @@ class _Walk:
         self._looked_at: dict[int, Node | None] = {}
 
     def node(self, value: Any, place: str, key: str, depth: int) -> Node | None:
-        """Return the node of a container, or None where no tensor lies in it."""
+        """Return the node of a container, or None if it holds no tensor."""
         if id(value) in self._looked_at:
             if (known := self._looked_at[id(value)]) and known.place != place:
                 self.repeated[place] = known.place
@@ -200,7 +200,7 @@ class _Walk:
             if child is None:
                 left_out.append(str(key)[:_LONGEST_KEY])
             elif key is None and not child.tensors.keys() & node.tensors.keys():
-                node.tensors |= child.tensors  # attributes stand for the object itself
+                node.tensors |= child.tensors  # attributes count as entries of the object itself
                 node.unnamed += child.unnamed
                 node.children += child.children
             else:
@@ -209,7 +209,7 @@ class _Walk:
             del node.tensors[counter]
         if node.tensors and left_out:
             node.notes.append(
-                f"{len(left_out)} of its entries are not named tensors and were left out "
+                f"{len(left_out)} of its entries are not named tensors and were omitted "
                 f"(the first one: {left_out[0]!r})."
             )
 
@@ -247,13 +247,13 @@ def _inner(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _is_optimizer(value: Any) -> bool:
-    """Whether something is the state of an optimizer of torch, by its parts."""
+    """Return whether a value has the entries of a torch optimizer's state."""
     entries = entries_of(value) or {}
     return "param_groups" in entries and "state" in entries
 
 
 def _counters(tensors: dict[str, AnyTensor]) -> list[str]:
-    """Return the counters of an averaged model, as wrapped by torch or by mmengine."""
+    """Return the counters of an averaged model that was wrapped by torch or mmengine."""
     if not any(counter in tensors for counter in COUNTERS):
         return []
     others = tensors.keys() - set(COUNTERS)
@@ -269,7 +269,7 @@ def _joined(place: str, key: Any) -> str:
 
 
 def is_module(value: Any) -> bool:
-    """Whether an unpickled object is an instance of `nn.Module` (or of a class like it)."""
+    """Return whether an unpickled object is an instance of `nn.Module` or of a similar class."""
     return type(value) is Inert and all(
         isinstance(value.attributes.get(part), dict)
         for part in ("_parameters", "_buffers", "_modules")
@@ -278,7 +278,7 @@ def is_module(value: Any) -> bool:
 
 @dataclass
 class Budget:
-    """The work done on modules so far: many may share one large submodule."""
+    """The work done on modules so far, since many modules may share one large submodule."""
 
     visits: int = 0
     name_bytes: int = 0
@@ -290,10 +290,10 @@ def module_entries(module: Inert, notes: list[str], budget: Budget | None = None
     Args:
         module: The pickled module.
         notes: Sentences on differences from `state_dict()` are appended here.
-        budget: The work done on other modules of the same file; it is added to.
+        budget: The work done on other modules of the same file. It is updated.
 
     Raises:
-        Refusal: The module holds itself, or unfolds to more than any model has.
+        Refusal: The module contains itself, or expands to more tensors than the limit.
     """
     return _Unfolding(notes, budget or Budget()).entries(module)
 
@@ -311,16 +311,16 @@ class _Unfolding:
 
     def _visit(self, module: Inert, prefix: str, path: tuple[int, ...]) -> None:
         if id(module) in path:
-            raise Refusal(f"Its module {prefix.rstrip('.')!r} holds itself.")
+            raise Refusal(f"Its module {prefix.rstrip('.')!r} contains itself.")
         if len(path) >= DEEPEST_MODULE:
-            raise Refusal(f"Its modules are nested more than {DEEPEST_MODULE} deep.")
+            raise Refusal(f"Its modules are nested more than {DEEPEST_MODULE} levels deep.")
         attributes = module.attributes
         if not self._hooked and any(
             attributes.get(hooks) for hooks in ("_state_dict_hooks", "_state_dict_pre_hooks")
         ):
             self._hooked = True
             self._notes.append(
-                f"The module {module.path} changes its state dict by hooks; these were not run."
+                f"The module {module.path} changes its state dict by hooks, which were not run."
             )
         for name, value in self._own_entries(attributes, prefix):
             if value is not None:
@@ -329,7 +329,7 @@ class _Unfolding:
             if child is None:
                 continue
             if not is_module(child):
-                self._notes.append(f"The submodule {prefix}{name} is no module; it was left out.")
+                self._notes.append(f"The submodule {prefix}{name} is not a module and was omitted.")
                 continue
             self._visit(child, f"{prefix}{name}.", (*path, id(module)))
 
@@ -344,10 +344,12 @@ class _Unfolding:
     def _named(self, entries: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in entries.items():
             if type(name) is not str:
-                raise Refusal(f"Its pickled module has a part whose name is {str(name)[:40]!r}.")
-            # Modules that hold one module twice, and so on n times, unfold to 2ⁿ names.
+                raise Refusal(
+                    f"Its pickled module has the name {str(name)[:40]!r}, which is not a string."
+                )
+            # n nested modules, each of which contains the next one twice, expand to 2ⁿ names.
             self._budget.visits += 1
             self._budget.name_bytes += len(prefix) + len(name)
             if self._budget.visits > MOST_TENSORS or self._budget.name_bytes > MOST_NAME_BYTES:
-                raise Refusal(f"Its modules unfold to more than {MOST_TENSORS:,} tensors.")
+                raise Refusal(f"Its modules expand to more than {MOST_TENSORS:,} tensors.")
             yield name, value

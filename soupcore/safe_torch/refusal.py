@@ -1,16 +1,16 @@
-"""The error of this package."""
+"""The exception of this package."""
 
-COPY = "Copy or download it again."  # the way out if a file is damaged
+COPY = "Copy or download it again."  # the solution for damaged files
 
 _LONGEST = 80  # characters
 
 
-class Refusal(Exception):  # noqa: N818 - an outcome of reading, not a fault of the program
+class Refusal(Exception):  # noqa: N818 - an outcome of reading, not an error of the program
     """A file cannot be read. The caller adds the file's name.
 
     Attributes:
-        problem: One sentence that says what is wrong.
-        way_out: A sentence that says what to do about it; may be empty.
+        problem: The problem, as a sentence.
+        way_out: The solution, as a sentence; may be empty.
     """
 
     def __init__(self, problem: str, way_out: str = "") -> None:
@@ -20,9 +20,9 @@ class Refusal(Exception):  # noqa: N818 - an outcome of reading, not a fault of 
 
 
 def shown(name: str | bytes) -> str:
-    """Return a name from a file in quotes, short and printable, for use in a sentence.
+    """Return a name from a file in quotes, shortened and printable, for use in a sentence.
 
-    Names in hostile files can be megabytes long, or hold control sequences.
+    Names in malicious files can be megabytes long, or contain control sequences.
     """
     text = name.decode(errors="replace") if isinstance(name, bytes) else name
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")

@@ -1,14 +1,14 @@
-"""The pickle for a soup in the form of a checkpoint, without the traces of the run that saved it.
+"""The pickle for a soup in the form of a checkpoint, without traces of the run that saved it.
 
-A tool loads its files by its own rules: the weights or their average, the arguments that build the
-network. So the new pickle keeps the file's form, with three changes. Copies of the weights, such as
-their average, name the storages of the soup, so every loader finds the soup wherever it looks.
-Other sets of weights are removed. Entries that describe one run (see `names.role_of`) are removed
-or reset.
+Each tool has its own rules for loading its files: it may load the weights or their average, and the
+arguments to build the network. So the new pickle has the file's form, with three changes. Copies of
+the weights, such as their average, refer to the storages of the soup, so that every loader finds
+the soup. Other sets of weights are removed. Entries that describe one run (see `names.role_of`) are
+removed or reset.
 
-The pickle is read twice: once with the meaning of its calls, to find the weights, and once without,
-so that it can be written again. Calls occur in the same order both times, which pairs each tensor
-with the call that makes it.
+The pickle is read twice: once with its calls interpreted, to find the weights, and once with its
+calls recorded, to write it again. Both readings have the same order of calls, which assigns to each
+tensor the call that makes it.
 """
 
 import base64
@@ -40,7 +40,7 @@ from soupcore.safe_torch.writer import Stored, are_alike, pickled
 OTHER_WEIGHTS = "weights"
 REMOVED, RESET, REPLACED = "removed", "reset", "replaced"
 
-# Read by fairseq's loader in any case, so it stays, without values.
+# Always read by fairseq's loader, so the entry stays, without values.
 _EMPTIED = ("optimizer_history",)
 _DEEPEST = 4
 
@@ -50,18 +50,18 @@ def rewrite(file: BinaryIO, weights: str) -> dict[str, Any]:
 
     Args:
         file: A file that `read_contents` reads.
-        weights: The name of the weight set that becomes the soup's; "" for the first one.
+        weights: The name of the weight set that the soup replaces; "" for the first one.
 
     Returns:
         `pickle`: the pickle, in base64.
-        `storages`: `{key: [offset in the file, bytes]}` of all storages that it names.
+        `storages`: `{key: [offset in the file, bytes]}` of all storages that it refers to.
         `changes`: `[[place, role, REMOVED or RESET or REPLACED]]`.
-        `kept`: the places of the entries beside the weights that stay.
+        `kept`: the places of unchanged entries beside the weights.
         `local_paths`: `[[place, path]]`, as in `read_contents`.
         `takes_marker`: whether an entry may be added to the unpickled object.
 
     Raises:
-        Refusal: The file cannot be written again in this form.
+        Refusal: The file cannot be rewritten in this form.
     """
     runs: list[Recorder] = []
 
@@ -79,18 +79,18 @@ def rewrite(file: BinaryIO, weights: str) -> dict[str, Any]:
     form.edit()
     written = pickled(form.root)
     if len(written) > MOST_BYTES:
-        raise Refusal("Its pickle is larger than any that is read.")
+        raise Refusal(f"Its new pickle is larger than the limit of {MOST_BYTES} bytes.")
     storages: dict[str, Storage] = {}
     machine = Machine(written, CALLS, lambda pid: storage_of(pid, storages), check_name)
     again = machine.load()
-    # It must be the same, run no more than before, and give the soup's weights to every loader.
+    # The new pickle must read the same, execute nothing new, and only contain the soup's weights.
     if not (
         are_alike(read_plainly(written).tree, form.root)
         and set(may_execute(machine)) <= set(may_execute(runs[0]))
         and _gives_only(find_weight_sets(again), chosen)
     ):
         raise Refusal(
-            f"It holds other weights than {chosen.name!r} that can be neither replaced nor removed."
+            f"It holds weights other than {chosen.name!r} that can be neither replaced nor removed."
         )
     return {
         "pickle": base64.b64encode(written).decode(),
@@ -103,12 +103,12 @@ def rewrite(file: BinaryIO, weights: str) -> dict[str, Any]:
 
 
 class Recorder(Machine):
-    """A machine that remembers the results of its calls, in order.
+    """A machine that records the results of its calls, in order.
 
     Attributes:
         data: The pickles.
         made: The result of each call in the pickles.
-        tree: The object that the last pickle made.
+        tree: The object of the last pickle.
     """
 
     def __init__(self, data: bytes, *args: Any) -> None:
@@ -119,7 +119,7 @@ class Recorder(Machine):
         self._depth = 0
 
     def call(self, function: Any, args: Any) -> Any:
-        """See `Machine.call`; a call within a call counts as part of it."""
+        """See `Machine.call`; a nested call counts as part of the outer one."""
         self._depth += 1
         try:
             made = super().call(function, args)
@@ -166,20 +166,20 @@ def _counterparts(run: Recorder, plain: Recorder) -> dict[int, Inert]:
     """Return for each tensor of a run, by its id, the call that makes it."""
     calls: dict[int, Inert] = {}
     for made, call in zip(run.made, plain.made, strict=False):
-        # A parameter is a call with the tensor in it; the first one is the tensor's own.
+        # The call for a parameter contains that for its tensor, which comes first.
         if isinstance(made, Tensor) and type(call) is Inert:
             calls.setdefault(id(made), call)
     return calls
 
 
 class _Form:
-    """A checkpoint on the way to its new form.
+    """A checkpoint that is edited into its new form.
 
     Args:
-        tree: The unpickled object, with the meaning of its calls.
-        plain: The same without it.
+        tree: The unpickled object with its calls interpreted.
+        plain: The same object with its calls recorded.
         calls: The calls that make tensors, by the id of the tensor in `tree`.
-        chosen: The weights that become the soup's.
+        chosen: The weights that the soup replaces.
         sets: All sets of weights.
 
     Attributes:
@@ -219,7 +219,7 @@ class _Form:
         return places == 1 or len(entries) > places
 
     def edit(self) -> None:
-        """Replace or remove everything that is not the soup's."""
+        """Replace or remove everything that does not belong to the soup."""
         if not is_module(self._tree):
             self._level(self._tree, self.root, "", 0)
 
@@ -253,12 +253,12 @@ class _Form:
                 self._beside(key, part, holder, where, is_state_dict, bool(tensors))
 
     def _replace(self, part: Any, others: set[int]) -> bool:
-        """Point other weights at the soup's if they have its layout; return whether they do."""
+        """Make other weights refer to the soup's; return False if their layout differs."""
         if any(name in (entries_of(part) or {}) for name in COUNTERS):
-            return False  # it counts the models that it is an average of
+            return False  # it counts the averaged models
         pairs = [self._pairs.get(other) for other in others]
         if not all(pair and (pair[2] or not is_module(part)) for pair in pairs):
-            return False  # a module computes in one dtype
+            return False  # a module needs weights of one dtype
         for one, two, _ in filter(None, pairs):
             call, model = self._calls[id(two)], self._calls[id(one)]
             call.path, call.args = model.path, model.args
@@ -316,7 +316,7 @@ class _Form:
 
 
 def _parts_of(value: Any) -> dict[Any, Any]:
-    """Return the parts of a dict with text for keys, or of a list, by key or index."""
+    """Return the entries of a dict with string keys, or the elements of a list by index."""
     if isinstance(value, list | tuple):
         return dict(enumerate(value))
     return {key: part for key, part in (entries_of(value) or {}).items() if type(key) is str}
@@ -329,17 +329,17 @@ def _holder_of(plain: Any) -> Any:
 
 def _drop(holder: Any, key: Any) -> None:
     if isinstance(holder, tuple):
-        raise Refusal(f"It is a tuple, of which element {key} would have to be removed.")
+        raise Refusal(f"It is a tuple, from which element {key} would have to be removed.")
     if isinstance(holder, list):
-        holder[key] = None  # the others stay where they are
+        holder[key] = None  # the indices of the others do not change
     else:
         del holder[key]
 
 
 def _pairs(chosen: WeightSet, other: WeightSet) -> list[tuple[Tensor, Tensor]]:
-    """Return the tensors of two sets in pairs; none if one is not a copy of the other.
+    """Return the tensors of two sets in pairs; empty if one is not a copy of the other.
 
-    The other one may lack some, as averages of parameters do.
+    The second one may lack some tensors, as averages of parameters do.
     """
     ours, theirs = _bare(chosen.tensors), _bare(other.tensors)
     pairs = [(ours.get(name), two) for name, two in theirs.items()]
@@ -352,7 +352,7 @@ def _pairs(chosen: WeightSet, other: WeightSet) -> list[tuple[Tensor, Tensor]]:
 
 
 def _bare(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Return tensors by name, without the prefix that a wrapper put before all names."""
+    """Return tensors by name, without the prefix that all names share."""
     levels = zip(*(name.split(".")[:-1] for name in tensors), strict=False)
     shared = 0
     for level in levels:
@@ -372,8 +372,8 @@ def _emptied(value: Any) -> Any:
 
 
 def _tensors(value: Any) -> set[int]:
-    """Return the ids of all tensors in something."""
-    found: set[int] = set()
+    """Return the ids of all tensors in a value."""
+    tensors: set[int] = set()
     seen: set[int] = set()
     stack = [value]
     while stack:
@@ -382,10 +382,10 @@ def _tensors(value: Any) -> set[int]:
             continue
         seen.add(id(part))
         if isinstance(part, Tensor):
-            found.add(id(part))
+            tensors.add(id(part))
         else:
             stack += _inner(part)
-    return found
+    return tensors
 
 
 def _inner(value: Any) -> Iterator[Any]:
@@ -400,7 +400,7 @@ def _inner(value: Any) -> Iterator[Any]:
 
 
 def _gives_only(sets: list[WeightSet], chosen: WeightSet) -> bool:
-    """Whether all sets hold only the chosen tensors, under the same names if they share names."""
+    """Return whether all sets hold only the chosen tensors, with the same names where shared."""
     wanted = {name: _view(tensor) for name, tensor in _bare(chosen.tensors).items()}
     views = {*wanted.values()}
     return all(

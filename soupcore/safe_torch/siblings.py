@@ -1,15 +1,16 @@
-"""Rules for sets of weights side by side in a file: which are copies, which are parts.
+"""Rules for several sets of weights in one container: copies, parts, and other networks.
 
-- Equal names and shapes are copies, and one is taken: under the keys of a known tool, the copy that
-  the tool itself loads for evaluation; else the copy that is no average by its name.
-- Different names and shapes are parts of one network. They are joined into one set, and the name of
-  the part comes before the name of each tensor.
+- Sets with equal names and shapes are copies, and one of them is preferred: under the keys of a
+  known tool, the copy that the tool loads for evaluation; else the copy that is not an average by
+  its name.
+- Sets with different names and shapes are parts of one network. They are joined into one set, where
+  the name of the part prefixes the names of its tensors.
 - A discriminator, or a teacher of another architecture, is another network.
 - Numbered siblings, and equal parts of a nested tree, such as layers, are parts.
 
 Averages of parameters are often saved as a list without names, such as `shadow_params` of torch_ema
 and diffusers: the averages of `model.parameters()`, in that order. A state dict has the same order,
-with buffers and frozen parameters in between, so `named_like` can tell the names.
+with buffers and frozen parameters in between, so `named_like` can infer the names.
 """
 
 import re
@@ -34,12 +35,12 @@ from soupcore.safe_torch.tensors import FLOATS, Tensor, Unusable
 from soupcore.safe_torch.values import entries_of
 
 _STATISTICS = ("running_mean", "running_var")  # of BatchNorm
-_TOP = "(top level)"  # the name of tensors beside other sets without a key of their own
+_TOP = "(top level)"  # name of the tensors that are direct entries beside other sets
 _NUMBERING = re.compile(r"\d+|(?<![a-z])[a-z]$")
-MOST_PARTS = 12  # that are listed beside the set they were joined to; more are layers of a tree
-MOST_SIBLINGS = 1_000  # that are compared; more are parts of a tree
+MOST_PARTS = 12  # parts listed beside the set that joins them; more are layers of a tree
+MOST_SIBLINGS = 1_000  # sets that are compared; more are parts of a tree
 MOST_COMPARED = 16  # groups of copies that a set is compared with, unless all of its names agree
-MOST_LEFT_OUT = 20  # places that a set says it leaves out
+MOST_LEFT_OUT = 20  # omitted places that a set lists
 
 
 @dataclass(eq=False)
@@ -49,14 +50,14 @@ class WeightSet:
     Attributes:
         name: Its place in the file: `model`, `ema`, `model.state_dict`; "" if the set is the file;
             `model+generator` if it was joined from these two.
-        title: A title for people, such as "EMA weights".
+        title: Display name, such as "EMA weights".
         tensors: `{name: tensor}` in the order of the state dict.
-        notes: Sentences on why it was preferred, and on entries left out of it.
-        left_out: Places in the file with other trained parts.
-        problem: Why it cannot be opened, and the way out, as two sentences; None if it can.
-        base: The place that the names of its tensors start from.
+        notes: Sentences on why it was preferred, and on omitted entries.
+        left_out: Places of other trained parts in the file.
+        problem: Why it cannot be opened, and the solution, as two sentences; None if it can.
+        base: The place to which the names of its tensors are relative.
         parts: Names of the sets that it was joined from.
-        doubtful: Names of sets of equal names and shapes, which may be copies or other parts.
+        doubtful: Names of sets with equal names and shapes, which may be copies or other parts.
     """
 
     name: str
@@ -71,7 +72,7 @@ class WeightSet:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the storages that its tensors lie in."""
+        """Size of the storages of its tensors in bytes."""
         storages = {
             id(tensor.storage): tensor.storage.nbytes
             for tensor in self.tensors.values()
@@ -81,7 +82,7 @@ class WeightSet:
 
     @property
     def said_nbytes(self) -> int:
-        """Bytes of its tensors, each counted whole."""
+        """Sum of the sizes of its tensors in bytes; shared storages count several times."""
         return sum(tensor.nbytes for tensor in self.tensors.values() if isinstance(tensor, Tensor))
 
     @cached_property
@@ -96,7 +97,7 @@ class WeightSet:
         return {name[shared:]: _shape(tensor) for name, tensor in self.tensors.items()}
 
     def is_copy_of(self, other: "WeightSet") -> bool:
-        """Whether both have the same names and shapes; an average may lack buffers."""
+        """Return whether both have the same names and shapes; an average may lack buffers."""
         small, large = sorted((self, other), key=lambda found: len(found.tensors))
         if 2 * len(small.tensors) < len(large.tensors):
             return False
@@ -105,7 +106,7 @@ class WeightSet:
 
 @dataclass(eq=False)
 class Member:
-    """A set of weights among its siblings, and the other sets found at its place."""
+    """A set of weights among its siblings, and the other sets in the same container."""
 
     key: str
     main: WeightSet
@@ -113,32 +114,32 @@ class Member:
 
     @property
     def is_known(self) -> bool:
-        """Whether a known tool has its weights under this key."""
+        """Whether a known tool saves its weights under this key."""
         return self.key in PREFERENCE
 
     @property
     def is_average(self) -> bool:
-        """Whether its key says that it is an average."""
+        """Whether its key is that of an average."""
         if self.is_known:
             return self.key not in RAW
         return bool(AVERAGES & {*words_of(self.key)})
 
     @property
     def is_version(self) -> bool:
-        """Whether its key says that it is one state of the network among others."""
+        """Whether its key is that of one of several states of the network."""
         return self.is_average or bool(VERSIONS & {*words_of(self.key)})
 
 
 @dataclass(eq=False)
 class _Group:
-    """Members that are copies of each other, of which one is taken."""
+    """Members that are copies of each other, of which one is preferred."""
 
     members: list[Member]
-    is_clear: bool = True  # whether they are copies by their names, and not by their shapes alone
+    is_clear: bool = True  # whether they are copies by their names and not only by their shapes
 
     @cached_property
     def plainest(self) -> Member:
-        """The first that is no average."""
+        """The first member that is not an average."""
         return min(self.members, key=lambda member: member.is_average)
 
 
@@ -146,12 +147,13 @@ Join = Callable[[Node, list[Member], bool], WeightSet | None]
 
 
 class Siblings:
-    """Sets that lie beside each other.
+    """Sets of weights in the same container.
 
     Args:
-        node: The place that they lie in.
-        members: The sets, by their keys there.
-        join: Joins several sets into one; the last argument says whether they are all at the place.
+        node: The container.
+        members: The sets.
+        join: Joins several sets into one. The last argument is whether they are all sets of the
+            container.
     """
 
     def __init__(self, node: Node, members: list[Member], join: Join) -> None:
@@ -177,7 +179,7 @@ class Siblings:
         self._others = [group for group in self._groups if group not in taken]
 
     def sets(self) -> list[WeightSet]:
-        """Return all of them, joined and alone, in order of preference."""
+        """Return all joined and single sets, in order of preference."""
         sets: list[WeightSet | None] = []
         is_whole = not self._others and all(len(group.members) == 1 for group in self._groups)
         if len(self._parts) > 1:
@@ -191,7 +193,7 @@ class Siblings:
                 sets.append(self._join([m for m in averages if m], is_whole=False))
         joined = bool(sets and sets[0])
         groups = [*self._parts, *self._others]
-        # More parts than that are layers of a nested tree, which nobody takes alone.
+        # If there are more parts, they are layers of a nested tree, which are not listed alone.
         hidden = {group.plainest for group in groups} if len(groups) > MOST_PARTS else set()
         for group in groups:
             for member in group.members:
@@ -223,7 +225,7 @@ class Siblings:
         return joined
 
     def _left_out(self, taken: set[Member]) -> list[str]:
-        """Return the first places that are neither among those taken nor copies of them."""
+        """Return the first places that are neither taken nor copies of taken ones."""
         places: list[str] = []
         reached = {self._group_of[member] for member in taken}
         for group in self._groups:
@@ -244,7 +246,7 @@ def _others(group: _Group, member: Member) -> tuple[str, ...]:
 
 
 def _is_clear_part(group: _Group) -> bool:
-    """Whether it is a part of the network that lies under a known key beside it."""
+    """Return whether it is a part of the network whose other parts have a known key."""
     if any(member.is_known for member in group.members):
         return not all(member.is_average for member in group.members) or len(group.members) > 1
     return any(map(OF_LAYERS.search, group.members[0].main.tensors))
@@ -256,14 +258,14 @@ def _order(member: Member) -> tuple[bool, int, bool, int]:
 
 
 def _grouped(members: list[Member]) -> list[_Group]:
-    """Return the members, copies of each other in one group."""
+    """Return the members in groups of copies."""
     if len(members) > MOST_SIBLINGS:
         return [_Group([member]) for member in members]
     groups: list[_Group] = []
     exact: dict[frozenset[Any], _Group] = {}
     sizes = Counter(len(member.main.tensors) for member in members)
     for member in members:
-        is_only = sizes[len(member.main.tensors)] == 1  # then nothing has its layout
+        is_only = sizes[len(member.main.tensors)] == 1  # then no other set has its layout
         layout = frozenset([member]) if is_only else frozenset(member.main.layout.items())
         group = exact.get(layout) or next(
             (g for g in groups[:MOST_COMPARED] if _may_lack(g, member)), None
@@ -284,13 +286,13 @@ def _may_lack(group: _Group, member: Member) -> bool:
         and member.is_known
         and first.is_average != member.is_average
         and "teacher" not in (first.key, member.key)
-        and 0.1 < (first.main.nbytes + 1) / (member.main.nbytes + 1) < 10  # else something else
+        and 0.1 < (first.main.nbytes + 1) / (member.main.nbytes + 1) < 10  # else not a copy
     )
     return by_convention or first.main.is_copy_of(member.main)
 
 
 def _are_copies(one: Member, other: Member) -> str:
-    """Return "by name", "by shape", or "" where they are parts of one thing."""
+    """Return "by name", "by shape", or "" if they are parts of one network."""
     if one.is_version or other.is_version or (one.is_known and other.is_known):
         return "by name"
     if one.is_known or other.is_known:
@@ -301,7 +303,7 @@ def _are_copies(one: Member, other: Member) -> str:
 
 
 def _is_other(group: _Group, siblings: set[str]) -> bool:
-    """Whether it is another network: an adversary, or a teacher."""
+    """Return whether it is another network: an adversary, or a teacher."""
     keys = [words_of(member.key) for member in group.members]
     is_adversary = all(
         ADVERSARIES & {*words} or ("d" in words and siblings & {"g", "generator"}) for words in keys
@@ -311,8 +313,8 @@ def _is_other(group: _Group, siblings: set[str]) -> bool:
 
 
 def _heed_swaps(groups: list[_Group], entries: dict[Any, Any]) -> None:
-    # Two tools save the average where others save the raw weights: Lightning's WeightAveraging,
-    # and mmengine's EMAHook, which then puts the raw weights where others put the average.
+    # Two tools save the average under the key of the raw weights: Lightning's WeightAveraging, and
+    # mmengine's EMAHook, which saves the raw weights under the key of the average.
     for group in groups:
         by_key = {member.key: member for member in group.members}
         average, raw = by_key.get("state_dict"), by_key.get("current_model_state")
@@ -330,7 +332,7 @@ def _is_of_mmengine(entries: dict[Any, Any]) -> bool:
 
 
 def joined_name(node: Node, members: list[Member], is_whole: bool) -> str:
-    """Return the name of a set that is joined from others: their place, or their names."""
+    """Return the name of a joined set: the place of its members, or their names."""
     if is_whole and (node.place or len(members) > MOST_PARTS):
         return node.place
     return "+".join(member.main.name for member in members)
@@ -349,11 +351,11 @@ def named_like(
 
     Args:
         unnamed: The list.
-        named: The state dict. Integers, tied tensors but the first, and the running statistics of
-            BatchNorm are no parameters; others may be missing from the list.
+        named: The state dict. Its parameters are all float tensors, except for the running
+            statistics of BatchNorm and repeated tied tensors. The list may lack some of them.
 
     Returns:
-        `{name: tensor}`; empty where the shapes do not agree, or agree in more than one way.
+        `{name: tensor}`; empty if the shapes do not match, or match in more than one way.
     """
     shapes = [_shape(tensor) for tensor in unnamed]
     if None in shapes:
@@ -376,7 +378,7 @@ def named_like(
 
 
 def _matches(shapes: Sequence[object], wanted: Sequence[object]) -> list[int] | None:
-    """Return the first places in `wanted` where `shapes` occur in order; None where they do not."""
+    """Return the first indices in `wanted` at which `shapes` occur in order, or None."""
     places = []
     at = 0
     for shape in shapes:

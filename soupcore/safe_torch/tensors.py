@@ -1,7 +1,7 @@
-"""Calls of torch in a pickle that describe tensors and storages.
+"""Calls of torch functions in a pickle that describe tensors and storages.
 
 A tensor is pickled as a call of a function in `torch._utils` with a storage, an offset, a shape and
-a stride. Here such a call makes a `Tensor` of these. Nothing is read and nothing is allocated.
+a stride. Here, such a call returns a `Tensor` with these. Nothing is read or allocated.
 """
 
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Storage:
     Attributes:
         key: Its name.
         dtype: The dtype of its elements; tensors may view them as another one.
-        nbytes: Its size.
+        nbytes: Its size in bytes.
     """
 
     key: str
@@ -90,16 +90,16 @@ class Storage:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
-    """A view of a storage, as the pickle describes it. `problem` checks it.
+    """A view of a storage as described in the pickle. `problem` checks it.
 
     Attributes:
         storage: The storage of its elements.
-        dtype: torch's name for their dtype.
-        offset: The first one, in elements.
+        dtype: torch's name of their dtype.
+        offset: Offset of the first element, in elements.
         shape: Its shape.
         stride: Its strides, in elements.
-        conjugate: Whether the elements are to be conjugated.
-        negative: Whether they are to be negated.
+        conjugate: Whether the stored elements have to be conjugated.
+        negative: Whether the stored elements have to be negated.
     """
 
     storage: Storage
@@ -112,25 +112,28 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its elements; the shape must have passed `problem`."""
+        """Size of its elements in bytes; the shape must have passed `problem`."""
         return int(prod(self.shape)) * ITEM_SIZES[self.dtype]
 
     def problem(self) -> tuple[str, str] | None:
-        """Return why it cannot be read, as the end of a sentence, and the way out; or None."""
+        """Return why it cannot be read, as a predicate, and the solution; or None."""
         if type(self.shape) is not tuple or type(self.stride) is not tuple:
             return "has no shape and strides; the file is damaged", COPY
         if len(self.shape) != len(self.stride) or len(self.shape) > _MOST_DIMENSIONS:
-            return "has a shape and strides that do not fit each other; the file is damaged", COPY
+            return "has a shape that contradicts its strides; the file is damaged", COPY
         numbers = (self.offset, *self.shape, *self.stride)
         if not all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
-            return "has a shape, stride or offset that is not a count; the file is damaged", COPY
+            return (
+                "has a shape, stride or offset with invalid numbers; the file is damaged",
+                COPY,
+            )
         count = prod(self.shape)
         if not count:
             return None
         stored = self.storage.nbytes // ITEM_SIZES[self.dtype]
         if count > stored:
             return (
-                f"repeats {self.storage.nbytes} stored bytes to {count * ITEM_SIZES[self.dtype]}",
+                f"expands {self.storage.nbytes} stored bytes to {count * ITEM_SIZES[self.dtype]}",
                 "Save it with .contiguous().",
             )
         last = self.offset + sum(
@@ -143,7 +146,7 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Unusable:
-    """A tensor that holds no plain elements; `reason` ends a sentence that begins with its name."""
+    """A tensor without plain elements. `reason` is a predicate whose subject is its name."""
 
     reason: str
     way_out: str
@@ -158,10 +161,10 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
 
     Args:
         pid: The persistent id.
-        storages: Those met so far, by key; a new one is added.
+        storages: The storages so far, by key. A new one is added.
 
     Raises:
-        Refusal: It is another kind of id, or the key had another size before.
+        Refusal: It is another kind of id, or the key had another size or dtype before.
     """
     match pid:
         case ("storage", Global(path=path), str(key), str(), int(count)) if (
@@ -172,7 +175,7 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
         ):
             pass
         case _:
-            raise Refusal("Its pickle describes a storage in a way that torch.save does not.")
+            raise Refusal("Its pickle describes a storage differently than torch.save does.")
     storage = Storage(key, dtype, count * ITEM_SIZES[dtype])
     known = storages.setdefault(key, storage)
     if (known.dtype, known.nbytes) != (storage.dtype, storage.nbytes):
@@ -181,12 +184,12 @@ def storage_of(pid: Any, storages: dict[str, Storage]) -> Storage:
 
 
 def is_storage_class(path: str) -> bool:
-    """Whether a global is one of torch's storage classes."""
+    """Return whether a global is one of torch's storage classes."""
     return _storage_dtype(path) is not None
 
 
 def is_dtype(path: str) -> bool:
-    """Whether a global is one of torch's dtypes."""
+    """Return whether a global is one of torch's dtypes."""
     module, _, name = path.rpartition(".")
     return module == "torch" and name in ITEM_SIZES
 
@@ -242,7 +245,7 @@ def _rebuild_from_type(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unus
     function, kind, inner, _ = args
     made = machine.call(function, inner)
     if type(made) is Inert:
-        return Unusable(f"is made by {made.path}, not as plain tensors are", _SAVE_DATA)
+        return Unusable(f"is created by {made.path}, so it is not a plain tensor", _SAVE_DATA)
     if type(kind) is Global and kind.path not in _PLAIN_TENSORS and type(made) is Tensor:
         return Unusable(f"is of the class {kind.path}, not a plain tensor", _SAVE_DATA)
     return _checked(made)
@@ -255,7 +258,7 @@ def _unusable(reason: str, way_out: str) -> Call:
 def _from_cpu_tensor(machine: Machine, args: tuple[Any, ...]) -> Tensor | Unusable:
     tensor, dtype, *_ = args
     if isinstance(_checked(tensor), Tensor) and tensor.dtype != _dtype(dtype):
-        return Unusable("is stored in another dtype than its own", "Save the model from the CPU.")
+        return Unusable("is stored with another dtype", "Save the model from the CPU.")
     return _checked(tensor)
 
 
@@ -277,25 +280,25 @@ def _frozenset(machine: Machine, args: tuple[Any, ...]) -> Any:
 
 
 def _ordered(machine: Machine, args: tuple[Any, ...]) -> Ordered:
-    (pairs,) = args or ((),)  # Python 2 gave them at once
+    (pairs,) = args or ((),)  # Python 2 passed them to the constructor
     machine.spend(len(pairs))
     machine.allocate(96 * len(pairs))
     return Ordered((machine.key(key), value) for key, value in pairs)
 
 
 def _attribute(machine: Machine, args: tuple[Any, ...]) -> Any:
-    match args:  # how protocols 2 and 3 write a class inside of a class
+    match args:  # protocols 2 and 3 write a nested class like this
         case (Global(path=path), str(name)):
             return machine.named_global(path + ("." if ":" in path else ":") + name)
     return machine.inert("builtins.getattr", args, called=True)
 
 
 def _encoded(machine: Machine, args: tuple[Any, ...]) -> Any:
-    match args:  # how protocol 2 writes bytes
+    match args:  # protocol 2 writes bytes like this
         case (str(text), "latin1"):
             machine.allocate(len(text))
             return text.encode("latin1")
-    raise Refusal("Its pickle encodes text in a way that torch.save does not.")
+    raise Refusal("Its pickle encodes text differently than torch.save does.")
 
 
 def _bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
@@ -310,10 +313,10 @@ _META = _unusable(
     "Save the model once its weights are loaded.",
 )
 _LAZY = _unusable(
-    "has no values yet (it is of a lazy layer that was never run)",
-    "Run the model once before it is saved.",
+    "has no values yet (it belongs to a lazy layer that was never run)",
+    "Run the model once before you save it.",
 )
-_WRAPPER = _unusable("is of a class of its own, not a plain tensor", "Save the plain weights.")
+_WRAPPER = _unusable("is a tensor subclass, not a plain tensor", "Save the plain weights.")
 _FROM_NUMPY = _unusable("was saved from a device without storages", "Save it from the CPU.")
 
 _TENSORS: dict[str, Call] = {
@@ -325,7 +328,7 @@ _TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _from_cpu_tensor,
     "torch._tensor._rebuild_from_type": _rebuild_from_type,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.tensor._rebuild_from_type": _rebuild_from_type,  # where it was before torch 1.9
+    "torch.tensor._rebuild_from_type": _rebuild_from_type,  # its module before torch 1.9
 }
 _OTHER_TENSORS: dict[str, Call] = {
     "torch._utils._rebuild_qtensor": _QUANTIZED,
@@ -341,7 +344,7 @@ _OTHER_TENSORS: dict[str, Call] = {
 }
 _PLAIN_VALUES: dict[str, Call] = {
     "torch.Size": _size,
-    "builtins.bytes": _bytes,  # protocol 2 writes empty ones so
+    "builtins.bytes": _bytes,  # protocol 2 writes empty bytes like this
     "builtins.frozenset": _frozenset,
     "builtins.set": _set,
     "collections.OrderedDict": _ordered,
@@ -350,4 +353,4 @@ _PLAIN_VALUES: dict[str, Call] = {
 CALLS = _TENSORS | _OTHER_TENSORS | _PLAIN_VALUES | {"builtins.getattr": _attribute}
 
 HARMLESS_CALLS = frozenset(_TENSORS | _PLAIN_VALUES)
-"""Calls whose arguments are checked so far that torch can do nothing else with them."""
+"""Calls whose arguments are checked, so that they cannot have side effects in torch."""

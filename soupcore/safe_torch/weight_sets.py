@@ -2,11 +2,11 @@
 
 A file may hold one state dict, several copies of it (raw weights and their average), a network in
 several state dicts (encoder and decoder), or several networks (generator and discriminator), at any
-depth. `siblings` has the rules that tell these apart.
+depth. `siblings` has the rules that distinguish these.
 
-Every set that can be taken is listed. A set that leaves out other trained parts says so
-(`WeightSet.left_out`), because a copy of the file with this set in it would be half of one run and
-half of an average.
+Every set that can be opened is listed. A set that omits other trained parts lists them in
+`WeightSet.left_out`, because a copy of the file with a soup in this set would mix the soup with the
+other parts of one run.
 """
 
 from collections.abc import Iterable
@@ -41,8 +41,8 @@ from soupcore.safe_torch.values import Global, Inert, entries_of
 
 _JOINED = "joined weights"
 _MOST_NAMED = 5
-_MOST_SENTENCES = 20  # on what was left out
-_MOST_COMPARED = 1_000_000  # tensors, of lists without names with those that have some
+_MOST_SENTENCES = 20  # on omitted tensors
+_MOST_COMPARED = 1_000_000  # tensors, in comparisons of lists without names with state dicts
 
 
 def find_weight_sets(tree: Any, array_of: ArrayOf = lambda value: None) -> list[WeightSet]:
@@ -53,7 +53,7 @@ def find_weight_sets(tree: Any, array_of: ArrayOf = lambda value: None) -> list[
         array_of: Returns a tensor for a NumPy array; None for anything else.
 
     Raises:
-        Refusal: There is none.
+        Refusal: There are no weights.
     """
     places = find_tensors(tree, PREFERENCE, array_of)
     sets = _Search().all_sets(places)
@@ -63,8 +63,8 @@ def find_weight_sets(tree: Any, array_of: ArrayOf = lambda value: None) -> list[
         raise Refusal(f"It holds more tensors than the limit of {MOST_TENSORS:,}.")
     if "ds_version" in (entries_of(tree) or {}) and all(map(_is_empty, sets[0].tensors.values())):
         raise Refusal(
-            "It is of DeepSpeed's ZeRO-3, which keeps the weights in other files.",
-            "Run the script zero_to_fp32.py that lies beside it, and take what that writes.",
+            "It is from DeepSpeed's ZeRO-3, which saves the weights in other files.",
+            "Run the script zero_to_fp32.py in its folder, and open the file that it writes.",
         )
     if len(sets) == 1:
         sets[0].title = "weights"
@@ -77,12 +77,12 @@ def find_weight_sets(tree: Any, array_of: ArrayOf = lambda value: None) -> list[
     for found in sets:
         if others := [place for place in found.left_out if place not in found.doubtful]:
             found.notes.append(
-                f"{shown(found.name)} leaves out {_some(others)}, which the file holds beside it: "
-                "another part of the network, or another network."
+                f"{shown(found.name)} omits {_some(others)}, which the file also holds: another "
+                "part of the network, or another network."
             )
         if found.doubtful:
             found.notes.append(
-                f"{shown(found.name)} has the names and shapes of {_some(found.doubtful)}. "
+                f"{shown(found.name)} has the same names and shapes as {_some(found.doubtful)}. "
                 "It is not clear whether these are copies or parts of one model."
             )
     return sets
@@ -99,7 +99,7 @@ class _Search:
     def all_sets(self, places: Places) -> list[WeightSet]:
         """Return all sets, in order of preference."""
         sets = self._sets(places.root) if places.root else []
-        while not sets and self._records:  # then their names mislead
+        while not sets and self._records:  # then the names of the records are misleading
             records, self._records = self._records, []
             sets = [found for node in records for found in self._sets(node)]
         records, self._records = self._records, []
@@ -118,29 +118,30 @@ class _Search:
         for place, count in by_outermost(places.optimizers).items():
             self._leave_out(place, count)
         for place, count in by_outermost(places.arrays).items():
-            what = f"{count} array{'' if count == 1 else 's'} of NumPy's"
-            self._beside.append(f"{shown(place)} ({what}) was left out.")
+            what = f"{count} NumPy array{'' if count == 1 else 's'}"
+            self._beside.append(f"{shown(place)} ({what}) was omitted.")
         if places.repeated:
             place, first = next(iter(places.repeated.items()))
             others = f" (and {len(places.repeated) - 1} more)" if len(places.repeated) > 1 else ""
             self._beside.append(f"{shown(place)} is the same object as {shown(first)}{others}.")
         if places.too_deep:
-            self._beside.append(f"{_some(places.too_deep)}: nested too deep, not looked into.")
+            self._beside.append(f"{_some(places.too_deep)}: nested too deeply, not searched.")
         self._add_unnamed(sets)
         if sets:
             sets[0].notes += self._beside[:_MOST_SENTENCES]
             if (more := len(self._beside) - _MOST_SENTENCES) > 0:
-                sets[0].notes.append(f"{more} more places were left out.")
+                sets[0].notes.append(f"{more} more places were omitted.")
         return sets
 
     def _leave_out(self, place: str, count: int) -> None:
         if count:
             self._beside.append(
-                f"{shown(place)} ({_tensors(count)}) was left out, as no weights by its name."
+                f"{shown(place)} ({_tensors(count)}) was omitted, since its name is not that of "
+                "weights."
             )
 
     def _sets(self, node: Node) -> list[WeightSet]:
-        """Return the sets at a place and below, in order of preference."""
+        """Return the sets in a container and in nested ones, in order of preference."""
         members = []
         for child in node.children:
             if child.is_record:
@@ -171,7 +172,7 @@ class _Search:
         )
 
     def _add_own(self, node: Node, members: list[Member]) -> None:
-        """Add the tensors at the place itself, unless they are facts about the run."""
+        """Add the direct entries of the container, unless they are facts about the run."""
         own = {
             name: tensor
             for name, tensor in node.tensors.items()
@@ -188,7 +189,7 @@ class _Search:
     def _leave_out_all(self, place: str, names: list[str]) -> None:
         if names:
             where = f"in {shown(place)}" if place else "beside the weights"
-            self._beside.append(f"Tensors {where} were left out ({_some(names)}).")
+            self._beside.append(f"Tensors {where} were omitted ({_some(names)}).")
 
     def _join(self, node: Node, members: list[Member], is_whole: bool) -> WeightSet | None:
         """Return the members as one set; None if two tensors would have the same name."""
@@ -200,7 +201,9 @@ class _Search:
             prefix = f"{prefix}." if prefix else ""
             self._name_bytes += sum(len(prefix) + len(name) for name in member.main.tensors)
             if self._name_bytes > MOST_NAME_BYTES:
-                raise Refusal("The names of its tensors unfold to more than any model has.")
+                raise Refusal(
+                    f"The names of its tensors expand to more than {MOST_NAME_BYTES} bytes."
+                )
             joined.tensors |= {prefix + name: t for name, t in member.main.tensors.items()}
             count += len(member.main.tensors)
             joined.notes += member.main.notes
@@ -214,7 +217,7 @@ class _Search:
         return joined if len(joined.tensors) == count else None
 
     def _add_unnamed(self, sets: list[WeightSet]) -> None:
-        """Add lists of tensors under the names that their shapes and their order say."""
+        """Add lists of tensors with the names that follow from their shapes and order."""
         named = [*sets]
         for node in self._unnamed:
             if not any(map(is_weight_like, node.unnamed)):
@@ -229,8 +232,8 @@ class _Search:
                 if tensors := named_like(node.unnamed, found.tensors):
                     missing = len(found.tensors) - len(tensors)
                     note = (
-                        f"The tensors in {shown(place)} have no names; their order and shapes are "
-                        f"those of the parameters in {shown(found.name)}, whose names they got."
+                        f"The tensors in {shown(place)} have no names. Their order and shapes are "
+                        f"those of the parameters in {shown(found.name)}, whose names are used."
                     )
                     lack = f"It lacks {_tensors(missing)} of these." if missing else ""
                     notes = [f"{note} {lack}".rstrip()]
@@ -240,11 +243,11 @@ class _Search:
                 count = len(node.unnamed)
                 if sets and not is_average:
                     self._beside.append(
-                        f"{_at(place)} ({_tensors(count)} without names) was left out."
+                        f"{_at(place)} ({_tensors(count)} without names) was omitted."
                     )
                     continue
                 problem = f"{_at(place)} is a list of {_tensors(count)} without names"
-                problem += ", and not of the shapes of other weights in the file." if sets else "."
+                problem += ", and no other weights in the file have its shapes." if sets else "."
                 sets.append(
                     WeightSet(place, title, problem=(problem, "Save the average as a state dict."))
                 )
@@ -268,16 +271,16 @@ def _why_first(sets: list[WeightSet]) -> str:
     parts = [name for name in first.parts if any(found.name == name for found in sets)]
     others = [found.name for found in sets[1:] if found.name not in parts]
     if first.parts:
-        joined = f"The network lies in {len(first.parts)} parts, which were joined under their keys"
-        joined += f" ({_some(first.parts)}); each can be taken alone." if parts else "."
+        joined = f"The network has {len(first.parts)} parts, which were joined under their keys"
+        joined += f" ({_some(first.parts)}); each can be opened alone." if parts else "."
         return f"{joined} The file also holds {_some(others)}." if others else joined
     if first.title == AVERAGED:
-        why = "holds the average of the weights in this file, and is what is evaluated"
+        why = "holds the average of the weights in this file, which the tool evaluates"
     elif all(_last(found.name) in TITLES for found in sets):
-        why = f"({first.title}) is what the tool that wrote such a file evaluates"
+        why = f"({first.title}) holds the weights that the tool with these keys evaluates"
     else:
-        return f"{shown(first.name)} was taken; the file also holds {_some(others)}."
-    return f"{shown(first.name)} {why}; it was taken rather than {_some(others)}."
+        return f"{shown(first.name)} was opened; the file also holds {_some(others)}."
+    return f"{shown(first.name)} {why}; it was opened and not {_some(others)}."
 
 
 def _none_found(tree: Any, places: Places) -> Refusal:
@@ -290,20 +293,20 @@ def _none_found(tree: Any, places: Places) -> Refusal:
     where = f": {', '.join(seen[:3])}{more}" if seen else ""
     if entries is None:
         what = "one tensor without a name" if isinstance(tree, AnyTensor) else _kind(tree)
-        return Refusal(f"It holds {what}, and no weights by name{where}.", way_out)
+        return Refusal(f"It holds {what}, and no named weights{where}.", way_out)
     if "param_groups" in entries or any("optim" in str(key).lower() for key in entries):
         return Refusal(f"It holds the state of an optimizer, and no weights{where}.", way_out)
     if any(isinstance(value, AnyTensor) for value in entries.values()):
         return Refusal(f"Its tensors have no names ({shown(str(next(iter(entries))))}).", way_out)
     if where:
-        return Refusal(f"It holds no tensors by name{where}.", way_out)
+        return Refusal(f"It holds no named tensors{where}.", way_out)
     names = f" ({_some(list(map(str, entries))[:_MOST_NAMED])})" if entries else ""
     return Refusal(f"It holds no tensors{names}.", way_out)
 
 
 def _kind(value: Any) -> str:
     path = value.path if isinstance(value, Inert | Global) else type(value).__name__
-    return f"a thing of the kind {path}"
+    return f"an object of type {path}"
 
 
 def _last(name: str) -> str:

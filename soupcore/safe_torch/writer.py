@@ -1,7 +1,7 @@
-"""Pickles from inert values: the other half of `machine`.
+"""Writing of pickles from inert values: the inverse of `machine`.
 
-A pickle has protocol 2 and only opcodes that `torch.save` writes. It makes the same objects, and
-shared ones once. Nothing is imported or called to write it.
+A pickle has protocol 2 and only opcodes that `torch.save` writes. It creates the same objects, and
+shared ones once. Writing imports and calls nothing.
 """
 
 import struct
@@ -31,14 +31,14 @@ class Stored:
 
 
 def pickled(tree: Any) -> bytes:
-    """Return a pickle that makes `tree`.
+    """Return a pickle of `tree`.
 
     Args:
         tree: Plain values, `Global`, `Inert`, `Ordered` and `Stored`. They may share parts and
-            hold themselves.
+            contain themselves.
 
     Raises:
-        Refusal: It holds a value that no pickle of protocol 2 makes.
+        Refusal: It contains a value that protocol 2 cannot represent.
     """
     return _Writer().written(tree)
 
@@ -57,7 +57,7 @@ def are_alike(one: Any, other: Any) -> bool:
                 if counterparts[id(left)] is not right:
                     return False
                 continue
-            # Equal tuples may be one or several, as nothing can change one.
+            # Equal tuples may or may not be the same object, since tuples are immutable.
             if type(left) is not tuple and id(right) in taken:
                 return False
             counterparts[id(left)] = right
@@ -87,12 +87,12 @@ def _same_plain(one: Any, other: Any) -> bool:
     if type(one) is Global:
         return bool(one.path == other.path)
     if type(one) is float:
-        return struct.pack(">d", one) == struct.pack(">d", other)  # NaN is NaN, -0.0 is not 0.0
+        return struct.pack(">d", one) == struct.pack(">d", other)  # NaN equals NaN, not -0.0 0.0
     return bool(one == other)
 
 
 def _sorted(values: Any) -> list[str]:
-    """Return the elements of a set as text, in an order that does not depend on their hashes."""
+    """Return the elements of a set as strings, in an order that does not depend on their hashes."""
     return sorted(map(_as_text, values))
 
 
@@ -100,7 +100,7 @@ def _as_text(value: Any) -> str:
     if type(value) is Global:
         return value.path
     if type(value) is Inert or type(value) is frozenset:
-        raise Refusal("It holds a set of other things than plain values.")
+        raise Refusal("It holds a set with elements that are not plain values.")
     return repr(value)
 
 
@@ -116,7 +116,7 @@ class _Writer:
         self._out = bytearray(b"\x80\x02")
         self._memo: dict[int, int] = {}
         self._texts: dict[str, int] = {}
-        self._kept: list[Any] = []  # so that no id in the memo is given to something else
+        self._kept: list[Any] = []  # keeps the memo's objects alive, so that ids stay unique
         self._todo: list[Any] = []
         self._classes: dict[str, Global] = {}  # by path, so that each is named once
 
@@ -183,7 +183,7 @@ class _Writer:
             self._other(value)
 
     def _other(self, value: Any) -> None:
-        """Write a value that protocol 2 has no opcode for as a call, as Python does."""
+        """Write a value for which protocol 2 has no opcode as a call, as Python does."""
         call: tuple[Global, tuple[Any, ...]]
         if type(value) is bytes and value:
             call = _ENCODE, (value.decode("latin1"), "latin1")
@@ -209,7 +209,7 @@ class _Writer:
         else:
             content = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
             if len(content) > 255:
-                raise Refusal("It holds an integer of more than 2,000 bits.")
+                raise Refusal("It holds an integer of more than 2,039 bits.")
             self._out += b"\x8a" + bytes([len(content)]) + content
 
     def _text(self, value: str) -> None:
@@ -248,8 +248,8 @@ class _Writer:
         )
 
     def _made(self, value: Any, code: bytes, drop: bytes) -> bool:
-        """Finish a value made of parts; return False if a part already made it."""
-        if id(value) in self._memo:  # a part holds the whole
+        """Finish a value made of parts; return False if it exists already."""
+        if id(value) in self._memo:  # a part contains the whole
             self._out += drop
             self._get(self._memo[id(value)])
             return False

@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from statistics import mean
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from soupcore.display import html_table
@@ -180,6 +181,16 @@ class TaskInfo(ABC, Generic[SplitT]):
     def whole_of(self, name: str) -> str:
         """Return the name of the split that a part is of; any other is the whole itself."""
         return self._wholes.get(name, name)
+
+    def mean_shift(self, scores: Mapping[str, float | None]) -> float | None:
+        """Return the mean score over the shift splits; None without any, or unless all are known.
+
+        Args:
+            scores: `{split: score}`.
+        """
+        found = [scores.get(split) for split in self.splits_with_role("shift")]
+        known = [score for score in found if score is not None]
+        return mean(known) if known and len(known) == len(found) else None
 
     def splits_with_role(self, role: Role) -> list[str]:
         """Return the names of the splits with a role, in the task's order."""

@@ -1,7 +1,7 @@
-"""Speed and memory against named baselines, measured in the same run.
+"""Speed and memory compared with named baselines, measured in the same run.
 
-`make bench` takes about six minutes, and up to 7 GB in the temporary folder while it runs;
-`make bench ARGS="uniform digests"` takes the tables named.
+`make bench` takes about six minutes, and needs up to 7 GB in the temporary folder.
+`make bench ARGS="uniform digests"` measures only these tables.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TABLES: dict[str, Benchmark] = {
     "learned": learned.benchmark,
 }
 
-# These take long, much room or a browser, so they are measured only when they are named.
+# These take long, or need much disk space or a browser, so they are measured only on request.
 ON_DEMAND: dict[str, Benchmark] = {
     "peers": peers.benchmark,
     "recipes": recipes.benchmark,
@@ -67,14 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     tables = TABLES | ON_DEMAND
     parser.add_argument(
-        "table", nargs="*", default=[*TABLES], help=f"which to measure: {', '.join(tables)}"
+        "table", nargs="*", default=[*TABLES], help=f"tables to measure: {', '.join(tables)}"
     )
     names = parser.parse_args().table
     if unknown := set(names) - tables.keys():
-        parser.error(f"no table {min(unknown)!r}; there are {', '.join(tables)}")
+        parser.error(f"no table {min(unknown)!r}; available: {', '.join(tables)}")
     with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as workspace:
         run(describe_machine, workspace=Path(workspace))
-    print("Each figure: median (lowest to highest) of runs that take turns with the baseline's.")
+    print("Figures: median (lowest to highest) of runs that alternate with those of the baseline.")
     print("CPU s: user and system time of all threads. Ratio: baseline ÷ soupcore.")
     for name in names:
         with tempfile.TemporaryDirectory(prefix="stockpot-bench-") as folder:

@@ -1,8 +1,8 @@
-"""Barriers to within a tolerance: adaptive α against the loop on as many α as that takes.
+"""How much faster is adaptive α than a plain loop, for barriers within the same tolerance?
 
-How many evenly spaced α a loop needs is read off a grid of 101, which also checks the barriers that
-adaptive α find. What is measured is opening the checkpoints and evaluating, without imports and the
-task's data.
+A grid of 101 α values determines how many evenly spaced values the loop needs, and also checks the
+barriers of adaptive α. Times include opening the checkpoints and evaluating, but not imports and
+loading the task's data.
 """
 
 import json
@@ -16,15 +16,15 @@ from tests.benchmarks.processes import import_all, run, stopwatch
 from tests.benchmarks.table import Row, table
 
 RUNS = 3
-TOLERANCE = 0.01  # nats; of barriers above 1, the share
+TOLERANCE = 0.01  # nats; relative for barriers above 1
 DENSE = 101
-GRIDS = (11, 21, 26, 51, DENSE)  # each of them a part of the dense one
+GRIDS = (11, 21, 26, 51, DENSE)  # sizes of grids that are parts of the dense one
 NAMES = [f"run-{number:02}" for number in range(1, 14)]
 
 
 @dataclass
 class Found:
-    """The barriers of all pairs in order, and what it took to find them."""
+    """The barriers of all pairs in order, and the cost of finding them."""
 
     barriers: list[float]
     evaluations: int
@@ -95,17 +95,17 @@ def benchmark(folder: Path) -> list[str]:
     pairs = len(list(combinations(NAMES, 2)))
     return [
         f"Barriers of all {pairs} pairs of {len(NAMES)} ingredients of the bundled sample, each to "
-        f"within {TOLERANCE}, {RUNS} runs. Evaluations are those of all examples; beside them each "
-        "line is looked at in two points on a part",
+        f"within {TOLERANCE}, {RUNS} runs. Evaluations are those on all examples; in addition, "
+        "each line is evaluated at two points on a part",
         *table(rows, "soupcore.barriers, adaptive", f"plain loop on {alphas} α"),
         f"Checked on {DENSE} α: adaptive barriers are off by at most {off:.4f}, those of "
         + ", ".join(f"{grid} α by {error(grids[grid], true):.4f}" for grid in GRIDS[:-1])
-        + " (of barriers above 1, the share).",
+        + " (relative for barriers above 1).",
     ]
 
 
 def error(found: Sequence[float], true: Sequence[float]) -> float:
-    """Return how far barriers are off at most, of those above 1 the share."""
+    """Return the largest error of barriers; relative for those above 1."""
     return max(abs(a - b) / max(1, b) for a, b in zip(found, true, strict=True))
 
 

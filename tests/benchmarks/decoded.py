@@ -1,4 +1,4 @@
-"""A data set of images on disk: the second evaluation against the first, which decodes it."""
+"""How much faster are later evaluations on images on disk than the first, which decodes them?"""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ IMAGES = 50_000
 
 
 def make_images(folder: str, images: str) -> None:
-    """Write images as JPEG, 3 x 64 x 64, each in a file of its own."""
+    """Write images of 3 x 64 x 64 as JPEG files."""
     import torch
     from PIL import Image
     from torch.nn.functional import interpolate
@@ -89,9 +89,8 @@ def benchmark(folder: Path) -> list[str]:
     ]
     size = IMAGES * 3 * SIDE * SIDE / 1e6
     return [
-        f"{IMAGES:,} images of 3 x {SIDE} x {SIDE} as JPEG in files of their own "
-        f"({size:.0f} MB decoded)",
+        f"{IMAGES:,} JPEG files of 3 x {SIDE} x {SIDE} ({size:.0f} MB decoded)",
         *table(rows, "later evaluations", "the first, which decodes"),
-        f"Memory: {found['peak'] / 1e6:.0f} MB at the peak above that before, pages of the decoded "
-        "file among them, which the system takes back as it needs them.",
+        f"Peak memory above that before: {found['peak'] / 1e6:.0f} MB, including pages of the "
+        "decoded file, which the system reclaims if needed.",
     ]

@@ -1,4 +1,4 @@
-"""A pass on the best device there is, by the plain loop and by the evaluator."""
+"""How much faster is a pass with the evaluator than with a plain loop, on the best device?"""
 
 import json
 from fractions import Fraction
@@ -9,7 +9,7 @@ from tests.benchmarks.processes import run, stopwatch
 from tests.benchmarks.table import multiples
 
 TURNS = 5
-POINTS = 17  # a turn
+POINTS = 17  # per turn
 WARM_UP = 2  # turns
 
 PLAIN, OURS = "new state dict, load_state_dict, DataLoader", "soupcore.Evaluator"
@@ -70,7 +70,7 @@ def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report.
 
     Raises:
-        AssertionError: The ways did not find the same.
+        AssertionError: The results differ.
     """
     report: list[str] = []
     for net in NETS:

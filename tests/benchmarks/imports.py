@@ -1,7 +1,7 @@
-"""What does importing soupcore cost, against importing torch, each in a process of its own?
+"""How much longer does importing soupcore take than importing torch, as whole processes?
 
-`import soupcore` alone loads nothing: each public name loads its module on first use. So the second
-row is the one that a script pays that opens a sweep and follows recipes.
+`import soupcore` alone loads nothing, since each public name loads its module on first use. The row
+with `Sweep, RECIPES` is the cost for a script that opens a sweep and runs recipes.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A soup of 4 sharded checkpoints of 3 GB each: it takes 15 GB of disk for a while."""
+"""How much time and memory does a soup of 4 sharded checkpoints of 3 GB take? (16 GiB of disk)"""
 
 import json
 import shutil
@@ -8,14 +8,14 @@ from tests.benchmarks.processes import import_all, run, stopwatch
 from tests.benchmarks.table import lines, number
 
 FILES, SHARDS = 4, 3
-TENSORS, ELEMENTS = 10, 25_000_000  # of a shard, which has 1 GB
+TENSORS, ELEMENTS = 10, 25_000_000  # per shard of 1 GB
 NEEDED = 16 << 30
 GOAL = 1024  # MiB
 MIB = 1 << 20
 
 
 def write_sharded(folder: str) -> None:
-    """Write the checkpoints as Hugging Face shards large models."""
+    """Write the checkpoints in Hugging Face's sharded format."""
     import torch
     from safetensors.torch import save_file
 

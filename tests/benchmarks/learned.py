@@ -1,8 +1,8 @@
-"""One step of a learned soup of 16 ingredients of 25 M parameters, streamed from their files.
+"""How fast is a step of a learned soup that streams 16 ingredients of 25 M parameters from files?
 
-The baselines hold all ingredients in memory, mixed by autograd. The network is an MLP and the batch
-small, so that nearly all of a step is mixing and inner products, which is where the ways differ.
-What is measured is what comes after imports, in a process each.
+The baselines hold all ingredients in memory and mix them with autograd. The network is an MLP with
+a small batch, so that mixing and inner products, in which the methods differ, dominate a step. Each
+run is a new process; times and memory exclude imports.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what measures must not import torch: see `run`
     from soupcore import Split
 
 RUNS = 3
-STEPS = 3  # and a first one that is not counted
+STEPS = 3  # after a warm-up step
 FILES, WIDTH, LAYERS = 16, 2048, 6
 EXAMPLES, CLASSES = 64, 10
 MIB = 1 << 20
@@ -89,7 +89,7 @@ def resident(folder: str, report: str) -> None:
 
 
 def stacked(folder: str, report: str) -> None:
-    """Mix by one product of a matrix and a vector for each tensor."""
+    """Mix by one matrix-vector product per tensor."""
     import torch
     from safetensors.torch import load_file
 
@@ -113,9 +113,9 @@ def benchmark(folder: Path) -> list[str]:
         gradients = []
         for way, function in WAYS.items():
             run(function, ingredients, report, workspace=folder)
-            told = json.loads(report.read_text())
-            gradients.append(told.pop("gradient"))
-            for figure, value in told.items():
+            figures = json.loads(report.read_text())
+            gradients.append(figures.pop("gradient"))
+            for figure, value in figures.items():
                 costs.setdefault(figure, {}).setdefault(way, []).append(value)
         _check(*gradients)
     size = f"{FILES} ingredients of {_parameters() / 1e6:.0f} M parameters"
@@ -165,13 +165,13 @@ def _measure(
         mean = sum(gradient) / FILES
         coefficients = [c - 0.01 * (g - mean) for c, g in zip(coefficients, gradient, strict=True)]
     cpu, wall = seconds()
-    told = {
+    figures = {
         "a step, CPU s": cpu / STEPS,
         "a step, s": wall / STEPS,
         "memory above imports, MiB": above() / MIB,
         "gradient": [g - gradient[0] for g in gradient],
     }
-    Path(report).write_text(json.dumps(told))
+    Path(report).write_text(json.dumps(figures))
 
 
 def _check(first: list[float], *others: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps and data made for the benchmarks: networks around one, and labels that it mostly knows."""
+"""Synthetic sweeps and data: networks around a central one, and labels that it mostly predicts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def make_sweep(folder: Path, net: str, ingredients: int, *, spread: float = 0.05) -> None:
-    """Write ingredients around one network, each moved by its own random share of the spread."""
+    """Write ingredients around one network, at random distances proportional to the spread."""
     folder.mkdir(parents=True)
     centre = network(net).state_dict()
     for number in range(ingredients):
@@ -28,7 +28,7 @@ def make_sweep(folder: Path, net: str, ingredients: int, *, spread: float = 0.05
 
 
 def network(net: str) -> nn.Module:
-    """Return the network that a sweep lies around, in evaluation mode."""
+    """Return the central network of a sweep, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = NETS[net]()
@@ -40,7 +40,7 @@ def network(net: str) -> nn.Module:
             module.running_mean.normal_(0, 0.3, generator=random)
             module.running_var.uniform_(0.5, 2, generator=random)
     model.eval()
-    # So that each class has its share, as it would after training.
+    # Balances the classes, as training would.
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
         head.bias.sub_(model(_images(500, seed=3)).mean(0))
@@ -48,7 +48,7 @@ def network(net: str) -> nn.Module:
 
 
 def make_data(net: str, examples: int, wrong: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Return images and what the network at the centre calls them, some labels redrawn."""
+    """Return images and the predictions of the central network, with some labels drawn again."""
     images = _images(examples, seed=2)
     with torch.inference_mode():
         outputs = torch.cat([network(net)(part) for part in torch.split(images, 256)])

@@ -1,9 +1,9 @@
-"""Barrier matrices of three kinds of networks: adaptive α against a researcher's plain loop.
+"""How much faster are barrier matrices of three kinds of networks than with a plain loop?
 
-The sweeps are real: a network pre-trained on the digits, fine-tuned thirteen times. The loop takes
-as many evenly spaced α as it needs to know each barrier as well, eleven at least, which is what the
-papers take. What is measured is opening the checkpoints and evaluating, without imports and the
-task's data.
+The sweeps are real: a network is pre-trained on digits and fine-tuned thirteen times. The loop uses
+as many evenly spaced α values as it needs for the same accuracy of each barrier, and at least the
+eleven of the papers. Times include opening the checkpoints and evaluating, but not imports and
+loading the task's data.
 """
 
 import json
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 GOALS = {"MLP": 4.0, "CNN with BatchNorm": 5.0, "ViT": 2.5}
 INGREDIENTS = 13
 TURNS = 3
-CHECKED = 6  # pairs that are also evaluated on the dense grid: all 78 would take half an hour
+CHECKED = 6  # pairs evaluated on the dense grid; all 78 would take half an hour
 PRE_TRAINING = {"MLP": (10, 0.05), "CNN with BatchNorm": (4, 0.05), "ViT": (20, 0.001)}
 FINE_TUNING = 2  # epochs
-RATES = (0.2, 0.5, 1.0)  # as shares of that of pre-training
+RATES = (0.2, 0.5, 1.0)  # relative to the learning rate of pre-training
 
 
 def fine_tune(net: str, folder: str) -> None:
-    """Write a sweep: one network pre-trained, then fine-tuned from there with several rates."""
+    """Write a sweep: pre-train a network, and fine-tune it with several learning rates."""
     import torch
     from safetensors.torch import save_file
 
@@ -53,7 +53,7 @@ def fine_tune(net: str, folder: str) -> None:
 
 
 def with_adaptive_alphas(net: str, folder: str, target: str) -> None:
-    """Find the barriers of all pairs with an empty store, then again with what this left there."""
+    """Find the barriers of all pairs with an empty store, then again with stored results."""
     import soupcore
 
     task = _task(net)
@@ -65,7 +65,7 @@ def with_adaptive_alphas(net: str, folder: str, target: str) -> None:
     cpu, wall = seconds()
 
     def no_model() -> NoReturn:
-        raise AssertionError("The store is full, and yet a point is evaluated.")
+        raise AssertionError("All results are in the store, but a point is evaluated.")
 
     task.build_model = no_model
     again = soupcore.Evaluator(task, device="cpu")
@@ -76,7 +76,7 @@ def with_adaptive_alphas(net: str, folder: str, target: str) -> None:
 
 
 def with_a_plain_loop(net: str, folder: str, target: str, alphas: str, turn: str) -> None:
-    """Compute a part of the matrix as a researcher does."""
+    """Compute a part of the matrix with a plain loop."""
     files = sorted(Path(folder).glob("*.safetensors"))
     found = plain_matrix(_task(net), files, int(alphas), slice(int(turn), None, TURNS))
     Path(target).write_text(json.dumps(asdict(found)))
@@ -102,8 +102,8 @@ def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report.
 
     Raises:
-        AssertionError: A barrier is farther from that of the dense grid than the tolerance, or the
-            second call took a pass.
+        AssertionError: A barrier differs from that on the dense grid by more than the tolerance, or
+            the second call evaluated a point.
     """
     cells = [("", "CPU s", "evaluations", "plain loop, CPU s", "on α", "ratio", "goal", "largest")]
     checks = []
@@ -142,9 +142,9 @@ def benchmark(folder: Path) -> list[str]:
     pairs = INGREDIENTS * (INGREDIENTS - 1) // 2
     return [
         f"Barriers of all {pairs} pairs of {INGREDIENTS} fine-tuned networks, each to within "
-        f"{TOLERANCE}; the second call made no pass. Evaluations are those of all examples; beside "
-        f"them each line is looked at in two points on a part. {TURNS} turns: all pairs by "
-        f"soupcore as its worker runs it, then every {TURNS}rd by the loop",
+        f"{TOLERANCE}; the second call evaluated nothing. Evaluations are those on all examples; "
+        f"in addition, each line is evaluated at two points on a part. {TURNS} turns: all pairs by "
+        f"soupcore in the environment of a worker, then every {TURNS}rd pair by the loop",
         *lines(cells),
         f"Checked on {DENSE} α, {CHECKED} pairs each: off by at most {', '.join(checks)}.",
     ]

@@ -1,4 +1,4 @@
-"""The memory that a uniform soup takes above what its process had after imports."""
+"""How much memory does a uniform soup take in addition to that after imports?"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Three small networks of the kinds that people average, for images [n, channels, side, side]."""
+"""Three small networks of common kinds, for images of shape [n, channels, side, side]."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Opening 100 checkpoints by their headers, against safetensors' own `safe_open`."""
+"""How fast is opening 100 checkpoints by their headers, compared with `safetensors.safe_open`?"""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ OURS = "open_checkpoint"
 
 
 def write_many(folder: str) -> None:
-    """Write files with as many tensors as a ViT-Large has, each small."""
+    """Write files with as many tensors as a ViT-Large, but small ones."""
     import torch
     from safetensors.torch import save_file
 
@@ -34,7 +34,7 @@ def measure(folder: str, report: str) -> None:
     def with_safe_open() -> None:
         for path in paths:
             with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                for name in file.keys():  # noqa: SIM118 - not a mapping
                     part = file.get_slice(name)
                     part.get_shape(), part.get_dtype()
 

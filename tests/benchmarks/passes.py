@@ -1,4 +1,4 @@
-"""What a pass costs: three kinds of network, and ten to eighty ingredients."""
+"""How much faster is a pass than with a plain loop, and does its time grow with the ingredients?"""
 
 import json
 import random
@@ -13,7 +13,7 @@ from tests.benchmarks.table import Row, table
 
 NETS = ("MLP", "CNN with BatchNorm", "ViT")
 EXAMPLES = 1000
-PAIRS, ALPHAS = 10, 9  # of which the first pair warms up
+PAIRS, ALPHAS = 10, 9  # the first pair is a warm-up
 INGREDIENTS = (10, 20, 40, 80)
 BATCH = 128  # of the plain loop
 
@@ -21,7 +21,7 @@ LOSS_TOLERANCE = 1e-6
 
 
 def measure_net(net: str, folder: str, target: str) -> None:
-    """Take points between ingredients by turns in both ways, in one process, pair by pair."""
+    """Evaluate points between ingredients with both methods in turn, in one process, by pair."""
     import torch
     from torch.nn.functional import cross_entropy
     from torch.utils.data import DataLoader, TensorDataset
@@ -69,7 +69,7 @@ def measure_net(net: str, folder: str, target: str) -> None:
 
 
 def measure_growth(ingredients: str, folder: str, target: str) -> None:
-    """Take midpoints of pairs with all ingredients in memory and with none, by turns."""
+    """Evaluate midpoints of pairs with all ingredients in memory and with none, in turn."""
     import soupcore
 
     sweep, task = _growing(int(ingredients), folder)
@@ -93,7 +93,7 @@ def measure_growth(ingredients: str, folder: str, target: str) -> None:
 
 
 def measure_memory(ingredients: str, budget: str, folder: str, target: str) -> None:
-    """Take the same points with memory for some of the ingredients; tell the peak above before."""
+    """Evaluate the same points with memory for some ingredients; write the rise of peak memory."""
     import resource
 
     import soupcore
@@ -105,7 +105,7 @@ def measure_memory(ingredients: str, budget: str, folder: str, target: str) -> N
         task, store, device="cpu", batch_size=BATCH, memory_budget=int(budget) * size
     )
     points = [ingredient.mixture for ingredient in sweep.ingredients.values()]
-    evaluator.evaluate(points[0], "select")  # the network, the data, the libraries that come late
+    evaluator.evaluate(points[0], "select")  # loads the network, the data and lazy libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     evaluator.evaluate_all([*points, *_midpoints(sweep)], "select", keep_outputs=False)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,7 +117,7 @@ def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report.
 
     Raises:
-        AssertionError: The two ways did not find the same.
+        AssertionError: The results of the two methods differ.
     """
     return [*_nets(folder), "", *_growth(folder)]
 
@@ -132,7 +132,7 @@ def _nets(folder: Path) -> list[str]:
             ours, plain = (
                 [1e3 * pair[index] / ALPHAS for pair in found[way][1:]] for way in ("ours", "plain")
             )
-            rows.append(Row(f"{net}, {unit} a pass", ours, plain))
+            rows.append(Row(f"{net}, {unit} per pass", ours, plain))
         losses.append(max(found["loss"]))
         images.append(max(found["images"]))
         notes += [f"Noted, {net}: {note}" for note in found["notes"]]
@@ -141,17 +141,17 @@ def _nets(folder: Path) -> list[str]:
             f"Losses differ by {max(losses):.1e}, correct images by {max(images)}."
         )
     return [
-        f"A pass of {EXAMPLES} images of 16 x 16, points between ingredients, {PAIRS - 1} times "
-        f"{ALPHAS}",
+        f"A pass of {EXAMPLES} images of 16 x 16, at {ALPHAS} points between ingredients, for "
+        f"{PAIRS - 1} pairs",
         *table(rows, "soupcore.Evaluator", "new state dict, load_state_dict, DataLoader"),
         f"Checked: losses differ by at most {max(losses):.1e} ({LOSS_TOLERANCE:.0e} allowed), "
-        "and each image that one gets right the other does.",
+        "and both methods classify the same number of images correctly.",
         *notes,
     ]
 
 
 def _growth(folder: Path) -> list[str]:
-    cells = [("ingredients", "resident, CPU ms a pass", "streamed", "streamed ÷ resident")]
+    cells = [("ingredients", "resident, CPU ms per pass", "streamed", "streamed ÷ resident")]
     for k in INGREDIENTS:
         place, target = folder / f"growth-{k}", folder / f"growth-{k}.json"
         run(measure_growth, str(k), place, target, workspace=folder)
@@ -164,13 +164,13 @@ def _growth(folder: Path) -> list[str]:
         place = folder / f"growth-{INGREDIENTS[-1]}"
         run(measure_memory, str(INGREDIENTS[-1]), str(budget), place, target, workspace=folder)
         found = json.loads(target.read_text())
-        allowed = budget * found["ingredient"] * 1.25  # a quarter more for what serves several
+        allowed = budget * found["ingredient"] * 1.25  # a quarter more for shared activations
         memory.append(f"{found['peak'] / 1e6:.0f} MB with {allowed / 1e6:.0f} MB allowed")
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
-        "Growth: the MLP's midpoints of pairs, all ingredients known alone before",
+        "Growth: midpoints of pairs of the MLP, evaluations of all ingredients stored",
         *("   ".join(map(str.rjust, row, widths)) for row in cells),
-        f"Memory of {INGREDIENTS[-1]} ingredients, peak above that of one: {', '.join(memory)}.",
+        f"Peak memory for {INGREDIENTS[-1]} ingredients above that for one: {', '.join(memory)}.",
     ]
 
 
@@ -190,5 +190,5 @@ def _midpoints(sweep: Any) -> list[Any]:
     import soupcore
 
     pairs = list(combinations(sweep.names(), 2))
-    chosen = random.Random(0).sample(pairs, 45)  # noqa: S311 - all there are of ten
+    chosen = random.Random(0).sample(pairs, 45)  # noqa: S311 - all pairs of ten ingredients
     return [soupcore.mean(sweep[name].mixture for name in pair) for pair in chosen]

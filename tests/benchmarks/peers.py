@@ -1,7 +1,7 @@
-"""The uniform soup of 4 files of 200 MB, by soupcore and by other tools that average checkpoints.
+"""How fast is a uniform soup of 4 files of 200 MB, compared with other tools for averaging?
 
-They have a virtual environment of their own, `.venv-peers`, which `make` makes where it is needed.
-What is measured is a process each: all of it, and what comes after its imports.
+The other tools are in a separate virtual environment, `.venv-peers`, which `make` creates. Each run
+is a new process; costs are those of the whole process, and those after its imports.
 """
 
 import io
@@ -48,7 +48,7 @@ def merge_with_mergekit(config: str, target: str, report: str) -> None:
 
     after_imports = Meter()
     folder = f"{target}.folder"
-    with redirect_stderr(io.StringIO()):  # it draws bars
+    with redirect_stderr(io.StringIO()):  # hides its progress bars
         main([config, folder], standalone_mode=False)
     after_imports.write(report)
     os.replace(f"{folder}/model.safetensors", target)
@@ -73,7 +73,7 @@ def with_sd_mecha(sweep: str, target: str, report: str) -> None:
 
 
 def with_timm(sweep: str, target: str, report: str) -> None:
-    """Go the way of timm's `avg_checkpoints.py`, which is not part of the package."""
+    """Average as timm's `avg_checkpoints.py` does, which is not part of the package."""
     declare_missing_operators()
     import torch
     from safetensors.torch import save_file
@@ -93,9 +93,9 @@ def with_timm(sweep: str, target: str, report: str) -> None:
 
 
 def declare_missing_operators() -> None:
-    """Let torchvision be imported where its wheel is one for CUDA and torch's is not.
+    """Make torchvision importable if its wheel is for CUDA and torch's is not.
 
-    Nothing of it is called here, but timm and transformers import it.
+    It is not used here, but timm and transformers import it.
     """
     import torch
 
@@ -149,13 +149,13 @@ class Meter:
         self._above, self._seconds = memory_above(), stopwatch()
 
     def write(self, report: str) -> None:
-        """Write what it took, for `Costs.add`."""
+        """Write the costs so far, for `Costs.add`."""
         Path(report).write_text(f"{self._seconds()[0]} {self._above()}")
 
 
 @dataclass
 class Costs:
-    """What one way cost, run by run: CPU seconds and MiB."""
+    """Costs of one method in each run: CPU seconds and MiB."""
 
     whole: list[float] = field(default_factory=list)
     after_imports: list[float] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Costs:
     above: list[float] = field(default_factory=list)
 
     def add(self, whole: Cost, report: Path) -> None:
-        """Take in what a process cost, and what it wrote with a `Meter`."""
+        """Add the costs of a whole process, and those that it wrote with a `Meter`."""
         after_imports, above = map(float, report.read_text().split())
         self.whole.append(whole.cpu_seconds)
         self.after_imports.append(after_imports)

@@ -1,4 +1,4 @@
-"""Running a function in a process of its own, and what that process cost."""
+"""Runs functions in new processes and measures their cost."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 ROOT = Path(__file__).parents[2]
 
-# What soupcore.jobs.supervisor gives to its workers; to import it here would import torch.
+# The environment of workers in soupcore.jobs.supervisor, whose import here would import torch.
 _KEPT = str(1 << 30)
 WORKER = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 
@@ -22,7 +22,7 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 @dataclass(frozen=True)
 class Cost:
-    """What a whole process took: its start, its imports, its work."""
+    """Cost of a whole process, including its start and imports."""
 
     cpu_seconds: float
     peak_bytes: int
@@ -35,10 +35,10 @@ def run(
     python: str = sys.executable,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Cost:
-    """Call a module's function with text arguments in a new process, from the root of the project.
+    """Call a module's function with string arguments in a new process, in the root of the project.
 
-    On Linux a process starts out with the peak memory of the one that made it. So that what is
-    measured is larger than what measures, the benchmarks import torch only in such functions.
+    On Linux, a process starts with the peak memory of its parent. So that the parent's is smaller
+    than the measured one, the benchmarks import torch only in such functions.
 
     Raises:
         CalledProcessError: The function failed.
@@ -67,7 +67,7 @@ def import_all() -> None:
 
 
 def stopwatch() -> Callable[[], tuple[float, float]]:
-    """Return what says the CPU and the wall seconds since now, of this process alone."""
+    """Return a function that returns the CPU and wall seconds of this process since now."""
     cpu, wall = time.process_time(), time.perf_counter()
     return lambda: (time.process_time() - cpu, time.perf_counter() - wall)
 
@@ -75,16 +75,16 @@ def stopwatch() -> Callable[[], tuple[float, float]]:
 def interleaved(
     ways: Mapping[str, Callable[[], object]], runs: int, result: Path, *, wall: bool = False
 ) -> dict[str, list[float]]:
-    """Return the CPU seconds that each way takes in this process, run by run.
+    """Return the CPU seconds of several functions in this process, for each run.
 
-    The ways take turns, so that all meet the machine in the same moods. A first turn of each,
-    which finds caches cold and memory not yet asked for, is not counted.
+    The functions run in turn, so that the load of the machine affects all of them. The first turn,
+    with cold caches and memory not yet allocated, is not counted.
 
     Args:
-        ways: What to measure, by name.
-        runs: How often.
-        result: A file that the ways write; it is removed before each.
-        wall: Return the seconds on the wall instead.
+        ways: The functions, by name.
+        runs: Number of counted turns.
+        result: A file that the functions write. It is removed before each call.
+        wall: Return wall seconds instead.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + runs):
@@ -97,9 +97,9 @@ def interleaved(
 
 
 def memory_above() -> Callable[[], int]:
-    """Return what says by how many bytes memory rose since now, at its highest.
+    """Return a function that returns the rise of peak memory since now, in bytes.
 
-    Memory is the resident set: pages of files that are mapped count.
+    Memory is the resident set, which includes pages of mapped files.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -110,7 +110,7 @@ def memory_above() -> Callable[[], int]:
         line = next(line for line in status.read_text().splitlines() if line.startswith(field))
         return int(line.split()[1])
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what there is now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current memory
     now = kib("VmRSS")
     return lambda: (kib("VmHWM") - now) * 1024
 

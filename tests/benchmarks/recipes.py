@@ -1,7 +1,7 @@
-"""Recipes on 4 runs of 200 MB and their base, against mergekit.
+"""How fast are recipes on 4 runs of 200 MB and their base, compared with mergekit?
 
-mergekit gets the configuration that travels with each soup. What is measured is a process each: all
-of it, and what comes after its imports.
+mergekit gets the configuration that Stockpot exports for each soup. Each run is a new process;
+costs are those of the whole process, and those after its imports.
 """
 
 import os
@@ -18,8 +18,8 @@ from tests.benchmarks.table import lines, number, spread
 RUNS = 3
 FILES, MEGABYTES = 4, 200
 
-# What is asked of each: recipe, parameters, mergekit's CPU ÷ ours, and whether the two compute the
-# same. By default TIES trims the whole vector, which mergekit cannot.
+# Recipe, parameters, goal for mergekit's CPU time ÷ ours, and whether both compute the same. By
+# default, TIES trims the whole vector, which mergekit does not support.
 RECIPES: dict[str, tuple[str, Mapping[str, Any], str, bool]] = {
     "TIES": ("ties", {}, "8", False),
     "TIES, trimmed tensor by tensor": ("ties", {"trim": "tensor", "tie": "positive"}, "8", True),
@@ -45,15 +45,15 @@ def with_soupcore(sweep: str, target: str, report: str, title: str) -> None:
 
 
 def with_mergekit(sweep: str, target: str, report: str, config: str) -> None:
-    os.chdir(sweep)  # the configuration names files in it
+    os.chdir(sweep)  # paths in the configuration are relative to it
     merge_with_mergekit(config, target, report)
 
 
 def check_alike(one: str, other: str) -> None:
-    """Make sure that two soups are the same, but for one element in 100,000.
+    """Check that two soups are the same, except for one element in 100,000.
 
-    Of entries as large as the smallest that is kept, TIES here keeps all and mergekit as many as
-    make up the share.
+    Of entries as large as the smallest kept one, TIES here keeps all, and mergekit only as many as
+    the density allows.
     """
     import torch
     from safetensors.torch import load_file
@@ -105,8 +105,8 @@ def benchmark(folder: Path) -> list[str]:
         *lines(whole),
         "",
         *lines(memory),
-        f"The goal for the memory of TIES is {TIES_GOAL} MiB. Checked: where both compute the "
-        "same, the files hold the same tensors, within 1e-5 but for one element in 100,000.",
+        f"The goal for the memory of TIES is {TIES_GOAL} MiB. Checked: if both compute the same, "
+        "the files hold the same tensors, within 1e-5 except for one element in 100,000.",
     ]
 
 

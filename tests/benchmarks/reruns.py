@@ -1,8 +1,8 @@
-"""How soon a page stands while a job runs, against the same page with no job under way.
+"""How much longer does a page take while a job runs than without a job?
 
-In a real browser, on the bundled sample, all on this machine: the browser takes its share of the
-cores too. The page is that of connectivity, from the click on its link until its matrix is drawn.
-Before each look the other page is looked at. Both are measured with the same results in the store.
+Times are from the click on the link of the Connectivity page until its matrix is drawn, in a real
+browser on the same machine, with the bundled sample. Before each visit, another page is opened.
+Both cases have the same results in the store.
 """
 
 import re
@@ -43,13 +43,13 @@ def benchmark(folder: Path) -> list[str]:
             browser.close()
     finally:
         stop_server(server)
-    cells = [("", "median, ms", "95 % within, ms", "× the first", "goal")]
+    cells = [("", "median, ms", "95th percentile, ms", "× the first", "goal")]
     last = p95(idle)
     for name, taken, goal in (("no job", idle, ""), ("a job runs", busy, "2")):
         middle = number(1000 * quantiles(taken, n=2)[0])
         times = f"{p95(taken) / last:.2f}"
         cells.append((name, middle, number(1000 * p95(taken)), times, goal))
-    return [f"Connectivity of the sample, {RUNS} looks at it each", *lines(cells)]
+    return [f"Connectivity page of the sample, {RUNS} visits each", *lines(cells)]
 
 
 def matrix(page: Page) -> Locator:
@@ -57,7 +57,7 @@ def matrix(page: Page) -> Locator:
 
 
 def change(page: Page) -> float:
-    """Go to another page and back, and return how long the way back took, in seconds."""
+    """Go to another page and back, and return the seconds that the way back took."""
     links = page.get_by_test_id("stSidebarNav").get_by_role("link")
     links.get_by_text("Ingredients").click()
     expect(steps.heading(page, "Ingredients")).to_be_visible()

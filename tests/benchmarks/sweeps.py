@@ -1,19 +1,20 @@
-"""Sweeps to measure with: random weights in the shapes of a vision transformer."""
+"""Synthetic sweeps with random weights in the shapes of a vision transformer."""
 
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what measures must not import torch: see `processes.run`
+if TYPE_CHECKING:  # the measuring process must not import torch, see `processes.run`
     from torch import Tensor
 
 WIDTH = 768  # of a ViT-Base
 
 
 def write_sweep(folder: str, files: str, megabytes: str, dtype: str = "float32") -> None:
-    """Write `run-0.safetensors` and so on, each of so many MB, and let Stockpot read their digests.
+    """Write `run-0.safetensors` and so on, each with this many MB, and scan them.
 
-    A file is as large as asked, to 2 kB, by the number of its blocks and of its classes.
+    The numbers of blocks and of classes are chosen so that a file has the given size to within
+    2 kB.
     """
     import torch
     from safetensors.torch import save_file
@@ -33,9 +34,9 @@ def write_sweep(folder: str, files: str, megabytes: str, dtype: str = "float32")
 
 
 def write_fine_tuned(folder: str, files: str, megabytes: str) -> None:
-    """Write such a sweep with its base: each run is that and a change of a hundredth its size.
+    """Write such a sweep with its base. Task vectors have a hundredth of the base's norm.
 
-    The changes have a cosine of ½ with each other.
+    The cosine between task vectors is ½.
     """
     from safetensors.torch import load_file, save_file
 

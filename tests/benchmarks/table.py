@@ -1,4 +1,4 @@
-"""Plain tables of what was measured."""
+"""Tables of measurements as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, as measured in each run."""
+    """One figure, measured in each run."""
 
     figure: str
     ours: Sequence[float]
@@ -15,7 +15,7 @@ class Row:
 
 
 def table(rows: Sequence[Row], ours: str, baseline: str) -> list[str]:
-    """Return the lines of a table; a ratio above 1 says that ours takes less."""
+    """Return the lines of a table. A ratio above 1 means that soupcore takes less."""
     cells = [("", ours, baseline, "ratio")]
     for row in rows:
         ratio = f"{median(row.baseline) / median(row.ours):.2f}"
@@ -26,12 +26,12 @@ def table(rows: Sequence[Row], ours: str, baseline: str) -> list[str]:
 def multiples(
     measured: Mapping[str, Sequence[float]], what: str, goals: Mapping[str, str]
 ) -> list[str]:
-    """Return the lines of a table of several ways, each as a multiple of the first.
+    """Return the lines of a table of several methods, each as a multiple of the first.
 
     Args:
-        measured: What each way took, run by run.
+        measured: Measurements of each method, one per run.
         what: The unit.
-        goals: For some ways, what the multiple should be.
+        goals: Goals for the multiple, for some methods.
     """
     baseline = next(iter(measured.values()))
     cells = [("", what, "× the first", "goal")]
@@ -42,7 +42,7 @@ def multiples(
 
 
 def lines(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of text in columns, the first to the left and the others to the right."""
+    """Return rows of text in columns, the first left-aligned and the others right-aligned."""
     first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
         "   ".join([figure.ljust(first), *map(str.rjust, numbers, others)]).rstrip()
@@ -56,5 +56,5 @@ def spread(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number in three digits or so."""
+    """Format a number with about three digits."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -1,7 +1,7 @@
-"""The uniform mean of 4 files of 500 MB, against reading the four and copying one of them.
+"""How much slower is the uniform mean of 4 files of 500 MB than reading four and copying one?
 
-That baseline is what no mean of files can do without. Both sides are what comes after imports, in
-one process, with the files in the page cache.
+The baseline is the minimum work for any mean of files. Times exclude imports, and are measured in
+one process with the files in the page cache.
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.benchmarks.table import multiples
 RUNS = 7
 FILES, MEGABYTES = 4, 500
 
-# Of 64 KiB to 4 MiB, what copies a file in the least time.
+# The fastest block size for copying a file, of 64 KiB to 4 MiB.
 BLOCK = 128 << 10
 
 BASELINE = f"read the {FILES}, copy one of them"

@@ -1,6 +1,7 @@
-"""The uniform soup of 4 files of 200 MB, against 'load every state dict, average, save_file'.
+"""How fast is a uniform soup of 4 files of 200 MB, compared with averaging state dicts in memory?
 
-What is measured is a whole process each, its imports alone, and what comes after its imports.
+Each run is a new process. Costs are those of the whole process, of its imports alone, and those
+after its imports.
 """
 
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def benchmark(folder: Path) -> list[str]:
 
 @dataclass
 class _Costs:
-    """What one way cost, run by run."""
+    """Costs of one method in each run."""
 
     whole: list[Cost] = field(default_factory=list)
     imports: list[Cost] = field(default_factory=list)

@@ -15,10 +15,9 @@ from soupcore import (
     Evaluator,
     Store,
     Sweep,
-    soup_vs_ensemble,
     uniform,
 )
-from soupcore.analysis import calibration, fit_temperature, leave_one_out
+from soupcore.analysis import calibration, fit_temperature
 from soupcore.analysis.calibration import Calibration
 from soupcore.calls import (
     CALLS,
@@ -38,7 +37,7 @@ from soupcore.calls import (
 )
 from soupcore.evaluation import Evaluations
 from soupcore.progress import no_progress
-from soupcore.recipes import RECIPES, Number, Parts
+from soupcore.recipes import RECIPES, Number
 from soupcore.tasks import TaskDescription
 
 NAMES = ("run1", "run2", "run10")
@@ -174,14 +173,6 @@ def test_the_greedy_ensemble_scores_what_its_members_do(running: Context) -> Non
     assert found["scores"] == alone["scores"]
 
 
-def test_theory_is_that_of_the_library(running: Context) -> None:
-    for a, b, terms in compute(TwoModelTheory(NAMES, "test"), running)["pairs"]:
-        start, end = (running.sweep[name].mixture for name in (a, b))
-        found = soup_vs_ensemble(running.evaluator, start, end, split="test")
-        assert terms["gap"] == pytest.approx(found.gap)
-        assert terms["predicted"] == pytest.approx(found.predicted_gap)
-
-
 def test_calibrations_are_those_of_the_library(
     running: Context, task: ClassificationTask, soup: str
 ) -> None:
@@ -196,13 +187,6 @@ def test_calibrations_are_those_of_the_library(
     members = [outputs(running, name, "test") for name in ("run1", "run2")]
     expected = calibration(torch.stack(members).mean(0), task.split("test").targets)
     assert found["ensemble"]["before"]["ece"] == pytest.approx(expected.ece, abs=1e-6)
-
-
-def test_attribution_is_that_of_the_library(running: Context, soup: str) -> None:
-    found = compute(Attribution(soup, "test"), running)
-    stored = running.soups[soup]
-    parts = Parts(stored.sweep, stored.soup)
-    assert found["without"] == leave_one_out(running.evaluator, parts, "test")
 
 
 def test_a_curve_is_found_again_from_a_soup_that_is_a_point_of_it(running: Context) -> None:

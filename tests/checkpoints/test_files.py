@@ -100,7 +100,7 @@ def test_a_change_while_it_is_open_is_found_out(tmp_path: Path) -> None:
 
 def test_an_end_inside_what_is_read_is_said(tmp_path: Path) -> None:
     (file,) = written(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"0\.bin ended inside tensor 'w': it was cut short"):
+    with pytest.raises(CheckpointError, match=r"0\.bin ended inside tensor 'w': it was truncated"):
         file.read_into(memoryview(bytearray(11)), 0, "tensor 'w'")
 
 

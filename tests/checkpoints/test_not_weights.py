@@ -10,7 +10,7 @@ POINTER = b"oid sha256:00\nsize 9\n"
 BOM = b"\xef\xbb\xbf"
 PAGE = "is a web page, not the weights"
 LFS = "Git LFS pointer, not the weights. Run `git lfs pull`"
-AGAIN = "If it was downloaded, do that again"
+AGAIN = "If you downloaded it, download it again"
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth.tar", ".safetensors"])
@@ -28,7 +28,7 @@ AGAIN = "If it was downloaded, do that again"
         pytest.param("<html>é</html>".encode("utf-16-be"), PAGE, id="big-endian"),
         pytest.param("<html>é</html>".encode("latin-1"), PAGE, id="Latin-1"),
         pytest.param(b"<p>" + "é".encode() * 300, PAGE, id="a character cut"),
-        pytest.param(b'[{"error": "gone"}]', r"is text \(JSON\), not the weights", id="JSON"),
+        pytest.param(b'[{"error": "gone"}]', r"is JSON, not the weights", id="JSON"),
         pytest.param(
             b"404: Not Found", rf"text file, .* begins with '404: Not Found'\. {AGAIN}", id="404"
         ),
@@ -37,10 +37,10 @@ AGAIN = "If it was downloaded, do that again"
             b"Invalid username or password.\n", "begins with 'Invalid .*log in first", id="login"
         ),
         pytest.param(b"a" * 999 + b"\n", f"begins with '{'a' * 60}'", id="long"),
-        pytest.param(b"\x28\xb5\x2f\xfd\0\0", "is packed with zstd.* Unpack it", id="zstd"),
-        pytest.param(lzma.compress(b"x"), "is packed with xz.* Unpack it", id="xz"),
-        pytest.param(bz2.compress(b"x"), "is packed with bzip2.* Unpack it", id="bzip2"),
-        pytest.param(b"\x93NUMPY\1\0", "is an array of NumPy.* Convert", id="NumPy"),
+        pytest.param(b"\x28\xb5\x2f\xfd\0\0", "is compressed with zstd.* Unpack it", id="zstd"),
+        pytest.param(lzma.compress(b"x"), "is compressed with xz.* Unpack it", id="xz"),
+        pytest.param(bz2.compress(b"x"), "is compressed with bzip2.* Unpack it", id="bzip2"),
+        pytest.param(b"\x93NUMPY\1\0", "is a NumPy array.* Convert", id="NumPy"),
         pytest.param(b"\x08\x08\x12\x07pytorch\x1a", "is an ONNX file", id="ONNX"),
     ],
 )

@@ -79,19 +79,19 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.safetensors", b"<html>not found</html>", "is a web page, not the weights"),
         ("a.pt", b"\n <!DOCTYPE html>", "is a web page, not the weights"),
         ("a.pt", b"<?xml version='1.0'?><Error>", "is a web page, not the weights"),
-        ("a.pt", b'{"error": "Repository not found"}', "is text .JSON., not the weights"),
-        ("a.pt", b"\x1f\x8b\x08", "is packed with gzip, not a checkpoint as it is. Unpack it"),
+        ("a.pt", b'{"error": "Repository not found"}', "is JSON, not the weights"),
+        ("a.pt", b"\x1f\x8b\x08", "is compressed with gzip, not a checkpoint. Unpack it"),
         ("a.pt", b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
         ("a.pt", b"Rar!\x1a\x07", "is a RAR archive"),
-        ("a.bin", b"\x89HDF\r\n", "is an HDF5 file, not a checkpoint of torch"),
-        ("a.bin", b"GGUF\3\0\0\0", "is a GGUF file, not weights to average"),
+        ("a.bin", b"\x89HDF\r\n", "is an HDF5 file, not a torch"),
+        ("a.bin", b"GGUF\3\0\0\0", "is a GGUF file, which cannot be averaged"),
         ("a.pth", bytes(257) + b"ustar\x0000", "is a tar archive.* torch before 0.1.10"),
-        ("a.pt", bytes(1000), "begins with zeros only"),
+        ("a.pt", bytes(1000), "begins with 512 zeros"),
         ("a.pt", b"PK\x03\x04 and no zip", "cannot be opened"),
-        ("a.pt", b"\1just bytes", "not a file of torch.save: its first bytes"),
-        ("a.safetensors", b"\1just bytes", "is not a whole safetensors file"),
-        ("a.safetensors", b"{\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
-        ("a.safetensors", b"<\1\0\0\0\0\0\0{" + b" " * 300, "is not a whole safetensors file"),
+        ("a.pt", b"\1just bytes", "not a torch.save file: its first bytes"),
+        ("a.safetensors", b"\1just bytes", "is not a complete safetensors file"),
+        ("a.safetensors", b"{\1\0\0\0\0\0\0{" + b" " * 300, "is not a complete safetensors file"),
+        ("a.safetensors", b"<\1\0\0\0\0\0\0{" + b" " * 300, "is not a complete safetensors file"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
@@ -130,12 +130,12 @@ def test_a_torch_file_is_opened_under_the_names_that_tools_give_it(
 
 def test_a_bad_torch_file_under_the_name_of_safetensors_is_named_as_such(tmp_path: Path) -> None:
     torch.save([1], tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match=r"kind list.*Whatever its name, it is no safetens"):
+    with pytest.raises(CheckpointError, match=r"type list.*Despite its name, it is not a safetens"):
         open_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_weights_that_a_file_does_not_have_are_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
     open_checkpoint(tmp_path / "a.safetensors", weights="")
-    with pytest.raises(CheckpointError, match=r"a\.safetensors has one set of weights only"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors has only one set of weights"):
         open_checkpoint(tmp_path / "a.safetensors", weights="ema")

@@ -242,7 +242,7 @@ def test_another_set_of_weights_is_opened_by_its_name(tmp_path: Path) -> None:
     assert (chosen.weights, chosen.weight_sets) == ("ema", sets)
     assert (raw.weights, raw.weight_sets) == ("model", sets)
     assert (chosen.read("w").tolist(), raw.read("w").tolist()) == ([0, 0], [1, 1])
-    assert "it was taken rather than 'model'" in chosen.notes[0]
+    assert "it was opened and not 'model'" in chosen.notes[0]
     assert raw.notes == ()
     assert chosen.details == raw.details == {"epoch": 3}
     with pytest.raises(CheckpointError, match=r"a\.pt has no weights 'x'; it has 'ema', 'model'"):
@@ -255,7 +255,7 @@ def test_sets_of_weights_that_share_tensors_are_said_to(tmp_path: Path) -> None:
     model, ema = {"w": torch.ones(2), "v": shared}, {"w": torch.zeros(2), "v": shared}
     torch.save({"model": model, "ema": ema}, path)
     assert open_checkpoint(path).notes[1:] == (
-        "'model' (raw weights) shares tensors with 'ema' in memory: where a soup is written as "
+        "'model' (raw weights) shares tensors with 'ema' in memory: if a soup is written as "
         ".pt, both change.",
     )
     assert "'ema' (EMA weights) shares" in open_checkpoint(path, weights="model").notes[0]
@@ -316,10 +316,10 @@ def test_nothing_in_a_pickle_is_executed(tmp_path: Path, zipped: bool, kind: str
 @pytest.mark.parametrize(
     ("saved", "problem"),
     [
-        pytest.param([torch.ones(2)], "holds a thing of the kind list", id="list"),
+        pytest.param([torch.ones(2)], "holds an object of type list", id="list"),
         pytest.param({}, "holds no tensors", id="empty dict"),
         pytest.param({"w": torch.eye(3).to_sparse()}, "Tensor 'w' is sparse", id="sparse"),
-        pytest.param({"w": torch.ones(1).expand(1 << 40)}, "'w' repeats 4", id="expanded to 4 TB"),
+        pytest.param({"w": torch.ones(1).expand(1 << 40)}, "'w' expands 4", id="expanded to 4 TB"),
         pytest.param(
             {"w": torch.ones(2, dtype=torch.complex128)},
             "tensor 'w' has dtype complex128, which cannot be averaged",

@@ -432,7 +432,7 @@ def test_a_loss_that_is_one_number_for_all_examples_is_refused(
             return torch.nn.functional.cross_entropy(outputs, targets)
 
     evaluator = Evaluator(Averaged(build_model, splits, name="averaged"), store)
-    with pytest.raises(TaskError, match="one number an example"):
+    with pytest.raises(TaskError, match="one number per example"):
         evaluator.evaluate(sweep["run1"].mixture, "val")
 
 

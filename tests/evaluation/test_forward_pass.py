@@ -277,7 +277,7 @@ def test_a_shortcut_that_changes_the_numbers_is_switched_off_with_a_note(
     for point in made.points():
         assert made.agrees(evaluator.evaluate(point, "val"), point)
     (note,) = evaluator.notes
-    assert "BatchNorm is computed as it stands: the shortcut changed the loss by" in note
+    assert "BatchNorm is computed without a shortcut, which changed the loss by" in note
 
 
 def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
@@ -307,7 +307,7 @@ def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
     for point in points[3:]:
         evaluator.evaluate(point, "val")
     (note,) = evaluator.notes
-    assert "BatchNorm is computed as it stands: the shortcut changed the loss by" in note
+    assert "BatchNorm is computed without a shortcut, which changed the loss by" in note
     assert made.agrees(evaluator.evaluate(points[-1], "val"), points[-1])
 
 

@@ -1,7 +1,8 @@
-"""Torch archives whose zip structure lies, or whose parts do not agree.
+"""Torch archives with an invalid or contradictory zip structure.
 
-Readers disagree on such files: torch takes the first of two records of one name and `zipfile` the
-last; torch's memory map ignores sizes and checksums. What is scanned is then not what is loaded.
+Readers disagree on such files: of two records with the same name, torch reads the first and
+`zipfile` the last, and torch's memory map ignores sizes and checksums. A scanner may then see other
+data than the loader.
 """
 
 import struct
@@ -35,7 +36,7 @@ def honest(**lies: Any) -> bytes:
 
 
 def changed(name: str, **lies: Any) -> bytes:
-    """The honest archive, but for one record."""
+    """The honest archive with one changed record."""
     return with_changed(entries(), name, **lies)
 
 
@@ -57,12 +58,12 @@ def two_storages(first: bytes = asm.NUMBERS) -> dict[str, Entry]:
 
 
 def place(archive: bytes, name: bytes) -> int:
-    """Where the record's header begins."""
+    """Return the offset of the record's header."""
     return archive.index(name) - 30
 
 
 def large(**wrong: int) -> bytes:
-    """The honest archive as if it were large: sizes and ends in 64 bits."""
+    """The honest archive in the form of a large one, with 64-bit sizes and end records."""
     full = {"stored": FULL_32, "size": FULL_32}
 
     def enlarged(entry: Entry, name: str) -> Entry:
@@ -81,7 +82,7 @@ def large(**wrong: int) -> bytes:
 
 
 def streamed(wrong: int = 0) -> bytes:
-    """The honest archive as it is written to a pipe: sizes and checksums behind the records."""
+    """The honest archive as written to a pipe, with sizes and checksums after the records."""
 
     def described(entry: Entry) -> Entry:
         size = len(entry.data) + wrong
@@ -96,7 +97,7 @@ def streamed(wrong: int = 0) -> bytes:
 
 
 def overlap() -> bytes:
-    """The second storage's record lies inside the first one's."""
+    """An archive in which the second storage's record is inside the first one's."""
     inner = two_storages()["data/1"]
     pieces = two_storages(first=inner.local_bytes())
     del pieces["data/1"]
@@ -119,7 +120,7 @@ def two_ends() -> bytes:
 
 
 def two_local_headers() -> bytes:
-    """A record that the central directory does not know."""
+    """An archive with a record that the central directory does not list."""
     pieces = list(entries().values())
     return forge([*pieces, Entry(b"archive/data/0", OTHER_NUMBERS)], pieces)
 
@@ -341,11 +342,11 @@ FILES = [
         lambda: honest()[: honest().index(asm.NUMBERS) + 8],
     ),
     lie("cut-header", "ends in its first header", r"end|cut|zip", lambda: honest()[:20]),
-    lie("no-pickle", "has no pickle", r"not one of torch\.save", lambda: without("data.pkl")),
+    lie("no-pickle", "has no pickle", r"not from torch\.save", lambda: without("data.pkl")),
     lie("no-storage", "lacks a storage", r"storage|data/0", lambda: without("data/0")),
     lie(
         "no-root",
-        "has its records in no folder",
+        "has its records is not in a folder",
         r"folder|root",
         lambda: forge(list(entries(root="").values())),
     ),
@@ -382,13 +383,13 @@ FILES = [
     ),
     lie(
         "big-endian",
-        "says that its bytes stand the other way round",
+        "says that it is big-endian",
         r"endian|byte order",
         lambda: changed("byteorder", data=b"big"),
     ),
     lie(
         "byteorder-unknown",
-        "has a byte order that is none",
+        "has an unknown byte order",
         r"endian|byte order",
         lambda: changed("byteorder", data=b"middle"),
     ),

@@ -1,8 +1,8 @@
-"""Pickles put together opcode by opcode, and the torch files around them.
+"""Pickles assembled opcode by opcode, and torch files that contain them.
 
-`pickle.dumps` writes only what honest objects need; hostile files need the rest of the language
-(https://github.com/python/cpython/blob/3.11/Lib/pickletools.py). Every function here returns the
-opcodes that leave one value on the stack.
+`pickle.dumps` only writes the opcodes that honest objects need. Hostile files need all opcodes
+(https://github.com/python/cpython/blob/3.11/Lib/pickletools.py). Every function here returns
+opcodes that push one value onto the stack.
 """
 
 import pickle
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 NUMBERS = struct.pack("<16f", *range(16))  # the honest weights inside the hostile files
-PROTOCOL = 4  # the first that follows dots in names, by any opcode
+PROTOCOL = 4  # the first protocol that resolves dots in names, for any opcode
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 LEGACY_SYSTEM = {
@@ -28,7 +28,7 @@ LEGACY_SYSTEM = {
 def plain(value: Any) -> bytes:
     """An honest value of built-in types."""
     pickled = pickle.dumps(value, 2)
-    if isinstance(value, str):  # the corpus has hundreds of thousands, and optimize() is slow
+    if isinstance(value, str):  # optimize() is slow for the hundreds of thousands in the corpus
         return pickled[2 : -len(b"q\0.")]
     return pickletools.optimize(pickled)[2:-1]
 
@@ -38,7 +38,7 @@ def reference(module: str, name: str) -> bytes:
 
 
 def stack_reference(module: str, name: str) -> bytes:
-    """The way of protocol 4, where a name may have dots."""
+    """A reference in protocol 4, where a name may have dots."""
     return plain(module) + plain(name) + b"\x93"
 
 
@@ -67,7 +67,7 @@ def build(made: bytes, state: bytes) -> bytes:
 
 
 def keep(made: bytes, index: int) -> bytes:
-    """`made`, remembered under a number that `again` gives back."""
+    """`made`, stored in the memo under a number, from which `again` gets it."""
     return made + b"r" + struct.pack("<I", index)
 
 
@@ -107,7 +107,7 @@ def module(
     modules: Mapping[str, bytes] | None = None,
     extra: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """A pickled `nn.Module`; its parameters need not be any."""
+    """A pickled `nn.Module`, whose parameters may be other values."""
     state = {
         "training": plain(False),
         "_parameters": ordered_dict(parameters or {}),
@@ -170,7 +170,7 @@ def write_legacy(
     keys: bytes = plain(["0"]),
     data: bytes = struct.pack("<q", 16) + NUMBERS,
 ) -> None:
-    """Write a file as torch did before 1.6: five pickles, then each storage's length and bytes."""
+    """Write a file in the format before torch 1.6: five pickles, then the storages."""
     pickles = (magic, protocol, system, legacy_state() if body is None else body, keys)
     path.write_bytes(b"".join(pickled(opcodes) for opcodes in pickles) + data)
 
@@ -181,10 +181,10 @@ def canary_of(path: Path) -> Path:
 
 
 def touch(canary: Path) -> bytes:
-    """The canary as a shell command."""
+    """A shell command that creates the canary."""
     return plain(f"touch {shlex.quote(str(canary))}")
 
 
 def python(canary: Path) -> bytes:
-    """The canary as Python."""
+    """Python source that creates the canary."""
     return plain(f"open({str(canary)!r}, 'w').close()")

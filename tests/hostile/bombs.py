@@ -1,4 +1,4 @@
-"""Small files that ask for endless memory or time."""
+"""Small files that would need unlimited memory or time."""
 
 import struct
 import zlib
@@ -21,10 +21,10 @@ from tests.hostile.assembler import (
 )
 from tests.hostile.hostile_file import HostileFile
 
-LEVELS = 40  # doubled so often, anything is too much
+LEVELS = 40  # 2**40 copies of anything are too many
 ONE_HASH = 2**61 - 1  # its multiples all have the hash 0
 GIB = 1 << 30
-START = 1000  # of the numbers under which things are kept
+START = 1000  # first index in the memo
 
 
 def bomb(name: str, tries: str, reason: str, body: Callable[[], bytes]) -> HostileFile:
@@ -43,7 +43,7 @@ def written(name: str, tries: str, reason: str, make: Callable[[], bytes]) -> Ho
 
 
 def doubled(join: Callable[[bytes, bytes], bytes], seed: bytes) -> bytes:
-    """A value made of the value below it twice, and so on."""
+    """A value that contains the next one twice, which contains the next one twice, and so on."""
     levels = (
         keep(b"0" + join(again(level), again(level)), level + 1)
         for level in range(START, START + LEVELS)
@@ -56,7 +56,7 @@ def pair(one: bytes, other: bytes) -> bytes:
 
 
 def pair_of_sets(one: bytes, other: bytes) -> bytes:
-    # Two sets that differ on each level, as equal ones would be one element.
+    # The two sets of each level differ, since equal ones would be one element.
     return b"((" + one + plain("x") + b"\x91(" + other + plain("y") + b"\x91\x91"
 
 
@@ -77,7 +77,7 @@ def module_in_itself() -> bytes:
 
 
 def state_of_many(count: int, objects: int) -> bytes:
-    """Objects that are all given one large dict for their attributes."""
+    """Objects that share one large dict of attributes."""
     shared = keep(b"}(" + b"".join(plain(key) + b"N" for key in range(count)) + b"u", START)
     cls = keep(reference("argparse", "Namespace"), START + 1)
     made = b"0" + again(START + 1) + b")\x81" + again(START) + b"b"
@@ -85,7 +85,7 @@ def state_of_many(count: int, objects: int) -> bytes:
 
 
 def shared_child(names: int) -> bytes:
-    """A module that is one submodule under many names, which has nothing under many names."""
+    """A module with the same submodule under many names, which has None under many names."""
     child = module({"w": tensor()}, dict.fromkeys((str(name) for name in range(names)), b"N"))
     under = {str(name): again(START) for name in range(names)}
     return keep(child, START) + b"0" + module(modules=under)
@@ -106,7 +106,7 @@ def flood() -> list[bytes]:
 
 
 def tuple_flood() -> list[bytes]:
-    """Pairs of small numbers of one hash: CPython's hash of tuples can be run backwards."""
+    """Pairs of small numbers with the same hash, since CPython's hash of tuples is invertible."""
     prime_1, prime_2, prime_5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
     whole, inverse_2 = 1 << 64, pow(prime_2, -1, 1 << 64)
     found: list[bytes] = []
@@ -134,7 +134,7 @@ def one_storage_under_many_names() -> bytes:
 
 
 def inflating(start: bytes, block: bytes, end: bytes) -> tuple[bytes, int, int]:
-    """Deflate 1 GiB of one block without having it; also give its CRC and size."""
+    """Return 1 GiB of a repeated block, deflated without holding it, with its CRC and size."""
     times = GIB // len(block)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     head = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -147,7 +147,7 @@ def inflating(start: bytes, block: bytes, end: bytes) -> tuple[bytes, int, int]:
 
 
 def deflated_pickle(said: int | None = None) -> bytes:
-    """A pickle that makes and drops None 2^29 times, in 1 MB."""
+    """A pickle that pushes and pops None 2^29 times, in 1 MB."""
     opcodes = asm.pickled(asm.state())
     packed, crc, size = inflating(opcodes[:2], b"N0" * (1 << 19), opcodes[2:])
     fields = {"method": archives.DEFLATED, "stored": len(packed), "crc": crc, "size": said or size}
@@ -169,7 +169,7 @@ def tensor_of_size(size: bytes) -> bytes:
 
 
 def codec_bomb() -> bytes:
-    packed = zlib.compress(bytes(GIB >> 4), 9)  # inflating takes the time, not this
+    packed = zlib.compress(bytes(GIB >> 4), 9)  # small, because inflating takes long anyway
     return call(reference("_codecs", "decode"), plain(packed), plain("zlib_codec"))
 
 
@@ -262,7 +262,7 @@ FILES = [
     bomb(
         "one-child",
         "is a module with one child under 50,000 names, which has 50,000 empty ones",
-        r"unfold to more than",
+        r"expand to more than",
         lambda: shared_child(50_000),
     ),
     beside(
@@ -322,13 +322,13 @@ FILES = [
     bomb(
         "nested-tuples",
         "is 2^40 tuples in 40",
-        r"no weights|no tensors",
+        r"no named weights|no tensors",
         lambda: doubled(pair, plain("x")),
     ),
     bomb(
         "nested-dictionaries",
         "is 2^40 dictionaries in 40",
-        r"no weights|no tensors",
+        r"no named weights|no tensors",
         lambda: doubled(lambda one, other: made_dict({"model": one, "ema": other}), b"}"),
     ),
     bomb(
@@ -374,7 +374,7 @@ FILES = [
     ),
 ]
 
-# Beside honest weights these do no harm to a reader that never walks over them.
+# Harmless beside honest weights, if a reader does not traverse them.
 HARMLESS = [
     bomb(
         "one-namespace",

@@ -1,6 +1,6 @@
-"""The corpus of hostile files: code execution, bombs, lies and placeholders.
+"""The corpus of hostile files: code execution, bombs, invalid structures and placeholders.
 
-python -m tests.hostile.corpus FOLDER   write them all (they are armed: mind what opens them)
+python -m tests.hostile.corpus FOLDER   write all files (careful: loading them executes code)
 """
 
 import sys
@@ -32,7 +32,7 @@ HARMLESS: list[HostileFile] = [*bombs.HARMLESS, *execution.HARMLESS]
 
 
 def write_corpus(folder: Path, files: Sequence[HostileFile] = (*CORPUS, *HARMLESS)) -> None:
-    """Write all of it or some, and one file `honest.pt` with nothing wrong."""
+    """Write all or some of the files, and a valid file `honest.pt`."""
     for file in files:
         file.write(folder / file.name)
     (folder / "honest.pt").write_bytes(archives.honest())

@@ -1,7 +1,6 @@
-"""Loads files the way that executes what is in them: to prove that the corpus is alive.
+"""Loads files with `torch.load`, which executes their code, to prove that the corpus is effective.
 
-python -m tests.hostile.detonator FILE…   in a throw-away process only
-
+python -m tests.hostile.detonator FILE…   only in a disposable process
 """
 
 import os
@@ -16,10 +15,10 @@ import torch
 def main() -> None:
     warnings.simplefilter("ignore")
     for path in map(Path, sys.argv[1:]):
-        with suppress(Exception, SystemExit):  # most stop with an error once their code has run
+        with suppress(Exception, SystemExit):  # most raise an error after their code has run
             torch.load(path, weights_only=False)
     with suppress(ChildProcessError):
-        while True:  # some of them started processes that are not waited for
+        while True:  # some files start processes and do not wait for them
             os.wait()
 
 

@@ -1,6 +1,6 @@
-"""Files whose pickle executes code, by every route known to us.
+"""Files whose pickle executes code, in every way that we know.
 
-The payload is always a value beside honest weights, where a reader might pass it by.
+The payload is always a value beside honest weights, which a reader might ignore.
 """
 
 import io
@@ -80,7 +80,7 @@ def arguments_to(module: str, name: str) -> HostileFile:
 
 
 def slots(**attributes: bytes) -> bytes:
-    """A state whose second half BUILD sets one by one, on whatever it is given."""
+    """A state whose second half BUILD sets attribute by attribute, on any object."""
     return made_tuple(IN_PLACE_OF_SLOTS, made_dict(attributes))
 
 
@@ -101,7 +101,7 @@ def inner_pickle(canary: Path) -> bytes:
 
 
 class Evaluates:
-    """Is pickled as a call of eval."""
+    """An object that is pickled as a call of eval."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -123,7 +123,7 @@ def by_extension(code: bytes, module: str, name: str) -> Payload:
 
 
 def lazily(outer: bytes) -> Payload:
-    # The calls happen when a constructor that is known to be harmless walks over its argument.
+    # The calls happen when a harmless constructor iterates over its argument.
     return lambda canary: call(outer, call(MAP, EVAL, made_list(python(canary))))
 
 
@@ -472,7 +472,7 @@ FILES = [
     ),
 ]
 
-# What an object is set to is nothing to a reader that makes none.
+# Attributes of objects are harmless to a reader that does not create objects.
 HARMLESS = [
     value(
         "build-class",

@@ -1,4 +1,4 @@
-"""What every table of the corpus is made of."""
+"""The description of a hostile file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ class HostileFile:
     """A file that must be refused.
 
     Attributes:
-        name: Its name, with its folder where it comes with other files.
-        tries: What it attempts, in words.
-        reason: A regular expression that the refusal matches.
-        write: Writes it, and what it needs beside it, given its path.
-        executes: Whether `torch.load(weights_only=False)` runs code of it, which then makes the
-            canary (`assembler.canary_of`).
-        opens: Whether the lie is in the bytes of the weights, so that it shows only when they are
+        name: Its name, with its folder if it needs other files.
+        tries: A description of the attack, as a predicate.
+        reason: A regular expression that the refusal has to match.
+        write: Writes the file at a path, and other files that it needs.
+        executes: Whether `torch.load(weights_only=False)` runs its code, which creates the canary
+            (`assembler.canary_of`).
+        opens: Whether the bytes of the weights are wrong, which is only detected when they are
             read.
     """
 

@@ -1,6 +1,6 @@
-"""Opens hostile files under watch, in a process of its own, and tells what came of it.
+"""Opens hostile files in a monitored process, and prints the outcomes.
 
-python -m tests.hostile.opener FOLDER   lines of JSON: `Before`, `Outcome` …, `After`
+python -m tests.hostile.opener FOLDER   prints lines of JSON: `Before`, `Outcome` …, `After`
 """
 
 import json
@@ -16,20 +16,20 @@ from soupcore.workspace import workspace_folder
 from tests.hostile import assembler as asm
 from tests.hostile.corpus import CORPUS, HARMLESS
 
-_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of what getrusage tells
+_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; unit of getrusage
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one file.
+    """The outcome of opening one file.
 
     Attributes:
         name: Its name in the corpus.
-        refusal: The message of the error; None where it could be read whole.
-        error: The kind of the error.
-        opened: Whether it was refused only when it was read.
-        seconds: CPU time that it took, of this process and its children.
-        peak: The most memory that this process and the largest of its children have had so far.
+        refusal: Message of the error; None if the whole file could be read.
+        error: Type of the error.
+        opened: Whether it could be opened, so that only reading it may have failed.
+        seconds: CPU time of this process and its children.
+        peak: Peak memory so far of this process plus that of its largest child, in bytes.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Before:
-    """What was before the first file.
+    """The state before the first file.
 
     Attributes:
-        peak: As of an `Outcome`.
+        peak: As for `Outcome`.
     """
 
     peak: int
@@ -53,11 +53,11 @@ class Before:
 
 @dataclass(frozen=True)
 class After:
-    """What was after the last file.
+    """The state after the last file.
 
     Attributes:
-        problems: What the folder's sweep says of each file that it leaves out.
-        seen: What this process did that opening files is no reason for.
+        problems: `{file: problem}` of the files that a sweep of the folder excludes.
+        seen: Suspicious operations of this process.
     """
 
     problems: dict[str, str]
@@ -65,7 +65,7 @@ class After:
 
 
 class Watch:
-    """Sees what this process does that opening a file is no reason for."""
+    """An audit hook that records operations which opening a file does not need."""
 
     _NEVER = (
         "exec",
@@ -115,7 +115,7 @@ class Watch:
 
 
 def _is_reader(arguments: object) -> bool:
-    """Whether a new process is the safe reader's child: this Python, shut off, on our program."""
+    """Return whether a process is the safe reader's child: an isolated Python with our program."""
     return (
         isinstance(arguments, list)
         and arguments[:4] == [sys.executable, "-I", "-S", "-c"]
@@ -125,7 +125,7 @@ def _is_reader(arguments: object) -> bool:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    soupcore.open_checkpoint(folder / "honest.pt").scan()  # imports what is imported lazily
+    soupcore.open_checkpoint(folder / "honest.pt").scan()  # triggers lazy imports
     watch = Watch(workspace_folder())
     sys.addaudithook(watch)
     _tell(Before(_peak()))
@@ -165,7 +165,7 @@ def _peak() -> int:
 
 
 def _usages() -> list[resource.struct_rusage]:
-    """What this process has used, and what its children have that are no more."""
+    """Return the resource usage of this process and of its ended children."""
     return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 

@@ -1,4 +1,4 @@
-"""Files that are no weights, as downloads and clones leave them: each has its own way out."""
+"""Files that are not weights, as failed downloads and clones leave them, with specific errors."""
 
 import gzip
 import io
@@ -36,8 +36,8 @@ def made(name: str, tries: str, reason: str, write: Callable[[Path], object]) ->
 
 def torchscript(path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # files of it will be around for long
-        # torch.jit.trace would import SymPy first.
+        warnings.simplefilter("ignore", DeprecationWarning)  # users still have TorchScript files
+        # torch.jit.trace would import SymPy.
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 
@@ -72,10 +72,8 @@ FILES = [
             ("html-page", "is a page of a web server", r"web page.*[Dd]ownload", PAGE),
         ]
     ),
-    placeholder(
-        "json-answer.pt", "is an answer of a web server", r"text \(JSON\).*download", ANSWER
-    ),
-    placeholder("gzip.pt", "is packed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
+    placeholder("json-answer.pt", "is an answer of a web server", r"is JSON.*download", ANSWER),
+    placeholder("gzip.pt", "is compressed with gzip", r"not a|gunzip|unpack", gzip.compress(PAGE)),
     placeholder("numpy.pt", "is an archive of NumPy", r"data\.pkl|NumPy|folder", numpy_archive()),
     placeholder("hdf5.pt", "is a file of Keras", r"HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)),
     placeholder("zeros.pt", "is nothing but zeros", r"not a|zeros", bytes(4096)),

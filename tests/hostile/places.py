@@ -19,7 +19,7 @@ SYSTEM_REFUSED = r"os\.system"
 
 
 def before(canary: Path, opcodes: bytes) -> bytes:
-    """Run code, drop what it gave, then leave the value that a reader expects."""
+    """Run code, drop its result, then push the value that a reader expects."""
     return system_call(canary) + b"0" + opcodes
 
 
@@ -62,7 +62,7 @@ def plain_pickle(path: Path) -> None:
 
 
 def tar(path: Path) -> None:
-    """A file of torch 0.1.10: a tar of pickles."""
+    """A file of torch 0.1.10, which is a tar archive of pickles."""
     count = asm.pickled(before(asm.canary_of(path), plain(0)), protocol=2)
     members: Mapping[str, bytes] = {
         "storages": count + asm.pickled(plain([]), protocol=2),
@@ -77,14 +77,14 @@ def tar(path: Path) -> None:
 
 
 def polyglot(path: Path) -> None:
-    """A pickle to torch, a zip of honest weights to everyone who looks for one."""
+    """A file that torch reads as a pickle, and zip tools as a zip of honest weights."""
     asm.write_zip(path, asm.state())
     honest = path.read_bytes()
     path.write_bytes(asm.pickled(system_call(asm.canary_of(path))) + honest)
 
 
 def source_file_pickle(path: Path) -> None:
-    """A legacy container id: torch compares the source of the class with the one given."""
+    """A legacy container id, for which torch compares the source of the class with a given one."""
     source = made_tuple(plain("module"), EVAL, plain("/etc/passwd"), plain("x"))
     asm.write_legacy(path, body=asm.legacy_state(extra=source + b"Q"))
 

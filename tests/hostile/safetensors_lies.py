@@ -1,4 +1,4 @@
-"""Safetensors files and shard indices that lie."""
+"""Invalid safetensors files and shard indices."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def entry(dtype: Any = "F32", shape: Any = (16,), offsets: Any = (0, 64)) -> dic
 
 
 def text(**changes: str) -> bytes:
-    """An honest entry as JSON text, but for some values that are given as they are."""
+    """An honest entry as JSON, with some values replaced by the given text."""
     fields = {"dtype": '"F32"', "shape": "[16]", "data_offsets": "[0,64]"} | changes
     return b'{"w":{%s}}' % ",".join(f'"{key}":{value}' for key, value in fields.items()).encode()
 
@@ -53,7 +53,7 @@ def index(
     of_bin: bool = False,
     beside: Callable[[Path], object] = lambda path: None,
 ) -> HostileFile:
-    """An index in a folder of its own, with an honest shard and what `beside` puts there."""
+    """An index in a separate folder, with an honest shard and the files that `beside` writes."""
 
     def write(path: Path) -> None:
         path.parent.mkdir()
@@ -69,7 +69,7 @@ def index(
 
 
 def secret(path: Path) -> Path:
-    """A checkpoint outside of the folder of the index."""
+    """Write a checkpoint outside of the folder of the index."""
     folder = path.parent.with_name(f"{path.parent.name}.outside")
     folder.mkdir()
     return raw_safetensors(folder / "secret.weights", {"w": entry()}, asm.NUMBERS)
@@ -104,7 +104,7 @@ def index_beside(path: Path) -> None:
 
 
 def many_empty_tensors() -> bytes:
-    # As large as a header may be: 1.6 million entries that the file has no bytes for.
+    # The largest possible header, with 1.6 million entries of tensors without bytes.
     one = '"%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     return f"{{{','.join(one % number for number in range(1_600_000))}}}".encode()[:-1] + b"}"
 
@@ -112,7 +112,7 @@ def many_empty_tensors() -> bytes:
 def endless(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
-    os.truncate(path, 8 << 30)  # a hole: it takes no space
+    os.truncate(path, 8 << 30)  # a sparse file, which takes no space
 
 
 PLAIN_NAME = r"plain file name|lead|outside"
@@ -121,31 +121,31 @@ FILES = [
     header(
         "key-twice",
         "has two tensors of one name",
-        r"twice",
+        r"duplicate",
         b'{"w":%s,"w":%s}' % ((json.dumps(entry()).encode(),) * 2),
     ),
     header(
         "metadata-twice",
         "has two __metadata__",
-        r"twice",
+        r"duplicate",
         b'{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"},' + text()[1:],
     ),
     header(
         "key-twice-in-metadata",
         "has a key of its metadata twice",
-        r"twice",
+        r"duplicate",
         b'{"__metadata__":{"a":"1","a":"2"},' + text()[1:],
     ),
     header(
         "key-twice-inside",
         "has two shapes for a tensor",
-        r"twice",
+        r"duplicate",
         b'{"w":{"dtype":"F32","shape":[16],"shape":[4,4],"data_offsets":[0,64]}}',
     ),
     header(
         "escaped-key-twice",
         "has one name twice, once escaped",
-        r"twice",
+        r"duplicate",
         b'{"w":%s,"\\u0077":%s}' % ((json.dumps(entry()).encode(),) * 2),
     ),
     header("empty-name", "has a tensor without a name", r"name", {"": entry()}),
@@ -169,10 +169,10 @@ FILES = [
         {"v": entry(shape=[4], offsets=(0, 16)), "w": entry(shape=[8], offsets=(32, 64))},
     ),
     header(
-        "trailing", "has bytes after its tensors", r"added to", {"w": entry()}, asm.NUMBERS + b"x"
+        "trailing", "has bytes after its tensors", r"extended", {"w": entry()}, asm.NUMBERS + b"x"
     ),
     header(
-        "short", "has fewer bytes than its tensors", r"cut short", {"w": entry()}, asm.NUMBERS[1:]
+        "short", "has fewer bytes than its tensors", r"truncated", {"w": entry()}, asm.NUMBERS[1:]
     ),
     header("not-utf8", "has a header that is no text", r"header", b'{"\xff":' + text()[5:]),
     header("utf16", "has a header in UTF-16", r"header", text().decode().encode("utf-16")),
@@ -195,11 +195,11 @@ FILES = [
         r"metadata",
         {"__metadata__": {"a": {"b": [1, 2]}}, "w": entry()},
     ),
-    header("infinite", "has a size of 1e400", r"size", text(shape="[1e400]")),
-    header("not-a-number", "has a size of NaN", r"size|header", text(shape="[NaN]")),
-    header("negative", "has two sizes of -4", r"size", text(shape="[-4,-4]")),
-    header("float", "has a size of 16.0", r"size", text(shape="[16.0]")),
-    header("bool", "has a size of true", r"size", text(shape="[true,16]")),
+    header("infinite", "has a size of 1e400", r"shape", text(shape="[1e400]")),
+    header("not-a-number", "has a size of NaN", r"shape|header", text(shape="[NaN]")),
+    header("negative", "has two sizes of -4", r"shape", text(shape="[-4,-4]")),
+    header("float", "has a size of 16.0", r"shape", text(shape="[16.0]")),
+    header("bool", "has a size of true", r"shape", text(shape="[true,16]")),
     header(
         "overflow",
         "has 2^66 elements, none in 64 bits",

@@ -1,4 +1,4 @@
-"""Torch files whose tensors and storages are not what they say, zipped and legacy."""
+"""Torch files with invalid tensors and storages, in the zip and the legacy format."""
 
 import struct
 from collections.abc import Callable
@@ -90,7 +90,7 @@ FILES = [
     ),
     body(
         "storage-twice",
-        "says two things of one storage",
+        "has contradictory descriptions of one storage",
         r"storage",
         lambda: asm.state(
             v=tensor((2, 4), stored=storage(kind=reference("torch", "DoubleStorage"), numel=8))
@@ -126,8 +126,8 @@ FILES = [
         r"pickle|stack|damaged",
         lambda: b"00",
     ),
-    body("no-such-opcode", "has an opcode that is none", r"opcode|pickle", lambda: b"\xff"),
-    body("no-such-memory", "recalls what was never kept", r"memo|pickle", lambda: asm.again(7)),
+    body("no-such-opcode", "has an unknown opcode", r"opcode|pickle", lambda: b"\xff"),
+    body("no-such-memory", "gets an empty place of the memo", r"memo|pickle", lambda: asm.again(7)),
     legacy("negative-count", "has a storage of -16 elements", r"storage", data=raw(-16)),
     legacy("large-count", "has a storage of 2^62 elements", r"storage", data=raw(1 << 62)),
     legacy("other-count", "has another number of elements than it says", r"storage", data=raw(15)),
@@ -139,7 +139,7 @@ FILES = [
     legacy("wrong-protocol", "is of another version", r"version|protocol", protocol=plain(1002)),
     legacy(
         "big-endian",
-        "has its bytes the other way round",
+        "is big-endian",
         r"endian|byte order",
         system=plain(asm.LEGACY_SYSTEM | {"little_endian": False}),
     ),

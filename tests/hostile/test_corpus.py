@@ -25,7 +25,7 @@ MOST_MEMORY = 1 << 30
 
 @dataclass(frozen=True)
 class Watched:
-    """What `tests.hostile.opener` tells."""
+    """The output of `tests.hostile.opener`."""
 
     before: Before
     outcomes: dict[str, Outcome]
@@ -45,7 +45,7 @@ def run(module: str, *arguments: str | Path, workspace: Path) -> str:
 
 @pytest.fixture(scope="module")
 def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The whole corpus of hostile files, and one honest file among them."""
+    """A folder with the whole corpus of hostile files and one honest file."""
     folder = tmp_path_factory.mktemp("hostile")
     write_corpus(folder)
     yield folder
@@ -83,7 +83,7 @@ def write_honest_shards(path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_the_hostile_files_are_made_of_is_sound_without_the_lie(
+def test_honest_versions_of_hostile_files_can_be_read(
     tmp_path: Path, name: str, write: Callable[[Path], object]
 ) -> None:
     write(tmp_path / name)
@@ -92,13 +92,13 @@ def test_what_the_hostile_files_are_made_of_is_sound_without_the_lie(
     assert checkpoint.read("w").flatten().tolist() == list(range(16))
 
 
-def test_the_corpus_is_large_and_each_file_has_a_name_of_its_own() -> None:
+def test_corpus_is_large_and_names_are_unique() -> None:
     names = [Path(file.name).parts[0] for file in [*CORPUS, *HARMLESS]]
     assert len(CORPUS) >= 250
     assert len({Path(name).stem for name in names}) == len(names)
 
 
-def test_the_corpus_is_alive(tmp_path: Path) -> None:
+def test_armed_files_execute_code_when_they_are_unpickled(tmp_path: Path) -> None:
     armed = [file for file in CORPUS if file.executes]
     paths = [tmp_path / file.name for file in armed]
     for file, path in zip(armed, paths, strict=True):
@@ -110,14 +110,14 @@ def test_the_corpus_is_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.name)
-def test_a_hostile_file_is_refused_by_name_with_the_reason_soon(
+def test_hostile_file_is_refused_quickly_with_its_name_and_the_reason(
     watched: Watched, hostile_folder: Path, file: HostileFile
 ) -> None:
     outcome = watched.outcomes[file.name]
     assert outcome.error == "CheckpointError"
     assert outcome.refusal is not None
     where = hostile_folder / file.name
-    # A shard is named itself, and not its index.
+    # The error names the shard and not its index.
     named = str(where if where.parent == hostile_folder else where.parent)
     assert outcome.refusal.startswith(named)
     sentence = outcome.refusal.removeprefix(named)
@@ -126,12 +126,12 @@ def test_a_hostile_file_is_refused_by_name_with_the_reason_soon(
     assert len(sentence) < 500
     assert outcome.opened is file.opens
     assert outcome.seconds < MOST_SECONDS
-    # The reader's own limits are the last resort; what they stop, its checks have let through.
-    assert not re.search("it tried|unknown way|broke down|takes more than", outcome.refusal)
+    # The checks of the reader should refuse the file before its resource limits do.
+    assert not re.search("it tried|unknown way|crashed|takes more than", outcome.refusal)
 
 
 @pytest.mark.parametrize("file", HARMLESS, ids=lambda file: file.name)
-def test_what_does_no_harm_beside_honest_weights_does_not_keep_them_from_being_read(
+def test_harmless_values_beside_honest_weights_are_ignored(
     watched: Watched, file: HostileFile
 ) -> None:
     outcome = watched.outcomes[file.name]
@@ -151,14 +151,14 @@ def test_memory_stays_within_bounds(watched: Watched) -> None:
     assert peak - watched.before.peak < MOST_MEMORY, first
 
 
-def test_a_sweep_of_hostile_files_reports_each_and_keeps_what_is_honest(
+def test_sweep_of_hostile_files_reports_each_and_keeps_the_honest_one(
     watched: Watched, hostile_folder: Path
 ) -> None:
     problems = watched.after.problems
     silent = [
         file.name
         for file in CORPUS
-        # Pipes, empty folders and links to nothing are no files that a sweep could look at.
+        # A sweep ignores pipes, empty folders and dangling links.
         if (hostile_folder / file.name).is_file()
         and not re.search(file.reason, problems.get(Path(Path(file.name).parts[0]).stem, ""))
     ]

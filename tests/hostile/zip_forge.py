@@ -1,6 +1,6 @@
-"""Zip files with a lie in any field (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT).
+"""Zip files with wrong values (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT).
 
-Without a lie the result is as sound as one of `zipfile`.
+Without wrong values, the result is a valid zip file.
 """
 
 import struct
@@ -18,10 +18,10 @@ FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Entry:
-    """A record; what is None is as it should be.
+    """A record. Fields that are None have the correct value.
 
     `local` and `central` replace fields of the two headers by name: version, flags, method, crc,
-    stored, size, and offset in the central one.
+    stored, size, and offset in the central header.
     """
 
     name: bytes
@@ -66,18 +66,18 @@ def forge(
     end: Mapping[str, int] | None = None,
     end_64: Mapping[str, int] | None = None,
 ) -> bytes:
-    """Put records, central directory and end record behind each other.
+    """Return records, central directory and end record as bytes.
 
     Args:
         entries: The records in the file.
-        directory: What the central directory lists, where it is something else. An entry that is
-            not in the file needs its offset.
-        at: Where in the file all this begins.
+        directory: Entries of the central directory if they differ. An entry that is not in the file
+            needs an offset.
+        at: Offset of the result in the file.
         comment: The comment in the end record.
-        end: What is added to the true count, size and offset in the end record; with `end_64`,
-            what stands there instead of the marks that point to it.
-        end_64: Write the end records of large files; what is added to the true count, size, offset
-            and to the place of the record.
+        end: Numbers added to the true count, size and offset in the end record. With `end_64`, they
+            replace the marks that refer to the 64-bit end record.
+        end_64: Numbers added to the true count, size, offset and place in the 64-bit end records,
+            which are written only if this is not None.
     """
     content, offsets = b"", {}
     for entry in entries:
@@ -89,10 +89,10 @@ def forge(
     body = content + central
     if end_64 is None:
         return body + end_record(**_plus(true, end), comment=comment)
-    told = _plus(true | {"place": at + len(body)}, end_64)
-    numbers = (told["count"], told["count"], told["size"], told["offset"])
+    stated = _plus(true | {"place": at + len(body)}, end_64)
+    numbers = (stated["count"], stated["count"], stated["size"], stated["offset"])
     record = END_64.pack(b"PK\6\6", END_64.size - 12, 45, 45, 0, 0, *numbers)
-    locator = LOCATOR_64.pack(b"PK\6\7", 0, told["place"], 1)
+    locator = LOCATOR_64.pack(b"PK\6\7", 0, stated["place"], 1)
     full = {"count": FULL_16, "size": FULL_32, "offset": FULL_32}
     return body + record + locator + end_record(**full | dict(end or {}), comment=comment)
 
@@ -106,5 +106,5 @@ def end_record(count: int, size: int, offset: int, *, disk: int = 0, comment: by
 
 
 def zip64_sizes(size: int, stored: int) -> bytes:
-    """The extra field that holds the sizes of a record over 4 GiB."""
+    """Return the extra field with the sizes of a record over 4 GiB."""
     return struct.pack("<HH2Q", 1, 16, size, stored)

@@ -134,7 +134,7 @@ def resume(queue: Queue, jobs: list[int]) -> bool:
     for job in found:
         assert job is not None
         if job.state == State.FAILED:
-            assert "What was finished is kept; resume it" in str(job.error)
+            assert "Finished evaluations are stored; resume the job" in str(job.error)
             queue.resume(job.id)
     return all(job is not None and job.state == State.DONE for job in found)
 

@@ -101,7 +101,7 @@ def test_a_sweep_with_a_file_whose_reader_was_killed_is_read_again(
     torch.save({"w": state(4.0)["w"]}, folder / "new.pt")
     with monkeypatch.context() as killed:
         killed.setattr(sandbox, "_PROGRAM", "import os; os.kill(os.getpid(), 9)")
-        with pytest.raises(SweepError, match=r"new: the file cannot be opened: .* from outside"):
+        with pytest.raises(SweepError, match=r"new: the file cannot be opened: .* was killed"):
             KINDS["open"](warm, request, lambda done, total, partial=None: None)
     assert sorted(warm.sweep(request).ingredients) == ["new", "other", "run"]
 
@@ -161,7 +161,7 @@ def test_attribution_is_of_the_soup_that_is_stored(
     soup = KINDS["soup"](warm, request | told, quietly)["soup"]
     found = kept(warm, request | {"soup": soup, "split": "test"}, "attribution")
     assert list(found["without"]) == list(found["shapley"]) == ["run1", "run2"]
-    with pytest.raises(RecipeError, match="no soup 'gone' any more"):
+    with pytest.raises(RecipeError, match="no soup 'gone' in the store"):
         KINDS["attribution"](warm, request | {"soup": "gone", "split": "test"}, quietly)
 
 

@@ -210,7 +210,7 @@ def test_a_worker_that_ends_takes_down_the_job_it_was_at_and_not_those_it_had_pu
     ]  # fmt: skip
     job = queue.get(at)
     assert job is not None
-    assert str(job.error).startswith("It crashed. What was finished is kept")
+    assert str(job.error).startswith("It crashed. Finished evaluations are stored")
 
 
 def test_a_job_is_asked_to_stop_at_its_deadline(queue: Queue) -> None:

@@ -127,7 +127,7 @@ def test_workers_that_cannot_be_started_fail_the_jobs_that_wait_for_them(
         job_id = supervisor.submit("open", "", {"sweep": folder})
         job = wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
         assert job.state == State.FAILED
-        assert "No process could be started for it." in str(job.error)
+        assert "No worker could be started for this job." in str(job.error)
         assert "Python" in str(job.error)
     finally:
         supervisor.stop()

@@ -228,7 +228,8 @@ def test_the_passes_of_a_soup_even_if_it_was_stopped(
 
 def test_a_split_may_be_called_anything(evaluated: View, shown: dict[str, Shown]) -> None:
     picked = keep(evaluated, uniform(evaluated.sweep, ["run1", "run2"]))
-    compile(snippets.attribution(evaluated, picked, 'a "{b}" \'c\\d'), "code", "exec")
+    call = Attribution(picked.soup.id, 'a "{b}" \'c\\d')
+    compile(snippets.attribution(evaluated, call), "code", "exec")
 
 
 def test_a_curve_is_told_of_the_soups_that_are_points_of_it(

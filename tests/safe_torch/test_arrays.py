@@ -1,4 +1,4 @@
-"""Weights as arrays of NumPy's, which lie inside the pickle."""
+"""Weights as NumPy arrays inside the pickle."""
 
 import io
 import pickle
@@ -72,8 +72,8 @@ def test_arrays_of_python_2_are_read_too() -> None:
 @pytest.mark.parametrize(
     ("array", "protocol", "problem"),
     [
-        (np.ones((3, 3), np.float32), 2, "bytes the pickle holds as text"),
-        (np.ones(3, ">f4"), 4, "of an unusual dtype"),
+        (np.ones((3, 3), np.float32), 2, "bytes are pickled as text"),
+        (np.ones(3, ">f4"), 4, "with an unusual dtype"),
     ],
     ids=["protocol 2", "big-endian"],
 )
@@ -82,7 +82,7 @@ def test_an_array_that_cannot_be_read_is_named_with_the_reason(
 ) -> None:
     (found,) = read_contents(pickled({"model": {"w": array}}, protocol))["sets"]
     assert found["name"] == "model"
-    assert found["problem"].startswith("Tensor 'w' is an array of NumPy's")
+    assert found["problem"].startswith("Tensor 'w' is a NumPy array")
     assert problem in found["problem"]
     assert "torch.from_numpy" in found["way_out"]
 
@@ -92,7 +92,7 @@ def test_an_array_of_another_size_than_its_shape_is_damaged() -> None:
         b"K\x03\x85", b"K\x04\x85"
     )
     (found,) = read_contents(io.BytesIO(data))["sets"]
-    assert "has another size than its shape says" in found["problem"]
+    assert "has a size that contradicts its shape" in found["problem"]
 
 
 def test_a_pickle_larger_than_the_limit_is_read_where_its_bulk_is_arrays(
@@ -111,11 +111,11 @@ def test_a_torch_file_whose_pickle_is_too_large_is_said_to_hold_other_data_there
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("soupcore.safe_torch.formats.MOST_BYTES", 5_000)
-    with pytest.raises(Refusal, match="other data lies in it, such as arrays of NumPy's"):
+    with pytest.raises(Refusal, match="it contains other data, such as NumPy arrays"):
         read_contents(saved({"model": ARRAYS}, 4))
 
 
 @pytest.mark.parametrize("value", [{"lr": 0.1}, [1, 2], np.ones(3)], ids=str)
 def test_a_pickle_without_weights_is_refused(value: object) -> None:
-    with pytest.raises(Refusal, match=r"no tensors|no weights"):
+    with pytest.raises(Refusal, match=r"no tensors|no named weights"):
         read_contents(pickled(value, 4))

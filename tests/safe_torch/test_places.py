@@ -48,9 +48,9 @@ def test_hooks_and_what_is_no_module_are_said() -> None:
     net[0]._state_dict_hooks[0] = len
     notes = contents(net)["sets"][0]["notes"]
     assert notes == [
-        "The module torch.nn.modules.linear.Linear changes its state dict by hooks; "
-        "these were not run.",
-        "The submodule 1 is no module; it was left out.",
+        "The module torch.nn.modules.linear.Linear changes its state dict by hooks, "
+        "which were not run.",
+        "The submodule 1 is not a module and was omitted.",
     ]
 
 
@@ -84,10 +84,10 @@ def named_by_a_number() -> nn.Module:
 @pytest.mark.parametrize(
     ("module", "problem"),
     [
-        pytest.param(shared(30), "unfold to more than 100,000 tensors", id="shared"),
-        pytest.param(deep(101), "nested more than 100 deep", id="deep"),
-        pytest.param(in_itself(), "'again' holds itself", id="in itself"),
-        pytest.param(named_by_a_number(), "a part whose name is '3'", id="no name"),
+        pytest.param(shared(30), "expand to more than 100,000 tensors", id="shared"),
+        pytest.param(deep(101), "nested more than 100 levels deep", id="deep"),
+        pytest.param(in_itself(), "'again' contains itself", id="in itself"),
+        pytest.param(named_by_a_number(), "the name '3', which is not a string", id="no name"),
     ],
 )
 def test_modules_that_no_model_has_are_refused(module: nn.Module, problem: str) -> None:
@@ -97,7 +97,7 @@ def test_modules_that_no_model_has_are_refused(module: nn.Module, problem: str) 
 
 def test_long_names_of_deep_modules_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "MOST_NAME_BYTES", 100)
-    with pytest.raises(Refusal, match="unfold"):
+    with pytest.raises(Refusal, match="expand"):
         contents(deep(20))
 
 

@@ -136,16 +136,16 @@ def test_the_weights_are_found_where_the_tool_puts_them(
 def test_the_choice_is_explained_where_there_is_one() -> None:
     both = contents({"model": SMALL, "model_ema": OTHER})["sets"]
     assert both[0]["notes"] == [
-        "'model_ema' (EMA weights) is what the tool that wrote such a file evaluates; "
-        "it was taken rather than 'model'."
+        "'model_ema' (EMA weights) holds the weights that the tool with these keys evaluates; "
+        "it was opened and not 'model'."
     ]
     assert both[1]["notes"] == []
     average = contents({"state_dict": SMALL, "current_model_state": OTHER})["sets"]
     assert "'state_dict' holds the average of the weights" in average[0]["notes"][0]
     several = contents({"generator": SMALL, "discriminator": MORE})["sets"]
     assert several[0]["notes"] == [
-        "'generator' was taken; the file also holds 'discriminator', 'generator+discriminator'.",
-        "'generator' leaves out 'discriminator', which the file holds beside it: another part of "
+        "'generator' was opened; the file also holds 'discriminator', 'generator+discriminator'.",
+        "'generator' omits 'discriminator', which the file also holds: another part of "
         "the network, or another network.",
     ]
     assert contents(SMALL)["sets"][0]["notes"] == []
@@ -155,7 +155,7 @@ def test_what_is_no_tensor_is_left_out_and_said() -> None:
     found = contents(SMALL | {"epoch": 3, "_extra_state": None})["sets"][0]
     assert list(found["tensors"]) == ["w"]
     assert found["notes"] == [
-        "2 of its entries are not named tensors and were left out (the first one: 'epoch')."
+        "2 of its entries are not named tensors and were omitted (the first one: 'epoch')."
     ]
 
 
@@ -176,16 +176,16 @@ def test_counters_of_averages_are_no_weights(state: dict[str, Any], names: list[
     ("saved", "problem"),
     [
         pytest.param({}, "holds no tensors", id="empty dict"),
-        pytest.param([torch.ones(2)], "a thing of the kind list, and no weights", id="list"),
-        pytest.param(3, "a thing of the kind int, and no weights", id="number"),
-        pytest.param(UserDict(a=1), "kind collections.UserDict, and no", id="object"),
-        pytest.param(nn.Linear, r"kind torch\.nn\.modules\.linear\.Linear, and no", id="class"),
+        pytest.param([torch.ones(2)], "an object of type list, and no named weights", id="list"),
+        pytest.param(3, "an object of type int, and no named weights", id="number"),
+        pytest.param(UserDict(a=1), "type collections.UserDict, and no", id="object"),
+        pytest.param(nn.Linear, r"type torch\.nn\.modules\.linear\.Linear, and no", id="class"),
         pytest.param(torch.ones(2), "one tensor without a name", id="tensor"),
         pytest.param(OPTIMIZER, "holds the state of an optimizer", id="optimizer"),
         pytest.param({"optimizer": OPTIMIZER}, "holds the state of an optimizer", id="run"),
         pytest.param({0: torch.ones(2)}, "tensors have no names .'0'", id="numbers for names"),
         pytest.param({"epoch": 1, "lr": 2}, "no tensors .'epoch', 'lr'.", id="numbers"),
-        pytest.param(nn.ReLU(), "kind torch.nn.modules.activation.ReLU", id="module without any"),
+        pytest.param(nn.ReLU(), "type torch.nn.modules.activation.ReLU", id="module without any"),
         pytest.param(
             {"module": {"w": torch.empty(0)}, "ds_version": "0.14"}, "zero_to_fp32", id="ZeRO-3"
         ),
@@ -363,7 +363,7 @@ def test_what_may_be_a_copy_or_a_part_is_said_and_can_be_taken_whole(one: str) -
     found = contents({one: BODY, "other": averaged(BODY)})["sets"]
     assert [each["name"] for each in found] == [one, "other", f"{one}+other"]
     assert [each["left_out"] for each in found] == [["other"], [one], []]
-    assert "has the names and shapes of 'other'. It is not clear" in found[0]["notes"][1]
+    assert "has the same names and shapes as 'other'. It is not clear" in found[0]["notes"][1]
 
 
 @pytest.mark.parametrize("other", ["discriminator", "netD", "teacher"])
@@ -379,7 +379,7 @@ def test_an_average_that_was_saved_as_a_list_gets_the_names_of_the_parameters() 
     raw, average = contents(saved)["sets"]
     assert (raw["name"], average["name"]) == ("model", "ema.shadow_params")
     assert list(average["tensors"]) == [name for name, _ in NETWORK.named_parameters()]
-    assert "whose names they got. It lacks 3 tensors of these." in average["notes"][0]
+    assert "whose names are used. It lacks 3 tensors of these." in average["notes"][0]
 
 
 def test_a_list_without_names_is_listed_with_the_reason_why_it_cannot_be_opened() -> None:
@@ -392,11 +392,11 @@ def test_a_list_without_names_is_listed_with_the_reason_why_it_cannot_be_opened(
 @pytest.mark.parametrize(
     ("beside", "note"),
     [
-        ({"dino_loss": {"center": torch.ones(9)}}, "'dino_loss' (1 tensor) was left out"),
-        ({"optimizer": {"exp_avg": averaged(BODY)}}, "'optimizer' (4 tensors) was left out"),
-        ({"class_weights": torch.ones(4)}, "were left out ('class_weights')"),
-        ({"curve": {"acc": np.ones(9)}}, "'curve' (1 array of NumPy's) was left out"),
-        ({"samples": [torch.ones(4)]}, "'samples' (1 tensor without names) was left out"),
+        ({"dino_loss": {"center": torch.ones(9)}}, "'dino_loss' (1 tensor) was omitted"),
+        ({"optimizer": {"exp_avg": averaged(BODY)}}, "'optimizer' (4 tensors) was omitted"),
+        ({"class_weights": torch.ones(4)}, "were omitted ('class_weights')"),
+        ({"curve": {"acc": np.ones(9)}}, "'curve' (1 NumPy array) was omitted"),
+        ({"samples": [torch.ones(4)]}, "'samples' (1 tensor without names) was omitted"),
     ],
     ids=str,
 )
@@ -426,8 +426,8 @@ def test_what_every_run_keeps_beside_the_weights_needs_no_note(beside: dict[str,
     [
         ({"decay": 0.9, "shadow_params": [torch.ones(3)]}, "1 tensor in 'shadow_params'"),
         ({"optimizer": {"a": {"m": torch.ones(3)}, "b": [torch.ones(2)]}}, "2 tensors in 'optim"),
-        ([[torch.ones(2)]], "no weights by name: 1 tensor in '0'"),
-        ([torch.ones(2)], "no weights by name: 1 tensor in its top level"),
+        ([[torch.ones(2)]], "no named weights: 1 tensor in '0'"),
+        ([torch.ones(2)], "no named weights: 1 tensor in its top level"),
     ],
     ids=str,
 )
@@ -446,7 +446,7 @@ def test_what_is_nested_too_deep_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(places, "DEEPEST", 3)
     saved = {"model": BODY, "a": {"b": {"c": {"d": {"w": torch.ones(2)}}}}}
     (found,) = contents(saved)["sets"]
-    assert found["notes"] == ["'a.b.c.d': nested too deep, not looked into."]
+    assert found["notes"] == ["'a.b.c.d': nested too deeply, not searched."]
 
 
 KEYS = st.sampled_from(

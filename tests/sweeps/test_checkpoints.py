@@ -75,7 +75,7 @@ def test_weights_of_a_checkpoint_that_is_not_there_are_refused(folder: Path) -> 
 def test_why_one_of_several_weight_sets_is_taken_is_noted(folder: Path) -> None:
     notes = [f for f in Sweep.from_folder(folder).fit.findings if f.severity == "note"]
     assert [note.ingredient for note in notes] == ["timm", "yolo"]
-    assert "it was taken rather than 'model'" in notes[1].problem
+    assert "it was opened and not 'model'" in notes[1].problem
 
 
 def test_raw_and_averaged_weights_are_different_points(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_an_ingredient_with_several_faults_has_a_finding_for_each_kind(tmp_path:
         (
             "odd.safetensors",
             b"\x01123456789",
-            "is not a whole safetensors file",
+            "is not a complete safetensors file",
             "Copy or download it again.",
         ),
         ("odd.pt", b"<html>404</html>", "is a web page", "Open it in a browser"),

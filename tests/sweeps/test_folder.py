@@ -98,12 +98,12 @@ UNCLEAR = {
     "many": (
         ["1.pt", "2.pt", "3.pt", "4.pt"],
         "the folder holds 4 snapshots (1, 2, 3, 4), and it is not clear which one to open",
-        "Choose one of them, the last one, or every one",
+        "Choose one of them, the last one, or all of them",
     ),
     "numbered": (
         ["epoch_9.pt", "epoch_10.pt"],
         "the folder holds 2 snapshots (epoch 9, epoch 10)",
-        "Choose one of them, the last one, or every one",
+        "Choose one of them, the last one, or all of them",
     ),
     "best of two": (
         ["best_G.pt", "best_D.pt"],

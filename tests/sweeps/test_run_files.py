@@ -281,7 +281,11 @@ def test_of_a_best_model_at_the_end_the_metrics_of_the_best_step_are_shown(tmp_p
         ("results.csv", b"", "is empty"),
         ("trainer_state.json", b"[]", "has no list 'log_history'"),
         ("trainer_state.json", b"{", "is not JSON"),
-        ("training_args.bin", b"no pickle", "cannot be read. It is damaged, or not a file"),
+        (
+            "training_args.bin",
+            b"no pickle",
+            "cannot be read. It is damaged, or not a torch.save file",
+        ),
         ("config.json", b"[", "is not JSON"),
     ],
 )

@@ -135,7 +135,7 @@ def test_what_needs_a_network_or_examples_says_so(evaluator: Evaluator, sweep: S
     one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
     found = compare(evaluator.task, one, other)
     assert (found.interval, found.difference) == (None, one.score - other.score)
-    assert "of the whole split" in found.why_no_interval
+    assert "for the whole split" in found.why_no_interval
     assert evaluator.task.why_no_ensemble is not None
     assert not evaluator.task.can_re_estimate
 

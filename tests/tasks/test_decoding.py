@@ -233,7 +233,7 @@ def test_shapes_that_differ_between_batches_are_refused() -> None:
 def test_a_disk_that_is_too_small_is_told_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     data = Images()
-    with pytest.raises(FullDiskError, match=r"decoded takes 8\.4 kB, and 100 bytes are free"):
+    with pytest.raises(FullDiskError, match=r"decoded needs 8\.4 kB, and 100 bytes are free"):
         Split.from_dataset("select", data).load()
     assert len(data.decoded) < N
 

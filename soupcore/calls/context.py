@@ -1,0 +1,136 @@
+"""What a call is applied to: a sweep, and the evaluations of a task on it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from soupcore.calls.code import Code, including_soups, options, source, with_tensors
+from soupcore.errors import TaskError
+from soupcore.evaluation import Evaluations, Evaluator
+from soupcore.mixtures import Mixture
+from soupcore.recipes import Soup
+from soupcore.store import Store
+from soupcore.stored_soups import StoredSoup, StoredSoups, including
+from soupcore.sweeps import Sweep, TensorRule
+from soupcore.tasks import TaskInfo
+
+
+@dataclass(frozen=True)
+class Context:
+    """A sweep and the evaluations of a task on it.
+
+    Attributes:
+        sweep: The sweep; soups of the store may be among its ingredients.
+        source: The evaluations of a task, an `Evaluator` to run calls; only the store if there is
+            no task.
+        folder: The folder of the sweep, as jobs and stored soups name it.
+        task_spec: The task, `path/to/file.py:attribute`; "" for none.
+        included: The soups among the ingredients of the sweep, by their names there.
+    """
+
+    sweep: Sweep
+    source: Evaluations | Store
+    folder: str = ""
+    task_spec: str = ""
+    included: Mapping[str, StoredSoup] = field(default_factory=dict)
+
+    @property
+    def has_task(self) -> bool:
+        """Whether there is a task. Without one there are no evaluations."""
+        return isinstance(self.source, Evaluations)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The evaluations of the task.
+
+        Raises:
+            TaskError: There is no task.
+        """
+        if not isinstance(self.source, Evaluations):
+            raise TaskError("This needs evaluations, and the sweep is open without a task.")
+        return self.source
+
+    @property
+    def store(self) -> Store:
+        """The store of results and soups."""
+        return self.source.store if isinstance(self.source, Evaluations) else self.source
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The evaluations, as an evaluator.
+
+        Raises:
+            TaskError: There is no task.
+            TypeError: They can only be read.
+        """
+        if not isinstance(self.evaluations, Evaluator):
+            raise TypeError("A call is run with an Evaluator.")
+        return self.evaluations
+
+    @property
+    def task(self) -> TaskInfo[Any]:
+        """The task, or its description."""
+        return self.evaluations.task
+
+    @cached_property
+    def soups(self) -> StoredSoups:
+        """The soups of the store that can be made of the sweep."""
+        return StoredSoups(self.store, self.sweep)
+
+    @property
+    def offered(self) -> dict[str, str]:
+        """The ids of the soups among the ingredients, `{name: id}`."""
+        return {name: stored.soup.id for name, stored in self.included.items()}
+
+    def including(self, soups: Mapping[str, StoredSoup]) -> "Context":
+        """Return the context with soups as further ingredients, as far as they are none yet."""
+        more = {name: soup for name, soup in soups.items() if name not in self.included}
+        sweep, included = including(self.sweep, more), {**self.included, **more}
+        return replace(self, sweep=sweep, included=included)
+
+    def mixtures(self, names: Iterable[str]) -> list[Mixture]:
+        """Return where ingredients lie, with the tensors that take part in recipes.
+
+        Raises:
+            SweepError: There is no such ingredient.
+        """
+        named = list(names)
+        sweep = self.sweep.for_recipe(named, uses_base=False)
+        return [sweep[name].mixture for name in named]
+
+    def keep_soup(self, soup: Soup, offered: Mapping[str, str]) -> str:
+        """Keep a soup in the store and return its id.
+
+        Args:
+            soup: The soup.
+            offered: `{name: id}` of all soups that its recipe could take.
+        """
+        body = soup.to_json() | {"task": self.task_spec or None, "offered": dict(offered)}
+        self.store.add_soup(soup.id, self.folder, body)
+        return soup.id
+
+    @property
+    def sweep_code(self) -> str:
+        """Python that opens the sweep, without the soups among its ingredients."""
+        opened = {"weights": self.sweep.weights, "snapshot": self.sweep.snapshot}
+        told = options({name: value for name, value in opened.items() if value})
+        return f"soupcore.Sweep.from_folder({self.folder!r}{told})"
+
+    def script(self, *code: Code) -> str:
+        """Return Python that runs by itself: it opens the sweep and the task, then runs the code.
+
+        Without a task, it opens the sweep only.
+        """
+        whole = sum(code, start=Code(""))
+        told = f"sweep = {self.sweep_code}\n"
+        if self.has_task:
+            told += f"task = soupcore.load_task({self.task_spec!r})\n"
+            told += "evaluator = soupcore.Evaluator(task)\n"
+            if self.evaluations.estimate is not None:
+                told += 'evaluator = evaluator.with_statistics("re-estimated")\n'
+        if self.included:
+            told += f"sweep = {including_soups(self.included, indent=4)}\n"
+        if self.sweep.rule != TensorRule():
+            told += f"sweep = sweep{with_tensors(self.sweep.rule)}\n"
+        return source(Code(f"{told}\n{whole.body}", whole.imports))
