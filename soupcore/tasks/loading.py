@@ -57,7 +57,7 @@ def _load_python(path: Path, attribute: str) -> Task:
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise TaskError(
-            f"{path} could not be run: {type(error).__name__}: {error}. {place_of(error)}"
+            f"{path} could not be run: {type(error).__name__}: {error}. {place_of(error)}".rstrip()
         ) from error
     task = getattr(module, attribute, None)
     if not isinstance(task, Task):
