@@ -205,7 +205,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_said_in_a_sentence(
+def test_errors_are_printed_as_a_sentence(
     run: Callable[..., Ran], runs: str, spec: str, fault: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -290,7 +290,7 @@ def test_ctrl_c_ends_the_command(tmp_path: Path, runs: str) -> None:
     assert err == "stockpot: interrupted; finished evaluations are stored\n"
 
 
-def test_a_reader_that_has_read_enough_is_no_fault(runs: str, spec: str) -> None:
+def test_a_closed_pipe_is_not_an_error(runs: str, spec: str) -> None:
     command = [sys.executable, "-m", "soupcore.cli", "evaluate", runs, "--json", "--task", spec]
     with subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

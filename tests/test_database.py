@@ -269,7 +269,7 @@ def test_a_damaged_database_is_named_with_the_way_out(tmp_path: Path, how: str) 
         use()
 
 
-def test_a_full_disk_is_said_when_a_row_is_written(
+def test_a_full_disk_is_reported_when_a_row_is_written(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.engine.connect() as connection:

@@ -25,7 +25,7 @@ def test_sizes_are_written_with_three_digits(nbytes: float, words: str) -> None:
     assert in_words(nbytes) == words
 
 
-def test_what_does_not_fit_is_refused_with_what_it_takes_and_what_is_free(
+def test_a_file_that_does_not_fit_is_refused_with_its_size_and_the_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
@@ -45,7 +45,7 @@ def test_reserved_blocks_are_on_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "error"), [(errno.ENOSPC, FullDiskError), (errno.EDQUOT, FullDiskError)]
 )
-def test_a_disk_that_fills_up_while_blocks_are_reserved_is_said(
+def test_a_disk_that_fills_up_while_blocks_are_reserved_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
 ) -> None:
     def full(descriptor: int, start: int, length: int) -> None:

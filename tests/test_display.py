@@ -76,14 +76,14 @@ FRAMES = {  # rows and columns
 }
 
 
-def test_results_print_what_a_person_wants(results: dict[str, Any]) -> None:
+def test_results_have_a_readable_repr(results: dict[str, Any]) -> None:
     shown = {name: repr(results[name]) for name in REPRS}
     assert {name: bool(re.fullmatch(REPRS[name], text)) for name, text in shown.items()} == (
         dict.fromkeys(REPRS, True)
     ), shown
 
 
-def test_an_evaluator_says_what_it_does_and_where(evaluator: Evaluator) -> None:
+def test_an_evaluator_has_a_readable_repr(evaluator: Evaluator) -> None:
     assert repr(evaluator) == f"Evaluator('toy' on cpu, stored in {evaluator.store.folder})"
 
 
@@ -135,7 +135,7 @@ def test_every_html_table_has_the_results(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["evaluation", "barriers", "soup"])
-def test_names_of_others_are_text(results: dict[str, Any], name: str) -> None:
+def test_names_are_escaped(results: dict[str, Any], name: str) -> None:
     hostile = f"{MARKUP}<script>alert(1)</script>"
     labels = Labels(hostile, hostile, PLAIN)
     changed: dict[str, Callable[[], Any]] = {

@@ -69,7 +69,7 @@ def test_inner_products_of_mixtures_are_those_of_their_weights(
     )
 
 
-def test_a_difference_is_exact_and_of_one_point_nothing(sweep: Sweep, store: Store) -> None:
+def test_a_difference_is_exact_and_zero_for_equal_points(sweep: Sweep, store: Store) -> None:
     assert sweep.base is not None
     found = inner_products(sweep.base.checkpoint, [sweep["run1"].checkpoint], store)
     point = found.vector(sweep.mixture({"run1": 0.1, "base": 0.9}))
@@ -78,7 +78,7 @@ def test_a_difference_is_exact_and_of_one_point_nothing(sweep: Sweep, store: Sto
         found.vector(sweep["run2"].mixture)
 
 
-def test_what_was_computed_is_kept_by_digest_and_read_from_the_files_no_more(
+def test_computed_products_are_stored_by_digest_and_not_computed_again(
     sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, one, two = (sweep[name].checkpoint for name in ("base", "run1", "run2"))

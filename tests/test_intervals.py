@@ -57,12 +57,12 @@ def test_other_scores_have_student_s_interval(scores: list[float], confidence: f
     "scores",
     [[0.5], [0.5] * 10, [-2.0] * 3, [0.1] * 7, [], [1.0, math.nan], [0.5, -math.inf], [-math.inf]],
 )
-def test_scores_that_do_not_say_how_much_they_vary_have_no_interval(scores: list[float]) -> None:
+def test_scores_without_variance_have_no_interval(scores: list[float]) -> None:
     assert all(math.isnan(end) for end in score_interval(torch.tensor(scores)))
 
 
 @pytest.mark.parametrize("scores", [[0.5, math.nan, 0.25], [1.0, 0.0, math.nan], [math.nan] * 2])
-def test_the_mean_is_undefined_or_of_what_is_defined(scores: list[float]) -> None:
+def test_the_mean_is_undefined_or_over_the_defined_scores(scores: list[float]) -> None:
     values = torch.tensor(scores)
     assert math.isnan(mean_of(values, "refuse"))
     numbers = values[~values.isnan()]
@@ -71,7 +71,7 @@ def test_the_mean_is_undefined_or_of_what_is_defined(scores: list[float]) -> Non
     assert mean_of(values, "exclude") == pytest.approx(expected, nan_ok=True)
 
 
-def test_wilson_s_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_wilson_s_interval_has_its_nominal_coverage() -> None:
     n, truth = 50, 0.8
     covered = 0.0
     for successes in range(n + 1):
@@ -209,7 +209,7 @@ def test_differences_that_do_not_vary_have_no_interval(
     assert found.p_value is None
 
 
-def test_two_equal_points_differ_by_nothing_and_the_interval_says_how_sure_that_is() -> None:
+def test_equal_points_have_difference_zero_and_an_interval() -> None:
     found = paired(*scores(50, 0, 0, 50))
     assert (found.difference, found.p_value) == (0, 1)
     low, high = found.interval or (math.nan, math.nan)

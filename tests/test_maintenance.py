@@ -109,7 +109,7 @@ def array_files(store: Store) -> list[Path]:
 # Checking and repairing
 
 
-def test_nothing_is_wrong_with_what_was_just_written(filled: Store) -> None:
+def test_new_results_pass_the_check(filled: Store) -> None:
     seen: list[tuple[int, int]] = []
     assert check(filled.folder, on_files=lambda *progress: seen.append(progress)) == []
     assert seen[-1] == (24, 24)  # 20 + 1 + 1 files of arrays, 2 of soups
@@ -117,7 +117,7 @@ def test_nothing_is_wrong_with_what_was_just_written(filled: Store) -> None:
     assert values(filled) == ALL
 
 
-def test_damaged_files_are_found_and_what_they_held_is_forgotten(filled: Store) -> None:
+def test_damaged_files_are_found_and_their_results_removed(filled: Store) -> None:
     flipped, deleted = array_files(filled)[:2]
     flip(flipped)
     deleted.unlink()
@@ -224,7 +224,7 @@ def aged(path: Path, days: float) -> Path:
     return path
 
 
-def test_only_what_is_not_needed_is_removed(filled: Store) -> None:
+def test_only_leftovers_are_removed(filled: Store) -> None:
     for path in array_files(filled):
         aged(path, 100)
     filled.add_evaluations([evaluation(POINTS[0], 0.0)])  # replaces: its first file is an orphan
@@ -368,7 +368,7 @@ def test_results_are_moved_without_weights(filled: Store, laptop: Store, tmp_pat
 
 
 @pytest.mark.parametrize(("here", "kept"), [(True, 1.0), (False, 2.0)])
-def test_what_is_known_stays_unless_the_archive_has_the_outputs_too(
+def test_stored_results_stay_unless_only_the_archive_has_outputs(
     store: Store, laptop: Store, tmp_path: Path, here: bool, kept: float
 ) -> None:
     outputs = torch.ones(3, 2)
@@ -515,6 +515,8 @@ def test_commands_do_what_the_functions_do(
     store.close()
 
 
-def test_an_error_is_said_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_printed_as_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["import", str(tmp_path / "missing")]) == 1
     assert "is not an archive of results" in capsys.readouterr().err

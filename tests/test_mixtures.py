@@ -146,7 +146,7 @@ def test_any_weighted_mean_of_equal_tensors_is_that_tensor(
     holds()
 
 
-def test_k_identical_files_are_one_point(checkpoint_of: CheckpointOf) -> None:
+def test_identical_files_are_one_point(checkpoint_of: CheckpointOf) -> None:
     copies = [point(checkpoint_of(random_state(1))) for _ in range(3)]
     assert mean(copies) == copies[0]
     assert same_weights(mean(copies).state_dict(), random_state(1))

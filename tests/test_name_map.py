@@ -139,7 +139,7 @@ def evaluated(
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_what_the_network_does_not_learn_may_be_saved_or_not(
+def test_buffers_may_be_saved_or_not(
     checkpoint_of: CheckpointOf, prefix: str, splits: dict[str, Split], store: Store
 ) -> None:
     whole = random_state(1)
@@ -153,7 +153,7 @@ def test_what_the_network_does_not_learn_may_be_saved_or_not(
     assert evaluated(old, lambda: WithBuffers(persistent=True), splits, store) == today
 
 
-def test_what_the_network_lacks_and_computes_is_its_own_after_any_point(
+def test_buffers_of_the_network_that_files_lack_keep_their_values(
     checkpoint_of: CheckpointOf, splits: dict[str, Split], store: Store
 ) -> None:
     """The buffers of one point are not left to the next."""
@@ -169,7 +169,7 @@ def test_what_the_network_lacks_and_computes_is_its_own_after_any_point(
     assert alone.tensor("1.num_batches_tracked").item() == 99
 
 
-def test_a_buffer_that_the_network_would_compute_otherwise_is_a_fault(
+def test_a_buffer_with_other_values_than_the_network_s_is_an_error(
     checkpoint_of: CheckpointOf,
 ) -> None:
     """Rotary frequencies of another base: the network would not be the one that was trained."""
@@ -192,7 +192,7 @@ def test_a_buffer_that_the_network_would_compute_otherwise_is_a_fault(
     ],
     ids=["ids", "head", "criterion"],
 )
-def test_weights_that_the_network_lacks_are_a_fault(
+def test_weights_that_the_network_lacks_are_an_error(
     checkpoint_of: CheckpointOf, more: State, problem: str
 ) -> None:
     point = Mixture([(checkpoint_of(random_state(1) | more), 1)])
@@ -237,7 +237,7 @@ class WithHead(nn.Module):
         self.extra = nn.Parameter(torch.ones(2))
 
 
-def test_what_does_not_fit_a_network_is_named_and_nothing_is_changed(
+def test_misfits_are_named_and_the_network_stays_unchanged(
     checkpoint_of: CheckpointOf,
 ) -> None:
     point, expected = mixed(checkpoint_of)
@@ -262,7 +262,7 @@ def test_a_network_of_another_kind_is_refused_even_if_not_strict(
         load_into(nn.Conv2d(1, 1, 1), point, strict=False)
 
 
-def test_a_network_without_memory_is_refused(checkpoint_of: CheckpointOf) -> None:
+def test_a_network_on_the_meta_device_is_refused(checkpoint_of: CheckpointOf) -> None:
     point, _ = mixed(checkpoint_of)
     with torch.device("meta"):
         model = build_model()

@@ -55,7 +55,7 @@ def test_nothing_is_left_of_a_file_that_was_not_published(
     ],
     ids=oct,
 )
-def test_a_file_is_as_open_to_others_as_its_folder_and_the_umask_let_it(
+def test_a_file_has_the_permissions_of_its_folder_and_the_umask(
     tmp_path: Path, folder: int, umask: int, mode: int
 ) -> None:
     tmp_path.chmod(folder)
@@ -76,7 +76,7 @@ def test_a_file_that_exists_is_not_created_again(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == b"earlier"
 
 
-def test_what_a_dead_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     others = [
         "soup.pt",
         ".soup.pt.part",
@@ -134,7 +134,7 @@ def test_nothing_is_left_of_a_folder_that_was_not_finished(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("quota", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said_in_words(tmp_path: Path, quota: int) -> None:
+def test_a_full_disk_is_reported_in_a_sentence(tmp_path: Path, quota: int) -> None:
     def fill(context: AbstractContextManager[object]) -> None:
         with context:
             raise OSError(quota, os.strerror(quota))
@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path, quota: int) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_living_writer_writes_is_not_removed(tmp_path: Path) -> None:
+def test_files_of_a_live_writer_are_not_removed(tmp_path: Path) -> None:
     with NewFile(tmp_path / "a.txt") as new:
         new.file.write(b"whole")
         remove_leftovers(tmp_path)

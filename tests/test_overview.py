@@ -41,7 +41,7 @@ def look(context: Context) -> Overview:
     return Overview(replace(context, source=evaluations), soups)
 
 
-def test_nothing_is_known_at_first(running: Context) -> None:
+def test_a_new_store_gives_no_results(running: Context) -> None:
     found = look(running)
     assert (found.best, found.headline, found.evaluated) == (None, None, [])
     assert str(found.verdict) == "Nothing has been evaluated yet."
@@ -73,7 +73,7 @@ def test_the_headline_is_the_best_on_select_and_judged_on_report(running: Contex
     assert found.verdict.outcome in ("better", "even", "worse")
 
 
-def test_pairs_and_the_ensemble_are_told_once_they_are_known(
+def test_pairs_and_the_ensemble_are_shown_once_they_are_stored(
     running: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
@@ -117,7 +117,7 @@ def test_without_a_report_split_the_estimate_is_cross_fitted(
         ({"lr": float("nan"), "init": True}, "odd"),
     ],
 )
-def test_a_run_outside_the_basin_is_told_by_what_differs(
+def test_a_run_outside_the_basin_is_named_with_its_differences(
     running: Context, told: dict[str, Scalar], apart: str
 ) -> None:
     sweep = running.sweep

@@ -53,7 +53,7 @@ def test_an_evaluation_is_there_after_reopening(tmp_path: Path) -> None:
     assert store.evaluations(["b"], "task", "split") == {}
 
 
-def test_a_store_is_in_the_workspace_unless_told(workspace: Path) -> None:
+def test_a_store_is_in_the_workspace_by_default(workspace: Path) -> None:
     store = Store()
     add(store, "a")
     assert store.folder == workspace.resolve()
@@ -349,7 +349,7 @@ def test_a_soup_that_is_removed_takes_its_files_with_it(store: Store) -> None:
     assert files_of(store, "b", "safetensors") == [("weights", 4, "sha of weights")]
 
 
-def test_what_dead_writers_left_is_removed(store: Store, workspace: Path) -> None:
+def test_files_of_dead_writers_are_removed(store: Store, workspace: Path) -> None:
     add(store, "point")
     (arrays,) = (store.folder / "arrays").iterdir()
     soup = write_files(store, "a", "safetensors", weights=b"1234")
@@ -373,7 +373,7 @@ def test_what_dead_writers_left_is_removed(store: Store, workspace: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [None, b"", b"short"])
-def test_evaluations_whose_arrays_are_missing_or_truncated_are_forgotten(
+def test_evaluations_with_missing_or_truncated_arrays_are_removed(
     store: Store, content: bytes | None
 ) -> None:
     arrays = {"losses": torch.tensor([0.25, 0.75])}
@@ -401,9 +401,7 @@ def test_evaluations_whose_arrays_are_missing_or_truncated_are_forgotten(
 
 
 @pytest.mark.parametrize("damage", ["deleted", "flipped"])
-def test_what_was_seen_of_a_point_is_forgotten_if_its_file_is_damaged(
-    store: Store, damage: str
-) -> None:
+def test_a_partial_evaluation_is_removed_if_its_file_is_damaged(store: Store, damage: str) -> None:
     store.add_part("a", "task", "split", {"rows": torch.arange(9)})
     (file,) = (store.folder / "arrays").rglob("*.safetensors")
     if damage == "deleted":

@@ -150,7 +150,7 @@ def test_a_soup_that_was_offered_and_left_out_need_not_be_there(
     assert (dict(stored.soups), [*stored.offered]) == ({}, [NAME, "gone"])
 
 
-def test_what_cannot_be_made_is_refused_in_words(build: Build, sweep: Sweep) -> None:
+def test_unusable_soups_are_refused_with_a_sentence(build: Build, sweep: Sweep) -> None:
     first = build("uniform", ["run1", "run2"])
     second = build("uniform", [NAME, "run10"], {NAME: first})
     with pytest.raises(RecipeError, match=r"'old' is a soup that cannot .* There is no"):

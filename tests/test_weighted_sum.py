@@ -65,7 +65,7 @@ def test_terms_may_share_a_buffer() -> None:
         assert same_bits(out, weighted_sum(tensors, shares, accumulate))
 
 
-def test_float32_sums_of_fine_tuned_weights_are_all_but_exact() -> None:
+def test_float32_sums_of_fine_tuned_weights_are_almost_exact() -> None:
     base = any_tensor(torch.float32, 10_000)
     moved = [base + 0.01 * any_tensor(torch.float32, 10_000, seed=seed) for seed in range(1, 6)]
     exact = torch.stack(moved).double().mean(0)

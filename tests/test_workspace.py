@@ -15,7 +15,7 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_workspace_is_where_the_environment_says(
+def test_the_environment_sets_the_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STOCKPOT_WORKSPACE", str(tmp_path / "a" / "b"))

@@ -83,7 +83,7 @@ def test_without_a_base_a_soup_of_none_is_worth_the_mean_of_the_ingredients_alon
         (PROPORTIONS, 3, "must be even and at least 4"),
     ],
 )
-def test_what_cannot_be_attributed_is_refused(
+def test_soups_that_cannot_be_attributed_are_refused(
     sweep: Sweep, evaluator: Evaluator, coefficients: dict[str, Fraction], orders: int, words: str
 ) -> None:
     soup = Parts(sweep, manual(sweep, coefficients))

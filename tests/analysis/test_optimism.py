@@ -19,14 +19,14 @@ def coins(candidates: int, n: int, seed: int = 0) -> list[torch.Tensor]:
     return list(torch.randint(0, 2, (candidates, n), generator=generator).float())
 
 
-def test_the_best_of_equals_promises_more_than_it_gives() -> None:
+def test_the_best_of_equal_candidates_is_too_optimistic() -> None:
     found = [cross_fit(coins(50, 1000, seed), repeats=5) for seed in range(40)]
     assert all(each.optimism > 0.02 for each in found)
     assert mean(each.delivered for each in found) == pytest.approx(0.5, abs=0.005)
     assert sum(found[0].chosen) == pytest.approx(1)
 
 
-def test_what_one_candidate_promises_it_gives() -> None:
+def test_one_candidate_alone_is_not_optimistic() -> None:
     scores = coins(1, 1000)
     found = cross_fit(scores)
     assert found.optimism == pytest.approx(0)

@@ -120,7 +120,7 @@ def test_of_networks_linear_in_their_weights_soup_and_ensemble_are_one(
     assert found.predicted_gap == pytest.approx(0, abs=1e-3)
 
 
-def test_it_takes_three_points_beside_the_ends_and_none_twice(
+def test_the_prediction_takes_three_points_beside_the_ends_and_none_twice(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     ends = sweep["run1"].mixture, sweep["run2"].mixture

@@ -249,11 +249,11 @@ def test_shifts_are_counted(gains: tuple[Gain, ...], text: str) -> None:
         ),
     ],
 )
-def test_basins_are_told(changes: dict[str, Any], text: str) -> None:
+def test_the_verdict_names_basins(changes: dict[str, Any], text: str) -> None:
     facts = replace(soup(), basins=replace(BASINS, **changes))
     assert verdict(facts).sentences[1] == text
 
 
-def test_an_ensemble_of_one_is_not_told() -> None:
+def test_the_verdict_omits_an_ensemble_of_one() -> None:
     alone = replace(soup(), ensemble=EnsembleFacts(1, 0.9))
     assert verdict(alone) == verdict(soup())

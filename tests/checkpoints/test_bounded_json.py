@@ -48,6 +48,6 @@ def test_a_plain_object_is_parsed_as_json_does(value: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_has_no_one_meaning_or_takes_too_much_is_refused(content: bytes, problem: str) -> None:
+def test_ambiguous_or_too_large_json_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         parse_object(content)

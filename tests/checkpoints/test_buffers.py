@@ -76,7 +76,7 @@ NO_WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", NO_WEIGHTS)
-def test_what_no_network_learns_is_told_by_its_values(name: str) -> None:
+def test_buffers_are_recognised_by_their_values(name: str) -> None:
     tensor, what = NO_WEIGHTS[name]
     assert reason(name, tensor).endswith(what)
 
@@ -111,7 +111,7 @@ def moved(tensor: Tensor) -> Tensor:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_a_network_may_learn_is_a_weight_whatever_its_name(name: str, tensor: Tensor) -> None:
+def test_learnable_tensors_are_weights_whatever_their_name(name: str, tensor: Tensor) -> None:
     assert reason(name, tensor) == ""
 
 
@@ -158,7 +158,7 @@ BODY = {"model.0.weight": noise(4, 8), "model.0.bias": noise(4)}
     ],
     ids=str,
 )
-def test_the_weights_of_a_loss_are_told_by_its_module(
+def test_the_weights_of_a_loss_are_recognised_by_its_module(
     more: dict[str, Tensor], name: str, is_loss: bool
 ) -> None:
     found = why_no_weight_in(Held(BODY | more), name)

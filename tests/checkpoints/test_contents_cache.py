@@ -90,9 +90,7 @@ def test_a_file_whose_reader_was_killed_is_read_again(
     assert reads == [path, path]
 
 
-def test_where_only_the_remembered_is_wanted_nothing_is_read(
-    tmp_path: Path, reads: list[Path]
-) -> None:
+def test_cached_lookups_read_no_file(tmp_path: Path, reads: list[Path]) -> None:
     path = save(tmp_path / "a.pt", 1)
     with contents.remembered_only(), pytest.raises(contents.NotRead):
         open_checkpoint(path)
@@ -102,7 +100,7 @@ def test_where_only_the_remembered_is_wanted_nothing_is_read(
         assert open_checkpoint(path).read("w").item() == 0
 
 
-def test_without_a_sound_workspace_files_are_read_each_time(
+def test_without_a_usable_workspace_files_are_read_each_time(
     tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "a.pt", 1)

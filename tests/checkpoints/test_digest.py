@@ -93,7 +93,7 @@ def test_every_block_of_a_large_tensor_counts(checkpoint_of: CheckpointOf, posit
     assert checkpoint_of({"w": tensor}).digest != before
 
 
-def test_a_second_opening_knows_the_digest_without_reading(tmp_path: Path) -> None:
+def test_reopening_a_file_finds_the_digest_without_reading(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(STATE, path)
     first = open_checkpoint(path)
@@ -118,7 +118,7 @@ def test_a_changed_file_has_a_new_digest(tmp_path: Path) -> None:
     assert again.digest != before
 
 
-def test_what_is_known_follows_the_file_and_not_its_name(tmp_path: Path) -> None:
+def test_digests_are_cached_by_file_and_not_by_name(tmp_path: Path) -> None:
     one, two = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_file({"w": torch.tensor([1.0])}, one)
     save_file({"w": torch.tensor([2.0])}, two)
@@ -145,7 +145,7 @@ def test_values_that_are_not_finite_are_counted_by_tensor(
     assert open_checkpoint(checkpoint.path).nonfinite == {"bad": 1 + len(infinite)}
 
 
-def test_without_a_sound_workspace_digests_are_what_they_are(
+def test_digests_do_not_depend_on_a_usable_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(STATE, tmp_path / "a.safetensors")
@@ -158,7 +158,7 @@ def test_without_a_sound_workspace_digests_are_what_they_are(
         assert open_checkpoint(tmp_path / "a.safetensors").digest == expected
 
 
-def test_weight_sets_of_one_file_are_known_apart(tmp_path: Path) -> None:
+def test_weight_sets_of_one_file_have_their_own_digests(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(STATE, path)
     raw, averaged = open_checkpoint(path), open_checkpoint(path)
@@ -169,7 +169,7 @@ def test_weight_sets_of_one_file_are_known_apart(tmp_path: Path) -> None:
     assert open_checkpoint(path).is_scanned
 
 
-def test_what_a_scan_of_other_tensors_found_is_not_taken(tmp_path: Path) -> None:
+def test_a_cached_scan_of_other_tensors_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(STATE, path)
     open_checkpoint(path).scan()
@@ -178,7 +178,7 @@ def test_what_a_scan_of_other_tensors_found_is_not_taken(tmp_path: Path) -> None
     assert not again.is_scanned
 
 
-def test_a_file_that_its_checksums_disown_gets_no_digest(
+def test_a_file_with_wrong_checksums_gets_no_digest(
     checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []

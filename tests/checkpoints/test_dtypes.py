@@ -11,7 +11,7 @@ FLOATS = [dtype for dtype in DTYPES.values() if dtype.is_floating_point]
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.complex64], ids=str)
-def test_all_finite_is_what_torch_says_of_every_element(dtype: torch.dtype) -> None:
+def test_all_finite_agrees_with_torch_on_every_element(dtype: torch.dtype) -> None:
     finite = any_tensor(dtype, 40)
     finite[:4] = torch.tensor([0.0, -0.0, 1.0, -1.0]).to(dtype)
     if dtype.is_floating_point:
@@ -48,7 +48,7 @@ def test_both_parts_of_a_complex_number_must_be_finite(part: complex) -> None:
     assert not all_finite(torch.tensor([1 + 1j, part], dtype=torch.complex64))
 
 
-def test_what_is_not_a_float_or_has_no_element_is_finite() -> None:
+def test_empty_tensors_and_tensors_of_integers_are_finite() -> None:
     assert all_finite(torch.tensor([-1, (1 << 63) - 1]))
     assert all_finite(torch.tensor([True]))
     assert all_finite(torch.empty(0))
@@ -72,7 +72,7 @@ def test_a_chunk_is_rounded_as_torch_rounds(dtype: torch.dtype) -> None:
     ],
     ids=str,
 )
-def test_what_is_too_large_to_round_is_not_finite(
+def test_values_too_large_to_round_are_not_finite(
     dtype: torch.dtype, kept: float, lost: float
 ) -> None:
     for sign in (1, -1):

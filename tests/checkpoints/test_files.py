@@ -89,7 +89,7 @@ def test_another_file_of_the_name_is_not_taken_for_the_one_that_was_opened(
         first_byte(first)
 
 
-def test_a_change_while_it_is_open_is_found_out(tmp_path: Path) -> None:
+def test_a_change_of_an_open_file_is_detected(tmp_path: Path) -> None:
     (file,) = written(tmp_path, 1)
     file.check_unchanged()
     with file.path.open("ab") as more:
@@ -98,7 +98,7 @@ def test_a_change_while_it_is_open_is_found_out(tmp_path: Path) -> None:
         file.check_unchanged()
 
 
-def test_an_end_inside_what_is_read_is_said(tmp_path: Path) -> None:
+def test_a_file_that_ends_inside_a_read_is_reported(tmp_path: Path) -> None:
     (file,) = written(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"0\.bin ended inside tensor 'w': it was truncated"):
         file.read_into(memoryview(bytearray(11)), 0, "tensor 'w'")
@@ -131,7 +131,7 @@ def stamped(path: Path) -> Stamp:
 
 
 @pytest.mark.parametrize("size", [1, 1 << 10, 1 << 20])
-def test_a_stamp_stays_while_the_file_does(tmp_path: Path, size: int) -> None:
+def test_an_unchanged_file_keeps_its_stamp(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(os.urandom(size))
     assert stamped(path) == stamped(path)
@@ -170,7 +170,7 @@ def test_of_a_large_file_eight_blocks_count_whatever_its_times(tmp_path: Path, s
         assert stamped(path) == before
 
 
-def test_changes_within_one_tick_of_the_clock_are_told_apart(tmp_path: Path) -> None:
+def test_changes_within_one_tick_of_the_clock_have_different_stamps(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(1 << 20))
     seen = {stamped(path)}
@@ -180,7 +180,7 @@ def test_changes_within_one_tick_of_the_clock_are_told_apart(tmp_path: Path) -> 
     assert len(seen) == 20
 
 
-def test_another_file_in_its_place_is_found_out_while_it_is_open(tmp_path: Path) -> None:
+def test_a_replaced_file_is_detected_while_it_is_open(tmp_path: Path) -> None:
     (file,) = written(tmp_path, 1)
     replaced(file.path)
     with pytest.raises(CheckpointError, match="was changed while it was read"):

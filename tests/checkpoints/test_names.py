@@ -62,7 +62,7 @@ def test_the_names_that_torch_gives_wrapped_networks_are_those_of_the_network(
         ("model.bert.", "_checkpoint_wrapped_module."),
     ],
 )
-def test_prefixes_are_recognised_and_put_back(prefix: str, middle: str) -> None:
+def test_prefixes_are_recognised_and_restored(prefix: str, middle: str) -> None:
     names = [
         prefix + name.replace("blocks.0.", f"blocks.0.{middle}").replace("norm.", f"{middle}norm.")
         for name in PLAIN
@@ -90,7 +90,9 @@ def test_prefixes_are_recognised_and_put_back(prefix: str, middle: str) -> None:
     ],
     ids=str,
 )
-def test_only_what_all_names_agree_on_is_taken_off(names: list[str], canonical: list[str]) -> None:
+def test_only_prefixes_common_to_all_names_are_removed(
+    names: list[str], canonical: list[str]
+) -> None:
     assert [*canonical_names(names).values()] == canonical
 
 
@@ -154,7 +156,7 @@ def test_only_what_all_names_agree_on_is_taken_off(names: list[str], canonical: 
     ],
     ids=str,
 )
-def test_names_are_aligned_as_far_as_they_go(
+def test_names_are_aligned_as_far_as_possible(
     names: list[str], wanted: list[str], found: dict[str, str]
 ) -> None:
     assert align(names, wanted) == found
@@ -167,7 +169,7 @@ NAMES = st.lists(
 
 
 @given(NAMES, NAMES)
-def test_whatever_the_names_each_stays_one_of_its_own(names: list[str], wanted: list[str]) -> None:
+def test_distinct_names_stay_distinct(names: list[str], wanted: list[str]) -> None:
     kept = weight_names(names)
     assert sorted(canonical_names(names)) == sorted(kept)
     assert len(set(canonical_names(names).values())) == len(kept)

@@ -44,7 +44,7 @@ AGAIN = "If you downloaded it, download it again"
         pytest.param(b"\x08\x08\x12\x07pytorch\x1a", "is an ONNX file", id="ONNX"),
     ],
 )
-def test_what_is_no_checkpoint_is_named_under_any_suffix(
+def test_other_files_are_recognised_under_any_suffix(
     tmp_path: Path, suffix: str, content: bytes, problem: str
 ) -> None:
     path = tmp_path / f"a{suffix}"

@@ -46,7 +46,7 @@ def test_a_checkpoint_is_known_by_its_name(name: str, expected: bool) -> None:
         ("a.txt", "a.txt", ""),
     ],
 )
-def test_a_name_less_its_suffix_is_what_a_checkpoint_is_called(
+def test_a_checkpoint_is_named_after_its_file_without_the_suffix(
     name: str, stem: str, suffix: str
 ) -> None:
     assert (stem_of(Path(name)), suffix_of(Path(name))) == (stem, suffix)
@@ -94,7 +94,7 @@ def test_a_path_may_be_text(tmp_path: Path, kind: type[str | Path]) -> None:
         ("a.safetensors", b"<\1\0\0\0\0\0\0{" + b" " * 300, "is not a complete safetensors file"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused_with_the_file_and_the_way_out(
+def test_other_files_are_refused_with_the_file_and_the_way_out(
     tmp_path: Path, name: str, content: bytes | None, problem: str
 ) -> None:
     if content is not None:

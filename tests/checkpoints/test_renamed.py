@@ -37,7 +37,7 @@ def test_a_view_gives_the_same_weights_under_other_names(checkpoint_of: Checkpoi
     assert checkpoint.original_names["module.0.weight"] == "module.0.weight"
 
 
-def test_a_view_needs_no_second_look_at_the_file(checkpoint_of: CheckpointOf) -> None:
+def test_a_view_does_not_read_the_file_again(checkpoint_of: CheckpointOf) -> None:
     checkpoint = checkpoint_of(prefixed(random_state(1), "net."))
     view = seen_without("net.", checkpoint)
     read: list[int] = []
@@ -98,7 +98,7 @@ def test_a_view_notices_that_its_file_was_changed(checkpoint_of: CheckpointOf) -
 TIED = {"embed.weight": torch.ones(4, 2), "block.weight": torch.ones(2, 2)}
 
 
-def test_names_of_tied_tensors_are_added_where_they_were_left_out(
+def test_missing_names_of_tied_tensors_are_added(
     checkpoint_of: CheckpointOf,
 ) -> None:
     whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
@@ -111,7 +111,7 @@ def test_names_of_tied_tensors_are_added_where_they_were_left_out(
     assert seen.digest == brief.digest
 
 
-def test_names_of_tied_tensors_are_left_out_where_the_reference_does(
+def test_names_of_tied_tensors_are_omitted_if_the_reference_omits_them(
     checkpoint_of: CheckpointOf,
 ) -> None:
     whole = checkpoint_of(prefixed(TIED | {"lm_head.weight": torch.ones(4, 2)}, "module."))
@@ -121,7 +121,7 @@ def test_names_of_tied_tensors_are_left_out_where_the_reference_does(
     assert isinstance(seen, RenamedCheckpoint)
 
 
-def test_what_is_not_tied_is_missing(checkpoint_of: CheckpointOf) -> None:
+def test_tensors_that_are_not_tied_are_missing(checkpoint_of: CheckpointOf) -> None:
     whole = checkpoint_of(TIED | {"lm_head.weight": torch.ones(4, 2)})
     brief = checkpoint_of(TIED)
     assert named_like(brief, whole.tensors, whole.ties) is brief

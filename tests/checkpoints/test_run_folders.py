@@ -340,7 +340,7 @@ def test_a_checkpoint_of_deepspeed_that_is_not_consolidated_is_refused(tmp_path:
         (["1.pt", "2.pt"], None),
     ],
 )
-def test_without_marks_of_a_tool_only_clear_names_tell(
+def test_without_traces_of_a_tool_only_unambiguous_names_count(
     tmp_path: Path, files: list[str], chosen: str | None
 ) -> None:
     found = read_run(lay_out(tmp_path, dict.fromkeys(files, "")))

@@ -49,7 +49,7 @@ def test_a_range_of_elements_is_a_slice_of_the_flattened_tensor(
     assert same_bits(part, tensor.flatten()[start:stop])
 
 
-def test_tensors_stand_in_the_order_of_their_bytes_and_metadata_is_kept(tmp_path: Path) -> None:
+def test_tensors_are_in_the_order_of_their_bytes_and_metadata_is_kept(tmp_path: Path) -> None:
     path = raw_safetensors(
         tmp_path / "a.safetensors",
         {
@@ -218,13 +218,13 @@ def test_a_file_with_one_byte_changed_is_refused_or_read_as_the_format_s_own_loa
         assert all(same_bits(read[name], expected[name]) for name in expected)
 
 
-def test_a_header_that_only_looks_like_a_name_of_ours_is_plain_data(tmp_path: Path) -> None:
+def test_a_header_that_resembles_a_reserved_name_is_plain_data(tmp_path: Path) -> None:
     name = json.dumps({"weird": "naïve\n"})
     save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
     assert open_checkpoint(tmp_path / "a.safetensors").read(name).tolist() == [1, 1]
 
 
-def test_what_the_metadata_says_of_the_run_is_told_as_plain_values(tmp_path: Path) -> None:
+def test_details_of_the_run_in_the_metadata_are_plain_values(tmp_path: Path) -> None:
     metadata = {
         "format": "pt",
         "epoch": "7",

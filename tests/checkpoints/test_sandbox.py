@@ -61,7 +61,7 @@ def test_the_child_reads_the_open_file(monkeypatch: pytest.MonkeyPatch, path: Pa
         pytest.param("raise child.Refusal('It is bad.')", "", "opened. It is bad.$", id="refusal"),
     ],
 )
-def test_what_the_child_must_not_do_ends_in_a_refusal(
+def test_a_forbidden_action_of_the_child_ends_in_a_refusal(
     monkeypatch: pytest.MonkeyPatch, path: Path, body: str, limits: str, problem: str
 ) -> None:
     with pytest.raises(CheckpointError, match=problem) as caught:
@@ -70,7 +70,7 @@ def test_what_the_child_must_not_do_ends_in_a_refusal(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_child_ended_from_outside_says_nothing_about_the_file(
+def test_a_child_that_was_killed_gives_no_verdict(
     monkeypatch: pytest.MonkeyPatch, path: Path, number: signal.Signals
 ) -> None:
     body = f"child.os.kill(child.os.getpid(), {int(number)})"

@@ -145,7 +145,7 @@ def test_a_tensor_in_two_shards_is_refused(shards: Path) -> None:
     ],
     ids=["empty", "LFS pointer"],
 )
-def test_a_shard_that_is_not_there_in_truth_is_refused_by_name(
+def test_a_shard_that_is_only_a_placeholder_is_refused_by_name(
     shards: Path, way: str, content: bytes, problem: str
 ) -> None:
     (shards / TWO).write_bytes(content)

@@ -249,7 +249,7 @@ def test_another_set_of_weights_is_opened_by_its_name(tmp_path: Path) -> None:
         open_checkpoint(path, weights="x")
 
 
-def test_sets_of_weights_that_share_tensors_are_said_to(tmp_path: Path) -> None:
+def test_sets_of_weights_that_share_tensors_are_noted(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     shared = torch.ones(2)
     model, ema = {"w": torch.ones(2), "v": shared}, {"w": torch.zeros(2), "v": shared}
@@ -261,7 +261,7 @@ def test_sets_of_weights_that_share_tensors_are_said_to(tmp_path: Path) -> None:
     assert "'ema' (EMA weights) shares" in open_checkpoint(path, weights="model").notes[0]
 
 
-def test_where_one_set_cannot_be_read_the_others_are_named(tmp_path: Path) -> None:
+def test_if_one_set_cannot_be_read_the_others_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.eye(2).to_sparse()}}, path)
     with pytest.raises(CheckpointError, match=r"'w' is sparse .* open .* 'model'"):
@@ -269,7 +269,7 @@ def test_where_one_set_cannot_be_read_the_others_are_named(tmp_path: Path) -> No
     assert open_checkpoint(path, weights="model").read("w").tolist() == [1, 1]
 
 
-def test_tensors_that_are_one_are_told(tmp_path: Path) -> None:
+def test_tied_tensors_are_listed(tmp_path: Path) -> None:
     one, other = torch.ones(4), torch.ones(4)
     state = {"a": one, "b": other, "c": one, "d": one[:2], "e": other, "f": one.view(2, 2)}
     torch.save(state, tmp_path / "a.pt")
@@ -328,7 +328,7 @@ def test_nothing_in_a_pickle_is_executed(tmp_path: Path, zipped: bool, kind: str
         pytest.param({"w": torch.ones(2, device="meta")}, "'w' has no values", id="on meta"),
     ],
 )
-def test_what_holds_no_weights_is_refused_with_the_file_and_the_reason(
+def test_files_without_weights_are_refused_with_the_file_and_the_reason(
     tmp_path: Path, saved: object, problem: str
 ) -> None:
     torch.save(saved, tmp_path / "bad.pt")
@@ -358,7 +358,7 @@ def tampered(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_tampered_weights_are_found_out(tmp_path: Path) -> None:
+def test_tampered_weights_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"w": torch.ones(5), "v": torch.zeros(5), "n": torch.empty(0)}, path)
     seen: list[int] = []
@@ -370,7 +370,7 @@ def test_tampered_weights_are_found_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_record", ["w", "tied", "part", "turned"])
-def test_a_scan_compares_checksums_and_reads_what_fills_a_record_once(
+def test_a_scan_compares_checksums_and_reads_each_record_once(
     tmp_path: Path, in_record: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.pt"
@@ -395,7 +395,7 @@ def test_a_scan_compares_checksums_and_reads_what_fills_a_record_once(
         open_checkpoint(path).scan()
 
 
-def test_only_what_holds_the_weights_is_compared(tmp_path: Path) -> None:
+def test_only_records_with_weights_are_compared(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"optimizer": {0: torch.ones(5)}, "model": {"w": torch.zeros(5)}}, path)
     tampered(path)

@@ -107,7 +107,7 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
 )
 @pytest.mark.parametrize("depth", [0, 0.3])
 @pytest.mark.parametrize("on_subset", [False, True])
-def test_two_hills_are_found_wherever_they_stand(
+def test_two_maxima_are_found_at_any_place(
     width: float, bound: float, depth: float, on_subset: bool
 ) -> None:
     for first in np.arange(0.1, 0.5, 0.05):
@@ -138,7 +138,7 @@ def test_where_a_subset_leaves_no_doubt_three_points_between_the_ends_are_enough
     assert follow(hills(0.32, 0.68, 0.1), Adaptive(), on_subset=True)[5:7] == lobatto(8)[3:6:2]
 
 
-def test_a_subset_leaves_a_doubt_where_it_shows_a_hill_or_no_number() -> None:
+def test_a_subset_with_a_maximum_or_nan_leaves_a_doubt() -> None:
     valley = {alpha: (-float(alpha * (1 - alpha)), 0.5) for alpha in lobatto(4)}
     assert Adaptive().wanted([valley]) == [[]]
     for seen, doubt in ((-0.2, False), (0.02, True), (math.nan, True)):
@@ -187,13 +187,13 @@ def test_scores_in_thousands_take_no_more_points_than_shares() -> None:
     assert count(1000) <= count(1) + 4
 
 
-def test_a_step_does_not_take_points_without_end() -> None:
+def test_a_step_takes_a_bounded_number_of_points() -> None:
     step = follow(lambda at: (at > 0.3).astype(float), Adaptive(), lambda at: (at < 0.7) * 1.0)
     assert len(step) <= 50
 
 
 @pytest.mark.parametrize("value", [(math.nan, 0.5), (math.inf, 0.5), (1.0, math.nan)])
-def test_a_line_with_a_value_that_is_no_number_is_left_at_its_first_points(
+def test_a_line_with_nan_is_not_refined(
     value: tuple[float, float],
 ) -> None:
     start, middle, end = lobatto(2)
@@ -203,7 +203,7 @@ def test_a_line_with_a_value_that_is_no_number_is_left_at_its_first_points(
     assert Adaptive().wanted([known | dict.fromkeys(wanted, (2.0, 0.1))]) == [[]]
 
 
-def test_lines_together_are_asked_for_what_each_is_asked_for_alone() -> None:
+def test_lines_together_get_the_points_that_each_gets_alone() -> None:
     rule = Adaptive()
     curves = [CURVES[name] for name in ("valley", "double well", "bump aside", "two bumps")]
     lines: list[dict[Fraction, tuple[float, float]]] = [{} for _ in curves]
@@ -216,6 +216,6 @@ def test_lines_together_are_asked_for_what_each_is_asked_for_alone() -> None:
 
 
 @pytest.mark.parametrize("tolerances", [(0, 0.1), (-1, 0.1), (0.1, 0), (math.nan, 0.1)])
-def test_a_tolerance_of_nothing_is_refused(tolerances: tuple[float, float]) -> None:
+def test_a_tolerance_of_zero_is_refused(tolerances: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         Adaptive(*tolerances)

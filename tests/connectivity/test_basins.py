@@ -93,7 +93,7 @@ def test_a_closed_basin_stays_what_it_is_whatever_the_pairs_that_are_missing(
     assert all(basin.is_closed for basin in found) or not known.all()
 
 
-def test_what_is_not_known_connects_nothing_and_joins_last() -> None:
+def test_missing_pairs_connect_nothing_and_join_last() -> None:
     matrix = np.array([[0, 3, NAN], [3, 0, NAN], [NAN, NAN, 0]])
     assert [basin.names for basin in basins("abc", matrix, 100)] == [("a", "b"), ("c",)]
     _, heights = tree("abc", matrix).branches

@@ -12,11 +12,11 @@ LINE = np.linspace(0, 1, 11)
 FINE = np.linspace(0, 1, 1001)
 
 
-def test_where_only_the_ends_are_known_nothing_is() -> None:
+def test_ends_alone_give_no_ceiling() -> None:
     assert ceiling(np.array([0.0, 1.0]), np.array([0.0, 0.0])) == math.inf
 
 
-def test_where_a_value_is_no_number_neither_is_the_ceiling() -> None:
+def test_nan_values_give_a_nan_ceiling() -> None:
     assert math.isnan(ceiling(np.array([0, 0.5, 1]), np.array([0, math.nan, 0])))
     assert math.isnan(ceiling(np.array([0, 1.0]), np.array([0, math.inf])))
 
@@ -43,7 +43,7 @@ def test_a_spike_between_flat_points_raises_the_ceiling_only_around_it() -> None
     assert not curves.contested(np.array([9.0])).any()
 
 
-def test_curves_together_are_what_each_is_alone() -> None:
+def test_curves_together_get_the_ceilings_of_each_alone() -> None:
     values = np.random.default_rng(0).normal(size=(11, 4))
     together = Curves(LINE, values)
     alone = [Curves(LINE, values[:, [column]]) for column in range(4)]

@@ -162,7 +162,7 @@ def test_barriers_of_real_networks_are_those_of_a_dense_grid(
             assert len(path.alphas) < 20
 
 
-def test_the_middles_of_all_pairs_are_known_before_any_pair_is_looked_at_closer(
+def test_the_midpoints_of_all_pairs_are_evaluated_before_any_pair_is_refined(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     points = 3 + 3

@@ -103,7 +103,7 @@ def test_a_grid_of_floats_is_the_grid_of_fractions() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 0, -3])
-def test_a_grid_of_fewer_than_two_is_refused(count: int) -> None:
+def test_a_grid_of_fewer_than_two_points_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match="at least its two ends"):
         grid(count)
 

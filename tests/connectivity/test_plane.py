@@ -128,7 +128,7 @@ def test_finer_grids_hold_the_coarser_ones(
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("corners", [CORNERS, ("run1", "base", "run10"), ("run2", "run1", "run10")])
-def test_corners_that_are_known_are_points_of_the_grid(
+def test_evaluated_corners_are_points_of_the_grid(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], size: int, corners: tuple[str, ...]
 ) -> None:
     losses = [evaluator.evaluate(sweep[corner].mixture, "val").loss for corner in corners]
@@ -153,7 +153,7 @@ def test_the_losses_are_those_of_the_points(sweep: Sweep, evaluator: Evaluator) 
     assert found.losses[0, 0] == evaluator.evaluate(sweep["base"].mixture, "test").loss
 
 
-def test_a_stored_plane_shows_the_finest_whole_grid_or_the_coarsest_with_gaps(
+def test_a_stored_plane_shows_the_finest_complete_grid_or_the_coarsest_with_gaps(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     assert stored_plane(sweep, evaluator, CORNERS) is None

@@ -77,7 +77,7 @@ def test_the_gaps_of_a_smooth_line_are_seen_on_a_part_alone(
 
 
 @pytest.mark.parametrize("loss", [hills, broken])
-def test_what_a_subset_shows_is_evaluated_on_the_whole(
+def test_maxima_on_a_subset_are_evaluated_on_the_whole_split(
     sweep: Sweep, store: Store, loss: Loss
 ) -> None:
     evaluator = Evaluator(Line(loss, 800), store, device="cpu")
@@ -118,7 +118,7 @@ def test_a_line_whose_gaps_were_not_seen_is_open(sweep: Sweep, store: Store) -> 
     assert len(evaluate_lines([line], evaluator)[0].alphas) == 5
 
 
-def test_only_what_takes_a_pass_counts_as_missing(sweep: Sweep, store: Store) -> None:
+def test_only_points_that_need_a_pass_count_as_missing(sweep: Sweep, store: Store) -> None:
     evaluator = Evaluator(Line(valley, 800), store, device="cpu")
     line = (sweep["a"].mixture, sweep["b"].mixture)
     evaluate_lines([line], evaluator, lobatto(4))
@@ -156,7 +156,7 @@ def test_a_part_is_not_estimated_by_parts(store: Store) -> None:
     assert part_of(task, task.part("val", 500)) is None
 
 
-def test_a_part_is_off_at_one_point_by_as_much_as_at_those_around_it() -> None:
+def test_the_error_of_a_part_is_similar_at_neighbouring_points() -> None:
     gap, lines, on_subset = GAPS[0], [], []
     for seed in range(3):
         loss, score = (Polynomial(each) for each in np.random.default_rng(seed).normal(size=(2, 4)))

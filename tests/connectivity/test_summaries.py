@@ -105,7 +105,7 @@ def test_equal_weights_are_a_pair(
 
 
 @pytest.mark.parametrize("size", [1, 2, 32])
-def test_what_is_known_is_kept_when_the_work_is_stopped(
+def test_computed_values_are_kept_when_the_work_is_stopped(
     monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator, size: int
 ) -> None:
     def stop(done: int, total: int) -> None:
@@ -143,7 +143,7 @@ def test_lines_of_earlier_versions_are_looked_up(
     assert known.preliminary == sorted(stored.open, key=PAIRS.index)
 
 
-def test_a_screen_stands_in_where_it_knows_more(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_a_screen_is_used_where_it_has_more_values(sweep: Sweep, evaluator: Evaluator) -> None:
     part = evaluator.task.part("val", 10)
     barriers(sweep, evaluator, ["run1", "run2"], split=part)  # screened only
     barriers(sweep, evaluator, ["run1", "run10"], split=part)

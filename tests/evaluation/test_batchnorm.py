@@ -161,7 +161,7 @@ def test_paths_and_recipes_follow_the_choice(
     )
 
 
-def test_the_choice_is_there_only_where_it_means_something(
+def test_the_choice_is_offered_only_for_networks_with_batchnorm(
     checkpoint_of: CheckpointOf, splits: dict[str, Split], store: Store
 ) -> None:
     def evaluator(model: Callable[[], nn.Module], *names: str) -> Evaluator:

@@ -115,7 +115,7 @@ def test_a_point_is_taken_over_from_one_whose_lease_runs_out(
     held.close()
 
 
-def test_what_is_given_up_is_free_at_once(servers: list[Server], points: list[Mixture]) -> None:
+def test_released_points_are_free_at_once(servers: list[Server], points: list[Mixture]) -> None:
     first, second = servers
 
     def stop(done: int, total: int) -> None:
@@ -128,7 +128,7 @@ def test_what_is_given_up_is_free_at_once(servers: list[Server], points: list[Mi
     assert kept
 
 
-def test_two_that_pause_a_point_which_the_other_wants_do_not_wait_for_ever(
+def test_two_processes_that_pause_each_others_points_do_not_deadlock(
     servers: list[Server], points: list[Mixture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "_NESTED_PATIENCE", 0.3)

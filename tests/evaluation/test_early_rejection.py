@@ -60,7 +60,7 @@ shares = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.7, 1 / 3, 2 / 3, 1.0]) | st.floa
 @pytest.mark.parametrize("strictly", [False, True])
 @pytest.mark.parametrize("score", [whole, shares], ids=["right or wrong", "shares"])
 @given(data=st.data())
-def test_what_is_given_up_is_what_the_full_pass_would_reject(
+def test_rejected_candidates_are_those_that_the_full_pass_would_reject(
     data: st.DataObject, score: st.SearchStrategy[float], strictly: bool
 ) -> None:
     n = data.draw(st.integers(1, 60))
@@ -75,7 +75,7 @@ def test_what_is_given_up_is_what_the_full_pass_would_reject(
 
 
 @pytest.mark.parametrize("strictly", [False, True])
-def test_a_candidate_that_does_as_well_is_seen_to_the_end(strictly: bool) -> None:
+def test_an_equal_candidate_is_evaluated_to_the_end(strictly: bool) -> None:
     incumbent = torch.tensor([1.0, 0.0] * 50)
     seen = run(rejection_of(incumbent), incumbent.flip(0), batch=7)
     assert len(seen) == 100
@@ -84,19 +84,19 @@ def test_a_candidate_that_does_as_well_is_seen_to_the_end(strictly: bool) -> Non
     assert len(run(rejection_of(incumbent, strictly=strictly), better, batch=7)) == 100
 
 
-def test_a_tie_is_given_up_only_where_better_is_asked_for() -> None:
+def test_a_tie_is_rejected_only_by_a_strict_comparison() -> None:
     incumbent = torch.tensor([0.0] * 10 + [1.0] * 90)
     assert len(run(rejection_of(incumbent, strictly=False), incumbent, batch=100)) == 100
     # After the ten that both get wrong, the most that it can reach is the incumbent's score.
     assert len(run(rejection_of(incumbent, strictly=True), incumbent, batch=100)) == 11
 
 
-def test_the_hardest_examples_are_seen_first() -> None:
+def test_the_hardest_examples_are_evaluated_first() -> None:
     difficulty = torch.tensor([0.1, 3.0, math.nan, 2.0])
     assert rejection_of(torch.ones(4), difficulty=difficulty).order.tolist() == [2, 1, 3, 0]
 
 
-def test_a_candidate_that_is_wrong_where_the_incumbent_is_and_once_more_is_known_at_once() -> None:
+def test_a_candidate_with_one_more_error_is_rejected_early() -> None:
     n = 1000
     incumbent = (torch.arange(n) >= 100).float()
     candidate = (torch.arange(n) >= 101).float()
@@ -106,7 +106,7 @@ def test_a_candidate_that_is_wrong_where_the_incumbent_is_and_once_more_is_known
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("whose", ["incumbent", "candidate"])
-def test_a_broken_point_is_seen_to_the_end(bad: float, whose: str) -> None:
+def test_a_broken_point_is_evaluated_to_the_end(bad: float, whose: str) -> None:
     scores = {"incumbent": torch.ones(50), "candidate": torch.zeros(50)}
     scores[whose][3] = bad
     rejection = EarlyRejection(
@@ -146,7 +146,7 @@ def winner(sweep: Sweep) -> Mixture:
     return sweep.mixture({"base": 1.0001})
 
 
-def test_a_loser_is_given_up_with_a_bound_that_holds(
+def test_a_rejected_candidate_has_a_valid_upper_bound(
     evaluator: Evaluator,
     incumbent: Evaluation,
     loser: Mixture,
@@ -164,7 +164,7 @@ def test_a_loser_is_given_up_with_a_bound_that_holds(
     assert torch.equal(full.scores[found.rows], found.scores)
 
 
-def test_what_was_given_up_is_remembered(
+def test_rejections_are_stored(
     evaluator: Evaluator, incumbent: Evaluation, loser: Mixture, passes: list[int]
 ) -> None:
     first = evaluator.evaluate_or_reject(loser, incumbent)
@@ -181,7 +181,7 @@ def test_what_was_given_up_is_remembered(
     assert torch.equal(again.rows, first.rows)
 
 
-def test_what_was_given_up_against_a_better_one_is_seen_to_the_end_where_that_is_not_enough(
+def test_a_stored_bound_that_is_too_weak_is_evaluated_to_the_end(
     evaluator: Evaluator, incumbent: Evaluation, loser: Mixture, sweep: Sweep
 ) -> None:
     assert isinstance(evaluator.evaluate_or_reject(loser, incumbent), UpperBound)
@@ -191,7 +191,7 @@ def test_what_was_given_up_against_a_better_one_is_seen_to_the_end_where_that_is
     assert found.score >= weaker.score
 
 
-def test_one_that_is_not_given_up_is_evaluated_as_always(
+def test_an_accepted_candidate_is_evaluated_as_usual(
     evaluator: Evaluator,
     incumbent: Evaluation,
     winner: Mixture,
@@ -223,7 +223,7 @@ def test_an_evaluation_that_is_known_is_taken(
     assert passes == []
 
 
-def test_progress_is_told_and_ends_with_all(
+def test_progress_is_reported_up_to_the_end(
     evaluator: Evaluator, incumbent: Evaluation, sweep: Sweep
 ) -> None:
     for point in (sweep["run1"].mixture, mean([sweep["run1"].mixture, sweep["run2"].mixture])):

@@ -50,7 +50,7 @@ def halfway(sweep: Sweep) -> Mixture:
 @pytest.mark.parametrize(
     "names", [["run1"], ["run10"], ["run1", "run2"], ["run1", "run2", "run10"]]
 )
-def test_an_evaluation_is_what_scikit_learn_says_of_the_averaged_network(
+def test_an_evaluation_agrees_with_scikit_learn_on_the_averaged_network(
     sweep: Sweep,
     states: dict[str, State],
     task: ClassificationTask,
@@ -79,7 +79,7 @@ def test_an_evaluation_is_what_scikit_learn_says_of_the_averaged_network(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 99, 100, 101])
-def test_the_batch_size_changes_nothing_that_counts(
+def test_the_batch_size_changes_no_result(
     sweep: Sweep,
     task: ClassificationTask,
     store: Store,
@@ -166,7 +166,7 @@ def test_a_point_is_known_after_a_restart(
     assert torch.equal(again.outputs, first.outputs)
 
 
-def test_another_task_does_not_take_what_was_found_for_this_one(
+def test_evaluations_belong_to_one_task(
     sweep: Sweep, task: ClassificationTask, store: Store, passes: list[int]
 ) -> None:
     Evaluator(task, store, device="cpu", batch_size=256).evaluate(halfway(sweep), "val")
@@ -178,7 +178,7 @@ def test_another_task_does_not_take_what_was_found_for_this_one(
     assert Evaluator(relabelled, store).stored([halfway(sweep)], "val") == [None]
 
 
-def test_outputs_are_added_when_they_are_asked_for_later(
+def test_outputs_are_added_when_they_are_requested_later(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     lean = evaluator.evaluate(halfway(sweep), "val", keep_outputs=False)
@@ -194,7 +194,7 @@ def test_outputs_are_added_when_they_are_asked_for_later(
     assert (lean.loss, lean.score) == (full.loss, full.score)
 
 
-def test_what_is_stored_and_what_is_missing_are_told_without_computing(
+def test_stored_and_missing_points_are_listed_without_computing(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     points = [sweep[name].mixture for name in sweep.ingredients]
@@ -211,7 +211,7 @@ def test_what_is_stored_and_what_is_missing_are_told_without_computing(
 
 
 @pytest.mark.parametrize("copies", [0, 1, 2, 10])
-def test_the_memory_budget_changes_nothing_that_is_found(
+def test_the_memory_budget_changes_no_result(
     sweep: Sweep,
     task: ClassificationTask,
     evaluator: Evaluator,
@@ -508,7 +508,7 @@ def test_damaged_arrays_are_computed_again(
     other.store.close()
 
 
-def test_a_page_that_reads_damaged_arrays_is_told_and_the_point_is_not_known_any_more(
+def test_damaged_arrays_raise_an_error_and_the_point_is_removed(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     point = halfway(sweep)

@@ -44,7 +44,7 @@ def frozen(*parts: str) -> Callable[[str], bool]:
     [{}, {"batch_size": 16}, {"memory_budget": 0}],
     ids=str,
 )
-def test_every_point_is_what_the_plain_loop_finds(
+def test_every_point_agrees_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, options: dict[str, int]
 ) -> None:
     made = kitchen(tmp_path / "sweep", NETS[net], splits=("val", "test"))
@@ -71,7 +71,7 @@ def test_every_point_is_what_the_plain_loop_finds(
         pytest.param("transformer", ("num_batches_tracked",), id="transformer, nothing"),
     ],
 )
-def test_where_layers_are_frozen_it_is_too(
+def test_points_with_frozen_layers_agree_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, moving: tuple[str, ...]
 ) -> None:
     made = kitchen(tmp_path / "sweep", NETS[net], moving=frozen(*moving), splits=("val", "test"))
@@ -146,7 +146,7 @@ def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_fr
         assert made.agrees(evaluation, third, split)
 
 
-def test_what_would_take_more_memory_than_there_is_is_computed_at_each_point(
+def test_layers_too_large_to_cache_are_computed_at_each_point(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
     made = kitchen(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
@@ -407,7 +407,7 @@ def narrow(room: int) -> Callable[[], nn.Module]:
 
 
 @pytest.mark.parametrize("room", [64, 30, 1])
-def test_out_of_memory_while_a_shortcut_is_proven_makes_less_of_the_proof(
+def test_out_of_memory_while_a_shortcut_is_checked_shrinks_the_check(
     sweep: Sweep, splits: dict[str, Split], store: Store, evaluator: Evaluator, room: int
 ) -> None:
     task = ClassificationTask(narrow(room), splits, name="narrow", version="narrow")
@@ -429,7 +429,7 @@ def test_statistics_that_cannot_be_estimated_in_the_memory_there_is_are_refused(
 
 
 @pytest.mark.parametrize("build", [scarce(0, MemoryError(), []), narrow(0)])
-def test_where_not_one_example_fits_it_is_said(
+def test_a_network_for_which_no_example_fits_is_refused(
     sweep: Sweep, splits: dict[str, Split], store: Store, build: Callable[[], nn.Module]
 ) -> None:
     task = ClassificationTask(build, splits, name="huge")
@@ -437,7 +437,7 @@ def test_where_not_one_example_fits_it_is_said(
         Evaluator(task, store, device="cpu").evaluate(sweep["run1"].mixture, "val")
 
 
-def test_another_error_of_the_network_is_not_taken_for_one_of_memory(
+def test_other_errors_of_the_network_are_not_handled_as_out_of_memory(
     sweep: Sweep, splits: dict[str, Split], store: Store
 ) -> None:
     task = ClassificationTask(scarce(0, RuntimeError("mine"), []), splits, name="broken")
@@ -491,7 +491,7 @@ def test_evaluations_computed_together_share_a_file(
         assert one.scores.dtype == torch.float32
 
 
-def test_what_was_computed_before_a_stop_is_kept(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_results_computed_before_a_stop_are_kept(sweep: Sweep, evaluator: Evaluator) -> None:
     points = [sweep.mixture({"run1": 10 - i, "run2": i}) * 0.1 for i in range(1, 10)]
 
     def stop(done: int, total: int) -> None:

@@ -146,7 +146,7 @@ class Stateless(Derived):
 
 
 @pytest.mark.parametrize("build", [Twice, Also, Before, Derived, Stateless])
-def test_what_is_no_such_pair_is_left(build: Callable[[], nn.Module]) -> None:
+def test_other_pairs_of_layers_are_not_folded(build: Callable[[], nn.Module]) -> None:
     folding = folding_of(lively(build()))
     assert len(folding) == 0
     inputs = torch.randn(5, 2, 3, 3)

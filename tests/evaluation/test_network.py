@@ -137,7 +137,7 @@ def test_a_network_keeps_the_values_it_was_built_with_until_a_point_is_put_in() 
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_an_ingredient_that_does_not_fit_in_memory_after_all_is_read_by_pieces(
+def test_an_ingredient_that_does_not_fit_in_memory_is_read_in_pieces(
     checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> None:
@@ -170,7 +170,7 @@ def test_a_tensor_that_cannot_be_mixed_in_memory_is_named(
         network_of(build_model, 0).put(point)
 
 
-def test_another_error_is_not_taken_for_one_of_memory(
+def test_other_errors_are_not_handled_as_out_of_memory(
     checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(*arguments: object) -> None:

@@ -9,7 +9,7 @@ from tests.evaluation.nets import EXAMPLES, NETS, kitchen
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_preview_is_what_bfloat16_says_and_how_far_that_is_off(
+def test_a_preview_is_a_bfloat16_evaluation_with_its_error(
     tmp_path: Path, store: Store, net: str
 ) -> None:
     made = kitchen(tmp_path / "sweep", NETS[net])

@@ -78,7 +78,7 @@ def rank(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("number", [f1, by_batch_mean, rank])
 @pytest.mark.parametrize("what", ["score", "loss"])
-def test_a_number_that_depends_on_the_batch_is_refused(
+def test_a_score_that_depends_on_the_batch_is_refused(
     number: Callable[[Tensor, Tensor], Tensor], what: str
 ) -> None:
     task = Own(number) if what == "score" else Own(by_row, number)
@@ -120,7 +120,7 @@ def test_rounding_that_depends_on_the_batch_is_no_dependence() -> None:
     assert len(ask(Own(through_a_layer)).scores) == N
 
 
-def test_examples_without_a_number_stay_so_in_pieces() -> None:
+def test_undefined_examples_stay_undefined_in_pieces() -> None:
     def some(outputs: Tensor, targets: Tensor) -> Tensor:
         return torch.where(targets[:, 0] > 0, by_row(outputs, targets), math.nan)
 
@@ -164,7 +164,7 @@ def test_the_evaluator_refuses_it_before_anything_is_stored(
     ],
 )
 @pytest.mark.parametrize("what", ["score", "loss"])
-def test_an_answer_of_another_shape_is_said(
+def test_an_answer_of_another_shape_is_refused(
     answer: Callable[[Tensor, Tensor], Any], words: str, what: str
 ) -> None:
     task = Own(answer) if what == "score" else Own(by_row, answer)
@@ -199,7 +199,7 @@ def test_outputs_without_a_row_for_each_example_are_refused(outputs: Any, words:
         scorer(task).records(lambda inputs: outputs, data, slice(0, N))
 
 
-def test_an_example_on_which_the_network_failed_is_as_bad_as_can_be() -> None:
+def test_an_example_on_which_the_network_failed_has_the_worst_score() -> None:
     task = Own(by_row, lambda outputs, targets: (outputs - targets).square().mean(1))
     outputs = task.split("val").inputs.clone()
     outputs[3, 1], outputs[5, 0] = math.nan, math.nan
@@ -288,7 +288,7 @@ def test_classes_of_any_integer_dtype_are_the_same_classes(
         ({"kind": Fails}, "raised ValueError .*no such token. To see where"),
     ],
 )
-def test_what_a_classification_cannot_take_is_said_with_the_task_and_the_split(
+def test_unusable_data_of_a_classification_is_refused_with_the_task_and_the_split(
     sweep: Sweep, store: Store, changes: dict[str, Any], words: str
 ) -> None:
     evaluator = Evaluator(a_task(**changes), store, device="cpu", batch_size=16)
@@ -302,7 +302,7 @@ def test_what_a_classification_cannot_take_is_said_with_the_task_and_the_split(
     ("build", "words"),
     [(lambda: "net", "returned a str"), (lambda: nn.Linear(-1, 1), "raised RuntimeError")],
 )
-def test_a_network_that_cannot_be_built_is_said(
+def test_a_network_that_cannot_be_built_is_refused(
     splits: dict[str, Split], build: Any, words: str
 ) -> None:
     task = ClassificationTask(build, splits, name="toy")

@@ -192,7 +192,9 @@ def test_a_task_keeps_of_each_example_what_it_records(tmp_path: Path, store: Sto
     torch.testing.assert_close(found.outputs, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_outputs_of_no_one_shape_are_refused_with_the_way_out(tmp_path: Path, store: Store) -> None:
+def test_outputs_of_varying_shape_are_refused_with_the_way_out(
+    tmp_path: Path, store: Store
+) -> None:
     class Whole(NextWord):
         def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
             return Task.record(self, outputs, inputs, targets)

@@ -20,7 +20,7 @@ def test_a_reliability_diagram_has_a_line_a_network_beside_the_diagonal() -> Non
     np.testing.assert_allclose((table["high"] - table["accuracy"]) * 100, line.error_y.array)
 
 
-def test_what_adds_most_is_on_top_and_what_harms_has_another_colour() -> None:
+def test_the_largest_contribution_is_on_top_and_harmful_ones_have_another_colour() -> None:
     shares = {"a": Share(0.01, 0.001), "b": Share(-0.02), "c": Share(0.03)}
     without = {"a": 0.0, "b": -0.01, "c": 0.02}
     figure = figures.attribution_bars(shares, without)

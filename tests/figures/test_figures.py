@@ -27,7 +27,7 @@ def test_the_overview_shows_scores_in_percent_with_their_intervals() -> None:
     assert list(points.marker.symbol) == ["circle-open", "circle"]
 
 
-def test_the_scatter_leaves_out_what_is_not_known_and_tells_kinds_apart() -> None:
+def test_the_scatter_omits_unknown_values_and_marks_kinds() -> None:
     table = pd.DataFrame(
         {
             "report": [0.8, 0.7, 0.6, np.nan],

@@ -82,7 +82,7 @@ def test_a_cell_says_more_where_there_is_more_to_say() -> None:
         pytest.param("distance", 4.0, 0, 4, id="distance"),
     ],
 )
-def test_the_colours_span_what_matters(
+def test_the_colours_span_the_relevant_range(
     measure: str, values: float, low: float, high: float
 ) -> None:
     shown = np.array([[0, values], [values, 0]])

@@ -37,7 +37,7 @@ def test_a_path_is_drawn_with_its_points_its_chord_and_its_barrier() -> None:
     np.testing.assert_allclose(score.y, [80, 75, 70, 65, 60])
 
 
-def test_the_legend_says_to_what_the_barrier_is_known() -> None:
+def test_the_legend_gives_the_error_of_the_barrier() -> None:
     figure = figures.path_curves({("a", "b"): [path(barrier=0.25)]})
     low, high = path(barrier=0.25).barrier_bracket
     assert figure.data[0].name == f"a → b · barrier {low:.3f}–{high:.3f}"
@@ -51,7 +51,7 @@ def test_without_a_barrier_none_is_drawn() -> None:
     assert "barrier 0.000" in figure.data[0].name
 
 
-def test_what_lies_beyond_the_ends_is_dotted_and_no_part_of_the_curve() -> None:
+def test_points_beyond_the_ends_are_dotted_and_not_part_of_the_curve() -> None:
     figure = figures.path_curves({("a", "b"): [path(barrier=0.25, beyond=True)]})
     points, curve, beyond, *_ = traces(figure, "y")
     assert points.x[0] == -0.5

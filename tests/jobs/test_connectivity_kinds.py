@@ -116,7 +116,7 @@ def test_the_theory_takes_the_ends_the_middle_and_a_point_on_either_side_of_it(
     ("end", "error", "words"),
     [("nobody", SweepError, "'nobody'"), ({"soup": "gone"}, RecipeError, "no soup 'gone'")],
 )
-def test_an_end_that_is_not_there_is_refused_in_words(
+def test_a_missing_end_is_refused_with_a_sentence(
     warm: WarmState, request_: dict[str, Any], end: Any, error: type[Exception], words: str
 ) -> None:
     wanted = request_ | {"pairs": [["run1", end]], "alphas": 2, "splits": ["select"]}

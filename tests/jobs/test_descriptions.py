@@ -79,14 +79,14 @@ torch.set_default_dtype(torch.float64)
     ],
     ids=["raises", "exits", "ends its process", "is killed", "leaves a child"],
 )
-def test_a_task_that_cannot_be_described_is_an_error_in_words(
+def test_a_task_that_cannot_be_described_is_an_error_with_a_sentence(
     descriptions: Descriptions, write: Write, before: str, message: str
 ) -> None:
     with pytest.raises(TaskError, match=f"(?s){message}"):
         descriptions.get(write(before), PATIENCE)
 
 
-def test_a_task_that_hangs_holds_up_nobody_and_is_ended(tmp_path: Path, write: Write) -> None:
+def test_a_task_that_hangs_blocks_no_other_and_is_ended(tmp_path: Path, write: Write) -> None:
     descriptions = Descriptions(tmp_path / "worker.log", limit_s=2)
     spec = write('(HERE / "pid").write_text(str(os.getpid())); time.sleep(600)')
     before = time.monotonic()
@@ -96,9 +96,7 @@ def test_a_task_that_hangs_holds_up_nobody_and_is_ended(tmp_path: Path, write: W
         descriptions.get(spec, PATIENCE)
 
 
-def test_a_task_is_tried_again_once_what_it_lacked_may_be_there(
-    tmp_path: Path, write: Write
-) -> None:
+def test_a_task_is_tried_again_once_a_missing_file_may_exist(tmp_path: Path, write: Write) -> None:
     descriptions = Descriptions(tmp_path / "worker.log", retry_s=0)
     spec = write('(HERE / "data").read_text(); (HERE / "runs").open("a").write("x")')
     with pytest.raises(TaskError, match="FileNotFoundError"):
@@ -121,7 +119,7 @@ def test_stopping_ends_those_that_have_not_answered(tmp_path: Path, write: Write
         descriptions.get(spec, PATIENCE)
 
 
-def test_a_file_that_is_missing_is_said(descriptions: Descriptions, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(descriptions: Descriptions, tmp_path: Path) -> None:
     descriptions.prepare(f"{tmp_path}/gone.py:task")
     with pytest.raises(TaskError, match="names no task"):
         descriptions.get(f"{tmp_path}/gone.py:task", PATIENCE)

@@ -107,7 +107,7 @@ def test_a_sweep_with_a_file_whose_reader_was_killed_is_read_again(
 
 
 @pytest.mark.parametrize(("seed", "is_accepted"), [("torch.manual_seed(0)", True), ("", False)])
-def test_a_task_with_other_data_each_time_is_refused_in_words(
+def test_a_task_with_varying_data_is_refused_with_a_sentence(
     store: Store, tmp_path: Path, seed: str, is_accepted: bool
 ) -> None:
     spec = f"{tmp_path / 'task.py'}:task"
@@ -178,7 +178,7 @@ def test_a_soup_with_batchnorm_is_remembered_with_both_statistics(
     assert all(len(body["scores"]) == 3 for body in bodies.values())
 
 
-def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[str, str]]) -> None:
+def test_a_cross_fit_follows_the_given_rule(asked: tuple[WarmState, dict[str, str]]) -> None:
     warm, request = asked
     told = {"names": ["run1", "run2"], "parameters": {"accept": ">", "metric": "loss", "seed": 1}}
     found = kept(warm, request | told, "optimism")
@@ -189,7 +189,7 @@ def test_a_cross_fit_is_of_the_rule_that_is_told(asked: tuple[WarmState, dict[st
     assert found == json.loads(json.dumps(expected))
 
 
-def test_what_was_best_when_learning_was_stopped_is_kept_and_can_be_scored(
+def test_the_best_pass_before_a_stop_is_kept_and_can_be_scored(
     asked: tuple[WarmState, dict[str, str]],
 ) -> None:
     warm, request = asked

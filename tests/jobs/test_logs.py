@@ -14,7 +14,7 @@ def test_a_log_stays_small_and_keeps_what_is_newest(tmp_path: Path) -> None:
     assert (files["log.1"] + files.get("log", b"")).endswith(b"0998\n0999\n")
 
 
-def test_a_pump_carries_all_and_tells_the_last_lines_though_a_fork_holds_the_pipe() -> None:
+def test_a_pump_copies_all_lines_although_a_fork_holds_the_pipe() -> None:
     read_end, write_end = os.pipe()
     carried: list[bytes] = []
     pump = Pump(read_end, carried.append)

@@ -115,7 +115,7 @@ def get(queue: Queue, job_id: int) -> Job:
 
 
 @pytest.mark.usefixtures("server")
-def test_each_ends_its_own_job_with_words(
+def test_each_failure_ends_its_own_job_with_a_sentence(
     queue: Queue, request_: dict[str, Any], bad: Path, store: soupcore.Store
 ) -> None:
     jobs = {name: submit(queue, f"{bad}:{name}", request_) for name in WORDS}

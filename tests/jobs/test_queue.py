@@ -29,7 +29,7 @@ def claim(queue: Queue, worker: str = "one") -> Job:
     return job
 
 
-def test_a_job_that_is_asked_for_twice_is_done_once(queue: Queue) -> None:
+def test_a_job_that_is_submitted_twice_runs_once(queue: Queue) -> None:
     first = queue.submit("evaluate", "Evaluate", {"names": ["a"]})
     assert queue.submit("evaluate", "Evaluate", {"names": ["a"]}) == first
     assert queue.submit("evaluate", "Evaluate", {"names": ["b"]}) != first
@@ -84,7 +84,7 @@ def test_a_worker_takes_the_jobs_of_its_task_only(queue: Queue) -> None:
     assert [job.id if job else None for job in taken] == [b, none, a, None, None, None]
 
 
-def test_a_worker_leaves_to_others_what_it_cannot_do(queue: Queue) -> None:
+def test_a_worker_leaves_jobs_that_it_cannot_run_to_others(queue: Queue) -> None:
     ids = [queue.submit("open", "", {"sweep": folder}) for folder in ("/a", "/b", "/a/c")]
 
     def below_b(request: Mapping[str, Any]) -> bool:
@@ -101,7 +101,7 @@ def test_a_worker_without_a_lease_gets_nothing(queue: Queue) -> None:
     assert queue.claim("nobody") is None
 
 
-def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
+def test_interactive_jobs_go_first(queue: Queue) -> None:
     kinds = ["paths", "evaluate", "mixture", "open", "mixture"]
     ids = [queue.submit(kind, "", {"n": n}) for n, kind in enumerate(kinds)]
     urgent = [queue.claim("one", INTERACTIVE) for _ in range(2)]
@@ -111,7 +111,7 @@ def test_what_someone_waits_for_goes_first(queue: Queue) -> None:
     assert queue.claim("one", INTERACTIVE) is None
 
 
-def test_what_was_clicked_goes_before_what_is_long_and_after_what_someone_waits_for(
+def test_clicked_jobs_go_between_interactive_and_long_ones(
     queue: Queue,
 ) -> None:
     long, line, slider = (queue.submit(kind, "", {}) for kind in ("paths", "line", "mixture"))
@@ -124,7 +124,7 @@ def test_what_was_clicked_goes_before_what_is_long_and_after_what_someone_waits_
     assert {"mixture", "line"} < {*overtaking("paths")}
 
 
-def test_long_jobs_stay_in_sight_whatever_is_looked_at_meanwhile(queue: Queue) -> None:
+def test_long_jobs_stay_listed_whatever_is_viewed_meanwhile(queue: Queue) -> None:
     running, stopped = (queue.submit("paths", "", {"n": n}) for n in range(2))
     queue.claim("one")
     queue.cancel(stopped)
@@ -167,7 +167,7 @@ def test_a_job_whose_worker_is_gone_has_failed_and_can_be_resumed(
     assert state(queue, alive) == State.RUNNING
 
 
-def test_what_a_worker_writes_after_it_lost_its_job_is_refused(queue: Queue) -> None:
+def test_writes_of_a_worker_that_lost_its_job_are_refused(queue: Queue) -> None:
     job_id = queue.submit("evaluate", "", {})
     slow = claim(queue, "one")
     queue.report(slow, 1, 4, {"by": "one"})
@@ -186,7 +186,7 @@ def test_what_a_worker_writes_after_it_lost_its_job_is_refused(queue: Queue) -> 
     assert queue.finish(other, State.DONE, result={})
 
 
-def test_a_worker_that_takes_a_job_again_cannot_write_as_if_it_had_never_lost_it(
+def test_a_worker_that_reclaims_a_job_cannot_write_with_its_old_claim(
     queue: Queue,
 ) -> None:
     queue.submit("evaluate", "", {})
@@ -231,7 +231,7 @@ def test_a_job_is_asked_to_stop_at_its_deadline(queue: Queue) -> None:
     [("caf\udce9.png", "caf\\udce9"), ("a\0b", "a\\x00b"), ("x" * 100_000, "xxx")],
     ids=["half a character", "zero", "long"],
 )
-def test_a_text_that_no_database_takes_is_kept_as_far_as_it_can_be(
+def test_texts_that_no_database_stores_are_escaped_and_shortened(
     any_url: str | None, tmp_path: Path, words: str, start: str
 ) -> None:
     shared = Store(tmp_path / "shared", any_url)

@@ -105,7 +105,7 @@ def test_the_weights_of_a_soup_are_written_with_its_statistics(
     assert all("running_" in name for name in differing)
 
 
-def test_a_preview_says_how_far_it_is_off_and_is_not_stored(
+def test_a_preview_gives_its_error_and_is_not_stored(
     warm: WarmState, request_: dict[str, Any]
 ) -> None:
     wanted = request_ | {"coefficients": {"run1": "1/2", "run2": "1/2"}, "splits": ["val"]}

@@ -38,7 +38,7 @@ def test_each_device_has_a_worker_and_they_share_the_jobs(
         supervisor.stop()
 
 
-def test_what_a_killed_worker_left_is_gone_once_the_next_one_works(
+def test_leftovers_of_a_killed_worker_are_removed_by_the_next_one(
     supervisor: Supervisor, finished: Finished, folder: str, store: soupcore.Store
 ) -> None:
     half = store.soup_folder("a", "safetensors") / ".soup.safetensors.0123456789abcdef.part"
@@ -92,7 +92,7 @@ def test_a_task_whose_file_is_changed_gets_a_new_process(
     assert finished(supervisor.submit("evaluate", "", wanted)).state == State.DONE
 
 
-def test_a_job_of_a_task_that_no_server_offers_waits_and_says_for_what(
+def test_a_job_of_a_task_that_no_server_offers_waits_with_the_reason(
     supervisor: Supervisor, request_: dict[str, Any]
 ) -> None:
     elsewhere = supervisor.submit("evaluate", "", request_ | {"task": "/etc/other.py:task"})

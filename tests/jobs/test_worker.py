@@ -82,7 +82,7 @@ def test_a_recipe_that_learns_shows_its_passes_and_leaves_its_best_when_it_is_ca
     assert (job.partial or {}).get("soup") == row.id
 
 
-def test_a_curve_tells_its_points_and_making_the_one_picked_costs_nothing(
+def test_a_curve_lists_its_points_and_building_one_needs_no_pass(
     supervisor: Supervisor,
     finished: Finished,
     request_: dict[str, Any],
@@ -139,7 +139,7 @@ REQUESTS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-def test_requests_that_cannot_be_met_fail_in_words(
+def test_impossible_requests_fail_with_a_sentence(
     supervisor: Supervisor, finished: Finished, request_: dict[str, Any]
 ) -> None:
     jobs = [
@@ -151,7 +151,7 @@ def test_requests_that_cannot_be_met_fail_in_words(
     assert len({job.worker for job in jobs}) == 1
 
 
-def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_numbers(
+def test_interactive_jobs_overtake_a_long_job_and_do_not_change_its_results(
     supervisor: Supervisor,
     finished: Finished,
     request_: dict[str, Any],
@@ -183,7 +183,7 @@ def test_what_someone_waits_for_overtakes_a_long_job_and_changes_none_of_its_num
     own.store.close()
 
 
-def test_what_a_users_task_raises_ends_the_job_and_not_the_worker(
+def test_an_exception_of_a_task_ends_the_job_and_not_the_worker(
     supervisor: Supervisor, finished: Finished, request_: dict[str, Any], task_file: Path
 ) -> None:
     wanted = request_ | {"names": NAMES, "splits": ["select"]}

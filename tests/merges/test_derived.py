@@ -141,7 +141,7 @@ def test_the_digest_tells_merges_apart_and_computes_nothing(
     assert not soups[0].checkpoint.is_scanned
 
 
-def test_a_value_that_is_not_finite_is_found_when_it_is_looked_for_or_written(
+def test_values_that_are_not_finite_are_found_by_a_scan_and_on_writing(
     tmp_path: Path,
 ) -> None:
     base = {"w": torch.tensor([3e38, 1.0]), "v": torch.tensor([1.0])}

@@ -27,7 +27,7 @@ def in_pieces(rows: list[Row], size: int) -> Iterator[tuple[int, Row]]:
     st.integers(1, 9),
     st.data(),
 )
-def test_it_is_the_one_at_that_place_of_the_sorted_row(
+def test_a_threshold_is_an_element_of_the_sorted_row(
     rows: list[list[float]], dtype: type[np.floating], size: int, data: st.DataObject
 ) -> None:
     arrays = [np.array(row, dtype=dtype) for row in rows]
@@ -55,9 +55,7 @@ def test_long_rows(dtype: type[np.floating], spread: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("off", [0.0, 1e-4, -1e-4, 0.5, -1.0, 1e30], ids=str)
-def test_a_guess_changes_how_often_the_numbers_are_read_and_nothing_else(
-    dtype: type[np.floating], off: float
-) -> None:
+def test_a_guess_changes_only_the_number_of_reads(dtype: type[np.floating], off: float) -> None:
     generator = np.random.default_rng(1)
     rows = [np.abs(generator.standard_normal(300_000)).astype(dtype) for _ in range(2)]
     ranks = [60_000, 299_000]

@@ -121,7 +121,7 @@ def test_dare_is_mergekits_but_for_chance(name: str, dtype: str) -> None:
     assert distance.abs().max() < 4
 
 
-def test_what_dare_keeps_is_rescaled_as_by_mergekit() -> None:
+def test_entries_kept_by_dare_are_rescaled_as_by_mergekit() -> None:
     base, run = recorded("base")["head"], recorded("run1")["head"]
     for merged in (
         recorded("dare-one-run"),

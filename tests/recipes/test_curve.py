@@ -69,9 +69,7 @@ def test_the_best_has_the_best_score_and_of_equal_ones_the_lower_loss(
     assert told((nan, nan), (0.1, nan), (0.1, 3)) == 1
 
 
-def test_points_that_are_known_cost_nothing(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
+def test_stored_points_need_no_pass(sweep: Sweep, evaluator: Evaluator, passes: list[int]) -> None:
     curve("ties", "scale", sweep, evaluator, values=[0.5, 1, 1.5], density=0.5)
     assert passes == [100] * 3
     curve("ties", "scale", sweep, evaluator, values=[1.5, 1], density=0.5)
@@ -105,7 +103,7 @@ def test_progress_and_stop(sweep: Sweep, evaluator: Evaluator) -> None:
         (("uniform", "alpha"), "available: none"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(
+def test_impossible_curves_are_refused(
     sweep: Sweep, evaluator: Evaluator, arguments: tuple[str, str], words: str
 ) -> None:
     with pytest.raises(RecipeError, match=words):

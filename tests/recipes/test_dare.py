@@ -44,7 +44,7 @@ def test_each_entry_is_dropped_with_probability_p_and_the_rest_rescaled(p: float
         assert scipy.stats.binomtest(int(both.sum()), len(first), (1 - p) ** 2).pvalue > 1e-3
 
 
-def test_what_is_dropped_depends_on_seed_ingredient_and_name() -> None:
+def test_dropped_entries_depend_on_seed_ingredient_and_name() -> None:
     first = dropped(0.5)["w"]
     assert torch.equal(first, dropped(0.5)["w"])
     others = [dropped(0.5, seed=1)["w"], dropped(0.5, names=("v",))["v"]]

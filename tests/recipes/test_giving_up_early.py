@@ -109,7 +109,7 @@ def test_the_soup_and_every_decision_are_those_of_the_full_pass(
         assert one.is_bound is (one.examples < EXAMPLES)
 
 
-def test_where_scores_have_no_range_nothing_is_given_up(sweep_of: MakeSweep, store: Store) -> None:
+def test_scores_without_a_range_are_never_rejected_early(sweep_of: MakeSweep, store: Store) -> None:
     table = torch.stack([torch.full((EXAMPLES,), value) for value in (3.0, 1.0, -9.0)])
     trace = greedy(sweep_of(table), evaluator_of(store, Unbounded, "whole")).trace
     assert [step.is_bound for step in trace] == [False] * 3

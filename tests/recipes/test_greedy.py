@@ -113,7 +113,7 @@ def test_greedy_follows_the_rule(
     assert score == pytest.approx(percents["".join(sorted(soup))] / 100, nan_ok=True)
 
 
-def test_a_trace_tells_each_decision(table: MakeTable) -> None:
+def test_a_trace_contains_each_decision(table: MakeTable) -> None:
     percents = {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79}
     sweep, evaluator = table("abc", percents)
     first, accepted, rejected = greedy(sweep, evaluator).trace
@@ -208,7 +208,7 @@ def test_only_a_split_for_choosing_may_be_chosen_on(table: MakeTable, split: str
     assert evaluated(evaluator) == []
 
 
-def test_what_cannot_be_followed_is_refused(table: MakeTable) -> None:
+def test_impossible_parameters_of_greedy_are_refused(table: MakeTable) -> None:
     sweep, evaluator = table("ab", {})
     with pytest.raises(RecipeError, match="needs at least 1 ingredient; got 0"):
         greedy(sweep, evaluator, [])
@@ -220,7 +220,7 @@ def test_what_cannot_be_followed_is_refused(table: MakeTable) -> None:
         greedy(sweep, evaluator, split="nowhere")
 
 
-def test_the_trace_is_told_as_it_grows_and_progress_ends_with_all(table: MakeTable) -> None:
+def test_the_trace_is_reported_as_it_grows_and_progress_ends_complete(table: MakeTable) -> None:
     sweep, evaluator = table("abc", {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79})
     lengths: list[int] = []
     progress: list[tuple[int, int]] = []
@@ -313,7 +313,7 @@ def test_several_orders_have_a_mean_and_a_spread(table: MakeTable) -> None:
         pytest.param(">=", {"a": 75}, "a", "", id="one alone stays"),
     ],
 )
-def test_a_backward_pass_drops_what_no_longer_helps(
+def test_a_backward_pass_drops_ingredients_that_no_longer_help(
     table: MakeTable, accept: Any, percents: dict[str, float], soup: str, dropped: str
 ) -> None:
     letters = "".join(sorted({letter for names in percents for letter in names}))
@@ -347,7 +347,7 @@ def test_a_backward_pass_never_makes_it_worse(
 # On a real sweep
 
 
-def test_greedy_on_a_real_sweep_is_what_its_numbers_say(
+def test_greedy_on_a_real_sweep_follows_its_scores(
     sweep: Sweep, states: dict[str, State], task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     data = task.split("val")
@@ -377,7 +377,7 @@ def test_greedy_on_a_real_sweep_is_what_its_numbers_say(
     assert made.evaluations["val"].score >= max(accuracy(name) for name in states)
 
 
-def test_greedy_takes_what_is_known_and_evaluates_the_rest_once(
+def test_greedy_uses_stored_evaluations_and_computes_the_rest_once(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     evaluator.evaluate(sweep["run1"].mixture, "val")
@@ -406,7 +406,7 @@ def test_a_cancelled_greedy_goes_on_where_it_stopped(
 
 
 @pytest.mark.parametrize("accept", [">=", ">"])
-def test_giving_up_early_changes_no_decision_and_saves_examples(
+def test_early_rejection_changes_no_decision_and_saves_examples(
     sweep: Sweep, task: ClassificationTask, evaluator: Evaluator, tmp_path: Path, accept: Any
 ) -> None:
     store = Store(tmp_path / "other")

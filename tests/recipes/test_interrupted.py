@@ -97,7 +97,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(FORMS)), ids=[name for name, _ in FORMS])
-def test_a_killed_writer_leaves_whole_files_only_and_its_leftovers_can_be_told(
+def test_a_killed_writer_leaves_complete_files_and_recognisable_leftovers(
     lines: list[str], number: int
 ) -> None:
     (earlier, new), deaths = json.loads(lines[2 * number]), json.loads(lines[2 * number + 1])

@@ -279,7 +279,7 @@ def test_names_of_a_wrapper_around_the_network_make_no_difference(
 # What it says and keeps
 
 
-def test_what_the_network_does_not_learn_makes_no_difference(
+def test_buffers_of_the_network_make_no_difference(
     tmp_path: Path, states: dict[str, State], sweep: Sweep, evaluator: Evaluator
 ) -> None:
     """Neither what ingredients have beside the weights, nor what the network has of its own."""
@@ -326,7 +326,7 @@ def test_without_a_temperature_the_loss_learned_is_that_of_the_soup(
     assert after < uniform(sweep).evaluate(evaluator, ["val"]).evaluations["val"].loss
 
 
-def test_the_best_on_what_is_held_back_is_kept_and_the_rest_is_not_followed(
+def test_the_best_pass_on_held_back_examples_is_kept(
     sweep: Sweep, evaluator: Evaluator, task: ClassificationTask
 ) -> None:
     soup = learned(sweep, evaluator, per="tensor", passes=60, temperature=False, held_back=0.3)
@@ -385,7 +385,7 @@ def test_one_alone_makes_itself(
 
 @pytest.mark.parametrize("stop", [Cancelled, KeyboardInterrupt])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
-def test_what_was_best_when_it_was_stopped_makes_the_soup(
+def test_the_best_pass_before_a_stop_makes_the_soup(
     sweep: Sweep, evaluator: Evaluator, stop: type[BaseException], optimizer: Any
 ) -> None:
     told: list[list[Pass]] = []
@@ -415,7 +415,9 @@ def test_stopped_before_the_first_pass_there_is_no_soup(sweep: Sweep, evaluator:
         learned(sweep, evaluator, on_progress=stop)
 
 
-def test_progress_rises_and_stays_within_what_was_told(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_progress_rises_and_stays_within_the_announced_total(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
     progress: list[float] = []
     learned(
         sweep, evaluator, passes=3, on_progress=lambda done, total: progress.append(done / total)
@@ -428,7 +430,7 @@ def test_progress_rises_and_stays_within_what_was_told(sweep: Sweep, evaluator: 
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.5])
-def test_what_is_held_back_is_a_share_of_each_class(share: float) -> None:
+def test_a_share_of_each_class_is_held_back(share: float) -> None:
     targets = torch.arange(300) % 10 // 7  # classes of 210 and 90
     split = Split("select", torch.zeros(300, 1), targets)
     learn, held = hold_back(split, share, seed=1)
@@ -463,7 +465,7 @@ def test_other_tasks_learn_without_a_temperature(
     assert soup.passes[-1].loss < soup.passes[0].loss
 
 
-def test_what_is_out_of_range_is_refused(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_parameters_out_of_range_are_refused(sweep: Sweep, evaluator: Evaluator) -> None:
     for wrong in ({"held_back": 0.6}, {"passes": 0}, {"per": "neuron"}, {"space": "sphere"}):
         with pytest.raises(RecipeError):
             learned(sweep, evaluator, **wrong)

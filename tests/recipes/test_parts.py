@@ -84,7 +84,7 @@ def test_proportions_are_kept_and_so_is_the_share_of_a_base_mixed_by_hand(sweep:
 
 
 @pytest.mark.parametrize("per", ["ingredient", "layer", "tensor"])
-def test_what_was_learned_keeps_its_proportions_group_by_group(
+def test_learned_coefficients_keep_their_proportions_by_group(
     sweep: Sweep, evaluator: Evaluator, per: Any
 ) -> None:
     soup = learned(sweep, evaluator, per=per, passes=2)
@@ -105,7 +105,7 @@ def test_what_was_learned_keeps_its_proportions_group_by_group(
         assert digests["run2"] not in after
 
 
-def test_the_same_weights_twice_share_what_was_learned_for_them(
+def test_equal_weights_share_the_learned_coefficient(
     states: dict[str, State], evaluator: Evaluator
 ) -> None:
     sweep = held_sweep({"run1": states["run1"], "twin": states["run1"], "run2": states["run2"]})

@@ -68,7 +68,7 @@ def test_a_saved_soup_is_the_float64_mean_of_its_ingredients(
     assert same_weights(loaded, soup.state_dict())
 
 
-def test_a_saved_soup_scores_what_was_said(
+def test_a_saved_soup_has_the_stored_score(
     tmp_path: Path, sweep: Sweep, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     soup = uniform(sweep).evaluate(evaluator)
@@ -126,9 +126,7 @@ def test_metadata_of_the_ingredients_is_kept(tmp_path: Path) -> None:
         assert file.metadata()["format"] == "pt"
 
 
-def test_numbers_that_are_none_are_null_in_the_recipe(
-    tmp_path: Path, sweep: Sweep, evaluator: Evaluator
-) -> None:
+def test_nan_is_null_in_the_recipe(tmp_path: Path, sweep: Sweep, evaluator: Evaluator) -> None:
     soup = uniform(sweep).evaluate(evaluator, ["val"])
     nan = float("nan")
     soup.evaluations["val"] = replace(soup.evaluations["val"], loss=nan, score=nan)
@@ -141,7 +139,7 @@ def test_numbers_that_are_none_are_null_in_the_recipe(
     assert repr(Soup.from_json(sweep, recipe).trace[0].score) == "nan"
 
 
-def test_bytes_written_are_told_and_a_stop_leaves_nothing(tmp_path: Path, sweep: Sweep) -> None:
+def test_bytes_written_are_reported_and_a_stop_leaves_no_file(tmp_path: Path, sweep: Sweep) -> None:
     written: list[int] = []
     save_checked(uniform(sweep), tmp_path / "soup.safetensors", on_bytes=written.append)
     assert sum(written) == sweep["run1"].checkpoint.nbytes
@@ -223,7 +221,7 @@ def test_a_soup_has_the_order_the_metadata_and_the_dtypes_of_its_first_ingredien
         assert same_bits(written.read(name), expected[name].to(info.dtype))
 
 
-def test_what_a_formula_gives_0_took_part_and_what_was_left_out_did_not(sweep: Sweep) -> None:
+def test_ingredients_with_coefficient_0_take_part_and_excluded_ones_do_not(sweep: Sweep) -> None:
     two = ["run1", "run2"]
     for soup in (
         task_arithmetic(sweep, two, scale=0.5),
@@ -401,7 +399,7 @@ def test_tensors_that_only_the_first_ingredient_ties_are_refused_as_pt(tmp_path:
         ({"w": torch.ones(2), "made by": Step("a", 0.5, True, (), 0, 0)}, "harmless .*Step"),
     ],
 )
-def test_why_there_is_no_pt_is_told_before_and_when_it_is_asked_for(
+def test_the_reason_for_no_pt_is_given_before_and_on_request(
     tmp_path: Path, first: dict[str, Any], reason: str | None
 ) -> None:
     other = {"w": torch.zeros(2)} | ({"n": torch.tensor(4.0)} if "n" in first else {})
@@ -489,7 +487,7 @@ def test_the_id_is_that_of_the_weights_and_of_the_way(sweep: Sweep, evaluator: E
 # Its evaluations
 
 
-def test_a_soup_is_evaluated_on_what_is_reported_unless_told(
+def test_a_soup_is_evaluated_on_the_reported_splits_by_default(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     assert list(uniform(sweep).evaluate(evaluator).evaluations) == ["val", "test", "shift/noise"]
@@ -497,7 +495,9 @@ def test_a_soup_is_evaluated_on_what_is_reported_unless_told(
     assert uniform(sweep).evaluate(evaluator, []).evaluations == {}
 
 
-def test_evaluating_a_soup_tells_progress_up_to_the_end(sweep: Sweep, evaluator: Evaluator) -> None:
+def test_evaluating_a_soup_reports_progress_up_to_the_end(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
     reports: list[float] = []
     uniform(sweep).evaluate(evaluator, on_progress=lambda done, total: reports.append(done / total))
     assert reports == sorted(reports)
@@ -526,7 +526,7 @@ def test_a_saved_soup_holds_the_statistics_that_were_estimated(
             torch.testing.assert_close(loaded[name], tensor)
 
 
-def test_a_soup_with_estimated_statistics_scores_what_its_file_does(
+def test_a_soup_with_estimated_statistics_has_the_score_of_its_file(
     tmp_path: Path, estimated: Soup, task: ClassificationTask, evaluator: Evaluator
 ) -> None:
     save_checked(estimated, tmp_path / "soup.safetensors")
@@ -549,7 +549,7 @@ def test_estimated_statistics_are_another_soup_that_comes_back_from_its_json(
     assert same_weights(again.state_dict(), estimated.state_dict())
 
 
-def test_what_was_evaluated_with_averaged_statistics_is_not_kept(
+def test_evaluations_with_averaged_statistics_are_dropped(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = uniform(sweep).evaluate(evaluator, ["val"])

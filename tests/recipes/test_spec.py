@@ -62,7 +62,7 @@ def test_a_recipe_is_listed_under_its_name_and_described(name: str) -> None:
 
 
 @ALL
-def test_a_default_told_on_the_page_is_that_of_the_function(name: str) -> None:
+def test_a_default_on_the_page_is_that_of_the_function(name: str) -> None:
     function = inspect.signature(getattr(soupcore, name))
     for parameter in RECIPES[name].parameters:
         default = function.parameters[parameter.name].default
@@ -73,7 +73,7 @@ def test_a_default_told_on_the_page_is_that_of_the_function(name: str) -> None:
 
 
 @ALL
-def test_a_recipe_can_be_followed_with_each_value_at_no_more_cost_than_it_tells(
+def test_a_recipe_costs_no_more_than_announced_for_each_value(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], name: str
 ) -> None:
     recipe = RECIPES[name]
@@ -93,7 +93,7 @@ def test_a_recipe_can_be_followed_with_each_value_at_no_more_cost_than_it_tells(
 
 
 @ALL
-def test_a_recipe_followed_is_the_function_called(
+def test_following_a_recipe_calls_its_function(
     sweep: Sweep, evaluator: Evaluator, name: str
 ) -> None:
     recipe = RECIPES[name]
@@ -116,7 +116,7 @@ def test_without_an_evaluator_a_recipe_is_followed_unless_it_chooses(
 
 
 @ALL
-def test_a_recipe_says_what_it_lacks(
+def test_a_recipe_names_missing_requirements(
     sweep: Sweep, evaluator: Evaluator, table: MakeTable, name: str
 ) -> None:
     recipe = RECIPES[name]
@@ -167,7 +167,7 @@ def test_a_parameter_is_checked(parameter: Parameter, good: list[Any], bad: list
             parameter.check(value)
 
 
-def test_parameters_that_are_not_told_have_their_defaults() -> None:
+def test_omitted_parameters_have_their_defaults() -> None:
     for recipe in RECIPES.values():
         defaults = {parameter.name: parameter.default for parameter in recipe.parameters}
         assert recipe.check({}) == defaults

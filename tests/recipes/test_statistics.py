@@ -22,7 +22,7 @@ from soupcore import (
 from tests.helpers import FEATURES, same_weights, save_sweep
 
 
-def test_the_other_statistics_are_those_that_a_soup_has_not(
+def test_the_other_statistics_are_those_that_a_soup_does_not_have(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = greedy(sweep, evaluator)
@@ -53,7 +53,7 @@ def test_without_batchnorm_or_training_data_there_are_no_others(
     assert other_statistics_of(one, plain) is None
 
 
-def test_its_papers_say_where_the_statistics_are_from_and_how_to_have_them_again(
+def test_the_manifest_gives_the_source_of_the_statistics(
     sweep: Sweep, evaluator: Evaluator
 ) -> None:
     soup = uniform(sweep).re_estimate(evaluator).evaluate(evaluator)

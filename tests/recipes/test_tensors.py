@@ -112,9 +112,7 @@ def test_averages_of_ingredients_are_as_without_a_base(
 
 @pytest.mark.parametrize("recipe", WITHOUT_EVALUATIONS)
 @pytest.mark.parametrize("rest", ["run3", "base"])
-def test_what_takes_no_part_comes_from_elsewhere_unchanged(
-    tmp_path: Path, recipe: str, rest: str
-) -> None:
+def test_fixed_tensors_are_copied_unchanged(tmp_path: Path, recipe: str, rest: str) -> None:
     states = states_of()
     sweep = opened(tmp_path / "sweep", states)
     whole = by_recipe(recipe, sweep)

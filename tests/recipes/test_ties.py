@@ -152,7 +152,7 @@ def test_the_same_weights_twice_vote_twice() -> None:
     assert ties(sweep, density=1).state_dict()["w"].tolist() == [1, -3]
 
 
-def test_what_it_cannot_do_is_told() -> None:
+def test_impossible_parameters_of_ties_are_refused() -> None:
     base, states = fine_tuned(8, 2)
     with pytest.raises(RecipeError, match="Density k"):
         ties(held_sweep(states, base), density=0)

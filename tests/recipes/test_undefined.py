@@ -175,7 +175,7 @@ class Distance(Task):
         return -self.loss(outputs, targets)
 
 
-def test_targets_that_are_nan_are_told_before_any_point_is_scored() -> None:
+def test_targets_that_are_nan_are_refused_before_any_point_is_scored() -> None:
     inputs = torch.randn(50, 3)
     targets = inputs[:, :2].clone()
     targets[[7, 9], 0] = math.nan
@@ -186,7 +186,7 @@ def test_targets_that_are_nan_are_told_before_any_point_is_scored() -> None:
     task.check(torch.zeros(4, 2), targets)
 
 
-def test_where_every_network_fails_there_is_nothing_to_choose(
+def test_if_every_network_fails_there_is_no_choice(
     sweep: Sweep, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = make(ClassificationTask)

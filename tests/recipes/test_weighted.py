@@ -38,7 +38,7 @@ def test_power_zero_is_uniform_and_what_is_no_number_weighs_nothing(table: MakeT
         ({"a": 50, "b": 50}, {"power": -1}, "between 0 and 100"),
     ],
 )
-def test_what_cannot_be_weighed_is_told(
+def test_values_that_cannot_be_weights_are_refused(
     table: MakeTable, percents: dict[str, float], options: dict[str, object], words: str
 ) -> None:
     sweep, evaluator = table("ab", percents)

@@ -30,7 +30,7 @@ def test_it_lies_on_the_path_that_is_drawn_and_its_ends_are_the_ends() -> None:
 
 
 @pytest.mark.parametrize("keep", ["head", " head ,block.bias", "head,scale"])
-def test_what_is_kept_stays_as_trained_and_the_rest_is_mixed(keep: str) -> None:
+def test_fixed_tensors_stay_as_trained_and_the_rest_is_mixed(keep: str) -> None:
     base, states = fine_tuned(1, 3)
     sweep = held_sweep(states, base)
     found = wise_ft(sweep, alpha=0.25, keep=keep).state_dict()
@@ -41,7 +41,7 @@ def test_what_is_kept_stays_as_trained_and_the_rest_is_mixed(keep: str) -> None:
     assert not torch.equal(found["block.weight"], trained["block.weight"])
 
 
-def test_what_cannot_be_kept_is_refused() -> None:
+def test_impossible_choices_of_fixed_tensors_are_refused() -> None:
     base, states = fine_tuned(1, 2)
     sweep = held_sweep(states, base)
     with pytest.raises(

@@ -68,7 +68,7 @@ def read(content: bytes) -> Archive:
         ),
     ],
 )
-def test_the_records_of_an_archive_are_found_where_zipfile_finds_them(content: bytes) -> None:
+def test_records_of_an_archive_are_those_that_zipfile_finds(content: bytes) -> None:
     archive = read(content)
     file = io.BytesIO(content)
     with zipfile.ZipFile(file) as oracle:
@@ -315,7 +315,7 @@ def end64(archive: Archive) -> int:
         pytest.param(put(lambda a: end(a) - 20, "<I", 2), "not at the offset", id="locator erased"),
     ],
 )
-def test_what_readers_could_disagree_on_is_refused(lie: Lie, problem: str) -> None:
+def test_ambiguous_archives_are_refused(lie: Lie, problem: str) -> None:
     content = saved()
     with pytest.raises(Refusal, match=problem):
         read(lie(bytearray(content), read(content)))

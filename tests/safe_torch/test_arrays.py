@@ -46,7 +46,7 @@ def values(file: io.BytesIO) -> dict[str, np.ndarray[Any, Any]]:
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_arrays_are_read_from_where_they_lie(protocol: int, zipped: bool) -> None:
+def test_arrays_are_read_in_place(protocol: int, zipped: bool) -> None:
     value = {"model": ARRAYS, "__author__": "a model zoo"}
     file = saved(value, protocol) if zipped else pickled(value, protocol)
     found = values(file)

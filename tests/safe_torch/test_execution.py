@@ -76,7 +76,7 @@ def executes(value: object, protocol: int = 2) -> list[str]:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: int) -> None:
+def test_usual_contents_are_known_to_be_harmless(value: object, protocol: int) -> None:
     assert executes(value, protocol) == []
 
 
@@ -122,7 +122,7 @@ def test_what_usual_files_hold_is_known_to_be_harmless(value: object, protocol: 
         pytest.param(np.zeros(1, [("a", "f4")]), ["numpy.dtype of an unusual kind"]),
     ],
 )
-def test_what_is_on_no_list_is_named(value: object, found: list[str]) -> None:
+def test_names_on_no_list_are_reported(value: object, found: list[str]) -> None:
     assert executes(value) == found
 
 
@@ -158,7 +158,7 @@ def test_what_is_on_no_list_is_named(value: object, found: list[str]) -> None:
         "code:InteractiveConsole.push",
     ],
 )
-def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
+def test_names_that_only_a_malicious_file_has_are_refused(path: str) -> None:
     with pytest.raises(Refusal, match=f"names {path.replace(':', '.')}, which runs code"):
         check_name(path)
 
@@ -171,7 +171,7 @@ def test_what_only_a_file_made_to_harm_would_name_is_refused(path: str) -> None:
         ("torch.hub.load", ""),
     ],
 )
-def test_who_may_have_named_a_module_like_one_of_pythons_hears_the_way_out(
+def test_a_module_that_shadows_the_standard_library_is_refused_with_a_way_out(
     path: str, way_out: str
 ) -> None:
     with pytest.raises(Refusal) as refused:
@@ -200,7 +200,7 @@ def test_who_may_have_named_a_module_like_one_of_pythons_hears_the_way_out(
         "select.nets.Net",
     ],
 )
-def test_what_training_runs_may_name_is_not(path: str) -> None:
+def test_names_of_training_runs_are_not_refused(path: str) -> None:
     check_name(path)
 
 
@@ -262,7 +262,9 @@ def run_in_training(description: object, holder: str | None = None) -> list[str]
         ("", False),
     ],
 )
-def test_what_ultralytics_evaluates_is_told_from_an_activation(text: str, is_usual: bool) -> None:
+def test_text_that_ultralytics_evaluates_is_told_from_an_activation(
+    text: str, is_usual: bool
+) -> None:
     expected = [] if is_usual else [f"eval({text!r})"]
     assert run_in_training({"activation": text}) == expected
     assert run_in_training({"act": text}) == []
@@ -284,7 +286,9 @@ def test_what_ultralytics_evaluates_is_told_from_an_activation(text: str, is_usu
     ],
 )
 @pytest.mark.parametrize("part", ["backbone", "head"])
-def test_what_ultralytics_calls_is_told_from_a_layer(part: str, layer: str, is_known: bool) -> None:
+def test_names_that_ultralytics_calls_are_told_from_layers(
+    part: str, layer: str, is_known: bool
+) -> None:
     expected = [] if is_known else [f"the layer {layer!r} of a model's yaml"]
     assert run_in_training(HONEST | {part: [*ROWS, [-1, 1, layer, ["'x.pt'"]]]}) == expected
 
@@ -320,7 +324,7 @@ def test_rows_that_also_stand_elsewhere_are_looked_at() -> None:
     assert read["executes"] == ["the layer 'Path' of a model's yaml"]
 
 
-def test_it_matters_in_modules_only() -> None:
+def test_descriptions_matter_in_modules_only() -> None:
     state = OrderedDict(w=torch.ones(1))
     side = {"activation": "print()", "yaml": "lr: 0.1"}
     assert contents({"model": state, **side})["executes"] == []

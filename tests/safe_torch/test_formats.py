@@ -75,7 +75,7 @@ def test_records_other_than_weights_may_be_deflated(only: str) -> None:
         pytest.param(io.BytesIO(pickled(STATE)), "written by pickle.dump", id="plain pickle"),
     ],
 )
-def test_what_torch_save_does_not_write_is_refused_with_the_reason(
+def test_archives_that_torch_save_does_not_write_are_refused_with_the_reason(
     file: io.BytesIO, problem: str
 ) -> None:
     with pytest.raises(Refusal, match=problem):
@@ -97,7 +97,7 @@ COPY = "Copy or download it again."
         pytest.param(pickled(STATE), "load it with pickle and save", id="plain pickle"),
     ],
 )
-def test_what_is_refused_comes_with_the_way_out(file: bytes, way_out: str) -> None:
+def test_refusals_contain_the_way_out(file: bytes, way_out: str) -> None:
     with pytest.raises(Refusal) as refused:
         read_contents(io.BytesIO(file))
     assert way_out in refused.value.way_out

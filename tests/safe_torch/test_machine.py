@@ -119,7 +119,7 @@ HERE = __name__
 
 
 @PROTOCOLS
-def test_instances_come_as_notes_of_what_was_to_be_made(protocol: int) -> None:
+def test_instances_are_recorded_and_not_made(protocol: int) -> None:
     made = unpickled(Settings(0.5), protocol)
     assert isinstance(made, Inert)
     assert (made.path, made.args, made.attributes) == (f"{HERE}.Settings", (), {"rate": 0.5})
@@ -133,9 +133,7 @@ def test_instances_come_as_notes_of_what_was_to_be_made(protocol: int) -> None:
 
 
 @PROTOCOLS
-def test_calls_come_as_notes_of_what_was_to_be_called(
-    protocol: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calls_are_recorded_and_not_made(protocol: int, capsys: pytest.CaptureFixture[str]) -> None:
     made = unpickled(Called(), protocol)
     assert (made.path, made.called) == ("builtins.print", True)
     assert (made.args, made.state, made.items) == (("never",), {"x": 1}, [2, 3])
@@ -166,7 +164,7 @@ def test_one_object_in_many_places_stays_one() -> None:
     assert loaded[0] is loaded
 
 
-def test_what_is_stored_outside_is_asked_for_by_its_id() -> None:
+def test_storages_are_requested_by_their_id() -> None:
     assert machine(b"\x80\x02X\x01\0\0\0kQ.").load() == ("stored", "k")
 
 
@@ -188,7 +186,7 @@ def test_several_pickles_in_a_row_are_read_one_by_one() -> None:
         pytest.param(b"J\xff\xff\xff\xff.", -1, id="BININT"),
     ],
 )
-def test_what_python_2_wrote_is_read(program: bytes, made: object) -> None:
+def test_pickles_of_python_2_are_read(program: bytes, made: object) -> None:
     assert machine(b"\x80\x02" + program).load() == made
 
 
@@ -248,7 +246,7 @@ def test_what_python_2_wrote_is_read(program: bytes, made: object) -> None:
         (b"\x8c\x02\xff\xff", "damaged .SHORT_BINUNICODE"),
     ],
 )
-def test_what_torch_never_writes_is_refused_by_name(program: bytes, problem: str) -> None:
+def test_opcodes_that_torch_never_writes_are_refused_by_name(program: bytes, problem: str) -> None:
     with pytest.raises(Refusal, match=problem):
         machine(b"\x80\x02" + program + b".").load()
 
@@ -286,7 +284,7 @@ _BUILT_WITH_ONE_STATE = b"}(K\1NK\2Nuq\0ca\nb\n)\x81h\0bca\nb\n)\x81h\0b"
         (values, "MOST_TUPLE_KEYS", 1, b"}))s))s", "a tuple, more than 1 times"),
     ],
 )
-def test_what_a_program_can_make_large_is_counted(
+def test_the_memory_of_values_is_limited(
     monkeypatch: pytest.MonkeyPatch,
     module: Any,
     limit: str,
@@ -300,14 +298,14 @@ def test_what_a_program_can_make_large_is_counted(
         machine(b"\x80\x02" + program + b".").load()
 
 
-def test_what_calls_of_ours_make_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_emulated_calls_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "MOST_ALLOCATED", 99)
     greedy = machine(b"\x80\x02ca\nb\n)R.", {"a.b": lambda machine, args: machine.allocate(100)})
     with pytest.raises(Refusal, match="expands to more than the limit of 99 bytes"):
         greedy.load()
 
 
-def test_wrong_arguments_of_a_call_of_ours_are_refused_by_its_name() -> None:
+def test_wrong_arguments_of_an_emulated_call_are_refused_by_its_name() -> None:
     def two(machine: object, args: tuple[Any, ...]) -> object:
         one, other = args
         return one, other
@@ -330,7 +328,7 @@ def test_nothing_can_be_changed_from_within() -> None:
     assert not hasattr(loaded, "__dict__")
 
 
-def test_what_serves_as_a_value_is_told_from_what_makes_and_calls() -> None:
+def test_values_are_told_from_classes_and_calls() -> None:
     program = (
         b"\x80\x02](ca\nMade\nq\0)\x81h\0)\x81ca\nCalled\n)Rca\nValue\nca\nBoth\nq\1h\1)\x81e."
     )
@@ -340,7 +338,7 @@ def test_what_serves_as_a_value_is_told_from_what_makes_and_calls() -> None:
     assert set(loaded.named) == {"a.Made", "a.Called", "a.Value", "a.Both"}
 
 
-def test_what_is_a_value_stays_one_whatever_else_calls_it() -> None:
+def test_a_value_stays_a_value_even_if_it_is_called() -> None:
     def call_first(machine: machines.Machine, args: tuple[Any, ...]) -> Any:
         return machine.call(*args)
 
@@ -355,7 +353,7 @@ def test_what_is_a_value_stays_one_whatever_else_calls_it() -> None:
     assert by_id.values == {"a.Value"}
 
 
-def test_attributes_that_python_looks_up_are_told() -> None:
+def test_attributes_that_python_looks_up_are_reported() -> None:
     loaded = machine(pickle.dumps([Settings(1), Slotted()], 4))
     loaded.load()
     assert loaded.hidden == set()

@@ -91,7 +91,7 @@ def test_values_of_all_kinds_come_as_plain_ones(
     ],
     ids=repr,
 )
-def test_what_is_long_or_no_plain_value_is_left_out(value: object) -> None:
+def test_long_and_other_values_are_left_out(value: object) -> None:
     assert "value" not in details(value=value)
 
 
@@ -148,11 +148,11 @@ def test_the_best_score_that_lightning_kept_is_shown() -> None:
     }
 
 
-def test_not_a_number_stays_one() -> None:
+def test_nan_stays_nan() -> None:
     assert math.isnan(details(loss=math.nan)["loss"])
 
 
-def test_what_stands_beside_the_weights_is_shown() -> None:
+def test_values_beside_the_weights_are_shown() -> None:
     assert details(epoch=3, best_acc1=np.float64(81.5), arch="vit", model=None) == {
         "epoch": 3,
         "best_acc1": 81.5,

@@ -140,7 +140,7 @@ def test_scores(name: str, number: Any) -> None:
     ],
     ids=str,
 )
-def test_what_an_entry_says_about_the_run(name: str, value: Any, role: str | None) -> None:
+def test_details_of_the_run_in_an_entry(name: str, value: Any, role: str | None) -> None:
     assert role_of(name, value) == role
 
 

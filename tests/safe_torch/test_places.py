@@ -42,7 +42,7 @@ def test_a_pickled_module_gives_the_names_of_its_state_dict(protocol: int, zippe
     assert "skipped" not in found["tensors"]
 
 
-def test_hooks_and_what_is_no_module_are_said() -> None:
+def test_hooks_and_values_that_are_not_modules_are_noted() -> None:
     net = nn.Sequential(nn.Linear(1, 1))
     net.__dict__["_modules"]["1"] = 3
     net[0]._state_dict_hooks[0] = len

@@ -60,7 +60,7 @@ def test_frozen_parameters_may_be_missing_where_the_shapes_say_which() -> None:
     ],
     ids=["two biases", "two matrices", "another shape", "too many"],
 )
-def test_where_shapes_do_not_say_which_is_which_no_names_are_given(unnamed: list[Tensor]) -> None:
+def test_ambiguous_shapes_get_no_names(unnamed: list[Tensor]) -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     state = {name: stored(tensor) for name, tensor in network.state_dict().items()}
     assert named_like([stored(tensor) for tensor in unnamed], state) == {}

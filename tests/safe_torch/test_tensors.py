@@ -126,7 +126,7 @@ def quantized() -> torch.Tensor:
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_holds_no_plain_elements_is_refused_by_its_name_with_the_way_out(
+def test_dtypes_without_plain_elements_are_refused_by_name(
     make: Any, problem: str, way_out: str
 ) -> None:
     (found,) = contents({"ok": torch.ones(1), "layer.w": make()})["sets"]

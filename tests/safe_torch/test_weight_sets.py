@@ -133,7 +133,7 @@ def test_the_weights_are_found_where_the_tool_puts_them(
     assert sets(saved) == expected
 
 
-def test_the_choice_is_explained_where_there_is_one() -> None:
+def test_the_choice_among_several_sets_is_explained() -> None:
     both = contents({"model": SMALL, "model_ema": OTHER})["sets"]
     assert both[0]["notes"] == [
         "'model_ema' (EMA weights) holds the weights that the tool with these keys evaluates; "
@@ -151,7 +151,7 @@ def test_the_choice_is_explained_where_there_is_one() -> None:
     assert contents(SMALL)["sets"][0]["notes"] == []
 
 
-def test_what_is_no_tensor_is_left_out_and_said() -> None:
+def test_values_that_are_not_tensors_are_left_out_and_noted() -> None:
     found = contents(SMALL | {"epoch": 3, "_extra_state": None})["sets"][0]
     assert list(found["tensors"]) == ["w"]
     assert found["notes"] == [
@@ -332,7 +332,7 @@ def test_the_layers_of_a_wide_tree_are_no_sets_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("key", OTHER_SETS)
-def test_another_set_is_seen_whatever_its_name(key: str) -> None:
+def test_other_sets_are_found_whatever_their_names(key: str) -> None:
     wrapped = {f"module.{name}": tensor for name, tensor in averaged(BODY).items()}
     for other in (averaged(BODY), wrapped | {"n_averaged": torch.tensor(2)}):
         found = contents({"model": BODY, key: other, "epoch": 3})["sets"]
@@ -359,7 +359,7 @@ def test_weights_are_found_at_any_depth(saved: object, place: str) -> None:
 
 
 @pytest.mark.parametrize("one", ["model", "net"])
-def test_what_may_be_a_copy_or_a_part_is_said_and_can_be_taken_whole(one: str) -> None:
+def test_possible_copies_or_parts_are_noted_and_can_be_joined(one: str) -> None:
     found = contents({one: BODY, "other": averaged(BODY)})["sets"]
     assert [each["name"] for each in found] == [one, "other", f"{one}+other"]
     assert [each["left_out"] for each in found] == [["other"], [one], []]
@@ -367,7 +367,7 @@ def test_what_may_be_a_copy_or_a_part_is_said_and_can_be_taken_whole(one: str) -
 
 
 @pytest.mark.parametrize("other", ["discriminator", "netD", "teacher"])
-def test_another_network_is_not_joined_unless_one_asks_for_it(other: str) -> None:
+def test_another_network_is_joined_only_on_request(other: str) -> None:
     found = contents({"generator": BODY, other: HEAD})["sets"]
     assert [each["name"] for each in found] == ["generator", other, f"generator+{other}"]
     assert [each["left_out"] for each in found] == [[other], ["generator"], []]
@@ -400,7 +400,7 @@ def test_a_list_without_names_is_listed_with_the_reason_why_it_cannot_be_opened(
     ],
     ids=str,
 )
-def test_floats_beside_the_weights_are_said(beside: dict[str, Any], note: str) -> None:
+def test_floats_beside_the_weights_are_noted(beside: dict[str, Any], note: str) -> None:
     (found,) = contents({"model": BODY} | beside)["sets"]
     assert list(found["tensors"]) == list(BODY)
     assert any(note in text for text in found["notes"])
@@ -416,7 +416,7 @@ def test_floats_beside_the_weights_are_said(beside: dict[str, Any], note: str) -
     ],
     ids=str,
 )
-def test_what_every_run_keeps_beside_the_weights_needs_no_note(beside: dict[str, Any]) -> None:
+def test_usual_values_beside_the_weights_need_no_note(beside: dict[str, Any]) -> None:
     (found,) = contents({"model": BODY} | beside)["sets"]
     assert found["notes"] == []
 
@@ -431,18 +431,18 @@ def test_what_every_run_keeps_beside_the_weights_needs_no_note(beside: dict[str,
     ],
     ids=str,
 )
-def test_a_file_of_tensors_without_names_is_said_to_hold_them(saved: object, where: str) -> None:
+def test_a_file_of_tensors_without_names_is_described(saved: object, where: str) -> None:
     with pytest.raises(Refusal, match=where):
         contents(saved)
 
 
-def test_one_object_at_two_places_is_said() -> None:
+def test_one_object_at_two_places_is_noted() -> None:
     shared = {"w": torch.ones(2)}
     (found,) = contents({"a": shared, "b": {"c": shared}})["sets"]
     assert found["notes"] == ["'b.c' is the same object as 'a'."]
 
 
-def test_what_is_nested_too_deep_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_nesting_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "DEEPEST", 3)
     saved = {"model": BODY, "a": {"b": {"c": {"d": {"w": torch.ones(2)}}}}}
     (found,) = contents(saved)["sets"]

@@ -99,7 +99,7 @@ def test_objects_come_back_with_their_attributes(protocol: int) -> None:
 
 
 @PROTOCOLS
-def test_what_is_shared_or_holds_itself_still_does(protocol: int) -> None:
+def test_shared_and_recursive_values_stay_so(protocol: int) -> None:
     part: list[Any] = [1]
     whole: dict[str, Any] = {"a": part, "b": part, "other": [1]}
     whole["whole"] = whole
@@ -141,7 +141,7 @@ def test_a_large_memo_is_written() -> None:
         ({frozenset("a")}, "set with elements that are not plain"),
     ],
 )
-def test_what_protocol_2_cannot_make_is_refused(value: object, problem: str) -> None:
+def test_values_that_protocol_2_cannot_represent_are_refused(value: object, problem: str) -> None:
     with pytest.raises(Refusal, match=problem):
         pickled([value])
 
