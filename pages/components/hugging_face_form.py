@@ -48,8 +48,11 @@ def show() -> str | None:
     )
     kind = KINDS[kind_name]
     told: dict[str, Any] = {"task": kind_name}
-    told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
-    tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
+    left, right = st.columns(2)
+    with left:
+        told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
+    with right:
+        tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
     if tokenizer and tokenizer != told["model"]:
         told["tokenizer"] = tokenizer
     told["splits"] = _splits(found)
@@ -87,8 +90,10 @@ def _listed(text: str) -> list[str]:
 def _splits(found: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Let the user name the data files; return the splits as a description has them."""
     splits = {}
-    for role, (label, _) in _SPLITS.items():
-        if path := _path(label, found.get(role), role):
+    for column, (role, (label, _)) in zip(st.columns(len(_SPLITS)), _SPLITS.items(), strict=True):
+        with column:
+            path = _path(label, found.get(role), role)
+        if path:
             splits[role] = {"file": path, "role": role}
     shifts = st.text_area(
         "Shifted test data, optional: one file per line", key="hf-shift", height=68
