@@ -20,7 +20,7 @@ from pages.components.scores import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
-from soupcore.connectivity import stored_lines
+from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.tasks import Unit
@@ -53,7 +53,8 @@ def main(view: View) -> None:
         _distances(view, names)
         return
     choices = _choose(view, names)
-    left, right = st.columns([6, 5], gap="medium")
+    with st.container(key="connectivity"):
+        left, right = st.columns([6, 5], gap="medium")
     with left:
         st.subheader("Pairwise matrix")
         _matrix(view, choices)
@@ -191,19 +192,20 @@ def _matrix(view: View, choices: Choices) -> None:
         st.info(what, icon=":material/grid_on:")
         return
     measure = figures.measures(view.task.score_unit)[choices.measure]
-    limit = None
+    limit: float | None = None
+    grouped: list[Basin] = []
     if measure.connected is not None:
-        limit = pair_matrix.choose_threshold(found.best, values, measure)
+        limit, grouped = pair_matrix.choose_threshold(found.best, values, measure)
     if choices.measure not in pair_matrix.GEOMETRIC:
         st.caption(_state(found, count, choices))
-    pair_matrix.draw(view, choices, found, values, limit)
+    pair_matrix.draw(view, choices, found, values, limit, grouped)
 
 
 def _state(found: pair_matrix.Summaries, count: int, choices: Choices) -> str:
     settled = int(found.whole.settled.sum())
     text = f"{settled} of {count} pairs evaluated on {plain(choices.split)}"
     if waiting := len(found.best.preliminary):
-        text += f"; ○ {waiting} preliminary (screened, or not yet converged)"
+        text += f"; {waiting} preliminary, faded (screened, or not yet converged)"
     return f"{text}. Click a cell to plot its curve."
 
 
@@ -215,14 +217,21 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
     """Let the user choose pairs and splits, and draw their curves."""
     _add_pair(points)
     chosen: list[Pair] = [p for p in st.session_state["pairs"] if points.keys() >= set(p)]
-    if not chosen:
-        st.info(
-            "Click a matrix cell, or pick two models above, to plot loss and "
-            f"{plain(view.task.score_name)} along the line between them.",
-            icon=":material/show_chart:",
+    if chosen:
+        _remove_pairs(chosen)
+    else:
+        chosen = _best_two(view)
+        if not chosen:
+            st.info(
+                "Click a matrix cell, or pick two models above, to plot loss and "
+                f"{plain(view.task.score_name)} along the line between them.",
+                icon=":material/show_chart:",
+            )
+            return
+        st.caption(
+            f"The two best ingredients on {plain(view.task.select)}: {plain(chosen[0][0])} → "
+            f"{plain(chosen[0][1])}. Click a matrix cell, or pick two models above, to plot others."
         )
-        return
-    _remove_pairs(chosen)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         splits = st.pills(
             "Splits", view.task.reported, selection_mode="multi", default=[split],
@@ -244,6 +253,15 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
         paths = _known(view, points, chosen, alphas, splits, beyond)
     if any(paths.values()):
         _draw(view, points, paths, alphas, splits, beyond, both_statistics=is_both)
+
+
+def _best_two(view: View) -> list[Pair]:
+    """Return the pair of the two best ingredients on the select split; none if it is unclear."""
+    known = scores.evaluations(view, scores.ingredients(view))
+    names = view.sweep.names()
+    best = scores.best_on_select(view, known, names)
+    other = scores.best_on_select(view, known, [name for name in names if name != best])
+    return [(best, other)] if best and other else []
 
 
 def _both(

@@ -17,7 +17,7 @@ _FIRST = 4  # number of models drawn by default
 
 
 def main(view: View) -> None:
-    st.header("Paths from the base")
+    st.header("Paths")
     if not view.has_task:
         tasks.show_needed("This page")
         return

@@ -16,7 +16,7 @@ _PAIRS = "midpoint gain over better endpoint"
 
 
 def main(view: View) -> None:
-    st.header("Weight geometry")
+    st.header("Geometry")
     selected = st.session_state["selection"]
     names = selected if len(selected) > 1 else view.sweep.names()
     origin = (

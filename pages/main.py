@@ -40,24 +40,27 @@ st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
 st.html(
     "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
     # Tensor names are long. The selector is specific enough to override Streamlit's rule.
-    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }</style>"
+    ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }"
+    # Beside each other, the matrix and the curves would have no room in a narrow window.
+    "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()
 page = st.navigation(
     {
         "Sweep": [
-            st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:", default=True),
+            st.Page("overview.py", title="Overview", icon=":material/home:", default=True),
+            st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:"),
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
+            st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
             st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
             st.Page("download.py", title="Download", icon=":material/download:"),
         ],
         "Analysis": [
-            st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
-            st.Page("from_base.py", title="Paths from the base", icon=":material/conversion_path:"),
-            st.Page("plane.py", title="Loss plane", icon=":material/blur_on:"),
-            st.Page("geometry.py", title="Weight geometry", icon=":material/square_foot:"),
-            st.Page("soup_vs_ensemble.py", title="Soup vs. ensemble", icon=":material/join_inner:"),
+            st.Page("from_base.py", title="Paths", icon=":material/conversion_path:"),
+            st.Page("plane.py", title="Plane", icon=":material/blur_on:"),
+            st.Page("geometry.py", title="Geometry", icon=":material/square_foot:"),
+            st.Page("soup_vs_ensemble.py", title="Ensembles", icon=":material/join_inner:"),
         ],
     },
     expanded=True,

@@ -16,7 +16,7 @@ from soupcore.figures.tables import plane_table
 
 
 def main(view: View) -> None:
-    st.header("Loss plane")
+    st.header("Plane")
     if not view.has_task:
         tasks.show_needed("This page")
         return

@@ -15,7 +15,7 @@ from soupcore.figures.tables import pairs_with
 
 
 def main(view: View) -> None:
-    st.header("Soup vs. ensemble")
+    st.header("Ensembles")
     if not view.has_task:
         tasks.show_needed("This page")
         return

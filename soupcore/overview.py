@@ -1,4 +1,4 @@
-"""What the store knows of a sweep and a task at one look; nothing is computed.
+"""The stored results of a sweep and a task; nothing is computed.
 
 The base of the landing page, of the report and of the verdict. Soups and runs are ranked by their
 score on the select split; of equal scores the first wins: the first ingredient in the order of the
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from soupcore.evaluation.measuring import compare
 from soupcore.recipes import RECIPES, Soup
 from soupcore.stored_soups import StoredSoup
 from soupcore.sweeps import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BySplit = Mapping[str, Evaluation | None]
 
@@ -58,7 +62,7 @@ def best_on_select(
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known of a sweep and a task.
+    """The stored results of a sweep and a task.
 
     Attributes:
         context: The sweep and its stored evaluations.
@@ -67,6 +71,12 @@ class Overview:
 
     context: Context
     soups: Sequence[StoredSoup]
+
+    @classmethod
+    def of(cls, context: Context) -> "Overview":
+        """Return what is known in a context, with the soups of its folder and task."""
+        estimate = context.evaluations.estimate
+        return cls(context, context.soups.of_task(context.folder, context.task_spec, estimate))
 
     @property
     def sweep(self) -> Sweep:
@@ -138,6 +148,31 @@ class Overview:
         """The basins by the evaluated pairs, the largest first."""
         pairs = self.pairs
         return basins(pairs.names, pairs.matrix("barrier"), CONNECTED, known=pairs.known)
+
+    def basin_table(self) -> "pd.DataFrame":
+        """Return the ingredients around the best one, as `soupcore.figures.basin_map` takes them.
+
+        Returns:
+            Index: names. Columns: `barrier`, the loss barrier on the line to the best ingredient;
+            `score` on the select split; `basin`, whether the ingredient is in the main basin.
+            Ingredients that lack one of the two numbers are left out; empty if all others do.
+        """
+        import pandas as pd
+
+        columns = ["barrier", "score", "basin"]
+        if self.best is None:
+            return pd.DataFrame(columns=columns)
+        barriers = self.pairs.matrix("barrier")[self.names.index(self.best)]
+        main = set(self.basins[0].names)
+        rows = {}
+        for name, barrier in zip(self.names, barriers.tolist(), strict=True):
+            found = self.runs[name][self.context.task.select]
+            if found is not None and math.isfinite(barrier) and math.isfinite(found.score):
+                rows[name] = (barrier, found.score, name in main)
+        table = pd.DataFrame(
+            list(rows.values()), index=pd.Index(list(rows), name="name"), columns=columns
+        )
+        return table if len(table) > 1 else table.iloc[:0]
 
     def gain(self, soup_id: str, split: str) -> Gain | None:
         """Return the paired difference of a soup and the best ingredient; None if unknown."""

@@ -1,11 +1,13 @@
 """The pairwise matrix: buttons for missing pairs, the figure, and the basins."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from math import comb
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from pages.components import display, jobs, results, snippets, state
@@ -13,7 +15,15 @@ from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
 from soupcore.calls import ClickedPath, Paths, WeightGeometry
-from soupcore.connectivity import Basin, PairSummaries, Tree, summaries, tree
+from soupcore.connectivity import (
+    Basin,
+    PairSummaries,
+    Tree,
+    between,
+    summaries,
+    tight_clusters,
+    tree,
+)
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
@@ -22,7 +32,10 @@ from soupcore.tasks import PLAIN, Unit
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
-_NAMED = 20  # names; more would push the matrix off the screen
+_NAMED = 20  # names; more would push the matrix off the screen, so only the first few are listed
+_FIRST = 5
+_FOLDED_FROM = 40  # ingredients; fewer have rows of a readable height
+_UNFOLDED = "unfolded-clusters"
 _FIELDS = {
     "loss": "barrier",
     "error": "error_barrier",
@@ -89,24 +102,57 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         return
     call = choices.call
     count = math.comb(len(choices.names), 2)
+    left = _evaluations_left(view, choices, found.whole)
+    if not left:
+        return
+    is_screen_wanted = found.screen is not None and _unsettled(found.screen) > 0
+    doubtful = [] if is_screen_wanted else _doubtful(view, choices, found.best)
+    # The cheapest step that says more comes first: a screen, the pairs that it leaves open, the
+    # rest.
     with st.container(horizontal=True):
-        left = _evaluations_left(view, choices, found.whole)
-        if left:
-            about = choices.alphas == "adaptive"
-            jobs.call_button(
-                view, f"Run {jobs.evaluations_text(left, about=about)}", call,
-                f"Evaluate {count} pairs on {choices.split}", key="evaluate-all",
-                help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
-                "are reused.",
-            )  # fmt: skip
-        if left and found.screen is not None and _unsettled(found.screen):
+        if is_screen_wanted:
             jobs.call_button(
                 view, f"Quick screen ({summaries.SCREEN} examples)",
                 replace(call, part=summaries.SCREEN), f"Screen {count} pairs on {choices.split}",
-                key="screen", primary=False,
+                key="screen",
                 help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
                 f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
+        elif doubtful:
+            pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful)} doubtful pairs"
+            jobs.call_button(
+                view, f"Refine the {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
+                f"Evaluate {pairs} on {choices.split}", key="refine",
+                help="Evaluates the preliminary pairs with a barrier near the basin threshold on "
+                f"all of {plain(choices.split)}: those that may still join or leave a basin.",
+            )  # fmt: skip
+        jobs.call_button(
+            view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
+            f"Evaluate {count} pairs on {choices.split}", key="evaluate-all",
+            primary=not (is_screen_wanted or doubtful),
+            help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
+            "are reused.",
+        )  # fmt: skip
+
+
+def _doubtful(view: View, choices: Choices, found: PairSummaries) -> list[Pair]:
+    """Return the pairs that may still join or leave a basin."""
+    measure = figures.measures(view.task.score_unit)[choices.measure]
+    limit = _threshold(measure)
+    if limit is None or choices.measure not in _BOUNDS or choices.alphas != "adaptive":
+        return []
+    fields = _FIELDS[choices.measure], _BOUNDS[choices.measure]
+    return found.doubtful(*fields, limit / measure.factor)
+
+
+def _threshold(measure: Measure) -> float | None:
+    """Return the basin threshold in displayed units; None if the measure has none."""
+    limit: float | None = st.session_state.get(_threshold_key(measure), measure.connected)
+    return limit
+
+
+def _threshold_key(measure: Measure) -> str:
+    return f"threshold-{measure.title}"
 
 
 def show_geometry_button(view: View) -> None:
@@ -149,36 +195,115 @@ def values_of(view: View, choices: Choices, found: Summaries | None) -> Floats |
 
 
 def draw(
-    view: View, choices: Choices, found: Summaries | None, values: Floats, threshold: float | None
+    view: View,
+    choices: Choices,
+    found: Summaries | None,
+    values: Floats,
+    threshold: float | None = None,
+    grouped: Sequence[Basin] = (),
 ) -> None:
     """Draw the matrix. A click on a cell adds its curve, and a job if the pair is not evaluated.
 
+    Tight clusters of a large sweep are folded into one row each, until a click unfolds them.
     Without a task there are no summaries and no curves.
     """
     unit = view.task.score_unit if view.has_task else PLAIN
     measure = figures.measures(unit)[choices.measure]
-    summaries = None if choices.measure in GEOMETRIC else found
-    figure = figures.pair_heatmap(
-        choices.names,
-        values,
-        measure,
-        tree=join(choices, values) if choices.clustered else None,
-        threshold=threshold,
-        preliminary=summaries.best.preliminary if summaries else (),
-        details=_details(choices, summaries, unit) if summaries else {},
-    )
+    evaluated = found.best if found and choices.measure not in GEOMETRIC else None
+    folded = {}
+    if threshold is not None:
+        folded = _choose_folded(choices, values, threshold / measure.factor)
+    if folded:
+        figure = _folded_heatmap(choices, evaluated, values, measure, threshold, folded)
+    else:
+        figure = figures.pair_heatmap(
+            choices.names,
+            values,
+            measure,
+            tree=join(choices, values) if choices.clustered else None,
+            threshold=threshold,
+            preliminary=evaluated.preliminary if evaluated else (),
+            details=_details(choices, evaluated, unit) if evaluated else {},
+            outlined=[basin.names for basin in grouped if len(basin.names) > 1],
+        )
     code = snippets.matrix(
         view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold
     )
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
-    if summaries:
-        table = summaries_table(summaries.best, choices.split, score_unit=unit)
+    if evaluated:
+        table = summaries_table(evaluated, choices.split, score_unit=unit)
 
     def pick(cells: list[list[str]]) -> None:
         if found is not None:
-            _add_curves(view, choices, found, cells)
+            _take_clicks(view, choices, found, cells, [*folded])
 
     display.show_figure(figure, KEY, table, code, on_pick=pick if found is not None else None)
+
+
+def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
+    """Return the tight clusters to draw as one row each, by their label."""
+    if len(choices.names) < _FOLDED_FROM:
+        return {}
+    clusters = tight_clusters(choices.names, values, limit)
+    foldable = {
+        f"Cluster {number} ({len(names)})": list(names)
+        for number, names in enumerate(clusters, start=1)
+        if len(names) > 2
+    }
+    if not foldable or len(clusters) == 1:
+        return {}
+    unfolded = st.pills(
+        "Unfold", [*foldable], selection_mode="multi", key=_UNFOLDED,
+        help="No pair within a cluster exceeds the threshold. A cluster is drawn as one row with "
+        "the highest barrier between its ingredients and the others. Unfold it here or by a click "
+        "on one of its cells.",
+    )  # fmt: skip
+    return {label: names for label, names in foldable.items() if label not in unfolded}
+
+
+def _folded_heatmap(
+    choices: Choices,
+    evaluated: PairSummaries | None,
+    values: Floats,
+    measure: Measure,
+    threshold: float | None,
+    folded: Mapping[str, Sequence[str]],
+) -> go.Figure:
+    home = {name: label for label, names in folded.items() for name in names}
+    groups: dict[str, list[str]] = {}
+    for name in choices.names:
+        groups.setdefault(home.get(name, name), []).append(name)
+    labels = [*groups]
+    ranges = between(choices.names, values, [*groups.values()])
+    preliminary = {
+        (home.get(a, a), home.get(b, b)) for a, b in (evaluated.preliminary if evaluated else ())
+    }
+    details = {}
+    for (i, a), (j, b) in combinations(enumerate(labels), 2):
+        count = len(groups[a]) * len(groups[b])
+        if count > 1 and np.isfinite(ranges.lowest[i, j]):
+            lowest = ranges.lowest[i, j] * measure.factor
+            details[a, b] = f"highest of {count} pairs · lowest {lowest:.3g}{measure.unit}"
+    return figures.pair_heatmap(
+        labels,
+        ranges.highest,
+        measure,
+        tree=tree(labels, ranges.lowest) if choices.clustered else None,
+        threshold=threshold,
+        preliminary=preliminary,
+        details=details,
+    )
+
+
+def _take_clicks(
+    view: View, choices: Choices, found: Summaries, cells: list[list[str]], folded: list[str]
+) -> None:
+    """Unfold the clusters of clicked cells, and add the curves of the other cells."""
+    labels = [label for label in folded if any(label in cell[:2] for cell in cells)]
+    if labels:
+        st.session_state[_UNFOLDED] = [*st.session_state.get(_UNFOLDED, []), *labels]
+    else:
+        _add_curves(view, choices, found, cells)
 
 
 def join(choices: Choices, values: Floats) -> Tree:
@@ -186,8 +311,7 @@ def join(choices: Choices, values: Floats) -> Tree:
     return tree(choices.names, -values if choices.measure == "midpoint" else values)
 
 
-def _details(choices: Choices, found: Summaries, unit: Unit) -> dict[Pair, str]:
-    best = found.best
+def _details(choices: Choices, best: PairSummaries, unit: Unit) -> dict[Pair, str]:
     bound = best.column(_BOUNDS[choices.measure]) if choices.measure in _BOUNDS else None
     texts = {}
     for row, (a, b) in enumerate(best.pairs.tolist()):
@@ -219,7 +343,9 @@ def forget_clicks() -> None:
     display.renew_clicks(KEY)
 
 
-def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -> float:
+def choose_threshold(
+    found: PairSummaries, barriers: Floats, measure: Measure
+) -> tuple[float, list[Basin]]:
     """Show which ingredients share a basin at a threshold that the user chooses.
 
     Args:
@@ -228,7 +354,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
         measure: The measure of the barriers.
 
     Returns:
-        The threshold, in the unit of the measure.
+        The threshold, in the unit of the measure, and the basins.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         limit: float = st.number_input(
@@ -237,7 +363,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
             value=float(measure.connected or 0),
             step=0.05 if measure.factor == 1 else 0.5,
             format="%.2f",
-            key=f"threshold-{measure.title}",
+            key=_threshold_key(measure),
             width=320,
             help="Two ingredients share a basin if a chain of pairs connects them with every "
             "barrier at or below this threshold (the dotted line in the dendrogram).",
@@ -255,7 +381,7 @@ def choose_threshold(found: PairSummaries, barriers: Floats, measure: Measure) -
             )
     lines = basin_sentences(grouped, evaluated=len(found), preliminary=len(found.preliminary))
     st.caption("  \n".join(lines))
-    return limit
+    return limit, grouped
 
 
 def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int = 0) -> list[str]:
@@ -320,8 +446,9 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = listed(names[:_NAMED])
-    return f"{shown} … and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
+    if len(names) <= _NAMED:
+        return listed(names)
+    return f"{listed(names[:_FIRST])} … and {len(names) - _FIRST} more"
 
 
 def _select_basin(basin: Basin) -> None:

@@ -27,6 +27,8 @@ FIGURES = "from soupcore import figures"
 TABLES = "from soupcore.figures import tables"
 _INKS = "figures.colours(sweep.ingredients)"
 _SCORE = "score_name=task.score_name, score_unit=task.score_unit"
+_CONTEXT = "from soupcore.calls import Context"
+_OVERVIEW = "from soupcore.overview import Overview"
 _LOSS = f"loss_name=task.loss_name, {_SCORE}"
 
 
@@ -57,6 +59,27 @@ def logged_overview(
     """Draw a logged metric of ingredients."""
     drawn = f"tables.logged_table(values), {_INKS}, metric={metric!r}{_selected(selected)}"
     return view.context.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
+
+
+def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> str:
+    """Draw the barriers between the best ingredient and others.
+
+    Args:
+        view: The view.
+        best: The best ingredient.
+        names: The ingredients of the figure.
+        part: Number of examples of the select split to evaluate on; None for all.
+    """
+    split = f"task.part(task.select, {part})" if part else "task.select"
+    lines = Code(
+        f"best, names = {best!r}, {list(names)!r}\n"
+        "evaluator.evaluate_all([i.mixture for i in sweep.ingredients.values()], task.select)\n"
+        "lines = [(sweep[best], sweep[name]) for name in names if name != best]\n"
+        f"evaluate_lines(lines, evaluator, split={split})\n"
+        "table = Overview(Context(sweep, evaluator), []).basin_table()\n",
+        (_CONTEXT, _OVERVIEW, "from soupcore.connectivity import evaluate_lines"),
+    )
+    return view.context.script(lines, _figure("basin_map", f"table, {_INKS}, best=best, {_LOSS}"))
 
 
 def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:

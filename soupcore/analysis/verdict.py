@@ -113,7 +113,7 @@ class EnsembleFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the store knows of a sweep and a task.
+    """The stored results of a sweep and a task, as far as the verdict needs them.
 
     Attributes:
         metric: The primary metric.

@@ -2,7 +2,7 @@
 
 from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
-from soupcore.connectivity.basins import Basin, Tree, basins, tree
+from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tight_clusters, tree
 from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
 from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines, stored_path
 from soupcore.connectivity.path import LinearPath, point
@@ -13,6 +13,7 @@ __all__ = [
     "Adaptive",
     "Barriers",
     "Basin",
+    "Between",
     "Geometry",
     "LineSummary",
     "LinearPath",
@@ -21,6 +22,7 @@ __all__ = [
     "Tree",
     "barriers",
     "basins",
+    "between",
     "evaluate_lines",
     "geometry",
     "known_pairs",
@@ -32,5 +34,6 @@ __all__ = [
     "stored_lines",
     "stored_path",
     "stored_plane",
+    "tight_clusters",
     "tree",
 ]

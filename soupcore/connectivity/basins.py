@@ -81,6 +81,71 @@ def tree(names: Sequence[str], apart: Floats) -> Tree:
     return Tree(order, (positions, np.array(drawn["dcoord"])))
 
 
+def tight_clusters(
+    names: Sequence[str], barriers: Floats, threshold: float
+) -> list[tuple[str, ...]]:
+    """Return groups within which no pair has a barrier above a threshold, the largest first.
+
+    This is complete linkage: unlike a basin, a tight cluster needs no chain. Pairs with NaN count
+    as above the threshold.
+
+    Args:
+        names: Names of the k ingredients.
+        barriers: Barriers, shape [k, k], symmetric.
+        threshold: Largest barrier within a cluster, at least 0.
+    """
+    if len(names) < 2:
+        return [tuple(names)] if names else []
+    above = 2 * max(threshold, np.nanmax(barriers, initial=0.0)) + 1
+    distances = np.clip(np.where(np.isfinite(barriers), barriers, above), 0, None)
+    np.fill_diagonal(distances, 0.0)
+    hierarchy = scipy.cluster.hierarchy
+    joins = hierarchy.linkage(
+        scipy.spatial.distance.squareform(distances, checks=False), "complete"
+    )
+    labels = hierarchy.fcluster(joins, threshold, criterion="distance").tolist()
+    groups: dict[int, list[str]] = {}
+    for name, label in zip(names, labels, strict=True):
+        groups.setdefault(label, []).append(name)
+    return sorted(map(tuple, groups.values()), key=lambda group: -len(group))
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range of a pairwise value between groups of names.
+
+    Attributes:
+        highest: Largest value between two groups, and within one on the diagonal, shape [g, g];
+            NaN without a finite one, 0 within a group of one name.
+        lowest: Smallest value between two groups, likewise; 0 on the diagonal.
+    """
+
+    highest: Floats
+    lowest: Floats
+
+
+def between(names: Sequence[str], values: Floats, groups: Sequence[Iterable[str]]) -> Between:
+    """Return the range of a pairwise value between groups of names.
+
+    Args:
+        names: k names.
+        values: Shape [k, k], symmetric, 0 on the diagonal; NaN if a pair was not evaluated.
+        groups: g disjoint groups of names, none of them empty.
+    """
+    index = {name: place for place, name in enumerate(names)}
+    rows = [[index[name] for name in group] for group in groups]
+
+    def reduced(best: np.ufunc, start: float) -> Floats:
+        filled = np.where(np.isnan(values), start, values)
+        by_row = np.array([best.reduce(filled[members], axis=0) for members in rows])
+        both: Floats = np.array([best.reduce(by_row[:, members], axis=1) for members in rows])
+        return np.where(np.isinf(both), np.nan, both)
+
+    highest, lowest = reduced(np.maximum, -np.inf), reduced(np.minimum, np.inf)
+    np.fill_diagonal(lowest, 0.0)
+    return Between(highest, lowest)
+
+
 def basins(
     names: Sequence[str],
     barriers: Floats,

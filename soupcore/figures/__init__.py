@@ -8,7 +8,12 @@ from soupcore.figures.comparisons import (
 )
 from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
-from soupcore.figures.overview import accuracy_overview, logged_overview, shift_scatter
+from soupcore.figures.overview import (
+    accuracy_overview,
+    basin_map,
+    logged_overview,
+    shift_scatter,
+)
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
@@ -23,6 +28,7 @@ __all__ = [
     "angle_scatter",
     "attribution_bars",
     "barrier_heatmap",
+    "basin_map",
     "colours",
     "from_base",
     "greedy_trace",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from soupcore.connectivity.basins import CONNECTED
 from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
@@ -156,19 +157,97 @@ def shift_scatter(
     return finish(figure, height=420)
 
 
+def basin_map(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    *,
+    best: str,
+    threshold: float = CONNECTED,
+    loss_name: str = "loss",
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+) -> go.Figure:
+    """Plot the score of each ingredient against its loss barrier to the best one.
+
+    Barriers above ten times the threshold are drawn at the right edge, so that one diverged run
+    does not rule the scale.
+
+    Args:
+        table: Index: names. Columns: `barrier`, `score` and `basin`, whether the ingredient is in
+            the main basin (see `Overview.basin_table`).
+        colours: Colour of each ingredient.
+        best: Name of the best ingredient.
+        threshold: Largest barrier between connected ingredients, drawn as a dotted line.
+        loss_name: Name of the loss.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
+    """
+    edge = 10 * threshold
+    across = max(float(table["barrier"].clip(upper=edge).max()), threshold)
+    up = max(float(np.ptp(table["score"])), 1e-9)
+    named = table[(table.index == best) | ~table["basin"].astype(bool)]
+    labelled = _apart(
+        {
+            str(name): (min(row["barrier"], edge) / across, row["score"] / up)
+            for name, row in named.sort_values("barrier").iterrows()
+        }
+    )
+    figure = go.Figure()
+    for is_main, title, symbol in ((True, "main basin", "circle"), (False, "apart", "x")):
+        group = table[table["basin"].astype(bool) == is_main]
+        names = list(group.index)
+        if not names:
+            continue
+        inks = [colours[name] for name in names]
+        figure.add_scatter(
+            x=group["barrier"].clip(upper=edge),
+            y=group["score"] * score_unit.factor,
+            name=title,
+            mode="markers+text",
+            text=[name if name in labelled else "" for name in names],
+            textposition="top center",
+            cliponaxis=False,
+            customdata=[
+                [name, barrier] for name, barrier in zip(names, group["barrier"], strict=True)
+            ],
+            marker={
+                "size": [15 if name == best else 11 for name in names],
+                "color": inks,
+                "symbol": [
+                    "triangle-right" if barrier > edge else "diamond" if name == best else symbol
+                    for name, barrier in zip(names, group["barrier"], strict=True)
+                ],
+            },
+            hovertemplate="<b>%{customdata[0]}</b><br>barrier %{customdata[1]:.3g}<br>"
+            f"{score_unit.hover('y')}<extra></extra>",
+        )
+    figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title=f"{loss_name[:1].upper()}{loss_name[1:]} barrier to {best}")
+    figure.update_yaxes(title=score_unit.label(f"Validation {score_name} (select)"))
+    return finish(figure, height=420)
+
+
 def _with_room(rows: pd.DataFrame) -> set[str]:
     """Return the names of the base and the soups that can be labelled without overlap."""
     across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
-    taken: list[tuple[float, float]] = []
-    fitting = set()
     labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
-    for name, row in labels.iterrows():
-        place = (row["report"] / across, row["shift"] / up)
+    return _apart(
+        {str(name): (row["report"] / across, row["shift"] / up) for name, row in labels.iterrows()}
+    )
+
+
+def _apart(places: Mapping[str, tuple[float, float]]) -> set[str]:
+    """Return the names whose labels do not overlap those before them.
+
+    Args:
+        places: `{name: place}` as shares of the figure's width and height.
+    """
+    taken: dict[str, tuple[float, float]] = {}
+    for name, place in places.items():
         # A label takes about 1/8 of the figure's width and 1/16 of its height.
-        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken):
-            taken.append(place)
-            fitting.add(str(name))
-    return fitting
+        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken.values()):
+            taken[name] = place
+    return set(taken)
 
 
 def _symbol(name: str, selected: Collection[str]) -> str:

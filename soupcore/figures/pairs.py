@@ -1,9 +1,10 @@
 """Pairwise metrics of ingredients, as a matrix below its single-linkage dendrogram."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -11,14 +12,18 @@ from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import NEUTRAL, finish
+from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
 _CELL = 30  # pixels per row, fewer if the matrix would be higher than _LARGEST
 _LARGEST = 760  # pixels
 _LABELLED = 16  # with more names, cells are too small for numbers
+_NAMED_COLUMNS = 40
+_TICK = 12  # pixels
 _TREE = 90  # pixels
 _TREE_SHARE = 0.16  # of the height
+_CLIPPED = 5  # multiples of the threshold; one far pair would hide differences among the others
+_FADED = 0.6  # opacity of preliminary cells
 
 Pair = tuple[str, str]
 
@@ -103,17 +108,23 @@ def pair_heatmap(
     threshold: float | None = None,
     preliminary: Collection[Pair] = (),
     details: Mapping[Pair, str] | None = None,
+    outlined: Sequence[Collection[str]] = (),
 ) -> go.Figure:
     """Draw a pairwise metric as a matrix, in the order of the dendrogram if there is one.
+
+    Barriers above five times the threshold share one colour.
 
     Args:
         names: Names of the k ingredients.
         values: Shape [k, k], symmetric; NaN if a pair was not evaluated.
         measure: The metric.
         tree: Dendrogram to draw above the matrix.
-        threshold: Height of a dotted line across the dendrogram, in displayed units.
-        preliminary: Pairs marked by a ring because their values may still change.
+        threshold: Largest value of a connected pair, in displayed units: the height of a dotted
+            line across the dendrogram, and the step of the colour bar. Default: that of the
+            metric.
+        preliminary: Pairs drawn faded because their values may still change.
         details: `{(a, b): text}`, one line shown on hover over evaluated pairs.
+        outlined: Groups of names, such as basins, that get an outline if their rows are adjacent.
     """
     order = list(tree.order if tree else names)
     index = {name: position for position, name in enumerate(names)}
@@ -124,18 +135,31 @@ def pair_heatmap(
     else:
         figure, row, share = _with_tree(tree, measure, threshold), 2, 1 - _TREE_SHARE
     cell = min(_CELL, _LARGEST / max(len(order), 1))
-    heatmap = _heatmap(order, shown, measure, share)
-    figure.add_trace(heatmap, row=row, col=1)
+    step = measure.connected if threshold is None else threshold
+    heatmap = _heatmap(order, shown, measure, step, share)
+    is_faded = _among(order, preliminary)
+    for name, is_hidden in (("settled", is_faded), ("preliminary", ~is_faded)):
+        part = go.Heatmap(heatmap)
+        part.update(
+            z=np.where(is_hidden, np.nan, shown),
+            opacity=_FADED if name == "preliminary" else 1,
+            showscale=name == "settled",
+            name=name,
+        )
+        figure.add_trace(part, row=row, col=1)
     if len(order) <= _LABELLED:
         figure.add_trace(cell_numbers(heatmap, measure.decimals), row=row, col=1)
-    marked = {frozenset(pair) for pair in preliminary}
-    figure.add_trace(_rings(order, marked), row=row, col=1)
+    for group in outlined:
+        _outline(figure, order, group, row)
     texts = {frozenset(pair): text for pair, text in (details or {}).items()}
     figure.add_trace(_cells(order, shown, measure, texts, cell), row=row, col=1)
     ticks = {"tickvals": list(range(len(order))), "ticktext": order, "showgrid": False}
     edges = [-0.5, len(order) - 0.5]
+    ticks["tickfont"] = {"size": min(_TICK, round(cell))}
     figure.update_yaxes(ticks, range=edges[::-1], row=row, col=1)
-    figure.update_xaxes(ticks, range=edges, tickangle=-45, showticklabels=True, row=row, col=1)
+    # Slanted names of more rows would overlap; the rows have the same names.
+    are_named = len(order) <= _NAMED_COLUMNS
+    figure.update_xaxes(ticks, range=edges, tickangle=-45, showticklabels=are_named, row=row, col=1)
     height = max(360, 150 + cell * len(order) + (_TREE if row == 2 else 0))
     finished = finish(figure, height=round(height))
     return finished.update_layout(showlegend=False)
@@ -171,14 +195,23 @@ def _with_tree(tree: Tree, measure: Measure, threshold: float | None) -> go.Figu
     return figure
 
 
-def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) -> go.Heatmap:
+def _heatmap(
+    order: list[str], shown: Floats, measure: Measure, step: float | None, share: float
+) -> go.Heatmap:
     known = shown[np.isfinite(shown)]
     low, high = min(0.0, known.min(initial=0)), known.max(initial=0)
     # Differences far below the threshold should not span the whole colour scale.
-    high = max(high, measure.connected or 0)
+    high = max(high, step or 0)
+    ticks = {}
     if measure.diverges:
         high = max(high, -low, 1e-9)
         low = -high
+    elif step and high > _CLIPPED * step:
+        high = _CLIPPED * step
+        low = max(low, -high)
+        steps = [number * step for number in range(_CLIPPED + 1)]
+        texts = [f"{value:.3g}" for value in steps]
+        ticks = {"tickvals": steps, "ticktext": [*texts[:-1], f"≥ {texts[-1]}"]}
     elif high == low:  # plotly would invent a range around a single value
         high = low + 1
     return go.Heatmap(
@@ -196,6 +229,7 @@ def _heatmap(order: list[str], shown: Floats, measure: Measure, share: float) ->
             "len": share,
             "y": share / 2,
             "x": 1.01,
+            **ticks,
         },
         hoverinfo="skip",
     )
@@ -205,20 +239,23 @@ def _with_unit(measure: Measure) -> str:
     return f"{measure.title}, {measure.unit.strip()}" if measure.unit else measure.title
 
 
-def _rings(order: list[str], marked: Collection[frozenset[str]]) -> go.Scatter:
-    cells = [
-        (i, j)
-        for i, a in enumerate(order)
-        for j, b in enumerate(order)
-        if frozenset((a, b)) in marked
-    ]
-    return go.Scatter(
-        x=[j + 0.32 for _, j in cells],
-        y=[i - 0.3 for i, _ in cells],
-        mode="markers",
-        marker={"size": 5, "symbol": "circle-open", "color": "white", "line": {"width": 1}},
-        hoverinfo="skip",
-        name="preliminary",
+def _among(order: list[str], pairs: Collection[Pair]) -> npt.NDArray[np.bool_]:
+    """Return whether each cell belongs to one of the pairs, shape [k, k]."""
+    index = {name: position for position, name in enumerate(order)}
+    cells = np.zeros((len(order), len(order)), dtype=bool)
+    for a, b in pairs:
+        cells[index[a], index[b]] = cells[index[b], index[a]] = True
+    return cells
+
+
+def _outline(figure: go.Figure, order: list[str], group: Collection[str], row: int) -> None:
+    places = sorted(order.index(name) for name in group)
+    first, last = places[0], places[-1]
+    if len(group) < 2 or last - first + 1 > len(group):
+        return
+    corners = {"x0": first - 0.5, "x1": last + 0.5, "y0": first - 0.5, "y1": last + 0.5}
+    figure.add_shape(
+        type="rect", **corners, line={"color": SOUP, "width": 2}, row=row, col=1, name="basin"
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import CALLS, Call, Context, Report, Result
 from soupcore.errors import SweepError, TaskError
 from soupcore.evaluation import Evaluator
@@ -173,7 +174,8 @@ def run_call(call: type[Call], warm: WarmState, request: Request, report: Report
     return call.from_request(request).work(warm.context(request), report)
 
 
+_CALLS: tuple[type[Call], ...] = (*CALLS.values(), Analysis, TimedPasses)
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
-    **{kind: partial(run_call, call) for kind, call in CALLS.items()},
+    **{call.kind: partial(run_call, call) for call in _CALLS},
 }

@@ -53,6 +53,7 @@ INTERACTIVE = ("open", "mixture", "preview")
 
 # Kinds that pages submit automatically, because they only need stored evaluations.
 DERIVED = (
+    "timed passes",
     "ensemble",
     "greedy ensemble",
     "two-model ensembles",

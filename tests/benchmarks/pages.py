@@ -23,15 +23,16 @@ GOALS = {72: 1.5, 200: 2.5}
 VISITS = 3
 PATIENCE = 120_000  # milliseconds
 PAGES = (
+    "Overview",
     "Ingredients",
     "Soups",
     "Evidence",
     "Download",
     "Connectivity",
-    "Paths from the base",
-    "Loss plane",
-    "Weight geometry",
-    "Soup vs. ensemble",
+    "Paths",
+    "Plane",
+    "Geometry",
+    "Ensembles",
 )
 TASK = """
 from soupcore import ClassificationTask, Split
@@ -75,7 +76,7 @@ def visit_all(folder: Path, size: int) -> dict[str, float]:
             page.set_default_timeout(PATIENCE)
             expect.set_options(timeout=PATIENCE)
             steps.follow(page, f"{server.url}/?sweep={sweep}&task={spec}")
-            expect(steps.heading(page, "Ingredients")).to_be_visible()
+            expect(steps.heading(page, "Overview")).to_be_visible()
             found = {name: median(visit(page, name) for _ in range(VISITS)) for name in PAGES}
             browser.close()
     finally:

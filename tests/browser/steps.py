@@ -10,7 +10,7 @@ TABLE_ROW = 35
 
 
 def open_app(page: Page, url: str) -> None:
-    page.goto(url)
+    page.goto(f"{url}/ingredients")
     expect(heading(page, "Ingredients")).to_be_visible()
 
 
@@ -18,7 +18,7 @@ def follow(page: Page, url: str) -> None:
     """Follow a link to a sweep, and have it read where the server has not read it yet."""
     page.goto(url)
     read = page.get_by_role("button", name="Read the checkpoints")
-    pages = page.get_by_role("heading", name=re.compile("Ingredients|Soups"), level=2)
+    pages = page.get_by_role("heading", name=re.compile("Overview|Ingredients|Soups"), level=2)
     was_read = pages.or_(page.get_by_text("Fit report"))
     expect(read.or_(was_read).first).to_be_visible()
     if read.is_visible():

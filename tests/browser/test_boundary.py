@@ -17,15 +17,16 @@ from tests.pages import hostile
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - the tests' own
 PAGES = {
-    "": "Ingredients",
+    "": "Overview",
+    "ingredients": "Ingredients",
     "soups": "Soups",
     "evidence": "Evidence",
     "download": "Download",
     "connectivity": "Connectivity",
-    "from_base": "Paths from the base",
-    "plane": "Loss plane",
-    "geometry": "Weight geometry",
-    "soup_vs_ensemble": "Soup vs. ensemble",
+    "from_base": "Paths",
+    "plane": "Plane",
+    "geometry": "Geometry",
+    "soup_vs_ensemble": "Ensembles",
 }
 
 
@@ -59,7 +60,7 @@ def test_every_page_does_all_it_can_under_the_policy(
         page.goto(f"{sample_server.url}/{path}?pair=run-01&pair=run-02")
         expect(steps.heading(page, name)).to_be_visible()
         steps.wait_until_idle(page)
-    page.goto(sample_server.url)
+    page.goto(f"{sample_server.url}/ingredients")
     page.locator(".st-key-overview .js-plotly-plot").hover()
     with page.expect_download() as image:
         page.locator(".st-key-overview .modebar-btn").first.click()
@@ -73,8 +74,8 @@ def test_no_site_frames_the_app(page: Page, sample_server: Server) -> None:
         "http://evil.example/*", lambda route: route.fulfill(content_type="text/html", body=body)
     )
     page.goto("http://evil.example/")
-    expect(page.frame_locator("iframe").get_by_text("Ingredients")).to_have_count(0)
-    assert "Ingredients" not in "".join(frame.content() for frame in page.frames)
+    expect(page.frame_locator("iframe").get_by_text("Overview")).to_have_count(0)
+    assert "Overview" not in "".join(frame.content() for frame in page.frames)
 
 
 def test_names_are_shown_letter_by_letter_and_call_nobody(
@@ -84,7 +85,7 @@ def test_names_are_shown_letter_by_letter_and_call_nobody(
     server = start_server(tmp_path, f"--root={sweep}", f"--task={task}")
     try:
         page.goto(f"{server.url}/?{urlencode({'sweep': str(sweep), 'task': task})}")
-        expect(steps.heading(page, "Ingredients")).to_be_visible()
+        expect(steps.heading(page, "Overview")).to_be_visible()
         steps.evaluate_everything(page)
         body = page.get_by_test_id("stMain")
         name = f"sweep {hostile.MARKUP}"
@@ -141,7 +142,7 @@ def test_bound_beyond_this_machine_it_asks_for_a_token(page: Page, tmp_path: Pat
         (link,) = re.findall(rf"{server.url}/\?token=\S+", server.log.read_text())
         assert requests.get(server.url, timeout=10).status_code == 401
         page.goto(link)
-        expect(steps.heading(page, "Ingredients")).to_be_visible()
+        expect(steps.heading(page, "Overview")).to_be_visible()
         assert page.url == f"{server.url}/"
     finally:
         stop_server(server)
@@ -164,7 +165,7 @@ def test_behind_a_proxy_pages_sockets_and_downloads_work(
     try:
         with proxy.running() as url:
             page.goto(f"{url}/?token={TOKEN}")
-            expect(steps.heading(page, "Ingredients")).to_be_visible()
+            expect(steps.heading(page, "Overview")).to_be_visible()
             assert page.url == f"{url}/"
             (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("stockpot")]
             assert cookie["path"] == "/user/anna/stockpot"

@@ -50,7 +50,7 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
 ) -> None:
     few.get_by_role("button", name="Quick screen (200 examples)").click()
     expect(few.get_by_text("Screen 10 pairs on select · done")).to_be_visible()
-    expect(few.get_by_text("0 of 10 pairs evaluated on select; ○ 10 preliminary")).to_be_visible()
+    expect(few.get_by_text("0 of 10 pairs evaluated on select; 10 preliminary")).to_be_visible()
     choose(few, "α values per pair", "11 (Model Soups)")
     expect(few.get_by_text("0 of 10 pairs evaluated")).to_have_count(0)  # of another grid
     choose(few, "α values per pair", "adaptive (tolerance 0.01)")
@@ -60,7 +60,7 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
     expect(few.get_by_text(f"Evaluate {pair[1]} → {pair[0]} on select · done").or_(
         few.get_by_text(f"Evaluate {pair[0]} → {pair[1]} on select · done")
     )).to_be_visible()  # fmt: skip
-    expect(few.get_by_text("1 of 10 pairs evaluated on select; ○ 9 preliminary")).to_be_visible()
+    expect(few.get_by_text("1 of 10 pairs evaluated on select; 9 preliminary")).to_be_visible()
     sweep = Sweep.from_folder(SAMPLE / "sweep")
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
@@ -194,7 +194,7 @@ def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
 ) -> None:
     steps.open_app(page, server.url)
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
-    expect(steps.heading(page, "Soup vs. ensemble")).to_be_visible()
+    expect(steps.heading(page, "Ensembles")).to_be_visible()
     page.get_by_role("button", name=re.compile(r"Run \d evaluations?$")).click()
     expect(
         page.get_by_text(re.compile(r"matches or beats the ensemble in \d of 3 pairs"))

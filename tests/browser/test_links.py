@@ -27,7 +27,9 @@ def test_a_link_cannot_lead_outside_what_the_server_offers(
 
 
 def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, sample_server: Server) -> None:
-    page.goto(f"{sample_server.url}/?selection=run-02&selection=nobody&pair=run-01&pair=nobody")
+    page.goto(
+        f"{sample_server.url}/ingredients?selection=run-02&selection=nobody&pair=run-01&pair=nobody"
+    )
     expect(page.get_by_text("1 of 15 ingredients selected")).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?selection=run-02$"))
 

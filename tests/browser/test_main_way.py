@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from soupcore import Evaluator, Sweep, load_task, uniform
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server
+from tests.browser.conftest import PROJECT, Server, start_server, stop_server
 
 SAMPLE = PROJECT / "sample_data" / "digits"
 
@@ -72,6 +73,29 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     assert_reaches(file, float(shown.inner_text().split()[-2]))
 
 
+def test_three_clicks_lead_from_a_first_visit_to_the_best_soups_weights(
+    page: Page, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path)
+    try:
+        page.goto(server.url)
+        page.get_by_role("button", name=re.compile("Analyze this sweep, about")).click()
+        expect(page.get_by_text("Screen all 105 pairs for barriers")).to_be_visible()
+        download = page.get_by_role("button", name=re.compile("Download .* soup"))
+        ended = page.get_by_test_id("stSidebar").get_by_text(
+            "Analyze Sample: cluttered digits · done"
+        )
+        expect(ended).to_be_visible(timeout=300_000)
+        expect(page.get_by_text(re.compile("13 of 15 runs share a basin"))).to_be_visible()
+        download.click()
+        expect(steps.heading(page, "Download")).to_be_visible()
+        with page.expect_download() as taken:
+            page.get_by_role("link", name=re.compile("Download .*safetensors")).click()
+        assert_is_the_sum_of_what_it_says(steps.save(taken.value, tmp_path))
+    finally:
+        stop_server(server)
+
+
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
@@ -117,6 +141,15 @@ def assert_is_the_mean_of_what_it_says(file: Path) -> None:
     for name, tensor in load_file(file).items():
         mean = torch.stack([member[name].double() for member in members]).mean(dim=0)
         torch.testing.assert_close(tensor, mean.float(), rtol=1e-6, atol=1e-9)
+
+
+def assert_is_the_sum_of_what_it_says(file: Path) -> None:
+    with safe_open(file, framework="pt") as opened:
+        terms = json.loads(opened.metadata()["stockpot"])["coefficients"]
+    members = {name: load_file(SAMPLE / "sweep" / f"{name}.safetensors") for name in terms}
+    for key, tensor in load_file(file).items():
+        total = sum(float(Fraction(c)) * members[name][key].double() for name, c in terms.items())
+        torch.testing.assert_close(tensor.double(), total, rtol=1e-5, atol=1e-7)
 
 
 @torch.inference_mode()

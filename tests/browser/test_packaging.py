@@ -124,7 +124,7 @@ def test_the_dashboard_opens_from_any_folder(
     try:
         wait_until_up(server)
         page.goto(server.url)
-        expect(page.get_by_role("heading", name="Ingredients")).to_be_visible()
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         expect(page.get_by_text("June", exact=True).first).to_be_visible()
     finally:
         stop_server(server)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from soupcore.connectivity.basins import Basin, basins, tree
+from soupcore.connectivity.basins import Basin, basins, between, tight_clusters, tree
 from soupcore.connectivity.bracket import Floats
 
 NAN = np.nan
@@ -108,3 +108,46 @@ def test_fewer_than_two_names_join_nothing(names: list[str]) -> None:
     assert found.order == tuple(names)
     assert found.branches[0].shape == (0, 4)
     assert [basin.names for basin in basins(names, nothing, 1)] == [(name,) for name in names]
+
+
+@given(matrices(), st.integers(1, 4), st.data())
+def test_the_range_between_groups_is_that_of_their_pairs(
+    matrix: Floats, count: int, data: st.DataObject
+) -> None:
+    names = names_of(matrix)
+    places = data.draw(
+        st.lists(st.integers(0, count - 1), min_size=len(names), max_size=len(names))
+    )
+    groups = [[n for n, p in zip(names, places, strict=True) if p == g] for g in {*places}]
+    missing = data.draw(arrays(np.bool_, matrix.shape))
+    holes = np.triu(missing, 1) | np.triu(missing, 1).T
+    values = np.where(holes, NAN, matrix)
+    found = between(names, values, groups)
+    for i, first in enumerate(groups):
+        for j, second in enumerate(groups):
+            pairs = [values[names.index(a), names.index(b)] for a in first for b in second]
+            finite = [value for value in pairs if not np.isnan(value)]
+            expected = (max(finite), min(finite)) if finite else (NAN, NAN)
+            assert found.highest[i, j] == pytest.approx(expected[0], nan_ok=True)
+            assert found.lowest[i, j] == pytest.approx(0 if i == j else expected[1], nan_ok=True)
+
+
+@given(matrices(), st.integers(0, 20))
+def test_no_pair_within_a_tight_cluster_exceeds_the_threshold(
+    matrix: Floats, threshold: int
+) -> None:
+    names = names_of(matrix)
+    found = tight_clusters(names, matrix, threshold)
+    assert sorted(name for group in found for name in group) == names
+    home = {name: basin.names for basin in basins(names, matrix, threshold) for name in basin.names}
+    for group in found:
+        rows = [names.index(name) for name in group]
+        assert np.clip(matrix[np.ix_(rows, rows)], 0, None).max() <= threshold
+        assert {*group} <= {*home[group[0]]}
+
+
+def test_pairs_that_were_not_evaluated_are_in_no_tight_cluster() -> None:
+    values = np.array([[0, 0.1, NAN], [0.1, 0, 0.1], [NAN, 0.1, 0]])
+    assert sorted(map(len, tight_clusters("abc", values, 0.1))) == [1, 2]
+    assert tight_clusters("a", np.zeros((1, 1)), 0.1) == [("a",)]
+    assert tight_clusters("", np.zeros((0, 0)), 0.1) == []

@@ -1,4 +1,4 @@
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from soupcore import (
     Cancelled,
     ClassificationTask,
     Evaluator,
+    LinearPath,
     Store,
     Sweep,
     barriers,
@@ -158,3 +159,32 @@ def test_a_screen_is_used_where_it_has_more_values(sweep: Sweep, evaluator: Eval
     assert best.paths["run1", "run10"] == whole.paths["run1", "run10"]
     assert best.paths["run1", "run2"] == screen.paths["run1", "run2"]
     assert np.isnan(best.matrix("barrier")[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("barrier", "bound", "settled", "screened", "is_doubtful"),
+    [
+        (0.05, 0.06, True, True, True),  # near the threshold, on a part of the split
+        (0.12, 0.13, False, False, True),  # near it, and not yet converged
+        (0.05, 0.06, True, False, False),  # final
+        (0.01, 0.04, True, True, False),  # clearly below
+        (0.01, 0.05, True, True, True),
+        (0.20, 0.90, True, True, True),
+        (0.21, 0.90, True, True, False),  # clearly above
+        (np.nan, np.nan, True, True, False),  # undefined
+    ],
+)
+def test_doubtful_pairs_are_preliminary_and_near_the_threshold(
+    barrier: float, bound: float, settled: bool, screened: bool, is_doubtful: bool
+) -> None:
+    path = LinearPath(np.array([0, 1]), np.zeros(2), np.zeros(2), split="val", n=9)
+    summary = replace(LineSummary.of(path), barrier=barrier, barrier_bound=bound)
+    found = PairSummaries(
+        ("a", "b"),
+        np.array([[0, 1]]),
+        np.array([astuple(summary)]),
+        np.array([settled]),
+        np.array([screened]),
+    )
+    expected = [("a", "b")] if is_doubtful else []
+    assert found.doubtful("barrier", "barrier_bound", 0.1) == expected

@@ -53,6 +53,23 @@ def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
     assert list(soups.text) == ["far", "best", "", "between"]
 
 
+def test_the_basin_map_names_what_is_apart_and_keeps_its_scale() -> None:
+    table = pd.DataFrame(
+        {
+            "barrier": [0.0, 0.05, 0.4, 0.41, 30.0],
+            "score": [0.9, 0.8, 0.5, 0.5, 0.1],
+            "basin": [True, True, False, False, False],
+        },
+        index=["best", "near", "far", "beside it", "diverged"],
+    )
+    main, apart = figures.basin_map(table, dict.fromkeys(table.index, "red"), best="best").data
+    assert list(main.text) == ["best", ""]
+    assert list(apart.text) == ["far", "", "diverged"]
+    assert list(apart.x) == [0.4, 0.41, 1.0]
+    assert list(apart.marker.symbol) == ["x", "x", "triangle-right"]
+    assert [custom[1] for custom in apart.customdata] == [0.4, 0.41, 30.0]
+
+
 def test_a_trace_shows_what_was_accepted_and_the_soup_so_far() -> None:
     steps = [
         Step("a", 0.8, True, ("a",), 0, 0),

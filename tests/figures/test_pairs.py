@@ -27,15 +27,17 @@ def known(barrier: float) -> Barriers:
 def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     measure: str, value: float
 ) -> None:
-    heatmap, _, rings, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
-    expected = [[0, value, NAN], [value, 0, NAN], [NAN, NAN, 0]]
-    np.testing.assert_allclose(heatmap.z, expected, atol=1e-12)
+    settled, preliminary, _, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
+    # The pair is preliminary, and shown both ways.
+    np.testing.assert_array_equal(settled.z, np.where(np.eye(3, dtype=bool), 0, NAN))
+    expected = [[NAN, value, NAN], [value, NAN, NAN], [NAN, NAN, NAN]]
+    np.testing.assert_allclose(preliminary.z, expected, atol=1e-12)
+    assert (settled.opacity, preliminary.opacity) == (1, 0.6)
     assert [tuple(cell[:2]) for cell in cells.customdata] == [
         (a, b) for a in "abc" for b in "abc" if a != b
     ]
     unknown = [cell[2].endswith("not evaluated") for cell in cells.customdata]
     assert unknown == [False, True, False, True, True, True]
-    assert len(rings.x) == 2  # the pair is preliminary, and shown both ways
 
 
 def matrix() -> Floats:
@@ -76,7 +78,8 @@ def test_a_cell_says_more_where_there_is_more_to_say() -> None:
     ("measure", "values", "low", "high"),
     [
         pytest.param("loss", 0.02, 0, 0.1, id="what is connected gets no colour of alarm"),
-        pytest.param("loss", 3.0, 0, 3, id="the highest"),
+        pytest.param("loss", 0.4, 0, 0.4, id="the highest"),
+        pytest.param("loss", 3.0, 0, 0.5, id="clipped at five times the threshold"),
         pytest.param("error", -0.05, -5, 2, id="below 0"),
         pytest.param("midpoint", -0.05, -5, 5, id="0 in the middle"),
         pytest.param("distance", 4.0, 0, 4, id="distance"),
@@ -88,6 +91,35 @@ def test_the_colours_span_the_relevant_range(
     shown = np.array([[0, values], [values, 0]])
     heatmap = figures.pair_heatmap(["a", "b"], shown, figures.MEASURES[measure]).data[0]
     assert (heatmap.zmin, heatmap.zmax) == pytest.approx((low, high))
+
+
+def test_the_colour_bar_of_clipped_barriers_counts_thresholds() -> None:
+    shown = np.array([[0, 3.0], [3.0, 0]])
+    loss = figures.MEASURES["loss"]
+    heatmap = figures.pair_heatmap(["a", "b"], shown, loss, threshold=0.2).data[0]
+    assert heatmap.zmax == 1.0
+    assert heatmap.colorbar.ticktext == ("0", "0.2", "0.4", "0.6", "0.8", "≥ 1")
+    assert figures.pair_heatmap(["a", "b"], shown, loss, threshold=0.0).data[0].zmax == 3.0
+
+
+@pytest.mark.parametrize(
+    ("group", "corners"),
+    [
+        (["c", "b"], (0.5, 2.5)),
+        (["a", "b", "c", "d"], (-0.5, 3.5)),
+        (["a", "c"], None),  # rows that are not adjacent
+        (["a"], None),
+    ],
+)
+def test_a_basin_is_outlined_where_its_rows_are_adjacent(
+    group: list[str], corners: tuple[float, float] | None
+) -> None:
+    figure = figures.pair_heatmap(
+        list("abcd"), matrix(), figures.MEASURES["loss"], outlined=[group]
+    )
+    shapes = figure.layout.shapes
+    assert [(shape.x0, shape.x1) for shape in shapes] == ([corners] if corners else [])
+    assert [(shape.y0, shape.y1) for shape in shapes] == ([corners] if corners else [])
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])

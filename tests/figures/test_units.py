@@ -27,6 +27,7 @@ BY_SPLIT = pd.DataFrame(
     },
     index=["a", "b", "c"],
 )  # fmt: skip
+BASINS = BY_SPLIT.assign(barrier=[0.0, 0.3, 7.0], basin=[True, False, False])
 GRID = np.outer(np.ones(3), SCORES)
 CORNERS = (Place(0.0, 0.0, 0.0), Place(1.0, 0.0, 0.0), Place(0.0, 1.0, 0.0))
 FRAME: Any = SimpleNamespace(places=CORNERS)  # figures use nothing else of a frame
@@ -40,6 +41,7 @@ Draw = Callable[..., go.Figure]
 FIGURES: dict[str, Draw] = {
     "overview": lambda **k: figures.accuracy_overview(BY_SPLIT, INKS, **k),
     "shift scatter": lambda **k: figures.shift_scatter(BY_SPLIT, INKS, **k),
+    "basins": lambda **k: figures.basin_map(BASINS, INKS, best="a", **k),
     "curves": lambda **k: figures.path_curves({("a", "b"): [PATH]}, loss_name="MAE", **k),
     "from base": lambda **k: figures.from_base({"a": BY_SPLIT}, INKS, **k),
     "recipe curve": lambda **k: figures.recipe_curve(BY_SPLIT, parameter="α", best=0.5, **k),

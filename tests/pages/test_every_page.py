@@ -12,24 +12,27 @@ from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Element
 
-from pages.components import settings, state
-from soupcore import RECIPES, Sweep, load_task
+from pages.components import jobs, settings, state
+from soupcore import RECIPES, Sweep, escaping, load_task
 from soupcore.jobs.kinds import KINDS, WarmState
+from soupcore.overview import Overview
 from soupcore.tasks import TaskDescription
+from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, save_sweep
 from tests.pages.conftest import do_jobs_at_once
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = {
+    "overview.py": "Overview",
     "ingredients.py": "Ingredients",
     "soups.py": "Soups",
     "evidence.py": "Evidence",
     "download.py": "Download",
     "connectivity.py": "Connectivity",
-    "from_base.py": "Paths from the base",
-    "plane.py": "Loss plane",
-    "geometry.py": "Weight geometry",
-    "soup_vs_ensemble.py": "Soup vs. ensemble",
+    "from_base.py": "Paths",
+    "plane.py": "Plane",
+    "geometry.py": "Geometry",
+    "soup_vs_ensemble.py": "Ensembles",
 }
 NAMES = ["run1", "run2", "run10"]
 MANUAL = "manual"
@@ -172,11 +175,11 @@ class App:
         can = [name for name, recipe in RECIPES.items() if self.sweep.base or not recipe.needs_base]
         return [*can, MANUAL]
 
-    def session(self) -> AppTest:
+    def session(self, page: str = "overview.py") -> AppTest:
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params["sweep"] = str(self.sweep.folder)
         session.query_params["task"] = str(self.request["task"])
-        return session.run()
+        return session.run().switch_page(page).run()
 
     def open_all(self) -> Iterator[AppTest]:
         """Open every page; give each in turn."""
@@ -304,7 +307,7 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
         # In a figure, %{ begins a placeholder.
         wrong = r" %(?!\{)|%\.2f|\d pp\b|, pp\b|McNemar|newly correct|ensemble of|accuracy|image"
         assert re.findall(f".{{0,80}}(?:{wrong}).{{0,80}}", told) == []
-    session = app.session()
+    session = app.session("ingredients.py")
     (table,) = (each.value for each in session.dataframe)
     evaluator = app.warm.evaluator(app.request)
     scores = [evaluator.evaluate(app.sweep[name].mixture, "val").score for name in NAMES]
@@ -321,6 +324,39 @@ def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:
                for text in pages["Ingredients"])  # fmt: skip
     assert any("Nothing to compare with" in text for text in pages["Evidence"])
     assert f"uniform {soup[:4]}" in "".join(pages["Soups"])
+
+
+def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = start()
+
+    def submit(kind: str, title: str, request: Request) -> int:
+        app.do(kind, **request)
+        return 0
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    session = app.session()
+    (button,) = [each for each in session.button if each.label.startswith("Analyze this sweep")]
+    assert re.search(r", about \d+ s$", button.label)
+    assert any("averages the weights" in each.value for each in session.markdown)
+    button.click().run()
+    assert not session.exception
+    assert not [each for each in session.button if "nalyze" in each.label or "Finish" in each.label]
+    overview = Overview.of(session.session_state["view"].context)
+    first = escaping.markdown(overview.verdict.sentences[0])
+    assert any(each.value.endswith(first) for each in session.markdown)
+    (table,) = (each.value for each in session.dataframe)
+    assert len(table) == 5
+    (download,) = [each for each in session.button if each.label.startswith("Download ")]
+    download.click().run()
+    assert session.header[0].value == "Download"
+    assert overview.headline is not None
+    assert state.store().soup_files(overview.headline.soup.id, Form().key)
+    session.switch_page("overview.py").run()
+    next(each for each in session.button if each.label == "Evidence").click().run()
+    assert session.header[0].value == "Evidence"
+    assert session.selectbox[0].value == overview.headline.soup.id
 
 
 def add_runs(app: App, states: dict[str, State]) -> None:
@@ -342,7 +378,7 @@ def add_runs(app: App, states: dict[str, State]) -> None:
 def test_the_snapshot_of_runs_is_chosen_on_the_page(start: Start, states: dict[str, State]) -> None:
     app = start()
     add_runs(app, states)
-    session = app.session()
+    session = app.session("ingredients.py")
     (caption,) = [c.value for c in session.caption if "several snapshots" in c.value]
     assert caption == "2 runs have several snapshots of Ultralytics. Used: best (2)."
     box = next(box for box in session.selectbox if box.label == "Snapshot of each run")
@@ -366,7 +402,7 @@ def test_one_run_may_have_another_snapshot_than_the_others(
 ) -> None:
     app = start()
     add_runs(app, states)
-    session = app.session()
+    session = app.session("ingredients.py")
     box = next(box for box in session.selectbox if box.label == "Snapshot")
     box.select("last").run()
     next(button for button in session.button if button.label == "Use it").click().run()
@@ -384,7 +420,7 @@ def test_logged_metrics_are_marked_and_order_the_table(
     session.query_params["sweep"] = str(app.sweep.folder)
     session.query_params["task"] = str(app.request["task"])
     session.query_params["snapshot"] = "last"
-    session.run()
+    session.run().switch_page("ingredients.py").run()
     (table,) = (each.value for each in session.dataframe)
     by_name = dict(zip(table["name"], table["val/mAP (logged)"], strict=True))
     assert (by_name["train-2"], by_name["train-10"]) == (0.7, 0.8)

@@ -11,6 +11,7 @@ import streamlit as st
 
 from pages import evidence
 from pages import geometry as geometry_page
+from pages import overview as overview_page
 from pages.components import building, comparison, jobs, scores, selection_bias, snippets
 from pages.components.state import View
 from soupcore import (
@@ -28,7 +29,10 @@ from soupcore import (
 )
 from soupcore.analysis import leave_one_out, shapley_values
 from soupcore.calls import Attribution, Context, ParameterCurve, TwoModelTheory
+from soupcore.connectivity import summaries
 from soupcore.evaluation import StatisticsChoice
+from soupcore.overview import Overview
+from soupcore.plan import steps
 from soupcore.progress import no_progress
 from soupcore.recipes import Number
 from soupcore.stored_soups import StoredSoup
@@ -362,3 +366,15 @@ def test_the_grids_of_hyperparameters(
     geometry_page.show_grids(view, NAMES)
     (each,) = shown.values()
     assert_makes(run, each)
+
+
+def test_the_map_of_basins(
+    evaluated: View, shown: dict[str, Shown], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "SCREEN", 10)
+    steps(Overview.of(evaluated.context))[1].call.work(
+        replace(evaluated.context, source=evaluator_of(evaluated)), lambda *told: None
+    )
+    overview_page._basin_map(evaluated, Overview.of(evaluated.context))
+    assert "task.part(task.select, 10)" in shown["basin-map"].code
+    assert_makes(run, shown["basin-map"])

@@ -208,4 +208,4 @@ def test_a_link_starts_nothing_until_its_button_is_pressed(app: AppTest) -> None
     assert "This link opens" in other.info[0].value
     next(b for b in other.button if b.label == "Read the checkpoints").click()
     settle(other)
-    assert other.header[0].value == "Ingredients"
+    assert other.header[0].value == "Overview"

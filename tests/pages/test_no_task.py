@@ -33,6 +33,10 @@ class App:
         return job(self.warm, told, lambda done, total, partial=None: None)
 
     def session(self, **query: str) -> AppTest:
+        return self.first(**query).switch_page("ingredients.py").run()
+
+    def first(self, **query: str) -> AppTest:
+        """Open the landing page."""
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params.update(query)
         return session.run()
@@ -70,7 +74,7 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
         assert_opens(session.switch_page(file).run(), title)
         needing[title] = any("needs a task" in info.value for info in session.info)
     works = [title for title, needs in needing.items() if not needs]
-    assert works == ["Soups", "Download", "Weight geometry"]
+    assert works == ["Soups", "Download", "Geometry"]
     assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
 
 
@@ -150,7 +154,15 @@ def test_a_root_above_several_sweeps_lists_them(app: App, states: dict[str, Stat
 
 
 def test_a_link_cannot_give_the_task_of_the_sample_to_another_sweep(app: App) -> None:
-    session = app.session(task=settings.SAMPLE_TASK)
+    session = app.first(task=settings.SAMPLE_TASK)
     assert session.session_state["task"] == ""
     assert any("without a task" in warning.value for warning in session.warning)
-    assert_opens(session, "Ingredients")
+    assert_opens(session, "Overview")
+
+
+def test_the_overview_shows_the_best_by_a_logged_metric(app: App) -> None:
+    session = app.first(rank="val_loss")
+    (table,) = (each.value for each in session.dataframe)
+    assert [*table["name"]] == ["run2", "run10", "run1"]
+    assert [*table["val_loss (logged)"]] == [0.2, 0.3, 0.5]
+    assert not any(button.label.startswith("Analyze") for button in session.button)

@@ -1,15 +1,17 @@
 from collections.abc import Mapping
+from dataclasses import astuple, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import streamlit as st
 
-from pages.components import pair_matrix, state
+from pages.components import display, pair_matrix, state
 from pages.components.pair_matrix import basin_sentences
 from pages.components.state import View
-from soupcore import barriers, basins
-from soupcore.connectivity import evaluate_lines, summaries
+from soupcore import LinearPath, barriers, basins
+from soupcore.connectivity import LineSummary, PairSummaries, evaluate_lines, summaries
 from soupcore.connectivity.adaptive import lobatto
 from soupcore.jobs.kinds import WarmState
 from tests.pages.conftest import do_jobs_at_once, evaluator_of
@@ -20,7 +22,7 @@ PAIR = ("run1", "run2")
 @pytest.fixture
 def choices(monkeypatch: pytest.MonkeyPatch, view: View) -> pair_matrix.Choices:
     monkeypatch.setattr(summaries, "SCREEN", 10)  # of the 30 examples of a split
-    monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(st, "session_state", {"pairs": []})
     monkeypatch.setattr(state, "opened", lambda: {view.folder})
     store = view.evaluations.store
     do_jobs_at_once(monkeypatch, WarmState(store, [view.task_spec], "cpu"))
@@ -52,6 +54,44 @@ def test_a_screen_is_shown_until_more_is_known_of_the_whole(
     barriers(view.sweep, evaluator, PAIR)
     found = pair_matrix.look_up(view, choices)
     assert (screened(found), found.best.preliminary) == (False, [])
+
+
+def test_tight_clusters_of_a_large_sweep_are_one_row_until_a_click_unfolds_them(
+    monkeypatch: pytest.MonkeyPatch, view: View, choices: pair_matrix.Choices
+) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    choices = replace(choices, names=names)
+    values = np.full((5, 5), 0.01)
+    values[4, :4] = values[:4, 4] = [0.4, 0.2, 0.3, NAN]
+    pairs = np.array([pair for pair in combinations(range(5), 2) if pair != (3, 4)])
+    path = LinearPath(np.array([0, 1]), np.zeros(2), np.zeros(2), split="val", n=9)
+    known = PairSummaries(
+        tuple(names),
+        pairs,
+        np.tile(astuple(LineSummary.of(path)), (len(pairs), 1)),
+        np.ones(len(pairs), dtype=bool),
+        (pairs == 4).any(axis=1),
+    )
+    found = pair_matrix.Summaries(known, None, known)
+    drawn: list[Any] = []
+    monkeypatch.setattr(pair_matrix, "_FOLDED_FROM", 5)
+    monkeypatch.setattr(display, "show_figure", lambda f, *_, on_pick: drawn.append((f, on_pick)))
+    monkeypatch.setattr(st, "pills", lambda *_, key, **__: st.session_state.get(key, []))
+
+    def draw() -> Any:
+        pair_matrix.draw(view, choices, found, values, 0.1, basins(names, values, 0.1))
+        return drawn[-1]
+
+    figure, on_pick = draw()
+    label = "Cluster 1 (4)"
+    assert {*figure.layout.yaxis2.ticktext} == {label, "e"}
+    between = next(text for a, b, text in figure.data[-1].customdata if a == label)
+    assert between == "loss barrier 0.400 · highest of 4 pairs · lowest 0.2"
+    faded = next(trace for trace in figure.data if trace.name == "preliminary")
+    assert np.nanmax(faded.z) == 0.4
+    on_pick([[label, "e", ""]])
+    assert {*draw()[0].layout.yaxis2.ticktext} == {*names}
+    assert st.session_state["pairs"] == []
 
 
 NAN = np.nan
@@ -140,8 +180,8 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             {f"a{other}": 0.0 for other in "bcdefghijklmnopqrstuvwxy"},
             [
                 "From 24 of 300 pairs.",
-                "**All 25 ingredients share a basin:** a, b, c, d, e, f, g, h, i, j, k, l, m, n, "
-                "o, p, q, r, s, t … and 5 more (276 pairs not evaluated yet)",
+                "**All 25 ingredients share a basin:** a, b, c, d, e … and 20 more "
+                "(276 pairs not evaluated yet)",
             ],
             id="many names",
         ),

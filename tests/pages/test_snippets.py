@@ -19,7 +19,7 @@ MIDPOINTS = Paths(names=tuple(NAMES), alphas=3, splits=("val",))
 def test_the_matrix(view: View, run: Run, measure: str, tree: bool) -> None:
     code = snippets.matrix(view, ALL_PAIRS, measure, tree=tree)
     drawn = [trace.name for trace in run(code).data if trace.type == "scatter"]
-    assert drawn == ["tree"] * tree + ["numbers", "preliminary", "cells"]
+    assert drawn == ["tree"] * tree + ["numbers", "cells"]
 
 
 def test_the_matrix_of_midpoints_is_in_the_order_of_the_page(view: View, run: Run) -> None:

@@ -1,0 +1,333 @@
+"""The landing page: the verdict on the sweep, or the button that leads to it."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import (
+    comparison,
+    display,
+    jobs,
+    ranking,
+    scores,
+    snippets,
+    state,
+    sweeps,
+    tasks,
+)
+from pages.components.display import plain
+from pages.components.state import View
+from soupcore import figures
+from soupcore.analysis.verdict import Outcome
+from soupcore.analyze import Analysis, TimedPasses
+from soupcore.calls import Code, SoupFiles
+from soupcore.jobs import Job
+from soupcore.overview import Overview, title
+from soupcore.plan import PART, Step, seconds, steps
+from soupcore.stored_soups import StoredSoup
+from soupcore.tasks.unit import UNKNOWN
+from soupcore.writers.forms import Form
+
+_TOP = 5
+_TIMED = 500_000_000  # bytes of a checkpoint; a pass of a larger network is timed by the first job
+_ICONS: dict[Outcome, str] = {
+    "unknown": ":material/hourglass_empty:",
+    "better": ":material/trending_up:",
+    "even": ":material/drag_handle:",
+    "worse": ":material/trending_down:",
+    "open": ":material/help:",
+}
+_STATES = {
+    "done": ":material/check_circle:",
+    "running": ":material/progress_activity:",
+    "waiting": ":material/radio_button_unchecked:",
+    "failed": ":material/block:",
+}
+
+
+def main(view: View) -> None:
+    st.header("Overview")
+    if not view.has_task:
+        _without_task(view)
+        return
+    known = Overview.of(view.context)
+    _header(view, known)
+    plan = steps(known)
+    job = jobs.unfinished(Analysis.kind, **view.request)
+    if known.headline is None:
+        _introduction()
+    if known.evaluated:
+        _verdict(view, known)
+    if job is not None:
+        _progress(job.id)
+    else:
+        _analyze(view, known, plan)
+    sweeps.show_fit(view.sweep.fit)
+    if known.evaluated:
+        _figures(view, known)
+        _top(view, known)
+        snippets.show(Analysis().script(view.context, Code("print(verdict)\n")))
+
+
+def _without_task(view: View) -> None:
+    """Show what is known without a task: the logged metrics and the fit report."""
+    st.caption(f"{_sweep(view)} · no task")
+    _introduction()
+    tasks.show_needed("The analysis")
+    sweeps.show_fit(view.sweep.fit)
+    names = list(view.sweep.ingredients)
+    metric = ranking.chosen(view.sweep) or next(iter(ranking.metrics(view.sweep)), None)
+    if metric is None:
+        return
+    st.subheader(f"Top {min(_TOP, len(names))} by {plain(metric)} (logged)")
+    top = ranking.ranked(view.sweep, names, metric)[:_TOP]
+    logged = [view.sweep[name].logged_metrics.get(metric) for name in top]
+    st.dataframe(
+        {"name": top, f"{metric} (logged)": logged}, hide_index=True, width=480, placeholder=UNKNOWN
+    )
+    st.caption("Logged by the training tool, not measured here.")
+
+
+def _sweep(view: View) -> str:
+    base = view.sweep.base
+    return (
+        f"**{len(view.sweep)} ingredients** of **{plain(state.sweep_label())}** · "
+        f"{f'base **{plain(base.name)}**' if base else 'no base checkpoint'}"
+    )
+
+
+def _header(view: View, known: Overview) -> None:
+    task = view.task
+    sizes = [f"validation ({plain(task.select)}) {len(task.split(task.select))}"]
+    if known.report:
+        sizes.append(f"test ({plain(known.report)}) {len(task.split(known.report))}")
+    if shifts := task.splits_with_role("shift"):
+        sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
+    examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
+    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}")
+
+
+def _introduction() -> None:
+    st.markdown(
+        "A model soup averages the weights of several networks that were fine-tuned from the same "
+        "initialisation. It runs at the cost of one network and often scores higher than the best "
+        "of them, as long as the runs lie in one basin of the loss."
+    )
+
+
+def _verdict(view: View, known: Overview) -> None:
+    verdict = known.verdict
+    with st.container(border=True, key="verdict"):
+        first, *others = verdict.sentences
+        st.markdown(f"##### {_ICONS[verdict.outcome]} {plain(first)}")
+        if others:
+            st.markdown(" ".join(map(plain, others)))
+        if known.headline is not None:
+            _ways_on(view, known.headline)
+
+
+def _ways_on(view: View, headline: StoredSoup) -> None:
+    form = Form()
+    with st.container(horizontal=True):
+        if st.button(
+            f"Download {plain(title(headline.soup))} soup",
+            type="primary",
+            icon=":material/download:",
+            help=f"Opens the Download page and creates the file of {plain(headline.label)} if it "
+            "does not exist yet.",
+        ):
+            st.session_state["soup"] = ""  # the default, which is the best on the select split
+            call = SoupFiles(headline.soup.id, form.to_json())
+            is_written = bool(state.store().soup_files(headline.soup.id, form.key))
+            if not is_written and not jobs.cannot_start(view, call):
+                jobs.start(view, call, f"Write weights of {headline.label}")
+            st.switch_page("download.py")
+        if st.button("Evidence", icon=":material/balance:"):
+            st.session_state["soup"] = ""
+            st.switch_page("evidence.py")
+
+
+def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
+    """Show what is not done yet, with its price and the button that does it."""
+    missing = [step for step in plan if not step.is_done]
+    for step in plan:
+        if step.failure:
+            st.caption(f"{plain(step.title)}: not possible. {plain(step.failure)}")
+    if not missing:
+        return
+    price = seconds(known, sum(step.examples for step in missing))
+    if price is None:
+        _time_a_pass(view)
+        price = seconds(known, sum(step.examples for step in missing))
+    about = f", about {_duration(price)}" if price is not None else ""
+    is_new = len(missing) == len(plan)
+    st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
+    st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
+    what = "Analyze this sweep" if is_new else "Finish the analysis"
+    jobs.call_button(
+        view,
+        f"{what}{about}",
+        Analysis(),
+        f"Analyze {state.sweep_label()}",
+        key="analyze",
+        help="Results are stored as they come, so a step runs only once. You can cancel at any "
+        "time. Soups are chosen on the validation split only.",
+    )
+
+
+def _price(known: Overview, step: Step) -> str:
+    price = seconds(known, step.examples)
+    return f" (about {_duration(price)})" if price is not None and price >= 1 else ""
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in round numbers, since it is an estimate."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1) if seconds < 10 else 5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes if minutes < 60 else 5 * round(minutes / 5), 60)
+    return f"{hours} h {rest} min" if hours else f"{rest} min"
+
+
+def _time_a_pass(view: View) -> None:
+    """Time one pass of a small network, in a sweep that was not opened by a link."""
+    first = next(iter(view.sweep.ingredients.values())).checkpoint
+    nbytes = sum(info.nbytes for info in first.tensors.values())
+    if view.folder in state.opened() and view.task.has_examples and nbytes <= _TIMED:
+        jobs.derive(view, TimedPasses(), f"Time passes over {PART} examples")
+
+
+@st.fragment(run_every=0.5)
+def _progress(job_id: int) -> None:
+    job = jobs.get(job_id)
+    if job is not None and job.is_unfinished:
+        _show_steps(job)
+
+
+def _show_steps(job: Job) -> None:
+    with st.container(border=True, key="analysis-steps"):
+        found: list[dict[str, Any]] = (job.partial or {}).get("steps", [])
+        st.progress(job.fraction, text=f"{plain(job.title)} · {job.fraction:.0%}")
+        icons = [_STATES["failed" if step["failure"] else step["state"]] for step in found]
+        lines = [f"{icon} {plain(step['title'])}" for icon, step in zip(icons, found, strict=True)]
+        st.markdown("  \n".join(lines))
+        st.button(
+            "Cancel",
+            key="cancel-analysis",
+            on_click=jobs.cancel,
+            args=(job,),
+            disabled=state.store().is_read_only,
+            help="Finished steps are kept.",
+        )
+
+
+def _figures(view: View, known: Overview) -> None:
+    left, right = st.columns(2)
+    with left:
+        by_label = {stored.label: known.of_soups[stored.soup.id] for stored in known.soups}
+        evaluations = {name: dict(found) for name, found in (known.runs | by_label).items()}
+        comparison.show_scatter(view, evaluations, "overview-scatter", list(known.soups))
+    with right:
+        _basin_map(view, known)
+
+
+def _basin_map(view: View, known: Overview) -> None:
+    st.subheader("Basins")
+    table = known.basin_table()
+    if table.empty or known.best is None:
+        st.caption(
+            "Not available yet: screen the lines between the ingredients for barriers."
+            if len(known.names) > 1
+            else "Needs at least two ingredients."
+        )
+        return
+    figure = figures.basin_map(
+        table,
+        view.colours,
+        best=known.best,
+        loss_name=view.task.loss_name,
+        score_name=view.task.score_name,
+        score_unit=view.task.score_unit,
+    )
+    display.show_figure(figure, "basin-map", table, _basin_map_code(view, known, table))
+
+
+def _basin_map_code(view: View, known: Overview, table: pd.DataFrame) -> str:
+    basins = known.facts.basins
+    screened = basins.screened if basins is not None else None
+    return snippets.basin_map(view, str(known.best), list(table.index), screened)
+
+
+def _top(view: View, known: Overview) -> None:
+    """Show the best soups and ingredients on the select split."""
+    task, unit = view.task, view.task.score_unit
+    rows = []
+    for name, kind, by_split in _ranked(known)[:_TOP]:
+        found = by_split[task.select]
+        soup_id = next((s.soup.id for s in known.soups if s.label == name), None)
+        gain = known.gain(soup_id, known.report) if soup_id and known.report else None
+        row = {
+            "name": name,
+            "kind": kind,
+            unit.label(f"validation {task.score_name}"): _scaled(view, found and found.score),
+        }
+        if known.report:
+            on_report = by_split[known.report]
+            row[unit.label(f"test {task.score_name}")] = _scaled(
+                view, on_report and on_report.score
+            )
+        if task.splits_with_role("shift"):
+            row[unit.label(f"mean shift {task.score_name}")] = _scaled(
+                view, scores.shift_mean(view, by_split)
+            )
+        if known.report:
+            row["Δ test vs. best run"] = unit.difference_text(gain.difference) if gain else UNKNOWN
+            row["95% CI"] = _interval(view, gain.interval if gain else None)
+        rows.append(row)
+    if not rows:
+        return
+    st.subheader(f"Top {len(rows)} on validation")
+    table = pd.DataFrame(rows)
+    numbers = [c for c in table.columns if c not in ("name", "kind") and task.score_name in c]
+    table = table.astype(dict.fromkeys(numbers, float))
+    st.dataframe(
+        table.style.format(unit.cell, subset=pd.Index(numbers), na_rep=UNKNOWN),
+        hide_index=True,
+        placeholder=UNKNOWN,
+    )
+    st.caption(
+        "Ranked on the validation split, which soups and runs are chosen on, so scores there are "
+        "optimistic. Judge by test and the shifted splits."
+    )
+
+
+def _ranked(known: Overview) -> list[tuple[str, str, Any]]:
+    """Return soups and ingredients with a score on the select split, the best first."""
+    select = known.context.task.select
+    rows: list[tuple[str, str, Any]] = [
+        (stored.label, "soup", known.of_soups[stored.soup.id]) for stored in known.soups
+    ]
+    rows += [
+        (name, "best ingredient" if name == known.best else "ingredient", known.runs[name])
+        for name in known.names
+    ]
+    scored = [row for row in rows if row[2][select] and math.isfinite(row[2][select].score)]
+    return sorted(scored, key=lambda row: -row[2][select].score)
+
+
+def _scaled(view: View, score: float | None) -> float | None:
+    return None if score is None else score * view.task.score_unit.factor
+
+
+def _interval(view: View, ends: tuple[float, float] | None) -> str:
+    unit = view.task.score_unit
+    if ends is None:
+        return UNKNOWN
+    low, high = ends[:: unit.sign]
+    return f"{unit.difference(low)} to {unit.difference(high)}"
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

@@ -1,0 +1,207 @@
+"""The analysis of a sweep, as steps: what each takes, and which of them are done.
+
+The steps, in order: evaluate the ingredients; screen the lines between them for barriers; build the
+uniform soup of the main basin, the greedy soup of all ingredients and, for small classifiers, the
+learned soup of the main basin; score the greedy ensemble; without a report split, cross-fit greedy.
+Each step is a call whose results are stored, so it is done only once.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from statistics import median
+
+from soupcore.calls import Call, GreedyEnsembleScores, IngredientScores, Optimism, Paths, RecipeSoup
+from soupcore.connectivity import summaries
+from soupcore.overview import GREEDY, Overview
+from soupcore.recipes import RECIPES
+
+PART = 200  #: examples of the timed passes
+TIMED = 3  #: ingredients that are evaluated to time a pass
+
+_ALL_PAIRS = 40  # ingredients; of more, only the lines from the best one are screened
+_LINE = 5  # passes per line, roughly
+_OVERHEAD = 2  # reading the ingredients of a mixture and storing results, relative to the passes
+_HALVES = 20  # runs of greedy for the cross-fitted estimate
+_DESCENT = 3  # a pass with gradients in passes without, roughly
+
+# The learned soup is a step if the ingredients have at most so many numbers together, and the
+# select split at most so many examples. The limits are fixed, since the time that a step takes on
+# one machine may not decide which soups there are.
+_LEARNED_NUMBERS = 100_000_000
+_LEARNED_EXAMPLES = 10_000
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the analysis.
+
+    Attributes:
+        name: A short name.
+        title: What the step does, for people.
+        call: The call that does it.
+        examples: Number of examples that are still to be passed through the network, roughly.
+        is_done: Whether its results are stored.
+        failure: Why it has no result; empty if it has one or was not tried.
+    """
+
+    name: str
+    title: str
+    call: Call
+    examples: int
+    is_done: bool
+    failure: str = ""
+
+    @property
+    def is_soup(self) -> bool:
+        """Whether the step builds a soup."""
+        return isinstance(self.call, RecipeSoup)
+
+    def key(self, overview: Overview) -> str:
+        """Return the identity of a soup's step, under which its id is stored: 64 hex digits."""
+        task, estimate = overview.context.task, overview.context.evaluations.estimate
+        arguments = self.call.arguments
+        told = [
+            arguments,
+            [overview.sweep[name].digest for name in arguments["names"]],
+            task.key,
+            [task.split(split).digest for split in task.reported],
+            estimate.key if estimate else "",
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def steps(overview: Overview) -> list[Step]:
+    """Return the steps of the analysis, given what is known.
+
+    Later steps depend on earlier ones: the main basin is known once the lines are.
+    """
+    task, names = overview.context.task, overview.names
+    found = [_evaluations(overview)]
+    if task.has_examples and len(names) > 1:
+        found.append(_pairs(overview))
+    main = _main_basin(overview)
+    of = "the main basin"
+    if found[-1].is_done:  # the basins are known
+        of = "all ingredients" if len(main) == len(names) else f"{of} ({len(main)})"
+    found.append(_soup(overview, "uniform", f"Build the uniform soup of {of}", main))
+    found.append(_soup(overview, "greedy", "Build the greedy soup of all ingredients", names))
+    if _is_learned_cheap(overview, main):
+        found.append(_soup(overview, "learned", f"Build the learned soup of {of}", main))
+    if task.why_no_ensemble is None:
+        call = GreedyEnsembleScores(names)
+        is_done = call.result(overview.context) is not None
+        title = "Score the greedy ensemble"
+        found.append(Step("ensemble", title, call, 0, is_done))
+    if overview.report is None and len(names) > 1:
+        bias = Optimism(names, GREEDY)
+        is_done = bias.result(overview.context) is not None
+        trials = 0 if is_done else _HALVES * (len(names) - 1) * len(task.split(task.select))
+        title = "Cross-fit greedy, as there is no test split"
+        found.append(Step("bias", title, bias, trials, is_done))
+    return found
+
+
+def seconds(overview: Overview, examples: int) -> float | None:
+    """Estimate the time that a number of examples take, by the passes so far.
+
+    Returns:
+        Seconds; None before the first pass.
+    """
+    points = [each.mixture for each in overview.sweep.ingredients.values()]
+    known = [found for by_split in overview.runs.values() for found in by_split.values() if found]
+    if not known and overview.context.task.has_examples:
+        part = overview.context.task.part(overview.context.task.select, PART)
+        known = [found for found in overview.context.evaluations.stored(points, part) if found]
+    # Networks of the same weights share one pass, which then takes 0 s for the others.
+    paces = [found.seconds / found.n for found in known if found.seconds > 0 and found.n]
+    return _OVERHEAD * median(paces) * examples if paces else None
+
+
+def _evaluations(overview: Overview) -> Step:
+    task = overview.context.task
+    missing = sum(
+        len(task.split(split))
+        for by_split in overview.runs.values()
+        for split, found in by_split.items()
+        if found is None
+    )
+    count, splits = len(overview.runs), len(task.reported)
+    title = f"Evaluate {count} checkpoints on {splits} split{'s' if splits > 1 else ''}"
+    call = IngredientScores(tuple(overview.runs), tuple(task.reported))
+    return Step("evaluate", title, call, missing, missing == 0)
+
+
+def _pairs(overview: Overview) -> Step:
+    task, names = overview.context.task, overview.names
+    wanted = _wanted(overview)
+    settled = {
+        tuple(sorted((a, b)))
+        for (a, b), is_settled in zip(
+            overview.pairs.pairs.tolist(), overview.pairs.settled.tolist(), strict=True
+        )
+        if is_settled
+    }
+    place = {name: index for index, name in enumerate(names)}
+    missing = [
+        pair for pair in wanted if tuple(sorted(map(place.__getitem__, pair))) not in settled
+    ]
+    whole = len(task.split(task.select))
+    part = summaries.SCREEN if whole >= 2 * summaries.SCREEN else None
+    call = Paths(pairs=tuple(missing), alphas="adaptive", splits=(task.select,), part=part)
+    n = part or whole
+    every = len(wanted) == comb(len(names), 2)
+    which = f"all {len(wanted)} pairs" if every else f"{len(wanted)} pairs with the best run"
+    title = f"Screen {which} for barriers on {n} examples"
+    return Step("pairs", title, call, _LINE * n * len(missing), not missing)
+
+
+def _wanted(overview: Overview) -> list[Pair]:
+    """Return the pairs to screen: all, or those with the best ingredient if there are many."""
+    names = overview.names
+    if len(names) <= _ALL_PAIRS:
+        return [*combinations(names, 2)]
+    hub = overview.best or names[0]
+    return [(hub, name) for name in names if name != hub]
+
+
+def _main_basin(overview: Overview) -> Sequence[str]:
+    """Return the ingredients of the largest basin; all of them if none has two."""
+    largest = overview.basins[0].names if len(overview.pairs) else ()
+    return largest if len(largest) > 1 else overview.names
+
+
+def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> Step:
+    """Return the step that builds a soup; it is done if the soup is stored with all its scores."""
+    task, k = overview.context.task, len(names)
+    parameters = RECIPES[recipe].check({})
+    call = RecipeSoup(recipe, tuple(names), parameters)
+    on_select = len(task.split(task.select))
+    trials = RECIPES[recipe].trials(k, parameters) * on_select
+    if recipe == "learned":
+        trials *= _DESCENT
+    step = Step(recipe, title, call, 0, is_done=False)
+    row = overview.context.evaluations.store.result(step.key(overview))
+    known = row.body if row is not None else {}
+    scored = overview.of_soups.get(known.get("soup", ""), {})
+    is_done = "why_none" in known or (bool(scored) and None not in scored.values())
+    final = sum(len(task.split(split)) for split in task.reported)
+    examples = 0 if is_done else trials + final
+    return Step(recipe, title, call, examples, is_done, failure=known.get("why_none", ""))
+
+
+def _is_learned_cheap(overview: Overview, names: Sequence[str]) -> bool:
+    task = overview.context.task
+    tensors = next(iter(overview.sweep.ingredients.values())).checkpoint.tensors
+    numbers = len(names) * sum(info.numel for info in tensors.values())
+    return (
+        task.is_classification
+        and len(names) > 1
+        and numbers <= _LEARNED_NUMBERS
+        and len(task.split(task.select)) <= _LEARNED_EXAMPLES
+    )
