@@ -10,7 +10,7 @@ from pages.components import display, jobs, results, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import Pair, View
 from soupcore import figures
-from soupcore.calls import TwoModelEnsembles, TwoModelTheory
+from soupcore.calls import TwoModelEnsembles, TwoModelTheory, by_pair
 from soupcore.figures.tables import pairs_with
 
 
@@ -91,10 +91,7 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
             primary=False,
             help="Evaluates each midpoint and one α on either side of it.",
         )  # fmt: skip
-    gaps = {
-        (a, b): {term: math.nan if value is None else value for term, value in terms.items()}
-        for a, b, terms in found["pairs"]
-    }
+    gaps = by_pair(found)
     if not gaps:
         st.info("The theory terms have not been evaluated yet.", icon=":material/function:")
         return
@@ -129,9 +126,7 @@ def _ensembles(view: View, names: Sequence[str], split: str) -> dict[Pair, float
     call = TwoModelEnsembles(with_outputs, split)
     title = f"Ensembles of {math.comb(len(with_outputs), 2)} pairs on {split}"
     found = results.derived(view, call, title, key="two-model-ensembles")
-    if found is None:
-        return {}
-    return {(a, b): math.nan if score is None else score for a, b, score in found["pairs"]}
+    return {} if found is None else by_pair(found)
 
 
 if __name__ == "__main__":

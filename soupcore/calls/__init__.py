@@ -11,6 +11,7 @@ from soupcore.calls.analysis import (
     GreedyEnsembleScores,
     TwoModelEnsembles,
     TwoModelTheory,
+    by_pair,
 )
 from soupcore.calls.base import Call, Report, Result, StoredCall
 from soupcore.calls.code import Code
@@ -98,4 +99,5 @@ __all__ = [
     "TwoModelTheory",
     "WeightGeometry",
     "alphas_of",
+    "by_pair",
 ]

@@ -283,6 +283,17 @@ class Attribution(OfSoup, StoredCall):
         )
 
 
+def by_pair(result: Result) -> dict[tuple[str, str], Any]:
+    """Return the results of pairs by pair, with NaN for numbers that are not defined."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {term: number(each) for term, each in value.items()}
+        return math.nan if value is None else value
+
+    return {(a, b): number(value) for a, b, value in result["pairs"]}
+
+
 def _number(value: float) -> float | None:
     """Return a number as JSON has it, which has no NaN and no infinity."""
     return value if math.isfinite(value) else None

@@ -4,7 +4,7 @@ from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
 from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tight_clusters, tree
 from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
-from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines, stored_path
+from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines
 from soupcore.connectivity.path import LinearPath, point
 from soupcore.connectivity.plane import Plane, plane, stored_plane
 from soupcore.connectivity.summaries import LineSummary, PairSummaries, known_pairs
@@ -32,7 +32,6 @@ __all__ = [
     "stored_barriers",
     "stored_geometry",
     "stored_lines",
-    "stored_path",
     "stored_plane",
     "tight_clusters",
     "tree",

@@ -204,20 +204,6 @@ def _name(end: End, otherwise: str) -> str:
     return end.name if isinstance(end, Ingredient) else otherwise
 
 
-def stored_path(
-    start: End,
-    end: End,
-    evaluations: Evaluations,
-    alphas: Alphas = ADAPTIVE,
-    *,
-    split: str | None = None,
-    beyond: Sequence[Coefficient] = (),
-) -> LinearPath | None:
-    """Return the path from stored evaluations, or None if points are missing."""
-    known = stored_lines([(start, end)], evaluations, alphas, split=split, beyond=beyond)
-    return None if known.open[0] else known.paths[0]
-
-
 def _usual(lines: Sequence[Line], task: TaskInfo[Any], split: str) -> int:
     """Return the number of examples that adaptive α needs for lines without a barrier."""
     part = part_of(task, split)

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.evaluation.batchnorm import Estimate
-from soupcore.evaluation.early_rejection import EarlyRejection
 from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.merges import Derived
 from soupcore.mixtures import Mixture
@@ -34,22 +32,16 @@ class CommandPass:
         mixture: Mixture,
         split: str,
         *,
-        keep_outputs: bool = True,
-        estimate: Estimate | None = None,
-        rejection: EarlyRejection | None = None,
-        in_bfloat16: bool = False,
         on_progress: Progress = no_progress,
+        **ignored: object,
     ) -> ExampleRecords:
         """Write the weights of a point, run the command, and return its metrics as one example.
 
         Args:
             mixture: The point.
             split: Name of the split.
-            keep_outputs: Ignored, like the next three.
-            estimate: Ignored: there is no BatchNorm to estimate.
-            rejection: Ignored: there are no examples.
-            in_bfloat16: Ignored: the command chooses its precision.
             on_progress: Called with 0 of 1 while the command runs. Raise in it to cancel.
+            ignored: The other options of `ForwardPass.run`, which say nothing to a command.
 
         Raises:
             TaskError: The command fails.

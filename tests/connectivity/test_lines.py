@@ -18,9 +18,17 @@ from soupcore import (
     mean,
     uniform,
 )
-from soupcore.connectivity import evaluate_lines, stored_barriers, stored_lines, stored_path
+from soupcore.connectivity import evaluate_lines, stored_barriers, stored_lines
 from soupcore.connectivity.known_lines import Alphas
+from soupcore.connectivity.path import End
 from tests.connectivity.well import Well
+
+
+def known_path(start: End, end: End, evaluator: Evaluator, *alphas: int, **told: Any) -> Any:
+    """The stored path of a line; None if points are missing."""
+    found = stored_lines([(start, end)], evaluator, *alphas, **told)
+    return None if found.open[0] else found.paths[0]
+
 
 # On a loss that is known: L(w) = (w² − 1)², from w = −1 to w = 1
 
@@ -109,15 +117,15 @@ def test_a_stored_path_computes_nothing(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     ends = sweep["run1"], sweep["run2"]
-    assert stored_path(*ends, evaluator, 3) is None
+    assert known_path(*ends, evaluator, 3) is None
     linear_path(*ends, evaluator, 2)
-    assert stored_path(*ends, evaluator, 3) is None
+    assert known_path(*ends, evaluator, 3) is None
     linear_path(*ends, evaluator, 3)
     passes.clear()
-    found = stored_path(*ends, evaluator, 3)
+    found = known_path(*ends, evaluator, 3)
     assert found is not None
     assert found.losses.tolist() == linear_path(*ends, evaluator, 3).losses.tolist()
-    assert stored_path(*ends, evaluator, 3, split="test") is None
+    assert known_path(*ends, evaluator, 3, split="test") is None
     assert passes == []
 
 
@@ -189,7 +197,7 @@ def test_adaptive_barriers_that_are_stored_are_looked_up_without_a_pass(
     assert stored.loss.tolist() == computed.loss.tolist()
     assert (stored.missing, stored.open) == (0, frozenset())
     assert passes == []
-    assert stored_path(far_sweep["run1"], far_sweep["run2"], evaluator) is not None
+    assert known_path(far_sweep["run1"], far_sweep["run2"], evaluator) is not None
     finer = stored_barriers(far_sweep, evaluator, alphas=Adaptive(0.0001))
     assert finer.missing > 0
     assert finer.paths.keys() == stored.paths.keys()
@@ -201,11 +209,11 @@ def test_points_beyond_the_ends_are_evaluated_and_change_no_barrier(
     ends = well.sweep["left"], well.sweep["right"]
     within = linear_path(*ends, well.evaluator)
     beyond = [-0.5, 1.5]
-    assert stored_path(*ends, well.evaluator, beyond=beyond) is None
+    assert known_path(*ends, well.evaluator, beyond=beyond) is None
     found = linear_path(*ends, well.evaluator, beyond=beyond)
     assert found.alphas.tolist() == [-0.5, *within.alphas, 1.5]
     assert found.barrier_bracket == within.barrier_bracket
-    assert stored_path(*ends, well.evaluator, beyond=beyond) is not None
+    assert known_path(*ends, well.evaluator, beyond=beyond) is not None
 
 
 def test_lines_share_the_points_that_they_have_in_common(

@@ -10,7 +10,7 @@ from soupcore.calls import alphas_of
 from soupcore.connectivity import (
     stored_barriers,
     stored_geometry,
-    stored_path,
+    stored_lines,
     stored_plane,
 )
 from soupcore.jobs.kinds import KINDS, WarmState
@@ -70,7 +70,8 @@ def test_lines_lead_to_the_base_and_to_soups_and_beyond(
         "beyond": [-0.5, 1.5],
     }
     KINDS["paths"](warm, wanted, silent)
-    found = stored_path(sweep["base"], soup.mixture, evaluator, 3, beyond=[-0.5, 1.5])
+    line = [(sweep["base"], soup.mixture)]
+    (found,) = stored_lines(line, evaluator, 3, beyond=[-0.5, 1.5]).paths
     assert found is not None
     assert found.alphas.tolist() == [-0.5, 0, 0.5, 1, 1.5]
 
