@@ -8,6 +8,7 @@ from soupcore.errors import TaskError
 #: Display names of the kinds of tasks that a file without Python describes, by their prefix.
 KINDS = {
     "hf": "Hugging Face",
+    "imagefolder": "image folders",
     "ultralytics": "Ultralytics",
     "command": "command",
 }

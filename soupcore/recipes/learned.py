@@ -11,9 +11,12 @@ groups) and no weight decay. The paper's 3 epochs, or 5 with coefficients per te
 and `passes=5`; the default allows more. MEHL-Soup's blockwise descent is not implemented, since
 streaming already saves the memory that it saves.
 
-Part of the select split is held out for early stopping and for choosing the best coefficients,
-because many coefficients overfit the rest quickly. Coefficients are compared at the β that
-minimises the loss of each, since a fixed β would put some of them at a disadvantage.
+A task without gradients, such as one that a command evaluates, can be learned with the optimiser
+`cma` (see `soupcore.recipes.evolution`), which optimises the score by evaluations alone.
+
+With gradients, part of the select split is held out for early stopping and for choosing the best
+coefficients, because many coefficients overfit the rest quickly. Coefficients are compared at the β
+that minimises the loss of each, since a fixed β would put some of them at a disadvantage.
 
 One diverged ingredient can spoil the start with equal coefficients: its weights dominate the
 average, β shrinks until the outputs carry no information, and the gradient vanishes. If the loss
@@ -34,9 +37,10 @@ from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.merges import Group, Grouped
 from soupcore.mixtures import mean
-from soupcore.progress import Progress, no_progress, part, with_bar
+from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.descent import Descent, Space
+from soupcore.recipes.evolution import Evolution
 from soupcore.recipes.gradients import Objective, least_loss
 from soupcore.recipes.greedy import greedy
 from soupcore.recipes.shares import shares
@@ -47,7 +51,7 @@ from soupcore.sweeps import Sweep
 from soupcore.tasks import Split
 
 Per = Literal["ingredient", "layer", "tensor"]
-Optimizer = Literal["lbfgs", "adamw"]
+Optimizer = Literal["lbfgs", "adamw", "cma"]
 
 
 @with_bar("Learned soup")
@@ -60,6 +64,7 @@ def learned(
     space: Space = "softmax",
     optimizer: Optimizer = "lbfgs",
     passes: int = 10,
+    evaluations: int = 100,
     temperature: bool = True,
     held_back: float = 0.2,
     seed: int = 0,
@@ -84,9 +89,11 @@ def learned(
         per: One coefficient per `ingredient`, or per ingredient and `layer` (a block, see
             `soupcore.checkpoints.names`), or per ingredient and `tensor`.
         space: `softmax`: non-negative, sum to one; `hyperplane`: sum to one.
-        optimizer: `lbfgs` or `adamw`.
+        optimizer: `lbfgs` or `adamw`, which need gradients of the loss, or `cma`, which needs none
+            and optimises the score on the whole split. It needs the package `cma`.
         passes: Maximum number of passes over the examples. The paper uses AdamW with 3, or 5 per
             tensor.
+        evaluations: Maximum number of points that `cma` evaluates; no other optimiser uses it.
         temperature: Whether to learn β too. It affects learning only and not the soup's
             predictions. Ignored unless outputs are logits (see `Task.output_kind`).
         held_back: Fraction of the examples held out for early stopping, in [0, 0.5], stratified by
@@ -102,8 +109,8 @@ def learned(
         on_step: Called with the trace after each pass.
 
     Raises:
-        RecipeError: A parameter is out of range, the split does not have the role `select`, or the
-            loss is undefined for some examples.
+        RecipeError: A parameter is out of range, the split does not have the role `select`, the
+            task has no gradients, or the loss is undefined for some examples.
         Cancelled: Learning was cancelled before the first pass was done.
     """
     parameters = LEARNED.check(
@@ -112,6 +119,7 @@ def learned(
             "space": space,
             "optimizer": optimizer,
             "passes": passes,
+            "evaluations": evaluations,
             "temperature": temperature,
             "held_back": held_back,
             "seed": seed,
@@ -120,6 +128,11 @@ def learned(
     )
     sweep, chosen = needs.ingredients(LEARNED, sweep, names)
     split = needs.select_split(evaluator, split)
+    if optimizer != "cma" and (reason := evaluator.task.why_no_gradients):
+        raise RecipeError(
+            f"{reason} Choose the optimiser `cma`, which learns by evaluations alone, or another "
+            "recipe, such as greedy."
+        )
     learning = _Learning(
         sweep,
         evaluator,
@@ -130,8 +143,10 @@ def learned(
         on_step=on_step,
     )
     points = [sweep[name].mixture for name in chosen]
-    evaluations = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
-    alone = dict(zip(chosen, evaluations, strict=True))
+    scored = evaluator.evaluate_all(points, split, on_progress=part(on_progress, 0, 2))
+    alone = dict(zip(chosen, scored, strict=True))
+    if optimizer == "cma":
+        return learning.by_evaluations(chosen, alone)
     soup = learning.of(chosen)
     best = min(alone, key=lambda name: learning.loss_of(alone[name]))
     if restart and not learning.was_stopped and learning.is_above(soup, alone[best]):
@@ -220,9 +235,28 @@ class _Learning:
             if not descent.trace:
                 raise
             self.was_stopped = True
+        found = dict(zip(objective.labels, descent.best, strict=True))
+        soup = self._soup(ordered, groups, found)
+        soup.passes = tuple(descent.trace)
+        soup.take_statistics_of(evaluator)
+        soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
+        return soup
+
+    def _soup(
+        self, ordered: Sequence[str], groups: Mapping[str, Sequence[str]], found: Mapping[str, Any]
+    ) -> Soup:
+        """Return the soup of coefficients by group; a group without any has equal ones.
+
+        Args:
+            ordered: The ingredients in the order of the coefficients.
+            groups: `{label: tensor names}`.
+            found: `{label: coefficients}`, each of shape [k].
+        """
+        sweep, parameters = self._sweep, self._parameters
+        chosen = sweep.names(ordered)
         learned_shares = {
             label: shares(dict(zip(ordered, row.tolist(), strict=True)))
-            for label, row in zip(objective.labels, descent.best, strict=True)
+            for label, row in found.items()
         }
         equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
         by_group = {
@@ -232,15 +266,55 @@ class _Learning:
         described = {**parameters, "split": self._split}
         if parameters["per"] == "ingredient":
             (coefficients,) = by_group.values()
-            soup = Soup.of(sweep, "learned", described, coefficients)
-        else:
-            merge = Grouped(
-                {label: Group(groups[label], sweep.mixture(by_group[label])) for label in groups}
+            return Soup.of(sweep, "learned", described, coefficients)
+        merge = Grouped(
+            {label: Group(tuple(groups[label]), sweep.mixture(by_group[label])) for label in groups}
+        )
+        return Soup.of_merge(sweep, "learned", described, chosen, merge)
+
+    def by_evaluations(self, chosen: Sequence[str], alone: Mapping[str, Evaluation]) -> Soup:
+        """Return the soup that CMA-ES finds, with a note where the best ingredient scores higher.
+
+        Args:
+            chosen: The ingredients.
+            alone: Their evaluations.
+        """
+        sweep, evaluator, parameters = self._sweep, self._evaluator, self._parameters
+        ordered = sorted(chosen, key=lambda name: sweep[name].digest)
+        groups = _groups(sweep[ordered[0]].mixture.tensors, parameters["per"])
+        total, done = parameters["evaluations"], 0
+
+        def soup_of(coefficients: Any) -> Soup:
+            return self._soup(ordered, groups, dict(zip(groups, coefficients, strict=True)))
+
+        def evaluate(points: Sequence[Any]) -> list[Evaluation]:
+            nonlocal done
+            examples = len(evaluator.task.split(self._split))
+            found = evaluator.evaluate_all(
+                [soup_of(point).mixture for point in points],
+                self._split,
+                keep_outputs=False,
+                on_progress=stretch(
+                    self._on_progress, done * examples, len(points) * examples, total * examples
+                ),
             )
-            soup = Soup.of_merge(sweep, "learned", described, chosen, merge)
-        soup.passes = tuple(descent.trace)
+            done += len(points)
+            return found
+
+        evolution = Evolution(evaluate, (len(groups), len(ordered)), parameters, self._on_step)
+        evolution.run()
+        soup = soup_of(evolution.best)
+        soup.passes = tuple(evolution.trace)
         soup.take_statistics_of(evaluator)
-        soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
+        here = soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
+        best = max(alone, key=lambda name: alone[name].score)
+        if alone[best].score > here.score:
+            unit = evaluator.task.score_unit
+            soup.notes += (
+                f"On {self._split} the soup scores {unit.text(here.score)}, below the best "
+                f"ingredient, {best} ({unit.text(alone[best].score)}). Allow more evaluations, or "
+                "choose fewer ingredients.",
+            )
         return soup
 
     def again(
@@ -359,6 +433,8 @@ def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _trials(k: int, parameters: Mapping[str, Any]) -> int:
+    if parameters["optimizer"] == "cma":
+        return int(parameters["evaluations"])
     # Learning runs at most twice, the second time with the ingredients of a greedy soup.
     once: int = parameters["passes"] + 1
     return 2 * once + k if parameters["restart"] else once
@@ -395,9 +471,10 @@ LEARNED = Recipe(
             name="optimizer",
             label="Optimiser",
             help="L-BFGS (full batch), or AdamW with the paper's learning rate and no weight "
-            "decay.",
+            "decay. CMA-ES needs no gradients and optimises the score itself, by evaluations; it "
+            "needs the package cma.",
             default="lbfgs",
-            choices=("lbfgs", "adamw"),
+            choices=("lbfgs", "adamw", "cma"),
         ),
         Number(
             name="passes",
@@ -408,6 +485,16 @@ LEARNED = Recipe(
             minimum=1,
             maximum=100,
             step=1,
+        ),
+        Number(
+            name="evaluations",
+            label="Max evaluations",
+            help="Maximum number of points that CMA-ES evaluates on select. The other optimisers "
+            "do not use it.",
+            default=100,
+            minimum=2,
+            maximum=10_000,
+            step=10,
         ),
         Switch(
             name="temperature",

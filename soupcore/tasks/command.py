@@ -81,6 +81,7 @@ class CommandTask(Task):
     """
 
     loss_name = "loss"
+    has_gradients = False
 
     def __init__(self, path: Path) -> None:
         told = _description(path)

@@ -74,6 +74,9 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: Whether the loss is the cross-entropy of logits and targets are classes.
     is_classification: bool = False
 
+    #: Whether the loss has gradients with respect to the weights.
+    has_gradients: bool = True
+
     def __init__(
         self, name: str, splits: Mapping[str, SplitT], metrics: Sequence[MetricInfo] = ()
     ) -> None:
@@ -144,6 +147,11 @@ class TaskInfo(ABC, Generic[SplitT]):
             "so their mean over several networks may mean nothing. If they are, set "
             "`output_kind` on the task."
         )
+
+    @property
+    def why_no_gradients(self) -> str | None:
+        """Why nothing can be learned by gradients, as a sentence; None where it can."""
+        return None if self.has_gradients else f"The task {self.name!r} has no gradients."
 
     def split(self, name: str) -> SplitT:
         """Return the split, or the part of one, called `name`.
@@ -266,6 +274,7 @@ class Facts:
     output_kind: OutputKind | None
     undefined: Undefined
     is_classification: bool
+    has_gradients: bool = True
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -301,6 +310,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.output_kind = facts.output_kind
         self.undefined = facts.undefined
         self.is_classification = facts.is_classification
+        self.has_gradients = facts.has_gradients
 
     @property
     def key(self) -> str:
@@ -335,7 +345,8 @@ class TaskDescription(TaskInfo[SplitDescription]):
         Raises:
             TaskError: Its splits are those of no task.
         """
-        facts = {field.name: body[field.name] for field in fields(Facts)}
+        # A description of before `has_gradients` lacks it.
+        facts = {field.name: body[field.name] for field in fields(Facts) if field.name in body}
         if facts["score_range"] is not None:
             low, high = facts["score_range"]
             facts["score_range"] = (low, high)

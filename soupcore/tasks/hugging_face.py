@@ -1,6 +1,6 @@
-"""Tasks of Hugging Face networks on tables of texts, described by a TOML file instead of Python.
+"""Tasks of Hugging Face networks on tables, described by a TOML file instead of Python.
 
-    task = "text-classification"    # or "causal-lm", "masked-lm"
+    task = "text-classification"    # or another of KINDS
     model = "runs/run-1"            # a folder with config.json and the tokenizer's files
     tokenizer = "runs/base"         # the folder of the tokenizer, if it is another
     text = "message"                # the column of the texts; a list of two columns for pairs
@@ -13,40 +13,50 @@
     report = "test.csv"
     "shift/short" = { file = "short.csv", role = "shift" }
 
-Paths are relative to the file. Data are CSV, TSV, JSONL or Parquet; `columns` names the columns of
-a CSV or TSV file without a header. The network is built from `config.json` alone, and no code that
-a model repository holds is run.
+For token classification, `text` and `label` are columns of lists: the words of a sentence and their
+tags. For image classification, `image` takes the place of `text`, a column of paths relative to the
+table. Paths in this file are relative to it. Data are CSV, TSV, JSONL or Parquet; `columns` names
+the columns of a CSV or TSV file without a header. The network is built from `config.json` alone,
+and no code that a model repository holds is run.
 """
 
 import json
 import tomllib
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from soupcore.errors import TaskError
 from soupcore.new_files import new_file
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
-from soupcore.tasks.metrics import Metric, perplexity
+from soupcore.tasks.images import picture_split
+from soupcore.tasks.language_models import (
+    BITS_PER_BYTE,
+    IGNORED,
+    PERPLEXITY,
+    CausalTask,
+    MaskedTask,
+)
+from soupcore.tasks.metrics import Metric
+from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import TomlFile, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image
 
 _KEYS = {
-    "task", "model", "tokenizer", "text", "label", "metrics", "max_length", "block", "seed",
-    "columns", "splits", "name",
+    "task", "model", "tokenizer", "text", "image", "label", "metrics", "max_length", "block",
+    "seed", "columns", "splits", "name",
 }  # fmt: skip
 _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
-_IGNORED = -100
 _MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
 
@@ -112,12 +122,17 @@ class _Description(TomlFile):
 
     def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
         """Return the splits, each made of its table."""
+        return {name: make(role, table) for name, (role, table, _) in self.tables().items()}
+
+    def tables(self) -> "dict[str, tuple[Role, pd.DataFrame, Path]]":
+        """Return the role of each split, its table, and the file of that."""
         found = self.splits("file", "data.csv")
-        return {name: make(role, self._table(path)) for name, (role, path) in found.items()}
+        return {name: (role, self._table(path), path) for name, (role, path) in found.items()}
 
     def _table(self, path: Path) -> "pd.DataFrame":
         table = _read_table(path, self.texts("columns"))
-        wanted = [*self.columns, *([self.text("label")] if "label" in self.told else [])]
+        wanted = self.columns if "text" in self.told else []
+        wanted += [self.text(key) for key in ("image", "label") if key in self.told]
         missing = [column for column in wanted if column not in table]
         if missing:
             raise TaskError(
@@ -151,19 +166,19 @@ def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "p
         raise TaskError(f"{path} cannot be read: {error}") from error
 
 
-def _transformers(told: _Description) -> Any:
+def _transformers(path: Path) -> Any:
     try:
         import transformers
     except ImportError:
         raise TaskError(
-            f"{told.path} needs the package transformers: pip install transformers."
+            f"{path} needs the package transformers: pip install transformers."
         ) from None
     return transformers
 
 
 def _tokenizer(told: _Description) -> Any:
     try:
-        return _transformers(told).AutoTokenizer.from_pretrained(
+        return _transformers(told.path).AutoTokenizer.from_pretrained(
             told.tokenizer, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
@@ -176,20 +191,84 @@ def _tokenizer(told: _Description) -> Any:
 
 def _builder(told: _Description, kind: str) -> Callable[[], nn.Module]:
     """Return what builds the network from its configuration, with random weights."""
-    transformers = _transformers(told)
+    return _network(told.path, told.model, kind)
+
+
+def _network(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
+    transformers = _transformers(path)
     try:
         config = transformers.AutoConfig.from_pretrained(
-            told.model, local_files_only=True, trust_remote_code=False
+            folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
-        raise TaskError(f"{told.model / 'config.json'} cannot be opened: {error}") from error
+        raise TaskError(f"{folder / 'config.json'} cannot be opened: {error}") from error
 
     def build() -> nn.Module:
         auto = getattr(transformers, f"AutoModelFor{kind}")
         network: nn.Module = auto.from_config(config, trust_remote_code=False)
+        saved = _saved_names(network)
+        if any(name != own for own, name in saved.items()):
+            hooks: Any = network
+            hooks.register_state_dict_post_hook(partial(_rename, saved))
         return network
 
     return build
+
+
+def _saved_names(network: nn.Module) -> dict[str, str]:
+    """Return the name that each tensor of a network has in a file, by its own name.
+
+    Since version 5, transformers calls tensors of many networks otherwise than its files do.
+    """
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # version 4
+        return {}
+    own = network.state_dict()
+    names = {tensor.data_ptr(): name for name, tensor in own.items() if tensor.numel()}
+    saved: Mapping[str, Tensor] = revert_weight_conversion(network, dict(own))
+    found = {names.get(tensor.data_ptr(), name): name for name, tensor in saved.items()}
+    return found if len(found) == len(saved) else {}  # tied tensors, whose names stay
+
+
+def _rename(
+    names: Mapping[str, str], network: nn.Module, state: dict[str, Any], *rest: Any
+) -> None:
+    """Give the tensors in a state dict their names in files."""
+    renamed = {names.get(name, name): tensor for name, tensor in state.items()}
+    state.clear()
+    state.update(renamed)
+
+
+def image_network(
+    path: Path, folder: Path
+) -> tuple[Callable[[], nn.Module], Callable[["Image"], Tensor], str]:
+    """Return how a classifier of images is built, how it is given an image, and what says so.
+
+    Args:
+        path: The file that describes the task.
+        folder: The folder with config.json and preprocessor_config.json.
+
+    Raises:
+        TaskError: transformers is not installed, or one of these files cannot be opened.
+    """
+    build = _network(path, folder, "ImageClassification")
+    settings = folder / "preprocessor_config.json"
+    try:
+        # Pillow's, as torchvision need not be installed.
+        processor = _transformers(path).AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, backend="pil"
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise TaskError(
+            f"{settings} cannot be opened: {error} Save the image processor beside config.json."
+        ) from error
+
+    def read(image: "Image") -> Tensor:
+        found: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return found
+
+    return build, read, read_text(settings)
 
 
 def _encoded(told: _Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
@@ -211,7 +290,7 @@ def _classification(told: _Description) -> Task:
     return ClassificationTask(build, told.made(make), name=told.name, metrics=told.metrics)
 
 
-def _classes(told: _Description, column: "pd.Series[Any]", classes: Mapping[str, int]) -> Tensor:
+def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
     """Return the number of each label: its own, or the one that the configuration gives its name.
 
     A configuration without names of its own calls classes LABEL_0, LABEL_1, ….
@@ -229,57 +308,31 @@ def _classes(told: _Description, column: "pd.Series[Any]", classes: Mapping[str,
     )
 
 
-class _LanguageModel(Task):
-    """A language model that is judged by the negative log-likelihood of tokens.
+def _images(table: "pd.DataFrame", column: str, path: Path) -> list[Path]:
+    """Return the files that a column names, all of them below the folder of the table."""
+    found = [path.parent / str(file) for file in table[column]]
+    folder = path.parent.resolve()
+    outside = next((file for file in found if not file.resolve().is_relative_to(folder)), None)
+    if outside is not None:
+        raise TaskError(f"{path} names {outside}, which is not below the folder of the table.")
+    return found
 
-    It records of each example the summed negative log-likelihood in nats and the number of tokens.
-    The loss is the mean over examples of nats per token; metrics weigh examples by their tokens.
-    """
 
-    score_name = "negative loss"
-    loss_name = "nats per token"
-
-    @abstractmethod
-    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, shape [m, tokens, words], and the true tokens, -100 where not counted."""
-
-    def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
-        """Return the summed negative log-likelihood and number of tokens of each example."""
-        logits, words = self.predicted(super().record(outputs, inputs, targets), inputs, targets)
-        nats = cross_entropy(
-            logits.float().transpose(1, 2), words, reduction="none", ignore_index=_IGNORED
+def _pictures(told: _Description) -> Task:
+    build, read, identity = image_network(told.path, told.model)
+    classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
+    label = told.text("label")
+    splits = {
+        name: picture_split(
+            role,
+            _images(table, told.text("image"), path),
+            _classes(told, table[label], classes).tolist(),
+            read,
+            identity,
         )
-        counts = (words != _IGNORED).sum(1)
-        return torch.stack([nats.sum(1), counts.to(nats.dtype)], dim=1)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the nats per token of each example."""
-        return outputs[:, 0] / outputs[:, 1].clamp(min=1)
-
-
-class _CausalTask(_LanguageModel):
-    """Each token is predicted from those before it."""
-
-    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        words = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, _IGNORED)
-        return logits[:, :-1], words[:, 1:]
-
-
-class _MaskedTask(_LanguageModel):
-    """Masked tokens are predicted from all others."""
-
-    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return logits, targets
-
-
-def _bits_per_byte(records: Tensor, targets: Tensor) -> float:
-    """Return Σ nats ⁄ (ln 2 · Σ bytes) of the texts that the tokens spell."""
-    nats = records.double()[:, 0].sum()
-    return float(nats / (torch.tensor(2.0).double().log() * targets.double().sum()))
-
-
-_BITS = Metric("bits per byte", False, compute=_bits_per_byte, source="outputs")
-_PERPLEXITY = Metric("perplexity", False, compute=perplexity, source="outputs")
+        for name, (role, table, path) in told.tables().items()
+    }
+    return ClassificationTask(build, splits, name=told.name, metrics=told.metrics)
 
 
 def _named(told: _Description, known: Sequence[Metric]) -> list[Metric]:
@@ -309,7 +362,9 @@ def _causal(told: _Description) -> Task:
         return Split(role, inputs, torch.tensor(spelled))
 
     splits, build = told.made(make), _builder(told, "CausalLM")
-    task = _CausalTask(build, splits, name=told.name, metrics=_named(told, [_PERPLEXITY, _BITS]))
+    task = CausalTask(
+        build, splits, name=told.name, metrics=_named(told, [PERPLEXITY, BITS_PER_BYTE])
+    )
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
 
@@ -329,14 +384,60 @@ def _masked(told: _Description) -> Task:
                 tokenizer.get_special_tokens_mask(text.tolist(), already_has_special_tokens=True)
             )
             hidden = (torch.rand(len(text), generator=generator) < _MASKED) & (special == 0)
-            labels.append(text.masked_fill(~hidden, _IGNORED))
+            labels.append(text.masked_fill(~hidden, IGNORED))
             encoded["input_ids"][row] = text.masked_fill(hidden, tokenizer.mask_token_id)
         return Split(role, encoded, labels)
 
     splits, build = told.made(make), _builder(told, "MaskedLM")
-    task = _MaskedTask(build, splits, name=told.name, metrics=_named(told, [_PERPLEXITY]))
+    task = MaskedTask(build, splits, name=told.name, metrics=_named(told, [PERPLEXITY]))
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
+
+
+def _tokens(told: _Description) -> Task:
+    tokenizer = _tokenizer(told)
+    if not tokenizer.is_fast:
+        raise TaskError(f"The tokenizer in {told.model} does not say which word a token is of.")
+    text, label = told.text("text"), told.text("label")
+    numbers = {str(name): number for name, number in told.config.get("label2id", {}).items()}
+    names = {number: name for name, number in numbers.items()}
+    limit = told.number("max_length") or min(tokenizer.model_max_length, 512)
+
+    def make(role: Role, table: "pd.DataFrame") -> Split:
+        words = [list(row) for row in table[text]]
+        tags = [list(row) for row in table[label]]
+        if any(
+            len(row) != len(of) or isinstance(row, str) for row, of in zip(words, tags, strict=True)
+        ):
+            raise TaskError(
+                f"{told.path}: {text!r} and {label!r} need a list of words and as many tags in "
+                "each row, as JSONL and Parquet hold them."
+            )
+        flat = _classes(told, [tag for row in tags for tag in row], numbers)
+        by_row = torch.split(flat, [len(row) for row in tags])
+        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
+        targets = []
+        for row, of in enumerate(by_row):
+            places = encoded.word_ids(row)
+            is_first = [
+                word is not None and (at == 0 or places[at - 1] != word)
+                for at, word in enumerate(places)
+            ]
+            targets.append(
+                torch.tensor(
+                    [
+                        int(of[word]) if first else IGNORED
+                        for word, first in zip(places, is_first, strict=True)
+                    ]
+                )
+            )
+        inputs = {name: [torch.tensor(row) for row in rows] for name, rows in encoded.items()}
+        return Split(role, inputs, targets)
+
+    splits, build = told.made(make), _builder(told, "TokenClassification")
+    tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]
+    metrics = _named(told, TAGGING_METRICS)
+    return TaggingTask(build, splits, name=told.name, metrics=metrics, tags=tags)
 
 
 def _batch_size(splits: Mapping[str, Split], words: int) -> int:
@@ -370,27 +471,41 @@ class Kind:
     settings: Mapping[str, Setting]
 
 
+_OF_CLASSES = (
+    "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
+    "top-5 accuracy",
+)  # fmt: skip
+
 #: The kinds of tasks, by their names in a description.
 KINDS: dict[str, Kind] = {
     "text-classification": Kind(
         "Text classification",
         _classification,
-        (
-            "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
-            "top-5 accuracy",
-        ),
+        _OF_CLASSES,
         {"text": "columns", "label": "column", "max_length": "number"},
+    ),
+    "token-classification": Kind(
+        "Token classification",
+        _tokens,
+        tuple(metric.name for metric in TAGGING_METRICS),
+        {"text": "column", "label": "column", "max_length": "number"},
+    ),
+    "image-classification": Kind(
+        "Image classification",
+        _pictures,
+        _OF_CLASSES,
+        {"image": "column", "label": "column"},
     ),
     "causal-lm": Kind(
         "Causal language model",
         _causal,
-        (_PERPLEXITY.name, _BITS.name),
+        (PERPLEXITY.name, BITS_PER_BYTE.name),
         {"text": "columns", "max_length": "number", "block": "number"},
     ),
     "masked-lm": Kind(
         "Masked language model",
         _masked,
-        (_PERPLEXITY.name,),
+        (PERPLEXITY.name,),
         {"text": "columns", "max_length": "number", "seed": "number"},
     ),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from soupcore.tasks.task import Task
 # and `signature(path)`, the identity of all files that define it.
 _MODULES = {
     "hf": "soupcore.tasks.hugging_face",
+    "imagefolder": "soupcore.tasks.image_folder",
     "ultralytics": "soupcore.tasks.yolo",
     "command": "soupcore.tasks.command",
 }
@@ -29,8 +30,10 @@ def load_task(spec: str) -> Task:
 
     Args:
         spec: `path/to/file.py:attribute`; `hf:path/to/file.toml` for networks of Hugging Face (see
-            `soupcore.tasks.hugging_face`); or `command:path/to/file.toml` for a command of your own
-            (see `soupcore.tasks.command`).
+            `soupcore.tasks.hugging_face`); `imagefolder:path/to/file.toml` for image classifiers
+            (see `soupcore.tasks.image_folder`); `ultralytics:path/to/data.yaml` for detectors (see
+            `soupcore.tasks.yolo`); or `command:path/to/file.toml` for a command of your own (see
+            `soupcore.tasks.command`).
 
     Raises:
         TaskError: The file is missing, fails, or describes no task.

@@ -439,6 +439,7 @@ class DetectionTask(Task):
 
     score_name = "negative loss"
     loss_name = "detection loss"
+    has_gradients = False
     batch_size = _BATCH
 
     def __init__(self, told: _Description) -> None:

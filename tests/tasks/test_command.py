@@ -130,7 +130,7 @@ def test_recipes_lines_and_curves_need_only_metrics(
 
 
 def test_what_needs_a_network_or_examples_says_so(evaluator: Evaluator, sweep: Sweep) -> None:
-    with pytest.raises((TaskError, RecipeError), match="evaluated by a command"):
+    with pytest.raises(RecipeError, match="Choose the optimiser `cma`"):
         learned(sweep, evaluator, NAMES)
     one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
     found = compare(evaluator.task, one, other)
@@ -138,6 +138,18 @@ def test_what_needs_a_network_or_examples_says_so(evaluator: Evaluator, sweep: S
     assert "for the whole split" in found.why_no_interval
     assert evaluator.task.why_no_ensemble is not None
     assert not evaluator.task.can_re_estimate
+
+
+@pytest.mark.integration
+def test_a_soup_is_learned_by_evaluations(folder: Path, sweep: Sweep, store: Store) -> None:
+    pytest.importorskip("cma")
+    evaluator = Evaluator(load_task(write(folder)), store)
+    soup = learned(sweep, evaluator, NAMES, optimizer="cma", evaluations=8)
+    uniform_ = evaluator.evaluate(uniform(sweep, NAMES).mixture, "val")
+    assert soup.evaluations["val"].score >= uniform_.score
+    calls = (folder / "calls").read_text().count("\n")
+    learned(sweep, evaluator, NAMES, optimizer="cma", evaluations=8)
+    assert (folder / "calls").read_text().count("\n") == calls
 
 
 def test_its_description_is_that_of_any_task(folder: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
+from soupcore.tasks.tagging import entities
 
 WORDS = [
     "free",
@@ -76,7 +77,7 @@ SMS = {"task": "text-classification", "model": "runs/base", "text": "text", "lab
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"task": "translation"}, "`task` is one of text-classification, causal-lm, masked-lm"),
+        ({"task": "translation"}, "`task` is one of text-classification, token-classification"),
         ({"task": 3}, "needs `task`, a text"),
         ({"model": "nowhere"}, r"nowhere/config\.json does not exist. Give as `model` a folder"),
         ({"lable": "x"}, "lable has no meaning here; known are"),
@@ -273,3 +274,99 @@ def test_what_data_lack_is_named(
 ) -> None:
     with pytest.raises(TaskError, match=words):
         load_task(describe(folder, **SMS | change))
+
+
+TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]
+
+
+@pytest.mark.integration
+def test_tags_are_scored_as_by_a_plain_loop(folder: Path, store: Store) -> None:
+    import transformers
+
+    generator = torch.Generator().manual_seed(3)
+    rows = []
+    for text in texts(25, 4):
+        words = text.split()
+        tags = torch.randint(len(TAGS), (len(words),), generator=generator).tolist()
+        rows.append({"words": words, "tags": [TAGS[tag] for tag in tags]})
+    (folder / "val.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    torch.manual_seed(0)
+    config: Any = transformers.DistilBertConfig(
+        vocab_size=len(WORDS) + 5, dim=16, hidden_dim=32, n_layers=1, n_heads=2,
+        max_position_embeddings=16, label2id={tag: i for i, tag in enumerate(TAGS)},
+        id2label=dict(enumerate(TAGS)),
+    )  # fmt: skip
+    model = transformers.AutoModelForTokenClassification.from_config(config).eval()
+    model.save_pretrained(folder / "runs" / "run-1")
+    tokenizer().save_pretrained(folder / "runs" / "run-1")
+    spec = describe(
+        folder, task="token-classification", model="runs/run-1", text="words", label="tags",
+        splits={"select": "val.jsonl"},
+    )  # fmt: skip
+    task = load_task(spec)
+    found = Evaluator(task, store, device="cpu", batch_size=7).evaluate(
+        Sweep.from_folder(folder / "runs")["run-1"].mixture, "select"
+    )
+    right = words_seen = hits = said = true = 0
+    for row in rows:
+        encoded = tokenizer()([row["words"]], is_split_into_words=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(encoded["input_ids"], encoded["attention_mask"]).logits[0, 1:-1]
+        tags = [TAGS[tag] for tag in logits.argmax(1).tolist()]
+        right += sum(one == other for one, other in zip(tags, row["tags"], strict=True))
+        words_seen += len(tags)
+        hits += len(entities(tags) & entities(row["tags"]))
+        said, true = said + len(entities(tags)), true + len(entities(row["tags"]))
+    assert found.score == pytest.approx(2 * hits / (said + true))
+    assert found.all_scores["token accuracy"] == pytest.approx(right / words_seen)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["hf", "imagefolder"])
+def test_images_are_classified_as_by_transformers(tmp_path: Path, store: Store, kind: str) -> None:
+    import numpy as np
+    import transformers
+    from PIL import Image
+
+    run = tmp_path / "runs" / "run-1"
+    torch.manual_seed(0)
+    config: Any = transformers.ViTConfig(
+        image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, label2id={"dog": 0, "cat": 1}, id2label={0: "dog", 1: "cat"},
+    )  # fmt: skip
+    model = transformers.AutoModelForImageClassification.from_config(config).eval()
+    model.save_pretrained(run)
+    processor: Any = transformers.AutoImageProcessor
+    made: Any = transformers.ViTImageProcessorPil(size={"height": 16, "width": 16})
+    made.save_pretrained(run)
+    rng = np.random.default_rng(0)
+    logits, rows = [], []
+    for number in range(9):
+        name = ("cat", "dog")[number % 2]
+        place = tmp_path / "val" / name / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+        image.save(place)
+        rows.append((name, f"val/{name}/{number}.png"))
+    opened = processor.from_pretrained(run, backend="pil")
+    rows.sort()
+    for _, file in rows:
+        with torch.no_grad():
+            logits.append(
+                model(**opened(images=Image.open(tmp_path / file), return_tensors="pt")).logits
+            )
+    (tmp_path / "val.csv").write_text("label,file\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    if kind == "hf":
+        spec = describe(
+            tmp_path, task="image-classification", model="runs/run-1", image="file", label="label"
+        )
+    else:
+        (tmp_path / "task.toml").write_text('model = "runs/run-1"\n[splits]\nval = "val"\n')
+        spec = f"imagefolder:{tmp_path / 'task.toml'}"
+    task = load_task(spec)
+    found = Evaluator(task, store, device="cpu").evaluate(
+        Sweep.from_folder(tmp_path / "runs")["run-1"].mixture, task.select
+    )
+    targets = torch.tensor([["dog", "cat"].index(name) for name, _ in rows])
+    assert torch.equal(task.split(task.select).targets, targets)
+    torch.testing.assert_close(found.outputs, torch.cat(logits), rtol=1e-4, atol=1e-5)

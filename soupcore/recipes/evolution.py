@@ -1,0 +1,134 @@
+"""Coefficients by evaluations alone: the CMA-ES of Hansen and Ostermeier, by the package `cma`.
+
+Akiba et al. 2024 (arXiv:2403.13187) search the coefficients of merges in this way. It needs no
+gradients, so it takes any task, and optimises the primary metric itself. Points are evaluated on
+the select split and stored. The search is a function of the seed and of their scores, so that one
+that was stopped goes on where it stopped when it is started again.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from soupcore.errors import Cancelled, RecipeError
+from soupcore.evaluation import Evaluation
+from soupcore.recipes.trace import OnStep, Pass
+
+Floats = npt.NDArray[np.float64]
+
+# The spread of the first points: of the logits under a softmax, or of the coefficients themselves.
+_SPREAD = {"softmax": 1.0, "hyperplane": 0.3}
+
+
+def coefficients_of(numbers: Floats, space: str) -> Floats:
+    """Return coefficients that sum to one, equal ones for zeros.
+
+    Args:
+        numbers: Any numbers, shape [groups, k].
+        space: `softmax`, or `hyperplane`, where coefficients may be negative.
+    """
+    if space == "softmax":
+        grown = np.exp(numbers - numbers.max(1, keepdims=True))
+        return np.asarray(grown / grown.sum(1, keepdims=True))
+    return np.asarray(1 / numbers.shape[1] + numbers - numbers.mean(1, keepdims=True))
+
+
+class Evolution:
+    """Searches coefficients by CMA-ES, from equal ones on.
+
+    Args:
+        evaluate: Evaluates points given by their coefficients, each of shape [groups, k].
+        shape: Groups and k.
+        told: The parameters `space`, `evaluations` and `seed` of the recipe.
+        on_step: Called with the trace after each generation.
+
+    Attributes:
+        best: The coefficients with the best score so far; of equal scores, those with the lower
+            loss, then the first.
+        trace: A pass for each generation, of its best point; number 0 is the start.
+
+    Raises:
+        RecipeError: The package cma is not installed.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Sequence[Floats]], Sequence[Evaluation]],
+        shape: tuple[int, int],
+        told: Mapping[str, Any],
+        on_step: OnStep,
+    ) -> None:
+        try:
+            import cma
+        except ImportError:
+            raise RecipeError(
+                "Learning without gradients needs the package cma: pip install cma. Or choose "
+                "another recipe, such as greedy."
+            ) from None
+        self._evaluate = evaluate
+        self._shape = shape
+        self._told = told
+        self._on_step = on_step
+        self.trace: list[Pass] = []
+        self.best: Floats = coefficients_of(np.zeros(shape), told["space"])
+        self._rank = (math.inf, math.inf)
+        # Drawn from a generator of its own: cma would seed NumPy's for the whole process.
+        generator = np.random.default_rng(told["seed"])
+        self._strategy = cma.CMAEvolutionStrategy(
+            np.zeros(math.prod(shape)),
+            _SPREAD[told["space"]],
+            {
+                "randn": lambda *size: generator.standard_normal(size),
+                "seed": math.nan,
+                "maxfevals": math.inf,
+                "verbose": -9,
+            },
+        )
+
+    def run(self) -> None:
+        """Evaluate as many points as the recipe is told, or until the search has converged.
+
+        Raises:
+            Cancelled: It was cancelled before the first points were evaluated.
+        """
+        left = self._told["evaluations"]
+        try:
+            self._tried([np.zeros(self._shape)])  # the uniform soup
+            left -= 1
+            while left > 0 and not self._strategy.stop():
+                asked = self._strategy.ask()
+                some = asked[:left]
+                left -= len(some)
+                scores = self._tried([each.reshape(self._shape) for each in some])
+                if len(some) == len(asked):
+                    self._strategy.tell(asked, scores)
+        except (Cancelled, KeyboardInterrupt):
+            if not self.trace:
+                raise
+
+    def _tried(self, points: Sequence[Floats]) -> list[float]:
+        """Evaluate points; return numbers of which lower ones are better."""
+        made = [coefficients_of(point, self._told["space"]) for point in points]
+        found = self._evaluate(made)
+        ranks = [_rank(evaluation) for evaluation in found]
+        first = min(range(len(ranks)), key=ranks.__getitem__)
+        is_best = ranks[first] < self._rank
+        if is_best:
+            self._rank, self.best = ranks[first], made[first]
+        step = Pass(len(self.trace), found[first].loss, math.nan, found[first].score, 1.0, is_best)
+        self.trace.append(step)
+        self._on_step(self.trace)
+        finite = [rank[0] for rank in ranks if math.isfinite(rank[0])]
+        worst = max(finite, default=0.0) + 1.0  # of a network that failed
+        return [rank[0] if math.isfinite(rank[0]) else worst for rank in ranks]
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    score, loss = evaluation.score, evaluation.loss
+    return (
+        -score if math.isfinite(score) else math.inf,
+        loss if math.isfinite(loss) else math.inf,
+    )

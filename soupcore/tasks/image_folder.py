@@ -1,0 +1,267 @@
+"""Image classifiers on folders of images, described by a TOML file.
+
+    architecture = "timm:resnet18"   # or "torchvision:resnet18"
+    metrics = ["accuracy", "macro F1"]
+
+    [splits]
+    val = "data/val"                 # data/val/CLASS/image.jpg
+    test = "data/test"
+
+In place of `architecture`, `checkpoint = "runs/1/model_best.pth.tar"` takes it from the arguments
+that the training script of timm or of torchvision left in a checkpoint, and `model = "runs/1"` from
+the config.json of a folder that transformers or timm wrote.
+
+Images are preprocessed as the architecture's own configuration says; `size`, `resize`, `mean`,
+`std` and `interpolation` replace parts of that. Classes are the names of the folders of the
+`select` split in their order, unless the config.json names them or `classes` lists them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from soupcore.checkpoints import open_checkpoint
+from soupcore.errors import TaskError
+from soupcore.tasks.classification import ClassificationTask
+from soupcore.tasks.description import Role
+from soupcore.tasks.images import SUFFIXES, Preprocessing, picture_split
+from soupcore.tasks.task import Split, Task
+from soupcore.tasks.toml_file import TomlFile, read_text
+
+_KEYS = {
+    "architecture", "checkpoint", "model", "classes", "metrics", "splits", "name",
+    "size", "resize", "mean", "std", "interpolation",
+}  # fmt: skip
+_SOURCES = ("architecture", "checkpoint", "model")
+_PACKAGES = ("timm", "torchvision")
+_DATA = {"img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "crop_mode"}
+
+
+def signature(path: Path) -> str:
+    """Return the identity of a description and of the configuration that it names.
+
+    Raises:
+        TaskError: The file is not of this form.
+    """
+    return _Description(path).identity
+
+
+def load(path: Path) -> Task:
+    """Load the task that a TOML file describes.
+
+    Raises:
+        TaskError: The file is not of this form, names folders that are missing, or needs a package
+            that is not installed.
+    """
+    told = _Description(path)
+    folders = told.splits("folder", "data/val")
+    classes = told.classes(folders)
+    build, make = _network(told, len(classes))
+    splits = {
+        name: make(role, *_labelled(folder, classes)) for name, (role, folder) in folders.items()
+    }
+    task = ClassificationTask(build, splits, name=told.name, metrics=told.texts("metrics"))
+    task.source_digest = told.identity
+    return task
+
+
+class _Description(TomlFile):
+    """A TOML file that describes a classifier of images.
+
+    Attributes:
+        package: Whose architecture it is: timm, torchvision or transformers.
+        architecture: Its name there; "" for transformers.
+        config: The settings of a config.json, or the arguments in a checkpoint.
+        identity: A digest of all that defines the task but its images.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _KEYS)
+        named = [key for key in _SOURCES if key in self.told]
+        if len(named) != 1:
+            raise TaskError(f"{path} needs one of {', '.join(_SOURCES)}, the architecture.")
+        self.config: dict[str, Any] = {}
+        value = self.text(named[0])
+        if named[0] == "architecture":
+            self.package, _, self.architecture = value.partition(":")
+        elif named[0] == "checkpoint":
+            self._of_checkpoint(path.parent / value)
+        else:
+            self._of_folder(path.parent / value)
+        if self.package not in (*_PACKAGES, "transformers"):
+            raise TaskError(
+                f'{path}: `architecture` is such as "timm:resnet18" or "torchvision:resnet18", not '
+                f"{value!r}."
+            )
+        self.identity = self.digest(json.dumps(self.config, sort_keys=True, default=str))
+
+    def _of_checkpoint(self, path: Path) -> None:
+        self.config = dict(open_checkpoint(path).details)
+        name = self.config.get("model") or self.config.get("arch")
+        if not isinstance(name, str):
+            raise TaskError(
+                f"{path} does not say its architecture: it has no arguments with `model`. Write "
+                'architecture = "timm:…" or "torchvision:…" instead of `checkpoint`.'
+            )
+        # Only timm's training script has crop_pct; torchvision's has data_path.
+        self.package = "torchvision" if "data_path" in self.config else "timm"
+        self.architecture = name
+
+    def _of_folder(self, folder: Path) -> None:
+        self.folder = folder
+        config = folder / "config.json"
+        if not config.is_file():
+            raise TaskError(f"{self.path}: {config} does not exist.")
+        self.config = json.loads(read_text(config))
+        self.package = "timm" if "architecture" in self.config else "transformers"
+        self.architecture = self.config.get("architecture", "")
+
+    def classes(self, folders: Mapping[str, tuple[Role, Path]]) -> list[str]:
+        """Return the names of the classes in the order of their numbers."""
+        if "classes" in self.told:
+            return self.texts("classes")
+        numbers = self.config.get("label2id") or {}
+        names: list[str] = self.config.get("label_names") or sorted(
+            numbers, key=numbers.__getitem__
+        )
+        selects = [folder for role, folder in folders.values() if role == "select"]
+        if selects and not selects[0].is_dir():
+            raise TaskError(f"{selects[0]} does not exist. Give folders relative to {self.path}.")
+        found = (
+            sorted(each.name for each in selects[0].iterdir() if each.is_dir()) if selects else []
+        )
+        # A configuration without names of its own calls classes LABEL_0, LABEL_1, ….
+        return names if set(found) <= set(names) else found
+
+    def preprocessing(self, found: Preprocessing) -> Preprocessing:
+        """Return a preprocessing with the parts that the file replaces."""
+        changes: dict[str, Any] = {}
+        if (size := self.number("size")) is not None:
+            changes |= {"size": (size, size), "resize": found.resize * size // found.size[0]}
+        if (resize := self.number("resize")) is not None:
+            changes["resize"] = resize
+        for key in ("mean", "std"):
+            if key in self.told:
+                changes[key] = self._three(key)
+        if "interpolation" in self.told:
+            changes["interpolation"] = self.text("interpolation")
+        return replace(found, **changes)
+
+    def _three(self, key: str) -> tuple[float, ...]:
+        value = self.told[key]
+        is_list = isinstance(value, list) and len(value) == 3
+        if not is_list or not all(isinstance(each, int | float) for each in value):
+            raise TaskError(f"{self.path}: `{key}` is a list of three numbers.")
+        return tuple(map(float, value))
+
+
+def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
+    """Return the images in the folders of the classes, in the order of classes and names."""
+    if not folder.is_dir():
+        raise TaskError(f"{folder} does not exist, or is no folder.")
+    found = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    unknown = [name for name in found if name not in classes]
+    if unknown:
+        raise TaskError(
+            f"{folder} has folders of unknown classes: {', '.join(unknown[:5])}. The classes are "
+            f"{', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}."
+        )
+    files, numbers = [], []
+    for name in found:
+        images = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in SUFFIXES)
+        files += images
+        numbers += [classes.index(name)] * len(images)
+    if not files:
+        raise TaskError(f"{folder} holds no images in folders of classes.")
+    return files, numbers
+
+
+Make = Callable[[Role, list[Path], list[int]], Split]
+
+
+def _network(told: _Description, classes: int) -> tuple[Callable[[], nn.Module], Make]:
+    """Return what builds the network, and what makes a split for it."""
+    if told.package == "transformers":
+        return _of_transformers(told)
+    found, build = (_of_timm if told.package == "timm" else _of_torchvision)(told, classes)
+    preprocessing = told.preprocessing(found)
+
+    def make(role: Role, files: list[Path], numbers: list[int]) -> Split:
+        identity = json.dumps(asdict(preprocessing))
+        return picture_split(role, files, numbers, preprocessing, identity, preprocessing.normalise)
+
+    return build, make
+
+
+def _of_timm(told: _Description, classes: int) -> tuple[Preprocessing, Callable[[], nn.Module]]:
+    try:
+        import timm
+        from timm.data import resolve_data_config
+    except (ImportError, RuntimeError) as error:
+        raise _missing(told, "timm", error) from None
+
+    def build() -> nn.Module:
+        network: nn.Module = timm.create_model(
+            told.architecture, pretrained=False, num_classes=classes
+        )
+        return network
+
+    settings = {key: value for key, value in told.config.items() if key in _DATA and value}
+    for key in ("mean", "std"):  # a checkpoint's details have lists as texts
+        if isinstance(settings.get(key), str):
+            settings[key] = [float(each) for each in settings[key].split(",")]
+    pretrained = told.config.get("pretrained_cfg")
+    try:
+        config = resolve_data_config(settings, pretrained_cfg=pretrained, model=build())
+    except RuntimeError as error:  # no such architecture
+        raise TaskError(f"{told.path}: {error}") from error
+    return Preprocessing.of_timm(config), build
+
+
+def _of_torchvision(
+    told: _Description, classes: int
+) -> tuple[Preprocessing, Callable[[], nn.Module]]:
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        raise _missing(told, "torchvision", error) from None
+    try:
+        weights = models.get_model_weights(told.architecture).DEFAULT
+    except ValueError as error:
+        raise TaskError(f"{told.path}: {error}") from error
+    preset = weights.transforms()
+
+    def build() -> nn.Module:
+        network: nn.Module = models.get_model(told.architecture, weights=None, num_classes=classes)
+        return network
+
+    size = preset.crop_size[0]
+    found = Preprocessing(
+        (size, size),
+        preset.resize_size[0],
+        tuple(preset.mean),
+        tuple(preset.std),
+        preset.interpolation.value,
+    )
+    return found, build
+
+
+def _missing(told: _Description, package: str, error: Exception) -> TaskError:
+    return TaskError(
+        f"{told.path} needs the package {package}: pip install {package} ({str(error).strip()})."
+    )
+
+
+def _of_transformers(told: _Description) -> tuple[Callable[[], nn.Module], Make]:
+    from soupcore.tasks.hugging_face import image_network
+
+    build, read, identity = image_network(told.path, told.folder)
+
+    def make(role: Role, files: list[Path], numbers: list[int]) -> Split:
+        return picture_split(role, files, numbers, read, identity)
+
+    return build, make

@@ -1,0 +1,68 @@
+"""Language models, judged by the negative log-likelihood of tokens."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from soupcore.tasks.metrics import Metric, perplexity
+from soupcore.tasks.task import Task
+
+IGNORED = -100  # the class that cross-entropy ignores, in torch and transformers
+
+
+class LanguageModelTask(Task):
+    """A language model that is judged by the negative log-likelihood of tokens.
+
+    It records of each example the summed negative log-likelihood in nats and the number of tokens.
+    The loss is the mean over examples of nats per token; metrics weigh examples by their tokens.
+    """
+
+    score_name = "negative loss"
+    loss_name = "nats per token"
+
+    @abstractmethod
+    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits, shape [m, tokens, words], and the true tokens, -100 where not counted."""
+
+    def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
+        """Return the summed negative log-likelihood and number of tokens of each example."""
+        logits, words = self.predicted(super().record(outputs, inputs, targets), inputs, targets)
+        nats = cross_entropy(
+            logits.float().transpose(1, 2), words, reduction="none", ignore_index=IGNORED
+        )
+        counts = (words != IGNORED).sum(1)
+        return torch.stack([nats.sum(1), counts.to(nats.dtype)], dim=1)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the nats per token of each example."""
+        return outputs[:, 0] / outputs[:, 1].clamp(min=1)
+
+
+class CausalTask(LanguageModelTask):
+    """Each token is predicted from those before it."""
+
+    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and true tokens; see `LanguageModelTask.predicted`."""
+        words = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
+        return logits[:, :-1], words[:, 1:]
+
+
+class MaskedTask(LanguageModelTask):
+    """Masked tokens are predicted from all others."""
+
+    def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and true tokens; see `LanguageModelTask.predicted`."""
+        return logits, targets
+
+
+def _bits_per_byte(records: Tensor, targets: Tensor) -> float:
+    """Return Σ nats ⁄ (ln 2 · Σ bytes) of the texts that the tokens spell."""
+    nats = records.double()[:, 0].sum()
+    return float(nats / (torch.tensor(2.0).double().log() * targets.double().sum()))
+
+
+BITS_PER_BYTE = Metric("bits per byte", False, compute=_bits_per_byte, source="outputs")
+PERPLEXITY = Metric("perplexity", False, compute=perplexity, source="outputs")

@@ -1,0 +1,97 @@
+"""Tags of words, such as the names in a sentence."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from soupcore.tasks.language_models import IGNORED
+from soupcore.tasks.metrics import Metric
+from soupcore.tasks.task import Task
+
+
+class TaggingTask(Task):
+    """Tags of words, such as the names in a sentence.
+
+    A word's tag is that of its first token. It records of each sentence the summed cross-entropy in
+    nats, the number of words, how many are right, and the number of entities that are right, found
+    and true.
+
+    An entity is a longest run of words of one type (CoNLL-2000, seqeval's default): `B-` begins
+    one, and so does `I-` after another type or after `O`. It is right if its words and type are.
+
+    Args:
+        tags: The names of the tags by number.
+    """
+
+    score_name = "negative loss"
+    loss_name = "nats per word"
+
+    def __init__(self, *args: Any, tags: Sequence[str], **told: Any) -> None:
+        super().__init__(*args, **told)
+        self._tags = tags
+
+    def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
+        """Return what metrics need of each sentence, shape [m, 6]."""
+        logits = super().record(outputs, inputs, targets).float()
+        nats = cross_entropy(
+            logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+        ).sum(1)
+        is_word = targets != IGNORED
+        best = logits.argmax(2)
+        right = ((best == targets) & is_word).sum(1)
+        counts = []
+        for said, true, words in zip(best.cpu(), targets.cpu(), is_word.cpu(), strict=True):
+            found, wanted = (
+                entities([self._tags[tag] for tag in tags[words].tolist()]) for tags in (said, true)
+            )
+            counts.append([len(found & wanted), len(found), len(wanted)])
+        return torch.cat(
+            [
+                torch.stack([nats, is_word.sum(1).float(), right.float()], dim=1),
+                torch.tensor(counts).to(nats),
+            ],
+            dim=1,
+        )
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the nats per word of each sentence."""
+        return outputs[:, 0] / outputs[:, 1].clamp(min=1)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the number of words that are right, and of entities that are right and found."""
+        return outputs[:, 2:5].long()
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Return the entities of a sentence: type, first word, and the word after the last one."""
+    found = set()
+    start, kind = 0, ""
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, _, of = tag.partition("-")
+        continues = prefix == "I" and of == kind and kind
+        if not continues:
+            if kind:
+                found.add((kind, start, place))
+            start, kind = place, of if prefix in ("B", "I") else ""
+    return found
+
+
+def _entity_f1(records: Tensor, targets: Tensor) -> float:
+    """Return 2 · right ⁄ (found + true) over all sentences; 0 where there are none."""
+    right, found, true = records.double()[:, 3:].sum(0).tolist()
+    return 2 * right / (found + true) if found + true else 0.0
+
+
+def _token_accuracy(records: Tensor, targets: Tensor) -> float:
+    _, words, right = records.double()[:, :3].sum(0).tolist()
+    return right / words if words else math.nan
+
+
+TAGGING_METRICS = (
+    Metric("entity F1", range=(0.0, 1.0), compute=_entity_f1, source="outputs"),
+    Metric("token accuracy", range=(0.0, 1.0), compute=_token_accuracy, source="outputs"),
+)

@@ -1,0 +1,103 @@
+"""Learning without gradients."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soupcore import Cancelled, Evaluator, RecipeError, Store, Sweep, Task, learned, uniform
+from soupcore.recipes.evolution import coefficients_of
+
+NUMBERS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
+
+
+@given(NUMBERS)
+def test_coefficients_sum_to_one(numbers: list[float]) -> None:
+    given_ = np.array([numbers, numbers[::-1]])
+    soft = coefficients_of(given_, "softmax")
+    np.testing.assert_allclose(soft, scipy.special.softmax(given_, axis=1), atol=1e-12)
+    plane = coefficients_of(given_, "hyperplane")
+    np.testing.assert_allclose(plane.sum(1), 1)
+    np.testing.assert_allclose(plane - plane[:, :1], given_ - given_[:, :1], atol=1e-9)
+    equal = np.full((1, 4), 0.25)
+    for space in ("softmax", "hyperplane"):
+        np.testing.assert_array_equal(coefficients_of(np.zeros((1, 4)), space), equal)
+
+
+def test_without_cma_it_says_what_to_install(
+    sweep: Sweep, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(RecipeError, match="needs the package cma: pip install cma"):
+        learned(sweep, evaluator, optimizer="cma")
+
+
+def test_a_task_without_gradients_says_which_optimiser_needs_none(
+    sweep: Sweep, evaluator: Evaluator, task: Task
+) -> None:
+    task.has_gradients = False
+    assert not task.describe().has_gradients
+    with pytest.raises(RecipeError, match=r"has no gradients\. Choose the optimiser `cma`"):
+        learned(sweep, evaluator)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"space": "hyperplane"}, {"per": "tensor"}],
+    ids=["softmax", "hyperplane", "tensor"],
+)
+def test_it_finds_a_better_score_than_equal_coefficients(
+    sweep: Sweep, evaluator: Evaluator, passes: list[int], told: Mapping[str, Any]
+) -> None:
+    pytest.importorskip("cma")
+    soup = learned(sweep, evaluator, optimizer="cma", evaluations=60, **told)
+    select = evaluator.task.select
+    start = evaluator.evaluate(uniform(sweep).mixture, select)
+    scores = [each.held_back_score for each in soup.passes]
+    assert soup.passes[0].held_back_score == start.score
+    assert soup.evaluations[select].score == max(scores) >= start.score
+    assert soup.parameters["optimizer"] == "cma"
+    # All points are stored: the same search again needs no forward pass.
+    before = len(passes)
+    again = learned(sweep, evaluator, optimizer="cma", evaluations=60, **told)
+    assert len(passes) == before
+    assert evaluator.key(again.mixture) == evaluator.key(soup.mixture)
+    other = learned(sweep, evaluator, optimizer="cma", evaluations=60, seed=5, **told)
+    assert len(passes) > before
+    assert other.passes != soup.passes
+
+
+@pytest.mark.integration
+def test_a_search_that_was_stopped_goes_on(
+    sweep: Sweep, evaluator: Evaluator, task: Task, tmp_path: Path, passes: list[int]
+) -> None:
+    pytest.importorskip("cma")
+    whole = learned(sweep, evaluator, optimizer="cma", evaluations=40)
+    needed = len(passes)
+    store = Store(tmp_path / "other")
+    fresh = Evaluator(task, store, device="cpu", batch_size=256)
+
+    def on_step(trace: Any) -> None:
+        if len(trace) == 3:
+            raise Cancelled
+
+    passes.clear()
+    stopped = learned(sweep, fresh, optimizer="cma", evaluations=40, on_step=on_step)
+    assert len(stopped.passes) == 3
+    assert 0 < len(passes) < needed
+    resumed = learned(sweep, fresh, optimizer="cma", evaluations=40)
+    assert evaluator.key(resumed.mixture) == evaluator.key(whole.mixture)
+    assert len(passes) <= needed + 1
+    store.close()
+    before: Any = np.random.get_state()
+    learned(sweep, evaluator, optimizer="cma", evaluations=40)
+    after: Any = np.random.get_state()
+    np.testing.assert_array_equal(before[1], after[1])
+    assert sum(whole.coefficients.values()) == 1

@@ -1,0 +1,135 @@
+"""Image folders: their descriptions, and images as timm and torchvision prepare them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from soupcore import Evaluator, Store, TaskError, load_task
+from soupcore.checkpoints import open_checkpoint
+from soupcore.mixtures import Mixture
+from soupcore.tasks.images import Preprocessing, picture_split
+
+RNG = np.random.default_rng(0)
+
+
+def picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, names in {"val": ("cat", "dog"), "test": ("dog",)}.items():
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(3):
+                picture(40, 30).save(tmp_path / split / name / f"{number}.png")
+    return tmp_path
+
+
+def describe(folder: Path, **told: Any) -> str:
+    splits = told.pop("splits", {"val": "val", "test": "test"})
+    lines = [f"{key} = {json.dumps(value)}" for key, value in told.items()]
+    lines += ["[splits]", *(f"{json.dumps(key)} = {json.dumps(of)}" for key, of in splits.items())]
+    (folder / "task.toml").write_text("\n".join(lines))
+    return f"imagefolder:{folder / 'task.toml'}"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "needs one of architecture, checkpoint, model"),
+        ({"architecture": "timm:a", "model": "b"}, "needs one of"),
+        ({"architecture": "resnet18"}, r"is such as \"timm:resnet18\""),
+        ({"model": "runs"}, r"runs/config\.json does not exist"),
+        ({"checkpoint": "plain.pt"}, "does not say its architecture"),
+        ({"architecture": "timm:a", "splits": {"val": "nowhere"}}, "nowhere does not exist"),
+        ({"architecture": "timm:a", "sise": 3}, "sise has no meaning here"),
+    ],
+)
+def test_a_description_of_another_form_is_refused(
+    folder: Path, told: dict[str, Any], words: str
+) -> None:
+    torch.save({"w": torch.ones(1)}, folder / "plain.pt")
+    with pytest.raises(TaskError, match=words):
+        load_task(describe(folder, **told))
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "squash", "sides"),
+    [
+        ((20, 20), 24, False, (32, 24)),
+        ((24, 16), 16, False, (21, 16)),  # higher than the resized image: black beyond it
+        ((20, 20), 24, True, (24, 24)),
+    ],
+)
+def test_an_image_is_resized_and_cropped_in_its_middle(
+    size: tuple[int, int], resize: int, squash: bool, sides: tuple[int, int]
+) -> None:
+    image = picture(40, 30)
+    found = Preprocessing(size, resize, is_squashed=squash)(image)
+    assert (found.shape, found.dtype) == ((3, *size), torch.uint8)
+    whole = np.array(image.resize(sides, Image.Resampling.BILINEAR))
+    pad = max(0, size[0] - whole.shape[0])
+    whole = np.pad(whole, ((pad // 2, pad - pad // 2), (0, 0), (0, 0)))
+    top, left = (whole.shape[0] - size[0]) // 2, round((whole.shape[1] - size[1]) / 2)
+    expected = whole[top : top + size[0], left : left + size[1]]
+    np.testing.assert_array_equal(found.permute(1, 2, 0), expected)
+
+
+def test_bytes_are_normalised_on_the_device() -> None:
+    how = Preprocessing((2, 2), 2, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    batch = torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
+    assert how.normalise(batch)[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, -0.1], abs=1e-6)
+    with pytest.raises(TaskError, match="interpolation is one of"):
+        Preprocessing((2, 2), 2, interpolation="cubic")
+
+
+def test_images_are_decoded_once_and_their_files_are_named(folder: Path) -> None:
+    files = sorted((folder / "val").rglob("*.png"))
+    how = Preprocessing((8, 8), 8)
+    split = picture_split("select", files, [0, 0, 0, 1, 1, 1], how, "how", how.normalise)
+    assert split.inputs.shape == (6, 3, 8, 8)
+    assert torch.equal(split.inputs[4], how(Image.open(files[4])))
+    assert split.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    files[2].write_bytes(b"no image")
+    broken = picture_split("select", files, [0] * 6, how, "how")
+    with pytest.raises(TaskError, match=r"2\.png cannot be read as an image"):
+        broken.load()
+    with pytest.raises(TaskError, match=r"9\.png does not exist"):
+        picture_split("select", [folder / "9.png"], [0], how, "how")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("source", ["timm:resnet18", "torchvision:resnet18", "checkpoint"])
+def test_networks_of_timm_and_torchvision_see_what_they_expect(
+    folder: Path, store: Store, source: str
+) -> None:
+    timm = pytest.importorskip("timm", exc_type=ImportError)
+    torchvision = pytest.importorskip("torchvision")
+    from timm.data import create_transform, resolve_data_config
+
+    torch.manual_seed(0)
+    if source == "torchvision:resnet18":
+        network = torchvision.models.resnet18(num_classes=2).eval()
+        transform = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+    else:
+        network = timm.create_model("resnet18", num_classes=2).eval()
+        settings = {"crop_pct": 0.9, "img_size": 64} if source == "checkpoint" else {}
+        transform = create_transform(**resolve_data_config(settings, model=network))
+    weights = folder / "run.pth.tar"
+    arguments = {"model": "resnet18", "crop_pct": 0.9, "img_size": 64}
+    torch.save({"state_dict": network.state_dict(), "args": arguments}, weights)
+    told = {"checkpoint": "run.pth.tar"} if source == "checkpoint" else {"architecture": source}
+    task = load_task(describe(folder, **told))
+    evaluator = Evaluator(task, store, device="cpu")
+    found = evaluator.evaluate(Mixture([(open_checkpoint(weights), 1)]), "val")
+    files = sorted((folder / "val").rglob("*.png"))
+    with torch.no_grad():
+        expected = network(torch.stack([transform(Image.open(f).convert("RGB")) for f in files]))
+    torch.testing.assert_close(found.outputs, expected, rtol=1e-4, atol=1e-4)
+    assert task.split("test").targets.tolist() == [1, 1, 1]
