@@ -25,17 +25,13 @@ An image or a label that cannot be read is an error here.
 import copy
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from soupcore.checkpoints import open_checkpoint
 from soupcore.checkpoints.torch_format import TorchCheckpoint
@@ -44,20 +40,11 @@ from soupcore.tasks.description import Role
 from soupcore.tasks.detections import DETECTION_METRICS, Limits, counts, detect, record
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import ROLES, TomlFile, read_text
+from soupcore.tasks.yolo_images import BATCH, STRIDE, SUFFIXES, Images, labelled
 
 _KEYS = {"data", "model", "imgsz", "iou", "conf", "max_det", "splits", "name"}
-_IMAGES = {
-    "avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpeg2000", "jpg", "mpo", "png", "tif",
-    "tiff", "webp",
-}  # fmt: skip
-_BATCH = 16  # images that are padded to one shape
-_STRIDE = 32  # pixels
-_GREY = 114  # of what pads an image
 _SIZE = 640  # pixels, where neither file says it
 _ABOVE = 2  # folders above data.yaml in which runs are looked for
-_BOX = 5  # numbers in a label: the class and the box
-_OUTSIDE = 0.01  # by how much a label may lie outside of its image
-_NO_OBJECT = -1.0
 
 
 def signature(path: Path) -> str:
@@ -119,7 +106,7 @@ class _Description:
         self.network = checkpoint.contents.network
         self.classes = int(self.network.get("nc", 0))
         self.size = int(_number(path, told, "imgsz", checkpoint.details.get("imgsz") or _SIZE))
-        self.size = math.ceil(self.size / _STRIDE) * _STRIDE
+        self.size = math.ceil(self.size / STRIDE) * STRIDE
         self.most = int(_number(path, told, "max_det", 300))
         self.limits = Limits(_number(path, told, "conf", 0.001), _number(path, told, "iou", 0.7))
         splits = told.get("splits") or {key: key for key in ("val", "test") if data.get(key)}
@@ -153,8 +140,8 @@ class _Description:
                     f"{self.path}: the split {name!r} is called val, test or shift/…, and its "
                     f"value is a key of {self.data_path} with images."
                 )
-            images = _labelled(self._files(self._data[key]), self.classes)
-            dataset = _Images(images, self.size)
+            images = labelled(self._files(self._data[key]), self.classes)
+            dataset = Images(images, self.size)
             found[name] = Split.from_dataset(role, dataset, version=dataset.identity)
         return found
 
@@ -176,7 +163,7 @@ class _Description:
                     f"{place} does not exist. It is named in {self.data_path}; give paths relative "
                     "to that file, or to its `path`."
                 )
-        files = sorted(file for file in files if file.suffix[1:].lower() in _IMAGES)
+        files = sorted(file for file in files if file.suffix[1:].lower() in SUFFIXES)
         if not files:
             raise TaskError(f"{told!r} in {self.data_path} names no images.")
         return files
@@ -211,175 +198,6 @@ def _opened(path: Path) -> TorchCheckpoint:
         )
     assert isinstance(checkpoint, TorchCheckpoint)  # noqa: S101 - others have no network
     return checkpoint
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image file and its objects: a class and a box a row, shape [objects, 5].
-
-    Boxes are centre, width and height, as shares of the image.
-    """
-
-    path: Path
-    objects: NDArray[np.float32]
-
-
-def _labelled(files: Iterable[Path], classes: int) -> list[_Image]:
-    return [_Image(file, _objects(_label_file(file), classes)) for file in files]
-
-
-def _label_file(image: Path) -> Path:
-    """Return the file beside `images` with the labels of an image in it."""
-    parts = list(image.with_suffix(".txt").parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
-
-
-def _objects(path: Path, classes: int) -> NDArray[np.float32]:
-    """Return the objects of a label file; none where there is no file. Equal ones count once."""
-    if not path.is_file():
-        return np.zeros((0, _BOX), dtype=np.float32)
-    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
-    try:
-        rows = [np.array(line, dtype=np.float32) for line in lines]
-    except ValueError:
-        raise TaskError(f"{path} holds something that is no number.") from None
-    if any(len(row) > _BOX + 1 for row in rows):
-        rows = [np.concatenate([row[:1], _around(row[1:])]) for row in rows if len(row) % 2]
-    if any(len(row) != _BOX for row in rows) or len(rows) != len(lines):
-        raise TaskError(
-            f"{path} needs five numbers a line, the class and the box, or a class and a polygon."
-        )
-    found = np.array(rows, dtype=np.float32).reshape(-1, _BOX)
-    numbers, boxes = found[:, 0], found[:, 1:]
-    if ((boxes > 1 + _OUTSIDE) | (boxes < -_OUTSIDE)).any() or (boxes[:, 2:] < 0).any():
-        raise TaskError(f"{path} has a box outside of its image; boxes are shares, from 0 to 1.")
-    if (numbers % 1 != 0).any() or (numbers < 0).any() or (numbers >= classes).any():
-        raise TaskError(f"{path} has a class that is none of 0 to {classes - 1}.")
-    alone = np.unique(found, axis=0)
-    return alone if len(alone) < len(found) else found
-
-
-def _around(polygon: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the box around a polygon: centre, width and height."""
-    corners = polygon.reshape(-1, 2)
-    low, high = corners.min(0), corners.max(0)
-    return np.concatenate([(low + high) / 2, high - low])
-
-
-class _Images(Dataset[Any]):
-    """Images as the network is given them, and their objects in pixels.
-
-    Args:
-        images: The images.
-        size: Pixels of the longer side.
-    """
-
-    def __init__(self, images: Sequence[_Image], size: int) -> None:
-        self._images = images
-        self._size = size
-        self._most = max(1, *(len(image.objects) for image in images))
-        self._canvases: list[tuple[int, int]] | None = None
-
-    @property
-    def identity(self) -> str:
-        """A digest of the labels, the sizes of the image files, and the size that they get."""
-        sha = hashlib.sha256(f"{self._size}".encode())
-        for image in self._images:
-            sha.update(f"{image.path.name} {image.path.stat().st_size}".encode())
-            sha.update(image.objects.tobytes())
-        return sha.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, row: int) -> tuple[dict[str, Tensor], Tensor]:
-        import cv2  # comes with ultralytics
-
-        image = self._images[row]
-        pixels = _decoded(image.path)
-        height, width = pixels.shape[:2]
-        ratio = self._size / max(height, width)
-        if ratio != 1:
-            width, height = (min(math.ceil(side * ratio), self._size) for side in (width, height))
-            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-        tall, wide = self._canvas(row)
-        # Half a pixel too many goes to the right and the bottom.
-        top, left = (
-            round((full - part) / 2 - 0.1) for full, part in ((tall, height), (wide, width))
-        )
-        canvas = np.full((tall, wide, 3), _GREY, dtype=np.uint8)
-        canvas[top : top + height, left : left + width] = pixels
-        objects = np.full((self._most, _BOX), _NO_OBJECT, dtype=np.float32)
-        centres, sides = image.objects[:, 1:3], image.objects[:, 3:]
-        scale, shift = np.array([width, height], "f4"), np.array([left, top], "f4")
-        count = len(centres)
-        objects[:count, 0] = image.objects[:, 0]
-        objects[:count, 1:3] = (centres - sides / 2) * scale + shift
-        objects[:count, 3:] = (centres + sides / 2) * scale + shift
-        channels_first = np.ascontiguousarray(canvas.transpose(2, 0, 1)).ravel()
-        inputs = {"pixels": torch.from_numpy(channels_first), "shape": torch.tensor([tall, wide])}
-        return inputs, torch.from_numpy(objects)
-
-    def _canvas(self, row: int) -> tuple[int, int]:
-        """Return height and width that an image is padded to, with the others of its batch."""
-        if self._canvases is None:
-            self._canvases = _canvases([_shape(image.path) for image in self._images], self._size)
-        return self._canvases[row]
-
-
-def _margin(padding: int) -> int:
-    """Return how many of some rows or columns of padding come first: half, or one less."""
-    return padding // 2
-
-
-def _canvases(shapes: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Return the shape that each image is padded to.
-
-    Images are put in batches of 16 in the order of height ⁄ width. All of a batch get one shape:
-    the smallest one that holds each of them at its size, and half a stride more, in strides.
-
-    Args:
-        shapes: Height and width of each image.
-        size: Pixels of the longer side.
-    """
-    ratios = np.array([height / width for height, width in shapes])
-    order = ratios.argsort(kind="stable")
-    found = [(0, 0)] * len(shapes)
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
-        flattest, tallest = ratios[rows].min(), ratios[rows].max()
-        shares = (tallest, 1.0) if tallest < 1 else (1.0, 1 / flattest) if flattest > 1 else (1, 1)
-        tall, wide = (math.ceil(share * size / _STRIDE + 0.5) * _STRIDE for share in shares)
-        for row in rows:
-            found[row] = (tall, wide)
-    return found
-
-
-def _shape(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image as it is seen, from its header."""
-    from PIL import Image, UnidentifiedImageError
-
-    turned = (5, 6, 7, 8)
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(274) in turned  # the tag of the orientation
-    except (OSError, UnidentifiedImageError) as error:
-        raise TaskError(f"{path} cannot be read as an image: {error}") from None
-    return (width, height) if is_turned else (height, width)
-
-
-def _decoded(path: Path) -> NDArray[np.uint8]:
-    """Return an image in red, green and blue, shape [height, width, 3]."""
-    import cv2
-
-    found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if found is None:
-        raise TaskError(f"{path} cannot be read as an image.")
-    pixels: NDArray[np.uint8] = found[..., ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 @dataclass(frozen=True)
@@ -440,7 +258,7 @@ class DetectionTask(Task):
     score_name = "negative loss"
     loss_name = "detection loss"
     has_gradients = False
-    batch_size = _BATCH
+    batch_size = BATCH
 
     def __init__(self, told: _Description) -> None:
         _ultralytics(told.path)

@@ -9,7 +9,7 @@ import torch
 
 from soupcore.errors import TaskError
 from soupcore.tasks.loading import load_task, task_signature
-from soupcore.tasks.yolo import _canvases, _label_file, _labelled
+from soupcore.tasks.yolo_images import canvases, label_file, labelled
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from soupcore.tasks.yolo import _canvases, _label_file, _labelled
 def test_images_are_padded_by_batches_of_similar_shape(
     shapes: list[tuple[int, int]], size: int, expected: list[tuple[int, int]]
 ) -> None:
-    assert _canvases(shapes, size) == expected
+    assert canvases(shapes, size) == expected
 
 
 def test_labels_lie_beside_the_last_folder_of_images() -> None:
-    assert _label_file(Path("/images/a/images/val/x.y.png")) == Path("/images/a/labels/val/x.y.txt")
-    assert _label_file(Path("/data/x.png")) == Path("/data/x.txt")
+    assert label_file(Path("/images/a/images/val/x.y.png")) == Path("/images/a/labels/val/x.y.txt")
+    assert label_file(Path("/data/x.png")) == Path("/data/x.txt")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_labels_are_boxes_or_polygons(
     tmp_path: Path, text: str, expected: list[list[float]]
 ) -> None:
     (tmp_path / "x.txt").write_text(text)
-    (image,) = _labelled([tmp_path / "x.png"], 2)
+    (image,) = labelled([tmp_path / "x.png"], 2)
     np.testing.assert_allclose(image.objects, np.reshape(expected, (-1, 5)), atol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_labels_are_boxes_or_polygons(
 def test_a_label_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "x.txt").write_text(text)
     with pytest.raises(TaskError, match=problem):
-        _labelled([tmp_path / "x.png"], 2)
+        labelled([tmp_path / "x.png"], 2)
 
 
 def test_files_that_describe_no_task_say_what_to_do(tmp_path: Path) -> None:
