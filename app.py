@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -30,6 +31,10 @@ from pages.components.uploads import UploadsToDisk
 from soupcore import StockpotError
 from soupcore.progress import silence
 from soupcore.workspace import workspace_folder
+from soupcore.writers.archive import zip_of
+
+# Streamlit would gzip it: minutes of CPU for weights that do not compress.
+_HEADERS = {"Content-Encoding": "identity", "Cache-Control": "no-store"}
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +45,30 @@ token = settings.token(asked=known.asks_token)
 
 
 async def download(request: Request) -> Response:
-    """Stream a file of a soup from disk, in constant memory."""
+    """Stream a file of a soup, or its folder as an archive, from disk in constant memory."""
     try:
         store = state.store()
     except StockpotError as error:
         return PlainTextResponse(str(error), status_code=503)
     soup, form, name = (request.path_params[part] for part in ("soup", "form", "name"))
-    if not any(file.name == name for file in store.soup_files(soup, form)):
+    folder = store.soup_folder(soup, form)
+    files = {file.name: folder / file.name for file in store.soup_files(soup, form)}
+    inside = [file for file in files if file.startswith(f"{name.removesuffix('.zip')}/")]
+    if name.endswith(".zip") and inside:
+        return StreamingResponse(
+            zip_of({file: files[file] for file in inside}),
+            media_type="application/zip",
+            headers=_HEADERS | {"Content-Disposition": f'attachment; filename="{quote(name)}"'},
+        )
+    if name not in files:
         return PlainTextResponse(
             "File not found. Create it on the Download page first.", status_code=404
         )
     return FileResponse(
-        store.soup_folder(soup, form) / name,
+        files[name],
         filename=name,
         media_type="application/octet-stream",
-        # Streamlit would gzip it: minutes of CPU for weights that do not compress.
-        headers={"Content-Encoding": "identity", "Cache-Control": "no-store"},
+        headers=_HEADERS,
     )
 
 

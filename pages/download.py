@@ -15,13 +15,15 @@ from soupcore.calls import SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.database import SoupFileRow
 from soupcore.figures.tables import shift_table
-from soupcore.provenance import scores_svg
+from soupcore.provenance import base_models_of, files_for_hub, scores_svg
 from soupcore.recipes import Soup
 from soupcore.stored_soups import StoredSoup
 from soupcore.writers.forms import Form
+from soupcore.writers.hub_files import HubFiles
 
 _ONE_FILE = "safetensors"
 _SHARDS = "sharded safetensors"
+_FOLDER = "Hugging Face folder"
 _PATHS_SHOWN = 5  # paths of the training machine
 _PLACES_SHOWN = 12  # places of a kind of change in a .pt
 
@@ -50,6 +52,8 @@ def _contents(view: View, picked: StoredSoup) -> None:
             "coefficient": [
                 scores.share(picked.soup.coefficients[name])
                 if name in picked.soup.coefficients
+                else "gives the rest"
+                if name in picked.soup.donors
                 else "varies by tensor"
                 for name in picked.soup.digests
             ],
@@ -57,6 +61,8 @@ def _contents(view: View, picked: StoredSoup) -> None:
         },
         width=640,
     )
+    for each in picked.soup.fixed:
+        st.caption(f"Taking no part: {plain(str(each))}.")
 
 
 def _recipe(view: View, picked: StoredSoup, form: Form) -> None:
@@ -85,12 +91,11 @@ def _weights(view: View, picked: StoredSoup) -> Form:
 def _choose_form(soup: Soup) -> Form:
     first, why_no_pt = soup.form.name, soup.output.why_no_pt
     copy = f"{soup.output.pt_suffix} (copy of {first} with new weights)"
+    beside = files_for_hub(soup)
+    # The form of the first ingredient comes first: its tool opens it.
+    options = [*([_FOLDER] if beside else []), *([] if why_no_pt else [copy]), _ONE_FILE, _SHARDS]
     chosen = st.segmented_control(
-        "Format",
-        [_ONE_FILE, _SHARDS, *([] if why_no_pt else [copy])],
-        default=_ONE_FILE,
-        required=True,
-        key=f"format-{soup.id}",
+        "Format", options, default=options[0], required=True, key=f"format-{soup.id}"
     )
     if chosen == copy:
         _explain_copy(soup)
@@ -105,11 +110,24 @@ def _choose_form(soup: Soup) -> Form:
                 key=f"shard-{soup.id}",
             )  # fmt: skip
             shard_size = round(megabytes * 1e6)
+    if chosen == _FOLDER and beside is not None:
+        _explain_folder(first, beside)
+        return Form(dtype=dtypes[dtype], as_folder=True)
     st.caption(
         f"Tensor names, order and metadata follow {plain(first)}. "
         + (f".pt export unavailable: {plain(why_no_pt)}" if why_no_pt else "")
     )
     return Form(dtype=dtypes[dtype], shard_size=shard_size)
+
+
+def _explain_folder(first: str, beside: HubFiles) -> None:
+    files = ", ".join(sorted(beside.copied))
+    st.caption(
+        f"A ZIP archive of a folder that `from_pretrained` opens: weights, config.json, model card "
+        f"and recipe{f', and {plain(files)} of {plain(first)}' if files else ''}."
+    )
+    if beside.notes:
+        st.caption(" ".join(plain(note) for note in beside.notes))
 
 
 def _dtypes_of(soup: Soup) -> str:
@@ -164,7 +182,7 @@ def _some(places: Sequence[str]) -> str:
 def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
     call = SoupFiles(picked.soup.id, form.to_json())
     if st.button(
-        f"Create file ({_size(form.nbytes(picked.soup))})",
+        f"Create {'folder' if form.as_folder else 'file'} ({_size(form.nbytes(picked.soup))})",
         type="primary",
         icon=":material/blender:",
         disabled=jobs.cannot_start(view, call),
@@ -176,6 +194,19 @@ def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
 
 def _links(soup: Soup, form: Form, files: Sequence[SoupFileRow]) -> None:
     # Relative, since a proxy may add a path prefix that the server does not know.
+    if form.as_folder:
+        archive = f"{form.file_name(soup)}.zip"
+        st.link_button(
+            f"Download {plain(archive)} ({_size(sum(file.nbytes for file in files))})",
+            f"./download/{soup.id}/{form.key}/{quote(archive)}",
+            on_click="ignore",
+            type="primary",
+            icon=":material/download:",
+        )
+        with st.expander("Files and SHA-256", icon=":material/folder:"):
+            rows = [f"| {plain(f.name)} | {_size(f.nbytes)} | `{f.sha256}` |" for f in files]
+            st.markdown("\n".join(["| File | Size | SHA-256 |", "|---|--:|---|", *rows]))
+        return
     urls = [f"./download/{soup.id}/{form.key}/{quote(file.name)}" for file in files]
     if len(files) == 1:
         st.link_button(
@@ -210,7 +241,7 @@ def _artifacts(view: View, soup: Soup) -> None:
     figure = _figure(view, soup)
     base_model = st.text_input(
         "Base model (Hugging Face ID)",
-        _base_model(soup),
+        next(iter(base_models_of(soup)), ""),
         help="Written to the model card, e.g. openai/clip-vit-base-patch32. Leave empty to omit.",
         width=400,
     ).strip()
@@ -250,12 +281,6 @@ def _artifacts(view: View, soup: Soup) -> None:
 
 def _download(label: str, body: str, file_name: str, mime: str) -> None:
     st.download_button(label, body, file_name, mime, on_click="ignore", icon=":material/download:")
-
-
-def _base_model(soup: Soup) -> str:
-    """Return the base model that the ingredients name; "" unless they agree."""
-    names = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
-    return str(names.pop() or "") if len(names) == 1 else ""
 
 
 def _figure(view: View, soup: Soup) -> str | None:

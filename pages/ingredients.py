@@ -205,6 +205,11 @@ def _table(view: View, known: scores.Known) -> str | None:
             },
         },
     )
+    display.export_rows(
+        table.drop(columns=["", *absent]),
+        "ingredients",
+        decimals={c: unit.decimals for c in scored if unit.decimals is not None},
+    )
     if view.has_task:
         scores.show_undefined(view, known)
     return metric

@@ -85,7 +85,10 @@ if is_read_only:
         "create files to download.",
         icon=":material/lock:",
     )
-if notice := st.session_state.pop("notice", None):
+notice = st.session_state.get("notice")
+# It stays until the user opens another page, since results that arrive run this page again.
+first_page = st.session_state.setdefault("first_page", st.session_state["page"])
+if notice and st.session_state["page"] == first_page:
     st.warning(notice, icon=":material/link_off:")
 
 try:

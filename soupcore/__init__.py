@@ -56,6 +56,7 @@ __all__ = [
     "dare",
     "ema",
     "ensemble",
+    "export_table",
     "geometry",
     "greedy",
     "greedy_ensemble",
@@ -73,6 +74,7 @@ __all__ = [
     "other_statistics_of",
     "plane",
     "rebuild",
+    "save_adapter",
     "slerp",
     "soup_vs_ensemble",
     "swa",
@@ -97,13 +99,14 @@ _NAMES = {
     ),
     "evaluation": "Evaluation Evaluator",
     "mixtures": "Mixture interpolate mean",
-    "provenance": "mergekit_config model_card rebuild",
+    "provenance": "mergekit_config model_card rebuild save_adapter",
     "recipes": (
         "RECIPES Curve Orders Parts Pass Soup Step curve dare ema greedy greedy_orders learned "
         "manual model_stock other_statistics_of slerp swa task_arithmetic ties uniform weighted "
         "wise_ft"
     ),
     "store": "Store",
+    "table_export": "export_table",
     "sweeps": "Finding FitReport Ingredient NothingFitsError Sweep",
     "tasks": "ClassificationTask Metric Split Task load_task",
 }
@@ -149,6 +152,7 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.evaluation.evaluation import Evaluation
     from soupcore.evaluation.evaluator import Evaluator
     from soupcore.mixtures import Mixture, interpolate, mean
+    from soupcore.provenance.adapter_folder import save_adapter
     from soupcore.provenance.card import model_card
     from soupcore.provenance.mergekit import mergekit_config
     from soupcore.provenance.rebuilding import rebuild
@@ -175,6 +179,7 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.store import Store
     from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError
     from soupcore.sweeps.sweep import Ingredient, Sweep
+    from soupcore.table_export import export_table
     from soupcore.tasks.classification import ClassificationTask
     from soupcore.tasks.loading import load_task
     from soupcore.tasks.metrics import Metric

@@ -215,7 +215,12 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
         help="ingredients whose mean the other tensors come from (all)",
     )
     parser.add_argument("--task", type=_task, metavar=_SPEC, help=_TASK_HELP)
-    parser.add_argument("-o", "--output", type=Path, help="file for the weights")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="file for the weights, or a folder for from_pretrained (a path without a suffix)",
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="dtype of a .safetensors"
     )
@@ -249,12 +254,13 @@ def _soup(parsed: argparse.Namespace) -> None:
         parsed.error("name an --output for the weights, or a --task to evaluate the soup")
     if parsed.output is not None:
         suffixes = [".safetensors", *TORCH_SUFFIXES]
-        if suffix_of(parsed.output) not in suffixes:
+        is_folder = parsed.output.is_dir() or not parsed.output.suffix
+        if not is_folder and suffix_of(parsed.output) not in suffixes:
             parsed.error(
                 f"argument --output: {parsed.output} ends in none of {', '.join(suffixes)}"
             )
-        if parsed.dtype and suffix_of(parsed.output) != ".safetensors":
-            parsed.error("argument --dtype: only a .safetensors can have another dtype")
+        if parsed.dtype and not is_folder and suffix_of(parsed.output) != ".safetensors":
+            parsed.error("argument --dtype: only safetensors can have another dtype")
         if not parsed.output.parent.is_dir():
             parsed.error(f"argument --output: {parsed.output.parent} is not a folder")
     parameters = dict(_parameter(recipe, text, parsed.error) for text in parsed.parameter)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import soupcore
@@ -326,3 +327,54 @@ def test_metrics_have_their_values_where_lower_is_better(
     head, shown = run(*options)[1].splitlines()
     assert head.split() == ["error,", "%", "val"]
     assert shown.split() == ["a", f"{100 * error:.2f}"]
+
+
+def test_a_rule_on_tensors_is_kept(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:
+    file = tmp_path / "soup.safetensors"
+    options = ("--recipe=uniform", "--tensors=all but the head", "--rest=b", f"--output={file}")
+    code, out, _ = run("soup", runs, *options)
+    assert code == 0
+    assert "taking no part: 2 tensors (3.bias, 3.weight) from b\n" in out
+    found, mean = load_file(file), average([random_state(1), random_state(2)])
+    assert same_weights(
+        found, {n: random_state(2)[n] if n.startswith("3.") else t for n, t in mean.items()}
+    )
+    code, _, err = run("soup", runs, "--recipe=uniform", "--tensors=bone.", f"--output={file}")
+    assert code == 1
+    assert "No tensor matches 'bone.'" in err
+
+
+def test_snapshots_are_chosen_for_all_runs_and_for_one(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(RUNS):
+        folder = tmp_path / "detect" / name / "weights"
+        folder.mkdir(parents=True)
+        torch.save(random_state(10 + seed), folder / "best.pt")
+        torch.save(random_state(20 + seed), folder / "last.pt")
+    chosen = {(): (10, 11), ("last",): (20, 21), ("last", "b=best"): (20, 11)}
+    file = tmp_path / "soup.safetensors"
+    for snapshots, seeds in chosen.items():
+        options = [f"--snapshot={snapshot}" for snapshot in snapshots]
+        code, _, err = run(
+            "soup", str(tmp_path / "detect"), "--recipe=uniform", f"--output={file}", *options
+        )
+        assert (code, err) == (0, "")
+        assert same_weights(load_file(file), average([random_state(seed) for seed in seeds]))
+
+
+def test_an_output_without_a_suffix_is_a_folder_for_from_pretrained(
+    run: Callable[..., Ran], runs: str, tmp_path: Path
+) -> None:
+    code, _, err = run("soup", runs, "--recipe=uniform", f"--output={tmp_path / 'soup'}")
+    assert code == 1
+    assert "a has no config.json" in err
+    for name in RUNS:
+        folder = tmp_path / "hub" / name
+        save_sweep(folder, {"model": random_state(ord(name))})
+        (folder / "config.json").write_text('{"model_type": "toy"}')
+    options = ("--recipe=uniform", f"--output={tmp_path / 'soup'}", "--dtype=bfloat16")
+    code, out, _ = run("soup", str(tmp_path / "hub"), *options)
+    assert code == 0
+    assert f"wrote {tmp_path / 'soup' / 'model.safetensors'}\n" in out
+    assert (tmp_path / "soup/README.md").is_file()

@@ -138,6 +138,17 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         .apply(_bold_best, subset=pd.Index(numbers))
     )
     st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620), placeholder=UNKNOWN)
+    named = {
+        column: unit.label(f"{view.task.score_name} on {column[1]}")
+        if column in numbers
+        else column[1]
+        for column in rows[0]
+    }
+    display.export_rows(
+        table.set_axis(list(named.values()), axis=1),
+        "compare",
+        decimals={named[c]: unit.decimals for c in numbers if unit.decimals is not None},
+    )
     st.caption(
         f"Scores are {plain(unit.label(view.task.score_name))}; {UNKNOWN} = not evaluated, bold "
         "= best in the column. The shaded column was used for choosing and is optimistic; compare "

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ import streamlit as st
 from soupcore import StockpotError
 from soupcore.escaping import from_figure_text
 from soupcore.escaping import markdown as plain
+from soupcore.table_export import SUFFIXES, export_table
 
 __all__ = ["listed", "plain", "renew_clicks", "show_error", "show_figure"]
 
@@ -76,6 +78,24 @@ def show_figure(
         _files(figure, key, table)
         st.markdown("**Reproduce this figure in Python**")
         st.code(code, language="python")
+
+
+def export_rows(
+    table: pd.DataFrame,
+    key: str,
+    *,
+    units: Mapping[str, str] | None = None,
+    decimals: Mapping[str, int] | None = None,
+) -> None:
+    """Offer a table as CSV, JSON Lines, LaTeX and Markdown; see `soupcore.export_table`."""
+    with (
+        st.container(horizontal=True, horizontal_alignment="right"),
+        st.popover("Export", type="tertiary", icon=":material/download:", key=f"export-{key}"),
+        st.container(horizontal=True),
+    ):
+        for form, suffix in SUFFIXES.items():
+            make = partial(export_table, table, form, units=units, decimals=decimals)
+            _download(form, f"{key}{suffix}", "text/plain", make)
 
 
 def _config(key: str) -> dict[str, Any]:

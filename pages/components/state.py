@@ -264,6 +264,7 @@ def sweep_label() -> str:
 
 def choose_sweep(folder: str, task: str) -> None:
     """Show another sweep, with a task or "" for none, and clear the selection."""
+    st.session_state.pop("notice", None)
     opened().add(folder)
     access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
@@ -274,6 +275,7 @@ def choose_sweep(folder: str, task: str) -> None:
 
 def choose_task(task: str) -> None:
     """Show the same sweep with another task, or with "" for none."""
+    st.session_state.pop("notice", None)
     access.note("chose the task", task or "none")
     st.session_state.update(task=task, batchnorm="averaged", soup="")
 

@@ -314,7 +314,7 @@ def _shifts(gains: Sequence[Gain]) -> list[str]:
         text += f"; {_listed(even)} {'is' if len(even) == 1 else 'are'} inconclusive"
     elif even:
         text = (
-            f"All {len(gains)} shifts are inconclusive"
+            f"{_all(len(gains)).capitalize()} shifts are inconclusive"
             if len(gains) > 1
             else f"The shift {even[0]} is inconclusive"
         )
@@ -324,7 +324,11 @@ def _shifts(gains: Sequence[Gain]) -> list[str]:
 def _of(count: int, total: int) -> str:
     if total == 1:
         return "the only shift"
-    return f"all {total} shifts" if count == total else f"{count} of {total} shifts"
+    return f"{_all(total)} shifts" if count == total else f"{count} of {total} shifts"
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
 
 
 def _short(split: str) -> str:

@@ -13,6 +13,7 @@ from soupcore.calls.context import Context
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation
 from soupcore.progress import part
+from soupcore.provenance import base_models_of, model_card, write_hub_folder
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
 from soupcore.workspace import private_folder
 from soupcore.writers.forms import Form
@@ -278,8 +279,14 @@ class SoupFiles(OfSoup):
         folder = private_folder(store.soup_folder(soup.id, form.key))
         store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
         path = folder / form.file_name(soup)
-        files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
-        digests = {file.name: _sha256(file, on_bytes) for file in files}
+        if form.as_folder:
+            card = model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
+            files = write_hub_folder(
+                soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
+            )
+        else:
+            files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
+        digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
         store.add_soup_files(soup.id, form.key, digests)
         return {"soup": soup.id, "files": list(digests)}
 
@@ -320,6 +327,18 @@ class SoupFiles(OfSoup):
     def _is_of_files(self, context: Context) -> bool:
         files = context.sweep.ingredients.keys() - context.included.keys()
         return files >= set(self.stored(context).soup.ingredients)
+
+
+def _scored_by(context: Context) -> dict[str, Any]:
+    """Return what a card tells of the task, if there is one."""
+    if not context.has_task:
+        return {}
+    task = context.task
+    return {
+        "score_name": task.score_name,
+        "higher_is_better": task.metric.higher_is_better,
+        "select": task.select,
+    }
 
 
 def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:

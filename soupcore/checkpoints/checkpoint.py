@@ -177,6 +177,11 @@ class Checkpoint(ABC):
         """Number of NaN or infinite elements of each tensor that has any."""
         return {name: scan.nonfinite for name, scan in self.scan().items() if scan.nonfinite}
 
+    @property
+    def scan_name(self) -> str:
+        """What tells scans of the same files apart in the cache: the weight set."""
+        return self.weights
+
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
         """Return the scan of the files from the cache, or by reading every byte once.
 

@@ -89,8 +89,13 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
         _remember(checkpoint, {"problem": [error.problem, error.way_out]})
         raise
     checkpoint.check_unchanged()
-    _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
+    remember_scan(checkpoint, found)
     return found
+
+
+def remember_scan(checkpoint: Checkpoint, found: Scan) -> None:
+    """Keep what was found in the files of a checkpoint for `cached_scan`."""
+    _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
 
 
 def scan_tensors(
@@ -200,7 +205,7 @@ def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
 
 
 def _key(checkpoint: Checkpoint) -> tuple[str, str]:
-    return clean(str(checkpoint.path.resolve())), checkpoint.weights
+    return clean(str(checkpoint.path.resolve())), checkpoint.scan_name
 
 
 def _connect() -> sqlite3.Connection:

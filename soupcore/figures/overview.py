@@ -205,7 +205,7 @@ def basin_map(
             name=title,
             mode="markers+text",
             text=[name if name in labelled else "" for name in names],
-            textposition="top center",
+            textposition="top center" if is_main else "middle left",
             cliponaxis=False,
             customdata=[
                 [name, barrier] for name, barrier in zip(names, group["barrier"], strict=True)

@@ -5,6 +5,7 @@ from soupcore.merges.derived import Derived
 from soupcore.merges.description import merge_from_json, with_sources
 from soupcore.merges.fixed import Fixed, own_of
 from soupcore.merges.grouped import Group, Grouped, as_mixed
+from soupcore.merges.lora import LowRank, MergedAdapter
 from soupcore.merges.ties import Ties
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Fixed",
     "Group",
     "Grouped",
+    "LowRank",
+    "MergedAdapter",
     "Ties",
     "as_mixed",
     "merge_from_json",

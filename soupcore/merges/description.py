@@ -9,9 +9,10 @@ from soupcore.merges.dare import Dare
 from soupcore.merges.derived import Derived
 from soupcore.merges.fixed import Fixed
 from soupcore.merges.grouped import Grouped
+from soupcore.merges.lora import MergedAdapter
 from soupcore.merges.ties import Ties
 
-_METHODS = {merge.method: merge for merge in (Grouped, Fixed, Ties, Dare)}
+_METHODS = {merge.method: merge for merge in (Grouped, Fixed, MergedAdapter, Ties, Dare)}
 
 
 def merge_from_json(body: Mapping[str, Any], checkpoint_of: Callable[[str], Checkpoint]) -> Derived:

@@ -1,8 +1,19 @@
 """Provenance of soups: model cards, configurations for mergekit, and rebuilding."""
 
-from soupcore.provenance.card import model_card
+from soupcore.provenance.adapter_folder import save_adapter
+from soupcore.provenance.card import base_models_of, model_card
+from soupcore.provenance.hub_folder import files_for_hub, write_hub_folder
 from soupcore.provenance.mergekit import mergekit_config
 from soupcore.provenance.rebuilding import rebuild
 from soupcore.provenance.scatter import scores_svg
 
-__all__ = ["mergekit_config", "model_card", "rebuild", "scores_svg"]
+__all__ = [
+    "base_models_of",
+    "files_for_hub",
+    "mergekit_config",
+    "model_card",
+    "rebuild",
+    "save_adapter",
+    "scores_svg",
+    "write_hub_folder",
+]

@@ -1,6 +1,6 @@
 """The model card of a soup: a README.md for the Hugging Face Hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -8,6 +8,7 @@ from soupcore.escaping import code, markdown, yaml
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps.tensor_rule import ALL
+from soupcore.writers.hub_files import hub_files
 
 _TENSORS_SHOWN = 12
 
@@ -23,6 +24,10 @@ def model_card(
     figure: str | None = None,
 ) -> str:
     """Return the text of the soup's README.md, including front matter.
+
+    If the ingredients are Hugging Face models, it has their library and task, the entries on which
+    their own cards agree (license, datasets, base model, language), and the scores as the Hub reads
+    them.
 
     Args:
         soup: The soup. The card lists its scores on the splits it was evaluated on.
@@ -40,30 +45,86 @@ def model_card(
     manifest = soup.to_json()
     recipe = RECIPES.get(soup.recipe)
     name = recipe.title if recipe else "Manual"
+    title = title or f"{name} soup {soup.id}"
+    sign = 1 if higher_is_better else -1
+    checkpoints = {n: soup.sources[n].checkpoint for n in soup.ingredients or soup.sources}
+    known = hub_files(checkpoints, soup.folder)
+    told = dict(known.card) if known is not None else {}
+    models = list(base_models) or _listed(told.pop("base_model", ()))
     lines = ["---"]
-    if base_models:
-        lines += ["base_model:", *(f"- {yaml(model)}" for model in base_models)]
-        lines += [f"base_model_relation: {'merge' if len(base_models) > 1 else 'finetune'}"]
+    if models:
+        lines += ["base_model:", *(f"- {yaml(model)}" for model in models)]
+        lines += [f"base_model_relation: {'merge' if len(models) > 1 else 'finetune'}"]
     else:
         lines += ["# base_model: Hugging Face ID of the model that the ingredients come from"]
-    lines += ["tags:", "- merge", "- model-soup", "---", ""]
-    lines += [f"# {markdown(title or f'{name} soup {soup.id}')}", ""]
+    lines += ["tags:", "- merge", "- model-soup"]
+    if known is not None:
+        lines += [f"library_name: {known.library_name}"]
+        lines += [f"pipeline_tag: {known.pipeline_tag}"] if known.pipeline_tag else []
+        lines += _entries(told)
+        lines += _model_index(manifest, title, known.pipeline_tag, score_name, sign)
+    lines += ["---", ""]
+    lines += [f"# {markdown(title)}", ""]
     lines += ["A model soup: the averaged or merged weights of several fine-tuned networks.", ""]
     if recipe:
         lines += [f"**{name}** ({recipe.paper}): {recipe.summary}", ""]
     if soup.parameters:
-        told = ", ".join(
+        listed = ", ".join(
             f"{code(key)} = {code(repr(value))}" for key, value in soup.parameters.items()
         )
-        lines += [f"Parameters: {told}.", ""]
+        lines += [f"Parameters: {listed}.", ""]
     lines += _tensors(soup)
     chosen_on = select or soup.parameters.get("split")
-    lines += _scores(manifest, score_name, 1 if higher_is_better else -1, chosen_on)
+    lines += _scores(manifest, score_name, sign, chosen_on)
     if figure:
         lines += [f"![Scores of the soup and of the ingredients]({quote(figure)})", ""]
+    if known is not None and known.notes:
+        lines += ["## Files", "", *(f"- {markdown(note)}" for note in known.notes), ""]
     lines += _made_of(soup)
     lines += _again(soup, manifest)
     return "\n".join(lines)
+
+
+def base_models_of(soup: Soup) -> list[str]:
+    """Return the base model that the hyperparameters of all ingredients name, if they agree."""
+    names = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
+    name = str(names.pop() or "") if len(names) == 1 else ""
+    return [name] if name else []
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(each) for each in value]
+
+
+def _entries(told: Mapping[str, Any]) -> list[str]:
+    """Return entries of the front matter that are texts or lists of texts."""
+    lines = []
+    for name, value in told.items():
+        if isinstance(value, str):
+            lines.append(f"{name}: {yaml(value)}")
+        else:
+            lines += [f"{name}:", *(f"- {yaml(each)}" for each in value)]
+    return lines
+
+
+def _model_index(
+    manifest: Mapping[str, Any], title: str, task: str, score_name: str, sign: int
+) -> list[str]:
+    """Return the scores as the Hub reads them, where the kind of the task is known."""
+    scores = {split: f for split, f in manifest["scores"].items() if f["score"] is not None}
+    if not scores or not task:
+        return []
+    lines = ["model-index:", f"- name: {yaml(title)}", "  results:"]
+    for split, found in scores.items():
+        lines += [
+            f"  - task:\n      type: {task}",
+            f"    dataset:\n      type: custom\n      name: {yaml(split)}\n"
+            f"      split: {yaml(split)}",
+            f"    metrics:\n    - type: {yaml(score_name.lower())}\n"
+            f"      name: {yaml(score_name)}\n"
+            f"      value: {sign * found['score']:.6g}",
+        ]
+    return lines
 
 
 def _tensors(soup: Soup) -> list[str]:

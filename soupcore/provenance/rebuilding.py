@@ -13,6 +13,7 @@ from soupcore.merges import merge_from_json
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps import FitReport, Ingredient, Sweep
 from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.lora import is_lora
 from soupcore.sweeps.snapshots import Taken, all_of
 
 Who = tuple[str, str]
@@ -79,6 +80,8 @@ def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
 
 def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
     """Return a checkpoint with the tensors and tensor names that the sweep used."""
+    if is_lora(checkpoint):  # its names are those of factors
+        return checkpoint
     names = {*tensors["names"]}
     named = named_like(checkpoint, names, tensors["ties"])
     return without(named, [name for name in named.tensors if name not in names])

@@ -88,7 +88,7 @@ class Parts:
 
     def _by_name(self, mixture: Mixture) -> Coefficients:
         # Ingredients with equal weights are one term of a mixture and share its coefficient.
-        digests = self._soup.digests
+        digests = {name: self._sweep[name].digest for name in self._soup.digests}
         twice = Counter(digests.values())
         return {
             name: mixture.coefficients.get(digest, Fraction()) / twice[digest]

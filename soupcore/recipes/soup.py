@@ -362,16 +362,21 @@ class Soup:
         dict that holds the weights under a key. It is also written to `<name>.recipe.json`,
         together with the changes. See `output.why_no_pt` and `output.pt_form`.
 
+        A folder, for ingredients from Hugging Face folders, opens with `from_pretrained`: weights
+        under the Hub's names, `config.json`, the tokenizer and the processor of the first
+        ingredient, a card, and the recipe (see `soupcore.provenance.hub_folder`).
+
         A file appears under its name only when it is complete and on disk.
 
         Args:
             path: Path in an existing folder, with the suffix `.safetensors`, `.pt`, `.pth`, `.bin`,
-                `.ckpt` or `.pth.tar`. An existing file is replaced.
-            dtype: `float32`, `float16` or `bfloat16` for all floats of a `.safetensors`; by
+                `.ckpt` or `.pth.tar`. An existing file is replaced. Or a path without a suffix, or
+                of an existing folder, for a Hugging Face folder.
+            dtype: `float32`, `float16` or `bfloat16` for all floats of safetensors; by
                 default, as in the first ingredient. Values are rounded to the dtype of the mixture
                 first.
             shard_size: Largest size of a shard in bytes. If given, a `.safetensors` is written as
-                shards with an index (see `soupcore.writers.safetensors`).
+                shards with an index (see `soupcore.writers.safetensors`). 5 GB in a folder.
             on_bytes: Called with the number of bytes written since the last call. Raise in it to
                 cancel.
 
@@ -386,6 +391,10 @@ class Soup:
             ValueError: The suffix, the dtype or the shard size is not supported.
         """
         self._check_estimated()
+        if Path(path).is_dir() or not Path(path).suffix:
+            from soupcore.provenance.hub_folder import write_hub_folder  # it needs the card
+
+            return write_hub_folder(self, Path(path), dtype, shard_size, on_bytes=on_bytes)
         return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
 
     @property

@@ -60,8 +60,9 @@ _OF_ONE_START = (
     "runs started from the same prompt"
 )
 _MERGE = (
-    "Merge the adapter into the weights first (PEFT: model.merge_and_unload(); diffusers: "
-    "pipe.fuse_lora()) and save those."
+    "Add the base that it was trained on, as base.safetensors or a folder named base: a LoRA is "
+    "then merged into it while it is read. Or merge it yourself (PEFT: model.merge_and_unload(); "
+    "diffusers: pipe.fuse_lora()) and save those weights."
 )
 
 

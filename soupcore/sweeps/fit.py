@@ -7,11 +7,13 @@ from functools import partial
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import weight_names
 from soupcore.checkpoints.renamed import named_like, without
+from soupcore.errors import CheckpointError
 from soupcore.sweeps.adapters import adapter_findings
 from soupcore.sweeps.averages import average_findings
-from soupcore.sweeps.findings import Finding
+from soupcore.sweeps.findings import Finding, tensors
 from soupcore.sweeps.heads import head_findings
 from soupcore.sweeps.layout import layout_findings, quantized_findings, renamed_findings
+from soupcore.sweeps.lora import is_lora, merged
 from soupcore.sweeps.partial_base import complete, partial_base
 from soupcore.sweeps.set_aside import commonest, no_weights, set_aside_findings
 from soupcore.sweeps.values import (
@@ -56,7 +58,9 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
         opened: `{name: checkpoint}`. Checkpoints that were not scanned are scanned here.
         base_name: Name of the shared initialisation, if there is one.
     """
-    findings = _of_each(opened, adapter_findings) + _of_each(opened, quantized_findings)
+    opened, findings = _with_merged_adapters(opened, base_name)
+    opened = without_misfits(opened, findings)
+    findings += _of_each(opened, adapter_findings) + _of_each(opened, quantized_findings)
     opened = without_misfits(opened, findings)
     in_part = partial_base(opened, base_name)
     if in_part is None:
@@ -108,6 +112,31 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     findings += head_findings(fitting, base_name, base)
     findings += average_findings(fitting, base_name, base)
     return Fit(fitting, base, findings, model)
+
+
+def _with_merged_adapters(
+    opened: Mapping[str, Checkpoint], base_name: str
+) -> tuple[dict[str, Checkpoint], list[Finding]]:
+    """Merge low-rank adapters into the base, if there is one."""
+    base = opened.get(base_name)
+    if base is None or is_lora(base):
+        return dict(opened), []
+    found, findings = dict(opened), []
+    for name, checkpoint in opened.items():
+        if name == base_name or not is_lora(checkpoint):
+            continue
+        try:
+            found[name] = adapted = merged(checkpoint, base)
+        except CheckpointError as error:
+            problem = error.problem.removeprefix(f"{checkpoint.path} ")
+            findings.append(Finding("misfit", name, "", problem, error.way_out))
+            continue
+        first, count = next(iter(adapted.changes)), tensors(len(adapted.changes))
+        problem = (
+            f"is a LoRA adapter of {count}, merged into {base_name} while it is read (α/r·B·A)"
+        )
+        findings.append(Finding("note", name, first, problem, "Nothing to do."))
+    return found, findings
 
 
 def without_misfits(

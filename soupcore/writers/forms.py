@@ -28,6 +28,7 @@ class Form:
 
     Attributes:
         as_ingredient: The form of ingredient 1's file, instead of safetensors.
+        as_folder: A Hugging Face folder (see `Soup.save`), instead of files.
         dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
             of ingredient 1.
         shard_size: The most bytes of a shard; None for one file.
@@ -36,17 +37,22 @@ class Form:
     as_ingredient: bool = False
     dtype: str | None = None
     shard_size: int | None = None
+    as_folder: bool = False
 
     @property
     def key(self) -> str:
         """A name for a folder, different for each form."""
         if self.as_ingredient:
             return "as-ingredient"
+        if self.as_folder:
+            return f"folder-{self.dtype}" if self.dtype else "folder"
         shards = f"shards-{self.shard_size}" if self.shard_size else "safetensors"
         return f"{shards}-{self.dtype}" if self.dtype else shards
 
     def file_name(self, soup: Writable) -> str:
-        """Return the name of the file to pass to `Soup.save`."""
+        """Return the name of the file or folder to pass to `Soup.save`."""
+        if self.as_folder:
+            return f"{soup.recipe}-{soup.id}"
         if self.shard_size:
             return "model.safetensors"  # what from_pretrained looks for in a folder
         suffix = soup.output.pt_suffix if self.as_ingredient else ".safetensors"

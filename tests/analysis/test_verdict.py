@@ -210,11 +210,12 @@ W, L, E, N = WIN, LOSS, EVEN, SURE
 @pytest.mark.parametrize(
     ("gains", "text"),
     [
-        ((W, W), "It wins on all 2 shifts."),
+        ((W, W), "It wins on both shifts."),
         ((W,), "It wins on the only shift."),
         ((E,), "The shift s0 is inconclusive."),
-        ((E, E), "All 2 shifts are inconclusive."),
-        ((L, L), "It loses on all 2 shifts."),
+        ((E, E), "Both shifts are inconclusive."),
+        ((E, E, E), "All 3 shifts are inconclusive."),
+        ((L, L), "It loses on both shifts."),
         ((W, L), "It wins on 1 of 2 shifts and loses on 1 (s1)."),
         ((L, E, E), "It loses on 1 of 3 shifts (s0); s1, s2 are inconclusive."),
         ((W, L, E), "It wins on 1 of 3 shifts and loses on 1 (s1); s2 is inconclusive."),

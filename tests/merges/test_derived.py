@@ -111,7 +111,8 @@ def test_it_comes_back_from_its_json(sweep: Sweep, make: Callable[[Sweep], Soup]
 
 def test_an_unknown_merge_is_refused() -> None:
     with pytest.raises(
-        CheckpointError, match=r"Unknown merge method 'magic'; .* supports grouped, fixed, ties"
+        CheckpointError,
+        match=r"Unknown merge method 'magic'; .* supports grouped, fixed, lora, ties",
     ):
         merge_from_json({"method": "magic"}, lambda name: pytest.fail("not asked for"))
 

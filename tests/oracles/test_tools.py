@@ -12,6 +12,7 @@ from shutil import copy
 from types import ModuleType
 
 import pytest
+import torch
 
 import soupcore
 from soupcore.checkpoints.names import layer_of
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 TOOLS = (
     *("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "omegaconf"),
-    *("transformers", "huggingface_hub", "ultralytics"),
+    *("transformers", "huggingface_hub", "peft", "ultralytics"),
 )
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -181,3 +182,38 @@ def test_ultralytics_opens_a_soup_of_its_checkpoints(ultralytics: Path, tmp_path
     (found,) = load_expected(soup.path).values()
     halves = {n: t.half() if t.is_floating_point() else t for n, t in found.items()}
     assert same_weights(halves, soup.state_dict())
+
+
+@pytest.mark.parametrize(("kind", "shard_size"), [("bert", None), ("bert", 20_000), ("gpt2", None)])
+def test_from_pretrained_opens_the_folder_of_a_soup(
+    tmp_path: Path, kind: str, shard_size: int | None
+) -> None:
+    run("transformers_folder", "make", tmp_path, home=tmp_path)
+    soup = soupcore.uniform(soupcore.Sweep.from_folder(tmp_path / kind))
+    soup.save(tmp_path / "soup", shard_size=shard_size)
+    run("transformers_folder", "open", tmp_path / "soup", home=tmp_path)
+    opened = load_expected(tmp_path / "soup")["opened"]
+    wanted = soup.state_dict()
+    assert all(torch.equal(opened[name], wanted[name]) for name in wanted)
+
+
+def test_adapters_of_peft_and_a_soup_of_them(tmp_path: Path) -> None:
+    made, sweep_folder = tmp_path / "made", tmp_path / "sweep"
+    run("peft_adapters", "make", made, home=tmp_path)
+    sweep_folder.mkdir()
+    for folder in made.iterdir():
+        if not folder.name.endswith("-expected"):
+            folder.rename(sweep_folder / folder.name)
+    sweep = soupcore.Sweep.from_folder(sweep_folder)
+    assert len(sweep) == 3
+    for name in sweep.names():
+        wanted = load_expected(made / name)["merged"]
+        found = sweep[name].checkpoint.state_dict()
+        for tensor, value in found.items():
+            torch.testing.assert_close(value, wanted[tensor], rtol=1e-5, atol=1e-6)
+    soup = soupcore.uniform(sweep)
+    assert soupcore.save_adapter(soup, tmp_path / "soup") == 0
+    run("peft_adapters", "open", sweep_folder / "base", tmp_path / "soup", home=tmp_path)
+    opened = load_expected(tmp_path / "soup")["merged"]
+    for tensor, value in soup.state_dict().items():
+        torch.testing.assert_close(opened[tensor], value, rtol=1e-5, atol=1e-6)

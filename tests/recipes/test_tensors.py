@@ -144,17 +144,21 @@ def test_greedy_chooses_among_ingredients_with_the_same_head(
     sweep = opened(tmp_path / "toy", states).with_tensors("all but the head", rest="run2")
     store = soupcore.Store(tmp_path / "store")
     evaluator = soupcore.Evaluator(task, store, device="cpu")
-    for soup in (soupcore.greedy(sweep, evaluator), soupcore.learned(sweep, evaluator, passes=2)):
+    for soup in (
+        soupcore.greedy(sweep, evaluator),
+        soupcore.learned(sweep, evaluator, passes=2),
+        soupcore.learned(sweep, evaluator, passes=1, per="layer"),
+    ):
         found = soup.state_dict()
         assert torch.equal(found["3.weight"], states["run2"]["3.weight"])
         assert torch.equal(found["3.bias"], states["run2"]["3.bias"])
         # The same as a plain evaluation of the state dict.
-        patched = tmp_path / soup.recipe
+        patched = tmp_path / soup.id
         save_sweep(patched, {"soup": found})
         plain = Sweep.from_folder(patched)["soup"].mixture
         assert evaluator.evaluate(plain, "val").score == soup.evaluations["val"].score
     parts = soupcore.Parts(sweep, soup)
-    for names in (["run1"], ["run1", "run10"]):
+    for names in (soup.ingredients[:1], soup.ingredients):
         assert torch.equal(parts.of(names).tensor("3.weight"), states["run2"]["3.weight"])
     store.close()
 

@@ -14,15 +14,16 @@ FORMS = [
     Form(dtype="bfloat16", shard_size=1000),
     Form(as_ingredient=True),
 ]
+FOLDERS = [Form(as_folder=True), Form(dtype="float16", as_folder=True)]
 
 
 def test_forms_have_keys_of_their_own_that_name_folders() -> None:
-    keys = [form.key for form in FORMS]
+    keys = [form.key for form in (*FORMS, *FOLDERS)]
     assert len(set(keys)) == len(keys)
     assert all(Path(key).name == key for key in keys)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.key)
+@pytest.mark.parametrize("form", [*FORMS, *FOLDERS], ids=lambda form: form.key)
 def test_a_form_comes_back_from_its_json(form: Form) -> None:
     assert Form(**form.to_json()) == form
 
