@@ -84,12 +84,17 @@ def _compared(view: View, which: str) -> str:
     """Return what the page compares, as Markdown."""
     if not view.has_task:
         return f"Angles and distances between every pair of **{which}**."
-    loss = plain(view.task.loss_name)
-    rise = (
-        f"rise of the {loss} or the error above"
-        if view.task.score_unit.counts_errors
-        else f"rise of the {loss} above, or drop of the score below,"
+    loss, score, unit = (
+        plain(view.task.loss_name),
+        plain(view.task.score_name),
+        view.task.score_unit,
     )
+    if unit.counts_errors:
+        rise = f"rise of the {loss} or the error above"
+    elif unit.sign < 0:
+        rise = f"rise of the {loss} or the {score} above"
+    else:
+        rise = f"rise of the {loss} above, or drop of the {score} below,"
     return (
         f"Lines (1−α)·θ₀ + α·θ₁ for every pair of **{which}**. Barrier = maximum {rise} linear "
         "interpolation of the endpoint values."
@@ -145,13 +150,17 @@ def _choose(view: View, names: list[str]) -> Choices:
         measure = st.segmented_control(
             "Metric", [*figures.measures(view.task.score_unit)], default="loss", required=True,
             format_func=lambda name: _METRICS[name] if view.task.score_unit.counts_errors
-            else _METRICS[name].replace("Error", "Score"),
+            else _METRICS[name].replace("Error", _capitalised(view.task.score_name)),
             help="Barriers are above linear interpolation of the endpoint values (Entezari et al. "
             "2022). Frankle: above the endpoint mean (Frankle et al. 2020), which includes half "
             "the difference between unequal endpoints.",
         )  # fmt: skip
         clustered = _choose_order()
     return Choices(names, alphas, split, measure, clustered)
+
+
+def _capitalised(name: str) -> str:
+    return plain(name[:1].upper() + name[1:])
 
 
 def _drop(view: View) -> str:

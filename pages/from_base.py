@@ -66,8 +66,11 @@ def main(view: View) -> None:
         )
         everything = pd.concat(tables, names=["end", None]).reset_index(level="end")
         display.show_figure(figure, "from-base", everything, code)
-        st.caption("■ base · ● model (α = 1). A curve that bulges to the upper right passes "
-                   "through interpolations better on both axes than either end.")  # fmt: skip
+        better = "upper right" if view.task.score_unit.sign > 0 else "lower left"
+        st.caption(
+            f"■ base · ● model (α = 1). A curve that bulges to the {better} passes through "
+            "interpolations better on both axes than either end."
+        )
     snippets.show(code)
 
 

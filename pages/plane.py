@@ -21,7 +21,7 @@ def main(view: View) -> None:
         tasks.show_needed("This page")
         return
     loss = view.task.loss_name
-    what = "error" if view.task.score_unit.counts_errors else "score"
+    what = "error" if view.task.score_unit.counts_errors else plain(view.task.score_name)
     st.caption(
         f"{plain(loss[:1].upper() + loss[1:])} and {what} on the 2-D plane through three models "
         "(Garipov et al. 2018). Axes are orthonormal, in units of L2 distance between weights. "

@@ -17,6 +17,9 @@ from soupcore.tasks import hugging_face
 from soupcore.tasks.hugging_face import KINDS, Kind, Setting
 from soupcore.workspace import private_folder
 
+# Tables of images name files anywhere on the server, which no one checks: they are for --task.
+OFFERED = {name: kind for name, kind in KINDS.items() if "image" not in kind.settings}
+
 _DATA = (".csv", ".tsv", ".jsonl", ".parquet")
 _PATIENCE = 120.0  # seconds to wait for the task; it may go on longer after that
 _SPLITS = {
@@ -44,12 +47,15 @@ def show() -> str | None:
         return None
     found = _find(Path(st.session_state["sweep"]))
     kind_name = st.selectbox(
-        "Kind", [*KINDS], format_func=lambda name: KINDS[name].title, key="hf-kind"
+        "Kind", [*OFFERED], format_func=lambda name: OFFERED[name].title, key="hf-kind"
     )
-    kind = KINDS[kind_name]
+    kind = OFFERED[kind_name]
     told: dict[str, Any] = {"task": kind_name}
-    told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
-    tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
+    left, right = st.columns(2)
+    with left:
+        told["model"] = _path("Model folder (config.json)", found.get("model"), "model")
+    with right:
+        tokenizer = _path("Tokenizer folder, if it is another", found.get("tokenizer"), "tokenizer")
     if tokenizer and tokenizer != told["model"]:
         told["tokenizer"] = tokenizer
     told["splits"] = _splits(found)
@@ -87,8 +93,10 @@ def _listed(text: str) -> list[str]:
 def _splits(found: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Let the user name the data files; return the splits as a description has them."""
     splits = {}
-    for role, (label, _) in _SPLITS.items():
-        if path := _path(label, found.get(role), role):
+    for column, (role, (label, _)) in zip(st.columns(len(_SPLITS)), _SPLITS.items(), strict=True):
+        with column:
+            path = _path(label, found.get(role), role)
+        if path:
             splits[role] = {"file": path, "role": role}
     shifts = st.text_area(
         "Shifted test data, optional: one file per line", key="hf-shift", height=68
@@ -173,6 +181,8 @@ def create(told: Mapping[str, Any]) -> str:
     """
     if "select" not in told["splits"]:
         raise TaskError("Name the file of the validation data; recipes choose on it.")
+    if told["task"] not in OFFERED:
+        raise TaskError(f"Describe a task of the kind {told['task']!r} in a file, for --task.")
     known = settings.current()
     named = [told["model"], told.get("tokenizer", told["model"])]
     for text in [*named, *(split["file"] for split in told["splits"].values())]:

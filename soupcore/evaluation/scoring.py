@@ -13,6 +13,7 @@ from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.evaluation.data import Data, is_out_of_memory
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Batch, Rows, described, take
+from soupcore.tasks.failures import place_of
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) ->
         raise TaskError(
             f"{what[0].upper()}{what[1:]} of the task {task.name!r} raised "
             f"{type(error).__name__} on the split {split!r} (given {given}): "
-            f"{str(error).strip()}. {way_out}"
+            f"{str(error).strip()}. {way_out} {place_of(error)}".rstrip()
         ) from error
 
 

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from soupcore.errors import StockpotError
+from soupcore.tasks.failures import place_of
 from soupcore.tasks.loading import load_task
 
 
@@ -20,7 +21,8 @@ def describe(spec: str) -> dict[str, Any]:
     except StockpotError as error:
         return {"error": str(error)}
     except Exception as error:  # whatever the task's data or network raises
-        return {"error": f"{spec} could not be described: {type(error).__name__}: {error}"}
+        what = f"{spec} could not be described: {type(error).__name__}: {error}. {place_of(error)}"
+        return {"error": what.strip()}
 
 
 def main() -> None:

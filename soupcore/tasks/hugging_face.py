@@ -131,7 +131,7 @@ class _Description(TomlFile):
 
     def _table(self, path: Path) -> "pd.DataFrame":
         table = _read_table(path, self.texts("columns"))
-        wanted = self.columns if "text" in self.told else []
+        wanted = [*self.columns] if "text" in self.told else []
         wanted += [self.text(key) for key in ("image", "label") if key in self.told]
         missing = [column for column in wanted if column not in table]
         if missing:

@@ -8,6 +8,8 @@ from types import ModuleType
 
 from soupcore.errors import TaskError
 from soupcore.task_spec import TaskSpec
+from soupcore.tasks.failures import place_of
+from soupcore.tasks.modules import import_from, modules_beside
 from soupcore.tasks.task import Task
 
 # The module of each kind of task that is described. It has `load(path)`, which returns the task,
@@ -45,20 +47,20 @@ def load_task(spec: str) -> Task:
 
 def _load_python(path: Path, attribute: str) -> Task:
     text = path.read_bytes()
-    source = _digest(attribute, text)
+    source = _digest(path, attribute)
     # Registered under a name of its own, so that classes defined in it can be found again.
     module_name = f"stockpot_task_{source[:16]}"
     module = ModuleType(module_name)
     module.__file__ = str(path.resolve())
     sys.modules[module_name] = module
+    import_from(path.resolve())
     try:
         # Not by an import, which may run the bytecode of an earlier text of the same size and age.
         exec(compile(text, module.__file__, "exec"), module.__dict__)  # noqa: S102
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise TaskError(
-            f"{path} could not be run: {type(error).__name__}: {error}. "
-            "Run it with Python by itself to see where."
+            f"{path} could not be run: {type(error).__name__}: {error}. {place_of(error)}".rstrip()
         ) from error
     task = getattr(module, attribute, None)
     if not isinstance(task, Task):
@@ -73,6 +75,8 @@ def _load_python(path: Path, attribute: str) -> Task:
 def task_signature(spec: str) -> str:
     """Return a digest of the files that define a task and of its name, without running them.
 
+    For a Python file these are the modules of its folder, too, that it imports.
+
     Raises:
         TaskError: There is no such file.
     """
@@ -80,8 +84,13 @@ def task_signature(spec: str) -> str:
     if found.kind:
         signature: str = import_module(_MODULES[found.kind]).signature(found.path)
         return signature
-    return _digest(found.attribute, found.path.read_bytes())
+    return _digest(found.path, found.attribute)
 
 
-def _digest(attribute: str, text: bytes) -> str:
-    return hashlib.sha256(attribute.encode() + b":" + text).hexdigest()
+def _digest(path: Path, attribute: str) -> str:
+    """Return the identity of a task's file, of the modules beside it, and of the task's name."""
+    sha = hashlib.sha256(attribute.encode() + b":" + path.read_bytes())
+    for module in modules_beside(path.resolve()):
+        name = module.relative_to(path.resolve().parent).as_posix()
+        sha.update(f"\n{name}:".encode() + module.read_bytes())
+    return sha.hexdigest()

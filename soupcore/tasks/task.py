@@ -16,6 +16,7 @@ from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.tasks.decoding import Decoding, rows_on_disk
 from soupcore.tasks.description import Role, TaskInfo, part_digest
 from soupcore.tasks.examples import Collate, Examples, take
+from soupcore.tasks.failures import place_of
 from soupcore.tasks.metrics import Metric, metric_named
 from soupcore.tasks.outputs import tensor_of
 
@@ -370,7 +371,7 @@ class Task(TaskInfo[Split]):
         except Exception as error:
             raise TaskError(
                 f"`build_model` of the task {self.name!r} raised {type(error).__name__}: {error}. "
-                "Call it by itself to see where."
+                f"{place_of(error)}"
             ) from error
         if not isinstance(model, nn.Module):
             raise TaskError(

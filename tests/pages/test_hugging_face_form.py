@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import hugging_face_form, settings, state
 from soupcore import TaskError
-from soupcore.tasks.hugging_face import KINDS, columns_of, write
+from soupcore.tasks.hugging_face import columns_of, write
 
 
 def draw() -> None:
@@ -100,6 +100,7 @@ def test_an_error_stays_on_the_form(root: Path) -> None:
         ({"splits": {"select": {"file": "{root}/link.csv"}}}, "not an absolute path below"),
         ({"splits": {"select": {"file": "val.csv"}}}, "not an absolute path below a folder"),
         ({"splits": {"shift/a": {"file": "{root}/val.csv"}}}, "Name the file of the validation"),
+        ({"task": "image-classification"}, "in a file, for --task"),
         ({"model": "/etc"}, "/etc is not an absolute path below a folder"),
         ({"model": ""}, "The model folder is not an absolute path"),
         ({"tokenizer": "/etc"}, "/etc is not an absolute path below a folder"),
@@ -128,7 +129,7 @@ def test_without_transformers_the_form_says_what_to_install(
 
 def test_every_kind_of_the_library_is_on_the_form(root: Path) -> None:
     session = session_of(root)
-    for name, kind in KINDS.items():
+    for name, kind in hugging_face_form.OFFERED.items():
         session.selectbox(key="hf-kind").select(name).run()
         assert not session.exception
         (metrics,) = session.multiselect

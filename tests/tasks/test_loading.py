@@ -52,8 +52,21 @@ def test_classes_of_the_file_can_be_pickled(tmp_path: Path) -> None:
     ("source", "attribute", "problem"),
     [
         pytest.param(None, "task", r"names no task\. Write it as", id="no file"),
-        pytest.param("def", "task", "could not be run: SyntaxError", id="syntax"),
-        pytest.param("1 / 0", "task", "could not be run: ZeroDivisionError", id="failing"),
+        pytest.param(
+            "def", "task", r"could not be run: SyntaxError.* at .*task\.py:1: def$", id="syntax"
+        ),
+        pytest.param(
+            "n = 0\n1 / n\n",
+            "task",
+            r"run: ZeroDivisionError: .*\. It failed at .*task\.py:2: 1 / n$",
+            id="failing",
+        ),
+        pytest.param(
+            "import json\njson.loads('x')\n",
+            "task",
+            r"task\.py:2: json\.loads\('x'\)$",
+            id="failing in a library",
+        ),
         pytest.param("import nowhere_to_be_found", "task", "ModuleNotFoundError", id="import"),
         pytest.param("raise SystemExit(2)", "task", "could not be run: SystemExit", id="exit"),
         pytest.param(SOURCE, "tusk", "no Task called 'tusk' .*missing", id="no attribute"),
@@ -129,3 +142,64 @@ def test_the_signature_is_known_without_running_the_file(tmp_path: Path) -> None
     path.unlink()
     with pytest.raises(TaskError, match="names no task"):
         task_signature(f"{path}:task")
+
+
+BESIDE = SOURCE.replace("LABELS = [0, 1]", "from labels import LABELS")
+
+
+@pytest.mark.usefixtures("bytecode")
+def test_a_module_beside_the_file_is_imported_as_it_is_now(tmp_path: Path) -> None:
+    path = write(tmp_path, BESIDE)
+    keys = set()
+    for labels in ([0, 1], [1, 0], [0, 1]):
+        (tmp_path / "labels.py").write_text(f"LABELS = {labels}")
+        os.utime(tmp_path / "labels.py", (1_700_000_000, 1_700_000_000))
+        task = load_task(f"{path}:task")
+        assert task.split("val").targets.tolist() == labels
+        keys.add(task.key)
+    assert len(keys) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.py", "task.py"]
+
+
+def test_modules_of_two_folders_do_not_mix(tmp_path: Path) -> None:
+    for name, labels in (("a", [0, 1]), ("b", [1, 0])):
+        write(tmp_path / name, BESIDE)
+        (tmp_path / name / "labels.py").write_text(f"LABELS = {labels}")
+    for name, labels in (("a", [0, 1]), ("b", [1, 0]), ("a", [0, 1])):
+        task = load_task(f"{tmp_path / name / 'task.py'}:task")
+        assert task.split("val").targets.tolist() == labels
+
+
+def test_a_module_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, BESIDE)
+    (tmp_path / "labels.py").write_text("LABELS = []\nLABELS[3]\n")
+    with pytest.raises(TaskError, match=r"IndexError: .* It failed at .*labels\.py:2: LABELS\[3\]"):
+        load_task(f"{path}:task")
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("helper.py", "import helper"),
+        ("helper.py", "import os, helper as other"),
+        ("helper.py", "from helper import thing"),
+        ("helper.py", "def late():\n    import helper"),
+        ("package/__init__.py", "import package.inner"),
+        ("package/inner.py", "from package import inner"),
+        ("package/inner.py", "from package.inner import thing"),
+        ("package/deep.py", "from package import inner"),
+    ],
+)
+def test_the_signature_covers_the_modules_that_are_imported(
+    tmp_path: Path, module: str, statement: str
+) -> None:
+    path = write(tmp_path, f"{statement}\n{SOURCE}")
+    (tmp_path / "package").mkdir()
+    for name in ("helper.py", "unused.py", "package/__init__.py", "package/deep.py"):
+        (tmp_path / name).write_text("thing = 1\n")
+    (tmp_path / "package/inner.py").write_text("from .deep import thing\nfrom . import missing\n")
+    before = task_signature(f"{path}:task")
+    (tmp_path / "unused.py").write_text("thing = 2\n")
+    assert task_signature(f"{path}:task") == before
+    (tmp_path / module).write_text("from .deep import thing\nthing = 2\n")
+    assert task_signature(f"{path}:task") != before
