@@ -130,7 +130,8 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     unit = view.task.score_unit
     st.caption(
         f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)}): difference from the "
-        f"best ingredient {unit.difference_text(found['gain_promised'])} on the half used to choose, "
+        f"best ingredient {unit.difference_text(found['gain_promised'])} on the half used to "
+        "choose, "
         f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
         f"by {unit.gap(found['promised'] - found['delivered'])}."
     )
