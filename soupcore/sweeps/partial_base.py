@@ -110,6 +110,6 @@ def _problem(
     if lacking:
         parts.append(f"lacks {tensors(len(lacking))}: {some(lacking)}")
     if extra:
-        parts.append(f"has {tensors(len(extra))} that the ingredients lack: {some(extra)}")
+        parts.append(f"has {tensors(len(extra))} that the ingredients lack: {some([*extra])}")
     count = len(ingredient.tensors)
     return f"fits in part: it {' and '.join(parts)}; the other {tensors(count - len(new))} fit"
