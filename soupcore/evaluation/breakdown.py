@@ -58,7 +58,7 @@ def by_class(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
             f"The targets of the split {evaluation.split!r} of the task {task.name!r} are not "
             "classes, one integer per example."
         )
-    found, numbers = classes.unique(return_inverse=True)
+    found, numbers = torch.unique(classes, return_inverse=True)
     return _table(task, evaluation.scores, numbers, found.tolist(), "class")
 
 

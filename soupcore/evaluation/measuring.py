@@ -107,7 +107,7 @@ def _on_rows(
     if given is None or against is None:
         raise ValueError(f"{metric.name} needs {metric.source} and {metric.against}")
     has_groups = metric.against == "groups"
-    n_groups = len(against.unique()) if has_groups else 0
+    n_groups = len(torch.unique(against)) if has_groups else 0
 
     def score(rows: Rows) -> float:
         some, of = given[rows], against[rows]
@@ -148,7 +148,8 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
         if metric.against == "groups"
         else task.split(evaluation.split).targets.cpu()
     )
-    arrays = {metric.source: getattr(evaluation, metric.source), metric.against: against}
+    given: Tensor = getattr(evaluation, metric.source)
+    arrays: dict[str, Tensor | None] = {metric.source: given, metric.against: against}
     return _on_rows(task, metric, arrays)
 
 

@@ -156,7 +156,9 @@ def perplexity(records: Tensor, targets: Tensor) -> float:
 
 def _worst_class(predictions: Tensor, targets: Tensor) -> float:
     """Return the lowest recall of the classes that occur in the targets."""
-    return worst_group((predictions == targets).float(), targets.unique(return_inverse=True)[1])
+    return worst_group(
+        (predictions == targets).float(), torch.unique(targets, return_inverse=True)[1]
+    )
 
 
 def group_means(scores: Tensor, groups: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class Split:
         classes = self.classes() if self.is_loaded or self.labels is not None else None
         if classes is None:
             return None
-        return int(classes.unique(return_counts=True)[1].max()) / len(classes)
+        return int(torch.unique(classes, return_counts=True)[1].max()) / len(classes)
 
     def __len__(self) -> int:
         return len(self.load()[0]) if self._decoding is None else len(self._decoding)
@@ -283,6 +283,11 @@ class Part(Split):
         whole = self.whole.groups
         return None if whole is None else tuple(whole[row] for row in self.rows.tolist())
 
+    def classes(self) -> Tensor | None:
+        """Return the targets where they are classes: one integer an example, on the CPU."""
+        classes = self.whole.classes()
+        return None if classes is None else classes[self.rows]
+
     @property
     def labels(self) -> Tensor | None:  # type: ignore[override]
         """The classes of the examples chosen, as far as those of the whole are known."""
@@ -321,7 +326,8 @@ class Task(TaskInfo[Split]):
             `bfloat16` and `float16` cast its weights, buffers and floating-point inputs after
             mixing; `bfloat16 autocast` and `float16 autocast` compute by `torch.autocast`. Losses
             and scores are computed in float32. Below float32, shortcuts and early rejection are
-            off, since results may depend on the batch.
+            off, since results may depend on the batch. Gradients, as for learned soups, are always
+            those of the network as it is made.
         version: Change it when the meaning of the task changes in a way that neither the data nor
             the task's file shows, so that evaluations of before are not taken for it.
 
@@ -373,7 +379,7 @@ class Task(TaskInfo[Split]):
         return known[metric] if metric in known else [metric_named(metric, known)]
 
     def _check_groups(self) -> None:
-        """Make sure that `select` and `report` splits have examples of each group."""
+        """Make sure that there are groups, and the same in `select` and `report` splits."""
         counts = {
             name: Counter(split.groups or ())
             for name, split in self.splits.items()
@@ -385,12 +391,15 @@ class Task(TaskInfo[Split]):
                 f"A metric of the task {self.name!r} needs groups, and the split {lacking[0]!r} "
                 f"has none. {_GIVE_GROUPS}"
             )
-        for name, found in counts.items():
-            missing = [group for group in self.groups if not found[group]]
-            if missing and self.splits[name].role != "shift":
+        # A shift may be another group.
+        alike = {name: own for name, own in counts.items() if self.splits[name].role != "shift"}
+        groups = [group for group in self.groups if any(own[group] for own in alike.values())]
+        for name, own in alike.items():
+            missing = [group for group in groups if not own[group]]
+            if missing:
                 sizes = "; ".join(
-                    f"{split}: {', '.join(f'{g} {found[g]}' for g in self.groups)}"
-                    for split, found in counts.items()
+                    f"{split}: {', '.join(f'{group} {of[group]}' for group in groups)}"
+                    for split, of in alike.items()
                 )
                 raise TaskError(
                     f"The split {name!r} of the task {self.name!r} has no example of the group "

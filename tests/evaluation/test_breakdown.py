@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def nets() -> nn.Module:
     return nn.Linear(1, 2)
 
 
-def split(role: str, groups: list[object] | None, n: int = 4) -> Split:
+def split(role: str, groups: Sequence[object] | None, n: int = 4) -> Split:
     return Split(role, torch.zeros(n, 1), torch.arange(n) % 2, groups=groups)  # type: ignore[arg-type]
 
 
@@ -208,7 +209,7 @@ def test_a_metric_of_your_own_takes_groups() -> None:
     mean = Metric(
         "group mean", range=(0.0, 1.0), source="scores", against="groups",
         compute=lambda scores, groups: float(
-            np.mean([scores[groups == g].mean() for g in groups.unique()])
+            np.mean([scores[groups == g].mean() for g in torch.unique(groups)])
         ),
     )  # fmt: skip
     value = mean.score({"scores": torch.tensor([1.0, 0, 1, 1])}, torch.tensor([0, 0, 0, 1]))
