@@ -69,7 +69,7 @@ def test_statistics_are_not_estimated_in_a_half_type(net: Kitchen, store: Store)
     split = net.task.split("val")
     splits = {**net.task.splits, "train": Split("train", split.inputs, split.targets)}
     half, mixed = (
-        ClassificationTask(net.task.build_model, splits, precision=each)  # type: ignore[arg-type]
+        ClassificationTask(net.task.build_model, splits, precision=each)
         for each in ("bfloat16", "bfloat16 autocast")
     )
     assert (half.can_re_estimate, mixed.can_re_estimate) == (False, True)

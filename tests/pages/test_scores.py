@@ -57,7 +57,7 @@ def test_a_caption_tells_the_majority_class_and_the_precision(described: bool) -
     if described:
         tasks = [TaskDescription.from_json(task.describe().to_json()) for task in tasks]
     plain, mixed = map(scores.judging, tasks)
-    assert plain == r" · majority class 27.3 % of select\_0"
+    assert plain == " · majority class 27.3 % of select_0"
     assert mixed == plain + " · evaluated in **bfloat16 autocast**"
 
 

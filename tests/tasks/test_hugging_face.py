@@ -204,7 +204,8 @@ def test_texts_are_classified_as_by_transformers(
 def test_groups_precision_and_held_out_texts_are_as_described(
     folder: Path, store: Store, networks: dict[str, Any]
 ) -> None:
-    told = SMS | {"group": "label", "metrics": ["worst-group accuracy", "accuracy by group"]}
+    told: dict[str, Any] = SMS | {"group": "label"}
+    told |= {"metrics": ["worst-group accuracy", "accuracy by group"]}
     told |= {"precision": "bfloat16", "hold_out": 0.25, "hold_out_seed": 3}
     task = load_task(describe(folder, **told))
     assert [len(split) for split in task.splits.values()] == [3 * N // 4, N // 4]
