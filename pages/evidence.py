@@ -111,7 +111,7 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         f"{plain(view.task.select)} score, that score is optimistic"
     )
     what = plain(view.task.score_name)
-    judge = f"{optimistic}; judge by test and the shifted splits."
+    judge = f"{optimistic}. {scores.judge_by(view.task)}"
     if not view.task.has_examples:
         return f"Comparison of {what}. {judge}"
     if not view.task.metric.is_mean:

@@ -40,6 +40,7 @@ _LABELS: dict[str | tuple[str, str], str] = {
     ("token-classification", "label"): "Column of their tags, a list in each row",
     ("causal-lm", "text"): "Text column",
     ("masked-lm", "text"): "Text column",
+    "group": "Group column, optional (for worst-group accuracy)",
     "max_length": "Longest text, in tokens (0: the tokenizer's limit, at most 512)",
     "block": "Block length, in tokens (0: each text by itself)",
     "seed": "Seed of the masked tokens",

@@ -7,7 +7,7 @@ base gets the mean of the ingredients there, which makes it a point that can be 
 recipes take these tensors from elsewhere (see `Sweep.with_tensors`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 from soupcore.checkpoints import Checkpoint
@@ -98,7 +98,7 @@ def _fits(base: Checkpoint, ingredient: Checkpoint, tensor: str) -> bool:
 
 
 def _problem(
-    base: Checkpoint, ingredient: Checkpoint, new: Collection[str], extra: Collection[str]
+    base: Checkpoint, ingredient: Checkpoint, new: Collection[str], extra: Sequence[str]
 ) -> str:
     lacking = [tensor for tensor in new if tensor not in base.tensors]
     differing = [tensor for tensor in new if tensor in base.tensors]
@@ -110,6 +110,6 @@ def _problem(
     if lacking:
         parts.append(f"lacks {tensors(len(lacking))}: {some(lacking)}")
     if extra:
-        parts.append(f"has {tensors(len(extra))} that the ingredients lack: {some([*extra])}")
+        parts.append(f"has {tensors(len(extra))} that the ingredients lack: {some(extra)}")
     count = len(ingredient.tensors)
     return f"fits in part: it {' and '.join(parts)}; the other {tensors(count - len(new))} fit"
