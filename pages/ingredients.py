@@ -236,10 +236,14 @@ def _styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
     for title, texts in table.texts.items():
         cells = [Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
         shown[title] = pd.Series(cells, dtype=object)
-    forms: dict[str, Any] = {"score": _cell_text, "loss": _loss_text, "number": _number_text}
-    formats = {
-        title: forms[column.form] for title, column in table.columns.items() if column.form in forms
+    forms: dict[str, Any] = {
+        "text": _text,
+        "score": _cell_text,
+        "loss": _loss_text,
+        "number": _number_text,
+        "count": _number_text,
     }
+    formats = {title: forms[column.form] for title, column in table.columns.items()}
     is_baseline = (frame[NAME] == table.baseline).tolist()
 
     def emphasised(column: "pd.Series[Any]") -> list[str]:
@@ -263,6 +267,10 @@ class Cell(float):
         cell = super().__new__(cls, value)
         cell.text = text
         return cell
+
+
+def _text(value: Any) -> str:
+    return UNKNOWN if pd.isna(value) else str(value)
 
 
 def _cell_text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 import streamlit as st
 
@@ -118,12 +119,12 @@ def choose_columns(table: RunTable, folder: str) -> list[str]:
     default = [title for title in titles if table.columns[title].is_shown]
     hidden, shown = set(setting("hide", [])), set(setting("show", []))
     current = [t for t in titles if (t in default or t in shown) and t not in hidden]
-    with st.popover(f"Columns ({len(current)} of {len(titles)})", icon=":material/view_column:"):
+    with st.popover("Columns", icon=":material/view_column:"):
         chosen = st.multiselect(
             "Columns",
             titles,
             default=current,
-            key=f"columns-{folder}-{len(titles)}-{'-'.join(default)}",
+            key=f"columns-{folder}-{crc32(repr((titles, default)).encode())}",
         )
         st.caption(
             "Constant hyperparameters and the single shifted splits are hidden by default. The URL "
