@@ -295,7 +295,7 @@ def _with_spreads(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> pd.D
     wide = frame.copy()
     for title, spreads in table.spreads.items():
         if title in wide and not all(math.isnan(spread) for spread in spreads):
-            place = int(wide.columns.get_loc(title)) + 1
+            place = list(wide.columns).index(title) + 1
             wide.insert(place, f"{title}, 95% CI ±", [spreads[row] for row in rows])
     return wide
 

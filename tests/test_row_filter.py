@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from soupcore.row_filter import FilterError, matching_rows
 
-TABLE = {
+TABLE: dict[str, list[Any]] = {
     "name": ["base", "run-01", "run-02", "Greedy AND more"],
     "kind": ["base", "ingredient", "ingredient", "soup"],
     "lr": [None, 0.1, 1e-4, math.nan],

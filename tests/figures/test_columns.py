@@ -26,11 +26,11 @@ TABLE = pd.DataFrame(
 def test_an_axis_is_logarithmic_if_positive_numbers_span_two_decades(
     column: str, kind: str
 ) -> None:
-    figure = figures.column_scatter(TABLE, INKS, x=column, y="score")
+    figure = figures.column_scatter(TABLE, INKS, x=column, y="batch")
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == (kind, "linear")
     (points,) = figure.data
-    assert [name for name, _ in points.customdata] == ["a", "b"]
-    assert list(points.marker.color) == ["#111111", "#222222"]
+    assert [name for name, _ in points.customdata] == ["a", "b", "c"]
+    assert list(points.marker.color) == ["#111111", "#222222", "#333333"]
 
 
 def test_rows_are_drawn_by_kind_and_selection() -> None:
