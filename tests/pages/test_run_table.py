@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 from streamlit.testing.v1 import AppTest
 
 from pages import ingredients
-from pages.components import state
+from pages.components import run_cells, state
 from pages.components.run_table import RunTable
 from pages.components.state import View
 from soupcore.overview import Overview
@@ -86,13 +86,13 @@ def test_cells_show_intervals_and_stay_numbers(
     app = start()
     app.evaluate()
     shown: list[Styler] = []
-    make = ingredients._styled
+    make = run_cells.styled
 
     def keep(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
         shown.append(make(table, frame, rows))
         return shown[-1]
 
-    monkeypatch.setattr(ingredients, "_styled", keep)
+    monkeypatch.setattr(run_cells, "styled", keep)
     session = open_table(app)
     best = known(app).runs[str(known(app).best)]["val"]
     assert best is not None
@@ -245,7 +245,7 @@ def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
     ],
 )
 def test_numbers_have_three_significant_digits_and_whole_ones_all(value: Any, text: str) -> None:
-    assert ingredients._number_text(value) == text
+    assert run_cells.number_text(value) == text
 
 
 def test_choosing_another_sweep_forgets_the_view_of_the_table(
