@@ -95,7 +95,7 @@ def test_any_text_gives_rows_or_a_filter_error(text: str) -> None:
 
 @given(st.floats(allow_nan=False), st.lists(st.none() | st.floats(), min_size=1, max_size=6))
 def test_comparisons_are_those_of_floats(limit: float, values: list[float | None]) -> None:
-    table = {"name": ["x"] * len(values), "v": values}
+    table: dict[str, list[Any]] = {"name": ["x"] * len(values), "v": values}
     if all(value is None or math.isnan(value) for value in values):
         return
     below = matching_rows(f"v < {limit!r}", table)

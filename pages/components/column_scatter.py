@@ -31,7 +31,8 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
     with st.container(horizontal=True, vertical_alignment="bottom"):
         rates = results.learning_rates(varying)
         x = st.selectbox("Horizontal", titles, index=titles.index((rates or varying)[0]), width=240)
-        default = table.ranked_by or next((t for t in numbers if t != x), numbers[0])
+        ranked = [t for t in numbers if t == table.ranked_by]  # absent if all are undefined
+        default = [*ranked, *(t for t in numbers if t != x), *numbers][0]
         y = st.selectbox("Vertical", titles, index=titles.index(default), width=240)
         colour = st.selectbox(
             "Colour", ["", *titles], format_func=lambda t: t or "colour of the run", width=240
