@@ -31,7 +31,7 @@ def choose_filter(folder: str) -> str:
         placeholder="Filter: lr < 0.02 and kind = ingredient",
         help=_HELP,
         label_visibility="collapsed",
-        width=360,
+        width=310,
         key=f"filter-{folder}",
     )
     st.session_state["filter"] = (text or "").strip()
@@ -57,7 +57,7 @@ def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
             f"Baseline: {name}" if name else f"Baseline: best ingredient{f', {best}' * bool(best)}"
         ),
         label_visibility="collapsed",
-        width=280,
+        width=250,
         key=f"baseline-{folder}-{pinned}",
     )
     st.session_state["baseline"] = chosen or ""
@@ -85,7 +85,7 @@ def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None
         index=options.index(current),
         format_func=lambda title: f"Sort by {title}" if title else default_name,
         label_visibility="collapsed",
-        width=260,
+        width=220,
         key=f"sort-{folder}-{current}",
     )
     chosen = chosen or ""

@@ -87,7 +87,7 @@ def test_the_page_answers_while_a_job_runs(page: Page, server: Server) -> None:
     box = page.get_by_role("textbox", name="Filter")
     box.fill("run-03")
     box.press("Enter")
-    expect(page.get_by_text("1 of 16 rows match the filter")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"1 of \d+ rows match the filter"))).to_be_visible()
     steps.click_row(page, 0)
     steps.expect_selected(page, "run-03")
     expect(progress(page)).to_be_visible()
