@@ -1,4 +1,4 @@
-"""All ingredients: compatibility, scores and selection."""
+"""Ingredients, base and soups in one table: scores, differences, hyperparameters, selection."""
 
 import math
 from typing import Any
@@ -7,27 +7,30 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import (
+    column_scatter,
     comparison,
     display,
     jobs,
     ranking,
+    row_detail,
+    run_cells,
+    run_table,
     scores,
     snippets,
     state,
     sweeps,
     tasks,
 )
+from pages.components import table_controls as controls
 from pages.components.display import listed, plain
+from pages.components.run_table import INK, NAME, RunTable
 from pages.components.state import View
-from soupcore import Evaluation, Ingredient, figures
+from soupcore import figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
-from soupcore.sweeps.hyperparameters import run_columns
-from soupcore.tasks import PLAIN
+from soupcore.tasks.unit import UNKNOWN
 
 _KEY = "ingredients-table"
-_LAST = ["hash", "status"]
-_INTERVAL = "95% CI ±"
 
 
 def main(view: View) -> None:
@@ -42,13 +45,15 @@ def main(view: View) -> None:
     sweeps.show_fit(view.sweep.fit)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
-    metric = _table(view, known)
+    table, rows, metric = _table(view, known)
     if view.has_task:
         _figures(view, names, known)
+        column_scatter.show(view, table, rows, _toggle)
         snippets.show(snippets.evaluate(view, call))
     else:
         if metric is not None:
             _logged_figure(view, metric)
+        column_scatter.show(view, table, rows, _toggle)
         tasks.show_needed("Evaluating ingredients")
         snippets.show(snippets.ingredients(view))
 
@@ -136,184 +141,131 @@ def _toggle(picked: list[Any]) -> None:
     state.select([name for name in ingredients if name in toggled])
 
 
-def _table(view: View, known: scores.Known) -> str | None:
-    """Show all ingredients with hyperparameters and scores; ticked rows are the selection.
+def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | None]:
+    """Show ingredients, base and soups; ticked rows of ingredients are the selection.
 
     Returns:
-        The logged metric that ranks the rows; None for an order by name.
+        The table, the rows that match the filter in their order, and the logged metric that ranks
+        a sweep without a task; None for an order by name.
     """
-    names = list(view.sweep.ingredients)
-    selected = st.session_state["selection"]
-    names, metric = _selection(view, names, selected)
-    ours = [
-        _row(view, name, known[name]) if view.has_task else _plain_row(view, name) for name in names
-    ]
-    logs = [_run_values(view.sweep[name], metric) for name in names]
-    hyperparameters = run_columns(dict.fromkeys(k for row in logs for k in row), {*ours[0], *_LAST})
-    rows = [
-        row | {hyperparameters[key]: value for key, value in values.items()}
-        for row, values in zip(ours, logs, strict=True)
-    ]
-    # Keeps `_LAST` last even if the first row has no hyperparameters.
-    columns = dict.fromkeys(key for row in rows for key in row)
-    last = [column for column in _LAST if column in ours[0]]
-    table = pd.DataFrame(rows, columns=[c for c in columns if c not in last] + last)
-    of_runs = {column: key for key, column in hyperparameters.items()}
-    for column in of_runs:
-        table[column] = pd.Series(_uniform(table[column].tolist()), dtype=None)
-    shown = {*view.sweep.columns, *map(ranking.logged, view.sweep.logged_columns)}
-    shown |= {ranking.logged(metric)} if metric else set()
-    hidden = {column for column, key in of_runs.items() if key not in shown}
-    absent = _absent(view)
-    if hidden:
-        st.caption(
-            f"{len(hidden)} columns of hyperparameters and logged metrics are hidden (mostly "
-            "constant). Use the eye icon above the table to show them."
+    soups = run_table.row_names(view, scores.soups(view))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = controls.choose_filter(view.folder)
+        metric, pinned = None, ""
+        if view.has_task:
+            best = scores.best_on_select(view, known, list(view.sweep.ingredients))
+            pinned = controls.choose_baseline([*known, *soups], best, view.folder)
+        else:
+            metric = ranking.choose(view.sweep, view.folder)
+        table = run_table.build(view, known, soups, pinned=pinned, ranking_metric=metric)
+        order = (
+            controls.choose_order(table, view.folder, _default_order(view, table))
+            if view.has_task
+            else _logged_order(view, table, metric)
         )
-    unit = view.task.score_unit if view.has_task else PLAIN
-    scored = [*_scored(view), _INTERVAL] if view.has_task else []
-    numbers = [c for c in of_runs if pd.api.types.is_float_dtype(table[c])]
+        columns = controls.choose_columns(table, view.folder)
+    matching = controls.matching(table, text)
+    rows = [row for row in order if row in matching]
+    _selection(view, table, rows)
+    if rows:
+        _rows(view, table, rows, columns)
+    else:
+        st.info("No row matches the filter.", icon=":material/filter_alt_off:")
+    row_detail.show(view, table)
+    if view.has_task:
+        scores.show_undefined(view, table.evaluations)
+    return table, rows, metric
+
+
+def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:
+    """Return the best first; by a logged metric where a link names one and none is measured."""
+    if table.ranked_by:
+        return table.ranked_by, not table.columns[table.ranked_by].is_lower_first
+    metric = ranking.chosen(view.sweep)
+    title = ranking.logged(metric) if metric else ""
+    return (title, not ranking.lower_is_better(str(metric))) if title in table.columns else None
+
+
+def _logged_order(view: View, table: RunTable, metric: str | None) -> list[int]:
+    if metric is None:
+        return list(range(len(table.frame)))
+    ranked = ranking.ranked(view.sweep, list(view.sweep.ingredients), metric)
+    places = {name: place for place, name in enumerate(table.names)}
+    return [places.pop(name) for name in ranked] + list(places.values())
+
+
+def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> None:
+    """Show rows of the table, and offer them as files."""
+    frame = table.frame.iloc[rows].reset_index(drop=True)
+    names = list(frame[NAME])
+    selected = st.session_state["selection"]
     ticked = [index for index, name in enumerate(names) if name in selected]
     if st.session_state.get(_KEY, {}).get("selection", {}).get("rows") != ticked:
         st.session_state[_KEY] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
     st.dataframe(
-        table.astype(dict.fromkeys(scored, float))
-        .style.format(unit.cell, subset=pd.Index(scored))
-        .format("{:.6g}", subset=pd.Index(numbers), na_rep="–")
-        .map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[""]),
+        run_cells.styled(table, frame, rows),
         key=_KEY,
         on_select=lambda: _take_rows(names),
         selection_mode="multi-row",
         hide_index=True,
         height=min(38 + 35 * len(names), 560),
-        placeholder="–",
-        column_order=[c for c in table.columns if c not in hidden | absent],
+        placeholder=UNKNOWN,
+        column_order=columns,
         column_config={
-            "": st.column_config.TextColumn(width=18, help="Colour used in all figures"),
-            "name": st.column_config.TextColumn(pinned=True, width=_width(names)),
-            _INTERVAL: st.column_config.Column(
-                help="Half of the 95 % confidence interval of the validation score"
-            ),
-            **(
-                {view.task.loss_name: st.column_config.NumberColumn(format="%.4f")}
-                if view.has_task
-                else {}
-            ),
+            INK: st.column_config.TextColumn(width=18, help=table.columns[INK].help),
+            NAME: st.column_config.TextColumn(pinned=True, width=_width(names)),
             **{
-                column: st.column_config.Column(help=_source(view, key))
-                for column, key in of_runs.items()
+                title: st.column_config.Column(help=column.help)
+                for title, column in table.columns.items()
+                if column.help and title not in (INK, NAME)
             },
         },
     )
+    exported = [title for title in columns if title != INK]
     display.export_rows(
-        table.drop(columns=["", *absent]),
+        _with_spreads(table, frame[exported], rows),
         "ingredients",
-        decimals={c: unit.decimals for c in scored if unit.decimals is not None},
+        decimals={t: d for t in exported if (d := table.columns[t].decimals) is not None},
     )
-    if view.has_task:
-        scores.show_undefined(view, known)
-    return metric
 
 
-def _absent(view: View) -> set[str]:
-    """Return the columns of scores whose splits the task lacks."""
-    if not view.has_task:
-        return set()
-    _, on_report, under_shift = _scored(view)
-    absent = set() if view.task.splits_with_role("report") else {on_report}
-    return absent if view.task.splits_with_role("shift") else absent | {under_shift}
+def _with_spreads(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
+    """Return a table to export, with half the width of each score's interval after the score."""
+    wide = frame.copy()
+    for title, spreads in table.spreads.items():
+        if title in wide and not all(math.isnan(spread) for spread in spreads):
+            place = list(wide.columns).index(title) + 1
+            wide.insert(place, f"{title}, 95% CI ±", [spreads[row] for row in rows])
+    return wide
 
 
-def _run_values(ingredient: Ingredient, first: str | None) -> dict[str, Any]:
-    """Return the hyperparameters and logged metrics of an ingredient by their columns.
-
-    Args:
-        ingredient: The ingredient.
-        first: The logged metric that comes first; None for the order in the file.
-    """
-    logged = {ranking.logged(name): value for name, value in ingredient.logged_metrics.items()}
-    leading = {ranking.logged(first): logged.get(ranking.logged(first))} if first else {}
-    return {**leading, **logged, **ingredient.hyperparameters}
-
-
-def _source(view: View, key: str) -> str:
-    """Return where the values of a column come from."""
-    names = (key, key.removesuffix(" (logged)"))
-    origins = [
-        i.origins[n] for i in view.sweep.ingredients.values() for n in names if n in i.origins
-    ]
-    files = [*dict.fromkeys(origin.partition(",")[0].rpartition("/")[2] for origin in origins)]
-    source = f"From {plain(', '.join(files[:3]))}{', …' if len(files) > 3 else ''}."
-    if key.endswith(" (logged)"):
-        source += " Logged by the training tool, not measured here."
-    return source
-
-
-def _selection(view: View, names: list[str], selected: list[str]) -> tuple[list[str], str | None]:
-    """Show how many are selected; return the names in the chosen order, and the ranking metric."""
+def _selection(view: View, table: RunTable, rows: list[int]) -> None:
+    """Show how many ingredients are selected, and what the filter leaves."""
+    names = list(view.sweep.ingredients)
+    selected = st.session_state["selection"]
+    shown = [name for row in rows if (name := table.names[row]) in view.sweep.ingredients]
+    is_filtered = len(rows) < len(table.frame)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(selected)}** of {len(names)} ingredients selected")
         st.button(
-            "Select all",
+            "Select all shown" if is_filtered else "Select all",
             type="tertiary",
-            disabled=len(selected) == len(names),
-            on_click=lambda: state.select(names),
+            disabled=set(shown) <= set(selected),
+            on_click=lambda: _select({*selected, *shown}),
         )
         st.button(
             "Clear", type="tertiary", disabled=not selected, on_click=lambda: state.select([])
         )
-        metric = ranking.choose(view.sweep, view.folder)
-    return names if metric is None else ranking.ranked(view.sweep, names, metric), metric
+        if is_filtered:
+            st.caption(f"{len(rows)} of {len(table.frame)} rows match the filter")
+        if table.baseline:
+            kind = "pinned" if controls.setting("baseline") else "best ingredient on validation"
+            st.caption(f"Baseline of Δ: **{plain(table.baseline)}** ({kind}), the first row")
 
 
-def _plain_row(view: View, name: str) -> dict[str, Any]:
-    """Return the row of an ingredient without a task."""
-    return {"": view.colours[name], "name": name, "hash": view.sweep[name].digest[:8]}
-
-
-def _row(view: View, name: str, known: dict[str, Any]) -> dict[str, Any]:
-    chosen = known[view.task.select]
-    reports = view.task.splits_with_role("report")
-    report = known[reports[0]] if reports else None
-    shift = scores.shift_mean(view, known)
-    done = sum(evaluation is not None for evaluation in known.values())
-    ingredient = view.sweep[name]
-    factor = view.task.score_unit.factor
-    on_select, on_report, under_shift = _scored(view)
-    return {
-        "": view.colours[name],
-        "name": name,
-        on_select: chosen.score * factor if chosen else None,
-        _INTERVAL: _half(chosen) * view.task.score_unit.scale if chosen else None,
-        view.task.loss_name: chosen.loss if chosen else None,
-        on_report: report.score * factor if report else None,
-        under_shift: shift * factor if shift is not None else None,
-        "hash": ingredient.digest[:8],
-        "status": "evaluated" if done == len(known) else f"{done} of {len(known)} splits",
-    }
-
-
-def _uniform(values: list[Any]) -> list[Any]:
-    """Return values as text if a column of a table cannot hold their types together."""
-    known = [value for value in values if not pd.isna(value)]
-    if all(type(value) in (int, float) for value in known):
-        if all(isinstance(value, float) or abs(value) < 1 << 63 for value in known):
-            return values
-    elif len({type(value) for value in known}) == 1:
-        return values
-    return [None if pd.isna(value) else str(value) for value in values]
-
-
-def _scored(view: View) -> list[str]:
-    """Return the columns of scores: on select, on report and under shift."""
-    unit, score = view.task.score_unit, view.task.score_name
-    return [unit.label(f"{split} {score}") for split in ("validation", "test", "mean shift")]
-
-
-def _half(found: Evaluation) -> float:
-    """Return half the width of the score's interval; NaN if that is 0 or infinite."""
-    low, high = found.score_interval
-    return (high - low) / 2 if math.isfinite(high - low) and high > low else math.nan
+def _select(names: set[str]) -> None:
+    """Select ingredients in the order of the sweep."""
+    state.select([n for n in st.session_state["view"].sweep.ingredients if n in names])
 
 
 def _width(names: list[str]) -> int:
@@ -322,7 +274,11 @@ def _width(names: list[str]) -> int:
 
 
 def _take_rows(names: list[str]) -> None:
-    state.select([names[row] for row in st.session_state[_KEY]["selection"]["rows"]])
+    """Select the ticked ingredients; rows that the filter hides stay as they are."""
+    ticked = {names[row] for row in st.session_state[_KEY]["selection"]["rows"]}
+    if not ticked <= st.session_state["view"].sweep.ingredients.keys():
+        st.toast("Only ingredients can be selected here, not soups or the base.")
+    _select(ticked | (set(st.session_state["selection"]) - set(names)))
 
 
 if __name__ == "__main__":

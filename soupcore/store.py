@@ -280,6 +280,22 @@ class Store:
                 )
         return found
 
+    def squares(self, reference: str, digests: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the stored inner products of vectors with themselves: `{digest: by tensor}`."""
+        columns = (InnerProductRow.one, InnerProductRow.values)
+        found = {}
+        with self.session() as session:
+            for start in range(0, len(digests), _KEYS_A_QUERY):
+                rows = session.execute(
+                    select(*columns).where(
+                        InnerProductRow.reference == reference,
+                        InnerProductRow.one.in_(digests[start : start + _KEYS_A_QUERY]),
+                        InnerProductRow.other == InnerProductRow.one,
+                    )
+                )
+                found.update({one: np.frombuffer(values, dtype="<f8") for one, values in rows})
+        return found
+
     def add_inner_products(
         self, reference: str, values: Mapping[tuple[str, str], npt.NDArray[np.float64]]
     ) -> None:

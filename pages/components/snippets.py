@@ -5,6 +5,7 @@ Each text runs by itself.
 
 from collections.abc import Collection, Mapping, Sequence
 
+import pandas as pd
 import streamlit as st
 
 from pages.components.state import STATISTICS, View
@@ -115,6 +116,23 @@ def shift_scatter(
         f"tables.shift_table(task, found, kinds), {_INKS},\n    {_SCORE}{_selected(selected)},\n"
     )
     return view.context.script(made, _figure("shift_scatter", drawn, TABLES))
+
+
+def column_scatter(
+    view: View, table: pd.DataFrame, x: str, y: str, colour: str, selected: Collection[str]
+) -> str:
+    """Draw a column of the run table against another; the code holds the numbers."""
+    columns = {
+        column: [None if pd.isna(value) else value for value in table[column].tolist()]
+        for column in table.columns
+    }
+    made = Code(
+        f"table = pd.DataFrame(\n    {columns!r},\n    index={list(table.index)!r},\n)\n",
+        ("import pandas as pd",),
+    )
+    named = f"x={x!r}, y={y!r}, colour={colour!r}"
+    drawn = f"table, {_INKS}, {named}{_selected(selected)}"
+    return view.context.script(made, _figure("column_scatter", drawn))
 
 
 def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:

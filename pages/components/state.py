@@ -34,6 +34,8 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
+_TEXTS = ("filter", "sort", "order", "baseline")  # of the run table; "" for the default
+_LISTS = ("hide", "show")  # columns of the run table, unlike its default
 
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
@@ -230,6 +232,8 @@ def read_url() -> None:
     state["batchnorm"] = url.get("batchnorm", "averaged")
     state["rank"] = url.get("rank", "")
     state["better"] = url.get("better", "")
+    state.update({name: url.get(name, "") for name in _TEXTS})
+    state.update({name: url.get_all(name) for name in _LISTS})
     state["selection"] = url.get_all("selection")
     ends = url.get_all("pair")
     state["pairs"] = list(zip(ends[::2], ends[1::2], strict=False))
@@ -248,6 +252,8 @@ def write_url() -> None:
         "batchnorm": [state["batchnorm"]] if state["batchnorm"] != "averaged" else [],
         "rank": [state["rank"]] if state["rank"] else [],
         "better": [state["better"]] if state["better"] else [],
+        **{name: [state[name]] if state[name] else [] for name in _TEXTS},
+        **{name: state[name] for name in _LISTS},
         "selection": state["selection"],
         "pair": [end for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
@@ -269,7 +275,8 @@ def choose_sweep(folder: str, task: str) -> None:
     access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
         sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", rank="",
-        better="", selection=[], pairs=[], soup="",
+        better="", selection=[], pairs=[], soup="", **dict.fromkeys(_TEXTS, ""),
+        **{name: [] for name in _LISTS},
     )  # fmt: skip
 
 

@@ -3,7 +3,12 @@
 from soupcore.connectivity.adaptive import Adaptive
 from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
 from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tight_clusters, tree
-from soupcore.connectivity.geometry import Geometry, geometry, stored_geometry
+from soupcore.connectivity.geometry import (
+    Geometry,
+    geometry,
+    stored_distances,
+    stored_geometry,
+)
 from soupcore.connectivity.lines import evaluate_lines, linear_path, stored_lines
 from soupcore.connectivity.path import LinearPath, point
 from soupcore.connectivity.plane import Plane, plane, stored_plane
@@ -30,6 +35,7 @@ __all__ = [
     "plane",
     "point",
     "stored_barriers",
+    "stored_distances",
     "stored_geometry",
     "stored_lines",
     "stored_plane",

@@ -12,12 +12,16 @@ still merge. A basin is final when all pairs that lead out of it were evaluated.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import scipy  # its submodules load when they are first used
 
 from soupcore.connectivity.bracket import Floats
+
+if TYPE_CHECKING:
+    from soupcore.connectivity.summaries import PairSummaries
 
 Pair = tuple[str, str]
 
@@ -178,6 +182,28 @@ def basins(
             )
         )
     return sorted(found, key=lambda basin: -len(basin.names))
+
+
+def basin_numbers(pairs: "PairSummaries", threshold: float = CONNECTED) -> dict[str, int]:
+    """Return the number of each ingredient's basin, in the order of `basins`: 1 is the largest.
+
+    Takes time proportional to the number of stored pairs. Ingredients without a stored pair are
+    left out.
+
+    Args:
+        pairs: The stored summaries of pairs.
+        threshold: Largest loss barrier between connected ingredients.
+    """
+    k = len(pairs.names)
+    connected = pairs.pairs[pairs.column("barrier") <= threshold]
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(connected)), (connected[:, 0], connected[:, 1])), shape=(k, k)
+    )
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    sizes = np.bincount(labels, minlength=1)
+    by_size = sorted(dict.fromkeys(labels.tolist()), key=lambda label: -sizes[label])
+    numbers = {label: index for index, label in enumerate(by_size, start=1)}
+    return {pairs.names[i]: numbers[int(labels[i])] for i in np.unique(pairs.pairs).tolist()}
 
 
 def _named(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> tuple[Pair, ...]:

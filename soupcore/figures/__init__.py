@@ -1,5 +1,6 @@
 """Plotly figures of results. They take computed data and run no evaluations."""
 
+from soupcore.figures.columns import column_scatter
 from soupcore.figures.comparisons import (
     angle_scatter,
     grid_heatmap,
@@ -30,6 +31,7 @@ __all__ = [
     "barrier_heatmap",
     "basin_map",
     "colours",
+    "column_scatter",
     "from_base",
     "greedy_trace",
     "grid_heatmap",

@@ -148,7 +148,7 @@ def _scatter(
             mode="markers",
             customdata=table[["first", "second", *(["colour"] if coloured else [])]].to_numpy(),
             marker={"size": 9, "opacity": 0.85, "line": {"width": 0.5, "color": NEUTRAL}}
-            | (_colours(table["colour"], colour) if coloured else {"color": NEUTRAL}),
+            | (colour_scale(table["colour"], colour) if coloured else {"color": NEUTRAL}),
             meta=[colour],
             hovertemplate=hover
             + ("<br>%{meta[0]} %{customdata[2]}" if coloured else "")
@@ -158,7 +158,13 @@ def _scatter(
     )
 
 
-def _colours(values: "pd.Series[float]", title: str) -> dict[str, object]:
+def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:
+    """Return a marker with values as colours; on a log scale if they span a decade.
+
+    Args:
+        values: The values of the points.
+        title: Title of the colour bar.
+    """
     bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
     known = values.dropna()
     if len(known) and known.min() > 0 and known.max() > 10 * known.min():

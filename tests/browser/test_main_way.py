@@ -38,11 +38,11 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
         0, timeout=90_000
     )
 
-    steps.click_row(page, 0)
-    steps.expect_selected(page, "run-01")
-    steps.click_point(page, "overview", 14)  # drawn from the bottom up: the first ingredient
+    steps.click_row(page, 0)  # the best ingredient
+    steps.expect_selected(page, "run-02")
+    steps.click_point(page, "overview", 13)  # drawn from the bottom up: the second ingredient
     steps.expect_selected(page)
-    steps.click_row(page, 1)
+    steps.click_row(page, 0)
     steps.expect_selected(page, "run-02")
     steps.click_point(page, "overview", 14)
     steps.expect_selected(page, "run-01", "run-02")

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -7,8 +9,16 @@ from hypothesis.extra.numpy import arrays
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from soupcore.connectivity.basins import Basin, basins, between, tight_clusters, tree
+from soupcore.connectivity.basins import (
+    Basin,
+    basin_numbers,
+    basins,
+    between,
+    tight_clusters,
+    tree,
+)
 from soupcore.connectivity.bracket import Floats
+from soupcore.connectivity.summaries import LineSummary, PairSummaries
 
 NAN = np.nan
 NAMES = "abcdefgh"
@@ -151,3 +161,28 @@ def test_pairs_that_were_not_evaluated_are_in_no_tight_cluster() -> None:
     assert sorted(map(len, tight_clusters("abc", values, 0.1))) == [1, 2]
     assert tight_clusters("a", np.zeros((1, 1)), 0.1) == [("a",)]
     assert tight_clusters("", np.zeros((0, 0)), 0.1) == []
+
+
+@given(matrices(), st.integers(0, 20), st.data())
+def test_basins_are_numbered_in_their_order(
+    matrix: Floats, threshold: float, data: st.DataObject
+) -> None:
+    names = names_of(matrix)
+    every = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
+    pairs = [pair for pair in every if data.draw(st.booleans())]
+    partial = np.full_like(matrix, NAN)
+    values = np.zeros((len(pairs), len(fields(LineSummary))))
+    barrier = [field.name for field in fields(LineSummary)].index("barrier")
+    for row, (a, b) in enumerate(pairs):
+        values[row, barrier] = partial[a, b] = partial[b, a] = matrix[a, b]
+    flags = np.zeros(len(pairs), dtype=bool)
+    at = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    found = basin_numbers(PairSummaries(tuple(names), at, values, ~flags, flags), threshold)
+    ordered = basins(names, partial, threshold)
+    linked = {names[i] for pair in pairs for i in pair}
+    assert found == {
+        name: number
+        for number, basin in enumerate(ordered, start=1)
+        for name in basin.names
+        if name in linked
+    }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from soupcore import Store, Sweep, SweepError
-from soupcore.connectivity import geometry, stored_geometry
+from soupcore.connectivity import geometry, stored_distances, stored_geometry
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import MEAN
 from tests.helpers import State
@@ -99,3 +99,20 @@ def test_a_stored_geometry_reads_no_weights_and_is_of_the_names_given(
     np.testing.assert_array_equal(found.angles, computed.angles[::2, ::2])
     with pytest.raises(SweepError, match="no usable ingredient 'run3'"):
         stored_geometry(sweep, store, ["run3"])
+
+
+def test_stored_distances_are_those_of_the_geometry(sweep: Sweep, store: Store) -> None:
+    shutil.copy(sweep.folder / "base.safetensors", sweep.folder / "still.safetensors")
+    sweep = Sweep.from_folder(sweep.folder)
+    assert stored_distances(sweep, store) == {"still": 0.0}
+    computed = geometry(sweep, store)
+    found = stored_distances(sweep, store)
+    assert list(found) == list(sweep.ingredients)
+    np.testing.assert_allclose([found[name] for name in computed.names], computed.norms)
+
+
+def test_without_a_base_there_are_no_distances_from_it(sweep: Sweep, store: Store) -> None:
+    (sweep.folder / "base.safetensors").unlink()
+    sweep = Sweep.from_folder(sweep.folder)
+    geometry(sweep, store)
+    assert stored_distances(sweep, store) == {}

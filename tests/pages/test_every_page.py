@@ -311,7 +311,8 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
     (table,) = (each.value for each in session.dataframe)
     evaluator = app.warm.evaluator(app.request)
     scores = [evaluator.evaluate(app.sweep[name].mixture, "val").score for name in NAMES]
-    assert list(table[column]) == [sign * score for score in scores]
+    by_name = dict(zip(table["name"], table[column], strict=True))
+    assert [by_name[name] for name in NAMES] == [sign * score for score in scores]
     assert all(score < 0 for score in scores)
 
 
@@ -392,6 +393,7 @@ def test_the_snapshot_of_runs_is_chosen_on_the_page(start: Start, states: dict[s
         "train-2/last",
         "train-10/best",
         "train-10/last",
+        "base",
     ]
     assert any("snapshot='every'" in code.value for code in session.code)
     assert not session.exception
@@ -424,9 +426,10 @@ def test_logged_metrics_are_marked_and_order_the_table(
     (table,) = (each.value for each in session.dataframe)
     by_name = dict(zip(table["name"], table["val/mAP (logged)"], strict=True))
     assert (by_name["train-2"], by_name["train-10"]) == (0.7, 0.8)
-    next(box for box in session.selectbox if box.label == "Rank by").set_value("val/mAP").run()
+    box = next(box for box in session.selectbox if box.label == "Sort by")
+    box.set_value("val/mAP (logged)").run()
     (table,) = (each.value for each in session.dataframe)
-    assert [*table["name"]] == ["train-10", "train-2", *NAMES]
+    assert [*table["name"]] == ["train-10", "train-2", *NAMES, "base"]
 
 
 def test_a_link_to_snapshots_of_a_run_that_is_gone_offers_the_way_back(start: Start) -> None:

@@ -1,0 +1,55 @@
+"""Any column of the run table against any other, coloured by a third."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import display, results, snippets
+from pages.components.run_table import INK, KIND, NAME, RunTable
+from pages.components.state import View
+from soupcore import figures
+
+_SKIPPED = (INK, NAME, "hash", "status")
+
+
+def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick) -> None:
+    """Let the user choose columns, and draw rows of the table.
+
+    Args:
+        view: The view.
+        table: The table.
+        rows: The rows to draw.
+        on_pick: Called with the points that the user clicks.
+    """
+    titles = [t for t in table.columns if t not in _SKIPPED and table.frame[t].nunique() > 0]
+    varying = [t for t in titles if table.columns[t].is_of_runs and table.frame[t].nunique() > 1]
+    numbers = [t for t in titles if table.columns[t].form != "text"]
+    if not varying or not numbers:
+        return
+    st.subheader("Columns")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        rates = results.learning_rates(varying)
+        x = st.selectbox("Horizontal", titles, index=titles.index((rates or varying)[0]), width=240)
+        ranked = [t for t in numbers if t == table.ranked_by]  # absent if all are undefined
+        default = [*ranked, *(t for t in numbers if t != x), *numbers][0]
+        y = st.selectbox("Vertical", titles, index=titles.index(default), width=240)
+        colour = st.selectbox(
+            "Colour", ["", *titles], format_func=lambda t: t or "colour of the run", width=240
+        )
+    drawn = table.frame.iloc[list(rows)].set_index(NAME)
+    drawn = drawn[list(dict.fromkeys([KIND, x, y, *([colour] if colour else [])]))]
+    drawn = pd.DataFrame({t: _plain(drawn[t]) for t in drawn.columns}, index=drawn.index)
+    selected = st.session_state["selection"]
+    figure = figures.column_scatter(
+        drawn, view.colours, x=x, y=y, colour=colour or "", selected=selected
+    )
+    code = snippets.column_scatter(view, drawn, x, y, colour or "", selected)
+    display.show_figure(figure, "columns", drawn, code, on_pick=on_pick, boxes=True)
+    st.caption("● ingredients, ■ base, ★ soups: the rows of the table that have both values.")
+
+
+def _plain(column: "pd.Series[float]") -> "pd.Series[float]":
+    """Return numbers as floats, so that a missing one is NaN."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return column.astype(float) if is_number else column

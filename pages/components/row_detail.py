@@ -1,0 +1,82 @@
+"""The details of a row of the run table: its file, composition, and paired differences."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.components import scores
+from pages.components.display import plain
+from pages.components.run_table import RunTable
+from pages.components.state import View
+from soupcore import escaping
+from soupcore.evaluation.measuring import compare
+from soupcore.tasks.unit import UNKNOWN
+
+
+def show(view: View, table: RunTable) -> None:
+    """Let the user choose a row, and show its details."""
+    names = table.names
+    selected = [name for name in st.session_state["selection"] if name in names]
+    default = selected[-1] if selected else table.headline or table.baseline or names[0]
+    details = st.expander(
+        "Details of a row", icon=":material/info:", key="row-detail", on_change="rerun"
+    )
+    if not details.open:
+        return
+    with details:
+        name = st.selectbox(
+            "Row", names, index=names.index(default), width=360, key=f"detail-{default}"
+        )
+        st.markdown("  \n".join(_facts(view, table, name)))
+        if view.has_task:
+            _differences(view, table, name)
+
+
+def _facts(view: View, table: RunTable, name: str) -> list[str]:
+    if name in table.soups:
+        stored = table.soups[name]
+        return [
+            f"**{plain(stored.label)}**, soup {escaping.code(stored.soup.id)}",
+            f"Made of: {plain(scores.describe(stored.soup))}",
+        ]
+    ingredient = view.sweep[name]
+    kind = "ingredient" if name in view.sweep.ingredients else "base"
+    return [
+        f"**{plain(name)}**, {kind}",
+        f"File: {escaping.code(str(ingredient.checkpoint.path))}",
+        f"Digest: {escaping.code(ingredient.digest)}",
+    ]
+
+
+def _differences(view: View, table: RunTable, name: str) -> None:
+    """Show the paired differences from the baseline on each split that both are evaluated on."""
+    unit, baseline = view.task.score_unit, table.baseline
+    rows: list[dict[str, Any]] = []
+    for split, found in table.evaluations[name].items():
+        origin = table.evaluations[baseline][split] if baseline else None
+        row = {
+            "split": split,
+            "n": found.n if found else None,
+            unit.label(view.task.score_name): unit.number(found.score if found else None),
+        }
+        if baseline and baseline != name:
+            paired = compare(view.task, found, origin) if found and origin else None
+            row[unit.difference_label(f"Δ vs. {baseline}")] = unit.difference(
+                paired.difference if paired else None
+            )
+            interval = paired.interval if paired else None
+            low, high = interval[:: unit.sign] if interval else (None, None)
+            row["95% CI"] = (
+                f"{unit.difference(low)} to {unit.difference(high)}" if interval else UNKNOWN
+            )
+        rows.append(row)
+    st.dataframe(
+        pd.DataFrame(rows).astype({"n": "Int64"}),
+        hide_index=True, placeholder=UNKNOWN, key="detail-table",
+    )  # fmt: skip
+    if baseline and baseline != name:
+        st.caption(
+            f"Paired on the same examples. {plain(view.task.select)} was used for choosing, so "
+            "judge by the other splits."
+        )

@@ -1,0 +1,122 @@
+"""Any column of the run table against any other."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from soupcore.figures.comparisons import colour_scale
+from soupcore.figures.style import NEUTRAL, SOUP, colours, finish
+
+_TWO_DECADES = 100
+_MISSING = "not known"
+
+
+def column_scatter(
+    table: pd.DataFrame,
+    inks: Mapping[str, str],
+    *,
+    x: str,
+    y: str,
+    colour: str = "",
+    selected: Collection[str] = (),
+) -> go.Figure:
+    """Plot two columns of the run table against each other, coloured by a third.
+
+    An axis is logarithmic if its numbers are positive and span two decades, such as those of
+    learning rates.
+
+    Args:
+        table: Index: names. Columns: `kind` (`ingredient`, `base` or `soup`), and those below.
+            Rows that lack `x` or `y` are left out.
+        inks: Colour of each ingredient, used if `colour` is empty.
+        x: Column of the horizontal axis, numbers or text.
+        y: Column of the vertical axis.
+        colour: Column shown by colour, numbers or text; empty for a colour per ingredient.
+        selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
+    """
+    rows = table.dropna(subset=list(dict.fromkeys([x, y])))
+    figure = go.Figure()
+    for title, group, ink in _groups(rows, inks, colour):
+        names = [str(name) for name in group.index]
+        shown = group[colour].tolist() if colour else [""] * len(names)
+        figure.add_scatter(
+            x=group[x].tolist(),
+            y=group[y].tolist(),
+            name=title,
+            showlegend=bool(title),
+            mode="markers",
+            customdata=[
+                [name, _MISSING if pd.isna(value) else value]
+                for name, value in zip(names, shown, strict=True)
+            ],
+            meta=[x, y, colour],
+            marker={
+                "size": [11 if kind == "ingredient" else 15 for kind in group["kind"]],
+                "symbol": _symbols(names, group["kind"].tolist(), selected),
+                "line": {"width": 2},
+                **ink,
+            },
+            hovertemplate="<b>%{customdata[0]}</b>"
+            f"<br>%{{meta[0]}} %{{x{_digits(rows[x])}}}<br>%{{meta[1]}} %{{y{_digits(rows[y])}}}"
+            + ("<br>%{meta[2]} %{customdata[1]}" if colour else "")
+            + "<extra></extra>",
+        )
+    figure.update_xaxes(title=x, type=_axis(rows[x]))
+    figure.update_yaxes(title=y, type=_axis(rows[y]))
+    return finish(figure, height=440)
+
+
+def _groups(
+    rows: pd.DataFrame, inks: Mapping[str, str], colour: str
+) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
+    """Return the traces of the figure: title, rows, and the colours of their markers."""
+    if not colour:
+        kinds = {"base": NEUTRAL, "soup": SOUP}
+        own = [
+            kinds.get(kind) or inks[str(name)]
+            for name, kind in zip(rows.index, rows["kind"], strict=True)
+        ]
+        return [("", rows, {"color": own, "line": {"width": 2, "color": own}})]
+    is_known = rows[colour].notna()
+    known, rest = rows[is_known], rows[~is_known]
+    found: list[tuple[str, pd.DataFrame, dict[str, Any]]] = []
+    if _is_numeric(rows[colour]):
+        if len(known):
+            marker = colour_scale(known[colour].astype(float), colour)
+            line = {"width": 2, "color": marker["color"], "colorscale": marker["colorscale"]}
+            found.append(("", known, {**marker, "line": line}))
+    else:
+        texts = known[colour].astype(str)
+        for text, ink in colours(sorted(texts.unique())).items():
+            line = {"width": 2, "color": ink}
+            found.append((text, known[texts == text], {"color": ink, "line": line}))
+    if len(rest):
+        line = {"width": 2, "color": NEUTRAL}
+        found.append((f"{colour} {_MISSING}", rest, {"color": NEUTRAL, "line": line}))
+    return found
+
+
+def _symbols(names: Sequence[str], kinds: Sequence[str], selected: Collection[str]) -> list[str]:
+    own = {"base": "square", "soup": "star"}
+    filled = {name for name in names if not selected or name in selected}
+    return [
+        own.get(kind) or ("circle" if name in filled else "circle-open")
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+
+
+def _axis(values: "pd.Series[Any]") -> str:
+    if not _is_numeric(values):
+        return "category"
+    spans = len(values) and values.min() > 0 and values.max() >= _TWO_DECADES * values.min()
+    return "log" if spans else "linear"
+
+
+def _digits(values: "pd.Series[Any]") -> str:
+    return ":.4g" if _is_numeric(values) else ""
+
+
+def _is_numeric(values: "pd.Series[Any]") -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)

@@ -1,0 +1,53 @@
+"""Any column of the run table against any other."""
+
+import pandas as pd
+import pytest
+
+from soupcore import figures
+
+INKS = {"a": "#111111", "b": "#222222", "c": "#333333"}
+TABLE = pd.DataFrame(
+    {
+        "kind": ["ingredient", "ingredient", "ingredient", "base", "soup"],
+        "lr": [1e-4, 1e-3, 1e-2, None, None],
+        "decay": [0.0, 0.1, 20.0, None, None],
+        "batch": [16.0, 32.0, 64.0, None, None],
+        "score": [80.0, 85.0, None, 10.0, 87.0],
+        "optimizer": ["sgd", "adam", "adam", None, None],
+    },
+    index=["a", "b", "c", "base", "soup"],
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [("lr", "log"), ("decay", "linear"), ("batch", "linear"), ("optimizer", "category")],
+)
+def test_an_axis_is_logarithmic_if_positive_numbers_span_two_decades(
+    column: str, kind: str
+) -> None:
+    figure = figures.column_scatter(TABLE, INKS, x=column, y="batch")
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == (kind, "linear")
+    (points,) = figure.data
+    assert [name for name, _ in points.customdata] == ["a", "b", "c"]
+    assert list(points.marker.color) == ["#111111", "#222222", "#333333"]
+
+
+def test_rows_are_drawn_by_kind_and_selection() -> None:
+    figure = figures.column_scatter(TABLE, INKS, x="score", y="score", selected=["b"])
+    (points,) = figure.data
+    assert [name for name, _ in points.customdata] == ["a", "b", "base", "soup"]
+    assert list(points.marker.symbol) == ["circle-open", "circle", "square", "star"]
+
+
+def test_a_third_column_colours_the_points() -> None:
+    numbers, rest = figures.column_scatter(TABLE, INKS, x="score", y="score", colour="batch").data
+    assert list(numbers.marker.color) == [16.0, 32.0]
+    assert numbers.marker.showscale
+    assert [name for name, _ in rest.customdata] == ["base", "soup"]
+    assert rest.name == "batch not known"
+    traces = figures.column_scatter(TABLE, INKS, x="lr", y="batch", colour="optimizer").data
+    assert {t.name: [name for name, _ in t.customdata] for t in traces} == {
+        "adam": ["b", "c"],
+        "sgd": ["a"],
+    }
