@@ -12,6 +12,7 @@ from soupcore.figures.overview import (
     accuracy_overview,
     basin_map,
     logged_overview,
+    select_scatter,
     shift_scatter,
 )
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
@@ -43,6 +44,7 @@ __all__ = [
     "plane_contours",
     "recipe_curve",
     "reliability_diagram",
+    "select_scatter",
     "shift_scatter",
     "soup_ensemble_scatter",
     "theory_scatter",
