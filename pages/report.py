@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from pages.components import scores, snippets, tasks
+from pages.components import scores, snippets, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.calls import Code
@@ -22,7 +22,7 @@ def main(view: View) -> None:
     st.download_button(
         "Download report (HTML)",
         # Made on a click: it reads all results, and includes 5 MB of plotly.js.
-        partial(report, view.context, soup),
+        partial(report, view.context, soup, title=state.sweep_label()),
         file_name="stockpot-report.html",
         mime="text/html",
         type="primary",

@@ -22,7 +22,7 @@ __all__ = ["contents", "report"]
 Make = Callable[[], str]
 
 
-def report(context: Context, soup: str | None = None) -> str:
+def report(context: Context, soup: str | None = None, *, title: str = "") -> str:
     """Return the report of a sweep as HTML.
 
     With a task: the verdict, the protocol, the table of soups and ingredients on each split,
@@ -33,12 +33,13 @@ def report(context: Context, soup: str | None = None) -> str:
         context: The sweep, and the stored evaluations of a task if there is one.
         soup: Id of the soup for the evidence and the trace; by default, the best on the select
             split. The verdict is always about that one.
+        title: Name of the sweep in the heading; by default, that of its folder.
 
     Raises:
         RecipeError: There is no such soup.
     """
-    name = context.sweep.folder.resolve().name
-    sections = [Section(title, make()) for title, make in _sections(context, soup).items()]
+    name = title or context.sweep.folder.resolve().name
+    sections = [Section(head, make()) for head, make in _sections(context, soup).items()]
     return html.page(f"Model soup report: {name}", _about(context), sections)
 
 

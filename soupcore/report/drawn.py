@@ -1,7 +1,8 @@
 """The figures of a report, drawn from stored results, each with its title, splits and n."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,15 @@ def _about(known: Overview, *splits: str) -> str:
     return " · ".join(texts)
 
 
+def _sizes(known: Overview, shifts: Sequence[str]) -> str:
+    sizes = [len(known.context.task.split(split)) for split in shifts]
+    count = f"{len(shifts)} shifted split{'s' if len(shifts) > 1 else ''}"
+    low, high = min(sizes), max(sizes)
+    n = f"n = {low}" if low == high else f"n = {low} to {high}"
+    each = " each" if low == high and len(shifts) > 1 else ""
+    return f"{count}, {n}{each}" if high > 1 else count
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -52,7 +62,7 @@ def _scores(known: Overview) -> Iterator[str]:
     task, labels = known.context.task, known.context.task.labels
     found, kinds = _named(known)
     inks, score = figures.colours(known.names), _capital(task.score_name)
-    told = {"score_name": labels.score_name, "score_unit": labels.score_unit}
+    told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     shifts = task.splits_with_role("shift")
     better = "Up and to the right" if task.score_unit.sign > 0 else "Down and to the left"
     if known.report is not None and shifts:
@@ -62,9 +72,9 @@ def _scores(known: Overview) -> Iterator[str]:
                 figures.shift_scatter(table, inks, **told),
                 "scores",
                 f"{score} vs. robustness",
-                _about(known, known.report, *shifts),
+                f"{_about(known, known.report)} · {_sizes(known, shifts)}",
                 f"Each point is one network: its {task.score_name} on test, and the mean over the "
-                f"shifted splits. {better} is better.",
+                f"shifted splits ({', '.join(shifts)}). {better} is better.",
                 table,
             )
             return
@@ -132,9 +142,12 @@ def _basins(known: Overview) -> Iterator[str]:
             f"{known.best}. Triangles at the right edge lie beyond the axis.",
             table,
         )
-    if len(known.names) < 2 or len(known.names) > _LARGEST:
-        return
     barriers = pairs.matrix("barrier")
+    numbers = tables.pairs_table(known.names, {f"{task.loss_name} barrier": barriers})
+    if len(known.names) > _LARGEST:
+        text = f"The matrix of all pairs is not legible with {len(known.names)} ingredients."
+        yield html.paragraph(text) + html.files(numbers, "pairs")
+        return
     figure = figures.pair_heatmap(
         known.names,
         barriers,
@@ -152,13 +165,13 @@ def _basins(known: Overview) -> Iterator[str]:
         about,
         f"{_capital(task.loss_name)} barrier on the line between two "
         f"ingredients: {measured} pairs. Faded cells are preliminary; outlines mark basins.",
-        tables.pairs_table(known.names, {"loss barrier": barriers}),
+        numbers,
     )
 
 
 def _of_soup(known: Overview, stored: StoredSoup) -> Iterator[str]:
     task, labels, soup = known.context.task, known.context.task.labels, stored.soup
-    told = {"score_name": labels.score_name, "score_unit": labels.score_unit}
+    told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     about = f"{stored.label}; {_about(known, task.select)}"
     if soup.trace:
         yield html.plot(

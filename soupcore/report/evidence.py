@@ -10,7 +10,7 @@ from soupcore.evaluation import compare
 from soupcore.overview import Overview
 from soupcore.recipes import RECIPES, Number, Step
 from soupcore.report import html
-from soupcore.report.html import Cell
+from soupcore.report.html import Cell, Part
 from soupcore.report.results import Interval, split_title
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Unit
@@ -25,18 +25,27 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
             "Nothing to compare with: no ingredient has a defined score on "
             f"{known.facts.validation}."
         )
-    body = html.subtitle(f"{stored.label} vs. best single ingredient ({best})")
+    body = ""
+    if known.headline is not None and known.headline.soup.id != stored.soup.id:
+        body += html.paragraph(
+            f"About {stored.label}. The verdict is about {known.headline.label}, the best soup on "
+            f"{known.facts.validation}."
+        )
+    body += html.subtitle(f"{stored.label} vs. best single ingredient ({best})")
     body += _against(known, stored, best)
     if accepted := [step for step in stored.soup.trace[1:] if step.accepted]:
         body += html.subtitle("Gain per accepted ingredient")
         body += _acceptances(known, accepted)
     body += html.subtitle("Selection bias")
-    return body + html.bullets(_bias(known, stored))
+    bias = _bias(known, stored)
+    return body + (html.bullets(bias) if bias else html.paragraph("Not available yet."))
 
 
 def _against(known: Overview, stored: StoredSoup, best: str) -> str:
     task, unit = known.context.task, known.context.task.score_unit
-    rows, missing, without = [], [], {}
+    rows: list[list[Part]] = []
+    missing: list[str] = []
+    without: dict[str, str] = {}
     counted = False
     for split in task.reported:
         soup, alone = known.of_soups[stored.soup.id][split], known.runs[best][split]

@@ -1,6 +1,7 @@
 """How the results of a report were made, what they were made of, and what they do not say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from soupcore.calls import Context
@@ -8,10 +9,10 @@ from soupcore.connectivity.basins import CONNECTED
 from soupcore.overview import Overview
 from soupcore.recipes import Soup
 from soupcore.report import html
-from soupcore.report.html import Cell
+from soupcore.report.html import Cell, Part
 from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup, is_of_task
-from soupcore.sweeps import FitReport, Sweep
+from soupcore.sweeps import Finding, FitReport, Sweep
 from soupcore.tasks import TaskInfo
 from soupcore.tasks.unit import UNKNOWN
 from soupcore.version import VERSION
@@ -33,7 +34,7 @@ def protocol(known: Overview) -> str:
     task = known.context.task
     rows = [
         [
-            Cell(split_title(known, name)),
+            split_title(known, name),
             split.role,
             "one score" if len(split) == 1 and not task.has_examples else str(len(split)),
             _use(known.context, split.role),
@@ -198,9 +199,9 @@ def fit(report: FitReport) -> str:
     if report.reference:
         body += html.note(f"All tensors were compared with {report.reference}.")
     if report.findings:
-        rows = [
-            [each.severity, each.ingredient, Cell(each.problem, each.tensor), each.way_out]
-            for each in report.findings
+        rows: list[list[Part]] = [
+            [each.severity, ", ".join(names), Cell(each.problem, each.tensor), each.way_out]
+            for names, each in _grouped(report.findings)
         ]
         heads = ["severity", "checkpoint", "problem", "how to fix"]
         body += html.table(heads, rows, left=len(heads))
@@ -210,6 +211,14 @@ def fit(report: FitReport) -> str:
     if report.others:
         body += html.note(f"Not checkpoints: {_some(report.others)}.")
     return body
+
+
+def _grouped(findings: Iterable[Finding]) -> list[tuple[list[str], Finding]]:
+    """Return distinct findings, each with the names of its checkpoints."""
+    found: dict[Finding, list[str]] = {}
+    for finding in findings:
+        found.setdefault(replace(finding, ingredient=""), []).append(finding.ingredient)
+    return [(names, finding) for finding, names in found.items()]
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -235,12 +244,13 @@ def _limits(known: Overview) -> Iterator[str]:
             "may be chance."
         )
     yield (
-        f"Scores on {facts.validation} are optimistic: {len(known.soups)} soups and "
-        f"{len(known.evaluated)} ingredients were ranked there."
+        f"Scores on {facts.validation} are optimistic, because soups and ingredients are ranked "
+        f"there: {_count(len(known.soups), 'soup')} and "
+        f"{_count(len(known.evaluated), 'ingredient')}."
     )
     if known.report:
         yield (
-            f"{facts.test} judges the soup that was chosen on validation. If you choose another "
+            f"{facts.test[:1].upper()}{facts.test[1:]} judges the soup that was chosen on validation. If you choose another "
             "soup by its test score, that score is optimistic too."
         )
     else:
@@ -261,12 +271,17 @@ def _limits(known: Overview) -> Iterator[str]:
     if task.why_no_ensemble is not None:
         yield f"No ensembles. {task.why_no_ensemble}"
     if known.sweep.fit.misfits:
-        yield f"{len(known.sweep.fit.misfits)} checkpoints were excluded; see the fit report."
+        excluded = _count(len(known.sweep.fit.misfits), "checkpoint")
+        yield f"Excluded: {excluded}; see the fit report."
     if others := _not_shown(known):
         yield (
-            f"{others} stored soups of this sweep and task are not shown: they have other "
-            "BatchNorm statistics, or cannot be made again from the checkpoints."
+            f"Not shown: {_count(others, 'stored soup')} of this sweep and task with other "
+            "BatchNorm statistics, or that cannot be made again from the checkpoints."
         )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _limits_of_basins(known: Overview) -> Iterator[str]:

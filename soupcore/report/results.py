@@ -10,7 +10,7 @@ from soupcore.calls import EnsembleScores, GreedyEnsembleScores
 from soupcore.evaluation import Evaluation
 from soupcore.overview import Overview, members, title
 from soupcore.report import html
-from soupcore.report.html import Cell
+from soupcore.report.html import Cell, Part
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Unit
 from soupcore.tasks.unit import UNKNOWN
@@ -45,7 +45,7 @@ def results(known: Overview) -> str:
     unit, splits = task.score_unit, task.reported
     rows = _rows(known)
     best = {split: max(_known(rows, split), default=None) for split in splits}
-    lines = [
+    lines: list[list[Part]] = [
         [
             Cell(row.name, row.about),
             row.kind,
@@ -54,7 +54,7 @@ def results(known: Overview) -> str:
         ]
         for row in rows
     ]
-    heads = ["name", "kind", "passes", *(_head(known, split) for split in splits)]
+    heads: list[Part] = ["name", "kind", "passes", *(_head(known, split) for split in splits)]
     # The best soup on the select split comes first.
     shown = html.table(heads, lines, left=2, marked=[0] if known.headline else [])
     return shown + html.files(frame(known), "results") + html.note(_note(known))
