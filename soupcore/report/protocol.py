@@ -250,8 +250,8 @@ def _limits(known: Overview) -> Iterator[str]:
     )
     if known.report:
         yield (
-            f"{facts.test[:1].upper()}{facts.test[1:]} judges the soup that was chosen on validation. If you choose another "
-            "soup by its test score, that score is optimistic too."
+            f"The split {facts.test} judges the soup that was chosen on validation. If you choose "
+            "another soup by its test score, that score is optimistic too."
         )
     else:
         yield "There is no test split. No score here is evidence that a soup is better."

@@ -57,7 +57,9 @@ def results(known: Overview) -> str:
     heads: list[Part] = ["name", "kind", "passes", *(_head(known, split) for split in splits)]
     # The best soup on the select split comes first.
     shown = html.table(heads, lines, left=2, marked=[0] if known.headline else [])
-    return shown + html.files(frame(known), "results") + html.note(_note(known))
+    numbers = frame(known)
+    decimals = {} if unit.decimals is None else dict.fromkeys(numbers.columns[3:], unit.decimals)
+    return shown + html.files(numbers, "results", decimals) + html.note(_note(known))
 
 
 def frame(known: Overview) -> pd.DataFrame:
@@ -158,8 +160,8 @@ def _ensembles(known: Overview) -> list[Row]:
         names = tuple(known.headline.soup.ingredients)
         of_soup = EnsembleScores(names).result(context.including(known.headline.soups))
         if of_soup is not None:
-            title = f"ensemble of {known.headline.label}'s ingredients"
-            found.append(_ensemble(known, title, len(names), of_soup["scores"]))
+            name = f"ensemble of {known.headline.label}'s ingredients"
+            found.append(_ensemble(known, name, len(names), of_soup["scores"]))
     greedy = GreedyEnsembleScores(known.names).result(context)
     if greedy is not None and "why_none" not in greedy:
         count = len(greedy["members"])
