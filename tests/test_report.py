@@ -138,11 +138,11 @@ def context(sweep: Sweep, evaluator: Evaluator, small_plotly: None) -> Context:
 def test_the_page_is_whole_and_requests_nothing(
     context: Context, monkeypatch: pytest.MonkeyPatch, passes: list[int]
 ) -> None:
-    fill(context)
+    _, chosen = fill(context)
     monkeypatch.setattr(html, "get_plotlyjs", get_plotlyjs)  # the real one
     before = len(passes)
     known = read_only(context)
-    text = report.report(known)
+    text = report.report(known, chosen.id)
     assert len(passes) == before
     page = Page(text)
     assert contents(known) == SECTIONS
@@ -165,8 +165,8 @@ def test_the_page_is_whole_and_requests_nothing(
 
 
 def test_figures_are_light_and_titled_with_split_and_n(context: Context) -> None:
-    fill(context)
-    scripts = [s for s in Page(report.report(context)).scripts if "newPlot" in s]
+    _, chosen = fill(context)
+    scripts = [s for s in Page(report.report(context, chosen.id)).scripts if "newPlot" in s]
     expected = {"scores": "n = 90", "basins": "n = 100", "pairs": "n = 100", "trace": "n = 100"}
     for script, (name, n) in zip(scripts, expected.items(), strict=True):
         assert f"figure-{name}" in script
@@ -206,8 +206,8 @@ def test_the_numbers_are_those_of_the_store(context: Context) -> None:
 
 
 def test_the_protocol_and_the_bias_are_told(context: Context) -> None:
-    fill(context)
-    page = Page(report.report(read_only(context)))
+    _, chosen = fill(context)
+    page = Page(report.report(read_only(context), chosen.id))
     by_split = {cells[0]: cells[1:] for cells in page.cells if len(cells) == 5}
     for name, split in context.task.splits.items():
         (row,) = [r for title, r in by_split.items() if name in title and r[-1] != ""]
@@ -250,8 +250,8 @@ def test_names_of_others_are_text(
     context = Context(
         hostile_sweep, Evaluator(task, store, device="cpu"), f"folder {MARKUP}", f"t {MARKUP}"
     )
-    fill(context)
-    page = Page(report.report(read_only(context)))
+    _, chosen = fill(context)
+    page = Page(report.report(read_only(context), chosen.id))
     assert page.tags["img"] == 0
     assert {tag for tag, name, _ in page.attributes if name.startswith("on")} == set()
     figures = sum(value.startswith("figure-") for value in page.all("id"))

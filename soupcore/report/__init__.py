@@ -50,8 +50,8 @@ def contents(context: Context, soup: str | None = None) -> list[str]:
 
 def _about(context: Context) -> str:
     sweep = context.sweep
-    base = f"base {sweep.base.name}" if sweep.base else "no base checkpoint"
-    task = f"task {context.task.name}" if context.has_task else "no task"
+    base = f"base: {sweep.base.name}" if sweep.base else "no base checkpoint"
+    task = f"task: {context.task.name}" if context.has_task else "no task"
     return f"{len(sweep)} ingredients · {base} · {task}"
 
 

@@ -160,7 +160,7 @@ def _of_best(known: Overview) -> Iterator[str]:
         return
     found = BestIngredientBias(names).result(known.context)
     if found is None:
-        yield "Not estimated for the choice of the best ingredient."
+        yield "Not estimated for the choice of the best ingredient; the Evidence page does it."
     elif "why_none" in found:
         yield found["why_none"]
     else:
@@ -191,7 +191,7 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
     found = Optimism(names, parameters).result(_with_rule(context, stored))
     if found is None:
-        yield "Not estimated for greedy."
+        yield "Not estimated for greedy; the Evidence page does it."
         return
     yield (
         "Cross-fitted greedy (20 half-splits of validation): gain over the best ingredient "

@@ -23,7 +23,7 @@ _STYLE = """
 :root { color-scheme: light; }
 body { margin: 0; background: #fff; color: #1f2328;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 760px; margin: 0 auto; padding: 40px 24px 80px; }
+main { max-width: 850px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 20px; margin: 44px 0 10px; padding-top: 10px; border-top: 1px solid #d8dce1; }
 h3 { font-size: 16px; margin: 26px 0 6px; }
@@ -39,12 +39,12 @@ nav ol { columns: 2; padding-left: 20px; }
 .verdict p:first-child { font-size: 18px; font-weight: 600; margin-top: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; line-height: 1.35; margin: 10px 0 0; }
-th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top;
+th, td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #e4e7eb; overflow-wrap: break-word; }
 thead th { border-bottom: 1px solid #8a8f98; vertical-align: bottom; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td small, th small { display: block; font-weight: 400; font-size: 11px; }
-td.number small { white-space: nowrap; }
+td small, th small { display: block; font-weight: 400; font-size: 11px; white-space: nowrap; }
+td.number { white-space: nowrap; }
 tr.marked td { background: #fdf6e3; }
 code, pre { font: 12px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { background: #f6f8fa; padding: 12px; overflow-x: auto; border-radius: 4px; }
@@ -59,7 +59,10 @@ figure { margin: 18px 0 26px; }
   a { color: inherit; text-decoration: none; }
   .files, .modebar { display: none !important; }
   .wide { overflow: visible; }
-  table { font-size: 8.5pt; }
+  table { font-size: 8pt; }
+  th, td { padding-right: 5px; }
+  td small, th small { font-size: 6.5pt; }
+  td.number, td.number small { white-space: normal; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   figure, tr, .verdict, dl > * { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
@@ -191,7 +194,7 @@ def plot(
             "xref": "container",
             "y": 1,
             "yanchor": "top",
-            "pad": {"t": 10, "l": 4},
+            "pad": {"t": 20, "l": 4},
             "font": {"size": 15, "color": "#1f2328"},
         },
         font={"family": "system-ui, Arial, sans-serif", "color": "#1f2328"},

@@ -62,7 +62,6 @@ def _terms(known: Overview) -> dict[str, str]:
         "Task": f"{task.name}, {context.task_spec}" if context.task_spec else task.name,
         "Task's identity": task.key[:_DIGITS],
         "Metric": primary + (f"; also measured: {', '.join(others)}" if others else ""),
-        "Loss": task.loss_name,
         "Chosen on": f"{known.facts.validation} only: {_chosen(known)}",
         "Ties": _ties(known),
     }
@@ -112,10 +111,10 @@ def _intervals(task: TaskInfo[Any]) -> str:
 
 def _barriers(known: Overview) -> str:
     screened = known.facts.basins.screened if known.facts.basins else None
-    where = f" on {screened} examples of it" if screened else ""
+    where = f"{screened} examples of " if screened else ""
     return (
         f"largest rise of the {known.context.task.loss_name} above the line between its ends, on "
-        f"{known.facts.validation}{where}; runs share a basin if a chain of pairs with barriers "
+        f"{where}{known.facts.validation}; runs share a basin if a chain of pairs with barriers "
         f"up to {CONNECTED:g} connects them"
     )
 

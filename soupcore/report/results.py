@@ -188,7 +188,11 @@ def _cell(unit: Unit, row: Row, split: str, best: float | None) -> Cell:
 
 def _head(known: Overview, split: str) -> Cell:
     n = len(known.context.task.split(split))
-    return Cell(split_title(known, split), f"n = {n}" if n > 1 else "")
+    # Long headings would make the table wider than a page.
+    is_shift = split.startswith("shift/")
+    name = split.removeprefix("shift/") if is_shift else split_title(known, split)
+    below = ["shift"] if is_shift else []
+    return Cell(name, ", ".join([*below, *([f"n = {n}"] if n > 1 else [])]))
 
 
 def _note(known: Overview) -> str:

@@ -384,7 +384,7 @@ def test_the_report_is_made_when_it_is_downloaded(
     assert "\n".join(f"1. {title}" for title in contents(context)) in shown
     assert (offered["label"], offered["mime"]) == ("Download report (HTML)", "text/html")
     assert offered["data"]() == report(context)
-    session.selectbox[0].set_value(soups["uniform"]).run()
+    session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
     assert offered["data"]() == report(context, soups["uniform"])
 
 
