@@ -23,7 +23,7 @@ _STYLE = """
 :root { color-scheme: light; }
 body { margin: 0; background: #fff; color: #1f2328;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 850px; margin: 0 auto; padding: 40px 24px 80px; }
+main { max-width: 880px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 20px; margin: 44px 0 10px; padding-top: 10px; border-top: 1px solid #d8dce1; }
 h3 { font-size: 16px; margin: 26px 0 6px; }
@@ -60,8 +60,8 @@ figure { margin: 18px 0 26px; }
   .files, .modebar { display: none !important; }
   .wide { overflow: visible; }
   table { font-size: 8pt; }
-  th, td { padding-right: 5px; }
-  td small, th small { font-size: 6.5pt; }
+  th, td { padding-right: 4px; }
+  td small, th small { font-size: 6.2pt; }
   td.number, td.number small { white-space: normal; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   figure, tr, .verdict, dl > * { break-inside: avoid; }
