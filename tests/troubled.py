@@ -16,7 +16,11 @@ SAMPLE = Path(__file__).parents[1] / "sample_data" / "digits" / "sweep"
 
 # {checkpoint: (left out, a part of the problem, a part of the way out)}
 TROUBLES = {
-    "adapter": (True, "the mean of products is not the product of means", "merge_and_unload()"),
+    "adapter": (
+        True,
+        "do not fit 'head.weight' of the base",
+        "the adapter was trained on",
+    ),
     "archive": (True, "TorchScript archive", "torch.jit.load"),
     "code": (True, "which runs code", "Exclude or replace it"),
     "run-01-copy": (False, "the same weights as run-01", "Exclude one of them"),

@@ -16,7 +16,7 @@ from soupcore.evaluation import Evaluator
 from soupcore.evaluation.measuring import measure
 from soupcore.evaluation.scoring import Scorer
 from soupcore.mixtures import Mixture
-from soupcore.progress import Progress, no_progress, part
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.tasks import Task
 
 
@@ -57,8 +57,13 @@ def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> En
     return score_outputs(task, split, outputs, len(members))
 
 
+@with_bar("Ensemble")
 def ensemble_scores(
-    evaluator: Evaluator, members: Sequence[Mixture], *, on_progress: Progress = no_progress
+    evaluator: Evaluator,
+    members: Sequence[Mixture],
+    *,
+    on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> dict[str, float]:
     """Return the score of an ensemble on each split that results are reported on.
 
@@ -66,6 +71,7 @@ def ensemble_scores(
         evaluator: Evaluates members whose outputs are not stored.
         members: The points whose outputs are averaged.
         on_progress: Called with the number of examples done and in total. Raise in it to cancel.
+        progress: Whether to show a progress bar.
 
     Returns:
         `{split: score}`, NaN where it is undefined.

@@ -128,7 +128,7 @@ def _with_merged_adapters(
         try:
             found[name] = adapted = merged(checkpoint, base)
         except CheckpointError as error:
-            problem = error.problem.removeprefix(f"{checkpoint.path} ")
+            problem = error.problem.removeprefix(str(checkpoint.path)).lstrip(": ")
             findings.append(Finding("misfit", name, "", problem, error.way_out))
             continue
         first, count = next(iter(adapted.changes)), tensors(len(adapted.changes))

@@ -26,6 +26,8 @@ _WAY_OUT = (
     "ingredients, or from the one that you choose. Replace the base if it is another network."
 )
 
+_IGNORED = "Nothing to do: these tensors are ignored. Replace the base if it is another network."
+
 
 def partial_base(opened: Mapping[str, Checkpoint], base_name: str) -> Checkpoint | None:
     """Return the base with the tensors that it shares with the ingredients, if it fits in part.
@@ -78,10 +80,14 @@ def complete(
     findings += integer_findings(name, shared, reference, model)
     if any(finding.severity == "misfit" for finding in findings):
         return None, findings
+    extra = [tensor for tensor in base.tensors if tensor not in reference.tensors]
+    if not new and not extra:
+        return shared, findings
+    problem = _problem(base, reference, new, extra)
     if not new:
+        findings.append(Finding("note", name, extra[0], problem, _IGNORED))
         return shared, findings
     mean = Mixture((checkpoint, Fraction(1, len(fitting))) for checkpoint in fitting.values())
-    problem = _problem(base, reference, new)
     findings.append(Finding("note", name, new[0], problem, _WAY_OUT))
     return Fixed(shared, [Group(tuple(new), mean)]), findings
 
@@ -91,7 +97,9 @@ def _fits(base: Checkpoint, ingredient: Checkpoint, tensor: str) -> bool:
     return found is not None and found.shape == ingredient.tensors[tensor].shape
 
 
-def _problem(base: Checkpoint, ingredient: Checkpoint, new: Collection[str]) -> str:
+def _problem(
+    base: Checkpoint, ingredient: Checkpoint, new: Collection[str], extra: Collection[str]
+) -> str:
     lacking = [tensor for tensor in new if tensor not in base.tensors]
     differing = [tensor for tensor in new if tensor in base.tensors]
     parts = []
@@ -101,5 +109,7 @@ def _problem(base: Checkpoint, ingredient: Checkpoint, new: Collection[str]) -> 
         parts.append(f"has {tensors(len(differing))} in other shapes: {some(differing)} ({shapes})")
     if lacking:
         parts.append(f"lacks {tensors(len(lacking))}: {some(lacking)}")
+    if extra:
+        parts.append(f"has {tensors(len(extra))} that the ingredients lack: {some(extra)}")
     count = len(ingredient.tensors)
     return f"fits in part: it {' and '.join(parts)}; the other {tensors(count - len(new))} fit"

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Download, Locator, Page, expect
 
@@ -10,7 +11,7 @@ TABLE_ROW = 35
 
 
 def open_app(page: Page, url: str) -> None:
-    page.goto(f"{url}/ingredients")
+    page.goto(urlsplit(url)._replace(path="/ingredients").geturl())
     expect(heading(page, "Ingredients")).to_be_visible()
 
 

@@ -85,8 +85,7 @@ def test_names_are_shown_letter_by_letter_and_call_nobody(
     sweep, task = hostile.write(tmp_path / "names")
     server = start_server(tmp_path, f"--root={sweep}", f"--task={task}")
     try:
-        page.goto(f"{server.url}/?{urlencode({'sweep': str(sweep), 'task': task})}")
-        expect(steps.heading(page, "Overview")).to_be_visible()
+        steps.open_app(page, f"{server.url}/?{urlencode({'sweep': str(sweep), 'task': task})}")
         steps.evaluate_everything(page)
         body = page.get_by_test_id("stMain")
         name = f"sweep {hostile.MARKUP}"

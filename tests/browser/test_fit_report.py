@@ -24,7 +24,7 @@ def server(files_server: Server) -> Server:
 
 
 def open_sweep(page: Page, server: Server, name: str) -> None:
-    steps.follow(page, f"{server.url}/?{urlencode({'sweep': server.sweeps / name})}")
+    steps.follow(page, f"{server.url}/ingredients?{urlencode({'sweep': server.sweeps / name})}")
 
 
 def report(page: Page) -> Locator:

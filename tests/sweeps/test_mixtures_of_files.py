@@ -95,6 +95,11 @@ OTHER: dict[str, Write] = {
 }
 KINDS = GOOD | BAD | OTHER
 NEVER_OPENED = BAD.keys() - {"no head", "more classes", "stranger"}  # these fit others like them
+# What a base has or lacks if an ingredient is of that kind.
+PARTIAL = {
+    "no head": "has 2 tensors that the ingredients lack: 3.bias, 3.weight",
+    "more classes": "has 2 tensors in other shapes: 3.bias, 3.weight",
+}
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "base", "sweep", os.fsdecode(b"caf\xe9")])
 
 
@@ -128,7 +133,7 @@ def test_any_folder_opens_or_is_refused_with_the_fit_report(
             assert shown not in opened or kind not in NEVER_OPENED
 
 
-@pytest.mark.parametrize("kind", sorted(BAD))
+@pytest.mark.parametrize("kind", sorted(BAD.keys() - PARTIAL))
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_base_and_nothing_that_fits_it_is_refused_with_the_reason(
     tmp_path: Path, kind: str, alone: bool
@@ -138,6 +143,17 @@ def test_a_base_and_nothing_that_fits_it_is_refused_with_the_reason(
         BAD[kind](tmp_path / "run")
     with pytest.raises(UnusableSweepError, match="no usable checkpoint except the base"):
         Sweep.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "problem"), PARTIAL.items())
+def test_a_base_with_another_head_fits_in_part(tmp_path: Path, kind: str, problem: str) -> None:
+    GOOD["plain"](tmp_path / "base")
+    BAD[kind](tmp_path / "run")
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep.base is not None
+    (note,) = sweep.fit.findings
+    assert (note.severity, note.ingredient) == ("note", "base")
+    assert problem in note.problem
 
 
 def test_a_torch_file_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
