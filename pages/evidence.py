@@ -111,7 +111,7 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         f"{plain(view.task.select)} score, that score is optimistic"
     )
     what = plain(view.task.score_unit.label(view.task.score_name))
-    judge = f"{optimistic}; judge by test and the shifted splits."
+    judge = f"{optimistic}. {scores.judge_by(view.task)}"
     if not view.task.has_examples:
         return f"Comparison by {what}. {judge}"
     if not view.task.metric.is_mean:
@@ -223,7 +223,8 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     by_name = _calibrations(view, picked, known, split)
     if by_name is None:
-        st.caption("Needs the soup and the ingredients evaluated on select and report.")
+        needed = listed(dict.fromkeys((view.task.select, split)))
+        st.caption(f"Needs the soup and the ingredients evaluated on {needed}.")
         return
     drawn = [name for name in (picked.label, best, _ENSEMBLE) if name in by_name]
     without = [by_name[name]["why_none"] for name in drawn if "why_none" in by_name[name]]

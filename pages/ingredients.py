@@ -71,7 +71,7 @@ def _judged(view: View) -> str:
         f"{plain(split)} {len(view.task.split(split))}" for split in view.task.reported[:2]
     )
     examples = f" · examples: {sizes}" if view.task.has_examples else ""
-    return f"task **{plain(view.task.name)}**{examples}"
+    return f"task **{plain(view.task.name)}**{examples}{scores.judging(view.task)}"
 
 
 def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:

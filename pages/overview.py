@@ -106,7 +106,7 @@ def _header(view: View, known: Overview) -> None:
     if shifts := task.splits_with_role("shift"):
         sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
     examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
-    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}")
+    st.caption(f"{_sweep(view)} · task **{plain(task.name)}**{examples}{scores.judging(task)}")
 
 
 def _introduction() -> None:
@@ -302,7 +302,7 @@ def _top(view: View, known: Overview) -> None:
     )
     st.caption(
         "Ranked on the validation split, which soups and runs are chosen on, so scores there are "
-        "optimistic. Judge by test and the shifted splits."
+        f"optimistic. {scores.judge_by(task)}"
     )
 
 

@@ -30,6 +30,7 @@ _SPLITS = {
 _GUESSES = {"text": ("text", "message", "sentence", "content")}
 _LABELS = {
     "text": "Text column (two, separated by a comma, for pairs)",
+    "group": "Group column, optional (for worst-group accuracy)",
     "max_length": "Longest text, in tokens (0: the tokenizer's limit, at most 512)",
     "block": "Block length, in tokens (0: each text by itself)",
     "seed": "Seed of the masked tokens",

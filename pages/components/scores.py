@@ -16,6 +16,7 @@ from soupcore import Evaluation, Mixture, Soup, overview
 from soupcore.calls import SoupScores
 from soupcore.calls.code import soup_again
 from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.tasks import TaskInfo
 
 Known = dict[str, dict[str, Evaluation | None]]
 
@@ -126,6 +127,34 @@ def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None
         The name; None if there is no score.
     """
     return overview.best_on_select(known, view.task.select, names)
+
+
+def judging(task: TaskInfo[Any]) -> str:
+    """Return the majority class and the precision of a task, as Markdown that goes on a caption.
+
+    Accuracy that is no higher than the share of the majority class says nothing.
+    """
+    parts = []
+    majority = task.split(task.select).majority
+    if majority is not None:
+        parts.append(f"majority class {100 * majority:.1f} % of {plain(task.select)}")
+    if task.precision != "float32":
+        parts.append(f"evaluated in **{task.precision}**")
+    return "".join(f" · {part}" for part in parts)
+
+
+def judge_by(task: TaskInfo[Any]) -> str:
+    """Return which splits nothing was chosen on, as sentences."""
+    has_test, has_shifts = (bool(task.splits_with_role(role)) for role in ("report", "shift"))
+    if has_test or has_shifts:
+        named = " and ".join(["test"] * has_test + ["the shifted splits"] * has_shifts)
+        return f"Judge by {named}."
+    if not task.has_examples:
+        return "There is no test split."
+    return (
+        "There is no test split; the cross-fitted estimates on the Evidence page correct for the "
+        "choice."
+    )
 
 
 def shift_mean(view: View, known: Mapping[str, Evaluation | None]) -> float | None:

@@ -135,7 +135,8 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
     """
     targets = task.split(split).targets.cpu()
     records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
-    measured = measure(task, records, targets, with_interval=task.metric.is_mean)
+    groups = task.groups_of(split)
+    measured = measure(task, records, targets, groups, with_interval=task.metric.is_mean)
     return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
 
 

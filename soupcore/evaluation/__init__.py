@@ -1,6 +1,7 @@
 """Evaluation of points in weight space on the splits of a task."""
 
 from soupcore.evaluation.batchnorm import Estimate, StatisticsChoice
+from soupcore.evaluation.breakdown import by_class, by_group
 from soupcore.evaluation.early_rejection import UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
 from soupcore.evaluation.evaluations import Evaluations
@@ -15,5 +16,7 @@ __all__ = [
     "Preview",
     "StatisticsChoice",
     "UpperBound",
+    "by_class",
+    "by_group",
     "compare",
 ]

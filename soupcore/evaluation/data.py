@@ -35,6 +35,7 @@ class Data:
         targets: The targets.
         device: Device of the batches.
         prepare: Applied to the inputs of each batch on the device.
+        dtype: What floating-point inputs are cast to after `prepare`; None to leave them.
         needs_copies: Whether the network changes its inputs in place, so that each batch has to be
             a copy; None until that is known.
     """
@@ -43,10 +44,11 @@ class Data:
     targets: Examples
     device: torch.device
     prepare: Callable[[Any], Any] | None = None
+    dtype: torch.dtype | None = None
     needs_copies: bool | None = None
 
     @classmethod
-    def of(cls, split: Split, device: torch.device) -> "Data":
+    def of(cls, split: Split, device: torch.device, dtype: torch.dtype | None = None) -> "Data":
         """Return the data of a split, with the inputs on the device if they fit in their share."""
         inputs, targets = split.load()
         device = torch.empty(0, device=device).device  # with its index, as for tensors
@@ -56,7 +58,7 @@ class Data:
                 inputs = inputs.to(device)
         elif device.type != "cpu":
             inputs = inputs.to(device)
-        return cls(inputs, targets.to(device), device, split.prepare)
+        return cls(inputs, targets.to(device), device, split.prepare, dtype)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -75,7 +77,9 @@ class Data:
         """Return the inputs and the targets of some rows."""
         batch = self._on_device(self.inputs.batch(rows))
         targets = map_leaves(self._moved, self.targets.batch(rows))
-        return batch if self.prepare is None else self.prepare(batch), targets
+        if self.prepare is not None:
+            batch = self.prepare(batch)
+        return batch if self.dtype is None else map_leaves(self._cast, batch), targets
 
     def through(self, forward: Callable[..., Any], rows: Rows) -> tuple[Any, Batch, Batch]:
         """Return a network's outputs for some rows, its inputs, and the targets."""
@@ -109,6 +113,9 @@ class Data:
         if self.needs_copies and self.inputs.is_rectangular:
             return map_leaves(Tensor.clone, moved)
         return moved
+
+    def _cast(self, part: Tensor) -> Tensor:
+        return part.to(self.dtype) if part.is_floating_point() else part
 
     def _moved(self, part: Tensor) -> Tensor:
         if part.device == self.device:

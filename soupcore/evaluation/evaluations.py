@@ -11,6 +11,7 @@ from soupcore.evaluation.records import Records
 from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
 from soupcore.tasks import TaskInfo
+from soupcore.tasks.precision import cast_dtype
 
 if TYPE_CHECKING:
     from soupcore.store import Store
@@ -61,6 +62,12 @@ class Evaluations:
                 raise TaskError(
                     f"The network of the task {self.task.name!r} has no BatchNorm, so there are no "
                     "statistics to estimate."
+                )
+            if cast_dtype(self.task.precision) is not None:
+                raise TaskError(
+                    f"The task {self.task.name!r} evaluates in {self.task.precision}, which is too "
+                    "coarse to estimate BatchNorm statistics in. Average the statistics, or "
+                    f"set `precision` to '{self.task.precision} autocast'."
                 )
             names = self.task.splits_with_role("train")
             if not names:

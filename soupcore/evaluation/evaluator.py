@@ -14,7 +14,7 @@ from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
 from soupcore.evaluation.evaluations import Evaluations
 from soupcore.evaluation.forward_pass import ForwardPass
-from soupcore.evaluation.measuring import measure, needs_outputs
+from soupcore.evaluation.measuring import Measured, measure, needs_outputs
 from soupcore.evaluation.network import choose_device
 from soupcore.evaluation.records import Together, records_in
 from soupcore.evaluation.scoring import ExampleRecords
@@ -221,7 +221,7 @@ class Evaluator(Evaluations):
 
         The point is rejected once the remaining examples cannot raise its score to that of the
         incumbent (see `soupcore.evaluation.early_rejection`). Without a `score_range` of the task,
-        it is always evaluated on all examples.
+        or with a `precision` below float32, it is always evaluated on all examples.
 
         Args:
             mixture: The point.
@@ -241,7 +241,9 @@ class Evaluator(Evaluations):
         """
         split, key = incumbent.split, self.key(mixture)
         # For a metric that is not a mean, partial scores give no bound.
-        declared = self.task.score_range if self.task.metric.is_mean else None
+        # Below float32, the scores of a candidate may depend on the order of its examples.
+        is_bounded = self.task.metric.is_mean and self.task.precision == "float32"
+        declared = self.task.score_range if is_bounded else None
         (known,) = self.stored([mixture], split)
         if known is not None:
             on_progress(known.n, known.n)
@@ -320,7 +322,7 @@ class Evaluator(Evaluations):
             in_bfloat16=True,
             on_progress=on_progress,
         )
-        measured = measure(self.task, records, self._targets(split), with_interval=False)
+        measured = self._measured(records, split, with_interval=False)
         return measured.loss, measured.score
 
     def _add(
@@ -334,11 +336,12 @@ class Evaluator(Evaluations):
         keep_outputs: bool,
     ) -> None:
         """Compute the scores of a point from its example records, and store both."""
-        measured = measure(self.task, records, self._targets(split), with_interval=keep_outputs)
+        measured = self._measured(records, split, with_interval=keep_outputs)
         together.add(key, records if keep_outputs else records.without_outputs, measured, seconds)
 
-    def _targets(self, split: str) -> Tensor:
-        return self._forward_pass.answers(split)
+    def _measured(self, records: ExampleRecords, split: str, *, with_interval: bool) -> Measured:
+        targets, groups = self._forward_pass.answers(split), self.task.groups_of(split)
+        return measure(self.task, records, targets, groups, with_interval=with_interval)
 
     def _computed_again_if_damaged(self, evaluation: Evaluation, mixture: Mixture) -> Evaluation:
         """Return an evaluation that is computed again if its file of arrays is damaged."""

@@ -24,6 +24,7 @@ from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Rows
+from soupcore.tasks.precision import autocast_dtype, cast_dtype
 
 Forward = Callable[..., Tensor]
 Route = tuple[Forward, Data]
@@ -45,9 +46,12 @@ class Shortcuts:
         network: The network, with the weights of the point.
         budget: Maximum size in bytes of activations that are reused at several points.
         notes: Messages about disabled shortcuts are appended here.
+        is_exact: Whether the network is evaluated in float32; below, no shortcut would agree.
     """
 
-    def __init__(self, network: Network, budget: int, notes: list[str]) -> None:
+    def __init__(
+        self, network: Network, budget: int, notes: list[str], *, is_exact: bool = True
+    ) -> None:
         self._notes = notes
         self._model: Forward = network.model
         self._folding: Folding | None = None
@@ -58,7 +62,7 @@ class Shortcuts:
         self._examples = _EXAMPLES
         # Some steps of the shortcuts use float64, which Apple's GPUs do not support.
         has_float64 = all(buffer.device.type != "mps" for buffer in network.buffers.values())
-        graph = trace(network.model) if has_float64 else None
+        graph = trace(network.model) if has_float64 and is_exact else None
         if graph is not None:
             folding = Folding(graph)
             self._folding = folding if len(folding) else None
@@ -230,14 +234,19 @@ class ForwardPass:
     def shortcuts(self) -> Shortcuts:
         """The shortcuts for its forward pass."""
         # Their memory comes on top of that for the ingredients.
-        return Shortcuts(self.network, self._memory_budget // 4, self.notes)
+        return Shortcuts(
+            self.network,
+            self._memory_budget // 4,
+            self.notes,
+            is_exact=self.task.precision == "float32",
+        )
 
     def data(self, name: str, on_progress: Progress = no_progress) -> Data:
         """Return the data of a split, decoding it on first use."""
         if name not in self._data:
             split = self.task.split(name)
             split.load(on_progress)
-            self._data[name] = Data.of(split, self.device)
+            self._data[name] = Data.of(split, self.device, cast_dtype(self.task.precision))
         return self._data[name]
 
     def answers(self, name: str) -> Tensor:
@@ -288,7 +297,9 @@ class ForwardPass:
             whole, on_progress = on_progress, lambda done, total: whole(total + done, 2 * total)
         data = self.data(split)
         scorer = self.scorer(split)
-        collector = Collector(scorer, keep_outputs=keep_outputs or needs_outputs(self.task))
+        collector = Collector(
+            scorer, len(data), keep_outputs=keep_outputs or needs_outputs(self.task)
+        )
         order = data.inputs.by_length if rejection is None else rejection.order
         with computing_on(self.device):
             seen = 0
@@ -338,13 +349,20 @@ class ForwardPass:
         places = list(statistics_of(self.network.model).values())
         known = self._estimated.get((mixture, estimate))
         if known is None:
-            estimate_statistics(self.network.model, self.data(estimate.split), estimate.examples)
+            data = self.data(estimate.split)
+            with self._autocast():
+                estimate_statistics(self.network.model, data, estimate.examples)
             known = [place.clone() for place in places]
             self._estimated[mixture, estimate] = known
             if len(self._estimated) > _ESTIMATED_POINTS:
                 self._estimated.popitem(last=False)
         for place, tensor in zip(places, known, strict=True):
             place.copy_(tensor)
+
+    def _autocast(self, dtype: torch.dtype | None = None) -> torch.autocast:
+        """Return a context that computes in a dtype, or in the precision of the task."""
+        dtype = dtype or autocast_dtype(self.task.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def _batch(
         self,
@@ -358,9 +376,10 @@ class ForwardPass:
         """Compute some rows. Returns False if memory ran out and a smaller batch is needed."""
         forward, data = route
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bfloat16):
+            with self._autocast(torch.bfloat16 if in_bfloat16 else None):
                 records, answers = scorer.records(forward, data, rows)
-            collector.add(records.float() if in_bfloat16 else records, answers)
+            is_half = records.dtype in (torch.bfloat16, torch.float16)
+            collector.add(records.float() if is_half else records, answers)
             return True
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

@@ -20,7 +20,8 @@ from soupcore.intervals import (
     resamples,
     score_interval,
 )
-from soupcore.tasks import MetricInfo, Task, TaskInfo
+from soupcore.tasks import Metric, MetricInfo, Task, TaskInfo
+from soupcore.tasks.examples import Rows
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,12 @@ def needs_outputs(task: Task) -> bool:
 
 
 def measure(
-    task: Task, records: ExampleRecords, targets: Tensor, *, with_interval: bool = True
+    task: Task,
+    records: ExampleRecords,
+    targets: Tensor,
+    groups: Tensor | None = None,
+    *,
+    with_interval: bool = True,
 ) -> Measured:
     """Return the scores of a split.
 
@@ -58,6 +64,7 @@ def measure(
         task: The task with the metrics.
         records: The records of all examples of the split.
         targets: The targets, in the same order.
+        groups: The number of each example's group (see `Task.groups_of`), where there are groups.
         with_interval: Whether to compute the interval of a metric that is not a mean, which
             computes the metric 200 times.
 
@@ -65,11 +72,12 @@ def measure(
         TaskError: A metric cannot be computed.
     """
     loss, mean = (mean_of(x, task.undefined) for x in (records.losses, records.scores))
-    targets = targets.cpu()
+    arrays = {"targets": targets.cpu(), "groups": groups, **records.arrays}
+    by_rows = {
+        metric.name: _on_rows(task, metric, arrays) for metric in task.metrics if not metric.is_mean
+    }
     scores = {
-        metric.name: mean
-        if metric.is_mean
-        else metric.score({"predictions": records.predictions, "outputs": records.outputs}, targets)
+        metric.name: mean if metric.is_mean else by_rows[metric.name](slice(None))
         for metric in task.metrics
     }
     if task.metric.is_mean:
@@ -78,21 +86,38 @@ def measure(
     score = scores[task.metric.name]
     if not with_interval:
         return Measured(loss, score, NO_INTERVAL, scores)
-    primary = task.metrics[0]
-    given = {
-        "predictions": records.predictions,
-        "outputs": records.outputs,
-    }[primary.source]
-    assert given is not None  # noqa: S101 - the score was computed from it
-    replicates = torch.tensor(
-        [
-            primary.score({primary.source: given[rows]}, targets[rows])
-            for rows in resamples(len(targets))
-        ]
-    )
+    primary = by_rows[task.metric.name]
+    replicates = torch.tensor([primary(rows) for rows in resamples(len(records))])
     return Measured(
         loss, score, _within(task.metric, bootstrap_interval(score, replicates)), scores, replicates
     )
+
+
+def _on_rows(
+    task: Task, metric: Metric, arrays: Mapping[str, Tensor | None]
+) -> Callable[[Rows], float]:
+    """Return a function that computes a metric on some examples.
+
+    Args:
+        task: The task.
+        metric: A metric that is no mean.
+        arrays: What `Metric.source` and `Metric.against` may name, one row per example.
+    """
+    given, against = arrays.get(metric.source), arrays.get(metric.against)
+    if given is None or against is None:
+        raise ValueError(f"{metric.name} needs {metric.source} and {metric.against}")
+    has_groups = metric.against == "groups"
+    n_groups = len(torch.unique(against)) if has_groups else 0
+
+    def score(rows: Rows) -> float:
+        some, of = given[rows], against[rows]
+        if metric.source == "scores" and task.undefined == "exclude":
+            some, of = some[~some.isnan()], of[~some.isnan()]
+        if has_groups and int((torch.bincount(of) > 0).sum()) < n_groups:
+            return math.nan
+        return metric.score({metric.source: some}, of)
+
+    return score
 
 
 def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, float]:
@@ -118,9 +143,14 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
         scores = evaluation.scores
         return lambda rows: mean_of(scores[rows], "exclude")
     metric = task.metrics[0]
-    targets = task.split(evaluation.split).targets.cpu()
-    given = evaluation.outputs if metric.source == "outputs" else evaluation.predictions
-    return lambda rows: metric.score({metric.source: given[rows]}, targets[rows])
+    against = (
+        task.groups_of(evaluation.split)
+        if metric.against == "groups"
+        else task.split(evaluation.split).targets.cpu()
+    )
+    given: Tensor = getattr(evaluation, metric.source)
+    arrays: dict[str, Tensor | None] = {metric.source: given, metric.against: against}
+    return _on_rows(task, metric, arrays)
 
 
 def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:

@@ -20,6 +20,7 @@ from soupcore.evaluation.data import is_out_of_memory
 from soupcore.mixtures import Mixture
 from soupcore.name_map import NameMap
 from soupcore.tasks import Task
+from soupcore.tasks.precision import cast_dtype
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -203,7 +204,8 @@ class Network:
 
     def __init__(self, task: Task, device: torch.device, memory_budget: int) -> None:
         self._task_name = task.name
-        self.model = task.new_model().to(device).requires_grad_(requires_grad=False).eval()
+        model = task.new_model().to(device=device, dtype=cast_dtype(task.precision))
+        self.model = model.requires_grad_(requires_grad=False).eval()
         buffers = dict(self.model.named_buffers(remove_duplicate=False))
         self.name_map = NameMap(_state(self.model), task.name, buffers)
         own = _without_aliases(_state(self.model))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soupcore.disk import in_words
 from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.evaluation.data import Data, is_out_of_memory
 from soupcore.tasks import Task
@@ -155,9 +156,8 @@ class Scorer:
         self._check(outputs)
         losses = self._ask("loss", self._task.loss, outputs, targets)
         scores = self._ask("score", self._task.score, outputs, targets)
-        with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
-            # A copy, since a prediction may be the output itself and share its memory.
-            predictions = self._task.predict(outputs).clone(memory_format=torch.contiguous_format)
+        # A copy, since a prediction may be the output itself and share its memory.
+        predictions = self._predict(outputs).clone(memory_format=torch.contiguous_format)
         if predictions.shape[:1] != outputs.shape[:1]:
             raise TaskError(
                 f"`predict` of the task {self._task.name!r} returns {described(predictions)} for "
@@ -165,6 +165,41 @@ class Scorer:
             )
         kept = outputs.cpu() if keep_outputs else None
         return ExampleRecords(losses, scores, predictions.cpu(), kept)
+
+    def check_size(self, outputs: Tensor, n: int, *, keep_outputs: bool) -> None:
+        """Check that what is kept of a split fits the task's `record_budget`.
+
+        Args:
+            outputs: The task's records of a few examples, shape [m, ...].
+            n: Number of examples of the split.
+            keep_outputs: Whether they are kept.
+
+        Raises:
+            TaskError: It does not.
+        """
+        self._check(outputs)
+        kept = {"records": outputs[:1]} if keep_outputs else {}
+        kept["predictions"] = self._predict(outputs[:1])
+        sizes = {what: tensor.nbytes for what, tensor in kept.items()}
+        needed, budget = n * sum(sizes.values()), self._task.record_budget
+        if needed <= budget:
+            return
+        each = " and ".join(
+            f"{in_words(sizes[what])} of {what} ({described(tensor)})"
+            for what, tensor in kept.items()
+        )
+        raise TaskError(
+            f"An evaluation of the split {self._split!r} of the task {self._task.name!r} would "
+            f"keep {in_words(needed)}: for each of {n} examples {each}. The task's "
+            f"`record_budget` is {in_words(budget)}. Override `record` and `predict` to return "
+            "only the few numbers of each example that its loss, score and metrics need, such as "
+            "the summed loss and the number of tokens of a text; or set `record_budget` of the "
+            "task to more bytes."
+        )
+
+    def _predict(self, outputs: Tensor) -> Tensor:
+        with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
+            return self._task.predict(outputs)
 
     def _recorded(self, outputs: Any, inputs: Batch, targets: Batch, examples: int) -> Tensor:
         """Return the task's records of the outputs, shape [n, ...].
@@ -295,11 +330,13 @@ class Collector:
 
     Args:
         scorer: The scorer.
+        n: Number of examples of the split.
         keep_outputs: Whether to keep the outputs.
     """
 
-    def __init__(self, scorer: Scorer, *, keep_outputs: bool) -> None:
+    def __init__(self, scorer: Scorer, n: int, *, keep_outputs: bool) -> None:
         self._scorer = scorer
+        self._n = n
         self._keep_outputs = keep_outputs
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._collected: list[ExampleRecords] = []
@@ -308,8 +345,10 @@ class Collector:
         """Add the records of a batch. If this raises an error, they are not added.
 
         Raises:
-            TaskError: As for `Scorer.score`.
+            TaskError: As for `Scorer.score`; or the records of all examples would be too large.
         """
+        if not self._waiting and not self._collected:
+            self._scorer.check_size(outputs, self._n, keep_outputs=self._keep_outputs)
         waiting = [*self._waiting, (outputs, targets)]
         if sum(len(targets) for _, targets in waiting) < _AT_A_TIME:
             self._waiting = waiting

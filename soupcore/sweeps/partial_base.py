@@ -7,7 +7,7 @@ base gets the mean of the ingredients there, which makes it a point that can be 
 recipes take these tensors from elsewhere (see `Sweep.with_tensors`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 from soupcore.checkpoints import Checkpoint
@@ -98,7 +98,7 @@ def _fits(base: Checkpoint, ingredient: Checkpoint, tensor: str) -> bool:
 
 
 def _problem(
-    base: Checkpoint, ingredient: Checkpoint, new: Collection[str], extra: Collection[str]
+    base: Checkpoint, ingredient: Checkpoint, new: Collection[str], extra: Sequence[str]
 ) -> str:
     lacking = [tensor for tensor in new if tensor not in base.tensors]
     differing = [tensor for tensor in new if tensor in base.tensors]

@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from soupcore.display import html_table
 from soupcore.errors import TaskError
 from soupcore.tasks.metrics import MetricInfo
+from soupcore.tasks.precision import Precision, cast_dtype
 from soupcore.tasks.unit import Labels, Unit
 
 Role = Literal["train", "select", "report", "shift"]
@@ -32,6 +33,11 @@ class SplitInfo(Protocol):
     @property
     def digest(self) -> str:
         """Identity of the data: 64 hex digits."""
+        ...
+
+    @property
+    def majority(self) -> float | None:
+        """The share of the most frequent class; None where it is not known."""
         ...
 
     def __len__(self) -> int:
@@ -70,6 +76,9 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: is over the examples where *its* score is defined (nnU-Net's `nanmean`), so that a point's
     #: score does not depend on the others; points may then be scored on different examples.
     undefined: Undefined = "refuse"
+
+    #: In which precision the network is evaluated.
+    precision: Precision = "float32"
 
     #: Whether the loss is the cross-entropy of logits and targets are classes.
     is_classification: bool = False
@@ -131,8 +140,12 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def can_re_estimate(self) -> bool:
-        """Whether there is BatchNorm, and training data to estimate its statistics on."""
-        return bool(self.splits_with_role("train")) and self.has_batchnorm
+        """Whether there is BatchNorm, and training data to estimate its statistics on.
+
+        Statistics of activations in a half type are too coarse.
+        """
+        has_data = bool(self.splits_with_role("train")) and cast_dtype(self.precision) is None
+        return has_data and self.has_batchnorm
 
     @property
     def why_no_ensemble(self) -> str | None:
@@ -218,7 +231,8 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {split.role}" for name, split in self.splits.items())
-        return f"{type(self).__name__}({self.name!r}, {{{splits}}})"
+        told = "" if self.precision == "float32" else f", precision={self.precision!r}"
+        return f"{type(self).__name__}({self.name!r}, {{{splits}}}{told})"
 
     def _repr_html_(self) -> str:
         rows = [(name, split.role, len(split)) for name, split in self.splits.items()]
@@ -226,7 +240,10 @@ class TaskInfo(ABC, Generic[SplitT]):
             f"{metric.name} ({'higher' if metric.higher_is_better else 'lower'} is better)"
             for metric in self.metrics or (self.metric,)
         ]
-        note = f"Metrics: {', '.join(measured)}. Loss: {self.loss_name}."
+        note = (
+            f"Metrics: {', '.join(measured)}. Loss: {self.loss_name}. Evaluated in "
+            f"{self.precision}."
+        )
         return html_table(f"Task {self.name}", ["split", "role", "examples"], rows, note=note)
 
     def describe(self) -> "TaskDescription":
@@ -242,7 +259,12 @@ class TaskInfo(ABC, Generic[SplitT]):
         return TaskDescription(
             name=self.name,
             splits={
-                name: SplitDescription(split.role, split.digest, len(split))
+                name: SplitDescription(
+                    split.role,
+                    split.digest,
+                    len(split),
+                    split.majority if self.is_classification else None,
+                )
                 for name, split in self.splits.items()
             },
             key=self.key,
@@ -254,11 +276,16 @@ class TaskInfo(ABC, Generic[SplitT]):
 
 @dataclass(frozen=True)
 class SplitDescription:
-    """The role of a split, the identity of its data, and its number of examples."""
+    """The role of a split, the identity of its data, and its number of examples.
+
+    Attributes:
+        majority: The share of the most frequent class; None where it is not known.
+    """
 
     role: Role
     digest: str
     n: int
+    majority: float | None = None
 
     def __len__(self) -> int:
         return self.n
@@ -275,6 +302,7 @@ class Facts:
     undefined: Undefined
     is_classification: bool
     has_gradients: bool = True
+    precision: Precision = "float32"
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -311,6 +339,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.undefined = facts.undefined
         self.is_classification = facts.is_classification
         self.has_gradients = facts.has_gradients
+        self.precision = facts.precision
 
     @property
     def key(self) -> str:
@@ -345,7 +374,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         Raises:
             TaskError: Its splits are those of no task.
         """
-        # A description of before `has_gradients` lacks it.
+        # An older description lacks newer facts.
         facts = {field.name: body[field.name] for field in fields(Facts) if field.name in body}
         if facts["score_range"] is not None:
             low, high = facts["score_range"]

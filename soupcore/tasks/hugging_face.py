@@ -5,7 +5,11 @@
     tokenizer = "runs/base"         # the folder of the tokenizer, if it is another
     text = "message"                # the column of the texts; a list of two columns for pairs
     label = "label"                 # the column of the classes
-    metrics = ["macro F1", "accuracy"]
+    group = "dialect"               # a column of groups, for "worst-group accuracy"
+    metrics = ["macro F1", "accuracy", "worst-group accuracy"]
+    precision = "bfloat16"          # float32 unless told; see `Task`
+    hold_out = 0.3                  # without test data: the share of validation data to report on
+    hold_out_seed = 0
     max_length = 128                # tokens; longer texts are cut
 
     [splits]
@@ -46,7 +50,7 @@ from soupcore.tasks.language_models import (
 from soupcore.tasks.metrics import Metric
 from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
 from soupcore.tasks.task import Split, Task
-from soupcore.tasks.toml_file import TomlFile, read_text
+from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +58,7 @@ if TYPE_CHECKING:
 
 _KEYS = {
     "task", "model", "tokenizer", "text", "image", "label", "metrics", "max_length", "block",
-    "seed", "columns", "splits", "name",
+    "seed", "columns", "splits", "name", "group", *COMMON_KEYS,
 }  # fmt: skip
 _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _MOST_OUTPUTS = 1 << 24  # numbers
@@ -81,6 +85,8 @@ def load(path: Path) -> Task:
     kind = told.text("task")
     if kind not in KINDS:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
+    if "group" in told.told and "group" not in KINDS[kind].settings:
+        raise TaskError(f"{path}: `group` has no meaning for {kind}.")
     task = KINDS[kind].make(told)
     task.source_digest = told.identity
     return task
@@ -120,9 +126,15 @@ class _Description(TomlFile):
             raise TaskError(f"{self.path} needs `text`, the name of one column or a list of two.")
         return columns
 
+    def groups(self, table: "pd.DataFrame") -> list[Any] | None:
+        """Return the group of each row; None without a column of groups."""
+        return table[self.text("group")].tolist() if "group" in self.told else None
+
     def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
         """Return the splits, each made of its table."""
-        return {name: make(role, table) for name, (role, table, _) in self.tables().items()}
+        return self.held_out(
+            {name: make(role, table) for name, (role, table, _) in self.tables().items()}
+        )
 
     def tables(self) -> "dict[str, tuple[Role, pd.DataFrame, Path]]":
         """Return the role of each split, its table, and the file of that."""
@@ -132,7 +144,7 @@ class _Description(TomlFile):
     def _table(self, path: Path) -> "pd.DataFrame":
         table = _read_table(path, self.texts("columns"))
         wanted = [*self.columns] if "text" in self.told else []
-        wanted += [self.text(key) for key in ("image", "label") if key in self.told]
+        wanted += [self.text(key) for key in ("image", "label", "group") if key in self.told]
         missing = [column for column in wanted if column not in table]
         if missing:
             raise TaskError(
@@ -284,10 +296,19 @@ def _classification(told: _Description) -> Task:
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
-        return Split(role, _encoded(told, tokenizer, table), _classes(told, table[label], classes))
+        inputs, targets = _encoded(told, tokenizer, table), _classes(told, table[label], classes)
+        return Split(role, inputs, targets, groups=told.groups(table))
 
     build = _builder(told, "SequenceClassification")
-    return ClassificationTask(build, told.made(make), name=told.name, metrics=told.metrics)
+    return _classifier(told, build, told.made(make))
+
+
+def _classifier(
+    told: _Description, build: Callable[[], nn.Module], splits: Mapping[str, Split]
+) -> Task:
+    return ClassificationTask(
+        build, splits, name=told.name, metrics=told.metrics, precision=told.precision
+    )
 
 
 def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
@@ -329,10 +350,11 @@ def _pictures(told: _Description) -> Task:
             _classes(told, table[label], classes).tolist(),
             read,
             identity,
+            groups=told.groups(table),
         )
         for name, (role, table, path) in told.tables().items()
     }
-    return ClassificationTask(build, splits, name=told.name, metrics=told.metrics)
+    return _classifier(told, build, told.held_out(splits))
 
 
 def _named(told: _Description, known: Sequence[Metric]) -> list[Metric]:
@@ -362,9 +384,8 @@ def _causal(told: _Description) -> Task:
         return Split(role, inputs, torch.tensor(spelled))
 
     splits, build = told.made(make), _builder(told, "CausalLM")
-    task = CausalTask(
-        build, splits, name=told.name, metrics=_named(told, [PERPLEXITY, BITS_PER_BYTE])
-    )
+    metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
+    task = CausalTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
 
@@ -389,7 +410,8 @@ def _masked(told: _Description) -> Task:
         return Split(role, encoded, labels)
 
     splits, build = told.made(make), _builder(told, "MaskedLM")
-    task = MaskedTask(build, splits, name=told.name, metrics=_named(told, [PERPLEXITY]))
+    metrics = _named(told, [PERPLEXITY])
+    task = MaskedTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
     task.batch_size = _batch_size(splits, len(tokenizer))
     return task
 
@@ -437,7 +459,9 @@ def _tokens(told: _Description) -> Task:
     splits, build = told.made(make), _builder(told, "TokenClassification")
     tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]
     metrics = _named(told, TAGGING_METRICS)
-    return TaggingTask(build, splits, name=told.name, metrics=metrics, tags=tags)
+    return TaggingTask(
+        build, splits, name=told.name, metrics=metrics, tags=tags, precision=told.precision
+    )
 
 
 def _batch_size(splits: Mapping[str, Split], words: int) -> int:
@@ -473,7 +497,7 @@ class Kind:
 
 _OF_CLASSES = (
     "accuracy", "balanced accuracy", "F1", "macro F1", "Matthews correlation", "AUC",
-    "top-5 accuracy",
+    "top-5 accuracy", "worst-class accuracy", "worst-group accuracy", "accuracy by group",
 )  # fmt: skip
 
 #: The kinds of tasks, by their names in a description.
@@ -482,7 +506,7 @@ KINDS: dict[str, Kind] = {
         "Text classification",
         _classification,
         _OF_CLASSES,
-        {"text": "columns", "label": "column", "max_length": "number"},
+        {"text": "columns", "label": "column", "group": "column", "max_length": "number"},
     ),
     "token-classification": Kind(
         "Token classification",
@@ -494,7 +518,7 @@ KINDS: dict[str, Kind] = {
         "Image classification",
         _pictures,
         _OF_CLASSES,
-        {"image": "column", "label": "column"},
+        {"image": "column", "label": "column", "group": "column"},
     ),
     "causal-lm": Kind(
         "Causal language model",

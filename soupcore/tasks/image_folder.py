@@ -14,6 +14,10 @@ the config.json of a folder that transformers or timm wrote.
 Images are preprocessed as the architecture's own configuration says; `size`, `resize`, `mean`,
 `std` and `interpolation` replace parts of that. Classes are the names of the folders of the
 `select` split in their order, unless the config.json names them or `classes` lists them.
+
+`precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
+data, `hold_out = 0.3` holds out 30 % of the images of `val` to report on; `hold_out_seed = 0` draws
+them.
 """
 
 import json
@@ -30,11 +34,11 @@ from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
 from soupcore.tasks.images import SUFFIXES, Preprocessing, picture_split
 from soupcore.tasks.task import Split, Task
-from soupcore.tasks.toml_file import TomlFile, read_text
+from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
 
 _KEYS = {
     "architecture", "checkpoint", "model", "classes", "metrics", "splits", "name",
-    "size", "resize", "mean", "std", "interpolation",
+    "size", "resize", "mean", "std", "interpolation", *COMMON_KEYS,
 }  # fmt: skip
 _SOURCES = ("architecture", "checkpoint", "model")
 _PACKAGES = ("timm", "torchvision")
@@ -64,7 +68,13 @@ def load(path: Path) -> Task:
     splits = {
         name: make(role, *_labelled(folder, classes)) for name, (role, folder) in folders.items()
     }
-    task = ClassificationTask(build, splits, name=told.name, metrics=told.texts("metrics"))
+    task = ClassificationTask(
+        build,
+        told.held_out(splits),
+        name=told.name,
+        metrics=told.texts("metrics"),
+        precision=told.precision,
+    )
     task.source_digest = told.identity
     return task
 

@@ -139,6 +139,7 @@ def picture_split(
     read: Callable[["Image"], Tensor],
     preprocessing: str,
     prepare: Callable[[Any], Any] | None = None,
+    groups: Sequence[Any] | None = None,
 ) -> Split:
     """Return a split of image files, which are decoded when they are first needed.
 
@@ -149,6 +150,7 @@ def picture_split(
         read: Makes what is kept of an image.
         preprocessing: The identity of `read`.
         prepare: Makes what the network is given of a batch of that.
+        groups: As for any split.
 
     Raises:
         TaskError: A file does not exist.
@@ -157,6 +159,7 @@ def picture_split(
     if missing is not None:
         raise TaskError(f"The image {missing} does not exist.")
     dataset = Pictures(files, classes, read)
-    return Split.from_dataset(
-        role, dataset, version=dataset.identity(preprocessing), prepare=prepare
-    )
+    version = dataset.identity(preprocessing)
+    split = Split.from_dataset(role, dataset, version=version, prepare=prepare, groups=groups)
+    split.labels = torch.tensor(classes)
+    return split

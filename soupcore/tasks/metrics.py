@@ -1,7 +1,7 @@
 """Metrics: numbers that say how good a network is on a split.
 
-A metric is the mean over examples of `Task.score`, or any function of all predictions or outputs of
-a split. The definitions of those that are built in are scikit-learn's.
+A metric is the mean over examples of `Task.score`, or any function of all predictions, outputs or
+scores of a split. The definitions of those that are built in are scikit-learn's.
 
 Inside Stockpot a score is oriented: higher is better, so that recipes and rankings need not ask.
 The score of a metric of which lower values are better is minus its value, as in scikit-learn's
@@ -9,17 +9,19 @@ scorers; `Unit` writes the value again.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from soupcore.errors import TaskError
 from soupcore.tasks.unit import Unit
 
-Source = Literal["predictions", "outputs"]
+Source = Literal["predictions", "outputs", "scores"]
+Against = Literal["targets", "groups"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,18 @@ class Metric(MetricInfo):
     """A metric of a task.
 
     Attributes:
-        compute: Returns the value of a split, given what `source` names, shape [n, ...], and the
-            targets, shape [n, ...], on the CPU. Without it, the metric is the mean over examples
-            of `Task.score`, or minus that where lower is better.
-        source: `predictions`, as `Task.predict` returns them, or `outputs`, as `Task.record` keeps
-            them.
+        compute: Returns the value of a split, given what `source` and `against` name, each of shape
+            [n, ...], on the CPU. Without it, the metric is the mean over examples of `Task.score`,
+            or minus that where lower is better.
+        source: `predictions`, as `Task.predict` returns them; `outputs`, as `Task.record` keeps
+            them; or `scores`, as `Task.score` returns them, without those that the task excludes.
+        against: `targets`; or `groups`, the number of each example's group in `Task.groups`, int64,
+            shape [n]. With groups, the value is undefined where one of them has no examples.
     """
 
     compute: Callable[[Tensor, Tensor], float] | None = None
     source: Source = "predictions"
+    against: Against = "targets"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_mean", self.compute is None)
@@ -90,8 +95,8 @@ class Metric(MetricInfo):
         """Return the score of a split: the value, or minus the value where lower is better.
 
         Args:
-            found: The predictions, and the outputs where a metric needs them.
-            targets: The true answers.
+            found: What `source` names.
+            targets: What `against` names.
 
         Returns:
             The score; −∞ where the network failed, NaN where the metric is undefined.
@@ -102,7 +107,9 @@ class Metric(MetricInfo):
         given = found[self.source]
         if self.compute is None or given is None:
             raise ValueError(f"{self.name} is not computed from {self.source}")
-        if not given.isfinite().all():
+        # An undefined score is NaN; of outputs, NaN is a failure.
+        failed = given.isinf() if self.source == "scores" else ~given.isfinite()
+        if failed.any():
             return -math.inf
         try:
             value = float(self.compute(given, targets))
@@ -147,6 +154,62 @@ def perplexity(records: Tensor, targets: Tensor) -> float:
     return math.exp(nats / tokens) if tokens else math.nan
 
 
+def _worst_class(predictions: Tensor, targets: Tensor) -> float:
+    """Return the lowest recall of the classes that occur in the targets."""
+    return worst_group(
+        (predictions == targets).float(), torch.unique(targets, return_inverse=True)[1]
+    )
+
+
+def group_means(scores: Tensor, groups: Tensor) -> Tensor:
+    """Return the mean score of each group, float64, shape [groups]; NaN of a group without any.
+
+    Args:
+        scores: A score for each example, shape [n].
+        groups: The number of each example's group, int64, shape [n].
+    """
+    counts = torch.bincount(groups)
+    return torch.bincount(groups, scores.double(), len(counts)) / counts
+
+
+def worst_group(scores: Tensor, groups: Tensor) -> float:
+    """Return the lowest mean score of a group that has examples; NaN if one of them is undefined.
+
+    Args:
+        scores: A score for each example, shape [n].
+        groups: The number of each example's group, int64, shape [n].
+    """
+    return float(group_means(scores, groups)[torch.bincount(groups) > 0].min())
+
+
+def _of_group(number: int, scores: Tensor, groups: Tensor) -> float:
+    return float(scores[groups == number].double().mean())
+
+
+def metrics_of_groups(mean: MetricInfo, groups: Sequence[str]) -> dict[str, list[Metric]]:
+    """Return the metrics of a task whose examples have groups, by the names that a task is told.
+
+    Args:
+        mean: The mean over examples of the task's score.
+        groups: The names of the groups.
+
+    Returns:
+        `worst-group NAME`, the lowest mean score of a group, and `NAME by group`, the mean score of
+        each group.
+    """
+
+    def metric(name: str, compute: Callable[[Tensor, Tensor], float]) -> Metric:
+        return Metric(name, range=mean.range, compute=compute, source="scores", against="groups")
+
+    return {
+        f"worst-group {mean.name}": [metric(f"worst-group {mean.name}", worst_group)],
+        f"{mean.name} by group": [
+            metric(f"{mean.name}, {group}", partial(_of_group, number))
+            for number, group in enumerate(groups)
+        ],
+    }
+
+
 _SHARE = (0.0, 1.0)
 _SIGNED = (-1.0, 1.0)
 
@@ -160,6 +223,7 @@ def _metrics() -> list[Metric]:
 
     return [
         of_classes("balanced accuracy", "balanced_accuracy_score", _SHARE),
+        Metric("worst-class accuracy", range=_SHARE, compute=_worst_class),
         of_classes("F1", "f1_score", _SHARE, zero_division=0.0),
         of_classes("macro F1", "f1_score", _SHARE, average="macro", zero_division=0.0),
         of_classes("micro F1", "f1_score", _SHARE, average="micro", zero_division=0.0),
@@ -180,15 +244,20 @@ def _metrics() -> list[Metric]:
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
 
 
-def metric_named(name: str) -> Metric:
+def metric_named(name: str, others: Iterable[str] = ()) -> Metric:
     """Return a metric that is built in.
+
+    Args:
+        name: Its name.
+        others: Further names that a task knows, for the message.
 
     Raises:
         TaskError: There is none of that name.
     """
     if name not in METRICS:
+        known = ", ".join([*others, *METRICS])
         raise TaskError(
-            f"There is no metric {name!r}; those built in are {', '.join(METRICS)}. Give a "
-            "soupcore.Metric with a `compute` of your own for another."
+            f"There is no metric {name!r}; those built in are {known}. Give a soupcore.Metric with "
+            "a `compute` of your own for another."
         )
     return METRICS[name]

@@ -1,11 +1,14 @@
 """What a task is: how to judge weights."""
 
 import hashlib
+import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,8 +20,13 @@ from soupcore.tasks.decoding import Decoding, rows_on_disk
 from soupcore.tasks.description import Role, TaskInfo, part_digest
 from soupcore.tasks.examples import Collate, Examples, take
 from soupcore.tasks.failures import place_of
-from soupcore.tasks.metrics import Metric, metric_named
+from soupcore.tasks.metrics import Metric, metric_named, metrics_of_groups
 from soupcore.tasks.outputs import tensor_of
+from soupcore.tasks.precision import Precision, check_precision
+
+_GIVE_GROUPS = (
+    "Give each split `groups`, one for each example; in a TOML file, name their column as `group`."
+)
 
 
 class Split:
@@ -39,10 +47,20 @@ class Split:
             example, for tasks whose `record` takes them batch by batch, padded with -100.
         collate: Function that makes a batch of inputs of a list of examples, in place of padding.
         prepare: Function that is applied to each batch of inputs on the device that computes.
+        groups: The group of each example, a text or a number, n of them, for metrics such as
+            `worst-group accuracy`.
+
+    Attributes:
+        groups: The names of the groups; None without groups.
 
     Raises:
-        TaskError: The role is none of these, or inputs and targets differ in length.
+        TaskError: The role is none of these, or inputs, targets and groups differ in length.
     """
+
+    groups: tuple[str, ...] | None = None
+
+    #: The classes, where they are known without decoding the data: int64, shape [n].
+    labels: Tensor | None = None
 
     def __init__(
         self,
@@ -52,6 +70,7 @@ class Split:
         *,
         collate: Any = None,  # no narrower, so that `Split(role, **tensors)` passes type checkers
         prepare: Any = None,
+        groups: Any = None,
     ) -> None:
         if role not in get_args(Role):
             raise TaskError(f"A split's role is one of {', '.join(get_args(Role))}, not {role!r}.")
@@ -66,6 +85,7 @@ class Split:
         self.prepare: Callable[[Any], Any] | None = prepare
         self._data: tuple[Examples, Examples] | None = (examples, Examples.of_targets(targets))
         self._decoding: Decoding | None = None
+        self.groups = _groups(groups, len(examples))
 
     @classmethod
     def from_dataset(
@@ -78,6 +98,7 @@ class Split:
         workers: int = 0,
         collate: Collate | None = None,
         prepare: Callable[[Any], Any] | None = None,
+        groups: Sequence[Any] | Tensor | None = None,
     ) -> "Split":
         """Make a split of a data set that is decoded once, into the workspace.
 
@@ -98,6 +119,7 @@ class Split:
             prepare: Makes what the network is given of a batch of inputs, on the device that
                 computes. With it images can be kept as bytes: `lambda x: x / 255`. It is done in
                 each pass, so it has to be quick, and to treat each example by itself.
+            groups: As for a split of tensors.
 
         Raises:
             TaskError: The role is none of the four, or the data set has no examples or does not
@@ -106,6 +128,7 @@ class Split:
         split = cls(role, torch.zeros(1), torch.zeros(1), prepare=prepare)
         split._data = None
         split._decoding = Decoding(dataset, version, workers, target, collate)
+        split.groups = _groups(groups, len(split._decoding))
         return split
 
     def load(
@@ -149,23 +172,38 @@ class Split:
 
     def classes(self) -> Tensor | None:
         """Return the targets where they are classes: one integer an example, on the CPU."""
+        if self.labels is not None:
+            return self.labels
         targets = self.load()[1]
         if not targets.is_one_tensor:
             return None
         (found,) = targets.tensors
         return found.cpu() if found.ndim == 1 and not found.is_floating_point() else None
 
+    @property
+    def majority(self) -> float | None:
+        """The share of the most frequent class; None without classes, or before decoding."""
+        classes = self.classes() if self.is_loaded or self.labels is not None else None
+        if classes is None:
+            return None
+        return int(torch.unique(classes, return_counts=True)[1].max()) / len(classes)
+
     def __len__(self) -> int:
         return len(self.load()[0]) if self._decoding is None else len(self._decoding)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the data: 64 hex digits over names, dtype, shape and bytes.
+        """Identity of the data: 64 hex digits over names, dtype, shape and bytes, and the groups.
 
         For a data set see `from_dataset`.
         """
-        if self._decoding is not None:
-            return self._decoding.digest
+        data = self._data_digest if self._decoding is None else self._decoding.digest
+        if self.groups is None:
+            return data
+        return hashlib.sha256(json.dumps([data, self.groups]).encode()).hexdigest()
+
+    @property
+    def _data_digest(self) -> str:
         sha = hashlib.sha256()
         for examples in self.load():
             for name, tensor in examples.parts:
@@ -178,18 +216,22 @@ class Part(Split):
     """Some examples of a split, chosen at random when they are first needed.
 
     Where targets are classes (one integer an example), the part has of each class the share that
-    the whole has, to within one example; else the examples are drawn from all alike.
+    the whole has, to within one example, and so of each group within a class; else the examples
+    are drawn from all alike.
 
     Args:
         whole: The split.
         n: How many of its examples, fewer than all.
         seed: The same seed chooses the same examples.
+
+    Attributes:
+        whole: The split.
     """
 
     def __init__(self, whole: Split, n: int, seed: int = 0) -> None:
         self.role = whole.role
         self.prepare = whole.prepare
-        self._whole = whole
+        self.whole = whole
         self._n = n
         self._seed = seed
 
@@ -201,37 +243,55 @@ class Part(Split):
         Args:
             on_examples: As for the whole, which is decoded first where that was not done yet.
         """
-        self._whole.load(on_examples)
+        self.whole.load(on_examples)
         return self._chosen
 
     @property
     def is_loaded(self) -> bool:
         """Whether `load` has nothing to decode."""
-        return self._whole.is_loaded
+        return self.whole.is_loaded
 
     @property
     def is_on_disk(self) -> bool:
         """Whether it is mapped into memory from there, as the whole is."""
-        return self._whole.is_on_disk
+        return self.whole.is_on_disk
 
     @cached_property
     def _chosen(self) -> tuple[Examples, Examples]:
-        inputs, targets = self._whole.load()
+        inputs, targets = self.whole.load()
         copied = rows_on_disk if self.is_on_disk else take
         return inputs.select(self.rows, copied), targets.select(self.rows, take)
 
     @cached_property
     def rows(self) -> Tensor:
         """Which examples of the whole these are, ascending, int64, shape [n]."""
-        order = torch.randperm(
-            len(self._whole), generator=torch.Generator().manual_seed(self._seed)
-        )
-        classes = self._whole.classes()
+        order = torch.randperm(len(self.whole), generator=torch.Generator().manual_seed(self._seed))
+        if self.whole.groups is not None:
+            groups = torch.from_numpy(np.unique(self.whole.groups, return_inverse=True)[1])
+            order = order[groups[order].argsort(stable=True)]
+        classes = self.whole.classes()
         if classes is not None:
             order = order[classes[order].argsort(stable=True)]
-        # Evenly spaced over the examples in the order of their classes: proportional by itself.
+        # Evenly spaced over the examples in the order of their classes, and groups within these:
+        # proportional by itself.
         places = (torch.arange(self._n) * 2 + 1) * len(order) // (2 * self._n)
         return order[places].sort().values
+
+    @cached_property
+    def groups(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The groups of the examples chosen."""
+        whole = self.whole.groups
+        return None if whole is None else tuple(whole[row] for row in self.rows.tolist())
+
+    def classes(self) -> Tensor | None:
+        """Return the targets where they are classes: one integer an example, on the CPU."""
+        classes = self.whole.classes()
+        return None if classes is None else classes[self.rows]
+
+    @property
+    def labels(self) -> Tensor | None:  # type: ignore[override]
+        """The classes of the examples chosen, as far as those of the whole are known."""
+        return None if self.whole.labels is None else self.whole.labels[self.rows]
 
     def __len__(self) -> int:
         return self._n
@@ -239,7 +299,7 @@ class Part(Split):
     @cached_property
     def digest(self) -> str:
         """Identity of the data: 64 hex digits over the whole's and which part of it this is."""
-        return part_digest(self._whole.digest, self._n, self._seed)
+        return part_digest(self.whole.digest, self._n, self._seed)
 
 
 class Task(TaskInfo[Split]):
@@ -247,6 +307,7 @@ class Task(TaskInfo[Split]):
 
     Attributes:
         metrics: What is measured; empty for the mean of `score` alone.
+        groups: The names of the groups of examples, sorted; empty without groups.
 
     Subclass it for regression or anything else; for classification there is
     `ClassificationTask`.
@@ -258,15 +319,27 @@ class Task(TaskInfo[Split]):
         name: What people call it.
         metrics: What is measured: names of metrics that are built in (see
             `soupcore.tasks.metrics.METRICS`), or `Metric`s. The first is primary: it ranks, and
-            recipes choose by it. The mean of `score` unless given.
+            recipes choose by it. The mean of `score` unless given. Where splits have groups,
+            `worst-group SCORE` is the lowest mean score of a group, and `SCORE by group` the mean
+            score of each, with the name of the score, such as `worst-group accuracy`.
+        precision: In which the network is evaluated: `float32` leaves it as `build_model` makes it;
+            `bfloat16` and `float16` cast its weights, buffers and floating-point inputs after
+            mixing; `bfloat16 autocast` and `float16 autocast` compute by `torch.autocast`. Losses
+            and scores are computed in float32. Below float32, shortcuts and early rejection are
+            off, since results may depend on the batch. Gradients, as for learned soups, are always
+            those of the network as it is made.
         version: Change it when the meaning of the task changes in a way that neither the data nor
             the task's file shows, so that evaluations of before are not taken for it.
 
     Raises:
-        TaskError: There is not exactly one `select` split.
+        TaskError: There is not exactly one `select` split, or a metric needs groups that the splits
+            `select` and `report` do not have both.
     """
 
     metrics: tuple[Metric, ...]
+
+    #: Most bytes that the records of one evaluation may take (see `record`).
+    record_budget: int = 4 << 30
 
     #: Examples a forward pass where the evaluator is not told; None for its default.
     batch_size: int | None = None
@@ -279,18 +352,74 @@ class Task(TaskInfo[Split]):
         name: str = "task",
         metrics: Sequence["Metric | str"] = (),
         version: str = "",
+        precision: Precision = "float32",
     ) -> None:
-        super().__init__(name, splits, [self._metric(metric) for metric in metrics])
+        self.groups = _all_groups(splits)
+        self._numbers: dict[str, Tensor] = {}  # of the groups, by split
+        known = [each for metric in metrics for each in self._metrics(metric)]
+        super().__init__(name, splits, known)
+        check_precision(precision, f"the task {name!r}")
+        self.precision = precision
         self.build_model = build_model
         self.version = version
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
+        if any(metric.against == "groups" for metric in self.metrics):
+            self._check_groups()
 
-    def _metric(self, metric: "Metric | str") -> Metric:
-        """Return a metric, by its name where it is the mean of `score` or one built in."""
-        if metric == self.score_name:
-            return Metric(self.score_name, range=self.score_range)
-        return metric_named(metric) if isinstance(metric, str) else metric
+    def _metrics(self, metric: "Metric | str") -> list[Metric]:
+        """Return metrics by their name: the mean of `score`, of its groups, or one built in."""
+        if not isinstance(metric, str):
+            return [metric]
+        mean = Metric(self.score_name, range=self.score_range)
+        of_groups = metrics_of_groups(mean, self.groups)
+        if metric in of_groups and not self.groups:
+            raise TaskError(f"The metric {metric!r} needs groups. {_GIVE_GROUPS}")
+        known = {mean.name: [mean], **of_groups}
+        return known[metric] if metric in known else [metric_named(metric, known)]
+
+    def _check_groups(self) -> None:
+        """Make sure that there are groups, and the same in `select` and `report` splits."""
+        counts = {
+            name: Counter(split.groups or ())
+            for name, split in self.splits.items()
+            if split.role in ("select", "report", "shift")
+        }
+        lacking = [name for name, found in counts.items() if not found]
+        if lacking:
+            raise TaskError(
+                f"A metric of the task {self.name!r} needs groups, and the split {lacking[0]!r} "
+                f"has none. {_GIVE_GROUPS}"
+            )
+        # A shift may be another group.
+        alike = {name: own for name, own in counts.items() if self.splits[name].role != "shift"}
+        groups = [group for group in self.groups if any(own[group] for own in alike.values())]
+        for name, own in alike.items():
+            missing = [group for group in groups if not own[group]]
+            if missing:
+                sizes = "; ".join(
+                    f"{split}: {', '.join(f'{group} {of[group]}' for group in groups)}"
+                    for split, of in alike.items()
+                )
+                raise TaskError(
+                    f"The split {name!r} of the task {self.name!r} has no example of the group "
+                    f"{missing[0]!r}, so its worst group cannot be compared with that of another "
+                    f"split. Examples per group: {sizes}. Join groups, or move examples between "
+                    "the splits."
+                )
+
+    def groups_of(self, split: str) -> Tensor | None:
+        """Return the number of each example's group in `groups`, int64, shape [n].
+
+        None where the split, or the part of one, has no groups.
+        """
+        names = self.split(split).groups
+        if names is None:
+            return None
+        if split not in self._numbers:
+            numbers = {group: number for number, group in enumerate(self.groups)}
+            self._numbers[split] = torch.tensor([numbers[name] for name in names])
+        return self._numbers[split]
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
         """Return what `loss` and `score` need of a batch of outputs, shape [m, ...].
@@ -404,7 +533,7 @@ class Task(TaskInfo[Split]):
         """Identity of what is measured, without the data: 64 hex digits.
 
         It covers the task's file where it was loaded from one, else the network as printed; and
-        the class, its module, `version` and `undefined`.
+        the class, its module, `version`, `undefined`, `precision` and the metrics.
         """
         parts = [
             type(self).__module__ if self.source_digest is None else "",
@@ -414,8 +543,28 @@ class Task(TaskInfo[Split]):
         ]
         if self.undefined != "refuse":
             parts.append(self.undefined)
+        if self.precision != "float32":
+            parts.append(self.precision)
         parts += [str(metric.to_json()) for metric in self.metrics]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _groups(groups: Any, n: int) -> tuple[str, ...] | None:
+    """Return the group of each of n examples as a text."""
+    if groups is None:
+        return None
+    found = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(found) != n:
+        raise TaskError(f"A split needs one group for each example: {n}, not {len(found)}.")
+    if any(group is None or group != group for group in found):
+        raise TaskError("A split needs one group for each example, and some have none.")
+    return tuple(map(str, found))
+
+
+def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """Return the groups of all splits but those of training data, sorted."""
+    judged = [split.groups for split in splits.values() if split.role != "train"]
+    return tuple(sorted({group for groups in judged for group in groups or ()}))
 
 
 def norms_of(model: nn.Module) -> list[_BatchNorm]:

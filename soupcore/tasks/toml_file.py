@@ -8,6 +8,9 @@ from typing import Any, cast, get_args
 
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
+from soupcore.tasks.hold_out import hold_out
+from soupcore.tasks.precision import Precision, check_precision
+from soupcore.tasks.task import Split
 
 MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
 
@@ -16,6 +19,9 @@ ROLES: dict[str, Role] = {
     "train": "train", "select": "select", "val": "select", "validation": "select",
     "report": "report", "test": "report",
 }  # fmt: skip
+
+#: The keys of all descriptions of tasks with examples.
+COMMON_KEYS = {"hold_out", "hold_out_seed", "precision"}
 
 
 class TomlFile:
@@ -96,6 +102,33 @@ class TomlFile:
                 )
             splits[name] = (cast("Role", role), self.path.parent / path)
         return splits
+
+    @property
+    def precision(self) -> Precision:
+        """In which precision the network is evaluated; float32 unless told."""
+        found = self.told.get("precision", "float32")
+        check_precision(found, str(self.path))
+        return cast("Precision", found)
+
+    def held_out(self, splits: dict[str, Split]) -> dict[str, Split]:
+        """Return the splits, with a part of the select split to report on where `hold_out` is told.
+
+        Raises:
+            TaskError: It is no share of the examples, or there is a split to report on.
+        """
+        seed = self.told.get("hold_out_seed", 0)
+        if "hold_out" not in self.told:
+            return splits
+        share = self.told["hold_out"]
+        if type(share) not in (int, float) or type(seed) is not int:
+            raise TaskError(
+                f"{self.path}: `hold_out` is a number between 0 and 1, and `hold_out_seed` a whole "
+                "number."
+            )
+        try:
+            return hold_out(splits, share, seed)
+        except TaskError as error:
+            raise TaskError(f"{self.path}: `hold_out`: {error}") from None
 
     def digest(self, *parts: str) -> str:
         """Return the identity of the file and of other texts: 64 hex digits."""

@@ -3,12 +3,15 @@ from typing import Any
 
 import pytest
 import streamlit as st
+import torch
+from torch import nn
 
 from pages.components import scores
 from pages.components.state import View
-from soupcore import Evaluation, Evaluator, greedy, uniform
+from soupcore import ClassificationTask, Evaluation, Evaluator, Split, greedy, uniform
 from soupcore.evaluation import Evaluations
 from soupcore.stored_soups import StoredSoup
+from soupcore.tasks import TaskDescription
 from tests.helpers import State, held_sweep
 
 
@@ -38,6 +41,39 @@ def test_choosing_again_is_among_all_that_were_tried(
     stored = StoredSoup(chosen, view.sweep, offered={"soup": first.soup.id, "other": "not tried"})
     told = scores.candidates(plain, stored)
     assert told == {"names": ["run1", "run10", "soup"], "soups": {"soup": first.soup.id}}
+
+
+def judged(*roles: str, precision: str = "float32") -> ClassificationTask:
+    splits = {
+        f"{role}_{number}": Split(role, torch.zeros(11, 1), torch.arange(11) % 4)  # type: ignore[arg-type]
+        for number, role in enumerate(roles)
+    }
+    return ClassificationTask(lambda: nn.Linear(1, 4), splits, precision=precision)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_caption_tells_the_majority_class_and_the_precision(described: bool) -> None:
+    tasks: list[Any] = [judged("select"), judged("select", precision="bfloat16 autocast")]
+    if described:
+        tasks = [TaskDescription.from_json(task.describe().to_json()) for task in tasks]
+    plain, mixed = map(scores.judging, tasks)
+    assert plain == " · majority class 27.3 % of select_0"
+    assert mixed == plain + " · evaluated in **bfloat16 autocast**"
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        (("report", "shift"), "Judge by test and the shifted splits."),
+        (("report",), "Judge by test."),
+        (("shift",), "Judge by the shifted splits."),
+        ((), "There is no test split; the cross-fitted estimates on the Evidence page correct"),
+    ],
+)
+def test_scores_are_judged_by_the_splits_that_there_are(
+    roles: tuple[str, ...], sentence: str
+) -> None:
+    assert scores.judge_by(judged("select", *roles)).startswith(sentence)
 
 
 NAN = float("nan")

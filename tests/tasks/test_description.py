@@ -56,6 +56,7 @@ def facts(task: TaskInfo[Split] | TaskDescription) -> dict[str, object]:
         "part": (part, task.whole_of(part), task.split(part).digest, len(task.split(part))),
         "whole": task.part("b", 30),
         "BatchNorm": task.can_re_estimate,
+        "precision": task.precision,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, recall_score
 from torch import Tensor
 
 from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
@@ -81,6 +81,7 @@ SMS = {"task": "text-classification", "model": "runs/base", "text": "text", "lab
         ({"task": 3}, "needs `task`, a text"),
         ({"model": "nowhere"}, r"nowhere/config\.json does not exist. Give as `model` a folder"),
         ({"lable": "x"}, "lable has no meaning here; known are"),
+        ({"task": "causal-lm", "group": "x"}, "`group` has no meaning for causal-lm"),
     ],
 )
 def test_a_description_of_another_form_is_refused(
@@ -196,6 +197,28 @@ def test_texts_are_classified_as_by_transformers(
         expected = f1_score(targets, logits.argmax(1), average="macro", zero_division=0)
         assert found.score == pytest.approx(expected)
     assert greedy(sweep, evaluator).evaluations["select"].score >= 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["SequenceClassification"], indirect=True)
+def test_groups_precision_and_held_out_texts_are_as_described(
+    folder: Path, store: Store, networks: dict[str, Any]
+) -> None:
+    told: dict[str, Any] = SMS | {"group": "label"}
+    told |= {"metrics": ["worst-group accuracy", "accuracy by group"]}
+    told |= {"precision": "bfloat16", "hold_out": 0.25, "hold_out_seed": 3}
+    task = load_task(describe(folder, **told))
+    assert [len(split) for split in task.splits.values()] == [3 * N // 4, N // 4]
+    assert (task.groups, task.precision) == (("ham", "spam"), "bfloat16")
+    sweep = Sweep.from_folder(folder / "runs")
+    found = Evaluator(task, store, device="cpu").evaluate(sweep["run-1"].mixture, "report")
+    targets = task.split("report").targets
+    recalls = recall_score(targets, found.predictions, average=None, labels=[0, 1])
+    assert [found.all_scores[f"accuracy, {name}"] for name in task.groups] == recalls.tolist()
+    assert found.score == recalls.min()
+    logits = logits_of(networks["run-1"], pd.read_csv(folder / "val.csv"), ["text"])
+    rows = task.splits["report"].rows  # type: ignore[attr-defined]
+    torch.testing.assert_close(found.outputs, logits[rows], rtol=0.05, atol=0.05)
 
 
 @pytest.mark.integration

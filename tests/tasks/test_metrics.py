@@ -36,6 +36,10 @@ def predicted(logits: Tensor) -> Tensor:
             "balanced accuracy", LOGITS, predicted(LOGITS), CLASSES,
             lambda y, p, o: sklearn_metrics.recall_score(y, p, average="macro"),
         ),
+        (
+            "worst-class accuracy", LOGITS, predicted(LOGITS), CLASSES,
+            lambda y, p, o: sklearn_metrics.recall_score(y, p, average=None).min(),
+        ),
         ("F1", TWO, predicted(TWO), BOTH, lambda y, p, o: sklearn_metrics.f1_score(y, p)),
         (
             "macro F1", LOGITS, predicted(LOGITS), CLASSES,

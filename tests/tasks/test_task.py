@@ -92,10 +92,11 @@ def test_the_key_covers_network_class_and_version_and_neither_name_nor_data() ->
         name: str = "toy",
         out: int = 2,
         n: int = 2,
-        **more: str,
+        **more: Any,
     ) -> str:
         return kind(lambda: nn.Linear(2, out), {"val": split(n=n)}, name=name, **more).key
 
     assert key() == key(name="another") == key(n=5)
     different = [key(), key(Other), key(out=3), key(version="2"), key(version="3")]
+    different.append(key(precision="bfloat16"))
     assert len(set(different)) == len(different)
