@@ -23,7 +23,7 @@ from soupcore.calls import Paths, alphas_of
 from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
-from soupcore.tasks import Unit
+from soupcore.tasks import Labels
 
 _METRICS = {
     "loss": "Loss barrier",
@@ -147,15 +147,16 @@ def _choose(view: View, names: list[str]) -> Choices:
             help="Use test and shifted splits for reporting only; make choices on "
             f"{plain(view.task.select)}.",
         )  # fmt: skip
-        measure = st.segmented_control(
-            "Metric", [*figures.measures(view.task.score_unit)], default="loss", required=True,
-            format_func=lambda name: _METRICS[name] if view.task.score_unit.counts_errors
-            else _METRICS[name].replace("Error", _capitalised(view.task.score_name)),
-            help="Barriers are above linear interpolation of the endpoint values (Entezari et al. "
-            "2022). Frankle: above the endpoint mean (Frankle et al. 2020), which includes half "
-            "the difference between unequal endpoints.",
-        )  # fmt: skip
         clustered = _choose_order()
+    # Below the others, since beside them it would be cut off in a narrow window.
+    measure = st.segmented_control(
+        "Metric", [*figures.measures(view.task.score_unit)], default="loss", required=True,
+        format_func=lambda name: _METRICS[name] if view.task.score_unit.counts_errors
+        else _METRICS[name].replace("Error", _capitalised(view.task.score_name)),
+        help="Barriers are above linear interpolation of the endpoint values (Entezari et al. "
+        "2022). Frankle: above the endpoint mean (Frankle et al. 2020), which includes half "
+        "the difference between unequal endpoints.",
+    )  # fmt: skip
     return Choices(names, alphas, split, measure, clustered)
 
 
@@ -166,7 +167,7 @@ def _capitalised(name: str) -> str:
 def _drop(view: View) -> str:
     if view.task.score_unit.counts_errors:
         return "error barrier to ±1 pp"
-    return "score barrier to ±0.01 (1 % if above 1)"
+    return f"{plain(view.task.score_name)} barrier to ±0.01 (1 % if above 1)"
 
 
 def _matrix(view: View, choices: Choices) -> None:
@@ -186,12 +187,12 @@ def _matrix(view: View, choices: Choices) -> None:
         what = (
             "Angles and distances have not been computed yet."
             if choices.measure in pair_matrix.GEOMETRIC
-            else f"None of the {count} pairs has been evaluated on {plain(choices.split)} yet. "
+            else f"None of the {count:,} pairs has been evaluated on {plain(choices.split)} yet. "
             "Cells fill in as results arrive."
         )
         st.info(what, icon=":material/grid_on:")
         return
-    measure = figures.measures(view.task.score_unit)[choices.measure]
+    measure = figures.measures(view.task.score_unit, view.task.score_name)[choices.measure]
     limit: float | None = None
     grouped: list[Basin] = []
     if measure.connected is not None:
@@ -203,9 +204,9 @@ def _matrix(view: View, choices: Choices) -> None:
 
 def _state(found: pair_matrix.Summaries, count: int, choices: Choices) -> str:
     settled = int(found.whole.settled.sum())
-    text = f"{settled} of {count} pairs evaluated on {plain(choices.split)}"
+    text = f"{settled:,} of {count:,} pairs evaluated on {plain(choices.split)}"
     if waiting := len(found.best.preliminary):
-        text += f"; {waiting} preliminary, faded (screened, or not yet converged)"
+        text += f"; {waiting:,} preliminary, faded (screened, or not yet converged)"
     return f"{text}. Click a cell to plot its curve."
 
 
@@ -232,13 +233,13 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
             f"The two best ingredients on {plain(view.task.select)}: {plain(chosen[0][0])} → "
             f"{plain(chosen[0][1])}. Click a matrix cell, or pick two models above, to plot others."
         )
+    splits = st.pills(
+        "Splits", view.task.reported, selection_mode="multi", default=[split],
+        format_func=plain, key=f"curve-splits-{split}",
+        help="Use test and shifted splits for reporting only; make choices on "
+        f"{plain(view.task.select)}.",
+    )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        splits = st.pills(
-            "Splits", view.task.reported, selection_mode="multi", default=[split],
-            format_func=plain, key=f"curve-splits-{split}",
-            help="Use test and shifted splits for reporting only; make choices on "
-            f"{plain(view.task.select)}.",
-        )  # fmt: skip
         is_beyond = st.toggle("Extrapolate", help="Extend α to [−0.5, 1.5].")
         is_both = view.offers_statistics and st.toggle(
             "Compare BatchNorm modes", help="Plot averaged and re-estimated statistics together."
@@ -335,7 +336,7 @@ def _draw(
     )
     display.show_figure(figure, "curves", paths_table(drawn), code)
     table = barriers_table(drawn, score_unit=unit)
-    st.dataframe(table, hide_index=True, column_config=_columns(unit))
+    st.dataframe(table, hide_index=True, column_config=_columns(view.task.labels))
     st.caption(
         "Barriers are above the chord; *over mean of ends* is the definition of Frankle et al. "
         "2020. The shape of a path does not predict generalization (Vlaar & Frankle 2022), and "
@@ -343,18 +344,20 @@ def _draw(
     )
 
 
-def _columns(unit: Unit) -> dict[str, ColumnConfig]:
-    number = st.column_config.NumberColumn
+def _columns(labels: Labels) -> dict[str, ColumnConfig]:
+    number, unit = st.column_config.NumberColumn, labels.score_unit
     of_scores = "percent" if unit.is_share else "%.4g"
-    what = "error" if unit.counts_errors else "score"
+    what = "error" if unit.counts_errors else "score"  # as in the table
+    named = "error" if unit.counts_errors else labels.score_name
     return {
         "points": number("α values", help="Number of α values evaluated, including both ends"),
         "loss barrier": number(format="%.4f"),
         "up to": number("upper bound", format="%.4f", help=_BOUND),
         "at α": number("α at barrier", format="%.3f"),
-        f"{what} barrier": number(format=of_scores, help="Above the chord"),
-        f"{what} up to": number(f"{what} upper bound", format=of_scores, help=_BOUND),
+        f"{what} barrier": number(f"{named} barrier", format=of_scores, help="Above the chord"),
+        f"{what} up to": number(f"{named} upper bound", format=of_scores, help=_BOUND),
         f"{what} over mean of ends": number(
+            f"{named} over mean of ends",
             format=of_scores,
             help="Frankle et al. 2020: counts half the difference between unequal ends",
         ),

@@ -296,7 +296,7 @@ def _figure(view: View, soup: Soup) -> str | None:
         return None
     origin = places.pop(view.sweep.base.name, None) if view.sweep.base else None
     name, unit = view.task.score_name, view.task.score_unit
-    axes = (unit.label(f"{name} on report"), unit.label(f"mean {name} under shift"))
+    axes = (unit.label(f"test {name}"), unit.label(f"mean shift {name}"))
     return scores_svg(places, itself, base=origin, axes=axes, unit=unit)
 
 

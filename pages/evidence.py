@@ -110,10 +110,10 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         else "If you picked this soup, its ingredients or its parameters by their "
         f"{plain(view.task.select)} score, that score is optimistic"
     )
-    what = plain(view.task.score_unit.label(view.task.score_name))
+    what = plain(view.task.score_name)
     judge = f"{optimistic}. {scores.judge_by(view.task)}"
     if not view.task.has_examples:
-        return f"Comparison by {what}. {judge}"
+        return f"Comparison of {what}. {judge}"
     if not view.task.metric.is_mean:
         changes = "The interval is that of the difference over 200 bootstrap resamples."
     elif has_changes:
@@ -121,7 +121,7 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
     else:
         changes = "Scores of single examples are not 0 or 1, so changed examples are not counted."
     return (
-        f"Paired comparison on the same examples of {what}. {judge} {changes} The interval "
+        f"Paired comparison of {what} on the same examples. {judge} {changes} The interval "
         "reflects sampling of examples, not variation between training runs."
     )
 
@@ -199,7 +199,7 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
         return
     count = points(len(picked.soup.ingredients))
     st.caption(
-        f"Computes leave-one-out and Shapley values from up to {count} sub-soups on "
+        f"Computes leave-one-out and Shapley values from up to {count:,} sub-soups on "
         f"{plain(split)}. {_rebuilt(picked)} For reporting only; do not choose ingredients by it."
     )
     jobs.call_button(
@@ -223,8 +223,10 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     by_name = _calibrations(view, picked, known, split)
     if by_name is None:
-        needed = listed(dict.fromkeys((view.task.select, split)))
-        st.caption(f"Needs the soup and the ingredients evaluated on {needed}.")
+        splits = jobs.splits_text([*dict.fromkeys((view.task.select, split))])
+        st.caption(
+            f"Not computed yet. Needs the soup and the ingredients evaluated on {plain(splits)}."
+        )
         return
     drawn = [name for name in (picked.label, best, _ENSEMBLE) if name in by_name]
     without = [by_name[name]["why_none"] for name in drawn if "why_none" in by_name[name]]
@@ -233,7 +235,8 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
         return
     with st.container(horizontal=True):
         after = st.toggle(
-            "Apply temperature scaling (fitted on select)", key="calibration-temperature"
+            f"Apply temperature scaling (fitted on {plain(view.task.select)})",
+            key="calibration-temperature",
         )
         in_table = st.toggle("Table for all ingredients", key="calibration-table")
     inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **view.colours}

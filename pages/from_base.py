@@ -25,12 +25,12 @@ def main(view: View) -> None:
     if view.sweep.base is None or not reports or not shifts:
         missing = {
             "a base checkpoint": view.sweep.base is None,
-            "a report split": not reports,
-            "shift splits": not shifts,
+            "a test split (role report)": not reports,
+            "shifted splits (role shift)": not shifts,
         }
         st.info(
-            "This page needs a base checkpoint in the sweep, and a report split and at least one "
-            "shift split in the task. Missing: "
+            "This page needs a base checkpoint in the sweep, and a test split and at least one "
+            "shifted split in the task. Missing: "
             f"{', '.join(name for name, is_missing in missing.items() if is_missing)}.",
             icon=":material/info:",
         )
@@ -38,7 +38,8 @@ def main(view: View) -> None:
     st.caption(
         "Interpolates from the base to each model, (1−α)·base + α·model with α = 0, 0.1, …, 1, and "
         f"plots test {plain(view.task.score_name)} (**{plain(reports[0])}**) against the mean over "
-        f"**{len(shifts)} shifts** (WiSE-FT, arXiv:2109.01903). Choose α on select, not here."
+        f"**{len(shifts)} shift{'s' if len(shifts) > 1 else ''}** (WiSE-FT, arXiv:2109.01903). "
+        f"Choose α on {plain(view.task.select)}, not here."
     )
     known = scores.points(view)
     ends = [name for name in known if known[name].kind != "base"]

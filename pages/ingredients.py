@@ -55,7 +55,7 @@ def main(view: View) -> None:
 
 def _header(view: View, names: list[str]) -> None:
     st.header("Ingredients")
-    base = f"base **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
+    base = f"base: **{plain(view.sweep.base.name)}**" if view.sweep.base else "no base checkpoint"
     st.caption(
         f"**{len(names)} ingredients** of **{plain(state.sweep_label())}** · {base} · "
         f"{_judged(view)}. Tick rows or click points to select ingredients; the selection applies "
@@ -68,7 +68,7 @@ def _judged(view: View) -> str:
     if not view.has_task:
         return "no task"
     sizes = ", ".join(
-        f"{plain(split)} {len(view.task.split(split))}" for split in view.task.reported[:2]
+        f"{plain(split)} {len(view.task.split(split)):,}" for split in view.task.reported[:2]
     )
     examples = f" · examples: {sizes}" if view.task.has_examples else ""
     return f"task **{plain(view.task.name)}**{examples}{scores.judging(view.task)}"
@@ -81,7 +81,7 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     }
     count = sum(len(names) for names in missing.values())
     if count and st.button(
-        f"Evaluate all ingredients ({count} evaluations)",
+        f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
         type="primary",
         icon=":material/play_arrow:",
         disabled=jobs.cannot_start(view, call),
@@ -192,7 +192,7 @@ def _table(view: View, known: scores.Known) -> str | None:
             "": st.column_config.TextColumn(width=18, help="Colour used in all figures"),
             "name": st.column_config.TextColumn(pinned=True, width=_width(names)),
             _INTERVAL: st.column_config.Column(
-                help="Half of the 95 % confidence interval of the score on select"
+                help="Half of the 95 % confidence interval of the validation score"
             ),
             **(
                 {view.task.loss_name: st.column_config.NumberColumn(format="%.4f")}

@@ -17,7 +17,7 @@ from pages.components import (
     sweeps,
     tasks,
 )
-from pages.components.display import plain
+from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
 from soupcore import figures
 from soupcore.analysis.verdict import Outcome
@@ -94,15 +94,15 @@ def _sweep(view: View) -> str:
     base = view.sweep.base
     return (
         f"**{len(view.sweep)} ingredients** of **{plain(state.sweep_label())}** · "
-        f"{f'base **{plain(base.name)}**' if base else 'no base checkpoint'}"
+        f"{f'base: **{plain(base.name)}**' if base else 'no base checkpoint'}"
     )
 
 
 def _header(view: View, known: Overview) -> None:
     task = view.task
-    sizes = [f"validation ({plain(task.select)}) {len(task.split(task.select))}"]
+    sizes = [f"validation ({plain(task.select)}) {len(task.split(task.select)):,}"]
     if known.report:
-        sizes.append(f"test ({plain(known.report)}) {len(task.split(known.report))}")
+        sizes.append(f"test ({plain(known.report)}) {len(task.split(known.report)):,}")
     if shifts := task.splits_with_role("shift"):
         sizes.append(f"{len(shifts)} shift{'s' if len(shifts) > 1 else ''}")
     examples = f" · examples: {', '.join(sizes)}" if task.has_examples else ""
@@ -132,7 +132,7 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
     form = Form()
     with st.container(horizontal=True):
         if st.button(
-            f"Download {plain(title(headline.soup))} soup",
+            f"Download {plain(in_a_sentence(title(headline.soup)))} soup",
             type="primary",
             icon=":material/download:",
             help=f"Opens the Download page and creates the file of {plain(headline.label)} if it "

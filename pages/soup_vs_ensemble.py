@@ -73,7 +73,7 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     code = snippets.soups_and_ensembles(view, call, paths, colour)
     display.show_figure(figure, "soups-and-ensembles", table, code)
     better = sum(row["soup"] >= row["ensemble"] for row in scores.values())
-    st.caption(f"The soup matches or beats the ensemble in {better} of {len(scores)} pairs.")
+    st.caption(f"The soup matches or beats the ensemble in {better:,} of {len(scores):,} pairs.")
 
 
 def _theory(view: View, names: Sequence[str], split: str, colour: str | None) -> None:
@@ -86,8 +86,8 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
     count = math.comb(len(names), 2)
     if len(found["pairs"]) < count:
         jobs.call_button(
-            view, f"Compare {count} pairs", call,
-            f"Evaluate theory terms for {count} pairs on {split}", key="evaluate-theory",
+            view, f"Compare {count:,} pairs", call,
+            f"Evaluate theory terms for {count:,} pairs on {split}", key="evaluate-theory",
             primary=False,
             help="Evaluates each midpoint and one α on either side of it.",
         )  # fmt: skip
@@ -108,8 +108,8 @@ def _correlation(table: pd.DataFrame) -> str:
     if len(table) < 3:
         return f"{text}."
     return (
-        f"{text}. Pearson r = {table['predicted'].corr(table['gap']):.2f} over {len(table)} pairs. "
-        "The theory is a second-order approximation and is unreliable for distant pairs."
+        f"{text}. Pearson r = {table['predicted'].corr(table['gap']):.2f} over {len(table):,} "
+        "pairs. The theory is a second-order approximation and is unreliable for distant pairs."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import building, comparison, jobs, scores, snippets, tasks
-from pages.components.display import plain
+from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
 from soupcore.calls import Code, ManualSoup, Preview, RecipeSoup
@@ -101,7 +101,7 @@ def _by_recipe(
         st.caption(_cost(with_soups, recipe, names, given))
     call = RecipeSoup(recipe.name, tuple(names), given)
     if st.button(
-        f"Build {_in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
+        f"Build {in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
         type="primary",
         icon=":material/soup_kitchen:",
         disabled=jobs.cannot_start(with_soups, call),
@@ -113,10 +113,6 @@ def _by_recipe(
     if "building" in st.session_state:
         building.show_result(view, recipe, st.session_state["building"])
     snippets.show(snippets.built(with_soups, call))
-
-
-def _in_a_sentence(title: str) -> str:
-    return title if title[1:] != title[1:].lower() else title.lower()  # TIES, WiSE-FT
 
 
 def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:
@@ -139,18 +135,22 @@ def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]
     final = len(view.task.reported)
     size = len(view.task.split(view.task.select))
     parts = [
-        f"{alone} single ingredients" if alone else "",
-        f"up to {trials} trial soups" if trials else "",
-        f"final soup on {final} splits",
+        _counted(alone, "single ingredient") if alone else "",
+        f"up to {_counted(trials, 'trial soup')}" if trials else "",
+        f"final soup on {_counted(final, 'split')}",
     ]
     total = alone + trials + final
     wanted = " + ".join(part for part in parts if part)
     one = (
-        f"one pass over a split ({size} examples on select)"
+        f"one pass over a split ({size:,} examples on {plain(view.task.select)})"
         if view.task.has_examples
         else "one run of the command"
     )
-    return f"Cost: up to {total} evaluations ({wanted}). One evaluation = {one}."
+    return f"Cost: up to {jobs.evaluations_text(total)} ({wanted}). One evaluation = {one}."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def _manual(view: View, names: Sequence[str]) -> None:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from soupcore.tasks import MetricInfo
 
 _SPEC = "TASK"
-_TASK_FORMS = "FILE.py:NAME, whose file is run; hf:FILE.toml; or command:FILE.toml, which is run"
+_TASK_FORMS = (
+    "FILE.py:NAME, whose file is run; hf:FILE.toml; imagefolder:FILE.toml; ultralytics:FILE; or "
+    "command:FILE.toml, which is run"
+)
 _TASK_HELP = f"the task: {_TASK_FORMS}"
 _SWITCHES = {"true": True, "false": False}
 _COMMANDS = """

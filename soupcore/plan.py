@@ -156,8 +156,10 @@ def _pairs(overview: Overview) -> Step:
     call = Paths(pairs=tuple(missing), alphas="adaptive", splits=(task.select,), part=part)
     n = part or whole
     every = len(wanted) == comb(len(names), 2)
-    which = f"all {len(wanted)} pairs" if every else f"{len(wanted)} pairs with the best run"
-    title = f"Screen {which} for barriers on {n} examples"
+    which = f"all {len(wanted):,} pairs" if every else f"{len(wanted):,} pairs with the best run"
+    which = which if len(wanted) != 1 else "the only pair"
+    on = f" on {n:,} examples" if task.has_examples else ""
+    title = f"Screen {which} for barriers{on}"
     return Step("pairs", title, call, _LINE * n * len(missing), not missing)
 
 

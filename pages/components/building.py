@@ -37,6 +37,10 @@ _TAKES = {
 }
 
 
+#: How names of choices are written.
+_WRITTEN = {"lbfgs": "L-BFGS", "adamw": "AdamW", "cma": "CMA-ES", "ties": "TIES", ">=": "≥"}
+
+
 def choose_parameters(recipe: Recipe) -> dict[str, Any]:
     """Let the user set the parameters of a recipe; return them all."""
     columns = st.columns(_COLUMNS) if recipe.parameters else []
@@ -58,6 +62,7 @@ def _widget(parameter: Parameter, key: str) -> Any:
             parameter.label,
             list(parameter.choices),
             default=parameter.default,
+            format_func=lambda choice: _WRITTEN.get(choice, choice),
             required=True,
             help=parameter.help,
             key=key,
@@ -183,7 +188,7 @@ def _curve(
             f"{recipe.title}: sweep over {number.symbol}",
             key=f"draw-{recipe.name}-{number.name}",
             primary=False,
-            help=f"{splits} splits, up to {k * splits} evaluations.",
+            help=f"{splits} splits, up to {k * splits:,} evaluations.",
         )
     if not found.get("points"):
         st.caption(

@@ -135,7 +135,7 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
     styled = (
         table.style.format(unit.cell, subset=pd.Index(numbers))
         .set_properties(subset=pd.Index(chosen), **{"background-color": "rgba(224, 161, 0, 0.14)"})
-        .apply(_bold_best, subset=pd.Index(numbers))
+        .apply(_bold_best, subset=pd.Index(numbers), sign=unit.sign)
     )
     st.dataframe(styled, hide_index=True, height=min(74 + 35 * len(rows), 620), placeholder=UNKNOWN)
     named = {
@@ -150,7 +150,7 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         decimals={named[c]: unit.decimals for c in numbers if unit.decimals is not None},
     )
     st.caption(
-        f"Scores are {plain(unit.label(view.task.score_name))}; {UNKNOWN} = not evaluated, bold "
+        f"Scores: {plain(unit.label(view.task.score_name))}; {UNKNOWN} = not evaluated, bold "
         "= best in the column. The shaded column was used for choosing and is optimistic; compare "
         "on the held-out columns. Forward passes = inference cost per example. "
         + (
@@ -162,8 +162,8 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
     )
 
 
-def _bold_best(column: "pd.Series[float]") -> list[str]:
-    best = column.max()  # NaN is never the best
+def _bold_best(column: "pd.Series[float]", sign: int) -> list[str]:
+    best = sign * (sign * column).max()  # NaN is never the best
     return ["font-weight: bold" if value == best else "" for value in column]
 
 
@@ -198,7 +198,8 @@ def show_scatter(
         st.caption(
             f"Not available: the task has no {' and no '.join(missing)} split."
             if missing
-            else "Available once report and all shift splits are evaluated."
+            else "Available once an ingredient is evaluated on the test split and all shifted "
+            "splits."
         )
         return
     figure = figures.shift_scatter(
@@ -237,7 +238,7 @@ def show_statistics(view: View, stored: StoredSoup, *, key: str) -> None:
     unit = view.task.score_unit
     st.dataframe(table.astype(float).style.format(unit.cell))
     st.caption(
-        f"Scores are {plain(unit.label(view.task.score_name))}. Same weights, different "
+        f"Scores: {plain(unit.label(view.task.score_name))}. Same weights, different "
         f"statistics. Other pages use **{STATISTICS[view.statistics]}** (change in the sidebar)."
     )
     _propose(view, rows, key=f"{key}-{stored.soup.id}")

@@ -15,7 +15,7 @@ from soupcore.escaping import from_figure_text
 from soupcore.escaping import markdown as plain
 from soupcore.table_export import SUFFIXES, export_table
 
-__all__ = ["listed", "plain", "renew_clicks", "show_error", "show_figure"]
+__all__ = ["in_a_sentence", "listed", "plain", "renew_clicks", "show_error", "show_figure"]
 
 Pick = Callable[[list[Any]], None]
 
@@ -28,6 +28,11 @@ _FORMAT = "image-format"
 def listed(names: Iterable[str]) -> str:
     """Return names separated by commas, as Markdown that shows them literally."""
     return ", ".join(map(plain, names))
+
+
+def in_a_sentence(title: str) -> str:
+    """Return the title of a recipe as it is written within a sentence."""
+    return title if title[1:] != title[1:].lower() else title.lower()  # TIES, WiSE-FT
 
 
 def show_error(error: Exception) -> bool:

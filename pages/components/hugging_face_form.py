@@ -14,7 +14,7 @@ from pages.components import access, settings, state
 from pages.components.display import plain
 from soupcore import StockpotError, TaskError
 from soupcore.tasks import hugging_face
-from soupcore.tasks.hugging_face import KINDS, Kind, Setting
+from soupcore.tasks.hugging_face import KINDS, Setting
 from soupcore.workspace import private_folder
 
 # Tables of images name files anywhere on the server, which no one checks: they are for --task.
@@ -27,9 +27,19 @@ _SPLITS = {
     "report": ("Test data (report), optional", ("test", "report")),
     "train": ("Training data, optional", ()),
 }
-_GUESSES = {"text": ("text", "message", "sentence", "content")}
-_LABELS = {
+#: Parts of the names of columns that a setting may be.
+_GUESSES = {
+    "text": ("text", "message", "sentence", "content", "words", "tokens"),
+    "label": ("label", "class", "category", "target", "tags"),
+}
+#: The labels of settings, by the kind of task where it matters.
+_LABELS: dict[str | tuple[str, str], str] = {
     "text": "Text column (two, separated by a comma, for pairs)",
+    "label": "Class column",
+    ("token-classification", "text"): "Column of the words, a list in each row",
+    ("token-classification", "label"): "Column of their tags, a list in each row",
+    ("causal-lm", "text"): "Text column",
+    ("masked-lm", "text"): "Text column",
     "group": "Group column, optional (for worst-group accuracy)",
     "max_length": "Longest text, in tokens (0: the tokenizer's limit, at most 512)",
     "block": "Block length, in tokens (0: each text by itself)",
@@ -67,7 +77,7 @@ def show() -> str | None:
     if names := _listed(header):
         told["columns"] = names
     select = told["splits"].get("select", {}).get("file", "")
-    told |= _settings(kind, _columns(select, names))
+    told |= _settings(kind_name, _columns(select, names))
     if metrics := st.multiselect(
         "Metrics; the first one ranks", kind.metrics, default=kind.metrics[:1],
         key=f"hf-metrics-{kind_name}",
@@ -118,19 +128,20 @@ def _columns(select: str, names: list[str]) -> list[str]:
         return []
 
 
-def _settings(kind: Kind, columns: list[str]) -> dict[str, Any]:
+def _settings(kind: str, columns: list[str]) -> dict[str, Any]:
     """Let the user choose the settings of a kind of task."""
     if columns:
         st.caption(f"Columns of the validation data: {plain(', '.join(columns))}.")
     told = {}
-    for name, setting in kind.settings.items():
-        if (value := _setting(name, setting, columns)) is not None:
+    for name, setting in OFFERED[kind].settings.items():
+        other = f"{name.replace('_', ' ').capitalize()} column"
+        label = _LABELS.get((kind, name)) or _LABELS.get(name, other)
+        if (value := _setting(name, label, setting, columns)) is not None:
             told[name] = value
     return told
 
 
-def _setting(name: str, setting: Setting, columns: list[str]) -> Any:
-    label = _LABELS.get(name, f"{name.capitalize()} column")
+def _setting(name: str, label: str, setting: Setting, columns: list[str]) -> Any:
     if setting == "number":
         default = 1 if name == "seed" else 0
         number = st.number_input(label, default, value=default, step=1, key=f"hf-{name}")

@@ -154,7 +154,7 @@ def call_button(
 
 def evaluations_text(count: int, *, about: bool = False) -> str:
     """Return a number of evaluations as text, such as "about 3 evaluations"."""
-    return f"{'about ' if about else ''}{count} evaluation{'s' if count != 1 else ''}"
+    return f"{'about ' if about else ''}{count:,} evaluation{'s' if count != 1 else ''}"
 
 
 def splits_text(names: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from soupcore.connectivity import (
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
-from soupcore.tasks import PLAIN, Unit
+from soupcore.tasks import NO_LABELS, Unit
 
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
@@ -113,13 +113,13 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         if is_screen_wanted:
             jobs.call_button(
                 view, f"Quick screen ({summaries.SCREEN} examples)",
-                replace(call, part=summaries.SCREEN), f"Screen {count} pairs on {choices.split}",
+                replace(call, part=summaries.SCREEN), f"Screen {count:,} pairs on {choices.split}",
                 key="screen",
                 help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
                 f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
         elif doubtful:
-            pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful)} doubtful pairs"
+            pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful):,} doubtful pairs"
             jobs.call_button(
                 view, f"Refine the {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
                 f"Evaluate {pairs} on {choices.split}", key="refine",
@@ -128,16 +128,16 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
             )  # fmt: skip
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
-            f"Evaluate {count} pairs on {choices.split}", key="evaluate-all",
+            f"Evaluate {count:,} pairs on {choices.split}", key="evaluate-all",
             primary=not (is_screen_wanted or doubtful),
-            help=f"Evaluates {count} pairs on all of {plain(choices.split)}. Stored results "
+            help=f"Evaluates {count:,} pairs on all of {plain(choices.split)}. Stored results "
             "are reused.",
         )  # fmt: skip
 
 
 def _doubtful(view: View, choices: Choices, found: PairSummaries) -> list[Pair]:
     """Return the pairs that may still join or leave a basin."""
-    measure = figures.measures(view.task.score_unit)[choices.measure]
+    measure = figures.measures(view.task.score_unit, view.task.score_name)[choices.measure]
     limit = _threshold(measure)
     if limit is None or choices.measure not in _BOUNDS or choices.alphas != "adaptive":
         return []
@@ -207,8 +207,9 @@ def draw(
     Tight clusters of a large sweep are folded into one row each, until a click unfolds them.
     Without a task there are no summaries and no curves.
     """
-    unit = view.task.score_unit if view.has_task else PLAIN
-    measure = figures.measures(unit)[choices.measure]
+    labels = view.task.labels if view.has_task else NO_LABELS
+    unit = labels.score_unit
+    measure = figures.measures(unit, labels.score_name)[choices.measure]
     evaluated = found.best if found and choices.measure not in GEOMETRIC else None
     outlined = [basin.names for basin in grouped if len(basin.names) > 1]
     folded = {}
@@ -285,7 +286,7 @@ def _folded_heatmap(
         count = len(groups[a]) * len(groups[b])
         if count > 1 and np.isfinite(ranges.lowest[i, j]):
             lowest = ranges.lowest[i, j] * measure.factor
-            details[a, b] = f"highest of {count} pairs · lowest {lowest:.3g}{measure.unit}"
+            details[a, b] = f"highest of {count:,} pairs · lowest {lowest:.3g}{measure.unit}"
     return figures.pair_heatmap(
         labels,
         ranges.highest,
@@ -400,12 +401,12 @@ def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int 
     lines = []
     if preliminary:
         lines.append(
-            f"From {evaluated} of {pairs} pairs, {preliminary} of them preliminary; basins may "
-            "still change."
+            f"From {evaluated:,} of {pairs:,} pairs, {preliminary:,} of them preliminary; basins "
+            "may still change."
         )
     elif evaluated < pairs:
         more = "; basins may still grow" if len(found) > 1 else ""
-        lines.append(f"From {evaluated} of {pairs} pairs{more}.")
+        lines.append(f"From {evaluated:,} of {pairs:,} pairs{more}.")
     if not shared:
         if evaluated == pairs:
             return [*lines, "No two ingredients share a basin."]
@@ -432,13 +433,13 @@ def _chain(basin: Basin) -> str:
     """Return the pairs of a basin that are connected through others only, as text."""
     parts = []
     if apart := len(basin.apart):
-        exceed = "1 pair exceeds" if apart == 1 else f"{apart} pairs exceed"
+        exceed = "1 pair exceeds" if apart == 1 else f"{apart:,} pairs exceed"
         parts.append(
             f"{exceed} the threshold and {'is' if apart == 1 else 'are'} connected only through "
             f"other ingredients: {_pairs(basin.apart)}"
         )
     if unknown := len(basin.unknown):
-        parts.append(f"{unknown} pair{'' if unknown == 1 else 's'} not evaluated yet")
+        parts.append(f"{unknown:,} pair{'' if unknown == 1 else 's'} not evaluated yet")
     return f" ({'; '.join(parts)})" if parts else ""
 
 

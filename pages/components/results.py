@@ -94,7 +94,7 @@ def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> Pair
         call = midpoint_paths(names, split)
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
-            f"Evaluate {count} midpoints on {split}", key=f"evaluate-{key}",
+            f"Evaluate {count:,} midpoints on {split}", key=f"evaluate-{key}",
             help="Evaluates each pair's midpoint (α = 0.5) and any missing endpoints.",
         )  # fmt: skip
     if not len(known):

@@ -216,8 +216,10 @@ def show_undefined(view: View, known: Known) -> None:
 
 def _why_undefined(found: Evaluation) -> str:
     if undefined := found.undefined:
-        return f"undefined for {undefined} of {found.n} examples"
-    return f"the network fails on {int(found.scores.isinf().sum())} of {found.n} examples"
+        return f"undefined for {undefined:,} of {found.n:,} examples"
+    if failed := int(found.scores.isinf().sum()):
+        return f"the network fails on {failed:,} of {found.n:,} examples"
+    return "the metric has no finite value"
 
 
 def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredSoup:

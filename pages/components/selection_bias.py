@@ -29,7 +29,8 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
             soup, alone = known[picked.label][split], known[best][split]
             if soup is not None and alone is not None:
                 gain = soup.score - alone.score
-                st.metric(f"gain on {plain(split)}", unit.difference_text(gain), width=200)
+                label = f"Δ {plain(view.task.score_name)} on {plain(split)}"
+                st.metric(label, unit.difference_text(gain), width=200)
     candidates = [name for name in view.sweep.names() if known[name][select] is not None]
     if len(candidates) > 1:
         _of_ingredients(view, candidates)
@@ -122,14 +123,15 @@ def _greedy(view: View, picked: StoredSoup) -> None:
             f"Selection bias of greedy ({len(names)} ingredients)",
             key="cross-fit",
             primary=False,
-            help="Runs greedy on a random half of select and scores it on the other half, 20 "
-            f"times. Up to {20 * (len(names) - 1)} evaluations.",
+            help=f"Runs greedy on a random half of {plain(view.task.select)} and scores it on the "
+            f"other half, 20 times. Up to {20 * (len(names) - 1):,} evaluations.",
         )
         return
     unit = view.task.score_unit
     st.caption(
-        f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)}): gain over the best "
-        f"ingredient {unit.difference_text(found['gain_promised'])} on the half used to choose, "
+        f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)}): difference from the "
+        f"best ingredient {unit.difference_text(found['gain_promised'])} on the half used to "
+        "choose, "
         f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
         f"by {unit.gap(found['promised'] - found['delivered'])}."
     )
@@ -154,7 +156,7 @@ def show_orders(view: View, picked: StoredSoup) -> None:
             f"Greedy, {_ORDERS} random orders",
             key="random-orders",
             primary=False,
-            help=f"Up to {_ORDERS * len(names)} evaluations, plus each soup on "
+            help=f"Up to {_ORDERS * len(names):,} evaluations, plus each soup on "
             f"{len(view.task.reported)} splits.",
         )
         return

@@ -209,8 +209,8 @@ def matrix(
         code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
     else:
         code, values = call.code(context), f"barriers.{_MATRICES[measure]}"
-    unit = "task.score_unit" if view.has_task else ""
-    drawn = f"names, values, figures.measures({unit})[{measure!r}]"
+    score = "task.score_unit, task.score_name" if view.has_task else ""
+    drawn = f"names, values, figures.measures({score})[{measure!r}]"
     apart = "-values" if measure == "midpoint" else "values"
     drawn += f", tree=tree(names, {apart})" if tree else ""
     drawn += f", threshold={threshold}" if threshold is not None else ""

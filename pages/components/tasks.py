@@ -9,12 +9,13 @@ from soupcore.task_spec import TaskSpec
 
 HOW = (
     "To give one, describe a Hugging Face network under **Choose a task**, or restart with "
-    "`stockpot FOLDER --task FILE.py:NAME` (Python), `--task hf:FILE.toml` (Hugging Face) or "
-    "`--task command:FILE.toml` (your own evaluation script)."
+    "`stockpot FOLDER --task TASK`, where TASK is `FILE.py:NAME` (Python), `hf:FILE.toml` (Hugging "
+    "Face), `imagefolder:FILE.toml`, `ultralytics:data.yaml` or `command:FILE.toml` (your own "
+    "evaluation script)."
 )
 _RESTART = (
-    "Python tasks and commands run code, so they are named at startup: `--task FILE.py:NAME` or "
-    "`--task command:FILE.toml`."
+    "Tasks from files are named at startup, since some of them run code: `--task FILE.py:NAME`, "
+    "`--task command:FILE.toml` and others (see `stockpot --help`)."
 )
 _NONE = "No task"
 _FORM = "Describe a Hugging Face network"

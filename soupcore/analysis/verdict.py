@@ -275,7 +275,7 @@ def _by(facts: Facts, gain: Gain, where: str) -> str:
         low, high = gain.interval[:: unit.sign]
         details.append(f"95 % interval {unit.difference(low)} to {unit.difference(high)}")
     if gain.n > 1:
-        details.append(f"n = {gain.n}")
+        details.append(f"n = {gain.n:,}")
     text = f"{_difference(facts, gain.difference)} on {where}"
     if details:
         text += f" ({', '.join(details)}{'' if unit.sign > 0 else '; lower is better'})"
@@ -341,7 +341,7 @@ def _basins(facts: Facts, outcome: Outcome) -> list[str]:
         return []
     where = f" (screened on {found.screened} examples)" if found.screened else ""
     is_complete = found.known == found.pairs
-    start = "" if is_complete else f"From {found.known} of {found.pairs} pairs so far: "
+    start = "" if is_complete else f"From {found.known:,} of {found.pairs:,} pairs so far: "
     if found.main == facts.runs:
         return [f"{start}{'all' if start else 'All'} {facts.runs} runs share a basin{where}."]
     if found.main > 1:

@@ -95,8 +95,8 @@ class Barriers:
         """
         from soupcore import figures  # loads Plotly
 
-        unit = self.labels.score_unit
-        return figures.barrier_heatmap(self, measure=measure, score_unit=unit)
+        name, unit = self.labels.score_name, self.labels.score_unit
+        return figures.barrier_heatmap(self, measure=measure, score_name=name, score_unit=unit)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per pair with its barriers and their upper bounds."""

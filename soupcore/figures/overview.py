@@ -59,9 +59,9 @@ def accuracy_overview(
             hovertemplate=f"<b>%{{y}}</b><br>{score_unit.hover('x')}<extra></extra>",
         )
     )
-    title = score_unit.label(f"Validation {score_name} (select)")
+    title = score_unit.label(f"Validation {score_name}")
     figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
-    figure.update_yaxes(type="category")
+    figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
 
 
@@ -93,7 +93,7 @@ def logged_overview(
         )
     )
     figure.update_xaxes(title=f"{metric} (logged)")
-    figure.update_yaxes(type="category")
+    figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
 
 
@@ -126,7 +126,7 @@ def shift_scatter(
         selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
     """
     axes = {
-        "report": ("test", f"Test {score_name} (report)"),
+        "report": ("test", f"Test {score_name}"),
         "shift": ("mean shift", f"Mean {score_name} over shifts"),
     }
     return _scatter(table, colours, axes, score_unit, selected)
@@ -151,8 +151,8 @@ def select_scatter(
         selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
     """
     axes = {
-        "select": ("validation", f"Validation {score_name} (select)"),
-        "report": ("test", f"Test {score_name} (report)"),
+        "select": ("validation", f"Validation {score_name}"),
+        "report": ("test", f"Test {score_name}"),
     }
     return _scatter(table, colours, axes, score_unit, selected)
 
@@ -264,7 +264,7 @@ def basin_map(
         )
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=f"{loss_name[:1].upper()}{loss_name[1:]} barrier to {best}")
-    figure.update_yaxes(title=score_unit.label(f"Validation {score_name} (select)"))
+    figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
     return finish(figure, height=420)
 
 

@@ -50,19 +50,20 @@ class Measure:
     diverges: bool = False
 
 
-def measures(score_unit: Unit = SHARE) -> dict[str, Measure]:
+def measures(score_unit: Unit = SHARE, score_name: str = "score") -> dict[str, Measure]:
     """Return the pairwise metrics by name.
 
     Args:
         score_unit: Unit of the scores. If they are shares, pairs with an error barrier of up to
             2 percentage points count as connected (Frankle et al. 2020). Other scores have no such
             threshold.
+        score_name: Name of the score, in the titles of barriers of scores that are not shares.
     """
     unit, factor = score_unit.difference_symbol, score_unit.scale
     if score_unit.counts_errors:
         drop, decimals, connected = "error barrier", 1, 2.0
     else:
-        drop, decimals, connected = "score barrier", None, None
+        drop, decimals, connected = f"{score_name} barrier", None, None
     return {
         "loss": Measure("loss barrier", connected=CONNECTED),
         "error": Measure(drop, unit, factor, decimals, connected),
@@ -79,13 +80,18 @@ MEASURES = measures()
 
 
 def barrier_heatmap(
-    barriers: Barriers, *, measure: str = "loss", score_unit: Unit = SHARE
+    barriers: Barriers,
+    *,
+    measure: str = "loss",
+    score_name: str = "score",
+    score_unit: Unit = SHARE,
 ) -> go.Figure:
     """Draw the matrix of barriers; cells of pairs without an evaluation stay empty.
 
     Args:
         barriers: The evaluated paths.
         measure: `loss`, `error`, `error (Frankle)` or `midpoint`.
+        score_name: Name of the score.
         score_unit: Unit of the scores.
     """
     values = {
@@ -94,9 +100,8 @@ def barrier_heatmap(
         "error (Frankle)": barriers.error_over_mean,
         "midpoint": barriers.midpoint_advantage,
     }[measure]
-    return pair_heatmap(
-        barriers.names, values, measures(score_unit)[measure], preliminary=barriers.open
-    )
+    chosen = measures(score_unit, score_name)[measure]
+    return pair_heatmap(barriers.names, values, chosen, preliminary=barriers.open)
 
 
 def pair_heatmap(

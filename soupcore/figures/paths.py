@@ -103,7 +103,7 @@ def from_base(
             hovertemplate="%{meta[0]}, α = %{customdata:.2f}<br>"
             f"test {score_unit.hover('x')}<br>mean shift {score_unit.hover('y')}<extra></extra>",
         )
-    figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
+    figure.update_xaxes(title=score_unit.label(f"Test {score_name}"))
     figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
     return finish(figure, height=560)
 

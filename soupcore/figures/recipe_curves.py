@@ -107,6 +107,6 @@ def trade_off(
             showlegend=False,
         )
     )
-    figure.update_xaxes(title=score_unit.label(f"Test {score_name} (report)"))
+    figure.update_xaxes(title=score_unit.label(f"Test {score_name}"))
     figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
     return finish(figure, height=360)

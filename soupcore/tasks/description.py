@@ -155,10 +155,12 @@ class TaskInfo(ABC, Generic[SplitT]):
         """
         if self.output_kind is not None:
             return None
+        if not self.has_examples:
+            return f"The task {self.name!r} reports metrics only, no outputs of the network."
         return (
-            f"The task {self.name!r} does not say that its outputs are logits or probabilities, "
-            "so their mean over several networks may mean nothing. If they are, set "
-            "`output_kind` on the task."
+            f"The task {self.name!r} does not declare its outputs as logits or probabilities, so "
+            "their mean over several networks may be meaningless. If they are, set output_kind in "
+            "the task."
         )
 
     @property

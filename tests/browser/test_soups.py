@@ -94,7 +94,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     page.goto(f"{server.url}/soups")
     expect(steps.heading(page, "Soups")).to_be_visible()
     choices = page.get_by_role("radiogroup")
-    for choice in ("Learned", "tensor", "adamw"):
+    for choice in ("Learned", "tensor", "AdamW"):
         choices.get_by_text(choice, exact=True).click()
     for label, value in (("Max passes", "100"), ("Held-out fraction", "0")):
         field = page.get_by_role("spinbutton", name=label)

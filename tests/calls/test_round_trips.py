@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import soupcore
 from soupcore import ClassificationTask, Evaluator, LinearPath, Soup, StockpotError, Sweep, uniform
+from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import (
     CALLS,
     Attribution,
@@ -46,11 +47,16 @@ from soupcore.calls import (
 )
 from soupcore.evaluation import Evaluation, Evaluations, StatisticsChoice
 from soupcore.jobs.kinds import KINDS
+from soupcore.overview import Overview
+from soupcore.plan import PART, TIMED
 from soupcore.writers.forms import Form
 
 NAMES = ("run1", "run2", "run10")
 GREEDY = {"accept": ">", "metric": "score"}
 THIRDS = {"run1": Fraction(1, 3), "run2": Fraction(2, 3)}
+
+#: Those of pages, and those that join several of them.
+ALL = CALLS | {call.kind: call for call in (Analysis, TimedPasses)}
 
 Namespace = Mapping[str, Any]
 
@@ -267,8 +273,20 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: ns["geometry"].gram.tolist(),
             lambda context, told: WeightGeometry().result(context).gram.tolist(),  # type: ignore[union-attr]
         ),
+        Case(
+            Analysis(),
+            lambda ns: ns["verdict"].sentences,
+            lambda context, told: Overview.of(context).verdict.sentences,
+        ),
+        Case(TimedPasses(), lambda ns: [each.loss for each in ns["timed"]], timed),
     ]
     return {case.call.kind: case for case in found}
+
+
+def timed(context: Context, told: Result) -> list[float]:
+    points = [each.mixture for each in context.sweep.ingredients.values()][:TIMED]
+    part = context.task.part(context.task.select, PART)
+    return [found.loss for found in context.evaluations.stored(points, part) if found is not None]
 
 
 def read_curve(context: Context) -> Result:
@@ -287,16 +305,16 @@ def quietly(done: int, total: int, partial: object = None) -> None:
 
 
 def test_there_is_a_case_and_a_job_for_each_call(soup: str) -> None:
-    assert cases(soup).keys() == CALLS.keys() < KINDS.keys()
+    assert cases(soup).keys() == ALL.keys() == KINDS.keys() - {"open"}
 
 
-@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("kind", ALL)
 def test_a_call_is_queued_done_read_and_printed(
     running: Context, reading: Context, soup: str, execute: Callable[[str], Namespace], kind: str
 ) -> None:
     case = cases(soup)[kind]
     request = json.loads(json.dumps({"sweep": "a", "task": "b"} | case.call.arguments))
-    call = CALLS[kind].from_request(request)
+    call = ALL[kind].from_request(request)
     assert call == case.call
     if kind == Pairs.kind:  # it notes what is evaluated already
         Paths(names=NAMES, alphas=3, splits=("val",), part=20).work(running, quietly)

@@ -52,8 +52,8 @@ def test_test_scores_are_drawn_against_validation_scores() -> None:
     figure = figures.select_scatter(table, figures.colours("ab"))
     (points,) = figure.data
     assert (list(points.customdata), list(points.x), list(points.y)) == (["a"], [80.0], [70.0])
-    assert figure.layout.xaxis.title.text == "Validation accuracy (select), %"
-    assert figure.layout.yaxis.title.text == "Test accuracy (report), %"
+    assert figure.layout.xaxis.title.text == "Validation accuracy, %"
+    assert figure.layout.yaxis.title.text == "Test accuracy, %"
 
 
 def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:

@@ -91,6 +91,8 @@ def test_barriers_are_in_the_unit_of_the_score(
     heatmap = figures.barrier_heatmap(found, measure=measure, score_unit=unit).data[0]
     np.testing.assert_allclose(heatmap.z, [[0, value], [value, 0]])
     assert heatmap.colorbar.title.text == title
+    named = figures.measures(unit, "perplexity")["error"].title
+    assert named == ("error barrier" if unit.is_share else "perplexity barrier")
     limits = {name: each.connected for name, each in figures.measures(unit).items()}
     assert limits["loss"] == 0.1
     assert limits["error"] == (2 if unit.is_share else None)
