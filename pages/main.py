@@ -55,6 +55,7 @@ page = st.navigation(
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
             st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
             st.Page("download.py", title="Download", icon=":material/download:"),
+            st.Page("report.py", title="Report", icon=":material/description:"),
         ],
         "Analysis": [
             st.Page("from_base.py", title="Paths", icon=":material/conversion_path:"),

@@ -147,6 +147,9 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
         if st.button("Evidence", icon=":material/balance:"):
             st.session_state["soup"] = ""
             st.switch_page("evidence.py")
+        if st.button("Report", icon=":material/description:"):
+            st.session_state["soup"] = ""
+            st.switch_page("report.py")
 
 
 def _analyze(view: View, known: Overview, plan: list[Step]) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +21,7 @@ from soupcore.version import VERSION
 if TYPE_CHECKING:
     import pandas as pd
 
+    from soupcore.calls import Report
     from soupcore.evaluation import Evaluation, Evaluator
     from soupcore.recipes.spec import Parameter, Recipe
     from soupcore.sweeps import FitReport, Sweep
@@ -39,6 +40,7 @@ without a browser:
   stockpot soup FOLDER       build a soup, evaluate it and write its weights
   stockpot evaluate FOLDER   evaluate checkpoints
   stockpot barriers FOLDER   evaluate the lines between checkpoints
+  stockpot report FOLDER     write a report of the stored results, as HTML
 Each of them has its own --help. A folder with one of these names is opened as ./NAME.
 """
 
@@ -186,16 +188,20 @@ def _without_browser(arguments: Sequence[str]) -> None:
             help="snapshot to open of all runs that have several, or of one run: best, last, "
             "final, 'epoch 3', every (the one that its tool prefers)",
         )
-        command.add_argument("--ingredients", metavar="A,B", help="ingredients to use (all)")
         command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
-        command.add_argument("--json", action="store_true", help="print JSON")
         add_options(command)
         command.set_defaults(run=run, error=command.error)
     parsed = parser.parse_args(arguments)
     parsed.run(parsed)
 
 
+def _printing_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ingredients", metavar="A,B", help="ingredients to use (all)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _soup_options(parser: argparse.ArgumentParser) -> None:
+    _printing_options(parser)
     parser.add_argument("--recipe", required=True, help="name of the recipe, such as greedy")
     parser.add_argument(
         "--parameter",
@@ -230,6 +236,7 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _printing_options(parser)
     parser.add_argument("--task", type=_task, metavar=_SPEC, required=True, help=_TASK_HELP)
     parser.add_argument(
         "--split", action="append", help="split to evaluate on (all but the train split)"
@@ -237,10 +244,29 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _barriers_options(parser: argparse.ArgumentParser) -> None:
+    _printing_options(parser)
     parser.add_argument("--task", type=_task, metavar=_SPEC, required=True, help=_TASK_HELP)
     parser.add_argument("--split", help="split to evaluate on (the select split)")
     parser.add_argument(
         "--alphas", type=_alphas, help="number of evenly spaced α values (as many as needed)"
+    )
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task", type=_task, metavar=_SPEC, help=f"{_TASK_HELP}; without one, no verdict"
+    )
+    parser.add_argument(
+        "--analyze",
+        action="store_true",
+        help="first evaluate checkpoints, screen the lines between them and build soups, as the "
+        "Overview page does; only what is not stored yet",
+    )
+    parser.add_argument(
+        "--soup", metavar="ID", help="soup of the evidence (the best on the select split)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="file for the HTML"
     )
 
 
@@ -373,6 +399,48 @@ def _barriers(parsed: argparse.Namespace) -> None:
         _print_table(table)
 
 
+def _report(parsed: argparse.Namespace) -> None:
+    from soupcore.analyze import Analysis
+    from soupcore.calls import Context
+    from soupcore.evaluation import Evaluations
+    from soupcore.new_files import new_file
+    from soupcore.report import report
+    from soupcore.store import Store
+    from soupcore.tasks import load_task
+
+    if parsed.output.is_dir() or not parsed.output.absolute().parent.is_dir():
+        parsed.error(f"argument --output: {parsed.output} is no file in an existing folder")
+    if parsed.task is None and (parsed.analyze or parsed.soup):
+        parsed.error("--analyze and --soup need evaluations: name a --task")
+    sweep = _sweep(parsed)
+    source: Evaluations | Store = Store()
+    if parsed.analyze:
+        source = _evaluator(parsed)
+    elif parsed.task is not None:
+        source = Evaluations(load_task(parsed.task))
+    # Jobs of the dashboard store soups under the absolute path of the folder.
+    context = Context(sweep, source, str(parsed.folder.resolve()), parsed.task or "")
+    if parsed.analyze:
+        Analysis().work(context, _saying_steps())
+    text = report(context, parsed.soup)
+    with new_file(parsed.output) as file:
+        file.write(text.encode())
+    print(f"wrote {parsed.output}")
+
+
+def _saying_steps() -> "Report":
+    """Return a function that says on standard error which step of the analysis runs."""
+    said: set[str] = set()
+
+    def say(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        for step in (partial or {}).get("steps", []):
+            if step["state"] == "running" and step["title"] not in said:
+                said.add(step["title"])
+                print(f"stockpot: {step['title']}", file=sys.stderr)
+
+    return say
+
+
 def _sweep(parsed: argparse.Namespace) -> "Sweep":
     """Open the sweep, and say on standard error which checkpoints are excluded."""
     from soupcore.sweeps import Sweep, UnusableSweepError
@@ -443,6 +511,7 @@ _RUN = {
     "soup": (_soup, _soup_options, "Build a soup, evaluate it and write its weights."),
     "evaluate": (_evaluate, _evaluate_options, "Evaluate the checkpoints of a sweep."),
     "barriers": (_barriers, _barriers_options, "Evaluate the lines between checkpoints."),
+    "report": (_report, _report_options, "Write a report of the stored results, as HTML."),
 }
 
 if __name__ == "__main__":

@@ -51,6 +51,11 @@ def html(text: str) -> str:
     return escape(_clean(" ".join(text.split())))
 
 
+def html_lines(text: str) -> str:
+    """Return HTML that renders as this text in a `pre` element, with its lines and indentation."""
+    return escape(_clean(text))
+
+
 def from_figure_text(text: str) -> str:
     """Return the text that `figure_text` escaped, except for characters that it replaced."""
     return unescape(text)

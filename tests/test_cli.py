@@ -201,6 +201,17 @@ FAULTS = {
         1,
         "There is no device 'cuda:99'",
     ),
+    "report without a task": (
+        ["report", "{runs}", "--analyze", "-o", "x.html"],
+        2,
+        "name a --task",
+    ),
+    "report to a folder": (["report", "{runs}", "-o", "{empty}"], 2, "is no file in an existing"),
+    "report of no soup": (
+        ["report", "{runs}", "--task={spec}", "--soup=x", "-o", "{empty}/x.html"],
+        1,
+        "no stored soup 'x'",
+    ),
     "empty": (["evaluate", "{empty}", "--task={spec}"], 1, "has no usable checkpoint"),
 }
 
@@ -234,6 +245,31 @@ def test_a_folder_that_cannot_be_used_says_why_of_each_file(
     assert "has no usable checkpoint" in last
 
 
+def test_a_report_of_the_stored_results_is_written(
+    run: Callable[..., Ran], runs: str, spec: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    options = ("report", runs, f"--task={spec}", f"--output={file}")
+    assert run(*options) == (0, f"wrote {file}\n", "")
+    assert "Nothing has been evaluated yet." in file.read_text()
+    code, out, err = run(*options, "--analyze", "--device=cpu")
+    assert (code, out) == (0, f"wrote {file}\n")
+    assert "stockpot: Evaluate 3 checkpoints on 2 splits\n" in err
+    assert "stockpot: Build the greedy soup of all ingredients\n" in err
+    analyzed = file.read_text()
+    assert "Evidence" in analyzed
+    assert run(*options) == (0, f"wrote {file}\n", "")  # as stored for the dashboard
+    assert file.read_text() == analyzed
+
+
+def test_a_report_needs_no_task(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert run("report", runs, "-o", str(file)) == (0, f"wrote {file}\n", "")
+    text = file.read_text()
+    assert "All checkpoints are compatible." in text
+    assert "Verdict" not in text
+
+
 def test_the_version_is_printed(run: Callable[..., Ran]) -> None:
     assert run("--version") == (0, f"stockpot {VERSION}\n", "")
 
@@ -241,7 +277,9 @@ def test_the_version_is_printed(run: Callable[..., Ran]) -> None:
 def test_help_names_all_commands(run: Callable[..., Ran]) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    assert all(f"stockpot {name} FOLDER" in out for name in ("soup", "evaluate", "barriers"))
+    assert all(
+        f"stockpot {name} FOLDER" in out for name in ("soup", "evaluate", "barriers", "report")
+    )
 
 
 def test_the_dashboard_gets_all_arguments(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from soupcore import escaping
 
 JOINER = "\u2060"
+LINES = "def f(a):\n    return '<b>' if a & 1 else \"\"\n\0"
 TEXTS = st.text(f"ab1 \n{punctuation}") | st.text()
 
 
@@ -84,3 +85,9 @@ def test_a_code_span_ends_where_it_should(text: str) -> None:
     inner = span[len(fence[0]) : -len(fence[0])]
     assert span.endswith(fence[0])
     assert fence[0] not in re.findall("`+", inner)
+
+
+def test_source_keeps_its_lines_and_indentation() -> None:
+    escaped = escaping.html_lines(LINES)
+    assert not set("<>\"'\0") & set(escaped)
+    assert html.unescape(escaped) == LINES.replace("\0", "\ufffd")

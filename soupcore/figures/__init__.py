@@ -13,6 +13,7 @@ from soupcore.figures.overview import (
     accuracy_overview,
     basin_map,
     logged_overview,
+    select_scatter,
     shift_scatter,
 )
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
@@ -45,6 +46,7 @@ __all__ = [
     "plane_contours",
     "recipe_curve",
     "reliability_diagram",
+    "select_scatter",
     "shift_scatter",
     "soup_ensemble_scatter",
     "theory_scatter",

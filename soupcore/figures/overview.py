@@ -125,16 +125,57 @@ def shift_scatter(
         score_unit: Unit of the scores.
         selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
     """
-    rows = table.dropna(subset=["report", "shift"])
+    axes = {
+        "report": ("test", f"Test {score_name}"),
+        "shift": ("mean shift", f"Mean {score_name} over shifts"),
+    }
+    return _scatter(table, colours, axes, score_unit, selected)
+
+
+def select_scatter(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    *,
+    score_name: str = "accuracy",
+    score_unit: Unit = SHARE,
+    selected: Collection[str] = (),
+) -> go.Figure:
+    """Plot the score on `report` against the score on `select`, which was chosen on.
+
+    Args:
+        table: Index: names. Columns: `select`, `report` and `kind`, as for `shift_scatter`. Rows
+            that lack one of the two scores are omitted.
+        colours: Colour of each ingredient.
+        score_name: Name of the score.
+        score_unit: Unit of the scores.
+        selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
+    """
+    axes = {
+        "select": ("validation", f"Validation {score_name}"),
+        "report": ("test", f"Test {score_name}"),
+    }
+    return _scatter(table, colours, axes, score_unit, selected)
+
+
+def _scatter(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    axes: Mapping[str, tuple[str, str]],
+    unit: Unit,
+    selected: Collection[str],
+) -> go.Figure:
+    """Plot two columns of scores, given `{column: (name on hover, title)}` of x and y."""
+    (x, (x_name, x_title)), (y, (y_name, y_title)) = axes.items()
+    rows = table.dropna(subset=[x, y])
     figure = go.Figure()
-    labelled = _with_room(rows)
+    labelled = _with_room(rows, x, y)
     for kind, group in rows.groupby("kind", sort=False):
         names = list(group.index)
         inks = [_ink(str(kind), name, colours) for name in names]
         is_ingredient = kind == "ingredient"
         figure.add_scatter(
-            x=group["report"] * score_unit.factor,
-            y=group["shift"] * score_unit.factor,
+            x=group[x] * unit.factor,
+            y=group[y] * unit.factor,
             name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
             mode="markers" if is_ingredient else "markers+text",
             text=None if is_ingredient else [name if name in labelled else "" for name in names],
@@ -149,11 +190,11 @@ def shift_scatter(
                 else {"base": "square", "soup": "star"}[str(kind)],
                 "line": {"width": 2 if is_ingredient else 0, "color": inks},
             },
-            hovertemplate=f"<b>%{{customdata}}</b><br>test {score_unit.hover('x')}<br>"
-            f"mean shift {score_unit.hover('y')}<extra></extra>",
+            hovertemplate=f"<b>%{{customdata}}</b><br>{x_name} {unit.hover('x')}<br>"
+            f"{y_name} {unit.hover('y')}<extra></extra>",
         )
-    figure.update_xaxes(title=score_unit.label(f"Test {score_name}"))
-    figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))
+    figure.update_xaxes(title=unit.label(x_title))
+    figure.update_yaxes(title=unit.label(y_title))
     return finish(figure, height=420)
 
 
@@ -227,13 +268,11 @@ def basin_map(
     return finish(figure, height=420)
 
 
-def _with_room(rows: pd.DataFrame) -> set[str]:
+def _with_room(rows: pd.DataFrame, x: str, y: str) -> set[str]:
     """Return the names of the base and the soups that can be labelled without overlap."""
-    across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in ("report", "shift"))
-    labels = rows[rows["kind"] != "ingredient"].sort_values("report", ascending=False)
-    return _apart(
-        {str(name): (row["report"] / across, row["shift"] / up) for name, row in labels.iterrows()}
-    )
+    across, up = (max(float(np.ptp(rows[axis])), 1e-9) for axis in (x, y))
+    labels = rows[rows["kind"] != "ingredient"].sort_values(x, ascending=False)
+    return _apart({str(name): (row[x] / across, row[y] / up) for name, row in labels.iterrows()})
 
 
 def _apart(places: Mapping[str, tuple[float, float]]) -> set[str]:

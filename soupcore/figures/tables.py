@@ -52,6 +52,28 @@ def shift_table(
     return table.astype({"report": float, "shift": float})
 
 
+def select_table(
+    task: TaskInfo[Any],
+    evaluations: Mapping[str, Mapping[str, Evaluation | None]],
+    kinds: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return the scores on select and on report and the kind of each point, by name.
+
+    Args:
+        task: The task, with a report split.
+        evaluations: `{name: {split: evaluation}}`.
+        kinds: `{name: kind}` of the points, as for `select_scatter`.
+    """
+    splits = {"select": task.select, "report": task.splits_with_role("report")[0]}
+    rows = {
+        name: {column: each.score if (each := evaluations[name][split]) else None
+               for column, split in splits.items()} | {"kind": kind}
+        for name, kind in kinds.items()
+    }  # fmt: skip
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["select", "report", "kind"])
+    return table.astype({"select": float, "report": float})
+
+
 def curve_table(
     task: TaskInfo[Any], values: Sequence[float], scores: Mapping[str, Sequence[float | None]]
 ) -> pd.DataFrame:

@@ -28,6 +28,7 @@ PAGES = (
     "Soups",
     "Evidence",
     "Download",
+    "Report",
     "Connectivity",
     "Paths",
     "Plane",

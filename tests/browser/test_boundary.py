@@ -22,6 +22,7 @@ PAGES = {
     "soups": "Soups",
     "evidence": "Evidence",
     "download": "Download",
+    "report": "Report",
     "connectivity": "Connectivity",
     "from_base": "Paths",
     "plane": "Plane",

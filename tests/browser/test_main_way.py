@@ -92,8 +92,26 @@ def test_three_clicks_lead_from_a_first_visit_to_the_best_soups_weights(
         with page.expect_download() as taken:
             page.get_by_role("link", name=re.compile("Download .*safetensors")).click()
         assert_is_the_sum_of_what_it_says(steps.save(taken.value, tmp_path))
+        steps.go_to(page, "Report")
+        with page.expect_download() as taken:
+            page.get_by_role("button", name="Download report").click()
+        assert_opens_without_a_network(page, steps.save(taken.value, tmp_path))
     finally:
         stop_server(server)
+
+
+def assert_opens_without_a_network(page: Page, report: Path) -> None:
+    asked: list[str] = []
+    troubles: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(report.as_uri())
+    expect(page.get_by_role("heading", name="Evidence", exact=True)).to_be_visible()
+    expect(page.locator("figure .main-svg").first).to_be_visible()
+    assert page.locator("figure").count() == page.locator("figure .plot-container").count() >= 4
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert troubles == []
 
 
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(

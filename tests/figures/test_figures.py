@@ -44,6 +44,18 @@ def test_the_scatter_omits_unknown_values_and_marks_kinds() -> None:
     }
 
 
+def test_test_scores_are_drawn_against_validation_scores() -> None:
+    table = pd.DataFrame(
+        {"select": [0.8, np.nan], "report": [0.7, 0.6], "kind": ["ingredient"] * 2},
+        index=["a", "b"],
+    )
+    figure = figures.select_scatter(table, figures.colours("ab"))
+    (points,) = figure.data
+    assert (list(points.customdata), list(points.x), list(points.y)) == (["a"], [80.0], [70.0])
+    assert figure.layout.xaxis.title.text == "Validation accuracy, %"
+    assert figure.layout.yaxis.title.text == "Test accuracy, %"
+
+
 def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
     table = pd.DataFrame(
         {"report": [0.2, 0.9, 0.899, 0.5], "shift": [0.2, 0.9, 0.9, 0.5], "kind": ["soup"] * 4},

@@ -41,6 +41,7 @@ Draw = Callable[..., go.Figure]
 FIGURES: dict[str, Draw] = {
     "overview": lambda **k: figures.accuracy_overview(BY_SPLIT, INKS, **k),
     "shift scatter": lambda **k: figures.shift_scatter(BY_SPLIT, INKS, **k),
+    "select scatter": lambda **k: figures.select_scatter(BY_SPLIT, INKS, **k),
     "basins": lambda **k: figures.basin_map(BASINS, INKS, best="a", **k),
     "curves": lambda **k: figures.path_curves({("a", "b"): [PATH]}, loss_name="MAE", **k),
     "from base": lambda **k: figures.from_base({"a": BY_SPLIT}, INKS, **k),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit
 import torch
 from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
@@ -16,6 +17,7 @@ from pages.components import jobs, settings, state
 from soupcore import RECIPES, Sweep, escaping, load_task
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
+from soupcore.report import contents, report
 from soupcore.tasks import TaskDescription
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, save_sweep
@@ -28,6 +30,7 @@ PAGES = {
     "soups.py": "Soups",
     "evidence.py": "Evidence",
     "download.py": "Download",
+    "report.py": "Report",
     "connectivity.py": "Connectivity",
     "from_base.py": "Paths",
     "plane.py": "Plane",
@@ -358,6 +361,32 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     next(each for each in session.button if each.label == "Evidence").click().run()
     assert session.header[0].value == "Evidence"
     assert session.selectbox[0].value == overview.headline.soup.id
+
+
+def test_the_report_is_made_when_it_is_downloaded(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = start()
+    app.evaluate()
+    soups = {recipe: app.build(recipe) for recipe in ("uniform", "greedy")}
+    offered: dict[str, Any] = {}
+
+    def download_button(label: str, data: Callable[[], str], **options: Any) -> None:
+        offered.update(label=label, data=data, **options)
+
+    monkeypatch.setattr(streamlit, "download_button", download_button)
+    session = app.session()
+    next(each for each in session.button if each.label == "Report").click().run()
+    assert session.header[0].value == "Report"
+    context = session.session_state["view"].context
+    known = Overview.of(context)
+    shown = [each.value for each in session.markdown]
+    assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown
+    assert "\n".join(f"1. {title}" for title in contents(context)) in shown
+    assert (offered["label"], offered["mime"]) == ("Download report (HTML)", "text/html")
+    assert offered["data"]() == report(context)
+    session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
+    assert offered["data"]() == report(context, soups["uniform"])
 
 
 def add_runs(app: App, states: dict[str, State]) -> None:

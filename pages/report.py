@@ -1,0 +1,70 @@
+"""The report of the sweep as one HTML file, with a preview: the verdict and the contents."""
+
+from functools import partial
+
+import streamlit as st
+
+from pages.components import scores, snippets, state, tasks
+from pages.components.display import plain
+from pages.components.state import View
+from soupcore.calls import Code
+from soupcore.overview import Overview
+from soupcore.report import contents, report
+
+
+def main(view: View) -> None:
+    st.header("Report")
+    soup = _choose_soup(view)
+    st.caption(
+        "One HTML file with all stored results, to send, print or archive. It opens without a "
+        "network and includes the figures and the Python. Nothing is computed for it."
+    )
+    st.download_button(
+        "Download report (HTML)",
+        # Made on a click: it reads all results, and includes 5 MB of plotly.js.
+        partial(report, view.context, soup, title=state.sweep_label()),
+        file_name="stockpot-report.html",
+        mime="text/html",
+        type="primary",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    if view.has_task:
+        _verdict(view)
+    else:
+        tasks.show_needed("The verdict")
+    st.subheader("Contents")
+    st.markdown("\n".join(f"1. {plain(title)}" for title in contents(view.context, soup)))
+    snippets.show(_code(view, soup))
+
+
+def _choose_soup(view: View) -> str | None:
+    stored = scores.soups(view) if view.has_task else []
+    if not stored:
+        return None
+    return scores.choose_soup(view, stored, "Soup of the evidence").soup.id
+
+
+def _verdict(view: View) -> None:
+    first, *others = Overview.of(view.context).verdict.sentences
+    with st.container(border=True):
+        st.markdown(f"##### {plain(first)}")
+        if others:
+            st.markdown(" ".join(map(plain, others)))
+
+
+def _code(view: View, soup: str | None) -> str:
+    source = "evaluator" if view.has_task else "Store()"
+    context = f"context = Context(sweep, {source}, {view.folder!r}, {view.task_spec!r})\n"
+    written = f'Path("report.html").write_text(report(context, {soup!r}), encoding="utf-8")\n'
+    imports = (
+        "from pathlib import Path",
+        "from soupcore.calls import Context",
+        "from soupcore.report import report",
+        *(() if view.has_task else ("from soupcore import Store",)),
+    )
+    return view.context.script(Code(context + written, imports))
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])

@@ -1,0 +1,129 @@
+"""A report of a sweep: one HTML page that needs no network, to send, print and archive.
+
+It is made of stored results alone; nothing is computed. The page includes plotly.js and requests
+nothing. All names are escaped. Equal results give an equal page.
+"""
+
+from collections.abc import Callable
+
+from soupcore.analyze import Analysis
+from soupcore.calls import Code, Context, SoupScores
+from soupcore.errors import RecipeError
+from soupcore.overview import Overview
+from soupcore.report import html, protocol
+from soupcore.report.drawn import drawn
+from soupcore.report.evidence import evidence
+from soupcore.report.html import Section
+from soupcore.report.results import results
+from soupcore.stored_soups import StoredSoup
+
+__all__ = ["contents", "report"]
+
+Make = Callable[[], str]
+
+
+def report(context: Context, soup: str | None = None, *, title: str = "") -> str:
+    """Return the report of a sweep as HTML.
+
+    With a task: the verdict, the protocol, the table of soups and ingredients on each split,
+    figures, the evidence for a soup, limitations, the ingredients, the fit report and the Python.
+    Without a task: the ingredients with their logged metrics, the soups and the fit report.
+
+    Args:
+        context: The sweep, and the stored evaluations of a task if there is one.
+        soup: Id of the soup for the evidence and the trace; by default, the best on the select
+            split. The verdict is always about that one.
+        title: Name of the sweep in the heading; by default, that of its folder.
+
+    Raises:
+        RecipeError: There is no such soup.
+    """
+    name = title or context.sweep.folder.resolve().name
+    sections = [Section(head, make()) for head, make in _sections(context, soup).items()]
+    return html.page(f"Model soup report: {name}", _about(context), sections)
+
+
+def contents(context: Context, soup: str | None = None) -> list[str]:
+    """Return the titles of the sections; see `report`."""
+    return list(_sections(context, soup))
+
+
+def _about(context: Context) -> str:
+    sweep = context.sweep
+    base = f"base: {sweep.base.name}" if sweep.base else "no base checkpoint"
+    task = f"task: {context.task.name}" if context.has_task else "no task"
+    return f"{len(sweep)} ingredients · {base} · {task}"
+
+
+def _sections(context: Context, soup: str | None) -> dict[str, Make]:
+    """Return what makes each section."""
+    if not context.has_task:
+        return _without_task(context)
+    known = Overview.of(context)
+    picked = _picked(known, soup)
+    found: dict[str, Make] = {
+        "Verdict": lambda: _verdict(known),
+        "Protocol": lambda: protocol.protocol(known),
+        "Results": lambda: results(known),
+        "Figures": lambda: drawn(known, picked),
+    }
+    if picked is not None:
+        found["Evidence"] = lambda: evidence(known, picked)
+    return found | {
+        "Limitations": lambda: protocol.limitations(known),
+        "Ingredients": lambda: protocol.ingredients(known.sweep, picked),
+        "Fit report": lambda: protocol.fit(known.sweep.fit),
+        "Reproduce in Python": lambda: _python(known, picked),
+    }
+
+
+def _picked(known: Overview, soup: str | None) -> StoredSoup | None:
+    if soup is None:
+        return known.headline
+    for stored in known.soups:
+        if stored.soup.id == soup:
+            return stored
+    raise RecipeError(f"The sweep has no stored soup {soup!r} of this task.")
+
+
+def _verdict(known: Overview) -> str:
+    verdict = known.verdict
+    first, *others = verdict.sentences
+    more = html.paragraph(" ".join(others)) if others else ""
+    return f'<div class="verdict {verdict.outcome}">{html.paragraph(first)}{more}</div>'
+
+
+def _python(known: Overview, picked: StoredSoup | None) -> str:
+    context = known.context
+    written = Code(
+        'Path("report.html").write_text(report(context), encoding="utf-8")\n',
+        ("from pathlib import Path", "from soupcore.report import report"),
+    )
+    body = html.paragraph("This runs the standard analysis and writes a report:")
+    body += html.code(Analysis().script(context, written))
+    if picked is not None:
+        body += html.paragraph(f"This builds the soup {picked.label} again and evaluates it:")
+        printed = Code("print(soup)\n")
+        body += html.code(SoupScores(picked.soup.id).script(context, printed))
+    return body
+
+
+def _without_task(context: Context) -> dict[str, Make]:
+    sweep = context.sweep
+    stored = context.soups.of_task(context.folder, "", None)
+    found: dict[str, Make] = {"Ingredients": lambda: protocol.ingredients(sweep, None)}
+    if stored:
+        found["Soups"] = lambda: protocol.soups(stored)
+    printed = Code("print(sweep.to_frame().to_string())\nprint(sweep.fit)\n")
+    return found | {
+        "Fit report": lambda: protocol.fit(sweep.fit),
+        "Limitations": lambda: html.bullets(
+            [
+                "The sweep was opened without a task: nothing was evaluated, and there is no "
+                "verdict.",
+                "Logged metrics come from the training tool. Their splits and definitions may "
+                "differ between runs.",
+            ]
+        ),
+        "Reproduce in Python": lambda: html.code(context.script(printed)),
+    }
