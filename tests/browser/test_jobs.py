@@ -27,13 +27,13 @@ def cancel(page: Page) -> None:
 
 
 def evaluate_button(page: Page) -> Locator:
-    return page.get_by_role("button", name=re.compile(r"Run \d+ evaluations")).first
+    return page.get_by_role("button", name=re.compile(r"Run [\d,]+ evaluations")).first
 
 
 def points_missing(page: Page) -> int:
-    found = re.search(r"\d+", evaluate_button(page).inner_text())
+    found = re.search(r"[\d,]+", evaluate_button(page).inner_text())
     assert found is not None
-    return int(found.group())
+    return int(found.group().replace(",", ""))
 
 
 def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
@@ -47,7 +47,7 @@ def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
     expect(progress(page)).to_have_count(0)
     assert time.monotonic() - started < GRACE  # then it would be killed
     expect(page.get_by_text(re.compile("pairs on select · cancelled"))).to_be_visible()
-    expect(evaluate_button(page)).not_to_contain_text(f"Run {before} evaluations")
+    expect(evaluate_button(page)).not_to_contain_text(f"Run {before:,} evaluations")
     kept = before - points_missing(page)
     assert kept > 0
 
@@ -72,7 +72,7 @@ def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, serv
     start_all_pairs(page, server)
     page.reload()
     expect(progress(page)).to_be_visible()
-    expect(page.get_by_text(re.compile(r"\d+ pairs on select")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"[\d,]+ pairs on select")).first).to_be_visible()
     second_tab = page.context.new_page()
     second_tab.goto(server.url)
     expect(progress(second_tab)).to_be_visible()

@@ -68,6 +68,7 @@ def test_a_file_that_took_too_long_is_looked_at_again(
     path = save(tmp_path / "a.pt", 1)
     with monkeypatch.context() as slow:
         slow.setattr(sandbox, "MOST_SECONDS", 0)
+        slow.setattr(sandbox, "_PROGRAM", "import time; time.sleep(60)")
         with pytest.raises(CheckpointError, match="takes more than 0 s"):
             open_checkpoint(path)
     assert open_checkpoint(path).read("w").item() == 0
