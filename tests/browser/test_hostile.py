@@ -11,6 +11,7 @@ from tests.browser import steps
 from tests.browser.conftest import Server, start_server, stop_server
 from tests.hostile.corpus import CORPUS, write_corpus
 from tests.hostile.hostile_file import HostileFile
+from tests.troubled import SAMPLE
 
 # A sentence of the report for each of these files.
 TOLD = {
@@ -76,7 +77,7 @@ def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives
 ) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
-    steps.open_app(page, server.url)
+    steps.open_app(page, f"{server.url}/?sweep={SAMPLE}")
     page.get_by_role("button", name="Open another sweep").click()
     page.get_by_role("combobox", name="Task (how ingredients are evaluated)").click()
     page.get_by_role("option", name="four.py: task").click()

@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -53,10 +54,12 @@ def test_the_form_leads_from_a_folder_of_runs_to_a_soup(
         steps.go_to(page, "Soups")
         steps.build(page, "Greedy")
         steps.go_to(page, "Download")
-        page.get_by_role("button", name="Create file").click()
+        page.get_by_role("button", name="Create folder").click()
         with page.expect_download() as taken:
             page.get_by_role("link", name=re.compile("^Download ")).click()
-        file = steps.save(taken.value, tmp_path)
+        with ZipFile(steps.save(taken.value, tmp_path)) as archive:
+            archive.extractall(tmp_path / "soup")
+        (file,) = (tmp_path / "soup").rglob("*.safetensors")
         (toml,) = (server.workspace / "tasks").glob("*.toml")
     finally:
         stop_server(server)
