@@ -72,7 +72,7 @@ def main(view: View) -> None:
 
 
 def _without_task(view: View) -> None:
-    """Show what is known without a task: the logged metrics and the fit report."""
+    """Show the logged metrics and the fit report, for a sweep without a task."""
     st.caption(f"{_sweep(view)} · no task")
     _introduction()
     tasks.show_needed("The analysis")

@@ -74,7 +74,7 @@ class Overview:
 
     @classmethod
     def of(cls, context: Context) -> "Overview":
-        """Return what is known in a context, with the soups of its folder and task."""
+        """Return the stored results of a context, with the soups of its folder and task."""
         estimate = context.evaluations.estimate
         return cls(context, context.soups.of_task(context.folder, context.task_spec, estimate))
 

@@ -77,7 +77,7 @@ class Step:
 
 
 def steps(overview: Overview) -> list[Step]:
-    """Return the steps of the analysis, given what is known.
+    """Return the steps of the analysis, given the stored results.
 
     Later steps depend on earlier ones: the main basin is known once the lines are.
     """

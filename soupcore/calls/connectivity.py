@@ -78,7 +78,7 @@ class Paths(Call):
         return {"paths": len(lines) * len(self.splits)}
 
     def result(self, context: Context) -> dict[str, Lines]:
-        """Return what is known of the lines, by split."""
+        """Return the stored evaluations of the lines, by split."""
         lines, alphas = self.lines(context), alphas_of(self.alphas)
         return {
             split: stored_lines(

@@ -94,8 +94,8 @@ class RecipeSoup(Call):
         if evaluator is None:
             return {"soup": context.keep_soup(soup, context.offered), "other": None}
         soup.take_statistics_of(evaluator)
-        # Kept before it is evaluated on every split: a cancel then, or in a recipe that gives the
-        # best so far, keeps what was found.
+        # Stored before it is evaluated on every split, so that a cancel during the evaluation does
+        # not lose it.
         known["soup"] = context.keep_soup(soup, context.offered)
         soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
         context.keep_soup(soup, context.offered)

@@ -94,7 +94,7 @@ def scan(checkpoint: Checkpoint, on_bytes: Callable[[int], None]) -> Scan:
 
 
 def remember_scan(checkpoint: Checkpoint, found: Scan) -> None:
-    """Keep what was found in the files of a checkpoint for `cached_scan`."""
+    """Store the scan of the files of a checkpoint for `cached_scan`."""
     _remember(checkpoint, {"tensors": {name: astuple(tensor) for name, tensor in found.items()}})
 
 

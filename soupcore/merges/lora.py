@@ -137,7 +137,7 @@ class MergedAdapter(Derived):
         return self._scan
 
     def known(self, name: str) -> TensorScan | None:
-        """Return what is known of a tensor; see `Checkpoint.known`."""
+        """Return the scan of a tensor; see `Checkpoint.known`."""
         return self._scan[name] if self._scan is not None else super().known(name)
 
     def copied_from(self, name: str) -> Checkpoint | None:

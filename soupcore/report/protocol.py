@@ -226,7 +226,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def limitations(known: Overview) -> str:
-    """Return the section, by fixed rules over what is known."""
+    """Return the section, by fixed rules over the stored results."""
     return html.bullets(_limits(known))
 
 

@@ -249,7 +249,7 @@ class TaskInfo(ABC, Generic[SplitT]):
         return html_table(f"Task {self.name}", ["split", "role", "examples"], rows, note=note)
 
     def describe(self) -> "TaskDescription":
-        """Return what is known of the task, without its code and data.
+        """Return the description of the task, without its code and data.
 
         Of a network that cannot be built it says that it has no BatchNorm; evaluating says why it
         cannot be built.
