@@ -15,6 +15,7 @@ from soupcore.calls import Attribution, Calibrations, Result
 from soupcore.evaluation import compare
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import attribution_table, calibration_table
+from soupcore.overview import best_on_select
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import SHARE, Unit
@@ -40,7 +41,7 @@ def main(view: View) -> None:
     scores.show_shortfall(view, [picked])
     ingredients = scores.ingredients(view)
     known = scores.evaluations(view, ingredients | {picked.label: picked.soup.mixture})
-    best = scores.best_on_select(view, known, list(ingredients))
+    best = best_on_select(known, view.task.select, ingredients)
     if best is None:
         st.info(
             "Nothing to compare with: no ingredient has been evaluated on the validation split. "

@@ -12,6 +12,7 @@ from pages.components.state import STATISTICS, View
 from soupcore import RECIPES, Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
 from soupcore.figures.tables import shift_table
+from soupcore.overview import best_on_select
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -42,7 +43,7 @@ def show(view: View) -> None:
     if can_average:
         rows.append(_ensemble_row(view, picked))
         rows += _greedy_ensemble_rows(view, known, list(points))
-    best = scores.best_on_select(view, known, list(points))
+    best = best_on_select(known, view.task.select, points)
     if best is not None:
         rows.append(_row(view, best, "best ingredient", known[best]))
     rows += [_row(view, name, "base", known[name]) for name in base]
