@@ -23,6 +23,7 @@ from soupcore.calls import Paths, alphas_of
 from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.figures.tables import barriers_table, paths_table
+from soupcore.overview import best_on_select
 from soupcore.tasks import Labels
 
 _METRICS = {
@@ -259,9 +260,9 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
 def _best_two(view: View) -> list[Pair]:
     """Return the pair of the two best ingredients on the select split; none if it is unclear."""
     known = scores.evaluations(view, scores.ingredients(view))
-    names = view.sweep.names()
-    best = scores.best_on_select(view, known, names)
-    other = scores.best_on_select(view, known, [name for name in names if name != best])
+    names, select = view.sweep.names(), view.task.select
+    best = best_on_select(known, select, names)
+    other = best_on_select(known, select, [name for name in names if name != best])
     return [(best, other)] if best and other else []
 
 

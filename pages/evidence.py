@@ -15,6 +15,7 @@ from soupcore.calls import Attribution, Calibrations, Result
 from soupcore.evaluation import compare
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import attribution_table, calibration_table
+from soupcore.overview import best_on_select
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import SHARE, Unit
@@ -40,7 +41,7 @@ def main(view: View) -> None:
     scores.show_shortfall(view, [picked])
     ingredients = scores.ingredients(view)
     known = scores.evaluations(view, ingredients | {picked.label: picked.soup.mixture})
-    best = scores.best_on_select(view, known, list(ingredients))
+    best = best_on_select(known, view.task.select, ingredients)
     if best is None:
         st.info(
             "Nothing to compare with: no ingredient has been evaluated on the validation split. "
@@ -86,7 +87,7 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
                 unit.label("soup"): soup.score * unit.factor,
                 unit.label("best ingredient"): alone.score * unit.factor,
                 unit.difference_label("Δ"): found.difference * unit.factor,
-                "95% CI": _interval(unit, found.interval),
+                "95% CI": unit.difference_interval(found.interval),
             }
             | _changes(found.gained, found.lost, found.p_value)
         )
@@ -145,7 +146,7 @@ def _acceptances(view: View, picked: StoredSoup) -> None:
         {
             "step": f"{'+' if step.action == 'add' else '−'} {step.candidate}",
             unit.label(f"validation {view.task.score_name} after"): step.score * unit.factor,
-            f"{unit.difference_label('Δ')} (95% CI)": _interval(unit, step.interval),
+            f"{unit.difference_label('Δ')} (95% CI)": unit.difference_interval(step.interval),
         }
         | _changes(step.gained, step.lost, step.p_value)
         for step in steps
@@ -167,14 +168,6 @@ def _table(
     }
     formats |= {_P: "{:.3g}"} if _P in table else {}
     st.dataframe(table.style.format(formats, na_rep=UNKNOWN), hide_index=True, width=width)
-
-
-def _interval(unit: Unit, ends: tuple[float, float] | None) -> str:
-    # An interval of zero width would suggest certainty.
-    if ends is None or not ends[0] < ends[1]:
-        return UNKNOWN
-    low, high = ends[:: unit.sign]
-    return f"{unit.difference(low)} to {unit.difference(high)}"
 
 
 def show_attribution(view: View, picked: StoredSoup) -> None:

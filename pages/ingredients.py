@@ -28,6 +28,7 @@ from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
+from soupcore.overview import best_on_select
 from soupcore.tasks.unit import UNKNOWN
 
 _KEY = "ingredients-table"
@@ -153,7 +154,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
         text = controls.choose_filter(view.folder)
         metric, pinned = None, ""
         if view.has_task:
-            best = scores.best_on_select(view, known, list(view.sweep.ingredients))
+            best = best_on_select(known, view.task.select, view.sweep.ingredients)
             pinned = controls.choose_baseline([*known, *soups], best, view.folder)
         else:
             metric = ranking.choose(view.sweep, view.folder)

@@ -11,7 +11,7 @@ from soupcore.checkpoints import Checkpoint, RenamedCheckpoint, TensorInfo
 from soupcore.checkpoints.buffers import why_no_weight, why_no_weight_in
 from soupcore.checkpoints.digest import Scan, TensorScan
 from soupcore.checkpoints.dtypes import raw_bytes
-from soupcore.checkpoints.names import align
+from soupcore.checkpoints.names import align, tied
 from soupcore.checkpoints.renamed import named_like
 from soupcore.errors import CheckpointError
 from soupcore.mixtures import Mixture
@@ -44,7 +44,7 @@ class NameMap:
         buffers: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._network = dict(network)
-        self._ties = _ties(network)
+        self._ties = tied({name: memory_of(t) for name, t in network.items() if t.numel()})
         self._described = "the model" if task is None else f"the network of the task {task!r}"
         self._way_out = _LOADING if task is None else _EVALUATING
         infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in network.items()}
@@ -180,15 +180,8 @@ def _are_close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
-def _ties(network: Mapping[str, Tensor]) -> list[list[str]]:
-    tied: dict[tuple[object, ...], list[str]] = {}
-    for name, tensor in network.items():
-        if tensor.numel():
-            tied.setdefault(_memory(tensor), []).append(name)
-    return [names for names in tied.values() if len(names) > 1]
-
-
-def _memory(tensor: Tensor) -> tuple[object, ...]:
+def memory_of(tensor: Tensor) -> tuple[object, ...]:
+    """Return the memory that a tensor is a view of, which tied tensors share."""
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
@@ -249,8 +242,8 @@ def load_into(
         for name, (point, there) in sources.items():
             instead = replaced.get(names.get(name, ""))
             state[name].copy_(point.tensor(there) if instead is None else instead)
-    filled = {_memory(state[name]) for name in sources}
-    return [name for name, t in state.items() if name not in sources and _memory(t) not in filled]
+    filled = {memory_of(state[name]) for name in sources}
+    return [name for name, t in state.items() if name not in sources and memory_of(t) not in filled]
 
 
 def _check_fit(

@@ -133,14 +133,20 @@ class Overview:
         best = best_on_select(self.of_soups, self.context.task.select)
         return next((stored for stored in self.soups if stored.soup.id == best), None)
 
+    @property
+    def screen(self) -> int | None:
+        """Examples of the select split that pairs are screened on; None for all of a small one."""
+        n = len(self.context.task.split(self.context.task.select))
+        return summaries.SCREEN if n >= 2 * summaries.SCREEN else None
+
     @cached_property
     def pairs(self) -> PairSummaries:
         """The evaluated pairs on the select split, on a part of it where that is all there is."""
         evaluations, select = self.context.evaluations, self.context.task.select
         whole = known_pairs(self.sweep, evaluations, self.names, split=select)
-        if len(self.context.task.split(select)) < 2 * summaries.SCREEN:
+        if self.screen is None:
             return whole
-        part = self.context.task.part(select, summaries.SCREEN)
+        part = self.context.task.part(select, self.screen)
         return whole.or_screened(known_pairs(self.sweep, evaluations, self.names, split=part))
 
     @cached_property

@@ -9,13 +9,12 @@ Each step is a call whose results are stored, so it is done only once.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 from statistics import median
 
 from soupcore.calls import Call, GreedyEnsembleScores, IngredientScores, Optimism, Paths, RecipeSoup
-from soupcore.connectivity import summaries
 from soupcore.overview import GREEDY, Overview
 from soupcore.recipes import RECIPES
 
@@ -139,22 +138,12 @@ def _evaluations(overview: Overview) -> Step:
 
 def _pairs(overview: Overview) -> Step:
     task, names = overview.context.task, overview.names
-    wanted = _wanted(overview)
-    settled = {
-        tuple(sorted((a, b)))
-        for (a, b), is_settled in zip(
-            overview.pairs.pairs.tolist(), overview.pairs.settled.tolist(), strict=True
-        )
-        if is_settled
-    }
-    place = {name: index for index, name in enumerate(names)}
-    missing = [
-        pair for pair in wanted if tuple(sorted(map(place.__getitem__, pair))) not in settled
-    ]
-    whole = len(task.split(task.select))
-    part = summaries.SCREEN if whole >= 2 * summaries.SCREEN else None
+    wanted, pairs = _wanted(overview), overview.pairs
+    settled = {frozenset((names[a], names[b])) for a, b in pairs.pairs[pairs.settled].tolist()}
+    missing = [pair for pair in wanted if frozenset(pair) not in settled]
+    part = overview.screen
     call = Paths(pairs=tuple(missing), alphas="adaptive", splits=(task.select,), part=part)
-    n = part or whole
+    n = part or len(task.split(task.select))
     every = len(wanted) == comb(len(names), 2)
     which = f"all {len(wanted):,} pairs" if every else f"{len(wanted):,} pairs with the best run"
     which = which if len(wanted) != 1 else "the only pair"
@@ -194,7 +183,7 @@ def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> 
     is_done = "why_none" in known or (bool(scored) and None not in scored.values())
     final = sum(len(task.split(split)) for split in task.reported)
     examples = 0 if is_done else trials + final
-    return Step(recipe, title, call, examples, is_done, failure=known.get("why_none", ""))
+    return replace(step, examples=examples, is_done=is_done, failure=known.get("why_none", ""))
 
 
 def _is_learned_cheap(overview: Overview, names: Sequence[str]) -> bool:

@@ -9,9 +9,10 @@ import streamlit as st
 from pages.components import display, jobs, results, scores, snippets, sweeps, tasks
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
-from soupcore import RECIPES, Evaluation, figures
+from soupcore import Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
 from soupcore.figures.tables import shift_table
+from soupcore.overview import best_on_select, title
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -42,7 +43,7 @@ def show(view: View) -> None:
     if can_average:
         rows.append(_ensemble_row(view, picked))
         rows += _greedy_ensemble_rows(view, known, list(points))
-    best = scores.best_on_select(view, known, list(points))
+    best = best_on_select(known, view.task.select, points)
     if best is not None:
         rows.append(_row(view, best, "best ingredient", known[best]))
     rows += [_row(view, name, "base", known[name]) for name in base]
@@ -59,7 +60,7 @@ def _list(stored: Sequence[StoredSoup]) -> None:
     rows = [
         {
             "name": each.label,
-            "recipe": RECIPES[each.soup.recipe].title if each.soup.recipe in RECIPES else "Manual",
+            "recipe": title(each.soup),
             "ingredients": len(each.soup.ingredients),
             "made of": scores.describe(each.soup),
         }

@@ -1,6 +1,7 @@
 """The logged metric that ranks ingredients, which the user chooses; the URL keeps it."""
 
 import math
+from collections.abc import Mapping
 
 import streamlit as st
 
@@ -60,18 +61,31 @@ def choose(sweep: Sweep, folder: str) -> str | None:
     if metric is None:
         return None
     current = "lower" if lower_is_better(metric) else "higher"
-    better = st.segmented_control(
-        "Direction",
-        [*_DIRECTIONS],
-        default=current,
-        format_func=lambda word: _DIRECTIONS[word],
-        required=True,
-        label_visibility="collapsed",
-        key=f"better-{folder}-{metric}-{current}",
-    )
+    better = choose_word("Direction", _DIRECTIONS, current, f"better-{folder}-{metric}")
     if better != current:
         st.session_state["better"] = better
     return metric
+
+
+def choose_word(label: str, words: Mapping[str, str], current: str, key: str) -> str:
+    """Let the user choose one of a few words; return it.
+
+    Args:
+        label: What is chosen, for screen readers.
+        words: `{word: what is shown}`.
+        current: The word that is chosen now.
+        key: Key of the widget, which is drawn anew when the word is changed from elsewhere.
+    """
+    word: str = st.segmented_control(
+        label,
+        [*words],
+        default=current,
+        format_func=lambda word: words[word],
+        required=True,
+        label_visibility="collapsed",
+        key=f"{key}-{current}",
+    )
+    return word
 
 
 def ranked(sweep: Sweep, names: list[str], metric: str) -> list[str]:

@@ -12,9 +12,10 @@ import streamlit as st
 from pages.components import jobs, state
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Evaluation, Mixture, Soup, overview
+from soupcore import Evaluation, Mixture, Soup
 from soupcore.calls import SoupScores
 from soupcore.calls.code import soup_again
+from soupcore.overview import best_on_select
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import TaskInfo
 
@@ -116,17 +117,6 @@ def including(view: View, candidates: Mapping[str, Any]) -> View:
     """Return the view with the soups among the candidates as ingredients; see `candidates`."""
     known = StoredSoups(state.store(), view.sweep)
     return view.including(known.by_name(candidates.get("soups", {})))
-
-
-def best_on_select(view: View, known: Known, names: Sequence[str]) -> str | None:
-    """Return the name with the best score on the selection split, the first of equals.
-
-    Undefined scores are ignored.
-
-    Returns:
-        The name; None if there is no score.
-    """
-    return overview.best_on_select(known, view.task.select, names)
 
 
 def judging(task: TaskInfo[Any]) -> str:
@@ -251,7 +241,7 @@ def best_soup(view: View, stored: Sequence[StoredSoup]) -> StoredSoup:
         return stored[-1]
     soups = {soup.soup.id: soup for soup in stored}
     points = {soup_id: soup.soup.mixture for soup_id, soup in soups.items()}
-    found = best_on_select(view, evaluations(view, points), list(soups))
+    found = best_on_select(evaluations(view, points), view.task.select)
     return stored[-1] if found is None else soups[found]
 
 
@@ -289,7 +279,7 @@ def shortfall(view: View, stored: StoredSoup) -> str:
     members = {name: stored.sweep[name].mixture for name in stored.soup.ingredients}
     points = members | ({base.name: base.mixture} if base else {})
     known = evaluations(view, {**points, stored.label: stored.soup.mixture})
-    best = best_on_select(view, known, list(members))
+    best = best_on_select(known, select, members)
     others = {"the base": base.name if base else None}
     others |= {f"its best ingredient, {plain(best)}": best} if best else {}
     soup, unit = known[stored.label][select], view.task.score_unit

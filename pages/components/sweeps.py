@@ -1,7 +1,7 @@
 """Opening a sweep: choose it, read its checkpoints, show its fit report, choose its weights."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -253,16 +253,6 @@ def show_fit(fit: FitReport) -> None:
         st.caption(" ".join([*_compared_with(fit), *_ignored(fit), *_others(fit)]))
 
 
-def _grouped(findings: Iterable[Finding]) -> list[tuple[list[str], Finding]]:
-    """Return distinct findings by severity, each with the names of its checkpoints."""
-    found: dict[tuple[str, ...], tuple[list[str], Finding]] = {}
-    for finding in sorted(findings, key=lambda finding: [*_BADGES].index(finding.severity)):
-        key = (finding.severity, finding.tensor, finding.problem, finding.way_out)
-        names, _ = found.setdefault(key, ([], finding))
-        names.append(finding.ingredient)
-    return list(found.values())
-
-
 def _fit_title(fit: FitReport) -> str:
     looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
     if not fit.misfits and not looks:
@@ -272,7 +262,7 @@ def _fit_title(fit: FitReport) -> str:
 
 
 def _fit_table(fit: FitReport) -> None:
-    rows = _grouped(fit.findings)
+    rows = sorted(fit.grouped, key=lambda row: [*_BADGES].index(row[1].severity))
     # `st.table` wraps its cells; `st.dataframe` would cut off the instructions.
     st.table(
         pd.DataFrame(

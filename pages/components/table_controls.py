@@ -7,6 +7,7 @@ from zlib import crc32
 import streamlit as st
 
 from pages.components.display import plain
+from pages.components.ranking import choose_word
 from pages.components.run_table import INK, NAME, RunTable
 from soupcore.row_filter import FilterError, matching_rows
 
@@ -99,15 +100,7 @@ def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None
     default = "ascending" if table.columns[chosen].is_lower_first else "descending"
     order = setting("order")
     order = order if order in _ORDERS else default
-    picked = st.segmented_control(
-        "Order",
-        [*_ORDERS],
-        default=order,
-        format_func=lambda word: _ORDERS[word],
-        required=True,
-        label_visibility="collapsed",
-        key=f"order-{folder}-{chosen}-{order}",
-    )
+    picked = choose_word("Order", _ORDERS, order, f"order-{folder}-{chosen}")
     if picked != order:
         st.session_state["order"] = picked
     return table.order(rows, chosen, descending=picked == "descending")

@@ -6,22 +6,23 @@ not that the child process crashed or was killed, since that says nothing about 
 """
 
 import json
-import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from soupcore.checkpoints.cache import NO_CACHE, open_cache
 from soupcore.checkpoints.files import WeightFile
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_values
-from soupcore.errors import CheckpointError, StoreError
-from soupcore.workspace import workspace_file
+from soupcore.errors import CheckpointError
 
 _VERSION = 8  # of the child's answer; entries of other versions are ignored
+_CACHE = "contents.sqlite"
+_TABLE = "contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
 
 Plain = str | int | float | bool | None
 
@@ -189,12 +190,8 @@ def _parsed(read: dict[str, Any]) -> Contents:
     )
 
 
-# Errors of a missing or damaged workspace. Files are read each time then.
-_NO_MEMORY = (OSError, StoreError, sqlite3.Error, zlib.error)
-
-
 def _remembered(key: str, stamp: str) -> dict[str, Any] | None:
-    with suppress(*_NO_MEMORY), _database() as connection:
+    with suppress(*NO_CACHE, zlib.error), open_cache(_CACHE, _TABLE) as connection:
         row = connection.execute(
             "SELECT contents FROM contents WHERE path = ? AND stamp = ?", (key, stamp)
         ).fetchone()
@@ -206,15 +203,5 @@ def _remembered(key: str, stamp: str) -> dict[str, Any] | None:
 
 def _remember(key: str, stamp: str, answer: dict[str, Any]) -> None:
     packed = zlib.compress(json.dumps(answer).encode(), 1)
-    with suppress(*_NO_MEMORY), _database() as connection:
+    with suppress(*NO_CACHE), open_cache(_CACHE, _TABLE) as connection:
         connection.execute("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", (key, stamp, packed))
-
-
-@contextmanager
-def _database() -> Iterator[sqlite3.Connection]:
-    path = workspace_file("contents.sqlite")
-    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, stamp TEXT, contents BLOB)"
-        )
-        yield connection

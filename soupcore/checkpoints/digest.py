@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,20 +21,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from isal import isal_zlib
 
+from soupcore.checkpoints.cache import NO_CACHE, open_cache
 from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
 from soupcore.checkpoints.files import Stamp, stamp_of
 from soupcore.checkpoints.names import canonical_names, clean
-from soupcore.errors import CheckpointError, StoreError
-from soupcore.workspace import workspace_file
+from soupcore.errors import CheckpointError
 
 if TYPE_CHECKING:
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
 
-# Errors of a missing or damaged workspace. Files are read for each digest then.
-_NO_MEMORY = (OSError, StoreError, sqlite3.Error)
-
 _VERSION = 2  # of the stamp's format; entries of other versions are ignored
+_CACHE = "scans.sqlite"
+_TABLE = (
+    "tensor_scans (path TEXT, weights TEXT, stamp TEXT, found TEXT, PRIMARY KEY (path, weights))"
+)
 _SAMPLES = 64  # values of a matrix that a scan keeps, to test whether two matrices are related
 
 
@@ -123,7 +123,7 @@ def cached_scan(checkpoint: Checkpoint) -> Scan | None:
         CheckpointError: The earlier scan found that the files are damaged.
     """
     row = None
-    with suppress(*_NO_MEMORY), closing(_connect()) as connection:
+    with suppress(*NO_CACHE), open_cache(_CACHE, _TABLE) as connection:
         row = connection.execute(
             "SELECT found FROM tensor_scans WHERE path = ? AND weights = ? AND stamp = ?",
             (*_key(checkpoint), checkpoint.stamp),
@@ -197,7 +197,7 @@ def _scaled_to_bytes(values: torch.Tensor) -> bytes:
 
 
 def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
-    with suppress(*_NO_MEMORY), closing(_connect()) as connection, connection:
+    with suppress(*NO_CACHE), open_cache(_CACHE, _TABLE) as connection:
         connection.execute(
             "INSERT OR REPLACE INTO tensor_scans VALUES (?, ?, ?, ?)",
             (*_key(checkpoint), checkpoint.stamp, json.dumps(found)),
@@ -206,13 +206,3 @@ def _remember(checkpoint: Checkpoint, found: dict[str, Any]) -> None:
 
 def _key(checkpoint: Checkpoint) -> tuple[str, str]:
     return clean(str(checkpoint.path.resolve())), checkpoint.scan_name
-
-
-def _connect() -> sqlite3.Connection:
-    connection = sqlite3.connect(workspace_file("scans.sqlite"), timeout=30)
-    # No write-ahead log: switching to it at each connection does not wait for other processes.
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS tensor_scans (path TEXT, weights TEXT, stamp TEXT,"
-        " found TEXT, PRIMARY KEY (path, weights))"
-    )
-    return connection

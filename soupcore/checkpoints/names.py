@@ -12,7 +12,7 @@ Weight and spectral normalisation have old names (`weight_g`) and new ones
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from itertools import takewhile
 
 # These may occur anywhere in a name, since single layers can be wrapped too.
@@ -30,6 +30,14 @@ _PARAMETRIZED = (
 _MOST_CHANGES = 8  # prefix changes that are tried, the most frequent ones first
 # `3`, and `encoder_layer_3` in torchvision's ViT.
 _NUMBERED_MODULE = re.compile(r"(?:.*_)?\d+")
+
+
+def tied(keys: Mapping[str, Hashable]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of two or more names with the same key, in the order of the names."""
+    groups: dict[Hashable, list[str]] = {}
+    for name, key in keys.items():
+        groups.setdefault(key, []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
 def clean(text: str) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from soupcore.checkpoints.checkpoint import Checkpoint
 from soupcore.checkpoints.digest import Scan, TensorScan
-from soupcore.checkpoints.names import align
+from soupcore.checkpoints.names import align, tied
 
 
 class RenamedCheckpoint(Checkpoint):
@@ -37,7 +37,8 @@ class RenamedCheckpoint(Checkpoint):
         self.notes = original.notes
         self._original = original
         self._names = dict(names)
-        self.ties = _ties(names, original.ties)
+        first = {name: tie[0] for tie in original.ties for name in tie}
+        self.ties = tied({name: first.get(other, other) for name, other in names.items()})
         self.set_aside = tuple(set_aside)
 
     @property
@@ -129,13 +130,3 @@ def without(checkpoint: Checkpoint, names: Collection[str]) -> Checkpoint:
     used = {*kept.values(), *checkpoint.set_aside}
     aside = dict.fromkeys(other for other in there.values() if other not in used)
     return RenamedCheckpoint(checkpoint.original, kept, (*checkpoint.set_aside, *aside))
-
-
-def _ties(
-    names: Mapping[str, str], ties: tuple[tuple[str, ...], ...]
-) -> tuple[tuple[str, ...], ...]:
-    stored = {name: tie[0] for tie in ties for name in tie}
-    groups: dict[str, list[str]] = {}
-    for name, other in names.items():
-        groups.setdefault(stored.get(other, other), []).append(name)
-    return tuple(tuple(tied) for tied in groups.values() if len(tied) > 1)

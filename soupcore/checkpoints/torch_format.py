@@ -16,6 +16,7 @@ from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo, WeightSet
 from soupcore.checkpoints.contents import Contents, Place, View, WeightViews, contents_of
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.checkpoints.files import WeightFile
+from soupcore.checkpoints.names import tied
 from soupcore.errors import CheckpointError
 
 Sizes = tuple[int, ...]
@@ -70,7 +71,7 @@ class TorchCheckpoint(Checkpoint):
         self.details = self.contents.details
         self.left_out = chosen.left_out
         self.notes = chosen.notes + _what_shares_memory(chosen, self.contents)
-        self.ties = _ties(self.views)
+        self.ties = tied(self.views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Read part of a tensor; see `Checkpoint.read_elements`."""
@@ -221,10 +222,3 @@ def is_contiguous(shape: Sizes, stride: Sizes) -> bool:
             return False
         expected *= size
     return True
-
-
-def _ties(views: dict[str, View]) -> tuple[tuple[str, ...], ...]:
-    names: dict[View, list[str]] = {}
-    for name, view in views.items():
-        names.setdefault(view, []).append(name)
-    return tuple(tuple(tied) for tied in names.values() if len(tied) > 1)

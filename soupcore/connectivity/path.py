@@ -29,7 +29,7 @@ import scipy  # its submodules load when they are first used
 from soupcore.connectivity.bracket import Floats, ceiling
 from soupcore.display import number
 from soupcore.evaluation import Evaluation
-from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
+from soupcore.mixtures import Coefficient, Mixture, as_fraction
 from soupcore.sweeps import Ingredient
 from soupcore.tasks import NO_LABELS, Labels
 
@@ -215,11 +215,6 @@ def grid(alphas: int | Sequence[Coefficient]) -> list[Fraction]:
     # Rounded, so that 0.30000000000000004 from a computed grid is the same point as 0.3.
     exact = (round(a, 12) if isinstance(a, float) else a for a in alphas)
     return sorted({Fraction(0), Fraction(1), *map(as_fraction, exact)})
-
-
-def path_points(start: End, end: End, alphas: Sequence[Fraction]) -> list[Mixture]:
-    """Return the points on the line from `start` (α = 0) to `end` (α = 1)."""
-    return [interpolate(point(start), point(end), alpha) for alpha in alphas]
 
 
 def path_of(alphas: Sequence[Fraction], evaluations: Sequence[Evaluation]) -> LinearPath:

@@ -18,7 +18,7 @@ from soupcore.disk import in_words
 from soupcore.errors import CheckpointError, StockpotError
 from soupcore.evaluation.data import is_out_of_memory
 from soupcore.mixtures import Mixture
-from soupcore.name_map import NameMap
+from soupcore.name_map import NameMap, memory_of
 from soupcore.tasks import Task
 from soupcore.tasks.precision import cast_dtype
 
@@ -307,19 +307,15 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 def _without_aliases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keep the last name of each tensor, whose value remains after a state dict is loaded."""
-    last = {_memory(tensor) or name: name for name, tensor in state.items()}
+    last = {memory_of(tensor) if tensor.numel() else name: name for name, tensor in state.items()}
     return {name: state[name] for name in last.values()}
-
-
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else ()
 
 
 def _move(model: nn.Module, own: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
     """Move the parameters and buffers of a model to other memory, with their values."""
-    names = {_memory(tensor): name for name, tensor in own.items() if tensor.numel()}
+    names = {memory_of(tensor): name for name, tensor in own.items() if tensor.numel()}
     for tensor in _parameters_and_buffers(model):
-        name = names.get(_memory(tensor))
+        name = names.get(memory_of(tensor))
         if name is not None:
             places[name].copy_(tensor.reshape(-1))
             tensor.data = places[name].view(tensor.shape)

@@ -22,13 +22,26 @@ class _EnoughError(Exception):
     """Raised to leave an optimiser's loop."""
 
 
+def coefficients_of(raw: Floats, space: Space) -> Floats:
+    """Return coefficients that sum to one, equal ones for zeros.
+
+    Args:
+        raw: Any numbers, shape [groups, k].
+        space: `softmax`: softmax(raw); `hyperplane`: 1/k + raw − mean(raw), which may be negative.
+    """
+    if space == "softmax":
+        return np.asarray(scipy.special.softmax(raw, axis=1))
+    coefficients: Floats = 1 / raw.shape[1] + raw - raw.mean(axis=1, keepdims=True)
+    return coefficients
+
+
 class Descent:
     """Coefficients that start equal and are learned pass by pass.
 
     Args:
         objective: The loss and its gradient.
         k: Number of ingredients.
-        space: `softmax`: c = softmax(raw); `hyperplane`: c = 1/k + raw − mean(raw).
+        space: How coefficients follow from numbers; see `coefficients_of`.
         learn: Indices of the examples to learn from.
         held_back: Indices of the examples for early stopping. If there are none, the loss on
             `learn` decides.
@@ -143,11 +156,7 @@ class Descent:
             raise _EnoughError
 
     def _coefficients(self, point: Floats) -> Floats:
-        raw = point[:-1].reshape(self._shape)
-        if self._space == "softmax":
-            return np.asarray(scipy.special.softmax(raw, axis=1))
-        coefficients: Floats = 1 / self._shape[1] + raw - raw.mean(axis=1, keepdims=True)
-        return coefficients
+        return coefficients_of(point[:-1].reshape(self._shape), self._space)
 
     def _temperature(self, point: Floats) -> float:
         return float(point[-1]) if self._learns_temperature else 1.0

@@ -11,29 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation
+from soupcore.recipes.descent import coefficients_of
+from soupcore.recipes.gradients import Floats
 from soupcore.recipes.trace import OnStep, Pass
-
-Floats = npt.NDArray[np.float64]
 
 # The spread of the first points: of the logits under a softmax, or of the coefficients themselves.
 _SPREAD = {"softmax": 1.0, "hyperplane": 0.3}
-
-
-def coefficients_of(numbers: Floats, space: str) -> Floats:
-    """Return coefficients that sum to one, equal ones for zeros.
-
-    Args:
-        numbers: Any numbers, shape [groups, k].
-        space: `softmax`, or `hyperplane`, where coefficients may be negative.
-    """
-    if space == "softmax":
-        grown = np.exp(numbers - numbers.max(1, keepdims=True))
-        return np.asarray(grown / grown.sum(1, keepdims=True))
-    return np.asarray(1 / numbers.shape[1] + numbers - numbers.mean(1, keepdims=True))
 
 
 class Evolution:

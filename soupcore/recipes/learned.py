@@ -307,8 +307,8 @@ class _Learning:
         soup.passes = tuple(evolution.trace)
         soup.take_statistics_of(evaluator)
         here = soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
-        best = max(alone, key=lambda name: alone[name].score)
-        if alone[best].score > here.score:
+        best = _best_above(here, alone)
+        if best is not None:
             unit = evaluator.task.score_unit
             soup.notes += (
                 f"On {self._split} the soup scores {unit.text(here.score)}, below the best "
@@ -381,12 +381,11 @@ def _has_finite_loss(evaluation: Evaluation) -> bool:
 
 def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> tuple[str, ...]:
     """Return a note if the soup scores below the best ingredient, with the likely reason."""
-    scored = {name: other for name, other in alone.items() if math.isfinite(other.score)}
     here = soup.evaluations[split]
-    if not scored or not here.score < max(other.score for other in scored.values()):
+    best = _best_above(here, alone)
+    if best is None:
         return ()
-    best = max(scored, key=lambda name: scored[name].score)
-    there = scored[best]
+    there = alone[best]
     why = (
         f"Learning minimises the loss, which is lower: {here.loss:.4g} vs. {there.loss:.4g}."
         if here.loss <= there.loss
@@ -398,6 +397,12 @@ def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> 
         f"On {split} the soup scores {here.score:.4g}, below the best ingredient, {best} "
         f"({there.score:.4g}). {why}",
     )
+
+
+def _best_above(here: Evaluation, alone: Mapping[str, Evaluation]) -> str | None:
+    """Return the best ingredient by score if it scores above a soup, else None."""
+    above = {n: each.score for n, each in alone.items() if here.score < each.score < math.inf}
+    return max(above, key=lambda name: above[name]) if above else None
 
 
 def _groups(tensors: Iterable[str], per: Per) -> dict[str, tuple[str, ...]]:

@@ -11,9 +11,8 @@ from soupcore.overview import Overview
 from soupcore.recipes import RECIPES, Number, Step
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
-from soupcore.report.results import Interval, split_title
+from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup
-from soupcore.tasks import Unit
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -66,7 +65,7 @@ def _against(known: Overview, stored: StoredSoup, best: str) -> str:
                 unit.number(soup.score),
                 unit.number(alone.score),
                 unit.difference(found.difference),
-                difference_text(unit, found.interval),
+                unit.difference_interval(found.interval),
                 *changes,
             ]
         )
@@ -112,7 +111,7 @@ def _acceptances(known: Overview, steps: list[Step]) -> str:
         [
             f"{'+' if step.action == 'add' else '−'} {step.candidate}",
             unit.number(step.score),
-            difference_text(unit, step.interval) or UNKNOWN,
+            unit.difference_interval(step.interval),
         ]
         for step in steps
     ]
@@ -125,14 +124,6 @@ def _acceptances(known: Overview, steps: list[Step]) -> str:
         "For information only. Individual steps are rarely significant, and dropping the "
         "non-significant ones discards most of the soup's gain."
     )
-
-
-def difference_text(unit: Unit, ends: Interval | None) -> str:
-    """Return an interval of differences; a dash without one or if it would suggest certainty."""
-    if ends is None or not ends[0] < ends[1]:
-        return UNKNOWN
-    low, high = ends[:: unit.sign]
-    return f"{unit.difference(low)} to {unit.difference(high)}"
 
 
 def _bias(known: Overview, stored: StoredSoup) -> list[str]:

@@ -1,7 +1,6 @@
 """How the results of a report were made, what they were made of, and what they do not say."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from soupcore.calls import Context
@@ -12,7 +11,7 @@ from soupcore.report import html
 from soupcore.report.html import Cell, Part
 from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup, is_of_task
-from soupcore.sweeps import Finding, FitReport, Sweep
+from soupcore.sweeps import FitReport, Sweep
 from soupcore.tasks import TaskInfo
 from soupcore.tasks.unit import UNKNOWN
 from soupcore.version import VERSION
@@ -200,7 +199,7 @@ def fit(report: FitReport) -> str:
     if report.findings:
         rows: list[list[Part]] = [
             [each.severity, ", ".join(names), Cell(each.problem, each.tensor), each.way_out]
-            for names, each in _grouped(report.findings)
+            for names, each in report.grouped
         ]
         heads = ["severity", "checkpoint", "problem", "how to fix"]
         body += html.table(heads, rows, left=len(heads))
@@ -210,14 +209,6 @@ def fit(report: FitReport) -> str:
     if report.others:
         body += html.note(f"Not checkpoints: {_some(report.others)}.")
     return body
-
-
-def _grouped(findings: Iterable[Finding]) -> list[tuple[list[str], Finding]]:
-    """Return distinct findings, each with the names of its checkpoints."""
-    found: dict[Finding, list[str]] = {}
-    for finding in findings:
-        found.setdefault(replace(finding, ingredient=""), []).append(finding.ingredient)
-    return [(names, finding) for finding, names in found.items()]
 
 
 def _some(names: tuple[str, ...]) -> str:

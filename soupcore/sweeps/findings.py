@@ -1,7 +1,7 @@
 """Findings about the ingredients of a sweep, and the fit report that collects them."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -77,6 +77,14 @@ class FitReport:
     def misfits(self) -> set[str]:
         """Names of the ingredients that cannot be averaged with the others."""
         return {f.ingredient for f in self.findings if f.severity == "misfit"}
+
+    @property
+    def grouped(self) -> list[tuple[list[str], Finding]]:
+        """Distinct findings, each with the names of its ingredients."""
+        found: dict[Finding, list[str]] = {}
+        for finding in self.findings:
+            found.setdefault(replace(finding, ingredient=""), []).append(finding.ingredient)
+        return [(names, finding) for finding, names in found.items()]
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per finding."""

@@ -33,7 +33,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +48,7 @@ from soupcore.processes import kill_group
 from soupcore.tasks.description import Role
 from soupcore.tasks.metrics import Metric
 from soupcore.tasks.task import Split, Task
+from soupcore.tasks.toml_file import TomlFile
 from soupcore.workspace import private_folder, workspace_folder
 
 _KEYS = {"run", "form", "time_limit", "result", "splits", "metrics", "name", "version"}
@@ -56,7 +56,7 @@ _METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
 _FORMS = ("ingredient", "safetensors")
 _POLL = 0.05  # seconds
 _LAST_LINES = 8
-_MOST_BYTES = 1 << 20  # of a description, and of the output that is read
+_MOST_BYTES = 1 << 20  # of the output that is read, and of a file that counts for the identity
 
 
 class CommandSplit(Split):
@@ -84,9 +84,10 @@ class CommandTask(Task):
     has_gradients = False
 
     def __init__(self, path: Path) -> None:
-        told = _description(path)
+        file = TomlFile(path, _KEYS)
+        told = file.told
         self._folder = path.resolve().parent
-        self._command = shlex.split(_text(path, told, "run"))
+        self._command = shlex.split(file.text("run"))
         self._time_limit = float(told.get("time_limit", math.inf))
         self._result = told.get("result")
         self.form: str = told.get("form", "ingredient")
@@ -94,13 +95,13 @@ class CommandTask(Task):
             raise TaskError(f"{path}: `form` is one of {', '.join(_FORMS)}, not {self.form!r}.")
         if not any("{checkpoint}" in part for part in self._command):
             raise TaskError(f"{path}: `run` needs {{checkpoint}}, the path of the weights.")
-        self._read_by, metrics = _metrics(path, told)
-        digest = _digest(path, self._command, str(told.get("version", "")))
+        self._read_by, metrics = _metrics(file)
+        digest = _digest(file)
         splits = {
             name: CommandSplit(role, hashlib.sha256(f"{digest} {name}".encode()).hexdigest())
-            for name, role in _splits(path, told).items()
+            for name, role in _splits(file).items()
         }
-        super().__init__(_no_network, splits, name=told.get("name", path.stem), metrics=metrics)
+        super().__init__(_no_network, splits, name=file.name, metrics=metrics)
         self.source_digest = digest
 
     has_batchnorm = False
@@ -214,61 +215,31 @@ def signature(path: Path) -> str:
     Raises:
         TaskError: The file is not of this form.
     """
-    told = _description(path)
-    return _digest(path, shlex.split(_text(path, told, "run")), str(told.get("version", "")))
+    return _digest(TomlFile(path, _KEYS))
 
 
-def _description(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise TaskError(f"{path} is larger than {_MOST_BYTES >> 20} MiB.")
-        told = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise TaskError(f"{path} is not valid TOML: {error}.") from None
-    _check_keys(path, told, _KEYS)
-    return told
-
-
-def _check_keys(path: Path, told: Mapping[str, Any], known: set[str]) -> None:
-    unknown = told.keys() - known
-    if unknown:
-        raise TaskError(
-            f"{path}: {', '.join(sorted(unknown))} has no meaning here; known are "
-            f"{', '.join(sorted(known))}."
-        )
-
-
-def _text(path: Path, told: Mapping[str, Any], key: str) -> str:
-    value = told.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise TaskError(f"{path} needs `{key}`, a text.")
-    return value
-
-
-def _splits(path: Path, told: Mapping[str, Any]) -> dict[str, Role]:
-    found = told.get("splits")
+def _splits(file: TomlFile) -> dict[str, Role]:
+    found = file.told.get("splits")
     if not isinstance(found, dict) or not found:
-        raise TaskError(f'{path} needs a table [splits], such as val = "select".')
+        raise TaskError(f'{file.path} needs a table [splits], such as val = "select".')
     for name, role in found.items():
         if role not in get_args(Role):
             raise TaskError(
-                f"{path}: the role of the split {name!r} is one of "
+                f"{file.path}: the role of the split {name!r} is one of "
                 f"{', '.join(get_args(Role))}, not {role!r}."
             )
     return cast("dict[str, Role]", found)
 
 
-def _metrics(path: Path, told: Mapping[str, Any]) -> tuple[list[Read], list[Metric]]:
+def _metrics(file: TomlFile) -> tuple[list[Read], list[Metric]]:
     """Return how to read each metric, and the metrics."""
-    found = told.get("metrics")
+    found = file.told.get("metrics")
     if not isinstance(found, dict) or not found:
-        raise TaskError(f"{path} needs a table for each metric, such as [metrics.accuracy].")
+        raise TaskError(f"{file.path} needs a table for each metric, such as [metrics.accuracy].")
     reads: list[Read] = []
     metrics = []
     for place, (name, of) in enumerate(found.items()):
-        _check_keys(path, of, _METRIC_KEYS)
+        file.check_keys(of, _METRIC_KEYS)
         limits = of.get("range")
         metrics.append(
             Metric(
@@ -324,13 +295,14 @@ def _by_pattern(pattern: re.Pattern[str], name: str, text: str, output: _Output)
         output.fail(f"reports no {name}: nothing in its output matches {pattern.pattern!r}")
 
 
-def _digest(path: Path, command: list[str], version: str) -> str:
+def _digest(file: TomlFile) -> str:
     """Return the identity of what is measured: the file, and the files that the command names."""
-    sha = hashlib.sha256(path.read_bytes() + version.encode())
-    for part in command:
-        file = path.resolve().parent / part
-        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
-            sha.update(file.read_bytes())
+    version = str(file.told.get("version", ""))
+    sha = hashlib.sha256(file.path.read_bytes() + version.encode())
+    for part in shlex.split(file.text("run")):
+        named = file.path.resolve().parent / part
+        if named.is_file() and named.stat().st_size <= _MOST_BYTES:
+            sha.update(named.read_bytes())
     return sha.hexdigest()
 
 

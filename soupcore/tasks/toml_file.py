@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -46,11 +46,15 @@ class TomlFile:
             self.told: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
             raise TaskError(f"{path} is not valid TOML: {error}.") from None
-        unknown = self.told.keys() - set(keys)
+        self.check_keys(self.told, keys)
+
+    def check_keys(self, told: Mapping[str, Any], known: Collection[str]) -> None:
+        """Check that a table of the file has no other keys than the known ones."""
+        unknown = told.keys() - set(known)
         if unknown:
             raise TaskError(
-                f"{path}: {', '.join(sorted(unknown))} has no meaning here; known are "
-                f"{', '.join(sorted(keys))}."
+                f"{self.path}: {', '.join(sorted(unknown))} has no meaning here; known are "
+                f"{', '.join(sorted(known))}."
             )
 
     def text(self, key: str) -> str:

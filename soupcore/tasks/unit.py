@@ -86,6 +86,16 @@ class Unit:
         """Return a difference of scores with its sign and without its unit, such as +0.42."""
         return self._signed(difference, self.factor)
 
+    def difference_interval(self, ends: tuple[float, float] | None) -> str:
+        """Return an interval of differences, such as "+0.10 to +0.42".
+
+        A dash stands for none, and for one of zero width, which would suggest certainty.
+        """
+        if ends is None or not ends[0] < ends[1]:
+            return UNKNOWN
+        low, high = ends[:: self.sign]
+        return f"{self.difference(low)} to {self.difference(high)}"
+
     def gain(self, difference: float | None) -> str:
         """Return a difference of scores as a gain, without its unit: positive is better."""
         return self._signed(difference, self.scale)

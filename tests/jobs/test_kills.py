@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from sqlalchemy import select
 
 from soupcore import Evaluator, Store, Sweep, load_task
-from soupcore.connectivity.path import grid, path_points
+from soupcore.connectivity.path import grid
 from soupcore.jobs import Queue, State
 from soupcore.leases import HolderRow
+from soupcore.mixtures import interpolate
 from tests.helpers import FEATURES, moved, random_state, save_sweep
 from tests.jobs.conftest import parent_of, start_server, wait_until
 
@@ -153,9 +154,9 @@ def assert_all_is_right(store: Store, folder: str, task_file: Path) -> None:
     """Compare what is in the store, bit by bit, with what an undisturbed process computes."""
     sweep, task = Sweep.from_folder(folder), load_task(f"{task_file}:task")
     points = [
-        point
+        interpolate(sweep[a].mixture, sweep[b].mixture, alpha)
         for a, b in combinations(NAMES, 2)
-        for point in path_points(sweep[a].mixture, sweep[b].mixture, grid(ALPHAS))
+        for alpha in grid(ALPHAS)
     ]
     known = Evaluator(task, store, device="cpu").stored(points, "select")
     own = Store(task_file.parent / "own")

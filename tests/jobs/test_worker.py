@@ -8,10 +8,11 @@ import torch
 
 import soupcore
 from soupcore.calls import Context, ParameterCurve
-from soupcore.connectivity.path import grid, path_points
+from soupcore.connectivity.path import grid
 from soupcore.evaluation import Evaluations
 from soupcore.jobs import State, Supervisor
 from soupcore.jobs.supervisor import _GRACE as GRACE
+from soupcore.mixtures import interpolate
 from soupcore.writers.forms import Form
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
@@ -174,7 +175,7 @@ def test_interactive_jobs_overtake_a_long_job_and_do_not_change_its_results(
     own = soupcore.Evaluator(task, soupcore.Store(tmp_path / "own"), device="cpu")
     theirs = soupcore.Evaluator(task, store, device="cpu")
     for a, b in paths["pairs"]:
-        points = path_points(sweep[a].mixture, sweep[b].mixture, grid(11))
+        points = [interpolate(sweep[a].mixture, sweep[b].mixture, alpha) for alpha in grid(11)]
         for known in theirs.stored(points, "select"):
             assert known is not None
         computed = own.evaluate_all(points, "select", keep_outputs=False)

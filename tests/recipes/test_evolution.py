@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcore import Cancelled, Evaluator, RecipeError, Store, Sweep, Task, learned, uniform
-from soupcore.recipes.evolution import coefficients_of
+from soupcore.recipes.descent import Space, coefficients_of
 
 NUMBERS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 
@@ -26,7 +26,8 @@ def test_coefficients_sum_to_one(numbers: list[float]) -> None:
     np.testing.assert_allclose(plane.sum(1), 1)
     np.testing.assert_allclose(plane - plane[:, :1], given_ - given_[:, :1], atol=1e-9)
     equal = np.full((1, 4), 0.25)
-    for space in ("softmax", "hyperplane"):
+    spaces: tuple[Space, ...] = ("softmax", "hyperplane")
+    for space in spaces:
         np.testing.assert_array_equal(coefficients_of(np.zeros((1, 4)), space), equal)
 
 

@@ -62,6 +62,22 @@ def test_differences_of_shares_are_points(
     assert unit.difference_cell(scaled) == number
 
 
+@pytest.mark.parametrize(
+    ("unit", "ends", "text"),
+    [
+        (SHARE, (-0.001, 0.0042), "-0.10 to +0.42"),
+        (KELVIN, (-0.1, 0.4), "-0.400 to +0.100"),
+        (SHARE, (0.1, 0.1), "–"),
+        (SHARE, (nan, nan), "–"),
+        (SHARE, None, "–"),
+    ],
+)
+def test_intervals_of_differences_are_ascending_and_have_a_width(
+    unit: Unit, ends: tuple[float, float] | None, text: str
+) -> None:
+    assert unit.difference_interval(ends) == text
+
+
 @pytest.mark.parametrize("cell", ["run-01", None, [], "0.5"])
 def test_what_is_no_number_is_a_dash(cell: object) -> None:
     assert (SHARE.cell(cell), PLAIN.difference_cell(cell)) == ("–", "–")
