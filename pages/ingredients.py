@@ -98,8 +98,10 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
 
 
 def _figures(view: View, names: list[str], known: scores.Known) -> None:
-    found = {name: each for name in names if (each := known[name][view.task.select]) is not None}
-    if not found:
+    on_select = {
+        name: each for name in names if (each := known[name][view.task.select]) is not None
+    }
+    if not on_select:
         st.info(
             "No ingredients have been evaluated yet. Click **Evaluate all ingredients**; the table "
             "and figures update as results arrive.",
@@ -110,7 +112,7 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader(f"Validation {plain(view.task.score_name)} ({plain(view.task.select)})")
-        table = scores_table(found)
+        table = scores_table(on_select)
         figure = figures.accuracy_overview(
             table,
             view.colours,
@@ -118,7 +120,7 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
             score_unit=view.task.score_unit,
             selected=selected,
         )
-        code = snippets.overview(view, list(found), selected)
+        code = snippets.overview(view, list(on_select), selected)
         display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
     with right:
         comparison.show_scatter(view, known, "scatter", selected=selected, on_pick=_toggle)
@@ -147,7 +149,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
 
     Returns:
         The table, the rows that match the filter in their order, and the logged metric that ranks
-        a sweep without a task; None for an order by name.
+        a sweep without a task; None if rows are ordered by name.
     """
     soups = run_table.row_names(view, scores.soups(view))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -179,7 +181,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
 
 
 def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:
-    """Return the best first; by a logged metric where a link names one and none is measured."""
+    """Return the column to sort by and whether descending: the score, else a logged metric of the URL."""
     if table.ranked_by:
         return table.ranked_by, not table.columns[table.ranked_by].is_lower_first
     metric = ranking.chosen(view.sweep)
@@ -261,7 +263,7 @@ def _selection(view: View, table: RunTable, rows: list[int]) -> None:
             st.caption(f"{len(rows)} of {len(table.frame)} rows match the filter")
         if table.baseline:
             kind = "pinned" if controls.setting("baseline") else "best ingredient on validation"
-            st.caption(f"Baseline of Δ: **{plain(table.baseline)}** ({kind}), the first row")
+            st.caption(f"Baseline for Δ: **{plain(table.baseline)}** ({kind}), in the first row")
 
 
 def _select(names: set[str]) -> None:

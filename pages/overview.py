@@ -112,8 +112,8 @@ def _header(view: View, known: Overview) -> None:
 def _introduction() -> None:
     st.markdown(
         "A model soup averages the weights of several networks that were fine-tuned from the same "
-        "initialisation. It runs at the cost of one network and often scores higher than the best "
-        "of them, as long as the runs lie in one basin of the loss."
+        "initialisation. It has the inference cost of one network and often scores higher than the "
+        "best of them, provided that the runs lie in one loss basin."
     )
 
 
@@ -135,8 +135,8 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
             f"Download {plain(in_a_sentence(title(headline.soup)))} soup",
             type="primary",
             icon=":material/download:",
-            help=f"Opens the Download page and creates the file of {plain(headline.label)} if it "
-            "does not exist yet.",
+            help=f"Opens the Download page and writes the weights of {plain(headline.label)} if "
+            "they have not been written yet.",
         ):
             st.session_state["soup"] = ""  # the default, which is the best on the select split
             call = SoupFiles(headline.soup.id, form.to_json())
@@ -211,10 +211,10 @@ def _progress(job_id: int) -> None:
 
 def _show_steps(job: Job) -> None:
     with st.container(border=True, key="analysis-steps"):
-        found: list[dict[str, Any]] = (job.partial or {}).get("steps", [])
+        plan: list[dict[str, Any]] = (job.partial or {}).get("steps", [])
         st.progress(job.fraction, text=f"{plain(job.title)} · {job.fraction:.0%}")
-        icons = [_STATES["failed" if step["failure"] else step["state"]] for step in found]
-        lines = [f"{icon} {plain(step['title'])}" for icon, step in zip(icons, found, strict=True)]
+        icons = [_STATES["failed" if step["failure"] else step["state"]] for step in plan]
+        lines = [f"{icon} {plain(step['title'])}" for icon, step in zip(icons, plan, strict=True)]
         st.markdown("  \n".join(lines))
         st.button(
             "Cancel",
@@ -230,7 +230,7 @@ def _figures(view: View, known: Overview) -> None:
     left, right = st.columns(2)
     with left:
         by_label = {stored.label: known.of_soups[stored.soup.id] for stored in known.soups}
-        evaluations = {name: dict(found) for name, found in (known.runs | by_label).items()}
+        evaluations = {name: dict(each) for name, each in (known.runs | by_label).items()}
         comparison.show_scatter(view, evaluations, "overview-scatter", list(known.soups))
     with right:
         _basin_map(view, known)
@@ -241,7 +241,7 @@ def _basin_map(view: View, known: Overview) -> None:
     table = known.basin_table()
     if table.empty or known.best is None:
         st.caption(
-            "Not available yet: screen the lines between the ingredients for barriers."
+            "Not available until the lines between ingredients are screened for barriers."
             if len(known.names) > 1
             else "Needs at least two ingredients."
         )
@@ -268,13 +268,15 @@ def _top(view: View, known: Overview) -> None:
     task, unit = view.task, view.task.score_unit
     rows = []
     for name, kind, by_split in _ranked(known)[:_TOP]:
-        found = by_split[task.select]
+        on_select = by_split[task.select]
         soup_id = next((s.soup.id for s in known.soups if s.label == name), None)
         gain = known.gain(soup_id, known.report) if soup_id and known.report else None
         row = {
             "name": name,
             "kind": kind,
-            unit.label(f"validation {task.score_name}"): _scaled(view, found and found.score),
+            unit.label(f"validation {task.score_name}"): _scaled(
+                view, on_select and on_select.score
+            ),
         }
         if known.report:
             on_report = by_split[known.report]
@@ -301,7 +303,7 @@ def _top(view: View, known: Overview) -> None:
         placeholder=UNKNOWN,
     )
     st.caption(
-        "Ranked on the validation split, which soups and runs are chosen on, so scores there are "
+        "Ranked by validation score. Soups and runs are chosen on this split, so its scores are "
         f"optimistic. {scores.judge_by(task)}"
     )
 

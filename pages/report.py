@@ -16,12 +16,12 @@ def main(view: View) -> None:
     st.header("Report")
     soup = _choose_soup(view)
     st.caption(
-        "One HTML file with all stored results, to send, print or archive. It opens without a "
-        "network and includes the figures and the Python. Nothing is computed for it."
+        "One HTML file with the stored results, to send, print or archive. It opens offline and "
+        "includes the figures and the Python code. Creating it computes nothing."
     )
     st.download_button(
         "Download report (HTML)",
-        # Made on a click: it reads all results, and includes 5 MB of plotly.js.
+        # Created on a click, since it reads all results, and includes 5 MB of plotly.js.
         partial(report, view.context, soup, title=state.sweep_label()),
         file_name="stockpot-report.html",
         mime="text/html",
@@ -42,7 +42,7 @@ def _choose_soup(view: View) -> str | None:
     stored = scores.soups(view) if view.has_task else []
     if not stored:
         return None
-    return scores.choose_soup(view, stored, "Soup of the evidence").soup.id
+    return scores.choose_soup(view, stored, "Soup in the Evidence section").soup.id
 
 
 def _verdict(view: View) -> None:

@@ -46,7 +46,7 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
     )
     code = snippets.column_scatter(view, drawn, x, y, colour or "", selected)
     display.show_figure(figure, "columns", drawn, code, on_pick=on_pick, boxes=True)
-    st.caption("● ingredients, ■ base, ★ soups: the rows of the table that have both values.")
+    st.caption("● ingredients, ■ base, ★ soups. Rows that lack one of the values are not drawn.")
 
 
 def _plain(column: "pd.Series[float]") -> "pd.Series[float]":

@@ -107,8 +107,7 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         return
     is_screen_wanted = found.screen is not None and _unsettled(found.screen) > 0
     doubtful = [] if is_screen_wanted else _doubtful(view, choices, found.best)
-    # The cheapest step that says more comes first: a screen, the pairs that it leaves open, the
-    # rest.
+    # The cheapest step comes first: a screen, then the pairs that it leaves open, then the rest.
     with st.container(horizontal=True):
         if is_screen_wanted:
             jobs.call_button(
@@ -123,8 +122,8 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
             jobs.call_button(
                 view, f"Refine the {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
                 f"Evaluate {pairs} on {choices.split}", key="refine",
-                help="Evaluates the preliminary pairs with a barrier near the basin threshold on "
-                f"all of {plain(choices.split)}: those that may still join or leave a basin.",
+                help="Evaluates preliminary pairs with a barrier near the basin threshold on all "
+                f"of {plain(choices.split)}: those that may still join or leave a basin.",
             )  # fmt: skip
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
@@ -156,7 +155,7 @@ def _threshold_key(measure: Measure) -> str:
 
 
 def show_geometry_button(view: View) -> None:
-    """Show the button that computes angles and distances, unless they are known."""
+    """Show the button that computes angles and distances, unless they are stored."""
     if WeightGeometry().result(view.context) is None:
         jobs.call_button(
             view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",

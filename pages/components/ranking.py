@@ -1,4 +1,4 @@
-"""The logged metric that ranks ingredients, which the user chooses; the URL keeps it."""
+"""The logged metric that ranks ingredients, which the user chooses and the URL stores."""
 
 import math
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ def metrics(sweep: Sweep) -> list[str]:
 
 def values(sweep: Sweep, metric: str) -> dict[str, float]:
     """Return the finite numbers of a logged metric, by ingredient."""
-    found = {name: i.logged_metrics.get(metric) for name, i in sweep.ingredients.items()}
+    by_name = {name: i.logged_metrics.get(metric) for name, i in sweep.ingredients.items()}
     return {
         name: float(value)
-        for name, value in found.items()
+        for name, value in by_name.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
 

@@ -38,7 +38,7 @@ def _facts(view: View, table: RunTable, name: str) -> list[str]:
         stored = table.soups[name]
         return [
             f"**{plain(stored.label)}**, soup {escaping.code(stored.soup.id)}",
-            f"Made of: {plain(scores.describe(stored.soup))}",
+            f"Composition: {plain(scores.describe(stored.soup))}",
         ]
     ingredient = view.sweep[name]
     kind = "ingredient" if name in view.sweep.ingredients else "base"
@@ -53,15 +53,15 @@ def _differences(view: View, table: RunTable, name: str) -> None:
     """Show the paired differences from the baseline on each split that both are evaluated on."""
     unit, baseline = view.task.score_unit, table.baseline
     rows: list[dict[str, Any]] = []
-    for split, found in table.evaluations[name].items():
+    for split, evaluation in table.evaluations[name].items():
         origin = table.evaluations[baseline][split] if baseline else None
         row = {
             "split": split,
-            "n": found.n if found else None,
-            unit.label(view.task.score_name): unit.number(found.score if found else None),
+            "n": evaluation.n if evaluation else None,
+            unit.label(view.task.score_name): unit.number(evaluation.score if evaluation else None),
         }
         if baseline and baseline != name:
-            paired = compare(view.task, found, origin) if found and origin else None
+            paired = compare(view.task, evaluation, origin) if evaluation and origin else None
             row[unit.difference_label(f"Δ vs. {baseline}")] = unit.difference(
                 paired.difference if paired else None
             )
@@ -77,6 +77,6 @@ def _differences(view: View, table: RunTable, name: str) -> None:
     )  # fmt: skip
     if baseline and baseline != name:
         st.caption(
-            f"Paired on the same examples. {plain(view.task.select)} was used for choosing, so "
-            "judge by the other splits."
+            f"Paired comparison on the same examples. {plain(view.task.select)} was used for choosing, "
+            "so judge by the other splits."
         )

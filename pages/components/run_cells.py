@@ -1,4 +1,4 @@
-"""What the cells of the run table show: numbers that sort as numbers, with texts of their own."""
+"""The text in the cells of the run table, which stay numbers so that they sort as numbers."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _THOUSAND, _MILLION, _LONGEST = 1e3, 1e6, 1e15
 
 
 def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
-    """Return rows with what each cell shows. Sorting in the browser is by the numbers."""
+    """Return rows with the text of each cell. The browser sorts them by the numbers."""
     shown = frame.copy()
     for title, texts in table.texts.items():
         cells = [Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
@@ -39,7 +39,7 @@ def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
 
 
 class Cell(float):
-    """A number in a table that shows a text of its own."""
+    """A number in a table with its own display text."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""The rows of the run table: ingredients, base and soups, with what is stored of them."""
+"""The run table: ingredients, base and soups, with their stored results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,12 +52,12 @@ class RunTable:
     """The run table: ingredients in the order of the sweep, the base, soups in order of age.
 
     Attributes:
-        frame: One row each, `{title: column}`; scores are in the unit of the metric.
+        frame: One row for each; scores are in the unit of the metric.
         columns: `{title: Column}`, in the order of the page.
-        texts: What the cells of scores and differences show, `{title: texts}`.
+        texts: The text in the cells of scores and differences, `{title: texts}`.
         spreads: Half the widths of the scores' 95 % intervals, `{title: numbers}`.
         baseline: The row that differences are taken from; None if no ingredient is evaluated.
-        ranked_by: The title of the score on the select split; None before any is known.
+        ranked_by: The title of the score on the select split; None if no row has one.
         evaluations: `{name: {split: evaluation}}`; empty without a task.
         soups: `{name: soup}`.
         headline: Name of the best soup on the select split; None if no soup has a score there.
@@ -85,7 +85,8 @@ class RunTable:
     def order(self, rows: Sequence[int], title: str, *, descending: bool) -> list[int]:
         """Return rows sorted by a column: the baseline first, rows without a value last.
 
-        Equal values keep the order of the sweep, and so do names, whose numbers count as numbers.
+        Equal values keep the order of the sweep. Names are in that order too, so `lr2` is before
+        `lr10`.
         """
         values = self.values(title)
         known = [row for row in sorted(rows) if values[row] is not None]
@@ -99,7 +100,7 @@ class RunTable:
 
 
 def row_names(view: View, soups: Sequence[StoredSoup]) -> dict[str, StoredSoup]:
-    """Return soups by their names in the table, which no ingredient has."""
+    """Return soups by their names in the table, which differ from those of the ingredients."""
     named = scores.names_as_ingredients(view, soups)
     return {named[soup.soup.id]: soup for soup in soups}
 
@@ -136,7 +137,7 @@ def build(
     made = _Columns({INK: [_ink(view, n, k) for n, k in zip(names, kinds, strict=True)]})
     made.columns[INK] = Column(help="Colour used in all figures")
     made.add(NAME, names, Column())
-    made.add(KIND, kinds, Column(help="Ingredient of the sweep, its base, or a soup of it"))
+    made.add(KIND, kinds, Column(help="Ingredient, base or soup"))
     if view.has_task:
         _add_scores(made, view, evaluations, baseline)
     in_soup = _coefficients(soups[headline]) if headline else {}
@@ -151,9 +152,9 @@ def build(
         numbers = basin_numbers(pairs) if len(pairs) else {}
         made.add_known(
             _BASIN, [numbers.get(name) for name in names],
-            Column("count", "Basins by the stored pairs, the largest is 1: ingredients connected "
-                   f"by a chain of pairs with barriers up to {CONNECTED:g}. Basins can still merge "
-                   "while pairs are missing."),
+            Column("count", "Number of the basin, 1 for the largest: ingredients connected by a "
+                   f"chain of evaluated pairs with barriers up to {CONNECTED:g}. Basins can still "
+                   "merge while pairs are missing."),
         )  # fmt: skip
     distances = stored_distances(view.sweep, view.store)
     if distances:
@@ -164,7 +165,7 @@ def build(
     )  # fmt: skip
     _add_runs(made, view, names, ranking_metric)
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
-             Column(help="Start of the digest of the weights, or of a soup's id"))  # fmt: skip
+             Column(help="First characters of the digest of the weights, or of a soup's id"))  # fmt: skip
     if view.has_task:
         made.add("status", [_status(evaluations[name]) for name in names], Column())
         if any(by_split[view.task.select] for by_split in evaluations.values()):
@@ -229,26 +230,26 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
     names = list(known)
     for split, (title, difference, is_shown) in _titles(view).items():
         if split is None:
-            found = [scores.shift_mean(view, known[name]) for name in names]
+            values = [scores.shift_mean(view, known[name]) for name in names]
             spreads = [math.nan] * len(names)
             what = "Mean score over the shift splits"
         else:
             evaluations = [known[name][split] for name in names]
-            found = [e.score if e else None for e in evaluations]
+            values = [e.score if e else None for e in evaluations]
             spreads = [_half(e) for e in evaluations]
             what = f"Score on {plain(split)} ± half of its 95 % confidence interval"
         column = Column(
             "score", what, is_shown, is_lower_first=unit.sign < 0, decimals=unit.decimals
         )
-        made.add(title, [_times(score, unit.factor) for score in found], column)
-        made.texts[title] = [_text(unit, *each) for each in zip(found, spreads, strict=True)]
+        made.add(title, [_times(score, unit.factor) for score in values], column)
+        made.texts[title] = [_text(unit, *each) for each in zip(values, spreads, strict=True)]
         made.spreads[title] = [spread * unit.scale for spread in spreads]
-        origin = found[names.index(baseline)] if baseline is not None else None
+        origin = values[names.index(baseline)] if baseline is not None else None
         if origin is None:
             continue
-        gains = [None if score is None else score - origin for score in found]
+        gains = [None if score is None else score - origin for score in values]
         what = f"Difference from {plain(str(baseline))}, the baseline"
-        what += "; the details of a row have paired intervals" if split else ""
+        what += "; for paired intervals see the details of a row" if split else ""
         column = Column(
             "score", what, is_shown, is_lower_first=unit.sign < 0, decimals=unit.decimals
         )
@@ -327,11 +328,11 @@ def _text(unit: Unit, score: float | None, spread: float) -> str:
     return f"{text} ± {unit.gain(spread).removeprefix('+')}"
 
 
-def _half(found: Evaluation | None) -> float:
+def _half(evaluation: Evaluation | None) -> float:
     """Return half the width of the score's interval; NaN if that is 0 or infinite."""
-    if found is None:
+    if evaluation is None:
         return math.nan
-    low, high = found.score_interval
+    low, high = evaluation.score_interval
     return (high - low) / 2 if math.isfinite(high - low) and high > low else math.nan
 
 

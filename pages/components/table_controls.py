@@ -1,4 +1,4 @@
-"""Filter, order, baseline and columns of the run table, which the URL keeps."""
+"""Filter, order, baseline and columns of the run table, which the URL stores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _ORDERS = {"ascending": "↑ ascending", "descending": "↓ descending"}
 _HELP = (
     "Examples: `lr < 0.02`, `kind = soup`, `optimizer = adamw and test > 80`, or a part of a "
     "name. Operators: `=`, `!=`, `<`, `<=`, `>`, `>=` and `~` (contains), joined by `and` and "
-    "`or`. The beginning of a column's name is enough; quote names that have operators in them."
+    "`or`. Column names can be abbreviated; quote names that contain operators."
 )
 
 
@@ -40,7 +40,7 @@ def choose_filter(folder: str) -> str:
 
 
 def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
-    """Let the user pin the row that differences are taken from; return its name, "" for the best.
+    """Let the user pin the row that differences are relative to; return its name, "" for the best.
 
     Args:
         names: The names of all rows.
@@ -120,8 +120,8 @@ def choose_columns(table: RunTable, folder: str) -> list[str]:
             key=f"columns-{folder}-{crc32(repr((titles, default)).encode())}",
         )
         st.caption(
-            "Constant hyperparameters and the single shifted splits are hidden by default. The URL "
-            "keeps your choice."
+            "Constant hyperparameters and individual shifted splits are hidden by default. The URL "
+            "stores your choice."
         )
     if set(chosen) != set(current):
         unknown = [title for title in setting("hide", []) if title not in titles]
@@ -131,7 +131,7 @@ def choose_columns(table: RunTable, folder: str) -> list[str]:
 
 
 def matching(table: RunTable, text: str) -> set[int]:
-    """Return the rows that satisfy a filter; all of them, with a warning, if it is wrong."""
+    """Return the rows that satisfy a filter; all rows, with a warning, if the filter is invalid."""
     columns = {title: table.values(title) for title in table.columns if title != INK}
     try:
         return set(matching_rows(text, columns))

@@ -1,4 +1,4 @@
-"""Tasks: the one in use, how to choose another, and what needs one."""
+"""The task: a dialog to choose it, and a note on pages that need one."""
 
 import streamlit as st
 
@@ -8,13 +8,13 @@ from soupcore import TaskError
 from soupcore.task_spec import TaskSpec
 
 HOW = (
-    "To give one, describe a Hugging Face network under **Choose a task**, or restart with "
+    "To add one, describe a Hugging Face network under **Choose a task**, or restart with "
     "`stockpot FOLDER --task TASK`, where TASK is `FILE.py:NAME` (Python), `hf:FILE.toml` (Hugging "
     "Face), `imagefolder:FILE.toml`, `ultralytics:data.yaml` or `command:FILE.toml` (your own "
     "evaluation script)."
 )
 _RESTART = (
-    "Tasks from files are named at startup, since some of them run code: `--task FILE.py:NAME`, "
+    "Tasks from files must be passed at startup, since some of them run code: `--task FILE.py:NAME`, "
     "`--task command:FILE.toml` and others (see `stockpot --help`)."
 )
 _NONE = "No task"
@@ -22,7 +22,7 @@ _FORM = "Describe a Hugging Face network"
 
 
 def label(spec: str) -> str:
-    """Return a short name of a task, for people."""
+    """Return a short display name of a task."""
     if not spec:
         return _NONE
     try:
@@ -69,13 +69,13 @@ def _dialog() -> None:
         return
     chosen = choose(st.session_state["sweep"], st.session_state["task"])
     st.caption(_RESTART)
-    if st.button("Use this task" if chosen else "Go without a task", type="primary"):
+    if st.button("Use this task" if chosen else "Continue without a task", type="primary"):
         state.choose_task(chosen)
         st.rerun()
 
 
 def show_needed(what: str, *, key: str = "page") -> None:
-    """Say that something needs a task, and how to give one.
+    """Say that something needs a task, and how to add one.
 
     Args:
         what: The subject of the sentence, such as "Evidence".
