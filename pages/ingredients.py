@@ -181,7 +181,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
 
 
 def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:
-    """Return the column to sort by and whether descending: the score, else a logged metric of the URL."""
+    """Return the column to sort by (score, else logged metric of the URL), and if descending."""
     if table.ranked_by:
         return table.ranked_by, not table.columns[table.ranked_by].is_lower_first
     metric = ranking.chosen(view.sweep)

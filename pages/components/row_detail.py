@@ -77,6 +77,6 @@ def _differences(view: View, table: RunTable, name: str) -> None:
     )  # fmt: skip
     if baseline and baseline != name:
         st.caption(
-            f"Paired comparison on the same examples. {plain(view.task.select)} was used for choosing, "
-            "so judge by the other splits."
+            f"Paired comparison on the same examples. {plain(view.task.select)} was used for "
+            "choosing, so judge by the other splits."
         )

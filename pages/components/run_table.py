@@ -164,8 +164,9 @@ def build(
         Column("number", "L2 distance between the weights, excluding BatchNorm statistics"),
     )  # fmt: skip
     _add_runs(made, view, names, ranking_metric)
+    hash_help = "First characters of the digest of the weights, or of a soup's id"
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
-             Column(help="First characters of the digest of the weights, or of a soup's id"))  # fmt: skip
+             Column(help=hash_help))  # fmt: skip
     if view.has_task:
         made.add("status", [_status(evaluations[name]) for name in names], Column())
         if any(by_split[view.task.select] for by_split in evaluations.values()):

@@ -14,8 +14,8 @@ HOW = (
     "evaluation script)."
 )
 _RESTART = (
-    "Tasks from files must be passed at startup, since some of them run code: `--task FILE.py:NAME`, "
-    "`--task command:FILE.toml` and others (see `stockpot --help`)."
+    "Tasks from files must be passed at startup, since some of them run code: "
+    "`--task FILE.py:NAME`, `--task command:FILE.toml` and others (see `stockpot --help`)."
 )
 _NONE = "No task"
 _FORM = "Describe a Hugging Face network"

@@ -12,8 +12,8 @@ from soupcore.errors import CheckpointError
 from soupcore.safe_torch import child
 from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT
 
-# The limit on CPU time ends a malicious file. This one ends a wait for storage that does not answer,
-# and is long enough for a reader on a busy machine.
+# The limit on CPU time ends a malicious file. This one ends a wait for storage that does not
+# answer, and is long enough for a reader on a busy machine.
 MOST_SECONDS = 60
 
 # An empty package named `soupcore` lets the child import the safe reader and nothing else: neither
