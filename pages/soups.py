@@ -74,7 +74,7 @@ def _choose_soups(view: View) -> dict[str, StoredSoup]:
     chosen = st.multiselect(
         "Include existing soups",
         list(reversed(stored)),
-        format_func=lambda soup_id: names[soup_id],
+        format_func=lambda soup_id: stored[soup_id].label,
         placeholder="None",
         help="Soups already built from this sweep. Each is treated as one more ingredient.",
         key="soups-as-ingredients",

@@ -27,8 +27,8 @@ from soupcore.connectivity import Basin, PairSummaries, basins, known_pairs, sum
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.evaluation import Evaluation
 from soupcore.evaluation.measuring import compare
-from soupcore.recipes import RECIPES, Soup
-from soupcore.stored_soups import StoredSoup
+from soupcore.recipes import Soup
+from soupcore.stored_soups import StoredSoup, recipe_title
 from soupcore.sweeps import Sweep
 
 if TYPE_CHECKING:
@@ -303,8 +303,7 @@ class Overview:
 
 def title(soup: Soup) -> str:
     """Return the title of a soup's recipe."""
-    recipe = RECIPES.get(soup.recipe)
-    return recipe.title if recipe else soup.recipe.capitalize()
+    return recipe_title(soup.recipe)
 
 
 def members(soup: Soup) -> list[str]:

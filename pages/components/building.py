@@ -1,4 +1,4 @@
-"""Building a soup by a recipe: its parameters, a curve over one of them, and the result."""
+"""Building a soup by a recipe: a curve over a parameter, the progress and the result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import (
+    builder,
     comparison,
     display,
     jobs,
@@ -17,131 +18,14 @@ from pages.components import (
 )
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Pass, Soup, Step, SweepError, figures
+from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import ParameterCurve, RecipeSoup
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
-from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
+from soupcore.recipes import Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.sweeps import TensorRule
-from soupcore.sweeps.tensor_rule import ALL, BUT_EMBEDDINGS, BUT_HEAD
 from soupcore.tasks import NO_LABELS, Labels
 
-_COLUMNS = 3  # of widgets
-_PATTERN = "pattern"
-_TAKES = {
-    ALL: "All",
-    BUT_HEAD: "All but the head",
-    BUT_EMBEDDINGS: "All but the embeddings",
-    _PATTERN: "Pattern",
-}
-
-
-#: How names of choices are written.
-_WRITTEN = {"lbfgs": "L-BFGS", "adamw": "AdamW", "cma": "CMA-ES", "ties": "TIES", ">=": "≥"}
-
-
-def choose_parameters(recipe: Recipe) -> dict[str, Any]:
-    """Let the user set the parameters of a recipe; return them all."""
-    columns = st.columns(_COLUMNS) if recipe.parameters else []
-    chosen = {}
-    for index, parameter in enumerate(recipe.parameters):
-        with columns[index % _COLUMNS]:
-            chosen[parameter.name] = _widget(parameter, _key(recipe, parameter))
-    return chosen
-
-
-def _key(recipe: Recipe, parameter: Parameter) -> str:
-    """Return the session's key of a parameter's widget."""
-    return f"{recipe.name}-{parameter.name}"
-
-
-def _widget(parameter: Parameter, key: str) -> Any:
-    if isinstance(parameter, Choice):
-        return st.segmented_control(
-            parameter.label,
-            list(parameter.choices),
-            default=parameter.default,
-            format_func=lambda choice: _WRITTEN.get(choice, choice),
-            required=True,
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Number):
-        kind = int if parameter.is_whole else float
-        # Not as an argument: Streamlit warns of a default if a curve has set the value.
-        st.session_state.setdefault(key, kind(parameter.default))
-        return st.number_input(
-            parameter.label,
-            kind(parameter.minimum),
-            kind(parameter.maximum),
-            step=kind(parameter.step),
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Switch):
-        return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
-    return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)
-
-
-def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | None:
-    """Let the user choose which tensors take part; return the view with that rule.
-
-    Returns:
-        None if the rule makes no sense.
-    """
-    base = view.sweep.base
-    models = [*names, *([base.name] if base is not None else [])]
-    rule = TensorRule()
-    with st.expander("Tensors that take part", icon=":material/layers:", key="tensors-of-recipe"):
-        left, right = st.columns(2)
-        with left:
-            chosen = st.segmented_control(
-                "Tensors",
-                list(_TAKES),
-                default=ALL,
-                format_func=_TAKES.__getitem__,
-                required=True,
-                help="The other tensors are the same in all ingredients while the recipe runs.",
-                key="tensors-taken",
-            )
-            take = chosen if chosen != _PATTERN else _pattern()
-        with right:
-            rest = st.multiselect(
-                "The other tensors come from",
-                models,
-                placeholder="Mean of the ingredients",
-                help="One ingredient, or the mean of several.",
-                key="tensors-rest",
-            )
-        rule = TensorRule(take, tuple(name for name in models if name in rest))
-        try:
-            view = view.with_tensors(rule)
-            fixed = view.sweep.for_recipe(names, uses_base=recipe.needs_base).fixed
-        except SweepError as error:
-            st.error(plain(str(error)), icon=":material/error:")
-            return None
-        for each in fixed:
-            st.caption(f"Taking no part: {plain(str(each))}.")
-    if recipe.needs_base and view.sweep.new_tensors:
-        count = len(view.sweep.new_tensors)
-        source = ", ".join(map(plain, rule.rest)) or "the mean of the ingredients"
-        st.caption(
-            f"The base fits in part. {count} tensor{'s'[: count != 1]} that it lacks, or has in "
-            f"other shapes, come from {source}. Choose another source under *Tensors that take "
-            "part*."
-        )
-    return view
-
-
-def _pattern() -> str:
-    return st.text_input(
-        "Pattern",
-        "!head.",
-        help="Beginnings of tensor names, or globs, separated by commas. `!` leaves tensors out: "
-        "`backbone., !*.bias`.",
-        key="tensors-pattern",
-    )
 
 
 def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
@@ -203,7 +87,7 @@ def _curve(
     letter, key = number.symbol, f"{recipe.name}-{number.name}"
 
     def pick(picked: list[Any]) -> None:
-        st.session_state[_key(recipe, number)] = float(picked[0][0])
+        st.session_state[builder.key_of(recipe, number)] = float(picked[0][0])
 
     drawing: dict[str, Any] = {
         "parameter": letter,

@@ -99,12 +99,6 @@ class RunTable:
         return sorted(ordered, key=lambda row: names[row] != self.baseline)
 
 
-def row_names(view: View, soups: Sequence[StoredSoup]) -> dict[str, StoredSoup]:
-    """Return soups by their names in the table, which differ from those of the ingredients."""
-    named = scores.names_as_ingredients(view, soups)
-    return {named[soup.soup.id]: soup for soup in soups}
-
-
 def build(
     view: View,
     known: scores.Known,

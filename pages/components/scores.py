@@ -94,12 +94,13 @@ def points(view: View) -> dict[str, Point]:
 def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str, str]:
     """Return the names of soups as ingredients of the sweep, `{id: name}`.
 
-    A name is the soup's label, with the whole id if another ingredient or soup has that label.
+    A name is the soup's handle, since a user may change its label; with the whole id if another
+    ingredient or soup has that handle.
     """
-    labels = Counter([*view.sweep.ingredients, *(soup.label for soup in stored)])
+    handles = Counter([*view.sweep.ingredients, *(soup.handle for soup in stored)])
     return {
-        soup.soup.id: soup.label
-        if labels[soup.label] == 1
+        soup.soup.id: soup.handle
+        if handles[soup.handle] == 1
         else f"{soup.soup.recipe} {soup.soup.id}"
         for soup in stored
     }

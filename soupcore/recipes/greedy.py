@@ -228,6 +228,7 @@ GREEDY = Recipe(
             "loss (lower is better).",
             default="score",
             choices=("score", "loss"),
+            is_rare=True,
         ),
         Choice(
             name="order",
@@ -235,6 +236,7 @@ GREEDY = Recipe(
             help="Best first (default), or a random order.",
             default="best first",
             choices=("best first", "random"),
+            is_rare=True,
         ),
         Number(
             name="seed",
@@ -244,12 +246,15 @@ GREEDY = Recipe(
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+            is_rare=True,
+            only_if=("order", "random"),
         ),
         Switch(
             name="backward",
             label="Backward pass",
             help="After the forward pass, drop any ingredient whose removal does not hurt.",
             default=False,
+            is_rare=True,
         ),
     ),
 )

@@ -471,6 +471,7 @@ LEARNED = Recipe(
             "negative (MEHL-Soup).",
             default="softmax",
             choices=("softmax", "hyperplane"),
+            is_rare=True,
         ),
         Choice(
             name="optimizer",
@@ -480,6 +481,7 @@ LEARNED = Recipe(
             "needs the package cma.",
             default="lbfgs",
             choices=("lbfgs", "adamw", "cma"),
+            is_rare=True,
         ),
         Number(
             name="passes",
@@ -490,6 +492,7 @@ LEARNED = Recipe(
             minimum=1,
             maximum=100,
             step=1,
+            is_rare=True,
         ),
         Number(
             name="evaluations",
@@ -500,6 +503,8 @@ LEARNED = Recipe(
             minimum=2,
             maximum=10_000,
             step=10,
+            is_rare=True,
+            only_if=("optimizer", "cma"),
         ),
         Switch(
             name="temperature",
@@ -507,6 +512,7 @@ LEARNED = Recipe(
             help="Multiplies logits by β in the loss. Affects training of the mixing weights, not "
             "the soup's predictions.",
             default=True,
+            is_rare=True,
         ),
         Number(
             name="held_back",
@@ -516,6 +522,7 @@ LEARNED = Recipe(
             minimum=0,
             maximum=0.5,
             step=0.05,
+            is_rare=True,
         ),
         Number(
             name="seed",
@@ -525,6 +532,7 @@ LEARNED = Recipe(
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+            is_rare=True,
         ),
         Switch(
             name="restart",
@@ -532,6 +540,7 @@ LEARNED = Recipe(
             help="If the loss ends above that of a single ingredient, learn again from the "
             "ingredients of the greedy soup by loss. One diverged run can cause this.",
             default=True,
+            is_rare=True,
         ),
     ),
 )

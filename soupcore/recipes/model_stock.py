@@ -88,6 +88,7 @@ MODEL_STOCK = Recipe(
             help="Cosine of the mean angle (paper) or mean cosine (mergekit).",
             default="angle",
             choices=("angle", "cosine"),
+            is_rare=True,
         ),
     ),
 )

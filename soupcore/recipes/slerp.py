@@ -91,6 +91,7 @@ SLERP = Recipe(
             label="Single global angle",
             help="Use one angle for the whole weight vector instead of one per tensor.",
             default=False,
+            is_rare=True,
         ),
     ),
 )

@@ -6,7 +6,7 @@ the README.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -27,12 +27,17 @@ class Parameter(ABC):
         label: Label on the page.
         help: Help text on the page.
         default: Default value.
+        is_rare: Whether most users keep the default, so that the page folds it away.
+        only_if: Name and value of the parameter without which this one has no effect; None if it
+            always has.
     """
 
     name: str
     label: str
     help: str
     default: Any
+    is_rare: bool = field(default=False, kw_only=True)
+    only_if: tuple[str, Any] | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def check(self, value: Any) -> None:
@@ -132,6 +137,10 @@ class Text(Parameter):
             raise RecipeError(f"{self.label} ({self.name}) must be text, not {value!r}.")
 
 
+#: Groups of recipes, in display order.
+GROUPS = ("Average", "Select or learn", "Merge with the base")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The description of a recipe.
@@ -163,6 +172,13 @@ class Recipe:
     chooses: bool = False
     ranks: bool = False
     trials: Callable[[int, Mapping[str, Any]], int] = lambda k, parameters: 0
+
+    @property
+    def group(self) -> str:
+        """The recipe's group of `GROUPS`."""
+        if self.needs_base:
+            return GROUPS[2]
+        return GROUPS[1] if self.chooses else GROUPS[0]
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameters and return all of them in JSON form, with defaults filled in.

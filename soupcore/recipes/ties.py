@@ -103,6 +103,7 @@ TIES = Recipe(
             help="Global (paper) or per tensor (mergekit).",
             default="global",
             choices=("global", "tensor"),
+            is_rare=True,
         ),
         Choice(
             name="vote",
@@ -110,6 +111,7 @@ TIES = Recipe(
             help="Total magnitude, or number of ingredients.",
             default="magnitude",
             choices=("magnitude", "count"),
+            is_rare=True,
         ),
         Choice(
             name="tie",
@@ -117,6 +119,7 @@ TIES = Recipe(
             help="Majority sign over the whole vector, or + (mergekit).",
             default="majority",
             choices=("majority", "positive"),
+            is_rare=True,
         ),
     ),
 )

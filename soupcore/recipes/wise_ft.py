@@ -100,6 +100,7 @@ WISE_FT = Recipe(
             help="Tensor-name prefixes (e.g. `head.`) to take from the ingredients unchanged; for "
             "newly initialised heads.",
             default="",
+            is_rare=True,
         ),
     ),
 )

@@ -292,5 +292,5 @@ def _limits_of_basins(known: Overview) -> Iterator[str]:
 
 def _not_shown(known: Overview) -> int:
     context = known.context
-    stored = context.store.soups(context.folder)
+    stored = context.soups.rows(context.folder)
     return sum(is_of_task(row.body, context.task_spec) for row in stored) - len(known.soups)
