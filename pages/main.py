@@ -53,6 +53,7 @@ page = st.navigation(
             st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:"),
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
+            st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
             st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
             st.Page("download.py", title="Download", icon=":material/download:"),
             st.Page("report.py", title="Report", icon=":material/description:"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import scores, state
+from pages.components import scores
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import RECIPES, RecipeError, SweepError
@@ -190,7 +190,9 @@ def choose_parameters(recipe: Recipe) -> dict[str, Any]:
     if rare:
         changed = sum(told.get(each.name, each.default) != each.default for each in rare)
         label = "More parameters" + (f" ({changed} changed)" if changed else "")
-        with st.expander(label, icon=":material/tune:", key=f"rare-{recipe.name}"):
+        with st.expander(
+            label, expanded=changed > 0, icon=":material/tune:", key=f"rare-{recipe.name}"
+        ):
             _widgets(recipe, rare, told, chosen)
     _remember(recipe, chosen)
     return chosen

@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import (
+    annotating,
     builder,
     comparison,
     display,
@@ -14,6 +15,7 @@ from pages.components import (
     scores,
     selection_bias,
     snippets,
+    soup_list,
     state,
 )
 from pages.components.display import plain
@@ -22,10 +24,10 @@ from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import ParameterCurve, RecipeSoup
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
+from soupcore.overview import Overview
 from soupcore.recipes import Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import NO_LABELS, Labels
-
 
 
 def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
@@ -113,6 +115,22 @@ def _curve(
             f"Best on {plain(view.task.select)}: {letter} = {best:.3g}. Click a point to set "
             f"{letter} to its value, then build the soup; its evaluation is stored. {bias}"
         )
+        told = dict(given) | {number.name: best}
+        if st.button(
+            f"Build with {letter} = {best:.3g}",
+            icon=":material/soup_kitchen:",
+            key=f"build-best-{key}",
+            disabled=jobs.cannot_start(view, RecipeSoup(recipe.name, tuple(names), told)),
+        ):
+            start(view, recipe, names, told)
+
+
+def start(view: View, recipe: Recipe, names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Add the job that builds a soup, and show its progress."""
+    call = RecipeSoup(recipe.name, tuple(names), given)
+    title = f"{recipe.title} soup from {len(names)} candidates"
+    st.session_state["building"] = jobs.start(view, call, title)
+    st.rerun()
 
 
 def show_result(view: View, recipe: Recipe, job_id: int) -> None:
@@ -134,20 +152,53 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         if job.state == State.CANCELLED:
             st.info("Cancelled before any soup was found.", icon=":material/stop_circle:")
         return
-    if job.result is not None:
-        st.success(
-            f"{plain(job.title)} is ready. "
-            f"{'Compare it in the **Compare** tab, or get' if view.has_task else 'Get'} its "
-            "weights on the **Download** page.",
-            icon=":material/check_circle:",
-        )
-    else:
+    if job.result is None:
         _show_cancelled(view, stored)
-    st.markdown(f"**{plain(stored.label)}** = {plain(scores.describe(stored.soup))}")
-    scores.metrics(view, stored.soup)
+    _card(view, stored, job)
     scores.show_shortfall(view, [stored])
     _decisions(view, stored.soup, job)
     comparison.show_statistics(view, stored, key="build")
+
+
+def _card(view: View, stored: StoredSoup, job: Job) -> None:
+    """Show the result: how good the soup is, its name, and the ways on."""
+    with st.container(border=True, key="result-card"):
+        if job.result is not None:
+            st.markdown(f":material/check_circle: {plain(job.title)} is ready.")
+        first, *details = _result(view, stored)
+        st.markdown(f"##### {plain(first)}")
+        for line in details:
+            st.markdown(plain(line))
+        st.caption(f"= {plain(scores.describe(stored.soup))}")
+        scores.metrics(view, stored.soup)
+        with st.container(width=480):
+            annotating.show_name(stored.soup.id, stored.label, stored.annotation.name)
+        soup_list.show_ways_on(view, stored, key="card")
+
+
+def _result(view: View, stored: StoredSoup) -> list[str]:
+    """Return how a soup compares with the best run: a sentence, and one with the numbers."""
+    if not view.has_task:
+        return [stored.label]
+    known = Overview(view.context, [stored])
+    split = known.report or view.task.select
+    gain = known.gain(stored.soup.id, split)
+    if gain is None or known.best is None:
+        return [stored.label, "Evaluate the ingredients to compare it with the best run."]
+    unit, metric = view.task.score_unit, view.task.score_name
+    where = f"test ({split})" if known.report else f"validation ({split})"
+    text = f"{unit.difference_text(gain.difference)} in {metric} on {where}"
+    if gain.interval is not None:
+        text += f", 95 % interval {unit.difference_interval(gain.interval)}, n = {gain.n:,}"
+    if not known.report:
+        text += "; optimistic, since soups and runs are chosen on this split"
+        return [f"{stored.label}, compared with the best run, {known.best}", f"{text}."]
+    verdict = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "even": "is not distinguishable from",
+    }.get(gain.outcome, "compared with")
+    return [f"{stored.label} {verdict} the best run, {known.best}", f"{text}."]
 
 
 def _show_cancelled(view: View, stored: StoredSoup) -> None:

@@ -11,6 +11,7 @@ from pages.components import ranking, scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation
+from soupcore.annotations import Annotation, annotations
 from soupcore.connectivity import stored_distances
 from soupcore.connectivity.basins import CONNECTED, basin_numbers
 from soupcore.figures.style import NEUTRAL, SOUP
@@ -61,6 +62,7 @@ class RunTable:
         evaluations: `{name: {split: evaluation}}`; empty without a task.
         soups: `{name: soup}`.
         headline: Name of the best soup on the select split; None if no soup has a score there.
+        tags: All tags of the rows, sorted.
     """
 
     frame: pd.DataFrame
@@ -72,6 +74,7 @@ class RunTable:
     evaluations: scores.Known
     soups: Mapping[str, StoredSoup]
     headline: str | None
+    tags: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -157,6 +160,14 @@ def build(
         _DISTANCE, [distances.get(name) for name in names],
         Column("number", "L2 distance between the weights, excluding BatchNorm statistics"),
     )  # fmt: skip
+    ids = {name: each.digest for name, each in files.items()}
+    ids |= {name: soup.soup.id for name, soup in soups.items()}
+    said = annotations(view.store, ids.values())
+    told = [said.get(ids[name], Annotation()) for name in names]
+    made.add_known(
+        "tags", [", ".join(each.tags) or None for each in told], Column(help="Tags, from Details")
+    )
+    made.add_known("note", [each.note or None for each in told], Column(help="Note, from Details"))
     _add_runs(made, view, names, ranking_metric)
     hash_help = "First characters of the digest of the weights, or of a soup's id"
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
@@ -167,7 +178,7 @@ def build(
             ranked_by = _titles(view)[view.task.select][0]
     return RunTable(
         made.frame, made.columns, made.texts, made.spreads, baseline, ranked_by, evaluations,
-        soups, headline,
+        soups, headline, sorted({tag for each in told for tag in each.tags}),
     )  # fmt: skip
 
 

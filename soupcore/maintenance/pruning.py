@@ -75,7 +75,7 @@ def unused(
     Args:
         store: The workspace.
         kinds: Kinds of data, of `PRUNED`.
-        days: Days after which decoded data, uploads, weights of deleted soups and the entries of jobs
+        days: Days after which decoded data, uploads, weights of deleted soups and entries of jobs
             count as unused.
     """
     found: list[Leftover] = []

@@ -28,6 +28,7 @@ PAGES = {
     "overview.py": "Overview",
     "ingredients.py": "Ingredients",
     "soups.py": "Soups",
+    "compare.py": "Compare",
     "evidence.py": "Evidence",
     "download.py": "Download",
     "report.py": "Report",
@@ -267,7 +268,8 @@ def test_a_plane_shows_soups_by_a_formula_once_their_weights_were_read(start: St
     app = start()
     app.map_weights()
     soups = {name: app.build(name) for name in ("uniform", "ties", "slerp", "dare")}
-    labels = {name: f"{name} {soup[:4]}" for name, soup in soups.items()}
+    titles = {"slerp": "SLERP · 2 of 3"}
+    labels = {n: titles.get(n) or f"{RECIPES[n].title} · 3 of 3" for n in soups}
     aside = [labels[name] for name in ("ties", "slerp", "dare")]
     session = app.session().switch_page("plane.py").run()
     session.selectbox[-1].set_value(7).run()
