@@ -61,7 +61,7 @@ class RunTable:
         ranked_by: The title of the score on the select split; None if no row has one.
         evaluations: `{name: {split: evaluation}}`; empty without a task.
         soups: `{name: soup}`.
-        headline: Name of the best soup on the select split; None if no soup has a score there.
+        headline: Name of the soup of the verdict; None if no soup has a score on the select split.
         tags: All tags of the rows, sorted.
     """
 
@@ -130,7 +130,8 @@ def build(
         evaluations = {name: known[name] for name in files} | scores.evaluations(view, points)
         best = best_on_select(evaluations, view.task.select, view.sweep.ingredients)
         baseline = pinned if pinned in evaluations else best
-        headline = best_on_select(evaluations, view.task.select, soups)
+        first = Overview(view.context, list(soups.values())).headline
+        headline = None if first is None else first.label
     made = _Columns({INK: [_ink(view, n, k) for n, k in zip(names, kinds, strict=True)]})
     made.columns[INK] = Column(help="Colour used in all figures")
     made.add(NAME, names, Column())
@@ -141,7 +142,7 @@ def build(
     label = plain(soups[headline].label) if headline else ""
     made.add_known(
         _IN_SOUP, [in_soup.get(name) for name in names],
-        Column("number", f"Coefficient in {label}, the best soup on validation",
+        Column("number", f"Coefficient in {label}, the soup of the verdict",
                is_lower_first=False),
     )  # fmt: skip
     if view.has_task:

@@ -454,6 +454,7 @@ LEARNED = Recipe(
     function=learned,
     chooses=True,
     ranks=True,
+    fits=True,
     trials=_trials,
     parameters=(
         Choice(

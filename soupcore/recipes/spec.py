@@ -157,6 +157,7 @@ class Recipe:
         needs_base: Whether the recipe needs the shared initialisation.
         chooses: Whether the recipe chooses on the select split and so needs an evaluator.
         ranks: Whether the recipe needs an evaluation of each ingredient.
+        fits: Whether the recipe fits coefficients to the select split, as to training data.
         trials: `trials(k, parameters)`: maximum number of evaluations on select in addition to
             those of the k ingredients.
     """
@@ -171,6 +172,7 @@ class Recipe:
     needs_base: bool = False
     chooses: bool = False
     ranks: bool = False
+    fits: bool = False
     trials: Callable[[int, Mapping[str, Any]], int] = lambda k, parameters: 0
 
     @property
