@@ -54,15 +54,16 @@ def show_note_and_tags(subject: str, *, known: Iterable[str] = ()) -> None:
         )
 
 
-def show_name(subject: str, label: str, default: str) -> None:
+def show_name(subject: str, label: str, default: str, *, key: str) -> None:
     """Show the name of a soup, to change.
 
     Args:
         subject: Id of the soup.
         label: The name that the pages show.
         default: The name that the user gave; "" for none.
+        key: Distinguishes several fields for the same soup on a page.
     """
-    key = f"name-{subject}-{default}"
+    key = f"name-{key}-{subject}-{default}"
     st.text_input(
         "Name",
         default,

@@ -172,7 +172,8 @@ def _card(view: View, stored: StoredSoup, job: Job) -> None:
         st.caption(f"= {plain(scores.describe(stored.soup))}")
         scores.metrics(view, stored.soup)
         with st.container(width=480):
-            annotating.show_name(stored.soup.id, stored.label, stored.annotation.name)
+            name = stored.annotation.name
+            annotating.show_name(stored.soup.id, stored.label, name, key="card")
         soup_list.show_ways_on(view, stored, key="card")
 
 

@@ -121,7 +121,7 @@ def _show_soup(
         st.caption(f"{_made(soup)} · soup {escaping.code(soup.id)}")
         show_ways_on(view, chosen, key="panel", again=True)
         with st.container(width=480):
-            annotating.show_name(soup.id, chosen.label, said.name)
+            annotating.show_name(soup.id, chosen.label, said.name, key="panel")
         tags = {tag for each in stored for tag in each.annotation.tags}
         annotating.show_note_and_tags(soup.id, known=tags)
         for note in soup.notes:
