@@ -15,7 +15,7 @@ from soupcore.calls import ShownExamples
 from soupcore.evaluation.measuring import changed_examples
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import coefficients_table, differences_table
-from soupcore.overview import best_on_select
+from soupcore.overview import Overview, best_on_select
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -77,9 +77,10 @@ def _choose(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> li
 
 
 def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> list[str]:
-    """Return the two best soups and the best ingredient on the select split."""
+    """Return the soup of the verdict, the best other one, and the best ingredient."""
     labels = [soup.label for soup in stored]
-    first = best_on_select(known, view.task.select, labels)
+    headline = Overview(view.context, stored).headline
+    first = headline.label if headline is not None else None
     second = best_on_select(known, view.task.select, [n for n in labels if n != first])
     run = best_on_select(known, view.task.select, view.sweep.ingredients)
     return [name for name in (first, second, run) if name is not None]
@@ -166,7 +167,8 @@ def _forest(
 
 def _coefficients(stored: Sequence[StoredSoup], chosen: Sequence[str]) -> None:
     st.markdown("##### Coefficients")
-    soups = {soup.label: soup for soup in stored if soup.label in chosen}
+    by_label = {soup.label: soup for soup in stored}
+    soups = {name: by_label[name] for name in chosen if name in by_label}
     columns = {label: coefficients_table(soup.soup)["coefficient"] for label, soup in soups.items()}
     table = pd.DataFrame({label: column for label, column in columns.items() if len(column)})
     without = [label for label, column in columns.items() if not len(column)]
