@@ -1,14 +1,15 @@
 """Descriptions of recipes.
 
 The description of a recipe validates requests, and generates its widgets on the page and its row in
-the README.
+the README. Defaults, choices and types of its parameters are those of its function's signature.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self, get_args, get_type_hints
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator
@@ -26,7 +27,7 @@ class Parameter(ABC):
         name: Name of the keyword argument.
         label: Label on the page.
         help: Help text on the page.
-        default: Default value.
+        default: Default value, from the signature of the recipe's function.
         is_rare: Whether most users keep the default, so that the page folds it away.
         only_if: Name and value of the parameter without which this one has no effect; None if it
             always has.
@@ -35,9 +36,13 @@ class Parameter(ABC):
     name: str
     label: str
     help: str
-    default: Any
+    default: Any = field(default=None, kw_only=True)
     is_rare: bool = field(default=False, kw_only=True)
     only_if: tuple[str, Any] | None = field(default=None, kw_only=True)
+
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Return the parameter with the default and the type of its keyword argument."""
+        return replace(self, default=default)
 
     @abstractmethod
     def check(self, value: Any) -> None:
@@ -54,10 +59,13 @@ class Parameter(ABC):
 
 @dataclass(frozen=True)
 class Choice(Parameter):
-    """A choice between several words."""
+    """A choice between several words, those of the annotation, which is a `Literal`."""
 
-    default: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Take the default and the choices; see `Parameter.with_signature`."""
+        return replace(self, default=default, choices=get_args(annotation))
 
     def check(self, value: Any) -> None:
         """Check that a value is one of the choices; see `Parameter.check`."""
@@ -70,7 +78,7 @@ class Choice(Parameter):
 
 @dataclass(frozen=True)
 class Number(Parameter):
-    """A number in a range; an integer if the default is one.
+    """A number in a range.
 
     Attributes:
         minimum: Smallest valid value.
@@ -78,18 +86,19 @@ class Number(Parameter):
         step: Step of the widget on the page.
         curve: Values for a sweep over this parameter, usually those of the paper; empty if a sweep
             makes no sense.
+        is_whole: Whether the number is an integer, which is so if the annotation is `int`.
     """
 
-    default: float
     minimum: float
     maximum: float
     step: float
     curve: tuple[float, ...] = ()
+    is_whole: bool = field(default=False, kw_only=True)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the number is an integer."""
-        return isinstance(self.default, int)
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Take the default and the type; see `Parameter.with_signature`."""
+        is_whole = annotation is int
+        return replace(self, default=default if is_whole else float(default), is_whole=is_whole)
 
     @property
     def symbol(self) -> str:
@@ -117,8 +126,6 @@ class Number(Parameter):
 class Switch(Parameter):
     """A boolean."""
 
-    default: bool
-
     def check(self, value: Any) -> None:
         """Check that a value is a boolean; see `Parameter.check`."""
         if not isinstance(value, bool):
@@ -128,8 +135,6 @@ class Switch(Parameter):
 @dataclass(frozen=True)
 class Text(Parameter):
     """Free text."""
-
-    default: str
 
     def check(self, value: Any) -> None:
         """Check that a value is text; see `Parameter.check`."""
@@ -152,7 +157,7 @@ class Recipe:
         paper: Source of the method.
         function: Makes the soup: `function(sweep, names, **parameters)`, or, if the recipe
             chooses, `function(sweep, evaluator, names, on_progress=…, on_step=…, **parameters)`.
-        parameters: Parameters of the recipe.
+        parameters: Keyword arguments of the function that change the soup.
         takes: Minimum and maximum number of ingredients; None for no maximum.
         needs_base: Whether the recipe needs the shared initialisation.
         chooses: Whether the recipe chooses on the select split and so needs an evaluator.
@@ -181,6 +186,14 @@ class Recipe:
         if self.needs_base:
             return GROUPS[2]
         return GROUPS[1] if self.chooses else GROUPS[0]
+
+    def __post_init__(self) -> None:
+        defaults = inspect.signature(self.function).parameters
+        types = get_type_hints(self.function)
+        complete = (
+            p.with_signature(defaults[p.name].default, types[p.name]) for p in self.parameters
+        )
+        object.__setattr__(self, "parameters", tuple(complete))
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameters and return all of them in JSON form, with defaults filled in.
