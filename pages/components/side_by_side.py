@@ -42,6 +42,7 @@ def show(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> None:
         "Differences from",
         chosen,
         default=start,
+        format_func=plain,
         required=True,
         key=f"compare-baseline-{chosen}",
     )
