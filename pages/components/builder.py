@@ -46,12 +46,16 @@ def choose_recipe(view: View) -> str:
         for group in GROUPS
     }
     grouped[GROUPS[0]].append(MANUAL)
+    st.session_state["recipe-shown"] = current
     with st.container(horizontal=True, key="recipes"):
         for group, names in grouped.items():
             key = f"recipe-{group}-{current}"
 
             def choose(key: str = key) -> None:
-                st.session_state["recipe"] = st.session_state[key]
+                # The browser may still send controls of earlier runs, while a run is cut short.
+                is_latest = st.session_state["recipe-shown"] == current
+                if is_latest and st.session_state.get(key, current) != current:
+                    st.session_state["recipe"] = st.session_state[key]
 
             st.segmented_control(
                 group,
@@ -88,12 +92,15 @@ def choose_candidates(view: View, soups: Mapping[str, StoredSoup]) -> list[str]:
     labels = {name: f"{titles[name]} ({len(names)})" for name, names in sets.items()}
     labels[CUSTOM] = "By name"
     key = f"candidates-{chosen}"
+    st.session_state["candidates-shown"] = chosen
 
     def choose() -> None:
-        names = sets.get(chosen, st.session_state["candidate"])
-        st.session_state["candidates"] = st.session_state[key]
-        if st.session_state[key] == CUSTOM:
-            st.session_state["candidate"] = list(names)
+        picked = st.session_state.get(key, chosen)
+        if picked == chosen or st.session_state["candidates-shown"] != chosen:
+            return  # sent by a control of an earlier run
+        if picked == CUSTOM:
+            st.session_state["candidate"] = list(sets.get(chosen, []))
+        st.session_state["candidates"] = picked
 
     st.segmented_control(
         "Candidates",

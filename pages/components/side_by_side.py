@@ -237,6 +237,8 @@ def _examples(view: View, split: str, indices: Sequence[int], title: str, key: s
         columns = st.columns(_COLUMNS)
         for place, shown in enumerate((found or [])[start : start + _COLUMNS]):
             with columns[place]:
+                caption = f"{plain(shown.text)} · {some[start + place]}"
                 if shown.image is not None:
-                    st.image(shown.image.numpy(), width="stretch")
-                st.caption(f"{plain(shown.text)} · {some[start + place]}")
+                    st.image(shown.image.numpy(), caption, width="stretch", alt=shown.text)
+                else:
+                    st.caption(caption)
