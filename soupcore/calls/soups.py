@@ -26,6 +26,7 @@ class IngredientScores(Call):
     """The evaluations of ingredients on splits."""
 
     kind = "evaluate"
+    is_shared = True
     names: tuple[str, ...]
     splits: tuple[str, ...]
 
