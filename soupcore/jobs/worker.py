@@ -136,10 +136,7 @@ class Worker:
             raise
         except TaskChangedError:
             self._ending = True
-        except (
-            Exception,
-            SystemExit,
-        ):  # the worker of the job meets the same error and tells the user
+        except (Exception, SystemExit):  # the job's own worker meets the same error
             logger.warning("Job %s (%s) cannot be shared", job.id, job.kind, exc_info=True)
 
     def do(self, job: Job) -> None:

@@ -47,7 +47,7 @@ def build():
     return model
 
 def build_together():
-    """Return a network whose passes wait until a second process makes one, at most a minute."""
+    # Its passes wait until a second process makes one, at most a minute.
     model = build()
     def wait(module, arguments, output):
         (HERE / f"pid-{os.getpid()}").touch()
