@@ -41,6 +41,7 @@ without a browser:
   stockpot evaluate FOLDER   evaluate checkpoints
   stockpot barriers FOLDER   evaluate the lines between checkpoints
   stockpot report FOLDER     write a report of the stored results, as HTML
+  stockpot worker            run jobs of a shared workspace on this machine
 Each of them has its own --help. A folder with one of these names is opened as ./NAME.
 """
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["worker"]:
+            _work(given[1:])
+            return 0
         if not given or given[0] not in _RUN:
             _open_dashboard(given)
         _without_browser(given)
@@ -168,6 +172,13 @@ def _app() -> Path:
         if (folder / "app.py").is_file() and (folder / "pages").is_dir():
             return folder / "app.py"
     raise StockpotError(f"The dashboard is missing beside {beside}. Install stockpot again.")
+
+
+def _work(arguments: Sequence[str]) -> None:
+    from soupcore.jobs import serve
+
+    parsed = serve.parser(_folder, _task).parse_args(arguments)
+    serve.serve(parsed.task, parsed.device or ["auto"], parsed.root, parsed.database)
 
 
 def _without_browser(arguments: Sequence[str]) -> None:
