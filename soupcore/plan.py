@@ -68,7 +68,7 @@ class Step:
         told = [
             arguments,
             [overview.sweep[name].digest for name in arguments["names"]],
-            task.key,
+            task.results_key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
         ]

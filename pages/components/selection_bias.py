@@ -107,6 +107,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
         or options.get("backward")
     ):
         return
+    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
     candidates = scores.candidates(view, picked)
     names = candidates["names"]
     if len(names) < 2:
@@ -139,6 +140,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
 
 def show_orders(view: View, picked: StoredSoup) -> None:
     """Show the mean and standard deviation of greedy soups over random orders."""
+    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
     options = picked.soup.parameters
     candidates = scores.candidates(view, picked)
     names = candidates["names"]

@@ -33,6 +33,7 @@ from soupcore.calls.selection import (
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
+    MetricIntervals,
     OtherStatistics,
     Preview,
     RecipeSoup,
@@ -44,6 +45,7 @@ CALLS: dict[str, type[Call]] = {
     call.kind: call
     for call in (
         IngredientScores,
+        MetricIntervals,
         RecipeSoup,
         SoupScores,
         ManualSoup,
@@ -82,6 +84,7 @@ __all__ = [
     "GreedyOrders",
     "IngredientScores",
     "ManualSoup",
+    "MetricIntervals",
     "Optimism",
     "OtherStatistics",
     "Pairs",

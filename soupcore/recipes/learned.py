@@ -264,6 +264,8 @@ class _Learning:
             for label in groups
         }
         described = {**parameters, "split": self._split}
+        if parameters["optimizer"] == "cma":  # the others learn by the loss
+            described |= needs.choosing(self._evaluator, self._split)
         if parameters["per"] == "ingredient":
             (coefficients,) = by_group.values()
             return Soup.of(sweep, "learned", described, coefficients)
@@ -385,7 +387,7 @@ def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> 
     best = _best_above(here, alone)
     if best is None:
         return ()
-    there = alone[best]
+    there, unit = alone[best], here.labels.score_unit
     why = (
         f"Learning minimises the loss, which is lower: {here.loss:.4g} vs. {there.loss:.4g}."
         if here.loss <= there.loss
@@ -394,8 +396,8 @@ def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> 
         "another recipe."
     )
     return (
-        f"On {split} the soup scores {here.score:.4g}, below the best ingredient, {best} "
-        f"({there.score:.4g}). {why}",
+        f"On {split} the soup scores {unit.text(here.score)}, below the best ingredient, {best} "
+        f"({unit.text(there.score)}). {why}",
     )
 
 

@@ -13,6 +13,7 @@ from soupcore.report import html
 from soupcore.report.html import Cell, Part
 from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup
+from soupcore.tasks import Labels
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -34,7 +35,7 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
     body += _against(known, stored, best)
     if accepted := [step for step in stored.soup.trace[1:] if step.accepted]:
         body += html.subtitle("Gain per accepted ingredient")
-        body += _acceptances(known, accepted)
+        body += _acceptances(stored.soup.chosen_by(known.context.task).labels, accepted)
     body += html.subtitle("Selection bias")
     bias = _bias(known, stored)
     return body + (html.bullets(bias) if bias else html.paragraph("Not available yet."))
@@ -105,8 +106,8 @@ def _paired_note(known: Overview, *, counted: bool) -> str:
     return " ".join(texts)
 
 
-def _acceptances(known: Overview, steps: list[Step]) -> str:
-    task, unit = known.context.task, known.context.task.score_unit
+def _acceptances(labels: Labels, steps: list[Step]) -> str:
+    unit = labels.score_unit
     rows = [
         [
             f"{'+' if step.action == 'add' else '−'} {step.candidate}",
@@ -117,7 +118,7 @@ def _acceptances(known: Overview, steps: list[Step]) -> str:
     ]
     heads = [
         "step",
-        unit.label(f"validation {task.score_name} after"),
+        unit.label(f"validation {labels.score_name} after"),
         f"{unit.difference_label('Δ')}, 95 % interval",
     ]
     return html.table(heads, rows) + html.note(
@@ -165,8 +166,8 @@ def _of_best(known: Overview) -> Iterator[str]:
 
 def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     """Return the cross-fitted estimate for greedy, which covers its default order only."""
-    soup, unit = stored.soup, known.context.task.score_unit
-    options = soup.parameters
+    soup = stored.soup
+    options, unit = soup.parameters, soup.chosen_by(known.context.task).score_unit
     if soup.recipe != "greedy" or options.get("order") == "random" or options.get("backward"):
         return
     tried = {step.candidate for step in soup.trace}
@@ -180,7 +181,10 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     if len(names) < 2:
         return
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    found = Optimism(names, parameters).result(_with_rule(context, stored))
+    context = _with_rule(context, stored)
+    task = soup.chosen_by(known.context.task)
+    context = replace(context, source=context.evaluations.with_primary(task.primary))
+    found = Optimism(names, parameters).result(context)
     if found is None:
         yield "Not estimated for greedy; the Evidence page does it."
         return

@@ -29,6 +29,7 @@ from soupcore.calls import (
     GreedyOrders,
     IngredientScores,
     ManualSoup,
+    MetricIntervals,
     Optimism,
     OtherStatistics,
     Pairs,
@@ -176,6 +177,18 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: of_evaluations(ns["found"]),
             lambda context, told: of_evaluations(evaluated.result(context)),  # type: ignore[arg-type]
         ),
+        Case(
+            MetricIntervals(),
+            lambda ns: ns["intervals"],
+            lambda context, told: {
+                (split, name): found.score_interval
+                for split, by_name in IngredientScores(NAMES, ("val", "test", "shift/noise"))
+                .result(context)
+                .items()
+                for name, found in by_name.items()
+                if found is not None
+            },
+        ),
         Case(RecipeSoup("greedy", NAMES, GREEDY), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(SoupScores(soup), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(OtherStatistics(soup), lambda ns: of_soup(ns["other"]), kept_soup),
@@ -318,6 +331,8 @@ def test_a_call_is_queued_done_read_and_printed(
     assert call == case.call
     if kind == Pairs.kind:  # it notes what is evaluated already
         Paths(names=NAMES, alphas=3, splits=("val",), part=20).work(running, quietly)
+    if kind == MetricIntervals.kind:  # it completes what is evaluated already
+        IngredientScores(NAMES, ("val", "test", "shift/noise")).work(running, quietly)
     if kind == SoupFiles.kind:
         name = f"uniform-{soup}.json"
         Path(name).write_text(json.dumps(running.soups[soup].soup.to_json()))
