@@ -211,8 +211,8 @@ def _rebuilt(picked: StoredSoup) -> str:
 def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
     """Show confidence against accuracy of the soup, the ingredients and the ensemble."""
     st.subheader("Calibration")
-    if view.task.why_no_ensemble is not None:
-        st.caption(f"No calibration. {plain(view.task.why_no_ensemble)}")
+    if view.task.why_no_kept_outputs is not None:
+        st.caption(f"No calibration. {plain(view.task.why_no_kept_outputs)}")
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     by_name = _calibrations(view, picked, known, split)

@@ -278,6 +278,32 @@ class Evaluator(Evaluations):
         self._records.add_part(key, split, rows, records.scores)
         return rejection.bound(key, split, rows, records.scores)
 
+    def average_outputs(
+        self,
+        members: Sequence[Mixture],
+        split: str,
+        *,
+        on_progress: Progress = no_progress,
+    ) -> ExampleRecords:
+        """Return the records of an ensemble whose network outputs are averaged batch by batch.
+
+        For tasks whose outputs are too large to keep (see `Task.averages`). Nothing is stored.
+
+        Args:
+            members: The points, at least one.
+            split: Name of the split.
+            on_progress: Called with the number of examples done and in total, over all members.
+                Raise in it to cancel.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        _check_unchanged(members)
+        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - commands average nothing
+        return self._forward_pass.run_ensemble(
+            members, split, estimate=self.estimate, on_progress=on_progress
+        )
+
     def preview(
         self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
     ) -> Preview:

@@ -95,7 +95,7 @@ def learned(
             tensor.
         evaluations: Maximum number of points that `cma` evaluates; no other optimiser uses it.
         temperature: Whether to learn β too. It affects learning only and not the soup's
-            predictions. Ignored unless outputs are logits (see `Task.output_kind`).
+            predictions. Ignored unless the task records logits (see `Task.output_kind`).
         held_back: Fraction of the examples held out for early stopping, in [0, 0.5], stratified by
             class.
         seed: Seed of the held-out examples and of AdamW's batch order.
@@ -190,7 +190,8 @@ class _Learning:
         self._on_progress = on_progress
         self._on_step = on_step
         task = evaluator.task
-        self._learns_temperature = parameters["temperature"] and task.output_kind == "logits"
+        are_logits = task.output_kind == "logits" and task.averages == "records"
+        self._learns_temperature = parameters["temperature"] and are_logits
         self.was_stopped = False
 
     def of(self, chosen: Sequence[str]) -> Soup | None:

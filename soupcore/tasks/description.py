@@ -20,6 +20,7 @@ from soupcore.tasks.unit import Labels, Unit
 
 Role = Literal["train", "select", "report", "shift"]
 OutputKind = Literal["logits", "probabilities"]
+Averages = Literal["records", "outputs"]
 Undefined = Literal["refuse", "exclude"]
 
 
@@ -72,6 +73,11 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: output: `logits` or `probabilities` of classes. None where it is not: an ensemble would
     #: average losses, boxes or token counts, and its score would mean nothing.
     output_kind: OutputKind | None = None
+
+    #: What an ensemble averages: what `record` keeps of each example, so that it takes no forward
+    #: pass; or the network's own outputs, batch by batch before `record`, where these are too large
+    #: to keep, as those of a language model.
+    averages: Averages = "records"
 
     #: What to do about examples whose score or loss is NaN, as the Dice of an image that lacks the
     #: class. `refuse`: the mean is NaN, and nothing is chosen by it. `exclude`: the mean of a point
@@ -196,7 +202,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     def why_no_ensemble(self) -> str | None:
         """Why outputs of several networks cannot be averaged, as a sentence; None where they can.
 
-        It decides whether there are ensembles and calibration (see `output_kind`).
+        It decides whether there are ensembles (see `output_kind`).
         """
         if self.output_kind is not None:
             return None
@@ -207,6 +213,19 @@ class TaskInfo(ABC, Generic[SplitT]):
             "their mean over several networks may be meaningless. If they are, set output_kind in "
             "the task."
         )
+
+    @property
+    def why_no_kept_outputs(self) -> str | None:
+        """Why no kept outputs can be averaged, as a sentence; None where they can.
+
+        It decides whether there are greedy ensembles, ensembles of all pairs, and calibration.
+        """
+        if self.why_no_ensemble is None and self.averages == "outputs":
+            return (
+                f"The outputs of the task {self.name!r} are too large to keep. The ensemble of a "
+                "soup's ingredients is computed batch by batch instead."
+            )
+        return self.why_no_ensemble
 
     @property
     def why_no_gradients(self) -> str | None:
@@ -352,6 +371,7 @@ class Facts:
     is_classification: bool
     has_gradients: bool = True
     precision: Precision = "float32"
+    averages: Averages = "records"
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -389,6 +409,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.is_classification = facts.is_classification
         self.has_gradients = facts.has_gradients
         self.precision = facts.precision
+        self.averages = facts.averages
 
     @property
     def key(self) -> str:

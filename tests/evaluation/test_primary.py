@@ -134,9 +134,7 @@ def test_greedy_chooses_by_the_primary_metric(
     targets = several.task.split("val").targets
     for step in soup.trace:
         tried = step.soup if step.accepted else (*step.soup, step.candidate)
-        predictions = several.evaluate(
-            mean(sweep[run].mixture for run in tried), "val"
-        ).predictions
+        predictions = several.evaluate(mean(sweep[run].mixture for run in tried), "val").predictions
         value = (
             f1_score(targets, predictions, average="macro")
             if name == "macro F1"
@@ -178,9 +176,7 @@ def test_results_by_another_metric_are_kept_apart(several: Evaluator, sweep: Swe
     for call in calls:
         keys = {metric: call.key(context) for metric, context in contexts.items()}
         assert len(set(keys.values())) == 3
-        assert keys[None] == call.key(
-            Context(sweep, several, str(sweep.folder), "task.py:task")
-        )
+        assert keys[None] == call.key(Context(sweep, several, str(sweep.folder), "task.py:task"))
         for context in contexts.values():
             call.work(context, lambda done, total, partial=None: None)
         found = {metric: call.result(context) for metric, context in contexts.items()}
@@ -196,9 +192,7 @@ def test_missing_intervals_are_computed_without_a_pass(
     soup = greedy(sweep, several, NAMES).evaluate(several)
     running.keep_soup(soup, {})
     several.evaluate_all([sweep[run].mixture for run in NAMES], "test")
-    chosen = Context(
-        sweep, several.with_primary("mistakes"), running.folder, running.task_spec
-    )
+    chosen = Context(sweep, several.with_primary("mistakes"), running.folder, running.task_spec)
     described = Evaluations(several.task.describe(), several.store).with_primary("mistakes")
     reading = Context(sweep, described, running.folder, running.task_spec)
     known = MetricIntervals()
