@@ -29,6 +29,7 @@ from soupcore.calls.selection import (
     GreedyOrders,
     Optimism,
     ParameterCurve,
+    SearchOptimism,
 )
 from soupcore.calls.soups import (
     IngredientScores,
@@ -60,6 +61,7 @@ CALLS: dict[str, type[Call]] = {
         Attribution,
         BestIngredientBias,
         Optimism,
+        SearchOptimism,
         GreedyOrders,
         ParameterCurve,
         ClickedPath,
@@ -95,6 +97,7 @@ __all__ = [
     "RecipeSoup",
     "Report",
     "Result",
+    "SearchOptimism",
     "SoupFiles",
     "SoupScores",
     "StoredCall",

@@ -14,6 +14,7 @@ from soupcore.sweeps import TensorRule
 
 FRACTION = "from fractions import Fraction"
 ANALYSIS = "from soupcore import analysis"
+CROSS_FIT_LEARNED = "from soupcore.recipes import cross_fit_learned"
 COMBINATIONS = "from itertools import combinations"
 
 

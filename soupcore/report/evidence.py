@@ -4,7 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from soupcore.calls import BestIngredientBias, Context, Optimism, ParameterCurve
+from soupcore.calls import (
+    BestIngredientBias,
+    Context,
+    Optimism,
+    ParameterCurve,
+    SearchOptimism,
+)
 from soupcore.errors import StockpotError
 from soupcore.evaluation import compare
 from soupcore.overview import Overview
@@ -129,6 +135,7 @@ def _acceptances(labels: Labels, steps: list[Step]) -> str:
 
 def _bias(known: Overview, stored: StoredSoup) -> list[str]:
     found = [*_gains(known, stored), *_of_best(known), *_of_greedy(known, stored)]
+    found += _of_search(known, stored)
     found += _of_parameters(known, stored)
     return found
 
@@ -191,6 +198,26 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     yield (
         "Cross-fitted greedy (20 half-splits of validation): gain over the best ingredient "
         f"{unit.difference_text(found['gain_promised'])} on the half used to choose, "
+        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
+        f"by {unit.gap(found['promised'] - found['delivered'])}."
+    )
+
+
+def _of_search(known: Overview, stored: StoredSoup) -> Iterator[str]:
+    """Return the cross-fitted estimate for coefficients that CMA-ES searched."""
+    soup, task = stored.soup, stored.soup.chosen_by(known.context.task)
+    call = SearchOptimism.of_soup(soup, soup.ingredients)
+    if call is None or not task.has_examples:
+        return
+    context = _with_rule(known.context.including(stored.soups), stored)
+    context = replace(context, source=context.evaluations.with_primary(task.primary))
+    found, unit = call.result(context), task.score_unit
+    if found is None:
+        yield "Not estimated for the search of the coefficients; the Evidence page does it."
+        return
+    yield (
+        "Cross-fitted CMA-ES (two searches on half of validation): gain over the best ingredient "
+        f"{unit.difference_text(found['gain_promised'])} on the half used to search, "
         f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
         f"by {unit.gap(found['promised'] - found['delivered'])}."
     )

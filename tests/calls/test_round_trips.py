@@ -39,6 +39,7 @@ from soupcore.calls import (
     Preview,
     RecipeSoup,
     Result,
+    SearchOptimism,
     SoupFiles,
     SoupScores,
     StoredCall,
@@ -246,6 +247,7 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: asdict(ns["bias"]) | {"chosen": [*ns["bias"].chosen]},
         ),
         stored(Optimism(NAMES, GREEDY), lambda ns: asdict(ns["found"])),
+        stored(SearchOptimism(NAMES, {"evaluations": 12}), lambda ns: asdict(ns["found"])),
         stored(
             GreedyOrders(NAMES, GREEDY, 2),
             lambda ns: {
@@ -329,6 +331,8 @@ def test_a_call_is_queued_done_read_and_printed(
     request = json.loads(json.dumps({"sweep": "a", "task": "b"} | case.call.arguments))
     call = ALL[kind].from_request(request)
     assert call == case.call
+    if kind == SearchOptimism.kind:
+        pytest.importorskip("cma")
     if kind == Pairs.kind:  # it notes what is evaluated already
         Paths(names=NAMES, alphas=3, splits=("val",), part=20).work(running, quietly)
     if kind == MetricIntervals.kind:  # it completes what is evaluated already
