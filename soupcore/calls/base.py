@@ -147,7 +147,7 @@ class StoredCall(Call):
             self.kind,
             self.arguments,
             [point.key for point in self.points(context)],
-            context.task.key,
+            context.task.results_key,
             [context.task.split(name).digest for name in self.split_names(context.task)],
             estimate.key if estimate else "",
         ]

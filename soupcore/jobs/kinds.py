@@ -119,8 +119,9 @@ class WarmState:
 
         Args:
             request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
-                with (see `Evaluator.with_statistics`), its `data` the digests of the splits as
-                the one who asks knows them.
+                with (see `Evaluator.with_statistics`), its `primary` the metric to choose by if it
+                is not the first, its `data` the digests of the splits as the one who asks knows
+                them.
 
         Raises:
             TaskError: The task may not be run, or gives other data here.
@@ -144,6 +145,8 @@ class WarmState:
                 )
         if request.get("batchnorm") == "re-estimated":
             evaluator = evaluator.with_statistics("re-estimated")
+        if "primary" in request:
+            evaluator = evaluator.with_primary(request["primary"])
         return evaluator
 
 
