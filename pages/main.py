@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, jobs_panel, state, sweeps
+from pages.components import display, jobs_panel, state, sweeps, tasks
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -121,6 +121,7 @@ else:
     else:
         st.session_state["view"] = view
         with choices:
+            tasks.choose_metric(view)
             sweeps.choose_statistics(view)
         page.run()
 state.write_url()

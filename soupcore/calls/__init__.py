@@ -30,10 +30,12 @@ from soupcore.calls.selection import (
     GreedyOrders,
     Optimism,
     ParameterCurve,
+    SearchOptimism,
 )
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
+    MetricIntervals,
     OtherStatistics,
     Preview,
     RecipeSoup,
@@ -45,6 +47,7 @@ CALLS: dict[str, type[Call]] = {
     call.kind: call
     for call in (
         IngredientScores,
+        MetricIntervals,
         RecipeSoup,
         SoupScores,
         ManualSoup,
@@ -60,6 +63,7 @@ CALLS: dict[str, type[Call]] = {
         Attribution,
         BestIngredientBias,
         Optimism,
+        SearchOptimism,
         GreedyOrders,
         ParameterCurve,
         ClickedPath,
@@ -84,6 +88,7 @@ __all__ = [
     "GreedyOrders",
     "IngredientScores",
     "ManualSoup",
+    "MetricIntervals",
     "Optimism",
     "OtherStatistics",
     "Pairs",
@@ -94,6 +99,7 @@ __all__ = [
     "RecipeSoup",
     "Report",
     "Result",
+    "SearchOptimism",
     "ShownExamples",
     "SoupFiles",
     "SoupScores",
