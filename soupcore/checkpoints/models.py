@@ -26,6 +26,7 @@ from soupcore.checkpoints.file_names import (
     suffix_of,
 )
 from soupcore.checkpoints.names import clean
+from soupcore.safe_torch.refusal import WAIT
 
 Trouble = tuple[str, str]
 """A problem, as a predicate, and the solution, as a sentence."""
@@ -162,11 +163,11 @@ def _trouble_of(index: str, parts: list[Path], files: list[Path]) -> Trouble | N
     if suffix_of(parts[0]) != ".safetensors" or len(parts) < len(files):
         shard = clean(parts[0].name)
         problem = f"holds shards of a checkpoint ({shard}, …) without their index, {clean(index)}"
-        return problem, "Copy it beside them."
+        return problem, f"Copy it beside them. {WAIT}"
     if total != len(parts):
         problem = (
             f"holds {len(parts)} safetensors files and no index, but by its name "
             f"{clean(parts[0].name)} is one of {total}"
         )
-        return problem, "Copy the missing ones."
+        return problem, f"Copy the missing ones. {WAIT}"
     return None
