@@ -289,7 +289,7 @@ def _top(view: View, known: Overview) -> None:
             )
         if known.report:
             row["Δ test vs. best run"] = unit.difference_text(gain.difference) if gain else UNKNOWN
-            row["95% CI"] = _interval(view, gain.interval if gain else None)
+            row["interval"] = _interval(view, gain.interval if gain else None)
         rows.append(row)
     if not rows:
         return
@@ -304,7 +304,7 @@ def _top(view: View, known: Overview) -> None:
     )
     st.caption(
         "Ranked by validation score. Soups and runs are chosen on this split, so its scores are "
-        f"optimistic. {scores.judge_by(task)}"
+        f"optimistic. {scores.judge_by(task)} Intervals: 95 %."
     )
 
 

@@ -52,7 +52,6 @@ EMA = Recipe(
             name="decay",
             label="Decay d",
             help="Weight kept on the running average at each snapshot.",
-            default=0.9,
             minimum=0,
             maximum=1,
             step=0.01,

@@ -218,29 +218,22 @@ GREEDY = Recipe(
             name="accept",
             label="Accept if new score is",
             help="≥: the paper's Recipe 1 (ties accepted). >: the released code.",
-            default=">=",
-            choices=(">=", ">"),
         ),
         Choice(
             name="metric",
             label="Criterion",
             help="Used both to rank ingredients and to accept them: score (higher is better) or "
             "loss (lower is better).",
-            default="score",
-            choices=("score", "loss"),
         ),
         Choice(
             name="order",
             label="Order",
             help="Best first (default), or a random order.",
-            default="best first",
-            choices=("best first", "random"),
         ),
         Number(
             name="seed",
             label="Seed",
             help="Seed of the random order.",
-            default=0,
             minimum=0,
             maximum=2**31 - 1,
             step=1,
@@ -249,7 +242,6 @@ GREEDY = Recipe(
             name="backward",
             label="Backward pass",
             help="After the forward pass, drop any ingredient whose removal does not hurt.",
-            default=False,
         ),
     ),
 )

@@ -461,16 +461,12 @@ LEARNED = Recipe(
             label="Granularity",
             help="One weight per ingredient, per ingredient and layer, or per ingredient and "
             "tensor. Finer granularity overfits more easily.",
-            default="ingredient",
-            choices=("ingredient", "layer", "tensor"),
         ),
         Choice(
             name="space",
             label="Coefficients",
             help="Softmax: non-negative, sums to 1 (Model Soups). Hyperplane: sums to 1, may be "
             "negative (MEHL-Soup).",
-            default="softmax",
-            choices=("softmax", "hyperplane"),
         ),
         Choice(
             name="optimizer",
@@ -478,15 +474,12 @@ LEARNED = Recipe(
             help="L-BFGS (full batch), or AdamW with the paper's learning rate and no weight "
             "decay. CMA-ES needs no gradients and optimises the score itself, by evaluations; it "
             "needs the package cma.",
-            default="lbfgs",
-            choices=("lbfgs", "adamw", "cma"),
         ),
         Number(
             name="passes",
             label="Max passes",
             help="Maximum passes over select; stops early when held-out loss rises. The paper uses "
             "3 (AdamW), or 5 per tensor.",
-            default=10,
             minimum=1,
             maximum=100,
             step=1,
@@ -496,7 +489,6 @@ LEARNED = Recipe(
             label="Max evaluations",
             help="Maximum number of points that CMA-ES evaluates on select. The other optimisers "
             "do not use it.",
-            default=100,
             minimum=2,
             maximum=10_000,
             step=10,
@@ -506,13 +498,11 @@ LEARNED = Recipe(
             label="Learn logit scale β",
             help="Multiplies logits by β in the loss. Affects training of the mixing weights, not "
             "the soup's predictions.",
-            default=True,
         ),
         Number(
             name="held_back",
             label="Held-out fraction",
             help="Fraction of select used for early stopping instead of training.",
-            default=0.2,
             minimum=0,
             maximum=0.5,
             step=0.05,
@@ -521,7 +511,6 @@ LEARNED = Recipe(
             name="seed",
             label="Seed",
             help="Seed for the held-out split and the batch order.",
-            default=0,
             minimum=0,
             maximum=2**31 - 1,
             step=1,
@@ -531,7 +520,6 @@ LEARNED = Recipe(
             label="Restart",
             help="If the loss ends above that of a single ingredient, learn again from the "
             "ingredients of the greedy soup by loss. One diverged run can cause this.",
-            default=True,
         ),
     ),
 )

@@ -86,8 +86,6 @@ MODEL_STOCK = Recipe(
             name="similarity",
             label="Similarity",
             help="Cosine of the mean angle (paper) or mean cosine (mergekit).",
-            default="angle",
-            choices=("angle", "cosine"),
         ),
     ),
 )

@@ -80,7 +80,6 @@ SLERP = Recipe(
             name="t",
             label="t",
             help="0 = first network, 1 = second.",
-            default=0.5,
             minimum=0,
             maximum=1,
             step=0.05,
@@ -90,7 +89,6 @@ SLERP = Recipe(
             name="whole",
             label="Single global angle",
             help="Use one angle for the whole weight vector instead of one per tensor.",
-            default=False,
         ),
     ),
 )

@@ -1,14 +1,15 @@
 """Descriptions of recipes.
 
 The description of a recipe validates requests, and generates its widgets on the page and its row in
-the README.
+the README. Defaults, choices and types of its parameters are those of its function's signature.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self, get_args, get_type_hints
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator
@@ -26,13 +27,17 @@ class Parameter(ABC):
         name: Name of the keyword argument.
         label: Label on the page.
         help: Help text on the page.
-        default: Default value.
+        default: Default value, from the signature of the recipe's function.
     """
 
     name: str
     label: str
     help: str
-    default: Any
+    default: Any = field(default=None, kw_only=True)
+
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Return the parameter with the default and the type of its keyword argument."""
+        return replace(self, default=default)
 
     @abstractmethod
     def check(self, value: Any) -> None:
@@ -49,10 +54,13 @@ class Parameter(ABC):
 
 @dataclass(frozen=True)
 class Choice(Parameter):
-    """A choice between several words."""
+    """A choice between several words, those of the annotation, which is a `Literal`."""
 
-    default: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Take the default and the choices; see `Parameter.with_signature`."""
+        return replace(self, default=default, choices=get_args(annotation))
 
     def check(self, value: Any) -> None:
         """Check that a value is one of the choices; see `Parameter.check`."""
@@ -65,7 +73,7 @@ class Choice(Parameter):
 
 @dataclass(frozen=True)
 class Number(Parameter):
-    """A number in a range; an integer if the default is one.
+    """A number in a range.
 
     Attributes:
         minimum: Smallest valid value.
@@ -73,18 +81,19 @@ class Number(Parameter):
         step: Step of the widget on the page.
         curve: Values for a sweep over this parameter, usually those of the paper; empty if a sweep
             makes no sense.
+        is_whole: Whether the number is an integer, which is so if the annotation is `int`.
     """
 
-    default: float
     minimum: float
     maximum: float
     step: float
     curve: tuple[float, ...] = ()
+    is_whole: bool = field(default=False, kw_only=True)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the number is an integer."""
-        return isinstance(self.default, int)
+    def with_signature(self, default: Any, annotation: Any) -> Self:
+        """Take the default and the type; see `Parameter.with_signature`."""
+        is_whole = annotation is int
+        return replace(self, default=default if is_whole else float(default), is_whole=is_whole)
 
     @property
     def symbol(self) -> str:
@@ -112,8 +121,6 @@ class Number(Parameter):
 class Switch(Parameter):
     """A boolean."""
 
-    default: bool
-
     def check(self, value: Any) -> None:
         """Check that a value is a boolean; see `Parameter.check`."""
         if not isinstance(value, bool):
@@ -123,8 +130,6 @@ class Switch(Parameter):
 @dataclass(frozen=True)
 class Text(Parameter):
     """Free text."""
-
-    default: str
 
     def check(self, value: Any) -> None:
         """Check that a value is text; see `Parameter.check`."""
@@ -143,7 +148,7 @@ class Recipe:
         paper: Source of the method.
         function: Makes the soup: `function(sweep, names, **parameters)`, or, if the recipe
             chooses, `function(sweep, evaluator, names, on_progress=…, on_step=…, **parameters)`.
-        parameters: Parameters of the recipe.
+        parameters: Keyword arguments of the function that change the soup.
         takes: Minimum and maximum number of ingredients; None for no maximum.
         needs_base: Whether the recipe needs the shared initialisation.
         chooses: Whether the recipe chooses on the select split and so needs an evaluator.
@@ -163,6 +168,14 @@ class Recipe:
     chooses: bool = False
     ranks: bool = False
     trials: Callable[[int, Mapping[str, Any]], int] = lambda k, parameters: 0
+
+    def __post_init__(self) -> None:
+        defaults = inspect.signature(self.function).parameters
+        types = get_type_hints(self.function)
+        complete = (
+            p.with_signature(defaults[p.name].default, types[p.name]) for p in self.parameters
+        )
+        object.__setattr__(self, "parameters", tuple(complete))
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameters and return all of them in JSON form, with defaults filled in.

@@ -49,7 +49,6 @@ SWA = Recipe(
             name="skip",
             label="Snapshots to skip",
             help="Number of early snapshots to skip.",
-            default=0,
             minimum=0,
             maximum=10_000,
             step=1,

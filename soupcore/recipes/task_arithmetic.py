@@ -55,7 +55,6 @@ TASK_ARITHMETIC = Recipe(
             name="scale",
             label="Scaling λ",
             help="Scaling coefficient. λ = 1/k gives the plain average of k ingredients.",
-            default=0.3,
             minimum=0,
             maximum=5,
             step=0.05,
@@ -65,8 +64,6 @@ TASK_ARITHMETIC = Recipe(
             name="operation",
             label="Task vectors",
             help="Add, or subtract to unlearn (negation).",
-            default="add",
-            choices=("add", "subtract"),
         ),
     ),
 )

@@ -88,7 +88,6 @@ WISE_FT = Recipe(
             name="alpha",
             label="Interpolation α",
             help="0 = base, 1 = average of fine-tuned ingredients. Paper default: 0.5.",
-            default=0.5,
             minimum=-1,
             maximum=2,
             step=0.05,
@@ -99,7 +98,6 @@ WISE_FT = Recipe(
             label="Do not interpolate",
             help="Tensor-name prefixes (e.g. `head.`) to take from the ingredients unchanged; for "
             "newly initialised heads.",
-            default="",
         ),
     ),
 )

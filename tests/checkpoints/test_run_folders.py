@@ -11,6 +11,8 @@ from soupcore import CheckpointError, open_checkpoint
 from soupcore.checkpoints.run_folders import is_lower_better, read_run
 from soupcore.checkpoints.tools import TOOLS
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 Layout = dict[str, str]
 """`{file: content}`: files of weights hold the number of their line, others this text."""
 

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from soupcore import Sweep
 from soupcore.sweeps.folder import find_leftovers, find_runs, folder_signature
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 
 def fill(folder: Path, *names: str) -> None:
     for name in names:
