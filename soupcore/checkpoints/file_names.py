@@ -54,6 +54,11 @@ def is_leftover(path: Path) -> bool:
     return _LEFTOVER.fullmatch(path.name) is not None
 
 
+def is_distributed(path: Path) -> bool:
+    """Return whether a file is a part of a distributed checkpoint of torch, by its name."""
+    return path.suffix == ".distcp"
+
+
 def index_of_shard(name: str) -> str:
     """Return the name of a shard's index, derived from the shard's name; "" for other files."""
     number = SHARD_NUMBER.search(name)

@@ -100,6 +100,15 @@ def models_in(folder: Path, files: Iterable[Path]) -> list[Model]:
     return models
 
 
+def why_distributed(folder: Path) -> Trouble:
+    """Return why a folder of a distributed checkpoint of torch cannot be opened."""
+    command = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+    return (
+        f"is a distributed checkpoint of torch ({clean(folder.name)}/*.distcp)",
+        f"Write its weights as one file: {command} {clean(folder.name)} model.pt",
+    )
+
+
 def _why_not(other: _Form, chosen: _Form) -> str:
     if other.variant and not chosen.variant:
         return f"a variant ({other.variant})"

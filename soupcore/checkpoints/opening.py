@@ -10,9 +10,10 @@ from soupcore.checkpoints.file_names import (
     OTHER_SUFFIXES,
     SUFFIXES,
     holds_weights,
+    is_distributed,
     suffix_of,
 )
-from soupcore.checkpoints.models import Model
+from soupcore.checkpoints.models import Model, why_distributed
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.not_weights import BEGINNING, check_beginning, is_safetensors
 from soupcore.checkpoints.run_folders import Choice, Run, read_run
@@ -125,7 +126,10 @@ def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
     if not run.snapshots:
         is_empty = next(folder.iterdir(), None) is None
         problem = "is an empty folder" if is_empty else "is a folder without checkpoints"
-        raise CheckpointError(f"{folder} {problem}.", "Put a checkpoint there, or remove it.")
+        way_out = "Put a checkpoint there, or remove it."
+        if any(map(is_distributed, folder.iterdir())):
+            problem, way_out = why_distributed(folder)
+        raise CheckpointError(f"{folder} {problem}.", way_out)
     return open_run(run, run.chosen, weights)
 
 
