@@ -44,7 +44,10 @@ def is_checkpoint_name(path: Path) -> bool:
 
 def holds_weights(path: Path) -> bool:
     """Return whether a file holds weights by its name, or else by its first bytes."""
-    return is_checkpoint_name(path) or looks_like_checkpoint(path, by_suffix=OTHER_SUFFIXES)
+    if is_checkpoint_name(path):
+        return True
+    # Parts of a distributed checkpoint begin like files of torch.save.
+    return not is_distributed(path) and looks_like_checkpoint(path, by_suffix=OTHER_SUFFIXES)
 
 
 def is_leftover(path: Path) -> bool:

@@ -334,13 +334,13 @@ def test_tables_that_are_links_out_of_the_roots_are_not_read(tmp_path: Path) -> 
 def test_a_distributed_checkpoint_of_torch_is_named_with_the_command_that_makes_it_one_file(
     tmp_path: Path, workspace: Path
 ) -> None:
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     state = {"w": torch.arange(6.0)}
     parts = tmp_path / "run" / "checkpoint-5" / "pytorch_model_fsdp_0"
     with warnings.catch_warnings(action="ignore"):  # that this is a single process
-        dcp.save(state, checkpoint_id=parts)
+        save(state, checkpoint_id=parts)
     save_file(state, tmp_path / "whole.safetensors")
     sweep = Sweep.from_folder(tmp_path)
     (finding,) = sweep.fit.findings
