@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, jobs_panel, state, sweeps
+from pages.components import display, jobs_panel, state, sweeps, tasks
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -122,6 +122,7 @@ else:
     else:
         st.session_state["view"] = view
         with choices:
+            tasks.choose_metric(view)
             sweeps.choose_statistics(view)
         if view.is_outdated:
             sweeps.read_changes(view, state.sweep_label())

@@ -379,6 +379,29 @@ def test_metrics_have_their_values_where_lower_is_better(
     assert shown.split() == ["a", f"{100 * error:.2f}"]
 
 
+def test_a_metric_of_the_task_is_chosen_by(
+    run: Callable[..., Ran], runs: str, spec: str, tmp_path: Path
+) -> None:
+    Path(spec.rpartition(":")[0]).write_text(TASK + METRICS)
+    given = (runs, f"--task={spec}", "--metric=macro F1")
+    (row,) = json.loads(run("evaluate", *given, "--split=val", "--ingredients=a", "--json")[1])
+    low, high = row["interval"]
+    assert row["primary"] == "macro F1"
+    assert 0 < low < row["metrics"]["macro F1"] < high < 1
+    soup = json.loads(run("soup", *given, "--recipe=greedy", "--json")[1])["soup"]
+    assert soup["parameters"]["primary"] == soup["scores"]["val"]["metric"] == "macro F1"
+    code, _, _ = run("report", *given, "-o", str(tmp_path / "report.html"))
+    assert code == 0
+    assert (
+        "macro F1 (higher is better); also measured: error"
+        in (tmp_path / "report.html").read_text()
+    )
+    code, _, err = run("evaluate", runs, f"--task={spec}", "--metric=AUC")
+    assert (code, "has no metric 'AUC'; it has error, macro F1" in err) == (1, True)
+    code, _, err = run("soup", runs, "--recipe=uniform", "--metric=AUC", "-o", "a.safetensors")
+    assert (code, "--metric names a metric of a --task" in err) == (2, True)
+
+
 def test_a_rule_on_tensors_is_kept(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:
     file = tmp_path / "soup.safetensors"
     options = ("--recipe=uniform", "--tensors=all but the head", "--rest=b", f"--output={file}")
