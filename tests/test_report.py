@@ -28,6 +28,7 @@ from soupcore import (
     uniform,
 )
 from soupcore.analysis import paired
+from soupcore.annotations import annotate
 from soupcore.calls import BestIngredientBias, Context, GreedyEnsembleScores, Optimism
 from soupcore.connectivity import evaluate_lines
 from soupcore.evaluation import Evaluations
@@ -326,3 +327,14 @@ def test_a_sweep_without_a_task_has_no_verdict(sweep: Sweep, store: Store) -> No
     assert "mAP (logged)" in page.text
     assert "Uniform · 3 of 3" in page.text
     assert page.scripts == []
+
+
+def test_notes_of_soups_and_ingredients_are_in_the_report(context: Context) -> None:
+    soups = fill(context)
+    assert "Notes" not in contents(context)
+    annotate(context.store, soups[0].id, name="ours", note="<b>good</b>\nso far", tags=["x", "y"])
+    annotate(context.store, context.sweep["run2"].digest, starred=True)
+    assert "Notes" in contents(context)
+    page = Page(report.report(context))
+    assert ["ours", "x, y", "<b>good</b>\nso far"] in page.cells
+    assert ["★ run2", "", ""] in page.cells
