@@ -45,7 +45,7 @@ st.html(
     # White on the light blue of the dark theme would have too little contrast.
     "[data-testid=stBaseButton-primary] p, [data-testid=stBaseButton-primary] span,"
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
-    "{ color: light-dark(#fff, #0d1117); }"
+    ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
     "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )

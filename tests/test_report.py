@@ -336,5 +336,5 @@ def test_notes_of_soups_and_ingredients_are_in_the_report(context: Context) -> N
     annotate(context.store, context.sweep["run2"].digest, starred=True)
     assert "Notes" in contents(context)
     page = Page(report.report(context))
-    assert ["ours", "x, y", "<b>good</b>\nso far"] in page.cells
+    assert ["ours", "x, y", "<b>good</b> so far"] in page.cells
     assert ["★ run2", "", ""] in page.cells
