@@ -1,12 +1,17 @@
 """Evaluation of a point by the command of a task, in place of forward passes."""
 
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.errors import Cancelled
 from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.merges import Derived
 from soupcore.mixtures import Mixture
@@ -14,6 +19,8 @@ from soupcore.progress import Progress, no_progress
 from soupcore.tasks.command import CommandTask
 from soupcore.workspace import private_folder, workspace_folder
 from soupcore.writers import Output
+
+_POLL = 0.05  # seconds
 
 
 class CommandPass:
@@ -25,6 +32,7 @@ class CommandPass:
 
     def __init__(self, task: CommandTask) -> None:
         self._task = task
+        self._writing = threading.Lock()  # weights are written one after the other
         self.notes: list[str] = []
 
     def run(
@@ -49,13 +57,54 @@ class CommandPass:
         """
         folder = private_folder(workspace_folder() / "commands")
         with tempfile.TemporaryDirectory(prefix="weights-", dir=folder) as scratch:
-            file = self._file(mixture, Path(scratch))
+            with self._writing:
+                file = self._file(mixture, Path(scratch))
             metrics = self._task.measure(file, split, lambda: on_progress(0, 1))
         on_progress(1, 1)
         targets = torch.zeros(1)
         # Copies: arrays that share memory cannot be written to one file.
         loss, score = self._task.loss(metrics, targets), self._task.score(metrics, targets)
         return ExampleRecords(loss.clone(), score.clone(), metrics.clone(), metrics)
+
+    def run_all(
+        self, points: Mapping[str, Mixture], split: str, on_wait: Callable[[int], None]
+    ) -> Generator[tuple[str, ExampleRecords, float]]:
+        """Evaluate several points, as many at the same time as the task allows.
+
+        Args:
+            points: The points, by any key.
+            split: Name of the split.
+            on_wait: Called in this thread with the number of points that are done, while commands
+                run. Raise in it to end all of them.
+
+        Yields:
+            The key of each point, its metrics as one example, and the seconds that it took, in the
+            order in which the commands end.
+
+        Raises:
+            TaskError, CheckpointError: As for `run`; the other commands are ended.
+        """
+        is_stopped = threading.Event()
+
+        def check(done: int, total: int) -> None:
+            if is_stopped.is_set():
+                raise Cancelled
+
+        def one(mixture: Mixture) -> tuple[ExampleRecords, float]:
+            check(0, 1)
+            started = time.perf_counter()
+            return self.run(mixture, split, on_progress=check), time.perf_counter() - started
+
+        with ThreadPoolExecutor(self._task.at_once) as pool:
+            waiting = {pool.submit(one, mixture): key for key, mixture in points.items()}
+            try:
+                while waiting:
+                    on_wait(len(points) - len(waiting))
+                    ended, _ = wait(waiting, _POLL, FIRST_COMPLETED)
+                    for future in ended:
+                        yield waiting.pop(future), *future.result()
+            finally:
+                is_stopped.set()
 
     def answers(self, split: str) -> Tensor:
         """Return the targets of a split: a placeholder for its single example."""

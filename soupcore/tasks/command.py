@@ -3,6 +3,7 @@
     run = "python eval.py --weights {checkpoint} --split {split}"
     form = "ingredient"       # as the first ingredient's file; or "safetensors"
     time_limit = 3600         # seconds for one run of the command
+    at_once = 1               # how many runs of the command at the same time
 
     [splits]
     val = "select"            # name = role
@@ -51,7 +52,9 @@ from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import TomlFile
 from soupcore.workspace import private_folder, workspace_folder
 
-_KEYS = {"run", "form", "time_limit", "result", "splits", "metrics", "name", "version"}
+_KEYS = {
+    "run", "form", "time_limit", "at_once", "result", "splits", "metrics", "name", "version",
+}  # fmt: skip
 _METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
 _FORMS = ("ingredient", "safetensors")
 _POLL = 0.05  # seconds
@@ -75,6 +78,7 @@ class CommandTask(Task):
 
     Attributes:
         form: The form of the checkpoint that the command takes, `ingredient` or `safetensors`.
+        at_once: How many runs of the command may go on at the same time.
 
     Raises:
         TaskError: The file is not of the form above.
@@ -89,7 +93,13 @@ class CommandTask(Task):
         self._folder = path.resolve().parent
         self._command = shlex.split(file.text("run"))
         self._time_limit = float(told.get("time_limit", math.inf))
+        self.at_once: int = file.number("at_once", 1) or 1
         self._result = told.get("result")
+        if self._result is not None and self.at_once > 1 and "{folder}" not in self._result:
+            raise TaskError(
+                f"{path}: runs at the same time would write the same `result`. Put it into "
+                "{folder}, which is another one for each run, and give that to the command."
+            )
         self.form: str = told.get("form", "ingredient")
         if self.form not in _FORMS:
             raise TaskError(f"{path}: `form` is one of {', '.join(_FORMS)}, not {self.form!r}.")

@@ -46,6 +46,7 @@ from soupcore.tasks.language_models import (
     PERPLEXITY,
     CausalTask,
     MaskedTask,
+    batch_size_for,
 )
 from soupcore.tasks.metrics import Metric
 from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
@@ -61,7 +62,6 @@ _KEYS = {
     "seed", "columns", "splits", "name", "group", *COMMON_KEYS,
 }  # fmt: skip
 _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
-_MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
 
 
@@ -418,7 +418,7 @@ def _causal(told: _Description) -> Task:
     splits, build = told.made(make), _builder(told, "CausalLM")
     metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
     task = CausalTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
-    task.batch_size = _batch_size(splits, len(tokenizer))
+    task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
@@ -444,7 +444,7 @@ def _masked(told: _Description) -> Task:
     splits, build = told.made(make), _builder(told, "MaskedLM")
     metrics = _named(told, [PERPLEXITY])
     task = MaskedTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
-    task.batch_size = _batch_size(splits, len(tokenizer))
+    task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
@@ -494,16 +494,6 @@ def _tokens(told: _Description) -> Task:
     return TaggingTask(
         build, splits, name=told.name, metrics=metrics, tags=tags, precision=told.precision
     )
-
-
-def _batch_size(splits: Mapping[str, Split], words: int) -> int:
-    """Return how many examples have outputs of at most 64 MB: one number a token and word."""
-    longest = max(
-        int(part.shape[-1])
-        for split in splits.values()
-        for part in [split.load()[0].batch(slice(0, None))["input_ids"]]
-    )
-    return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
 
 
 Setting = Literal["column", "columns", "number"]

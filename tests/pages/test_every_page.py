@@ -386,7 +386,7 @@ def test_scores_by_class_and_group_are_shown_for_a_row(start: Start) -> None:
     assert [*by_group["group"]] == ["even", "odd"]
     assert [*by_group["n"]] == [15, 15]
     task = load_task(app.request["task"])
-    row = next(each for each in session.selectbox if each.label == "Row").value
+    row = str(next(each for each in session.selectbox if each.label == "Row").value)
     found = app.warm.evaluator(app.request).evaluate(app.sweep[row].mixture, "test").scores
     expected = [100 * float(found[rows::2].mean()) for rows in (0, 1)]
     assert [*by_group["accuracy, %"]] == pytest.approx(expected)

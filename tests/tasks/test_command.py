@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 import time
@@ -314,3 +315,70 @@ def test_a_changed_script_is_noticed_without_loading_the_task(folder: Path) -> N
     ]
     assert signatures[0] == signatures[1] != signatures[2]
     assert signatures[2] == load_task(f"command:{folder / 'task.toml'}").source_digest
+
+
+# Runs until another one has been seen, so that it can end only if several run at the same time.
+TOGETHER = """
+import json, os, sys, time
+from pathlib import Path
+
+here = Path(__file__).parent / "running"
+here.mkdir(exist_ok=True)
+own = here / str(os.getpid())
+own.write_text(sys.argv[1])
+most, seen_others = 1, Path(__file__).with_name("others")
+while not seen_others.exists() or most == 1:
+    most = max(most, len(list(here.iterdir())))
+    if most > 1:
+        seen_others.touch()
+    if seen_others.exists():
+        break
+    time.sleep(0.01)
+own.unlink()
+print(json.dumps({"error": most, "loss": 1.0, "accuracy": 1 / most}))
+"""
+
+
+def test_as_many_commands_run_at_once_as_the_task_allows(
+    folder: Path, sweep: Sweep, store: Store
+) -> None:
+    task = load_task(write(folder, more="at_once = 2", script=TOGETHER))
+    evaluator = Evaluator(task, store, device="cpu")
+    points = [sweep[name].mixture for name in ("base", *NAMES)]
+    done: list[tuple[int, int]] = []
+    found = evaluator.evaluate_all(points, "val", on_progress=lambda *each: done.append(each))
+    most = [-each.score for each in found]
+    assert max(most) == 2
+    assert done == sorted(done)
+    assert done[-1] == (4, 4)
+    assert evaluator.missing(points, "val") == []
+    assert [each.mixture_key for each in found] == [evaluator.key(point) for point in points]
+
+
+def test_commands_that_run_at_once_are_all_ended_by_a_cancel(
+    folder: Path, sweep: Sweep, store: Store
+) -> None:
+    script = "import os, sys, time\nopen(sys.argv[1] + '.pid', 'w')\ntime.sleep(600)\n"
+    script = script.replace("sys.argv[1] + '.pid'", f"{str(folder)!r} + f'/{{os.getpid()}}.pid'")
+    task = load_task(write(folder, more="at_once = 3", script=script))
+    evaluator = Evaluator(task, store, device="cpu")
+
+    def started() -> list[int]:
+        return [int(each.stem) for each in folder.glob("*.pid")]
+
+    def on_progress(done: int, total: int) -> None:
+        if len(started()) == 3:
+            raise Cancelled
+
+    points = [sweep[name].mixture for name in ("base", *NAMES)]
+    with pytest.raises(Cancelled):
+        evaluator.evaluate_all(points, "val", on_progress=on_progress)
+    for process in started():
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    assert len(evaluator.missing(points, "val")) == 4
+
+
+def test_one_result_file_is_for_one_run_at_a_time(folder: Path) -> None:
+    with pytest.raises(TaskError, match="would write the same `result`"):
+        load_task(write(folder, more='at_once = 2\nresult = "metrics.json"'))
