@@ -41,9 +41,11 @@ def show(view: View, table: RunTable) -> None:
 def _facts(view: View, table: RunTable, name: str) -> list[str]:
     if name in table.soups:
         stored = table.soups[name]
+        primary = stored.soup.primary
         return [
             f"**{plain(stored.label)}**, soup {escaping.code(stored.soup.id)}",
             f"Composition: {plain(scores.describe(stored.soup))}",
+            *([] if primary is None else [f"Chosen by {plain(primary)}"]),
         ]
     ingredient = view.sweep[name]
     kind = "ingredient" if name in view.sweep.ingredients else "base"
