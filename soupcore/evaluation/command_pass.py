@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.errors import Cancelled
+from soupcore.errors import Cancelled, CheckpointError
 from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.merges import Derived
 from soupcore.mixtures import Mixture
@@ -19,6 +19,7 @@ from soupcore.progress import Progress, no_progress
 from soupcore.tasks.command import CommandTask
 from soupcore.workspace import private_folder, workspace_folder
 from soupcore.writers import Output
+from soupcore.writers.hub_files import CONFIG, copy_file, hub_files
 
 _POLL = 0.05  # seconds
 
@@ -103,6 +104,7 @@ class CommandPass:
                     ended, _ = wait(waiting, _POLL, FIRST_COMPLETED)
                     for future in ended:
                         yield waiting.pop(future), *future.result()
+                on_wait(len(points))
             finally:
                 is_stopped.set()
 
@@ -116,6 +118,8 @@ class CommandPass:
         sources = [*mixture.sources.values()]
         form = _file_of(sources[0])
         as_ingredient = self._task.form == "ingredient"
+        if self._task.form == "folder":
+            return self._folder(mixture, form, folder / "model")
         is_alone = len(sources) == 1 and not isinstance(sources[0], Derived)
         if is_alone and as_ingredient and not form.weight_sets and form.path.is_file():
             return form.path
@@ -124,6 +128,24 @@ class CommandPass:
         path = folder / f"model{suffix}"
         output.save(path, {"task": self._task.name})
         return path
+
+    def _folder(self, mixture: Mixture, form: Checkpoint, folder: Path) -> Path:
+        """Write the weights of a point, its configuration and its tokenizer; return the folder."""
+        place = form.files[0].parent if form.files else form.path.parent
+        root = place.parent.parent if place.name.startswith("checkpoint-") else place.parent
+        known = hub_files({form.path.name: form}, root)
+        if known is None:
+            raise CheckpointError(
+                f"{form.path} is not in a Hugging Face folder: no config.json lies beside it.",
+                'Leave out `form = "folder"`.',
+            )
+        folder.mkdir()
+        (folder / CONFIG).write_text(known.config_text(None))
+        for name, source in known.copied.items():
+            with (folder / name).open("wb") as file:
+                copy_file(source, file)
+        Output(mixture, form).save(folder / f"{known.stem}.safetensors", {"task": self._task.name})
+        return folder
 
 
 def _file_of(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,7 +1,8 @@
-"""Tasks that are evaluated by a command of the user, described by a TOML file.
+r"""Tasks that are evaluated by a command of the user, described by a TOML file.
 
     run = "python eval.py --weights {checkpoint} --split {split}"
-    form = "ingredient"       # as the first ingredient's file; or "safetensors"
+    form = "ingredient"       # as the first ingredient's file; or "safetensors"; or "folder", for
+                              # `from_pretrained`, of ingredients in Hugging Face folders
     time_limit = 3600         # seconds for one run of the command
     at_once = 1               # how many runs of the command at the same time
 
@@ -22,6 +23,26 @@ the last line of its output. Instead, it may write them to a file (`result = "me
 `pattern = 'top-1: ([0-9.]+)'` of a metric may find them in the output.
 
 Metrics are numbers of a whole split, so there are no intervals, no ensembles and no gradients.
+
+For harnesses whose last line is no JSON, a pattern finds the number:
+
+    # validate.py of timm
+    run = "python validate.py data/{split} --model resnet18 --checkpoint {checkpoint}"
+    [metrics.top1]
+    pattern = '"top1": ([0-9.]+)'
+
+    # Ultralytics
+    run = "yolo val model={checkpoint} data=data.yaml split={split}"
+    [metrics.mAP]
+    range = [0, 1]
+    pattern = 'all +\d+ +\d+ +\S+ +\S+ +\S+ +(\S+)'
+
+    # lm-evaluation-harness, which takes a folder
+    form = "folder"
+    run = "lm_eval --model hf --model_args pretrained={checkpoint} --tasks {split}"
+    [metrics.acc]
+    range = [0, 1]
+    pattern = 'acc *\| *↑ *\| *([0-9.]+)'
 """
 
 import hashlib
@@ -56,7 +77,7 @@ _KEYS = {
     "run", "form", "time_limit", "at_once", "result", "splits", "metrics", "name", "version",
 }  # fmt: skip
 _METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
-_FORMS = ("ingredient", "safetensors")
+_FORMS = ("ingredient", "safetensors", "folder")
 _POLL = 0.05  # seconds
 _LAST_LINES = 8
 _MOST_BYTES = 1 << 20  # of the output that is read, and of a file that counts for the identity
@@ -77,7 +98,8 @@ class CommandTask(Task):
         path: The TOML file.
 
     Attributes:
-        form: The form of the checkpoint that the command takes, `ingredient` or `safetensors`.
+        form: The form of the checkpoint that the command takes: `ingredient`, `safetensors`, or
+            `folder`, with its configuration and tokenizer.
         at_once: How many runs of the command may go on at the same time.
 
     Raises:

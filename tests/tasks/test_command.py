@@ -13,6 +13,7 @@ from torch import Tensor
 
 from soupcore import (
     Cancelled,
+    CheckpointError,
     Evaluator,
     RecipeError,
     Store,
@@ -382,3 +383,45 @@ def test_commands_that_run_at_once_are_all_ended_by_a_cancel(
 def test_one_result_file_is_for_one_run_at_a_time(folder: Path) -> None:
     with pytest.raises(TaskError, match="would write the same `result`"):
         load_task(write(folder, more='at_once = 2\nresult = "metrics.json"'))
+
+
+IN_FOLDER = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import load_file
+
+folder = Path(sys.argv[1])
+config = json.loads((folder / "config.json").read_text())
+weights = load_file(folder / "model.safetensors")
+names = sorted(path.name for path in folder.iterdir())
+assert names == ["config.json", "model.safetensors", "tokenizer.json"], names
+error = sum(float(t.double().sum()) for n, t in sorted(weights.items()) if "weight" in n)
+print(json.dumps({"error": error, "loss": config["hidden_size"], "accuracy": 0.5}))
+"""
+
+
+def test_a_command_may_take_a_folder_for_from_pretrained(
+    folder: Path, states: dict[str, State], store: Store, tmp_path: Path
+) -> None:
+    for name in ("run1", "run2"):
+        place = tmp_path / "hub" / name / "checkpoint-10"
+        place.mkdir(parents=True)
+        save_file(states[name], place / "model.safetensors")
+        (place / "config.json").write_text('{"hidden_size": 4, "_name_or_path": "there"}')
+        (place.parent / "tokenizer.json").write_text("{}")
+    sweep = Sweep.from_folder(tmp_path / "hub")
+    task = load_task(write(folder, more='form = "folder"', script=IN_FOLDER))
+    evaluator = Evaluator(task, store, device="cpu")
+    names = sweep.names()
+    found = evaluator.evaluate(uniform(sweep).mixture, "val")
+    whole = [states[name] for name in ("run1", "run2")]
+    expected = sum(float(s[n].double().sum()) / 2 for s in whole for n in s if "weight" in n)
+    assert -found.score == pytest.approx(expected, rel=1e-4)
+    assert found.loss == 4
+    assert evaluator.evaluate(sweep[names[0]].mixture, "val").n == 1
+
+
+def test_a_folder_needs_a_configuration(folder: Path, sweep: Sweep, store: Store) -> None:
+    task = load_task(write(folder, more='form = "folder"'))
+    with pytest.raises(CheckpointError, match="is not in a Hugging Face folder"):
+        Evaluator(task, store, device="cpu").evaluate(sweep["run1"].mixture, "val")
