@@ -16,9 +16,7 @@ from xdist.scheduler import LoadFileScheduling
 
 import soupcore
 from soupcore.progress import silence
-from soupcore.safe_torch.contents import read_contents
-from soupcore.safe_torch.refusal import Refusal
-from soupcore.safe_torch.rewriting import rewrite
+from soupcore.safe_torch import child
 from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
 from tests.postgres import new_database, postgres_server
 
@@ -90,19 +88,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def read_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read torch files in this process, for trusted files, which saves a child process for each."""
 
-    def read(descriptor: int, path: Path) -> Any:
+    def answered(descriptor: int, path: Path, *request: str) -> Any:
         with path.open("rb") as file:
-            return json.loads(json.dumps(read_contents(file)))
+            return json.loads(child.answer(file, [*request]))
 
-    def rewritten(descriptor: int, path: Path, weights: str) -> Any:
-        with path.open("rb") as file:
-            try:
-                return json.loads(json.dumps(rewrite(file, weights)))
-            except Refusal as refusal:
-                return {"problem": refusal.problem}
-
-    monkeypatch.setattr("soupcore.checkpoints.contents.read_contents", read)
-    monkeypatch.setattr("soupcore.writers.torch_files.rewrite", rewritten)
+    monkeypatch.setattr("soupcore.checkpoints.sandbox._answer", answered)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from torch import nn
 from soupcore import Sweep, open_checkpoint, uniform
 from tests.helpers import State, any_tensor, same_weights, save_checked
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.float8_e4m3fn, torch.float8_e5m2),

@@ -177,8 +177,18 @@ def run_call(call: type[Call], warm: WarmState, request: Request, report: Report
     return call.from_request(request).work(warm.context(request), report)
 
 
+def share_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> None:
+    """Evaluate points of a call that another worker does."""
+    call.from_request(request).share(warm.context(request), report)
+
+
 _CALLS: tuple[type[Call], ...] = (*CALLS.values(), Analysis, TimedPasses)
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     **{call.kind: partial(run_call, call) for call in _CALLS},
+}
+
+#: Kinds whose points idle workers may evaluate too.
+SHARED: dict[str, Callable[[WarmState, Request, Report], None]] = {
+    call.kind: partial(share_call, call) for call in _CALLS if call.is_shared
 }

@@ -31,8 +31,16 @@ def main() -> None:
     gc.disable()  # it would traverse millions of small objects again and again
     file = os.fdopen(0, "rb")
     sys.addaudithook(_deny)
+    text = answer(file, sys.argv[2:])
+    while text:
+        text = text[os.write(1, text) :]
+    os._exit(0)  # destroying a deeply nested object would take time
+
+
+def answer(file: BinaryIO, request: list[str]) -> bytes:
+    """Return the answer to a request; see the module."""
     try:
-        text = json.dumps(_answer(file, sys.argv[2:]), separators=(",", ":")).encode()
+        text = json.dumps(_found(file, request), separators=(",", ":")).encode()
         if len(text) > MOST_OUTPUT:
             text = _refused("The description of its tensors is larger than that of any model.")
     except Refusal as refusal:
@@ -41,12 +49,10 @@ def main() -> None:
         text = b'{"exhausted": true}'
     except Exception as error:  # a bug in this package that a damaged file triggers
         text = _refused(f"It is damaged in an unknown way ({type(error).__name__}: {error}).")
-    while text:
-        text = text[os.write(1, text) :]
-    os._exit(0)  # destroying a deeply nested object would take time
+    return text
 
 
-def _answer(file: BinaryIO, request: list[str]) -> dict[str, Any]:
+def _found(file: BinaryIO, request: list[str]) -> dict[str, Any]:
     if request == ["values"]:
         return {"values": read_values(file)}
     if request:

@@ -99,10 +99,13 @@ def import_from(path: Path) -> None:
     Modules beside other tasks are forgotten, as they may have the same names.
     """
     beside = set(modules_beside(path))
+    names = tuple(file.name for file in beside)
     for name, module in [*sys.modules.items()]:
-        file = getattr(module, "__file__", None)
-        is_ours = isinstance(getattr(module, "__loader__", None), _FromText)
-        if is_ours or (file is not None and Path(file) in beside):
+        known = getattr(module, "__dict__", {})  # without the `__getattr__` of lazy modules
+        file = known.get("__file__")
+        is_ours = isinstance(known.get("__loader__"), _FromText)
+        # There are thousands of modules, and making a path of each would take 0.1 s.
+        if is_ours or (file and file.endswith(names) and Path(file) in beside):
             del sys.modules[name]
     others = [finder for finder in sys.meta_path if getattr(finder, "folder", None) != path.parent]
     sys.meta_path[:] = [_Beside(path.parent), *others]

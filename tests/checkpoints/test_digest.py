@@ -15,6 +15,8 @@ from soupcore.sweeps.folder import folder_signature
 from soupcore.writers import write_safetensors
 from tests.helpers import any_tensor
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 STATE = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0]), "b": torch.tensor([5, 6]), "c": torch.zeros(0)}
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]

@@ -11,6 +11,8 @@ from soupcore import CheckpointError, open_checkpoint
 from soupcore.checkpoints.run_folders import is_lower_better, read_run
 from soupcore.checkpoints.tools import TOOLS
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 Layout = dict[str, str]
 """`{file: content}`: files of weights hold the number of their line, others this text."""
 
@@ -116,9 +118,11 @@ RUNS: dict[str, tuple[str, Layout, list[str], str]] = {
             "checkpoint-10.pth.tar": "",
             "model_best.pth.tar": "",
             "last.pth.tar": "",
+            "milestone-11.pth.tar": "",
             "recovery-3-20.pth.tar": "",
+            "recovery_tmp.pth.tar": "",
         },
-        ["epoch 9", "epoch 10", "best", "last"],
+        ["epoch 9", "epoch 10", "checkpoint 11", "best", "last"],
         "model_best.pth.tar",
     ),
     "nnU-Net": (

@@ -18,6 +18,8 @@ from soupcore.checkpoints.torch_format import TorchCheckpoint
 from tests.helpers import any_tensor, build_model, same_bits, same_weights
 from tests.safe_torch import foreign
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 TIED = torch.arange(6.0)
 PATTERN = torch.arange(2 * 3 * 4 * 5, dtype=torch.int32)
 

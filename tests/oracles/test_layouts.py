@@ -16,6 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 import soupcore
 from tests.helpers import adam_state, build_model, random_state, same_weights
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 State = dict[str, Tensor]
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -62,9 +62,10 @@ def soup_of_soups(view: View) -> StoredSoup:
 
 
 def evaluate_files(view: View) -> None:
+    evaluator = evaluator_of(view)
     for name in ["base", *NAMES]:
         for split in view.task.reported:
-            evaluator_of(view).evaluate(view.sweep[name].mixture, split)
+            evaluator.evaluate(view.sweep[name].mixture, split)
 
 
 def show_built(

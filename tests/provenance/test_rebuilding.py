@@ -24,6 +24,8 @@ from soupcore import (
 )
 from tests.helpers import State, moved, same_weights, save_checked, save_sweep
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 EVERY: dict[str, Callable[[Sweep, Evaluator], Soup]] = {
     "by hand": lambda sweep, evaluator: manual(sweep, {"run1": 3, "base": -1}),
     "a kept head": lambda sweep, evaluator: soupcore.wise_ft(sweep, keep="3."),

@@ -45,6 +45,8 @@ from tests.helpers import (
     save_sweep,
 )
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 
 def strict_json(text: str) -> Any:
     """Parse what any JSON parser would; Python's own takes NaN as well."""

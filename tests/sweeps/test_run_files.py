@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from soupcore import Sweep
 from soupcore.sweeps.tables import Problems, TableError, read_yaml
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 State = Mapping[str, Any]
 
 RESULTS = """epoch,time,train/box_loss,metrics/mAP50(B),metrics/mAP50-95(B),lr/pg0

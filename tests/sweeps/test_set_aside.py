@@ -19,6 +19,8 @@ from tests.helpers import (
     save_sweep,
 )
 
+pytestmark = pytest.mark.usefixtures("read_in_this_process")
+
 BASE = random_state(0)
 RUNS = {name: moved(BASE, 0.3, seed) for seed, name in enumerate("abcdef", start=1)}
 IDS = torch.arange(8)[None]
