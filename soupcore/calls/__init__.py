@@ -6,6 +6,7 @@ in the store. A page makes the same call to read the result, and computes nothin
 
 from soupcore.calls.analysis import (
     Attribution,
+    Breakdown,
     Calibrations,
     EnsembleScores,
     GreedyEnsembleScores,
@@ -61,6 +62,7 @@ CALLS: dict[str, type[Call]] = {
         TwoModelTheory,
         Calibrations,
         Attribution,
+        Breakdown,
         BestIngredientBias,
         Optimism,
         SearchOptimism,
@@ -78,6 +80,7 @@ __all__ = [
     "CALLS",
     "Attribution",
     "BestIngredientBias",
+    "Breakdown",
     "Calibrations",
     "Call",
     "ClickedPath",

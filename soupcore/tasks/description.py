@@ -91,6 +91,9 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: Whether the loss is the cross-entropy of logits and targets are classes.
     is_classification: bool = False
 
+    #: Whether examples have groups.
+    has_groups: bool = False
+
     #: Whether the loss has gradients with respect to the weights.
     has_gradients: bool = True
 
@@ -376,6 +379,7 @@ class Facts:
     precision: Precision = "float32"
     shows_examples: bool = False
     averages: Averages = "records"
+    has_groups: bool = False
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -415,6 +419,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.precision = facts.precision
         self.shows_examples = facts.shows_examples
         self.averages = facts.averages
+        self.has_groups = facts.has_groups
 
     @property
     def key(self) -> str:
