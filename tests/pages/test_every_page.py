@@ -40,6 +40,9 @@ PAGES = {
     "soup_vs_ensemble.py": "Ensembles",
 }
 NAMES = ["run1", "run2", "run10"]
+# The other pages show soups side by side.
+OF_ONE_SOUP = {file: title for file, title in PAGES.items() if title in
+               ("Overview", "Soups", "Evidence", "Download", "Report")}  # fmt: skip
 MANUAL = "manual"
 TASK = """
 from pathlib import Path
@@ -174,16 +177,19 @@ class App:
         return [*can, MANUAL]
 
     def session(self, page: str = "overview.py") -> AppTest:
+        """Open the app, which begins with the overview, and then a page."""
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params["sweep"] = str(self.sweep.folder)
         session.query_params["task"] = str(self.request["task"])
-        return session.run().switch_page(page).run()
+        session.run()
+        return session if page == "overview.py" else session.switch_page(page).run()
 
-    def open_all(self) -> Iterator[AppTest]:
+    def open_all(self, pages: Mapping[str, str] = PAGES) -> Iterator[AppTest]:
         """Open every page; give each in turn."""
         session = self.session()
-        for file, title in PAGES.items():
-            session.switch_page(file).run()
+        for file, title in pages.items():
+            if file != "overview.py":
+                session.switch_page(file).run()
             assert [header.value for header in session.header] == [title]
             assert not session.exception, f"{title}: {session.exception[0].message}"
             assert not session.error, f"{title}: {session.error[0].value}"
@@ -262,7 +268,7 @@ def test_pages_open_before_anything_is_known(start: Start) -> None:
 def test_pages_open_with_a_soup_by_each_recipe(start: Start, recipe: str) -> None:
     app = start(known=True)
     app.build(recipe)
-    assert len(list(app.open_all())) == len(PAGES)
+    assert len(list(app.open_all(OF_ONE_SOUP))) == len(OF_ONE_SOUP)
 
 
 @pytest.mark.parametrize("base", [True, False], ids=["base", "no base"])
