@@ -140,12 +140,13 @@ def _acceptances(view: View, picked: StoredSoup) -> None:
     steps = [step for step in picked.soup.trace[1:] if step.accepted]
     if not steps:
         return
-    unit = view.task.score_unit
+    labels = picked.soup.chosen_by(view.task).labels
+    unit = labels.score_unit
     st.subheader("Gain per accepted ingredient")
     rows = [
         {
             "step": f"{'+' if step.action == 'add' else '−'} {step.candidate}",
-            unit.label(f"validation {view.task.score_name} after"): step.score * unit.factor,
+            unit.label(f"validation {labels.score_name} after"): step.score * unit.factor,
             f"{unit.difference_label('Δ')} (95% CI)": unit.difference_interval(step.interval),
         }
         | _changes(step.gained, step.lost, step.p_value)
@@ -210,8 +211,8 @@ def _rebuilt(picked: StoredSoup) -> str:
 def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None:
     """Show confidence against accuracy of the soup, the ingredients and the ensemble."""
     st.subheader("Calibration")
-    if view.task.why_no_ensemble is not None:
-        st.caption(f"No calibration. {plain(view.task.why_no_ensemble)}")
+    if view.task.why_no_kept_outputs is not None:
+        st.caption(f"No calibration. {plain(view.task.why_no_kept_outputs)}")
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     by_name = _calibrations(view, picked, known, split)

@@ -44,8 +44,8 @@ def main(view: View) -> None:
 
 
 def _scores(view: View, names: Sequence[str], split: str, colour: str | None) -> None:
-    if view.task.why_no_ensemble is not None:
-        st.info(f"No ensembles. {plain(view.task.why_no_ensemble)}", icon=":material/join_inner:")
+    if (why := view.task.why_no_kept_outputs) is not None:
+        st.info(f"No ensembles of pairs. {plain(why)}", icon=":material/join_inner:")
         return
     known = results.midpoints(view, names, split, key="middles")
     if known is None:

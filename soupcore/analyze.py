@@ -21,6 +21,7 @@ class Analysis(Call):
     """
 
     kind = "analyze"
+    is_shared = True
 
     def code(self, context: Context) -> Code:
         """Return Python that does the same and makes the `verdict`."""
@@ -52,6 +53,16 @@ class Analysis(Call):
             _do(known, step, of_step)
             done += length
         return {"steps": _told(steps(Overview.of(context)), len(plan))}
+
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate checkpoints and lines; the worker of the job builds the soups."""
+        done: list[Step] = []
+        while True:
+            left = [step for step in steps(Overview.of(context)) if not step.is_done]
+            if not left or left[0].is_soup or left[0] in done:
+                return
+            left[0].call.share(context, report)
+            done.append(left[0])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from soupcore.recipes.spec import Parameter, Recipe
     from soupcore.sweeps import FitReport, Sweep
     from soupcore.sweeps.snapshots import Snapshots
-    from soupcore.tasks import MetricInfo
+    from soupcore.tasks import TaskInfo
 
 _SPEC = "TASK"
 _TASK_FORMS = (
@@ -41,6 +41,7 @@ without a browser:
   stockpot evaluate FOLDER   evaluate checkpoints
   stockpot barriers FOLDER   evaluate the lines between checkpoints
   stockpot report FOLDER     write a report of the stored results, as HTML
+  stockpot worker            run jobs of a shared workspace on this machine
 Each of them has its own --help. A folder with one of these names is opened as ./NAME.
 """
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["worker"]:
+            _work(given[1:])
+            return 0
         if not given or given[0] not in _RUN:
             _open_dashboard(given)
         _without_browser(given)
@@ -170,6 +174,13 @@ def _app() -> Path:
     raise StockpotError(f"The dashboard is missing beside {beside}. Install stockpot again.")
 
 
+def _work(arguments: Sequence[str]) -> None:
+    from soupcore.jobs import serve
+
+    parsed = serve.parser(_folder, _task).parse_args(arguments)
+    serve.serve(parsed.task, parsed.device or ["auto"], parsed.root, parsed.database)
+
+
 def _without_browser(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="stockpot")
     commands = parser.add_subparsers(required=True)
@@ -187,6 +198,9 @@ def _without_browser(arguments: Sequence[str]) -> None:
             metavar="[RUN=]SNAPSHOT",
             help="snapshot to open of all runs that have several, or of one run: best, last, "
             "final, 'epoch 3', every (the one that its tool prefers)",
+        )
+        command.add_argument(
+            "--metric", metavar="NAME", help="metric of the task to rank and choose by (its first)"
         )
         command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
         add_options(command)
@@ -233,6 +247,17 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="dtype of a .safetensors"
     )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write a soup of LoRA adapters as one PEFT adapter, into the folder --output",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        help="largest rank of the adapter's changes, by a truncated SVD (the sum of the ranks, "
+        "which is exact)",
+    )
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -272,6 +297,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 def _soup(parsed: argparse.Namespace) -> None:
     from soupcore.checkpoints.file_names import TORCH_SUFFIXES, suffix_of
+    from soupcore.provenance import save_adapter
     from soupcore.recipes import RECIPES
 
     if parsed.recipe not in RECIPES:
@@ -279,9 +305,15 @@ def _soup(parsed: argparse.Namespace) -> None:
     recipe = RECIPES[parsed.recipe]
     if recipe.chooses and parsed.task is None:
         parsed.error(f"{recipe.title} chooses by evaluations: name a --task")
+    if parsed.metric and parsed.task is None:
+        parsed.error("--metric names a metric of a --task")
     if parsed.output is None and parsed.task is None:
         parsed.error("name an --output for the weights, or a --task to evaluate the soup")
-    if parsed.output is not None:
+    if parsed.adapter:
+        _check_adapter_options(parsed)
+    elif parsed.rank is not None:
+        parsed.error("argument --rank: only an --adapter has a rank")
+    elif parsed.output is not None:
         suffixes = [".safetensors", *TORCH_SUFFIXES]
         is_folder = parsed.output.is_dir() or not parsed.output.suffix
         if not is_folder and suffix_of(parsed.output) not in suffixes:
@@ -301,10 +333,15 @@ def _soup(parsed: argparse.Namespace) -> None:
         evaluator = _evaluator(parsed)
         soup = recipe.follow(sweep, evaluator, _names(parsed), **checked).evaluate(evaluator)
     files: list[Path] = []
-    if parsed.output is not None:
+    about: dict[str, Any] = {}
+    if parsed.adapter:
+        about = {"relative_error": save_adapter(soup, parsed.output, parsed.rank)}
+        files = sorted(parsed.output.glob("adapter_*"))
+    elif parsed.output is not None:
         files = soup.save(parsed.output, parsed.dtype)
     if parsed.json:
-        _print_json({"soup": soup.to_json(), "files": [str(file) for file in files]})
+        names = [str(file) for file in files]
+        _print_json({"soup": soup.to_json(), "files": names, **about})
         return
     print(f"{recipe.title} soup of {', '.join(soup.ingredients)}")
     for name, coefficient in soup.coefficient_texts.items():
@@ -315,8 +352,19 @@ def _soup(parsed: argparse.Namespace) -> None:
         print(f"{split}: {found.score_text}, n = {found.n}")
     for note in soup.notes:
         print(note)
+    if about:
+        print(f"relative error of the adapter's change: {about['relative_error']:.3g}")
     for file in files:
         print(f"wrote {file}")
+
+
+def _check_adapter_options(parsed: argparse.Namespace) -> None:
+    if parsed.output is None or not parsed.output.absolute().parent.is_dir():
+        parsed.error("argument --adapter: name an --output, a folder in an existing folder")
+    if parsed.dtype:
+        parsed.error("argument --dtype: an adapter has the dtype of the first one")
+    if parsed.rank is not None and parsed.rank < 1:
+        parsed.error("argument --rank: it must be positive")
 
 
 def _parameter(
@@ -357,9 +405,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         for split in splits
     }
     if parsed.json:
-        metrics = evaluator.task.metrics or (evaluator.task.metric,)
         rows = [(name, each) for some in found.values() for name, each in some.items()]
-        _print_json([_row(name, each, metrics) for name, each in rows])
+        _print_json([_row(name, each, evaluator.task) for name, each in rows])
         return
     import pandas as pd
 
@@ -370,9 +417,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     _print_table(table.rename_axis(unit.label(score)).reset_index())
 
 
-def _row(name: str, found: "Evaluation", metrics: Sequence["MetricInfo"]) -> dict[str, Any]:
+def _row(name: str, found: "Evaluation", task: "TaskInfo[Any]") -> dict[str, Any]:
     """Return an evaluation in JSON, with values of the metrics as they are defined."""
-    primary = metrics[0]
+    primary, metrics = task.metric, task.metrics or (task.metric,)
     low, high = sorted(primary.sign * end for end in found.score_interval)
     scores = {primary.name: found.score, **found.all_scores}
     values = {metric.name: metric.sign * scores.get(metric.name, math.nan) for metric in metrics}
@@ -382,7 +429,8 @@ def _row(name: str, found: "Evaluation", metrics: Sequence["MetricInfo"]) -> dic
         "n": found.n,
         "loss": found.loss,
         "metrics": values,
-        "interval": [low, high],  # of the first metric
+        "primary": primary.name,
+        "interval": [low, high],  # of the primary metric
     }
 
 
@@ -410,14 +458,14 @@ def _report(parsed: argparse.Namespace) -> None:
 
     if parsed.output.is_dir() or not parsed.output.absolute().parent.is_dir():
         parsed.error(f"argument --output: {parsed.output} is no file in an existing folder")
-    if parsed.task is None and (parsed.analyze or parsed.soup):
-        parsed.error("--analyze and --soup need evaluations: name a --task")
+    if parsed.task is None and (parsed.analyze or parsed.soup or parsed.metric):
+        parsed.error("--analyze, --soup and --metric need evaluations: name a --task")
     sweep = _sweep(parsed)
     source: Evaluations | Store = Store()
     if parsed.analyze:
         source = _evaluator(parsed)
     elif parsed.task is not None:
-        source = Evaluations(load_task(parsed.task))
+        source = Evaluations(load_task(parsed.task)).with_primary(parsed.metric)
     # Jobs of the dashboard store soups under the absolute path of the folder.
     context = Context(sweep, source, str(parsed.folder.resolve()), parsed.task or "")
     if parsed.analyze:
@@ -471,7 +519,8 @@ def _evaluator(parsed: argparse.Namespace) -> "Evaluator":
     from soupcore.evaluation import Evaluator
     from soupcore.tasks import load_task
 
-    return Evaluator(load_task(parsed.task), device=parsed.device)
+    task = load_task(parsed.task)
+    return Evaluator(task, device=parsed.device).with_primary(parsed.metric)
 
 
 def _snapshots(texts: Sequence[str]) -> "Snapshots":

@@ -78,6 +78,21 @@ class EvaluationRow(Base):
     created: Mapped[float]
 
 
+class MetricIntervalRow(Base):
+    """The interval of an evaluation's score by a metric other than the task's first."""
+
+    __tablename__ = "metric_intervals"
+
+    mixture_key: Mapped[str] = mapped_column(primary_key=True)
+    task_key: Mapped[str] = mapped_column(primary_key=True)
+    split_digest: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    low: Mapped[float | None]  # None where there is no interval
+    high: Mapped[float | None]
+    # Scores on bootstrap resamples, float32, little-endian; None for a mean.
+    replicates: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
 class PartRow(Base):
     """The partial evaluation of a point that was rejected early."""
 

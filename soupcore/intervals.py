@@ -96,6 +96,22 @@ def resamples(n: int, count: int = _RESAMPLES, seed: int = 0) -> Iterator[Tensor
         yield torch.randint(n, (n,), generator=generator)
 
 
+def halves(examples: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield random halves of the examples in both orders; with an odd number, one is ignored.
+
+    Args:
+        examples: Number of examples.
+        repeats: Number of divisions; each is yielded twice.
+        seed: Seed of the divisions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = examples // 2
+    for _ in range(repeats):
+        order = torch.randperm(examples, generator=generator)
+        yield order[:n], order[n : 2 * n]
+        yield order[n : 2 * n], order[:n]
+
+
 def bootstrap_interval(
     estimate: float, replicates: Tensor, confidence: float = 0.95
 ) -> tuple[float, float]:

@@ -68,7 +68,7 @@ class Step:
         told = [
             arguments,
             [overview.sweep[name].digest for name in arguments["names"]],
-            task.key,
+            task.results_key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
         ]
@@ -92,7 +92,7 @@ def steps(overview: Overview) -> list[Step]:
     found.append(_soup(overview, "greedy", "Build the greedy soup of all ingredients", names))
     if _is_learned_cheap(overview, main):
         found.append(_soup(overview, "learned", f"Build the learned soup of {of}", main))
-    if task.why_no_ensemble is None:
+    if task.why_no_kept_outputs is None:
         call = GreedyEnsembleScores(names)
         is_done = call.result(overview.context) is not None
         title = "Score the greedy ensemble"

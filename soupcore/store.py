@@ -37,6 +37,7 @@ from soupcore.database import (
     EvaluationRow,
     InnerProductRow,
     LineRow,
+    MetricIntervalRow,
     PartRow,
     ResultRow,
     SoupFileRow,
@@ -198,6 +199,31 @@ class Store:
             rows += new_rows
         self.put_evaluations(rows)
         return rows
+
+    def metric_intervals(
+        self, mixture_keys: Sequence[str], task_key: str, split_digest: str, metric: str
+    ) -> dict[str, MetricIntervalRow]:
+        """Return the stored intervals by a metric other than the task's first: `{point: row}`."""
+        found = {}
+        with self.session() as session:
+            for start in range(0, len(mixture_keys), _KEYS_A_QUERY):
+                rows = session.scalars(
+                    select(MetricIntervalRow).where(
+                        MetricIntervalRow.mixture_key.in_(
+                            mixture_keys[start : start + _KEYS_A_QUERY]
+                        ),
+                        MetricIntervalRow.task_key == task_key,
+                        MetricIntervalRow.split_digest == split_digest,
+                        MetricIntervalRow.metric == metric,
+                    )
+                )
+                found.update({row.mixture_key: row for row in rows})
+        return found
+
+    def add_metric_intervals(self, rows: Sequence[MetricIntervalRow]) -> None:
+        """Store intervals in one transaction, replacing earlier ones."""
+        self._check_writable()
+        self._put(*rows)
 
     def _check_writable(self) -> None:
         if self.is_read_only:

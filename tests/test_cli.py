@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import soupcore
 from soupcore import cli
 from soupcore.version import VERSION
+from tests import adapters
 from tests.helpers import average, random_state, same_weights, save_sweep
 
 PROJECT = Path(__file__).parents[1]
@@ -167,6 +168,17 @@ FAULTS = {
     "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' is none of greedy, uniform"),
     "suffix": (["soup", "{runs}", "--recipe=uniform", "-o=a.txt"], 2, "a.txt ends in none of"),
     "dtype": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--dtype=float16"], 2, "--dtype"),
+    "rank": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--rank=1"], 2, "only an --adapter"),
+    "adapter": (
+        ["soup", "{runs}", "--recipe=uniform", "-o=/no/a", "--adapter"],
+        2,
+        "name an --output",
+    ),
+    "no adapters": (
+        ["soup", "{runs}", "--recipe=uniform", "-o={empty}/a", "--adapter"],
+        1,
+        "a is no LoRA adapter",
+    ),
     "no parent": (["soup", "{runs}", "--recipe=uniform", "-o=/no/a.pt"], 2, "/no is not a folder"),
     "parameter": (
         ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=x=1"],
@@ -367,6 +379,29 @@ def test_metrics_have_their_values_where_lower_is_better(
     assert shown.split() == ["a", f"{100 * error:.2f}"]
 
 
+def test_a_metric_of_the_task_is_chosen_by(
+    run: Callable[..., Ran], runs: str, spec: str, tmp_path: Path
+) -> None:
+    Path(spec.rpartition(":")[0]).write_text(TASK + METRICS)
+    given = (runs, f"--task={spec}", "--metric=macro F1")
+    (row,) = json.loads(run("evaluate", *given, "--split=val", "--ingredients=a", "--json")[1])
+    low, high = row["interval"]
+    assert row["primary"] == "macro F1"
+    assert 0 < low < row["metrics"]["macro F1"] < high < 1
+    soup = json.loads(run("soup", *given, "--recipe=greedy", "--json")[1])["soup"]
+    assert soup["parameters"]["primary"] == soup["scores"]["val"]["metric"] == "macro F1"
+    code, _, _ = run("report", *given, "-o", str(tmp_path / "report.html"))
+    assert code == 0
+    assert (
+        "macro F1 (higher is better); also measured: error"
+        in (tmp_path / "report.html").read_text()
+    )
+    code, _, err = run("evaluate", runs, f"--task={spec}", "--metric=AUC")
+    assert (code, "has no metric 'AUC'; it has error, macro F1" in err) == (1, True)
+    code, _, err = run("soup", runs, "--recipe=uniform", "--metric=AUC", "-o", "a.safetensors")
+    assert (code, "--metric names a metric of a --task" in err) == (2, True)
+
+
 def test_a_rule_on_tensors_is_kept(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:
     file = tmp_path / "soup.safetensors"
     options = ("--recipe=uniform", "--tensors=all but the head", "--rest=b", f"--output={file}")
@@ -416,3 +451,20 @@ def test_an_output_without_a_suffix_is_a_folder_for_from_pretrained(
     assert code == 0
     assert f"wrote {tmp_path / 'soup' / 'model.safetensors'}\n" in out
     assert (tmp_path / "soup/README.md").is_file()
+
+
+def test_a_soup_of_adapters_is_written_as_one(run: Callable[..., Ran], tmp_path: Path) -> None:
+    adapters.save_sweep(tmp_path / "sweep")
+    folder = str(tmp_path / "sweep")
+    soup = soupcore.uniform(soupcore.Sweep.from_folder(folder))
+    options = ("soup", folder, "--recipe=uniform", "--adapter", f"--output={tmp_path / 'soup'}")
+    code, out, _ = run(*options)
+    assert (code, out.count("relative error of the adapter's change: 0\n")) == (0, 1)
+    assert f"wrote {tmp_path / 'soup' / 'adapter_model.safetensors'}\n" in out
+    code, out, _ = run(*options, "--rank=2", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["relative_error"] == soupcore.save_adapter(soup, tmp_path / "again", rank=2) > 0
+    for file in told["files"]:
+        assert Path(file).read_bytes() == (tmp_path / "again" / Path(file).name).read_bytes()
+    assert len(told["files"]) == 2

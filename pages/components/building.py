@@ -239,7 +239,7 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     # A separate container, since the fragment's last run may come after the result was drawn.
     with st.container():
         if job.is_unfinished:
-            _watch(job_id, recipe, view.task.labels if view.has_task else NO_LABELS)
+            _watch(job_id, recipe, _labels(view, job))
             return
     if job.error:
         st.error(plain(job.error), icon=":material/error:")
@@ -266,6 +266,13 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
     comparison.show_statistics(view, stored, key="build")
 
 
+def _labels(view: View, job: Job) -> Labels:
+    """Return how a job's recipe writes its scores; the view may have another metric by now."""
+    if not view.has_task:
+        return NO_LABELS
+    return view.task.with_primary(job.request.get("primary")).labels
+
+
 def _show_cancelled(view: View, stored: StoredSoup) -> None:
     st.info("Cancelled. The best soup so far was saved.", icon=":material/stop_circle:")
     scores.offer_evaluation(view, stored, key="build")
@@ -276,13 +283,14 @@ def _decisions(view: View, soup: Soup, job: Job) -> None:
     if not soup.trace and not soup.passes:
         return
     offered = StoredSoups(state.store(), view.sweep).by_name(job.request.get("soups", {}))
-    # The soup may be shown with other statistics than the recipe chose with.
+    # The soup may be shown with other statistics, or by another metric, than the recipe chose with.
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
+    then = then.with_primary(soup.chosen_by(view.task).primary)
     then = then.with_tensors(soup.rule)
     call = RecipeSoup.from_request(job.request)
     if soup.trace:
         figure = figures.greedy_trace(
-            soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
+            soup.trace, score_name=then.task.score_name, score_unit=then.task.score_unit
         )
         code = snippets.trace(then, call)
         display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)

@@ -10,7 +10,7 @@ from pages.components import display, jobs, results, scores, snippets, sweeps, t
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import Evaluation, figures
-from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
+from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics, Result
 from soupcore.figures.tables import shift_table
 from soupcore.overview import best_on_select, title
 from soupcore.stored_soups import StoredSoup
@@ -80,7 +80,10 @@ def _ensemble_row(view: View, picked: StoredSoup) -> dict[tuple[str, str], Any]:
     names, seen = tuple(picked.soup.ingredients), view.including(picked.soups)
     by_split = dict.fromkeys(view.task.reported)
     members = {name: seen.sweep[name].mixture for name in names}
-    if _have_outputs(scores.evaluations(seen, members), names):
+    if view.task.averages == "outputs":
+        found = _ensemble_by_passes(seen, EnsembleScores(names), picked)
+        by_split |= found["scores"] if found else {}
+    elif _have_outputs(scores.evaluations(seen, members), names):
         title = f"Ensemble of {picked.label}"
         found = results.derived(seen, EnsembleScores(names), title, key="ensemble")
         by_split |= found["scores"] if found else {}
@@ -88,10 +91,23 @@ def _ensemble_row(view: View, picked: StoredSoup) -> dict[tuple[str, str], Any]:
     return _scores_row(view, name, "ensemble", by_split, cost=len(names))
 
 
+def _ensemble_by_passes(view: View, call: EnsembleScores, picked: StoredSoup) -> Result | None:
+    """Return the scores of an ensemble whose outputs are not kept, or show a button for them."""
+    found = call.result(view.context)
+    if found is None:
+        jobs.call_button(
+            view, "Evaluate the ensemble", call, f"Ensemble of {picked.label}", key="ensemble",
+            primary=False,
+            help=f"Runs {len(call.names)} ingredients on {len(view.task.reported)} splits and "
+            "averages their outputs batch by batch.",
+        )  # fmt: skip
+    return found
+
+
 def _greedy_ensemble_rows(
     view: View, known: scores.Known, names: Sequence[str]
 ) -> list[dict[tuple[str, str], Any]]:
-    if not _have_outputs(known, names):
+    if view.task.why_no_kept_outputs is not None or not _have_outputs(known, names):
         return []
     call = GreedyEnsembleScores(tuple(names))
     found = results.derived(view, call, "Greedy ensemble", key="greedy-ensemble")
@@ -157,8 +173,8 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         + (
             "The greedy ensemble adds members while its own score on "
             f"{plain(view.task.select)} does not drop."
-            if view.task.why_no_ensemble is None
-            else f"No ensembles: {plain(view.task.why_no_ensemble)}"
+            if view.task.why_no_kept_outputs is None
+            else f"No greedy ensemble: {plain(view.task.why_no_kept_outputs)}"
         )
     )
 

@@ -10,7 +10,13 @@ from pages.components import jobs, results, scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES
-from soupcore.calls import BestIngredientBias, GreedyOrders, Optimism, ParameterCurve
+from soupcore.calls import (
+    BestIngredientBias,
+    GreedyOrders,
+    Optimism,
+    ParameterCurve,
+    SearchOptimism,
+)
 from soupcore.figures.tables import curve_table
 from soupcore.recipes import Number
 from soupcore.stored_soups import StoredSoup
@@ -35,6 +41,7 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
     if len(candidates) > 1:
         _of_ingredients(view, candidates)
     _greedy(view, picked)
+    _search(view, picked)
     _curves(view, picked)
 
 
@@ -107,6 +114,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
         or options.get("backward")
     ):
         return
+    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
     candidates = scores.candidates(view, picked)
     names = candidates["names"]
     if len(names) < 2:
@@ -137,8 +145,39 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     )
 
 
+def _search(view: View, picked: StoredSoup) -> None:
+    """Show how much a search of coefficients by CMA-ES inflates the score of its soup."""
+    names = picked.soup.ingredients
+    call = SearchOptimism.of_soup(picked.soup, names)
+    if call is None or len(view.task.split(view.task.select)) < 2 or len(names) < 2:
+        return
+    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
+    seen = view.including(picked.soups).with_tensors(picked.soup.rule)
+    found = call.result(seen.context)
+    if found is None:
+        jobs.call_button(
+            seen,
+            "Estimate the selection bias of the search",
+            call,
+            f"Selection bias of CMA-ES ({len(names)} ingredients)",
+            key="cross-fit-search",
+            primary=False,
+            help=f"Searches on a random half of {plain(view.task.select)} and scores the result on "
+            f"the other half, twice. Up to {2 * call.parameters['evaluations']:,} evaluations.",
+        )
+        return
+    unit = view.task.score_unit
+    st.caption(
+        f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)}): difference from "
+        f"the best ingredient {unit.difference_text(found['gain_promised'])} on the half used to "
+        f"search, {unit.difference_text(found['gain_delivered'])} on the other half; its score is "
+        f"inflated by {unit.gap(found['promised'] - found['delivered'])}."
+    )
+
+
 def show_orders(view: View, picked: StoredSoup) -> None:
     """Show the mean and standard deviation of greedy soups over random orders."""
+    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
     options = picked.soup.parameters
     candidates = scores.candidates(view, picked)
     names = candidates["names"]

@@ -172,7 +172,7 @@ def evidence(view: View, picked: StoredSoup, best: str) -> str:
         f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
         f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
     )
-    if view.task.why_no_ensemble is None:  # the task is a classification
+    if view.task.why_no_kept_outputs is None:  # the task is a classification
         compared += f"print(analysis.calibrate(evaluator, [soup.mixture], {split!r})[0].ece)\n"
     call = Attribution(picked.soup.id, split)
     return call.script(view.context, Code(f"{compared}print(shapley)\n"))

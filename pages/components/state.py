@@ -92,6 +92,7 @@ class View:
         stored: The stored evaluations of the task, with the chosen BatchNorm statistics; None
             without a task.
         soups: Soups that are additional ingredients of the sweep, by their names there.
+        is_outdated: Whether the folder has new or changed checkpoints that have not been read yet.
     """
 
     folder: str
@@ -101,6 +102,7 @@ class View:
     stored: Evaluations | None
     soups: Mapping[str, StoredSoup] = field(default_factory=dict)
     snapshot: str = ""
+    is_outdated: bool = False
 
     @property
     def has_task(self) -> bool:
@@ -154,6 +156,10 @@ class View:
         """Return this view with other BatchNorm statistics."""
         return replace(self, stored=self.evaluations.with_statistics(statistics))
 
+    def with_primary(self, metric: str | None) -> "View":
+        """Return this view with another primary metric of the task; None for its first."""
+        return replace(self, stored=self.evaluations.with_primary(metric))
+
     def including(self, soups: Mapping[str, StoredSoup]) -> "View":
         """Return this view with soups as additional ingredients, under these names."""
         return replace(self, sweep=including(self.sweep, soups), soups=soups)
@@ -183,6 +189,8 @@ class View:
                 "batchnorm": self.statistics,
                 "data": {name: split.digest for name, split in self.task.splits.items()},
             }
+            if self.task.primary is not None:
+                request["primary"] = self.task.primary
         if soups:
             request["soups"] = soups
         if rule != TensorRule():
@@ -230,6 +238,7 @@ def read_url() -> None:
     state["weights"] = url.get("weights", "")
     state["snapshot"] = url.get("snapshot", "")
     state["batchnorm"] = url.get("batchnorm", "averaged")
+    state["metric"] = url.get("metric", "")
     state["rank"] = url.get("rank", "")
     state["better"] = url.get("better", "")
     state.update({name: url.get(name, "") for name in _TEXTS})
@@ -250,6 +259,7 @@ def write_url() -> None:
         "weights": [state["weights"]] if state["weights"] else [],
         "snapshot": [state["snapshot"]] if state["snapshot"] else [],
         "batchnorm": [state["batchnorm"]] if state["batchnorm"] != "averaged" else [],
+        "metric": [state["metric"]] if state["metric"] else [],
         "rank": [state["rank"]] if state["rank"] else [],
         "better": [state["better"]] if state["better"] else [],
         **{name: [state[name]] if state[name] else [] for name in _TEXTS},
@@ -274,8 +284,8 @@ def choose_sweep(folder: str, task: str) -> None:
     opened().add(folder)
     access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
-        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", rank="",
-        better="", selection=[], pairs=[], soup="", **dict.fromkeys(_TEXTS, ""),
+        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", metric="",
+        rank="", better="", selection=[], pairs=[], soup="", **dict.fromkeys(_TEXTS, ""),
         **{name: [] for name in _LISTS},
     )  # fmt: skip
 
@@ -284,7 +294,7 @@ def choose_task(task: str) -> None:
     """Show the same sweep with another task, or with "" for none."""
     st.session_state.pop("notice", None)
     access.note("chose the task", task or "none")
-    st.session_state.update(task=task, batchnorm="averaged", soup="")
+    st.session_state.update(task=task, batchnorm="averaged", metric="", soup="")
 
 
 def choose_weights(title: str) -> None:
@@ -305,6 +315,8 @@ def select(names: Iterable[str]) -> None:
 def view() -> View | None:
     """Return the session's view, or None if its checkpoints have not been read yet.
 
+    While new checkpoints in its folder have not been read, the sweep is shown without them.
+
     Raises:
         StockpotError: The sweep or the task cannot be opened.
         UndescribedError: The task has not been described yet.
@@ -312,13 +324,23 @@ def view() -> View | None:
     folder, spec = st.session_state["sweep"], st.session_state["task"]
     weights, snapshot = st.session_state["weights"], st.session_state["snapshot"]
     signature = folder_signature(folder)
-    if not _is_scanned(folder, weights, snapshot, signature):
-        return None
-    sweep = _open_sweep(folder, weights, snapshot, signature)
+    is_scanned = _is_scanned(folder, weights, snapshot, signature)
+    if is_scanned:
+        sweep = _open_sweep(folder, weights, snapshot, signature)
+        st.session_state["shown"] = ((folder, weights, snapshot), sweep)
+    else:
+        shown = _shown_before(folder, weights, snapshot)
+        if shown is None:
+            return None
+        sweep = shown
     stored = _evaluations(spec) if spec else None
-    found = View(folder, spec, weights, sweep, stored, snapshot=snapshot)
+    found = View(
+        folder, spec, weights, sweep, stored, snapshot=snapshot, is_outdated=not is_scanned
+    )
     if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
+    if st.session_state["metric"]:
+        found = _with_metric(found, st.session_state["metric"])
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
@@ -330,6 +352,28 @@ def view() -> View | None:
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
+
+
+def _shown_before(folder: str, weights: str, snapshot: str) -> Sweep | None:
+    """Return the sweep that this session showed last, if it is the same and its files are too."""
+    key, sweep = st.session_state.get("shown", (None, None))
+    if key != (folder, weights, snapshot):
+        return None
+    opened: Sweep = sweep
+    try:
+        for ingredient in (*opened.ingredients.values(), *([opened.base] if opened.base else [])):
+            ingredient.checkpoint.check_unchanged()
+    except StockpotError:
+        return None
+    return opened
+
+
+def _with_metric(view: View, metric: str) -> View:
+    """Return a view with a primary metric; without it if the task has no such metric."""
+    if view.has_task and metric in [each.name for each in view.task.metrics]:
+        return view.with_primary(metric)
+    st.session_state["metric"] = ""
+    return view
 
 
 def _is_scanned(folder: str, weights: str, snapshot: str, signature: str) -> bool:

@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from pages.components import hugging_face_form, settings, state
+from pages.components import hugging_face_form, jobs, settings, state
 from pages.components.display import plain
+from pages.components.state import View
 from soupcore import TaskError
+from soupcore.calls import MetricIntervals
 from soupcore.task_spec import TaskSpec
 
 HOW = (
@@ -53,6 +55,44 @@ def show_choice() -> None:
     )
     if st.button("Choose a task", width="stretch", icon=":material/labs:", key="change-task"):
         _dialog()
+
+
+def choose_metric(view: View) -> None:
+    """Let the user choose the primary metric, if the task has several, and complete its results."""
+    if not view.has_task or len(view.task.metrics) < 2:
+        return
+    known = {metric.name: metric for metric in view.task.metrics}
+    key = f"metric-{view.task_spec}"
+    st.selectbox(
+        "Primary metric",
+        list(known),
+        index=list(known).index(view.task.metric.name),
+        format_func=lambda name: (
+            name if known[name].higher_is_better else f"{name} (lower is better)"
+        ),
+        key=key,
+        on_change=_take_metric,
+        args=(key, view.task.default_metric.name),
+        help="Ranks ingredients and soups; recipes choose by it. Evaluations have the scores by "
+        "all metrics, so none is repeated.",
+    )
+    call = MetricIntervals()
+    if view.task.primary is not None and (count := len(call.lacking(view.context))):
+        jobs.call_button(
+            view,
+            "Compute its intervals",
+            call,
+            f"Intervals of {view.task.primary}",
+            key="metric-intervals",
+            primary=False,
+            help=f"For {count:,} stored evaluations, by bootstrap over their examples. Takes no "
+            "forward pass. Intervals of differences need them.",
+        )
+
+
+def _take_metric(key: str, default: str) -> None:
+    chosen = st.session_state[key]
+    st.session_state["metric"] = "" if chosen == default else chosen
 
 
 @st.dialog("Choose a task", width="large")

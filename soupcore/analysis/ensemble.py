@@ -1,7 +1,8 @@
 """Ensembles, the baseline for soups of the same ingredients.
 
 An ensemble averages the logits of k networks (Wortsman et al. 2022), which takes k forward passes
-per example instead of one. Here its score takes no forward pass, because logits are stored.
+per example instead of one. Where logits are stored, its score takes no forward pass here. Where
+they are too large to keep (see `Task.averages`), the members are run batch by batch.
 """
 
 import math
@@ -14,7 +15,7 @@ from soupcore.analysis.calibration import Calibration, calibration, fit_temperat
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluator
 from soupcore.evaluation.measuring import measure
-from soupcore.evaluation.scoring import Scorer
+from soupcore.evaluation.scoring import ExampleRecords, Scorer
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.tasks import Task
@@ -39,21 +40,37 @@ class Ensemble:
     score_interval: tuple[float, float]
 
 
-def ensemble(evaluator: Evaluator, members: Sequence[Mixture], split: str) -> Ensemble | None:
+def ensemble(
+    evaluator: Evaluator,
+    members: Sequence[Mixture],
+    split: str,
+    *,
+    on_progress: Progress = no_progress,
+) -> Ensemble | None:
     """Score an ensemble from stored outputs; return None unless all of them are stored.
+
+    If the task averages outputs that are too large to keep, the members are run instead.
 
     Args:
         evaluator: Supplies the task and the store. It runs no evaluations here.
         members: The points whose outputs are averaged.
         split: Name of the split.
+        on_progress: Called with the number of examples done and in total if the members are run.
+            Raise in it to cancel.
 
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
+    task = evaluator.task
+    if task.averages == "outputs":
+        check_averages(task)
+        if not members:
+            return None
+        records = evaluator.average_outputs(members, split, on_progress=on_progress)
+        return _measured(task, split, records, len(members))
     outputs = ensemble_outputs(evaluator, members, split)
     if outputs is None:
         return None
-    task = evaluator.task
     return score_outputs(task, split, outputs, len(members))
 
 
@@ -82,8 +99,10 @@ def ensemble_scores(
     found = {}
     splits = evaluator.task.reported
     for index, split in enumerate(splits):
-        evaluator.evaluate_all(members, split, on_progress=part(on_progress, index, len(splits)))
-        scored = ensemble(evaluator, members, split)
+        here = part(on_progress, index, len(splits))
+        if evaluator.task.averages == "records":
+            evaluator.evaluate_all(members, split, on_progress=here)
+        scored = ensemble(evaluator, members, split, on_progress=here)
         found[split] = math.nan if scored is None else scored.score
     return found
 
@@ -104,7 +123,7 @@ def pair_ensembles(
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
-    check_averages(evaluator.task)
+    check_kept_outputs(evaluator.task)
     known = [
         (place, evaluation)
         for place, evaluation in enumerate(evaluator.stored(points, split))
@@ -127,6 +146,17 @@ def check_averages(task: Task) -> None:
         raise TaskError(f"Ensembles are not possible. {task.why_no_ensemble}")
 
 
+def check_kept_outputs(task: Task) -> None:
+    """Check that outputs that were kept may be averaged.
+
+    Raises:
+        TaskError: They may not, or the task's outputs are too large to keep.
+    """
+    check_averages(task)
+    if task.why_no_kept_outputs is not None:
+        raise TaskError(task.why_no_kept_outputs)
+
+
 def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
     """Return the loss and score of averaged outputs of shape [n, ...].
 
@@ -135,9 +165,19 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
     """
     targets = task.split(split).targets.cpu()
     records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
-    groups = task.groups_of(split)
+    return _measured(task, split, records, members)
+
+
+def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
+    targets, groups = _answers(task, split), task.groups_of(split)
     measured = measure(task, records, targets, groups, with_interval=task.metric.is_mean)
     return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
+
+
+def _answers(task: Task, split: str) -> torch.Tensor:
+    """Return the targets of a split; of shape [n, 0] if they are no single tensor."""
+    _, targets = task.split(split).load()
+    return targets.tensors[0].cpu() if targets.is_one_tensor else torch.empty(len(targets), 0)
 
 
 def calibrate(
@@ -178,7 +218,7 @@ def ensemble_outputs(
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
-    check_averages(evaluator.task)
+    check_kept_outputs(evaluator.task)
     known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
     if len(known) < len(members) or not members:
         return None

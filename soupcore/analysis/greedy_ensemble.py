@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from soupcore.analysis.ensemble import Ensemble, check_averages, score_outputs
+from soupcore.analysis.ensemble import Ensemble, check_kept_outputs, score_outputs
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator
 from soupcore.evaluation.evaluation import value_of
@@ -58,7 +58,7 @@ def greedy_ensemble(evaluator: Evaluator, points: Mapping[str, Mixture]) -> Gree
     """
     if not points:
         raise RecipeError("A greedy ensemble needs at least one member.")
-    check_averages(evaluator.task)
+    check_kept_outputs(evaluator.task)
     task, split = evaluator.task, evaluator.task.select
     stored = evaluator.stored(list(points.values()), split)
     known = {n: e for n, e in zip(points, stored, strict=True) if e is not None and e.has_outputs}

@@ -7,7 +7,7 @@ inflated. The bias grows with the number of candidates and shrinks with the numb
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.evaluation.evaluation import Criterion, check_defined
 from soupcore.evaluation.measuring import needs_outputs, scores_on_rows
-from soupcore.intervals import defined, mean_of
+from soupcore.intervals import defined, halves, mean_of
 from soupcore.mixtures import Mixture, mean
 from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.tasks import Task, Undefined
@@ -150,7 +150,7 @@ def _cross_fit(
     lost = lost.double()
     promised = delivered = 0.0
     chosen = torch.zeros(count)
-    for here, there in _halves(examples, repeats, seed):
+    for here, there in halves(examples, repeats, seed):
         scores = scored(here)
         by_loss = (-lost[:, here].mean(1)).nan_to_num(-math.inf).tolist()
         ranks = list(zip(scores, by_loss, strict=True))
@@ -262,7 +262,7 @@ def cross_fit_greedy(
     promised = delivered = gain_promised = gain_delivered = 0.0
     taken: Counter[str] = Counter()
     alone = [evaluation((name,)) for name in names]
-    for here, there in _halves(examples, repeats, seed):
+    for here, there in halves(examples, repeats, seed):
         ranks = [rank(ingredient, here) for ingredient in alone]
         first, *candidates = sorted(range(len(names)), key=lambda i: -ranks[i])
         soup: tuple[str, ...] = (names[first],)
@@ -285,16 +285,6 @@ def cross_fit_greedy(
         gain_delivered / n,
         {name: taken[name] / n for name in names},
     )
-
-
-def _halves(examples: int, repeats: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield random halves of the examples in both orders; with an odd number, one is ignored."""
-    generator = torch.Generator().manual_seed(seed)
-    n = examples // 2
-    for _ in range(repeats):
-        order = torch.randperm(examples, generator=generator)
-        yield order[:n], order[n : 2 * n]
-        yield order[n : 2 * n], order[:n]
 
 
 def _values(evaluation: Evaluation, metric: Criterion) -> Tensor:

@@ -29,10 +29,12 @@ from soupcore.calls.selection import (
     GreedyOrders,
     Optimism,
     ParameterCurve,
+    SearchOptimism,
 )
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
+    MetricIntervals,
     OtherStatistics,
     Preview,
     RecipeSoup,
@@ -44,6 +46,7 @@ CALLS: dict[str, type[Call]] = {
     call.kind: call
     for call in (
         IngredientScores,
+        MetricIntervals,
         RecipeSoup,
         SoupScores,
         ManualSoup,
@@ -58,6 +61,7 @@ CALLS: dict[str, type[Call]] = {
         Attribution,
         BestIngredientBias,
         Optimism,
+        SearchOptimism,
         GreedyOrders,
         ParameterCurve,
         ClickedPath,
@@ -82,6 +86,7 @@ __all__ = [
     "GreedyOrders",
     "IngredientScores",
     "ManualSoup",
+    "MetricIntervals",
     "Optimism",
     "OtherStatistics",
     "Pairs",
@@ -92,6 +97,7 @@ __all__ = [
     "RecipeSoup",
     "Report",
     "Result",
+    "SearchOptimism",
     "SoupFiles",
     "SoupScores",
     "StoredCall",

@@ -41,6 +41,9 @@ class Call(ABC):
     #: What jobs and results of the computation are called.
     kind: ClassVar[str]
 
+    #: Whether idle workers may evaluate some of its points; see `share`.
+    is_shared: ClassVar[bool] = False
+
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Self:
         """Make a call of a job's request, which may say more than the arguments.
@@ -98,6 +101,18 @@ class Call(ABC):
             What the job tells of its result; the results themselves are in the store.
         """
 
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate points of the call while another worker does its work.
+
+        Each point is claimed before it is evaluated (see `soupcore.evaluation.claims`), so the
+        workers share the points.
+
+        Args:
+            context: The sweep and an evaluator.
+            report: Called with units of work done and in total; raise in it to stop.
+        """
+        self.work(context, report)
+
 
 @dataclass(frozen=True)
 class StoredCall(Call):
@@ -132,7 +147,7 @@ class StoredCall(Call):
             self.kind,
             self.arguments,
             [point.key for point in self.points(context)],
-            context.task.key,
+            context.task.results_key,
             [context.task.split(name).digest for name in self.split_names(context.task)],
             estimate.key if estimate else "",
         ]

@@ -14,6 +14,7 @@ from soupcore.sweeps import TensorRule
 
 FRACTION = "from fractions import Fraction"
 ANALYSIS = "from soupcore import analysis"
+CROSS_FIT_LEARNED = "from soupcore.recipes import cross_fit_learned"
 COMBINATIONS = "from itertools import combinations"
 
 
@@ -59,11 +60,15 @@ def options(values: Mapping[str, Any]) -> str:
 
 
 def followed(
-    recipe: str, names: Sequence[str], parameters: Mapping[str, Any], sweep: str = "sweep"
+    recipe: str,
+    names: Sequence[str],
+    parameters: Mapping[str, Any],
+    sweep: str = "sweep",
+    evaluator: str = "evaluator",
 ) -> str:
     """Return an expression that follows a recipe, given `sweep` and `evaluator`."""
     known = RECIPES[recipe]
-    evaluator = "evaluator, " if known.chooses else ""
+    evaluator = f"{evaluator}, " if known.chooses else ""
     given = {p.name: parameters[p.name] for p in known.parameters if p.name in parameters}
     return f"soupcore.{recipe}({sweep}, {evaluator}{list(names)!r}{options(given)})"
 
@@ -91,7 +96,10 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
     if soup.passes:  # it may have been stopped early; the first pass is the start
         passes = soup.passes[-1].number
         recipe, parameters = recipe if passes else "uniform", parameters | {"passes": passes}
-    return followed(recipe, soup.ingredients, parameters, sweep)
+    evaluator = "evaluator"
+    if parameters.get("optimizer") == "cma":  # only this search chooses by the score
+        evaluator += f".with_primary({soup.primary!r})"
+    return followed(recipe, soup.ingredients, parameters, sweep, evaluator)
 
 
 def including_soups(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:

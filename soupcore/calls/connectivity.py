@@ -47,6 +47,7 @@ class Paths(Call):
     """
 
     kind = "paths"
+    is_shared = True
     alphas: int | str
     splits: tuple[str, ...]
     names: tuple[str, ...] | None = None
@@ -167,6 +168,7 @@ class PlaneGrid(Call):
     """
 
     kind = "plane"
+    is_shared = True
     corners: tuple[End, ...]
     split: str
     size: int

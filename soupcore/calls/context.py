@@ -125,7 +125,9 @@ class Context:
         whole = sum(code, start=Code(""))
         told = f"sweep = {self.sweep_code}\n"
         if self.has_task:
-            told += f"task = soupcore.load_task({self.task_spec!r})\n"
+            told += f"task = soupcore.load_task({self.task_spec!r})"
+            primary = self.task.primary
+            told += "\n" if primary is None else f".with_primary({primary!r})\n"
             told += "evaluator = soupcore.Evaluator(task)\n"
             if self.evaluations.estimate is not None:
                 told += 'evaluator = evaluator.with_statistics("re-estimated")\n'

@@ -7,13 +7,13 @@ from typing import Any, Self
 
 from soupcore.analysis import cross_fit_evaluations, cross_fit_greedy
 from soupcore.calls.base import Keep, OfIngredients, Result, StoredCall
-from soupcore.calls.code import ANALYSIS, Code, options
+from soupcore.calls.code import ANALYSIS, CROSS_FIT_LEARNED, Code, options
 from soupcore.calls.context import Context
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
-from soupcore.recipes import RECIPES, Number, Soup, curve, greedy_orders
+from soupcore.recipes import RECIPES, Number, Soup, cross_fit_learned, curve, greedy_orders
 from soupcore.tasks import Task, TaskInfo
 
 
@@ -42,6 +42,48 @@ class Optimism(OfIngredients):
         told = options(_greedy_parameters(self.parameters))
         estimated = f"found = analysis.cross_fit_greedy(evaluator, points{told})\n"
         return self.points_code(context) + Code(estimated, (ANALYSIS,))
+
+
+@dataclass(frozen=True)
+class SearchOptimism(OfIngredients):
+    """By how much a search of coefficients by CMA-ES inflates scores (see `cross_fit_learned`).
+
+    The result has the fields of `soupcore.recipes.SearchCrossFit`.
+    """
+
+    kind = "search optimism"
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of_soup(cls, soup: Soup, names: Sequence[str]) -> Self | None:
+        """Return the call for a soup; None if its coefficients were not searched by CMA-ES."""
+        if soup.recipe != "learned" or soup.parameters.get("optimizer") != "cma":
+            return None
+        told = ("per", "space", "evaluations", "seed")
+        return cls(tuple(names), {name: soup.parameters[name] for name in told})
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the select split."""
+        return [task.select]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Search on halves of the select split."""
+        return asdict(
+            cross_fit_learned(
+                context.sweep,
+                context.evaluator,
+                self.names,
+                on_progress=on_progress,
+                **self.parameters,
+            )
+        )
+
+    def code(self, context: Context) -> Code:
+        """Return Python that estimates it, as `found`."""
+        names, told = list(self.names), options(self.parameters)
+        return Code(
+            f"found = cross_fit_learned(sweep, evaluator, {names!r}{told})\n", (CROSS_FIT_LEARNED,)
+        )
 
 
 @dataclass(frozen=True)

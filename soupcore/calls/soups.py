@@ -12,8 +12,9 @@ from soupcore.calls.code import Code, followed, fractions, options, source
 from soupcore.calls.context import Context
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation
+from soupcore.mixtures import Mixture
 from soupcore.progress import part
-from soupcore.provenance import base_models_of, model_card, write_hub_folder
+from soupcore.provenance import base_models_of, model_card, save_adapter, write_hub_folder
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
 from soupcore.workspace import private_folder
 from soupcore.writers.forms import Form
@@ -26,6 +27,7 @@ class IngredientScores(Call):
     """The evaluations of ingredients on splits."""
 
     kind = "evaluate"
+    is_shared = True
     names: tuple[str, ...]
     splits: tuple[str, ...]
 
@@ -54,6 +56,52 @@ class IngredientScores(Call):
             "    split: dict(zip(names, evaluator.evaluate_all(points, split), strict=True))\n"
             f"    for split in {list(self.splits)!r}\n"
             "}\n"
+        )
+
+
+@dataclass(frozen=True)
+class MetricIntervals(Call):
+    """The missing intervals of stored evaluations by a chosen primary metric, from their records.
+
+    Evaluations are those of the ingredients, the base and the soups of the sweep and the task. It
+    takes no forward pass. The job tells `{"intervals": number}`.
+    """
+
+    kind = "intervals"
+
+    def lacking(self, context: Context) -> list[tuple[str, Mixture]]:
+        """Return the evaluations that lack an interval: their splits and their points."""
+        soups = context.soups.of_task(
+            context.folder, context.task_spec, context.evaluations.estimate
+        )
+        base = [context.sweep.base] if context.sweep.base else []
+        points = [each.mixture for each in [*base, *context.sweep.ingredients.values()]]
+        points = list(dict.fromkeys([*points, *(stored.soup.mixture for stored in soups)]))
+        found = []
+        for split in context.task.reported:
+            known = context.evaluations.stored(points, split)
+            found += [
+                (split, point)
+                for point, evaluation in zip(points, known, strict=True)
+                if evaluation is not None and evaluation.lacks_interval
+            ]
+        return found
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Compute and keep the intervals, one after the other."""
+        found = self.lacking(context)
+        for index, (split, point) in enumerate(found):
+            context.evaluator.evaluate(point, split, on_progress=part(report, index, len(found)))
+        return {"intervals": len(found)}
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the `intervals` of the ingredients by split and name."""
+        return Code(
+            "intervals = {}\n"
+            "for split in task.reported:\n"
+            "    for name, ingredient in sweep.ingredients.items():\n"
+            "        found = evaluator.evaluate(ingredient.mixture, split)\n"
+            "        intervals[split, name] = found.score_interval\n"
         )
 
 
@@ -268,7 +316,8 @@ class SoupFiles(OfSoup):
             known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
             soup.evaluations.update({split: found for split, found in known.items() if found})
         form = Form(**self.form)
-        total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
+        # Written, then read again for the SHA-256. Adapters are small.
+        total = 1 if form.as_adapter else 2 * form.nbytes(soup)
         done = 0
 
         def on_bytes(nbytes: int) -> None:
@@ -284,6 +333,9 @@ class SoupFiles(OfSoup):
             files = write_hub_folder(
                 soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
             )
+        elif form.as_adapter:
+            save_adapter(soup, private_folder(path), form.rank)
+            files = [*path.iterdir()]
         else:
             files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
         digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
@@ -320,9 +372,12 @@ class SoupFiles(OfSoup):
                 "evaluator = soupcore.Evaluator(task)\n"
                 f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
             )
-        told = {"dtype": form.dtype, "shard_size": form.shard_size}
+        told = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
         given = options({name: value for name, value in told.items() if value})
-        return made + Code(f"soup.save({form.file_name(soup)!r}{given})\n")
+        name = form.file_name(soup)
+        if form.as_adapter:
+            return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
+        return made + Code(f"soup.save({name!r}{given})\n")
 
     def _is_of_files(self, context: Context) -> bool:
         files = context.sweep.ingredients.keys() - context.included.keys()

@@ -190,7 +190,7 @@ def measured(evaluations: Evaluations, alphas: Alphas, split: str) -> str:
     """Return a digest of the task, the split and the α values, for `Store.lines`."""
     task = evaluations.task
     rule = repr(alphas) if isinstance(alphas, Adaptive) else " ".join(map(str, grid(alphas)))
-    text = "\n".join([task.key, task.split(split).digest, rule])
+    text = "\n".join([task.results_key, task.split(split).digest, rule])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

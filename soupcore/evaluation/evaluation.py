@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 from soupcore.arrays import DamagedArraysError, read_array
@@ -38,10 +39,14 @@ class Evaluation:
         arrays: The safetensors file with the values of each example.
         task_key: Key of the task (see `Task.key`).
         split_digest: Digest of the split's data.
+        primary: Name of the metric of the score if `with_primary` chose it; None for the first.
         is_resampled: Whether it has `replicates`.
+        lacks_interval: Whether `score_interval` has not been computed yet, which an `Evaluator`
+            does from the stored records. Only for a metric that `with_primary` chose.
         all_scores: `{metric: score}` of all metrics, if the task has named metrics.
         place: Index of this evaluation in the file; None if the file has no others.
         labels: Names of the loss and the score, and the unit of the score.
+        chosen_replicates: The replicates for a metric that `with_primary` chose, as float32.
         on_damage: Called if the file is damaged. Returns an evaluation to use instead. If it
             returns None, reading an array raises `DamagedArraysError`.
     """
@@ -57,10 +62,13 @@ class Evaluation:
     arrays: Path
     task_key: str = ""
     split_digest: str = ""
+    primary: str | None = None
     is_resampled: bool = False
+    lacks_interval: bool = False
     all_scores: Mapping[str, float] = field(default_factory=dict)
     place: int | None = None
     labels: Labels = NO_LABELS
+    chosen_replicates: bytes | None = field(default=None, repr=False)
     on_damage: Callable[[], "Evaluation | None"] | None = field(
         default=None, repr=False, compare=False
     )
@@ -99,6 +107,8 @@ class Evaluation:
 
         The resamples are the same for all points on the split.
         """
+        if self.chosen_replicates is not None:
+            return torch.from_numpy(np.frombuffer(self.chosen_replicates, dtype="<f4").copy())
         return self._array("replicates") if self.is_resampled else None
 
     @property
@@ -236,7 +246,7 @@ def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:
         if evaluation.scores.isinf().any():  # the network failed
             return -math.inf
         raise TaskError(
-            f"The metric {next(iter(evaluation.all_scores))!r} of {name} is undefined (NaN) on "
+            f"The metric {evaluation.labels.score_name!r} of {name} is undefined (NaN) on "
             f"{evaluation.split!r}, so nothing can be chosen by it. Leave this point out."
         )
     check_defined(evaluation.scores if metric == "score" else -evaluation.losses,

@@ -85,6 +85,23 @@ class Evaluations:
         other.estimate = estimate
         return other
 
+    def with_primary(self, metric: str | None) -> Self:
+        """Return a copy that scores by another metric of the task; see `TaskInfo.with_primary`.
+
+        It shares store, network and evaluations with this one. Stored evaluations have the scores
+        by all metrics; an `Evaluator` computes missing intervals from the stored records.
+
+        Args:
+            metric: Name of the metric; None for the task's first.
+
+        Raises:
+            TaskError: The task has no such metric.
+        """
+        other = copy.copy(self)
+        other.task = self.task.with_primary(metric)
+        other._records = Records(self.store, other.task)
+        return other
+
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return the stored evaluations of points on a split, None for those without one."""
         keys = [self.key(mixture) for mixture in mixtures]

@@ -14,7 +14,7 @@ from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
 from soupcore.evaluation.evaluations import Evaluations
 from soupcore.evaluation.forward_pass import ForwardPass
-from soupcore.evaluation.measuring import Measured, measure, needs_outputs
+from soupcore.evaluation.measuring import Measured, interval_of, measure, needs_outputs
 from soupcore.evaluation.network import choose_device
 from soupcore.evaluation.records import Together, records_in
 from soupcore.evaluation.scoring import ExampleRecords
@@ -203,10 +203,12 @@ class Evaluator(Evaluations):
                     done += examples
                 together.write()  # which ends their claims
         found |= together.written
-        return [
-            self._computed_again_if_damaged(found[self.key(mixture)], mixture)
-            for mixture in mixtures
-        ]
+        safe = {k: self._computed_again_if_damaged(found[k], p) for k, p in points.items()}
+        for key in with_outputs:
+            if safe[key].lacks_interval:
+                on_progress(done, total)
+                safe[key] = self._with_interval(safe[key])
+        return [safe[self.key(mixture)] for mixture in mixtures]
 
     def evaluate_or_reject(
         self,
@@ -247,7 +249,7 @@ class Evaluator(Evaluations):
         (known,) = self.stored([mixture], split)
         if known is not None:
             on_progress(known.n, known.n)
-            return self._computed_again_if_damaged(known, mixture)
+            return self._with_interval(self._computed_again_if_damaged(known, mixture))
         if declared is None:
             return self.evaluate(mixture, split, on_progress=on_progress)
         rejection = EarlyRejection(
@@ -271,10 +273,36 @@ class Evaluator(Evaluations):
             with self._records.together(split) as together:
                 whole = records.in_order(rejection.order)
                 self._add(together, key, whole, split, seconds, keep_outputs=True)
-            return together.written[key]
+            return self._with_interval(together.written[key])
         rows = rejection.order[: len(records)]
         self._records.add_part(key, split, rows, records.scores)
         return rejection.bound(key, split, rows, records.scores)
+
+    def average_outputs(
+        self,
+        members: Sequence[Mixture],
+        split: str,
+        *,
+        on_progress: Progress = no_progress,
+    ) -> ExampleRecords:
+        """Return the records of an ensemble whose network outputs are averaged batch by batch.
+
+        For tasks whose outputs are too large to keep (see `Task.averages`). Nothing is stored.
+
+        Args:
+            members: The points, at least one.
+            split: Name of the split.
+            on_progress: Called with the number of examples done and in total, over all members.
+                Raise in it to cancel.
+
+        Raises:
+            TaskError, CheckpointError: As for `evaluate`.
+        """
+        _check_unchanged(members)
+        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - commands average nothing
+        return self._forward_pass.run_ensemble(
+            members, split, estimate=self.estimate, on_progress=on_progress
+        )
 
     def preview(
         self, mixture: Mixture, split: str, *, on_progress: Progress = no_progress
@@ -322,7 +350,7 @@ class Evaluator(Evaluations):
             in_bfloat16=True,
             on_progress=on_progress,
         )
-        measured = self._measured(records, split, with_interval=False)
+        measured = self._measured(self.task, records, split, with_interval=False)
         return measured.loss, measured.score
 
     def _add(
@@ -336,12 +364,21 @@ class Evaluator(Evaluations):
         keep_outputs: bool,
     ) -> None:
         """Compute the scores of a point from its example records, and store both."""
-        measured = self._measured(records, split, with_interval=keep_outputs)
+        by_default = self.task.with_primary(None)
+        measured = self._measured(by_default, records, split, with_interval=keep_outputs)
         together.add(key, records if keep_outputs else records.without_outputs, measured, seconds)
 
-    def _measured(self, records: ExampleRecords, split: str, *, with_interval: bool) -> Measured:
+    def _measured(
+        self, task: Task, records: ExampleRecords, split: str, *, with_interval: bool
+    ) -> Measured:
         targets, groups = self._forward_pass.answers(split), self.task.groups_of(split)
-        return measure(self.task, records, targets, groups, with_interval=with_interval)
+        return measure(task, records, targets, groups, with_interval=with_interval)
+
+    def _with_interval(self, evaluation: Evaluation) -> Evaluation:
+        """Compute the interval by a chosen primary metric if it is missing, and store it."""
+        if not evaluation.lacks_interval:
+            return evaluation
+        return self._records.add_interval(evaluation, *interval_of(self.task, evaluation))
 
     def _computed_again_if_damaged(self, evaluation: Evaluation, mixture: Mixture) -> Evaluation:
         """Return an evaluation that is computed again if its file of arrays is damaged."""

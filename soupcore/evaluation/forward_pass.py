@@ -5,7 +5,7 @@ Shortcuts are repeatedly compared with the plain forward pass (see `Shortcuts`).
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -21,9 +21,10 @@ from soupcore.evaluation.measuring import needs_outputs
 from soupcore.evaluation.network import Network, computing_on
 from soupcore.evaluation.scoring import Collector, ExampleRecords, Scorer
 from soupcore.mixtures import Mixture
-from soupcore.progress import Progress, no_progress
+from soupcore.progress import Progress, no_progress, stretch
 from soupcore.tasks import Task
-from soupcore.tasks.examples import Rows
+from soupcore.tasks.examples import Rows, take
+from soupcore.tasks.outputs import tensor_of
 from soupcore.tasks.precision import autocast_dtype, cast_dtype
 
 Forward = Callable[..., Tensor]
@@ -189,6 +190,8 @@ def _mean_loss(records: ExampleRecords) -> float:
 # gain little and have more cache misses.
 _BATCH_SIZE = 128
 
+_SUMS = 256 << 20  # bytes of summed outputs of an ensemble
+
 # Number of points whose estimated statistics are cached for their other splits.
 _ESTIMATED_POINTS = 100
 
@@ -325,6 +328,94 @@ class ForwardPass:
             return records if order is None or rejection is not None else records.in_order(order)
 
     @torch.inference_mode()
+    def run_ensemble(
+        self,
+        members: Sequence[Mixture],
+        split: str,
+        *,
+        estimate: Estimate | None = None,
+        on_progress: Progress = no_progress,
+    ) -> ExampleRecords:
+        """Average the outputs of several points before the task records them.
+
+        Outputs are summed in float64, for as many batches at a time as fit 256 MB, or one. For each
+        of these groups of batches, the weights of each point are loaded once.
+
+        Args:
+            members: The points, at least one.
+            split: Name of the split.
+            estimate: Data on which to estimate BatchNorm statistics; None to average them.
+            on_progress: Called with the number of examples done and in total, over all members.
+                Raise in it to cancel. It may compute other points.
+
+        Returns:
+            The records of the averaged outputs, in the order of the split.
+
+        Raises:
+            TaskError: The network's outputs are not one tensor, or one example alone does not fit
+                in memory.
+            CheckpointError: The weights do not fit the network, or do not fit in memory.
+        """
+        data, scorer = self.data(split), self.scorer(split)
+        collector = Collector(scorer, len(data), keep_outputs=needs_outputs(self.task))
+        order = data.inputs.by_length
+        in_order = torch.arange(len(data)) if order is None else order
+        done, total = 0, len(members) * len(data)
+        with computing_on(self.device):
+            while done < total:
+                rest = in_order[done // len(members) :]
+                progress = stretch(on_progress, done, total - done, total)
+                try:
+                    for rows, summed in self._summed(members, split, estimate, rest, progress):
+                        inputs, targets = data.batch(rows)
+                        mean = (summed / len(members)).float()
+                        recorded = scorer.recorded(mean, inputs, targets, len(rows))
+                        collector.add(recorded, take(data.answers, rows))
+                        done += len(members) * len(rows)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._halve(error, self._batch_size, data)
+            records = collector.result
+            return records if order is None else records.in_order(order)
+
+    def _summed(
+        self,
+        members: Sequence[Mixture],
+        split: str,
+        estimate: Estimate | None,
+        rest: Tensor,
+        on_progress: Progress,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the rows of the next batches, and the sums of the members' outputs for each."""
+        data, dtype = self.data(split), torch.float64
+        if self.device.type == "mps":  # it has no float64
+            dtype = torch.float32
+        sums: list[tuple[Tensor, Tensor]] = []
+        done = 0
+
+        def outputs(member: Mixture, rows: Tensor) -> Tensor:
+            nonlocal done
+            if self._at != (member, estimate):  # or the progress callback has computed another
+                self._put(member, estimate)
+            with self._autocast():
+                found = tensor_of(data.through(self.network.model, rows)[0])
+            done += len(rows)
+            on_progress(done, len(members) * len(rest))
+            return found
+
+        nbytes = 0
+        for rows in torch.split(rest, self._batch_size):
+            sums.append((rows, outputs(members[0], rows).to(dtype)))
+            nbytes += sums[-1][1].nbytes
+            if nbytes + sums[-1][1].nbytes > _SUMS:
+                break
+        for member in members[1:]:
+            for rows, summed in sums:
+                summed += outputs(member, rows)
+        return sums
+
+    @torch.inference_mode()
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:
         """Return the BatchNorm statistics at a point, on the CPU, by the point's tensor names."""
         with computing_on(self.device):
@@ -384,14 +475,18 @@ class ForwardPass:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if size == 1:
-                one = in_words(data.inputs.nbytes // len(data))
-                raise TaskError(
-                    f"The device {str(self.device)!r} has too little memory for a forward pass of "
-                    f"even one example ({one}) of the task {self.task.name!r}. Choose another "
-                    "device, or free memory on it."
-                ) from error
+            self._halve(error, size, data)
+        return False
+
+    def _halve(self, error: BaseException, size: int, data: Data) -> None:
+        """Halve the batch size, as memory ran out for a batch of this size."""
+        if size == 1:
+            one = in_words(data.inputs.nbytes // len(data))
+            raise TaskError(
+                f"The device {str(self.device)!r} has too little memory for a forward pass of "
+                f"even one example ({one}) of the task {self.task.name!r}. Choose another "
+                "device, or free memory on it."
+            ) from error
         self._batch_size = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return False

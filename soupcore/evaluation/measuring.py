@@ -87,10 +87,31 @@ def measure(
     if not with_interval:
         return Measured(loss, score, NO_INTERVAL, scores)
     primary = by_rows[task.metric.name]
-    replicates = torch.tensor([primary(rows) for rows in resamples(len(records))])
-    return Measured(
-        loss, score, _within(task.metric, bootstrap_interval(score, replicates)), scores, replicates
-    )
+    interval, replicates = _resampled(task.metric, score, primary, len(records))
+    return Measured(loss, score, interval, scores, replicates)
+
+
+def interval_of(task: Task, evaluation: Evaluation) -> tuple[tuple[float, float], Tensor | None]:
+    """Return the interval of an evaluation's score and its replicates, from the stored records.
+
+    Args:
+        task: The task, whose primary metric is that of the score.
+        evaluation: The evaluation. It has outputs if the metric is computed from them.
+
+    Returns:
+        The interval, NaN if there is none; the replicates, float32, shape [200], None for a mean.
+    """
+    if task.metric.is_mean:
+        return score_interval(defined(evaluation.scores, task.undefined)), None
+    on_rows = scores_on_rows(task, evaluation)
+    return _resampled(task.metric, evaluation.score, on_rows, evaluation.n)
+
+
+def _resampled(
+    metric: MetricInfo, score: float, on_rows: Callable[[Tensor], float], n: int
+) -> tuple[tuple[float, float], Tensor]:
+    replicates = torch.tensor([on_rows(rows) for rows in resamples(n)])
+    return _within(metric, bootstrap_interval(score, replicates)), replicates
 
 
 def _on_rows(
@@ -142,7 +163,7 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
     if task.metric.is_mean:
         scores = evaluation.scores
         return lambda rows: mean_of(scores[rows], "exclude")
-    metric = task.metrics[0]
+    metric = next(each for each in task.metrics if each.name == task.metric.name)
     against = (
         task.groups_of(evaluation.split)
         if metric.against == "groups"
@@ -177,7 +198,11 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
     interval, why = None, ""
     replicates = one.replicates, other.replicates
     if replicates[0] is None or replicates[1] is None:
-        why = "The outputs of one of the two points were not kept, so it was not resampled."
+        why = (
+            f"The intervals of {task.metric.name} have not been computed from the records yet."
+            if one.lacks_interval or other.lacks_interval
+            else "The outputs of one of the two points were not kept, so it was not resampled."
+        )
     else:
         differences = replicates[0].double() - replicates[1].double()
         low, high = bootstrap_interval(one.score - other.score, differences)

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from soupcore.intervals import NO_INTERVAL
 from soupcore.tasks import TaskInfo
 
 if TYPE_CHECKING:
-    from soupcore.database import EvaluationRow
+    from soupcore.database import EvaluationRow, MetricIntervalRow
     from soupcore.store import NewEvaluation, Store
 
 # Evaluations are written together once their computation took at least this time, and this many
@@ -42,7 +43,7 @@ class Records:
     def known(self, keys: Sequence[str], split: str) -> dict[str, Evaluation]:
         """Return the stored evaluations of points on a split, by key."""
         rows = self.store.evaluations(keys, *self._place(split))
-        return {key: self._evaluation(row, split) for key, row in rows.items()}
+        return self._evaluations(rows, split)
 
     @contextmanager
     def together(self, split: str) -> Iterator["Together"]:
@@ -84,10 +85,52 @@ class Records:
 
     def write(self, found: "Sequence[NewEvaluation]", split: str) -> Iterable[Evaluation]:
         """Write evaluations to the store and return them."""
-        return [self._evaluation(row, split) for row in self.store.add_evaluations(found)]
+        rows = {row.mixture_key: row for row in self.store.add_evaluations(found)}
+        return self._evaluations(rows, split).values()
+
+    def add_interval(
+        self, evaluation: Evaluation, interval: tuple[float, float], replicates: Tensor | None
+    ) -> Evaluation:
+        """Store the interval by the chosen primary metric; return the evaluation with it.
+
+        Args:
+            evaluation: An evaluation that lacks it.
+            interval: The interval; NaN if there is none.
+            replicates: Scores on bootstrap resamples; None for a mean.
+        """
+        from soupcore.database import MetricIntervalRow  # loads SQLAlchemy
+
+        low, high = interval
+        content = None if replicates is None else replicates.numpy().astype("<f4").tobytes()
+        if not self.store.is_read_only:
+            row = MetricIntervalRow(
+                mixture_key=evaluation.mixture_key,
+                task_key=evaluation.task_key,
+                split_digest=evaluation.split_digest,
+                metric=self._task.metric.name,
+                low=low if math.isfinite(low) else None,
+                high=high if math.isfinite(high) else None,
+                replicates=content,
+            )
+            self.store.add_metric_intervals([row])
+        return replace(
+            evaluation, score_interval=interval, chosen_replicates=content, lacks_interval=False
+        )
 
     def _place(self, split: str) -> tuple[str, str]:
         return self._task.key, self._task.split(split).digest
+
+    def _evaluations(
+        self, rows: Mapping[str, "EvaluationRow"], split: str
+    ) -> dict[str, Evaluation]:
+        chosen = self._task.primary
+        if chosen is None:
+            return {key: self._evaluation(row, split) for key, row in rows.items()}
+        known = self.store.metric_intervals([*rows], *self._place(split), chosen)
+        return {
+            key: _by(chosen, self._evaluation(row, split), known.get(key))
+            for key, row in rows.items()
+        }
 
     def _evaluation(self, row: "EvaluationRow", split: str) -> Evaluation:
         file, _, place = row.arrays.partition("#")
@@ -97,8 +140,8 @@ class Records:
             n=row.n,
             loss=_number(row.loss),
             score=_number(row.score),
-            score_interval=_interval(row),
-            is_resampled=row.has_outputs and not self._task.metric.is_mean,
+            score_interval=_interval(row.score_low, row.score_high),
+            is_resampled=row.has_outputs and not self._task.default_metric.is_mean,
             all_scores={name: _number(score) for name, score in (row.scores or {}).items()},
             seconds=row.seconds,
             has_outputs=row.has_outputs,
@@ -157,9 +200,28 @@ def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
     )
 
 
-def _interval(row: "EvaluationRow") -> tuple[float, float]:
-    """Return the interval of a row; invalid ones, which earlier versions stored, count as none."""
-    low, high = _number(row.score_low), _number(row.score_high)
+def _by(metric: str, evaluation: Evaluation, known: "MetricIntervalRow | None") -> Evaluation:
+    """Return an evaluation with the score and the interval of a metric that is not the first.
+
+    Args:
+        metric: Name of the metric.
+        evaluation: The evaluation as it is stored.
+        known: The interval, if it has been computed.
+    """
+    return replace(
+        evaluation,
+        primary=metric,
+        score=evaluation.all_scores.get(metric, math.nan),
+        score_interval=NO_INTERVAL if known is None else _interval(known.low, known.high),
+        is_resampled=False,
+        lacks_interval=known is None and evaluation.has_outputs,
+        chosen_replicates=None if known is None else known.replicates,
+    )
+
+
+def _interval(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return a stored interval; invalid ones, which earlier versions stored, count as none."""
+    low, high = _number(low), _number(high)
     return (low, high) if -math.inf < low < high < math.inf else NO_INTERVAL
 
 

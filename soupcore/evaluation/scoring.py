@@ -136,7 +136,7 @@ class Scorer:
         with reworded("the network", self._task, self._split, way_out, inputs=whole):
             outputs, inputs, targets = data.through(forward, rows)
         answers = take(data.answers, rows)
-        return self._recorded(outputs, inputs, targets, len(answers)), answers
+        return self.recorded(outputs, inputs, targets, len(answers)), answers
 
     def score(
         self, outputs: Tensor, targets: Tensor, *, keep_outputs: bool = False
@@ -201,8 +201,14 @@ class Scorer:
         with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
             return self._task.predict(outputs)
 
-    def _recorded(self, outputs: Any, inputs: Batch, targets: Batch, examples: int) -> Tensor:
+    def recorded(self, outputs: Any, inputs: Batch, targets: Batch, examples: int) -> Tensor:
         """Return the task's records of the outputs, shape [n, ...].
+
+        Args:
+            outputs: What the network returned for a batch.
+            inputs: The inputs of the batch.
+            targets: Its targets.
+            examples: Number of examples.
 
         Raises:
             TaskError: They are not one tensor with one row per example.

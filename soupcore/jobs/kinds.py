@@ -119,8 +119,9 @@ class WarmState:
 
         Args:
             request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
-                with (see `Evaluator.with_statistics`), its `data` the digests of the splits as
-                the one who asks knows them.
+                with (see `Evaluator.with_statistics`), its `primary` the metric to choose by if it
+                is not the first, its `data` the digests of the splits as the one who asks knows
+                them.
 
         Raises:
             TaskError: The task may not be run, or gives other data here.
@@ -144,6 +145,8 @@ class WarmState:
                 )
         if request.get("batchnorm") == "re-estimated":
             evaluator = evaluator.with_statistics("re-estimated")
+        if "primary" in request:
+            evaluator = evaluator.with_primary(request["primary"])
         return evaluator
 
 
@@ -174,8 +177,18 @@ def run_call(call: type[Call], warm: WarmState, request: Request, report: Report
     return call.from_request(request).work(warm.context(request), report)
 
 
+def share_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> None:
+    """Evaluate points of a call that another worker does."""
+    call.from_request(request).share(warm.context(request), report)
+
+
 _CALLS: tuple[type[Call], ...] = (*CALLS.values(), Analysis, TimedPasses)
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     "open": open_sweep,
     **{call.kind: partial(run_call, call) for call in _CALLS},
+}
+
+#: Kinds whose points idle workers may evaluate too.
+SHARED: dict[str, Callable[[WarmState, Request, Report], None]] = {
+    call.kind: partial(share_call, call) for call in _CALLS if call.is_shared
 }

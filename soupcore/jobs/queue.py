@@ -327,6 +327,30 @@ class Queue:
                 return job
         return None
 
+    def running(self, kinds: Collection[str], task: str | None, besides: str) -> list[Job]:
+        """Return the running jobs of some kinds and a task, oldest first.
+
+        Args:
+            kinds: The kinds.
+            task: The task.
+            besides: Name of a worker whose own jobs are left out.
+        """
+        query = select(Job).where(
+            Job.state == State.RUNNING, Job.kind.in_(kinds), Job.worker != besides
+        )
+        query = query.where(Job.task.is_(None) if task is None else Job.task == storable(task))
+        with self.store.session() as session:
+            return list(session.scalars(query.order_by(Job.id)))
+
+    def runs(self, job: Job) -> bool:
+        """Return whether a job still runs on the same worker, and no job of its task waits."""
+        same = (Job.id == job.id) & (Job.attempt == job.attempt) & (Job.state == State.RUNNING)
+        waits = (Job.task == job.task) & (Job.state == State.QUEUED)
+        query = select(exists().where(same), exists().where(waits))
+        with self.store.session() as session:
+            is_running, is_waited_for = session.execute(query).one()
+        return is_running and not is_waited_for
+
     def _take(self, job_id: int, worker: str) -> Job | None:
         """Take a job for a worker, unless another worker has it or this one has no lease."""
         take = (

@@ -12,12 +12,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from soupcore.calls import Report, Result
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs.kinds import KINDS, Request, TaskChangedError, WarmState
+from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState
 from soupcore.jobs.queue import Job, LostJobError, Queue, State, overtaking
 from soupcore.leases import Holder
 from soupcore.progress import silence
@@ -35,8 +36,14 @@ class _Stopped(Exception):  # noqa: N818 - not an error: the server has ended
     """Raised in a job when the worker has to stop."""
 
 
+class _Enough(Exception):  # noqa: N818 - not an error
+    """Raised to stop sharing a job: it has ended, or another job waits."""
+
+
 class Worker:
     """Runs the jobs of a queue.
+
+    While no job waits, it evaluates points of a job that another worker runs.
 
     Args:
         queue: The queue.
@@ -60,6 +67,7 @@ class Worker:
         self._woken = threading.Event()
         self._stopping = False  # stop at the next report of the current job
         self._ending = False  # end after the current job
+        self._shared: set[tuple[int, int]] = set()  # jobs without points left; number and attempt
 
     def stop(self) -> None:
         """Request to stop at the next report of the current job."""
@@ -75,6 +83,8 @@ class Worker:
                 job = self._claim()
                 if job is not None:
                     self.do(job)
+                    busy = time.monotonic()
+                elif self._share():
                     busy = time.monotonic()
                 elif time.monotonic() - busy > self._idle_s:
                     break
@@ -95,6 +105,39 @@ class Worker:
 
     def _claim(self, kinds_: tuple[str, ...] | None = None) -> Job | None:
         return self._queue.claim(self._name, kinds_, task=self._task, accepts=self._warm.may_open)
+
+    def _share(self) -> bool:
+        """Evaluate points of another worker's job. Returns False if there is no such job."""
+        running = self._queue.running(SHARED.keys(), self._task, besides=self._name)
+        for job in running:
+            key = job.id, job.attempt
+            is_open = key not in self._shared and self._warm.may_open(job.request)
+            if is_open and self._queue.runs(job):
+                with suppress(_Enough):
+                    self._share_points(job)
+                    self._shared.add(key)
+                return True
+        return False
+
+    def _share_points(self, job: Job) -> None:
+        looked = 0.0
+
+        def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+            nonlocal looked
+            if time.monotonic() - looked < _REPORT_EVERY:
+                return
+            looked = time.monotonic()
+            if self._stopping or not self._queue.runs(job):
+                raise _Enough
+
+        try:
+            SHARED[job.kind](self._warm, job.request, report)
+        except _Enough:
+            raise
+        except TaskChangedError:
+            self._ending = True
+        except (Exception, SystemExit):  # the job's own worker meets the same error
+            logger.warning("Job %s (%s) cannot be shared", job.id, job.kind, exc_info=True)
 
     def do(self, job: Job) -> None:
         """Run one job and write its outcome, unless this worker has lost the job."""

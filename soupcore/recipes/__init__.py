@@ -1,5 +1,6 @@
 """Recipes for soups, one file each. To add one, write its file and list it in `registry`."""
 
+from soupcore.recipes.cross_fit import SearchCrossFit, cross_fit_learned
 from soupcore.recipes.curve import Curve, curve
 from soupcore.recipes.dare import dare
 from soupcore.recipes.ema import ema
@@ -32,10 +33,12 @@ __all__ = [
     "Parts",
     "Pass",
     "Recipe",
+    "SearchCrossFit",
     "Soup",
     "Step",
     "Switch",
     "Text",
+    "cross_fit_learned",
     "curve",
     "dare",
     "ema",

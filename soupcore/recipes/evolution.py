@@ -16,7 +16,9 @@ from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation
 from soupcore.recipes.descent import coefficients_of
 from soupcore.recipes.gradients import Floats
-from soupcore.recipes.trace import OnStep, Pass
+from soupcore.recipes.trace import OnStep, Pass, no_step
+
+Rank = Callable[[Evaluation], tuple[float, float]]
 
 # The spread of the first points: of the logits under a softmax, or of the coefficients themselves.
 _SPREAD = {"softmax": 1.0, "hyperplane": 0.3}
@@ -29,6 +31,7 @@ class Evolution:
         evaluate: Evaluates points given by their coefficients, each of shape [groups, k].
         shape: Groups and k.
         told: The parameters `space`, `evaluations` and `seed` of the recipe.
+        rank: Returns what points are compared by, lower first; infinite for one that failed.
         on_step: Called with the trace after each generation.
 
     Attributes:
@@ -45,7 +48,8 @@ class Evolution:
         evaluate: Callable[[Sequence[Floats]], Sequence[Evaluation]],
         shape: tuple[int, int],
         told: Mapping[str, Any],
-        on_step: OnStep,
+        rank: Rank,
+        on_step: OnStep = no_step,
     ) -> None:
         try:
             import cma
@@ -57,6 +61,7 @@ class Evolution:
         self._evaluate = evaluate
         self._shape = shape
         self._told = told
+        self._rank_of = rank
         self._on_step = on_step
         self.trace: list[Pass] = []
         self.best: Floats = coefficients_of(np.zeros(shape), told["space"])
@@ -99,7 +104,7 @@ class Evolution:
         """Evaluate points; return numbers of which lower ones are better."""
         made = [coefficients_of(point, self._told["space"]) for point in points]
         found = self._evaluate(made)
-        ranks = [_rank(evaluation) for evaluation in found]
+        ranks = [self._rank_of(evaluation) for evaluation in found]
         first = min(range(len(ranks)), key=ranks.__getitem__)
         is_best = ranks[first] < self._rank
         if is_best:
@@ -112,8 +117,13 @@ class Evolution:
         return [rank[0] if math.isfinite(rank[0]) else worst for rank in ranks]
 
 
-def _rank(evaluation: Evaluation) -> tuple[float, float]:
-    score, loss = evaluation.score, evaluation.loss
+def by_score(evaluation: Evaluation) -> tuple[float, float]:
+    """Return minus the score of a point and, for ties, its loss."""
+    return rank(evaluation.score, evaluation.loss)
+
+
+def rank(score: float, loss: float) -> tuple[float, float]:
+    """Return what a point is compared by, given its score and its loss; lower is better."""
     return (
         -score if math.isfinite(score) else math.inf,
         loss if math.isfinite(loss) else math.inf,

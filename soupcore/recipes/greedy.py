@@ -164,7 +164,7 @@ def greedy(
     result = Soup.of(
         sweep,
         "greedy",
-        parameters | {"split": split},
+        parameters | needs.choosing(evaluator, split),
         dict.fromkeys(soup, Fraction(1, len(soup))),
         trace,
     )

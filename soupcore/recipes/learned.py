@@ -26,31 +26,27 @@ by loss, and the better result is kept. The notes of the soup report this.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from soupcore.checkpoints.names import layer_of
 from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator
-from soupcore.merges import Group, Grouped
 from soupcore.mixtures import mean
-from soupcore.progress import Progress, no_progress, part, stretch, with_bar
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.descent import Descent, Space
-from soupcore.recipes.evolution import Evolution
+from soupcore.recipes.evolution import by_score
 from soupcore.recipes.gradients import Objective, least_loss
 from soupcore.recipes.greedy import greedy
-from soupcore.recipes.shares import shares
+from soupcore.recipes.search import Per, Search, groups_of, learned_soup
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
 from soupcore.recipes.trace import OnStep, no_step
 from soupcore.sweeps import Sweep
 from soupcore.tasks import Split
 
-Per = Literal["ingredient", "layer", "tensor"]
 Optimizer = Literal["lbfgs", "adamw", "cma"]
 
 
@@ -95,7 +91,7 @@ def learned(
             tensor.
         evaluations: Maximum number of points that `cma` evaluates; no other optimiser uses it.
         temperature: Whether to learn β too. It affects learning only and not the soup's
-            predictions. Ignored unless outputs are logits (see `Task.output_kind`).
+            predictions. Ignored unless the task records logits (see `Task.output_kind`).
         held_back: Fraction of the examples held out for early stopping, in [0, 0.5], stratified by
             class.
         seed: Seed of the held-out examples and of AdamW's batch order.
@@ -190,7 +186,8 @@ class _Learning:
         self._on_progress = on_progress
         self._on_step = on_step
         task = evaluator.task
-        self._learns_temperature = parameters["temperature"] and task.output_kind == "logits"
+        are_logits = task.output_kind == "logits" and task.averages == "records"
+        self._learns_temperature = parameters["temperature"] and are_logits
         self.was_stopped = False
 
     def of(self, chosen: Sequence[str]) -> Soup | None:
@@ -204,7 +201,7 @@ class _Learning:
         start = mean(sweep[name].mixture for name in chosen)
         if not _has_finite_loss(evaluator.evaluate(start, self._split)):
             return None
-        groups = _groups(start.tensors, parameters["per"])
+        groups = groups_of(start.tensors, parameters["per"])
         objective = Objective(
             evaluator.task,
             self._split,
@@ -236,41 +233,11 @@ class _Learning:
                 raise
             self.was_stopped = True
         found = dict(zip(objective.labels, descent.best, strict=True))
-        soup = self._soup(ordered, groups, found)
+        soup = learned_soup(sweep, evaluator, self._split, parameters, ordered, groups, found)
         soup.passes = tuple(descent.trace)
         soup.take_statistics_of(evaluator)
         soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
         return soup
-
-    def _soup(
-        self, ordered: Sequence[str], groups: Mapping[str, Sequence[str]], found: Mapping[str, Any]
-    ) -> Soup:
-        """Return the soup of coefficients by group; a group without any has equal ones.
-
-        Args:
-            ordered: The ingredients in the order of the coefficients.
-            groups: `{label: tensor names}`.
-            found: `{label: coefficients}`, each of shape [k].
-        """
-        sweep, parameters = self._sweep, self._parameters
-        chosen = sweep.names(ordered)
-        learned_shares = {
-            label: shares(dict(zip(ordered, row.tolist(), strict=True)))
-            for label, row in found.items()
-        }
-        equal = dict.fromkeys(chosen, Fraction(1, len(chosen)))
-        by_group = {
-            label: {name: learned_shares.get(label, equal)[name] for name in chosen}
-            for label in groups
-        }
-        described = {**parameters, "split": self._split}
-        if parameters["per"] == "ingredient":
-            (coefficients,) = by_group.values()
-            return Soup.of(sweep, "learned", described, coefficients)
-        merge = Grouped(
-            {label: Group(tuple(groups[label]), sweep.mixture(by_group[label])) for label in groups}
-        )
-        return Soup.of_merge(sweep, "learned", described, chosen, merge)
 
     def by_evaluations(self, chosen: Sequence[str], alone: Mapping[str, Evaluation]) -> Soup:
         """Return the soup that CMA-ES finds, with a note where the best ingredient scores higher.
@@ -279,31 +246,10 @@ class _Learning:
             chosen: The ingredients.
             alone: Their evaluations.
         """
-        sweep, evaluator, parameters = self._sweep, self._evaluator, self._parameters
-        ordered = sorted(chosen, key=lambda name: sweep[name].digest)
-        groups = _groups(sweep[ordered[0]].mixture.tensors, parameters["per"])
-        total, done = parameters["evaluations"], 0
-
-        def soup_of(coefficients: Any) -> Soup:
-            return self._soup(ordered, groups, dict(zip(groups, coefficients, strict=True)))
-
-        def evaluate(points: Sequence[Any]) -> list[Evaluation]:
-            nonlocal done
-            examples = len(evaluator.task.split(self._split))
-            found = evaluator.evaluate_all(
-                [soup_of(point).mixture for point in points],
-                self._split,
-                keep_outputs=False,
-                on_progress=stretch(
-                    self._on_progress, done * examples, len(points) * examples, total * examples
-                ),
-            )
-            done += len(points)
-            return found
-
-        evolution = Evolution(evaluate, (len(groups), len(ordered)), parameters, self._on_step)
-        evolution.run()
-        soup = soup_of(evolution.best)
+        evaluator = self._evaluator
+        search = Search(self._sweep, evaluator, self._split, self._parameters, chosen)
+        evolution = search.run(by_score, on_progress=self._on_progress, on_step=self._on_step)
+        soup = search.soup_of(evolution.best)
         soup.passes = tuple(evolution.trace)
         soup.take_statistics_of(evaluator)
         here = soup.evaluations[self._split] = evaluator.evaluate(soup.mixture, self._split)
@@ -385,7 +331,7 @@ def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> 
     best = _best_above(here, alone)
     if best is None:
         return ()
-    there = alone[best]
+    there, unit = alone[best], here.labels.score_unit
     why = (
         f"Learning minimises the loss, which is lower: {here.loss:.4g} vs. {there.loss:.4g}."
         if here.loss <= there.loss
@@ -394,8 +340,8 @@ def _below_the_best(soup: Soup, alone: Mapping[str, Evaluation], split: str) -> 
         "another recipe."
     )
     return (
-        f"On {split} the soup scores {here.score:.4g}, below the best ingredient, {best} "
-        f"({there.score:.4g}). {why}",
+        f"On {split} the soup scores {unit.text(here.score)}, below the best ingredient, {best} "
+        f"({unit.text(there.score)}). {why}",
     )
 
 
@@ -403,14 +349,6 @@ def _best_above(here: Evaluation, alone: Mapping[str, Evaluation]) -> str | None
     """Return the best ingredient by score if it scores above a soup, else None."""
     above = {n: each.score for n, each in alone.items() if here.score < each.score < math.inf}
     return max(above, key=lambda name: above[name]) if above else None
-
-
-def _groups(tensors: Iterable[str], per: Per) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, tuple[str, ...]] = {}
-    for name in tensors:
-        label = {"ingredient": "all", "layer": layer_of(name), "tensor": name}[per]
-        groups[label] = (*groups.get(label, ()), name)
-    return groups
 
 
 def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,20 @@ def base(recipe: Recipe, sweep: Sweep) -> Ingredient:
     return sweep.base
 
 
+def choosing(evaluator: Evaluator, split: str) -> dict[str, str]:
+    """Return how a soup was chosen, as parameters of the soup.
+
+    Args:
+        evaluator: The evaluator that a recipe chose with.
+        split: The split that it chose on.
+
+    Returns:
+        `split`; and `primary`, the name of the metric, if it is not the task's first.
+    """
+    primary = evaluator.task.primary
+    return {"split": split} | ({} if primary is None else {"primary": primary})
+
+
 def select_split(evaluator: Evaluator, split: str | None) -> str:
     """Return the split to choose on.
 

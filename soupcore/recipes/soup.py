@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes.trace import Pass, Step, none_if_nan
 from soupcore.sweeps import FixedTensors, Ingredient, Sweep, TensorRule
+from soupcore.tasks import TaskInfo
 from soupcore.version import VERSION
 from soupcore.writers import Output
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TaskInfoT = TypeVar("TaskInfoT", bound=TaskInfo[Any])
 
 FORMAT = 2  # format 1 had one set of coefficients for all tensors, and no versions
 _MOST_TERMS = 5  # in a repr
@@ -145,6 +148,16 @@ class Soup:
         return soup
 
     @property
+    def primary(self) -> str | None:
+        """Name of the metric that the recipe chose by; None for the task's first, or for none."""
+        return self.parameters.get("primary")
+
+    def chosen_by(self, task: TaskInfoT) -> TaskInfoT:
+        """Return a task with the primary metric that the recipe chose by, which its trace shows."""
+        known = {metric.name for metric in task.metrics}
+        return task.with_primary(self.primary if self.primary in known else None)
+
+    @property
     def digests(self) -> dict[str, str]:
         """`{name: digest}` of all sources."""
         return {name: source.digest for name, source in self.sources.items()}
@@ -250,6 +263,7 @@ class Soup:
                 "loss": none_if_nan(evaluation.loss),
                 "n": evaluation.n,
                 "split_digest": evaluation.split_digest,
+                **({} if evaluation.primary is None else {"metric": evaluation.primary}),
             }
             for split, evaluation in self.evaluations.items()
         }

@@ -71,7 +71,8 @@ def weighted(
             f"All weights are zero: no ingredient has a non-zero {metric} on {split!r}. Choose "
             "another metric or other ingredients."
         )
-    soup = Soup.of(sweep, "weighted", parameters | {"split": split}, shares(weights))
+    told = parameters | needs.choosing(evaluator, split)
+    soup = Soup.of(sweep, "weighted", told, shares(weights))
     soup.take_statistics_of(evaluator)
     return soup
 

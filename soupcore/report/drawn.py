@@ -171,11 +171,13 @@ def _basins(known: Overview) -> Iterator[str]:
 
 def _of_soup(known: Overview, stored: StoredSoup) -> Iterator[str]:
     task, labels, soup = known.context.task, known.context.task.labels, stored.soup
-    told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
+    told = soup.chosen_by(task).labels
     about = f"{stored.label}; {_about(known, task.select)}"
     if soup.trace:
         yield html.plot(
-            figures.greedy_trace(soup.trace, **told),
+            figures.greedy_trace(
+                soup.trace, score_name=told.score_name, score_unit=told.score_unit
+            ),
             "trace",
             f"How {title(soup).lower()} chose",
             about,

@@ -4,7 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from soupcore.calls import BestIngredientBias, Context, Optimism, ParameterCurve
+from soupcore.calls import (
+    BestIngredientBias,
+    Context,
+    Optimism,
+    ParameterCurve,
+    SearchOptimism,
+)
 from soupcore.errors import StockpotError
 from soupcore.evaluation import compare
 from soupcore.overview import Overview
@@ -13,6 +19,7 @@ from soupcore.report import html
 from soupcore.report.html import Cell, Part
 from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup
+from soupcore.tasks import Labels
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -34,7 +41,7 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
     body += _against(known, stored, best)
     if accepted := [step for step in stored.soup.trace[1:] if step.accepted]:
         body += html.subtitle("Gain per accepted ingredient")
-        body += _acceptances(known, accepted)
+        body += _acceptances(stored.soup.chosen_by(known.context.task).labels, accepted)
     body += html.subtitle("Selection bias")
     bias = _bias(known, stored)
     return body + (html.bullets(bias) if bias else html.paragraph("Not available yet."))
@@ -105,8 +112,8 @@ def _paired_note(known: Overview, *, counted: bool) -> str:
     return " ".join(texts)
 
 
-def _acceptances(known: Overview, steps: list[Step]) -> str:
-    task, unit = known.context.task, known.context.task.score_unit
+def _acceptances(labels: Labels, steps: list[Step]) -> str:
+    unit = labels.score_unit
     rows = [
         [
             f"{'+' if step.action == 'add' else '−'} {step.candidate}",
@@ -117,7 +124,7 @@ def _acceptances(known: Overview, steps: list[Step]) -> str:
     ]
     heads = [
         "step",
-        unit.label(f"validation {task.score_name} after"),
+        unit.label(f"validation {labels.score_name} after"),
         f"{unit.difference_label('Δ')}, 95 % interval",
     ]
     return html.table(heads, rows) + html.note(
@@ -128,6 +135,7 @@ def _acceptances(known: Overview, steps: list[Step]) -> str:
 
 def _bias(known: Overview, stored: StoredSoup) -> list[str]:
     found = [*_gains(known, stored), *_of_best(known), *_of_greedy(known, stored)]
+    found += _of_search(known, stored)
     found += _of_parameters(known, stored)
     return found
 
@@ -165,8 +173,8 @@ def _of_best(known: Overview) -> Iterator[str]:
 
 def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     """Return the cross-fitted estimate for greedy, which covers its default order only."""
-    soup, unit = stored.soup, known.context.task.score_unit
-    options = soup.parameters
+    soup = stored.soup
+    options, unit = soup.parameters, soup.chosen_by(known.context.task).score_unit
     if soup.recipe != "greedy" or options.get("order") == "random" or options.get("backward"):
         return
     tried = {step.candidate for step in soup.trace}
@@ -180,13 +188,36 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     if len(names) < 2:
         return
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    found = Optimism(names, parameters).result(_with_rule(context, stored))
+    context = _with_rule(context, stored)
+    task = soup.chosen_by(known.context.task)
+    context = replace(context, source=context.evaluations.with_primary(task.primary))
+    found = Optimism(names, parameters).result(context)
     if found is None:
         yield "Not estimated for greedy; the Evidence page does it."
         return
     yield (
         "Cross-fitted greedy (20 half-splits of validation): gain over the best ingredient "
         f"{unit.difference_text(found['gain_promised'])} on the half used to choose, "
+        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
+        f"by {unit.gap(found['promised'] - found['delivered'])}."
+    )
+
+
+def _of_search(known: Overview, stored: StoredSoup) -> Iterator[str]:
+    """Return the cross-fitted estimate for coefficients that CMA-ES searched."""
+    soup, task = stored.soup, stored.soup.chosen_by(known.context.task)
+    call = SearchOptimism.of_soup(soup, soup.ingredients)
+    if call is None or not task.has_examples:
+        return
+    context = _with_rule(known.context.including(stored.soups), stored)
+    context = replace(context, source=context.evaluations.with_primary(task.primary))
+    found, unit = call.result(context), task.score_unit
+    if found is None:
+        yield "Not estimated for the search of the coefficients; the Evidence page does it."
+        return
+    yield (
+        "Cross-fitted CMA-ES (two searches on half of validation): gain over the best ingredient "
+        f"{unit.difference_text(found['gain_promised'])} on the half used to search, "
         f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
         f"by {unit.gap(found['promised'] - found['delivered'])}."
     )

@@ -53,7 +53,7 @@ def _use(context: Context, role: str) -> str:
 
 def _terms(known: Overview) -> dict[str, str]:
     context, task = known.context, known.context.task
-    metrics = task.metrics or (task.metric,)
+    metrics = [task.metric, *(m for m in task.metrics if m.name != task.metric.name)]
     primary, *others = [
         f"{m.name} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in metrics
     ]

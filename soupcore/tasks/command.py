@@ -111,7 +111,7 @@ class CommandTask(Task):
         names = [metric.name for metric in self.metrics]
         if "loss" in names:
             return outputs[:, names.index("loss")]
-        return -self.metric.sign * outputs[:, 0]
+        return -self.default_metric.sign * outputs[:, 0]
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the metrics."""

@@ -4,12 +4,13 @@ A task's file is code. Only workers run it; everything that only reads results, 
 of the app, makes do with a description of the task, which is JSON.
 """
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import mean
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from soupcore.display import html_table
 from soupcore.errors import TaskError
@@ -19,6 +20,7 @@ from soupcore.tasks.unit import Labels, Unit
 
 Role = Literal["train", "select", "report", "shift"]
 OutputKind = Literal["logits", "probabilities"]
+Averages = Literal["records", "outputs"]
 Undefined = Literal["refuse", "exclude"]
 
 
@@ -54,7 +56,8 @@ class TaskInfo(ABC, Generic[SplitT]):
     Attributes:
         name: What people call it.
         splits: `{name: split}`; exactly one has the role `select`.
-        metrics: What the task measures; the first is primary: it ranks, and recipes choose by it.
+        metrics: What the task measures; the first is primary, unless `with_primary` chose another:
+            it ranks, and recipes choose by it.
     """
 
     #: What the score is called, and the loss.
@@ -70,6 +73,11 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: output: `logits` or `probabilities` of classes. None where it is not: an ensemble would
     #: average losses, boxes or token counts, and its score would mean nothing.
     output_kind: OutputKind | None = None
+
+    #: What an ensemble averages: what `record` keeps of each example, so that it takes no forward
+    #: pass; or the network's own outputs, batch by batch before `record`, where these are too large
+    #: to keep, as those of a language model.
+    averages: Averages = "records"
 
     #: What to do about examples whose score or loss is NaN, as the Dice of an image that lacks the
     #: class. `refuse`: the mean is NaN, and nothing is chosen by it. `exclude`: the mean of a point
@@ -94,6 +102,7 @@ class TaskInfo(ABC, Generic[SplitT]):
         if self.metrics:
             self.score_name = self.metrics[0].name
         self.splits = dict(splits)
+        self._chosen: MetricInfo | None = None  # in place of the first metric
         self._parts: dict[str, SplitT] = {}
         self._wholes: dict[str, str] = {}  # by the names of their parts
         if len(self.splits_with_role("select")) != 1:
@@ -118,10 +127,52 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def metric(self) -> MetricInfo:
-        """The primary metric: without others the mean of `score`."""
+        """The primary metric: the chosen one, else the first; without any, the mean of `score`."""
+        return self._chosen or self.default_metric
+
+    @property
+    def default_metric(self) -> MetricInfo:
+        """The metric that is primary unless `with_primary` chose another."""
         if self.metrics:
             return self.metrics[0]
         return MetricInfo(self.score_name, range=self.score_range)
+
+    @property
+    def primary(self) -> str | None:
+        """Name of the primary metric if `with_primary` chose it; None for the default."""
+        return None if self._chosen is None else self._chosen.name
+
+    @property
+    def results_key(self) -> str:
+        """Identity of results that depend on the primary metric; `key` for the default metric.
+
+        Evaluations do not: they have the scores by all metrics.
+        """
+        if self._chosen is None:
+            return self.key
+        return hashlib.sha256(f"{self.key}\n{self._chosen.name}".encode()).hexdigest()
+
+    def with_primary(self, name: str | None) -> Self:
+        """Return a copy whose primary metric is another one of `metrics`.
+
+        It has the same `key`, so stored evaluations are used as they are.
+
+        Args:
+            name: Name of the metric; None for the default.
+
+        Raises:
+            TaskError: The task has no such metric.
+        """
+        known = {metric.name: metric for metric in self.metrics or (self.default_metric,)}
+        if name is not None and name not in known:
+            raise TaskError(
+                f"The task {self.name!r} has no metric {name!r}; it has {', '.join(known)}."
+            )
+        other = copy.copy(self)
+        is_default = name is None or name == self.default_metric.name
+        other._chosen = None if is_default else known[name]  # type: ignore[index]
+        other.score_name = other.metric.name
+        return other
 
     @property
     def score_unit(self) -> Unit:
@@ -151,7 +202,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     def why_no_ensemble(self) -> str | None:
         """Why outputs of several networks cannot be averaged, as a sentence; None where they can.
 
-        It decides whether there are ensembles and calibration (see `output_kind`).
+        It decides whether there are ensembles (see `output_kind`).
         """
         if self.output_kind is not None:
             return None
@@ -162,6 +213,19 @@ class TaskInfo(ABC, Generic[SplitT]):
             "their mean over several networks may be meaningless. If they are, set output_kind in "
             "the task."
         )
+
+    @property
+    def why_no_kept_outputs(self) -> str | None:
+        """Why no kept outputs can be averaged, as a sentence; None where they can.
+
+        It decides whether there are greedy ensembles, ensembles of all pairs, and calibration.
+        """
+        if self.why_no_ensemble is None and self.averages == "outputs":
+            return (
+                f"The outputs of the task {self.name!r} are too large to keep. The ensemble of a "
+                "soup's ingredients is computed batch by batch instead."
+            )
+        return self.why_no_ensemble
 
     @property
     def why_no_gradients(self) -> str | None:
@@ -251,9 +315,11 @@ class TaskInfo(ABC, Generic[SplitT]):
     def describe(self) -> "TaskDescription":
         """Return the description of the task, without its code and data.
 
-        Of a network that cannot be built it says that it has no BatchNorm; evaluating says why it
-        cannot be built.
+        Its primary metric is that of the task. Of a network that cannot be built it says that it
+        has no BatchNorm; evaluating says why it cannot be built.
         """
+        if self._chosen is not None:
+            return self.with_primary(None).describe().with_primary(self._chosen.name)
         try:
             has_batchnorm = self.has_batchnorm
         except TaskError:
@@ -305,6 +371,7 @@ class Facts:
     is_classification: bool
     has_gradients: bool = True
     precision: Precision = "float32"
+    averages: Averages = "records"
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -342,6 +409,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.is_classification = facts.is_classification
         self.has_gradients = facts.has_gradients
         self.precision = facts.precision
+        self.averages = facts.averages
 
     @property
     def key(self) -> str:

@@ -22,6 +22,8 @@ class LanguageModelTask(Task):
 
     score_name = "negative loss"
     loss_name = "nats per token"
+    output_kind = "logits"
+    averages = "outputs"
 
     @abstractmethod
     def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:

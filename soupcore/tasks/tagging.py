@@ -29,6 +29,8 @@ class TaggingTask(Task):
 
     score_name = "negative loss"
     loss_name = "nats per word"
+    output_kind = "logits"
+    averages = "outputs"
 
     def __init__(self, *args: Any, tags: Sequence[str], **told: Any) -> None:
         super().__init__(*args, **told)

@@ -29,6 +29,7 @@ from soupcore.calls import (
     GreedyOrders,
     IngredientScores,
     ManualSoup,
+    MetricIntervals,
     Optimism,
     OtherStatistics,
     Pairs,
@@ -38,6 +39,7 @@ from soupcore.calls import (
     Preview,
     RecipeSoup,
     Result,
+    SearchOptimism,
     SoupFiles,
     SoupScores,
     StoredCall,
@@ -176,6 +178,18 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: of_evaluations(ns["found"]),
             lambda context, told: of_evaluations(evaluated.result(context)),  # type: ignore[arg-type]
         ),
+        Case(
+            MetricIntervals(),
+            lambda ns: ns["intervals"],
+            lambda context, told: {
+                (split, name): found.score_interval
+                for split, by_name in IngredientScores(NAMES, ("val", "test", "shift/noise"))
+                .result(context)
+                .items()
+                for name, found in by_name.items()
+                if found is not None
+            },
+        ),
         Case(RecipeSoup("greedy", NAMES, GREEDY), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(SoupScores(soup), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(OtherStatistics(soup), lambda ns: of_soup(ns["other"]), kept_soup),
@@ -233,6 +247,7 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: asdict(ns["bias"]) | {"chosen": [*ns["bias"].chosen]},
         ),
         stored(Optimism(NAMES, GREEDY), lambda ns: asdict(ns["found"])),
+        stored(SearchOptimism(NAMES, {"evaluations": 12}), lambda ns: asdict(ns["found"])),
         stored(
             GreedyOrders(NAMES, GREEDY, 2),
             lambda ns: {
@@ -316,8 +331,12 @@ def test_a_call_is_queued_done_read_and_printed(
     request = json.loads(json.dumps({"sweep": "a", "task": "b"} | case.call.arguments))
     call = ALL[kind].from_request(request)
     assert call == case.call
+    if kind == SearchOptimism.kind:
+        pytest.importorskip("cma")
     if kind == Pairs.kind:  # it notes what is evaluated already
         Paths(names=NAMES, alphas=3, splits=("val",), part=20).work(running, quietly)
+    if kind == MetricIntervals.kind:  # it completes what is evaluated already
+        IngredientScores(NAMES, ("val", "test", "shift/noise")).work(running, quietly)
     if kind == SoupFiles.kind:
         name = f"uniform-{soup}.json"
         Path(name).write_text(json.dumps(running.soups[soup].soup.to_json()))

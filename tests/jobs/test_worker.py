@@ -4,6 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import soupcore
@@ -17,6 +18,7 @@ from soupcore.writers.forms import Form
 from tests.helpers import State as Weights
 from tests.helpers import average, same_weights
 from tests.jobs.conftest import BATCHES, NAMES, POINTS, Finished, wait_for
+from tests.jobs.forks import ForkingSupervisor, Forks
 
 
 def test_a_sweep_is_read_evaluated_and_made_into_a_soup_whose_weights_are_written(
@@ -215,3 +217,31 @@ def test_numbers_of_a_job_are_those_of_the_library(
         assert stored is not None
         torch.testing.assert_close(stored.losses, own.evaluate(point, "select").losses)
     own.store.close()
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "paths", "analyze"])
+def test_the_points_of_one_job_are_shared_between_the_workers_of_its_task(
+    store: soupcore.Store,
+    task_file: Path,
+    worker_forks: Forks,
+    paths: dict[str, Any],
+    passes_made: Callable[[], int],
+    kind: str,
+) -> None:
+    ForkingSupervisor.forks = worker_forks
+    task = f"{task_file}:together"
+    supervisor = ForkingSupervisor(store, [task], devices=["cpu", "cpu:0"])
+    try:
+        supervisor.start()
+        request = paths | {"task": task}
+        if kind == "evaluate":
+            request["names"] = NAMES
+        job_id = supervisor.submit(kind, "Shared", request)
+        job = wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
+    finally:
+        supervisor.stop()
+    assert job.state == State.DONE, job.error
+    lines = task_file.with_name("passes").read_text().splitlines()
+    assert len({line.split()[1] for line in lines}) == 2
+    if kind != "analyze":
+        assert passes_made() == BATCHES * {"evaluate": 3, "paths": POINTS}[kind]

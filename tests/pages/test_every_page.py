@@ -124,6 +124,13 @@ higher_is_better = false
 ''')
 task = CommandTask(here / "eval.toml")
 """
+SEVERAL = """
+def mistakes(predictions, targets):
+    return 7.5 * float((predictions != targets).double().mean())
+
+lower = Metric("mistakes", higher_is_better=False, unit="K", compute=mistakes)
+task = ClassificationTask(build_model, splits, metrics=["accuracy", "macro F1", lower])
+"""
 DICE = """
 class Dice(ClassificationTask):
     score_name = "Dice"
@@ -341,6 +348,46 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
     by_name = dict(zip(table["name"], table[column], strict=True))
     assert [by_name[name] for name in NAMES] == [sign * score for score in scores]
     assert all(score < 0 for score in scores)
+
+
+def test_the_primary_metric_is_chosen_on_the_page(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = start(task=SEVERAL)
+    app.evaluate()
+    app.build("greedy")
+    submitted: list[Request] = []
+
+    def submit(kind: str, title: str, request: Request) -> int:
+        submitted.append(request)
+        app.do(kind, **request)
+        return 0
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    session = app.session("ingredients.py")
+    box = next(each for each in session.selectbox if each.label == "Primary metric")
+    assert box.options == ["accuracy", "macro F1", "mistakes (lower is better)"]
+    box.select("mistakes").run()
+    assert session.query_params["metric"] == "mistakes"
+    (table,) = (each.value for each in session.dataframe)
+    by_name = dict(zip(table["name"], table["validation mistakes, K"], strict=True))
+    evaluator = app.warm.evaluator(app.request | {"primary": "mistakes"})
+    scores = [evaluator.stored([app.sweep[name].mixture], "val")[0] for name in NAMES]
+    assert [by_name[name] for name in NAMES] == [-each.score for each in scores if each]
+    (button,) = [each for each in session.button if each.label == "Compute its intervals"]
+    button.click().run()
+    assert [request["primary"] for request in submitted] == ["mistakes"]
+    assert "Compute its intervals" not in [each.label for each in session.button]
+    app.request["primary"] = "mistakes"
+    app.build("greedy")
+    for file in PAGES:
+        session.switch_page(file).run()
+        assert not session.exception, f"{file}: {session.exception[0].message}"
+        told = "\n".join(_texts(session))
+        assert session.query_params["metric"] == "mistakes"
+        assert "accuracy on" not in told
+    session.query_params["metric"] = "AUC"  # a link to a metric that the task does not have
+    assert not session.run().exception
 
 
 def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:

@@ -11,8 +11,22 @@ import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcore import Cancelled, Evaluator, RecipeError, Store, Sweep, Task, learned, uniform
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    RecipeError,
+    Split,
+    Store,
+    Sweep,
+    Task,
+    learned,
+    uniform,
+)
+from soupcore.intervals import halves
+from soupcore.recipes import cross_fit_learned
 from soupcore.recipes.descent import Space, coefficients_of
+from tests.helpers import build_model
 
 NUMBERS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 
@@ -73,6 +87,42 @@ def test_it_finds_a_better_score_than_equal_coefficients(
     other = learned(sweep, evaluator, optimizer="cma", evaluations=60, seed=5, **told)
     assert len(passes) > before
     assert other.passes != soup.passes
+
+
+def test_only_searches_are_cross_fitted(sweep: Sweep, evaluator: Evaluator) -> None:
+    with pytest.raises(RecipeError, match="Only learned soups with the optimiser `cma`"):
+        cross_fit_learned(sweep, evaluator, optimizer="lbfgs")
+
+
+@pytest.mark.integration
+def test_the_selection_bias_is_that_of_searches_on_halves(
+    sweep: Sweep, evaluator: Evaluator, splits: dict[str, Split], tmp_path: Path
+) -> None:
+    """Each half is the select split of a task of its own, on which `learned` searches."""
+    pytest.importorskip("cma")
+    found = cross_fit_learned(sweep, evaluator, evaluations=25)
+    whole = splits["val"]
+    promised, delivered, gains = [], [], []
+    for number, (here, there) in enumerate(halves(len(whole), 1, 0)):
+        apart = {
+            "here": Split("select", whole.inputs[here], whole.targets[here]),
+            "there": Split("report", whole.inputs[there], whole.targets[there]),
+        }
+        task = ClassificationTask(build_model, apart)
+        own = Evaluator(task, Store(tmp_path / str(number)), device="cpu", batch_size=256)
+        soup = learned(sweep, own, optimizer="cma", evaluations=25).evaluate(own)
+        points = [sweep[name].mixture for name in sweep.names()]
+        best = max(
+            points,
+            key=lambda p: (own.evaluate(p, "here").score, -own.evaluate(p, "here").loss),
+        )
+        promised.append(soup.evaluations["here"].score)
+        delivered.append(soup.evaluations["there"].score)
+        gains.append(delivered[-1] - own.evaluate(best, "there").score)
+    assert found.promised == pytest.approx(sum(promised) / 2)
+    assert found.delivered == pytest.approx(sum(delivered) / 2)
+    assert found.gain_delivered == pytest.approx(sum(gains) / 2)
+    assert found.optimism == pytest.approx(found.promised - found.delivered)
 
 
 @pytest.mark.integration
