@@ -10,11 +10,12 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore.annotations import annotations
 from soupcore.stored_soups import StoredSoups
+from tests.pages import test_every_page
 from tests.pages.conftest import NAMES
 from tests.pages.test_every_page import MAIN as PAGE
-from tests.pages.test_every_page import App, Start, start
+from tests.pages.test_every_page import App, Start
 
-__all__ = ["start"]
+start, mapped = test_every_page.start, test_every_page.mapped
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,7 @@ def test_models_without_a_slider_are_mentioned(
 @pytest.fixture
 def app(start: Start) -> App:
     """The app on a toy sweep with evaluated ingredients and two soups."""
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     app.build("uniform")
     app.build("greedy")
     return app
