@@ -43,7 +43,7 @@ PAGES = {
 NAMES = ["run1", "run2", "run10"]
 # The other pages show soups side by side.
 OF_ONE_SOUP = {file: title for file, title in PAGES.items() if title in
-               ("Overview", "Soups", "Evidence", "Download", "Report")}  # fmt: skip
+               ("Overview", "Soups", "Compare", "Evidence", "Download", "Report")}  # fmt: skip
 MANUAL = "manual"
 TASK = """
 from pathlib import Path
