@@ -71,7 +71,8 @@ class Evaluator(Evaluations):
             if isinstance(task, CommandTask)
             else ForwardPass(task, self.device, batch_size, memory_budget)
         )
-        self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
+        # By point, data and primary metric.
+        self._previewed: dict[tuple[str, str, str | None], tuple[float, float]] = {}
 
     def __repr__(self) -> str:
         return f"Evaluator({self.task.name!r} on {self.device}, stored in {self.store.folder})"
@@ -359,7 +360,7 @@ class Evaluator(Evaluations):
         """
         reference = Mixture([(next(iter(mixture.sources.values())), 1)])
         known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
-        key = self.key(reference), self.task.split(split).digest
+        key = self.key(reference), self.task.split(split).digest, self.task.primary
         if key not in self._previewed:
             progress = part(on_progress, 1, 3)
             self._previewed[key] = self._look(reference, split, progress)
