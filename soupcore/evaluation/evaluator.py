@@ -1,7 +1,7 @@
 """Evaluates points, each once, and stores the results."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from soupcore.evaluation.cluster import ClusterPass, Found, Wanted, local_pass
 from soupcore.evaluation.command_pass import CommandPass
 from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
@@ -21,7 +22,6 @@ from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.tasks import Task
-from soupcore.tasks.command import CommandTask
 
 if TYPE_CHECKING:
     from soupcore.store import Store
@@ -47,6 +47,8 @@ class Evaluator(Evaluations):
             bits of a loss may depend on it. It is halved if memory runs out.
         memory_budget: Size in bytes of the ingredients that stay in memory between evaluations.
             Others are read from their files each time.
+        ray: Address of a Ray cluster that evaluates the points; "local" for one on this machine.
+            See `soupcore.evaluation.cluster`. Recipes that use gradients compute on this machine.
     """
 
     task: Task
@@ -59,6 +61,7 @@ class Evaluator(Evaluations):
         device: str = "auto",
         batch_size: int | None = None,
         memory_budget: int = 2 << 30,
+        ray: str | None = None,
     ) -> None:
         from soupcore.evaluation.claims import Claims  # loads SQLAlchemy
 
@@ -66,10 +69,10 @@ class Evaluator(Evaluations):
         self.device = choose_device(device)
         self.batch_size = batch_size or _BATCH_SIZE
         self._claims = Claims(self.store)
-        self._forward_pass = (
-            CommandPass(task)
-            if isinstance(task, CommandTask)
-            else ForwardPass(task, self.device, batch_size, memory_budget)
+        self._forward_pass: ForwardPass | CommandPass | ClusterPass = (
+            local_pass(task, self.device, batch_size, memory_budget)
+            if ray is None
+            else ClusterPass(task, ray, device, batch_size, memory_budget)
         )
         self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -89,7 +92,7 @@ class Evaluator(Evaluations):
         if self.estimate is None:
             return {}
         _check_unchanged([mixture])
-        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - there is BatchNorm
+        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - there is BatchNorm
         return self._forward_pass.statistics(mixture, self.estimate)
 
     @with_bar("Evaluation")
@@ -173,6 +176,7 @@ class Evaluator(Evaluations):
             place,
             with_outputs,
             on_wait=lambda: on_progress(done, total),
+            all_at_once=isinstance(self._forward_pass, ClusterPass),
         )
         with closing(claimed), self._records.together(split) as together:
             for key in (key for key in points if key not in missing):
@@ -187,19 +191,11 @@ class Evaluator(Evaluations):
                     found |= known(elsewhere, split)
                     done += len(elsewhere) * examples
                     on_progress(done, total)
-                for key in ours:
-                    started = time.perf_counter()
-                    records = self._forward_pass.run(
-                        points[key],
-                        split,
-                        keep_outputs=key in with_outputs,
-                        estimate=self.estimate,
-                        on_progress=stretch(on_progress, done, examples, total),
-                    )
-                    seconds = time.perf_counter() - started
-                    self._add(
-                        together, key, records, split, seconds, keep_outputs=key in with_outputs
-                    )
+                wanted = [(key, points[key], key in with_outputs) for key in ours]
+                progress = stretch(on_progress, done, len(ours) * examples, total)
+                for key, records, seconds in self._computed(wanted, split, progress):
+                    kept = key in with_outputs
+                    self._add(together, key, records, split, seconds, keep_outputs=kept)
                     done += examples
                 together.write()  # which ends their claims
         found |= together.written
@@ -209,6 +205,33 @@ class Evaluator(Evaluations):
                 on_progress(done, total)
                 safe[key] = self._with_interval(safe[key])
         return [safe[self.key(mixture)] for mixture in mixtures]
+
+    def _computed(
+        self, wanted: Sequence[Wanted], split: str, on_progress: Progress
+    ) -> Iterator[Found]:
+        """Compute the records of points, one after the other or on the actors of a cluster."""
+        examples = len(self.task.split(split))
+        total = len(wanted) * examples
+        if isinstance(self._forward_pass, ClusterPass):
+            done = 0
+            found = self._forward_pass.run_all(
+                wanted, split, self.estimate, lambda: on_progress(done, total)
+            )
+            for each in found:
+                yield each
+                done += examples
+                on_progress(done, total)
+            return
+        for index, (key, point, keep_outputs) in enumerate(wanted):
+            started = time.perf_counter()
+            records = self._forward_pass.run(
+                point,
+                split,
+                keep_outputs=keep_outputs,
+                estimate=self.estimate,
+                on_progress=stretch(on_progress, index * examples, examples, total),
+            )
+            yield key, records, time.perf_counter() - started
 
     def evaluate_or_reject(
         self,
@@ -299,7 +322,7 @@ class Evaluator(Evaluations):
             TaskError, CheckpointError: As for `evaluate`.
         """
         _check_unchanged(members)
-        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - commands average nothing
+        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - averages nothing
         return self._forward_pass.run_ensemble(
             members, split, estimate=self.estimate, on_progress=on_progress
         )
