@@ -439,3 +439,11 @@ def test_an_output_without_a_suffix_is_a_folder_for_from_pretrained(
     assert code == 0
     assert f"wrote {tmp_path / 'soup' / 'model.safetensors'}\n" in out
     assert (tmp_path / "soup/README.md").is_file()
+
+
+def test_a_folder_is_no_address_of_a_cluster(
+    runs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "--task", __file__ + ":x", "--ray", runs])
+    assert "is a folder; write it before --ray" in capsys.readouterr().err

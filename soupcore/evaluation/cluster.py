@@ -102,7 +102,9 @@ class Member:
         memory_budget: int,
     ) -> None:
         self._made: CommandPass | ForwardPass | None = None
-        self._make = lambda: self._passes_of(task, key, device, batch_size, memory_budget)
+        self._make: Callable[[], CommandPass | ForwardPass] = lambda: self._passes_of(
+            task, key, device, batch_size, memory_budget
+        )
 
     def start(self, expected: dict[str, str]) -> tuple[Exception | None, None]:
         """Compare versions with the driver's and load the task."""

@@ -192,8 +192,8 @@ class Evaluator(Evaluations):
                     done += len(elsewhere) * examples
                     on_progress(done, total)
                 wanted = [(key, points[key], key in with_outputs) for key in ours]
-                progress = stretch(on_progress, done, len(ours) * examples, total)
-                for key, records, seconds in self._computed(wanted, split, progress):
+                of_batch = stretch(on_progress, done, len(ours) * examples, total)
+                for key, records, seconds in self._computed(wanted, split, of_batch):
                     kept = key in with_outputs
                     self._add(together, key, records, split, seconds, keep_outputs=kept)
                     done += examples

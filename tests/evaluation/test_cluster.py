@@ -1,6 +1,7 @@
 """Evaluation on Ray clusters: one of two nodes on this machine, and one of a single CPU."""
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import soupcore
 from soupcore.connectivity import evaluate_lines
 from soupcore.errors import StockpotError, TaskError
 from soupcore.evaluation import cluster
+from soupcore.jobs import State, Supervisor
 from soupcore.mixtures import Mixture, mean
-from tests.helpers import FEATURES, State, save_sweep
+from tests.helpers import FEATURES, save_sweep
+from tests.helpers import State as Weights
+from tests.jobs.conftest import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -114,14 +118,12 @@ def test_a_cluster_gives_the_results_of_this_machine_to_the_bit(
     assert len(set(processes(task_file))) == 2
     assert seen[-1] == (600, 600)
     for found, expected in zip(there, local.evaluate_all(points, "val"), strict=True):
-        assert (found.key, found.loss, found.score) == (expected.key, expected.loss, expected.score)
+        assert (found.loss, found.score) == (expected.loss, expected.score)
         assert found.losses.equal(expected.losses)
         assert found.outputs.equal(expected.outputs)
     lines = [(points[0], points[1]), (points[1], points[2])]
-    for found, expected in zip(
-        evaluate_lines(lines, distributed), evaluate_lines(lines, local), strict=True
-    ):
-        assert found.losses.tolist() == expected.losses.tolist()
+    paths = [evaluate_lines(lines, each) for each in (distributed, local)]
+    assert [path.losses.tolist() for path in paths[0]] == [p.losses.tolist() for p in paths[1]]
     greedy = [soupcore.greedy(sweep, each) for each in (distributed, local)]
     assert greedy[0].id == greedy[1].id
     assert [step.score for step in greedy[0].trace] == [step.score for step in greedy[1].trace]
@@ -230,16 +232,35 @@ def test_a_task_that_was_made_in_python_travels(
         evaluator.evaluate_all(points, "val")
 
 
+def test_a_server_evaluates_on_the_cluster(
+    nodes: Any, task_file: Path, sweep: soupcore.Sweep, tmp_path: Path
+) -> None:
+    store = soupcore.Store(tmp_path / "served")
+    supervisor = Supervisor(store, [f"{task_file}:task"], ["cpu"], ray=nodes.address)
+    try:
+        request = {"sweep": str(tmp_path / "sweep"), "task": f"{task_file}:task"}
+        wanted = request | {"names": ["run1", "run2"], "splits": ["val"]}
+        job_id = supervisor.submit("evaluate", "Evaluate", wanted)
+        job = wait_for(supervisor, job_id, lambda job: not job.is_unfinished)
+        workers = supervisor.worker_pids
+    finally:
+        supervisor.stop()
+        store.close()
+    assert (job.state, job.result) == (State.DONE, {"evaluations": 2})
+    assert processes(task_file)
+    assert not set(processes(task_file)) & set(workers)
+
+
 def test_another_file_under_the_same_name_is_noticed(
-    distributed: soupcore.Evaluator, tmp_path: Path, base_state: State
+    distributed: soupcore.Evaluator, tmp_path: Path, base_state: Weights
 ) -> None:
     folder = save_sweep(tmp_path / "one", {"a": base_state})
     point = soupcore.Sweep.from_folder(folder)["a"].mixture
-    sent = cluster.pickle.dumps(point)
+    sent = pickle.dumps(point)
     (file,) = folder.glob("a.*")
     os.utime(file, ns=(0, 0))
     with pytest.raises(soupcore.CheckpointError, match="differs from the file of this name"):
-        cluster.pickle.loads(sent)
+        pickle.loads(sent)  # noqa: S301 - just pickled
 
 
 def test_nodes_need_the_same_versions(
