@@ -14,8 +14,15 @@ from soupcore import mergekit_config, model_card
 from soupcore.calls import SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.database import SoupFileRow
+from soupcore.errors import RecipeError
 from soupcore.figures.tables import shift_table
-from soupcore.provenance import base_models_of, files_for_hub, scores_svg
+from soupcore.provenance import (
+    base_models_of,
+    files_for_hub,
+    relative_error,
+    scores_svg,
+    summed_rank,
+)
 from soupcore.recipes import Soup
 from soupcore.stored_soups import StoredSoup
 from soupcore.writers.forms import Form
@@ -24,6 +31,7 @@ from soupcore.writers.hub_files import HubFiles
 _ONE_FILE = "safetensors"
 _SHARDS = "sharded safetensors"
 _FOLDER = "Hugging Face folder"
+_ADAPTER = "PEFT adapter"
 _PATHS_SHOWN = 5  # paths of the training machine
 _PLACES_SHOWN = 12  # places of a kind of change in a .pt
 
@@ -83,6 +91,13 @@ def _weights(view: View, picked: StoredSoup) -> Form:
     files = state.store().soup_files(picked.soup.id, form.key)
     if files:
         _links(picked.soup, form, files)
+        if form.rank is not None:
+            folder = state.store().soup_folder(picked.soup.id, form.key)
+            error = relative_error(folder / form.file_name(picked.soup))
+            st.caption(
+                f"Relative error of the change that the adapter makes: {100 * error:.3g} % "
+                "(Frobenius norm over all changed weights)."
+            )
     else:
         _prepare(view, picked, form)
     return form
@@ -93,13 +108,22 @@ def _choose_form(soup: Soup) -> Form:
     copy = f"{soup.output.pt_suffix} (copy of {first} with new weights)"
     beside = files_for_hub(soup)
     # The form of the first ingredient comes first: its tool opens it.
-    options = [*([_FOLDER] if beside else []), *([] if why_no_pt else [copy]), _ONE_FILE, _SHARDS]
+    rank = _rank_of_adapter(soup)
+    options = [
+        *([_ADAPTER] if rank else []),
+        *([_FOLDER] if beside else []),
+        *([] if why_no_pt else [copy]),
+        _ONE_FILE,
+        _SHARDS,
+    ]
     chosen = st.segmented_control(
         "Format", options, default=options[0], required=True, key=f"format-{soup.id}"
     )
     if chosen == copy:
         _explain_copy(soup)
         return Form(as_ingredient=True)
+    if chosen == _ADAPTER and rank is not None:
+        return _adapter_form(soup, rank)
     dtypes = {_dtypes_of(soup): None} | {name: name for name in OUTPUT_DTYPES}
     with st.container(horizontal=True):
         dtype = st.selectbox("Precision", list(dtypes), width=240, key=f"dtype-{soup.id}")
@@ -118,6 +142,33 @@ def _choose_form(soup: Soup) -> Form:
         + (f".pt export unavailable: {plain(why_no_pt)}" if why_no_pt else "")
     )
     return Form(dtype=dtypes[dtype], shard_size=shard_size)
+
+
+def _rank_of_adapter(soup: Soup) -> int | None:
+    """Return the rank of the adapter that is exactly the soup; None if it is no adapter."""
+    try:
+        return summed_rank(soup)
+    except RecipeError:
+        return None
+
+
+def _adapter_form(soup: Soup, largest: int) -> Form:
+    rank = st.number_input(
+        "Rank", 1, largest, largest, width=200, key=f"rank-{soup.id}",
+        help=f"{largest}, the sum of the ranks, is exact. A smaller rank is the closest adapter of "
+        "that rank, by a truncated SVD.",
+    )  # fmt: skip
+    st.caption(
+        "A ZIP archive of one LoRA adapter that `PeftModel.from_pretrained` opens. It changes the "
+        "base as the soup does: the adapters are concatenated, not averaged factor by factor. "
+        + (
+            f"Rank {largest}, the sum of the ranks, is exact."
+            if rank == largest
+            else f"Rank {rank} of {largest} is approximate. The error is shown once the adapter is "
+            "written."
+        )
+    )
+    return Form(as_adapter=True, rank=None if rank == largest else rank)
 
 
 def _explain_folder(first: str, beside: HubFiles) -> None:
@@ -181,8 +232,12 @@ def _some(places: Sequence[str]) -> str:
 
 def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
     call = SoupFiles(picked.soup.id, form.to_json())
+    label = "Create adapter"
+    if not form.as_adapter:
+        kind = "folder" if form.as_folder else "file"
+        label = f"Create {kind} ({_size(form.nbytes(picked.soup))})"
     if st.button(
-        f"Create {'folder' if form.as_folder else 'file'} ({_size(form.nbytes(picked.soup))})",
+        label,
         type="primary",
         icon=":material/blender:",
         disabled=jobs.cannot_start(view, call),
@@ -194,7 +249,7 @@ def _prepare(view: View, picked: StoredSoup, form: Form) -> None:
 
 def _links(soup: Soup, form: Form, files: Sequence[SoupFileRow]) -> None:
     # Relative, since a proxy may add a path prefix that the server does not know.
-    if form.as_folder:
+    if form.is_folder:
         archive = f"{form.file_name(soup)}.zip"
         st.link_button(
             f"Download {plain(archive)} ({_size(sum(file.nbytes for file in files))})",

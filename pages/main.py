@@ -10,6 +10,7 @@ from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
 from soupcore.sweeps import UnusableSweepError
+from soupcore.sweeps.watching import list_checkpoints
 
 _SIZES_AGE = 60.0  # seconds; measuring ten thousand files takes 0.1 s
 
@@ -76,6 +77,7 @@ except StockpotError as error:  # a damaged database, or one of a newer version
 
 with st.sidebar:
     sweeps.show_choice()
+    watched = st.container()
     choices = st.container()
     jobs_panel.show()
     _show_workspace()
@@ -92,6 +94,7 @@ first_page = st.session_state.setdefault("first_page", st.session_state["page"])
 if notice and st.session_state["page"] == first_page:
     st.warning(notice, icon=":material/link_off:")
 
+before = list_checkpoints(st.session_state["sweep"])
 try:
     view = state.view()
 except state.UndescribedError:
@@ -105,6 +108,9 @@ except StockpotError as error:
     if isinstance(error, UnusableSweepError):
         sweeps.show_fit(error.fit)
         sweeps.choose_snapshots(error.fit)
+        if not is_root:
+            with watched:
+                sweeps.watch_folder(st.session_state["sweep"], before)
     if st.session_state["snapshot"] and st.button("Open the default snapshots"):
         state.choose_snapshot("")
         st.rerun()
@@ -118,6 +124,10 @@ else:
         with choices:
             tasks.choose_metric(view)
             sweeps.choose_statistics(view)
+        if view.is_outdated:
+            sweeps.read_changes(view, state.sweep_label())
+        with watched:
+            sweeps.watch_folder(view.folder, before)
         page.run()
 state.write_url()
 jobs_panel.redraw_if_outdated()

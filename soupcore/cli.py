@@ -265,6 +265,17 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="dtype of a .safetensors"
     )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write a soup of LoRA adapters as one PEFT adapter, into the folder --output",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        help="largest rank of the adapter's changes, by a truncated SVD (the sum of the ranks, "
+        "which is exact)",
+    )
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -304,6 +315,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 def _soup(parsed: argparse.Namespace) -> None:
     from soupcore.checkpoints.file_names import TORCH_SUFFIXES, suffix_of
+    from soupcore.provenance import save_adapter
     from soupcore.recipes import RECIPES
 
     if parsed.recipe not in RECIPES:
@@ -315,7 +327,11 @@ def _soup(parsed: argparse.Namespace) -> None:
         parsed.error("--metric names a metric of a --task")
     if parsed.output is None and parsed.task is None:
         parsed.error("name an --output for the weights, or a --task to evaluate the soup")
-    if parsed.output is not None:
+    if parsed.adapter:
+        _check_adapter_options(parsed)
+    elif parsed.rank is not None:
+        parsed.error("argument --rank: only an --adapter has a rank")
+    elif parsed.output is not None:
         suffixes = [".safetensors", *TORCH_SUFFIXES]
         is_folder = parsed.output.is_dir() or not parsed.output.suffix
         if not is_folder and suffix_of(parsed.output) not in suffixes:
@@ -335,10 +351,15 @@ def _soup(parsed: argparse.Namespace) -> None:
         evaluator = _evaluator(parsed)
         soup = recipe.follow(sweep, evaluator, _names(parsed), **checked).evaluate(evaluator)
     files: list[Path] = []
-    if parsed.output is not None:
+    about: dict[str, Any] = {}
+    if parsed.adapter:
+        about = {"relative_error": save_adapter(soup, parsed.output, parsed.rank)}
+        files = sorted(parsed.output.glob("adapter_*"))
+    elif parsed.output is not None:
         files = soup.save(parsed.output, parsed.dtype)
     if parsed.json:
-        _print_json({"soup": soup.to_json(), "files": [str(file) for file in files]})
+        names = [str(file) for file in files]
+        _print_json({"soup": soup.to_json(), "files": names, **about})
         return
     print(f"{recipe.title} soup of {', '.join(soup.ingredients)}")
     for name, coefficient in soup.coefficient_texts.items():
@@ -349,8 +370,19 @@ def _soup(parsed: argparse.Namespace) -> None:
         print(f"{split}: {found.score_text}, n = {found.n}")
     for note in soup.notes:
         print(note)
+    if about:
+        print(f"relative error of the adapter's change: {about['relative_error']:.3g}")
     for file in files:
         print(f"wrote {file}")
+
+
+def _check_adapter_options(parsed: argparse.Namespace) -> None:
+    if parsed.output is None or not parsed.output.absolute().parent.is_dir():
+        parsed.error("argument --adapter: name an --output, a folder in an existing folder")
+    if parsed.dtype:
+        parsed.error("argument --dtype: an adapter has the dtype of the first one")
+    if parsed.rank is not None and parsed.rank < 1:
+        parsed.error("argument --rank: it must be positive")
 
 
 def _parameter(

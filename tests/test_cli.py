@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import soupcore
 from soupcore import cli
 from soupcore.version import VERSION
+from tests import adapters
 from tests.helpers import average, random_state, same_weights, save_sweep
 
 PROJECT = Path(__file__).parents[1]
@@ -167,6 +168,17 @@ FAULTS = {
     "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' is none of greedy, uniform"),
     "suffix": (["soup", "{runs}", "--recipe=uniform", "-o=a.txt"], 2, "a.txt ends in none of"),
     "dtype": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--dtype=float16"], 2, "--dtype"),
+    "rank": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--rank=1"], 2, "only an --adapter"),
+    "adapter": (
+        ["soup", "{runs}", "--recipe=uniform", "-o=/no/a", "--adapter"],
+        2,
+        "name an --output",
+    ),
+    "no adapters": (
+        ["soup", "{runs}", "--recipe=uniform", "-o={empty}/a", "--adapter"],
+        1,
+        "a is no LoRA adapter",
+    ),
     "no parent": (["soup", "{runs}", "--recipe=uniform", "-o=/no/a.pt"], 2, "/no is not a folder"),
     "parameter": (
         ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=x=1"],
@@ -441,9 +453,24 @@ def test_an_output_without_a_suffix_is_a_folder_for_from_pretrained(
     assert (tmp_path / "soup/README.md").is_file()
 
 
-def test_a_folder_is_no_address_of_a_cluster(
-    runs: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_soup_of_adapters_is_written_as_one(run: Callable[..., Ran], tmp_path: Path) -> None:
+    adapters.save_sweep(tmp_path / "sweep")
+    folder = str(tmp_path / "sweep")
+    soup = soupcore.uniform(soupcore.Sweep.from_folder(folder))
+    options = ("soup", folder, "--recipe=uniform", "--adapter", f"--output={tmp_path / 'soup'}")
+    code, out, _ = run(*options)
+    assert (code, out.count("relative error of the adapter's change: 0\n")) == (0, 1)
+    assert f"wrote {tmp_path / 'soup' / 'adapter_model.safetensors'}\n" in out
+    code, out, _ = run(*options, "--rank=2", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["relative_error"] == soupcore.save_adapter(soup, tmp_path / "again", rank=2) > 0
+    for file in told["files"]:
+        assert Path(file).read_bytes() == (tmp_path / "again" / Path(file).name).read_bytes()
+    assert len(told["files"]) == 2
+
+
+def test_a_folder_is_no_address_of_a_cluster(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "--task", __file__ + ":x", "--ray", runs])
     assert "is a folder; write it before --ray" in capsys.readouterr().err

@@ -92,6 +92,7 @@ class View:
         stored: The stored evaluations of the task, with the chosen BatchNorm statistics; None
             without a task.
         soups: Soups that are additional ingredients of the sweep, by their names there.
+        is_outdated: Whether the folder has new or changed checkpoints that have not been read yet.
     """
 
     folder: str
@@ -101,6 +102,7 @@ class View:
     stored: Evaluations | None
     soups: Mapping[str, StoredSoup] = field(default_factory=dict)
     snapshot: str = ""
+    is_outdated: bool = False
 
     @property
     def has_task(self) -> bool:
@@ -313,6 +315,8 @@ def select(names: Iterable[str]) -> None:
 def view() -> View | None:
     """Return the session's view, or None if its checkpoints have not been read yet.
 
+    While new checkpoints in its folder have not been read, the sweep is shown without them.
+
     Raises:
         StockpotError: The sweep or the task cannot be opened.
         UndescribedError: The task has not been described yet.
@@ -320,11 +324,19 @@ def view() -> View | None:
     folder, spec = st.session_state["sweep"], st.session_state["task"]
     weights, snapshot = st.session_state["weights"], st.session_state["snapshot"]
     signature = folder_signature(folder)
-    if not _is_scanned(folder, weights, snapshot, signature):
-        return None
-    sweep = _open_sweep(folder, weights, snapshot, signature)
+    is_scanned = _is_scanned(folder, weights, snapshot, signature)
+    if is_scanned:
+        sweep = _open_sweep(folder, weights, snapshot, signature)
+        st.session_state["shown"] = ((folder, weights, snapshot), sweep)
+    else:
+        shown = _shown_before(folder, weights, snapshot)
+        if shown is None:
+            return None
+        sweep = shown
     stored = _evaluations(spec) if spec else None
-    found = View(folder, spec, weights, sweep, stored, snapshot=snapshot)
+    found = View(
+        folder, spec, weights, sweep, stored, snapshot=snapshot, is_outdated=not is_scanned
+    )
     if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
     if st.session_state["metric"]:
@@ -340,6 +352,20 @@ def view() -> View | None:
     }
     st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
     return found
+
+
+def _shown_before(folder: str, weights: str, snapshot: str) -> Sweep | None:
+    """Return the sweep that this session showed last, if it is the same and its files are too."""
+    key, sweep = st.session_state.get("shown", (None, None))
+    if key != (folder, weights, snapshot):
+        return None
+    opened: Sweep = sweep
+    try:
+        for ingredient in (*opened.ingredients.values(), *([opened.base] if opened.base else [])):
+            ingredient.checkpoint.check_unchanged()
+    except StockpotError:
+        return None
+    return opened
 
 
 def _with_metric(view: View, metric: str) -> View:

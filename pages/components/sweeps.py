@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,11 +15,13 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
 from soupcore.checkpoints.file_names import INDEX_SUFFIX, TORCH_SUFFIXES
+from soupcore.disk import in_words
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs import State
 from soupcore.sweeps.findings import Severity, SnapshotChoice
 from soupcore.sweeps.folder import find_runs
 from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
+from soupcore.sweeps.watching import Listing, changes, list_checkpoints
 
 _UPLOAD_TYPES = [
     ".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv", ".yaml", ".txt",
@@ -31,6 +34,8 @@ _RULES = {
     EVERY: "every one, as an ingredient each",
 }
 _MOST_ROWS = 8  # a longer table scrolls
+_MOST_UNSETTLED = 3  # files being written that are listed by name
+_WATCH = 2.0  # seconds between two listings of the folder
 _MOST_OTHERS = 20  # other files of the folder that are listed by name
 _HEIGHT = 600  # pixels
 _BADGES: dict[Severity, str] = {
@@ -174,13 +179,48 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
     if _is_above_sweeps(folder):
         show_folders()
         return
-    request = {"sweep": folder, **opening}
-    recent = state.supervisor().queue.recent()
-    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
     st.header(plain(label))
     if state.store().is_read_only:
         st.info("This sweep has never been opened, so nothing is stored about its checkpoints.")
         return
+    _read_checkpoints(
+        folder,
+        opening,
+        label,
+        f"This link opens {plain(folder)}. Its checkpoints have not been read yet.",
+        "Reading each checkpoint once to hash it and check for NaN and Inf. Next time, this sweep "
+        "opens instantly.",
+    )
+
+
+def read_changes(view: View, label: str) -> None:
+    """Add a job that reads new and changed checkpoints, while the page shows the sweep before."""
+    if state.store().is_read_only:
+        return
+    _read_checkpoints(
+        view.folder,
+        state.opening(),
+        label,
+        "This folder has new or changed checkpoints, which have not been read yet.",
+        "Reading new or changed checkpoints. Until then, the page shows the sweep as it was.",
+    )
+
+
+def _read_checkpoints(
+    folder: str, opening: Mapping[str, Any], label: str, unread: str, reading: str
+) -> None:
+    """Show the state of the job that reads the checkpoints of a folder, and add it.
+
+    Args:
+        folder: The folder.
+        opening: See `open_sweep`.
+        label: Name of the sweep.
+        unread: Sentences if the checkpoints are only read after a click.
+        reading: Sentences while they are read.
+    """
+    request = {"sweep": folder, **opening}
+    recent = state.supervisor().queue.recent()
+    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
     if last is not None and last.state in (State.FAILED, State.CANCELLED):
         st.error(plain(last.error or "Reading cancelled."), icon=":material/error:")
         if st.button("Retry"):
@@ -188,20 +228,36 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
         return
     is_reading = last is not None and last.is_unfinished
     if not is_reading and folder not in state.opened():
-        st.info(
-            f"This link opens {plain(folder)}. Its checkpoints have not been read yet.",
-            icon=":material/link:",
-        )
+        st.info(unread, icon=":material/link:")
         if st.button("Read the checkpoints", type="primary", icon=":material/play_arrow:"):
             _open(folder, label, request)
         return
-    st.info(
-        "Reading each checkpoint once to hash it and check for NaN and Inf. Next time, this sweep "
-        "opens instantly.",
-        icon=":material/hourglass_top:",
-    )
+    st.info(reading, icon=":material/hourglass_top:")
     if not is_reading:
         jobs.submit("open", f"Open {label}", request)
+
+
+def watch_folder(folder: str, before: Listing) -> None:
+    """Run the page again once new or changed checkpoints are complete, and show those in work.
+
+    Args:
+        folder: The folder of the sweep.
+        before: Its checkpoints when the page began to open it.
+    """
+    last = [before]
+
+    def look() -> None:
+        now = list_checkpoints(folder)
+        found = changes(before, last[0], now)
+        last[0] = now
+        if jobs_panel.is_late() or (found.settled and not found.unsettled):
+            jobs_panel.rerun_after_this()
+            return
+        for name, nbytes in islice(found.unsettled.items(), _MOST_UNSETTLED):
+            size = in_words(nbytes)
+            st.caption(f":material/hourglass_top: Waiting for {plain(name)}: {size} so far.")
+
+    st.fragment(look, run_every=_WATCH)()
 
 
 def is_root(folder: str) -> bool:

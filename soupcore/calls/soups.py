@@ -14,7 +14,7 @@ from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Mixture
 from soupcore.progress import part
-from soupcore.provenance import base_models_of, model_card, write_hub_folder
+from soupcore.provenance import base_models_of, model_card, save_adapter, write_hub_folder
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
 from soupcore.workspace import private_folder
 from soupcore.writers.forms import Form
@@ -316,7 +316,8 @@ class SoupFiles(OfSoup):
             known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
             soup.evaluations.update({split: found for split, found in known.items() if found})
         form = Form(**self.form)
-        total = 2 * form.nbytes(soup)  # written, then read again for the SHA-256
+        # Written, then read again for the SHA-256. Adapters are small.
+        total = 1 if form.as_adapter else 2 * form.nbytes(soup)
         done = 0
 
         def on_bytes(nbytes: int) -> None:
@@ -332,6 +333,9 @@ class SoupFiles(OfSoup):
             files = write_hub_folder(
                 soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
             )
+        elif form.as_adapter:
+            save_adapter(soup, private_folder(path), form.rank)
+            files = [*path.iterdir()]
         else:
             files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
         digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
@@ -368,9 +372,12 @@ class SoupFiles(OfSoup):
                 "evaluator = soupcore.Evaluator(task)\n"
                 f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
             )
-        told = {"dtype": form.dtype, "shard_size": form.shard_size}
+        told = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
         given = options({name: value for name, value in told.items() if value})
-        return made + Code(f"soup.save({form.file_name(soup)!r}{given})\n")
+        name = form.file_name(soup)
+        if form.as_adapter:
+            return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
+        return made + Code(f"soup.save({name!r}{given})\n")
 
     def _is_of_files(self, context: Context) -> bool:
         files = context.sweep.ingredients.keys() - context.included.keys()

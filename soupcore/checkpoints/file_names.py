@@ -44,7 +44,10 @@ def is_checkpoint_name(path: Path) -> bool:
 
 def holds_weights(path: Path) -> bool:
     """Return whether a file holds weights by its name, or else by its first bytes."""
-    return is_checkpoint_name(path) or looks_like_checkpoint(path, by_suffix=OTHER_SUFFIXES)
+    if is_checkpoint_name(path):
+        return True
+    # Parts of a distributed checkpoint begin like files of torch.save.
+    return not is_distributed(path) and looks_like_checkpoint(path, by_suffix=OTHER_SUFFIXES)
 
 
 def is_leftover(path: Path) -> bool:
@@ -52,6 +55,11 @@ def is_leftover(path: Path) -> bool:
     if path.parent.name.startswith("CKPT+") and _LEFT_BY_SPEECHBRAIN.fullmatch(path.name):
         return True
     return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def is_distributed(path: Path) -> bool:
+    """Return whether a file is a part of a distributed checkpoint of torch, by its name."""
+    return path.suffix == ".distcp"
 
 
 def index_of_shard(name: str) -> str:

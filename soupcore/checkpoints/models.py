@@ -26,6 +26,7 @@ from soupcore.checkpoints.file_names import (
     suffix_of,
 )
 from soupcore.checkpoints.names import clean
+from soupcore.safe_torch.refusal import WAIT
 
 Trouble = tuple[str, str]
 """A problem, as a predicate, and the solution, as a sentence."""
@@ -99,6 +100,15 @@ def models_in(folder: Path, files: Iterable[Path]) -> list[Model]:
     return models
 
 
+def why_distributed(folder: Path) -> Trouble:
+    """Return why a folder of a distributed checkpoint of torch cannot be opened."""
+    command = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+    return (
+        f"is a distributed checkpoint of torch ({clean(folder.name)}/*.distcp)",
+        f"Write its weights as one file: {command} {clean(folder.name)} model.pt",
+    )
+
+
 def _why_not(other: _Form, chosen: _Form) -> str:
     if other.variant and not chosen.variant:
         return f"a variant ({other.variant})"
@@ -162,11 +172,11 @@ def _trouble_of(index: str, parts: list[Path], files: list[Path]) -> Trouble | N
     if suffix_of(parts[0]) != ".safetensors" or len(parts) < len(files):
         shard = clean(parts[0].name)
         problem = f"holds shards of a checkpoint ({shard}, …) without their index, {clean(index)}"
-        return problem, "Copy it beside them."
+        return problem, f"Copy it beside them. {WAIT}"
     if total != len(parts):
         problem = (
             f"holds {len(parts)} safetensors files and no index, but by its name "
             f"{clean(parts[0].name)} is one of {total}"
         )
-        return problem, "Copy the missing ones."
+        return problem, f"Copy the missing ones. {WAIT}"
     return None

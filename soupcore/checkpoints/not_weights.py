@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from soupcore.errors import CheckpointError
+from soupcore.safe_torch.refusal import INCOMPLETE
 
 BEGINNING = 512  # bytes that are read
 
@@ -101,7 +102,7 @@ def check_beginning(path: Path, beginning: bytes) -> None:
         CheckpointError: The file is empty, text, an archive or of another format.
     """
     if not beginning:
-        raise CheckpointError(f"{path} is empty.", "Copy or download it again.")
+        raise CheckpointError(f"{path} is empty.", INCOMPLETE)
     for signature, what, way_out in _BINARY_KINDS:
         if beginning.startswith(signature):
             raise CheckpointError(f"{path} is {what}.", way_out)
@@ -113,7 +114,7 @@ def check_beginning(path: Path, beginning: bytes) -> None:
     if len(beginning) == BEGINNING and not beginning.strip(b"\0"):
         raise CheckpointError(
             f"{path} begins with {BEGINNING} zeros: the download or copy is incomplete.",
-            "Download or copy it again.",
+            INCOMPLETE,
         )
     if beginning[257:262] == b"ustar":
         raise CheckpointError(

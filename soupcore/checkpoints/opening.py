@@ -10,9 +10,10 @@ from soupcore.checkpoints.file_names import (
     OTHER_SUFFIXES,
     SUFFIXES,
     holds_weights,
+    is_distributed,
     suffix_of,
 )
-from soupcore.checkpoints.models import Model
+from soupcore.checkpoints.models import Model, why_distributed
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.not_weights import BEGINNING, check_beginning, is_safetensors
 from soupcore.checkpoints.run_folders import Choice, Run, read_run
@@ -20,6 +21,10 @@ from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.checkpoints.sharded import ShardedCheckpoint, open_index
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import CheckpointError
+from soupcore.safe_torch.refusal import INCOMPLETE
+
+_ZIP, _END_OF_ZIP = b"PK\3\4", b"PK\5\6"  # signatures
+_LENGTH_OF_END = 22  # bytes of the last record of a zip archive of torch.save, which has no comment
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
@@ -66,10 +71,17 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
         size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LENGTH_OF_END))
+        end = file.read(_LENGTH_OF_END)
     if is_safetensors(beginning, size):
         return SafetensorsCheckpoint(path)
     check_beginning(path, beginning)
-    if suffix_of(path) == ".safetensors" and not beginning.startswith((b"PK\3\4", b"\x80")):
+    if beginning.startswith(_ZIP) and not end.startswith(_END_OF_ZIP):
+        # Found without a process to read the file, because a file that is still being written is
+        # new each time.
+        problem = "It does not end like a zip archive: it was truncated, or something was appended."
+        raise CheckpointError(f"{path} cannot be opened. {problem}", INCOMPLETE)
+    if suffix_of(path) == ".safetensors" and not beginning.startswith((_ZIP, b"\x80")):
         return SafetensorsCheckpoint(path)
     try:
         return TorchCheckpoint(path, weights)
@@ -114,7 +126,10 @@ def _open_folder(folder: Path, weights: str | None) -> Checkpoint:
     if not run.snapshots:
         is_empty = next(folder.iterdir(), None) is None
         problem = "is an empty folder" if is_empty else "is a folder without checkpoints"
-        raise CheckpointError(f"{folder} {problem}.", "Put a checkpoint there, or remove it.")
+        way_out = "Put a checkpoint there, or remove it."
+        if any(map(is_distributed, folder.iterdir())):
+            problem, way_out = why_distributed(folder)
+        raise CheckpointError(f"{folder} {problem}.", way_out)
     return open_run(run, run.chosen, weights)
 
 

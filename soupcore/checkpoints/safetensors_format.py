@@ -22,6 +22,7 @@ from soupcore.checkpoints.files import WeightFile
 from soupcore.errors import CheckpointError
 from soupcore.safe_torch.metadata import LONGEST_TEXT, MOST_DETAILS, Plain, plain_value
 from soupcore.safe_torch.names import MARKER
+from soupcore.safe_torch.refusal import INCOMPLETE
 
 _LARGEST_HEADER = 50_000_000  # bytes, enough for some hundred thousand tensors
 _LONGEST_NAME = 1_000
@@ -114,7 +115,7 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, Any], int]:
         raise CheckpointError(
             f"{path} is not a complete safetensors file (its header length is {length} bytes, the "
             f"file has {size}).",
-            "Copy or download it again.",
+            INCOMPLETE,
         )
     try:
         return parse_object(os.pread(file, length, 8)), 8 + length
@@ -176,7 +177,7 @@ def _check_layout(
         raise CheckpointError(
             f"{path} has {size} bytes, but its header describes {data_start + expected}: the file "
             "was truncated or extended.",
-            "Copy or download it again.",
+            INCOMPLETE,
         )
     tensors = {name: info for _, _, name, info in entries}
     return tensors, {name: data_start + begin for begin, _, name, _ in entries}

@@ -11,6 +11,7 @@ from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint
 from soupcore.checkpoints.file_names import INDEX_SUFFIXES, LARGEST_INDEX, suffix_of
 from soupcore.errors import CheckpointError
+from soupcore.safe_torch.refusal import WAIT
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -124,7 +125,9 @@ def _check_inside(index: Path, name: str) -> None:
         raise CheckpointError(f"{index}: the shard {name} is an index, not a file of weights.")
     shard = index.parent / name
     if not shard.is_file():
-        raise CheckpointError(f"{index}: the shard {name} is missing.", "Copy it beside the index.")
+        raise CheckpointError(
+            f"{index}: the shard {name} is missing.", f"Copy it beside the index. {WAIT}"
+        )
     folder = index.parent.resolve()
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if shard.resolve().parent not in (folder, blobs):

@@ -77,7 +77,7 @@ TOOLS = (
     Tool(
         "timm",
         r"(?P<best>model_best)|(?P<last>last)|checkpoint-(?P<epoch>\d+)"
-        r"|(?P<state>recovery-\d+-\d+|tmp)",
+        r"|milestone-(?P<checkpoint>\d+)|(?P<state>recovery-\d+-\d+|recovery_tmp|tmp)",
         takes=("best", "last"),
         suffixes=(".pth.tar",),
         hyperparameters=("args.yaml",),

@@ -48,7 +48,7 @@ class Claims:
         needs_outputs: set[str],
         on_wait: Callable[[], None],
         *,
-        all_at_once: bool = False,
+        least: int = 1,
     ) -> Generator[tuple[list[str], list[str]]]:
         """Claim points in batches, whose size depends on the time for the previous batch.
 
@@ -61,7 +61,7 @@ class Claims:
             needs_outputs: Keys of points whose evaluation counts only if it has outputs.
             on_wait: Called repeatedly while other processes compute the remaining points. Raise in
                 it to cancel.
-            all_at_once: Whether to claim all points in the first batch.
+            least: Number of points in a batch, at least, where so many are left.
 
         Yields:
             Keys of the points to compute and write now, and of points that another process has
@@ -70,8 +70,7 @@ class Claims:
         if not keys or self._statements is None:
             yield list(keys), []
             return
-        waiting, elsewhere = list(keys), list[str]()
-        size = len(waiting) if all_at_once else 1
+        waiting, elsewhere, size = list(keys), list[str](), least
         with self._store.holder.held(), self._nested() as is_nested:
             looked_for_dead = waits_since = time.monotonic()
             while waiting or elsewhere:
@@ -89,9 +88,9 @@ class Claims:
                         self._release(ours, place)
                         raise
                     waits_since = time.monotonic()
-                    if ours and not all_at_once:
+                    if ours:
                         fits = _AT_ONCE * len(ours) / max(waits_since - started, 1e-6)
-                        size = max(1, int(min(fits, _GROWTH * size, _MOST)))
+                        size = max(least, int(min(fits, _GROWTH * size, _MOST)))
                 elif not waiting:
                     now = time.monotonic()
                     if is_nested and now - waits_since > _NESTED_PATIENCE:

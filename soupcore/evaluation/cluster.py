@@ -25,7 +25,7 @@ import pickle
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,15 +248,16 @@ class ClusterPass:
         wanted: Sequence[Wanted],
         split: str,
         estimate: Estimate | None = None,
-        on_wait: Callable[[], None] = lambda: None,
-    ) -> Iterator[Found]:
+        on_wait: Callable[[int], None] = lambda done: None,
+    ) -> Generator[Found]:
         """Compute the records of points on all actors.
 
         Args:
             wanted: The points.
             split: Name of the split.
             estimate: Data on which to estimate BatchNorm statistics; None to average them.
-            on_wait: Called repeatedly. Raise in it to cancel, which stops the actors that compute.
+            on_wait: Called repeatedly with the number of points that are done. Raise in it to
+                cancel, which stops the actors that compute.
 
         Yields:
             Key, records and seconds of each point, in the order in which they are ready.
@@ -269,6 +270,7 @@ class ClusterPass:
 
         waiting, flying = deque(wanted), dict[Any, tuple[Any, list[Wanted]]]()
         lost: Counter[str] = Counter()
+        done = 0
         self._start()
         since = time.monotonic()
         try:
@@ -280,7 +282,7 @@ class ClusterPass:
                         sent = actor.compute.remote(pickle.dumps((chunk, split, estimate)))
                         flying[sent] = actor, chunk
                         self._actors[actor] += 1
-                on_wait()
+                on_wait(done)
                 ready, _ = ray.wait([*flying, *self._starting], timeout=_LOOK_EVERY)
                 for answer in ready:
                     if answer in self._starting:
@@ -303,6 +305,7 @@ class ClusterPass:
                     self._actors[actor] -= 1
                     self._pace = sum(seconds for *_, seconds in found) / len(found)
                     yield from found
+                    done += len(found)
                 if self._actors:
                     since = time.monotonic()
                 else:
@@ -311,6 +314,7 @@ class ClusterPass:
             for actor in {id(actor): actor for actor, _ in flying.values()}.values():
                 self._lose(actor)
             raise
+        on_wait(done)
         for message in self._notes():
             if message not in self.notes:
                 self.notes.append(message)

@@ -1,7 +1,8 @@
 """Evaluates points, each once, and stores the results."""
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from soupcore.evaluation.cluster import ClusterPass, Found, Wanted, local_pass
+from soupcore.evaluation.cluster import ClusterPass, local_pass
 from soupcore.evaluation.command_pass import CommandPass
 from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
@@ -22,6 +23,7 @@ from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.tasks import Task
+from soupcore.tasks.command import CommandTask
 
 if TYPE_CHECKING:
     from soupcore.store import Store
@@ -176,7 +178,7 @@ class Evaluator(Evaluations):
             place,
             with_outputs,
             on_wait=lambda: on_progress(done, total),
-            all_at_once=isinstance(self._forward_pass, ClusterPass),
+            least=self._at_once,
         )
         with closing(claimed), self._records.together(split) as together:
             for key in (key for key in points if key not in missing):
@@ -191,12 +193,17 @@ class Evaluator(Evaluations):
                     found |= known(elsewhere, split)
                     done += len(elsewhere) * examples
                     on_progress(done, total)
-                wanted = [(key, points[key], key in with_outputs) for key in ours]
-                of_batch = stretch(on_progress, done, len(ours) * examples, total)
-                for key, records, seconds in self._computed(wanted, split, of_batch):
-                    kept = key in with_outputs
-                    self._add(together, key, records, split, seconds, keep_outputs=kept)
-                    done += examples
+                computed = self._computed(
+                    {key: points[key] for key in ours},
+                    split,
+                    with_outputs,
+                    stretch(on_progress, done, len(ours) * examples, total),
+                )
+                with closing(computed):
+                    for key, records, seconds in computed:
+                        keep = key in with_outputs
+                        self._add(together, key, records, split, seconds, keep_outputs=keep)
+                done += len(ours) * examples
                 together.write()  # which ends their claims
         found |= together.written
         safe = {k: self._computed_again_if_damaged(found[k], p) for k, p in points.items()}
@@ -207,31 +214,50 @@ class Evaluator(Evaluations):
         return [safe[self.key(mixture)] for mixture in mixtures]
 
     def _computed(
-        self, wanted: Sequence[Wanted], split: str, on_progress: Progress
-    ) -> Iterator[Found]:
-        """Compute the records of points, one after the other or on the actors of a cluster."""
+        self,
+        points: Mapping[str, Mixture],
+        split: str,
+        with_outputs: Collection[str],
+        on_progress: Progress,
+    ) -> Generator[tuple[str, ExampleRecords, float]]:
+        """Yield the key, the records and the seconds of each point, computed now.
+
+        Args:
+            points: The points, by key.
+            split: Name of the split.
+            with_outputs: Keys of the points whose outputs are kept.
+            on_progress: Called with the number of examples done and in total.
+        """
         examples = len(self.task.split(split))
-        total = len(wanted) * examples
+        total = len(points) * examples
         if isinstance(self._forward_pass, ClusterPass):
-            done = 0
-            found = self._forward_pass.run_all(
-                wanted, split, self.estimate, lambda: on_progress(done, total)
+            wanted = [(key, point, key in with_outputs) for key, point in points.items()]
+            yield from self._forward_pass.run_all(
+                wanted, split, self.estimate, lambda ended: on_progress(ended * examples, total)
             )
-            for each in found:
-                yield each
-                done += examples
-                on_progress(done, total)
             return
-        for index, (key, point, keep_outputs) in enumerate(wanted):
+        if isinstance(self._forward_pass, CommandPass) and self._at_once > 1:
+            yield from self._forward_pass.run_all(
+                points, split, lambda ended: on_progress(ended * examples, total)
+            )
+            return
+        for index, (key, point) in enumerate(points.items()):
             started = time.perf_counter()
             records = self._forward_pass.run(
                 point,
                 split,
-                keep_outputs=keep_outputs,
+                keep_outputs=key in with_outputs,
                 estimate=self.estimate,
                 on_progress=stretch(on_progress, index * examples, examples, total),
             )
             yield key, records, time.perf_counter() - started
+
+    @property
+    def _at_once(self) -> int:
+        """How many points are computed at the same time, at most."""
+        if isinstance(self._forward_pass, ClusterPass):
+            return sys.maxsize
+        return self.task.at_once if isinstance(self.task, CommandTask) else 1
 
     def evaluate_or_reject(
         self,

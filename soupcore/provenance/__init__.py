@@ -1,6 +1,6 @@
 """Provenance of soups: model cards, configurations for mergekit, and rebuilding."""
 
-from soupcore.provenance.adapter_folder import save_adapter
+from soupcore.provenance.adapter_folder import relative_error, save_adapter, summed_rank
 from soupcore.provenance.card import base_models_of, model_card
 from soupcore.provenance.hub_folder import files_for_hub, write_hub_folder
 from soupcore.provenance.mergekit import mergekit_config
@@ -13,7 +13,9 @@ __all__ = [
     "mergekit_config",
     "model_card",
     "rebuild",
+    "relative_error",
     "save_adapter",
     "scores_svg",
+    "summed_rank",
     "write_hub_folder",
 ]

@@ -6,6 +6,7 @@ closest adapter of a smaller rank.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from soupcore.checkpoints import Checkpoint, TensorInfo
+from soupcore.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.errors import RecipeError
 from soupcore.merges import LowRank, MergedAdapter
@@ -23,6 +24,7 @@ from soupcore.safe_torch.names import MARKER
 from soupcore.writers import write_safetensors
 
 CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LARGEST = 4 << 20  # bytes
 
@@ -83,12 +85,35 @@ def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> flo
         file.write((json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in tensors.items()}
     write_safetensors(
-        path / "adapter_model.safetensors",
+        path / _WEIGHTS,
         infos,
         lambda name: iter([tensors[name].flatten()]),
         {"format": "pt", MARKER: json.dumps(recipe, ensure_ascii=False)},
     )
     return error
+
+
+def summed_rank(soup: Soup) -> int:
+    """Return the rank of the adapter that is exactly the soup: the largest one of its changes.
+
+    Raises:
+        RecipeError: The soup is no combination of adapters with one coefficient each.
+    """
+    ranks: Counter[str] = Counter()
+    for adapted, coefficient in _members(soup):
+        for weight, change in adapted.changes.items():
+            ranks[weight] += adapted.adapter.tensors[change.a].shape[0] if coefficient else 0
+    return max(1, *ranks.values())
+
+
+def relative_error(folder: Path) -> float:
+    """Return the error of an adapter that `save_adapter` wrote, as it says in the metadata.
+
+    Raises:
+        CheckpointError: The adapter is missing or damaged.
+    """
+    recipe = json.loads(open_checkpoint(folder / _WEIGHTS).metadata[MARKER])
+    return float(recipe["adapter"]["relative_error"])
 
 
 def _members(soup: Soup) -> list[tuple[MergedAdapter, Fraction]]:
@@ -97,6 +122,11 @@ def _members(soup: Soup) -> list[tuple[MergedAdapter, Fraction]]:
         raise RecipeError(
             f"A soup by {soup.recipe} is not a combination of adapters with one coefficient each, "
             "so it is no low-rank adapter. Save its full weights."
+        )
+    if soup.estimate is not None:
+        raise RecipeError(
+            "The BatchNorm statistics of the soup were re-estimated, and an adapter has none. Save "
+            "its full weights."
         )
     members = []
     for name in soup.ingredients:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import BinaryIO
 
-from soupcore.safe_torch.refusal import COPY, Refusal, shown
+from soupcore.safe_torch.refusal import COPY, INCOMPLETE, Refusal, shown
 
 MOST_RECORDS = 200_000
 _LARGEST_DIRECTORY = 64 << 20  # bytes
@@ -187,7 +187,7 @@ def read_record(file: BinaryIO, record: Record, most: int) -> bytes:
 def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     """Return the number of records, and the offset and size of the central directory."""
     if size < _END.size:
-        raise Refusal("It is too short for a zip archive.", COPY)
+        raise Refusal("It is too short for a zip archive.", INCOMPLETE)
     end_offset = size - _END.size
     signature, *disks, on_disk, count, length, offset, comment = _END.unpack(
         _read_at(file, end_offset, _END.size, "the end of the archive")
@@ -195,7 +195,7 @@ def _read_end(file: BinaryIO, size: int) -> tuple[int, int, int]:
     if signature != b"PK\5\6" or comment:
         raise Refusal(
             "It does not end like a zip archive: it was truncated, or something was appended.",
-            COPY,
+            INCOMPLETE,
         )
     directory_end = end_offset
     short_form = (on_disk, count, length, offset)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from soupcore.safe_torch.archive import Archive, read_archive, read_record
 from soupcore.safe_torch.execution import check_name
 from soupcore.safe_torch.machine import MOST_BYTES, Machine, Window
-from soupcore.safe_torch.refusal import COPY, Refusal
+from soupcore.safe_torch.refusal import COPY, INCOMPLETE, Refusal
 from soupcore.safe_torch.tensors import CALLS, ITEM_SIZES, Storage, storage_of
 from soupcore.safe_torch.values import Global
 
@@ -174,13 +174,13 @@ def read_legacy(
         file.seek(position)
         prefix = file.read(_COUNT.size)
         if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", COPY)
+            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", INCOMPLETE)
         storage = storages[key]
         position += _COUNT.size
         if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
             raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
         if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", COPY)
+            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", INCOMPLETE)
         places[key] = (position, storage.nbytes)
         position += storage.nbytes
     if position != size:

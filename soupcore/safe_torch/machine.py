@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from soupcore.safe_torch.refusal import COPY, Refusal
+from soupcore.safe_torch.refusal import COPY, INCOMPLETE, Refusal
 from soupcore.safe_torch.values import Blob, Global, Inert, Keys, Ordered
 
 MOST_BYTES = 16 << 20
@@ -142,7 +142,7 @@ class Machine:
                 f"Its pickle ends in the middle, at {name}: the file is damaged or truncated."
                 if self.position >= len(self._data)
                 else f"Its pickle is damaged ({name} finds nothing on the stack).",
-                COPY,
+                INCOMPLETE,
             ) from None
         except (ValueError, TypeError, RecursionError) as error:  # bad text, numbers, arguments
             raise Refusal(f"Its pickle is damaged ({name}: {error}).", COPY) from None

@@ -1,6 +1,8 @@
 """The exception of this package."""
 
 COPY = "Copy or download it again."  # the solution for damaged files
+WAIT = "If it is still being written, wait until it is complete."
+INCOMPLETE = f"{COPY} {WAIT}"  # the solution for files that end too early
 
 _LONGEST = 80  # characters
 

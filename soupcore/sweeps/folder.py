@@ -13,10 +13,11 @@ from soupcore.checkpoints.file_names import (
     OTHER_SUFFIXES,
     holds_weights,
     is_checkpoint_name,
+    is_distributed,
     is_leftover,
     stem_of,
 )
-from soupcore.checkpoints.models import Model, models_in
+from soupcore.checkpoints.models import Model, models_in, why_distributed
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.run_folders import Run, read_run, run_of_file
 from soupcore.errors import SweepError
@@ -267,6 +268,8 @@ def _why_not(entry: Path, is_allowed: IsAllowed) -> tuple[str, str]:
     if not os.access(entry, os.R_OK | os.X_OK):
         return "is a folder without read permission", "Change its permissions, or remove it."
     deep = next(_weights_below(entry), None)
+    if deep is None and (parts := next(_files_below(entry, is_distributed), None)):
+        return why_distributed(parts.parent)
     if deep is None:
         return "", ""
     return (
@@ -285,6 +288,10 @@ def _folder_leads_out(folder: Path, is_allowed: IsAllowed) -> bool:
 
 def _weights_below(folder: Path) -> Iterator[Path]:
     """Yield files named like checkpoints in a folder that is not a run."""
+    return _files_below(folder, lambda path: is_checkpoint_name(path) and not is_leftover(path))
+
+
+def _files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
     inside = (
         (Path(at), name)
         for at, folders, names in os.walk(folder)
@@ -292,7 +299,7 @@ def _weights_below(folder: Path) -> Iterator[Path]:
     )
     for at, name in islice(inside, _MOST_ENTRIES):
         path = at / name
-        if is_checkpoint_name(path) and not is_leftover(path):
+        if is_wanted(path):
             yield path
 
 

@@ -29,6 +29,9 @@ class Form:
     Attributes:
         as_ingredient: The form of ingredient 1's file, instead of safetensors.
         as_folder: A Hugging Face folder (see `Soup.save`), instead of files.
+        as_adapter: A folder with a low-rank adapter (see `soupcore.save_adapter`), instead of the
+            weights.
+        rank: Largest rank of the adapter's changes; None for the sum of the ranks.
         dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
             of ingredient 1.
         shard_size: The most bytes of a shard; None for one file.
@@ -38,6 +41,13 @@ class Form:
     dtype: str | None = None
     shard_size: int | None = None
     as_folder: bool = False
+    as_adapter: bool = False
+    rank: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder, which is downloaded as an archive."""
+        return self.as_folder or self.as_adapter
 
     @property
     def key(self) -> str:
@@ -46,6 +56,8 @@ class Form:
             return "as-ingredient"
         if self.as_folder:
             return f"folder-{self.dtype}" if self.dtype else "folder"
+        if self.as_adapter:
+            return f"adapter-{self.rank}" if self.rank else "adapter"
         shards = f"shards-{self.shard_size}" if self.shard_size else "safetensors"
         return f"{shards}-{self.dtype}" if self.dtype else shards
 
@@ -53,6 +65,9 @@ class Form:
         """Return the name of the file or folder to pass to `Soup.save`."""
         if self.as_folder:
             return f"{soup.recipe}-{soup.id}"
+        if self.as_adapter:
+            rank = f"-rank-{self.rank}" if self.rank else ""
+            return f"{soup.recipe}-{soup.id}-adapter{rank}"
         if self.shard_size:
             return "model.safetensors"  # what from_pretrained looks for in a folder
         suffix = soup.output.pt_suffix if self.as_ingredient else ".safetensors"
@@ -60,7 +75,11 @@ class Form:
         return f"{soup.recipe}-{soup.id}{dtype}{suffix}"
 
     def nbytes(self, soup: Writable) -> int:
-        """Return about how large the files are in all, in bytes: their recipes come on top."""
+        """Return about how large the files are in all, in bytes: their recipes come on top.
+
+        The size of an adapter depends on more than the weights of the soup; see
+        `soupcore.provenance.adapter_folder`.
+        """
         output = soup.output
         if self.as_ingredient and output.pt_form is not None:
             return output.pt_form.nbytes

@@ -26,8 +26,10 @@ from soupcore.calls import Code, Context, ManualSoup, RecipeSoup, SoupFiles
 from soupcore.calls.code import soup_again, source
 from soupcore.stored_soups import StoredSoup
 from soupcore.writers.forms import Form
+from tests import adapters
 from tests.helpers import same_weights
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SAVE = Code('soup.save("soup.safetensors")\n')
 
 
@@ -87,6 +89,28 @@ def test_the_code_of_files_writes_them(
     if form.as_ingredient:
         name = form.file_name(soup)
         assert (shown / name).read_bytes() == (own / name).read_bytes()
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_code_of_an_adapter_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator, rank: int | None
+) -> None:
+    adapters.save_sweep(tmp_path / "sweep")
+    sweep = Sweep.from_folder(tmp_path / "sweep")
+    context = Context(sweep, evaluator.store, str(sweep.folder))
+    soup = uniform(sweep)
+    form = Form(as_adapter=True, rank=rank)
+    call = SoupFiles(context.keep_soup(soup, {}), form.to_json())
+    told = call.work(context, lambda done, total, partial=None: None)
+    folder = context.store.soup_folder(soup.id, form.key)
+    names = {f"{form.file_name(soup)}/{name}" for name in ADAPTER_FILES}
+    assert {*told["files"]} == names
+    assert {file.name for file in context.store.soup_files(soup.id, form.key)} == names
+    monkeypatch.chdir(tmp_path)
+    execute(call.script(context))
+    config, weights = sorted(names)
+    assert (tmp_path / config).read_bytes() == (folder / config).read_bytes()
+    assert same_weights(load_file(tmp_path / weights), load_file(folder / weights))
 
 
 def test_the_code_of_files_has_the_form_of_an_ingredient_without_a_share(

@@ -118,9 +118,11 @@ RUNS: dict[str, tuple[str, Layout, list[str], str]] = {
             "checkpoint-10.pth.tar": "",
             "model_best.pth.tar": "",
             "last.pth.tar": "",
+            "milestone-11.pth.tar": "",
             "recovery-3-20.pth.tar": "",
+            "recovery_tmp.pth.tar": "",
         },
-        ["epoch 9", "epoch 10", "best", "last"],
+        ["epoch 9", "epoch 10", "checkpoint 11", "best", "last"],
         "model_best.pth.tar",
     ),
     "nnU-Net": (

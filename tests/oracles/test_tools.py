@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import soupcore
+from soupcore import cli
 from soupcore.checkpoints.names import layer_of
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from tests.helpers import same_weights, save_checked
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 TOOLS = (
     *("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "omegaconf"),
-    *("transformers", "huggingface_hub", "peft", "ultralytics"),
+    *("transformers", "huggingface_hub", "peft", "ultralytics", "timm", "diffusers"),
 )
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -212,7 +213,9 @@ def test_adapters_of_peft_and_a_soup_of_them(tmp_path: Path) -> None:
         for tensor, value in found.items():
             torch.testing.assert_close(value, wanted[tensor], rtol=1e-5, atol=1e-6)
     soup = soupcore.uniform(sweep)
-    assert soupcore.save_adapter(soup, tmp_path / "soup") == 0
+    path = str(tmp_path / "soup")
+    command = ["soup", str(sweep_folder), "--recipe", "uniform", "--adapter", "-o", path]
+    assert cli.main(command) == 0
     run("peft_adapters", "open", sweep_folder / "base", tmp_path / "soup", home=tmp_path)
     opened = load_expected(tmp_path / "soup")["merged"]
     for tensor, value in soup.state_dict().items():

@@ -4,42 +4,24 @@ python -m tests.oracles.ultralytics_files write FOLDER
 python -m tests.oracles.ultralytics_files load FILE
 
 Ultralytics is AGPL software, used by these tests alone; nothing of Stockpot imports it. It is
-installed without torchvision and OpenCV, which build no part of a network and read or write no part
-of a checkpoint: what it asks of them when it is imported is answered here.
+installed without torchvision and OpenCV; see `tests.oracles.without_vision`.
 """
 
-import importlib.metadata
 import sys
 import warnings
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 
+from tests.oracles import without_vision
 from tests.oracles.expected import save_expected
 
-VERSION = "0.28.0"  # of torchvision, as goes with the torch of the tests
-_ABSENT = ("cv2", "torchvision", "torchvision.ops", "torchvision.transforms")
 
-
-def pretend_to_have_what_no_checkpoint_needs() -> None:
-    version = importlib.metadata.version
-    importlib.metadata.version = lambda distribution_name: (
-        VERSION if distribution_name in _ABSENT else version(distribution_name)
-    )
-    for name in _ABSENT:
-        module = MagicMock(name=name, __version__=VERSION, __path__=[])
-        module.__spec__ = ModuleSpec(name, None)
-        sys.modules[name] = module
-
-
-def train(folder: Path, seed: int) -> Path:
-    """Have the trainer save a network as it does after each epoch."""
+def trainer_of(folder: Path, last: Path, seed: int) -> Any:
+    """Return what the trainer's functions that save use of a trainer."""
     from ultralytics.cfg import get_cfg
-    from ultralytics.engine.trainer import BaseTrainer
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils.torch_utils import ModelEMA
 
@@ -53,8 +35,7 @@ def train(folder: Path, seed: int) -> Path:
             parameter.add_(0.01 * torch.randn_like(parameter))
     ema.update(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    path = folder / f"yolo-{seed}.pt"
-    trainer = SimpleNamespace(
+    return SimpleNamespace(
         model=model,
         ema=ema,
         optimizer=optimizer,
@@ -68,9 +49,17 @@ def train(folder: Path, seed: int) -> Path:
         read_results_csv=lambda: {"epoch": [1, 2, 3]},
         save_period=-1,
         wdir=folder,
-        last=path,
+        last=last,
+        best=folder / "best.pt",
     )
-    BaseTrainer.save_model(trainer)
+
+
+def train(folder: Path, seed: int) -> Path:
+    """Have the trainer save a network as it does after each epoch."""
+    from ultralytics.engine.trainer import BaseTrainer
+
+    path = folder / f"yolo-{seed}.pt"
+    BaseTrainer.save_model(trainer_of(folder, path, seed))
     return path
 
 
@@ -83,7 +72,7 @@ def load(path: Path) -> Any:
 def main() -> None:
     warnings.simplefilter("ignore")
     command, argument = sys.argv[1], Path(sys.argv[2])
-    pretend_to_have_what_no_checkpoint_needs()
+    without_vision.pretend()
     if command == "write":
         for seed in (0, 1):
             path = train(argument, seed)

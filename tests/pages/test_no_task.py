@@ -13,6 +13,7 @@ from pages.components import settings, state
 from soupcore import RECIPES, Sweep, ties, uniform
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
+from tests import adapters
 from tests.helpers import State, same_weights, save_sweep
 from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
 
@@ -111,6 +112,27 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> Non
         assert same_weights(load_file(file), soup.state_dict())
     assert_opens(session.switch_page("download.py").run(), "Download")
     assert any(button.label.startswith("Create file") for button in session.button)
+
+
+def test_a_soup_of_adapters_is_downloaded_as_one(app: App) -> None:
+    adapters.save_sweep(app.folder.parent / "adapters")
+    settings.configure([str(app.folder.parent / "adapters")])
+    own = App(app.folder.parent / "adapters")
+    session = own.session()
+    told = {"recipe": "uniform", "names": ["run-10", "run-20"], "parameters": {}}
+    soup = own.do(session, "soup", **told)["soup"]
+    assert_opens(session.switch_page("download.py").run(), "Download")
+    (rank,) = session.number_input
+    assert (rank.value, rank.max) == (3, 3)
+    assert any("Rank 3, the sum of the ranks, is exact." in c.value for c in session.caption)
+    rank.set_value(1).run()
+    assert any(button.label == "Create adapter" for button in session.button)
+    own.do(session, "weights", soup=soup, form=Form(as_adapter=True, rank=1).to_json())
+    assert_opens(session.run(), "Download")
+    (link,) = session.get("link_button")
+    assert f"uniform-{soup}-adapter-rank-1.zip" in link.proto.url
+    (error,) = (c.value for c in session.caption if c.value.startswith("Relative error"))
+    assert 0 < float(error.partition("makes: ")[2].partition(" %")[0]) < 100
 
 
 def test_angles_and_distances_need_no_task(app: App) -> None:

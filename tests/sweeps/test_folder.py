@@ -1,5 +1,6 @@
 import io
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from soupcore import Sweep
+from soupcore import CheckpointError, Sweep, open_checkpoint
 from soupcore.sweeps.folder import find_leftovers, find_runs, folder_signature
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
@@ -328,3 +329,26 @@ def test_tables_that_are_links_out_of_the_roots_are_not_read(tmp_path: Path) -> 
     sweep = Sweep.from_folder(folder, within=[folder])
     assert sweep["run"].hyperparameters == {}
     assert [finding.ingredient for finding in sweep.fit.findings] == ["run.json", "sweep.csv"]
+
+
+def test_a_distributed_checkpoint_of_torch_is_named_with_the_command_that_makes_it_one_file(
+    tmp_path: Path, workspace: Path
+) -> None:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    state = {"w": torch.arange(6.0)}
+    parts = tmp_path / "run" / "checkpoint-5" / "pytorch_model_fsdp_0"
+    with warnings.catch_warnings(action="ignore"):  # that this is a single process
+        save(state, checkpoint_id=parts)
+    save_file(state, tmp_path / "whole.safetensors")
+    sweep = Sweep.from_folder(tmp_path)
+    (finding,) = sweep.fit.findings
+    assert (finding.ingredient, finding.severity) == ("run", "warning")
+    assert "is a distributed checkpoint of torch (pytorch_model_fsdp_0/*.distcp)" in finding.problem
+    assert finding.way_out.endswith("dcp_to_torch pytorch_model_fsdp_0 model.pt")
+    with pytest.raises(CheckpointError, match=r"fsdp_0 is a distributed checkpoint of torch"):
+        open_checkpoint(parts)
+    with warnings.catch_warnings(action="ignore"):
+        dcp_to_torch_save(parts, tmp_path / "run" / "model.pt")
+    assert Sweep.from_folder(tmp_path)["run"].digest == sweep["whole"].digest

@@ -1,6 +1,5 @@
 """LoRA adapters as ingredients, against merged weights that plain torch computes."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,16 @@ from safetensors.torch import load_file, save_file
 
 import soupcore
 from soupcore import RecipeError, Sweep, rebuild, save_adapter
+from soupcore.evaluation import Estimate
 from soupcore.merges import MergedAdapter
+from soupcore.provenance import relative_error, summed_rank
+from tests.adapters import RANK, base_state, draw, peft, save_sweep
 from tests.helpers import State, average, save_checked
-
-RANK = 2
-BASE_SHAPES = {
-    "enc.q.weight": (6, 5),
-    "enc.q.bias": (6,),
-    "enc.conv.weight": (4, 3, 2, 2),
-    "enc.emb.weight": (7, 4),
-    "head.weight": (3, 6),
-}
-
-
-def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
 def base() -> State:
-    return {name: draw(shape, seed) for seed, (name, shape) in enumerate(BASE_SHAPES.items())}
-
-
-def peft(folder: Path, seed: int, rank: int = RANK, **config: Any) -> State:
-    """Write an adapter as PEFT does; return its tensors."""
-    prefix = "base_model.model.enc."
-    tensors = {
-        f"{prefix}q.lora_A.weight": draw((rank, 5), seed),
-        f"{prefix}q.lora_B.weight": draw((6, rank), seed + 1),
-        f"{prefix}conv.lora_A.weight": draw((rank, 3, 2, 2), seed + 2),
-        f"{prefix}conv.lora_B.weight": draw((4, rank, 1, 1), seed + 3),
-        f"{prefix}emb.lora_embedding_A": draw((rank, 7), seed + 4),
-        f"{prefix}emb.lora_embedding_B": draw((4, rank), seed + 5),
-        "base_model.model.head.weight": draw((3, 6), seed + 6),
-    }
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    told = {"peft_type": "LORA", "r": rank, "lora_alpha": 6, "modules_to_save": ["head"]}
-    (folder / "adapter_config.json").write_text(json.dumps(told | config))
-    return tensors
+    return base_state()
 
 
 def merged_by_hand(base: State, adapter: State, scales: dict[str, float]) -> State:
@@ -73,12 +43,6 @@ def close(found: State, wanted: State) -> None:
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)
-
-
-def sweep_of(folder: Path, base: State, seeds: tuple[int, ...] = (10, 20, 30)) -> list[State]:
-    folder.mkdir(exist_ok=True)
-    save_file(base, folder / "base.safetensors")
-    return [peft(folder / f"run-{seed}", seed, rank=index + 1) for index, seed in enumerate(seeds)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +95,7 @@ def test_adapters_of_image_models(tmp_path: Path, base: State, style: str) -> No
 
 def test_the_soup_averages_products_and_not_factors(tmp_path: Path, base: State) -> None:
     """The trap: the mean of B times the mean of A is another network."""
-    adapters = sweep_of(tmp_path / "sweep", base)
+    adapters = save_sweep(tmp_path / "sweep")
     sweep = Sweep.from_folder(tmp_path / "sweep")
     soup = soupcore.uniform(sweep)
     expected = average(
@@ -149,7 +113,7 @@ def test_the_soup_averages_products_and_not_factors(tmp_path: Path, base: State)
 
 @pytest.mark.parametrize("recipe", [soupcore.ties, soupcore.model_stock, soupcore.wise_ft])
 def test_recipes_with_a_base_work_on_adapters(tmp_path: Path, base: State, recipe: Any) -> None:
-    adapters = sweep_of(tmp_path / "sweep", base)
+    adapters = save_sweep(tmp_path / "sweep")
     plain = tmp_path / "plain"
     plain.mkdir()
     save_file(base, plain / "base.safetensors")
@@ -166,11 +130,13 @@ def test_recipes_with_a_base_work_on_adapters(tmp_path: Path, base: State, recip
 
 
 def test_the_soup_is_exactly_one_adapter_of_the_summed_rank(tmp_path: Path, base: State) -> None:
-    sweep_of(tmp_path / "sweep", base)
+    save_sweep(tmp_path / "sweep")
     sweep = Sweep.from_folder(tmp_path / "sweep")
     soup = soupcore.manual(sweep, {"run-10": 1, "run-20": 2, "run-30": 1})
     (tmp_path / "again").mkdir()
     assert save_adapter(soup, tmp_path / "again/adapter") == 0.0
+    assert relative_error(tmp_path / "again/adapter") == 0.0
+    assert summed_rank(soup) == 1 + 2 + 3
     written = load_file(tmp_path / "again/adapter/adapter_model.safetensors")
     assert written["base_model.model.enc.q.lora_A.weight"].shape == (1 + 2 + 3, 5)
     save_file(base, tmp_path / "again/base.safetensors")
@@ -179,7 +145,7 @@ def test_the_soup_is_exactly_one_adapter_of_the_summed_rank(tmp_path: Path, base
 
 
 def test_a_smaller_rank_reports_its_error(tmp_path: Path, base: State) -> None:
-    sweep_of(tmp_path / "sweep", base)
+    save_sweep(tmp_path / "sweep")
     soup = soupcore.uniform(Sweep.from_folder(tmp_path / "sweep"))
     again = tmp_path / "again"
     again.mkdir()
@@ -196,6 +162,7 @@ def test_a_smaller_rank_reports_its_error(tmp_path: Path, base: State) -> None:
         best = float(values[2:].square().sum())
         assert float((found[name] - wanted[name]).double().square().sum()) <= best + 1e-6
     assert 0 < error < 1
+    assert relative_error(again / "adapter") == error
     assert error == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
 
 
@@ -211,7 +178,7 @@ def test_a_smaller_rank_reports_its_error(tmp_path: Path, base: State) -> None:
 def test_what_is_no_plain_lora_is_refused(
     tmp_path: Path, base: State, config: dict[str, Any], problem: str
 ) -> None:
-    sweep_of(tmp_path, base, (10,))
+    save_sweep(tmp_path, (10,))
     peft(tmp_path / "odd", 40, **config)
     sweep = Sweep.from_folder(tmp_path)
     assert sweep.fit.misfits == {"odd"}
@@ -221,7 +188,7 @@ def test_what_is_no_plain_lora_is_refused(
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: State) -> None:
-    sweep_of(tmp_path, base, (10,))
+    save_sweep(tmp_path, (10,))
     odd = {"base_model.model.enc.q.lora_A.weight": torch.ones(2, 4)}
     odd["base_model.model.enc.q.lora_B.weight"] = torch.ones(6, 2)
     save_file(odd, tmp_path / "odd.safetensors")
@@ -233,12 +200,17 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: State) -> N
 def test_a_soup_that_is_no_combination_of_adapters_is_no_adapter(
     tmp_path: Path, base: State
 ) -> None:
-    sweep_of(tmp_path / "sweep", base)
+    save_sweep(tmp_path / "sweep")
     save_file(base, tmp_path / "sweep/full.safetensors")
     sweep = Sweep.from_folder(tmp_path / "sweep")
     with pytest.raises(RecipeError, match="full is no LoRA adapter"):
         save_adapter(soupcore.uniform(sweep), tmp_path / "adapter")
     with pytest.raises(RecipeError, match="A soup by ties is not a combination"):
         save_adapter(soupcore.ties(sweep, ["run-10", "run-20"]), tmp_path / "adapter")
+    alone = soupcore.manual(sweep, {"run-10": 1, "run-20": 0})
+    assert summed_rank(alone) == 1
+    alone.estimate = Estimate("train", "digest", 8)
+    with pytest.raises(RecipeError, match="statistics of the soup were re-estimated"):
+        summed_rank(alone)
     with pytest.raises(ValueError, match="rank must be positive"):
         save_adapter(soupcore.uniform(sweep, ["run-10"]), tmp_path / "adapter", rank=0)

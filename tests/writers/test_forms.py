@@ -14,7 +14,12 @@ FORMS = [
     Form(dtype="bfloat16", shard_size=1000),
     Form(as_ingredient=True),
 ]
-FOLDERS = [Form(as_folder=True), Form(dtype="float16", as_folder=True)]
+FOLDERS = [
+    Form(as_folder=True),
+    Form(dtype="float16", as_folder=True),
+    Form(as_adapter=True),
+    Form(as_adapter=True, rank=4),
+]
 
 
 def test_forms_have_keys_of_their_own_that_name_folders() -> None:
