@@ -228,6 +228,8 @@ class Evaluator(Evaluations):
             with_outputs: Keys of the points whose outputs are kept.
             on_progress: Called with the number of examples done and in total.
         """
+        if not points:
+            return
         examples = len(self.task.split(split))
         total = len(points) * examples
         if isinstance(self._forward_pass, ClusterPass):
