@@ -17,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 import soupcore
 from soupcore.progress import silence
 from soupcore.safe_torch import child
-from tests.helpers import FEATURES, State, build_model, logits, moved, random_state, save_sweep
+from tests.helpers import FEATURES, State, build_model, logits, random_state, save_sweep, toy_runs
 from tests.postgres import new_database, postgres_server
 
 _NICENESS = 5
@@ -114,11 +114,7 @@ def base_state() -> State:
 
 @pytest.fixture
 def states(base_state: State) -> dict[str, State]:
-    return {
-        "run1": moved(base_state, 0.3, seed=1),
-        "run2": moved(base_state, 0.3, seed=2),
-        "run10": moved(base_state, 0.6, seed=3),
-    }
+    return toy_runs(base_state)
 
 
 @pytest.fixture

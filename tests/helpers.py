@@ -52,6 +52,12 @@ def moved(state: Mapping[str, Tensor], distance: float, seed: int) -> State:
     }
 
 
+def toy_runs(base: Mapping[str, Tensor]) -> dict[str, State]:
+    """Return three fine-tuned networks at different distances from a base."""
+    steps = {"run1": (0.3, 1), "run2": (0.3, 2), "run10": (0.6, 3)}
+    return {name: moved(base, distance, seed) for name, (distance, seed) in steps.items()}
+
+
 def logits(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Return the outputs of the toy network with these weights, computed without Stockpot."""
     model = build_model()

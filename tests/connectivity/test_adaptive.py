@@ -1,6 +1,7 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,37 @@ def follow(
 
     With `on_subset` the gaps are evaluated only where what the curve is there leaves it in doubt.
     """
-    known: dict[Fraction, tuple[float, float]] = {}
+    return follow_all([curve], rule, score, on_subset=on_subset)[0]
 
-    def values(alphas: list[Fraction]) -> dict[Fraction, tuple[float, float]]:
+
+def follow_all(
+    curves: Sequence[Curve],
+    rule: Adaptive,
+    score: Curve = np.zeros_like,
+    *,
+    on_subset: bool = False,
+) -> list[list[Fraction]]:
+    """Follow curves side by side; see `follow`. The rule takes as long for many as for one."""
+    known: list[dict[Fraction, tuple[float, float]]] = [{} for _ in curves]
+
+    def values(curve: Curve, alphas: list[Fraction]) -> dict[Fraction, tuple[float, float]]:
         at = np.array([float(alpha) for alpha in alphas])
         found = zip(curve(at).tolist(), score(at).tolist(), strict=True)
         return dict(zip(alphas, found, strict=True))
 
-    while wanted := rule.wanted([known])[0] or gaps(known):
-        assert not set(wanted) & known.keys()
-        is_seen = on_subset and wanted == gaps(known)
-        if is_seen and not rule.doubtful([known], [values(wanted)])[0]:
-            break
-        known |= values(wanted)
-    return list(known)
+    going = list(range(len(curves)))
+    while going:
+        asked = rule.wanted([known[index] for index in going])
+        wanted = {i: alphas or gaps(known[i]) for i, alphas in zip(going, asked, strict=True)}
+        assert not any(set(alphas) & known[i].keys() for i, alphas in wanted.items())
+        found = {i: values(curves[i], alphas) for i, alphas in wanted.items() if alphas}
+        seen = [i for i in found if on_subset and wanted[i] == gaps(known[i])]
+        doubts = rule.doubtful([known[i] for i in seen], [found[i] for i in seen])
+        settled = {i for i, doubt in zip(seen, doubts, strict=True) if not doubt}
+        going = [i for i in found if i not in settled]
+        for index in going:
+            known[index] |= found[index]
+    return [list(alphas) for alphas in known]
 
 
 def barrier(curve: Curve, at: Floats) -> float:
@@ -110,12 +128,13 @@ def test_every_alpha_is_an_exact_fraction_and_none_is_asked_for_twice(
 def test_two_maxima_are_found_at_any_place(
     width: float, bound: float, depth: float, on_subset: bool
 ) -> None:
-    for first in np.arange(0.1, 0.5, 0.05):
-        for second in np.arange(0.5, 0.92, 0.05):
-            curve = hills(first, second, width, depth)
-            alphas = follow(curve, Adaptive(), on_subset=on_subset)
-            at = np.array([float(alpha) for alpha in alphas])
-            assert barrier(curve, at) == pytest.approx(barrier(curve, DENSE), abs=bound)
+    places = product(np.arange(0.1, 0.5, 0.05), np.arange(0.5, 0.92, 0.05))
+    curves = [hills(first, second, width, depth) for first, second in places]
+    for curve, alphas in zip(
+        curves, follow_all(curves, Adaptive(), on_subset=on_subset), strict=True
+    ):
+        at = np.array([float(alpha) for alpha in alphas])
+        assert barrier(curve, at) == pytest.approx(barrier(curve, DENSE), abs=bound)
 
 
 @pytest.mark.parametrize("on_subset", [False, True])

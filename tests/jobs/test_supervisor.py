@@ -7,6 +7,7 @@ import soupcore
 from soupcore import jobs
 from soupcore.jobs import State, Supervisor
 from tests.jobs.conftest import NAMES, Finished, wait_for, wait_until
+from tests.jobs.forks import ForkingSupervisor, Forks
 
 
 def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
@@ -59,10 +60,15 @@ def test_the_worker_ends_when_its_server_is_gone(
 
 
 def test_each_task_has_a_worker_of_its_own_which_ends_when_it_is_idle(
-    store: soupcore.Store, task_file: Path, request_: dict[str, Any], folder: str
+    store: soupcore.Store,
+    task_file: Path,
+    request_: dict[str, Any],
+    folder: str,
+    worker_forks: Forks,
 ) -> None:
     tasks = [f"{task_file}:task", f"{task_file}:failing"]
-    supervisor = Supervisor(store, tasks, devices=["cpu"], idle_s=0.1)
+    ForkingSupervisor.forks = worker_forks
+    supervisor = ForkingSupervisor(store, tasks, devices=["cpu"], idle_s=0.1)
     wanted = {"names": NAMES, "splits": ["select"]}
     try:
         asked = [request_ | wanted, {"task": tasks[1]} | request_ | wanted, {"sweep": folder}]

@@ -3,7 +3,10 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +17,12 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Element
 
 from pages.components import jobs, settings, state
-from soupcore import RECIPES, Sweep, escaping, load_task
+from soupcore import RECIPES, Store, Sweep, escaping, load_task
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
 from soupcore.report import contents, report
-from soupcore.tasks import TaskDescription
 from soupcore.writers.forms import Form
-from tests.helpers import FEATURES, State, logits, save_sweep
+from tests.helpers import FEATURES, State, logits, random_state, save_sweep, toy_runs
 from tests.pages.conftest import do_jobs_at_once
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
@@ -38,6 +40,9 @@ PAGES = {
     "soup_vs_ensemble.py": "Ensembles",
 }
 NAMES = ["run1", "run2", "run10"]
+# The other pages show soups side by side.
+OF_ONE_SOUP = {file: title for file, title in PAGES.items() if title in
+               ("Overview", "Soups", "Evidence", "Download", "Report")}  # fmt: skip
 MANUAL = "manual"
 TASK = """
 from pathlib import Path
@@ -146,18 +151,11 @@ task = Dice(build_model, splits)
 Request = dict[str, Any]
 
 
-class Described:
-    """Descriptions that are made here, as starting a process for each takes seconds."""
-
-    def get(self, spec: str, wait_s: float) -> TaskDescription:
-        return load_task(spec).describe()
-
-
 class App:
     """The app on a toy sweep, and its jobs, done at once."""
 
-    def __init__(self, folder: Path, spec: str) -> None:
-        self.warm = WarmState(state.store(), [spec], "cpu")
+    def __init__(self, store: Store, folder: Path, spec: str) -> None:
+        self.warm = WarmState(store, [spec], "cpu")
         self.request = {"sweep": str(folder), "weights": "", "task": spec, "batchnorm": "averaged"}
         self.sweep = self.warm.sweep(self.request)
         task = self.warm.evaluator(self.request).task
@@ -192,16 +190,19 @@ class App:
         return [*can, MANUAL]
 
     def session(self, page: str = "overview.py") -> AppTest:
+        """Open the app, which begins with the overview, and then a page."""
         session = AppTest.from_file(str(MAIN), default_timeout=60)
         session.query_params["sweep"] = str(self.sweep.folder)
         session.query_params["task"] = str(self.request["task"])
-        return session.run().switch_page(page).run()
+        session.run()
+        return session if page == "overview.py" else session.switch_page(page).run()
 
-    def open_all(self) -> Iterator[AppTest]:
+    def open_all(self, pages: Mapping[str, str] = PAGES) -> Iterator[AppTest]:
         """Open every page; give each in turn."""
         session = self.session()
-        for file, title in PAGES.items():
-            session.switch_page(file).run()
+        for file, title in pages.items():
+            if file != "overview.py":
+                session.switch_page(file).run()
             assert [header.value for header in session.header] == [title]
             assert not session.exception, f"{title}: {session.exception[0].message}"
             assert not session.error, f"{title}: {session.error[0].value}"
@@ -211,38 +212,64 @@ class App:
 Start = Callable[..., App]
 
 
+def write_sweep(
+    folder: Path, *, base: bool = True, without: tuple[str, ...] = (), task: str = ""
+) -> tuple[Path, str]:
+    """Write a sweep and a task; return its folder and the task as `file.py:attribute`."""
+    base_state = random_state(0)
+    states = toy_runs(base_state)
+    sweep = save_sweep(folder / "sweep", ({"base": base_state} if base else {}) | states)
+    rows = [{"checkpoint": name, "lr": 10.0**-i, "seed": i} for i, name in enumerate(NAMES)]
+    (sweep / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    inputs = torch.randn(100, FEATURES, generator=torch.Generator().manual_seed(2))
+    targets = logits(base_state, inputs).argmax(1)
+    save_file({"inputs": inputs, "targets": targets}, folder / "data.safetensors")
+    file = folder / "task.py"
+    file.write_text(f"roles_left_out = {without!r}\n{TASK}{task}")
+    return sweep, f"{file}:task"
+
+
+@pytest.fixture(scope="session")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with all evaluations of the toy sweep and its maps of weight space."""
+    folder = tmp_path_factory.mktemp("mapped")
+    store = Store(folder / "workspace")
+    app = App(store, *write_sweep(folder))
+    app.evaluate()
+    app.map_weights()
+    store.close()
+    return store.folder
+
+
 @pytest.fixture
 def start(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    base_state: State,
-    states: dict[str, State],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workspace: Path, mapped: Path
 ) -> Iterator[Start]:
-    """Return a function that starts the app, with or without a base and roles of splits."""
+    """Return a function that starts the app.
 
-    def start(*, base: bool = True, without: tuple[str, ...] = (), task: str = "") -> App:
-        folder = save_sweep(tmp_path / "sweep", ({"base": base_state} if base else {}) | states)
-        rows = [{"checkpoint": name, "lr": 10.0**-i, "seed": i} for i, name in enumerate(NAMES)]
-        (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        inputs = torch.randn(100, FEATURES, generator=torch.Generator().manual_seed(2))
-        targets = logits(base_state, inputs).argmax(1)
-        save_file({"inputs": inputs, "targets": targets}, tmp_path / "data.safetensors")
-        file = tmp_path / "task.py"
-        file.write_text(f"roles_left_out = {without!r}\n{TASK}{task}")
-        spec = f"{file}:task"
+    It starts with or without a base and roles of splits, and with a workspace that is empty or a
+    copy of `mapped`.
+    """
+
+    def start(*, known: bool = False, **options: Any) -> App:
+        if known:
+            copytree(mapped, workspace, dirs_exist_ok=True)
+        folder, spec = write_sweep(tmp_path, **options)
         settings.configure(["--root", str(tmp_path), "--task", spec])
-        app = App(folder, spec)
+        app = App(state.store(), folder, spec)
         do_jobs_at_once(monkeypatch, app.warm)
         state.opened().add(str(folder))
-        monkeypatch.setattr(state, "descriptions", lambda: Described())
+        # Made here, as starting a process for each takes seconds.
+        described = SimpleNamespace(get=cache(lambda spec, wait_s: load_task(spec).describe()))
+        monkeypatch.setattr(state, "descriptions", lambda: described)
         return app
 
-    caches = (state.store, state.supervisor, state.opened)
-    for cache in caches:
-        cache.cache_clear()
+    shared = (state.store, state.supervisor, state.opened)
+    for each in shared:
+        each.cache_clear()
     yield start
-    for cache in caches:
-        cache.cache_clear()
+    for each in shared:
+        each.cache_clear()
     settings.configure([])
 
 
@@ -252,11 +279,9 @@ def test_pages_open_before_anything_is_known(start: Start) -> None:
 
 @pytest.mark.parametrize("recipe", [*RECIPES, MANUAL])
 def test_pages_open_with_a_soup_by_each_recipe(start: Start, recipe: str) -> None:
-    app = start()
-    app.evaluate()
-    app.map_weights()
+    app = start(known=True)
     app.build(recipe)
-    assert len(list(app.open_all())) == len(PAGES)
+    assert len(list(app.open_all(OF_ONE_SOUP))) == len(OF_ONE_SOUP)
 
 
 @pytest.mark.parametrize("base", [True, False], ids=["base", "no base"])
@@ -268,8 +293,8 @@ def test_pages_open_with_a_soup_by_each_recipe(start: Start, recipe: str) -> Non
 def test_pages_open_with_soups_by_all_recipes(
     start: Start, base: bool, without: tuple[str, ...]
 ) -> None:
-    app = start(base=base, without=without)
-    app.evaluate()
+    app = start(known=True, base=base, without=without)
+    app.evaluate()  # of other splits, or none
     app.map_weights()
     for recipe in app.recipes:
         app.build(recipe)
@@ -277,8 +302,7 @@ def test_pages_open_with_soups_by_all_recipes(
 
 
 def test_a_plane_shows_soups_by_a_formula_once_their_weights_were_read(start: Start) -> None:
-    app = start()
-    app.map_weights()
+    app = start(known=True)
     soups = {name: app.build(name) for name in ("uniform", "ties", "slerp", "dare")}
     labels = {name: f"{name} {soup[:4]}" for name, soup in soups.items()}
     aside = [labels[name] for name in ("ties", "slerp", "dare")]
@@ -442,8 +466,7 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
 def test_the_report_is_made_when_it_is_downloaded(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = start()
-    app.evaluate()
+    app = start(known=True)
     soups = {recipe: app.build(recipe) for recipe in ("uniform", "greedy")}
     offered: dict[str, Any] = {}
 

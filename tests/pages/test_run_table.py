@@ -18,7 +18,7 @@ from soupcore.overview import Overview
 from tests.pages import test_every_page
 from tests.pages.test_every_page import LOWER, NAMES, App, Start
 
-start = test_every_page.start
+start, mapped = test_every_page.start, test_every_page.mapped
 _KEY = "ingredients-table"
 
 
