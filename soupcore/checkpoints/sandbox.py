@@ -161,6 +161,8 @@ class _Reader:
 
     def end(self) -> None:
         """Have the process end, and wait for that."""
+        with suppress(OSError):  # if it has ended
+            self._socket.shutdown(socket.SHUT_RDWR)  # also if a fork of this process has a copy
         self._socket.close()
         self._process.wait()
 

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,30 @@ def test_a_reader_that_was_killed_is_replaced(
             with pytest.raises(sandbox.NoVerdictError, match=r"more than 0\.3 s"):
                 read(loop)
     assert read(path) != first
+
+
+def test_a_fork_of_this_process_has_readers_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    use_reader(monkeypatch, "return child.os.getppid()")
+    first = read(path)
+    receiving, sending = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        try:
+            os.write(sending, str(read(path)).encode())
+            time.sleep(600)  # it keeps a copy of the socket
+        finally:
+            os._exit(0)
+    try:
+        assert int(os.read(receiving, 20)) != first
+        assert read(path) == first
+        sandbox.end_readers()  # does not wait for the fork
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)
+        os.close(receiving)
+        os.close(sending)
 
 
 def test_many_files_are_opened_at_once(tmp_path: Path) -> None:
