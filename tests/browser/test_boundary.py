@@ -173,7 +173,7 @@ def test_behind_a_proxy_pages_sockets_and_downloads_work(
             steps.build(page, "Uniform")
             steps.go_to(page, "Download")
             assert page.url.startswith(f"{url}/download")
-            taken = steps.download(page, "uniform")
+            taken = steps.download(page, "Uniform")
             assert taken.url.startswith(f"{url}/download/")
             steps.save(taken, tmp_path)
             with page.expect_download() as recipe:
