@@ -153,9 +153,11 @@ def _acceptances(view: View, picked: StoredSoup) -> None:
         for step in steps
     ]
     _table(unit, rows, width=720)
+    by_another = labels.score_name != view.task.score_name
+    chosen_by = f"Greedy chose by {plain(labels.score_name)}. " if by_another else ""
     st.caption(
-        "For information only. Individual steps are rarely significant, and dropping the "
-        "non-significant ones discards most of the soup's gain."
+        f"{chosen_by}For information only. Individual steps are rarely significant, and dropping "
+        "the non-significant ones discards most of the soup's gain."
     )
 
 

@@ -65,10 +65,12 @@ class Step:
         """Return the identity of a soup's step, under which its id is stored: 64 hex digits."""
         task, estimate = overview.context.task, overview.context.evaluations.estimate
         arguments = self.call.arguments
+        # The uniform soup and the one learned by the loss are the same by any metric.
+        is_by_metric = self.name == "greedy"
         told = [
             arguments,
             [overview.sweep[name].digest for name in arguments["names"]],
-            task.results_key,
+            task.results_key if is_by_metric else task.key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
         ]

@@ -77,12 +77,19 @@ def choose_metric(view: View) -> None:
         "all metrics, so none is repeated.",
     )
     call = MetricIntervals()
-    if view.task.primary is not None and (count := len(call.lacking(view.context))):
+    if view.task.primary is None:
+        return
+    title = f"Intervals of {view.task.primary}"
+    count = len(call.lacking(view.context))
+    if count and view.folder in state.opened():
+        jobs.derive(view, call, title)
+        count = len(call.lacking(view.context))
+    if count:
         jobs.call_button(
             view,
             "Compute its intervals",
             call,
-            f"Intervals of {view.task.primary}",
+            title,
             key="metric-intervals",
             primary=False,
             help=f"For {count:,} stored evaluations, by bootstrap over their examples. Takes no "

@@ -6,6 +6,7 @@ in the store. A page makes the same call to read the result, and computes nothin
 
 from soupcore.calls.analysis import (
     Attribution,
+    Breakdown,
     Calibrations,
     EnsembleScores,
     GreedyEnsembleScores,
@@ -59,6 +60,7 @@ CALLS: dict[str, type[Call]] = {
         TwoModelTheory,
         Calibrations,
         Attribution,
+        Breakdown,
         BestIngredientBias,
         Optimism,
         SearchOptimism,
@@ -76,6 +78,7 @@ __all__ = [
     "CALLS",
     "Attribution",
     "BestIngredientBias",
+    "Breakdown",
     "Calibrations",
     "Call",
     "ClickedPath",

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soupcore.analysis import (
     Share,
@@ -18,12 +18,17 @@ from soupcore.analysis import (
 from soupcore.analysis.soup_vs_ensemble import theory_points
 from soupcore.calls.base import Keep, OfIngredients, OfSoup, Result, StoredCall
 from soupcore.calls.code import ANALYSIS, COMBINATIONS, Code
+from soupcore.calls.connectivity import End, named_end, point_of
 from soupcore.calls.context import Context
 from soupcore.errors import TaskError
+from soupcore.evaluation import by_class, by_group
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
 from soupcore.recipes import Parts
 from soupcore.tasks import TaskInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,62 @@ class Attribution(OfSoup, StoredCall):
             f"without = analysis.leave_one_out(evaluator, parts, {self.split!r})\n",
             (ANALYSIS,),
         )
+
+
+@dataclass(frozen=True)
+class Breakdown(StoredCall):
+    """The mean score of each class and of each group of examples, of a model on a split.
+
+    The result is `{"score": MetricInfo as JSON, "classes": rows, "groups": rows}`, each row with a
+    name, the number of examples, the mean of `Task.score` and both ends of its 95 % interval. Rows
+    are absent where targets are not classes, or the split has no groups.
+
+    Attributes:
+        model: The model, as an end of a line (see `soupcore.calls.connectivity`).
+        split: The split.
+    """
+
+    kind = "breakdown"
+    model: End
+    split: str
+
+    def points(self, context: Context) -> list[Mixture]:
+        """Return the model."""
+        return [point_of(context, self.model)]
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the split."""
+        return [self.split]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Average the stored scores, evaluating the model if it is not stored."""
+        evaluator, (point,) = context.evaluator, self.points(context)
+        found = evaluator.evaluate(point, self.split, on_progress=on_progress)
+        task, split = evaluator.task, evaluator.task.split(self.split)
+        has_classes, has_groups = split.classes() is not None, split.groups is not None
+        return {
+            "score": task.mean_score.to_json(),
+            "classes": _rows(by_class(task, found)) if has_classes else [],
+            "groups": _rows(by_group(task, found)) if has_groups else [],
+        }
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the table of classes or, without any, of groups, as `table`."""
+        name, end = named_end(context, self.model)
+        by = "by_class" if context.task.is_classification else "by_group"
+        return Code(
+            f"found = evaluator.evaluate({end}{'' if end.endswith('.mixture') else '.mixture'}, "
+            f"{self.split!r})  # {name}\n"
+            f"table = {by}(task, found)\n",
+            (f"from soupcore.evaluation import {by}",),
+        )
+
+
+def _rows(table: "pd.DataFrame") -> list[list[Any]]:
+    return [
+        [str(name), int(n), *map(_number, numbers)]
+        for name, (n, *numbers) in zip(table.index, table.itertuples(index=False), strict=True)
+    ]
 
 
 def by_pair(result: Result) -> dict[tuple[str, str], Any]:

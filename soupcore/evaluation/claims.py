@@ -47,6 +47,8 @@ class Claims:
         place: tuple[str, str],
         needs_outputs: set[str],
         on_wait: Callable[[], None],
+        *,
+        least: int = 1,
     ) -> Generator[tuple[list[str], list[str]]]:
         """Claim points in batches, whose size depends on the time for the previous batch.
 
@@ -59,6 +61,7 @@ class Claims:
             needs_outputs: Keys of points whose evaluation counts only if it has outputs.
             on_wait: Called repeatedly while other processes compute the remaining points. Raise in
                 it to cancel.
+            least: Number of points in a batch, at least, where so many are left.
 
         Yields:
             Keys of the points to compute and write now, and of points that another process has
@@ -67,7 +70,7 @@ class Claims:
         if not keys or self._statements is None:
             yield list(keys), []
             return
-        waiting, elsewhere, size = list(keys), list[str](), 1
+        waiting, elsewhere, size = list(keys), list[str](), least
         with self._store.holder.held(), self._nested() as is_nested:
             looked_for_dead = waits_since = time.monotonic()
             while waiting or elsewhere:
@@ -87,7 +90,7 @@ class Claims:
                     waits_since = time.monotonic()
                     if ours:
                         fits = _AT_ONCE * len(ours) / max(waits_since - started, 1e-6)
-                        size = max(1, int(min(fits, _GROWTH * size, _MOST)))
+                        size = max(least, int(min(fits, _GROWTH * size, _MOST)))
                 elif not waiting:
                     now = time.monotonic()
                     if is_nested and now - waits_since > _NESTED_PATIENCE:

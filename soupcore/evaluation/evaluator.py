@@ -1,7 +1,7 @@
 """Evaluates points, each once, and stores the results."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -173,6 +173,7 @@ class Evaluator(Evaluations):
             place,
             with_outputs,
             on_wait=lambda: on_progress(done, total),
+            least=self._at_once,
         )
         with closing(claimed), self._records.together(split) as together:
             for key in (key for key in points if key not in missing):
@@ -187,20 +188,17 @@ class Evaluator(Evaluations):
                     found |= known(elsewhere, split)
                     done += len(elsewhere) * examples
                     on_progress(done, total)
-                for key in ours:
-                    started = time.perf_counter()
-                    records = self._forward_pass.run(
-                        points[key],
-                        split,
-                        keep_outputs=key in with_outputs,
-                        estimate=self.estimate,
-                        on_progress=stretch(on_progress, done, examples, total),
-                    )
-                    seconds = time.perf_counter() - started
-                    self._add(
-                        together, key, records, split, seconds, keep_outputs=key in with_outputs
-                    )
-                    done += examples
+                computed = self._computed(
+                    {key: points[key] for key in ours},
+                    split,
+                    with_outputs,
+                    stretch(on_progress, done, len(ours) * examples, total),
+                )
+                with closing(computed):
+                    for key, records, seconds in computed:
+                        keep = key in with_outputs
+                        self._add(together, key, records, split, seconds, keep_outputs=keep)
+                done += len(ours) * examples
                 together.write()  # which ends their claims
         found |= together.written
         safe = {k: self._computed_again_if_damaged(found[k], p) for k, p in points.items()}
@@ -209,6 +207,44 @@ class Evaluator(Evaluations):
                 on_progress(done, total)
                 safe[key] = self._with_interval(safe[key])
         return [safe[self.key(mixture)] for mixture in mixtures]
+
+    def _computed(
+        self,
+        points: Mapping[str, Mixture],
+        split: str,
+        with_outputs: Collection[str],
+        on_progress: Progress,
+    ) -> Generator[tuple[str, ExampleRecords, float]]:
+        """Yield the key, the records and the seconds of each point, computed now.
+
+        Args:
+            points: The points, by key.
+            split: Name of the split.
+            with_outputs: Keys of the points whose outputs are kept.
+            on_progress: Called with the number of examples done and in total.
+        """
+        examples = len(self.task.split(split))
+        total = len(points) * examples
+        if isinstance(self._forward_pass, CommandPass) and self._at_once > 1:
+            yield from self._forward_pass.run_all(
+                points, split, lambda ended: on_progress(ended * examples, total)
+            )
+            return
+        for index, (key, point) in enumerate(points.items()):
+            started = time.perf_counter()
+            records = self._forward_pass.run(
+                point,
+                split,
+                keep_outputs=key in with_outputs,
+                estimate=self.estimate,
+                on_progress=stretch(on_progress, index * examples, examples, total),
+            )
+            yield key, records, time.perf_counter() - started
+
+    @property
+    def _at_once(self) -> int:
+        """How many points are computed at the same time."""
+        return self.task.at_once if isinstance(self.task, CommandTask) else 1
 
     def evaluate_or_reject(
         self,

@@ -1,8 +1,10 @@
-"""Tasks that are evaluated by a command of the user, described by a TOML file.
+r"""Tasks that are evaluated by a command of the user, described by a TOML file.
 
     run = "python eval.py --weights {checkpoint} --split {split}"
-    form = "ingredient"       # as the first ingredient's file; or "safetensors"
+    form = "ingredient"       # as the first ingredient's file; or "safetensors"; or "folder", for
+                              # `from_pretrained`, of ingredients in Hugging Face folders
     time_limit = 3600         # seconds for one run of the command
+    at_once = 1               # how many runs of the command at the same time
 
     [splits]
     val = "select"            # name = role
@@ -21,6 +23,26 @@ the last line of its output. Instead, it may write them to a file (`result = "me
 `pattern = 'top-1: ([0-9.]+)'` of a metric may find them in the output.
 
 Metrics are numbers of a whole split, so there are no intervals, no ensembles and no gradients.
+
+For harnesses whose last line is no JSON, a pattern finds the number:
+
+    # validate.py of timm
+    run = "python validate.py data/{split} --model resnet18 --checkpoint {checkpoint}"
+    [metrics.top1]
+    pattern = '"top1": ([0-9.]+)'
+
+    # Ultralytics
+    run = "yolo val model={checkpoint} data=data.yaml split={split}"
+    [metrics.mAP]
+    range = [0, 1]
+    pattern = 'all +\d+ +\d+ +\S+ +\S+ +\S+ +(\S+)'
+
+    # lm-evaluation-harness, which takes a folder
+    form = "folder"
+    run = "lm_eval --model hf --model_args pretrained={checkpoint} --tasks {split}"
+    [metrics.acc]
+    range = [0, 1]
+    pattern = 'acc *\| *↑ *\| *([0-9.]+)'
 """
 
 import hashlib
@@ -51,9 +73,11 @@ from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import TomlFile
 from soupcore.workspace import private_folder, workspace_folder
 
-_KEYS = {"run", "form", "time_limit", "result", "splits", "metrics", "name", "version"}
+_KEYS = {
+    "run", "form", "time_limit", "at_once", "result", "splits", "metrics", "name", "version",
+}  # fmt: skip
 _METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
-_FORMS = ("ingredient", "safetensors")
+_FORMS = ("ingredient", "safetensors", "folder")
 _POLL = 0.05  # seconds
 _LAST_LINES = 8
 _MOST_BYTES = 1 << 20  # of the output that is read, and of a file that counts for the identity
@@ -74,7 +98,9 @@ class CommandTask(Task):
         path: The TOML file.
 
     Attributes:
-        form: The form of the checkpoint that the command takes, `ingredient` or `safetensors`.
+        form: The form of the checkpoint that the command takes: `ingredient`, `safetensors`, or
+            `folder`, with its configuration and tokenizer.
+        at_once: How many runs of the command may go on at the same time.
 
     Raises:
         TaskError: The file is not of the form above.
@@ -89,7 +115,13 @@ class CommandTask(Task):
         self._folder = path.resolve().parent
         self._command = shlex.split(file.text("run"))
         self._time_limit = float(told.get("time_limit", math.inf))
+        self.at_once: int = file.number("at_once", 1) or 1
         self._result = told.get("result")
+        if self._result is not None and self.at_once > 1 and "{folder}" not in self._result:
+            raise TaskError(
+                f"{path}: runs at the same time would write the same `result`. Put it into "
+                "{folder}, which is another one for each run, and give that to the command."
+            )
         self.form: str = told.get("form", "ingredient")
         if self.form not in _FORMS:
             raise TaskError(f"{path}: `form` is one of {', '.join(_FORMS)}, not {self.form!r}.")

@@ -91,6 +91,9 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: Whether the loss is the cross-entropy of logits and targets are classes.
     is_classification: bool = False
 
+    #: Whether examples have groups.
+    has_groups: bool = False
+
     #: Whether the loss has gradients with respect to the weights.
     has_gradients: bool = True
 
@@ -372,6 +375,7 @@ class Facts:
     has_gradients: bool = True
     precision: Precision = "float32"
     averages: Averages = "records"
+    has_groups: bool = False
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
@@ -410,6 +414,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.has_gradients = facts.has_gradients
         self.precision = facts.precision
         self.averages = facts.averages
+        self.has_groups = facts.has_groups
 
     @property
     def key(self) -> str:

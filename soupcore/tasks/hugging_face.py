@@ -46,6 +46,7 @@ from soupcore.tasks.language_models import (
     PERPLEXITY,
     CausalTask,
     MaskedTask,
+    batch_size_for,
 )
 from soupcore.tasks.metrics import Metric
 from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
@@ -61,7 +62,6 @@ _KEYS = {
     "seed", "columns", "splits", "name", "group", *COMMON_KEYS,
 }  # fmt: skip
 _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
-_MOST_OUTPUTS = 1 << 24  # numbers
 _MASKED = 0.15  # of the tokens, as for BERT
 
 
@@ -188,14 +188,23 @@ def _transformers(path: Path) -> Any:
     return transformers
 
 
-def _tokenizer(told: _Description) -> Any:
+def open_tokenizer(path: Path, folder: Path) -> Any:
+    """Return the tokenizer in a folder.
+
+    Args:
+        path: The file that describes the task.
+        folder: The folder.
+
+    Raises:
+        TaskError: transformers is not installed, or the tokenizer cannot be opened.
+    """
     try:
-        return _transformers(told.path).AutoTokenizer.from_pretrained(
-            told.tokenizer, local_files_only=True, trust_remote_code=False
+        return _transformers(path).AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise TaskError(
-            f"The tokenizer in {told.tokenizer} cannot be opened: {error} Put the tokenizer's "
+            f"The tokenizer in {folder} cannot be opened: {error} Put the tokenizer's "
             "files (tokenizer.json, tokenizer_config.json) beside config.json, or name their "
             "folder as `tokenizer`."
         ) from error
@@ -203,10 +212,20 @@ def _tokenizer(told: _Description) -> Any:
 
 def _builder(told: _Description, kind: str) -> Callable[[], nn.Module]:
     """Return what builds the network from its configuration, with random weights."""
-    return _network(told.path, told.model, kind)
+    return network_of(told.path, told.model, kind)
 
 
-def _network(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
+def network_of(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
+    """Return what builds the network of a config.json, with random weights.
+
+    Args:
+        path: The file that describes the task.
+        folder: The folder with config.json.
+        kind: What the network is for, such as "SequenceClassification"; "" for the bare network.
+
+    Raises:
+        TaskError: transformers is not installed, or the file cannot be opened.
+    """
     transformers = _transformers(path)
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -216,7 +235,7 @@ def _network(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
         raise TaskError(f"{folder / 'config.json'} cannot be opened: {error}") from error
 
     def build() -> nn.Module:
-        auto = getattr(transformers, f"AutoModelFor{kind}")
+        auto = getattr(transformers, f"AutoModelFor{kind}" if kind else "AutoModel")
         network: nn.Module = auto.from_config(config, trust_remote_code=False)
         saved = _saved_names(network)
         if any(name != own for own, name in saved.items()):
@@ -264,7 +283,20 @@ def image_network(
     Raises:
         TaskError: transformers is not installed, or one of these files cannot be opened.
     """
-    build = _network(path, folder, "ImageClassification")
+    read, identity = image_reader(path, folder)
+    return network_of(path, folder, "ImageClassification"), read, identity
+
+
+def image_reader(path: Path, folder: Path) -> tuple[Callable[["Image"], Tensor], str]:
+    """Return how an image is prepared by the processor in a folder, and what says so.
+
+    Args:
+        path: The file that describes the task.
+        folder: The folder with preprocessor_config.json.
+
+    Raises:
+        TaskError: transformers is not installed, or the file cannot be opened.
+    """
     settings = folder / "preprocessor_config.json"
     try:
         # Pillow's, as torchvision need not be installed.
@@ -280,7 +312,7 @@ def image_network(
         found: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
         return found
 
-    return build, read, read_text(settings)
+    return read, read_text(settings)
 
 
 def _encoded(told: _Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
@@ -291,7 +323,7 @@ def _encoded(told: _Description, tokenizer: Any, table: "pd.DataFrame") -> dict[
 
 
 def _classification(told: _Description) -> Task:
-    tokenizer = _tokenizer(told)
+    tokenizer = open_tokenizer(told.path, told.tokenizer)
     label = told.text("label")
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
 
@@ -367,7 +399,7 @@ def _named(told: _Description, known: Sequence[Metric]) -> list[Metric]:
 
 
 def _causal(told: _Description) -> Task:
-    tokenizer = _tokenizer(told)
+    tokenizer = open_tokenizer(told.path, told.tokenizer)
     block = told.number("block")
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
@@ -386,12 +418,12 @@ def _causal(told: _Description) -> Task:
     splits, build = told.made(make), _builder(told, "CausalLM")
     metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
     task = CausalTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
-    task.batch_size = _batch_size(splits, len(tokenizer))
+    task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
 def _masked(told: _Description) -> Task:
-    tokenizer = _tokenizer(told)
+    tokenizer = open_tokenizer(told.path, told.tokenizer)
     if tokenizer.mask_token_id is None:
         raise TaskError(f"The tokenizer in {told.model} has no mask token.")
     seed = told.number("seed", 1) or 1
@@ -412,12 +444,12 @@ def _masked(told: _Description) -> Task:
     splits, build = told.made(make), _builder(told, "MaskedLM")
     metrics = _named(told, [PERPLEXITY])
     task = MaskedTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
-    task.batch_size = _batch_size(splits, len(tokenizer))
+    task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
 def _tokens(told: _Description) -> Task:
-    tokenizer = _tokenizer(told)
+    tokenizer = open_tokenizer(told.path, told.tokenizer)
     if not tokenizer.is_fast:
         raise TaskError(f"The tokenizer in {told.model} does not say which word a token is of.")
     text, label = told.text("text"), told.text("label")
@@ -462,16 +494,6 @@ def _tokens(told: _Description) -> Task:
     return TaggingTask(
         build, splits, name=told.name, metrics=metrics, tags=tags, precision=told.precision
     )
-
-
-def _batch_size(splits: Mapping[str, Split], words: int) -> int:
-    """Return how many examples have outputs of at most 64 MB: one number a token and word."""
-    longest = max(
-        int(part.shape[-1])
-        for split in splits.values()
-        for part in [split.load()[0].batch(slice(0, None))["input_ids"]]
-    )
-    return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
 
 
 Setting = Literal["column", "columns", "number"]

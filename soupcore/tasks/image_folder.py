@@ -15,13 +15,25 @@ Images are preprocessed as the architecture's own configuration says; `size`, `r
 `std` and `interpolation` replace parts of that. Classes are the names of the folders of the
 `select` split in their order, unless the config.json names them or `classes` lists them.
 
+`group = "folder"` takes the group of each image from the folder below that of its class, as in
+data/val/CLASS/GROUP/image.jpg, for `worst-group accuracy` and `accuracy by group`; and
+`group = "groups.csv"` from the columns `image`, a path seen from the description's folder, and
+`group`.
+
+The folder of a CLIP of transformers as `model`, or `architecture = "open_clip:ViT-B-32"`, needs no
+trained head: classes are compared with images by their names in `prompts = ["a photo of a {}."]`.
+The names are those of the folders with spaces for underscores, or `class_names` in the order of the
+classes (see `soupcore.tasks.zero_shot`).
+
 `precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
 data, `hold_out = 0.3` holds out 30 % of the images of `val` to report on; `hold_out_seed = 0` draws
 them.
 """
 
+import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,16 +44,20 @@ from soupcore.checkpoints import open_checkpoint
 from soupcore.errors import TaskError
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
+from soupcore.tasks.hugging_face import image_network
 from soupcore.tasks.images import SUFFIXES, Preprocessing, picture_split
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
+from soupcore.tasks.zero_shot import PROMPTS, of_open_clip, of_transformers
 
 _KEYS = {
-    "architecture", "checkpoint", "model", "classes", "metrics", "splits", "name",
-    "size", "resize", "mean", "std", "interpolation", *COMMON_KEYS,
+    "architecture", "checkpoint", "model", "classes", "metrics", "splits", "name", "group",
+    "prompts", "class_names", "size", "resize", "mean", "std", "interpolation", *COMMON_KEYS,
 }  # fmt: skip
+_FOLDER = "folder"  # as `group`: the name of the folder below that of the class
 _SOURCES = ("architecture", "checkpoint", "model")
-_PACKAGES = ("timm", "torchvision")
+_PACKAGES = ("timm", "torchvision", "open_clip")
+_CLIP = "clip"  # model_type in a config.json of transformers
 _DATA = {"img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "crop_mode"}
 
 
@@ -64,10 +80,12 @@ def load(path: Path) -> Task:
     told = _Description(path)
     folders = told.splits("folder", "data/val")
     classes = told.classes(folders)
-    build, make = _network(told, len(classes))
-    splits = {
-        name: make(role, *_labelled(folder, classes)) for name, (role, folder) in folders.items()
-    }
+    images = {}
+    for name, (role, folder) in folders.items():
+        files, numbers = _labelled(folder, classes)
+        images[name] = role, files, numbers, told.groups(folder, files)
+    build, make = _network(told, classes)
+    splits = {name: make(*of_split) for name, of_split in images.items()}
     task = ClassificationTask(
         build,
         told.held_out(splits),
@@ -83,7 +101,7 @@ class _Description(TomlFile):
     """A TOML file that describes a classifier of images.
 
     Attributes:
-        package: Whose architecture it is: timm, torchvision or transformers.
+        package: Whose architecture it is: timm, torchvision, open_clip or transformers.
         architecture: Its name there; "" for transformers.
         config: The settings of a config.json, or the arguments in a checkpoint.
         identity: A digest of all that defines the task but its images.
@@ -107,7 +125,14 @@ class _Description(TomlFile):
                 f'{path}: `architecture` is such as "timm:resnet18" or "torchvision:resnet18", not '
                 f"{value!r}."
             )
-        self.identity = self.digest(json.dumps(self.config, sort_keys=True, default=str))
+        if not self.is_zero_shot and (told := {"prompts", "class_names"} & self.told.keys()):
+            raise TaskError(
+                f"{path}: {' and '.join(sorted(told))} need a CLIP, which compares images with "
+                "texts, as `model` or an `architecture` of open_clip."
+            )
+        self.identity = self.digest(
+            json.dumps(self.config, sort_keys=True, default=str), self._group_text
+        )
 
     def _of_checkpoint(self, path: Path) -> None:
         self.config = dict(open_checkpoint(path).details)
@@ -129,6 +154,64 @@ class _Description(TomlFile):
         self.config = json.loads(read_text(config))
         self.package = "timm" if "architecture" in self.config else "transformers"
         self.architecture = self.config.get("architecture", "")
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether classes are compared with images by their names."""
+        is_clip = self.package == "transformers" and self.config.get("model_type") == _CLIP
+        return is_clip or self.package == "open_clip"
+
+    def prompts(self) -> list[str]:
+        """Return the prompts for class names."""
+        return self.texts("prompts") or list(PROMPTS)
+
+    def class_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of classes for people, in their order."""
+        names = self.texts("class_names") or [name.replace("_", " ") for name in classes]
+        if len(names) != len(classes):
+            raise TaskError(
+                f"{self.path}: `class_names` has {len(names)} names, and there are {len(classes)} "
+                "classes."
+            )
+        return names
+
+    @property
+    def _group_text(self) -> str:
+        """The text of the file with groups; "" without one."""
+        if self.told.get("group", _FOLDER) == _FOLDER:
+            return ""
+        return read_text(self.path.parent / self.text("group"))
+
+    def groups(self, folder: Path, files: Sequence[Path]) -> list[str] | None:
+        """Return the group of each image of a split; None without groups.
+
+        Args:
+            folder: The folder of the split.
+            files: The images.
+
+        Raises:
+            TaskError: An image has none.
+        """
+        if "group" not in self.told:
+            return None
+        if self.text("group") == _FOLDER:
+            below = [file.relative_to(folder).parts for file in files]
+            lacking = [f for f, parts in zip(files, below, strict=True) if len(parts) < 3]
+            if lacking:
+                raise TaskError(
+                    f'{self.path}: `group` is "folder", and {lacking[0]} lies in none below that '
+                    "of its class: CLASS/GROUP/image."
+                )
+            return [parts[1] for parts in below]
+        place = self.path.parent / self.text("group")
+        table = csv.DictReader(io.StringIO(self._group_text))
+        if not {"image", "group"} <= set(table.fieldnames or ()):
+            raise TaskError(f"{place} needs the columns image and group.")
+        known = {(self.path.parent / row["image"]).resolve(): row["group"] for row in table}
+        lacking = [file for file in files if not known.get(file.resolve())]
+        if lacking:
+            raise TaskError(f"{place} has no group of {lacking[0]}.")
+        return [known[file.resolve()] for file in files]
 
     def classes(self, folders: Mapping[str, tuple[Role, Path]]) -> list[str]:
         """Return the names of the classes in the order of their numbers."""
@@ -190,19 +273,24 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     return files, numbers
 
 
-Make = Callable[[Role, list[Path], list[int]], Split]
+Make = Callable[[Role, list[Path], list[int], list[str] | None], Split]
 
 
-def _network(told: _Description, classes: int) -> tuple[Callable[[], nn.Module], Make]:
+def _network(told: _Description, classes: Sequence[str]) -> tuple[Callable[[], nn.Module], Make]:
     """Return what builds the network, and what makes a split for it."""
     if told.package == "transformers":
-        return _of_transformers(told)
-    found, build = (_of_timm if told.package == "timm" else _of_torchvision)(told, classes)
+        return _of_transformers(told, classes)
+    if told.package == "open_clip":
+        names = told.class_names(classes)
+        found, build = of_open_clip(told.path, told.architecture, names, told.prompts())
+    else:
+        of_package = _of_timm if told.package == "timm" else _of_torchvision
+        found, build = of_package(told, len(classes))
     preprocessing = told.preprocessing(found)
 
-    def make(role: Role, files: list[Path], numbers: list[int]) -> Split:
-        identity = json.dumps(asdict(preprocessing))
-        return picture_split(role, files, numbers, preprocessing, identity, preprocessing.normalise)
+    def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
+        identity, prepare = json.dumps(asdict(preprocessing)), preprocessing.normalise
+        return picture_split(role, files, numbers, preprocessing, identity, prepare, groups)
 
     return build, make
 
@@ -266,12 +354,16 @@ def _missing(told: _Description, package: str, error: Exception) -> TaskError:
     )
 
 
-def _of_transformers(told: _Description) -> tuple[Callable[[], nn.Module], Make]:
-    from soupcore.tasks.hugging_face import image_network
+def _of_transformers(
+    told: _Description, classes: Sequence[str]
+) -> tuple[Callable[[], nn.Module], Make]:
+    if told.is_zero_shot:
+        names = told.class_names(classes)
+        build, read, identity = of_transformers(told.path, told.folder, names, told.prompts())
+    else:
+        build, read, identity = image_network(told.path, told.folder)
 
-    build, read, identity = image_network(told.path, told.folder)
-
-    def make(role: Role, files: list[Path], numbers: list[int]) -> Split:
-        return picture_split(role, files, numbers, read, identity)
+    def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
+        return picture_split(role, files, numbers, read, identity, groups=groups)
 
     return build, make

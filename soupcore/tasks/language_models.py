@@ -1,6 +1,7 @@
 """Language models, judged by the negative log-likelihood of tokens."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,9 +9,27 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from soupcore.tasks.metrics import Metric, perplexity
-from soupcore.tasks.task import Task
+from soupcore.tasks.task import Split, Task
 
 IGNORED = -100  # the class that cross-entropy ignores, in torch and transformers
+
+
+_MOST_OUTPUTS = 1 << 24  # numbers
+
+
+def batch_size_for(splits: Mapping[str, Split], words: int) -> int:
+    """Return how many examples have outputs of at most 64 MB: one number a token and word.
+
+    Args:
+        splits: The splits, whose inputs have `input_ids`.
+        words: Size of the vocabulary.
+    """
+    longest = max(
+        int(part.shape[-1])
+        for split in splits.values()
+        for part in [split.load()[0].batch(slice(0, None))["input_ids"]]
+    )
+    return min(128, max(1, _MOST_OUTPUTS // (longest * words)))
 
 
 class LanguageModelTask(Task):

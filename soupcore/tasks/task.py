@@ -20,7 +20,7 @@ from soupcore.tasks.decoding import Decoding, rows_on_disk
 from soupcore.tasks.description import Role, TaskInfo, part_digest
 from soupcore.tasks.examples import Collate, Examples, take
 from soupcore.tasks.failures import place_of
-from soupcore.tasks.metrics import Metric, metric_named, metrics_of_groups
+from soupcore.tasks.metrics import Metric, MetricInfo, metric_named, metrics_of_groups
 from soupcore.tasks.outputs import tensor_of
 from soupcore.tasks.precision import Precision, check_precision
 
@@ -355,6 +355,7 @@ class Task(TaskInfo[Split]):
         precision: Precision = "float32",
     ) -> None:
         self.groups = _all_groups(splits)
+        self.has_groups = bool(self.groups)
         self._numbers: dict[str, Tensor] = {}  # of the groups, by split
         known = [each for metric in metrics for each in self._metrics(metric)]
         super().__init__(name, splits, known)
@@ -407,6 +408,12 @@ class Task(TaskInfo[Split]):
                     f"split. Examples per group: {sizes}. Join groups, or move examples between "
                     "the splits."
                 )
+
+    @property
+    def mean_score(self) -> MetricInfo:
+        """The mean of `score`, whether it is among the metrics or not."""
+        name = type(self).score_name if self.metrics else self.score_name
+        return MetricInfo(name, range=self.score_range)
 
     def groups_of(self, split: str) -> Tensor | None:
         """Return the number of each example's group in `groups`, int64, shape [n].

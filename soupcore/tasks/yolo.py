@@ -17,6 +17,10 @@ With a TOML file, `ultralytics:yolo.toml`, all of that can be chosen:
     test = "test"
     "shift/night" = "night"
 
+`precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
+images, `hold_out = 0.3` holds out 30 % of those of `val` to report on; `hold_out_seed = 0` draws
+them.
+
 The numbers are those of `YOLO(checkpoint).val()`: images are padded in batches of 16 of similar
 shape, predictions are those of the one-to-many head, and non-maximum suppression has no time limit.
 An image or a label that cannot be read is an error here.
@@ -38,11 +42,12 @@ from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
 from soupcore.tasks.detections import DETECTION_METRICS, Limits, counts, detect, record
+from soupcore.tasks.precision import Precision
 from soupcore.tasks.task import Split, Task
-from soupcore.tasks.toml_file import ROLES, TomlFile, read_text
+from soupcore.tasks.toml_file import COMMON_KEYS, ROLES, TomlFile, read_text
 from soupcore.tasks.yolo_images import BATCH, STRIDE, SUFFIXES, Images, labelled
 
-_KEYS = {"data", "model", "imgsz", "iou", "conf", "max_det", "splits", "name"}
+_KEYS = {"data", "model", "imgsz", "iou", "conf", "max_det", "splits", "name", *COMMON_KEYS}
 _SIZE = 640  # pixels, where neither file says it
 _ABOVE = 2  # folders above data.yaml in which runs are looked for
 
@@ -77,6 +82,7 @@ class _Description:
         limits: Which candidates are detections.
         network: What the network is built of.
         classes: How many classes it has.
+        precision: In which it is evaluated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,9 +90,12 @@ class _Description:
         told: dict[str, Any] = {}
         self._text = ""
         self.name = path.stem
+        self.precision: Precision = "float32"
+        self._file: TomlFile | None = None
         if path.suffix.lower() == ".toml":
-            file = TomlFile(path, _KEYS)
+            file = self._file = TomlFile(path, _KEYS)
             told, self.name, self._text = file.told, file.name, file.digest()
+            self.precision = file.precision
             self.data_path = path.parent / file.text("data")
         else:
             self.data_path = path
@@ -143,7 +152,7 @@ class _Description:
             images = labelled(self._files(self._data[key]), self.classes)
             dataset = Images(images, self.size)
             found[name] = Split.from_dataset(role, dataset, version=dataset.identity)
-        return found
+        return found if self._file is None else self._file.held_out(found)
 
     def _files(self, told: Any) -> list[Path]:
         """Return the image files that an entry of data.yaml stands for, in the order of names."""
@@ -235,15 +244,16 @@ class _Detector(nn.Module):
             shape: Height and width of each, shape [m, 2].
         """
         answers: list[_Predictions | None] = [None] * len(pixels)
+        dtype = next(self.network.parameters()).dtype
         for height, width in sorted(set(map(tuple, shape.tolist()))):
             rows = (shape == shape.new_tensor([height, width])).all(1).nonzero().flatten()
             images = pixels[rows, : 3 * height * width].view(-1, 3, height, width)
-            found, raw = self.network(images.float() / 255)
+            found, raw = self.network(images.to(dtype) / 255)
             raw = raw.get("one2many", raw)
             for place, row in enumerate(rows.tolist()):
                 of_one = {"boxes": raw["boxes"], "scores": raw["scores"]}
-                alone = {name: tensor[place : place + 1] for name, tensor in of_one.items()}
-                alone["feats"] = [tensor[place : place + 1] for tensor in raw["feats"]]
+                alone = {name: tensor[place : place + 1].float() for name, tensor in of_one.items()}
+                alone["feats"] = [tensor[place : place + 1].float() for tensor in raw["feats"]]
                 answers[row] = _Predictions(found[place], alone)
         return [answer for answer in answers if answer is not None]
 
@@ -263,9 +273,15 @@ class DetectionTask(Task):
     def __init__(self, told: _Description) -> None:
         _ultralytics(told.path)
         self._told = told
-        super().__init__(self._build, told.splits(), name=told.name, metrics=DETECTION_METRICS)
+        super().__init__(
+            self._build,
+            told.splits(),
+            name=told.name,
+            metrics=DETECTION_METRICS,
+            precision=told.precision,
+        )
         self.source_digest = told.digest
-        self._criterion: Any = None
+        self._criteria: list[Any] = []  # the loss of the network; copies of the task share it
 
     def _build(self) -> nn.Module:
         from ultralytics.cfg import get_cfg
@@ -275,7 +291,7 @@ class DetectionTask(Task):
         description = copy.deepcopy(self._told.network)
         network = DetectionModel(description, ch=description.get("channels", 3), verbose=False)
         network.args = get_cfg()  # the gains of the loss
-        self._criterion = v8DetectionLoss(network)
+        self._criteria[:] = [v8DetectionLoss(network)]
         return _Detector(network)
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
@@ -300,7 +316,9 @@ class DetectionTask(Task):
             "cls": objects[:, 0],
             "bboxes": torch.cat([(low + high) / 2, high - low], dim=1),
         }
-        loss, _ = self._criterion(each.raw, batch)
+        # In float32 within autocast, too: it is no part of the network.
+        with torch.autocast(objects.device.type, enabled=False):
+            loss, _ = self._criteria[0](each.raw, batch)
         return float(loss.sum())
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

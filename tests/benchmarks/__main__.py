@@ -18,6 +18,7 @@ from tests.benchmarks import (
     digests,
     early_stop,
     imports,
+    language,
     large,
     learned,
     matrices,
@@ -50,6 +51,7 @@ TABLES: dict[str, Benchmark] = {
     "greedy": early_stop.benchmark,
     "decoded": decoded.benchmark,
     "learned": learned.benchmark,
+    "language": language.benchmark,
 }
 
 # These take long, or need much disk space or a browser, so they are measured only on request.

@@ -20,6 +20,7 @@ from soupcore.calls import (
     CALLS,
     Attribution,
     BestIngredientBias,
+    Breakdown,
     Calibrations,
     Call,
     ClickedPath,
@@ -240,6 +241,19 @@ def cases(soup: str) -> dict[str, Case]:
             lambda ns: {
                 "without": ns["without"],
                 "shapley": {n: [*asdict(share).values()] for n, share in ns["shapley"].items()},
+            },
+        ),
+        stored(
+            Breakdown({"soup": soup}, "test"),
+            lambda ns: {
+                "score": ns["task"].mean_score.to_json(),
+                "classes": [
+                    [str(name), int(n), *numbers]
+                    for name, (n, *numbers) in zip(
+                        ns["table"].index, ns["table"].itertuples(index=False), strict=True
+                    )
+                ],
+                "groups": [],
             },
         ),
         stored(

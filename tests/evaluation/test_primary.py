@@ -14,6 +14,7 @@ from soupcore.calls import BestIngredientBias, Context, MetricIntervals, Optimis
 from soupcore.connectivity import summaries
 from soupcore.evaluation import Evaluations, compare
 from soupcore.overview import Overview
+from soupcore.plan import steps
 from soupcore.recipes import weighted
 from soupcore.report import report
 from soupcore.tasks import TaskDescription
@@ -208,6 +209,19 @@ def test_missing_intervals_are_computed_without_a_pass(
     assert gain.interval is not None or gain.difference == 0
     assert "mistakes (lower is better); also measured: accuracy" in report(reading)
     assert "accuracy (higher is better); also measured: macro F1" in report(running)
+
+
+def test_only_the_greedy_step_of_the_analysis_depends_on_the_metric(
+    several: Evaluator, sweep: Sweep
+) -> None:
+    done: dict[str | None, dict[str, str]] = {}
+    for metric in (None, "macro F1"):
+        context = Context(sweep, several.with_primary(metric), str(sweep.folder), "task.py:task")
+        known = Overview.of(context)
+        done[metric] = {s.name: s.key(known) for s in steps(known) if s.is_soup}
+    assert done[None].keys() == {"uniform", "greedy", "learned"}
+    differing = {name for name in done[None] if done[None][name] != done["macro F1"][name]}
+    assert differing == {"greedy"}
 
 
 def test_printed_code_chooses_the_metric(several: Evaluator, sweep: Sweep) -> None:

@@ -131,6 +131,12 @@ def mistakes(predictions, targets):
 lower = Metric("mistakes", higher_is_better=False, unit="K", compute=mistakes)
 task = ClassificationTask(build_model, splits, metrics=["accuracy", "macro F1", lower])
 """
+GROUPS = """
+splits = {name: Split(split.role, split.inputs, split.targets,
+                      groups=["even", "odd"] * (len(split) // 2) + ["even"] * (len(split) % 2))
+          for name, split in splits.items()}
+task = ClassificationTask(build_model, splits, metrics=["accuracy", "worst-group accuracy"])
+"""
 DICE = """
 class Dice(ClassificationTask):
     score_name = "Dice"
@@ -350,20 +356,10 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
     assert all(score < 0 for score in scores)
 
 
-def test_the_primary_metric_is_chosen_on_the_page(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_primary_metric_is_chosen_on_the_page(start: Start) -> None:
     app = start(task=SEVERAL)
     app.evaluate()
     app.build("greedy")
-    submitted: list[Request] = []
-
-    def submit(kind: str, title: str, request: Request) -> int:
-        submitted.append(request)
-        app.do(kind, **request)
-        return 0
-
-    monkeypatch.setattr(jobs, "submit", submit)
     session = app.session("ingredients.py")
     box = next(each for each in session.selectbox if each.label == "Primary metric")
     assert box.options == ["accuracy", "macro F1", "mistakes (lower is better)"]
@@ -371,23 +367,56 @@ def test_the_primary_metric_is_chosen_on_the_page(
     assert session.query_params["metric"] == "mistakes"
     (table,) = (each.value for each in session.dataframe)
     by_name = dict(zip(table["name"], table["validation mistakes, K"], strict=True))
-    evaluator = app.warm.evaluator(app.request | {"primary": "mistakes"})
+    app.request["primary"] = "mistakes"
+    evaluator = app.warm.evaluator(app.request)
     scores = [evaluator.stored([app.sweep[name].mixture], "val")[0] for name in NAMES]
     assert [by_name[name] for name in NAMES] == [-each.score for each in scores if each]
-    (button,) = [each for each in session.button if each.label == "Compute its intervals"]
-    button.click().run()
-    assert [request["primary"] for request in submitted] == ["mistakes"]
-    assert "Compute its intervals" not in [each.label for each in session.button]
-    app.request["primary"] = "mistakes"
+    # A job has computed the intervals from the records.
+    assert [each.lacks_interval for each in scores if each] == [False] * len(NAMES)
     app.build("greedy")
     for file in PAGES:
         session.switch_page(file).run()
         assert not session.exception, f"{file}: {session.exception[0].message}"
-        told = "\n".join(_texts(session))
         assert session.query_params["metric"] == "mistakes"
-        assert "accuracy on" not in told
+        assert "accuracy on" not in "\n".join(_texts(session))
     session.query_params["metric"] = "AUC"  # a link to a metric that the task does not have
     assert not session.run().exception
+
+
+def test_a_sweep_that_a_link_opened_asks_before_intervals_are_computed(start: Start) -> None:
+    app = start(task=SEVERAL)
+    app.evaluate()
+    state.opened().remove(str(app.sweep.folder))
+    session = AppTest.from_file(str(MAIN), default_timeout=60)
+    session.query_params["sweep"] = str(app.sweep.folder)
+    session.query_params["task"] = str(app.request["task"])
+    session.query_params["metric"] = "macro F1"
+    session.run()
+    assert "Compute its intervals" in [each.label for each in session.button]
+
+
+def test_scores_by_class_and_group_are_shown_for_a_row(start: Start) -> None:
+    app = start(task=GROUPS)
+    app.evaluate()
+    session = app.session("ingredients.py")
+    session.session_state["row-detail"] = True
+    session.run()
+    next(each for each in session.toggle if each.label == "Scores by class and group").set_value(
+        True
+    ).run()
+    assert not session.exception
+    shown = {next(iter(each.value)): each.value for each in session.dataframe}
+    by_class, by_group = shown["class"], shown["group"]
+    assert [*by_group["group"]] == ["even", "odd"]
+    assert [*by_group["n"]] == [15, 15]
+    task = load_task(app.request["task"])
+    row = str(next(each for each in session.selectbox if each.label == "Row").value)
+    found = app.warm.evaluator(app.request).evaluate(app.sweep[row].mixture, "test").scores
+    expected = [100 * float(found[rows::2].mean()) for rows in (0, 1)]
+    assert [*by_group["accuracy, %"]] == pytest.approx(expected)
+    counts = torch.unique(task.split("test").targets, return_counts=True)
+    assert [*by_class["n"]] == counts[1].tolist()
+    assert [*by_class["class"]] == [*map(str, counts[0].tolist())]
 
 
 def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:

@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from soupcore import (
     Cancelled,
+    CheckpointError,
     Evaluator,
     RecipeError,
     Store,
@@ -328,3 +330,112 @@ def test_a_changed_script_is_noticed_without_loading_the_task(folder: Path) -> N
     ]
     assert signatures[0] == signatures[1] != signatures[2]
     assert signatures[2] == load_task(f"command:{folder / 'task.toml'}").source_digest
+
+
+# Runs until another one has been seen, so that it can end only if several run at the same time.
+TOGETHER = """
+import json, os, sys, time
+from pathlib import Path
+
+here = Path(__file__).parent / "running"
+here.mkdir(exist_ok=True)
+own = here / str(os.getpid())
+own.write_text(sys.argv[1])
+most, seen_others = 1, Path(__file__).with_name("others")
+while not seen_others.exists() or most == 1:
+    most = max(most, len(list(here.iterdir())))
+    if most > 1:
+        seen_others.touch()
+    if seen_others.exists():
+        break
+    time.sleep(0.01)
+own.unlink()
+print(json.dumps({"error": most, "loss": 1.0, "accuracy": 1 / most}))
+"""
+
+
+def test_as_many_commands_run_at_once_as_the_task_allows(
+    folder: Path, sweep: Sweep, store: Store
+) -> None:
+    task = load_task(write(folder, more="at_once = 2", script=TOGETHER))
+    evaluator = Evaluator(task, store, device="cpu")
+    points = [sweep[name].mixture for name in ("base", *NAMES)]
+    done: list[tuple[int, int]] = []
+    found = evaluator.evaluate_all(points, "val", on_progress=lambda *each: done.append(each))
+    most = [-each.score for each in found]
+    assert max(most) == 2
+    assert done == sorted(done)
+    assert done[-1] == (4, 4)
+    assert evaluator.missing(points, "val") == []
+    assert [each.mixture_key for each in found] == [evaluator.key(point) for point in points]
+
+
+def test_commands_that_run_at_once_are_all_ended_by_a_cancel(
+    folder: Path, sweep: Sweep, store: Store
+) -> None:
+    script = "import os, sys, time\nopen(sys.argv[1] + '.pid', 'w')\ntime.sleep(600)\n"
+    script = script.replace("sys.argv[1] + '.pid'", f"{str(folder)!r} + f'/{{os.getpid()}}.pid'")
+    task = load_task(write(folder, more="at_once = 3", script=script))
+    evaluator = Evaluator(task, store, device="cpu")
+
+    def started() -> list[int]:
+        return [int(each.stem) for each in folder.glob("*.pid")]
+
+    def on_progress(done: int, total: int) -> None:
+        if len(started()) == 3:
+            raise Cancelled
+
+    points = [sweep[name].mixture for name in ("base", *NAMES)]
+    with pytest.raises(Cancelled):
+        evaluator.evaluate_all(points, "val", on_progress=on_progress)
+    for process in started():
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    assert len(evaluator.missing(points, "val")) == 4
+
+
+def test_one_result_file_is_for_one_run_at_a_time(folder: Path) -> None:
+    with pytest.raises(TaskError, match="would write the same `result`"):
+        load_task(write(folder, more='at_once = 2\nresult = "metrics.json"'))
+
+
+IN_FOLDER = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import load_file
+
+folder = Path(sys.argv[1])
+config = json.loads((folder / "config.json").read_text())
+weights = load_file(folder / "model.safetensors")
+names = sorted(path.name for path in folder.iterdir())
+assert names == ["config.json", "model.safetensors", "tokenizer.json"], names
+error = sum(float(t.double().sum()) for n, t in sorted(weights.items()) if "weight" in n)
+print(json.dumps({"error": error, "loss": config["hidden_size"], "accuracy": 0.5}))
+"""
+
+
+def test_a_command_may_take_a_folder_for_from_pretrained(
+    folder: Path, states: dict[str, State], store: Store, tmp_path: Path
+) -> None:
+    for name in ("run1", "run2"):
+        place = tmp_path / "hub" / name / "checkpoint-10"
+        place.mkdir(parents=True)
+        save_file(states[name], place / "model.safetensors")
+        (place / "config.json").write_text('{"hidden_size": 4, "_name_or_path": "there"}')
+        (place.parent / "tokenizer.json").write_text("{}")
+    sweep = Sweep.from_folder(tmp_path / "hub")
+    task = load_task(write(folder, more='form = "folder"', script=IN_FOLDER))
+    evaluator = Evaluator(task, store, device="cpu")
+    names = sweep.names()
+    found = evaluator.evaluate(uniform(sweep).mixture, "val")
+    whole = [states[name] for name in ("run1", "run2")]
+    expected = sum(float(s[n].double().sum()) / 2 for s in whole for n in s if "weight" in n)
+    assert -found.score == pytest.approx(expected, rel=1e-4)
+    assert found.loss == 4
+    assert evaluator.evaluate(sweep[names[0]].mixture, "val").n == 1
+
+
+def test_a_folder_needs_a_configuration(folder: Path, sweep: Sweep, store: Store) -> None:
+    task = load_task(write(folder, more='form = "folder"'))
+    with pytest.raises(CheckpointError, match="is not in a Hugging Face folder"):
+        Evaluator(task, store, device="cpu").evaluate(sweep["run1"].mixture, "val")

@@ -49,12 +49,20 @@ def describe(folder: Path, **told: Any) -> str:
         ({"checkpoint": "plain.pt"}, "does not say its architecture"),
         ({"architecture": "timm:a", "splits": {"val": "nowhere"}}, "nowhere does not exist"),
         ({"architecture": "timm:a", "sise": 3}, "sise has no meaning here"),
+        ({"architecture": "timm:a", "group": "folder"}, "0.png lies in none below that of its"),
+        ({"architecture": "timm:a", "group": "nowhere.csv"}, r"nowhere\.csv cannot be read"),
+        ({"architecture": "timm:a", "group": "a.csv"}, r"a\.csv needs the columns image and group"),
+        ({"architecture": "timm:a", "group": "b.csv"}, r"b\.csv has no group of .*val/cat/1\.png"),
+        ({"architecture": "timm:a", "prompts": ["a {}"]}, "prompts need a CLIP"),
+        ({"architecture": "timm:a", "class_names": ["a", "b"]}, "class_names need a CLIP"),
     ],
 )
 def test_a_description_of_another_form_is_refused(
     folder: Path, told: dict[str, Any], words: str
 ) -> None:
     torch.save({"w": torch.ones(1)}, folder / "plain.pt")
+    (folder / "a.csv").write_text("file,group\n")
+    (folder / "b.csv").write_text("image,group\nval/cat/0.png,day\n")
     with pytest.raises(TaskError, match=words):
         load_task(describe(folder, **told))
 

@@ -86,21 +86,10 @@ def test_files_that_describe_no_task_say_what_to_do(tmp_path: Path) -> None:
         load_task(f"ultralytics:{file}")
 
 
-@pytest.mark.integration
-def test_the_numbers_are_those_of_val(tmp_path: Path) -> None:
-    pytest.importorskip("cv2", reason="ultralytics decodes images with opencv-python")
-    torchvision = pytest.importorskip("torchvision", reason="val() needs torchvision")
-    try:
-        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    except (RuntimeError, AttributeError):
-        pytest.skip("torchvision's operators do not load beside this build of torch")
+def made(tmp_path: Path) -> tuple[Path, Path]:
+    """Return the data.yaml and the checkpoint of a detector, with nine images a split."""
     import cv2
-    from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel
-
-    from soupcore.checkpoints import open_checkpoint
-    from soupcore.evaluation import Evaluator
-    from soupcore.mixtures import Mixture
 
     rng = np.random.default_rng(0)
     for split in ("val", "test"):
@@ -127,6 +116,24 @@ def test_the_numbers_are_those_of_val(tmp_path: Path) -> None:
         for head in network.model[-1].cv3:
             head[-1].bias.fill_(1.0)
     torch.save({"model": network, "train_args": {"imgsz": 64, "task": "detect"}}, weights)
+    return data, weights
+
+
+@pytest.mark.integration
+def test_the_numbers_are_those_of_val(tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="ultralytics decodes images with opencv-python")
+    torchvision = pytest.importorskip("torchvision", reason="val() needs torchvision")
+    try:
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (RuntimeError, AttributeError):
+        pytest.skip("torchvision's operators do not load beside this build of torch")
+    from ultralytics import YOLO
+
+    from soupcore.checkpoints import open_checkpoint
+    from soupcore.evaluation import Evaluator
+    from soupcore.mixtures import Mixture
+
+    data, weights = made(tmp_path)
     task = load_task(f"ultralytics:{data}")
     evaluator = Evaluator(task, device="cpu")
     point = Mixture([(open_checkpoint(weights), 1)])
@@ -153,3 +160,40 @@ def test_the_numbers_are_those_of_val(tmp_path: Path) -> None:
             },
             abs=1e-6,
         )
+
+
+@pytest.mark.integration
+def test_detectors_are_evaluated_in_half_precision_and_on_held_out_images(tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="ultralytics decodes images with opencv-python")
+    pytest.importorskip("ultralytics")
+    from soupcore.checkpoints import open_checkpoint
+    from soupcore.evaluation import Evaluator
+    from soupcore.mixtures import Mixture
+
+    data, weights = made(tmp_path)
+    data.write_text(data.read_text().replace("test: images/test\n", ""))
+    point = Mixture([(open_checkpoint(weights), 1)])
+    file = tmp_path / "yolo.toml"
+    found = {}
+    for precision in ("float32", "bfloat16", "bfloat16 autocast"):
+        file.write_text(f'data = "data.yaml"\nprecision = "{precision}"\nhold_out = 0.34\n')
+        task = load_task(f"ultralytics:{file}")
+        assert {name: (s.role, len(s)) for name, s in task.splits.items()} == {
+            "val": ("select", 6), "report": ("report", 3),
+        }  # fmt: skip
+        evaluator = Evaluator(task.with_primary("mAP50"), device="cpu")  # a copy of the task
+        found[precision] = evaluator.evaluate(point, "report")
+    whole = Evaluator(load_task(f"ultralytics:{data}"), device="cpu").evaluate(point, "val")
+    alone = whole.losses[task.rows_of("report")]
+    assert found["float32"].losses.tolist() == pytest.approx(alone.tolist(), rel=1e-5)
+    for precision in ("bfloat16", "bfloat16 autocast"):
+        assert found[precision].loss == pytest.approx(found["float32"].loss, rel=0.05)
+        assert found[precision].loss != found["float32"].loss
+        assert len(found[precision].task_key) == 64
+    assert len({each.task_key for each in found.values()}) == 3
+    file.write_text('data = "data.yaml"\nhold_out = 2\n')
+    with pytest.raises(TaskError, match="`hold_out`: The share to hold out is between 0 and 1"):
+        load_task(f"ultralytics:{file}")
+    file.write_text('data = "data.yaml"\nprecision = "half"\n')
+    with pytest.raises(TaskError, match=r"The `precision` of .* is one of float32, bfloat16"):
+        load_task(f"ultralytics:{file}")
