@@ -151,7 +151,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
         The table, the rows that match the filter in their order, and the logged metric that ranks
         a sweep without a task; None if rows are ordered by name.
     """
-    soups = run_table.row_names(view, scores.soups(view))
+    soups = {soup.label: soup for soup in scores.soups(view)}
     with st.container(horizontal=True, vertical_alignment="center"):
         text = controls.choose_filter(view.folder)
         metric, pinned = None, ""

@@ -42,6 +42,10 @@ st.html(
     "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
     # Tensor names are long. The selector is specific enough to override Streamlit's rule.
     ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }"
+    # White on the light blue of the dark theme would have too little contrast.
+    "[data-testid=stBaseButton-primary] p, [data-testid=stBaseButton-primary] span,"
+    "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
+    ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
     "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )
@@ -54,6 +58,7 @@ page = st.navigation(
             st.Page("ingredients.py", title="Ingredients", icon=":material/grocery:"),
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
+            st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
             st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
             st.Page("download.py", title="Download", icon=":material/download:"),
             st.Page("report.py", title="Report", icon=":material/description:"),

@@ -138,7 +138,7 @@ def _ways_on(view: View, headline: StoredSoup) -> None:
             help=f"Opens the Download page and writes the weights of {plain(headline.label)} if "
             "they have not been written yet.",
         ):
-            st.session_state["soup"] = ""  # the default, which is the best on the select split
+            st.session_state["soup"] = ""  # the default, which is the soup of the verdict
             call = SoupFiles(headline.soup.id, form.to_json())
             is_written = bool(state.store().soup_files(headline.soup.id, form.key))
             if not is_written and not jobs.cannot_start(view, call):

@@ -1,4 +1,4 @@
-"""Building soups and comparing them."""
+"""Building soups, and the soups that were built."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import building, comparison, jobs, scores, snippets, tasks
+from pages.components import builder, building, jobs, scores, snippets, soup_list, tasks
 from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
@@ -14,18 +14,18 @@ from soupcore.calls import Code, ManualSoup, Preview, RecipeSoup
 from soupcore.recipes import Recipe, manual
 from soupcore.stored_soups import StoredSoup
 
-MANUAL = "manual"
 _SLIDERS = 12
 
 
 def main(view: View) -> None:
     st.header("Soups")
     st.caption(f"Average several ingredients into one network. {_choosing(view)}")
-    build, compare = st.tabs(["Build", "Compare"], default="Build", key="soups-tab")
+    stored = scores.soups(view)
+    build, every = st.tabs(["Build", "All soups"], default="Build", key="soups-tab")
     with build:
         _build(view)
-    with compare:
-        comparison.show(view)
+    with every:
+        soup_list.show(view, stored)
 
 
 def _choosing(view: View) -> str:
@@ -39,47 +39,18 @@ def _choosing(view: View) -> str:
 
 
 def _build(view: View) -> None:
-    titles = {name: recipe.title for name, recipe in RECIPES.items()} | {MANUAL: "Manual"}
-    recipe = st.segmented_control(
-        "Recipe",
-        list(titles),
-        default="greedy" if view.has_task else "uniform",
-        key=f"recipe-{view.has_task}",
-        format_func=lambda name: titles[name],
-        required=True,
-    )
-    files = st.multiselect(
-        "Ingredients",
-        view.sweep.names(),
-        default=st.session_state["selection"] or view.sweep.names(),
-        help="Defaults to the ingredients selected on other pages, or to all if none are selected.",
-        key=f"soup-ingredients-{st.session_state['selection']}",
-    )
-    soups = _choose_soups(view)
-    names = [*view.sweep.names(files), *soups]
+    recipe = builder.choose_recipe(view)
+    # Drawn above the soups among the candidates, which the names include.
+    place = st.container()
+    soups = builder.choose_soups(view)
+    with place:
+        names = builder.choose_candidates(view, soups)
     if not names:
         st.info("Select at least one ingredient.", icon=":material/grocery:")
-    elif recipe == MANUAL:
+    elif recipe == builder.MANUAL:
         _manual(view.including(soups), names)
     else:
         _by_recipe(view, soups, RECIPES[recipe], names)
-
-
-def _choose_soups(view: View) -> dict[str, StoredSoup]:
-    """Let the user choose soups as additional ingredients; return them by their names there."""
-    stored = {soup.soup.id: soup for soup in scores.soups(view)}
-    if not stored:
-        return {}
-    names = scores.names_as_ingredients(view, stored.values())
-    chosen = st.multiselect(
-        "Include existing soups",
-        list(reversed(stored)),
-        format_func=lambda soup_id: names[soup_id],
-        placeholder="None",
-        help="Soups already built from this sweep. Each is treated as one more ingredient.",
-        key="soups-as-ingredients",
-    )
-    return {names[soup_id]: soup for soup_id, soup in stored.items() if soup_id in chosen}
 
 
 def _by_recipe(
@@ -89,11 +60,11 @@ def _by_recipe(
     if recipe.chooses and not view.has_task:
         tasks.show_needed(recipe.title, key=recipe.name)
         return
-    given = building.choose_parameters(recipe)
+    given = builder.choose_parameters(recipe)
     if (missing := _missing(view, recipe, names)) is not None:
         st.info(missing, icon=":material/info:")
         return
-    with_soups = building.choose_tensors(view.including(soups), recipe, names)
+    with_soups = builder.choose_tensors(view.including(soups), recipe, names)
     if with_soups is None:
         return
     if view.has_task:
@@ -106,10 +77,7 @@ def _by_recipe(
         icon=":material/soup_kitchen:",
         disabled=jobs.cannot_start(with_soups, call),
     ):
-        st.session_state["building"] = jobs.start(
-            with_soups, call, f"{recipe.title} soup from {len(names)} candidates"
-        )
-        st.rerun()
+        building.start(with_soups, recipe, names, given)
     if "building" in st.session_state:
         building.show_result(view, recipe, st.session_state["building"])
     snippets.show(snippets.built(with_soups, call))

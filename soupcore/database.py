@@ -116,6 +116,19 @@ class SoupRow(Base):
     created: Mapped[float]
 
 
+class AnnotationRow(Base):
+    """What users say of a soup or an ingredient; see `soupcore.annotations`."""
+
+    __tablename__ = "annotations"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)  # a soup's id, an ingredient's digest
+    name: Mapped[str]
+    note: Mapped[str]
+    tags: Mapped[str]  # one a line
+    starred: Mapped[bool]
+    deleted: Mapped[float | None]  # when; None unless it is deleted
+
+
 class SoupFileRow(Base):
     """One file of a soup's weights; a soup may be written in several forms, of several files."""
 

@@ -2,14 +2,15 @@
 
 The base of the landing page, of the report and of the verdict. Soups and runs are ranked by their
 score on the select split; of equal scores the first wins: the first ingredient in the order of the
-sweep, the first soup that was built.
+sweep, the first soup that was built. A soup with fitted coefficients has to be ahead of the others
+by more than chance to be the soup of the verdict; see `choose_headline`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ from soupcore.connectivity.basins import CONNECTED
 from soupcore.evaluation import Evaluation
 from soupcore.evaluation.measuring import compare
 from soupcore.recipes import RECIPES, Soup
-from soupcore.stored_soups import StoredSoup
+from soupcore.stored_soups import StoredSoup, recipe_title
 from soupcore.sweeps import Sweep
+from soupcore.tasks import TaskInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,53 @@ def best_on_select(
         if (found := known[name][select]) is not None and math.isfinite(found.score)
     }
     return max(scored, key=lambda name: scored[name]) if scored else None
+
+
+def choose_headline(
+    task: TaskInfo[Any],
+    known: Mapping[str, BySplit],
+    soups: Mapping[str, Soup],
+    alone: Collection[str] = (),
+) -> tuple[str | None, str | None]:
+    """Return the soup that the verdict is about, chosen on the select split alone.
+
+    It is the soup with the best score there, the first of equals, with one exception. A recipe such
+    as learned fits its coefficients to the examples of the select split, so that its score there
+    is that of training data, more optimistic than that of a soup that was merely chosen there. It
+    is the soup of the verdict only if it is ahead of the best soup without fitted coefficients by
+    more than chance: if the 95 % interval of their paired difference on the select split is above
+    0. This lowers the optimism but does not remove it. Fitting again on parts of the split
+    (cross-fitting) would, at the cost of many fits.
+
+    Args:
+        task: The task.
+        known: `{key: {split: evaluation}}`.
+        soups: `{key: soup}`.
+        alone: Keys of soups that are the best run alone. They give way to a fitted soup.
+
+    Returns:
+        The key of the soup, None if no score is defined; and that of a soup with a better score on
+        the select split that was passed over, None if there is none.
+    """
+    fitted = [key for key, soup in soups.items() if is_fitted(soup)]
+    others = [key for key in soups if key not in fitted and key not in alone]
+    first = best_on_select(known, task.select, soups)
+    other = best_on_select(known, task.select, others)
+    if first is None or first not in fitted or other is None:
+        return first, None
+    one, two = known[first][task.select], known[other][task.select]
+    if one is None or two is None:
+        return first, None
+    interval = compare(task, one, two).interval
+    if interval is not None and interval[0] > 0:
+        return first, None
+    return other, first
+
+
+def is_fitted(soup: Soup) -> bool:
+    """Whether the coefficients of a soup were fitted to the select split."""
+    recipe = RECIPES.get(soup.recipe)
+    return recipe is not None and recipe.fits
 
 
 @dataclass(frozen=True)
@@ -128,10 +177,27 @@ class Overview:
         return best_on_select(self.runs, self.context.task.select, self.names)
 
     @cached_property
+    def _headline(self) -> tuple[str | None, str | None]:
+        soups = {stored.soup.id: stored.soup for stored in self.soups}
+        alone = [soup_id for soup_id, soup in soups.items() if self._is_best_run(soup)]
+        return choose_headline(self.context.task, self.of_soups, soups, alone)
+
+    def _is_best_run(self, soup: Soup) -> bool:
+        key = self.context.evaluations.key
+        return self.best is not None and key(soup.mixture) == key(self.sweep[self.best].mixture)
+
+    @property
     def headline(self) -> StoredSoup | None:
-        """The best soup on the select split; None if no soup has a score there."""
-        best = best_on_select(self.of_soups, self.context.task.select)
-        return next((stored for stored in self.soups if stored.soup.id == best), None)
+        """The soup of the verdict (see `choose_headline`); None if no soup has a score."""
+        return self._of_id(self._headline[0])
+
+    @property
+    def passed_over(self) -> StoredSoup | None:
+        """A fitted soup with a better score on select that is not ahead by more than chance."""
+        return self._of_id(self._headline[1])
+
+    def _of_id(self, soup_id: str | None) -> StoredSoup | None:
+        return next((stored for stored in self.soups if stored.soup.id == soup_id), None)
 
     @property
     def screen(self) -> int | None:
@@ -219,7 +285,7 @@ class Overview:
         stored, task = self.headline, self.context.task
         if stored is None or self.best is None:
             return None
-        soup, key = stored.soup, self.context.evaluations.key
+        soup = stored.soup
         on_select = self.gain(soup.id, task.select)
         if on_select is None:
             return None
@@ -228,8 +294,10 @@ class Overview:
         return SoupFacts(
             title=title(soup),
             members=len(members(soup)),
-            is_best_run=key(soup.mixture) == key(self.sweep[self.best].mixture),
+            is_best_run=self._is_best_run(soup),
             is_greedy=soup.recipe == "greedy",
+            name=stored.annotation.name,
+            passed_over=self._passed_over,
             on_select=on_select,
             on_report=on_report,
             on_shifts=tuple(gain for gain in shifts if gain is not None),
@@ -237,6 +305,13 @@ class Overview:
             and on_report.outcome == "even"
             and self._is_any_proven(),
         )
+
+    @property
+    def _passed_over(self) -> str:
+        stored = self.passed_over
+        if stored is None:
+            return ""
+        return f"{title(stored.soup)} ({len(members(stored.soup))} of {len(self.names)})"
 
     def _is_any_proven(self) -> bool:
         gains = [self.gain(soup_id, self.report) for soup_id in self.of_soups if self.report]
@@ -303,8 +378,7 @@ class Overview:
 
 def title(soup: Soup) -> str:
     """Return the title of a soup's recipe."""
-    recipe = RECIPES.get(soup.recipe)
-    return recipe.title if recipe else soup.recipe.capitalize()
+    return recipe_title(soup.recipe)
 
 
 def members(soup: Soup) -> list[str]:

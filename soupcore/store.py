@@ -33,6 +33,7 @@ from sqlalchemy.orm import Session
 from soupcore.arrays import DamagedArraysError, looks_whole, read_arrays, write_arrays
 from soupcore.database import (
     SQLITE_FILE,
+    AnnotationRow,
     Base,
     EvaluationRow,
     InnerProductRow,
@@ -395,8 +396,28 @@ class Store:
             connection.execute(upsert, rows)
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
-        """Store a soup, replacing an earlier one with the same id."""
+        """Store a soup, replacing an earlier one with the same id; it is deleted no more."""
         self._put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
+        with self.session() as session, session.begin():
+            told = session.get(AnnotationRow, soup_id)
+            if told is not None:
+                told.deleted = None
+
+    def annotations(self, subjects: Sequence[str]) -> list[AnnotationRow]:
+        """Return what users said of soups and ingredients; see `soupcore.annotations`."""
+        found: list[AnnotationRow] = []
+        with self.session() as session:
+            for start in range(0, len(subjects), _KEYS_A_QUERY):
+                some = subjects[start : start + _KEYS_A_QUERY]
+                found += session.scalars(
+                    select(AnnotationRow).where(AnnotationRow.subject.in_(some))
+                )
+        return found
+
+    def put_annotation(self, row: AnnotationRow) -> None:
+        """Store what users say of a soup or an ingredient, replacing what was said before."""
+        self._check_writable()
+        self._put(row)
 
     def soup_folder(self, soup_id: str, form: str) -> Path:
         """Return the folder for a soup's weights in one form; it may not exist yet."""
@@ -471,10 +492,11 @@ class Store:
             return list(session.scalars(query))
 
     def remove_soup(self, soup_id: str) -> None:
-        """Delete a soup and its written weights; its evaluations stay."""
+        """Delete a soup, what was said of it and its written weights; its evaluations stay."""
         if self.soup(soup_id) is None:
             return
         with self.session() as session, session.begin():
+            session.execute(delete(AnnotationRow).where(AnnotationRow.subject == soup_id))
             session.execute(delete(SoupFileRow).where(SoupFileRow.soup == soup_id))
             session.execute(delete(SoupRow).where(SoupRow.id == soup_id))
         shutil.rmtree(self.folder / "soups" / soup_id, ignore_errors=True)

@@ -1,12 +1,15 @@
 """Soups rebuilt from the store; a soup may be an ingredient of another."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from soupcore.annotations import Annotation, annotations, unique_names
+from soupcore.database import SoupRow
 from soupcore.errors import RecipeError, StockpotError
 from soupcore.evaluation import Estimate
-from soupcore.recipes import Soup
+from soupcore.recipes import RECIPES, Soup
 from soupcore.store import Store
 from soupcore.sweeps import Sweep
 
@@ -20,17 +23,32 @@ class StoredSoup:
         sweep: The sweep, including the soups that are ingredients of this one.
         soups: `{name: soup}` of the ingredients that are soups.
         offered: `{name: id}` of all soups that the recipe could choose from.
+        label: Display name, different from those of the other soups and the ingredients of the
+            sweep: the name that a user gave, or a default such as "Greedy · 3 of 15".
+        annotation: What users say of the soup.
+        created: When it was built, in seconds since 1970.
     """
 
     soup: Soup
     sweep: Sweep
     soups: Mapping[str, "StoredSoup"] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    annotation: Annotation = field(default_factory=Annotation)
+    created: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Use the handle if there is no label."""
+        if not self.label:
+            object.__setattr__(self, "label", self.handle)
 
     @property
-    def label(self) -> str:
-        """Display name: the recipe and the first four digits of the id."""
-        return soup_label(self.soup.recipe, self.soup.id)
+    def handle(self) -> str:
+        """A name that no user changes: the recipe and the first four digits of the id.
+
+        Soups have it as ingredients of others, and in URLs.
+        """
+        return soup_handle(self.soup.recipe, self.soup.id)
 
 
 class StoredSoups:
@@ -39,15 +57,19 @@ class StoredSoups:
     Args:
         store: Store of the soups.
         sweep: The sweep with the ingredients that are files.
+        added: Names of ingredients of the sweep that are no files, but soups.
     """
 
-    def __init__(self, store: Store, sweep: Sweep) -> None:
+    def __init__(self, store: Store, sweep: Sweep, added: Collection[str] = ()) -> None:
         self._store = store
         self._sweep = sweep
+        self._files = [name for name in sweep.ingredients if name not in added]
         self._made: dict[str, StoredSoup] = {}
+        self._said: dict[str, Annotation] = {}
+        self._labels: dict[str, str] = {}
 
     def __getitem__(self, soup_id: str) -> StoredSoup:
-        """Return a soup by its id.
+        """Return a soup by its id, even if a user deleted it.
 
         Raises:
             RecipeError: The store has no such soup, or it cannot be rebuilt.
@@ -58,24 +80,78 @@ class StoredSoups:
         row = self._store.soup(soup_id)
         if row is None:
             raise RecipeError(f"There is no soup {soup_id!r} in the store.")
-        return self.make(soup_id, row.body)
+        if row.id not in self._labels:
+            self.rows(row.sweep)
+        return self._make(row)
 
-    def make(self, soup_id: str, body: Mapping[str, Any]) -> StoredSoup:
-        """Rebuild a soup from the body of its row; see `__getitem__`."""
-        if soup_id not in self._made:
+    def _make(self, row: SoupRow) -> StoredSoup:
+        if row.id not in self._made:
+            body = row.body
             offered = body.get("offered", {})
             # Soups that the recipe did not use are not needed. They may even contain this soup.
             used = {name: other for name, other in offered.items() if name in body["digests"]}
             soups = self.by_name(used)
             sweep = including(self._sweep, soups)
-            self._made[soup_id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
-        return self._made[soup_id]
+            self._made[row.id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
+        # Others may have got names since it was made.
+        self._made[row.id] = replace(
+            self._made[row.id],
+            label=self._labels.get(row.id, ""),
+            annotation=self._said.get(row.id, Annotation()),
+            created=row.created,
+        )
+        return self._made[row.id]
+
+    def rows(self, folder: str) -> list[SoupRow]:
+        """Return the rows of the soups of a sweep that are not deleted, oldest first."""
+        rows = self._store.soups(folder)
+        self._said |= annotations(self._store, [row.id for row in rows])
+        kept = [row for row in rows if self._said.get(row.id, Annotation()).deleted is None]
+        # Soups that are never shown beside each other may have the same name.
+        groups: dict[str, dict[str, str]] = {}
+        for row in kept:
+            name = self._said.get(row.id, Annotation()).name or self._default_name(row.body)
+            groups.setdefault(json.dumps(row.body.get("batchnorm")), {})[row.id] = name
+        taken = [*self._files, *([self._sweep.base.name] if self._sweep.base else [])]
+        for wanted in groups.values():
+            self._labels |= unique_names(wanted, taken)
+        return kept
+
+    def labels(self, folder: str, task_spec: str) -> dict[str, str]:
+        """Return the display names of the soups of a sweep and a task, `{handle: name}`."""
+        return {
+            soup_handle(row.body["recipe"], row.id): self._labels[row.id]
+            for row in self.rows(folder)
+            if is_of_task(row.body, task_spec)
+        }
+
+    def deleted(self, folder: str) -> dict[str, str]:
+        """Return the deleted soups of a sweep, `{id: name}`, the one deleted last first."""
+        rows = {row.id: row for row in self._store.soups(folder)}
+        said = annotations(self._store, [*rows])
+        when = {i: told.deleted for i, told in said.items() if told.deleted is not None}
+        return {
+            soup_id: said[soup_id].name or self._default_name(rows[soup_id].body)
+            for soup_id in sorted(when, key=lambda soup_id: -when[soup_id])
+        }
+
+    def _default_name(self, body: Mapping[str, Any]) -> str:
+        """Return the recipe and the number of ingredients, such as "Greedy · 3 of 15"."""
+        coefficients, donors = body.get("coefficients", {}), body.get("donors", ())
+        names = [n for n in body["digests"] if n not in donors and n != body["base"]]
+        members = [name for name in names if coefficients.get(name) != "0"]
+        many = len(members)
+        if set(members) <= set(self._files):
+            count = f"{many} of {len(self._files)}"
+        else:
+            count = f"{many} ingredient{'s' if many != 1 else ''}"
+        return f"{recipe_title(body['recipe'])} · {count}"
 
     def of_task(self, folder: str, task_spec: str, estimate: Estimate | None) -> list[StoredSoup]:
         """Return the soups of a sweep and a task, oldest first.
 
         Soups of missing ingredients are left out, since their weights cannot be computed, and so
-        are soups whose recipe gives other weights in this version.
+        are soups whose recipe gives other weights in this version, and deleted ones.
 
         Args:
             folder: The folder of the sweep, as it was when the soups were stored.
@@ -83,11 +159,11 @@ class StoredSoups:
             estimate: The BatchNorm statistics of the soups to return.
         """
         found = []
-        for row in self._store.soups(folder):
+        for row in self.rows(folder):
             if not is_of_task(row.body, task_spec):
                 continue
             try:
-                stored = self.make(row.id, row.body)
+                stored = self._make(row)
             except StockpotError:
                 continue
             if stored.soup.id == row.id and stored.soup.estimate == estimate:
@@ -129,6 +205,12 @@ def is_of_task(body: Mapping[str, Any], task_spec: str) -> bool:
     return not task_spec or body["task"] in (task_spec, None)
 
 
-def soup_label(recipe: str, soup_id: str) -> str:
-    """Return a soup's display name: the recipe and the first four digits of the id."""
+def recipe_title(recipe: str) -> str:
+    """Return the title of a recipe, also of one that is not among `RECIPES`."""
+    known = RECIPES.get(recipe)
+    return known.title if known else recipe.capitalize()
+
+
+def soup_handle(recipe: str, soup_id: str) -> str:
+    """Return a name that no user changes: the recipe and the first four digits of the id."""
     return f"{recipe} {soup_id[:4]}"

@@ -1,16 +1,24 @@
 """What is known of a sweep, read from a store that a task has filled."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations
 
 import pytest
+import torch
 
 from soupcore import ClassificationTask, Evaluator, Soup, Split, Store, Sweep, greedy, uniform
 from soupcore.analysis import paired
 from soupcore.calls import Context, GreedyEnsembleScores, Optimism
 from soupcore.connectivity import evaluate_lines, summaries
 from soupcore.evaluation import Evaluation, Evaluations
-from soupcore.overview import GREEDY, Overview, best_on_select, members, title
+from soupcore.overview import (
+    GREEDY,
+    Overview,
+    best_on_select,
+    choose_headline,
+    members,
+    title,
+)
 from soupcore.progress import no_progress
 from soupcore.stored_soups import StoredSoups
 from soupcore.sweeps import Ingredient
@@ -146,6 +154,43 @@ def test_ties_go_to_the_first_and_undefined_scores_to_none(running: Context) -> 
     assert best_on_select(known, "val") == "b"
     assert best_on_select(known, "val", ["a", "b"]) == "a"
     assert best_on_select(known, "val", ["none", "nan"]) is None
+
+
+def scored(at: Evaluation, right: list[int]) -> Evaluation:
+    """Return an evaluation with these scores of the examples."""
+
+    class Scored(Evaluation):
+        @property
+        def scores(self) -> torch.Tensor:
+            return torch.tensor(right, dtype=torch.float32)
+
+    told = {each.name: getattr(at, each.name) for each in fields(at)}
+    return Scored(**told | {"n": len(right), "score": sum(right) / len(right)})
+
+
+@pytest.mark.parametrize(
+    ("learned", "alone", "expected"),
+    [
+        pytest.param([1] * 58 + [0] * 42, (), ("greedy", "learned"), id="by chance"),
+        pytest.param([1] * 90 + [0] * 10, (), ("learned", None), id="by more than chance"),
+        pytest.param([1] * 40 + [0] * 60, (), ("greedy", None), id="worse"),
+        pytest.param([1] * 58 + [0] * 42, ("greedy",), ("learned", None), id="best run alone"),
+        pytest.param(None, (), ("greedy", None), id="not evaluated"),
+    ],
+)
+def test_a_fitted_soup_has_to_be_ahead_by_more_than_chance(
+    running: Context,
+    learned: list[int] | None,
+    alone: tuple[str, ...],
+    expected: tuple[str, str | None],
+) -> None:
+    at = running.evaluator.evaluate(running.sweep["run1"].mixture, "val")
+    known: dict[str, dict[str, Evaluation | None]] = {
+        "greedy": {"val": scored(at, [0] * 2 + [1] * 55 + [0] * 43)},
+        "learned": {"val": None if learned is None else scored(at, learned)},
+    }
+    soups = {name: replace(uniform(running.sweep), recipe=name) for name in known}
+    assert choose_headline(running.task, known, soups, alone) == expected
 
 
 def test_an_ingredient_with_coefficient_0_is_no_member(running: Context) -> None:

@@ -28,6 +28,7 @@ from soupcore import (
     uniform,
 )
 from soupcore.analysis import paired
+from soupcore.annotations import annotate
 from soupcore.calls import BestIngredientBias, Context, GreedyEnsembleScores, Optimism
 from soupcore.connectivity import evaluate_lines
 from soupcore.evaluation import Evaluations
@@ -180,7 +181,8 @@ def test_the_numbers_are_those_of_the_store(context: Context) -> None:
     page = Page(report.report(read_only(context), soups[0].id))
     table = page.frame("stockpot-results.csv").set_index("name")
     points = {name: each.mixture for name, each in sweep.ingredients.items()}
-    points |= {f"{soup.recipe} {soup.id[:4]}": soup.mixture for soup in soups}
+    labels = context.soups.labels(context.folder, context.task_spec)
+    points |= {labels[f"{soup.recipe} {soup.id[:4]}"]: soup.mixture for soup in soups}
     rows = {cells[0].partition("|")[0]: cells for cells in page.cells if len(cells) == 6}
     for name, point in points.items():
         for at, split in enumerate(task.reported):
@@ -228,7 +230,7 @@ def test_equal_results_give_an_equal_page(context: Context) -> None:
 def test_the_evidence_may_be_about_another_soup(context: Context) -> None:
     soups = fill(context)
     for soup in soups:
-        label = f"{soup.recipe} {soup.id[:4]}"
+        label = context.soups[soup.id].label
         assert f"{label} vs. best single ingredient" in Page(report.report(context, soup.id)).text
     with pytest.raises(RecipeError, match="no stored soup 'gone'"):
         report.report(context, "gone")
@@ -323,5 +325,16 @@ def test_a_sweep_without_a_task_has_no_verdict(sweep: Sweep, store: Store) -> No
     assert row[1:] == ["0.5", "0.25"]
     assert row[0].endswith(sweep["run1"].digest[:16])
     assert "mAP (logged)" in page.text
-    assert f"uniform {soup.id[:4]}" in page.text
+    assert "Uniform · 3 of 3" in page.text
     assert page.scripts == []
+
+
+def test_notes_of_soups_and_ingredients_are_in_the_report(context: Context) -> None:
+    soups = fill(context)
+    assert "Notes" not in contents(context)
+    annotate(context.store, soups[0].id, name="ours", note="<b>good</b>\nso far", tags=["x", "y"])
+    annotate(context.store, context.sweep["run2"].digest, starred=True)
+    assert "Notes" in contents(context)
+    page = Page(report.report(context))
+    assert ["ours", "x, y", "<b>good</b> so far"] in page.cells
+    assert ["★ run2", "", ""] in page.cells

@@ -145,8 +145,10 @@ def test_a_soup_that_was_offered_and_left_out_need_not_be_there(
 ) -> None:
     store = asked[0].store
     first = build("uniform", ["run1", "run2"])
-    body = uniform(sweep, ["run10"]).to_json() | {"offered": {NAME: first, "gone": "nowhere"}}
-    stored = StoredSoups(store, sweep).make("any", body)
+    soup = uniform(sweep, ["run10"])
+    told = {"task": "toy", "offered": {NAME: first, "gone": "nowhere"}}
+    store.add_soup(soup.id, str(sweep.folder), soup.to_json() | told)
+    stored = StoredSoups(store, sweep)[soup.id]
     assert (dict(stored.soups), [*stored.offered]) == ({}, [NAME, "gone"])
 
 

@@ -1,4 +1,4 @@
-"""Building a soup by a recipe: its parameters, a curve over one of them, and the result."""
+"""Building a soup by a recipe: a curve over a parameter, the progress and the result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,141 +7,27 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import (
+    annotating,
+    builder,
     comparison,
     display,
     jobs,
     scores,
     selection_bias,
     snippets,
+    soup_list,
     state,
 )
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Pass, Soup, Step, SweepError, figures
+from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import ParameterCurve, RecipeSoup
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
-from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
+from soupcore.overview import Overview
+from soupcore.recipes import Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.sweeps import TensorRule
-from soupcore.sweeps.tensor_rule import ALL, BUT_EMBEDDINGS, BUT_HEAD
 from soupcore.tasks import NO_LABELS, Labels
-
-_COLUMNS = 3  # of widgets
-_PATTERN = "pattern"
-_TAKES = {
-    ALL: "All",
-    BUT_HEAD: "All but the head",
-    BUT_EMBEDDINGS: "All but the embeddings",
-    _PATTERN: "Pattern",
-}
-
-
-#: How names of choices are written.
-_WRITTEN = {"lbfgs": "L-BFGS", "adamw": "AdamW", "cma": "CMA-ES", "ties": "TIES", ">=": "≥"}
-
-
-def choose_parameters(recipe: Recipe) -> dict[str, Any]:
-    """Let the user set the parameters of a recipe; return them all."""
-    columns = st.columns(_COLUMNS) if recipe.parameters else []
-    chosen = {}
-    for index, parameter in enumerate(recipe.parameters):
-        with columns[index % _COLUMNS]:
-            chosen[parameter.name] = _widget(parameter, _key(recipe, parameter))
-    return chosen
-
-
-def _key(recipe: Recipe, parameter: Parameter) -> str:
-    """Return the session's key of a parameter's widget."""
-    return f"{recipe.name}-{parameter.name}"
-
-
-def _widget(parameter: Parameter, key: str) -> Any:
-    if isinstance(parameter, Choice):
-        return st.segmented_control(
-            parameter.label,
-            list(parameter.choices),
-            default=parameter.default,
-            format_func=lambda choice: _WRITTEN.get(choice, choice),
-            required=True,
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Number):
-        kind = int if parameter.is_whole else float
-        # Not as an argument: Streamlit warns of a default if a curve has set the value.
-        st.session_state.setdefault(key, kind(parameter.default))
-        return st.number_input(
-            parameter.label,
-            kind(parameter.minimum),
-            kind(parameter.maximum),
-            step=kind(parameter.step),
-            help=parameter.help,
-            key=key,
-        )
-    if isinstance(parameter, Switch):
-        return st.toggle(parameter.label, parameter.default, help=parameter.help, key=key)
-    return st.text_input(parameter.label, parameter.default, help=parameter.help, key=key)
-
-
-def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | None:
-    """Let the user choose which tensors take part; return the view with that rule.
-
-    Returns:
-        None if the rule makes no sense.
-    """
-    base = view.sweep.base
-    models = [*names, *([base.name] if base is not None else [])]
-    rule = TensorRule()
-    with st.expander("Tensors that take part", icon=":material/layers:", key="tensors-of-recipe"):
-        left, right = st.columns(2)
-        with left:
-            chosen = st.segmented_control(
-                "Tensors",
-                list(_TAKES),
-                default=ALL,
-                format_func=_TAKES.__getitem__,
-                required=True,
-                help="The other tensors are the same in all ingredients while the recipe runs.",
-                key="tensors-taken",
-            )
-            take = chosen if chosen != _PATTERN else _pattern()
-        with right:
-            rest = st.multiselect(
-                "The other tensors come from",
-                models,
-                placeholder="Mean of the ingredients",
-                help="One ingredient, or the mean of several.",
-                key="tensors-rest",
-            )
-        rule = TensorRule(take, tuple(name for name in models if name in rest))
-        try:
-            view = view.with_tensors(rule)
-            fixed = view.sweep.for_recipe(names, uses_base=recipe.needs_base).fixed
-        except SweepError as error:
-            st.error(plain(str(error)), icon=":material/error:")
-            return None
-        for each in fixed:
-            st.caption(f"Taking no part: {plain(str(each))}.")
-    if recipe.needs_base and view.sweep.new_tensors:
-        count = len(view.sweep.new_tensors)
-        source = ", ".join(map(plain, rule.rest)) or "the mean of the ingredients"
-        st.caption(
-            f"The base fits in part. {count} tensor{'s'[: count != 1]} that it lacks, or has in "
-            f"other shapes, come from {source}. Choose another source under *Tensors that take "
-            "part*."
-        )
-    return view
-
-
-def _pattern() -> str:
-    return st.text_input(
-        "Pattern",
-        "!head.",
-        help="Beginnings of tensor names, or globs, separated by commas. `!` leaves tensors out: "
-        "`backbone., !*.bias`.",
-        key="tensors-pattern",
-    )
 
 
 def show_curve(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> None:
@@ -203,7 +89,7 @@ def _curve(
     letter, key = number.symbol, f"{recipe.name}-{number.name}"
 
     def pick(picked: list[Any]) -> None:
-        st.session_state[_key(recipe, number)] = float(picked[0][0])
+        st.session_state[builder.key_of(recipe, number)] = float(picked[0][0])
 
     drawing: dict[str, Any] = {
         "parameter": letter,
@@ -229,6 +115,22 @@ def _curve(
             f"Best on {plain(view.task.select)}: {letter} = {best:.3g}. Click a point to set "
             f"{letter} to its value, then build the soup; its evaluation is stored. {bias}"
         )
+        told = dict(given) | {number.name: best}
+        if st.button(
+            f"Build with {letter} = {best:.3g}",
+            icon=":material/soup_kitchen:",
+            key=f"build-best-{key}",
+            disabled=jobs.cannot_start(view, RecipeSoup(recipe.name, tuple(names), told)),
+        ):
+            start(view, recipe, names, told)
+
+
+def start(view: View, recipe: Recipe, names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Add the job that builds a soup, and show its progress."""
+    call = RecipeSoup(recipe.name, tuple(names), given)
+    title = f"{recipe.title} soup from {len(names)} candidates"
+    st.session_state["building"] = jobs.start(view, call, title)
+    st.rerun()
 
 
 def show_result(view: View, recipe: Recipe, job_id: int) -> None:
@@ -250,20 +152,54 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         if job.state == State.CANCELLED:
             st.info("Cancelled before any soup was found.", icon=":material/stop_circle:")
         return
-    if job.result is not None:
-        st.success(
-            f"{plain(job.title)} is ready. "
-            f"{'Compare it in the **Compare** tab, or get' if view.has_task else 'Get'} its "
-            "weights on the **Download** page.",
-            icon=":material/check_circle:",
-        )
-    else:
+    if job.result is None:
         _show_cancelled(view, stored)
-    st.markdown(f"**{plain(stored.label)}** = {plain(scores.describe(stored.soup))}")
-    scores.metrics(view, stored.soup)
+    _card(view, stored, job)
     scores.show_shortfall(view, [stored])
     _decisions(view, stored.soup, job)
     comparison.show_statistics(view, stored, key="build")
+
+
+def _card(view: View, stored: StoredSoup, job: Job) -> None:
+    """Show the result: how good the soup is, its name, and the ways on."""
+    with st.container(border=True, key="result-card"):
+        if job.result is not None:
+            st.markdown(f":material/check_circle: {plain(job.title)} is ready.")
+        first, *details = _result(view, stored)
+        st.markdown(f"##### {plain(first)}")
+        for line in details:
+            st.markdown(plain(line))
+        st.caption(f"= {plain(scores.describe(stored.soup))}")
+        scores.metrics(view, stored.soup)
+        with st.container(width=480):
+            name = stored.annotation.name
+            annotating.show_name(stored.soup.id, stored.label, name, key="card")
+        soup_list.show_ways_on(view, stored, key="card")
+
+
+def _result(view: View, stored: StoredSoup) -> list[str]:
+    """Return how a soup compares with the best run: a sentence, and one with the numbers."""
+    if not view.has_task:
+        return [stored.label]
+    known = Overview(view.context, [stored])
+    split = known.report or view.task.select
+    gain = known.gain(stored.soup.id, split)
+    if gain is None or known.best is None:
+        return [stored.label, "Evaluate the ingredients to compare it with the best run."]
+    unit, metric = view.task.score_unit, view.task.score_name
+    where = f"test ({split})" if known.report else f"validation ({split})"
+    text = f"{unit.difference_text(gain.difference)} in {metric} on {where}"
+    if gain.interval is not None:
+        text += f", 95 % interval {unit.difference_interval(gain.interval)}, n = {gain.n:,}"
+    if not known.report:
+        text += "; optimistic, since soups and runs are chosen on this split"
+        return [f"{stored.label}, compared with the best run, {known.best}", f"{text}."]
+    verdict = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "even": "is not distinguishable from",
+    }.get(gain.outcome, "compared with")
+    return [f"{stored.label} {verdict} the best run, {known.best}", f"{text}."]
 
 
 def _labels(view: View, job: Job) -> Labels:

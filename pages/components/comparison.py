@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, scores, snippets, sweeps, tasks
+from pages.components import display, jobs, results, scores, side_by_side, snippets, sweeps, tasks
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics, Result
 from soupcore.figures.tables import shift_table
-from soupcore.overview import best_on_select, title
+from soupcore.overview import best_on_select
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -23,18 +23,20 @@ _KINDS = ("ingredient", "base", "soup")  # from back to front
 
 def show(view: View) -> None:
     """Show the table and the scatter of all soups, ingredients and ensembles."""
+    if not view.has_task:
+        tasks.show_needed("Comparing scores")
+        return
     stored = scores.soups(view)
     if not stored:
-        st.info("No soups yet. Build one in the **Build** tab.", icon=":material/blender:")
-        return
-    if not view.has_task:
-        _list(stored)
-        tasks.show_needed("Comparing scores", key="compare")
-        return
+        st.info("No soups yet. Build one on the **Soups** page.", icon=":material/blender:")
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     labels = {soup.label: soup.soup.mixture for soup in stored}
     known = scores.evaluations(view, {**points, **base, **labels})
+    side_by_side.show(view, stored, known)
+    if not stored:
+        return
+    st.subheader("All soups and ingredients")
     can_average = view.task.why_no_ensemble is None
     label = "Show the ensemble for" if can_average else "Soup"
     picked = scores.choose_soup(view, stored, label)
@@ -53,20 +55,6 @@ def show(view: View) -> None:
     scores.show_shortfall(view, stored)
     show_statistics(view, picked, key="compare")
     show_scatter(view, known, "comparison-scatter", stored)
-
-
-def _list(stored: Sequence[StoredSoup]) -> None:
-    """Show how soups are made, without scores."""
-    rows = [
-        {
-            "name": each.label,
-            "recipe": title(each.soup),
-            "ingredients": len(each.soup.ingredients),
-            "made of": scores.describe(each.soup),
-        }
-        for each in stored
-    ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def _row(

@@ -6,14 +6,14 @@ import pandas as pd
 import streamlit as st
 from pandas.io.formats.style import Styler
 
-from pages.components import results, scores, snippets
+from pages.components import annotating, differences, results, scores, snippets
 from pages.components.display import plain
 from pages.components.run_table import RunTable
 from pages.components.state import View
 from soupcore import escaping
 from soupcore.calls import Breakdown
 from soupcore.calls.connectivity import End
-from soupcore.evaluation.measuring import compare
+from soupcore.stored_soups import recipe_title
 from soupcore.tasks import MetricInfo, Unit
 from soupcore.tasks.unit import UNKNOWN
 
@@ -34,8 +34,13 @@ def show(view: View, table: RunTable) -> None:
         )
         st.markdown("  \n".join(_facts(view, table, name)))
         if view.has_task:
-            _differences(view, table, name)
+            baseline = table.baseline if table.baseline != name else None
+            origin = table.evaluations[baseline] if baseline else None
+            differences.show(view, table.evaluations[name], baseline, origin)
             _breakdown(view, table, name)
+        soup = table.soups.get(name)
+        subject = soup.soup.id if soup else view.sweep[name].digest
+        annotating.show_note_and_tags(subject, known=table.tags)
 
 
 def _facts(view: View, table: RunTable, name: str) -> list[str]:
@@ -43,7 +48,8 @@ def _facts(view: View, table: RunTable, name: str) -> list[str]:
         stored = table.soups[name]
         primary = stored.soup.primary
         return [
-            f"**{plain(stored.label)}**, soup {escaping.code(stored.soup.id)}",
+            f"**{plain(stored.label)}**, soup {escaping.code(stored.soup.id)}, recipe "
+            f"{plain(recipe_title(stored.soup.recipe))}",
             f"Composition: {plain(scores.describe(stored.soup))}",
             *([] if primary is None else [f"Chosen by {plain(primary)}"]),
         ]
@@ -54,39 +60,6 @@ def _facts(view: View, table: RunTable, name: str) -> list[str]:
         f"File: {escaping.code(str(ingredient.checkpoint.path))}",
         f"Digest: {escaping.code(ingredient.digest)}",
     ]
-
-
-def _differences(view: View, table: RunTable, name: str) -> None:
-    """Show the paired differences from the baseline on each split that both are evaluated on."""
-    unit, baseline = view.task.score_unit, table.baseline
-    rows: list[dict[str, Any]] = []
-    for split, evaluation in table.evaluations[name].items():
-        origin = table.evaluations[baseline][split] if baseline else None
-        row = {
-            "split": split,
-            "n": evaluation.n if evaluation else None,
-            unit.label(view.task.score_name): unit.number(evaluation.score if evaluation else None),
-        }
-        if baseline and baseline != name:
-            paired = compare(view.task, evaluation, origin) if evaluation and origin else None
-            row[unit.difference_label(f"Δ vs. {baseline}")] = unit.difference(
-                paired.difference if paired else None
-            )
-            interval = paired.interval if paired else None
-            low, high = interval[:: unit.sign] if interval else (None, None)
-            row["95% CI"] = (
-                f"{unit.difference(low)} to {unit.difference(high)}" if interval else UNKNOWN
-            )
-        rows.append(row)
-    st.dataframe(
-        pd.DataFrame(rows).astype({"n": "Int64"}),
-        hide_index=True, placeholder=UNKNOWN, key="detail-table",
-    )  # fmt: skip
-    if baseline and baseline != name:
-        st.caption(
-            f"Paired comparison on the same examples. {plain(view.task.select)} was used for "
-            "choosing, so judge by the other splits."
-        )
 
 
 def _breakdown(view: View, table: RunTable, name: str) -> None:

@@ -11,6 +11,7 @@ from pages.components import ranking, scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation
+from soupcore.annotations import Annotation, annotations
 from soupcore.connectivity import stored_distances
 from soupcore.connectivity.basins import CONNECTED, basin_numbers
 from soupcore.figures.style import NEUTRAL, SOUP
@@ -60,7 +61,8 @@ class RunTable:
         ranked_by: The title of the score on the select split; None if no row has one.
         evaluations: `{name: {split: evaluation}}`; empty without a task.
         soups: `{name: soup}`.
-        headline: Name of the best soup on the select split; None if no soup has a score there.
+        headline: Name of the soup of the verdict; None if no soup has a score on the select split.
+        tags: All tags of the rows, sorted.
     """
 
     frame: pd.DataFrame
@@ -72,6 +74,7 @@ class RunTable:
     evaluations: scores.Known
     soups: Mapping[str, StoredSoup]
     headline: str | None
+    tags: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -97,12 +100,6 @@ class RunTable:
         ordered = [*known, *(row for row in sorted(rows) if values[row] is None)]
         names = self.names
         return sorted(ordered, key=lambda row: names[row] != self.baseline)
-
-
-def row_names(view: View, soups: Sequence[StoredSoup]) -> dict[str, StoredSoup]:
-    """Return soups by their names in the table, which differ from those of the ingredients."""
-    named = scores.names_as_ingredients(view, soups)
-    return {named[soup.soup.id]: soup for soup in soups}
 
 
 def build(
@@ -133,7 +130,8 @@ def build(
         evaluations = {name: known[name] for name in files} | scores.evaluations(view, points)
         best = best_on_select(evaluations, view.task.select, view.sweep.ingredients)
         baseline = pinned if pinned in evaluations else best
-        headline = best_on_select(evaluations, view.task.select, soups)
+        first = Overview(view.context, list(soups.values())).headline
+        headline = None if first is None else first.label
     made = _Columns({INK: [_ink(view, n, k) for n, k in zip(names, kinds, strict=True)]})
     made.columns[INK] = Column(help="Colour used in all figures")
     made.add(NAME, names, Column())
@@ -144,7 +142,7 @@ def build(
     label = plain(soups[headline].label) if headline else ""
     made.add_known(
         _IN_SOUP, [in_soup.get(name) for name in names],
-        Column("number", f"Coefficient in {label}, the best soup on validation",
+        Column("number", f"Coefficient in {label}, the soup of the verdict",
                is_lower_first=False),
     )  # fmt: skip
     if view.has_task:
@@ -163,6 +161,14 @@ def build(
         _DISTANCE, [distances.get(name) for name in names],
         Column("number", "L2 distance between the weights, excluding BatchNorm statistics"),
     )  # fmt: skip
+    ids = {name: each.digest for name, each in files.items()}
+    ids |= {name: soup.soup.id for name, soup in soups.items()}
+    said = annotations(view.store, ids.values())
+    told = [said.get(ids[name], Annotation()) for name in names]
+    made.add_known(
+        "tags", [", ".join(each.tags) or None for each in told], Column(help="Tags, from Details")
+    )
+    made.add_known("note", [each.note or None for each in told], Column(help="Note, from Details"))
     _add_runs(made, view, names, ranking_metric)
     hash_help = "First characters of the digest of the weights, or of a soup's id"
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
@@ -173,7 +179,7 @@ def build(
             ranked_by = _titles(view)[view.task.select][0]
     return RunTable(
         made.frame, made.columns, made.texts, made.spreads, baseline, ranked_by, evaluations,
-        soups, headline,
+        soups, headline, sorted({tag for each in told for tag in each.tags}),
     )  # fmt: skip
 
 

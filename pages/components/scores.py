@@ -15,7 +15,7 @@ from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup
 from soupcore.calls import SoupScores
 from soupcore.calls.code import soup_again
-from soupcore.overview import best_on_select
+from soupcore.overview import Overview, best_on_select
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import TaskInfo
 
@@ -94,12 +94,13 @@ def points(view: View) -> dict[str, Point]:
 def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str, str]:
     """Return the names of soups as ingredients of the sweep, `{id: name}`.
 
-    A name is the soup's label, with the whole id if another ingredient or soup has that label.
+    A name is the soup's handle, since a user may change its label; with the whole id if another
+    ingredient or soup has that handle.
     """
-    labels = Counter([*view.sweep.ingredients, *(soup.label for soup in stored)])
+    handles = Counter([*view.sweep.ingredients, *(soup.handle for soup in stored)])
     return {
-        soup.soup.id: soup.label
-        if labels[soup.label] == 1
+        soup.soup.id: soup.handle
+        if handles[soup.handle] == 1
         else f"{soup.soup.recipe} {soup.soup.id}"
         for soup in stored
     }
@@ -213,7 +214,7 @@ def _why_undefined(found: Evaluation) -> str:
 
 
 def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredSoup:
-    """Let the user choose a soup; the default is the best one on the selection split."""
+    """Let the user choose a soup; the default is the soup of the verdict."""
     by_id = {soup.soup.id: soup for soup in stored}
     ids = list(by_id)
     picked = st.session_state["soup"]
@@ -233,16 +234,10 @@ def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredS
 
 
 def best_soup(view: View, stored: Sequence[StoredSoup]) -> StoredSoup:
-    """Return the soup with the best score on the selection split, the first built of equals.
-
-    If no soup is evaluated there, return the newest.
-    """
+    """Return the soup of the verdict; the newest if no soup is evaluated on the select split."""
     if not view.has_task:
         return stored[-1]
-    soups = {soup.soup.id: soup for soup in stored}
-    points = {soup_id: soup.soup.mixture for soup_id, soup in soups.items()}
-    found = best_on_select(evaluations(view, points), view.task.select)
-    return stored[-1] if found is None else soups[found]
+    return Overview(view.context, stored).headline or stored[-1]
 
 
 def share(coefficient: Fraction) -> str:

@@ -22,6 +22,7 @@ from soupcore.calls import (
     TwoModelTheory,
     WeightGeometry,
 )
+from soupcore.calls.code import soup_again
 from soupcore.stored_soups import StoredSoup
 
 FIGURES = "from soupcore import figures"
@@ -183,6 +184,39 @@ def attribution(view: View, call: Attribution) -> str:
     name = f"task.score_name + {f' on {call.split}'!r}"
     drawn = f"shapley, without, score_name={name}, score_unit=task.score_unit"
     return call.script(view.context, _figure("attribution_bars", drawn))
+
+
+def differences(view: View, codes: Mapping[str, str], baseline: str, colours: Sequence[str]) -> str:
+    """Draw the paired differences of networks from a baseline.
+
+    Args:
+        view: The view.
+        codes: An expression for each network.
+        baseline: Name of one of them.
+        colours: Colours of the others.
+    """
+    named = "".join(f"    {name!r}: point({code}),\n" for name, code in codes.items())
+    made = Code(
+        f"points = {{\n{named}}}\n"
+        "found = {\n"
+        "    name: {split: evaluator.evaluate(at, split) for split in task.reported}\n"
+        "    for name, at in points.items()\n"
+        "}\n"
+        f"table = tables.differences_table(task, found, {baseline!r})\n",
+        ("from soupcore.connectivity import point", TABLES),
+    )
+    drawn = f"table, {list(colours)!r}, baseline={baseline!r}, {_SCORE}"
+    return view.context.script(made, _figure("difference_forest", drawn))
+
+
+def coefficients(view: View, chosen: StoredSoup) -> str:
+    """Draw the coefficients of a soup."""
+    made = Code(
+        f"soup = {soup_again(chosen.soup)}\ntable = tables.coefficients_table(soup)\n",
+        (TABLES,),
+    )
+    context = view.context.including(chosen.soups)
+    return context.script(made, _figure("coefficient_bars", f"table, {_INKS}"))
 
 
 def reliability(

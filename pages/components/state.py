@@ -19,7 +19,7 @@ from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import colours
 from soupcore.jobs import Descriptions, Supervisor
-from soupcore.stored_soups import StoredSoup, including, is_of_task, soup_label
+from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
@@ -34,8 +34,11 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-_TEXTS = ("filter", "sort", "order", "baseline")  # of the run table; "" for the default
-_LISTS = ("hide", "show")  # columns of the run table, unlike its default
+# Of the run table and of the form of a soup; "" for the default.
+_TEXTS = ("filter", "sort", "order", "baseline", "recipe", "candidates")
+# Columns of the run table, unlike its default; candidates by name and soups among them, and
+# parameters of recipes, unlike their defaults; the rows that are compared.
+_LISTS = ("hide", "show", "candidate", "with", "parameter", "compare")
 
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
@@ -253,6 +256,7 @@ def write_url() -> None:
     """Write the session's state to the URL."""
     state, known = st.session_state, settings.current()
     task = state["task"] or _NO_TASK
+    handles: dict[str, str] = state.get("handles", {})  # users may change the labels of soups
     wanted = {
         "sweep": [state["sweep"]] if state["sweep"] != known.sweep else [],
         "task": [task] if state["task"] != known.task_of(state["sweep"]) else [],
@@ -265,7 +269,7 @@ def write_url() -> None:
         **{name: [state[name]] if state[name] else [] for name in _TEXTS},
         **{name: state[name] for name in _LISTS},
         "selection": state["selection"],
-        "pair": [end for pair in state["pairs"] for end in pair],
+        "pair": [handles.get(end, end) for pair in state["pairs"] for end in pair],
         "soup": [state["soup"]] if state["soup"] else [],
     }
     if any(st.query_params.get_all(name) != texts for name, texts in wanted.items()):
@@ -344,13 +348,13 @@ def view() -> View | None:
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
-    ends = {*sweep.ingredients, *([sweep.base.name] if sweep.base else [])}
-    ends |= {
-        soup_label(row.body["recipe"], row.id)
-        for row in store().soups(folder)
-        if is_of_task(row.body, spec)
-    }
-    st.session_state["pairs"] = [p for p in st.session_state["pairs"] if ends.issuperset(p)]
+    labels = StoredSoups(store(), sweep).labels(folder, spec)
+    st.session_state["handles"] = {label: handle for handle, label in labels.items()}
+    files = [*sweep.ingredients, *([sweep.base.name] if sweep.base else [])]
+    names = {**{name: name for name in (*labels.values(), *files)}, **labels}
+    st.session_state["pairs"] = [
+        (names[a], names[b]) for a, b in st.session_state["pairs"] if a in names and b in names
+    ]
     return found
 
 

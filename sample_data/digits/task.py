@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from soupcore import ClassificationTask, Split
+from soupcore.tasks import Shown
 
 DATA = Path(__file__).parent / "data"
 
@@ -39,13 +40,23 @@ class DigitNet(nn.Module):
         return logits
 
 
+class DigitTask(ClassificationTask):
+    """Classification of digits that can show its examples, which is optional."""
+
+    def show(self, split: str, index: int) -> Shown:
+        """Return the image and the digit of an example, for the Compare page."""
+        data = self.split(split)
+        image = (255 * data.inputs[index, 0]).round().byte()
+        return Shown(f"digit {int(data.targets[index])}", image)
+
+
 def examples(file: str) -> dict[str, Tensor]:
     """Read the images of one split, as floats from 0 to 1, and their digits."""
     data = load_file(DATA / f"{file}.safetensors")
     return {"inputs": data["images"].float() / 255, "targets": data["labels"]}
 
 
-task = ClassificationTask(
+task = DigitTask(
     name="Cluttered digits",
     build_model=DigitNet,
     splits={

@@ -1,7 +1,9 @@
 """The verdict on a sweep, in sentences, by fixed rules over stored results.
 
-The soup of the verdict is the best on the select split. Whether it is better than the best single
-run is judged on the report split alone:
+The soup of the verdict is the best on the select split, unless its coefficients were fitted to that
+split and another soup is not distinguishable from it there (see
+`soupcore.overview.choose_headline`). Whether it is better than the best single run is judged on the
+report split alone:
 
 - better or worse: the 95 % interval of the paired difference excludes 0;
 - not distinguishable: it includes 0;
@@ -51,7 +53,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class SoupFacts:
-    """The best soup on the select split.
+    """The soup of the verdict.
 
     Attributes:
         title: Title of its recipe.
@@ -61,6 +63,9 @@ class SoupFacts:
         on_select: Its gain over the best run on the select split.
         on_report: The same on the report split; None if there is no such split or evaluation.
         on_shifts: The same on the evaluated shift splits.
+        name: The name that a user gave it; "" for none.
+        passed_over: A soup with fitted coefficients that scores higher on the select split, but
+            not by more than chance, such as "Learned (13 of 15)"; "" for none.
         is_any_proven: Whether a soup of the sweep is better or worse than the best run on the
             report split, by its interval.
     """
@@ -72,6 +77,8 @@ class SoupFacts:
     on_select: Gain
     on_report: Gain | None = None
     on_shifts: tuple[Gain, ...] = ()
+    name: str = ""
+    passed_over: str = ""
     is_any_proven: bool = False
 
 
@@ -184,7 +191,12 @@ def verdict(facts: Facts) -> Verdict:
     if facts.soup is None:
         return Verdict("unknown", (_best_run(facts), *sentences, *_basins(facts, "unknown")))
     outcome, first = _outcome(facts, facts.best, facts.soup)
-    shifts = () if facts.soup.is_best_run else _shifts(facts.soup.on_shifts)
+    shifts = [] if facts.soup.is_best_run else _shifts(facts.soup.on_shifts)
+    if facts.soup.passed_over:
+        shifts.append(
+            f"{facts.soup.passed_over} scores higher on validation, where its coefficients were "
+            "fitted, but not distinguishably."
+        )
     sentences = [*first, *sentences, *shifts, *_basins(facts, outcome), *_ensemble(facts)]
     return Verdict(outcome, tuple(sentences))
 
@@ -205,19 +217,23 @@ def _best_run(facts: Facts) -> str:
 
 def _outcome(facts: Facts, best: str, soup: SoupFacts) -> tuple[Outcome, list[str]]:
     named = f"{soup.title} ({soup.members} of {facts.runs})"
+    if soup.name:
+        named = f"{soup.name} ({soup.title}, {soup.members} of {facts.runs})"
+    best_soup = f"the best soup on {facts.validation}"
+    if soup.passed_over:
+        best_soup += " without fitted coefficients"
     if soup.is_best_run:
         why = " It rejected every other run." if soup.is_greedy else ""
         return "even", [
-            f"No soup beats the best run, {best}: the best soup on {facts.validation}, {named}, is "
-            f"{best} alone.{why}"
+            f"No soup beats the best run, {best}: {best_soup}, {named}, is {best} alone.{why}"
         ]
     if facts.report is None:
         return "open", _without_report(facts, best, soup, named)
     gain = soup.on_report
     if gain is None:
         return "open", [
-            f"{named} is the best soup on {facts.validation}. It has not been evaluated on "
-            f"{facts.test} yet, so it cannot be compared with the best run, {best}."
+            f"{named} is {best_soup}. It has not been evaluated on {facts.test} yet, so it cannot "
+            f"be compared with the best run, {best}."
         ]
     if not math.isfinite(gain.difference):
         return "open", [
@@ -230,18 +246,18 @@ def _outcome(facts: Facts, best: str, soup: SoupFacts) -> tuple[Outcome, list[st
             first = f"{named} beats the best run, {best}, by {by}."
         case "worse":
             first = (
-                f"No soup should replace the best run, {best}: {named}, the best soup on "
-                f"{facts.validation}, is worse: {by}."
+                f"No soup should replace the best run, {best}: {named}, {best_soup}, is "
+                f"worse: {by}."
             )
         case "even" if not soup.is_any_proven:
             first = (
-                f"No soup is distinguishable from the best run, {best}: {named}, the best soup on "
-                f"{facts.validation}, differs by {by}."
+                f"No soup is distinguishable from the best run, {best}: {named}, {best_soup}, "
+                f"differs by {by}."
             )
         case "even":
             first = (
-                f"{named}, the best soup on {facts.validation}, is not distinguishable from the "
-                f"best run, {best}: it differs by {by}."
+                f"{named}, {best_soup}, is not distinguishable from the best run, "
+                f"{best}: it differs by {by}."
             )
         case _:
             first = (

@@ -25,7 +25,7 @@ from soupcore.evaluation import by_class, by_group
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
 from soupcore.recipes import Parts
-from soupcore.tasks import TaskInfo
+from soupcore.tasks import Shown, TaskInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +82,51 @@ class GreedyEnsembleScores(OfIngredients):
             "members = [points[name] for name in chosen.members]\n"
             "scores = analysis.ensemble_scores(evaluator, members)\n",
             (ANALYSIS,),
+        )
+
+
+@dataclass(frozen=True)
+class ShownExamples(StoredCall):
+    """Examples of a split as people see them (see `Task.show`).
+
+    The result is `{"examples": [{"text": …, "shape": …, "pixels": …}, …]}`.
+    """
+
+    kind = "shown examples"
+    split: str
+    indices: tuple[int, ...]
+
+    def points(self, context: Context) -> list[Mixture]:
+        """Return no points: examples are the same for all networks."""
+        return []
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the split."""
+        return [self.split]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Have the task show one example after the other."""
+        found = []
+        for done, index in enumerate(self.indices):
+            shown = context.evaluator.task.show(self.split, index)
+            if not isinstance(shown, Shown):
+                raise TaskError(
+                    f"`show` of the task {context.task.name!r} returned a {type(shown).__name__}; "
+                    "return a soupcore.tasks.Shown."
+                )
+            found.append(shown.to_json())
+            on_progress(done + 1, len(self.indices))
+        return {"examples": found}
+
+    def shown(self, context: Context) -> list[Shown] | None:
+        """Return the examples; None if they are not stored."""
+        found = self.result(context)
+        return None if found is None else [Shown.from_json(body) for body in found["examples"]]
+
+    def code(self, context: Context) -> Code:
+        """Return Python that makes the examples, as `examples`."""
+        return Code(
+            f"examples = [task.show({self.split!r}, index) for index in {list(self.indices)!r}]\n"
         )
 
 

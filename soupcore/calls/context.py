@@ -76,7 +76,7 @@ class Context:
     @cached_property
     def soups(self) -> StoredSoups:
         """The soups of the store that can be made of the sweep."""
-        return StoredSoups(self.store, self.sweep)
+        return StoredSoups(self.store, self.sweep, self.included)
 
     @property
     def offered(self) -> dict[str, str]:

@@ -212,3 +212,21 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
             why = "The difference is the same on every resample, or undefined on most."
     difference = one.score - other.score
     return Paired(one.n, difference, interval, why, int(changed.sum()), None, None, None)
+
+
+def changed_examples(one: Evaluation, other: Evaluation) -> tuple[list[int], list[int]]:
+    """Return the examples that two networks score differently.
+
+    Args:
+        one: The evaluation of one network on a split.
+        other: That of another one on the same split.
+
+    Returns:
+        The examples with a higher score by the first, and those with a higher score by the second;
+        the largest differences first, equal ones in the order of the split. An undefined score is
+        neither higher nor lower.
+    """
+    change = (one.scores.double() - other.scores.double()).nan_to_num(0.0)
+    order = change.abs().argsort(descending=True, stable=True)
+    ordered = change[order]
+    return order[ordered > 0].tolist(), order[ordered < 0].tolist()

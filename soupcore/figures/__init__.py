@@ -20,6 +20,7 @@ from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures,
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
 from soupcore.figures.recipe_curves import recipe_curve, trade_off
+from soupcore.figures.soups import coefficient_bars, difference_forest
 from soupcore.figures.style import colours
 from soupcore.figures.trace import greedy_trace, learning_curve
 
@@ -31,8 +32,10 @@ __all__ = [
     "attribution_bars",
     "barrier_heatmap",
     "basin_map",
+    "coefficient_bars",
     "colours",
     "column_scatter",
+    "difference_forest",
     "from_base",
     "greedy_trace",
     "grid_heatmap",

@@ -14,9 +14,10 @@ ACCEPTED = "#2a9d6f"
 REJECTED = "#c2554d"
 SOUP = "#e0a100"
 
+# After Okabe and Ito (2008), adjusted so that any two of these, SOUP and NEUTRAL differ by at least
+# 11 in CIEDE2000, for deuteranopia too, and stand out from light and dark backgrounds.
 _PALETTE = (
-    "#3b7dd8", "#e07b39", "#2a9d6f", "#b65fcf", "#c2554d",
-    "#17a2b8", "#9a8f2f", "#e377a8", "#6b74c9", "#7a9a3a",
+    "#0d70ad", "#d55e00", "#009e73", "#e47ea1", "#56b4e9", "#a0355f", "#7d7e3e", "#8f6cdf",
 )  # fmt: skip
 _NO_TEXTS = ("hovertemplate", "texttemplate", "template")
 _GOLDEN_ANGLE = 0.381966  # turns; keeps successive hues far apart for any number of names

@@ -14,8 +14,8 @@ from soupcore.analysis.grids import Grid
 from soupcore.connectivity import Barriers, Geometry, LinearPath, PairSummaries, Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
-from soupcore.evaluation import Evaluation
-from soupcore.recipes import Step
+from soupcore.evaluation import Evaluation, compare
+from soupcore.recipes import Soup, Step
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.hyperparameters import run_columns
 from soupcore.tasks import SHARE, TaskInfo, Unit
@@ -96,6 +96,39 @@ def curve_table(
 def logged_table(values: Mapping[str, float]) -> pd.DataFrame:
     """Return one row per name with its value of a logged metric."""
     return pd.DataFrame({"value": dict(values)}, index=[*values]).rename_axis("name")
+
+
+def differences_table(
+    task: TaskInfo[Any],
+    evaluations: Mapping[str, Mapping[str, Evaluation | None]],
+    baseline: str,
+) -> pd.DataFrame:
+    """Return the paired differences from a baseline, one row per name and split.
+
+    Args:
+        task: The task.
+        evaluations: `{name: {split: evaluation}}`, also of the baseline.
+        baseline: Name of the baseline.
+
+    Returns:
+        Columns: `name`, `split`, `difference` (higher is better), `low` and `high`, the ends of its
+        95 % interval. Splits that lack one of two evaluations are left out.
+    """
+    rows = []
+    for name, by_split in evaluations.items():
+        for split, found in by_split.items():
+            other = evaluations[baseline][split]
+            if name != baseline and found is not None and other is not None:
+                paired = compare(task, found, other)
+                low, high = paired.interval or (math.nan, math.nan)
+                rows.append((name, split, paired.difference, low, high))
+    return pd.DataFrame(rows, columns=["name", "split", "difference", "low", "high"])
+
+
+def coefficients_table(soup: Soup) -> pd.DataFrame:
+    """Return the coefficients of a soup by name; empty if they vary by tensor."""
+    rows = {name: float(c) for name, c in soup.coefficients.items()}
+    return pd.DataFrame({"coefficient": rows}, dtype=float).rename_axis("name")
 
 
 def trace_table(trace: Sequence[Step]) -> pd.DataFrame:

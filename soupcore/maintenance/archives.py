@@ -24,6 +24,7 @@ from sqlalchemy import select
 from soupcore.arrays import place_of, write_content
 from soupcore.database import (
     SQLITE_FILE,
+    AnnotationRow,
     Base,
     EvaluationRow,
     InnerProductRow,
@@ -39,8 +40,10 @@ from soupcore.workspace import private_folder, read_id, write_id
 _ROWS = "rows.json"
 _FORMAT = 1
 _TABLES: dict[str, type[Base]] = {
-    row.__tablename__: row for row in (EvaluationRow, PartRow, SoupRow, InnerProductRow)
+    row.__tablename__: row
+    for row in (EvaluationRow, PartRow, SoupRow, InnerProductRow, AnnotationRow)
 }
+_OPTIONAL = {AnnotationRow.__tablename__}  # earlier versions did not export it
 _MAX_ROWS_JSON = 1 << 30  # bytes
 _COPIED_AT_ONCE = 1 << 24
 _PLACE = re.compile(r"arrays/[0-9a-f]{2}/[0-9a-f]{64}-[0-9]+\.safetensors(#[0-9]+)?")
@@ -208,8 +211,9 @@ def _read_rows(archive: ZipFile, source: Path) -> _Rows:
                 f"{source} was written by another version of Stockpot, in format "
                 f"{content['format']!r}; this one reads format {_FORMAT}. Use the same version."
             )
+        tables = {name: [] for name in _OPTIONAL} | content["tables"]
         return {
-            table: [_checked(model, row) for row in content["tables"][table]]
+            table: [_checked(model, row) for row in tables[table]]
             for table, model in _TABLES.items()
         }
     except (ValueError, KeyError, TypeError) as error:

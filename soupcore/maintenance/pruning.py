@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import inspect, select, text
 
 from soupcore.arrays import ARRAYS
-from soupcore.database import EvaluationRow, PartRow, SoupRow
+from soupcore.database import AnnotationRow, EvaluationRow, PartRow, SoupRow
 from soupcore.store import Store
 
 # Kinds of data that can be removed, with the reason.
@@ -75,7 +75,8 @@ def unused(
     Args:
         store: The workspace.
         kinds: Kinds of data, of `PRUNED`.
-        days: Days after which decoded data, uploads and the entries of jobs count as unused.
+        days: Days after which decoded data, uploads, weights of deleted soups and entries of jobs
+            count as unused.
     """
     found: list[Leftover] = []
     if "arrays" in kinds:
@@ -86,6 +87,9 @@ def unused(
     if "soups" in kinds:
         with store.session() as session:
             known = set(session.scalars(select(SoupRow.id)))
+            long_ago = time.time() - days * _DAY
+            gone = select(AnnotationRow.subject).where(AnnotationRow.deleted < long_ago)
+            known -= set(session.scalars(gone))
         for path in _entries(store.folder / "soups"):
             if path.name not in known and _age(path) > _WRITING:
                 found.append(_leftover("soups", path))

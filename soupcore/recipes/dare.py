@@ -98,6 +98,7 @@ DARE = Recipe(
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+            is_rare=True,
         ),
     ),
 )

@@ -224,11 +224,13 @@ GREEDY = Recipe(
             label="Criterion",
             help="Used both to rank ingredients and to accept them: score (higher is better) or "
             "loss (lower is better).",
+            is_rare=True,
         ),
         Choice(
             name="order",
             label="Order",
             help="Best first (default), or a random order.",
+            is_rare=True,
         ),
         Number(
             name="seed",
@@ -237,11 +239,14 @@ GREEDY = Recipe(
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+            is_rare=True,
+            only_if=("order", "random"),
         ),
         Switch(
             name="backward",
             label="Backward pass",
             help="After the forward pass, drop any ingredient whose removal does not hurt.",
+            is_rare=True,
         ),
     ),
 )

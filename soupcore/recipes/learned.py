@@ -392,6 +392,7 @@ LEARNED = Recipe(
     function=learned,
     chooses=True,
     ranks=True,
+    fits=True,
     trials=_trials,
     parameters=(
         Choice(
@@ -405,6 +406,7 @@ LEARNED = Recipe(
             label="Coefficients",
             help="Softmax: non-negative, sums to 1 (Model Soups). Hyperplane: sums to 1, may be "
             "negative (MEHL-Soup).",
+            is_rare=True,
         ),
         Choice(
             name="optimizer",
@@ -412,6 +414,7 @@ LEARNED = Recipe(
             help="L-BFGS (full batch), or AdamW with the paper's learning rate and no weight "
             "decay. CMA-ES needs no gradients and optimises the score itself, by evaluations; it "
             "needs the package cma.",
+            is_rare=True,
         ),
         Number(
             name="passes",
@@ -421,6 +424,7 @@ LEARNED = Recipe(
             minimum=1,
             maximum=100,
             step=1,
+            is_rare=True,
         ),
         Number(
             name="evaluations",
@@ -430,12 +434,15 @@ LEARNED = Recipe(
             minimum=2,
             maximum=10_000,
             step=10,
+            is_rare=True,
+            only_if=("optimizer", "cma"),
         ),
         Switch(
             name="temperature",
             label="Learn logit scale β",
             help="Multiplies logits by β in the loss. Affects training of the mixing weights, not "
             "the soup's predictions.",
+            is_rare=True,
         ),
         Number(
             name="held_back",
@@ -444,6 +451,7 @@ LEARNED = Recipe(
             minimum=0,
             maximum=0.5,
             step=0.05,
+            is_rare=True,
         ),
         Number(
             name="seed",
@@ -452,12 +460,14 @@ LEARNED = Recipe(
             minimum=0,
             maximum=2**31 - 1,
             step=1,
+            is_rare=True,
         ),
         Switch(
             name="restart",
             label="Restart",
             help="If the loss ends above that of a single ingredient, learn again from the "
             "ingredients of the greedy soup by loss. One diverged run can cause this.",
+            is_rare=True,
         ),
     ),
 )

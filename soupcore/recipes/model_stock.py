@@ -86,6 +86,7 @@ MODEL_STOCK = Recipe(
             name="similarity",
             label="Similarity",
             help="Cosine of the mean angle (paper) or mean cosine (mergekit).",
+            is_rare=True,
         ),
     ),
 )

@@ -89,6 +89,7 @@ SLERP = Recipe(
             name="whole",
             label="Single global angle",
             help="Use one angle for the whole weight vector instead of one per tensor.",
+            is_rare=True,
         ),
     ),
 )

@@ -28,12 +28,17 @@ class Parameter(ABC):
         label: Label on the page.
         help: Help text on the page.
         default: Default value, from the signature of the recipe's function.
+        is_rare: Whether most users keep the default, so that the page folds it away.
+        only_if: Name and value of the parameter without which this one has no effect; None if it
+            always has.
     """
 
     name: str
     label: str
     help: str
     default: Any = field(default=None, kw_only=True)
+    is_rare: bool = field(default=False, kw_only=True)
+    only_if: tuple[str, Any] | None = field(default=None, kw_only=True)
 
     def with_signature(self, default: Any, annotation: Any) -> Self:
         """Return the parameter with the default and the type of its keyword argument."""
@@ -137,6 +142,10 @@ class Text(Parameter):
             raise RecipeError(f"{self.label} ({self.name}) must be text, not {value!r}.")
 
 
+#: Groups of recipes, in display order.
+GROUPS = ("Average", "Select or learn", "Merge with the base")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The description of a recipe.
@@ -153,6 +162,7 @@ class Recipe:
         needs_base: Whether the recipe needs the shared initialisation.
         chooses: Whether the recipe chooses on the select split and so needs an evaluator.
         ranks: Whether the recipe needs an evaluation of each ingredient.
+        fits: Whether the recipe fits coefficients to the select split, as to training data.
         trials: `trials(k, parameters)`: maximum number of evaluations on select in addition to
             those of the k ingredients.
     """
@@ -167,7 +177,15 @@ class Recipe:
     needs_base: bool = False
     chooses: bool = False
     ranks: bool = False
+    fits: bool = False
     trials: Callable[[int, Mapping[str, Any]], int] = lambda k, parameters: 0
+
+    @property
+    def group(self) -> str:
+        """The recipe's group of `GROUPS`."""
+        if self.needs_base:
+            return GROUPS[2]
+        return GROUPS[1] if self.chooses else GROUPS[0]
 
     def __post_init__(self) -> None:
         defaults = inspect.signature(self.function).parameters

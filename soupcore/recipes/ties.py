@@ -99,16 +99,19 @@ TIES = Recipe(
             name="trim",
             label="Trim scope",
             help="Global (paper) or per tensor (mergekit).",
+            is_rare=True,
         ),
         Choice(
             name="vote",
             label="Elect sign by",
             help="Total magnitude, or number of ingredients.",
+            is_rare=True,
         ),
         Choice(
             name="tie",
             label="Tie-break",
             help="Majority sign over the whole vector, or + (mergekit).",
+            is_rare=True,
         ),
     ),
 )

@@ -98,6 +98,7 @@ WISE_FT = Recipe(
             label="Do not interpolate",
             help="Tensor-name prefixes (e.g. `head.`) to take from the ingredients unchanged; for "
             "newly initialised heads.",
+            is_rare=True,
         ),
     ),
 )

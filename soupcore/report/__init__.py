@@ -4,13 +4,13 @@ It is made of stored results alone; nothing is computed. The page includes plotl
 nothing. All names are escaped. Equal results give an equal page.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from soupcore.analyze import Analysis
 from soupcore.calls import Code, Context, SoupScores
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
-from soupcore.report import html, protocol
+from soupcore.report import html, notes, protocol
 from soupcore.report.drawn import drawn
 from soupcore.report.evidence import evidence
 from soupcore.report.html import Section
@@ -31,8 +31,8 @@ def report(context: Context, soup: str | None = None, *, title: str = "") -> str
 
     Args:
         context: The sweep, and the stored evaluations of a task if there is one.
-        soup: Id of the soup for the evidence and the trace; by default, the best on the select
-            split. The verdict is always about that one.
+        soup: Id of the soup for the evidence and the trace; by default, that of the verdict,
+            which is always about that one.
         title: Name of the sweep in the heading; by default, that of its folder.
 
     Raises:
@@ -69,6 +69,7 @@ def _sections(context: Context, soup: str | None) -> dict[str, Make]:
     }
     if picked is not None:
         found["Evidence"] = lambda: evidence(known, picked)
+    found |= _notes(context, known.soups)
     return found | {
         "Limitations": lambda: protocol.limitations(known),
         "Ingredients": lambda: protocol.ingredients(known.sweep, picked),
@@ -108,12 +109,18 @@ def _python(known: Overview, picked: StoredSoup | None) -> str:
     return body
 
 
+def _notes(context: Context, soups: Sequence[StoredSoup]) -> dict[str, Make]:
+    rows = notes.notes(context, soups)
+    return {"Notes": lambda: notes.section(rows)} if rows else {}
+
+
 def _without_task(context: Context) -> dict[str, Make]:
     sweep = context.sweep
     stored = context.soups.of_task(context.folder, "", None)
     found: dict[str, Make] = {"Ingredients": lambda: protocol.ingredients(sweep, None)}
     if stored:
         found["Soups"] = lambda: protocol.soups(stored)
+    found |= _notes(context, stored)
     printed = Code("print(sweep.to_frame().to_string())\nprint(sweep.fit)\n")
     return found | {
         "Fit report": lambda: protocol.fit(sweep.fit),

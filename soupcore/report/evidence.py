@@ -34,8 +34,7 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
     body = ""
     if known.headline is not None and known.headline.soup.id != stored.soup.id:
         body += html.paragraph(
-            f"About {stored.label}. The verdict is about {known.headline.label}, the best soup on "
-            f"{known.facts.validation}."
+            f"About {stored.label}. The verdict is about {known.headline.label}."
         )
     body += html.subtitle(f"{stored.label} vs. best single ingredient ({best})")
     body += _against(known, stored, best)

@@ -80,7 +80,13 @@ def _chosen(known: Overview) -> str:
     if known.best is not None:
         texts.append(f"the best ingredient, {known.best}, of {len(known.evaluated)} evaluated")
     if known.headline is not None:
-        texts.append(f"the best soup, {known.headline.label}, of {len(known.soups)} built")
+        text = f"the soup of the verdict, {known.headline.label}, of {len(known.soups)} built"
+        if known.passed_over is not None:
+            text += (
+                f" ({known.passed_over.label} scores higher there, where its coefficients were "
+                "fitted, but not distinguishably)"
+            )
+        texts.append(text)
     return ", and ".join([*texts, "all that recipes choose"])
 
 
@@ -292,5 +298,5 @@ def _limits_of_basins(known: Overview) -> Iterator[str]:
 
 def _not_shown(known: Overview) -> int:
     context = known.context
-    stored = context.store.soups(context.folder)
+    stored = context.soups.rows(context.folder)
     return sum(is_of_task(row.body, context.task_spec) for row in stored) - len(known.soups)

@@ -55,7 +55,7 @@ def results(known: Overview) -> str:
         for row in rows
     ]
     heads: list[Part] = ["name", "kind", "passes", *(_head(known, split) for split in splits)]
-    # The best soup on the select split comes first.
+    # The soup of the verdict comes first.
     shown = html.table(heads, lines, left=2, marked=[0] if known.headline else [])
     numbers = frame(known)
     decimals = {} if unit.decimals is None else dict.fromkeys(numbers.columns[3:], unit.decimals)
@@ -109,12 +109,15 @@ def split_title(known: Overview, split: str) -> str:
 
 
 def _rows(known: Overview) -> list[Row]:
-    """Return the soups, the ensembles, the best ingredient, the base and the other ingredients."""
+    """Return soups (that of the verdict first), ensembles, and ingredients with the base."""
     select = known.context.task.select
     soups = {soup.soup.id: soup for soup in known.soups}
+    first = known.headline.soup.id if known.headline is not None else None
+    ordered = _best_first(known.of_soups, list(soups), select)
+    ordered = [*([first] if first else []), *(key for key in ordered if key != first)]
     found = [
         _row(soups[key].label, "soup", known.of_soups[key], _made_of(known, soups[key]))
-        for key in _best_first(known.of_soups, list(soups), select)
+        for key in ordered
     ]
     found += _ensembles(known)
     if known.best is not None:

@@ -4,6 +4,7 @@ from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role, TaskDescription, TaskInfo, Undefined
 from soupcore.tasks.loading import load_task
 from soupcore.tasks.metrics import METRICS, Metric, MetricInfo
+from soupcore.tasks.shown import Shown
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.unit import NO_LABELS, PLAIN, SHARE, Labels, Unit
 
@@ -17,6 +18,7 @@ __all__ = [
     "Metric",
     "MetricInfo",
     "Role",
+    "Shown",
     "Split",
     "Task",
     "TaskDescription",

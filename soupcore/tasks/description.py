@@ -97,6 +97,9 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: Whether the loss has gradients with respect to the weights.
     has_gradients: bool = True
 
+    #: Whether examples can be shown to people; see `Task.show`.
+    shows_examples: bool = False
+
     def __init__(
         self, name: str, splits: Mapping[str, SplitT], metrics: Sequence[MetricInfo] = ()
     ) -> None:
@@ -374,6 +377,7 @@ class Facts:
     is_classification: bool
     has_gradients: bool = True
     precision: Precision = "float32"
+    shows_examples: bool = False
     averages: Averages = "records"
     has_groups: bool = False
 
@@ -413,6 +417,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         self.is_classification = facts.is_classification
         self.has_gradients = facts.has_gradients
         self.precision = facts.precision
+        self.shows_examples = facts.shows_examples
         self.averages = facts.averages
         self.has_groups = facts.has_groups
 

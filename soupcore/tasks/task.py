@@ -23,6 +23,7 @@ from soupcore.tasks.failures import place_of
 from soupcore.tasks.metrics import Metric, MetricInfo, metric_named, metrics_of_groups
 from soupcore.tasks.outputs import tensor_of
 from soupcore.tasks.precision import Precision, check_precision
+from soupcore.tasks.shown import Shown
 
 _GIVE_GROUPS = (
     "Give each split `groups`, one for each example; in a TOML file, name their column as `group`."
@@ -363,6 +364,7 @@ class Task(TaskInfo[Split]):
         self.precision = precision
         self.build_model = build_model
         self.version = version
+        self.shows_examples = type(self).show is not Task.show
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
         if any(metric.against == "groups" for metric in self.metrics):
@@ -466,6 +468,19 @@ class Task(TaskInfo[Split]):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return what the network says of each example, shape [n, ...]."""
         return outputs
+
+    def show(self, split: str, index: int) -> Shown:
+        """Return an example as people see it; optional.
+
+        The Compare page shows the examples that one network gets right and another one wrong.
+
+        Args:
+            split: Name of the split.
+            index: Index of the example in it, from 0.
+        """
+        raise TaskError(
+            f"The task {self.name!r} has no `show(split, index)`, so its examples are not shown."
+        )
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Make sure that outputs and targets are of the kind that `loss` and `score` take.

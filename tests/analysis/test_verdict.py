@@ -83,6 +83,27 @@ CASES: dict[str, tuple[Facts, Outcome, list[str]]] = {
             "The greedy ensemble reaches 87.86 % on test at 5 × the inference cost.",
         ],
     ),
+    "a fitted soup passed over": (
+        soup(on_shifts=SHIFTS[:1], passed_over="Learned (13 of 15)"),
+        "better",
+        [
+            f"Greedy (3 of 15) beats the best run, run-02, by {BY}.",
+            "It wins on the only shift.",
+            "Learned (13 of 15) scores higher on validation, where its coefficients were fitted, "
+            "but not distinguishably.",
+        ],
+    ),
+    "named by a user": (
+        soup(name="ours", on_report=LOSS, passed_over="Learned (13 of 15)"),
+        "worse",
+        [
+            "No soup should replace the best run, run-02: ours (Greedy, 3 of 15), the best soup on "
+            "validation (select) without fitted coefficients, is worse: −3.43 pp in accuracy on "
+            "test (report) (95 % interval −5.14 to −1.69, n = 700).",
+            "Learned (13 of 15) scores higher on validation, where its coefficients were fitted, "
+            "but not distinguishably.",
+        ],
+    ),
     "names of splits": (
         replace(soup(), select="validation", report="test"),
         "better",

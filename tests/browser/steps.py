@@ -80,10 +80,10 @@ def pick_soup(page: Page, label: str, picker: str = "Soup") -> None:
 
 
 def download(page: Page, label: str) -> Download:
-    """Choose the soup of a recipe on the download page and take its weights home."""
+    """Choose the soup of a recipe, by its title, and download its weights."""
     pick_soup(page, label)
     prepare = page.get_by_role("button", name="Create file")
-    link = page.get_by_role("link", name=re.compile(f"Download {label}"))
+    link = page.get_by_role("link", name=re.compile(f"Download {label.lower()}"))
     expect(prepare.or_(link)).to_be_visible()
     if prepare.is_visible():
         prepare.click()

@@ -25,6 +25,7 @@ PAGES = [
     "Download",
     "Report",
     "Connectivity",
+    "Compare",
     "Paths",
     "Plane",
     "Geometry",
@@ -201,7 +202,7 @@ def assert_works_behind(proxy: Proxy, page: Page, tmp_path: Path) -> None:
         steps.build(page, "Uniform")
         steps.go_to(page, "Download")
         assert page.url.startswith(f"{url}/download")
-        taken = steps.download(page, "uniform")
+        taken = steps.download(page, "Uniform")
         assert taken.url.startswith(f"{url}/download/")
         steps.save(taken, tmp_path)
         with page.expect_download() as recipe:

@@ -16,9 +16,8 @@ def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server) -> 
     steps.open_app(page, server.url)
     steps.go_to(page, "Download")
     expect(page.get_by_text("No soups yet")).to_be_visible()
-    steps.go_to(page, "Soups")
-    page.get_by_role("tab", name="Compare").click()
-    expect(page.get_by_text("No soups yet. Build one in the")).to_be_visible()
+    steps.go_to(page, "Compare")
+    expect(page.get_by_text("No soups yet. Build one on the")).to_be_visible()
 
 
 def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
@@ -43,7 +42,7 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     expect(page.get_by_text("Save manual soup · done")).to_be_visible()
     steps.go_to(page, "Download")
     expect(page.get_by_role("combobox", name="Soup", exact=True)).to_have_value(
-        re.compile("manual")
+        re.compile("Manual")
     )
 
 
@@ -52,9 +51,11 @@ def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Serv
     expect(steps.heading(page, "Soups")).to_be_visible()
     for recipe in RECIPES.values():
         steps.build(page, recipe.title)
-        expect(page.get_by_text(re.compile(f"^{recipe.name} [0-9a-f]{{4}} = "))).to_be_visible()
+        title = re.escape(recipe.title)
+        result = page.locator(".st-key-result-card").get_by_role("heading")
+        expect(result).to_have_text(re.compile(f"^{title} · "))
         expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
-    page.get_by_role("tab", name="Compare").click()
+    steps.go_to(page, "Compare")
     soups = page.locator(".st-key-comparison-scatter .scatterlayer .trace").last.locator(".point")
     expect(soups.nth(len(RECIPES) - 1)).to_be_attached()
 
@@ -78,10 +79,10 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     points.nth(8).click(force=True)
     expect(alpha).to_have_value("0.80")
     steps.build(page, "WiSE-FT")
-    expect(page.get_by_text("wise_ft").first).to_be_visible()
+    expect(page.get_by_text("WiSE-FT · 1 of 15").first).to_be_visible()
 
     steps.go_to(page, "Evidence")
-    steps.pick_soup(page, "wise_ft")
+    steps.pick_soup(page, "WiSE-FT")
     expect(promised).to_be_visible()
     best = re.compile(r"Only \d of 15 ingredients have been evaluated on select")
     expect(page.get_by_text(best)).to_be_visible()
@@ -94,7 +95,9 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     page.goto(f"{server.url}/soups")
     expect(steps.heading(page, "Soups")).to_be_visible()
     choices = page.get_by_role("radiogroup")
-    for choice in ("Learned", "tensor", "AdamW"):
+    choices.get_by_text("Learned", exact=True).click()
+    page.get_by_text("More parameters").click()
+    for choice in ("tensor", "AdamW"):
         choices.get_by_text(choice, exact=True).click()
     for label, value in (("Max passes", "100"), ("Held-out fraction", "0")):
         field = page.get_by_role("spinbutton", name=label)
@@ -107,12 +110,14 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     expect(page.get_by_text("Cancelled. The best soup so far was saved.")).to_be_visible()
     steps.wait_until_idle(page)
 
-    # It is what both tabs show, and both offer the rest.
-    page.get_by_role("tab", name="Compare").click()
-    steps.pick_soup(page, "learned", "Show the ensemble for")
-    page.get_by_role("button", name=re.compile("Evaluate learned .* on 6 splits")).click()
-    expect(page.get_by_text(re.compile("Evaluate learned .* · done"))).to_be_visible()
-    page.get_by_role("tab", name="Build").click()
+    # It is what both pages show, and both offer the rest.
+    steps.go_to(page, "Compare")
+    steps.pick_soup(page, "Learned", "Show the ensemble for")
+    page.get_by_role("button", name=re.compile("Evaluate Learned .* on 6 splits")).click()
+    expect(page.get_by_text(re.compile("Evaluate Learned .* · done"))).to_be_visible()
+    steps.go_to(page, "Soups")
+    # The form is as it was left, and the result is below it.
+    expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("100")
     expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
 
 
@@ -122,33 +127,47 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     page.goto(f"{server.url}/soups?selection=run-03&selection=run-04")
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
-    first = page.get_by_text(re.compile(r"^uniform [0-9a-f]{4} = run-03 × 1/2")).inner_text()[:12]
-    steps.wait_until_idle(page)
-
+    rename(page, "first")
     page.get_by_role("combobox", name="Include existing soups").click()
-    page.get_by_role("option", name=first).click()
+    page.get_by_role("option", name="first").click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Build uniform soup from 3 ingredients").click()
-    made = page.get_by_text(re.compile(rf"= run-03 × 1/3, run-04 × 1/3, {first} × 1/3$"))
+    used = re.compile(r"^= run-03 × 1/3, run-04 × 1/3, (uniform [0-9a-f]{4}) × 1/3$")
+    made = page.get_by_text(used)
     expect(made).to_be_visible()
-    second = made.inner_text()[:12]
+    told = used.match(made.inner_text())
+    assert told is not None
     expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+    rename(page, "second")
 
-    page.get_by_role("tab", name="Compare").click()
-    steps.pick_soup(page, second, "Show the ensemble for")
+    steps.go_to(page, "Compare")
+    steps.pick_soup(page, "second", "Show the ensemble for")
     cells = page.get_by_test_id("stDataFrame").locator("td")
-    for name in (first, second, f"ensemble of {second}'s 3 ingredients"):
+    for name in ("first", "second", "ensemble of second's 3 ingredients"):
         expect(cells.get_by_text(name, exact=True).first).to_be_attached()
     steps.go_to(page, "Connectivity")
-    page.get_by_role("combobox", name="To").fill(second)
-    page.get_by_role("option", name=second).click()
+    page.get_by_role("combobox", name="To").fill("second")
+    page.get_by_role("option", name="second").click()
     page.get_by_role("button", name="Add").click()
-    expect(page.get_by_text(f"base → {second}")).to_be_visible()
+    expect(page.get_by_text("base → second")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"pair=base&pair=uniform\+[0-9a-f]{4}"))
     steps.go_to(page, "Download")
+    steps.pick_soup(page, "second")
     page.get_by_role("button", name="Create file").click()
     with page.expect_download() as taken:
-        page.get_by_role("link", name=re.compile(f"Download {second.replace(' ', '-')}")).click()
+        page.get_by_role("link", name=re.compile("Download uniform-")).click()
     expect(page.get_by_role("button", name="Model card")).to_be_visible()
     expect(page.get_by_text("mergekit cannot express this soup")).to_be_visible()
     with safe_open(steps.save(taken.value, tmp_path), framework="pt") as file:
-        assert first in json.loads(file.metadata()["stockpot"])["coefficients"]
+        assert told[1] in json.loads(file.metadata()["stockpot"])["coefficients"]
+
+
+def rename(page: Page, name: str) -> None:
+    """Name the soup that was just built."""
+    steps.wait_until_idle(page)
+    field = page.get_by_role("textbox", name="Name")
+    field.fill(name)
+    field.press("Enter")
+    result = page.locator(".st-key-result-card").get_by_role("heading")
+    expect(result).to_have_text(re.compile(f"^{name}( |$)"))
+    steps.wait_until_idle(page)

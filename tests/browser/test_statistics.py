@@ -67,7 +67,7 @@ def test_a_soup_is_shown_with_either_statistics_and_the_better_are_proposed(
     sweep, averaged = open_soups(page, server)
     steps.build(page, "Uniform")
     # They stand below the recipe and in the comparison.
-    both = re.compile("^uniform .*: averaged vs. re-estimated BatchNorm$")
+    both = re.compile("^Uniform .*: averaged vs. re-estimated BatchNorm$")
     expect(page.get_by_text(both).first).to_be_visible()
     evaluators = {
         "averaged": averaged,

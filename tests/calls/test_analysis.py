@@ -33,6 +33,7 @@ from soupcore.calls import (
     ParameterCurve,
     Result,
     SearchOptimism,
+    ShownExamples,
     StoredCall,
     TwoModelEnsembles,
     TwoModelTheory,
@@ -40,10 +41,18 @@ from soupcore.calls import (
 from soupcore.evaluation import Evaluations
 from soupcore.progress import no_progress
 from soupcore.recipes import RECIPES, Number
-from soupcore.tasks import TaskDescription
+from soupcore.tasks import Shown, TaskDescription
 
 NAMES = ("run1", "run2", "run10")
 GREEDY = {"accept": ">=", "metric": "score"}
+
+
+@pytest.fixture(autouse=True)
+def examples_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the toy task show its examples as text."""
+    monkeypatch.setattr(
+        ClassificationTask, "show", lambda self, split, index: Shown(f"{split} {index}")
+    )
 
 
 @pytest.fixture
@@ -75,6 +84,7 @@ def calls(soup: str) -> dict[str, StoredCall]:
         BestIngredientBias(NAMES),
         Attribution(soup, "test"),
         Breakdown("run1", "test"),
+        ShownExamples("test", (2, 0)),
         Optimism(NAMES, GREEDY),
         SearchOptimism(NAMES, {"evaluations": 6}),
         GreedyOrders(NAMES, GREEDY, 2),

@@ -41,6 +41,7 @@ from soupcore.calls import (
     RecipeSoup,
     Result,
     SearchOptimism,
+    ShownExamples,
     SoupFiles,
     SoupScores,
     StoredCall,
@@ -52,6 +53,7 @@ from soupcore.evaluation import Evaluation, Evaluations, StatisticsChoice
 from soupcore.jobs.kinds import KINDS
 from soupcore.overview import Overview
 from soupcore.plan import PART, TIMED
+from soupcore.tasks import Shown
 from soupcore.writers.forms import Form
 
 NAMES = ("run1", "run2", "run10")
@@ -62,6 +64,14 @@ THIRDS = {"run1": Fraction(1, 3), "run2": Fraction(2, 3)}
 ALL = CALLS | {call.kind: call for call in (Analysis, TimedPasses)}
 
 Namespace = Mapping[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def examples_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the toy task show its examples as text."""
+    monkeypatch.setattr(
+        ClassificationTask, "show", lambda self, split, index: Shown(f"{split} {index}")
+    )
 
 
 @pytest.fixture
@@ -255,6 +265,10 @@ def cases(soup: str) -> dict[str, Case]:
                 ],
                 "groups": [],
             },
+        ),
+        stored(
+            ShownExamples("test", (2, 0)),
+            lambda ns: {"examples": [shown.to_json() for shown in ns["examples"]]},
         ),
         stored(
             BestIngredientBias(NAMES),

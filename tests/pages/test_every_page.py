@@ -30,6 +30,7 @@ PAGES = {
     "overview.py": "Overview",
     "ingredients.py": "Ingredients",
     "soups.py": "Soups",
+    "compare.py": "Compare",
     "evidence.py": "Evidence",
     "download.py": "Download",
     "report.py": "Report",
@@ -42,7 +43,7 @@ PAGES = {
 NAMES = ["run1", "run2", "run10"]
 # The other pages show soups side by side.
 OF_ONE_SOUP = {file: title for file, title in PAGES.items() if title in
-               ("Overview", "Soups", "Evidence", "Download", "Report")}  # fmt: skip
+               ("Overview", "Soups", "Compare", "Evidence", "Download", "Report")}  # fmt: skip
 MANUAL = "manual"
 TASK = """
 from pathlib import Path
@@ -304,7 +305,8 @@ def test_pages_open_with_soups_by_all_recipes(
 def test_a_plane_shows_soups_by_a_formula_once_their_weights_were_read(start: Start) -> None:
     app = start(known=True)
     soups = {name: app.build(name) for name in ("uniform", "ties", "slerp", "dare")}
-    labels = {name: f"{name} {soup[:4]}" for name, soup in soups.items()}
+    titles = {"slerp": "SLERP · 2 of 3"}
+    labels = {n: titles.get(n) or f"{RECIPES[n].title} · 3 of 3" for n in soups}
     aside = [labels[name] for name in ("ties", "slerp", "dare")]
     session = app.session().switch_page("plane.py").run()
     session.selectbox[-1].set_value(7).run()
@@ -422,12 +424,12 @@ def test_scores_by_class_and_group_are_shown_for_a_row(start: Start) -> None:
 def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:
     app = start(task=DICE)
     app.evaluate()
-    soup = app.build("uniform")
+    app.build("uniform")
     pages = {session.header[0].value: _texts(session) for session in app.open_all()}
     assert any("undefined for" in text and "of 30 examples" in text
                for text in pages["Ingredients"])  # fmt: skip
     assert any("Nothing to compare with" in text for text in pages["Evidence"])
-    assert f"uniform {soup[:4]}" in "".join(pages["Soups"])
+    assert "Uniform · 3 of 3" in "".join(pages["Soups"])
 
 
 def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(

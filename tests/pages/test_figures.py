@@ -124,10 +124,15 @@ def test_the_comparison_with_soups_of_soups(
     view = evaluated.with_statistics(statistics)
     of_soups = soup_of_soups(view)
     evaluate_files(view)
-    monkeypatch.setattr(st, "session_state", {"soup": of_soups.soup.id})
+    rows = ["run1", of_soups.handle, "base", "gone"]
+    session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows}
+    monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
     comparison.show(view)
+    assert session["compare"] == ["run1", of_soups.handle, "base"]
     assert_makes(run, shown["comparison-scatter"])
+    assert_makes(run, shown["differences"])
+    assert set(shown["differences"].table["name"]) <= {of_soups.label, "run1", "base"}
     table = shown["comparison-scatter"].table
     assert list(table["kind"]) == ["ingredient"] * 3 + ["base"] + ["soup"] * 2
     assert of_soups.label in table.index

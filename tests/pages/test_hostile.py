@@ -138,7 +138,7 @@ def test_names_are_text_beside_sliders(app: AppTest) -> None:
     settle(app)
     assert [slider.label for slider in app.slider if "evil" in slider.label]
     assert_text(app)
-    app.segmented_control[0].set_value("greedy")
+    app.segmented_control[1].set_value("greedy")
     settle(app)
 
 

@@ -83,7 +83,7 @@ def test_recipes_that_choose_say_that_they_need_a_task(app: App) -> None:
     session = app.session().switch_page("soups.py").run()
     for name, recipe in RECIPES.items():
         if recipe.chooses:
-            box = next(c for c in session.segmented_control if c.label == "Recipe")
+            box = next(c for c in session.segmented_control if c.label == recipe.group)
             box.set_value(name).run()
             assert_opens(session, "Soups")
             needed = f"{recipe.title} needs a task"
@@ -103,7 +103,9 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> Non
             made[name] = found["soup"]
     assert_opens(session.run(), "Soups")
     (table,) = (each.value for each in session.dataframe)
-    assert [*table["name"]] == [f"{name} {soup[:4]}" for name, soup in made.items()]
+    titles = {MANUAL: "Manual"} | {name: recipe.title for name, recipe in RECIPES.items()}
+    assert [*reversed(table["recipe"])] == [titles[name] for name in made]
+    assert table["name"].str.contains("Manual · 2 of 3").sum() == 1
     expected = {"uniform": uniform(app.sweep), "ties": ties(app.sweep)}
     for name, soup in expected.items():
         assert made[name] == soup.id

@@ -58,7 +58,8 @@ def test_base_and_soups_are_rows_and_differ_from_the_best_ingredient(
     app = start(task=task)
     app.evaluate()
     app.map_weights()
-    label = f"uniform {app.build('uniform')[:4]}"
+    app.build("uniform")
+    label = "Uniform · 3 of 3"
     found = known(app)
     assert found.best is not None
     assert found.headline is not None
@@ -209,7 +210,8 @@ def test_only_ingredients_are_selected_and_hidden_rows_keep_their_state(
 def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
     app = start()
     app.evaluate()
-    label = f"uniform {app.build('uniform')[:4]}"
+    app.build("uniform")
+    label = "Uniform · 3 of 3"
     session = open_table(app)
     session.session_state["row-detail"] = True
     session.run()

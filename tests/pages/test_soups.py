@@ -1,10 +1,21 @@
+from typing import Any
+
 import pytest
 import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from pages import soups
-from pages.components import snippets
+from pages.components import snippets, state
+from pages.components.display import plain
 from pages.components.state import View
+from soupcore.annotations import annotations
+from soupcore.stored_soups import StoredSoups
+from tests.pages import test_every_page
 from tests.pages.conftest import NAMES
+from tests.pages.test_every_page import MAIN as PAGE
+from tests.pages.test_every_page import App, Start
+
+start, mapped = test_every_page.start, test_every_page.mapped
 
 
 @pytest.mark.parametrize(
@@ -24,3 +35,112 @@ def test_models_without_a_slider_are_mentioned(
         "ingredients to adjust them."
     )
     assert captions[:-1] == ([text] if others else [])
+
+
+@pytest.fixture
+def app(start: Start) -> App:
+    """The app on a toy sweep with evaluated ingredients and two soups."""
+    app = start(known=True)
+    app.build("uniform")
+    app.build("greedy")
+    return app
+
+
+def press(session: AppTest, label: str) -> None:
+    (button,) = [each for each in session.main.button if each.label == label]
+    button.click().run()
+    assert not session.exception
+
+
+def listed(session: AppTest) -> list[str]:
+    table = next(t.value for t in session.main.dataframe if "built" in t.value)
+    return sorted(table["name"])
+
+
+def labels(app: App) -> dict[str, str]:
+    return StoredSoups(state.store(), app.sweep).labels(str(app.sweep.folder), "")
+
+
+def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
+    session = app.session("soups.py")
+    soup = session.session_state["soup"] or app.build("uniform")
+    session.session_state["soup"] = soup
+    session.run()
+    name = next(box for box in session.text_input if box.placeholder == "Uniform · 3 of 3")
+    name.set_value("<b>ours</b>").run()
+    session.text_area[0].set_value("first try").run()
+    press(session, "Star")
+    said = annotations(state.store(), [soup])[soup]
+    assert (said.name, said.note, said.starred) == ("<b>ours</b>", "first try", True)
+    assert "<b>ours</b>" in listed(session)
+    assert [h.value for h in session.subheader if "ours" in h.value] == [plain("<b>ours</b>")]
+    for page in ("compare.py", "ingredients.py"):
+        session.switch_page(page).run()
+        assert not session.exception
+        assert any("<b>ours</b>" in t.value.to_string() for t in session.dataframe)
+    assert set(labels(app).values()) >= {"<b>ours</b>"}
+
+
+def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
+    session = app.session("soups.py")
+    before = listed(session)
+    press(session, "Delete")
+    assert len(listed(session)) == len(before) - 1
+    press(session, "Undo")
+    assert listed(session) == before
+    press(session, "Delete")
+    other = app.session("soups.py")  # another session has no undo, but the list
+    assert not [each for each in other.main.button if each.label == "Undo"]
+    press(other, "Restore")
+    assert listed(other) == before
+
+
+def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
+    soup = app.do("soup", recipe="ties", names=NAMES[:2], parameters={"density": 0.3})["soup"]
+    session = app.session("soups.py")
+    session.session_state["soup"] = soup
+    session.run()
+    press(session, "Build again with…")
+    assert session.session_state["soups-tab"] == "Build"
+    assert session.query_params["recipe"] == "ties"
+    assert session.query_params["candidate"] == NAMES[:2]
+    assert session.query_params["parameter"] == "ties.density=0.3"
+    density = next(box for box in session.number_input if box.label == "Density k")
+    assert density.value == 0.3
+    assert any(b.label == "Build TIES soup from 2 ingredients" for b in session.button)
+
+
+def test_the_form_opens_as_the_url_says(app: App) -> None:
+    told = {"sweep": str(app.sweep.folder), "task": str(app.request["task"])}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "Build greedy soup from 3 ingredients"),
+        ({"selection": ["run1", "run2"]}, "Build greedy soup from 2 ingredients"),
+        ({"recipe": "nonsense", "candidates": "x"}, "Build greedy soup from 3 ingredients"),
+        (
+            {"recipe": "swa", "candidates": "custom", "candidate": ["run2", "gone", "run1"]},
+            "Build SWA soup from 2 ingredients",
+        ),
+        (
+            {"recipe": "ties", "parameter": ["ties.density=9", "ties.gone=1", "dare.drop=0.2", ""]},
+            "Build TIES soup from 3 ingredients",
+        ),
+    ]
+    for query, label in cases:
+        session = AppTest.from_file(str(PAGE), default_timeout=60)
+        for name, value in (told | query).items():
+            session.query_params[name] = value
+        session.run().switch_page("soups.py").run()
+        assert not session.exception
+        assert label in [button.label for button in session.button]
+
+
+def test_a_seed_is_asked_for_only_where_the_order_is_random(app: App) -> None:
+    session = app.session("soups.py")
+    assert "Seed" not in [box.label for box in session.number_input]
+    order = next(c for c in session.segmented_control if c.label == "Order")
+    order.set_value("random").run()
+    assert "Seed" in [box.label for box in session.number_input]
+    assert session.query_params["parameter"] == "greedy.order=random"
+    session.switch_page("overview.py").run().switch_page("soups.py").run()
+    order = next(c for c in session.segmented_control if c.label == "Order")
+    assert order.value == "random"
