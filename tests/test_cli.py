@@ -468,3 +468,9 @@ def test_a_soup_of_adapters_is_written_as_one(run: Callable[..., Ran], tmp_path:
     for file in told["files"]:
         assert Path(file).read_bytes() == (tmp_path / "again" / Path(file).name).read_bytes()
     assert len(told["files"]) == 2
+
+
+def test_a_folder_is_no_address_of_a_cluster(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "--task", __file__ + ":x", "--ray", runs])
+    assert "is a folder; write it before --ray" in capsys.readouterr().err
