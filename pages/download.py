@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -302,6 +303,8 @@ def _artifacts(view: View, soup: Soup) -> None:
     ).strip()
     judged: dict[str, Any] = {}
     if view.has_task:
+        known = scores.evaluations(view, {soup.id: soup.mixture})[soup.id]
+        soup = replace(soup, evaluations={split: e for split, e in known.items() if e is not None})
         judged = {
             "score_name": view.task.score_name,
             "higher_is_better": view.task.metric.higher_is_better,

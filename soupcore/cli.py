@@ -34,6 +34,22 @@ _TASK_FORMS = (
     "command:FILE.toml, which is run"
 )
 _TASK_HELP = f"the task: {_TASK_FORMS}"
+
+
+def _cluster(text: str) -> str:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; write it before --ray")
+    return text
+
+
+_RAY: dict[str, Any] = {
+    "type": _cluster,
+    "nargs": "?",
+    "const": "local",
+    "metavar": "ADDRESS",
+    "help": "evaluate on a Ray cluster at this address, or on one that is started on this machine; "
+    "see soupcore.evaluation.cluster",
+}
 _SWITCHES = {"true": True, "false": False}
 _COMMANDS = """
 without a browser:
@@ -119,6 +135,7 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, mps or auto; one worker for each", **several
     )
+    parser.add_argument("--ray", **_RAY)
     parser.add_argument(
         "--database",
         default=os.environ.get("STOCKPOT_DATABASE"),
@@ -177,8 +194,8 @@ def _app() -> Path:
 def _work(arguments: Sequence[str]) -> None:
     from soupcore.jobs import serve
 
-    parsed = serve.parser(_folder, _task).parse_args(arguments)
-    serve.serve(parsed.task, parsed.device or ["auto"], parsed.root, parsed.database)
+    parsed = serve.parser(_folder, _task, _RAY).parse_args(arguments)
+    serve.serve(parsed.task, parsed.device or ["auto"], parsed.root, parsed.database, parsed.ray)
 
 
 def _without_browser(arguments: Sequence[str]) -> None:
@@ -203,6 +220,7 @@ def _without_browser(arguments: Sequence[str]) -> None:
             "--metric", metavar="NAME", help="metric of the task to rank and choose by (its first)"
         )
         command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto")
+        command.add_argument("--ray", **_RAY)
         add_options(command)
         command.set_defaults(run=run, error=command.error)
     parsed = parser.parse_args(arguments)
@@ -520,7 +538,7 @@ def _evaluator(parsed: argparse.Namespace) -> "Evaluator":
     from soupcore.tasks import load_task
 
     task = load_task(parsed.task)
-    return Evaluator(task, device=parsed.device).with_primary(parsed.metric)
+    return Evaluator(task, device=parsed.device, ray=parsed.ray).with_primary(parsed.metric)
 
 
 def _snapshots(texts: Sequence[str]) -> "Snapshots":

@@ -336,7 +336,7 @@ def test_ctrl_c_ends_the_command(tmp_path: Path, runs: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "began\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == "stockpot: interrupted; finished evaluations are stored\n"
 
@@ -348,7 +348,7 @@ def test_a_closed_pipe_is_not_an_error(runs: str, spec: str) -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.close()
-        process.wait(60)
+        process.wait(300)
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert process.returncode == 1
@@ -468,3 +468,9 @@ def test_a_soup_of_adapters_is_written_as_one(run: Callable[..., Ran], tmp_path:
     for file in told["files"]:
         assert Path(file).read_bytes() == (tmp_path / "again" / Path(file).name).read_bytes()
     assert len(told["files"]) == 2
+
+
+def test_a_folder_is_no_address_of_a_cluster(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "--task", __file__ + ":x", "--ray", runs])
+    assert "is a folder; write it before --ray" in capsys.readouterr().err

@@ -147,7 +147,7 @@ def open_at_once(folder: Path, url: str) -> None:
     start = Barrier(8)
 
     def use(number: int) -> None:
-        start.wait(60)
+        start.wait(300)
         store = Store(folder, url)
         store.add_soup(str(number), "sweep", {})
         store.close()

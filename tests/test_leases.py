@@ -126,7 +126,7 @@ def test_a_worker_of_this_machine_that_does_not_renew_its_lease_is_killed_with_i
     hold(shared, process.pid, lease=-1)
     remove_dead(shared.engine)
     assert holders(shared) == set()
-    process.communicate(timeout=30)  # which waits until its child has closed the pipe, too
+    process.communicate(timeout=300)  # which waits until its child has closed the pipe, too
     assert process.returncode == -signal.SIGKILL
 
 

@@ -166,7 +166,7 @@ def test_a_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
 
 
 def _add_many(folder: Path, worker: int, count: int, start: Barrier) -> None:
-    start.wait(60)
+    start.wait(300)
     store = Store(folder)  # several create the tables at once
     for number in range(count):
         add(store, f"{worker}-{number}", loss=float(number))

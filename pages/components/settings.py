@@ -44,6 +44,7 @@ class Settings:
         uploads_session: Limit of one session's uploads, in bytes.
         devices: Devices of the workers, one worker each.
         database: URL of the store's database; None for SQLite in the workspace.
+        ray: Address of a Ray cluster that evaluates the points; None for none.
     """
 
     sweep: str
@@ -57,6 +58,7 @@ class Settings:
     uploads_session: int
     devices: tuple[str, ...]
     database: str | None
+    ray: str | None = None
 
     def allows(self, folder: Path) -> bool:
         """Whether a folder lies in one of the roots, after resolving links."""
@@ -138,6 +140,7 @@ def configure(arguments: Sequence[str]) -> Settings:
         uploads_session=round(parsed.uploads_session * 1e9),
         devices=tuple(dict.fromkeys(parsed.device)) or ("auto",),
         database=parsed.database,
+        ray=parsed.ray,
     )
     return _current
 

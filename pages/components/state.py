@@ -75,7 +75,7 @@ def descriptions() -> Descriptions:
 def supervisor() -> Supervisor:
     """Return the supervisor of this server's workers."""
     known = settings.current()
-    return Supervisor(store(), known.tasks, known.devices, known.roots)
+    return Supervisor(store(), known.tasks, known.devices, known.roots, ray=known.ray)
 
 
 class UndescribedError(Exception):

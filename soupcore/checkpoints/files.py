@@ -13,13 +13,14 @@ So the stamp also covers some blocks of the content, or all of it if the file is
 
 import hashlib
 import os
+import platform
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from soupcore.errors import CheckpointError
 
@@ -95,6 +96,10 @@ class WeightFile:
         _keep(id(self), opened)
         weakref.finalize(self, _open.pop, id(self), None)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path, so that another process or machine opens its own file."""
+        return _opened_elsewhere, (self.path, self.identity)
+
     def descriptor(self) -> "_Descriptor":
         """Return the open file; it stays open while the caller holds a reference to the result.
 
@@ -167,6 +172,22 @@ class WeightFile:
             self.read_into(piece, start)
             yield piece
             start += len(piece)
+
+
+def _opened_elsewhere(path: Path, identity: Identity) -> WeightFile:
+    """Open the file that another process, perhaps on another machine, has open.
+
+    Raises:
+        CheckpointError: There is no such file here, or it is another one.
+    """
+    file = WeightFile(path)
+    # Numbers of devices and inodes differ between machines that share a folder.
+    if (file.identity.size, file.identity.modified) != (identity.size, identity.modified):
+        raise CheckpointError(
+            f"{path} on {platform.node()} differs from the file of this name where it was opened. "
+            "All machines need the same files."
+        )
+    return file
 
 
 class _Descriptor:

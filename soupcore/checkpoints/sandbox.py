@@ -1,16 +1,25 @@
-"""Reading of untrusted torch files in a child process with few rights and little time."""
+"""Reading of untrusted torch files in a child process with few rights and little time.
 
+A child imports the reader once, and forks for each file (see `soupcore.safe_torch.child`). It reads
+one file at a time, and waits for the next one until this process ends.
+"""
+
+import atexit
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from soupcore.errors import CheckpointError
 from soupcore.safe_torch import child
-from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT
+from soupcore.safe_torch.child import MOST_CPU_SECONDS, MOST_MEMORY, MOST_OUTPUT, STATUS
 
 # The limit on CPU time ends a malicious file. This one ends a wait for storage that does not
 # answer, and is long enough for a reader on a busy machine.
@@ -36,9 +45,9 @@ class NoVerdictError(CheckpointError):
 def read_contents(descriptor: int, path: Path) -> dict[str, Any]:
     """Read the contents of a torch file; see `soupcore.safe_torch.contents.read_contents`.
 
-    The child inherits the open file, so that it reads the same bytes as the caller. It may use
-    1 GiB of memory, 8 s of CPU time and 60 s in total. It can neither write files nor start
-    processes.
+    The child receives the open file, so that it reads the same bytes as the caller. Its fork for
+    this file may use 1 GiB of memory, 8 s of CPU time and 60 s in total. It can neither write files
+    nor start processes.
 
     Args:
         descriptor: The file, open for reading.
@@ -101,31 +110,131 @@ def read_values(descriptor: int, path: Path) -> dict[str, Any]:
     return values
 
 
+class _Reader:
+    """A child process, which reads one file at a time.
+
+    Raises:
+        OSError: The process cannot be started.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.command = command
+        self._socket, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this interpreter and `_PROGRAM`
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    process_group=0,  # that of its forks, to kill them with it
+                )
+        except OSError:
+            self._socket.close()
+            raise
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, because it was killed."""
+        return self._process.poll() is not None
+
+    def read(self, descriptor: int, request: Sequence[str]) -> tuple[bytes, int]:
+        """Return the answer of a fork, at most `MOST_OUTPUT` + 1 bytes, and its exit status."""
+        receiving, sending = os.pipe()
+        with os.fdopen(receiving, "rb") as pipe:
+            with suppress(OSError):  # if it has ended, there is no answer
+                text = json.dumps(request).encode()
+                socket.send_fds(self._socket, [text], [descriptor, sending])
+            os.close(sending)
+            output = pipe.read(MOST_OUTPUT + 1)
+        if len(output) > MOST_OUTPUT:
+            self.kill()
+        status = b""
+        with suppress(OSError):
+            status = self._socket.recv(STATUS.size)
+        return output, STATUS.unpack(status)[0] if status else self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the process and its fork."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Have the process end, and wait for that."""
+        with suppress(OSError):  # if it has ended
+            self._socket.shutdown(socket.SHUT_RDWR)  # also if a fork of this process has a copy
+        self._socket.close()
+        self._process.wait()
+
+
+# Idle readers of this process. A fork of it has readers of its own.
+_idle: dict[int, list[_Reader]] = {}
+_MOST_IDLE = 4
+
+
+def end_readers() -> None:
+    """End the idle child processes. The next file starts another one."""
+    idle = _idle.pop(os.getpid(), [])
+    while idle:
+        idle.pop().end()
+
+
+atexit.register(end_readers)
+
+
+def _take() -> _Reader:
+    """Return an idle reader, or a new one."""
+    command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE)]
+    idle = _idle.setdefault(os.getpid(), [])
+    while idle:
+        reader = idle.pop()
+        if reader.command == command and not reader.has_ended:
+            return reader
+        reader.end()
+    return _Reader(command)
+
+
+def _give_back(reader: _Reader) -> None:
+    idle = _idle.setdefault(os.getpid(), [])
+    if reader.has_ended or len(idle) >= _MOST_IDLE:
+        reader.end()
+    else:
+        idle.append(reader)
+
+
 def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
-    process = _started(descriptor, path, *request)
+    try:
+        reader = _take()
+    except OSError as error:
+        raise NoVerdictError(
+            f"{path} cannot be opened: the process to read it could not be started "
+            f"({error.strerror}).",
+            "Free memory or processes, and try again.",
+        ) from None
     expired = threading.Event()
 
-    def end() -> None:
+    def expire() -> None:
         expired.set()
-        process.kill()
+        reader.kill()
 
-    timer = threading.Timer(MOST_SECONDS, end)
+    timer = threading.Timer(MOST_SECONDS, expire)
     timer.start()
     try:
-        with process:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            output = process.stdout.read(MOST_OUTPUT + 1)
-            if len(output) > MOST_OUTPUT:
-                process.kill()
+        output, status = reader.read(descriptor, request)
+    except BaseException:  # such as KeyboardInterrupt
+        reader.kill()
+        raise
     finally:
         timer.cancel()
+        timer.join()  # it must not kill the reader of the next file
+        _give_back(reader)
     try:
         answer: dict[str, Any] = json.loads(output)
     except ValueError:
         if len(output) > MOST_OUTPUT:
             reason = f"its description takes more than {MOST_OUTPUT} bytes"
             raise CheckpointError(f"{path} cannot be opened: {reason}. {_SUSPECT}") from None
-        raise _without_answer(path, process.returncode, expired.is_set()) from None
+        raise _without_answer(path, status, expired.is_set()) from None
     if answer.get("exhausted"):
         raise NoVerdictError(
             f"{path} cannot be opened: reading its contents takes more than "
@@ -133,22 +242,6 @@ def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
             "Free memory and try again. If this happens again, the file is damaged or malicious.",
         )
     return answer
-
-
-def _started(descriptor: int, path: Path, *request: str) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(  # noqa: S603 - this interpreter, with the constant `_PROGRAM`
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), *request],
-            stdin=descriptor,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise NoVerdictError(
-            f"{path} cannot be opened: the process to read it could not be started "
-            f"({error.strerror}).",
-            "Free memory or processes, and try again.",
-        ) from None
 
 
 _SUSPECT = (

@@ -1,5 +1,6 @@
 """Evaluates points, each once, and stores the results."""
 
+import sys
 import time
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from soupcore.evaluation.cluster import ClusterPass, local_pass
 from soupcore.evaluation.command_pass import CommandPass
 from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
@@ -47,6 +49,8 @@ class Evaluator(Evaluations):
             bits of a loss may depend on it. It is halved if memory runs out.
         memory_budget: Size in bytes of the ingredients that stay in memory between evaluations.
             Others are read from their files each time.
+        ray: Address of a Ray cluster that evaluates the points; "local" for one on this machine.
+            See `soupcore.evaluation.cluster`. Recipes that use gradients compute on this machine.
     """
 
     task: Task
@@ -59,6 +63,7 @@ class Evaluator(Evaluations):
         device: str = "auto",
         batch_size: int | None = None,
         memory_budget: int = 2 << 30,
+        ray: str | None = None,
     ) -> None:
         from soupcore.evaluation.claims import Claims  # loads SQLAlchemy
 
@@ -66,12 +71,13 @@ class Evaluator(Evaluations):
         self.device = choose_device(device)
         self.batch_size = batch_size or _BATCH_SIZE
         self._claims = Claims(self.store)
-        self._forward_pass = (
-            CommandPass(task)
-            if isinstance(task, CommandTask)
-            else ForwardPass(task, self.device, batch_size, memory_budget)
+        self._forward_pass: ForwardPass | CommandPass | ClusterPass = (
+            local_pass(task, self.device, batch_size, memory_budget)
+            if ray is None
+            else ClusterPass(task, ray, device, batch_size, memory_budget)
         )
-        self._previewed: dict[tuple[str, str], tuple[float, float]] = {}
+        # By point, data and primary metric.
+        self._previewed: dict[tuple[str, str, str | None], tuple[float, float]] = {}
 
     def __repr__(self) -> str:
         return f"Evaluator({self.task.name!r} on {self.device}, stored in {self.store.folder})"
@@ -89,7 +95,7 @@ class Evaluator(Evaluations):
         if self.estimate is None:
             return {}
         _check_unchanged([mixture])
-        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - there is BatchNorm
+        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - there is BatchNorm
         return self._forward_pass.statistics(mixture, self.estimate)
 
     @with_bar("Evaluation")
@@ -223,8 +229,16 @@ class Evaluator(Evaluations):
             with_outputs: Keys of the points whose outputs are kept.
             on_progress: Called with the number of examples done and in total.
         """
+        if not points:
+            return
         examples = len(self.task.split(split))
         total = len(points) * examples
+        if isinstance(self._forward_pass, ClusterPass):
+            wanted = [(key, point, key in with_outputs) for key, point in points.items()]
+            yield from self._forward_pass.run_all(
+                wanted, split, self.estimate, lambda ended: on_progress(ended * examples, total)
+            )
+            return
         if isinstance(self._forward_pass, CommandPass) and self._at_once > 1:
             yield from self._forward_pass.run_all(
                 points, split, lambda ended: on_progress(ended * examples, total)
@@ -243,7 +257,9 @@ class Evaluator(Evaluations):
 
     @property
     def _at_once(self) -> int:
-        """How many points are computed at the same time."""
+        """How many points are computed at the same time, at most."""
+        if isinstance(self._forward_pass, ClusterPass):
+            return sys.maxsize
         return self.task.at_once if isinstance(self.task, CommandTask) else 1
 
     def evaluate_or_reject(
@@ -335,7 +351,7 @@ class Evaluator(Evaluations):
             TaskError, CheckpointError: As for `evaluate`.
         """
         _check_unchanged(members)
-        assert isinstance(self._forward_pass, ForwardPass)  # noqa: S101 - commands average nothing
+        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - averages nothing
         return self._forward_pass.run_ensemble(
             members, split, estimate=self.estimate, on_progress=on_progress
         )
@@ -359,7 +375,7 @@ class Evaluator(Evaluations):
         """
         reference = Mixture([(next(iter(mixture.sources.values())), 1)])
         known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
-        key = self.key(reference), self.task.split(split).digest
+        key = self.key(reference), self.task.split(split).digest, self.task.primary
         if key not in self._previewed:
             progress = part(on_progress, 1, 3)
             self._previewed[key] = self._look(reference, split, progress)

@@ -39,6 +39,7 @@ class WarmState:
         tasks: The tasks that may be run; they are code, so no request can name another.
         device: Where to compute.
         roots: Folders that sweeps may be in, links followed; anywhere unless given.
+        ray: Address of a Ray cluster that evaluates points; see `Evaluator`.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class WarmState:
         tasks: Sequence[str],
         device: str = "auto",
         roots: Sequence[Path] | None = None,
+        ray: str | None = None,
     ) -> None:
         self.store = store
         self.roots = roots
         self._tasks = frozenset(tasks)
         self._device = device
+        self._ray = ray
         self._sweep: tuple[tuple[object, ...], Sweep] | None = None
         self._run: dict[str, str] = {}  # signatures of the tasks whose file was run
         self._evaluators: dict[str, Evaluator] = {}
@@ -134,7 +137,9 @@ class WarmState:
         if self._run.setdefault(task, signature) != signature:
             raise TaskChangedError
         if task not in self._evaluators:
-            self._evaluators[task] = Evaluator(load_task(task), self.store, device=self._device)
+            self._evaluators[task] = Evaluator(
+                load_task(task), self.store, device=self._device, ray=self._ray
+            )
         evaluator = self._evaluators[task]
         for split, digest in request.get("data", {}).items():
             if evaluator.task.split(split).digest != digest:

@@ -4,8 +4,9 @@ import argparse
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from soupcore.jobs.supervisor import Supervisor
 from soupcore.store import Store
@@ -18,12 +19,15 @@ task. If a worker is lost, the others compute its points.
 """
 
 
-def parser(folder: Callable[[str], Path], task: Callable[[str], str]) -> argparse.ArgumentParser:
+def parser(
+    folder: Callable[[str], Path], task: Callable[[str], str], ray: Mapping[str, Any]
+) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     Args:
         folder: Checks a folder.
         task: Checks the location of a task.
+        ray: Options of the argument `--ray`.
     """
     made = argparse.ArgumentParser(prog="stockpot worker", description=_DESCRIPTION)
     made.add_argument(
@@ -38,6 +42,7 @@ def parser(folder: Callable[[str], Path], task: Callable[[str], str]) -> argpars
         action="append",
         help="cpu, cuda, cuda:1, mps or auto; one worker for each (auto)",
     )
+    made.add_argument("--ray", **ray)
     made.add_argument(
         "--root", type=folder, action="append", default=[], help="folder that contains sweeps (any)"
     )
@@ -51,7 +56,11 @@ def parser(folder: Callable[[str], Path], task: Callable[[str], str]) -> argpars
 
 
 def serve(
-    tasks: Sequence[str], devices: Sequence[str], roots: Sequence[Path], database: str | None
+    tasks: Sequence[str],
+    devices: Sequence[str],
+    roots: Sequence[Path],
+    database: str | None,
+    ray: str | None = None,
 ) -> None:
     """Run jobs until the process receives SIGINT or SIGTERM. Its own jobs can be resumed then.
 
@@ -60,12 +69,13 @@ def serve(
         devices: Devices for computation.
         roots: Folders that sweeps may be in; empty for any folder.
         database: URL of the database; None for that of the workspace.
+        ray: Address of a Ray cluster that evaluates the points; see `Supervisor`.
     """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     store = Store(url=database)
-    supervisor = Supervisor(store, tasks, devices, roots)
+    supervisor = Supervisor(store, tasks, devices, roots, ray=ray)
     try:
         supervisor.start()
         print(f"Waiting for jobs in {store.folder}. Ctrl-C stops this worker.", flush=True)

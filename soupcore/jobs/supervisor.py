@@ -107,6 +107,7 @@ class Supervisor:
         tasks: The tasks that the workers may load.
         devices: Devices for computation. Each task has one worker per device.
         roots: Folders that sweeps may be in; empty for any folder.
+        ray: Address of a Ray cluster that evaluates points; see `soupcore.evaluation.cluster`.
         idle_s: Seconds after which an idle worker ends, except for workers of the first task.
         grace_s: Seconds for a cancelled job to stop.
     """
@@ -118,6 +119,7 @@ class Supervisor:
         devices: Sequence[str] = ("auto",),
         roots: Sequence[Path] = (),
         *,
+        ray: str | None = None,
         idle_s: float = _IDLE,
         grace_s: float = _GRACE,
     ) -> None:
@@ -126,6 +128,7 @@ class Supervisor:
         self._tasks = tuple(tasks)
         self._devices = tuple(devices)
         self._roots = tuple(roots)
+        self._ray = ray
         self._idle_s = idle_s
         self._grace_s = grace_s
         self._workers: dict[Slot, _Worker] = {}
@@ -273,7 +276,8 @@ class Supervisor:
                 self.queue.finish(job, State.CANCELLED)
 
     def _start_missing(self, task: str | None) -> None:
-        for device in self._devices if task is not None else self._devices[:1]:
+        several = task is not None and self._ray is None  # a cluster has devices of its own
+        for device in self._devices if several else self._devices[:1]:
             slot = (task, device)
             count, when = self._failed_starts.get(slot, (0, 0.0))
             if slot not in self._workers and not (
@@ -302,6 +306,7 @@ class Supervisor:
             f"--name={name}",
             *([] if task in self._tasks[:1] else [f"--idle={self._idle_s}"]),
             *([] if task is None else [f"--task={task}"]),
+            *([] if task is None or self._ray is None else [f"--ray={self._ray}"]),
             *(f"--root={root}" for root in self._roots),
         ]
         output, write_end = os.pipe()

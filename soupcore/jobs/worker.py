@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--idle", type=float, default=float("inf"), help="idle seconds after which it ends"
     )
+    parser.add_argument("--ray", help="address of a Ray cluster")
     parser.add_argument("--root", type=Path, action="append", help="a folder for sweeps")
     arguments = parser.parse_args()
     silence()
@@ -241,7 +242,8 @@ def main() -> None:
     store.holder = Holder(store.engine, arguments.name, is_worker=True)
     store.remove_leftovers()
     task: str | None = arguments.task
-    warm = WarmState(store, [] if task is None else [task], arguments.device, arguments.root)
+    tasks = [] if task is None else [task]
+    warm = WarmState(store, tasks, arguments.device, arguments.root, arguments.ray)
     worker = Worker(Queue(store), warm, task, arguments.idle)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     listener = threading.Thread(target=worker.listen, args=(_take_standard_input(),), daemon=True)

@@ -282,9 +282,19 @@ class Soup:
             "trace": [step.to_json() for step in self.trace],
             "passes": [each.to_json() for each in self.passes],
             "notes": list(self.notes),
-            "scores": self.recorded.get("scores", {}) | scores,
+            "scores": self._recorded_scores() | scores,
             "task_key": next(iter(task_keys), self.recorded.get("task_key")),
             "versions": self.recorded.get("versions") or _versions(),
+        }
+
+    def _recorded_scores(self) -> dict[str, Any]:
+        """Return the recorded scores, without those by another metric than the evaluations'."""
+        recorded: dict[str, Any] = self.recorded.get("scores", {})
+        metrics = {evaluation.primary for evaluation in self.evaluations.values()}
+        return {
+            split: found
+            for split, found in recorded.items()
+            if not metrics or found.get("metric") in metrics
         }
 
     def _tensors_to_json(self) -> dict[str, Any]:

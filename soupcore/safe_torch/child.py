@@ -1,10 +1,13 @@
-"""The child process: sets its limits, reads one torch file, and prints one JSON object.
+"""The child process: for each torch file, it forks, sets limits, and writes one JSON object.
 
-Standard input is the file. Standard output is the answer, one of:
+Importing this package takes longer than reading a file, so the child imports it once. It does not
+touch a file itself: each is read by a fork of its own, which ends with the file. Standard input is
+a Unix socket. A request is a JSON list of texts, with the descriptors of the file and of a pipe for
+the answer. The reply is the exit status of the fork, once it has ended. The answer is one of:
 
 - `{"contents": …}`, see `contents.read_contents`;
-- `{"rewritten": …}`, see `rewriting.rewrite`, if the arguments are "rewrite" and a weight set;
-- `{"values": …}`, see `contents.read_values`, if the argument is "values";
+- `{"rewritten": …}`, see `rewriting.rewrite`, if the request is "rewrite" and a weight set;
+- `{"values": …}`, see `contents.read_values`, if the request is "values";
 - `{"refusal": [problem, solution]}`;
 - `{"exhausted": true}` if memory ran out, for which the file may not be the reason.
 """
@@ -13,6 +16,9 @@ import gc
 import json
 import os
 import resource
+import signal
+import socket
+import struct
 import sys
 from typing import Any, BinaryIO
 
@@ -23,15 +29,43 @@ from soupcore.safe_torch.rewriting import rewrite
 MOST_MEMORY = 1 << 30  # bytes of address space
 MOST_CPU_SECONDS = 8
 MOST_OUTPUT = 64 << 20  # bytes
+MOST_REQUEST = 64 << 10  # bytes
+STATUS = struct.Struct("i")
 
 
 def main() -> None:
-    """Read the file, print the answer, and end."""
+    """Have forks read one file after another, until the socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a fork ends at once, without a traceback
+    requests = socket.socket(fileno=0)
+    gc.collect()
+    gc.freeze()
+    while True:
+        text, descriptors, *_ = socket.recv_fds(requests, MOST_REQUEST, 2)
+        if not text:
+            os._exit(0)
+        fork = os.fork()
+        if fork == 0:
+            try:
+                file, output = descriptors
+                _read(file, output, json.loads(text))
+            finally:
+                os._exit(1)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _, status = os.waitpid(fork, 0)
+        requests.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
+
+
+def _read(file: int, output: int, request: list[str]) -> None:
+    """Read the file, write the answer, and end."""
+    os.dup2(file, 0)  # closes the socket
+    os.dup2(output, 1)
+    os.closerange(3, max(file, output) + 1)
+    opened = os.fdopen(0, "rb")
     _limit()
     gc.disable()  # it would traverse millions of small objects again and again
-    file = os.fdopen(0, "rb")
     sys.addaudithook(_deny)
-    text = answer(file, sys.argv[2:])
+    text = answer(opened, request)
     while text:
         text = text[os.write(1, text) :]
     os._exit(0)  # destroying a deeply nested object would take time

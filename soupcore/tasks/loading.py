@@ -39,10 +39,13 @@ def load_task(spec: str) -> Task:
         TaskError: The file is missing, fails, or describes no task.
     """
     found = TaskSpec.parse(spec)
-    if found.kind:
-        task: Task = import_module(_MODULES[found.kind]).load(found.path)
-        return task
-    return _load_python(found.path, found.attribute)
+    task: Task = (
+        import_module(_MODULES[found.kind]).load(found.path)
+        if found.kind
+        else _load_python(found.path, found.attribute)
+    )
+    task.spec = str(found.resolved)
+    return task
 
 
 def _load_python(path: Path, attribute: str) -> Task:

@@ -367,6 +367,8 @@ class Task(TaskInfo[Split]):
         self.shows_examples = type(self).show is not Task.show
         #: SHA-256 of the file it was loaded from, where it was.
         self.source_digest: str | None = None
+        #: Where it was loaded from, as `load_task` takes it; "" for a task made in Python.
+        self.spec = ""
         if any(metric.against == "groups" for metric in self.metrics):
             self._check_groups()
 

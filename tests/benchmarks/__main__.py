@@ -27,6 +27,7 @@ from tests.benchmarks import (
     pages,
     passes,
     peers,
+    ray_nodes,
     recipes,
     reruns,
     uniform,
@@ -62,6 +63,7 @@ ON_DEMAND: dict[str, Benchmark] = {
     "reruns": reruns.benchmark,
     "pages": pages.benchmark,
     "devices": devices.benchmark,
+    "ray": ray_nodes.benchmark,
 }
 
 

@@ -4,12 +4,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from tests.browser.chromium import find
 
@@ -70,7 +71,7 @@ def start_server(folder: Path, *arguments: str) -> Server:
     return server
 
 
-def wait_until_up(server: Server, patience: float = 60) -> None:
+def wait_until_up(server: Server, patience: float = 300) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
@@ -84,7 +85,7 @@ def wait_until_up(server: Server, patience: float = 60) -> None:
 
 def stop_server(server: Server) -> None:
     server.process.terminate()
-    server.process.wait(20)
+    server.process.wait(120)  # the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +122,23 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests, so that the browser loads and compiles the app once for each server."""
     context = browser.new_context(
         viewport={"width": 1440, "height": 1400}, accept_downloads=True, reduced_motion="reduce"
     )
     context.set_default_timeout(30_000)
-    yield context.new_page()
+    yield context
     context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    yield page
+    with suppress(Error):  # a page that shows nothing has no storage
+        page.evaluate("localStorage.clear()")
+    for each in context.pages:
+        each.close()
+    context.clear_cookies()

@@ -1,8 +1,8 @@
 """What others can reach, and what a team's users have to be able to."""
 
 import re
-import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -11,24 +11,26 @@ import requests
 from playwright.sync_api import Page, expect
 
 from tests.browser import steps
-from tests.browser.conftest import Server, start_server, stop_server
+from tests.browser.conftest import Server, free_port, start_server, stop_server
 from tests.browser.proxy import Proxy
 from tests.pages import hostile
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - the tests' own
-PAGES = {
-    "": "Overview",
-    "ingredients": "Ingredients",
-    "soups": "Soups",
-    "evidence": "Evidence",
-    "download": "Download",
-    "report": "Report",
-    "connectivity": "Connectivity",
-    "from_base": "Paths",
-    "plane": "Plane",
-    "geometry": "Geometry",
-    "soup_vs_ensemble": "Ensembles",
-}
+PREFIX = "/user/anna/stockpot"  # of the URL, from a proxy
+PAGES = [
+    "Overview",
+    "Ingredients",
+    "Soups",
+    "Evidence",
+    "Download",
+    "Report",
+    "Connectivity",
+    "Compare",
+    "Paths",
+    "Plane",
+    "Geometry",
+    "Ensembles",
+]
 
 
 @pytest.fixture
@@ -57,11 +59,11 @@ def test_every_page_does_all_it_can_under_the_policy(
     steps.evaluate_everything(page)
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")
-    for path, name in PAGES.items():
-        page.goto(f"{sample_server.url}/{path}?pair=run-01&pair=run-02")
-        expect(steps.heading(page, name)).to_be_visible()
-        steps.wait_until_idle(page)
-    page.goto(f"{sample_server.url}/ingredients")
+    page.goto(f"{sample_server.url}/?pair=run-01&pair=run-02")
+    expect(steps.heading(page, "Overview")).to_be_visible()
+    for name in [*PAGES, "Ingredients"]:
+        steps.go_to(page, name)
+    steps.wait_until_idle(page)
     page.locator(".st-key-overview .js-plotly-plot").hover()
     with page.expect_download() as image:
         page.locator(".st-key-overview .modebar-btn").first.click()
@@ -103,19 +105,36 @@ def test_names_are_shown_letter_by_letter_and_call_nobody(
         stop_server(server)
 
 
-@pytest.fixture
-def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("STOCKPOT_TOKEN", TOKEN)
-    server = start_server(tmp_path)
-    yield server
+@dataclass(frozen=True)
+class Guarded:
+    """A server with a token.
+
+    Attributes:
+        server: The server.
+        proxy_port: Port of a proxy whose origin it knows.
+    """
+
+    server: Server
+    proxy_port: int
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STOCKPOT_TOKEN", TOKEN)
+        folder = tmp_path_factory.mktemp("guarded")
+        server = start_server(folder, f"--origin=http://127.0.0.1:{port}")
+    yield Guarded(server, port)
     stop_server(server)
 
 
-def test_with_a_token_nothing_is_seen_without_it(page: Page, guarded: Server) -> None:
-    assert f"{guarded.url}/?token={TOKEN}" in guarded.log.read_text()
+def test_with_a_token_nothing_is_seen_without_it(page: Page, guarded: Guarded) -> None:
+    server = guarded.server
+    assert f"{server.url}/?token={TOKEN}" in server.log.read_text()
     for path in ("/", "/_stcore/health", "/static/js/x.js", "/download/a/b/c", "/media/x"):
-        assert requests.get(guarded.url + path, timeout=10).status_code == 401
-    page.goto(f"{guarded.url}/soups?soup=x")
+        assert requests.get(server.url + path, timeout=60).status_code == 401
+    page.goto(f"{server.url}/soups?soup=x")
     expect(page.get_by_text("This server requires a token")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Open").click()
@@ -124,7 +143,7 @@ def test_with_a_token_nothing_is_seen_without_it(page: Page, guarded: Server) ->
     assert page.evaluate("document.cookie").find("stockpot") == -1
     processes = [*Path("/proc").glob("[0-9]*/cmdline")]
     assert not any(TOKEN.encode() in read(process) for process in processes)
-    workers = [p.parent for p in processes if str(guarded.workspace).encode() in read(p)]
+    workers = [p.parent for p in processes if str(server.workspace).encode() in read(p)]
     assert workers
     assert not any(TOKEN.encode() in read(worker / "environ") for worker in workers)
 
@@ -136,49 +155,57 @@ def read(path: Path) -> bytes:
         return b""
 
 
-def test_bound_beyond_this_machine_it_asks_for_a_token(page: Page, tmp_path: Path) -> None:
+def test_bound_beyond_this_machine_it_asks_for_a_token(tmp_path: Path) -> None:
     server = start_server(tmp_path, "--address=0.0.0.0")
     try:
         (link,) = re.findall(rf"{server.url}/\?token=\S+", server.log.read_text())
-        assert requests.get(server.url, timeout=10).status_code == 401
-        page.goto(link)
-        expect(steps.heading(page, "Overview")).to_be_visible()
-        assert page.url == f"{server.url}/"
+        assert requests.get(server.url, timeout=60).status_code == 401
+        with requests.Session() as session:
+            answer = session.get(link, timeout=60)
+            assert (answer.status_code, answer.url) == (200, f"{server.url}/")
+            assert "<title>" in answer.text
+            assert session.get(server.url, timeout=60).status_code == 200
     finally:
         stop_server(server)
 
 
-@pytest.mark.parametrize(("keeps_path", "keeps_host"), [(True, True), (False, False)])
-def test_behind_a_proxy_pages_sockets_and_downloads_work(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_path: bool, keeps_host: bool
+def test_behind_a_proxy_that_keeps_nothing_pages_sockets_and_downloads_work(
+    page: Page, guarded: Guarded, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    upstream = urlsplit(guarded.server.url).netloc
+    proxy = Proxy(guarded.proxy_port, upstream, PREFIX, keeps_path=False, keeps_host=False)
+    assert_works_behind(proxy, page, tmp_path)
+
+
+def test_behind_a_proxy_that_keeps_path_and_host_pages_sockets_and_downloads_work(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STOCKPOT_TOKEN", TOKEN)
-    if keeps_path:
-        monkeypatch.setenv("STREAMLIT_SERVER_BASE_URL_PATH", "user/anna/stockpot")
-    origin = [] if keeps_host else [f"--origin=http://127.0.0.1:{port}"]
-    server = start_server(tmp_path, *origin)
+    monkeypatch.setenv("STREAMLIT_SERVER_BASE_URL_PATH", PREFIX.lstrip("/"))
+    server = start_server(tmp_path)
     upstream = urlsplit(server.url).netloc
-    proxy = Proxy(port, upstream, "/user/anna/stockpot", keeps_path, keeps_host)
     try:
-        with proxy.running() as url:
-            page.goto(f"{url}/?token={TOKEN}")
-            expect(steps.heading(page, "Overview")).to_be_visible()
-            assert page.url == f"{url}/"
-            (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("stockpot")]
-            assert cookie["path"] == "/user/anna/stockpot"
-            steps.go_to(page, "Soups")
-            steps.build(page, "Uniform")
-            steps.go_to(page, "Download")
-            assert page.url.startswith(f"{url}/download")
-            taken = steps.download(page, "Uniform")
-            assert taken.url.startswith(f"{url}/download/")
-            steps.save(taken, tmp_path)
-            with page.expect_download() as recipe:
-                page.get_by_role("button", name="Recipe (JSON)").click()
-            assert recipe.value.url.startswith(f"{url}/media/")
-            assert "coefficients" in steps.save(recipe.value, tmp_path).read_text()
+        proxy = Proxy(free_port(), upstream, PREFIX, keeps_path=True, keeps_host=True)
+        assert_works_behind(proxy, page, tmp_path)
     finally:
         stop_server(server)
+
+
+def assert_works_behind(proxy: Proxy, page: Page, tmp_path: Path) -> None:
+    with proxy.running() as url:
+        page.goto(f"{url}/?token={TOKEN}")
+        expect(steps.heading(page, "Overview")).to_be_visible()
+        assert page.url == f"{url}/"
+        (cookie,) = [c for c in page.context.cookies() if c["name"].startswith("stockpot")]
+        assert cookie["path"] == PREFIX
+        steps.go_to(page, "Soups")
+        steps.build(page, "Uniform")
+        steps.go_to(page, "Download")
+        assert page.url.startswith(f"{url}/download")
+        taken = steps.download(page, "Uniform")
+        assert taken.url.startswith(f"{url}/download/")
+        steps.save(taken, tmp_path)
+        with page.expect_download() as recipe:
+            page.get_by_role("button", name="Recipe (JSON)").click()
+        assert recipe.value.url.startswith(f"{url}/media/")
+        assert "coefficients" in steps.save(recipe.value, tmp_path).read_text()

@@ -192,7 +192,6 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
 def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
     page: Page, server: Server
 ) -> None:
-    steps.open_app(page, server.url)
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
     expect(steps.heading(page, "Ensembles")).to_be_visible()
     page.get_by_role("button", name=re.compile(r"Run \d evaluations?$")).click()

@@ -15,12 +15,11 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
     members = {"run-02", "run-05", "run-06"}
-    steps.open_app(page, server.url)
+    steps.open_app(page, f"{server.url}/?selection=run-02&selection=run-05&selection=run-06")
     steps.evaluate_everything(page)
     steps.go_to(page, "Evidence")
     expect(page.get_by_text("No soups yet")).to_be_visible()
-    page.goto(f"{server.url}/soups?selection=run-02&selection=run-05&selection=run-06")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+    steps.go_to(page, "Soups")
     steps.build(page, "Greedy")
     steps.go_to(page, "Evidence")
     expect(

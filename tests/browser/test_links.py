@@ -49,5 +49,5 @@ def test_names_of_a_link_that_are_not_there_are_left_out(page: Page, sample_serv
 def test_the_download_route_gives_out_soups_only_and_to_known_hosts_only(
     sample_server: Server, path: str, host: str, status: int
 ) -> None:
-    answer = requests.get(sample_server.url + path, headers={"Host": host}, timeout=10)
+    answer = requests.get(sample_server.url + path, headers={"Host": host}, timeout=60)
     assert answer.status_code == status

@@ -3,38 +3,38 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, start_server, stop_server
+from tests.browser.conftest import PROJECT, Server
 from tests.helpers import average, same_weights
 
 SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
-NAMES = ("run-01", "run-02")
+NAMES = ("run-11", "run-12")  # other tests of the server make soups of the first ones
 
 
-def test_a_uniform_soup_is_built_and_downloaded_without_a_task(page: Page, tmp_path: Path) -> None:
-    folder = tmp_path / "runs"
+def test_a_uniform_soup_is_built_and_downloaded_without_a_task(
+    page: Page, files_server: Server, tmp_path: Path
+) -> None:
+    folder = files_server.sweeps / "no task"
     folder.mkdir()
     states: list[Mapping[str, Tensor]] = [
         load_file(SAMPLE / f"{name}.safetensors") for name in NAMES
     ]
     for name, tensors in zip(NAMES, states, strict=True):
         save_file(dict(tensors), folder / f"{name}.safetensors")
-    server = start_server(tmp_path, str(folder))
-    try:
-        steps.open_app(page, server.url)
-        expect(page.get_by_text("Evaluating ingredients needs a task")).to_be_visible()
-        steps.go_to(page, "Soups")
-        steps.build(page, "Uniform")
-        steps.go_to(page, "Download")
-        page.get_by_role("button", name="Create file").click()
-        with page.expect_download() as taken:
-            page.get_by_role("link", name=re.compile("^Download ")).click()
-        file = steps.save(taken.value, tmp_path)
-    finally:
-        stop_server(server)
+    query = urlencode({"sweep": folder, "task": "none"})
+    steps.follow(page, f"{files_server.url}/ingredients?{query}")
+    expect(page.get_by_text("Evaluating ingredients needs a task")).to_be_visible()
+    steps.go_to(page, "Soups")
+    steps.build(page, "Uniform")
+    steps.go_to(page, "Download")
+    page.get_by_role("button", name="Create file").click()
+    with page.expect_download() as taken:
+        page.get_by_role("link", name=re.compile("^Download ")).click()
+    file = steps.save(taken.value, tmp_path)
     assert same_weights(load_file(file), average(states))

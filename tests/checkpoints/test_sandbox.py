@@ -1,8 +1,11 @@
+import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +34,17 @@ def path(tmp_path: Path) -> Path:
 def read_with(
     monkeypatch: pytest.MonkeyPatch, path: Path, body: str, limits: str = ""
 ) -> dict[str, object]:
+    use_reader(monkeypatch, body, limits)
+    found: dict[str, object] = read(path)
+    return found
+
+
+def use_reader(monkeypatch: pytest.MonkeyPatch, body: str, limits: str = "") -> None:
     head, _, _ = sandbox._PROGRAM.partition("from soupcore")
     monkeypatch.setattr(sandbox, "_PROGRAM", head + STANDING_IN.format(body, limits))
+
+
+def read(path: Path) -> Any:
     with path.open("rb") as file:
         return sandbox.read_contents(file.fileno(), path)
 
@@ -48,7 +60,7 @@ def test_the_child_reads_the_open_file(monkeypatch: pytest.MonkeyPatch, path: Pa
         pytest.param(
             "while True: pass", "child.MOST_CPU_SECONDS = 1", "more than 8 s of CPU time", id="CPU"
         ),
-        pytest.param("import socket", "", "PermissionError: it tried import", id="import"),
+        pytest.param("import sqlite3", "", "PermissionError: it tried import", id="import"),
         pytest.param("open('/etc/passwd')", "", "PermissionError: it tried open", id="open"),
         pytest.param("os = child.os; os.system('x')", "", "it tried os.system", id="command"),
         pytest.param("eval('1')", "", "it tried compile", id="eval"),
@@ -156,6 +168,78 @@ def test_the_child_imports_neither_torch_nor_the_rest_of_the_library(tmp_path: P
     assert all(
         module == "soupcore" or module.startswith("soupcore.safe_torch") for module in modules
     )
+
+
+def test_one_process_imports_the_reader_and_each_file_has_a_fork_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    body = """
+    child.count = getattr(child, "count", 0) + 1
+    is_open = []
+    for number in range(64):
+        try:
+            child.os.fstat(number)
+            is_open.append(number)
+        except OSError:
+            pass
+    return [child.os.getppid(), child.os.getpid(), child.count, is_open]
+"""
+    use_reader(monkeypatch, body)
+    parents, forks, counts, descriptors = zip(*(read(path) for _ in range(3)), strict=True)
+    assert len({*parents}) == 1
+    assert len({*forks}) == 3
+    assert counts == (1, 1, 1)
+    assert descriptors == ([0, 1, 2],) * 3  # neither the socket nor another file
+    sandbox.end_readers()
+    with pytest.raises(ProcessLookupError):
+        os.kill(parents[0], 0)
+    assert read(path)[0] != parents[0]
+
+
+@pytest.mark.parametrize("end", ["time", "signal"])
+def test_a_reader_that_was_killed_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, path: Path, end: str
+) -> None:
+    use_reader(
+        monkeypatch,
+        "start = file.read(1)\n    while start == b'l': pass\n    return child.os.getppid()",
+    )
+    first = read(path)
+    if end == "signal":
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    else:
+        loop = path.with_name("loop.pt")
+        loop.write_bytes(b"loop")
+        with monkeypatch.context() as hasty:
+            hasty.setattr(sandbox, "MOST_SECONDS", 0.3)
+            with pytest.raises(sandbox.NoVerdictError, match=r"more than 0\.3 s"):
+                read(loop)
+    assert read(path) != first
+
+
+def test_a_fork_of_this_process_has_readers_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    use_reader(monkeypatch, "return child.os.getppid()")
+    first = read(path)
+    receiving, sending = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        try:
+            os.write(sending, str(read(path)).encode())
+            time.sleep(600)  # it keeps a copy of the socket
+        finally:
+            os._exit(0)
+    try:
+        assert int(os.read(receiving, 20)) != first
+        assert read(path) == first
+        sandbox.end_readers()  # does not wait for the fork
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)
+        os.close(receiving)
+        os.close(sending)
 
 
 def test_many_files_are_opened_at_once(tmp_path: Path) -> None:

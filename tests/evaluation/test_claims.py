@@ -139,7 +139,7 @@ def test_two_processes_that_pause_each_others_points_do_not_deadlock(
         def look_at_other(done: int, total: int) -> None:
             if not both_begun.broken and not started:
                 started.append(True)
-                both_begun.wait(30)
+                both_begun.wait(300)
                 server.evaluator.evaluate(other, "val")
 
         started: list[bool] = []

@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_evaluating_twice_gives_the_same_bits(
     sweep: Sweep,
     task: ClassificationTask,
     tmp_path_factory: pytest.TempPathFactory,
-    options: dict[str, int],
+    options: dict[str, Any],
 ) -> None:
     outputs = []
     for name in ("one", "two"):

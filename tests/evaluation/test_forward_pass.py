@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from tests.helpers import FEATURES, build_model, save_sweep
 Build = Callable[[], nn.Module]
 
 
-def evaluator_of(kitchen: Kitchen, store: Store, **options: int) -> Evaluator:
+def evaluator_of(kitchen: Kitchen, store: Store, **options: Any) -> Evaluator:
     return Evaluator(kitchen.task, store, device="cpu", **options)
 
 

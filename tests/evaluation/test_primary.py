@@ -211,6 +211,28 @@ def test_missing_intervals_are_computed_without_a_pass(
     assert "accuracy (higher is better); also measured: macro F1" in report(running)
 
 
+def test_the_scores_in_a_manifest_are_by_one_metric(several: Evaluator, sweep: Sweep) -> None:
+    body = greedy(sweep, several).evaluate(several).to_json()
+    again = soupcore.Soup.from_json(sweep, body)
+    assert again.to_json()["scores"] == body["scores"]
+    found = again.evaluate(several.with_primary("mistakes"), ["test"]).to_json()["scores"]
+    assert found.keys() == {"test"}
+    assert found["test"]["metric"] == "mistakes"
+    assert found["test"]["score"] == again.evaluations["test"].score
+    back = soupcore.Soup.from_json(sweep, body).evaluate(several, ["test"])
+    assert back.to_json()["scores"] == body["scores"]
+
+
+def test_the_error_of_a_preview_is_measured_by_the_primary_metric(
+    several: Evaluator, first: Callable[[str], Evaluator], sweep: Sweep
+) -> None:
+    middle = mean(sweep[run].mixture for run in NAMES)
+    several.preview(middle, "val")
+    found = several.with_primary("mistakes").preview(middle, "val")
+    expected = first("mistakes").preview(middle, "val")
+    assert (found.score, found.score_effect) == (expected.score, expected.score_effect)
+
+
 def test_only_the_greedy_step_of_the_analysis_depends_on_the_metric(
     several: Evaluator, sweep: Sweep
 ) -> None:

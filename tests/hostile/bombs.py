@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from tests.hostile import archives
@@ -101,6 +102,7 @@ def dictionary_in_itself(key: str) -> bytes:
     return keep(b"}", START) + plain(key) + again(START) + b"s"
 
 
+@cache
 def flood() -> list[bytes]:
     return [plain(number * ONE_HASH) for number in range(1, 60_001)]
 
@@ -133,6 +135,7 @@ def one_storage_under_many_names() -> bytes:
     return whole + b"}(" + b"".join(items) + b"u"
 
 
+@cache
 def inflating(start: bytes, block: bytes, end: bytes) -> tuple[bytes, int, int]:
     """Return 1 GiB of a repeated block, deflated without holding it, with its CRC and size."""
     times = GIB // len(block)

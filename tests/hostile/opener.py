@@ -6,12 +6,14 @@ python -m tests.hostile.opener FOLDER   prints lines of JSON: `Before`, `Outcome
 import json
 import os
 import resource
+import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import soupcore
+from soupcore.checkpoints import sandbox
 from soupcore.workspace import workspace_folder
 from tests.hostile import assembler as asm
 from tests.hostile.corpus import CORPUS, HARMLESS
@@ -98,6 +100,8 @@ class Watch:
             strange = not self._is_ours(args[0])
         elif event == "subprocess.Popen":
             strange = not _is_reader(args[1])
+        elif event.startswith("socket."):
+            strange = not _is_of_reader(event, *args)
         elif event == "os.walk":
             *_, follows_links = args
             strange = follows_links
@@ -121,6 +125,12 @@ def _is_reader(arguments: object) -> bool:
         and arguments[:4] == [sys.executable, "-I", "-S", "-c"]
         and "soupcore.safe_torch.child" in arguments[4]
     )
+
+
+def _is_of_reader(event: str, connection: socket.socket, *args: object) -> bool:
+    """Return whether a socket reaches no further than the child: those of a Unix pair."""
+    family = args[0] if event == "socket.__new__" else connection.family  # not known yet when new
+    return family == socket.AF_UNIX and event in ("socket.__new__", "socket.sendmsg")
 
 
 def main() -> None:
@@ -153,6 +163,7 @@ def _outcome(name: str, path: Path) -> Outcome:
             error = "other weights"
     except Exception as caught:
         refusal, error = str(caught), type(caught).__name__
+    sandbox.end_readers()  # only then is the usage of its forks known
     return Outcome(name, refusal, error, opened, _cpu_seconds() - started, _peak())
 
 

@@ -59,7 +59,7 @@ def test_equal_jobs_that_many_submit_at_the_same_moment_are_one(
 
     def submit(queue: Queue) -> None:
         for number, found in enumerate(ids):
-            start.wait(60)
+            start.wait(300)
             found.append(queue.submit("evaluate", "", {"names": ["n" * 3000], "n": number}))
 
     threads = [threading.Thread(target=submit, args=(queue,)) for queue in queues]
