@@ -40,12 +40,14 @@ class Ensemble:
     score_interval: tuple[float, float]
 
 
+@with_bar("Ensemble")
 def ensemble(
     evaluator: Evaluator,
     members: Sequence[Mixture],
     split: str,
     *,
     on_progress: Progress = no_progress,
+    progress: bool = True,
 ) -> Ensemble | None:
     """Score an ensemble from stored outputs; return None unless all of them are stored.
 
@@ -57,6 +59,7 @@ def ensemble(
         split: Name of the split.
         on_progress: Called with the number of examples done and in total if the members are run.
             Raise in it to cancel.
+        progress: Whether to show a progress bar.
 
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).

@@ -21,11 +21,11 @@ ingredients (`memory_budget`), or order pairs by their first end, which halves t
 """
 
 import os
-import pickle
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Member:
     """What an actor does: it computes records of points on its node.
 
     Args:
-        task: The pickled task, or the location of its file.
+        task: The task, or the location of its file.
         key: The key of the task at the driver.
         device: Device for computation; `auto` for the GPU of the actor, if it has one.
         batch_size: As for `ForwardPass`.
@@ -95,70 +95,61 @@ class Member:
 
     def __init__(
         self,
-        task: bytes | str,
+        task: Task | str,
         key: str,
         device: str,
         batch_size: int | None,
         memory_budget: int,
     ) -> None:
-        self._made: CommandPass | ForwardPass | None = None
-        self._make: Callable[[], CommandPass | ForwardPass] = lambda: self._passes_of(
-            task, key, device, batch_size, memory_budget
-        )
+        self._task = task
+        self._key = key
+        self._device = device
+        self._batch_size = batch_size
+        self._memory_budget = memory_budget
 
-    def start(self, expected: dict[str, str]) -> tuple[Exception | None, None]:
-        """Compare versions with the driver's and load the task."""
-        try:
-            _check_versions(expected)
-            self._made = self._make()
-        except Exception as error:
-            return _sendable(error), None
-        return None, None
+    def start(self, expected: dict[str, str]) -> None:
+        """Compare versions with the driver's, and load the task.
 
-    def compute(self, wanted: bytes) -> tuple[Exception | None, list[Found] | None]:
-        """Compute records of points: pickled points, split and estimate."""
-        try:
-            points, split, estimate = pickle.loads(wanted)  # noqa: S301 - from the driver
-            found = []
-            for key, point, keep_outputs in points:
-                started = time.perf_counter()
-                records = self._passes.run(
-                    point, split, keep_outputs=keep_outputs, estimate=estimate
+        Raises:
+            StockpotError: Versions differ, or the task does.
+        """
+        for name, version in versions().items():
+            if version != expected[name]:
+                raise StockpotError(
+                    f"The node {platform.node()} has {name} {version}, and this machine has "
+                    f"{expected[name]}. Install the same versions on all nodes."
                 )
-                found.append((key, records, time.perf_counter() - started))
-        except Exception as error:
-            return _sendable(error), None
-        return None, found
+        self._passes  # noqa: B018 - loads the task
 
-    def call(self, method: str, wanted: bytes) -> tuple[Exception | None, Any]:
-        """Call a method of the passes with pickled arguments."""
-        try:
-            arguments, options = pickle.loads(wanted)  # noqa: S301 - from the driver
-            return None, getattr(self._passes, method)(*arguments, **options)
-        except Exception as error:
-            return _sendable(error), None
+    def compute(
+        self, points: Sequence[Wanted], split: str, estimate: Estimate | None
+    ) -> list[Found]:
+        """Return the records of points."""
+        found = []
+        for key, point, keep_outputs in points:
+            started = time.perf_counter()
+            records = self._passes.run(point, split, keep_outputs=keep_outputs, estimate=estimate)
+            found.append((key, records, time.perf_counter() - started))
+        return found
+
+    def call(self, method: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """Call a method of the passes."""
+        return getattr(self._passes, method)(*arguments, **options)
 
     def notes(self) -> list[str]:
         """Return the messages about disabled shortcuts."""
         return self._passes.notes
 
-    @property
+    @cached_property
     def _passes(self) -> CommandPass | ForwardPass:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    @staticmethod
-    def _passes_of(
-        sent: bytes | str, key: str, device: str, batch_size: int | None, memory_budget: int
-    ) -> CommandPass | ForwardPass:
-        task: Task = load_task(sent) if isinstance(sent, str) else pickle.loads(sent)  # noqa: S301
-        if task.key != key:
+        task = load_task(self._task) if isinstance(self._task, str) else self._task
+        if task.key != self._key:
             raise StockpotError(
                 f"The task {task.name!r} differs on the node {platform.node()}. Its file and its "
                 "data have to be the same on all nodes."
             )
-        return local_pass(task, choose_device(device), batch_size, memory_budget)
+        device = choose_device(self._device)
+        return local_pass(task, device, self._batch_size, self._memory_budget)
 
 
 class ClusterPass:
@@ -266,7 +257,7 @@ class ClusterPass:
             StockpotError: There is no cluster, the nodes differ, or a point ends its actors.
         """
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         waiting, flying = deque(wanted), dict[Any, tuple[Any, list[Wanted]]]()
         lost: Counter[str] = Counter()
@@ -279,7 +270,7 @@ class ClusterPass:
                     while waiting and self._actors[actor] < _AHEAD:
                         size = self._chunk(len(waiting))
                         chunk = [waiting.popleft() for _ in range(size)]
-                        sent = actor.compute.remote(pickle.dumps((chunk, split, estimate)))
+                        sent = actor.compute.remote(chunk, split, estimate)
                         flying[sent] = actor, chunk
                         self._actors[actor] += 1
                 on_wait(done)
@@ -290,7 +281,9 @@ class ClusterPass:
                         continue
                     actor, chunk = flying.pop(answer)
                     try:
-                        found = _received(ray.get(answer))
+                        found = ray.get(answer)
+                    except RayTaskError as failure:
+                        raise _cause(failure) from None
                     except RayError as failure:  # the actor or its node was lost
                         self._lose(actor)
                         waiting.extendleft(reversed(chunk))
@@ -332,6 +325,7 @@ class ClusterPass:
         on_wait: Callable[[], None] = lambda: None,
     ) -> Any:
         import ray
+        from ray.exceptions import RayTaskError
 
         self._start()
         since = time.monotonic()
@@ -342,14 +336,17 @@ class ClusterPass:
             for answer in ready:
                 self._started(answer)
         actor = min(self._actors, key=self._actors.__getitem__)
-        answer = actor.call.remote(method, pickle.dumps((arguments, options)))
+        answer = actor.call.remote(method, arguments, options)
         try:
             while not ray.wait([answer], timeout=_LOOK_EVERY)[0]:
                 on_wait()
         except BaseException:
             self._lose(actor)
             raise
-        return _received(ray.get(answer))
+        try:
+            return ray.get(answer)
+        except RayTaskError as failure:
+            raise _cause(failure) from None
 
     def _chunk(self, left: int) -> int:
         """Return how many points to send: a second of work, and fewer towards the end."""
@@ -366,7 +363,7 @@ class ClusterPass:
         gpus = 0 if self._device.startswith("cpu") else int(resources.get("GPU", 0))
         each = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_gpus": 0, "num_cpus": 1}
         count = gpus or max(1, int(resources.get("CPU", 1)))
-        sent = self._task.spec or ray.cloudpickle.dumps(self._task)
+        sent = self._task.spec or self._task
         for _ in range(count - len(self._actors) - len(self._starting)):
             actor = (
                 ray.remote(Member)
@@ -377,16 +374,16 @@ class ClusterPass:
 
     def _started(self, answer: Any) -> None:
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         actor = self._starting.pop(answer)
         try:
-            _received(ray.get(answer))
+            ray.get(answer)
+        except RayTaskError as failure:
+            self.close()
+            raise _cause(failure) from None
         except RayError:  # its node was lost while it started
             return
-        except Exception:
-            self.close()
-            raise
         self._actors[actor] = 0
 
     def _lose(self, actor: Any) -> None:
@@ -405,14 +402,6 @@ class ClusterPass:
         except RayError:  # lost just now; its notes are not worth a failure
             return []
         return [note for notes in each for note in notes]
-
-
-def _received(answer: tuple[Exception | None, Any]) -> Any:
-    """Return the result in an actor's answer, or raise the error in it."""
-    error, found = answer
-    if error is not None:
-        raise error
-    return found
 
 
 def _check_patience(since: float) -> None:
@@ -461,19 +450,7 @@ def connect(address: str) -> Any:
     return ray
 
 
-def _check_versions(expected: dict[str, str]) -> None:
-    for name, version in versions().items():
-        if version != expected[name]:
-            raise StockpotError(
-                f"The node {platform.node()} has {name} {version}, and this machine has "
-                f"{expected[name]}. Install the same versions on all nodes."
-            )
-
-
-def _sendable(error: Exception) -> Exception:
-    """Return the error if it can be sent to the driver, else its text."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - just pickled
-    except Exception:
-        return StockpotError(f"{type(error).__name__}: {error}")
-    return error
+def _cause(failure: Any) -> Exception:
+    """Return the error that a method of an actor raised, given Ray's error."""
+    cause = failure.cause
+    return cause if isinstance(cause, Exception) else StockpotError(str(failure))

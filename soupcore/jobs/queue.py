@@ -59,6 +59,9 @@ DERIVED = (
     "two-model ensembles",
     "calibration",
     "best ingredient bias",
+    "breakdown",
+    "intervals",
+    "shown examples",
 )
 
 # Kinds that a user submits by a click on a figure. They take longer, and have the next priority.

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Download, Locator, Page, expect
+from playwright.sync_api import TimeoutError as NotThereError
 
 TABLE_HEADER = 35  # pixels
 TABLE_ROW = 35
@@ -73,9 +74,17 @@ def build(page: Page, recipe: str) -> None:
 
 def pick_soup(page: Page, label: str, picker: str = "Soup") -> None:
     """Choose the newest soup whose label holds this; pages open on the best."""
-    wait_until_idle(page)
-    page.get_by_role("combobox", name=picker, exact=True).click()
-    page.get_by_role("option", name=re.compile(label)).last.click()
+    option = page.get_by_role("option", name=re.compile(label)).last
+    for _ in range(20):
+        wait_until_idle(page)
+        page.get_by_role("combobox", name=picker, exact=True).click()
+        try:
+            option.click(timeout=2_000)
+            break
+        except NotThereError:  # a job ended, and the page that was drawn again closed the list
+            page.keyboard.press("Escape")
+    else:
+        raise AssertionError(f"{picker!r} has no option {label!r}")
     wait_until_idle(page)
 
 
