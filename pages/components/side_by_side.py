@@ -121,8 +121,8 @@ def _scores(view: View, chosen: Sequence[str], known: scores.Known) -> None:
         )
     st.dataframe(pd.DataFrame(rows).astype({"n": "Int64"}), hide_index=True, placeholder=UNKNOWN)
     st.caption(
-        f"{plain(unit.label(view.task.score_name))} ± half of the 95 % interval. "
-        f"{plain(view.task.select)} was used for choosing; its scores are optimistic."
+        f"Scores: {plain(unit.label(view.task.score_name))} ± half of the 95 % interval. The split "
+        f"{plain(view.task.select)} was used for choosing, so its scores are optimistic."
     )
 
 
@@ -175,7 +175,11 @@ def _coefficients(stored: Sequence[StoredSoup], chosen: Sequence[str]) -> None:
     without = [label for label, column in columns.items() if not len(column)]
     if not table.empty:
         table = table.rename_axis("ingredient")
-        st.dataframe(table.style.format("{:.3g}", na_rep=""), height=min(38 + 35 * len(table), 460))
+        st.dataframe(
+            table.style.format("{:.3g}", na_rep=UNKNOWN),
+            height=min(38 + 35 * len(table), 460),
+            placeholder=UNKNOWN,
+        )
     if without:
         st.caption(f"Without one coefficient per ingredient: {display.listed(without)}.")
     if not soups:

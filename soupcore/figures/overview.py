@@ -12,6 +12,7 @@ from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
 _ROW = 22  # pixels per ingredient
+_RIGHT = 0.7  # share of the range, from the left; labels beyond extend to the left of their point
 
 
 def accuracy_overview(
@@ -169,6 +170,7 @@ def _scatter(
     rows = table.dropna(subset=[x, y])
     figure = go.Figure()
     labelled = _with_room(rows, x, y)
+    right = rows[x].min() + _RIGHT * (rows[x].max() - rows[x].min())
     for kind, group in rows.groupby("kind", sort=False):
         names = list(group.index)
         inks = [_ink(str(kind), name, colours) for name in names]
@@ -179,7 +181,8 @@ def _scatter(
             name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
             mode="markers" if is_ingredient else "markers+text",
             text=None if is_ingredient else [name if name in labelled else "" for name in names],
-            textposition="top center",
+            # Labels at the right edge would be cut off.
+            textposition=["top left" if value > right else "top center" for value in group[x]],
             cliponaxis=False,
             customdata=names,
             marker={
@@ -283,8 +286,8 @@ def _apart(places: Mapping[str, tuple[float, float]]) -> set[str]:
     """
     taken: dict[str, tuple[float, float]] = {}
     for name, place in places.items():
-        # A label takes about 1/8 of the figure's width and 1/16 of its height.
-        if all(abs(place[0] - x) > 1 / 8 or abs(place[1] - y) > 1 / 16 for x, y in taken.values()):
+        # A label takes about 1/4 of the figure's width and 1/16 of its height.
+        if all(abs(place[0] - x) > 1 / 4 or abs(place[1] - y) > 1 / 16 for x, y in taken.values()):
             taken[name] = place
     return set(taken)
 
