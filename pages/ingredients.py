@@ -31,8 +31,6 @@ from soupcore.figures.tables import logged_table, scores_table
 from soupcore.overview import best_on_select
 from soupcore.tasks.unit import UNKNOWN
 
-_KEY = "ingredients-table"
-
 
 def main(view: View) -> None:
     names = list(view.sweep.ingredients)
@@ -203,12 +201,13 @@ def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> N
     names = list(frame[NAME])
     selected = st.session_state["selection"]
     ticked = [index for index, name in enumerate(names) if name in selected]
-    if st.session_state.get(_KEY, {}).get("selection", {}).get("rows") != ticked:
-        st.session_state[_KEY] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
+    key = display.rows_key("ingredients-table", names)
+    if st.session_state.get(key, {}).get("selection", {}).get("rows") != ticked:
+        st.session_state[key] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
     st.dataframe(
         run_cells.styled(table, frame, rows),
-        key=_KEY,
-        on_select=lambda: _take_rows(names),
+        key=key,
+        on_select=lambda: _take_rows(key, names),
         selection_mode="multi-row",
         hide_index=True,
         height=min(38 + 35 * len(names), 560),
@@ -276,9 +275,9 @@ def _width(names: list[str]) -> int:
     return min(max(70, 9 * max(map(len, names))), 300)
 
 
-def _take_rows(names: list[str]) -> None:
+def _take_rows(key: str, names: list[str]) -> None:
     """Select the ticked ingredients; rows that the filter hides stay as they are."""
-    ticked = {names[row] for row in st.session_state[_KEY]["selection"]["rows"]}
+    ticked = {names[row] for row in st.session_state[key]["selection"]["rows"]}
     if not ticked <= st.session_state["view"].sweep.ingredients.keys():
         st.toast("Only ingredients can be selected here, not soups or the base.")
     _select(ticked | (set(st.session_state["selection"]) - set(names)))

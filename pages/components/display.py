@@ -1,8 +1,9 @@
 """Names, errors and figures on pages. Names are shown literally; figures have exports."""
 
+import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -170,6 +171,20 @@ def _clickable_figure(
         selection_mode=("points", "box", "lasso") if boxes else "points",
         config=config,
     )
+
+
+def rows_key(key: str, rows: Sequence[str]) -> str:
+    """Return the key of a table whose rows can be ticked, another one for each order of the rows.
+
+    Ticks are positions. With one key for all orders, the ticks that a browser sends again while the
+    table is sorted anew would be taken for those of other rows.
+
+    Args:
+        key: What the table is called.
+        rows: What its rows are called, in order.
+    """
+    told = "\0".join(rows).encode(errors="backslashreplace")
+    return f"{key}-{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 def renew_clicks(key: str) -> None:

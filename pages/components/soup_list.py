@@ -25,8 +25,6 @@ from soupcore.overview import Overview, members, title
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks.unit import UNKNOWN
 
-_KEY = "soup-list"
-
 
 def show(view: View, stored: Sequence[StoredSoup]) -> None:
     """Show the list, the chosen soup, and the deleted ones."""
@@ -48,12 +46,13 @@ def _table(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> 
     ids = [soup.soup.id for soup in ordered]
     current = st.session_state["soup"] if st.session_state["soup"] in ids else ids[0]
     wanted = [ids.index(current)]
-    if st.session_state.get(_KEY, {}).get("selection", {}).get("rows") != wanted:
-        st.session_state[_KEY] = {"selection": {"rows": wanted, "columns": [], "cells": []}}
+    key = display.rows_key("soup-list", ids)
+    if st.session_state.get(key, {}).get("selection", {}).get("rows") != wanted:
+        st.session_state[key] = {"selection": {"rows": wanted, "columns": [], "cells": []}}
     st.dataframe(
         pd.DataFrame(rows),
-        key=_KEY,
-        on_select=lambda: _choose(ids),
+        key=key,
+        on_select=lambda: _choose(key, ids),
         selection_mode="single-row",
         hide_index=True,
         height=min(38 + 35 * len(rows), 400),
@@ -72,8 +71,8 @@ def _table(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> 
     return next(soup for soup in stored if soup.soup.id == current)
 
 
-def _choose(ids: Sequence[str]) -> None:
-    if rows := st.session_state[_KEY]["selection"]["rows"]:
+def _choose(key: str, ids: Sequence[str]) -> None:
+    if rows := st.session_state[key]["selection"]["rows"]:
         st.session_state["soup"] = ids[rows[0]]
 
 

@@ -48,21 +48,25 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
 def test_the_artifacts_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
     page.goto(f"{server.url}/download")
     expect(steps.heading(page, "Download")).to_be_visible()
+    steps.wait_until_idle(page)
     base_model = page.get_by_role("textbox", name="Base model (Hugging Face ID)")
     base_model.fill("them/base")
     base_model.press("Enter")
-    steps.wait_until_idle(page)
-    named = {}
-    for label in (
-        "Recipe (JSON)",
-        "Model card (README.md)",
-        "Card figure (SVG)",
-        "mergekit (YAML)",
-    ):
+    named: dict[str, Path] = {}
+
+    def take(label: str) -> None:
+        steps.wait_until_idle(page)
         with page.expect_download() as taken:
             page.get_by_role("button", name=label).click()
         named[label] = steps.save(taken.value, tmp_path)
-    card = named["Model card (README.md)"].read_text()
+
+    for _ in range(50):  # nothing on the page shows when the card has the new base
+        take("Model card (README.md)")
+        card = named["Model card (README.md)"].read_text()
+        if "them/base" in card:
+            break
+    for label in ("Recipe (JSON)", "Card figure (SVG)", "mergekit (YAML)"):
+        take(label)
     assert named["Model card (README.md)"].name == "README.md"
     assert card.startswith('---\nbase_model:\n- "them/base"\n')
     assert f"]({named['Card figure (SVG)'].name})" in card

@@ -19,7 +19,6 @@ from tests.pages import test_every_page
 from tests.pages.test_every_page import LOWER, NAMES, App, Start
 
 start, mapped = test_every_page.start, test_every_page.mapped
-_KEY = "ingredients-table"
 
 
 def open_table(app: App, **query: Any) -> AppTest:
@@ -194,15 +193,15 @@ def test_a_filter_that_is_wrong_says_so_and_hides_nothing(start: Start) -> None:
 def test_only_ingredients_are_selected_and_hidden_rows_keep_their_state(
     monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
-    session = {"view": view, "selection": ["run1"], _KEY: {"selection": {"rows": [0, 2]}}}
+    session = {"view": view, "selection": ["run1"], "table": {"selection": {"rows": [0, 2]}}}
     monkeypatch.setattr(st, "session_state", session)
     told: list[str] = []
     monkeypatch.setattr(st, "toast", told.append)
-    ingredients._take_rows(["run10", "run2", "base"])
+    ingredients._take_rows("table", ["run10", "run2", "base"])
     assert session["selection"] == ["run1", "run10"]
     assert told == ["Only ingredients can be selected here, not soups or the base."]
-    session[_KEY] = {"selection": {"rows": []}}
-    ingredients._take_rows(["run10", "run2", "base"])
+    session["table"] = {"selection": {"rows": []}}
+    ingredients._take_rows("table", ["run10", "run2", "base"])
     assert session["selection"] == ["run1"]
     assert len(told) == 1
 
