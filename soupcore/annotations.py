@@ -116,9 +116,9 @@ def restore_soup(store: Store, soup_id: str) -> None:
 
 
 def unique_names(wanted: Mapping[str, str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Return names by which things can be told apart, `{id: name}`.
+    """Return a distinct name for each item, `{id: name}`.
 
-    Names that several things want, or that are taken, get the beginning of the id in parentheses.
+    If several items want the same name, or it is taken, the start of the id is appended to it.
 
     Args:
         wanted: `{id: name}`.

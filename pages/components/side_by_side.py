@@ -88,7 +88,7 @@ def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> l
 
 
 def _inks(view: View, chosen: Sequence[str]) -> list[str]:
-    """Return colours by which the rows can be told apart: theirs, and others for soups."""
+    """Return distinct colours for the rows: those of ingredients, and other ones for soups."""
     spare = iter(figures.colours(str(place) for place in range(2 * MOST)).values())
     taken = {view.colours[name] for name in chosen if name in view.colours}
     made = []
