@@ -15,6 +15,7 @@ from soupcore.calls import (
     GreedyOrders,
     Optimism,
     ParameterCurve,
+    Result,
     SearchOptimism,
 )
 from soupcore.figures.tables import curve_table
@@ -135,14 +136,8 @@ def _greedy(view: View, picked: StoredSoup) -> None:
             f"other half, 20 times. Up to {20 * (len(names) - 1):,} evaluations.",
         )
         return
-    unit = view.task.score_unit
-    st.caption(
-        f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)}): difference from the "
-        f"best ingredient {unit.difference_text(found['gain_promised'])} on the half used to "
-        "choose, "
-        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
-        f"by {unit.gap(found['promised'] - found['delivered'])}."
-    )
+    how = f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)})"
+    _show_cross_fit(view, found, how, "choose")
 
 
 def _search(view: View, picked: StoredSoup) -> None:
@@ -166,12 +161,18 @@ def _search(view: View, picked: StoredSoup) -> None:
             f"the other half, twice. Up to {2 * call.parameters['evaluations']:,} evaluations.",
         )
         return
+    how = f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)})"
+    _show_cross_fit(view, found, how, "search")
+
+
+def _show_cross_fit(view: View, found: Result, how: str, use: str) -> None:
+    """Show the scores on the half of the select split in use, and on the other half."""
     unit = view.task.score_unit
     st.caption(
-        f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)}): difference from "
-        f"the best ingredient {unit.difference_text(found['gain_promised'])} on the half used to "
-        f"search, {unit.difference_text(found['gain_delivered'])} on the other half; its score is "
-        f"inflated by {unit.gap(found['promised'] - found['delivered'])}."
+        f"{how}: difference from the best ingredient "
+        f"{unit.difference_text(found['gain_promised'])} on the half used to {use}, "
+        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
+        f"by {unit.gap(found['promised'] - found['delivered'])}."
     )
 
 

@@ -26,8 +26,8 @@ The names are those of the folders with spaces for underscores, or `class_names`
 classes (see `soupcore.tasks.zero_shot`).
 
 `precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
-data, `hold_out = 0.3` holds out 30 % of the images of `val` to report on; `hold_out_seed = 0` draws
-them.
+data, `hold_out = 0.3` holds out 30 % of the images of `val` to report on, drawn with the seed
+`hold_out_seed = 0`.
 """
 
 import csv

@@ -18,8 +18,8 @@ With a TOML file, `ultralytics:yolo.toml`, all of that can be chosen:
     "shift/night" = "night"
 
 `precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
-images, `hold_out = 0.3` holds out 30 % of those of `val` to report on; `hold_out_seed = 0` draws
-them.
+images, `hold_out = 0.3` holds out 30 % of the images of `val` to report on, drawn with the seed
+`hold_out_seed = 0`.
 
 The numbers are those of `YOLO(checkpoint).val()`: images are padded in batches of 16 of similar
 shape, predictions are those of the one-to-many head, and non-maximum suppression has no time limit.

@@ -30,6 +30,7 @@ PAGES = (
     "Download",
     "Report",
     "Connectivity",
+    "Compare",
     "Paths",
     "Plane",
     "Geometry",
