@@ -289,13 +289,11 @@ class ClusterPass:
                         waiting.extendleft(reversed(chunk))
                         lost[chunk[0][0]] += 1
                         if lost[chunk[0][0]] >= _TRIES:
-                            raise StockpotError(
-                                f"{_TRIES} actors ended while they computed the same points: "
-                                f"{str(failure).strip().splitlines()[0]}"
-                            ) from None
+                            raise _too_often(failure) from None
                         self._start()
                         continue
-                    self._actors[actor] -= 1
+                    if actor in self._actors:  # a nested call may have lost it since
+                        self._actors[actor] -= 1
                     self._pace = sum(seconds for *_, seconds in found) / len(found)
                     yield from found
                     done += len(found)
@@ -324,6 +322,27 @@ class ClusterPass:
         options: dict[str, Any],
         on_wait: Callable[[], None] = lambda: None,
     ) -> Any:
+        """Call a method on one actor, and on another one if it is lost."""
+        from ray.exceptions import RayError, RayTaskError
+
+        lost = 0
+        while True:
+            try:
+                return self._call_once(method, arguments, options, on_wait)
+            except RayTaskError as failure:
+                raise _cause(failure) from None
+            except RayError as failure:  # the actor or its node was lost
+                lost += 1
+                if lost >= _TRIES:
+                    raise _too_often(failure) from None
+
+    def _call_once(
+        self,
+        method: str,
+        arguments: Sequence[Any],
+        options: dict[str, Any],
+        on_wait: Callable[[], None],
+    ) -> Any:
         import ray
         from ray.exceptions import RayTaskError
 
@@ -340,13 +359,12 @@ class ClusterPass:
         try:
             while not ray.wait([answer], timeout=_LOOK_EVERY)[0]:
                 on_wait()
-        except BaseException:
+            return ray.get(answer)
+        except RayTaskError:  # the actor goes on
+            raise
+        except BaseException:  # it was lost, or cannot be interrupted in a pass
             self._lose(actor)
             raise
-        try:
-            return ray.get(answer)
-        except RayTaskError as failure:
-            raise _cause(failure) from None
 
     def _chunk(self, left: int) -> int:
         """Return how many points to send: a second of work, and fewer towards the end."""
@@ -402,6 +420,11 @@ class ClusterPass:
         except RayError:  # lost just now; its notes are not worth a failure
             return []
         return [note for notes in each for note in notes]
+
+
+def _too_often(failure: Any) -> StockpotError:
+    reason = str(failure).strip().splitlines()[0]
+    return StockpotError(f"{_TRIES} actors ended while they computed the same points: {reason}")
 
 
 def _check_patience(since: float) -> None:

@@ -163,6 +163,28 @@ def test_a_lost_actor_costs_its_chunk_only(
     ]
 
 
+def test_one_point_is_computed_by_another_actor_if_its_actor_is_lost(
+    distributed: soupcore.Evaluator,
+    local: soupcore.Evaluator,
+    points: list[Mixture],
+    task_file: Path,
+) -> None:
+    distributed.evaluate(points[0], "val")
+    expected = local.preview(points[3], "val")
+    before = len(processes(task_file))
+    hold = task_file.with_name("hold")
+    hold.touch()
+
+    def kill(done: int, total: int) -> None:
+        if hold.exists() and len(processes(task_file)) > before:
+            os.kill(processes(task_file)[-1], signal.SIGKILL)
+            hold.unlink()
+
+    found = distributed.preview(points[3], "val", on_progress=kill)
+    assert not hold.exists()
+    assert (found.loss, found.score) == (expected.loss, expected.score)
+
+
 def test_a_lost_node_costs_its_chunk_only(
     nodes: Any,
     distributed: soupcore.Evaluator,
