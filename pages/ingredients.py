@@ -199,11 +199,7 @@ def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> N
     """Show rows of the table, and offer them as files."""
     frame = table.frame.iloc[rows].reset_index(drop=True)
     names = list(frame[NAME])
-    selected = st.session_state["selection"]
-    ticked = [index for index, name in enumerate(names) if name in selected]
-    key = display.rows_key("ingredients-table", names)
-    if st.session_state.get(key, {}).get("selection", {}).get("rows") != ticked:
-        st.session_state[key] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
+    key = display.tick_rows("ingredients-table", names, st.session_state["selection"])
     st.dataframe(
         run_cells.styled(table, frame, rows),
         key=key,

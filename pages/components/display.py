@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -173,18 +173,23 @@ def _clickable_figure(
     )
 
 
-def rows_key(key: str, rows: Sequence[str]) -> str:
-    """Return the key of a table whose rows can be ticked, another one for each order of the rows.
+def tick_rows(table: str, rows: Sequence[str], ticked: Collection[str]) -> str:
+    """Tick rows of a table, and return the key of its widget for this order of the rows.
 
-    Ticks are positions. With one key for all orders, the ticks that a browser sends again while the
-    table is sorted anew would be taken for those of other rows.
+    Ticks are positions. With one key for all orders, ticks that a browser sends again while the
+    table is being sorted would apply to other rows.
 
     Args:
-        key: What the table is called.
-        rows: What its rows are called, in order.
+        table: Name of the table.
+        rows: Names of its rows, in order.
+        ticked: Names of the rows to tick.
     """
-    told = "\0".join(rows).encode(errors="backslashreplace")
-    return f"{key}-{hashlib.sha256(told).hexdigest()[:8]}"
+    order = "\0".join(rows).encode(errors="backslashreplace")
+    key = f"{table}-{hashlib.sha256(order).hexdigest()[:8]}"
+    places = [place for place, name in enumerate(rows) if name in ticked]
+    if st.session_state.get(key, {}).get("selection", {}).get("rows") != places:
+        st.session_state[key] = {"selection": {"rows": places, "columns": [], "cells": []}}
+    return key
 
 
 def renew_clicks(key: str) -> None:

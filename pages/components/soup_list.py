@@ -45,10 +45,7 @@ def _table(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> 
     rows = [_row(view, soup, known) for soup in ordered]
     ids = [soup.soup.id for soup in ordered]
     current = st.session_state["soup"] if st.session_state["soup"] in ids else ids[0]
-    wanted = [ids.index(current)]
-    key = display.rows_key("soup-list", ids)
-    if st.session_state.get(key, {}).get("selection", {}).get("rows") != wanted:
-        st.session_state[key] = {"selection": {"rows": wanted, "columns": [], "cells": []}}
+    key = display.tick_rows("soup-list", ids, [current])
     st.dataframe(
         pd.DataFrame(rows),
         key=key,

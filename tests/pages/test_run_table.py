@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 from streamlit.testing.v1 import AppTest
 
 from pages import ingredients
-from pages.components import run_cells, state
+from pages.components import display, run_cells, state
 from pages.components.run_table import RunTable
 from pages.components.state import View
 from soupcore.overview import Overview
@@ -204,6 +204,15 @@ def test_only_ingredients_are_selected_and_hidden_rows_keep_their_state(
     ingredients._take_rows("table", ["run10", "run2", "base"])
     assert session["selection"] == ["run1"]
     assert len(told) == 1
+
+
+def test_ticks_belong_to_one_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: dict[str, Any] = {}
+    monkeypatch.setattr(st, "session_state", session)
+    keys = [display.tick_rows("table", rows, ["a"]) for rows in (["a", "b"], ["b", "a"])]
+    assert [session[key]["selection"]["rows"] for key in keys] == [[0], [1]]
+    assert keys[0] != keys[1]  # what a browser sends for one order is not taken for the other
+    assert display.tick_rows("table", ["a", "b"], ["a"]) == keys[0]
 
 
 def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
