@@ -96,7 +96,7 @@ def _weights(view: View, picked: StoredSoup) -> Form:
             folder = state.store().soup_folder(picked.soup.id, form.key)
             error = relative_error(folder / form.file_name(picked.soup))
             st.caption(
-                f"Relative error of the change that the adapter makes: {100 * error:.3g} % "
+                f"Relative error of the adapter's weight update: {100 * error:.3g} % "
                 "(Frobenius norm over all changed weights)."
             )
     else:

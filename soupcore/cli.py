@@ -306,7 +306,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "Overview page does; only what is not stored yet",
     )
     parser.add_argument(
-        "--soup", metavar="ID", help="soup of the evidence (the best on the select split)"
+        "--soup", metavar="ID", help="soup of the evidence (the soup of the verdict)"
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="file for the HTML"
@@ -324,13 +324,13 @@ def _soup(parsed: argparse.Namespace) -> None:
     if recipe.chooses and parsed.task is None:
         parsed.error(f"{recipe.title} chooses by evaluations: name a --task")
     if parsed.metric and parsed.task is None:
-        parsed.error("--metric names a metric of a --task")
+        parsed.error("argument --metric: requires --task")
     if parsed.output is None and parsed.task is None:
         parsed.error("name an --output for the weights, or a --task to evaluate the soup")
     if parsed.adapter:
         _check_adapter_options(parsed)
     elif parsed.rank is not None:
-        parsed.error("argument --rank: only an --adapter has a rank")
+        parsed.error("argument --rank: requires --adapter")
     elif parsed.output is not None:
         suffixes = [".safetensors", *TORCH_SUFFIXES]
         is_folder = parsed.output.is_dir() or not parsed.output.suffix
@@ -378,9 +378,9 @@ def _soup(parsed: argparse.Namespace) -> None:
 
 def _check_adapter_options(parsed: argparse.Namespace) -> None:
     if parsed.output is None or not parsed.output.absolute().parent.is_dir():
-        parsed.error("argument --adapter: name an --output, a folder in an existing folder")
+        parsed.error("argument --adapter: requires --output FOLDER, in an existing folder")
     if parsed.dtype:
-        parsed.error("argument --dtype: an adapter has the dtype of the first one")
+        parsed.error("argument --dtype: not allowed with --adapter (dtype of the first adapter)")
     if parsed.rank is not None and parsed.rank < 1:
         parsed.error("argument --rank: it must be positive")
 

@@ -168,11 +168,15 @@ FAULTS = {
     "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' is none of greedy, uniform"),
     "suffix": (["soup", "{runs}", "--recipe=uniform", "-o=a.txt"], 2, "a.txt ends in none of"),
     "dtype": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--dtype=float16"], 2, "--dtype"),
-    "rank": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--rank=1"], 2, "only an --adapter"),
+    "rank": (
+        ["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--rank=1"],
+        2,
+        "--rank: requires --adapter",
+    ),
     "adapter": (
         ["soup", "{runs}", "--recipe=uniform", "-o=/no/a", "--adapter"],
         2,
-        "name an --output",
+        "--adapter: requires --output FOLDER",
     ),
     "no adapters": (
         ["soup", "{runs}", "--recipe=uniform", "-o={empty}/a", "--adapter"],
@@ -399,7 +403,7 @@ def test_a_metric_of_the_task_is_chosen_by(
     code, _, err = run("evaluate", runs, f"--task={spec}", "--metric=AUC")
     assert (code, "has no metric 'AUC'; it has error, macro F1" in err) == (1, True)
     code, _, err = run("soup", runs, "--recipe=uniform", "--metric=AUC", "-o", "a.safetensors")
-    assert (code, "--metric names a metric of a --task" in err) == (2, True)
+    assert (code, "argument --metric: requires --task" in err) == (2, True)
 
 
 def test_a_rule_on_tensors_is_kept(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def show_note_and_tags(subject: str, *, known: Iterable[str] = ()) -> None:
             said.note,
             max_chars=LONGEST_NOTE,
             height=80,
-            placeholder="Why it was built, what was seen. The report includes it.",
+            placeholder="Purpose, observations, … Included in the report.",
             key=note,
             disabled=is_read_only,
             on_change=lambda: _take(subject, note=_got(note)),

@@ -371,7 +371,7 @@ def _pattern() -> str:
     return st.text_input(
         "Pattern",
         "!head.",
-        help="Beginnings of tensor names, or globs, separated by commas. `!` leaves tensors out: "
+        help="Prefixes or globs of tensor names, separated by commas. `!` excludes tensors: "
         "`backbone., !*.bias`.",
         key="tensors-pattern",
     )

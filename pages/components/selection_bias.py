@@ -157,8 +157,9 @@ def _search(view: View, picked: StoredSoup) -> None:
             f"Selection bias of CMA-ES ({len(names)} ingredients)",
             key="cross-fit-search",
             primary=False,
-            help=f"Searches on a random half of {plain(view.task.select)} and scores the result on "
-            f"the other half, twice. Up to {2 * call.parameters['evaluations']:,} evaluations.",
+            help=f"Searches on a random half of {plain(view.task.select)}, scores the result on "
+            "the other half, and swaps the halves. "
+            f"Up to {2 * call.parameters['evaluations']:,} evaluations.",
         )
         return
     how = f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)})"

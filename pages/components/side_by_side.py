@@ -34,7 +34,7 @@ def show(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> None:
     """
     chosen = _choose(view, stored, known)
     if len(chosen) < 2:
-        st.info("Choose at least two rows.", icon=":material/compare_arrows:")
+        st.info("Choose at least two models.", icon=":material/compare_arrows:")
         return
     best = best_on_select(known, view.task.select, view.sweep.ingredients)
     start = best if best in chosen else chosen[-1]
@@ -66,7 +66,7 @@ def _choose(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> li
     if len(current) < 2:
         current = [*current, *(n for n in _default(view, stored, known) if n not in current)][:3]
     chosen = st.multiselect(
-        "Rows",
+        "Models",
         [*handles, *(name for name in known if name not in handles)],
         default=current,
         max_selections=MOST,
@@ -181,14 +181,14 @@ def _coefficients(stored: Sequence[StoredSoup], chosen: Sequence[str]) -> None:
             placeholder=UNKNOWN,
         )
     if without:
-        st.caption(f"Without one coefficient per ingredient: {display.listed(without)}.")
+        st.caption(f"No single coefficient per ingredient: {display.listed(without)}.")
     if not soups:
-        st.caption("No soup is among the rows.")
+        st.caption("None of the models is a soup.")
 
 
 def _changes(view: View, chosen: Sequence[str], known: scores.Known, baseline: str) -> None:
     """Show the examples that one row gets right and another one wrong."""
-    st.markdown("##### Examples that change")
+    st.markdown("##### Examples that differ")
     others = [name for name in chosen if name != baseline]
     splits = [split for split in view.task.reported if all(known[name][split] for name in chosen)]
     if not splits:
@@ -197,7 +197,7 @@ def _changes(view: View, chosen: Sequence[str], known: scores.Known, baseline: s
     # The select split comes last: looking at its examples is no evidence.
     splits = [*splits[1:], splits[0]] if splits[0] == view.task.select else splits
     with st.container(horizontal=True):
-        name = st.selectbox("Row", others, width=240, key=f"changes-of-{others}")
+        name = st.selectbox("Model", others, width=240, key=f"changes-of-{others}")
         split = st.selectbox("Split", splits, width=240, key="changes-on")
     one, other = known[name][split], known[baseline][split]
     if one is None or other is None:
@@ -210,7 +210,7 @@ def _changes(view: View, chosen: Sequence[str], known: scores.Known, baseline: s
         _examples(view, split, lost, f"**{len(lost):,}** better with {plain(baseline)}", "lost")
     if not view.task.shows_examples:
         st.caption(
-            "Numbers are the examples' places in the split, from 0. A task with a method "
+            "Numbers are indices of examples in the split, from 0. A task with a method "
             "`show(split, index)` shows them as text or pictures."
         )
 

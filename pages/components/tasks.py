@@ -73,8 +73,8 @@ def choose_metric(view: View) -> None:
         key=key,
         on_change=_take_metric,
         args=(key, view.task.default_metric.name),
-        help="Ranks ingredients and soups; recipes choose by it. Evaluations have the scores by "
-        "all metrics, so none is repeated.",
+        help="Ranks ingredients and soups; recipes choose by it. Stored evaluations have the "
+        "scores of all metrics, so nothing is evaluated again.",
     )
     call = MetricIntervals()
     if view.task.primary is None:
@@ -87,12 +87,12 @@ def choose_metric(view: View) -> None:
     if count:
         jobs.call_button(
             view,
-            "Compute its intervals",
+            "Compute the intervals",
             call,
             title,
             key="metric-intervals",
             primary=False,
-            help=f"For {count:,} stored evaluations, by bootstrap over their examples. Takes no "
+            help=f"For {count:,} stored evaluations, by bootstrap over their examples. Needs no "
             "forward pass. Intervals of differences need them.",
         )
 

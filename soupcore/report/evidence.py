@@ -212,7 +212,7 @@ def _of_search(known: Overview, stored: StoredSoup) -> Iterator[str]:
     context = replace(context, source=context.evaluations.with_primary(task.primary))
     found, unit = call.result(context), task.score_unit
     if found is None:
-        yield "Not estimated for the search of the coefficients; the Evidence page does it."
+        yield "Not estimated for the coefficient search. Compute it on the Evidence page."
         return
     yield (
         "Cross-fitted CMA-ES (two searches on half of validation): gain over the best ingredient "

@@ -119,8 +119,8 @@ class CommandTask(Task):
         self._result = told.get("result")
         if self._result is not None and self.at_once > 1 and "{folder}" not in self._result:
             raise TaskError(
-                f"{path}: runs at the same time would write the same `result`. Put it into "
-                "{folder}, which is another one for each run, and give that to the command."
+                f"{path}: concurrent runs would overwrite the same `result`. Put it into "
+                "{folder}, which differs for each run, and pass {folder} to the command."
             )
         self.form: str = told.get("form", "ingredient")
         if self.form not in _FORMS:

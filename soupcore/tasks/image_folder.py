@@ -199,8 +199,8 @@ class _Description(TomlFile):
             lacking = [f for f, parts in zip(files, below, strict=True) if len(parts) < 3]
             if lacking:
                 raise TaskError(
-                    f'{self.path}: `group` is "folder", and {lacking[0]} lies in none below that '
-                    "of its class: CLASS/GROUP/image."
+                    f'{self.path}: `group` is "folder", but {lacking[0]} is not in a group folder: '
+                    "expected CLASS/GROUP/image."
                 )
             return [parts[1] for parts in below]
         place = self.path.parent / self.text("group")

@@ -394,7 +394,7 @@ def test_a_sweep_that_a_link_opened_asks_before_intervals_are_computed(start: St
     session.query_params["task"] = str(app.request["task"])
     session.query_params["metric"] = "macro F1"
     session.run()
-    assert "Compute its intervals" in [each.label for each in session.button]
+    assert "Compute the intervals" in [each.label for each in session.button]
 
 
 def test_scores_by_class_and_group_are_shown_for_a_row(start: Start) -> None:

@@ -395,7 +395,7 @@ def test_commands_that_run_at_once_are_all_ended_by_a_cancel(
 
 
 def test_one_result_file_is_for_one_run_at_a_time(folder: Path) -> None:
-    with pytest.raises(TaskError, match="would write the same `result`"):
+    with pytest.raises(TaskError, match="would overwrite the same `result`"):
         load_task(write(folder, more='at_once = 2\nresult = "metrics.json"'))
 
 

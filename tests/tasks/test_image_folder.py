@@ -49,7 +49,7 @@ def describe(folder: Path, **told: Any) -> str:
         ({"checkpoint": "plain.pt"}, "does not say its architecture"),
         ({"architecture": "timm:a", "splits": {"val": "nowhere"}}, "nowhere does not exist"),
         ({"architecture": "timm:a", "sise": 3}, "sise has no meaning here"),
-        ({"architecture": "timm:a", "group": "folder"}, "0.png lies in none below that of its"),
+        ({"architecture": "timm:a", "group": "folder"}, "0.png is not in a group folder"),
         ({"architecture": "timm:a", "group": "nowhere.csv"}, r"nowhere\.csv cannot be read"),
         ({"architecture": "timm:a", "group": "a.csv"}, r"a\.csv needs the columns image and group"),
         ({"architecture": "timm:a", "group": "b.csv"}, r"b\.csv has no group of .*val/cat/1\.png"),
