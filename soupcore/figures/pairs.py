@@ -1,5 +1,6 @@
 """Pairwise metrics of ingredients, as a matrix below its single-linkage dendrogram."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ _LARGEST = 760  # pixels
 _LABELLED = 16  # with more names, cells are too small for numbers
 _NAMED_COLUMNS = 40
 _TICK = 12  # pixels
+_SMALLEST_TICK = 9  # pixels
 _TREE = 90  # pixels
 _TREE_SHARE = 0.16  # of the height
 _CLIPPED = 5  # multiples of the threshold; one far pair would hide differences among the others
@@ -158,9 +160,14 @@ def pair_heatmap(
         _outline(figure, order, group, row)
     texts = {frozenset(pair): text for pair, text in (details or {}).items()}
     figure.add_trace(_cells(order, shown, measure, texts, cell), row=row, col=1)
-    ticks = {"tickvals": list(range(len(order))), "ticktext": order, "showgrid": False}
+    every = max(1, math.ceil(_SMALLEST_TICK / cell))  # the others are named on hover
+    ticks = {
+        "tickvals": list(range(0, len(order), every)),
+        "ticktext": order[::every],
+        "tickfont": {"size": min(_TICK, round(cell * every))},
+        "showgrid": False,
+    }
     edges = [-0.5, len(order) - 0.5]
-    ticks["tickfont"] = {"size": min(_TICK, round(cell))}
     figure.update_yaxes(ticks, range=edges[::-1], row=row, col=1)
     # Slanted names of more rows would overlap; the rows have the same names.
     are_named = len(order) <= _NAMED_COLUMNS

@@ -46,6 +46,18 @@ def matrix() -> Floats:
     return both
 
 
+@pytest.mark.parametrize("count", [12, 72, 200])
+def test_labels_of_rows_are_legible_and_do_not_overlap(count: int) -> None:
+    names = [f"run-{i}" for i in range(count)]
+    figure = figures.pair_heatmap(names, np.ones((count, count)), figures.MEASURES["loss"])
+    axis, height = figure.layout.yaxis, figure.layout.height
+    size = axis.tickfont.size
+    assert size >= 9
+    assert axis.ticktext == tuple(names[i] for i in axis.tickvals)
+    step = axis.tickvals[1] - axis.tickvals[0]
+    assert step * height / count >= size - 1
+
+
 def test_rows_stand_in_the_order_of_the_tree_that_is_drawn_above() -> None:
     names = ["a", "b", "c", "d"]
     joined = tree(names, matrix())

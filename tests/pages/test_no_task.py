@@ -134,7 +134,7 @@ def test_a_soup_of_adapters_is_downloaded_as_one(app: App) -> None:
     (link,) = session.get("link_button")
     assert f"uniform-{soup}-adapter-rank-1.zip" in link.proto.url
     (error,) = (c.value for c in session.caption if c.value.startswith("Relative error"))
-    assert 0 < float(error.partition("makes: ")[2].partition(" %")[0]) < 100
+    assert 0 < float(error.partition("update: ")[2].partition(" %")[0]) < 100
 
 
 def test_angles_and_distances_need_no_task(app: App) -> None:
