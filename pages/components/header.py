@@ -16,9 +16,13 @@ from soupcore.jobs import Job, State
 
 KEY = "header-line"
 STYLE = (
-    f".st-key-{KEY} {{ height: 2.25rem; overflow: hidden; flex-wrap: nowrap !important;"
+    f".st-key-{KEY} {{ height: 1.75rem !important; overflow: hidden; flex-wrap: nowrap !important;"
     " align-items: center; gap: 0.4rem; margin-bottom: -0.5rem; }"
     f".st-key-{KEY} > * {{ flex: 0 1 auto; min-width: 0; }}"
+    # That of the jobs is never cut off.
+    f".st-key-{KEY} > [data-testid=stLayoutWrapper], .st-key-{KEY} .stVerticalBlock"
+    " { flex: 0 0 auto !important; width: auto !important; }"
+    f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )
@@ -72,8 +76,8 @@ def show() -> DeltaGenerator:
     """Show the line, and return the place for `show_selection`, which needs the view."""
     with st.container(horizontal=True, key=KEY, vertical_alignment="center"):
         folder = st.session_state["sweep"]
-        name = f":material/folder: **{plain(state.sweep_label())}**"
-        st.markdown(name, width="content", help=plain(folder))
+        name = f"**{plain(state.sweep_label())}**"
+        st.markdown(f":material/folder: {name}", width="content", help=plain(folder))
         _next()
         task = tasks.label(st.session_state["task"])
         st.markdown(f":material/labs: {plain(task)}", width="content")
@@ -87,7 +91,9 @@ def show() -> DeltaGenerator:
 
 def show_selection(place: DeltaGenerator, view: View) -> None:
     """Show the number of selected ingredients and the primary metric."""
-    place.page_link("ingredients.py", label=_selection(view), icon=":material/checklist:")
+    label, icon = _selection(view), ":material/checklist:"
+    if place.button(label, key="to-ingredients", type="tertiary", icon=icon):
+        st.switch_page("ingredients.py")
 
 
 def _next() -> None:
