@@ -23,6 +23,7 @@ STYLE = (
     f".st-key-{KEY} > [data-testid=stLayoutWrapper], .st-key-{KEY} .stVerticalBlock"
     " { flex: 0 0 auto !important; width: auto !important; }"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
+    f".st-key-{KEY} .stButton {{ display: flex; }}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 import streamlit as st
@@ -15,11 +14,11 @@ from soupcore.jobs.queue import Counts
 
 @pytest.mark.parametrize("theme", [None, "light", "dark"])
 def test_the_mark_is_an_image_that_requests_nothing(theme: str | None) -> None:
-    image = ElementTree.fromstring(header.mark(theme))
-    assert image.tag.endswith("svg")
-    text = "".join(image.itertext())
-    assert text == ("Stockpot" if theme else "")
-    assert "href" not in header.mark(theme)
+    image = header.mark(theme)
+    assert image.startswith("<svg ")
+    assert image.endswith("</svg>")
+    assert (">Stockpot</text>" in image) == (theme is not None)
+    assert "href" not in image
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ def test_the_tab_tells_which_long_jobs_ended_until_the_user_returns(
 ) -> None:
     titles: list[str] = []
     monkeypatch.setattr(st, "set_page_config", lambda page_title: titles.append(page_title))
-    session: dict[str, Any] = {"jobs_drawn": {n: (True, 0) for n in range(len(ends))}}
+    session: dict[str, Any] = {"jobs_drawn": dict.fromkeys(range(len(ends)), (True, 0))}
     monkeypatch.setattr(st, "session_state", session)
     recent: list[Any] = [
         SimpleNamespace(id=n, title=f"Job {n}", state=how, started=100.0, finished=100.0 + took)
