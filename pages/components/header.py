@@ -22,6 +22,8 @@ STYLE = (
     # That of the jobs is never cut off.
     f".st-key-{KEY} > [data-testid=stLayoutWrapper], .st-key-{KEY} .stVerticalBlock"
     " { flex: 0 0 auto !important; width: auto !important; }"
+    # Without a selection, nothing separates it from the jobs.
+    f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} .stButton {{ display: flex; }}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
@@ -76,9 +78,9 @@ def show_ended(jobs: Sequence[Job]) -> None:
 def show() -> DeltaGenerator:
     """Show the line, and return the place for `show_selection`, which needs the view."""
     with st.container(horizontal=True, key=KEY, vertical_alignment="center"):
-        folder = st.session_state["sweep"]
         name = f"**{plain(state.sweep_label())}**"
-        st.markdown(f":material/folder: {name}", width="content", help=plain(folder))
+        if st.button(name, key="to-sweeps", type="tertiary", icon=":material/folder:"):
+            st.switch_page("all_sweeps.py")
         _next()
         task = tasks.label(st.session_state["task"])
         st.markdown(f":material/labs: {plain(task)}", width="content")

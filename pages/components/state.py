@@ -278,7 +278,11 @@ def write_url() -> None:
 
 def sweep_label() -> str:
     """Return the name of the session's sweep."""
-    folder = st.session_state["sweep"]
+    return label_of(st.session_state["sweep"])
+
+
+def label_of(folder: str) -> str:
+    """Return the name of a sweep."""
     return "Sample: cluttered digits" if folder == settings.SAMPLE_SWEEP else Path(folder).name
 
 
