@@ -39,7 +39,7 @@ def main() -> None:
 
 def _matched(known: KnownSweep) -> str:
     task = known.verdict.task if known.verdict else ""
-    return f"{state.label_of(known.folder)} {known.folder} {task}".lower()
+    return f"{state.path_label(known.folder)} {known.folder} {task}".lower()
 
 
 def _row(known: KnownSweep, number: int) -> None:
@@ -47,7 +47,7 @@ def _row(known: KnownSweep, number: int) -> None:
     problem = _problem(known.folder)
     with name, st.container(gap="xxsmall"):
         if st.button(
-            f"**{plain(state.label_of(known.folder))}**",
+            f"**{plain(state.path_label(known.folder))}**",
             key=f"open-{number}",
             type="tertiary",
             icon=":material/folder_off:" if problem else ":material/folder:",

@@ -166,6 +166,11 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     if price is None:
         _time_a_pass(view)
         price = seconds(known, sum(step.examples for step in missing))
+    job_title = f"Analyze {state.sweep_label()}"
+    started = jobs.start_if_short(view, Analysis(), job_title, price)
+    if started is not None:
+        _progress(started)
+        return
     about = f", about {_duration(price)}" if price is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
@@ -175,7 +180,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
         view,
         f"{what}{about}",
         Analysis(),
-        f"Analyze {state.sweep_label()}",
+        job_title,
         key="analyze",
         help="Results are stored as they come, so a step runs only once. You can cancel at any "
         "time. Soups are chosen on the validation split only.",

@@ -135,6 +135,14 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, mps or auto; one worker for each", **several
     )
+    parser.add_argument(
+        "--auto",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="start jobs that are known to take less without a click, on sweeps that were opened "
+        "by a click or on this command line (10); 0 to always ask",
+    )
     parser.add_argument("--ray", **_RAY)
     parser.add_argument(
         "--database",

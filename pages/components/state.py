@@ -40,6 +40,9 @@ _TEXTS = ("filter", "sort", "order", "baseline", "recipe", "candidates")
 # parameters of recipes, unlike their defaults; the rows that are compared.
 _LISTS = ("hide", "show", "candidate", "with", "parameter", "compare")
 
+# A link says what to show by these; without them, the command line does.
+_OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")
+
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
 
@@ -220,6 +223,7 @@ def read_url() -> None:
     known = settings.current()
     folder = url.get("sweep", known.sweep)
     state = st.session_state
+    state["is_linked"] = any(name in url for name in _OPENED_BY_LINK)
     state["sweep"] = folder if known.allows(Path(folder)) else settings.SAMPLE_SWEEP
     own = known.task_of(state["sweep"])
     task = url.get("task", own) if state["sweep"] == folder else own
@@ -286,15 +290,22 @@ def label_of(folder: str) -> str:
     return "Sample: cluttered digits" if folder == settings.SAMPLE_SWEEP else Path(folder).name
 
 
+def path_label(folder: str) -> str:
+    """Return the name of a sweep among others: the last two parts of its path."""
+    if folder == settings.SAMPLE_SWEEP:
+        return label_of(folder)
+    return "/".join(Path(folder).parts[-2:]).replace("//", "/")
+
+
 def choose_sweep(folder: str, task: str) -> None:
     """Show another sweep, with a task or "" for none, and clear the selection."""
     st.session_state.pop("notice", None)
     opened().add(folder)
     access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
-        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", metric="",
-        rank="", better="", selection=[], pairs=[], soup="", **dict.fromkeys(_TEXTS, ""),
-        **{name: [] for name in _LISTS},
+        sweep=folder, task=task, is_linked=False, weights="", snapshot="",
+        batchnorm="averaged", metric="", rank="", better="", selection=[], pairs=[], soup="",
+        **dict.fromkeys(_TEXTS, ""), **{name: [] for name in _LISTS},
     )  # fmt: skip
 
 
@@ -302,7 +313,7 @@ def choose_task(task: str) -> None:
     """Show the same sweep with another task, or with "" for none."""
     st.session_state.pop("notice", None)
     access.note("chose the task", task or "none")
-    st.session_state.update(task=task, batchnorm="averaged", metric="", soup="")
+    st.session_state.update(task=task, is_linked=False, batchnorm="averaged", metric="", soup="")
 
 
 def choose_weights(title: str) -> None:

@@ -1,6 +1,5 @@
 """The list of sweeps: what it says of each, and that a click opens one."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,28 +7,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages import all_sweeps
-from pages.components import jobs, settings, state
+from pages.components import state
 from soupcore import Store, escaping
 from soupcore.jobs.known_sweeps import KnownVerdict
-from tests.helpers import save_sweep, toy_runs
 from tests.helpers import random_state as random
+from tests.helpers import save_sweep, toy_runs
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
-    (tmp_path / "sweeps").mkdir()
-    settings.configure(["--root", str(tmp_path / "sweeps")])
-    monkeypatch.setattr(jobs, "submit", None)  # no page starts a job
-    shared = (state.store, state.supervisor, state.opened)
-    for each in shared:
-        each.cache_clear()
-    yield state.store()
-    state.store().close()
-    settings.configure([])
-    for each in shared:
-        each.cache_clear()
 
 
 def remember(store: Store, folder: Path, **told: object) -> None:
@@ -47,7 +31,7 @@ def shown(session: AppTest) -> str:
     return "\n".join(each.value for kind in (session.markdown, session.caption) for each in kind)
 
 
-def test_an_empty_workspace_says_so(store: Store) -> None:
+def test_an_empty_workspace_says_so(served: Store) -> None:
     session = AppTest.from_file(str(MAIN), default_timeout=60).run().switch_page("all_sweeps.py")
     session.run()
     assert [each.value for each in session.header] == ["Sweeps"]
@@ -56,13 +40,13 @@ def test_an_empty_workspace_says_so(store: Store) -> None:
 
 
 def test_sweeps_are_listed_with_their_verdicts_and_a_click_opens_one(
-    store: Store, tmp_path: Path
+    served: Store, tmp_path: Path
 ) -> None:
     base = random(0)
     there = save_sweep(tmp_path / "sweeps" / "there", {"base": base} | toy_runs(base))
-    remember(store, there)
-    remember(store, tmp_path / "sweeps" / "gone", outcome="unknown", soup="", gain="", interval="")
-    remember(store, Path("/elsewhere"), gain="-0.50 points", interval="")
+    remember(served, there)
+    remember(served, tmp_path / "sweeps" / "gone", outcome="unknown", soup="", gain="", interval="")
+    remember(served, Path("/elsewhere"), gain="-0.50 points", interval="")
     session = AppTest.from_file(str(MAIN), default_timeout=60).run()
     assert str(there) not in state.opened()
     session.switch_page("all_sweeps.py").run()
@@ -75,8 +59,9 @@ def test_sweeps_are_listed_with_their_verdicts_and_a_click_opens_one(
     assert text.count("The folder is gone") == 1
     assert text.count("Not in a folder of this server") == 1
     buttons = {each.label.strip("*"): each for each in session.button if each.key}
-    assert [buttons[name].disabled for name in ("there", "gone", "elsewhere")] == [0, 1, 1]
-    buttons["there"].click().run()
+    names = ("sweeps/there", "sweeps/gone", escaping.markdown("/elsewhere"))
+    assert [buttons[name].disabled for name in names] == [False, True, True]
+    buttons["sweeps/there"].click().run()
     assert session.session_state["sweep"] == str(there)
     assert str(there) in state.opened()
     assert session.header[0].value != "Sweeps"
