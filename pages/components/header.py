@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import state, tasks
+from pages.components import keyboard, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.jobs import Job, State
@@ -26,6 +26,7 @@ STYLE = (
     f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} .stButton {{ display: flex; }}"
+    f"{keyboard.STYLE}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )
@@ -89,6 +90,7 @@ def show() -> DeltaGenerator:
         _next()
         counts = state.supervisor().queue.counts()
         st.fragment(_jobs, run_every=_POLL if counts.active else None)()
+        keyboard.show()
     return selection
 
 
