@@ -171,7 +171,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     if started is not None:
         _progress(started)
         return
-    about = f", about {_duration(price)}" if price is not None else ""
+    about = f", about {display.about(price)}" if price is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
@@ -189,16 +189,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
 
 def _price(known: Overview, step: Step) -> str:
     price = seconds(known, step.examples)
-    return f" (about {_duration(price)})" if price is not None and price >= 1 else ""
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in round numbers, since it is an estimate."""
-    if seconds < 60:
-        return f"{max(round(seconds), 1) if seconds < 10 else 5 * round(seconds / 5)} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes if minutes < 60 else 5 * round(minutes / 5), 60)
-    return f"{hours} h {rest} min" if hours else f"{rest} min"
+    return f" (about {display.about(price)})" if price is not None and price >= 1 else ""
 
 
 def _time_a_pass(view: View) -> None:

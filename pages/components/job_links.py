@@ -19,6 +19,7 @@ _PAGES = {
     "intervals": "ingredients.py",
     "breakdown": "ingredients.py",
     "soup": "soups.py",
+    "soups": "soups.py",
     "scores": "soups.py",
     "mixture": "soups.py",
     "preview": "soups.py",
@@ -68,8 +69,9 @@ def open_result(job: Job) -> None:
     soup = (job.result or job.partial or {}).get("soup") or request.get("soup")
     if isinstance(soup, str):
         st.session_state["soup"] = soup
-    if job.kind == "soup":
-        st.session_state.update(building=job.id, recipe=request["recipe"])
+    if job.kind in ("soup", "soups"):
+        first = request["recipe"] if job.kind == "soup" else request["recipes"][0]["recipe"]
+        st.session_state.update(building=job.id, recipe=first)
     st.switch_page(page_of(job.kind, request))
 
 

@@ -33,6 +33,7 @@ from soupcore.calls.selection import (
     ParameterCurve,
     SearchOptimism,
 )
+from soupcore.calls.several_soups import SeveralSoups
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
@@ -50,6 +51,7 @@ CALLS: dict[str, type[Call]] = {
         IngredientScores,
         MetricIntervals,
         RecipeSoup,
+        SeveralSoups,
         SoupScores,
         ManualSoup,
         Preview,
@@ -103,6 +105,7 @@ __all__ = [
     "Report",
     "Result",
     "SearchOptimism",
+    "SeveralSoups",
     "ShownExamples",
     "SoupFiles",
     "SoupScores",
