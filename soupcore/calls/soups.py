@@ -329,7 +329,7 @@ class SoupFiles(OfSoup):
         store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
         path = folder / form.file_name(soup)
         if form.as_folder:
-            card = model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
+            card = model_card(soup, base_models=base_models_of(soup), **scored_by(context))
             files = write_hub_folder(
                 soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
             )
@@ -384,7 +384,7 @@ class SoupFiles(OfSoup):
         return files >= set(self.stored(context).soup.ingredients)
 
 
-def _scored_by(context: Context) -> dict[str, Any]:
+def scored_by(context: Context) -> dict[str, Any]:
     """Return what a card tells of the task, if there is one."""
     if not context.has_task:
         return {}

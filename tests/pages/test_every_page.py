@@ -20,7 +20,7 @@ from pages.components import jobs, settings, state
 from soupcore import RECIPES, Store, Sweep, escaping, load_task
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
-from soupcore.report import contents, report
+from soupcore.report import archive, contents, report
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, random_state, save_sweep, toy_runs
 from tests.pages.conftest import do_jobs_at_once
@@ -473,7 +473,7 @@ def test_the_report_is_made_when_it_is_downloaded(
     offered: dict[str, Any] = {}
 
     def download_button(label: str, data: Callable[[], str], **options: Any) -> None:
-        offered.update(label=label, data=data, **options)
+        offered[label] = data, options["mime"]
 
     monkeypatch.setattr(streamlit, "download_button", download_button)
     session = app.session()
@@ -484,10 +484,17 @@ def test_the_report_is_made_when_it_is_downloaded(
     shown = [each.value for each in session.markdown]
     assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown
     assert "\n".join(f"1. {title}" for title in contents(context)) in shown
-    assert (offered["label"], offered["mime"]) == ("Download report (HTML)", "text/html")
-    assert offered["data"]() == report(context)
+    html, folder = "Download report (HTML)", "Download folder (ZIP)"
+    assert {label: mime for label, (_, mime) in offered.items()} == {
+        html: "text/html", folder: "application/zip",
+    }  # fmt: skip
+    assert offered[html][0]() == report(context)
+    assert offered[folder][0]() == archive(context)
     session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
-    assert offered["data"]() == report(context, soups["uniform"])
+    assert offered[html][0]() == report(context, soups["uniform"])
+    next(each for each in session.button if each.label == "Weights").click().run()
+    assert session.header[0].value == "Download"
+    assert session.session_state["soup"] == soups["uniform"]
 
 
 def add_runs(app: App, states: dict[str, State]) -> None:
