@@ -39,6 +39,7 @@ __all__ = [
     "Pass",
     "Plane",
     "RecipeError",
+    "RemoteError",
     "Soup",
     "SoupVsEnsemble",
     "Split",
@@ -73,6 +74,7 @@ __all__ = [
     "open_checkpoint",
     "other_statistics_of",
     "plane",
+    "push_to_hub",
     "rebuild",
     "save_adapter",
     "slerp",
@@ -95,11 +97,12 @@ _NAMES = {
         "Adaptive Barriers Geometry LinearPath Plane barriers basins geometry linear_path plane"
     ),
     "errors": (
-        "Cancelled CheckpointError ConnectivityError RecipeError StockpotError SweepError TaskError"
+        "Cancelled CheckpointError ConnectivityError RecipeError RemoteError StockpotError "
+        "SweepError TaskError"
     ),
     "evaluation": "Evaluation Evaluator",
     "mixtures": "Mixture interpolate mean",
-    "provenance": "mergekit_config model_card rebuild save_adapter",
+    "provenance": "mergekit_config model_card push_to_hub rebuild save_adapter",
     "recipes": (
         "RECIPES Curve Orders Parts Pass Soup Step curve dare ema greedy greedy_orders learned "
         "manual model_stock other_statistics_of slerp swa task_arithmetic ties uniform weighted "

@@ -171,7 +171,7 @@ class Cache:
                         part.write(block)
                         _update(hashes, block)
                         at += len(block)
-                        tries = 0
+                        tries = 0 if block else tries
                         on_bytes(len(block))
                 except CutOffError as error:
                     tries += 1
@@ -269,6 +269,19 @@ class Cache:
             for entry in self.entries()
             if (keys is None or entry.key in keys) and self._remove(entry.key)
         )
+
+    def files_unused_since(self, time: float) -> list[Path]:
+        """Return the files, with their records, that were not used since a time."""
+        return [
+            path
+            for entry in self.entries()
+            if entry.used < time
+            for path in (
+                self.folder / f"{entry.key}{'' if entry.is_complete else _PART}",
+                self._record(entry.key),
+            )
+            if path.exists()
+        ]
 
     def _remove(self, key: str) -> bool:
         part = self._place_of_part(key)

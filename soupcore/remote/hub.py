@@ -49,8 +49,8 @@ class Hub:
         return found
 
     def _revisions(self, parsed: HubUrl, url: str) -> list[str]:
-        with _errors(url):
-            refs = _api().list_repo_refs(parsed.repo)
+        with hub_errors(url):
+            refs = api().list_repo_refs(parsed.repo)
         names = [ref.name for ref in (*refs.branches, *refs.tags)]
         revisions = matching(parsed.revision, names)
         if not revisions:
@@ -60,10 +60,10 @@ class Hub:
 
     def _find(self, parsed: HubUrl, revision: str, url: str) -> list[Found]:
         commit = revision
-        with _errors(url):
+        with hub_errors(url):
             if not _COMMIT.fullmatch(revision):
-                commit = str(_api().model_info(parsed.repo, revision=revision).sha)
-            tree = list(_api().list_repo_tree(parsed.repo, recursive=True, revision=commit))
+                commit = str(api().model_info(parsed.repo, revision=revision).sha)
+            tree = list(api().list_repo_tree(parsed.repo, recursive=True, revision=commit))
         files = {}
         for entry in tree:
             if hasattr(entry, "size"):  # a file, not a folder
@@ -116,7 +116,7 @@ class Hub:
             "Accept-Encoding": "identity",
         }
         with (
-            _errors(file.url),
+            hub_errors(file.url),
             get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response,
         ):
             if response.status_code in _OVERLOADED:
@@ -145,7 +145,8 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
-def _api() -> "HfApi":
+def api() -> "HfApi":
+    """Return the API of the Hub at `$HF_ENDPOINT`."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=_endpoint())
@@ -165,7 +166,7 @@ def _names(parsed: HubUrl, revision: str, path: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _errors(url: str) -> Iterator[None]:
+def hub_errors(url: str) -> Iterator[None]:
     """Turn the errors of huggingface_hub into sentences, which contain no addresses of requests."""
     from huggingface_hub import errors, get_token
 

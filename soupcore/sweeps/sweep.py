@@ -90,11 +90,13 @@ class Sweep:
         columns: Hyperparameters to show as columns, those of tables and sidecars first.
         logged_columns: Logged metrics to show as columns.
         rule: Which tensors take part in recipes; see `with_tensors`.
+        urls: The URLs that it was opened from, if it is remote; see `from_urls`.
         fixed: The tensors that take no part in a recipe, in the sweep that the recipe works on; see
             `for_recipe`.
     """
 
     rule = TensorRule()
+    urls: tuple[str, ...] = ()
     fixed: tuple[FixedTensors, ...] = ()
 
     def __init__(
@@ -218,7 +220,7 @@ class Sweep:
             )
         }
         rows = [told.describe(taken[name].name).hyperparameters for name in ingredients]
-        return cls(
+        sweep = cls(
             folder,
             ingredients,
             Ingredient(base_name, fit.base) if fit.base else None,
@@ -230,6 +232,9 @@ class Sweep:
             ),
             logged_columns=choose_logged([d.logged_metrics for d in described.values()]),
         )
+        if remote is not None:
+            sweep.urls = remote.urls
+        return sweep
 
     @classmethod
     @with_bar("Reading checkpoints")

@@ -101,8 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self) -> None:
         url = urlsplit(self.path)
         self.hub.requests.append(f"{self.command} {url.path}")
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length)
+        body = self._body()
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if parts[0] == "cdn":  # like that of the Hub, it knows no tokens
             if "Authorization" in self.headers or SIGNATURE not in url.query:
@@ -133,6 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._resolve(repo, parts[3], "/".join(parts[4:]))
 
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while length := int(self.rfile.readline(), 16):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _api(self, repo: Repo, name: str, parts: list[str], body: bytes, given: str | None) -> None:
         kind, revision = (*parts, "revision", "main")[:2] if parts else ("revision", "main")
         if kind == "refs":
@@ -152,7 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
                     "files": [
                         {
                             "path": file["path"],
-                            "uploadMode": "lfs" if file["size"] >= LFS_FROM else "regular",
+                            "uploadMode": "regular"
+                            if file["path"].endswith((".json", ".md"))
+                            else "lfs",
                             "shouldIgnore": False,
                         }
                         for file in files

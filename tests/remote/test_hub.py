@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from soupcore import Cancelled, NothingFitsError, Sweep, rebuild, uniform
+from soupcore import Cancelled, NothingFitsError, Sweep, push_to_hub, rebuild, uniform
 from soupcore.errors import RemoteError
 from soupcore.remote import Cache
 from soupcore.remote.headers import FIRST
 from soupcore.sweeps.remote import MANIFEST, RemoteSweep
 from tests.remote.hub_server import SIGNATURE, LoopbackHub, running
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning"),  # of huggingface_hub
+]
 
 
 def state(seed: int, width: int = 300) -> dict[str, torch.Tensor]:
@@ -241,3 +244,35 @@ def test_a_soup_is_rebuilt_from_the_urls_in_its_manifest(hub: LoopbackHub, tmp_p
     again = rebuild(manifest)
     assert again.id == soup.id
     assert again.sources["a"].digest == soup.sources["a"].digest
+
+
+def test_a_soup_is_pushed_with_its_card(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    soup = uniform(Sweep.from_urls(["hf://lab/a", "hf://lab/b"]))
+    with pytest.raises(RemoteError, match=r"hf://lab/soup: .*token"):
+        push_to_hub(soup, "lab/soup")
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    url = push_to_hub(soup, "lab/soup")
+    repo = hub.repos["lab/soup"]
+    assert repo.private
+    assert url == f"{hub.url}/lab/soup/commit/{repo.branches['main']}"
+    files = repo.commits[repo.branches["main"]]
+    assert {"config.json", "README.md", "model.safetensors"} <= files.keys()
+    assert "hf_" not in files["README.md"].decode()
+    assert "- lab/a\n- lab/b\n" in files["README.md"].decode().replace('"', "")
+    assert Sweep.from_urls("hf://lab/soup")["soup"].digest == soup.checkpoint.digest
+
+
+def test_other_files_are_pushed_too(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    names = ("a", "b")
+    hub.commit("lab/files", {f"{n}.safetensors": save(state(len(n))) for n in names})
+    soup = uniform(Sweep.from_urls("hf://lab/files"))
+    assert push_to_hub(soup, "lab/files-soup", public=True)
+    repo = hub.repos["lab/files-soup"]
+    assert not repo.private
+    files = repo.commits[repo.branches["main"]]
+    assert files.keys() == {"model.safetensors", "README.md", f"uniform-{soup.id}.json"}
