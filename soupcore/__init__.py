@@ -148,6 +148,7 @@ else:  # type checkers and editors resolve the names statically
         CheckpointError,
         ConnectivityError,
         RecipeError,
+        RemoteError,
         StockpotError,
         SweepError,
         TaskError,
@@ -158,6 +159,7 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.provenance.adapter_folder import save_adapter
     from soupcore.provenance.card import model_card
     from soupcore.provenance.mergekit import mergekit_config
+    from soupcore.provenance.push import push_to_hub
     from soupcore.provenance.rebuilding import rebuild
     from soupcore.recipes.curve import Curve, curve
     from soupcore.recipes.dare import dare

@@ -247,7 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             if name in self.hub.repos:
                 self._json({"url": f"{self.hub.url}/{name}"}, 409)
                 return
-            self.hub.commit(name, {}, private=bool(body.get("private")))
+            self.hub.commit(
+                name, {}, private=body.get("visibility") == "private" or bool(body.get("private"))
+            )
             self._json({"url": f"{self.hub.url}/{name}"})
 
     def _batch(self, body: Any) -> None:
