@@ -127,7 +127,7 @@ def _finished(job: Job) -> None:
             icon=_ICONS[State(job.state)],
             wrap=True,
             disabled=bool(why_closed),
-            help=why_closed or "Opens the page with its result.",
+            help=why_closed or None,
         ):
             job_links.open_result(job)
         if job.error:
