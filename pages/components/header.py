@@ -20,8 +20,7 @@ STYLE = (
     " align-items: center; gap: 0.4rem; margin-bottom: -0.5rem; }"
     f".st-key-{KEY} > * {{ flex: 0 1 auto; min-width: 0; }}"
     # That of the jobs is never cut off.
-    f".st-key-{KEY} > [data-testid=stLayoutWrapper], .st-key-{KEY} .stVerticalBlock"
-    " { flex: 0 0 auto !important; width: auto !important; }"
+    f".st-key-{KEY} > :has(> .st-key-job-counts) {{ flex-shrink: 0; }}"
     # Without a selection, nothing separates it from the jobs.
     f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
@@ -32,7 +31,6 @@ STYLE = (
 )
 
 _TITLE = "Stockpot"
-_POLL = 1.0  # seconds between look-ups of the queue while a job is unfinished
 _ICON = "#2560b3"
 _INKS = {"light": "#0d1117", "dark": "#fafafa"}
 _POTS = {"light": "#2560b3", "dark": "#8ab4f8"}
@@ -88,8 +86,8 @@ def show() -> DeltaGenerator:
         _next()
         selection = st.empty()
         _next()
-        counts = state.supervisor().queue.counts()
-        st.fragment(_jobs, run_every=_POLL if counts.active else None)()
+        # Without a timer of its own: the jobs panel has the page drawn again as jobs go on.
+        _jobs()
         keyboard.show()
     return selection
 
@@ -123,4 +121,5 @@ def _jobs() -> None:
     icon = ":material/progress_activity:" if counts.active else ":material/task_alt:"
     if counts.failed:
         icon = ":material/error:"
-    st.markdown(f"{icon} {' · '.join(parts) or 'no jobs'}", width="content")
+    with st.container(key="job-counts", width="content"):
+        st.markdown(f"{icon} {' · '.join(parts) or 'no jobs'}", width="content")

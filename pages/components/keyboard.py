@@ -52,12 +52,12 @@ SCRIPT = f"""<script>(() => {{
     event.stopImmediatePropagation();
   }}, true);
 }})();</script>"""
-STYLE = f".st-key-{_HELP} {{ margin-left: auto; }} .st-key-keys {{ display: none; }}"
+STYLE = f".st-key-{_HELP} {{ margin-left: auto; }} :has(> .st-key-keys) {{ display: none; }}"
 
 
 def show() -> None:
     """Show the button of the dialog, and listen for the shortcuts."""
-    if st.button("?", key=_HELP, type="tertiary", icon=":material/keyboard:", help="Shortcuts: ?"):
+    if st.button("?", key=_HELP, type="tertiary", icon=":material/keyboard:"):
         _dialog()
     with st.container(key="keys"):
         st.html(SCRIPT, unsafe_allow_javascript=True)
