@@ -116,25 +116,20 @@ def _unfinished(job: Job) -> None:
 
 
 def _finished(job: Job) -> None:
-    stopped = job.state in (State.FAILED, State.CANCELLED)
     is_read_only = state.store().is_read_only
     with st.container(gap="xxsmall"):
-        why_closed = job_links.why_closed(job)
-        if st.button(
-            f"{plain(job.title)} · {job.state}",
-            key=f"result-{job.id}",
-            type="tertiary",
-            icon=_ICONS[State(job.state)],
-            wrap=True,
-            disabled=bool(why_closed),
-            help=why_closed or None,
-        ):
-            job_links.open_result(job)
+        st.caption(f"{_ICONS[State(job.state)]} {plain(job.title)} · {job.state}")
         if job.error:
             st.caption(plain(job.error))
-        if not stopped:
-            return
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, gap="small"):
+            closed = job_links.why_closed(job)
+            if st.button(
+                "Show", key=f"show-{job.id}", type="tertiary", disabled=bool(closed),
+                icon=":material/arrow_forward:", help=closed or None,
+            ):  # fmt: skip
+                job_links.open_result(job)
+            if job.state not in (State.FAILED, State.CANCELLED):
+                return
             label = "Retry" if job.state == State.FAILED else "Resume"
             st.button(
                 label, key=f"resume-{job.id}", type="tertiary", on_click=jobs.resume, args=(job,),
@@ -143,7 +138,6 @@ def _finished(job: Job) -> None:
             st.button(
                 "Dismiss", key=f"dismiss-{job.id}", type="tertiary", on_click=jobs.dismiss,
                 args=(job,), icon=":material/close:", disabled=is_read_only,
-                help="Removes it from this list.",
             )  # fmt: skip
 
 
