@@ -47,7 +47,7 @@ st.html(
     "[data-testid=stBaseButton-primary] p, [data-testid=stBaseButton-primary] span,"
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
-    ".st-key-jobs button { min-height: 0; padding: 0; }"
+    ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
     "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )
