@@ -25,6 +25,7 @@ class SeveralSoups(Call):
     """
 
     kind = "soups"
+    is_shared = True
     recipes: tuple[Mapping[str, Any], ...]
     names: tuple[str, ...]
 
@@ -51,6 +52,11 @@ class SeveralSoups(Call):
         if all("failure" in each for each in found):
             raise RecipeError(" ".join(dict.fromkeys(each["failure"] for each in found)))
         return {"soups": found}
+
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate points of the soups, one soup after the other; see `RecipeSoup.share`."""
+        for call in self.calls:
+            call.share(context, report)
 
     def code(self, context: Context) -> Code:
         """Return Python that builds and evaluates the soups, as `soups` by recipe."""

@@ -79,3 +79,9 @@ def test_the_code_builds_the_same_soups(context: Context) -> None:
     assert {name: soup.id for name, soup in known["soups"].items()} == {
         each["recipe"]: each["soup"] for each in found
     }
+
+
+def test_other_workers_evaluate_the_ingredients_that_a_recipe_ranks(context: Context) -> None:
+    several("uniform", "greedy").share(context, lambda *told: None)
+    points = context.mixtures(NAMES)
+    assert context.evaluations.missing(points, context.task.select) == []
