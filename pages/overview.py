@@ -171,6 +171,9 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     if started is not None:
         _progress(started)
         return
+    if (first := missing[0]).name == "evaluate":  # at least the scores of the ingredients
+        evaluating = f"Evaluate {len(known.runs)} checkpoints"
+        jobs.start_if_short(view, first.call, evaluating, seconds(known, first.examples))
     about = f", about {display.about(price)}" if price is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Element
 
 from pages.components import jobs, settings, state
-from soupcore import RECIPES, Store, Sweep, escaping, load_task
+from soupcore import RECIPES, Store, Sweep, escaping, load_task, plan
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
@@ -468,6 +468,37 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     assert session.selectbox[0].value == overview.headline.soup.id
 
 
+@pytest.mark.parametrize(
+    ("price_of_one_pass", "limit", "kinds"),
+    [(0.01, 10, ["analyze"]), (0.9, 10, ["evaluate"]), (60.0, 10, []), (0.01, 0, [])],
+)
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_line(
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    price_of_one_pass: float,
+    limit: float,
+    kinds: list[str],
+    is_linked: bool,
+) -> None:
+    app = start()
+    folder, spec = str(app.sweep.folder), str(app.request["task"])
+    settings.configure([folder, "--task", spec, f"--auto={limit}"])
+    monkeypatch.setattr(jobs, "_started", cache(set))
+    monkeypatch.setattr(jobs, "submit", state.supervisor().queue.submit)  # without a worker
+    # A pass is the evaluation of a checkpoint on all four splits of 30 examples.
+    monkeypatch.setattr(plan, "seconds", lambda known, examples: examples / 120 * price_of_one_pass)
+    session = AppTest.from_file(str(MAIN), default_timeout=60)
+    if is_linked:
+        session.query_params["sweep"] = folder
+    session.run().run()
+    assert not session.exception
+    found = [job.kind for job in state.supervisor().queue.unfinished()]
+    assert found == ([] if is_linked else kinds)
+    offers = [each for each in session.button if each.label.startswith("Analyze this sweep")]
+    assert len(offers) == (found != ["analyze"])
+
+
 def test_the_report_is_made_when_it_is_downloaded(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,7 +519,7 @@ def test_the_report_is_made_when_it_is_downloaded(
     assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown
     assert "\n".join(f"1. {title}" for title in contents(context)) in shown
     html, folder = "Download report (HTML)", "Download folder (ZIP)"
-    assert {label: mime for label, (_, mime) in offered.items()} == {
+    assert {n: mime for n, (_, mime) in offered.items() if n.startswith("Download ")} == {
         html: "text/html", folder: "application/zip",
     }  # fmt: skip
     assert offered[html][0]() == report(context)
