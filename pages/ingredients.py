@@ -130,8 +130,11 @@ def _logged_figure(view: View, metric: str) -> None:
     names = ranking.ranked(view.sweep, [*known], metric)
     table = logged_table({name: known[name] for name in names})
     selected = st.session_state["selection"]
-    figure = figures.logged_overview(table, view.colours, metric=metric, selected=selected)
-    code = snippets.logged_overview(view, names, metric, selected)
+    better = -1 if ranking.lower_is_better(metric) else 1
+    figure = figures.logged_overview(
+        table, view.colours, metric=metric, selected=selected, better=better
+    )
+    code = snippets.logged_overview(view, names, metric, selected, better)
     display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
 
 

@@ -9,6 +9,8 @@ from soupcore.figures.comparisons import (
 )
 from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
+from soupcore.figures.importance import importance_bars
+from soupcore.figures.inks import curve_colours, ingredient_colours
 from soupcore.figures.overview import (
     accuracy_overview,
     basin_map,
@@ -35,10 +37,13 @@ __all__ = [
     "coefficient_bars",
     "colours",
     "column_scatter",
+    "curve_colours",
     "difference_forest",
     "from_base",
     "greedy_trace",
     "grid_heatmap",
+    "importance_bars",
+    "ingredient_colours",
     "layer_heatmap",
     "learning_curve",
     "logged_overview",
