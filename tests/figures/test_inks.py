@@ -7,8 +7,8 @@ from soupcore.figures.inks import add_legend
 from soupcore.figures.style import NEUTRAL
 
 NAMES = [f"run-{number}" for number in range(12)]
-BASINS: dict[str, int | None] = dict.fromkeys(NAMES[:5], 1) | dict.fromkeys(NAMES[5:8], 2)
-BASINS |= {NAMES[8]: 3, NAMES[9]: 4, NAMES[10]: None}
+NUMBERS = [*[1] * 5, *[2] * 3, 3, 4, None]
+BASINS: dict[str, int | None] = dict(zip(NAMES, NUMBERS, strict=False))
 
 
 def test_up_to_eight_ingredients_have_a_colour_each() -> None:
