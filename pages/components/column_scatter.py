@@ -42,7 +42,7 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
         )
     drawn = table.frame.iloc[list(rows)].set_index(NAME)
     drawn = drawn[list(dict.fromkeys([KIND, x, y, *([colour] if colour else [])]))]
-    drawn = pd.DataFrame({t: _plain(drawn[t]) for t in drawn.columns}, index=drawn.index)
+    drawn = pd.DataFrame({t: plain_numbers(drawn[t]) for t in drawn.columns}, index=drawn.index)
     selected = st.session_state["selection"]
     better = {title: table.columns[title].better for title in dict.fromkeys([x, y])}
     figure = figures.column_scatter(
@@ -87,7 +87,7 @@ def _importance(
     )
 
 
-def _plain(column: "pd.Series[float]") -> "pd.Series[float]":
+def plain_numbers(column: "pd.Series[float]") -> "pd.Series[float]":
     """Return numbers as floats, so that a missing one is NaN."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return column.astype(float) if is_number else column

@@ -23,7 +23,7 @@ from soupcore.tasks.unit import UNKNOWN
 
 INK, NAME, KIND = "", "name", "kind"
 BASELINE = "baseline"
-_IN_SOUP, _BASIN, _DISTANCE = "in soup", "basin", "distance to base"
+_IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
 
 
@@ -150,7 +150,7 @@ def build(
     if view.has_task:
         numbers = view.basin_numbers
         made.add_known(
-            _BASIN, [numbers.get(name) for name in names],
+            BASIN, [numbers.get(name) for name in names],
             Column("count", "Number of the basin, 1 for the largest: ingredients connected by a "
                    f"chain of evaluated pairs with barriers up to {CONNECTED:g}. Basins can still "
                    "merge while pairs are missing."),

@@ -3,6 +3,7 @@
 Each text runs by itself.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from soupcore.calls import (
     WeightGeometry,
 )
 from soupcore.calls.code import soup_again
+from soupcore.row_filter import Limits
 from soupcore.stored_soups import StoredSoup
 
 FIGURES = "from soupcore import figures"
@@ -133,6 +135,29 @@ def column_scatter(
     named = f"x={x!r}, y={y!r}, colour={colour!r}, better={dict(better)!r}"
     drawn = f"table, {_inks(view)}, {named}{_selected(selected)}"
     return view.context.script(made, _figure("column_scatter", drawn))
+
+
+def parallel(
+    view: View, table: pd.DataFrame, columns: Sequence[str], options: Mapping[str, Any]
+) -> str:
+    """Draw parallel coordinates of columns of the run table; the code holds the numbers."""
+    made = Code(
+        f"table = pd.DataFrame(\n    {_columns(table)!r},\n    index={list(table.index)!r},\n)\n",
+        ("import pandas as pd", "from soupcore.row_filter import Limits"),
+    )
+    brushed = ", ".join(f"{t!r}: {_limits(each)}" for t, each in options["brushed"].items())
+    named = "".join(
+        f"    {name}={value!r},\n" for name, value in options.items() if name != "brushed"
+    )
+    drawn = f"table, {list(columns)!r},\n{named}    brushed={{{brushed}}},\n"
+    return view.context.script(made, _figure("parallel_coordinates", drawn))
+
+
+def _limits(each: Limits | Sequence[str]) -> str:
+    if not isinstance(each, Limits):
+        return repr(tuple(each))
+    low, high = (repr(end) if math.isfinite(end) else f"float({str(end)!r})" for end in each)
+    return f"Limits({low}, {high})"
 
 
 def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequence[Any],

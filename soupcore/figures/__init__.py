@@ -19,6 +19,7 @@ from soupcore.figures.overview import (
     shift_scatter,
 )
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
+from soupcore.figures.parallel import parallel_coordinates
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
 from soupcore.figures.recipe_curves import recipe_curve, trade_off
@@ -50,6 +51,7 @@ __all__ = [
     "measures",
     "norm_bars",
     "pair_heatmap",
+    "parallel_coordinates",
     "path_curves",
     "plane_contours",
     "recipe_curve",

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 _TWO_DECADES = 100
 _MOST_TICKS = 8
+_MOST_LINEAR = 6
 
 
 def is_logarithmic(values: Iterable[float]) -> bool:
@@ -28,3 +29,19 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) <= _MOST_TICKS:
             return ticks
     return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
+
+
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Return up to six round numbers of a linear axis.
+
+    Args:
+        low: The smallest value.
+        high: The largest value.
+    """
+    if not low < high:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    steps = (factor * power for factor in (1, 2, 5, 10, 20))
+    step = next(step for step in steps if (high - low) / step < _MOST_LINEAR)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]

@@ -8,7 +8,7 @@ are known, the better side is never cut.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,7 +124,12 @@ def arrow(own: str, x: int, y: int) -> str:
     return f"triangle-{side}-open" if own.endswith("-open") else f"triangle-{side}"
 
 
-def clip(figure: go.Figure, *, better: Mapping[str, int] | None = None) -> None:
+def clip(
+    figure: go.Figure,
+    *,
+    better: Mapping[str, int] | None = None,
+    axes: Collection[str] = ("x", "y"),
+) -> None:
     """Cut the axes of a figure with one panel where outliers would rule them.
 
     Markers beyond an axis become arrows at its edge, the title of the axis counts them, and the
@@ -134,8 +139,14 @@ def clip(figure: go.Figure, *, better: Mapping[str, int] | None = None) -> None:
     Args:
         figure: The figure; all of its traces are scatters with markers.
         better: `{axis: 1 if higher values are better, -1 if lower ones are}` for "x" and "y".
+        axes: The axes that may be cut.
     """
-    sides = {name: _cut(figure, name, (better or {}).get(name, 0)) for name in ("x", "y")}
+    sides = {
+        name: _cut(figure, name, (better or {}).get(name, 0))
+        if name in axes
+        else [[0] * len(trace[name]) for trace in figure.data]
+        for name in ("x", "y")
+    }
     for place, trace in enumerate(figure.data):
         x, y = sides["x"][place], sides["y"][place]
         if not (any(x) or any(y)):

@@ -226,8 +226,8 @@ def basin_map(
 ) -> go.Figure:
     """Plot the score of each ingredient against its loss barrier to the best one.
 
-    Barriers above ten times the threshold are drawn at the right edge, so that one diverged run
-    does not rule the scale.
+    Barriers above ten times the threshold are drawn at the right edge, and outliers of the score
+    at the lower one, so that a diverged run does not rule the scale.
 
     Args:
         table: Index: names. Columns: `barrier`, `score` and `basin`, whether the ingredient is in
@@ -281,6 +281,7 @@ def basin_map(
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=f"{loss_name[:1].upper()}{loss_name[1:]} barrier to {best}")
     figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
+    outliers.clip(figure, better={"y": score_unit.sign}, axes=["y"])
     return finish(figure, height=420)
 
 

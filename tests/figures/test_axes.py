@@ -1,6 +1,6 @@
 import pytest
 
-from soupcore.figures.axes import log_ticks
+from soupcore.figures.axes import linear_ticks, log_ticks
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,17 @@ from soupcore.figures.axes import log_ticks
 )
 def test_ticks_are_few_round_numbers(low: float, high: float, ticks: list[float]) -> None:
     assert log_ticks(low, high) == ticks
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (54.2, 66.2, [55, 60, 65]),
+        (0.03, 0.031, [0.03, 0.0302, 0.0304, 0.0306, 0.0308, 0.031]),
+        (-7, 93, [0, 20, 40, 60, 80]),
+        (3, 3, [3]),
+    ],
+)
+def test_linear_ticks_are_few_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert linear_ticks(low, high) == ticks
