@@ -15,7 +15,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from soupcore.escaping import figure_text
 from soupcore.figures.axes import is_logarithmic, linear_ticks, log_ticks
 from soupcore.figures.outliers import Scale
 from soupcore.figures.style import NEUTRAL, SOUP, finish
@@ -32,6 +31,7 @@ _LONGEST = 14  # characters of a tick
 _TEXT_BRUSH = 0.05  # half the height of a marked text, in shares of the axis
 _NEAR = 0.35  # of the distance between axes; a box this near brushes the axis
 _HEIGHT = 400
+_LINE = 15  # pixels
 _TITLES = 120  # characters of all titles in a line
 _FADED, _WEAK = 0.15, 0.35
 
@@ -221,16 +221,18 @@ def parallel_coordinates(
     figure.add_trace(_tick_texts(axes))
     if score:
         figure.add_trace(_colour_bar(table[score].tolist(), score, better))
-    figure.update_xaxes(
-        range=[-0.3, len(axes) - 0.4], tickvals=list(range(len(axes))), side="top",
-        showgrid=False, fixedrange=True,
-    )  # fmt: skip
+    titles = [_wrapped(axis.title, len(axes)) for axis in axes]
+    for number, lines in enumerate(titles):
+        for place, line in enumerate(reversed(lines)):
+            figure.add_annotation(x=number, y=1, yref="paper", yshift=_LINE * (place + 0.5),
+                                  text=line, showarrow=False)  # fmt: skip
+    figure.update_xaxes(range=[-0.3, len(axes) - 0.4], visible=False, fixedrange=True)
     has_missing = any(_is_missing(value) for row in rows.values() for value in row)
     figure.update_yaxes(range=[_MISSING - 0.06 if has_missing else -0.1, 1.1], visible=False,
                         fixedrange=True)  # fmt: skip
     finished = finish(figure, height=_HEIGHT)
-    finished.update_xaxes(ticktext=[_wrapped(axis.title, len(axes)) for axis in axes])
-    return finished.update_layout(dragmode="select", showlegend=False)
+    top = _LINE * (max(map(len, titles)) + 1)
+    return finished.update_layout(dragmode="select", showlegend=False, margin={"t": top})
 
 
 def axes_of(
@@ -319,11 +321,9 @@ def _scale() -> list[str]:
     return found
 
 
-def _wrapped(title: str, count: int) -> str:
-    """Return a title in lines that fit between the axes."""
-    width = max(8, _TITLES // count)
-    lines = textwrap.wrap(title, width, max_lines=3, placeholder=" …", break_long_words=True)
-    return "<br>".join(map(figure_text, lines))
+def _wrapped(title: str, count: int) -> list[str]:
+    """Return a title as lines that fit between the axes."""
+    return textwrap.wrap(title, max(8, _TITLES // count), max_lines=3, placeholder=" …")
 
 
 def _short(text: str) -> str:

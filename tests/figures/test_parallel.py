@@ -85,9 +85,10 @@ def test_a_brush_up_to_the_end_holds_the_outliers_there() -> None:
 def test_limits_are_marked_where_they_were_drawn(axis: Axis) -> None:
     limits = axis.limits_of(0.25, 0.75)
     assert limits is not None
+    assert isinstance(limits, Limits)
     ((low, high),) = axis.brushed(limits)
     assert (low, high) == pytest.approx((0.25, 0.75))
-    ((low, high),) = axis.brushed(Limits(high=limits[1]))
+    ((low, high),) = axis.brushed(Limits(high=limits.high))
     assert low < axis.place(axis.numbers[0])
     assert high == pytest.approx(0.75)
 
@@ -116,7 +117,10 @@ def test_lines_are_coloured_from_worse_to_better_and_faded_by_the_filter() -> No
 
 
 def test_brushes_are_marked() -> None:
-    brushed = {"lr": Limits(1e-3, 1e-2), "optimizer": ("ADAM",)}
+    brushed: dict[str, Limits | tuple[str, ...]] = {
+        "lr": Limits(1e-3, 1e-2),
+        "optimizer": ("ADAM",),
+    }
     figure = figures.parallel_coordinates(TABLE, COLUMNS, brushed=brushed)
     marks = [shape for shape in figure.layout.shapes if shape.name == "brush"]
     assert [round((mark.x0 + mark.x1) / 2) for mark in marks] == [0, 1]
