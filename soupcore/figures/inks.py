@@ -91,10 +91,12 @@ def add_legend(figure: go.Figure, inks: Mapping[str, str], drawn: Iterable[str])
     shown = {titles[name]: inks[name] for name in drawn if name in titles}
     if len(shown) < 2:
         return False
+    count = len(figure.data)
     order = [_MAIN, *(title for title, _ in _BASINS.values()), _SMALLER[0], _APART[0]]
     for title in sorted(shown, key=lambda title: (*order, title).index(title)):
         figure.add_scatter(
             x=[None], y=[None], mode="markers", name=title, hoverinfo="skip",
             marker={"color": shown[title], "size": 11, "symbol": "circle"}, showlegend=True,
         )  # fmt: skip
+    figure.data = (*figure.data[count:], *figure.data[:count])  # other traces stay on top
     return True
