@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, jobs_panel, state, sweeps, tasks
+from pages.components import display, header, jobs_panel, state, sweeps, tasks
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -36,10 +36,11 @@ def _sizes(folder: Path) -> dict[str, Size]:
     return sizes(folder)
 
 
-st.set_page_config(page_title="Stockpot", page_icon="🍲", layout="wide")
+header.configure_page()
 
 st.html(
     "<style>.stMainBlockContainer { padding: 3.5rem 3rem; }"
+    f"{header.STYLE}"
     # Tensor names are long. The selector is specific enough to override Streamlit's rule.
     ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }"
     # White on the light blue of the dark theme would have too little contrast.
@@ -87,6 +88,7 @@ with st.sidebar:
     jobs_panel.show()
     _show_workspace()
 
+selection = header.show()
 if is_read_only:
     st.info(
         "This workspace is read-only: stored results are shown, but you cannot compute, upload or "
@@ -126,6 +128,7 @@ else:
         sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
+        header.show_selection(selection, view)
         with choices:
             tasks.choose_metric(view)
             sweeps.choose_statistics(view)

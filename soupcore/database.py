@@ -225,12 +225,17 @@ def _add_scores_by_metric(connection: Connection) -> None:
     add_column(connection, "evaluations", Column("scores", JSON))
 
 
+def _add_dismissals_to_jobs(connection: Connection) -> None:
+    add_column(connection, "jobs", Column("dismissed", Float))
+
+
 # Each function upgrades a database by one schema version, starting from version 1. They run in one
 # transaction, before missing tables are created, so a table may be absent (see `add_column`).
 _MIGRATIONS: list[Callable[[Connection], None]] = [
     _add_stamps_to_soup_files,
     _lease_jobs,
     _add_scores_by_metric,
+    _add_dismissals_to_jobs,
 ]
 
 SCHEMA_VERSION = 1 + len(_MIGRATIONS)

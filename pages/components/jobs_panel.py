@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
 
-from pages.components import jobs, state
+from pages.components import header, jobs, state
 from pages.components.display import plain
 from soupcore.jobs import Job, State
 
@@ -21,6 +21,7 @@ _POLL = 0.5  # seconds between look-ups of the queue while a job is unfinished
 _REDRAW = 2.0  # seconds between redraws of a page while results arrive
 _REST = 2  # minimal pause between redraws, as a multiple of the time that the page took to draw
 _SHOWN = 6  # finished jobs
+_LONG = 10.0  # seconds; the tab's title tells when a job that took longer has ended
 
 _ICONS = {
     State.QUEUED: ":material/schedule:",
@@ -36,10 +37,29 @@ def show() -> None:
     """Show the latest jobs, and update them while one is unfinished."""
     st.subheader("Jobs", divider="gray")
     recent = _recent()
+    header.show_ended(_ended(recent))
     st.session_state["drawn"] = time.monotonic()
     st.session_state["jobs_drawn"] = _progress(recent)
     active = any(job.is_unfinished for job in recent)
     st.fragment(_panel, run_every=_POLL if active else None)()
+
+
+def _ended(recent: list[Job]) -> list[Job]:
+    """Return the long jobs that ended since the user last did something on the pages."""
+    known: dict[int, tuple[bool, int]] = st.session_state.get("jobs_drawn", {})
+    unseen: set[int] = st.session_state.get("jobs_unseen", set())
+    unseen |= {job.id for job in recent if known.get(job.id, (False, 0))[0] and _is_long(job)}
+    if not st.session_state.pop("is_own_run", False):
+        unseen = set()  # the user asked for this run, and sees the jobs
+    st.session_state["jobs_unseen"] = unseen
+    return [job for job in recent if job.id in unseen]
+
+
+def _is_long(job: Job) -> bool:
+    """Whether a job ended, not by a click, after so long that the user may look elsewhere."""
+    if job.state not in (State.DONE, State.FAILED) or not job.started or not job.finished:
+        return False
+    return job.finished - job.started >= _LONG
 
 
 def redraw_if_outdated() -> None:
@@ -135,6 +155,7 @@ def rerun_after_this() -> None:
     """Request a run of the whole page after this run; nothing may be drawn after the call."""
     context = _context()
     if context.script_requests is not None:
+        st.session_state["is_own_run"] = True
         context.script_requests.request_rerun(
             RerunData(
                 query_string=context.query_string,

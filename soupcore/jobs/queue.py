@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     case,
     exists,
+    func,
     select,
     text,
     update,
@@ -97,6 +98,7 @@ class Job(Base):
         reported: Time of the worker's last report.
         stopping: Time of the request to stop.
         deadline: Maximum duration in seconds; None for no limit.
+        dismissed: When a user dismissed the job after it failed, so that it is listed no more.
     """
 
     __tablename__ = "jobs"
@@ -121,6 +123,7 @@ class Job(Base):
     reported: Mapped[float | None]
     stopping: Mapped[float | None]
     deadline: Mapped[float | None]
+    dismissed: Mapped[float | None]
 
     # Only one of equal jobs waits or runs, but a job that is being cancelled may have a successor.
     __table_args__ = (
@@ -149,6 +152,20 @@ class Job(Base):
             return None
         elapsed = now - self.started
         return elapsed * (self.total - self.done) / self.done
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of jobs: running (or being cancelled), queued, and failed unless dismissed."""
+
+    running: int
+    queued: int
+    failed: int
+
+    @property
+    def active(self) -> int:
+        """Number of unfinished jobs."""
+        return self.running + self.queued
 
 
 class LostJobError(Exception):
@@ -265,7 +282,8 @@ class Queue:
             limit: Maximum number of finished jobs.
         """
         is_shown = Job.kind.not_in(DERIVED) | (Job.state == State.FAILED)
-        ended = select(Job).where(Job.state.not_in(UNFINISHED), is_shown).order_by(Job.id.desc())
+        is_listed = is_shown & Job.dismissed.is_(None)
+        ended = select(Job).where(Job.state.not_in(UNFINISHED), is_listed).order_by(Job.id.desc())
         stopped = Job.state.in_((State.FAILED, State.CANCELLED))
         resumable = ended.where(stopped, Job.kind.not_in(INTERACTIVE)).limit(limit // 2)
         with self.store.session() as session:
@@ -283,6 +301,29 @@ class Queue:
             query = query.where(Job.kind == kind)
         with self.store.session() as session:
             return list(session.scalars(query))
+
+    def counts(self) -> Counts:
+        """Return the numbers of unfinished jobs, and of failed ones that were not dismissed."""
+        query = (
+            select(Job.state, func.count())
+            .where(Job.state.in_((*UNFINISHED, State.FAILED)), Job.dismissed.is_(None))
+            .group_by(Job.state)
+        )
+        with self.store.session() as session:
+            found = {row[0]: row[1] for row in session.execute(query)}
+        running = found.get(State.RUNNING, 0) + found.get(State.CANCELLING, 0)
+        return Counts(running, found.get(State.QUEUED, 0), found.get(State.FAILED, 0))
+
+    def dismiss(self, job_id: int) -> None:
+        """List a failed or cancelled job no more. It can still be looked up by its id."""
+        hide = (
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_((State.FAILED, State.CANCELLED)))
+            .values(dismissed=DatabaseTime())
+            .execution_options(synchronize_session=False)
+        )
+        with self.store.session() as session, session.begin():
+            session.execute(hide)
 
     def done(self, kind: str) -> list[Job]:
         """Return the successful jobs of a kind, newest first."""
@@ -466,7 +507,13 @@ class Queue:
             update(Job)
             .where(Job.id == job_id, Job.state.in_((State.FAILED, State.CANCELLED)))
             .values(
-                state=State.QUEUED, error=None, done=0, started=None, finished=None, stopping=None
+                state=State.QUEUED,
+                error=None,
+                done=0,
+                started=None,
+                finished=None,
+                stopping=None,
+                dismissed=None,
             )
             .execution_options(synchronize_session=False)
         )

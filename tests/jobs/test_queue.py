@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, text
 
 from soupcore import Store
 from soupcore.jobs import Job, Queue, State
-from soupcore.jobs.queue import INTERACTIVE, LostJobError, overtaking
+from soupcore.jobs.queue import INTERACTIVE, Counts, LostJobError, overtaking
 from soupcore.leases import Holder
 from tests.postgres import DATABASES
 
@@ -311,3 +311,24 @@ def test_jobs_of_an_earlier_version_are_kept_and_of_equal_ones_the_newest_waits(
         taken = [queue.claim(shared.holder.name, task=task) for task in ("a.py:task", None)]
     assert [job.id if job else None for job in taken] == [4, 5]
     shared.close()
+
+
+def test_jobs_are_counted_until_failed_ones_are_dismissed(queue: Queue) -> None:
+    running, waiting, failing, cancelled = (
+        queue.submit("evaluate", "", {"n": n}) for n in range(4)
+    )
+    assert claim(queue).id == running
+    queue.cancel(cancelled)
+    queue.fail_waiting(None, "It broke.")
+    waiting = queue.resume(waiting)
+    assert queue.counts() == Counts(running=1, queued=1, failed=1)
+    assert queue.counts().active == 2
+    for job in (running, waiting, failing, cancelled):
+        queue.dismiss(job)
+    assert queue.counts() == Counts(running=1, queued=1, failed=0)
+    assert [job.id for job in queue.overview()] == [waiting, running]
+    again = queue.resume(failing)
+    assert again == failing
+    assert queue.counts() == Counts(running=1, queued=2, failed=0)
+    queue.fail_waiting(None, "It broke again.")
+    assert failing in [job.id for job in queue.overview()]  # of the second failure a user is told
