@@ -39,6 +39,7 @@ __all__ = [
     "Pass",
     "Plane",
     "RecipeError",
+    "RemoteError",
     "Soup",
     "SoupVsEnsemble",
     "Split",
@@ -73,6 +74,7 @@ __all__ = [
     "open_checkpoint",
     "other_statistics_of",
     "plane",
+    "push_to_hub",
     "rebuild",
     "save_adapter",
     "slerp",
@@ -95,11 +97,12 @@ _NAMES = {
         "Adaptive Barriers Geometry LinearPath Plane barriers basins geometry linear_path plane"
     ),
     "errors": (
-        "Cancelled CheckpointError ConnectivityError RecipeError StockpotError SweepError TaskError"
+        "Cancelled CheckpointError ConnectivityError RecipeError RemoteError StockpotError "
+        "SweepError TaskError"
     ),
     "evaluation": "Evaluation Evaluator",
     "mixtures": "Mixture interpolate mean",
-    "provenance": "mergekit_config model_card rebuild save_adapter",
+    "provenance": "mergekit_config model_card push_to_hub rebuild save_adapter",
     "recipes": (
         "RECIPES Curve Orders Parts Pass Soup Step curve dare ema greedy greedy_orders learned "
         "manual model_stock other_statistics_of slerp swa task_arithmetic ties uniform weighted "
@@ -145,6 +148,7 @@ else:  # type checkers and editors resolve the names statically
         CheckpointError,
         ConnectivityError,
         RecipeError,
+        RemoteError,
         StockpotError,
         SweepError,
         TaskError,
@@ -155,6 +159,7 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.provenance.adapter_folder import save_adapter
     from soupcore.provenance.card import model_card
     from soupcore.provenance.mergekit import mergekit_config
+    from soupcore.provenance.push import push_to_hub
     from soupcore.provenance.rebuilding import rebuild
     from soupcore.recipes.curve import Curve, curve
     from soupcore.recipes.dare import dare

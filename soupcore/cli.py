@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from soupcore.errors import StockpotError, TaskError
+from soupcore.errors import RemoteError, StockpotError, TaskError
 from soupcore.task_spec import TaskSpec
 from soupcore.version import VERSION
 
@@ -33,6 +33,7 @@ _TASK_FORMS = (
     "FILE.py:NAME, whose file is run; hf:FILE.toml; imagefolder:FILE.toml; ultralytics:FILE; or "
     "command:FILE.toml, which is run"
 )
+_URLS = "URLs: hf://org/repo@revision, s3://bucket/path, also as NAME=URL and with wildcards"
 _TASK_HELP = f"the task: {_TASK_FORMS}"
 
 
@@ -58,7 +59,8 @@ without a browser:
   stockpot barriers FOLDER   evaluate the lines between checkpoints
   stockpot report FOLDER     write a report of the stored results, as HTML
   stockpot worker            run jobs of a shared workspace on this machine
-Each of them has its own --help. A folder with one of these names is opened as ./NAME.
+Each of them has its own --help. FOLDER may also be URLs, such as hf://org/repo. A folder with one
+of these names is opened as ./NAME.
 """
 
 
@@ -98,7 +100,9 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     several: Any = {"action": "append", "default": []}
-    parser.add_argument("folder", nargs="?", type=_folder, help="the folder of the sweep to open")
+    parser.add_argument(
+        "folder", nargs="*", type=_place, help=f"the folder of the sweep to open, or {_URLS}"
+    )
     parser.add_argument(
         "--task",
         type=_task,
@@ -143,13 +147,46 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
         "process list",
     )
     parser.add_argument("--version", action="version", version=f"stockpot {VERSION}")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    _split_places(parsed, parser.error)
+    return parsed
 
 
 def _folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return Path(text)
+
+
+def _place(text: str) -> Path | str:
+    from soupcore.remote import check_url, is_url
+
+    if not is_url(text):
+        return _folder(text)
+    try:
+        check_url(text)
+    except RemoteError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _repo(text: str) -> str:
+    from soupcore.provenance import check_repo
+
+    try:
+        check_repo(text)
+    except RemoteError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _split_places(parsed: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
+    """Replace the places on a command line by `folder`, which may be None, and `urls`."""
+    folders = [place for place in parsed.folder if isinstance(place, Path)]
+    parsed.urls = [place for place in parsed.folder if not isinstance(place, Path)]
+    if len(folders) + bool(parsed.urls) > 1:
+        error("name one folder, or URLs, but not both")
+    parsed.folder = next(iter(folders), None)
 
 
 def _task(text: str) -> str:
@@ -203,7 +240,12 @@ def _without_browser(arguments: Sequence[str]) -> None:
     commands = parser.add_subparsers(required=True)
     for name, (run, add_options, description) in _RUN.items():
         command = commands.add_parser(name, help=description, description=description)
-        command.add_argument("folder", type=_folder, help="the folder of the sweep")
+        command.add_argument(
+            "folder", nargs="+", type=_place, help=f"the folder of the sweep, or {_URLS}"
+        )
+        command.add_argument(
+            "--refresh", action="store_true", help="use what the URLs name now, not at first"
+        )
         command.add_argument("--base", help="ingredient that is the shared initialisation (base)")
         command.add_argument(
             "--weights", default="", help="weight set to open in files that have several"
@@ -224,6 +266,14 @@ def _without_browser(arguments: Sequence[str]) -> None:
         add_options(command)
         command.set_defaults(run=run, error=command.error)
     parsed = parser.parse_args(arguments)
+    _split_places(parsed, parsed.error)
+    if parsed.urls:
+        from soupcore.sweeps.remote import RemoteSweep
+
+        remote = RemoteSweep.of(parsed.urls)
+        parsed.folder = remote.folder
+        if parsed.refresh:
+            remote.forget()
     parsed.run(parsed)
 
 
@@ -261,6 +311,16 @@ def _soup_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         help="file for the weights, or a folder for from_pretrained (a path without a suffix)",
+    )
+    parser.add_argument(
+        "--push",
+        type=_repo,
+        metavar="ORG/NAME",
+        help="upload the weights and their card to this repository of the Hugging Face Hub, with "
+        "your token; a new one is private",
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="make a new repository of --push public"
     )
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="dtype of a .safetensors"
@@ -315,7 +375,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 def _soup(parsed: argparse.Namespace) -> None:
     from soupcore.checkpoints.file_names import TORCH_SUFFIXES, suffix_of
-    from soupcore.provenance import save_adapter
+    from soupcore.provenance import push_to_hub, save_adapter
     from soupcore.recipes import RECIPES
 
     if parsed.recipe not in RECIPES:
@@ -325,8 +385,13 @@ def _soup(parsed: argparse.Namespace) -> None:
         parsed.error(f"{recipe.title} chooses by evaluations: name a --task")
     if parsed.metric and parsed.task is None:
         parsed.error("argument --metric: requires --task")
-    if parsed.output is None and parsed.task is None:
-        parsed.error("name an --output for the weights, or a --task to evaluate the soup")
+    if parsed.output is None and parsed.task is None and parsed.push is None:
+        parsed.error(
+            "name an --output for the weights, a --task to evaluate the soup, or a repository to "
+            "--push it to"
+        )
+    if parsed.public and parsed.push is None:
+        parsed.error("argument --public: requires --push")
     if parsed.adapter:
         _check_adapter_options(parsed)
     elif parsed.rank is not None:
@@ -357,6 +422,9 @@ def _soup(parsed: argparse.Namespace) -> None:
         files = sorted(parsed.output.glob("adapter_*"))
     elif parsed.output is not None:
         files = soup.save(parsed.output, parsed.dtype)
+    if parsed.push is not None:
+        url = push_to_hub(soup, parsed.push, public=parsed.public, dtype=parsed.dtype)
+        about |= {"pushed": url}
     if parsed.json:
         names = [str(file) for file in files]
         _print_json({"soup": soup.to_json(), "files": names, **about})
@@ -370,10 +438,12 @@ def _soup(parsed: argparse.Namespace) -> None:
         print(f"{split}: {found.score_text}, n = {found.n}")
     for note in soup.notes:
         print(note)
-    if about:
+    if "relative_error" in about:
         print(f"relative error of the adapter's change: {about['relative_error']:.3g}")
     for file in files:
         print(f"wrote {file}")
+    if "pushed" in about:
+        print(f"pushed to {about['pushed']}")
 
 
 def _check_adapter_options(parsed: argparse.Namespace) -> None:

@@ -55,5 +55,9 @@ class ConnectivityError(StockpotError):
     """The given points do not span a line or plane."""
 
 
+class RemoteError(StockpotError):
+    """A remote checkpoint cannot be found, read or verified. Messages contain no credentials."""
+
+
 class Cancelled(Exception):  # noqa: N818 - not an error, but an outcome
     """Raised by a progress callback to stop the work that calls it."""

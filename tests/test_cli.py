@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -222,6 +223,12 @@ FAULTS = {
         2,
         "name a --task",
     ),
+    "credentials": (["evaluate", "s3://key:word@b/a", "--task={spec}"], 2, "contains credentials"),
+    "two folders": (["evaluate", "{runs}", "{runs}", "--task={spec}"], 2, "name one folder, or"),
+    "folder and URL": (["{runs}", "hf://a/b"], 2, "name one folder, or URLs"),
+    "missing": (["evaluate", "memory://no/where", "--task={spec}"], 1, "no/where does not exist"),
+    "push nowhere": (["soup", "{runs}", "--recipe=uniform", "--push=a"], 2, "its form is org/name"),
+    "public": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--public"], 2, "requires --push"),
     "report to a folder": (["report", "{runs}", "-o", "{empty}"], 2, "is no file in an existing"),
     "report of no soup": (
         ["report", "{runs}", "--task={spec}", "--soup=x", "-o", "{empty}/x.html"],
@@ -245,6 +252,20 @@ def test_errors_are_printed_as_a_sentence(
     if code == 1:
         assert err.startswith("stockpot: ")
         assert "Traceback" not in err
+
+
+def test_urls_stand_for_a_folder(run: Callable[..., Ran], runs: str, spec: str) -> None:
+    fs = fsspec.filesystem("memory")
+    for path in Path(runs).glob("*"):
+        fs.pipe(f"/cli/{path.name}", path.read_bytes())
+    options = (f"--task={spec}", "--device=cpu", "--json")
+    code, local, _ = run("evaluate", runs, *options)
+    assert code == 0
+    assert run("evaluate", "memory://cli", *options)[:2] == (0, local)
+    for path in fs.ls("/cli", detail=False):
+        fs.rm(path)
+    assert run("evaluate", "memory://cli", *options)[:2] == (0, local)
+    assert "does not exist" in run("evaluate", "memory://cli", "--refresh", *options)[2]
 
 
 def test_a_folder_that_cannot_be_used_says_why_of_each_file(

@@ -247,6 +247,13 @@ def test_only_leftovers_are_removed(filled: Store) -> None:
             (folder / "file").write_bytes(bytes(100))
             aged(folder, days)
         expected.add(filled.folder / kind / "old")
+    for name, days in (("0", 31), ("1", 29)):
+        for end in ("", ".json"):
+            file = filled.folder / "remote" / ".files" / f"{name * 40}{end}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes(100))
+            aged(file, days)
+            expected |= {file} if days > 30 else set()
     (filled.folder / "soups" / "removed").mkdir()
     expected.add(aged(filled.folder / "soups" / "removed", 1))
     found = unused(filled)

@@ -17,7 +17,8 @@ import streamlit as st
 
 from pages.components import access
 from soupcore.cli import parse_dashboard
-from soupcore.errors import StoreError, TaskError
+from soupcore.errors import StockpotError, StoreError, TaskError
+from soupcore.remote.cache import REMOTE
 from soupcore.workspace import private_folder, workspace_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -118,15 +119,19 @@ def configure(arguments: Sequence[str]) -> Settings:
         uploads = workspace_folder() / "uploads"
     except StoreError as error:
         sys.exit(f"stockpot: {error}")
+    remote = uploads.parent / REMOTE
     with suppress(StoreError):  # a read-only workspace accepts no uploads
         private_folder(uploads)
+        private_folder(remote)
+    if parsed.urls:
+        parsed.folder = _remote_folder(parsed.urls)
     folder = None if parsed.folder is None else parsed.folder.resolve()
     parsed.root = [root.resolve() for root in parsed.root]
     roots = [
         *([folder] if folder else []),
         *parsed.root,
         _PROJECT / "sample_data",
-        *([uploads] if uploads.is_dir() else []),
+        *(own for own in (uploads, remote) if own.is_dir()),
     ]
     _current = Settings(
         sweep=str(folder or next(iter(parsed.root), SAMPLE_SWEEP)),
@@ -143,6 +148,15 @@ def configure(arguments: Sequence[str]) -> Settings:
         ray=parsed.ray,
     )
     return _current
+
+
+def _remote_folder(urls: Sequence[str]) -> Path:
+    from soupcore.sweeps.remote import RemoteSweep  # loads torch
+
+    try:
+        return RemoteSweep.of(urls).folder
+    except StockpotError as error:
+        sys.exit(f"stockpot: {error}")
 
 
 def current() -> Settings:

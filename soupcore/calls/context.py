@@ -115,6 +115,8 @@ class Context:
         """Python that opens the sweep, without the soups among its ingredients."""
         opened = {"weights": self.sweep.weights, "snapshot": self.sweep.snapshot}
         told = options({name: value for name, value in opened.items() if value})
+        if self.sweep.urls:
+            return f"soupcore.Sweep.from_urls({list(self.sweep.urls)!r}{told})"
         return f"soupcore.Sweep.from_folder({self.folder!r}{told})"
 
     def script(self, *code: Code) -> str:

@@ -3,12 +3,14 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from soupcore import maintenance
 from soupcore.disk import in_words
 from soupcore.errors import StockpotError
+from soupcore.remote import Cache
 from soupcore.store import Store
 from soupcore.workspace import workspace_folder
 
@@ -47,6 +49,21 @@ def _size(folder: Path, parsed: argparse.Namespace) -> int:
     for kind, size in sizes.items():
         print(f"{in_words(size.nbytes):>10}  {size.files:>7} files  {kind}")
     print(f"{in_words(sum(size.nbytes for size in sizes.values())):>10}  in {folder}")
+    return 0
+
+
+def _cache(folder: Path, parsed: argparse.Namespace) -> int:
+    cache = Cache(folder)
+    if parsed.clear:
+        print(f"Removed {in_words(cache.clear())}.")
+        return 0
+    entries = cache.entries()
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        state = "" if entry.is_complete else " (unfinished)"
+        print(f"{in_words(entry.nbytes):>10}  used {used}  {entry.url or entry.key}{state}")
+    total = in_words(sum(entry.nbytes for entry in entries))
+    print(f"{total} of {in_words(cache.budget)} in {cache.folder}")
     return 0
 
 
@@ -118,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     add("check", _check, "Verify all stored data against checksums.")
     add("repair", _repair, "Repair the problems found by check. Stop all users of the workspace.")
     add("size", _size, "Show the disk usage of the workspace by kind of data.")
+    cache = add("cache", _cache, "List the remote checkpoints in the cache.")
+    cache.add_argument("--clear", action="store_true", help="remove them instead")
     prune = add("prune", _prune, "Remove unused data.")
     prune.add_argument(
         "kind", nargs="*", choices=[*maintenance.PRUNED, []], help="kinds of data (default: all)"
@@ -127,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         "--days",
         type=float,
         default=30,
-        help="days since decoded data and uploads were last used, or jobs ended (default: 30)",
+        help="days since decoded data, uploads and remote files were last used, or jobs ended "
+        "(default: 30)",
     )
     backup = add("backup", _backup, "Copy all results except weights. The workspace may be in use.")
     backup.add_argument("target", type=Path, help="a folder, which can be reused for later backups")

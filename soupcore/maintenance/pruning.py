@@ -12,6 +12,7 @@ from sqlalchemy import inspect, select, text
 
 from soupcore.arrays import ARRAYS
 from soupcore.database import AnnotationRow, EvaluationRow, PartRow, SoupRow
+from soupcore.remote import Cache
 from soupcore.store import Store
 
 # Kinds of data that can be removed, with the reason.
@@ -20,6 +21,7 @@ PRUNED = {
     "soups": "their soup was removed",
     "decoded": "not used for a while; decoded again when needed",
     "uploads": "not used for a while",
+    "remote": "not used for a while; downloaded again when needed",
     "jobs": "ended a while ago; their results are stored elsewhere",
 }
 
@@ -75,8 +77,8 @@ def unused(
     Args:
         store: The workspace.
         kinds: Kinds of data, of `PRUNED`.
-        days: Days after which decoded data, uploads, weights of deleted soups and entries of jobs
-            count as unused.
+        days: Days after which decoded data, uploads, remote files in the cache, weights of deleted
+            soups and entries of jobs count as unused.
     """
     found: list[Leftover] = []
     if "arrays" in kinds:
@@ -98,6 +100,10 @@ def unused(
             for path in _entries(store.folder / kind):
                 if _idle(path) > days * _DAY:
                     found.append(_leftover(kind, path))
+    if "remote" in kinds:
+        long_ago = time.time() - days * _DAY
+        for path in Cache(store.folder).files_unused_since(long_ago):
+            found.append(_leftover("remote", path))
     if "jobs" in kinds:
         found += [Leftover("jobs", None, 0, job) for job in _ended_jobs(store, days)]
     return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupcore.arrays import ARRAYS
+from soupcore.remote.cache import REMOTE
 
 # Kinds of folders and files in a workspace, by the beginning of their names.
 _KINDS = {
@@ -12,6 +13,7 @@ _KINDS = {
     "soups": "weights of soups",
     "decoded": "decoded data",
     "uploads": "uploads",
+    REMOTE: "cache of remote checkpoints",
     "stockpot.sqlite.damaged": "damaged databases",
     "stockpot.sqlite": "database",
     "scans.sqlite": "cache of checkpoint scans",

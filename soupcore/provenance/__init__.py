@@ -4,14 +4,17 @@ from soupcore.provenance.adapter_folder import relative_error, save_adapter, sum
 from soupcore.provenance.card import base_models_of, model_card
 from soupcore.provenance.hub_folder import files_for_hub, write_hub_folder
 from soupcore.provenance.mergekit import mergekit_config
+from soupcore.provenance.push import check_repo, push_to_hub
 from soupcore.provenance.rebuilding import rebuild
 from soupcore.provenance.scatter import scores_svg
 
 __all__ = [
     "base_models_of",
+    "check_repo",
     "files_for_hub",
     "mergekit_config",
     "model_card",
+    "push_to_hub",
     "rebuild",
     "relative_error",
     "save_adapter",

@@ -7,6 +7,8 @@ from urllib.parse import quote
 from soupcore.escaping import code, markdown, yaml
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
+from soupcore.remote.urls import HUB, parse_hub_url
+from soupcore.sweeps.remote import remote_files
 from soupcore.sweeps.tensor_rule import ALL
 from soupcore.writers.hub_files import hub_files
 
@@ -33,7 +35,7 @@ def model_card(
         soup: The soup. The card lists its scores on the splits it was evaluated on.
         title: The heading; by default, the recipe and the soup's id.
         base_models: Names on the Hub: of the ingredients, or of the one model that all were
-            fine-tuned from.
+            fine-tuned from; by default, the repositories that the ingredients were opened from.
         score_name: Name of the score.
         higher_is_better: Whether higher values of the metric are better. If not, the score is minus
             its value, and the card shows the value.
@@ -50,7 +52,8 @@ def model_card(
     checkpoints = {n: soup.sources[n].checkpoint for n in soup.ingredients or soup.sources}
     known = hub_files(checkpoints, soup.folder)
     told = dict(known.card) if known is not None else {}
-    models = list(base_models) or _listed(told.pop("base_model", ()))
+    models = list(base_models) or _on_the_hub(soup) or _listed(told.pop("base_model", ()))
+    told.pop("base_model", None)
     lines = ["---"]
     if models:
         lines += ["base_model:", *(f"- {yaml(model)}" for model in models)]
@@ -83,6 +86,18 @@ def model_card(
     lines += _made_of(soup)
     lines += _again(soup, manifest)
     return "\n".join(lines)
+
+
+def _on_the_hub(soup: Soup) -> list[str]:
+    """Return the repositories of the ingredients if all of them are from the Hub."""
+    repos = []
+    for name in soup.ingredients:
+        files = remote_files(soup.folder, soup.sources[name].checkpoint.files)
+        urls = [file.url for file in files.values()]
+        if not urls or not all(url.startswith(f"{HUB}://") for url in urls):
+            return []
+        repos += [parse_hub_url(url).repo for url in urls]
+    return list(dict.fromkeys(repos))
 
 
 def base_models_of(soup: Soup) -> list[str]:
@@ -177,13 +192,18 @@ def _made_of(soup: Soup) -> list[str]:
 
 
 def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
+    is_remote = "remote" in manifest
     versions = ", ".join(f"{what} {version}" for what, version in manifest["versions"].items())
     return [
         "## Reproducing the soup",
         "",
         "The recipe is in the metadata of the weights' file, under `stockpot`, and in "
-        f"`{soup.recipe}-{soup.id}.json`. With the checkpoints above in a folder, it reproduces "
-        "the weights bit for bit:",
+        f"`{soup.recipe}-{soup.id}.json`. "
+        + (
+            "It names the files of the ingredients, so it reproduces the weights bit for bit:"
+            if is_remote
+            else "With the checkpoints above in a folder, it reproduces the weights bit for bit:"
+        ),
         "",
         "```python",
         "import json",
@@ -192,7 +212,9 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         "import soupcore",
         "",
         f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())',
-        'soup = soupcore.rebuild(manifest, "folder")',
+        "soup = soupcore.rebuild(manifest)"
+        if is_remote
+        else 'soup = soupcore.rebuild(manifest, "folder")',
         *_re_estimating(soup),
         'soup.save("soup.safetensors")',
         "```",

@@ -11,9 +11,11 @@ from soupcore.checkpoints.renamed import named_like, without
 from soupcore.errors import CheckpointError, RecipeError, SweepError
 from soupcore.merges import merge_from_json
 from soupcore.recipes.soup import Soup
+from soupcore.remote import RemoteFile
 from soupcore.sweeps import FitReport, Ingredient, Sweep
 from soupcore.sweeps.folder import find_runs
 from soupcore.sweeps.lora import is_lora
+from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.snapshots import Taken, all_of
 
 Who = tuple[str, str]
@@ -23,7 +25,7 @@ Who = tuple[str, str]
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
+def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> Soup:
     """Rebuild a soup from its manifest and the checkpoints in a folder.
 
     The manifest has the coefficients or the description of the merge, so nothing is evaluated or
@@ -32,7 +34,9 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
 
     Args:
         manifest: The JSON of `Soup.to_json`, which is in the metadata of every saved soup.
-        folder: Folder of the ingredients, and of the base if the soup uses it.
+        folder: Folder of the ingredients, and of the base if the soup uses it. It may be omitted if
+            all of them are remote: then the files that the manifest names are downloaded, unless
+            they are in the cache.
 
     Returns:
         The soup. Saving it gives the same bytes as before.
@@ -40,15 +44,29 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path) -> Soup:
     Raises:
         RecipeError: Checkpoints are missing or have other weights (the message names all of them),
             a later version of Stockpot made the soup, or the manifest is invalid.
+        RemoteError: A remote file is gone or changed, or access is refused.
         SweepError: The folder does not exist.
     """
     try:
-        return _rebuild(manifest, Path(folder))
+        return _rebuild(manifest, _downloaded(manifest) if folder is None else Path(folder))
     except _BROKEN as error:
         raise RecipeError(
             "This is not a complete manifest of a soup. Use the JSON from the Download page, or "
             "from the metadata of a saved soup under 'stockpot'."
         ) from error
+
+
+def _downloaded(manifest: Mapping[str, Any]) -> Path:
+    """Return the folder of the remote files that a manifest names, after downloading them."""
+    remote = manifest.get("remote")
+    if not remote:
+        raise RecipeError(
+            "The ingredients of this soup are not remote, or were not when it was made. Give the "
+            "folder that contains them."
+        )
+    sweep = RemoteSweep.of_files({at: RemoteFile.from_json(f) for at, f in remote.items()})
+    sweep.complete("", "every")
+    return sweep.folder
 
 
 def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:

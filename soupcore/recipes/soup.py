@@ -25,6 +25,7 @@ from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes.trace import Pass, Step, none_if_nan
 from soupcore.sweeps import FixedTensors, Ingredient, Sweep, TensorRule
+from soupcore.sweeps.remote import remote_files
 from soupcore.tasks import TaskInfo
 from soupcore.version import VERSION
 from soupcore.writers import Output
@@ -320,7 +321,10 @@ class Soup:
                 "ties": [[*tie] for tie in ties],
             }
         known = set(self.digests.values())
+        paths = [path for checkpoint in files.values() for path in checkpoint.files]
+        remote = remote_files(self.folder, paths)
         return {
+            **({"remote": {at: f.to_json() for at, f in remote.items()}} if remote else {}),
             "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
             "soup_files": {
                 d: self.seen_from_folder(c.path) for d, c in files.items() if d not in known

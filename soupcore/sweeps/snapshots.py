@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from soupcore.checkpoints.run_folders import Choice, Run
 from soupcore.errors import SweepError
+from soupcore.sweeps.findings import SnapshotChoice
 
 Snapshots = str | Mapping[str, str]
 """The snapshot of every run, or `{run: snapshot}`, with `"*"` for all runs that are not named."""
@@ -69,6 +70,25 @@ def take(runs: Mapping[str, Run], wanted: Snapshots, base_name: str = "") -> dic
             missing = asked if len(run.snapshots) > 1 else ""
             taken[name] = Taken(name, run, run.chosen, missing)
     return taken
+
+
+def snapshot_choices(taken: Mapping[str, Taken]) -> tuple[SnapshotChoice, ...]:
+    """Return the runs that have several snapshots, with those that were taken."""
+    opened: dict[str, list[str]] = {}
+    for each in taken.values():
+        names = opened.setdefault(each.name, [])
+        names += [each.choice.snapshot.name] if each.choice else []
+    runs = {each.name: each.run for each in taken.values()}
+    return tuple(
+        SnapshotChoice(
+            name,
+            run.tool.name if run.tool else "",
+            tuple(snapshot.name for snapshot in run.snapshots),
+            tuple(opened[name]),
+        )
+        for name, run in runs.items()
+        if len(run.snapshots) > 1
+    )
 
 
 def all_of(runs: Mapping[str, Run]) -> list[Taken]:

@@ -17,20 +17,20 @@ from soupcore.errors import SweepError
 from soupcore.merges import Fixed, Group, own_of
 from soupcore.mixtures import Coefficient, Mixture
 from soupcore.name_map import load_into
-from soupcore.progress import Progress, no_progress, with_bar
+from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
 from soupcore.sweeps.findings import (
     Finding,
     FitReport,
     NothingFitsError,
-    SnapshotChoice,
     UnusableSweepError,
 )
 from soupcore.sweeps.fit import check_fit, without_misfits
 from soupcore.sweeps.folder import find_entries, find_runs, stays_within
 from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged, read_told
+from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
-from soupcore.sweeps.snapshots import Snapshots, Taken, take
+from soupcore.sweeps.snapshots import Snapshots, Taken, snapshot_choices, take
 from soupcore.sweeps.tables import Scalar
 from soupcore.sweeps.tensor_rule import ALL, FixedTensors, TensorRule, left_out
 
@@ -90,11 +90,13 @@ class Sweep:
         columns: Hyperparameters to show as columns, those of tables and sidecars first.
         logged_columns: Logged metrics to show as columns.
         rule: Which tensors take part in recipes; see `with_tensors`.
+        urls: The URLs that it was opened from, if it is remote; see `from_urls`.
         fixed: The tensors that take no part in a recipe, in the sweep that the recipe works on; see
             `for_recipe`.
     """
 
     rule = TensorRule()
+    urls: tuple[str, ...] = ()
     fixed: tuple[FixedTensors, ...] = ()
 
     def __init__(
@@ -171,6 +173,12 @@ class Sweep:
         """
         folder = Path(path)
         base_name = base or BASE
+        remote = RemoteSweep.at(folder)
+        if remote is not None:
+            downloading: Progress = no_progress
+            if not remote.is_complete(base_name, snapshot):
+                downloading, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
+            plan = remote.complete(base_name, snapshot, downloading)
         runs = find_runs(folder, within)
         entries = find_entries(folder, runs, within)
         taken = take(runs, snapshot, base_name)
@@ -179,6 +187,10 @@ class Sweep:
         opened, findings = open_all(taken, weights)
         findings = entries.findings + findings + scan_all(opened, on_progress)
         findings += _copies_in_runs(without_misfits(opened, findings), taken)
+        snapshots = snapshot_choices(taken)
+        if remote is not None:
+            findings += plan.findings
+            snapshots = plan.snapshots
         places = {name: run.place for name, run in runs.items()}
         told = read_told(folder, places, stays_within(within))
         findings += told.findings
@@ -195,7 +207,7 @@ class Sweep:
             fit.reference,
             tuple(name for name in entries.ignored if name not in files.files),
             tuple(others),
-            _snapshot_choices(taken),
+            snapshots,
         )
         if base and fit.base is None:
             raise _bad_base(folder, base, report)
@@ -208,7 +220,7 @@ class Sweep:
             )
         }
         rows = [told.describe(taken[name].name).hyperparameters for name in ingredients]
-        return cls(
+        sweep = cls(
             folder,
             ingredients,
             Ingredient(base_name, fit.base) if fit.base else None,
@@ -219,6 +231,59 @@ class Sweep:
                 rows, [_without_name(d, taken[name].run) for name, d in described.items()]
             ),
             logged_columns=choose_logged([d.logged_metrics for d in described.values()]),
+        )
+        if remote is not None:
+            sweep.urls = remote.urls
+        return sweep
+
+    @classmethod
+    @with_bar("Reading checkpoints")
+    def from_urls(
+        cls,
+        urls: str | Sequence[str],
+        *,
+        base: str | None = None,
+        weights: Weights = "",
+        snapshot: Snapshots = "",
+        refresh: bool = False,
+        on_progress: Progress = no_progress,
+        progress: bool = True,
+    ) -> "Sweep":
+        """Open checkpoints on the Hugging Face Hub, on S3 or elsewhere.
+
+        `hf://org/repo@revision`, `hf://org/repo@revision/file`, `s3://bucket/path`, and what else
+        fsspec knows. Wildcards in a revision or path name several, such as the snapshots of a run:
+        `hf://org/run@step-*`. `NAME=URL` names an ingredient, so `base=hf://org/repo` names the
+        base. A file called `sweep.csv` or `sweep.jsonl` is the table of the runs.
+
+        URLs are resolved once, to a commit, or to a version or ETag. Later, they mean the same
+        files, whatever the branch or bucket holds then. First, only headers are read; checkpoints
+        that do not fit the others are not downloaded. The others are downloaded once into the cache
+        in the workspace (see `soupcore.remote.Cache`), and their weights are read from there.
+
+        Credentials are those of the user: `$HF_TOKEN` or `hf auth login`, and those of AWS.
+
+        Args:
+            urls: The URLs.
+            base: See `from_folder`.
+            weights: See `from_folder`.
+            snapshot: See `from_folder`.
+            refresh: Whether to resolve the URLs again, and use what they name now.
+            on_progress: Called with the number of bytes done and in total. Raise in it to cancel;
+                the next call continues there.
+            progress: See `from_folder`.
+
+        Raises:
+            RemoteError: A URL names nothing, access is refused, a file was changed after its URL
+                was resolved, or a package is missing.
+            StoreError: The budget of the cache or the disk is too small.
+            SweepError: See `from_folder`.
+        """
+        remote = RemoteSweep.of(urls)
+        if refresh:
+            remote.forget()
+        return cls.from_folder(
+            remote.folder, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
         )
 
     @property
@@ -421,6 +486,9 @@ def is_scanned(
     within: Collection[Path] | None = None,
 ) -> bool:
     """Whether opening the sweep reads only headers, because all files were read before."""
+    remote = RemoteSweep.at(Path(folder))
+    if remote is not None and not remote.is_complete(BASE, snapshot):
+        return False
     try:
         with remembered_only():
             opened, _ = open_all(take(find_runs(Path(folder), within), snapshot, BASE), weights)
@@ -444,24 +512,6 @@ def _without_name(described: RunDetails, run: Run) -> dict[str, Scalar]:
     """Return hyperparameters except those that only repeat the name of the run, as `save_dir`."""
     name = run.place.name
     return {k: v for k, v in described.hyperparameters.items() if Path(str(v)).name != name}
-
-
-def _snapshot_choices(taken: Mapping[str, Taken]) -> tuple[SnapshotChoice, ...]:
-    opened: dict[str, list[str]] = {}
-    for each in taken.values():
-        names = opened.setdefault(each.name, [])
-        names += [each.choice.snapshot.name] if each.choice else []
-    runs = {each.name: each.run for each in taken.values()}
-    return tuple(
-        SnapshotChoice(
-            name,
-            run.tool.name if run.tool else "",
-            tuple(snapshot.name for snapshot in run.snapshots),
-            tuple(opened[name]),
-        )
-        for name, run in runs.items()
-        if len(run.snapshots) > 1
-    )
 
 
 def _copies_in_runs(opened: Mapping[str, Checkpoint], taken: Mapping[str, Taken]) -> list[Finding]:

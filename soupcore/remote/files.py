@@ -1,0 +1,118 @@
+"""Remote files that are pinned to their content, and the interface of the places that hold them."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+class CutOffError(Exception):
+    """A connection was lost, or a server is overloaded: another attempt may succeed."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A remote file, pinned to its content.
+
+    Attributes:
+        url: Its URL; on the Hub with the commit as the revision.
+        size: Its size in bytes.
+        sha256: SHA-256 of its content, if the place tells it.
+        git: Its id as a git blob, if the place tells it.
+        version: Its version, if the place keeps several.
+        etag: Its ETag without quotes. It is the MD5 of the content only in some cases.
+        modified: Its time of change, where there is nothing better.
+    """
+
+    url: str
+    size: int
+    sha256: str = ""
+    git: str = ""
+    version: str = ""
+    etag: str = ""
+    modified: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name in the cache: 40 hex digits, equal for files of equal content where it is known."""
+        known = self.sha256 and f"sha256:{self.sha256}"
+        known = known or f"{self.url} {self.git} {self.version} {self.etag} {self.modified}"
+        return hashlib.sha256(f"{known} {self.size}".encode()).hexdigest()[:40]
+
+    @property
+    def identity(self) -> str:
+        """What the file is pinned to, in words."""
+        for name, value in (
+            ("SHA-256", self.sha256),
+            ("version", self.version),
+            ("ETag", self.etag),
+            ("git blob", self.git),
+            ("modified", self.modified),
+        ):
+            if value:
+                return f"{name} {value}"
+        return f"{self.size} bytes"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "RemoteFile":
+        """Return the file of `to_json`.
+
+        Raises:
+            TypeError: Something is missing or unknown.
+        """
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file or folder that a URL names.
+
+    Attributes:
+        names: Possible names for the ingredient, the shortest first.
+        files: `{path relative to the folder: file}`; one entry if it is a file.
+        is_file: Whether it is a file.
+    """
+
+    names: tuple[str, ...]
+    files: Mapping[str, RemoteFile]
+    is_file: bool
+
+
+class Source(Protocol):
+    """A place that holds remote files. Its errors are RemoteErrors without credentials."""
+
+    def find(self, url: str) -> list[Found]:
+        """Return the files and folders that a URL names, pinned; at least one.
+
+        Raises:
+            RemoteError: There is none, access is refused, or the place cannot be reached.
+        """
+
+    def read(self, file: RemoteFile, start: int, stop: int) -> bytes:
+        """Read the bytes from `start` to `stop` by one request.
+
+        Raises:
+            RemoteError: See `stream`.
+        """
+
+    def stream(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to the end.
+
+        Raises:
+            CutOffError: The connection was lost.
+            RemoteError: The file is gone or access is refused.
+        """
+
+    def check_same(self, file: RemoteFile) -> None:
+        """Check that the file still has the content that it is pinned to.
+
+        Raises:
+            RemoteError: It was changed or removed.
+        """
+
+    def is_md5(self, file: RemoteFile) -> bool:
+        """Return whether the file's ETag is the MD5 of its content."""

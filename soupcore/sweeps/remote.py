@@ -1,0 +1,471 @@
+"""Sweeps whose checkpoints are on the Hugging Face Hub, on S3 or elsewhere.
+
+Such a sweep is a folder in the workspace that everything else opens like any other. Its manifest,
+`.remote.json`, holds the URLs, and the files that they were resolved to, once: with commit, ETag or
+version, and size. Opening it again asks nobody, and whoever has the manifest gets the same files.
+
+Opening it for the first time costs a range request or two for each checkpoint, which say whether
+the checkpoints fit each other. Then the weights of those that may fit are downloaded into the cache
+(`soupcore.remote.cache`), and the folder links to them. Small files are copied into the folder.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.file_names import (
+    INDEX_SUFFIXES,
+    OTHER_SUFFIXES,
+    is_checkpoint_name,
+    is_leftover,
+    stem_of,
+    suffix_of,
+)
+from soupcore.checkpoints.opening import open_run
+from soupcore.errors import CheckpointError, RemoteError, SweepError
+from soupcore.new_files import new_file
+from soupcore.progress import Progress, no_progress
+from soupcore.remote import Cache, Found, RemoteFile, check_url, source_of
+from soupcore.remote.cache import REMOTE
+from soupcore.remote.files import CutOffError
+from soupcore.remote.headers import write_placeholder
+from soupcore.remote.urls import safe_name, unique_names
+from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError, SnapshotChoice
+from soupcore.sweeps.fit import without_misfits
+from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.header_fit import header_findings
+from soupcore.sweeps.snapshots import Snapshots, snapshot_choices, snapshots_to_text, take
+from soupcore.workspace import private_folder, workspace_folder
+
+MANIFEST = ".remote.json"
+_FORMAT = 1
+_AT_ONCE = 8  # requests for headers and small files
+_MOST_FILES = 20_000
+_SMALL = 32 << 20  # bytes of a file beside the weights
+_BESIDE = (".json", ".jsonl", ".csv", ".yaml", ".yml", ".txt", ".model", ".md", ".jinja", ".spm")
+_TABLES = ("sweep.csv", "sweep.jsonl")
+_OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
+_LONGEST_NAME = 200  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to download for a choice of snapshots, by the headers.
+
+    Attributes:
+        weights: The files of weights, relative to the folder.
+        findings: The checkpoints that are left out because they cannot fit.
+        snapshots: The runs with several snapshots, including those that are not downloaded.
+    """
+
+    weights: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    snapshots: tuple[SnapshotChoice, ...] = ()
+
+
+@dataclass
+class RemoteSweep:
+    """The folder of a remote sweep, and its manifest.
+
+    Attributes:
+        folder: The folder.
+        urls: The URLs as given.
+        files: `{path in the folder: file}`, pinned; empty before the URLs are resolved.
+        plans: Plans by the base and the choice of snapshots.
+    """
+
+    folder: Path
+    urls: tuple[str, ...]
+    files: dict[str, RemoteFile] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, urls: str | Sequence[str]) -> "RemoteSweep":
+        """Return the sweep of some URLs, whose folder is created if it is new. It reads nothing.
+
+        Raises:
+            RemoteError: A URL is not one, or contains credentials.
+            StoreError: The workspace cannot be written.
+        """
+        texts = [urls] if isinstance(urls, str) else list(urls)
+        wanted = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+        if not wanted:
+            raise RemoteError("Name at least one URL, such as hf://org/repo@revision.")
+        for text in wanted:
+            check_url(text)
+        return cls._in_workspace(_title(wanted), wanted, {})
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, RemoteFile]) -> "RemoteSweep":
+        """Return the sweep of files that are pinned already, as in the manifest of a soup.
+
+        Args:
+            files: `{path in the folder: file}`.
+
+        Raises:
+            RemoteError: A path leads out of the folder.
+        """
+        for path in files:
+            if not _is_plain(path):
+                raise RemoteError(f"{path!r} is not a plain path.")
+        urls = tuple(file.url for file in files.values())
+        for url in urls:
+            check_url(url)
+        return cls._in_workspace(_title(urls), urls, dict(files))
+
+    @classmethod
+    def _in_workspace(
+        cls, title: str, urls: tuple[str, ...], files: dict[str, RemoteFile]
+    ) -> "RemoteSweep":
+        pinned = [[path, file.to_json()] for path, file in files.items()]
+        digest = hashlib.sha256(json.dumps([urls, pinned]).encode()).hexdigest()[:8]
+        folder = workspace_folder() / REMOTE / f"{title}-{digest}"
+        known = cls.at(folder)
+        if known is not None:
+            return known
+        sweep = cls(private_folder(folder), urls, files)
+        sweep._save()
+        return sweep
+
+    @classmethod
+    def at(cls, folder: Path) -> "RemoteSweep | None":
+        """Return the remote sweep in a folder; None if it is another folder.
+
+        Raises:
+            SweepError: Its manifest is damaged.
+        """
+        path = folder / MANIFEST
+        try:
+            text = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            body = json.loads(text)
+            is_known = body["format"] == _FORMAT and all(map(_is_plain, body["files"]))
+            files = {str(at): RemoteFile.from_json(each) for at, each in body["files"].items()}
+            plans = {str(key): _plan_from_json(each) for key, each in body["plans"].items()}
+            sweep = cls(folder, tuple(map(str, body["urls"])), files, plans)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            is_known = False
+        if not is_known:
+            raise SweepError(
+                f"{path} is not the manifest of a remote sweep, or of another version of Stockpot. "
+                "Delete the folder, and open the URLs again."
+            )
+        return sweep
+
+    def _save(self) -> None:
+        body = {
+            "format": _FORMAT,
+            "urls": list(self.urls),
+            "files": {path: file.to_json() for path, file in self.files.items()},
+            "plans": {key: asdict(plan) for key, plan in self.plans.items()},
+        }
+        with new_file(self.folder / MANIFEST) as file:
+            file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
+
+    def forget(self) -> None:
+        """Forget what the URLs were resolved to, so that opening the sweep resolves them again."""
+        for path in self.folder.iterdir():
+            if path.name == MANIFEST:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.files, self.plans = {}, {}
+        self._save()
+
+    def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
+        """Return whether opening it needs no download, because all of its files are here."""
+        plan = self.plans.get(_key(base_name, snapshot))
+        return plan is not None and not self._missing(plan)
+
+    def complete(
+        self, base_name: str, snapshot: Snapshots, on_progress: Progress = no_progress
+    ) -> Plan:
+        """Download what is missing to open it.
+
+        Args:
+            base_name: Name of the base.
+            snapshot: The snapshots to open.
+            on_progress: Called with the number of bytes that are here and in total. Raise in it to
+                cancel; the next call continues there.
+
+        Raises:
+            NothingFitsError: No checkpoint can fit, by the headers. Nothing is downloaded then.
+            RemoteError: A file is missing, changed or damaged, or access is refused.
+            StoreError: The budget of the cache or the disk is too small.
+        """
+        cache = Cache()
+        if not self.files:
+            self.files = self._resolve()
+            self._save()
+        key = _key(base_name, snapshot)
+        plan = self.plans.get(key)
+        if plan is None:
+            self.plans[key] = plan = self._plan(cache, base_name, snapshot, on_progress)
+            self._save()
+        files = [self.files[path] for path in plan.weights]
+        keep = {file.key for file in self.files.values()}
+        for file in files:
+            cache.touch(file)
+        total = sum(file.size for file in files)
+        absent = {file.key: file.size for file in files if not cache.has(file)}
+        cache.make_room(sum(absent.values()) - _begun(cache, absent), keep)
+        done = 0
+
+        def on_bytes(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            on_progress(min(done, total), total)
+
+        for path in plan.weights:
+            file = self.files[path]
+            self._link(path, cache.fetch(file, source_of(file.url), on_bytes, keep))
+        return plan
+
+    def _missing(self, plan: Plan) -> list[str]:
+        missing = [
+            path
+            for path in plan.weights
+            if not (self.folder / path).is_file()
+            or (self.folder / path).stat().st_size != self.files[path].size
+        ]
+        beside = [p for p, f in self.files.items() if _kind(p, f.size) == "beside"]
+        return missing + [path for path in beside if not (self.folder / path).is_file()]
+
+    def _resolve(self) -> dict[str, RemoteFile]:
+        found: list[tuple[str, Found]] = []
+        for text in self.urls:
+            name, url = check_url(text)
+            try:
+                found += [(name, each) for each in source_of(url).find(url)]
+            except CutOffError as error:
+                raise RemoteError(
+                    f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
+                    "open without a connection."
+                ) from None
+        files = dict(_placed(found))
+        if not any(_kind(path, file.size) == "weights" for path, file in files.items()):
+            raise RemoteError(f"There are no checkpoints at {', '.join(self.urls)}.")
+        if len(files) > _MOST_FILES:
+            raise RemoteError(
+                f"{', '.join(self.urls)} hold {len(files):,} files. Name folders with fewer."
+            )
+        return files
+
+    def _plan(
+        self, cache: Cache, base_name: str, snapshot: Snapshots, on_progress: Progress
+    ) -> Plan:
+        """Read the headers, and decide which files to download."""
+        with self._placeholders(cache, on_progress) as (folder, partial_only):
+            runs = find_runs(folder)
+            taken = take(runs, snapshot, base_name)
+            opened: dict[str, Checkpoint] = {}
+            findings: list[Finding] = []
+            unseen: dict[str, list[Path]] = {}
+            for name, each in taken.items():
+                try:
+                    opened[name] = open_run(each.run, each.choice)
+                except (CheckpointError, OSError) as error:
+                    files = [*(each.choice.snapshot.model.files if each.choice else each.run.files)]
+                    if partial_only.intersection(files):  # the whole file may be readable
+                        unseen[name] = files
+                    else:
+                        findings.append(_unreadable(name, folder, error))
+            findings += header_findings(opened, base_name)
+            wanted = [f for c in without_misfits(opened, findings).values() for f in c.files]
+            wanted += [file for files in unseen.values() for file in files]
+            inside = (path.relative_to(folder).as_posix() for path in wanted)
+            weights = tuple(p for p in dict.fromkeys(inside) if self._is_weights(p))
+            plan = Plan(weights, tuple(findings), snapshot_choices(taken))
+        fitting = {n for n in (*opened, *unseen) if n != base_name}
+        if not fitting - {f.ingredient for f in findings if f.severity == "misfit"}:
+            report = FitReport(tuple(findings))
+            raise NothingFitsError(self.folder, report, "")
+        return plan
+
+    def _is_weights(self, path: str) -> bool:
+        return path in self.files and _kind(path, self.files[path].size) == "weights"
+
+    @contextmanager
+    def _placeholders(
+        self, cache: Cache, on_progress: Progress
+    ) -> Iterator[tuple[Path, set[Path]]]:
+        """Yield a folder with placeholders of the weights, and those that do not open like them.
+
+        Small files are copied into the sweep's folder, and from there into this one.
+        """
+        parent = private_folder(self.folder.parent / ".headers")
+        with tempfile.TemporaryDirectory(dir=parent) as name:
+            folder = Path(name)
+            partial_only: set[Path] = set()
+            tasks: list[Callable[[], None]] = []
+            for path, file in self.files.items():
+                kind = _kind(path, file.size)
+                if not kind:
+                    continue
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if kind == "beside":
+                    tasks.append(partial(self._copy, cache, path, folder / path))
+                else:
+                    tasks.append(partial(_header, file, folder / path, partial_only))
+            _run(tasks, on_progress)
+            yield folder, partial_only
+
+    def _copy(self, cache: Cache, path: str, placeholder: Path) -> None:
+        target, file = self.folder / path, self.files[path]
+        if not target.is_file() or target.stat().st_size != file.size:
+            source = cache.fetch(file, source_of(file.url))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(target, durable=False) as copied, source.open("rb") as original:
+                shutil.copyfileobj(original, copied)
+        shutil.copyfile(target, placeholder)
+
+    def _link(self, path: str, cached: Path) -> None:
+        """Link from the folder to a file in the cache, unless it is linked already."""
+        link = self.folder / path
+        depth = len(PurePosixPath(path).parts)
+        target = Path(*[".."] * depth, cached.parent.name, cached.name)
+        if link.is_symlink() and link.readlink() == target:
+            return
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def remote_files(folder: Path, files: Sequence[Path]) -> dict[str, RemoteFile]:
+    """Return the pinned remote files among files in the folder of a sweep, by relative path."""
+    remote = RemoteSweep.at(folder)
+    if remote is None:
+        return {}
+    inside = (path.relative_to(folder).as_posix() for path in files if folder in path.parents)
+    return {path: remote.files[path] for path in inside if path in remote.files}
+
+
+def _begun(cache: Cache, keys: Mapping[str, int]) -> int:
+    """Return the size of unfinished downloads of these files."""
+    return sum(entry.nbytes for entry in cache.entries() if entry.key in keys)
+
+
+def _header(file: RemoteFile, path: Path, partial_only: set[Path]) -> None:
+    source = source_of(file.url)
+    if not write_placeholder(path, file.size, partial(source.read, file)):
+        partial_only.add(path)
+    elif suffix_of(path) != ".safetensors":
+        partial_only.add(path)  # if it does not open, the reason may be in the other bytes
+
+
+def _run(tasks: Sequence[Callable[[], None]], on_progress: Progress) -> None:
+    """Run tasks in a few threads; stop if one fails or `on_progress` raises."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            futures = [pool.submit(task) for task in tasks]
+            for future in futures:
+                on_progress(0, 1)
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _title(urls: Sequence[str]) -> str:
+    """Return a name for the folder: that of the repository, the bucket's folder or the file."""
+    parts = check_url(urls[0])[1].partition("://")[2].strip("/").split("/")
+    plain = [part for part in parts if "*" not in part]
+    is_hub = "hf://" in urls[0] and len(parts) > 1
+    name = parts[1].partition("@")[0] if is_hub else plain[-1] if plain else "remote"
+    return safe_name(stem_of(Path(name)) or name)[:60]
+
+
+def _placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:
+    """Yield the path in the sweep's folder of each file."""
+    models = []
+    for name, each in found:
+        (first, *_) = each.files
+        if each.is_file and _kind(first, 0) != "weights":
+            yield first, each.files[first]  # a table of the runs
+        else:
+            models.append((name, each))
+    alone = len(models) == 1 and not models[0][0] and not models[0][1].is_file
+    if alone and not any(name in models[0][1].files for name in _OF_MODELS):
+        yield from _plain_ones("", models[0][1].files)  # a folder with a whole sweep
+        return
+    given = [
+        [f"{name}-{each}" for each in one.names]
+        if name and sum(other == name for other, _ in models) > 1
+        else [name]
+        if name
+        else one.names
+        for name, one in models
+    ]
+    for name, (_, each) in zip(unique_names(given), models, strict=True):
+        if each.is_file:
+            ((file, pinned),) = each.files.items()
+            suffix = file.removeprefix(stem_of(Path(file))) if suffix_of(Path(file)) else ""
+            yield name + (suffix or Path(file).suffix), pinned
+        else:
+            yield from _plain_ones(f"{name}/", each.files)
+
+
+def _plain_ones(prefix: str, files: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
+    for path, file in files.items():
+        if _is_plain(prefix + path) and _kind(path, file.size):
+            yield prefix + path, file
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path stays in its folder, has no hidden parts and is printable."""
+    parts = path.split("/")
+    return all(
+        part and not part.startswith(".") and part.isprintable() and "\\" not in part
+        and len(part.encode()) <= _LONGEST_NAME
+        for part in parts
+    )  # fmt: skip
+
+
+def _kind(path: str, size: int) -> str:
+    """Return `weights`, `beside` for a small file that may describe them, or "" for others."""
+    name = Path(path)
+    if name.name == "training_args.bin":
+        return "beside"
+    if is_leftover(name):
+        return ""
+    if is_checkpoint_name(name) and suffix_of(name) not in INDEX_SUFFIXES:
+        return "weights"
+    if size <= _SMALL and name.name.lower().endswith((*_BESIDE, *INDEX_SUFFIXES)):
+        return "beside"
+    return "weights" if name.name.lower().endswith(OTHER_SUFFIXES) else ""
+
+
+def _key(base_name: str, snapshot: Snapshots) -> str:
+    return json.dumps([base_name, snapshots_to_text(snapshot)], ensure_ascii=False)
+
+
+def _unreadable(name: str, folder: Path, error: CheckpointError | OSError) -> Finding:
+    problem, way_out = str(error), ""
+    if isinstance(error, CheckpointError):
+        problem, way_out = error.problem, error.way_out
+    problem = problem.replace(f"{folder}/", "")
+    return Finding("misfit", name, "", problem, way_out or "Exclude or replace it.")
+
+
+def _plan_from_json(body: Mapping[str, Any]) -> Plan:
+    return Plan(
+        tuple(body["weights"]),
+        tuple(Finding(**each) for each in body["findings"]),
+        tuple(
+            SnapshotChoice(each["run"], each["tool"], tuple(each["names"]), tuple(each["taken"]))
+            for each in body["snapshots"]
+        ),
+    )
