@@ -214,7 +214,7 @@ def evidence(view: View, picked: StoredSoup, best: str) -> str:
     compared = (
         "soup.evaluate(evaluator)\n"
         f"alone = evaluator.evaluate(sweep[{best!r}].mixture, {split!r})\n"
-        f"print(analysis.paired(soup.evaluations[{split!r}].scores, alone.scores))\n"
+        f"print(analysis.compare(task, soup.evaluations[{split!r}], alone))\n"
     )
     if view.task.why_no_kept_outputs is None:  # the task is a classification
         compared += f"print(analysis.calibrate(evaluator, [soup.mixture], {split!r})[0].ece)\n"
