@@ -12,6 +12,7 @@ from pages.components import (
     display,
     jobs,
     ranking,
+    remote,
     row_detail,
     run_cells,
     run_table,
@@ -42,6 +43,7 @@ def main(view: View) -> None:
         call = IngredientScores(tuple(known), tuple(view.task.reported))
         _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
+    remote.show_files(view)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
     table, rows, metric = _table(view, known)

@@ -173,8 +173,15 @@ class RemoteSweep:
         with new_file(self.folder / MANIFEST) as file:
             file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
 
-    def forget(self) -> None:
-        """Forget what the URLs were resolved to, so that opening the sweep resolves them again."""
+    def refresh(self) -> None:
+        """Resolve the URLs again, and use what they name now.
+
+        Raises:
+            RemoteError: They name nothing, or cannot be resolved. Nothing is changed then.
+        """
+        files = self._resolve()
+        if files == self.files:
+            return
         for path in self.folder.iterdir():
             if path.name == MANIFEST:
                 continue
@@ -182,7 +189,7 @@ class RemoteSweep:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        self.files, self.plans = {}, {}
+        self.files, self.plans = files, {}
         self._save()
 
     def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
@@ -385,7 +392,8 @@ def _title(urls: Sequence[str]) -> str:
     plain = [part for part in parts if "*" not in part]
     is_hub = "hf://" in urls[0] and len(parts) > 1
     name = parts[1].partition("@")[0] if is_hub else plain[-1] if plain else "remote"
-    return safe_name(stem_of(Path(name)) or name)[:60]
+    title = safe_name(stem_of(Path(name)) or name)[:60]
+    return title if len(urls) == 1 else f"{title}-and-{len(urls) - 1}-more"
 
 
 def _placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:

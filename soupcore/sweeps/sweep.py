@@ -174,6 +174,7 @@ class Sweep:
         folder = Path(path)
         base_name = base or BASE
         remote = RemoteSweep.at(folder)
+        plan = None
         if remote is not None:
             downloading: Progress = no_progress
             if not remote.is_complete(base_name, snapshot):
@@ -188,7 +189,7 @@ class Sweep:
         findings = entries.findings + findings + scan_all(opened, on_progress)
         findings += _copies_in_runs(without_misfits(opened, findings), taken)
         snapshots = snapshot_choices(taken)
-        if remote is not None:
+        if plan is not None:
             findings += plan.findings
             snapshots = plan.snapshots
         places = {name: run.place for name, run in runs.items()}
@@ -201,7 +202,8 @@ class Sweep:
             for name, checkpoint in fit.checkpoints.items()
         }
         findings += files.findings + fit.findings
-        others = [name for name in entries.others if name not in told.files]
+        known = {*told.files, *(f.ingredient for f in plan.findings)} if plan else told.files
+        others = [name for name in entries.others if name not in known]
         report = FitReport(
             tuple(findings),
             fit.reference,
@@ -281,7 +283,7 @@ class Sweep:
         """
         remote = RemoteSweep.of(urls)
         if refresh:
-            remote.forget()
+            remote.refresh()
         return cls.from_folder(
             remote.folder, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
         )
