@@ -1,19 +1,28 @@
 """Calls about choosing: its bias, the order that greedy tries, and curves over a parameter."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from soupcore.analysis import cross_fit_evaluations, cross_fit_greedy
-from soupcore.calls.base import Keep, OfIngredients, Result, StoredCall
+from soupcore.calls.base import Keep, OfIngredients, Report, Result, StoredCall
 from soupcore.calls.code import ANALYSIS, CROSS_FIT_LEARNED, Code, options
 from soupcore.calls.context import Context
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, part
-from soupcore.recipes import RECIPES, Number, Soup, cross_fit_learned, curve, greedy_orders
+from soupcore.recipes import (
+    RECIPES,
+    Curve,
+    Number,
+    Orders,
+    Soup,
+    cross_fit_learned,
+    curve,
+    greedy_orders,
+)
 from soupcore.tasks import Task, TaskInfo
 
 
@@ -94,23 +103,31 @@ class GreedyOrders(OfIngredients):
     """
 
     kind = "orders"
+    is_shared = True
     parameters: Mapping[str, Any]
     seeds: int
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
         """Follow greedy once for each seed, and evaluate the soups."""
-        found = greedy_orders(
-            context.sweep,
-            context.evaluator,
-            self.names,
-            seeds=range(self.seeds),
-            on_progress=part(on_progress, 0, 2),
-            **_greedy_parameters(self.parameters),
-        )
+        found = self._orders(context, range(self.seeds), part(on_progress, 0, 2))
         for index, soup in enumerate(found.soups):
             progress = part(part(on_progress, 1, 2), index, len(found.soups))
             soup.evaluate(context.evaluator, on_progress=progress)
         return {"scores": {split: found.scores(split) for split in context.task.reported}}
+
+    def share(self, context: Context, report: Report) -> None:
+        """Follow greedy with the last seed first, while another worker begins with the first."""
+        self._orders(context, range(self.seeds)[::-1], report)
+
+    def _orders(self, context: Context, seeds: Sequence[int], on_progress: Progress) -> Orders:
+        return greedy_orders(
+            context.sweep,
+            context.evaluator,
+            self.names,
+            seeds=seeds,
+            on_progress=on_progress,
+            **_greedy_parameters(self.parameters),
+        )
 
     def code(self, context: Context) -> Code:
         """Return Python that makes and evaluates the soups, as `orders`."""
@@ -136,6 +153,7 @@ class ParameterCurve(StoredCall):
     """
 
     kind = "curve"
+    is_shared = True
     recipe: str
     parameter: str
     names: tuple[str, ...]
@@ -165,18 +183,7 @@ class ParameterCurve(StoredCall):
             points.append({"value": value, "soup": soup.id, "scores": soup.to_json()["scores"]})
             keep({"points": points})
 
-        drawn = curve(
-            self.recipe,
-            self.parameter,
-            context.sweep,
-            context.evaluator,
-            self.names,
-            values=self.values,
-            splits=self.split_names(context.task),
-            on_progress=on_progress,
-            on_point=on_point,
-            **self.parameters,
-        )
+        drawn = self._curve(context, self.values, on_progress, on_point)
         best = drawn.values[drawn.soups.index(drawn.best)]
         found = [soup.evaluations[drawn.split] for soup in drawn.soups]
         return {
@@ -185,6 +192,32 @@ class ParameterCurve(StoredCall):
             "best": best,
             "cross_fit": _cross_fit(found, context.evaluator.task),
         }
+
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate the last value first, while another worker begins with the first."""
+        if RECIPES[self.recipe].chooses:
+            return  # its own search would be made twice
+        self._curve(context, self.values[::-1], report, lambda value, soup: None)
+
+    def _curve(
+        self,
+        context: Context,
+        values: Sequence[float],
+        on_progress: Progress,
+        on_point: Callable[[float, Soup], None],
+    ) -> Curve:
+        return curve(
+            self.recipe,
+            self.parameter,
+            context.sweep,
+            context.evaluator,
+            self.names,
+            values=values,
+            splits=self.split_names(context.task),
+            on_progress=on_progress,
+            on_point=on_point,
+            **self.parameters,
+        )
 
     def code(self, context: Context) -> Code:
         """Return Python that makes the curve, as `curve`."""

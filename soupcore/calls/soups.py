@@ -114,9 +114,17 @@ class RecipeSoup(Call):
     """
 
     kind = "soup"
+    is_shared = True
     recipe: str
     names: tuple[str, ...]
     parameters: Mapping[str, Any]
+
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate the single ingredients, if the recipe begins with them."""
+        ranks = self._recipe.ranks and self.parameters.get("order") != "random"
+        if context.has_task and ranks:
+            points = context.mixtures(self.names)
+            context.evaluator.evaluate_all(points, context.task.select, on_progress=report)
 
     def work(self, context: Context, report: Report) -> Result:
         """Follow the recipe, evaluate the soup on every split, and keep it."""

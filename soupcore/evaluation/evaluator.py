@@ -98,6 +98,13 @@ class Evaluator(Evaluations):
         assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - there is BatchNorm
         return self._forward_pass.statistics(mixture, self.estimate)
 
+    @property
+    def at_once(self) -> int:
+        """Largest number of points that are evaluated at the same time."""
+        if isinstance(self._forward_pass, ClusterPass):
+            return sys.maxsize
+        return self.task.at_once if isinstance(self.task, CommandTask) else 1
+
     @with_bar("Evaluation")
     def evaluate(
         self,
@@ -179,7 +186,7 @@ class Evaluator(Evaluations):
             place,
             with_outputs,
             on_wait=lambda: on_progress(done, total),
-            least=self._at_once,
+            least=self.at_once,
         )
         with closing(claimed), self._records.together(split) as together:
             for key in (key for key in points if key not in missing):
@@ -239,7 +246,7 @@ class Evaluator(Evaluations):
                 wanted, split, self.estimate, lambda ended: on_progress(ended * examples, total)
             )
             return
-        if isinstance(self._forward_pass, CommandPass) and self._at_once > 1:
+        if isinstance(self._forward_pass, CommandPass) and self.at_once > 1:
             yield from self._forward_pass.run_all(
                 points, split, lambda ended: on_progress(ended * examples, total)
             )
@@ -254,13 +261,6 @@ class Evaluator(Evaluations):
                 on_progress=stretch(on_progress, index * examples, examples, total),
             )
             yield key, records, time.perf_counter() - started
-
-    @property
-    def _at_once(self) -> int:
-        """How many points are computed at the same time, at most."""
-        if isinstance(self._forward_pass, ClusterPass):
-            return sys.maxsize
-        return self.task.at_once if isinstance(self.task, CommandTask) else 1
 
     def evaluate_or_reject(
         self,

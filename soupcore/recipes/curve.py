@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator
 from soupcore.evaluation.evaluation import value_of
-from soupcore.progress import Progress, no_progress, part, with_bar
+from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
@@ -131,6 +131,9 @@ def curve(
 ) -> Curve:
     """Build and evaluate the soups of a recipe for several values of one parameter.
 
+    The values are taken in turn, or all together if the evaluator evaluates several points at the
+    same time.
+
     Args:
         recipe: Name of the recipe.
         parameter: Name of a numeric parameter.
@@ -162,17 +165,30 @@ def curve(
     tried = tuple(numbers[parameter].curve if values is None else values)
     if not tried:
         raise RecipeError("A curve needs at least one value.")
-    soups = []
-    for index, value in enumerate(tried):
-        here = part(on_progress, index, len(tried))
-        soup = known.follow(
-            sweep,
-            evaluator,
-            names,
-            on_progress=part(here, 0, 2),
-            **parameters | {parameter: value},
-        )
-        soups.append(soup.evaluate(evaluator, wanted, on_progress=part(here, 1, 2)))
-        value_of(soup.evaluations[split], "score", f"the soup at {parameter} = {value}")
-        on_point(value, soup)
+    soups: list[Soup] = []
+    size = min(evaluator.at_once, len(tried))
+    for start in range(0, len(tried), size):
+        values = tried[start : start + size]
+        here = part(on_progress, start, len(tried), len(values))
+        making, evaluating = part(here, 0, 2), part(here, 1, 2)
+        made = [
+            known.follow(
+                sweep,
+                evaluator,
+                names,
+                on_progress=part(making, index, len(values)),
+                **parameters | {parameter: value},
+            )
+            for index, value in enumerate(values)
+        ]
+        if len(made) > 1:
+            points = [soup.mixture for soup in made]
+            for index, each in enumerate(wanted):
+                progress_on_split = part(evaluating, index, len(wanted))
+                evaluator.evaluate_all(points, each, on_progress=progress_on_split)
+            evaluating = stretch(here, 1, 0, 1)  # what follows only reads the store
+        for value, soup in zip(values, made, strict=True):
+            soups.append(soup.evaluate(evaluator, wanted, on_progress=evaluating))
+            value_of(soup.evaluations[split], "score", f"the soup at {parameter} = {value}")
+            on_point(value, soup)
     return Curve(recipe, parameter, tried, tuple(soups), split)

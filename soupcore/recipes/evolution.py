@@ -7,6 +7,7 @@ that was stopped goes on where it stopped when it is started again.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ class Evolution:
         on_step: OnStep = no_step,
     ) -> None:
         try:
-            import cma
+            with warnings.catch_warnings():  # without matplotlib it cannot plot, which is not used
+                warnings.simplefilter("ignore")
+                import cma
         except ImportError:
             raise RecipeError(
                 "Learning without gradients needs the package cma: pip install cma. Or choose "

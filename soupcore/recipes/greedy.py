@@ -20,17 +20,20 @@ whose removal does not hurt.
 import math
 import operator
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation, Evaluator, UpperBound
 from soupcore.evaluation.evaluation import Criterion, value_of
 from soupcore.evaluation.measuring import compare
 from soupcore.intervals import gained_and_lost
-from soupcore.mixtures import mean
-from soupcore.progress import Progress, no_progress, part, with_bar
+from soupcore.mixtures import Mixture, mean
+from soupcore.progress import Progress, no_progress, part, stretch, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
@@ -93,62 +96,112 @@ def greedy(
     )
     sweep, chosen = needs.ingredients(GREEDY, sweep, names)
     split = needs.select_split(evaluator, split)
-    alone = len(chosen) if order == "best first" else 1
-    evaluations = alone + GREEDY.trials(len(chosen), parameters)
-    done = 0
-
-    def evaluate(names: Sequence[str]) -> Evaluation:
-        nonlocal done
-        done += 1
-        trial = mean(sweep[name].mixture for name in names)
-        progress = part(on_progress, done - 1, evaluations)
-        return evaluator.evaluate(trial, split, keep_outputs=False, on_progress=progress)
-
-    def evaluate_or_reject(names: Sequence[str], candidate: str) -> Evaluation | UpperBound:
-        nonlocal done
-        done += 1
-        difficulty = current.losses
-        if candidate in scored and candidate not in soup:
-            # Proportional to the weighted sum of the losses of the soup and the candidate.
-            difficulty = difficulty + scored[candidate].losses / len(soup)
-        return evaluator.evaluate_or_reject(
-            mean(sweep[name].mixture for name in names),
-            current,
-            strictly=accept == ">",
-            difficulty=difficulty,
-            on_progress=part(on_progress, done - 1, evaluations),
-        )
-
-    scored: dict[str, Evaluation] = {}
+    first = len(chosen) if order == "best first" else 1
+    evaluations = first + GREEDY.trials(len(chosen), parameters)
+    alone: dict[str, Evaluation] = {}
     if order == "best first":
-        scored = {name: evaluate([name]) for name in chosen}
-        values = {name: value_of(found, metric, repr(name)) for name, found in scored.items()}
+        points = [sweep[name].mixture for name in chosen]
+        n = len(evaluator.task.split(split))
+        here = stretch(on_progress, 0, len(chosen) * n, evaluations * n)
+        found = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=here)
+        alone = dict(zip(chosen, found, strict=True))
+    search = search_of(sweep, evaluator, chosen, alone, parameters, split, on_step)
+    done = len(alone)
+    trial = next(search)
+    while isinstance(trial, Trial):
+        here = part(on_progress, done, evaluations)
+        if early_stop and metric == "score" and trial.incumbent is not None:
+            tried = evaluator.evaluate_or_reject(
+                trial.point,
+                trial.incumbent,
+                strictly=accept == ">",
+                difficulty=trial.difficulty,
+                on_progress=here,
+            )
+        else:
+            tried = evaluator.evaluate(trial.point, split, keep_outputs=False, on_progress=here)
+        done += 1
+        trial = search.send(tried)
+    return trial
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A mean of ingredients that the search has to score next.
+
+    Attributes:
+        point: The mean.
+        incumbent: The evaluation of the current soup, against which the trial may be rejected
+            early; None for the first one.
+        difficulty: See `Evaluator.evaluate_or_reject`.
+    """
+
+    point: Mixture
+    incumbent: Evaluation | None = None
+    difficulty: Tensor | None = None
+
+
+Search = Generator["Trial | Soup", "Evaluation | UpperBound", None]
+
+
+def search_of(
+    sweep: Sweep,
+    evaluator: Evaluator,
+    chosen: Sequence[str],
+    alone: Mapping[str, Evaluation],
+    parameters: Mapping[str, Any],
+    split: str,
+    on_step: OnStep = no_step,
+) -> Search:
+    """Yield the trials of greedy, each of which is answered with its evaluation, then the soup.
+
+    Args:
+        sweep: The sweep.
+        evaluator: Tells the task and the BatchNorm statistics; evaluates nothing.
+        chosen: Names of the ingredients.
+        alone: Evaluations of the ingredients; empty for a random order.
+        parameters: Checked parameters of the recipe.
+        split: The split to choose on.
+        on_step: Called with the trace after each step.
+    """
+    keeps, metric = _RULES[parameters["accept"]], parameters["metric"]
+
+    def value(found: Evaluation, names: Sequence[str]) -> float:
+        return value_of(found, metric, f"the mean of {', '.join(names)}")
+
+    def point_of(names: Sequence[str]) -> Mixture:
+        return mean(sweep[name].mixture for name in names)
+
+    if parameters["order"] == "best first":
+        values = {name: value_of(found, metric, repr(name)) for name, found in alone.items()}
         first, *candidates = sorted(chosen, key=lambda name: -values[name])
         if values[first] == -math.inf:
             raise RecipeError(
                 f"No ingredient has a finite {metric} on {split!r}. Check that the weights fit the "
                 "task, or choose another metric."
             )
-        current = scored[first]
+        current = alone[first]
     else:
         by_weights = sorted(chosen, key=lambda name: sweep[name].digest)
-        first, *candidates = random.Random(seed).sample(by_weights, len(by_weights))  # noqa: S311
-        current = evaluate([first])
+        generator = random.Random(parameters["seed"])  # noqa: S311 - not for secrets
+        first, *candidates = generator.sample(by_weights, len(by_weights))
+        scored = yield Trial(point_of([first]))
+        assert isinstance(scored, Evaluation)  # noqa: S101 - it cannot be rejected
+        current = scored
     soup: tuple[str, ...] = (first,)
     trace = [Step(first, current.score, True, soup, 0, 0, loss=current.loss, examples=current.n)]
     on_step(trace)
 
-    def value(found: Evaluation, names: Sequence[str]) -> float:
-        return value_of(found, metric, f"the mean of {', '.join(names)}")
-
-    def attempt(action: Literal["add", "drop"], name: str) -> None:
+    def attempt(action: Literal["add", "drop"], name: str) -> Search:
         nonlocal soup, current
         trial = (*soup, name) if action == "add" else tuple(n for n in soup if n != name)
-        tried = (
-            evaluate_or_reject(trial, name) if early_stop and metric == "score" else evaluate(trial)
-        )
+        difficulty = current.losses
+        if action == "add" and name in alone:
+            # Proportional to the weighted sum of the losses of the soup and the candidate.
+            difficulty = difficulty + alone[name].losses / len(soup)
+        tried = yield Trial(point_of(trial), current, difficulty)
         accepted = isinstance(tried, Evaluation) and bool(
-            _RULES[accept](value(tried, trial), value(current, soup))
+            keeps(value(tried, trial), value(current, soup))
         )
         after = trial if accepted else soup
         trace.append(_step(name, action, current, tried, accepted, after, evaluator.task))
@@ -157,20 +210,16 @@ def greedy(
         on_step(trace)
 
     for candidate in candidates:
-        attempt("add", candidate)
-    for member in soup if backward else ():
+        yield from attempt("add", candidate)
+    for member in soup if parameters["backward"] else ():
         if len(soup) > 1:
-            attempt("drop", member)
-    result = Soup.of(
-        sweep,
-        "greedy",
-        parameters | needs.choosing(evaluator, split),
-        dict.fromkeys(soup, Fraction(1, len(soup))),
-        trace,
-    )
+            yield from attempt("drop", member)
+    coefficients = dict.fromkeys(soup, Fraction(1, len(soup)))
+    told = {**parameters, **needs.choosing(evaluator, split)}
+    result = Soup.of(sweep, "greedy", told, coefficients, trace)
     result.take_statistics_of(evaluator)
     result.evaluations[split] = current
-    return result
+    yield result
 
 
 def _step(

@@ -9,7 +9,7 @@ from soupcore.evaluation import Evaluator
 from soupcore.evaluation.evaluation import Criterion
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
-from soupcore.recipes.greedy import GREEDY, Accept, greedy
+from soupcore.recipes.greedy import GREEDY, Accept, Trial, greedy, search_of
 from soupcore.recipes.soup import Soup
 from soupcore.sweeps import Sweep
 
@@ -55,6 +55,9 @@ def greedy_orders(
 ) -> Orders:
     """Build greedy soups in several random orders.
 
+    If the evaluator evaluates several points at the same time, such as on a Ray cluster, the orders
+    advance together, without early rejection. The soups are the same.
+
     Args:
         sweep: The sweep.
         evaluator: Scores the soups: at most k evaluations per order.
@@ -70,18 +73,36 @@ def greedy_orders(
         RecipeError: As for `greedy`.
     """
     sweep, chosen = needs.ingredients(GREEDY, sweep, names)
-    soups = [
-        greedy(
-            sweep,
-            evaluator,
-            chosen,
-            accept=accept,
-            metric=metric,
-            order="random",
-            seed=seed,
-            split=split,
-            on_progress=part(on_progress, index, len(seeds)),
-        )
-        for index, seed in enumerate(seeds)
+    split = needs.select_split(evaluator, split)
+    if evaluator.at_once == 1:  # trials can be rejected early, which needs one after another
+        soups = [
+            greedy(
+                sweep,
+                evaluator,
+                chosen,
+                accept=accept,
+                metric=metric,
+                order="random",
+                seed=seed,
+                split=split,
+                on_progress=part(on_progress, index, len(seeds)),
+            )
+            for index, seed in enumerate(seeds)
+        ]
+        return Orders(tuple(soups), split)
+    told = {"accept": accept, "metric": metric, "order": "random"}
+    searches = [
+        search_of(sweep, evaluator, chosen, {}, GREEDY.check({**told, "seed": seed}), split)
+        for seed in seeds
     ]
-    return Orders(tuple(soups), needs.select_split(evaluator, split))
+    wanted = [next(search) for search in searches]
+    for index in range(len(chosen)):
+        trials = [each for each in wanted if isinstance(each, Trial)]
+        found = evaluator.evaluate_all(
+            [trial.point for trial in trials],
+            split,
+            keep_outputs=False,
+            on_progress=part(on_progress, index, len(chosen)),
+        )
+        wanted = [search.send(each) for search, each in zip(searches, found, strict=True)]
+    return Orders(tuple(each for each in wanted if isinstance(each, Soup)), split)

@@ -25,12 +25,14 @@ from soupcore.calls import (
     BestIngredientBias,
     Breakdown,
     Calibrations,
+    Call,
     Context,
     EnsembleScores,
     GreedyEnsembleScores,
     GreedyOrders,
     Optimism,
     ParameterCurve,
+    RecipeSoup,
     Result,
     SearchOptimism,
     ShownExamples,
@@ -227,3 +229,34 @@ def test_undefined_scores_are_said(
     for call in (GreedyEnsembleScores(NAMES), BestIngredientBias(NAMES)):
         assert "undefined" in compute(call, running)["why_none"]
     assert set(compute(EnsembleScores(NAMES), running)["scores"].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ParameterCurve("wise_ft", "alpha", ("run1",), (0.25, 0.5, 0.75), {}),
+        GreedyOrders(NAMES, GREEDY, 2),
+        RecipeSoup("greedy", NAMES, {}),
+        RecipeSoup("learned", NAMES, {"optimizer": "lbfgs"}),
+    ],
+    ids=lambda call: f"{call.kind} {getattr(call, 'recipe', '')}",
+)
+def test_points_that_an_idle_worker_evaluated_are_not_evaluated_again(
+    running: Context, passes: list[int], call: Call
+) -> None:
+    def report(done: int, total: int, partial: object = None) -> None: ...
+
+    call.share(running, report)
+    shared = sum(passes)
+    assert shared >= 300
+    passes.clear()
+    call.work(running, report)
+    with_help = sum(passes)
+    passes.clear()
+    elsewhere = running.evaluator.store.folder / "elsewhere"
+    alone = Context(
+        running.sweep, Evaluator(running.evaluator.task, Store(elsewhere), device="cpu")
+    )
+    call.work(alone, report)
+    assert with_help + shared <= sum(passes)
+    assert with_help < sum(passes)

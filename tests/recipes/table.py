@@ -8,6 +8,7 @@ import torch
 
 import soupcore
 from soupcore import Evaluation, Evaluator, Mixture, Sweep
+from soupcore.progress import stretch
 
 EXAMPLES = 100
 
@@ -29,6 +30,7 @@ class TableEvaluator:
     evaluated: list[frozenset[str]] = field(default_factory=list)
     losses: dict[frozenset[str], float] = field(default_factory=dict)
     estimate: None = None
+    at_once: int = 1
 
     def evaluate(
         self,
@@ -74,9 +76,14 @@ class TableEvaluator:
         mixtures: Sequence[Mixture],
         split: str,
         *,
+        keep_outputs: bool = True,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Evaluation]:
-        return [self.evaluate(mixture, split, on_progress=on_progress) for mixture in mixtures]
+        found = []
+        for index, mixture in enumerate(mixtures):
+            here = stretch(on_progress, index * EXAMPLES, EXAMPLES, len(mixtures) * EXAMPLES)
+            found.append(self.evaluate(mixture, split, on_progress=here))
+        return found
 
 
 class Looked(Evaluation):

@@ -3,7 +3,18 @@ from math import nan
 
 import pytest
 
-from soupcore import RECIPES, Cancelled, Evaluator, RecipeError, Soup, Sweep, curve, wise_ft
+from soupcore import (
+    RECIPES,
+    Cancelled,
+    Evaluator,
+    RecipeError,
+    Soup,
+    Split,
+    Store,
+    Sweep,
+    curve,
+    wise_ft,
+)
 from soupcore.recipes import Number
 
 
@@ -74,6 +85,28 @@ def test_stored_points_need_no_pass(sweep: Sweep, evaluator: Evaluator, passes: 
     assert passes == [100] * 3
     curve("ties", "scale", sweep, evaluator, values=[1.5, 1], density=0.5)
     assert passes == [100] * 3
+
+
+def test_values_that_are_evaluated_together_give_the_same_curve(
+    sweep: Sweep, evaluator: Evaluator, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = curve("ties", "scale", sweep, evaluator, splits=["test"])
+    elsewhere = Evaluator(evaluator.task, Store(sweep.folder / "elsewhere"), device="cpu")
+    monkeypatch.setattr(Evaluator, "at_once", 3)
+    reports: list[float] = []
+    together = curve(
+        "ties",
+        "scale",
+        sweep,
+        elsewhere,
+        splits=["test"],
+        on_progress=lambda done, total: reports.append(done / total),
+    )
+    assert together.scores("test") == drawn.scores("test")
+    assert together.losses() == drawn.losses()
+    assert [soup.id for soup in together.soups] == [soup.id for soup in drawn.soups]
+    assert reports == sorted(reports)
+    assert reports[-1] == 1
 
 
 def test_progress_and_stop(sweep: Sweep, evaluator: Evaluator) -> None:

@@ -223,7 +223,7 @@ def test_impossible_parameters_of_greedy_are_refused(table: MakeTable) -> None:
 def test_the_trace_is_reported_as_it_grows_and_progress_ends_complete(table: MakeTable) -> None:
     sweep, evaluator = table("abc", {"a": 60, "b": 80, "c": 70, "bc": 83, "abc": 79})
     lengths: list[int] = []
-    progress: list[tuple[int, int]] = []
+    progress: list[float] = []
 
     def on_step(trace: Sequence[Step]) -> None:
         lengths.append(len(trace))
@@ -232,10 +232,10 @@ def test_the_trace_is_reported_as_it_grows_and_progress_ends_complete(table: Mak
         sweep,
         evaluator,
         on_step=on_step,
-        on_progress=lambda done, total: progress.append((done, total)),
+        on_progress=lambda done, total: progress.append(done / total),
     )
     assert lengths == [1, 2, 3]
-    assert progress == [(100 * i, 500) for i in (1, 2, 3, 4, 5)]
+    assert progress == [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1]
 
 
 # Beyond Recipe 1
@@ -293,6 +293,17 @@ def test_several_orders_have_a_mean_and_a_spread(table: MakeTable) -> None:
     assert orders.mean() == pytest.approx(np.mean(scores))
     assert orders.spread() == pytest.approx(np.std(scores, ddof=1))
     assert math.isnan(greedy_orders(sweep, evaluator, seeds=[0]).spread())
+
+
+@pytest.mark.parametrize("accept", [">=", ">"])
+def test_orders_that_advance_together_give_the_same_soups(
+    sweep: Sweep, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, accept: Any
+) -> None:
+    one_by_one = greedy_orders(sweep, evaluator, seeds=range(5), accept=accept)
+    monkeypatch.setattr(Evaluator, "at_once", 8)
+    together = greedy_orders(sweep, evaluator, seeds=range(5), accept=accept)
+    assert [soup.id for soup in together.soups] == [soup.id for soup in one_by_one.soups]
+    assert together.scores() == one_by_one.scores()
 
 
 @pytest.mark.parametrize(
