@@ -18,6 +18,7 @@ from soupcore.merges import Fixed, Group, own_of
 from soupcore.mixtures import Coefficient, Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
+from soupcore.remote import is_url
 from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
 from soupcore.sweeps.findings import (
     Finding,
@@ -149,7 +150,7 @@ class Sweep:
         Later, only headers and samples are read.
 
         Args:
-            path: The folder.
+            path: The folder, or a URL; see `from_urls`.
             base: Name of the ingredient that is the shared initialisation. By default, the one
                 named `base`, if it exists and can be used.
             weights: Weight set to open in files that have several, such as raw and EMA: one name or
@@ -171,6 +172,10 @@ class Sweep:
             SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
                 checkpoint.
         """
+        if isinstance(path, str) and is_url(path):
+            return cls.from_urls(
+                path, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
+            )
         folder = Path(path)
         base_name = base or BASE
         remote = RemoteSweep.at(folder)
