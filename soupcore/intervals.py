@@ -29,37 +29,67 @@ def defined(values: torch.Tensor, undefined: Undefined) -> torch.Tensor:
     return values[~values.isnan()] if undefined == "exclude" else values
 
 
-def mean_of(values: torch.Tensor, undefined: Undefined) -> float:
+def mean_of(values: Tensor, undefined: Undefined, weights: Tensor | None = None) -> float:
     """Return the mean, summed in float64; NaN if a value in it is NaN or it is empty.
 
     Args:
         values: One number per example, shape [n].
         undefined: See `defined`.
+        weights: The weight of each example, shape [n]; examples of weight zero are left out. None
+            where all count alike.
     """
-    return float(defined(values, undefined).double().mean())
+    if weights is None:
+        return float(defined(values, undefined).double().mean())
+    values, weights = _counted(values, undefined, weights)
+    return float((values * weights).sum() / weights.sum())
 
 
-def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[float, float]:
+def _counted(values: Tensor, undefined: Undefined, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values that enter a weighted mean, and their weights, in float64."""
+    counted = weights.to(values.device) > 0
+    if undefined == "exclude":
+        counted &= ~values.isnan()
+    return values[counted].double(), weights.to(values.device)[counted].double()
+
+
+def score_interval(
+    scores: torch.Tensor,
+    confidence: float = 0.95,
+    *,
+    undefined: Undefined = "refuse",
+    weights: Tensor | None = None,
+) -> tuple[float, float]:
     """Return a confidence interval for the mean score of the population.
 
     Scores that are all 0 or 1 get Wilson's interval (Wilson 1927, without continuity correction),
     others Student's t interval. The interval covers the sampling of examples only, not the variance
     between training runs, and not the selection of this point among many.
 
+    Weighted shares get Wilson's interval for the effective number of examples: that which would
+    give an unweighted share the variance that linearisation gives this one (Franco et al. 2019,
+    "Comparative study of confidence intervals for proportions in complex sample surveys"). Where
+    all scores are equal it is Kish's (1965), (Σw)² ⁄ Σw². Weighted means of other scores get the t
+    interval with the variance by linearisation. With equal weights, both are the intervals above.
+
     Args:
         scores: One score per example, shape [n].
         confidence: Confidence level, between 0 and 1.
+        undefined: See `defined`.
+        weights: As for `mean_of`.
 
     Returns:
         Lower and upper bound. Both are NaN without examples. If some score is not 0 or 1, both are
         also NaN for a single example, for equal scores (their spread is unknown), and for scores
         that are not all finite.
     """
+    if weights is not None:
+        return _weighted_interval(*_counted(scores, undefined, weights), confidence)
+    scores = defined(scores, undefined)
     n = len(scores)
     if n == 0:
         return NO_INTERVAL
     if bool(((scores == 0) | (scores == 1)).all()):
-        return _wilson(int(scores.sum(dtype=torch.float64)), n, confidence)
+        return _wilson(int(scores.sum(dtype=torch.float64)) / n, n, confidence)
     wide = scores.double()
     mean = float(wide.mean())
     if n == 1:
@@ -70,16 +100,34 @@ def score_interval(scores: torch.Tensor, confidence: float = 0.95) -> tuple[floa
     return (low, high) if math.isfinite(half) and low < high else NO_INTERVAL
 
 
-def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+def _weighted_interval(scores: Tensor, weights: Tensor, confidence: float) -> tuple[float, float]:
+    """Return the interval of a weighted mean; all weights are above zero."""
+    n, total = len(scores), float(weights.sum())
+    if n == 0:
+        return NO_INTERVAL
+    mean = float((scores * weights).sum()) / total
+    variance = float((weights * (scores - mean)).square().sum()) / total**2
+    if bool(((scores == 0) | (scores == 1)).all()):
+        if bool((scores == scores[0]).all()):
+            return _wilson(float(scores[0]), total**2 / float(weights.square().sum()), confidence)
+        return _wilson(mean, mean * (1 - mean) / variance, confidence)
+    if n == 1:
+        return NO_INTERVAL
+    spread = (variance * n / (n - 1)) ** 0.5
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
+    low, high = mean - half, mean + half
+    return (low, high) if math.isfinite(half) and low < high else NO_INTERVAL
+
+
+def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
     # scipy's binomtest gives the same interval, but also runs the test, which takes a millisecond:
     # as long as a small network takes for the whole split.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
     middle = share + z**2 / (2 * n)
     half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     # Without this, rounding would move the bounds away from 0 and 1.
-    low = 0.0 if successes == 0 else (middle - half) / (1 + z**2 / n)
-    high = 1.0 if successes == n else (middle + half) / (1 + z**2 / n)
+    low = 0.0 if share == 0 else (middle - half) / (1 + z**2 / n)
+    high = 1.0 if share == 1 else (middle + half) / (1 + z**2 / n)
     return low, high
 
 
@@ -145,18 +193,19 @@ class Paired:
 
     Attributes:
         n: Number of examples.
-        difference: Mean score of the first minus that of the second; NaN where one is undefined.
+        difference: Mean score of the first minus that of the second, weighted where examples have
+            weights; NaN where one is undefined.
         interval: Confidence interval of the difference in the population; None where the scores do
             not determine one.
         why_no_interval: Why `interval` is None, as a sentence; empty if it is not None.
         changed: Number of examples on which the scores differ.
         gained: Number of examples on which the first is right and the second is wrong; None if
-            scores are not all 0 or 1.
+            scores are not all 0 or 1, or examples have weights.
         lost: Number of examples on which the second is right and the first is wrong; None as for
             `gained`.
         p_value: Two-sided p-value of McNemar's exact test: the probability of a split of the
-            changed examples that is at least as uneven, if both are equally likely to gain. None if
-            scores are not all 0 or 1.
+            changed examples that is at least as uneven, if both are equally likely to gain. None as
+            for `gained`.
     """
 
     n: int
@@ -170,7 +219,12 @@ class Paired:
 
 
 def paired(
-    one: Tensor, other: Tensor, confidence: float = 0.95, *, undefined: Undefined = "refuse"
+    one: Tensor,
+    other: Tensor,
+    confidence: float = 0.95,
+    *,
+    undefined: Undefined = "refuse",
+    weights: Tensor | None = None,
 ) -> Paired:
     """Compare two points by their scores on the same examples.
 
@@ -183,13 +237,15 @@ def paired(
 
     If examples are excluded, each mean is over the examples where that point's score is defined, as
     in an evaluation. If these examples differ between the points, the interval is that of the
-    difference of two ratios by linearisation, which equals Student's if none is excluded.
+    difference of two ratios by linearisation, which equals Student's if none is excluded. So is
+    that of weighted means, for any scores; there is no test then.
 
     Args:
         one: Scores of the first point, one per example, shape [n], n ≥ 1.
         other: Scores of the second point on the same examples, in the same order.
         confidence: Confidence level, between 0 and 1.
         undefined: How to treat scores that are NaN; the task's `undefined`.
+        weights: The weight of each example, shape [n]; None where all count alike.
 
     Raises:
         TaskError: The shapes differ, or are not [n] with n ≥ 1.
@@ -200,17 +256,20 @@ def paired(
             "need one score per example of the same split."
         )
     scores = torch.stack([one, other]).double()
-    difference = mean_of(scores[0], undefined) - mean_of(scores[1], undefined)
+    difference = mean_of(scores[0], undefined, weights) - mean_of(scores[1], undefined, weights)
+    if weights is not None:
+        scores, weights = scores[:, weights > 0], weights[weights > 0].double()
     without = scores.isnan()
-    scores = scores[:, ~without.all(dim=0)]
+    either = ~without.all(dim=0)
+    scores, weights = scores[:, either], None if weights is None else weights[either]
     n, changed = scores.shape[1], int((scores[0] != scores[1]).sum())
     if n == 0 or (undefined == "refuse" and without.any()):
         count = int(without.any(dim=0).sum())
         why = f"The score is undefined (NaN) for {count} of {len(one)} examples."
         return Paired(len(one), difference, None, why, changed, None, None, None)
-    split = gained_and_lost(*scores)
+    split = gained_and_lost(*scores) if weights is None else None
     if split is None:
-        half, why = _half_width(scores, confidence)
+        half, why = _half_width(scores, confidence, weights)
         interval = None if why else (difference - half, difference + half)
         return Paired(len(one), difference, interval, why, changed, None, None, None)
     test = scipy.stats.binomtest(split[0], changed) if changed else None
@@ -246,12 +305,15 @@ def _matched_proportions(n: int, gained: int, lost: int, confidence: float) -> t
     return max(mean - half, -1.0), min(mean + half, 1.0)
 
 
-def _half_width(scores: Tensor, confidence: float) -> tuple[float, str]:
+def _half_width(
+    scores: Tensor, confidence: float, weights: Tensor | None = None
+) -> tuple[float, str]:
     """Return half the width of the interval of the difference, and why there is none, or "".
 
     Args:
         scores: Float64, shape [2, n]; NaN where undefined, but not for both points.
         confidence: Between 0 and 1.
+        weights: Float64, above zero, shape [n]; None where all count alike.
     """
     n = scores.shape[1]
     counts = (~scores.isnan()).sum(dim=1, keepdim=True)
@@ -262,7 +324,12 @@ def _half_width(scores: Tensor, confidence: float) -> tuple[float, str]:
     if not bool(scores[~scores.isnan()].isfinite().all()):
         return 0.0, "A network failed on an example, so the difference is not finite."
     # The influence of each example on the two means. Its mean is 0.
-    influence = ((scores - scores.nanmean(dim=1, keepdim=True)) / counts).nan_to_num(0.0)
+    if weights is None:
+        influence = ((scores - scores.nanmean(dim=1, keepdim=True)) / counts).nan_to_num(0.0)
+    else:
+        totals = (weights * ~scores.isnan()).sum(dim=1, keepdim=True)
+        means = (weights * scores).nansum(dim=1, keepdim=True) / totals
+        influence = (weights * (scores - means) / totals).nan_to_num(0.0)
     by_example = influence[0] - influence[1]
     error = float(by_example.square().sum() * n / (n - 1)) ** 0.5
     if error * n**0.5 <= _ROUNDING * float(scores.nan_to_num(0.0).abs().max()):

@@ -220,3 +220,62 @@ def test_equal_points_have_difference_zero_and_an_interval() -> None:
 def test_scores_of_other_examples_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(TaskError, match="cannot be paired"):
         paired(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 0.25, -3.0]), min_size=2, max_size=30), st.data())
+def test_equal_weights_change_nothing(values: list[float], data: st.DataObject) -> None:
+    scores = torch.tensor(values)
+    other = torch.tensor(data.draw(st.permutations(values)))
+    weights = torch.full((len(values),), data.draw(st.sampled_from([0.01, 1.0, 700.0])))
+    assert mean_of(scores, "refuse", weights) == pytest.approx(mean_of(scores, "refuse"))
+    assert score_interval(scores, weights=weights) == pytest.approx(
+        score_interval(scores), abs=1e-9, nan_ok=True
+    )
+    one, two = paired(scores, other), paired(scores, other, weights=weights)
+    assert two.difference == pytest.approx(one.difference)
+    assert (two.changed, two.p_value) == (one.changed, None)
+    if one.p_value is None and one.interval is not None:
+        assert two.interval == pytest.approx(one.interval)
+
+
+def test_a_weight_of_zero_leaves_an_example_out() -> None:
+    scores = torch.tensor([0.5, -math.inf, 0.25, math.nan, 1.0])
+    other = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.75])
+    weights = torch.tensor([1.0, 0, 2, 0, 4])
+    kept = weights > 0
+    assert mean_of(scores, "refuse", weights) == pytest.approx((0.5 + 0.5 + 4) / 7)
+    assert score_interval(scores, weights=weights) == score_interval(
+        scores[kept], weights=weights[kept]
+    )
+    found = paired(scores, other, weights=weights)
+    assert found.interval == paired(scores[kept], other[kept], weights=weights[kept]).interval
+    excluded = torch.tensor([1.0, 0, 2, 8, 4])
+    assert mean_of(scores, "exclude", excluded) == mean_of(scores, "refuse", weights)
+    assert math.isnan(mean_of(scores, "refuse", excluded))
+
+
+def test_weighted_intervals_cover_the_mean_of_the_population() -> None:
+    # Examples with larger weights are right more often, so that the design matters.
+    generator = np.random.default_rng(0)
+    covered, paired_covered = 0, 0
+    for _ in range(400):
+        weights = generator.uniform(0.2, 3, 120)
+        chances = 0.5 + 0.15 * weights
+        right = torch.from_numpy((generator.random(120) < chances).astype(np.float32))
+        also = torch.from_numpy((generator.random(120) < chances).astype(np.float32))
+        # E[w p] / E[w] for w uniform between 0.2 and 3.
+        true = 0.5 + 0.15 * ((3**3 - 0.2**3) / 3 / 2.8) / 1.6
+        low, high = score_interval(right, weights=torch.from_numpy(weights))
+        covered += low <= true <= high
+        ends = paired(right, also, weights=torch.from_numpy(weights)).interval
+        assert ends is not None
+        paired_covered += ends[0] <= 0 <= ends[1]
+    assert 0.92 <= covered / 400 <= 0.98
+    assert 0.92 <= paired_covered / 400 <= 0.98
+
+
+def test_shares_that_are_all_right_have_an_interval_of_the_effective_number() -> None:
+    weights = torch.tensor([1.0, 1, 2])
+    low, high = score_interval(torch.ones(3), weights=weights)
+    z, n = 1.959963984540054, 16 / 6
+    assert (low, high) == pytest.approx((n / (n + z**2), 1.0))

@@ -31,6 +31,7 @@ _SPLITS = {
 _GUESSES = {
     "text": ("text", "message", "sentence", "content", "words", "tokens"),
     "label": ("label", "class", "category", "target", "tags"),
+    "weight": (),  # a column of that name may hold anything
 }
 #: The labels of settings, by the kind of task where it matters.
 _LABELS: dict[str | tuple[str, str], str] = {
@@ -41,6 +42,7 @@ _LABELS: dict[str | tuple[str, str], str] = {
     ("causal-lm", "text"): "Text column",
     ("masked-lm", "text"): "Text column",
     "group": "Group column, optional (for worst-group accuracy)",
+    "weight": "Weight column, optional (how much each text counts)",
     "max_length": "Longest text, in tokens (0: the tokenizer's limit, at most 512)",
     "block": "Block length, in tokens (0: each text by itself)",
     "seed": "Seed of the masked tokens",

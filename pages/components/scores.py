@@ -121,7 +121,7 @@ def including(view: View, candidates: Mapping[str, Any]) -> View:
 
 
 def judging(task: TaskInfo[Any]) -> str:
-    """Return the majority class and the precision of a task, as Markdown that goes on a caption.
+    """Return the majority class, weights and precision of a task, as Markdown for a caption.
 
     Accuracy that is no higher than the share of the majority class says nothing.
     """
@@ -129,6 +129,9 @@ def judging(task: TaskInfo[Any]) -> str:
     majority = task.split(task.select).majority
     if majority is not None:
         parts.append(f"majority class {100 * majority:.1f} % of {plain(task.select)}")
+    weighted = [plain(name) for name in task.reported if task.split(name).is_weighted]
+    if weighted:
+        parts.append(f"examples are **weighted** on {', '.join(weighted)}")
     if task.precision != "float32":
         parts.append(f"evaluated in **{task.precision}**")
     return "".join(f" · {part}" for part in parts)

@@ -24,6 +24,7 @@ from soupcore.analysis.soup_vs_ensemble import (
     soup_vs_ensemble,
     stored_soup_vs_ensemble,
 )
+from soupcore.evaluation import compare
 from soupcore.intervals import Paired, paired
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SoupVsEnsemble",
     "calibrate",
     "calibration",
+    "compare",
     "cross_fit",
     "cross_fit_evaluations",
     "cross_fit_greedy",

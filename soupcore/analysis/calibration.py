@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import scipy  # its submodules load when they are first used
-import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from soupcore.errors import TaskError
-from soupcore.intervals import score_interval
+from soupcore.intervals import mean_of, score_interval
 
 BINS = 15
 
@@ -74,7 +74,12 @@ class Calibration:
 
 
 def calibration(
-    logits: Tensor, targets: Tensor, *, temperature: float = 1.0, bins: int = BINS
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    bins: int = BINS,
 ) -> Calibration:
     """Return confidence against accuracy in equal-mass bins.
 
@@ -85,6 +90,9 @@ def calibration(
     Args:
         logits: Shape [n, classes].
         targets: Class indices, shape [n].
+        weights: The weight of each example, shape [n]; None where all count alike. Bins hold equal
+            numbers of the examples above weight zero; their confidence and accuracy are weighted,
+            and so is the mean over bins.
         temperature: Divisor of the logits.
         bins: Number of bins; at most one per example is used.
 
@@ -92,25 +100,29 @@ def calibration(
         TaskError: The outputs are not logits of classes, or a target is out of range.
     """
     _check(logits, targets)
+    logits, targets, weights = _counted(logits, targets, weights)
     probabilities = (logits.double() / temperature).softmax(dim=1)
     confidence, predicted = probabilities.max(dim=1)
     correct = (predicted == targets).double()
     order = confidence.argsort(stable=True)
-    filled = []
+    filled, sizes = [], []
     for part in order.tensor_split(min(bins, len(order))):
+        weighing = None if weights is None else weights[part]
+        sizes.append(len(part) if weighing is None else float(weighing.sum()))
         filled.append(
             Bin(
                 n=len(part),
-                confidence=float(confidence[part].mean()),
-                accuracy=float(correct[part].mean()),
-                interval=score_interval(correct[part]),
+                confidence=mean_of(confidence[part], "refuse", weighing),
+                accuracy=mean_of(correct[part], "refuse", weighing),
+                interval=score_interval(correct[part], weights=weighing),
             )
         )
-    ece = sum(each.n * abs(each.confidence - each.accuracy) for each in filled) / len(order)
+    gaps = [abs(each.confidence - each.accuracy) for each in filled]
+    ece = sum(size * gap for size, gap in zip(sizes, gaps, strict=True)) / sum(sizes)
     return Calibration(tuple(filled), ece, temperature)
 
 
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the temperature that minimises the cross-entropy of logits / temperature.
 
     See Guo et al. 2017 (arXiv:1706.04599), section 4.2. The cross-entropy is convex in
@@ -120,6 +132,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     Args:
         logits: Shape [n, classes].
         targets: Class indices, shape [n].
+        weights: The weight of each example, shape [n]; None where all count alike.
 
     Returns:
         The temperature, between 1/100 and 100. If all predictions are correct, there is no minimum,
@@ -129,17 +142,34 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         TaskError: The outputs are not logits of classes, or a target is out of range.
     """
     _check(logits, targets)
+    logits, targets, weights = _counted(logits, targets, weights)
     wide = logits.double()
 
     def loss(log_temperature: float) -> float:
-        scaled = wide / math.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, targets.long()))
+        return mean_cross_entropy(wide / math.exp(log_temperature), targets, weights)
 
     widest = math.log(100)
     minimum = scipy.optimize.minimize_scalar(
         loss, bounds=(-widest, widest), method="bounded", options={"xatol": 1e-8}
     )
     return float(np.exp(minimum.x))
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None) -> float:
+    """Return the mean cross-entropy in nats, weighted where there are weights, shape [n]."""
+    if weights is None:
+        return float(cross_entropy(logits, targets.long()))
+    return mean_of(cross_entropy(logits, targets.long(), reduction="none"), "refuse", weights)
+
+
+def _counted(
+    logits: Tensor, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Leave out the examples of weight zero."""
+    if weights is None:
+        return logits, targets, None
+    counted = weights > 0
+    return logits[counted], targets[counted], weights[counted]
 
 
 def _or_none(value: float) -> float | None:

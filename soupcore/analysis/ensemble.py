@@ -173,7 +173,8 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
 
 def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
     targets, groups = _answers(task, split), task.groups_of(split)
-    measured = measure(task, records, targets, groups, with_interval=task.metric.is_mean)
+    weights, with_interval = task.split(split).weights, task.metric.is_mean
+    measured = measure(task, records, targets, groups, weights, with_interval=with_interval)
     return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
 
 
@@ -201,12 +202,12 @@ def calibrate(
     """
     task = evaluator.task
 
-    def outputs(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         evaluator.evaluate_all(members, split)
         found = ensemble_outputs(evaluator, members, split)
         if found is None:
             raise RuntimeError("outputs that were just computed are not in the store")
-        return found, task.split(split).targets.cpu()
+        return found, task.split(split).targets.cpu(), task.split(split).weights
 
     temperature = fit_temperature(*outputs(task.select))
     there = outputs(split)

@@ -17,8 +17,8 @@ from torch import Tensor
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.evaluation.evaluation import Criterion, check_defined
-from soupcore.evaluation.measuring import needs_outputs, scores_on_rows
-from soupcore.intervals import defined, halves, mean_of
+from soupcore.evaluation.measuring import loss_on_rows, needs_outputs, scores_on_rows
+from soupcore.intervals import defined, halves
 from soupcore.mixtures import Mixture, mean
 from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.tasks import Task, Undefined
@@ -49,6 +49,7 @@ def cross_fit(
     losses: Sequence[Tensor] | None = None,
     *,
     undefined: Undefined = "refuse",
+    weights: Tensor | None = None,
     repeats: int = 100,
     seed: int = 0,
 ) -> CrossFit:
@@ -66,6 +67,8 @@ def cross_fit(
         losses: The corresponding losses. Ties of the score go to the lower loss, as in `Curve`, or
             else to the first candidate.
         undefined: How to treat scores that are NaN; see `Task.undefined`.
+        weights: The weight of each example, shape [n]; None where all count alike. Examples of
+            weight zero are left out.
         repeats: Number of random splits.
         seed: Seed of the random splits.
 
@@ -76,6 +79,13 @@ def cross_fit(
     if not scores or len({len(each) for each in scores}) > 1 or len(scores[0]) < 2:
         raise TaskError("Cross-fitting needs scores of the same examples, at least two.")
     table = torch.stack([each.double() for each in scores])  # [candidates, n]
+    lost = None if losses is None else torch.stack([*losses])
+    if weights is not None:
+        counted = weights > 0
+        table, weights = table[:, counted], weights[counted].double()
+        lost = None if lost is None else lost[:, counted]
+        if table.shape[1] < 2:
+            raise TaskError("Cross-fitting needs at least two examples with a weight above zero.")
     if undefined == "refuse":
         for place, each in enumerate(table, start=1):
             check_defined(each, "score", f"candidate {place}")
@@ -83,10 +93,17 @@ def cross_fit(
 
     def scored(rows: Tensor) -> list[float]:
         # A candidate without a defined score in this half cannot be chosen.
-        means = table[:, rows].nanmean(1)
+        means = _means(table[:, rows], None if weights is None else weights[rows])
         return means.masked_fill(is_hopeless | means.isnan(), -math.inf).tolist()
 
-    return _cross_fit(scored, len(table), losses, table.shape[1], repeats, seed)
+    return _cross_fit(scored, len(table), lost, weights, table.shape[1], repeats, seed)
+
+
+def _means(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of each row over its numbers that are not NaN; NaN without any."""
+    if weights is None:
+        return values.nanmean(1)
+    return (values * weights).nansum(1) / (weights * ~values.isnan()).sum(1)
 
 
 def cross_fit_evaluations(
@@ -114,9 +131,16 @@ def cross_fit_evaluations(
         TaskError: As for `cross_fit`.
     """
     losses = [each.losses for each in candidates] if ties_by_loss else None
+    weights = candidates[0].weights if candidates else None
     if task.metric.is_mean:
-        scores = [each.scores for each in candidates]
-        return cross_fit(scores, losses, undefined=task.undefined, repeats=repeats, seed=seed)
+        return cross_fit(
+            [each.scores for each in candidates],
+            losses,
+            undefined=task.undefined,
+            weights=weights,
+            repeats=repeats,
+            seed=seed,
+        )
     if not candidates or candidates[0].n < 2:
         raise TaskError("Cross-fitting needs scores of the same examples, at least two.")
     on_rows = [scores_on_rows(task, each) for each in candidates]
@@ -125,13 +149,15 @@ def cross_fit_evaluations(
         values = [score(rows) for score in on_rows]
         return [-math.inf if math.isnan(value) else value for value in values]
 
-    return _cross_fit(scored, len(candidates), losses, candidates[0].n, repeats, seed)
+    lost = None if losses is None else torch.stack(losses)
+    return _cross_fit(scored, len(candidates), lost, weights, candidates[0].n, repeats, seed)
 
 
 def _cross_fit(
     scored: Callable[[Tensor], list[float]],
     count: int,
-    losses: Sequence[Tensor] | None,
+    losses: Tensor | None,
+    weights: Tensor | None,
     examples: int,
     repeats: int,
     seed: int,
@@ -141,18 +167,23 @@ def _cross_fit(
     Args:
         scored: Returns the scores of all candidates on some rows; −∞ for one that cannot be chosen.
         count: Number of candidates.
-        losses: Losses of the candidates, which break ties of the score; None for no tie-break.
+        losses: Losses of the candidates, which break ties of the score, shape [candidates, n]; None
+            for no tie-break.
+        weights: The weight of each example, shape [n]; None where all count alike.
         examples: Number of examples.
         repeats: Number of random splits.
         seed: Seed of the random splits.
     """
-    lost = torch.zeros(count, examples) if losses is None else torch.stack([*losses])
-    lost = lost.double()
+    lost = (torch.zeros(count, examples) if losses is None else losses).double()
     promised = delivered = 0.0
     chosen = torch.zeros(count)
     for here, there in halves(examples, repeats, seed):
         scores = scored(here)
-        by_loss = (-lost[:, here].mean(1)).nan_to_num(-math.inf).tolist()
+        if weights is None:
+            means = lost[:, here].mean(1)
+        else:
+            means = (lost[:, here] * weights[here]).sum(1) / weights[here].sum()
+        by_loss = (-means).nan_to_num(-math.inf).tolist()
         ranks = list(zip(scores, by_loss, strict=True))
         best = ranks.index(max(ranks))
         promised += scores[best]
@@ -254,9 +285,7 @@ def cross_fit_greedy(
 
     def rank(trial: Evaluation, rows: Tensor) -> float:
         """Return the number by which points are compared; −∞ if it is undefined on these rows."""
-        value = (
-            scored(trial, rows) if metric == "score" else mean_of(-trial.losses[rows], "exclude")
-        )
+        value = scored(trial, rows) if metric == "score" else -loss_on_rows(trial, rows)
         return -math.inf if math.isnan(value) else value
 
     promised = delivered = gain_promised = gain_delivered = 0.0

@@ -15,12 +15,12 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from soupcore.analysis.calibration import fit_temperature
+from soupcore.analysis.calibration import fit_temperature, mean_cross_entropy
 from soupcore.analysis.ensemble import score_outputs
 from soupcore.errors import TaskError
 from soupcore.evaluation import Evaluator
+from soupcore.intervals import mean_of
 from soupcore.mixtures import Coefficient, Mixture, as_fraction, interpolate
 from soupcore.progress import Progress, no_progress, with_bar
 
@@ -126,11 +126,15 @@ def stored_soup_vs_ensemble(
         return None
     first, before, soup, after, second = (evaluation.outputs.double() for evaluation in known)
     share = float(as_fraction(alpha))
-    targets = evaluator.task.split(split).targets.cpu()
+    examples = evaluator.task.split(split)
+    targets, weights = examples.targets.cpu(), examples.weights
     ensemble = (1 - share) * first + share * second
-    beta = 1 / fit_temperature(soup, targets)
-    here = _loss(soup, targets, beta)
-    around = _loss(before, targets, beta) + _loss(after, targets, beta)
+    beta = 1 / fit_temperature(soup, targets, weights)
+
+    def loss(logits: Tensor) -> float:
+        return mean_cross_entropy(beta * logits, targets, weights)
+
+    here, around = loss(soup), loss(before) + loss(after)
     return SoupVsEnsemble(
         alpha=share,
         split=split,
@@ -139,9 +143,9 @@ def stored_soup_vs_ensemble(
         ensemble_score=score_outputs(evaluator.task, split, ensemble.float(), 2).score,
         beta=beta,
         soup_loss=here,
-        ensemble_loss=_loss(ensemble, targets, beta),
+        ensemble_loss=loss(ensemble),
         curvature=(around - 2 * here) / float(STEP) ** 2,
-        variance=_variance(beta * soup, second - first),
+        variance=_variance(beta * soup, second - first, weights),
     )
 
 
@@ -168,12 +172,8 @@ def _check(evaluator: Evaluator) -> None:
         )
 
 
-def _loss(logits: Tensor, targets: Tensor, beta: float) -> float:
-    return float(cross_entropy(beta * logits, targets.long()))
-
-
-def _variance(logits: Tensor, values: Tensor) -> float:
+def _variance(logits: Tensor, values: Tensor, weights: Tensor | None) -> float:
     """Return the mean over examples of the variance of values under softmax(logits)."""
     probabilities = torch.softmax(logits, dim=1)  # [n, classes]
     mean = (probabilities * values).sum(dim=1, keepdim=True)
-    return float((probabilities * (values - mean) ** 2).sum(dim=1).mean())
+    return mean_of((probabilities * (values - mean) ** 2).sum(dim=1), "refuse", weights)

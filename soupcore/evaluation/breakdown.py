@@ -8,7 +8,7 @@ from torch import Tensor
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.evaluation import Evaluation
-from soupcore.intervals import defined, mean_of, score_interval
+from soupcore.intervals import mean_of, score_interval
 from soupcore.tasks import Task
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def by_group(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
 
     Returns:
         One row per group that has examples, in the order of `Task.groups`. Columns: `n`, the number
-        of examples; `score`; `low` and `high`, the 95 % confidence interval (see
-        `soupcore.intervals.score_interval`), NaN where there is none.
+        of examples; `score`, weighted where examples have weights; `low` and `high`, the 95 %
+        confidence interval (see `soupcore.intervals.score_interval`), NaN where there is none.
 
     Raises:
         TaskError: The split has no groups.
@@ -36,7 +36,7 @@ def by_group(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
             f"The split {evaluation.split!r} of the task {task.name!r} has no groups. Give it "
             "`groups`, one for each example."
         )
-    return _table(task, evaluation.scores, groups, task.groups, "group")
+    return _table(task, evaluation, groups, task.groups, "group")
 
 
 def by_class(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
@@ -59,19 +59,21 @@ def by_class(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
             "classes, one integer per example."
         )
     found, numbers = torch.unique(classes, return_inverse=True)
-    return _table(task, evaluation.scores, numbers, found.tolist(), "class")
+    return _table(task, evaluation, numbers, found.tolist(), "class")
 
 
 def _table(
-    task: Task, scores: Tensor, numbers: Tensor, names: Sequence[object], index: str
+    task: Task, evaluation: Evaluation, numbers: Tensor, names: Sequence[object], index: str
 ) -> "pd.DataFrame":
     import pandas as pd
 
+    scores, weights, undefined = evaluation.scores, evaluation.weights, task.undefined
     rows = {}
     for number in torch.unique(numbers).tolist():
-        own = scores[numbers == number]
-        interval = score_interval(defined(own, task.undefined))
-        rows[names[number]] = (len(own), mean_of(own, task.undefined), *interval)
+        is_own = numbers == number
+        own, weighing = scores[is_own], None if weights is None else weights[is_own]
+        interval = score_interval(own, undefined=undefined, weights=weighing)
+        rows[names[number]] = (len(own), mean_of(own, undefined, weighing), *interval)
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["n", "score", "low", "high"]
     ).rename_axis(index)

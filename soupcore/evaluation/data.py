@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from soupcore.tasks import Split
-from soupcore.tasks.examples import Batch, Examples, Rows, call, map_leaves, take
+from soupcore.tasks.examples import Batch, Examples, Leaf, Rows, call, map_leaves, take
 
 # Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with own allocators.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
@@ -38,6 +38,7 @@ class Data:
         dtype: What floating-point inputs are cast to after `prepare`; None to leave them.
         needs_copies: Whether the network changes its inputs in place, so that each batch has to be
             a copy; None until that is known.
+        token_weights: The weights of tokens, for `Task.record`; None where all count alike.
     """
 
     inputs: Examples
@@ -46,6 +47,7 @@ class Data:
     prepare: Callable[[Any], Any] | None = None
     dtype: torch.dtype | None = None
     needs_copies: bool | None = None
+    token_weights: Leaf | None = None
 
     @classmethod
     def of(cls, split: Split, device: torch.device, dtype: torch.dtype | None = None) -> "Data":
@@ -58,7 +60,8 @@ class Data:
                 inputs = inputs.to(device)
         elif device.type != "cpu":
             inputs = inputs.to(device)
-        return cls(inputs, targets.to(device), device, split.prepare, dtype)
+        targets, weights = targets.to(device), split.token_weights
+        return cls(inputs, targets, device, split.prepare, dtype, token_weights=weights)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -80,6 +83,14 @@ class Data:
         if self.prepare is not None:
             batch = self.prepare(batch)
         return batch if self.dtype is None else map_leaves(self._cast, batch), targets
+
+    def weights_of_tokens(self, rows: Rows) -> Tensor | None:
+        """Return the weights of the tokens of some rows, padded with zeros; None without any."""
+        weights = self.token_weights
+        if weights is None:
+            return None
+        found = weights[rows] if isinstance(weights, Tensor) else weights.padded(rows)
+        return self._moved(found)
 
     def through(self, forward: Callable[..., Any], rows: Rows) -> tuple[Any, Batch, Batch]:
         """Return a network's outputs for some rows, its inputs, and the targets."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from soupcore.errors import TaskError
+from soupcore.tasks.examples import Rows
 
 # The last bits of sums of scores that are not integers depend on their order. A candidate within
 # this relative distance of the incumbent's sum is evaluated on all examples.
@@ -30,7 +31,7 @@ class UpperBound:
         mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples in the split.
-        score: The upper bound of its mean score.
+        score: The upper bound of its mean score, weighted where examples have weights.
         rows: Indices of the evaluated examples, int64, shape [m].
         scores: Their scores, float32, shape [m].
     """
@@ -56,6 +57,8 @@ class EarlyRejection:
         strictly: Whether the candidate has to be better; if not, an equal score suffices.
         lowest, highest: Range of the score of an example.
         difficulty: A number for each example, shape [n]. Examples with larger ones come first.
+        weights: The weight of each example, shape [n]; None where all count alike. Difficulty is
+            multiplied by it.
 
     Attributes:
         order: Indices of the examples in the order of evaluation, int64, shape [n].
@@ -69,16 +72,26 @@ class EarlyRejection:
         lowest: float,
         highest: float,
         difficulty: Tensor,
+        weights: Tensor | None = None,
     ) -> None:
+        if weights is not None:
+            weights = weights * (len(weights) / weights.sum())
+            difficulty = difficulty * weights
         self.order = difficulty.argsort(descending=True, stable=True)
         self._n = len(incumbent)
-        self._needed = float(incumbent.double().sum())
-        self._is_whole = _is_whole(incumbent)
+        self._weights = weights
+        self._total = float(self._n if weights is None else weights.sum())
+        self._needed = self._sum(incumbent, slice(None))
+        self._is_whole = weights is None and _is_whole(incumbent)
         self._strictly = strictly
         self._lowest, self._highest = lowest, highest
         # Even a candidate with the lowest scores is rejected only after this many examples.
-        missed = (highest * self._n - self._needed) / (highest - lowest)
-        self._first = math.floor(missed) + 1 if math.isfinite(missed) else self._n
+        missed = (highest * self._total - self._needed) / (highest - lowest)
+        self._first = self._n
+        if math.isfinite(missed):
+            self._first = math.floor(missed) + 1
+            if weights is not None:
+                self._first = 1 + int((weights[self.order].cumsum(0) <= missed).sum())
         self._step = max(_SMALLEST_STEP, self._first // 4)
 
     def size(self, seen: int, batch: int) -> int:
@@ -88,20 +101,38 @@ class EarlyRejection:
         # A small remainder at the end would need a batch of its own.
         return min(batch, rest if rest < 1.5 * until_check else until_check)
 
-    def reach(self, scores: Tensor) -> float:
-        """Return the upper bound of a candidate's sum of scores, given those so far, shape [m]."""
-        return float(scores.double().sum()) + self._highest * (self._n - len(scores))
+    def reach(self, scores: Tensor, rows: Tensor | None = None) -> float:
+        """Return the upper bound of a candidate's sum of scores.
+
+        Args:
+            scores: Those so far, shape [m].
+            rows: The examples that they are of; the first ones in `order` by default.
+        """
+        if self._weights is None:
+            return self._sum(scores, slice(None)) + self._highest * (self._n - len(scores))
+        rows = self.order[: len(scores)] if rows is None else rows
+        rest = self._total - float(self._weights[rows].sum())
+        # Rounding of the difference must not make the bound of a whole pass infinite.
+        return self._sum(scores, rows) + (self._highest * rest if len(scores) < self._n else 0.0)
+
+    def _sum(self, scores: Tensor, rows: Rows) -> float:
+        """Return the weighted sum of the scores of some examples; weights of zero leave out."""
+        if self._weights is None:
+            return float(scores.double().sum())
+        weights = self._weights[rows]
+        return float((scores.double() * weights)[weights > 0].sum())
 
     def bound(self, mixture_key: str, split: str, rows: Tensor, scores: Tensor) -> UpperBound:
         """Return the upper bound of a candidate's score, given its scores on some rows."""
-        n = self._n
-        return UpperBound(mixture_key, split, n, self.reach(scores) / n, rows, scores)
+        score = self.reach(scores, rows) / self._total
+        return UpperBound(mixture_key, split, self._n, score, rows, scores)
 
-    def is_rejected(self, scores: Tensor) -> bool:
+    def is_rejected(self, scores: Tensor, rows: Tensor | None = None) -> bool:
         """Return whether the candidate is rejected for any scores of the remaining examples.
 
         Args:
             scores: The candidate's scores so far, shape [m].
+            rows: As for `reach`.
 
         Raises:
             TaskError: A score is out of range.
@@ -112,7 +143,7 @@ class EarlyRejection:
                 f"The task's `score_range` says that scores are between {self._lowest} and "
                 f"{self._highest}, but an example has a score out of this range. Correct the range."
             )
-        reach = self.reach(scores)
+        reach = self.reach(scores, rows)
         if not (math.isfinite(reach) and math.isfinite(self._needed)):
             return False  # a broken point is evaluated on all examples, and its score shows it
         if not (self._is_whole and _is_whole(scores)):

@@ -28,10 +28,10 @@ class Evaluation:
         mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples.
-        loss: Mean loss over the examples; NaN if it is not finite.
+        loss: Mean loss over the examples, weighted if they have weights; NaN if it is not finite.
         score: Score by the task's primary metric, higher is better; by default the mean score over
-            the examples (in classification the accuracy, 0 to 1). NaN if it is not finite.
-            `Task.undefined` determines how examples without a score count.
+            the examples, weighted likewise (in classification the accuracy, 0 to 1). NaN if it is
+            not finite. `Task.undefined` determines how examples without a score count.
         score_interval: 95 % confidence interval of the score (see `score_interval`); NaN if there
             is none.
         seconds: Computing time.
@@ -39,6 +39,7 @@ class Evaluation:
         arrays: The safetensors file with the values of each example.
         task_key: Key of the task (see `Task.key`).
         split_digest: Digest of the split's data.
+        is_weighted: Whether examples have weights.
         primary: Name of the metric of the score if `with_primary` chose it; None for the first.
         is_resampled: Whether it has `replicates`.
         lacks_interval: Whether `score_interval` has not been computed yet, which an `Evaluator`
@@ -62,6 +63,7 @@ class Evaluation:
     arrays: Path
     task_key: str = ""
     split_digest: str = ""
+    is_weighted: bool = False
     primary: str | None = None
     is_resampled: bool = False
     lacks_interval: bool = False
@@ -110,6 +112,11 @@ class Evaluation:
         if self.chosen_replicates is not None:
             return torch.from_numpy(np.frombuffer(self.chosen_replicates, dtype="<f4").copy())
         return self._array("replicates") if self.is_resampled else None
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """Weight of each example, float64, shape [n]; None if all count alike."""
+        return self._array("weights") if self.is_weighted else None
 
     @property
     def predictions(self) -> torch.Tensor:

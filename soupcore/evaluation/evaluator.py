@@ -310,9 +310,10 @@ class Evaluator(Evaluations):
             lowest=declared[0],
             highest=declared[1],
             difficulty=incumbent.losses if difficulty is None else difficulty,
+            weights=incumbent.weights,
         )
         before = self._records.part(key, split)
-        if before is not None and rejection.is_rejected(before[1]):
+        if before is not None and rejection.is_rejected(before[1], before[0]):
             on_progress(incumbent.n, incumbent.n)
             return rejection.bound(key, split, *before)
         _check_unchanged([mixture])
@@ -424,7 +425,8 @@ class Evaluator(Evaluations):
         self, task: Task, records: ExampleRecords, split: str, *, with_interval: bool
     ) -> Measured:
         targets, groups = self._forward_pass.answers(split), self.task.groups_of(split)
-        return measure(task, records, targets, groups, with_interval=with_interval)
+        weights = self.task.split(split).weights
+        return measure(task, records, targets, groups, weights, with_interval=with_interval)
 
     def _with_interval(self, evaluation: Evaluation) -> Evaluation:
         """Compute the interval by a chosen primary metric if it is missing, and store it."""

@@ -369,7 +369,8 @@ class ForwardPass:
                     for rows, summed in self._summed(members, split, estimate, rest, progress):
                         inputs, targets = data.batch(rows)
                         mean = (summed / len(members)).float()
-                        recorded = scorer.recorded(mean, inputs, targets, len(rows))
+                        weights = data.weights_of_tokens(rows)
+                        recorded = scorer.recorded(mean, inputs, targets, len(rows), weights)
                         collector.add(recorded, take(data.answers, rows))
                         done += len(members) * len(rows)
                 except (MemoryError, RuntimeError) as error:

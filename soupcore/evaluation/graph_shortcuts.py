@@ -322,7 +322,8 @@ class Prefix:
                 inputs = [tensor.new_empty(len(data), *tensor.shape[1:]) for tensor in made]
             for whole, part in zip(inputs, made, strict=True):
                 whole[start : start + len(targets)] = part
-        return Data(Examples(inputs, tuple(range(len(inputs)))), data.targets, data.device)
+        made_inputs = Examples(inputs, tuple(range(len(inputs))))
+        return Data(made_inputs, data.targets, data.device, token_weights=data.token_weights)
 
 
 def _is_by_example(head: fx.GraphModule, data: Data) -> bool:

@@ -14,7 +14,6 @@ from soupcore.intervals import (
     NO_INTERVAL,
     Paired,
     bootstrap_interval,
-    defined,
     mean_of,
     paired,
     resamples,
@@ -36,6 +35,7 @@ class Measured:
         replicates: Scores by the primary metric on bootstrap resamples of the split, float32, shape
             [200]; None if the metric is a mean, or if outputs are not kept. The resamples are the
             same for all points on a split, which allows paired comparisons.
+        weights: The weight of each example, float64, shape [n]; None if all count alike.
     """
 
     loss: float
@@ -43,6 +43,7 @@ class Measured:
     interval: tuple[float, float]
     scores: Mapping[str, float]
     replicates: Tensor | None = None
+    weights: Tensor | None = None
 
 
 def needs_outputs(task: Task) -> bool:
@@ -55,6 +56,7 @@ def measure(
     records: ExampleRecords,
     targets: Tensor,
     groups: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     with_interval: bool = True,
 ) -> Measured:
@@ -65,30 +67,33 @@ def measure(
         records: The records of all examples of the split.
         targets: The targets, in the same order.
         groups: The number of each example's group (see `Task.groups_of`), where there are groups.
+        weights: The weight of each example, shape [n], where there are weights.
         with_interval: Whether to compute the interval of a metric that is not a mean, which
             computes the metric 200 times.
 
     Raises:
         TaskError: A metric cannot be computed.
     """
-    loss, mean = (mean_of(x, task.undefined) for x in (records.losses, records.scores))
+    loss, mean = (mean_of(x, task.undefined, weights) for x in (records.losses, records.scores))
     arrays = {"targets": targets.cpu(), "groups": groups, **records.arrays}
     by_rows = {
-        metric.name: _on_rows(task, metric, arrays) for metric in task.metrics if not metric.is_mean
+        metric.name: _on_rows(task, metric, arrays, weights)
+        for metric in task.metrics
+        if not metric.is_mean
     }
     scores = {
         metric.name: mean if metric.is_mean else by_rows[metric.name](slice(None))
         for metric in task.metrics
     }
     if task.metric.is_mean:
-        interval = score_interval(defined(records.scores, task.undefined))
-        return Measured(loss, mean, interval, scores)
+        interval = score_interval(records.scores, undefined=task.undefined, weights=weights)
+        return Measured(loss, mean, interval, scores, weights=weights)
     score = scores[task.metric.name]
     if not with_interval:
-        return Measured(loss, score, NO_INTERVAL, scores)
+        return Measured(loss, score, NO_INTERVAL, scores, weights=weights)
     primary = by_rows[task.metric.name]
     interval, replicates = _resampled(task.metric, score, primary, len(records))
-    return Measured(loss, score, interval, scores, replicates)
+    return Measured(loss, score, interval, scores, replicates, weights)
 
 
 def interval_of(task: Task, evaluation: Evaluation) -> tuple[tuple[float, float], Tensor | None]:
@@ -102,7 +107,8 @@ def interval_of(task: Task, evaluation: Evaluation) -> tuple[tuple[float, float]
         The interval, NaN if there is none; the replicates, float32, shape [200], None for a mean.
     """
     if task.metric.is_mean:
-        return score_interval(defined(evaluation.scores, task.undefined)), None
+        scores, weights = evaluation.scores, evaluation.weights
+        return score_interval(scores, undefined=task.undefined, weights=weights), None
     on_rows = scores_on_rows(task, evaluation)
     return _resampled(task.metric, evaluation.score, on_rows, evaluation.n)
 
@@ -115,7 +121,7 @@ def _resampled(
 
 
 def _on_rows(
-    task: Task, metric: Metric, arrays: Mapping[str, Tensor | None]
+    task: Task, metric: Metric, arrays: Mapping[str, Tensor | None], weights: Tensor | None
 ) -> Callable[[Rows], float]:
     """Return a function that computes a metric on some examples.
 
@@ -123,6 +129,7 @@ def _on_rows(
         task: The task.
         metric: A metric that is no mean.
         arrays: What `Metric.source` and `Metric.against` may name, one row per example.
+        weights: The weight of each example, where there are weights.
     """
     given, against = arrays.get(metric.source), arrays.get(metric.against)
     if given is None or against is None:
@@ -131,12 +138,13 @@ def _on_rows(
     n_groups = len(torch.unique(against)) if has_groups else 0
 
     def score(rows: Rows) -> float:
-        some, of = given[rows], against[rows]
+        some, of, weighing = given[rows], against[rows], None if weights is None else weights[rows]
         if metric.source == "scores" and task.undefined == "exclude":
-            some, of = some[~some.isnan()], of[~some.isnan()]
+            kept = ~some.isnan()
+            some, of, weighing = some[kept], of[kept], None if weighing is None else weighing[kept]
         if has_groups and int((torch.bincount(of) > 0).sum()) < n_groups:
             return math.nan
-        return metric.score({metric.source: some}, of)
+        return metric.score({metric.source: some}, of, weighing)
 
     return score
 
@@ -160,9 +168,12 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
     Returns:
         A function of rows, int64, shape [m]. The score is NaN where it is undefined on all rows.
     """
+    weights = evaluation.weights
     if task.metric.is_mean:
         scores = evaluation.scores
-        return lambda rows: mean_of(scores[rows], "exclude")
+        return lambda rows: mean_of(
+            scores[rows], "exclude", None if weights is None else weights[rows]
+        )
     metric = next(each for each in task.metrics if each.name == task.metric.name)
     against = (
         task.groups_of(evaluation.split)
@@ -171,7 +182,13 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
     )
     given: Tensor = getattr(evaluation, metric.source)
     arrays: dict[str, Tensor | None] = {metric.source: given, metric.against: against}
-    return _on_rows(task, metric, arrays)
+    return _on_rows(task, metric, arrays, weights)
+
+
+def loss_on_rows(evaluation: Evaluation, rows: Tensor) -> float:
+    """Return the mean loss on some examples, without those where it is undefined."""
+    weights = evaluation.weights
+    return mean_of(evaluation.losses[rows], "exclude", None if weights is None else weights[rows])
 
 
 def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
@@ -190,7 +207,7 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
         TaskError: They have different numbers of examples.
     """
     if task.metric.is_mean:
-        return paired(one.scores, other.scores, undefined=task.undefined)
+        return paired(one.scores, other.scores, undefined=task.undefined, weights=one.weights)
     if one.n == 1:
         why = "The task has one score for the whole split, and none for its examples."
         return Paired(1, one.score - other.score, None, why, 0, None, None, None)

@@ -70,6 +70,8 @@ class Records:
         from soupcore.store import NewEvaluation  # loads SQLAlchemy
 
         arrays = compact(records.arrays)
+        if measured.weights is not None:
+            arrays["weights"] = measured.weights
         if measured.replicates is not None:
             arrays["replicates"] = measured.replicates
         return NewEvaluation(
@@ -148,6 +150,7 @@ class Records:
             arrays=self.store.folder / file,
             task_key=row.task_key,
             split_digest=row.split_digest,
+            is_weighted=self._task.split(split).is_weighted,
             place=int(place) if place else None,
             labels=self._task.labels,
             on_damage=partial(self.store.forget_arrays, file),

@@ -136,7 +136,8 @@ class Scorer:
         with reworded("the network", self._task, self._split, way_out, inputs=whole):
             outputs, inputs, targets = data.through(forward, rows)
         answers = take(data.answers, rows)
-        return self.recorded(outputs, inputs, targets, len(answers)), answers
+        weights = data.weights_of_tokens(rows)
+        return self.recorded(outputs, inputs, targets, len(answers), weights), answers
 
     def score(
         self, outputs: Tensor, targets: Tensor, *, keep_outputs: bool = False
@@ -201,7 +202,14 @@ class Scorer:
         with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
             return self._task.predict(outputs)
 
-    def recorded(self, outputs: Any, inputs: Batch, targets: Batch, examples: int) -> Tensor:
+    def recorded(
+        self,
+        outputs: Any,
+        inputs: Batch,
+        targets: Batch,
+        examples: int,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Return the task's records of the outputs, shape [n, ...].
 
         Args:
@@ -209,14 +217,16 @@ class Scorer:
             inputs: The inputs of the batch.
             targets: Its targets.
             examples: Number of examples.
+            weights: The weights of its tokens, if they have some.
 
         Raises:
             TaskError: They are not one tensor with one row per example.
         """
         given = {"inputs": inputs, "targets": targets}
+        weighted = {} if weights is None else {"weights": weights}
         try:
             with reworded("`record`", self._task, self._split, "Correct it.", **given):
-                records: Any = self._task.record(outputs, inputs, targets)
+                records: Any = self._task.record(outputs, inputs, targets, **weighted)
         except TaskError as error:
             raise TaskError(
                 f"The task {self._task.name!r} cannot score the split {self._split!r}: {error}"

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluation, Evaluator
-from soupcore.evaluation.measuring import needs_outputs, scores_on_rows
-from soupcore.intervals import halves, mean_of
+from soupcore.evaluation.measuring import loss_on_rows, needs_outputs, scores_on_rows
+from soupcore.intervals import halves
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.evolution import rank
@@ -99,7 +99,7 @@ def cross_fit_learned(
 
         def by_half(evaluation: Evaluation, rows: Tensor = here) -> tuple[float, float]:
             score = scores_on_rows(task, evaluation)(rows)
-            return rank(score, mean_of(evaluation.losses[rows], "exclude"))
+            return rank(score, loss_on_rows(evaluation, rows))
 
         found = search.run(by_half, on_progress=part(on_progress, index, 2 * repeats + 1))
         soup = evaluator.evaluate(search.soup_of(found.best).mixture, split, keep_outputs=keeps)

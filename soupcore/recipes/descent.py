@@ -118,6 +118,7 @@ class Descent:
             self._coefficients(point), self._temperature(point), self._learn, self._count
         )
         self._record(point, loss)
+        size = self._objective.size(self._learn)
         with suppress(_EnoughError):
             while self._passes_done < self._passes:
                 self._passes_done += 1
@@ -127,7 +128,7 @@ class Descent:
                     found = self._gradient(point, batch)
                     raw.grad = torch.from_numpy(self._pulled_back(point, found))
                     optimizer.step()
-                    total += found.loss * len(batch) / len(order)
+                    total += found.loss * self._objective.size(batch) / size
                 self._record(point, total)
 
     def _record(self, point: Floats, loss: float) -> None:

@@ -54,6 +54,8 @@ class Found:
 class Objective:
     """Mean loss of β·f(x; θ(c)), where θ(c) = Σ cᵢθᵢ with coefficients per group of tensors.
 
+    The mean is weighted where the examples of the split have weights.
+
     Only one network and its gradient are in memory, and the ingredients if they fit the budget.
 
     Args:
@@ -82,6 +84,7 @@ class Objective:
     ) -> None:
         self._task = task
         self._data = Data.of(task.split(split), device)
+        self._weights = task.split(split).weights
         self._scorer = Scorer(task, split, self._data.answers)
         self._device = device
         self._batch_size = batch_size
@@ -135,8 +138,11 @@ class Objective:
         beta = torch.tensor(temperature, device=self._device, requires_grad=True)
         total = 0.0
         with computing_on(self._device), _DifferentiableStatistics():
-            for outputs, targets in self._batches(examples):
-                loss = self._task.loss(beta * outputs, targets).sum() / len(examples)
+            for outputs, targets, weights in self._batches(examples):
+                losses = self._task.loss(beta * outputs, targets)
+                if weights is not None:
+                    losses = losses * weights.to(losses)
+                loss = losses.sum() / self.size(examples)
                 torch.autograd.backward(loss)
                 total += float(loss.detach())
                 on_batch(len(targets))
@@ -154,13 +160,13 @@ class Objective:
         self._place(coefficients)
         batches = []
         with computing_on(self._device):
-            for batch in self._batches(examples):
-                batches.append(batch)
-                on_batch(len(batch[1]))
+            for outputs, targets, _ in self._batches(examples):
+                batches.append((outputs, targets))
+                on_batch(len(targets))
             outputs, targets = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
             scores = self._task.score(outputs, targets)
-            loss = least_loss(self._task, outputs, targets)
-        return loss, mean_of(scores, self._task.undefined)
+            loss = least_loss(self._task, outputs, targets, self._weights_of(examples))
+        return loss, self._mean_score(scores, examples)
 
     @torch.no_grad()
     def judge(
@@ -172,17 +178,30 @@ class Objective:
     ) -> tuple[float, float]:
         """Return the mean loss and the mean score over some examples; see `gradient`."""
         self._place(coefficients)
-        losses, scores = 0.0, []
+        total, scores = 0.0, []
         with computing_on(self._device):
-            for outputs, targets in self._batches(examples):
-                losses += float(self._task.loss(temperature * outputs, targets).double().sum())
+            for outputs, targets, weights in self._batches(examples):
+                losses = self._task.loss(temperature * outputs, targets).double()
+                total += float((losses if weights is None else losses * weights.to(losses)).sum())
                 scores.append(self._task.score(outputs, targets))
                 on_batch(len(targets))
-        return losses / len(examples), mean_of(torch.cat(scores), self._task.undefined)
+        return total / self.size(examples), self._mean_score(torch.cat(scores), examples)
 
-    def _batches(self, examples: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def size(self, examples: Tensor) -> float:
+        """Return the number of some examples, or the sum of their weights."""
+        weights = self._weights_of(examples)
+        return len(examples) if weights is None else float(weights.sum())
+
+    def _weights_of(self, examples: Tensor) -> Tensor | None:
+        return None if self._weights is None else self._weights[examples]
+
+    def _mean_score(self, scores: Tensor, examples: Tensor) -> float:
+        return mean_of(scores, self._task.undefined, self._weights_of(examples))
+
+    def _batches(self, examples: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         for batch in torch.split(examples, self._batch_size):
-            yield self._scorer.records(self._model, self._data, batch)
+            outputs, targets = self._scorer.records(self._model, self._data, batch)
+            yield outputs, targets, self._weights_of(batch)
 
     @torch.no_grad()
     def _place(self, coefficients: Floats) -> None:
@@ -255,17 +274,18 @@ class Objective:
         return False
 
 
-def least_loss(task: Task, logits: Tensor, targets: Tensor) -> float:
+def least_loss(task: Task, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the minimum over β in [0.01, 100] of the mean loss of β·logits; ∞ if not finite.
 
     Args:
         task: Defines the loss. Cross-entropy is convex in β.
         logits: Shape [n, classes].
         targets: Shape [n].
+        weights: The weight of each example, shape [n]; None where all count alike.
     """
 
     def loss(log_beta: float) -> float:
-        value = float(task.loss(math.exp(log_beta) * logits, targets).double().mean())
+        value = mean_of(task.loss(math.exp(log_beta) * logits, targets), "refuse", weights)
         return value if math.isfinite(value) else math.inf
 
     if loss(0.0) == math.inf:

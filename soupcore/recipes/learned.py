@@ -307,7 +307,7 @@ class _Learning:
         if self._learns_temperature and evaluation.has_outputs:
             task = self._evaluator.task
             targets = task.split(self._split).targets.cpu()
-            return least_loss(task, evaluation.outputs, targets)
+            return least_loss(task, evaluation.outputs, targets, evaluation.weights)
         return evaluation.loss if math.isfinite(evaluation.loss) else math.inf
 
     def _evaluation(self, soup: Soup) -> Evaluation:
@@ -357,15 +357,17 @@ def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
     If the targets are classes, the division is stratified, to within one example per class.
 
     Args:
-        split: The examples.
+        split: The examples. Those of weight zero are in neither part.
         share: Fraction to hold out, from 0 to 1.
         seed: Seed of the division.
 
     Returns:
         The indices of the train part and of the held-out part, each ascending.
     """
-    n = len(split)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    if split.weights is not None:
+        order = order[split.weights[order] > 0]
+    n = len(order)
     classes = split.classes()
     if classes is not None:
         order = order[classes[order].argsort(stable=True)]

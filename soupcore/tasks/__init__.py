@@ -6,6 +6,7 @@ from soupcore.tasks.loading import load_task
 from soupcore.tasks.metrics import METRICS, Metric, MetricInfo
 from soupcore.tasks.shown import Shown
 from soupcore.tasks.task import Split, Task
+from soupcore.tasks.torchmetrics_metric import from_torchmetrics
 from soupcore.tasks.unit import NO_LABELS, PLAIN, SHARE, Labels, Unit
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "TaskInfo",
     "Undefined",
     "Unit",
+    "from_torchmetrics",
     "load_task",
 ]

@@ -7,6 +7,7 @@ of the app, makes do with a description of the task, which is JSON.
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import mean
@@ -40,6 +41,11 @@ class SplitInfo(Protocol):
     @property
     def majority(self) -> float | None:
         """The share of the most frequent class; None where it is not known."""
+        ...
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether examples have weights."""
         ...
 
     def __len__(self) -> int:
@@ -105,6 +111,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     ) -> None:
         self.name = name
         self.metrics = tuple(metrics)
+        _check_names(name, self.metrics)
         if self.metrics:
             self.score_name = self.metrics[0].name
         self.splits = dict(splits)
@@ -338,6 +345,7 @@ class TaskInfo(ABC, Generic[SplitT]):
                     split.digest,
                     len(split),
                     split.majority if self.is_classification else None,
+                    split.is_weighted,
                 )
                 for name, split in self.splits.items()
             },
@@ -354,12 +362,14 @@ class SplitDescription:
 
     Attributes:
         majority: The share of the most frequent class; None where it is not known.
+        is_weighted: Whether examples have weights.
     """
 
     role: Role
     digest: str
     n: int
     majority: float | None = None
+    is_weighted: bool = False
 
     def __len__(self) -> int:
         return self.n
@@ -433,7 +443,8 @@ class TaskDescription(TaskInfo[SplitDescription]):
 
     def _part_of(self, name: str, n: int) -> SplitDescription:
         whole = self.split(name)
-        return SplitDescription(whole.role, part_digest(whole.digest, n), n)
+        digest = part_digest(whole.digest, n)
+        return SplitDescription(whole.role, digest, n, is_weighted=whole.is_weighted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON; `TaskDescription.from_json` makes it again."""
@@ -466,6 +477,17 @@ class TaskDescription(TaskInfo[SplitDescription]):
             has_batchnorm=body["has_batchnorm"],
             metrics=[MetricInfo.from_json(metric) for metric in body["metrics"]],
             facts=Facts(**facts),
+        )
+
+
+def _check_names(task: str, metrics: Sequence[MetricInfo]) -> None:
+    """Make sure that no two metrics have one name: scores are stored under it."""
+    counts = Counter(metric.name for metric in metrics)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise TaskError(
+            f"The task {task!r} has {counts[twice]} metrics of the name {twice!r}. Give them "
+            "different names."
         )
 
 

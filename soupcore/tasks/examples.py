@@ -60,6 +60,10 @@ class Ragged:
         starts, stops = self.offsets[:-1][rows].tolist(), self.offsets[1:][rows].tolist()
         return [self.values[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
+    def padded(self, rows: Rows, value: float = 0) -> Tensor:
+        """Return some examples as one tensor, padded at the end to the length of the longest."""
+        return pad_sequence(self.tensors(rows), batch_first=True, padding_value=value)
+
     def select(self, rows: Tensor) -> "Ragged":
         """Return a copy of some examples."""
         return Ragged.of(self.tensors(rows))
@@ -158,6 +162,11 @@ class Examples:
         # The longest first: memory runs out at once or not at all.
         return longest.argsort(stable=True, descending=True)
 
+    def named(self, name: str) -> Leaf:
+        """Return the tensor under a key, or the first one where there is none."""
+        names = self._names
+        return self.leaves[names.index(name) if name in names else 0]
+
     @property
     def structured(self) -> Any:
         """The tensors in their structure."""
@@ -177,11 +186,7 @@ class Examples:
         found = [
             take(leaf, rows)
             if isinstance(leaf, Tensor)
-            else pad_sequence(
-                leaf.tensors(rows),
-                batch_first=True,
-                padding_value=_IGNORED if name == "labels" else self._padding,
-            )
+            else leaf.padded(rows, _IGNORED if name == "labels" else self._padding)
             for name, leaf in zip(self._names, self.leaves, strict=True)
         ]
         batch = _filled(self.structure, found)
@@ -335,7 +340,7 @@ def _walk(inputs: Any, n: int, where: str, leaves: list[Leaf]) -> Structure:
         leaves.append(inputs)
         return len(leaves) - 1
     if isinstance(inputs, list) and len(inputs) == n:
-        leaves.append(_column(inputs, where))
+        leaves.append(column(inputs, where))
         return len(leaves) - 1
     if isinstance(inputs, Tensor | np.ndarray):
         leaves.append(torch.as_tensor(inputs))
@@ -354,8 +359,16 @@ def _walk(inputs: Any, n: int, where: str, leaves: list[Leaf]) -> Structure:
     )
 
 
-def _column(values: Sequence[Any], where: str) -> Leaf:
-    """Return one tensor of the values of all examples, which may differ in length."""
+def column(values: Sequence[Any], where: str) -> Leaf:
+    """Return one tensor of the values of all examples, which may differ in length.
+
+    Args:
+        values: A tensor, an array, a number or a list of numbers for each example.
+        where: What they are called, for errors.
+
+    Raises:
+        TaskError: They are no tensors, or differ in more than their first dimension.
+    """
     try:
         tensors = [torch.as_tensor(value) for value in values]
     except (TypeError, ValueError, RuntimeError) as error:

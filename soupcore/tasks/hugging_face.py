@@ -6,6 +6,7 @@
     text = "message"                # the column of the texts; a list of two columns for pairs
     label = "label"                 # the column of the classes
     group = "dialect"               # a column of groups, for "worst-group accuracy"
+    weight = "importance"           # a column of weights, for classes of texts and images
     metrics = ["macro F1", "accuracy", "worst-group accuracy"]
     precision = "bfloat16"          # float32 unless told; see `Task`
     hold_out = 0.3                  # without test data: the share of validation data to report on
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 _KEYS = {
     "task", "model", "tokenizer", "text", "image", "label", "metrics", "max_length", "block",
-    "seed", "columns", "splits", "name", "group", *COMMON_KEYS,
+    "seed", "columns", "splits", "name", "group", "weight", *COMMON_KEYS,
 }  # fmt: skip
 _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _MASKED = 0.15  # of the tokens, as for BERT
@@ -85,8 +86,9 @@ def load(path: Path) -> Task:
     kind = told.text("task")
     if kind not in KINDS:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
-    if "group" in told.told and "group" not in KINDS[kind].settings:
-        raise TaskError(f"{path}: `group` has no meaning for {kind}.")
+    for key in ("group", "weight"):
+        if key in told.told and key not in KINDS[kind].settings:
+            raise TaskError(f"{path}: `{key}` has no meaning for {kind}.")
     task = KINDS[kind].make(told)
     task.source_digest = told.identity
     return task
@@ -130,6 +132,18 @@ class _Description(TomlFile):
         """Return the group of each row; None without a column of groups."""
         return table[self.text("group")].tolist() if "group" in self.told else None
 
+    def weights(self, table: "pd.DataFrame") -> Tensor | None:
+        """Return the weight of each row, float64; None without a column of weights."""
+        if "weight" not in self.told:
+            return None
+        column = self.text("weight")
+        try:
+            return torch.tensor([float(weight) for weight in table[column]], dtype=torch.float64)
+        except (TypeError, ValueError):
+            raise TaskError(
+                f"{self.path}: the column {column!r} holds a weight that is no number."
+            ) from None
+
     def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
         """Return the splits, each made of its table."""
         return self.held_out(
@@ -144,7 +158,9 @@ class _Description(TomlFile):
     def _table(self, path: Path) -> "pd.DataFrame":
         table = _read_table(path, self.texts("columns"))
         wanted = [*self.columns] if "text" in self.told else []
-        wanted += [self.text(key) for key in ("image", "label", "group") if key in self.told]
+        wanted += [
+            self.text(key) for key in ("image", "label", "group", "weight") if key in self.told
+        ]
         missing = [column for column in wanted if column not in table]
         if missing:
             raise TaskError(
@@ -329,7 +345,7 @@ def _classification(told: _Description) -> Task:
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
         inputs, targets = _encoded(told, tokenizer, table), _classes(told, table[label], classes)
-        return Split(role, inputs, targets, groups=told.groups(table))
+        return Split(role, inputs, targets, groups=told.groups(table), weights=told.weights(table))
 
     build = _builder(told, "SequenceClassification")
     return _classifier(told, build, told.made(make))
@@ -383,6 +399,7 @@ def _pictures(told: _Description) -> Task:
             read,
             identity,
             groups=told.groups(table),
+            weights=told.weights(table),
         )
         for name, (role, table, path) in told.tables().items()
     }
@@ -528,7 +545,10 @@ KINDS: dict[str, Kind] = {
         "Text classification",
         _classification,
         _OF_CLASSES,
-        {"text": "columns", "label": "column", "group": "column", "max_length": "number"},
+        {
+            "text": "columns", "label": "column", "group": "column", "weight": "column",
+            "max_length": "number",
+        },
     ),
     "token-classification": Kind(
         "Token classification",
@@ -540,7 +560,7 @@ KINDS: dict[str, Kind] = {
         "Image classification",
         _pictures,
         _OF_CLASSES,
-        {"image": "column", "label": "column", "group": "column"},
+        {"image": "column", "label": "column", "group": "column", "weight": "column"},
     ),
     "causal-lm": Kind(
         "Causal language model",

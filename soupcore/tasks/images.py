@@ -140,6 +140,7 @@ def picture_split(
     preprocessing: str,
     prepare: Callable[[Any], Any] | None = None,
     groups: Sequence[Any] | None = None,
+    weights: Tensor | None = None,
 ) -> Split:
     """Return a split of image files, which are decoded when they are first needed.
 
@@ -151,6 +152,7 @@ def picture_split(
         preprocessing: The identity of `read`.
         prepare: Makes what the network is given of a batch of that.
         groups: As for any split.
+        weights: As for any split.
 
     Raises:
         TaskError: A file does not exist.
@@ -160,6 +162,8 @@ def picture_split(
         raise TaskError(f"The image {missing} does not exist.")
     dataset = Pictures(files, classes, read)
     version = dataset.identity(preprocessing)
-    split = Split.from_dataset(role, dataset, version=version, prepare=prepare, groups=groups)
+    split = Split.from_dataset(
+        role, dataset, version=version, prepare=prepare, groups=groups, weights=weights
+    )
     split.labels = torch.tensor(classes)
     return split

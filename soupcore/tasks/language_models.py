@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from soupcore.tasks.metrics import Metric, perplexity
+from soupcore.tasks.metrics import METRICS, Metric
 from soupcore.tasks.task import Split, Task
 
 IGNORED = -100  # the class that cross-entropy ignores, in torch and transformers
@@ -37,6 +37,8 @@ class LanguageModelTask(Task):
 
     It records of each example the summed negative log-likelihood in nats and the number of tokens.
     The loss is the mean over examples of nats per token; metrics weigh examples by their tokens.
+    Where tokens have weights (see `Split`), both sums are weighted: a token of weight zero, such as
+    one of a prompt, is not counted. The weight of a token is that of predicting it.
     """
 
     score_name = "negative loss"
@@ -48,18 +50,24 @@ class LanguageModelTask(Task):
     def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits, shape [m, tokens, words], and the true tokens, -100 where not counted."""
 
-    def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
+    def record(
+        self, outputs: Any, inputs: Any, targets: Any, weights: Tensor | None = None
+    ) -> Tensor:
         """Return the summed negative log-likelihood and number of tokens of each example."""
         logits, words = self.predicted(super().record(outputs, inputs, targets), inputs, targets)
         nats = cross_entropy(
             logits.float().transpose(1, 2), words, reduction="none", ignore_index=IGNORED
         )
-        counts = (words != IGNORED).sum(1)
-        return torch.stack([nats.sum(1), counts.to(nats.dtype)], dim=1)
+        counts = words != IGNORED
+        if weights is None:
+            return torch.stack([nats.sum(1), counts.sum(1).to(nats.dtype)], dim=1)
+        of_words = weights[:, -words.shape[1] :]  # a causal model does not predict the first token
+        return torch.stack([(nats * of_words).sum(1), (counts * of_words).sum(1)], dim=1)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the nats per token of each example."""
-        return outputs[:, 0] / outputs[:, 1].clamp(min=1)
+        tokens = outputs[:, 1]
+        return outputs[:, 0] / tokens.masked_fill(tokens == 0, 1)
 
 
 class CausalTask(LanguageModelTask):
@@ -79,11 +87,15 @@ class MaskedTask(LanguageModelTask):
         return logits, targets
 
 
-def _bits_per_byte(records: Tensor, targets: Tensor) -> float:
+def _bits_per_byte(records: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return Σ nats ⁄ (ln 2 · Σ bytes) of the texts that the tokens spell."""
-    nats = records.double()[:, 0].sum()
-    return float(nats / (torch.tensor(2.0).double().log() * targets.double().sum()))
+    nats, n_bytes = records.double()[:, 0], targets.double()
+    if weights is not None:
+        nats, n_bytes = nats * weights, n_bytes * weights
+    return float(nats.sum() / (torch.tensor(2.0).double().log() * n_bytes.sum()))
 
 
-BITS_PER_BYTE = Metric("bits per byte", False, compute=_bits_per_byte, source="outputs")
-PERPLEXITY = Metric("perplexity", False, compute=perplexity, source="outputs")
+BITS_PER_BYTE = Metric(
+    "bits per byte", False, compute=_bits_per_byte, source="outputs", takes_weights=True
+)
+PERPLEXITY = METRICS["perplexity"]

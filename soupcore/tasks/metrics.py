@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,21 +83,34 @@ class Metric(MetricInfo):
             them; or `scores`, as `Task.score` returns them, without those that the task excludes.
         against: `targets`; or `groups`, the number of each example's group in `Task.groups`, int64,
             shape [n]. With groups, the value is undefined where one of them has no examples.
+        takes_weights: Whether `compute` takes the weights of examples as the keyword argument
+            `weights`, float64, shape [n], all above zero. Without it, a task whose examples have
+            weights cannot have the metric. The mean of `Task.score` is always weighted.
+        definition: What the value depends on beside the code of the task, such as the settings of
+            `compute`; part of the task's key.
     """
 
-    compute: Callable[[Tensor, Tensor], float] | None = None
+    compute: Callable[..., float] | None = None
     source: Source = "predictions"
     against: Against = "targets"
+    takes_weights: bool = False
+    definition: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_mean", self.compute is None)
 
-    def score(self, found: Mapping[Source, Tensor | None], targets: Tensor) -> float:
+    def score(
+        self,
+        found: Mapping[Source, Tensor | None],
+        targets: Tensor,
+        weights: Tensor | None = None,
+    ) -> float:
         """Return the score of a split: the value, or minus the value where lower is better.
 
         Args:
             found: What `source` names.
             targets: What `against` names.
+            weights: The weights of the examples, shape [n], if they have some.
 
         Returns:
             The score; −∞ where the network failed, NaN where the metric is undefined.
@@ -107,12 +121,17 @@ class Metric(MetricInfo):
         given = found[self.source]
         if self.compute is None or given is None:
             raise ValueError(f"{self.name} is not computed from {self.source}")
+        weighted = {}
+        if weights is not None:
+            counted = weights > 0
+            given, targets = given[counted], targets[counted]
+            weighted = {"weights": weights[counted]}
         # An undefined score is NaN; of outputs, NaN is a failure.
         failed = given.isinf() if self.source == "scores" else ~given.isfinite()
         if failed.any():
             return -math.inf
         try:
-            value = float(self.compute(given, targets))
+            value = float(self.compute(given, targets, **weighted))
         except Exception as error:
             raise TaskError(
                 f"The metric {self.name!r} cannot be computed: {type(error).__name__}: "
@@ -121,24 +140,37 @@ class Metric(MetricInfo):
         return self.sign * value
 
 
-def _sklearn(name: str, given: Tensor, targets: Tensor, **options: Any) -> float:
+def _sklearn(
+    name: str, given: Tensor, targets: Tensor, weights: Tensor | None = None, **options: Any
+) -> float:
     from sklearn import config_context, metrics  # loads SciPy's submodules
 
+    if weights is not None:
+        options["sample_weight"] = weights.numpy()
     # Checking the arguments takes longer than the metric; what is given is right.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         return float(getattr(metrics, name)(targets.numpy(), given.numpy(), **options))
 
 
-def _auc(outputs: Tensor, targets: Tensor) -> float:
+def _auc(outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the area under the ROC curve; of more than two classes, one against the rest."""
     shares = outputs.double().softmax(1)
     if shares.shape[1] == 2:
-        return _sklearn("roc_auc_score", shares[:, 1], targets)
-    return _sklearn("roc_auc_score", shares, targets, multi_class="ovr")
+        return _sklearn("roc_auc_score", shares[:, 1], targets, weights)
+    return _sklearn("roc_auc_score", shares, targets, weights, multi_class="ovr")
 
 
-def _top(k: int, outputs: Tensor, targets: Tensor) -> float:
-    return _sklearn("top_k_accuracy_score", outputs, targets, k=k, labels=range(outputs.shape[1]))
+def _top(k: int, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    labels = range(outputs.shape[1])
+    return _sklearn("top_k_accuracy_score", outputs, targets, weights, k=k, labels=labels)
+
+
+def _pearson(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    if weights is None:
+        return _correlation("pearsonr", predictions, targets)
+    each = weights.repeat_interleave(predictions[0].numel()).numpy()
+    (x, xy), (_, y) = np.cov(predictions.flatten(), targets.flatten(), ddof=0, aweights=each)
+    return float(xy / np.sqrt(x * y))
 
 
 def _correlation(name: str, predictions: Tensor, targets: Tensor) -> float:
@@ -148,42 +180,53 @@ def _correlation(name: str, predictions: Tensor, targets: Tensor) -> float:
     return float(found.statistic)
 
 
-def perplexity(records: Tensor, targets: Tensor) -> float:
+def weighted_sums(records: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the sum over examples of records of shape [n, ...], in float64."""
+    wide = records.double()
+    return wide.sum(0) if weights is None else torch.tensordot(weights.double(), wide, dims=1)
+
+
+def perplexity(records: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return exp(Σ negative log-likelihood ⁄ Σ tokens) of records of shape [n, 2] of both."""
-    nats, tokens = records.double().sum(0).tolist()
+    nats, tokens = weighted_sums(records, weights).tolist()
     return math.exp(nats / tokens) if tokens else math.nan
 
 
-def _worst_class(predictions: Tensor, targets: Tensor) -> float:
+def _worst_class(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the lowest recall of the classes that occur in the targets."""
-    return worst_group(
-        (predictions == targets).float(), torch.unique(targets, return_inverse=True)[1]
-    )
+    numbers = torch.unique(targets, return_inverse=True)[1]
+    return worst_group((predictions == targets).float(), numbers, weights)
 
 
-def group_means(scores: Tensor, groups: Tensor) -> Tensor:
+def group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean score of each group, float64, shape [groups]; NaN of a group without any.
 
     Args:
         scores: A score for each example, shape [n].
         groups: The number of each example's group, int64, shape [n].
+        weights: The weight of each example, above zero, shape [n]; None where all count alike.
     """
-    counts = torch.bincount(groups)
-    return torch.bincount(groups, scores.double(), len(counts)) / counts
+    wide = scores.double() if weights is None else scores.double() * weights
+    counts = torch.bincount(groups, weights)
+    return torch.bincount(groups, wide, len(counts)) / counts
 
 
-def worst_group(scores: Tensor, groups: Tensor) -> float:
+def worst_group(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
     """Return the lowest mean score of a group that has examples; NaN if one of them is undefined.
 
     Args:
         scores: A score for each example, shape [n].
         groups: The number of each example's group, int64, shape [n].
+        weights: As for `group_means`.
     """
-    return float(group_means(scores, groups)[torch.bincount(groups) > 0].min())
+    return float(group_means(scores, groups, weights)[torch.bincount(groups) > 0].min())
 
 
-def _of_group(number: int, scores: Tensor, groups: Tensor) -> float:
-    return float(scores[groups == number].double().mean())
+def _of_group(number: int, scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
+    own = groups == number
+    if weights is None:
+        return float(scores[own].double().mean())
+    return float((scores[own].double() * weights[own]).sum() / weights[own].sum())
 
 
 def metrics_of_groups(mean: MetricInfo, groups: Sequence[str]) -> dict[str, list[Metric]]:
@@ -198,8 +241,15 @@ def metrics_of_groups(mean: MetricInfo, groups: Sequence[str]) -> dict[str, list
         each group.
     """
 
-    def metric(name: str, compute: Callable[[Tensor, Tensor], float]) -> Metric:
-        return Metric(name, range=mean.range, compute=compute, source="scores", against="groups")
+    def metric(name: str, compute: Callable[..., float]) -> Metric:
+        return Metric(
+            name,
+            range=mean.range,
+            compute=compute,
+            source="scores",
+            against="groups",
+            takes_weights=True,
+        )
 
     return {
         f"worst-group {mean.name}": [metric(f"worst-group {mean.name}", worst_group)],
@@ -215,28 +265,32 @@ _SIGNED = (-1.0, 1.0)
 
 
 def _metrics() -> list[Metric]:
+    def weighable(name: str, compute: Callable[..., float], **told: Any) -> Metric:
+        return Metric(name, compute=compute, takes_weights=True, **told)
+
     def of_classes(name: str, function: str, limits: tuple[float, float], **told: Any) -> Metric:
-        return Metric(name, range=limits, compute=partial(_sklearn, function, **told))
+        return weighable(name, partial(_sklearn, function, **told), range=limits)
 
     def of_numbers(name: str, function: str, *, higher: bool = False) -> Metric:
-        return Metric(name, higher, compute=partial(_sklearn, function))
+        return weighable(name, partial(_sklearn, function), higher_is_better=higher)
 
     return [
         of_classes("balanced accuracy", "balanced_accuracy_score", _SHARE),
-        Metric("worst-class accuracy", range=_SHARE, compute=_worst_class),
+        weighable("worst-class accuracy", _worst_class, range=_SHARE),
         of_classes("F1", "f1_score", _SHARE, zero_division=0.0),
         of_classes("macro F1", "f1_score", _SHARE, average="macro", zero_division=0.0),
         of_classes("micro F1", "f1_score", _SHARE, average="micro", zero_division=0.0),
         of_classes("mean IoU", "jaccard_score", _SHARE, average="macro", zero_division=0.0),
         of_classes("Matthews correlation", "matthews_corrcoef", _SIGNED),
-        Metric("AUC", range=_SHARE, compute=_auc, source="outputs"),
-        Metric("top-5 accuracy", range=_SHARE, compute=partial(_top, 5), source="outputs"),
+        weighable("AUC", _auc, range=_SHARE, source="outputs"),
+        weighable("top-5 accuracy", partial(_top, 5), range=_SHARE, source="outputs"),
         of_numbers("MAE", "mean_absolute_error"),
         of_numbers("RMSE", "root_mean_squared_error"),
         of_numbers("R²", "r2_score", higher=True),
-        Metric("Pearson correlation", range=_SIGNED, compute=partial(_correlation, "pearsonr")),
+        weighable("Pearson correlation", _pearson, range=_SIGNED),
+        # Weighted ranks have no one definition.
         Metric("Spearman correlation", range=_SIGNED, compute=partial(_correlation, "spearmanr")),
-        Metric("perplexity", higher_is_better=False, compute=perplexity, source="outputs"),
+        weighable("perplexity", perplexity, higher_is_better=False, source="outputs"),
     ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from soupcore.tasks.language_models import IGNORED
-from soupcore.tasks.metrics import Metric
+from soupcore.tasks.metrics import Metric, weighted_sums
 from soupcore.tasks.task import Task
 
 
@@ -82,18 +82,18 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
-def _entity_f1(records: Tensor, targets: Tensor) -> float:
+def _entity_f1(records: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return 2 · right ⁄ (found + true) over all sentences; 0 where there are none."""
-    right, found, true = records.double()[:, 3:].sum(0).tolist()
+    right, found, true = weighted_sums(records[:, 3:], weights).tolist()
     return 2 * right / (found + true) if found + true else 0.0
 
 
-def _token_accuracy(records: Tensor, targets: Tensor) -> float:
-    _, words, right = records.double()[:, :3].sum(0).tolist()
+def _token_accuracy(records: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    words, right = weighted_sums(records[:, 1:3], weights).tolist()
     return right / words if words else math.nan
 
 
-TAGGING_METRICS = (
-    Metric("entity F1", range=(0.0, 1.0), compute=_entity_f1, source="outputs"),
-    Metric("token accuracy", range=(0.0, 1.0), compute=_token_accuracy, source="outputs"),
+TAGGING_METRICS = tuple(
+    Metric(name, range=(0.0, 1.0), compute=compute, source="outputs", takes_weights=True)
+    for name, compute in (("entity F1", _entity_f1), ("token accuracy", _token_accuracy))
 )

@@ -1,6 +1,7 @@
 """What a task is: how to judge weights."""
 
 import hashlib
+import inspect
 import json
 from abc import abstractmethod
 from collections import Counter
@@ -18,12 +19,14 @@ from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.tasks.decoding import Decoding, rows_on_disk
 from soupcore.tasks.description import Role, TaskInfo, part_digest
-from soupcore.tasks.examples import Collate, Examples, take
+from soupcore.tasks.examples import Collate, Examples, Leaf, take
 from soupcore.tasks.failures import place_of
 from soupcore.tasks.metrics import Metric, MetricInfo, metric_named, metrics_of_groups
 from soupcore.tasks.outputs import tensor_of
 from soupcore.tasks.precision import Precision, check_precision
 from soupcore.tasks.shown import Shown
+from soupcore.tasks.torchmetrics_metric import from_torchmetrics, is_torchmetric
+from soupcore.tasks.weights import check_tokens, checked_weights, tensors_of
 
 _GIVE_GROUPS = (
     "Give each split `groups`, one for each example; in a TOML file, name their column as `group`."
@@ -50,15 +53,24 @@ class Split:
         prepare: Function that is applied to each batch of inputs on the device that computes.
         groups: The group of each example, a text or a number, n of them, for metrics such as
             `worst-group accuracy`.
+        weights: How much each example counts, n numbers, as scikit-learn's `sample_weight`: in the
+            mean loss and score, in metrics and in learned soups. Or how much each token counts,
+            shape [n, tokens] or a list with a tensor for each example, for tasks whose `record`
+            takes weights, such as language models. They are finite and not negative.
 
     Attributes:
         groups: The names of the groups; None without groups.
+        weights: The weights of examples, float64, shape [n]; None where all count alike.
+        token_weights: The weights of tokens, float32; None where all count alike.
 
     Raises:
-        TaskError: The role is none of these, or inputs, targets and groups differ in length.
+        TaskError: The role is none of these, inputs, targets, groups and weights differ in length,
+            or weights are not as described.
     """
 
     groups: tuple[str, ...] | None = None
+    weights: Tensor | None = None
+    token_weights: Leaf | None = None
 
     #: The classes, where they are known without decoding the data: int64, shape [n].
     labels: Tensor | None = None
@@ -72,6 +84,7 @@ class Split:
         collate: Any = None,  # no narrower, so that `Split(role, **tensors)` passes type checkers
         prepare: Any = None,
         groups: Any = None,
+        weights: Any = None,
     ) -> None:
         if role not in get_args(Role):
             raise TaskError(f"A split's role is one of {', '.join(get_args(Role))}, not {role!r}.")
@@ -87,6 +100,9 @@ class Split:
         self._data: tuple[Examples, Examples] | None = (examples, Examples.of_targets(targets))
         self._decoding: Decoding | None = None
         self.groups = _groups(groups, len(examples))
+        self._weigh(weights, len(examples))
+        if self.token_weights is not None:
+            check_tokens(self.token_weights, examples)
 
     @classmethod
     def from_dataset(
@@ -100,6 +116,7 @@ class Split:
         collate: Collate | None = None,
         prepare: Callable[[Any], Any] | None = None,
         groups: Sequence[Any] | Tensor | None = None,
+        weights: Sequence[Any] | Tensor | None = None,
     ) -> "Split":
         """Make a split of a data set that is decoded once, into the workspace.
 
@@ -121,6 +138,7 @@ class Split:
                 computes. With it images can be kept as bytes: `lambda x: x / 255`. It is done in
                 each pass, so it has to be quick, and to treat each example by itself.
             groups: As for a split of tensors.
+            weights: As for a split of tensors.
 
         Raises:
             TaskError: The role is none of the four, or the data set has no examples or does not
@@ -130,7 +148,17 @@ class Split:
         split._data = None
         split._decoding = Decoding(dataset, version, workers, target, collate)
         split.groups = _groups(groups, len(split._decoding))
+        split._weigh(weights, len(split._decoding))
         return split
+
+    def _weigh(self, weights: Any, n: int) -> None:
+        """Set the weights of n examples, or of their tokens."""
+        if weights is not None and self.role == "train":
+            raise TaskError(
+                "A split with the role 'train' takes no weights: only BatchNorm statistics are "
+                "estimated on it, in which all examples count alike."
+            )
+        self.weights, self.token_weights = checked_weights(weights, n)
 
     def load(
         self, on_examples: Callable[[int, int], None] = lambda done, total: None
@@ -145,7 +173,10 @@ class Split:
         """
         if self._data is None:
             assert self._decoding is not None  # noqa: S101 - it has the one or the other
-            self._data = self._decoding.load(on_examples)
+            data = self._decoding.load(on_examples)
+            if self.token_weights is not None:
+                check_tokens(self.token_weights, data[0])
+            self._data = data
         return self._data
 
     @property
@@ -183,25 +214,46 @@ class Split:
 
     @property
     def majority(self) -> float | None:
-        """The share of the most frequent class; None without classes, or before decoding."""
+        """The share of the most frequent class; None without classes, or before decoding.
+
+        It is the share of the weights where examples have weights.
+        """
         classes = self.classes() if self.is_loaded or self.labels is not None else None
         if classes is None:
             return None
+        if self.weights is not None:
+            of_classes = torch.bincount(
+                torch.unique(classes, return_inverse=True)[1], weights=self.weights
+            )
+            return float(of_classes.max() / self.weights.sum())
         return int(torch.unique(classes, return_counts=True)[1].max()) / len(classes)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether examples have weights."""
+        return self.weights is not None
 
     def __len__(self) -> int:
         return len(self.load()[0]) if self._decoding is None else len(self._decoding)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the data: 64 hex digits over names, dtype, shape and bytes, and the groups.
+        """Identity of the data: 64 hex digits over names, dtype, shape and bytes.
+
+        Groups and weights are part of it where there are some.
 
         For a data set see `from_dataset`.
         """
         data = self._data_digest if self._decoding is None else self._decoding.digest
-        if self.groups is None:
+        if self.groups is not None:
+            data = hashlib.sha256(json.dumps([data, self.groups]).encode()).hexdigest()
+        if self.weights is None and self.token_weights is None:
             return data
-        return hashlib.sha256(json.dumps([data, self.groups]).encode()).hexdigest()
+        sha = hashlib.sha256(f"weights {data}".encode())
+        for part in tensors_of(self.weights, self.token_weights):
+            sha.update(f"{DTYPE_NAMES[part.dtype]} {list(part.shape)}".encode())
+            sha.update(raw_bytes(part.contiguous()))
+        return sha.hexdigest()
 
     @property
     def _data_digest(self) -> str:
@@ -284,6 +336,34 @@ class Part(Split):
         whole = self.whole.groups
         return None if whole is None else tuple(whole[row] for row in self.rows.tolist())
 
+    @cached_property
+    def weights(self) -> Tensor | None:  # type: ignore[override]
+        """The weights of the examples chosen.
+
+        Raises:
+            TaskError: All are zero.
+        """
+        found = None if self.whole.weights is None else self.whole.weights[self.rows]
+        if found is not None and not found.any():
+            raise TaskError(
+                f"All {len(self)} examples that were drawn of {len(self.whole)} have the weight "
+                "zero. Draw more, or leave examples of weight zero out of the split."
+            )
+        return found
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether examples have weights."""
+        return self.whole.is_weighted
+
+    @cached_property
+    def token_weights(self) -> Leaf | None:  # type: ignore[override]
+        """The weights of the tokens of the examples chosen."""
+        whole = self.whole.token_weights
+        if whole is None:
+            return None
+        return whole[self.rows] if isinstance(whole, Tensor) else whole.select(self.rows)
+
     def classes(self) -> Tensor | None:
         """Return the targets where they are classes: one integer an example, on the CPU."""
         classes = self.whole.classes()
@@ -319,7 +399,8 @@ class Task(TaskInfo[Split]):
             `shift/...`.
         name: What people call it.
         metrics: What is measured: names of metrics that are built in (see
-            `soupcore.tasks.metrics.METRICS`), or `Metric`s. The first is primary: it ranks, and
+            `soupcore.tasks.metrics.METRICS`), `Metric`s, or objects of torchmetrics (see
+            `soupcore.tasks.from_torchmetrics`). The first is primary: it ranks, and
             recipes choose by it. The mean of `score` unless given. Where splits have groups,
             `worst-group SCORE` is the lowest mean score of a group, and `SCORE by group` the mean
             score of each, with the name of the score, such as `worst-group accuracy`.
@@ -333,8 +414,9 @@ class Task(TaskInfo[Split]):
             the task's file shows, so that evaluations of before are not taken for it.
 
     Raises:
-        TaskError: There is not exactly one `select` split, or a metric needs groups that the splits
-            `select` and `report` do not have both.
+        TaskError: There is not exactly one `select` split, a metric needs groups that the splits
+            `select` and `report` do not have both, or examples have weights that a metric or
+            `record` does not take.
     """
 
     metrics: tuple[Metric, ...]
@@ -351,7 +433,7 @@ class Task(TaskInfo[Split]):
         splits: Mapping[str, Split],
         *,
         name: str = "task",
-        metrics: Sequence["Metric | str"] = (),
+        metrics: Sequence[Any] = (),
         version: str = "",
         precision: Precision = "float32",
     ) -> None:
@@ -371,11 +453,19 @@ class Task(TaskInfo[Split]):
         self.spec = ""
         if any(metric.against == "groups" for metric in self.metrics):
             self._check_groups()
+        self._check_weights()
 
-    def _metrics(self, metric: "Metric | str") -> list[Metric]:
+    def _metrics(self, metric: Any) -> list[Metric]:
         """Return metrics by their name: the mean of `score`, of its groups, or one built in."""
-        if not isinstance(metric, str):
+        if isinstance(metric, Metric):
             return [metric]
+        if is_torchmetric(metric):
+            return [from_torchmetrics(metric, of_classes=self.is_classification)]
+        if not isinstance(metric, str):
+            raise TaskError(
+                f"The task was given {metric!r} as a metric. Give the name of one that is built "
+                "in, a soupcore.Metric, or an object of torchmetrics."
+            )
         mean = Metric(self.score_name, range=self.score_range)
         of_groups = metrics_of_groups(mean, self.groups)
         if metric in of_groups and not self.groups:
@@ -413,6 +503,23 @@ class Task(TaskInfo[Split]):
                     "the splits."
                 )
 
+    def _check_weights(self) -> None:
+        """Make sure that all that is measured respects the weights of examples and tokens."""
+        for name, split in self.splits.items():
+            unable = next((m for m in self.metrics if not m.is_mean and not m.takes_weights), None)
+            if split.is_weighted and unable is not None:
+                raise TaskError(
+                    f"The split {name!r} of the task {self.name!r} has weights, and the metric "
+                    f"{unable.name!r} takes none. Leave out the metric or the weights, or give a "
+                    "Metric with `takes_weights=True`, whose `compute` takes `weights`."
+                )
+            if split.token_weights is not None and not _takes_weights(self.record):
+                raise TaskError(
+                    f"The split {name!r} of the task {self.name!r} has weights of tokens, and "
+                    f"`record` of {type(self).__name__} takes none. Weigh whole examples, shape "
+                    "[n], or give `record` an argument `weights=None`."
+                )
+
     @property
     def mean_score(self) -> MetricInfo:
         """The mean of `score`, whether it is among the metrics or not."""
@@ -439,7 +546,9 @@ class Task(TaskInfo[Split]):
         outputs in `loss`, `score`, `predict` and `check`. Here it is the network's outputs
         themselves: the tensor, or the one called `logits`. Override it where they are large, or
         differ in shape from batch to batch: a language model needs the summed loss and the number
-        of tokens of each example, and not a number for each word of its vocabulary.
+        of tokens of each example, and not a number for each word of its vocabulary. Where splits
+        have weights of tokens, it takes a further argument `weights`, shape [m, tokens], zero where
+        inputs are padded.
 
         Args:
             outputs: What the network returned.
@@ -570,7 +679,12 @@ class Task(TaskInfo[Split]):
         if self.precision != "float32":
             parts.append(self.precision)
         parts += [str(metric.to_json()) for metric in self.metrics]
+        parts += [metric.definition for metric in self.metrics if metric.definition]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _takes_weights(record: Callable[..., Any]) -> bool:
+    return "weights" in inspect.signature(record).parameters
 
 
 def _groups(groups: Any, n: int) -> tuple[str, ...] | None:

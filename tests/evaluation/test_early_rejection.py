@@ -75,6 +75,50 @@ def test_rejected_candidates_are_those_that_the_full_pass_would_reject(
 
 
 @pytest.mark.parametrize("strictly", [False, True])
+@given(data=st.data())
+def test_with_weights_the_decisions_are_those_of_the_weighted_means(
+    data: st.DataObject, strictly: bool
+) -> None:
+    n = data.draw(st.integers(1, 40))
+    table = st.lists(whole, min_size=n, max_size=n).map(torch.tensor)
+    incumbent, candidate, difficulty = (data.draw(table) for _ in range(3))
+    some = st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=n, max_size=n)
+    weights = torch.tensor(data.draw(some.filter(any)), dtype=torch.float64)
+    rejection = EarlyRejection(
+        incumbent,
+        strictly=strictly,
+        lowest=0,
+        highest=1,
+        difficulty=difficulty,
+        weights=weights,
+    )
+    seen = run(rejection, candidate, batch=data.draw(st.integers(1, 20)))
+    before, after = (float((each * weights).sum()) for each in (incumbent, candidate))
+    rows = rejection.order[: len(seen)]
+    bound = rejection.bound("", "val", rows, seen).score
+    assert bound >= after / float(weights.sum()) - 1e-9
+    if len(seen) < n:
+        assert after <= before if strictly else after < before
+    shuffled = torch.randperm(len(seen))
+    again = rejection.bound("", "val", rows[shuffled], seen[shuffled]).score
+    assert again == pytest.approx(bound)
+
+
+def test_examples_of_weight_zero_come_last_and_are_not_needed() -> None:
+    weights = torch.tensor([0.0] * 90 + [1.0] * 10)
+    rejection = EarlyRejection(
+        torch.ones(100),
+        strictly=False,
+        lowest=0,
+        highest=1,
+        difficulty=torch.ones(100),
+        weights=weights,
+    )
+    assert rejection.order[:10].tolist() == [*range(90, 100)]
+    assert len(run(rejection, torch.zeros(100), batch=100)) == 1
+
+
+@pytest.mark.parametrize("strictly", [False, True])
 def test_an_equal_candidate_is_evaluated_to_the_end(strictly: bool) -> None:
     incumbent = torch.tensor([1.0, 0.0] * 50)
     seen = run(rejection_of(incumbent), incumbent.flip(0), batch=7)

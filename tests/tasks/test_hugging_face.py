@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import Tensor
 
 from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
@@ -219,6 +219,27 @@ def test_groups_precision_and_held_out_texts_are_as_described(
     logits = logits_of(networks["run-1"], pd.read_csv(folder / "val.csv"), ["text"])
     rows = task.splits["report"].rows  # type: ignore[attr-defined]
     torch.testing.assert_close(found.outputs, logits[rows], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("networks", ["SequenceClassification"], indirect=True)
+def test_texts_are_weighted_by_a_column(
+    folder: Path, store: Store, networks: dict[str, Any]
+) -> None:
+    table = pd.read_csv(folder / "val.csv")
+    table["importance"] = [row % 4 / 2 for row in range(len(table))]
+    table.to_csv(folder / "val.csv", index=False)
+    task = load_task(describe(folder, **SMS | {"weight": "importance"}))
+    found = Evaluator(task, store, device="cpu").evaluate(
+        Sweep.from_folder(folder / "runs")["run-1"].mixture, "select"
+    )
+    right = logits_of(networks["run-1"], table, ["text"]).argmax(1) == task.split("select").targets
+    expected = accuracy_score([True] * len(table), right, sample_weight=table["importance"])
+    assert found.score == pytest.approx(expected)
+    table["importance"] = "much"
+    table.to_csv(folder / "val.csv", index=False)
+    with pytest.raises(TaskError, match="'importance' holds a weight that is no number"):
+        load_task(describe(folder, **SMS | {"weight": "importance"}))
 
 
 @pytest.mark.integration

@@ -170,3 +170,10 @@ def test_a_description_knows_how_metrics_are_read(metric: MetricInfo) -> None:
     assert described.metrics == tuple(each.info for each in task.metrics)
     assert described.metric == task.metric.info
     assert MetricInfo.from_json(metric.to_json()) == metric.info
+
+
+def test_something_else_than_a_metric_is_refused() -> None:
+    with pytest.raises(TaskError, match="Give the name of one that is built in"):
+        task_with(3)  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match="2 metrics of the name 'macro F1'"):
+        task_with("macro F1", "macro F1")
