@@ -3,8 +3,8 @@
 A point is far outside if it is beyond Tukey's outer fences, three interquartile ranges below the
 first or above the third quartile (Exploratory Data Analysis, 1977). Quartiles are those of the
 distinct values, because diverged runs often have the same score, that of chance. The axis is only
-cut if this at least halves its length, so nothing is clipped unless it is far. Where better values
-are known, the better side is never cut.
+cut if it would be half as long again otherwise, so nothing is clipped unless it is far. The better
+side of an axis is never cut.
 """
 
 import math
@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 
 _FENCE = 3.0  # interquartile ranges
 _FEWEST = 5  # distinct values; fewer have no quartiles worth the name
-_SHRINKS = 2.0  # how many times longer the uncut axis has to be
+_SHRINKS = 1.5  # how many times longer the uncut axis has to be
 _PAD = 0.07  # of the range of the points inside, on both sides
 _EDGE = 0.045  # where arrows are, likewise
 
