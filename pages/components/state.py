@@ -3,6 +3,7 @@
 The URL holds the session's state, so that it can be shared and reloaded.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -21,6 +22,7 @@ from soupcore.figures import ingredient_colours
 from soupcore.figures.inks import Inks
 from soupcore.jobs import Descriptions, Supervisor
 from soupcore.overview import Overview
+from soupcore.remote.cache import REMOTE
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
@@ -46,6 +48,7 @@ _LISTS = ("hide", "show", "candidate", "with", "parameter", "also", "compare")
 # A link says what to show by these; without them, the command line does.
 _OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")
 
+_HASH = re.compile(r"-[0-9a-f]{8}$")  # at the end of the folder of a remote sweep
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
 
@@ -299,12 +302,15 @@ def sweep_label() -> str:
 
 def label_of(folder: str) -> str:
     """Return the name of a sweep."""
-    return "Sample: cluttered digits" if folder == settings.SAMPLE_SWEEP else Path(folder).name
+    if folder == settings.SAMPLE_SWEEP:
+        return "Sample: cluttered digits"
+    name = Path(folder).name
+    return _HASH.sub("", name) if Path(folder).parent.name == REMOTE else name
 
 
 def path_label(folder: str) -> str:
     """Return the name of a sweep among others: the last two parts of its path."""
-    if folder == settings.SAMPLE_SWEEP:
+    if folder == settings.SAMPLE_SWEEP or Path(folder).parent.name == REMOTE:
         return label_of(folder)
     return "/".join(Path(folder).parts[-2:]).replace("//", "/")
 

@@ -26,6 +26,7 @@ from soupcore.calls.connectivity import (
     alphas_of,
 )
 from soupcore.calls.context import Context
+from soupcore.calls.push import PushedSoup
 from soupcore.calls.selection import (
     BestIngredientBias,
     GreedyOrders,
@@ -57,6 +58,7 @@ CALLS: dict[str, type[Call]] = {
         Preview,
         OtherStatistics,
         SoupFiles,
+        PushedSoup,
         EnsembleScores,
         GreedyEnsembleScores,
         ShownExamples,
@@ -101,6 +103,7 @@ __all__ = [
     "Paths",
     "PlaneGrid",
     "Preview",
+    "PushedSoup",
     "RecipeSoup",
     "Report",
     "Result",

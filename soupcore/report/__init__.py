@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 
 from soupcore.analyze import Analysis
 from soupcore.calls import Code, Context, SoupScores
-from soupcore.calls.soups import scored_by
+from soupcore.calls.soups import card_of
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
-from soupcore.provenance import base_models_of, model_card
 from soupcore.report import html, notes, protocol
 from soupcore.report.drawn import drawn
 from soupcore.report.evidence import evidence
@@ -125,9 +124,7 @@ def folder(context: Context, soup: str | None = None, *, title: str = "") -> dic
     )
     if picked is not None:
         recipe = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
-        card = model_card(
-            picked.soup, base_models=base_models_of(picked.soup), **scored_by(context)
-        )
+        card = card_of(context, picked.soup)
         found |= {"recipe.json": f"{recipe}\n", "README.md": card}
     return found
 

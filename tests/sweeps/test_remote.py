@@ -50,6 +50,19 @@ def test_a_remote_sweep_is_like_the_local_one(bucket: Any, tmp_path: Path) -> No
     assert is_scanned(sweep.folder)
 
 
+def test_a_folder_may_be_a_url(bucket: Any) -> None:
+    sweep = Sweep.from_folder("memory://bucket/sweep", base="run1")
+    assert [*sweep.ingredients] == ["run2", "run10"]
+
+
+def test_a_distributed_checkpoint_is_refused_with_the_command_that_converts_it(
+    bucket: Any,
+) -> None:
+    bucket.pipe("/bucket/parts/run/__0_0.distcp", b"x")
+    with pytest.raises(RemoteError, match=r"is a distributed checkpoint of torch \(run/\*\.distcp"):
+        Sweep.from_urls("memory://bucket/parts")
+
+
 def test_wildcards_and_names(bucket: Any) -> None:
     put(bucket, {"start": random_state(0)}, "/bucket/other")
     urls = [
