@@ -13,6 +13,7 @@ from pages.components import (
     jobs,
     parallel,
     ranking,
+    remote,
     row_detail,
     run_cells,
     run_table,
@@ -43,6 +44,7 @@ def main(view: View) -> None:
         call = IngredientScores(tuple(known), tuple(view.task.reported))
         _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
+    remote.show_files(view)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
     table, rows, columns, metric = _table(view, known)
