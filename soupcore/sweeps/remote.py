@@ -141,6 +141,9 @@ class RemoteSweep:
     def at(cls, folder: Path) -> "RemoteSweep | None":
         """Return the remote sweep in a folder; None if it is another folder.
 
+        Only folders of the workspace count: elsewhere, as in an upload, others could have written
+        a manifest, and this machine would read what it names.
+
         Raises:
             SweepError: Its manifest is damaged.
         """
@@ -148,6 +151,8 @@ class RemoteSweep:
         try:
             text = path.read_bytes()
         except OSError:
+            return None
+        if folder.resolve().parent != (workspace_folder() / REMOTE).resolve():
             return None
         try:
             body = json.loads(text)

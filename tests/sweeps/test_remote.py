@@ -79,6 +79,17 @@ def test_wildcards_and_names(bucket: Any) -> None:
     assert [*names] == ["other-run1", "sweep-run1"]
 
 
+def test_a_manifest_outside_of_the_workspace_is_ignored(bucket: Any, tmp_path: Path) -> None:
+    save_sweep(tmp_path, toy_runs(random_state(0)))
+    remote = RemoteSweep.of("memory://bucket/sweep")
+    (tmp_path / MANIFEST).write_bytes((remote.folder / MANIFEST).read_bytes())
+    assert RemoteSweep.at(tmp_path) is None
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep.urls == ()
+    assert not (tmp_path / "sweep.csv").exists()
+    assert Cache().entries() == []
+
+
 def test_opening_again_asks_nobody(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Sweep.from_urls("memory://bucket/sweep")
     with monkeypatch.context() as patched:
