@@ -25,6 +25,7 @@ _PAGES = {
     "preview": "soups.py",
     "curve": "soups.py",
     "weights": "download.py",
+    "push": "download.py",
     "statistics": "compare.py",
     "ensemble": "compare.py",
     "greedy ensemble": "compare.py",
