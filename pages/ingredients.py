@@ -10,6 +10,7 @@ from pages.components import (
     column_scatter,
     comparison,
     display,
+    grouping,
     jobs,
     parallel,
     ranking,
@@ -178,10 +179,14 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[s
             if view.has_task
             else _logged_order(view, table, metric)
         )
+        group = grouping.choose(table, view.folder)
         columns = controls.choose_columns(table, view.folder)
     matching = controls.matching(table, text)
     rows = [row for row in order if row in matching]
     _selection(view, table, rows)
+    if group:
+        title = table.ranked_by or (ranking.logged(metric) if metric else "")
+        grouping.show(table, rows, group, title if title in table.columns else "")
     if rows:
         _rows(view, table, rows, columns)
     else:

@@ -35,27 +35,31 @@ settings.load_profile("stockpot")
 silence()  # with pytest -s, standard error is a terminal
 
 
-class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
-    """Distributes tests by file, and runs all browser tests in the same process.
+# Those that share `sample_server`, and as many others as to take half of the time.
+_FIRST_BROWSER = ("accessibility", "boundary", "connectivity", "evidence", "links")
 
-    Two browsers would slow each other down, and some tests limit the response time of pages. Other
-    tests use the time in which the browser waits.
+
+class TwoBrowsers(LoadFileScheduling):  # type: ignore[misc]
+    """Distributes tests by file, and runs the browser tests in two processes.
+
+    More browsers would slow each other down. Other tests use the time in which a browser waits.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if _drives_browser(nodeid):
-            return "tests/browser"
+            is_first = nodeid.startswith(tuple(f"tests/browser/test_{n}" for n in _FIRST_BROWSER))
+            return f"tests/browser {1 if is_first else 2}"
         scope: str = super()._split_scope(nodeid)
         return scope
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than cores, because the process with the browser mostly waits."""
+    """Return one process more than cores, because those with a browser mostly wait."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the browser tests first, since they take longest and run in one process."""
+    """Run the browser tests first, since they take longest and run in two processes."""
     items.sort(key=lambda item: not _drives_browser(item.nodeid))
 
 
@@ -73,8 +77,8 @@ def _drives_browser(nodeid: str) -> bool:
     return nodeid.startswith("tests/browser/")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
-    return OneBrowser(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoBrowsers:
+    return TwoBrowsers(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ STATISTICS: dict[StatisticsChoice, str] = {
 
 _NO_TASK = "none"  # in the URL
 # Of the run table and of the form of a soup; "" for the default.
-_TEXTS = ("filter", "sort", "order", "baseline", "recipe", "candidates")
+_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates")
 # Columns of the run table, unlike its default; candidates by name and soups among them, and
 # parameters of recipes, unlike their defaults; other recipes to build too; the rows that are
 # compared.

@@ -98,6 +98,37 @@ def logged_table(values: Mapping[str, float]) -> pd.DataFrame:
     return pd.DataFrame({"value": dict(values)}, index=[*values]).rename_axis("name")
 
 
+def groups_table(
+    groups: Mapping[str, str], scores: Sequence[float] = (), better: int = 0
+) -> pd.DataFrame:
+    """Return one row per group: its size, and the best, mean and worst score, the best group first.
+
+    Ingredients without a score count, but have no part in the scores. Equal groups, and groups
+    without scores, keep the order in which they first occur.
+
+    Args:
+        groups: `{ingredient: group}`.
+        scores: The score of each ingredient; NaN if it has none. Empty for a table without scores.
+        better: 1 if higher scores are better, -1 if lower ones are.
+    """
+    table = pd.DataFrame({"name": list(groups), "group": list(groups.values())})
+    by_group = table.groupby("group", sort=False)
+    found = by_group.agg(ingredients=("name", "size"))
+    if not scores:
+        return found
+    ranked = table.assign(score=np.array(scores, dtype=float)).sort_values(
+        "score", ascending=better < 0, kind="stable", na_position="last"
+    )
+    by_rank = ranked.groupby("group", sort=False)["score"]
+    firsts = ranked.dropna(subset="score").drop_duplicates("group").set_index("group")["name"]
+    found["best ingredient"] = firsts.reindex(found.index)
+    found["best"] = by_rank.first()
+    found["mean"] = by_rank.mean()
+    found["SD"] = by_rank.std()  # undefined for a single score
+    found["worst"] = by_rank.last()
+    return found.sort_values("best", ascending=better < 0, kind="stable", na_position="last")
+
+
 def differences_table(
     task: TaskInfo[Any],
     evaluations: Mapping[str, Mapping[str, Evaluation | None]],

@@ -1,5 +1,6 @@
 """The run table: base and soups as rows, differences, filters, order and columns in the URL."""
 
+import json
 import math
 from typing import Any
 
@@ -294,3 +295,26 @@ def test_brushes_are_part_of_the_filter_and_select(start: Start) -> None:
     clear.click().run()
     assert again.query_params["filter"] == "run"
     assert "selection" not in again.query_params
+
+
+def test_a_group_has_the_scores_of_its_ingredients_and_its_tick_selects_them(start: Start) -> None:
+    app = start(known=True)
+    rows = [
+        {"checkpoint": name, "optimizer": optimizer, "lr": 0.1}
+        for name, optimizer in zip(NAMES, ("sgd", "adamw", "sgd"), strict=True)
+    ]
+    (app.sweep.folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    session = open_table(app, group="optimizer")
+    groups = session.dataframe[0].value
+    runs = known(app).runs
+    found_of = {name: runs[name][app.select] for name in NAMES}
+    accuracy = {name: 100 * each.score for name, each in found_of.items() if each is not None}
+    sgd = [accuracy["run1"], accuracy["run10"]]
+    expected = {"sgd": (2, max(sgd), np.mean(sgd), min(sgd)), "adamw": (1, *3 * [accuracy["run2"]])}
+    found = {
+        row["optimizer"]: (row["ingredients"], row["best"], row["mean"], row["worst"])
+        for _, row in groups.iterrows()
+    }
+    assert found == {group: pytest.approx(each) for group, each in expected.items()}
+    assert list(groups["best"]) == sorted(groups["best"], reverse=True)
+    assert any("Tick a group" in caption.value for caption in session.caption)
