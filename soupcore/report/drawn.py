@@ -11,6 +11,7 @@ from soupcore import figures
 from soupcore.calls import Attribution
 from soupcore.connectivity import tree
 from soupcore.connectivity.basins import CONNECTED
+from soupcore.display import capitalised
 from soupcore.evaluation import Evaluation
 from soupcore.figures import tables
 from soupcore.overview import BySplit, Overview, title
@@ -44,10 +45,6 @@ def _sizes(known: Overview, shifts: Sequence[str]) -> str:
     return f"{count}, {n}{each}" if high > 1 else count
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _named(known: Overview) -> tuple[dict[str, BySplit], dict[str, str]]:
     """Return the evaluations and the kinds of all points by name, from back to front."""
     base = known.sweep.base.name if known.sweep.base else None
@@ -61,7 +58,7 @@ def _scores(known: Overview) -> Iterator[str]:
     """Draw test and shifts if the task has them, else validation and test, else validation."""
     task, labels = known.context.task, known.context.task.labels
     found, kinds = _named(known)
-    inks, score = figures.colours(known.names), _capital(task.score_name)
+    inks, score = figures.colours(known.names), capitalised(task.score_name)
     told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     shifts = task.splits_with_role("shift")
     better = "Up and to the right" if task.score_unit.sign > 0 else "Down and to the left"
@@ -113,7 +110,7 @@ def _on_select(known: Overview, found: dict[str, Evaluation]) -> str:
             score_unit=labels.score_unit,
         ),
         "scores",
-        f"{_capital(task.score_name)} of the ingredients",
+        f"{capitalised(task.score_name)} of the ingredients",
         _about(known, task.select),
         "The ingredients by their score, with 95 % intervals where there are any.",
         table,
@@ -163,7 +160,7 @@ def _basins(known: Overview) -> Iterator[str]:
         "pairs",
         "Barriers between all pairs",
         about,
-        f"{_capital(task.loss_name)} barrier on the line between two "
+        f"{capitalised(task.loss_name)} barrier on the line between two "
         f"ingredients: {measured} pairs. Faded cells are preliminary; outlines mark basins.",
         numbers,
     )
