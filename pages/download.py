@@ -12,13 +12,14 @@ from pages.components import jobs, scores, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import mergekit_config, model_card
-from soupcore.calls import SoupFiles
+from soupcore.calls import PushedSoup, SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
 from soupcore.database import SoupFileRow
-from soupcore.errors import RecipeError
+from soupcore.errors import RecipeError, StockpotError
 from soupcore.figures.tables import shift_table
 from soupcore.provenance import (
     base_models_of,
+    check_repo,
     files_for_hub,
     relative_error,
     scores_svg,
@@ -49,6 +50,7 @@ def main(view: View) -> None:
     picked = scores.choose_soup(view, stored, "Soup")
     _contents(view, picked)
     form = _weights(view, picked)
+    _push(view, picked)
     _recipe(view, picked, form)
 
 
@@ -102,6 +104,34 @@ def _weights(view: View, picked: StoredSoup) -> Form:
     else:
         _prepare(view, picked, form)
     return form
+
+
+def _push(view: View, picked: StoredSoup) -> None:
+    """Let the user upload the soup to the Hub."""
+    with st.expander("Push to the Hugging Face Hub", icon=":material/cloud_upload:"):
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            repo = st.text_input("Repository", placeholder="org/name", width=320).strip()
+            public = st.checkbox("Public, if it is new")
+        call = PushedSoup(picked.soup.id, repo, public)
+        if st.button(
+            f"Push weights and model card ({_size(Form().nbytes(picked.soup))})",
+            icon=":material/cloud_upload:",
+            disabled=not repo or jobs.cannot_start(view, call),
+        ):
+            try:
+                check_repo(repo)
+            except StockpotError as error:
+                st.error(plain(str(error)))
+                return
+            jobs.start(view, call, f"Push {picked.label} to {repo}")
+            st.rerun()
+        if (done := jobs.last(view, call)) is not None and done.result is not None:
+            st.caption(f"Pushed: {plain(done.result['url'])}")
+        st.caption(
+            "Uses the token of the user who started the server ($HF_TOKEN or `hf auth login`). A "
+            "new repository is private unless you make it public. Needs the package "
+            "huggingface_hub."
+        )
 
 
 def _choose_form(soup: Soup) -> Form:

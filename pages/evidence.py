@@ -237,7 +237,8 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
             key="calibration-temperature",
         )
         in_table = st.toggle("Table for all ingredients", key="calibration-table")
-    inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **view.colours}
+    own = figures.curve_colours(drawn, view.sweep.ingredients)
+    inks = {picked.label: SOUP, _ENSEMBLE: NEUTRAL, **own}
     when = "after" if after else "before"
     found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
     figure = figures.reliability_diagram(found, inks)

@@ -56,12 +56,12 @@ def main(view: View) -> None:
         alphas=ALPHAS,
         splits=(reports[0], *shifts),
     )
-    code = snippets.from_base(view, call)
+    code = snippets.from_base(view, call, chosen)
     tables = _tables(view, chosen, call)
     if tables:
         figure = figures.from_base(
             tables,
-            view.colours,
+            figures.curve_colours(chosen, view.sweep.ingredients),
             score_name=view.task.score_name,
             score_unit=view.task.score_unit,
         )

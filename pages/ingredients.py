@@ -11,7 +11,9 @@ from pages.components import (
     comparison,
     display,
     jobs,
+    parallel,
     ranking,
+    remote,
     row_detail,
     run_cells,
     run_table,
@@ -42,9 +44,12 @@ def main(view: View) -> None:
         call = IngredientScores(tuple(known), tuple(view.task.reported))
         _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
+    remote.show_files(view)
     sweeps.choose_snapshots(view.sweep.fit)
     sweeps.choose_weights(view)
-    table, rows, metric = _table(view, known)
+    table, rows, columns, metric = _table(view, known)
+    score = table.ranked_by or (ranking.logged(metric) if metric else "")
+    parallel.show(view, table, rows, columns, score if score in table.columns else "", _toggle)
     if view.has_task:
         _figures(view, names, known)
         column_scatter.show(view, table, rows, _toggle)
@@ -130,8 +135,11 @@ def _logged_figure(view: View, metric: str) -> None:
     names = ranking.ranked(view.sweep, [*known], metric)
     table = logged_table({name: known[name] for name in names})
     selected = st.session_state["selection"]
-    figure = figures.logged_overview(table, view.colours, metric=metric, selected=selected)
-    code = snippets.logged_overview(view, names, metric, selected)
+    better = -1 if ranking.lower_is_better(metric) else 1
+    figure = figures.logged_overview(
+        table, view.colours, metric=metric, selected=selected, better=better
+    )
+    code = snippets.logged_overview(view, names, metric, selected, better)
     display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
 
 
@@ -142,12 +150,12 @@ def _toggle(picked: list[Any]) -> None:
     state.select([name for name in ingredients if name in toggled])
 
 
-def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | None]:
+def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[str], str | None]:
     """Show ingredients, base and soups; ticked rows of ingredients are the selection.
 
     Returns:
-        The table, the rows that match the filter in their order, and the logged metric that ranks
-        a sweep without a task; None if rows are ordered by name.
+        The table, the rows that match the filter in their order, the visible columns, and the
+        logged metric that ranks a sweep without a task; None if rows are ordered by name.
     """
     soups = {soup.label: soup for soup in scores.soups(view)}
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -175,7 +183,7 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], str | 
     row_detail.show(view, table)
     if view.has_task:
         scores.show_undefined(view, table.evaluations)
-    return table, rows, metric
+    return table, rows, columns, metric
 
 
 def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:

@@ -44,7 +44,7 @@ st.html(
     # Tensor names are long. The selector is specific enough to override Streamlit's rule.
     ".stTable td [data-testid=stMarkdownContainer] p { overflow-wrap: anywhere; }"
     # White on the light blue of the dark theme would have too little contrast.
-    "[data-testid=stBaseButton-primary] p, [data-testid=stBaseButton-primary] span,"
+    "[data-testid=stBaseButton-primary]:enabled p, [data-testid=stBaseButton-primary]:enabled span,"
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.

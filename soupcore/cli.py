@@ -273,7 +273,7 @@ def _without_browser(arguments: Sequence[str]) -> None:
         remote = RemoteSweep.of(parsed.urls)
         parsed.folder = remote.folder
         if parsed.refresh:
-            remote.forget()
+            remote.refresh()
     parsed.run(parsed)
 
 

@@ -25,7 +25,7 @@ from soupcore.analysis.verdict import (
 )
 from soupcore.calls import Context, GreedyEnsembleScores, Optimism
 from soupcore.connectivity import Basin, PairSummaries, basins, known_pairs, summaries
-from soupcore.connectivity.basins import CONNECTED
+from soupcore.connectivity.basins import CONNECTED, basin_numbers
 from soupcore.evaluation import Evaluation
 from soupcore.evaluation.measuring import compare
 from soupcore.recipes import RECIPES, Soup
@@ -220,6 +220,11 @@ class Overview:
         """The basins by the evaluated pairs, the largest first."""
         pairs = self.pairs
         return basins(pairs.names, pairs.matrix("barrier"), CONNECTED, known=pairs.known)
+
+    @cached_property
+    def basin_numbers(self) -> dict[str, int]:
+        """The number of each ingredient's basin; see `soupcore.connectivity.basins`."""
+        return basin_numbers(self.pairs) if len(self.pairs) else {}
 
     def basin_table(self) -> "pd.DataFrame":
         """Return the ingredients around the best one, as `soupcore.figures.basin_map` takes them.

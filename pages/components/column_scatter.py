@@ -1,14 +1,17 @@
 """Any column of the run table against any other, coloured by a third."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pandas as pd
 import streamlit as st
 
 from pages.components import display, results, snippets
+from pages.components.display import plain
 from pages.components.run_table import INK, KIND, NAME, RunTable
 from pages.components.state import View
 from soupcore import figures
+from soupcore.analysis.importance import marginal_importance
 
 _SKIPPED = (INK, NAME, "hash", "status")
 
@@ -35,21 +38,56 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
         default = [*ranked, *(t for t in numbers if t != x), *numbers][0]
         y = st.selectbox("Vertical", titles, index=titles.index(default), width=240)
         colour = st.selectbox(
-            "Colour", ["", *titles], format_func=lambda t: t or "colour of the run", width=240
+            "Colour", ["", *titles], format_func=lambda t: t or "colour of the figures", width=240
         )
     drawn = table.frame.iloc[list(rows)].set_index(NAME)
     drawn = drawn[list(dict.fromkeys([KIND, x, y, *([colour] if colour else [])]))]
-    drawn = pd.DataFrame({t: _plain(drawn[t]) for t in drawn.columns}, index=drawn.index)
+    drawn = pd.DataFrame({t: plain_numbers(drawn[t]) for t in drawn.columns}, index=drawn.index)
     selected = st.session_state["selection"]
+    better = {title: table.columns[title].better for title in dict.fromkeys([x, y])}
     figure = figures.column_scatter(
-        drawn, view.colours, x=x, y=y, colour=colour or "", selected=selected
+        drawn, view.colours, x=x, y=y, colour=colour or "", selected=selected, better=better
     )
-    code = snippets.column_scatter(view, drawn, x, y, colour or "", selected)
+    code = snippets.column_scatter(view, drawn, x, y, colour or "", selected, better)
     display.show_figure(figure, "columns", drawn, code, on_pick=on_pick, boxes=True)
-    st.caption("● ingredients, ■ base, ★ soups. Rows that lack one of the values are not drawn.")
+    st.caption(
+        "● ingredients, ■ base, ★ soups; ▲ at an edge: beyond the axis, hover for the value. Rows "
+        "that lack one of the values are not drawn."
+    )
+    hyperparameters = [title for title in varying if not title.endswith("(logged)")]
+    if y in numbers and y not in hyperparameters:
+        _importance(view, table, rows, hyperparameters, y)
 
 
-def _plain(column: "pd.Series[float]") -> "pd.Series[float]":
+def _importance(
+    view: View, table: RunTable, rows: Sequence[int], hyperparameters: Sequence[str], y: str
+) -> None:
+    """Show how much of a column each hyperparameter explains by itself."""
+    kinds = table.values(KIND)
+    runs = [row for row in rows if kinds[row] == "ingredient"]
+    columns = {
+        title: [values[row] for row in runs]
+        for title in hyperparameters
+        for values in [table.values(title)]
+    }
+    scores = [table.values(y)[row] for row in runs]
+    found = marginal_importance(columns, scores)
+    if not found:
+        return
+    st.markdown("**Marginal importance of hyperparameters**")
+    numbers = pd.DataFrame.from_dict(
+        {name: asdict(each) for name, each in found.items()}, orient="index"
+    ).rename_axis("hyperparameter")
+    code = snippets.importance(view, columns, scores, y)
+    display.show_figure(figures.importance_bars(found, score_name=y), "importance", numbers, code)
+    st.caption(
+        f"Share of the variance of the ranks of {plain(y)} that each hyperparameter explains by "
+        "itself, adjusted for the number of runs, with Spearman's ρ for numbers. "
+        "Marginal: it misses interactions and an optimum in the middle of a range."
+    )
+
+
+def plain_numbers(column: "pd.Series[float]") -> "pd.Series[float]":
     """Return numbers as floats, so that a missing one is NaN."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return column.astype(float) if is_number else column

@@ -58,6 +58,7 @@ def show_figure(
     code: str,
     *,
     on_pick: Pick | None = None,
+    on_box: Callable[[dict[str, Any]], None] | None = None,
     boxes: bool = False,
 ) -> None:
     """Draw a figure with its exports: PNG, SVG, HTML, its numbers and its Python.
@@ -69,13 +70,15 @@ def show_figure(
         code: Python that reproduces the figure by itself.
         on_pick: Called with the custom data of the points that the user clicks; None if the
             points are not clickable.
+        on_box: Called with a box that the user draws: its ends `x` and `y`. Its points are not
+            picked.
         boxes: Whether points can also be picked with a box or a lasso.
     """
     config = _config(key)
     if on_pick is None:
         st.plotly_chart(figure, key=key, config=config)
     else:
-        _clickable_figure(figure, key, on_pick, boxes=boxes, config=config)
+        _clickable_figure(figure, key, on_pick, on_box, boxes=boxes, config=config)
     with (
         st.container(horizontal=True, horizontal_alignment="right"),
         st.popover("Export", type="tertiary", icon=":material/download:", key=f"export-{key}"),
@@ -155,7 +158,13 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _clickable_figure(
-    figure: go.Figure, key: str, on_pick: Pick, *, boxes: bool, config: dict[str, Any]
+    figure: go.Figure,
+    key: str,
+    on_pick: Pick,
+    on_box: Callable[[dict[str, Any]], None] | None,
+    *,
+    boxes: bool,
+    config: dict[str, Any],
 ) -> None:
     """Draw a figure and call `on_pick` with the `customdata` of the points that the user clicks.
 
@@ -167,8 +176,12 @@ def _clickable_figure(
     st.plotly_chart(
         figure,
         key=key,
-        on_select=lambda: _take(key, on_pick),
-        selection_mode=("points", "box", "lasso") if boxes else "points",
+        on_select=lambda: _take(key, on_pick, on_box),
+        selection_mode=("points", "box", "lasso")
+        if boxes
+        else ("points", "box")
+        if on_box
+        else "points",
         config=config,
     )
 
@@ -197,8 +210,12 @@ def renew_clicks(key: str) -> None:
     st.session_state[f"{key}-renewed"] = st.session_state.get(f"{key}-renewed", 0) + 1
 
 
-def _take(key: str, on_pick: Pick) -> None:
-    points = st.session_state[key]["selection"]["points"]
+def _take(key: str, on_pick: Pick, on_box: Callable[[dict[str, Any]], None] | None) -> None:
+    selection = st.session_state[key]["selection"]
+    if on_box is not None and selection["box"]:
+        on_box(selection["box"][-1])
+        return
+    points = selection["points"]
     if picked := [_texts(point["customdata"]) for point in points if point.get("customdata")]:
         on_pick(picked)
 

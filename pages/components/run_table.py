@@ -13,7 +13,7 @@ from pages.components.state import View
 from soupcore import Evaluation
 from soupcore.annotations import Annotation, annotations
 from soupcore.connectivity import stored_distances
-from soupcore.connectivity.basins import CONNECTED, basin_numbers
+from soupcore.connectivity.basins import CONNECTED
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.overview import Overview, best_on_select
 from soupcore.stored_soups import StoredSoup
@@ -23,7 +23,7 @@ from soupcore.tasks.unit import UNKNOWN
 
 INK, NAME, KIND = "", "name", "kind"
 BASELINE = "baseline"
-_IN_SOUP, _BASIN, _DISTANCE = "in soup", "basin", "distance to base"
+_IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
 
 
@@ -38,6 +38,7 @@ class Column:
         is_lower_first: Whether the lowest value comes first in the default order.
         decimals: Decimals in exports; None for six significant digits.
         is_of_runs: Whether it is a hyperparameter or a logged metric.
+        better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
     """
 
     form: str = "text"
@@ -46,6 +47,7 @@ class Column:
     is_lower_first: bool = True
     decimals: int | None = None
     is_of_runs: bool = False
+    better: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,9 @@ def build(
                is_lower_first=False),
     )  # fmt: skip
     if view.has_task:
-        pairs = Overview(view.context, []).pairs
-        numbers = basin_numbers(pairs) if len(pairs) else {}
+        numbers = view.basin_numbers
         made.add_known(
-            _BASIN, [numbers.get(name) for name in names],
+            BASIN, [numbers.get(name) for name in names],
             Column("count", "Number of the basin, 1 for the largest: ingredients connected by a "
                    f"chain of evaluated pairs with barriers up to {CONNECTED:g}. Basins can still "
                    "merge while pairs are missing."),
@@ -246,7 +247,12 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
             spreads = [_half(e) for e in evaluations]
             what = f"Score on {plain(split)} ± half of its 95 % confidence interval"
         column = Column(
-            "score", what, is_shown, is_lower_first=unit.sign < 0, decimals=unit.decimals
+            "score",
+            what,
+            is_shown,
+            is_lower_first=unit.sign < 0,
+            decimals=unit.decimals,
+            better=unit.sign,
         )
         made.add(title, [_times(score, unit.factor) for score in values], column)
         made.texts[title] = [_text(unit, *each) for each in zip(values, spreads, strict=True)]
@@ -258,7 +264,12 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
         what = f"Difference from {plain(str(baseline))}, the baseline"
         what += "; for paired intervals see the details of a row" if split else ""
         column = Column(
-            "score", what, is_shown, is_lower_first=unit.sign < 0, decimals=unit.decimals
+            "score",
+            what,
+            is_shown,
+            is_lower_first=unit.sign < 0,
+            decimals=unit.decimals,
+            better=unit.sign,
         )
         made.add(difference, [_times(gain, unit.factor) for gain in gains], column)
         made.texts[difference] = [
@@ -266,7 +277,7 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
             for name, gain in zip(names, gains, strict=True)
         ]
     losses = [e.loss if e else None for e in (known[name][task.select] for name in names)]
-    made.add(task.loss_name, losses, Column("loss", f"Loss on {plain(task.select)}"))
+    made.add(task.loss_name, losses, Column("loss", f"Loss on {plain(task.select)}", better=-1))
 
 
 def _add_runs(made: _Columns, view: View, names: Sequence[str], metric: str | None) -> None:
@@ -293,6 +304,7 @@ def _add_runs(made: _Columns, view: View, names: Sequence[str], metric: str | No
         column = Column(
             "number" if is_number else "text", _source(view, key), key in shown,
             is_lower_first=not is_higher_first, is_of_runs=True,
+            better=0 if metric == key else 1 if is_higher_first else -1,
         )  # fmt: skip
         made.add(title, values, column)
 

@@ -90,12 +90,13 @@ def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> l
 def _inks(view: View, chosen: Sequence[str]) -> list[str]:
     """Return distinct colours for the rows: those of ingredients, and other ones for soups."""
     spare = iter(figures.colours(str(place) for place in range(2 * MOST)).values())
-    taken = {view.colours[name] for name in chosen if name in view.colours}
+    own = figures.curve_colours(chosen, view.sweep.ingredients)
+    taken = {own[name] for name in chosen if name in own}
     made = []
     is_first = True
     for name in chosen:
-        if name in view.colours:
-            made.append(view.colours[name])
+        if name in own:
+            made.append(own[name])
         elif view.sweep.base is not None and name == view.sweep.base.name:
             made.append(NEUTRAL)
         elif is_first:

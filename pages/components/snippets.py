@@ -3,7 +3,9 @@
 Each text runs by itself.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -23,11 +25,11 @@ from soupcore.calls import (
     WeightGeometry,
 )
 from soupcore.calls.code import soup_again
+from soupcore.row_filter import Limits
 from soupcore.stored_soups import StoredSoup
 
 FIGURES = "from soupcore import figures"
 TABLES = "from soupcore.figures import tables"
-_INKS = "figures.colours(sweep.ingredients)"
 _SCORE = "score_name=task.score_name, score_unit=task.score_unit"
 _CONTEXT = "from soupcore.calls import Context"
 _OVERVIEW = "from soupcore.overview import Overview"
@@ -56,10 +58,11 @@ def ingredients(view: View) -> str:
 
 
 def logged_overview(
-    view: View, names: Sequence[str], metric: str, selected: Collection[str]
+    view: View, names: Sequence[str], metric: str, selected: Collection[str], better: int
 ) -> str:
     """Draw a logged metric of ingredients."""
-    drawn = f"tables.logged_table(values), {_INKS}, metric={metric!r}{_selected(selected)}"
+    named = f"metric={metric!r}{_selected(selected)}, better={better}"
+    drawn = f"tables.logged_table(values), {_inks(view)}, {named}"
     return view.context.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
 
 
@@ -81,13 +84,15 @@ def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> 
         "table = Overview(Context(sweep, evaluator), []).basin_table()\n",
         (_CONTEXT, _OVERVIEW, "from soupcore.connectivity import evaluate_lines"),
     )
-    return view.context.script(lines, _figure("basin_map", f"table, {_INKS}, best=best, {_LOSS}"))
+    return view.context.script(
+        lines, _figure("basin_map", f"table, {_inks(view)}, best=best, {_LOSS}")
+    )
 
 
 def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:
     """Draw the scores of ingredients on the selection split."""
     call = IngredientScores(tuple(names), (view.task.select,))
-    table = f"tables.scores_table(found[{view.task.select!r}]), {_INKS}"
+    table = f"tables.scores_table(found[{view.task.select!r}]), {_inks(view)}"
     drawn = f"{table},\n    {_SCORE}{_selected(selected)},\n"
     return call.script(view.context, _figure("accuracy_overview", drawn, TABLES))
 
@@ -113,27 +118,65 @@ def shift_scatter(
         "}\n",
         ("from soupcore.connectivity import point",),
     )
-    drawn = (
-        f"tables.shift_table(task, found, kinds), {_INKS},\n    {_SCORE}{_selected(selected)},\n"
-    )
+    told = f"{_SCORE}{_selected(selected)}"
+    drawn = f"tables.shift_table(task, found, kinds), {_inks(view)},\n    {told},\n"
     return view.context.script(made, _figure("shift_scatter", drawn, TABLES))
 
 
 def column_scatter(
-    view: View, table: pd.DataFrame, x: str, y: str, colour: str, selected: Collection[str]
-) -> str:
+    view: View, table: pd.DataFrame, x: str, y: str, colour: str, selected: Collection[str],
+    better: Mapping[str, int],
+) -> str:  # fmt: skip
     """Draw a column of the run table against another; the code holds the numbers."""
-    columns = {
+    made = Code(
+        f"table = pd.DataFrame(\n    {_columns(table)!r},\n    index={list(table.index)!r},\n)\n",
+        ("import pandas as pd",),
+    )
+    named = f"x={x!r}, y={y!r}, colour={colour!r}, better={dict(better)!r}"
+    drawn = f"table, {_inks(view)}, {named}{_selected(selected)}"
+    return view.context.script(made, _figure("column_scatter", drawn))
+
+
+def parallel(
+    view: View, table: pd.DataFrame, columns: Sequence[str], options: Mapping[str, Any]
+) -> str:
+    """Draw parallel coordinates of columns of the run table; the code holds the numbers."""
+    made = Code(
+        f"table = pd.DataFrame(\n    {_columns(table)!r},\n    index={list(table.index)!r},\n)\n",
+        ("import pandas as pd", "from soupcore.row_filter import Limits"),
+    )
+    brushed = ", ".join(f"{t!r}: {_limits(each)}" for t, each in options["brushed"].items())
+    named = "".join(
+        f"    {name}={value!r},\n" for name, value in options.items() if name != "brushed"
+    )
+    drawn = f"table, {list(columns)!r},\n{named}    brushed={{{brushed}}},\n"
+    return view.context.script(made, _figure("parallel_coordinates", drawn))
+
+
+def _limits(each: Limits | Sequence[str]) -> str:
+    if not isinstance(each, Limits):
+        return repr(tuple(each))
+    low, high = (repr(end) if math.isfinite(end) else f"float({str(end)!r})" for end in each)
+    return f"Limits({low}, {high})"
+
+
+def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequence[Any],
+               name: str) -> str:  # fmt: skip
+    """Draw the importance of hyperparameters for a column; the code holds the numbers."""
+    made = Code(
+        f"columns = {dict(columns)!r}\nscores = {list(scores)!r}\n"
+        "found = marginal_importance(columns, scores)\n",
+        ("from soupcore.analysis.importance import marginal_importance",),
+    )
+    drawn = f"found, score_name={name!r}"
+    return view.context.script(made, _figure("importance_bars", drawn))
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {
         column: [None if pd.isna(value) else value for value in table[column].tolist()]
         for column in table.columns
     }
-    made = Code(
-        f"table = pd.DataFrame(\n    {columns!r},\n    index={list(table.index)!r},\n)\n",
-        ("import pandas as pd",),
-    )
-    named = f"x={x!r}, y={y!r}, colour={colour!r}"
-    drawn = f"table, {_INKS}, {named}{_selected(selected)}"
-    return view.context.script(made, _figure("column_scatter", drawn))
 
 
 def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
@@ -216,7 +259,7 @@ def coefficients(view: View, chosen: StoredSoup) -> str:
         (TABLES,),
     )
     context = view.context.including(chosen.soups)
-    return context.script(made, _figure("coefficient_bars", f"table, {_INKS}"))
+    return context.script(made, _figure("coefficient_bars", f"table, {_inks(view)}"))
 
 
 def reliability(
@@ -235,7 +278,7 @@ def reliability(
     call = Calibrations(picked.soup.id, names, split)
     made = (
         f"drawn = {{name: found[name][{int(after)}] for name in {list(drawn)!r}}}\n"
-        f"inks = {{{picked.label!r}: SOUP, 'ensemble': NEUTRAL, **{_INKS}}}\n"
+        f"inks = {{{picked.label!r}: SOUP, 'ensemble': NEUTRAL, **{_curve_inks(view, drawn)}}}\n"
     )
     style = "from soupcore.figures.style import NEUTRAL, SOUP"
     return call.script(
@@ -299,22 +342,22 @@ def curves(view: View, call: Paths, *, both_statistics: bool = False) -> str:
     return view.context.script(code, printed, _figure("path_curves", f"paths, {_LOSS}"))
 
 
-def from_base(view: View, call: Paths) -> str:
+def from_base(view: View, call: Paths, names: Sequence[str]) -> str:
     """Draw paths from the base, score on report against score under shift."""
-    drawn = f"tables.robustness_tables(paths), {_INKS}, {_SCORE}"
+    drawn = f"tables.robustness_tables(paths), {_curve_inks(view, names)}, {_SCORE}"
     return call.script(view.context, _figure("from_base", drawn, TABLES))
 
 
 def plane(view: View, call: PlaneGrid, kinds: Mapping[str, str]) -> str:
     """Draw a plane with points projected onto it, `{name: kind}`."""
     placed = "places = {name: plane.frame.locate(at) for name, at in points.items()}\n"
-    drawn = f"plane, places, {dict(kinds)!r},\n    {_INKS}, {_LOSS},\n"
+    drawn = f"plane, places, {dict(kinds)!r},\n    {_inks(view)}, {_LOSS},\n"
     return call.script(view.context, Code(placed), _figure("plane_contours", drawn))
 
 
 def norms(view: View, names: Sequence[str]) -> str:
     """Draw the distances from the base."""
-    return _geometry(view, names, _figure("norm_bars", f"geometry, {_INKS}"))
+    return _geometry(view, names, _figure("norm_bars", f"geometry, {_inks(view)}"))
 
 
 def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
@@ -419,6 +462,23 @@ def _logged(names: Sequence[str], metric: str) -> Code:
 
 def _geometry(view: View, names: Sequence[str], *more: Code) -> str:
     return view.context.script(WeightGeometry().code(view.context, names), *more)
+
+
+def _inks(view: View) -> str:
+    """Return an expression for the colours of the ingredients, as `View.colours` has them."""
+    more = ""
+    if view.colours.titles:
+        numbers = [view.basin_numbers.get(name) for name in view.sweep.ingredients]
+        selected = st.session_state.get("selection", ())
+        if view.basin_numbers:
+            more = f", basins=dict(zip(sweep.ingredients, {numbers!r}))"
+        elif selected:
+            more = f", selected={list(selected)!r}"
+    return f"figures.ingredient_colours(sweep.ingredients{more})"
+
+
+def _curve_inks(view: View, drawn: Sequence[str]) -> str:
+    return f"figures.curve_colours({list(drawn)!r}, sweep.ingredients)"
 
 
 def _selected(names: Collection[str]) -> str:

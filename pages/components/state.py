@@ -3,9 +3,10 @@
 The URL holds the session's state, so that it can be shared and reloaded.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from soupcore import StockpotError, Store, Sweep
 from soupcore.calls import Context
 from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
-from soupcore.figures import colours
+from soupcore.figures import ingredient_colours
+from soupcore.figures.inks import Inks
 from soupcore.jobs import Descriptions, Supervisor
+from soupcore.overview import Overview
+from soupcore.remote.cache import REMOTE
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.folder import folder_signature
@@ -40,6 +44,7 @@ _TEXTS = ("filter", "sort", "order", "baseline", "recipe", "candidates")
 # parameters of recipes, unlike their defaults; the rows that are compared.
 _LISTS = ("hide", "show", "candidate", "with", "parameter", "compare")
 
+_HASH = re.compile(r"-[0-9a-f]{8}$")  # at the end of the folder of a remote sweep
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
 
 
@@ -175,10 +180,19 @@ class View:
         """
         return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
 
+    @cached_property
+    def basin_numbers(self) -> dict[str, int]:
+        """The number of each ingredient's basin, 1 for the largest; empty without a task."""
+        return Overview(self.context, []).basin_numbers if self.has_task else {}
+
     @property
-    def colours(self) -> dict[str, str]:
+    def colours(self) -> Inks:
         """The colour of each ingredient, the same on every page."""
-        return colours(self.sweep.ingredients)
+        return ingredient_colours(
+            self.sweep.ingredients,
+            basins=self.basin_numbers,
+            selected=st.session_state.get("selection", ()),
+        )
 
     @property
     def request(self) -> dict[str, Any]:
@@ -279,7 +293,10 @@ def write_url() -> None:
 def sweep_label() -> str:
     """Return the name of the session's sweep."""
     folder = st.session_state["sweep"]
-    return "Sample: cluttered digits" if folder == settings.SAMPLE_SWEEP else Path(folder).name
+    if folder == settings.SAMPLE_SWEEP:
+        return "Sample: cluttered digits"
+    name = Path(folder).name
+    return _HASH.sub("", name) if Path(folder).parent.name == REMOTE else name
 
 
 def choose_sweep(folder: str, task: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from natsort import natsorted
 
-from pages.components import access, jobs, jobs_panel, settings, state, tasks, uploads
+from pages.components import access, jobs, jobs_panel, remote, settings, state, tasks, uploads
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
@@ -60,7 +60,7 @@ def show_choice() -> None:
 def _dialog() -> None:
     source = st.segmented_control(
         "Source",
-        ["Bundled sample", "Folder on the server", "Upload"],
+        ["Bundled sample", "Folder on the server", "Hub or S3", "Upload"],
         default="Folder on the server",
         required=True,
     )
@@ -74,6 +74,8 @@ def _dialog() -> None:
             st.rerun()
     elif source == "Folder on the server":
         _browse()
+    elif source == "Hub or S3":
+        _urls()
     else:
         _upload()
 
@@ -138,6 +140,32 @@ def _choose_task(folder: str) -> str:
     return tasks.choose(folder, current if keeps else known.task_of(folder))
 
 
+def _urls() -> None:
+    text = st.text_area(
+        "URLs, one per line",
+        placeholder="hf://org/repo@revision\nhf://org/run@step-*\n"
+        "s3://bucket/runs/*/best.pt\nbase=hf://org/base-model",
+        height=130,
+        help="A URL names a repository, a folder or a file. Wildcards name several, and NAME=URL "
+        "names an ingredient. Private ones are read with the credentials of the user who started "
+        "the server.",
+    )
+    st.caption(
+        "A job first reads the headers, which show which checkpoints fit, and then downloads these."
+    )
+    task = _choose_task(str(settings.current().uploads))
+    disabled = not text.strip() or state.store().is_read_only
+    if st.button("Open URLs", type="primary", disabled=disabled):
+        try:
+            folder = remote.folder_of(text.splitlines())
+        except StockpotError as error:
+            st.error(plain(str(error)))
+            return
+        state.choose_sweep(folder, task)
+        st.rerun()
+    remote.show_cache()
+
+
 def _upload() -> None:
     room = state.incoming().room(uploads.current_session())
     st.caption(
@@ -183,13 +211,19 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
     if state.store().is_read_only:
         st.info("This sweep has never been opened, so nothing is stored about its checkpoints.")
         return
+    reading = "Reading each checkpoint once to hash it and check for NaN and Inf."
+    if urls := remote.urls_of(folder):
+        reading = (
+            "Comparing the headers of the checkpoints, then downloading those that fit. The jobs "
+            "panel shows the progress. " + reading
+        )
+        st.code("\n".join(urls), language=None)
     _read_checkpoints(
         folder,
         opening,
         label,
         f"This link opens {plain(folder)}. Its checkpoints have not been read yet.",
-        "Reading each checkpoint once to hash it and check for NaN and Inf. Next time, this sweep "
-        "opens instantly.",
+        f"{reading} Next time, this sweep opens instantly.",
     )
 
 

@@ -15,7 +15,8 @@ _ORDERS = {"ascending": "↑ ascending", "descending": "↓ descending"}
 _HELP = (
     "Examples: `lr < 0.02`, `kind = soup`, `optimizer = adamw and test > 80`, or a part of a "
     "name. Operators: `=`, `!=`, `<`, `<=`, `>`, `>=` and `~` (contains), joined by `and` and "
-    "`or`. Column names can be abbreviated; quote names that contain operators."
+    "`or`. `|` separates alternatives: `optimizer = sgd | adamw`. Column names can be abbreviated; "
+    "quote names that contain operators."
 )
 
 
@@ -26,17 +27,27 @@ def setting(name: str, default: Any = "") -> Any:
 
 def choose_filter(folder: str) -> str:
     """Let the user write a filter; return it."""
+    key = _filter_key(folder)
+    st.session_state.setdefault(key, setting("filter"))  # it is forgotten on other pages
     text = st.text_input(
         "Filter",
-        value=setting("filter"),
         placeholder="Filter: lr < 0.02 and kind = ingredient",
         help=_HELP,
         label_visibility="collapsed",
         width=310,
-        key=f"filter-{folder}",
+        key=key,
     )
     st.session_state["filter"] = (text or "").strip()
     return str(st.session_state["filter"])
+
+
+def set_filter(folder: str, text: str) -> None:
+    """Replace the filter; call it from a callback."""
+    st.session_state.update({"filter": text, _filter_key(folder): text})
+
+
+def _filter_key(folder: str) -> str:
+    return f"filter-{folder}"
 
 
 def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
@@ -130,11 +141,15 @@ def choose_columns(table: RunTable, folder: str) -> list[str]:
     return [INK, NAME, *(title for title in titles if title in chosen)]
 
 
+def filtered(table: RunTable) -> dict[str, list[Any]]:
+    """Return the columns that filters can name."""
+    return {title: table.values(title) for title in table.columns if title != INK}
+
+
 def matching(table: RunTable, text: str) -> set[int]:
     """Return the rows that satisfy a filter; all rows, with a warning, if the filter is invalid."""
-    columns = {title: table.values(title) for title in table.columns if title != INK}
     try:
-        return set(matching_rows(text, columns))
+        return set(matching_rows(text, filtered(table)))
     except FilterError as error:
         st.warning(f"The filter is not applied. {plain(str(error))}", icon=":material/filter_alt:")
         return set(range(len(table.frame)))

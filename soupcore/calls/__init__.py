@@ -26,6 +26,7 @@ from soupcore.calls.connectivity import (
     alphas_of,
 )
 from soupcore.calls.context import Context
+from soupcore.calls.push import PushedSoup
 from soupcore.calls.selection import (
     BestIngredientBias,
     GreedyOrders,
@@ -55,6 +56,7 @@ CALLS: dict[str, type[Call]] = {
         Preview,
         OtherStatistics,
         SoupFiles,
+        PushedSoup,
         EnsembleScores,
         GreedyEnsembleScores,
         ShownExamples,
@@ -99,6 +101,7 @@ __all__ = [
     "Paths",
     "PlaneGrid",
     "Preview",
+    "PushedSoup",
     "RecipeSoup",
     "Report",
     "Result",

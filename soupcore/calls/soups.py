@@ -314,15 +314,7 @@ class SoupFiles(OfSoup):
 
     def work(self, context: Context, report: Report) -> Result:
         """Write the files into the store's folder, and keep their SHA-256."""
-        store, soup = context.store, self.stored(context).soup
-        if context.has_task:
-            evaluator = context.evaluator.with_statistics("averaged")
-            if soup.estimate is not None:
-                examples = soup.estimate.examples
-                soup.re_estimate(evaluator, examples=examples)
-                evaluator = evaluator.with_statistics("re-estimated", examples=examples)
-            known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
-            soup.evaluations.update({split: found for split, found in known.items() if found})
+        store, soup = context.store, with_known_scores(context, self.stored(context).soup)
         form = Form(**self.form)
         # Written, then read again for the SHA-256. Adapters are small.
         total = 1 if form.as_adapter else 2 * form.nbytes(soup)
@@ -337,7 +329,7 @@ class SoupFiles(OfSoup):
         store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
         path = folder / form.file_name(soup)
         if form.as_folder:
-            card = model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
+            card = card_of(context, soup)
             files = write_hub_folder(
                 soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
             )
@@ -359,11 +351,23 @@ class SoupFiles(OfSoup):
 
         It chooses nothing again.
         """
-        soup, form = self.stored(context).soup, Form(**self.form)
+        form = Form(**self.form)
+        made = self.soup_again(context)
+        told = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
+        given = options({name: value for name, value in told.items() if value})
+        name = form.file_name(self.stored(context).soup)
+        if form.as_adapter:
+            return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
+        return made + Code(f"soup.save({name!r}{given})\n")
+
+    def soup_again(self, context: Context) -> Code:
+        """Return Python that makes the weights again exactly, as `soup`."""
+        soup = self.stored(context).soup
         # `manual` drops ingredients with coefficient 0, but the first ingredient determines the
         # form of the file.
         is_plain = all(soup.coefficients.values()) and soup.coefficients and not soup.fixed
-        if is_plain and self._is_of_files(context):
+        urls = context.sweep.urls  # which may name other files elsewhere
+        if is_plain and not urls and self._is_of_files(context):
             made = Code(
                 f"sweep = {context.sweep_code}\n"
                 f"soup = soupcore.manual(sweep, {fractions(soup.coefficients)})\n"
@@ -371,7 +375,7 @@ class SoupFiles(OfSoup):
         else:
             made = Code(
                 f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
-                f"soup = soupcore.rebuild(manifest, {context.folder!r})\n",
+                f"soup = soupcore.rebuild(manifest{'' if urls else f', {context.folder!r}'})\n",
                 ("import json", "from pathlib import Path"),
             )
         if soup.estimate is not None:
@@ -380,16 +384,29 @@ class SoupFiles(OfSoup):
                 "evaluator = soupcore.Evaluator(task)\n"
                 f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
             )
-        told = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
-        given = options({name: value for name, value in told.items() if value})
-        name = form.file_name(soup)
-        if form.as_adapter:
-            return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
-        return made + Code(f"soup.save({name!r}{given})\n")
+        return made
 
     def _is_of_files(self, context: Context) -> bool:
         files = context.sweep.ingredients.keys() - context.included.keys()
         return files >= set(self.stored(context).soup.ingredients)
+
+
+def with_known_scores(context: Context, soup: Soup) -> Soup:
+    """Return a soup of the store with its statistics and with the evaluations that are stored."""
+    if context.has_task:
+        evaluator = context.evaluator.with_statistics("averaged")
+        if soup.estimate is not None:
+            examples = soup.estimate.examples
+            soup.re_estimate(evaluator, examples=examples)
+            evaluator = evaluator.with_statistics("re-estimated", examples=examples)
+        known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
+        soup.evaluations.update({split: found for split, found in known.items() if found})
+    return soup
+
+
+def card_of(context: Context, soup: Soup) -> str:
+    """Return the model card of a soup, with the names and the direction of the task's metric."""
+    return model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
 
 
 def _scored_by(context: Context) -> dict[str, Any]:

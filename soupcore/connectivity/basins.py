@@ -187,8 +187,8 @@ def basins(
 def basin_numbers(pairs: "PairSummaries", threshold: float = CONNECTED) -> dict[str, int]:
     """Return the number of each ingredient's basin, in the order of `basins`: 1 is the largest.
 
-    Takes time proportional to the number of stored pairs. Ingredients without a stored pair are
-    left out.
+    Takes time proportional to the number of stored pairs. Ingredients that are connected to none
+    are left out while pairs of theirs are missing, because they may still join a basin.
 
     Args:
         pairs: The stored summaries of pairs.
@@ -203,7 +203,9 @@ def basin_numbers(pairs: "PairSummaries", threshold: float = CONNECTED) -> dict[
     sizes = np.bincount(labels, minlength=1)
     by_size = sorted(dict.fromkeys(labels.tolist()), key=lambda label: -sizes[label])
     numbers = {label: index for index, label in enumerate(by_size, start=1)}
-    return {pairs.names[i]: numbers[int(labels[i])] for i in np.unique(pairs.pairs).tolist()}
+    known = np.bincount(pairs.pairs.ravel(), minlength=k)
+    placed = np.flatnonzero((sizes[labels] > 1) | (known == k - 1)).tolist()
+    return {pairs.names[i]: numbers[int(labels[i])] for i in placed}
 
 
 def _named(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> tuple[Pair, ...]:

@@ -118,7 +118,7 @@ class Geometry:
         from soupcore import figures  # loads Plotly
 
         if not by_layer:
-            return figures.norm_bars(self, figures.colours(self.names))
+            return figures.norm_bars(self, figures.ingredient_colours(self.names))
         blocks = self.grouped()
         values, title = blocks.moves_by_layer * 100, "% of the block's norm"
         return figures.layer_heatmap(

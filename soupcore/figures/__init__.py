@@ -9,6 +9,8 @@ from soupcore.figures.comparisons import (
 )
 from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
+from soupcore.figures.importance import importance_bars
+from soupcore.figures.inks import curve_colours, ingredient_colours
 from soupcore.figures.overview import (
     accuracy_overview,
     basin_map,
@@ -17,6 +19,7 @@ from soupcore.figures.overview import (
     shift_scatter,
 )
 from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures, pair_heatmap
+from soupcore.figures.parallel import parallel_coordinates
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
 from soupcore.figures.recipe_curves import recipe_curve, trade_off
@@ -35,16 +38,20 @@ __all__ = [
     "coefficient_bars",
     "colours",
     "column_scatter",
+    "curve_colours",
     "difference_forest",
     "from_base",
     "greedy_trace",
     "grid_heatmap",
+    "importance_bars",
+    "ingredient_colours",
     "layer_heatmap",
     "learning_curve",
     "logged_overview",
     "measures",
     "norm_bars",
     "pair_heatmap",
+    "parallel_coordinates",
     "path_curves",
     "plane_contours",
     "recipe_curve",

@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from soupcore.figures import outliers
+from soupcore.figures.axes import is_logarithmic, log_ticks
 from soupcore.figures.comparisons import colour_scale
+from soupcore.figures.inks import add_legend
 from soupcore.figures.style import NEUTRAL, SOUP, colours, finish
 
-_TWO_DECADES = 100
 _MISSING = "not known"
 
 
@@ -21,11 +23,12 @@ def column_scatter(
     y: str,
     colour: str = "",
     selected: Collection[str] = (),
+    better: Mapping[str, int] | None = None,
 ) -> go.Figure:
     """Plot two columns of the run table against each other, coloured by a third.
 
     An axis is logarithmic if its numbers are positive and span two decades, such as those of
-    learning rates.
+    learning rates. Outliers are drawn at its edge; see `soupcore.figures.outliers`.
 
     Args:
         table: Index: names. Columns: `kind` (`ingredient`, `base` or `soup`), and those below.
@@ -35,6 +38,7 @@ def column_scatter(
         y: Column of the vertical axis.
         colour: Column shown by colour, numbers or text; empty for a colour per ingredient.
         selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
+        better: `{column: 1 if higher values are better, -1 if lower ones are}`, where known.
     """
     rows = table.dropna(subset=list(dict.fromkeys([x, y])))
     figure = go.Figure()
@@ -65,6 +69,14 @@ def column_scatter(
         )
     figure.update_xaxes(title=x, type=_axis(rows[x]))
     figure.update_yaxes(title=y, type=_axis(rows[y]))
+    for axis, column in ((figure.layout.xaxis, x), (figure.layout.yaxis, y)):
+        if axis.type == "log":  # Plotly would write 100µ for 0.0001
+            ticks = log_ticks(rows[column].min(), rows[column].max())
+            axis.update(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    known = better or {}
+    outliers.clip(figure, better={"x": known.get(x, 0), "y": known.get(y, 0)})
+    if not colour:
+        add_legend(figure, inks, map(str, rows.index))
     return finish(figure, height=440)
 
 
@@ -110,8 +122,7 @@ def _symbols(names: Sequence[str], kinds: Sequence[str], selected: Collection[st
 def _axis(values: "pd.Series[Any]") -> str:
     if not _is_numeric(values):
         return "category"
-    spans = len(values) and values.min() > 0 and values.max() >= _TWO_DECADES * values.min()
-    return "log" if spans else "linear"
+    return "log" if is_logarithmic(values) else "linear"
 
 
 def _digits(values: "pd.Series[Any]") -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.analysis.grids import Grid
+from soupcore.figures import outliers
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, finish, space_before
 from soupcore.tasks import SHARE, Unit
@@ -43,6 +44,7 @@ def angle_scatter(
     figure.update_yaxes(
         title=score_unit.difference_label(f"Midpoint {score_name} − mean of endpoints")
     )
+    outliers.clip(figure, better={"y": 1})
     return finish(figure, height=_HEIGHT)
 
 
@@ -68,9 +70,10 @@ def soup_ensemble_scatter(
         table, table["ensemble"] * score_unit.factor, table["soup"] * score_unit.factor, colour,
         f"{_PAIR}ensemble {score_unit.hover('x')}<br>soup {score_unit.hover('y')}",
     )  # fmt: skip
-    _diagonal(figure)
     figure.update_xaxes(title=score_unit.label(f"Two-model ensemble {score_name}"))
     figure.update_yaxes(title=score_unit.label(f"Two-model soup {score_name}"))
+    outliers.clip(figure, better={"x": score_unit.sign, "y": score_unit.sign})
+    _diagonal(figure)
     return finish(figure, height=_HEIGHT)
 
 
@@ -88,9 +91,10 @@ def theory_scatter(table: pd.DataFrame, *, colour: str = "") -> go.Figure:
         table, table["predicted"], table["gap"], colour,
         f"{_PAIR}predicted %{{x:+.4f}}<br>measured %{{y:+.4f}}",
     )  # fmt: skip
-    _diagonal(figure)
     figure.update_xaxes(title="Predicted L(soup) − L(ensemble), nats")
     figure.update_yaxes(title="Measured L(soup) − L(ensemble), nats")
+    outliers.clip(figure)
+    _diagonal(figure)
     return finish(figure, height=_HEIGHT)
 
 

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
 from soupcore.figures.cell_numbers import cell_numbers
+from soupcore.figures.inks import add_legend
 from soupcore.figures.style import finish, space_before
 
 _ROW = 20  # pixels per layer
@@ -15,18 +16,21 @@ _LABELLED = 16  # with more columns, cells are too narrow for numbers
 
 def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
     """Draw the distance of each ingredient from the origin of the geometry."""
+    names = list(geometry.names)
     figure = go.Figure(
         go.Bar(
             x=geometry.norms,
-            y=list(geometry.names),
+            y=names,
             orientation="h",
-            marker={"color": [colours[name] for name in geometry.names]},
+            marker={"color": [colours[name] for name in names]},
             hovertemplate="<b>%{y}</b><br>%{x:.4g}<extra></extra>",
+            showlegend=False,
         )
     )
+    add_legend(figure, colours, names)
     figure.update_xaxes(title=f"L2 distance from {geometry.origin}", rangemode="tozero")
     figure.update_yaxes(type="category", autorange="reversed")
-    return finish(figure, height=max(240, 90 + 22 * len(geometry.names)))
+    return finish(figure, height=max(240, 90 + 22 * len(names)))
 
 
 def layer_heatmap(

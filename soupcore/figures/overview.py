@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.display import capitalised
+from soupcore.figures import outliers
+from soupcore.figures.inks import add_legend
 from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
@@ -64,6 +66,9 @@ def accuracy_overview(
     title = score_unit.label(f"Validation {score_name}")
     figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
     figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
+    outliers.clip(figure, better={"x": score_unit.sign})
+    figure.update_traces(showlegend=False)
+    add_legend(figure, colours, names)
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
 
 
@@ -73,6 +78,7 @@ def logged_overview(
     *,
     metric: str,
     selected: Collection[str] = (),
+    better: int = 0,
 ) -> go.Figure:
     """Draw the value of a metric that the training tool logged, one row per ingredient.
 
@@ -81,6 +87,7 @@ def logged_overview(
         colours: Colour of each ingredient.
         metric: Name of the metric.
         selected: Ingredients drawn filled, the others hollow. If empty, all are filled.
+        better: 1 if higher values are better, -1 if lower ones are, 0 if neither.
     """
     rows = table.dropna(subset=["value"]).iloc[::-1]
     names = list(rows.index)
@@ -96,6 +103,9 @@ def logged_overview(
     )
     figure.update_xaxes(title=f"{metric} (logged)")
     figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
+    outliers.clip(figure, better={"x": better})
+    figure.update_traces(showlegend=False)
+    add_legend(figure, colours, names)
     return finish(figure, height=max(220, 90 + _ROW * len(names)))
 
 
@@ -199,6 +209,9 @@ def _scatter(
         )
     figure.update_xaxes(title=unit.label(x_title))
     figure.update_yaxes(title=unit.label(y_title))
+    outliers.clip(figure, better={"x": unit.sign, "y": unit.sign})
+    if add_legend(figure, colours, rows.index[rows["kind"] == "ingredient"]):
+        figure.update_traces(showlegend=False, selector={"name": "ingredients"})
     return finish(figure, height=420)
 
 
@@ -214,8 +227,8 @@ def basin_map(
 ) -> go.Figure:
     """Plot the score of each ingredient against its loss barrier to the best one.
 
-    Barriers above ten times the threshold are drawn at the right edge, so that one diverged run
-    does not rule the scale.
+    Barriers above ten times the threshold are drawn at the right edge, and outliers of the score
+    at the lower one, so that a diverged run does not rule the scale.
 
     Args:
         table: Index: names. Columns: `barrier`, `score` and `basin`, whether the ingredient is in
@@ -269,6 +282,7 @@ def basin_map(
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=f"{capitalised(loss_name)} barrier to {best}")
     figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
+    outliers.clip(figure, better={"y": score_unit.sign}, axes=["y"])
     return finish(figure, height=420)
 
 

@@ -1,4 +1,4 @@
-"""Shared style of figures: one colour per ingredient, greys that work on light and dark themes."""
+"""Shared style of figures: colours and greys that work on light and dark themes."""
 
 from collections.abc import Iterable
 from colorsys import hls_to_rgb
@@ -16,7 +16,7 @@ SOUP = "#e0a100"
 
 # After Okabe and Ito (2008), adjusted so that any two of these, SOUP and NEUTRAL differ by at least
 # 11 in CIEDE2000, for deuteranopia too, and stand out from light and dark backgrounds.
-_PALETTE = (
+PALETTE = (
     "#0d70ad", "#d55e00", "#009e73", "#e47ea1", "#56b4e9", "#a0355f", "#7d7e3e", "#8f6cdf",
 )  # fmt: skip
 _NO_TEXTS = ("hovertemplate", "texttemplate", "template")
@@ -29,8 +29,8 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def _colour(index: int) -> str:
-    if index < len(_PALETTE):
-        return _PALETTE[index]
+    if index < len(PALETTE):
+        return PALETTE[index]
     red, green, blue = hls_to_rgb((index * _GOLDEN_ANGLE) % 1, 0.55, 0.5)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 

@@ -19,6 +19,7 @@ from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.folder import folder_signature, stays_within
+from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.snapshots import Snapshots
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
@@ -163,10 +164,18 @@ def _opening(request: Request) -> tuple[str, Weights, Snapshots]:
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """Read every checkpoint of a folder once: digests and values that are not finite.
 
+    A remote sweep is downloaded first, as far as it is not in the cache. With `refresh` in the
+    request, its URLs are resolved again.
+
     Raises:
+        RemoteError: A remote file cannot be downloaded.
         SweepError: Reading a file ended without an answer, as where its reader was killed.
     """
     folder, weights, snapshot = _opening(request)
+    if request.get("refresh") and warm.may_open(request):
+        remote = RemoteSweep.at(Path(folder))
+        if remote is not None:
+            remote.refresh()
     before = folder_signature(folder)
     sweep = warm.sweep(request, report)
     is_known = is_scanned(folder, weights, snapshot, within=warm.roots)

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, Protocol
 from soupcore.disk import check_space, full_disk, in_words, is_full
 from soupcore.errors import RemoteError, StoreError
 from soupcore.new_files import new_file
-from soupcore.remote.files import CutOffError, RemoteFile, Source
+from soupcore.remote import files
+from soupcore.remote.files import MOST_TRIES, CutOffError, RemoteFile, Source
 from soupcore.workspace import private_folder, workspace_folder
 
 REMOTE = "remote"  # folder in the workspace: sweeps, and the cache as a hidden folder
@@ -30,8 +31,6 @@ _PART = ".part"
 _KEY = re.compile(r"[0-9a-f]{40}")
 _BUDGET = "STOCKPOT_CACHE_GB"
 _DEFAULT_BUDGET = 100.0  # GB
-_MOST_TRIES = 5  # in a row without a byte
-_WAIT = 0.5  # seconds before the second try; doubled for each further one
 _POLL = 0.1  # seconds between two looks at the lock of another process
 _AT_ONCE = 1 << 20  # bytes
 
@@ -176,13 +175,13 @@ class Cache:
                 except CutOffError as error:
                     tries += 1
                     part.flush()
-                    if tries >= _MOST_TRIES:
+                    if tries >= MOST_TRIES:
                         raise RemoteError(
                             f"{file.url}: {error}. {in_words(at)} of {in_words(file.size)} are "
                             "here; the next attempt continues there. Files that are in the cache "
                             "already can be used offline."
                         ) from None
-                    _wait(_WAIT * 2**tries / 2, on_bytes)
+                    _wait(files.WAIT * 2**tries / 2, on_bytes)
             part.flush()
             os.fsync(part.fileno())
         except OSError as error:

@@ -1,9 +1,15 @@
 """Remote files that are pinned to their content, and the interface of the places that hold them."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+
+from soupcore.errors import RemoteError
+
+MOST_TRIES = 5  # in a row without a byte
+WAIT = 0.5  # seconds before the second try; doubled for each further one
 
 
 class CutOffError(Exception):
@@ -96,7 +102,7 @@ class Source(Protocol):
         """Read the bytes from `start` to `stop` by one request.
 
         Raises:
-            RemoteError: See `stream`.
+            CutOffError, RemoteError: See `stream`.
         """
 
     def stream(self, file: RemoteFile, start: int) -> Iterator[bytes]:
@@ -116,3 +122,18 @@ class Source(Protocol):
 
     def is_md5(self, file: RemoteFile) -> bool:
         """Return whether the file's ETag is the MD5 of its content."""
+
+
+def read_range(source: Source, file: RemoteFile, start: int, stop: int) -> bytes:
+    """Read a range of a remote file, with a few attempts.
+
+    Raises:
+        RemoteError: The file is gone, access is refused, or all attempts failed.
+    """
+    for tries in range(MOST_TRIES):
+        try:
+            return source.read(file, start, stop)
+        except CutOffError as error:
+            problem = f"{file.url} cannot be read: {error}."
+        time.sleep(WAIT * 2**tries)
+    raise RemoteError(problem)

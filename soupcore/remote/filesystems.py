@@ -111,12 +111,6 @@ class FileSystem:
 
     def read(self, file: RemoteFile, start: int, stop: int) -> bytes:
         """Read a range by one request; see `Source`."""
-        try:
-            return self._read(file, start, stop)
-        except CutOffError as error:
-            raise RemoteError(f"{file.url} cannot be read: {error}.") from None
-
-    def _read(self, file: RemoteFile, start: int, stop: int) -> bytes:
         with _errors(file.url):
             fs, path = self._open(file.url)
             version = {"version_id": file.version} if file.version else {}
@@ -129,7 +123,7 @@ class FileSystem:
     def stream(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Yield the bytes from `start` on; see `Source`."""
         while start < file.size:
-            block = self._read(file, start, min(start + _AT_ONCE, file.size))
+            block = self.read(file, start, min(start + _AT_ONCE, file.size))
             if not block:
                 return
             yield block

@@ -91,13 +91,12 @@ class Hub:
     def read(self, file: RemoteFile, start: int, stop: int) -> bytes:
         """Read a range by one request; see `Source`."""
         content = b""
-        try:
-            for block in self._blocks(file, start, stop):
-                content += block
-                if len(content) >= stop - start:
-                    break
-        except CutOffError as error:
-            raise RemoteError(f"{file.url} cannot be read: {error}.") from None
+        for block in self._blocks(file, start, stop):
+            content += block
+            if len(content) >= stop - start:
+                break
+        if len(content) < min(stop, file.size) - start:
+            raise CutOffError("the connection ended early")
         return content[: stop - start]
 
     def stream(self, file: RemoteFile, start: int) -> Iterator[bytes]:

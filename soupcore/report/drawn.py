@@ -1,7 +1,7 @@
 """The figures of a report, drawn from stored results, each with its title, splits and n."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ def _sizes(known: Overview, shifts: Sequence[str]) -> str:
     return f"{count}, {n}{each}" if high > 1 else count
 
 
+def _inks(known: Overview) -> Mapping[str, str]:
+    return figures.ingredient_colours(known.names, basins=known.basin_numbers)
+
+
 def _named(known: Overview) -> tuple[dict[str, BySplit], dict[str, str]]:
     """Return the evaluations and the kinds of all points by name, from back to front."""
     base = known.sweep.base.name if known.sweep.base else None
@@ -58,7 +62,7 @@ def _scores(known: Overview) -> Iterator[str]:
     """Draw test and shifts if the task has them, else validation and test, else validation."""
     task, labels = known.context.task, known.context.task.labels
     found, kinds = _named(known)
-    inks, score = figures.colours(known.names), capitalised(task.score_name)
+    inks, score = _inks(known), capitalised(task.score_name)
     told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     shifts = task.splits_with_role("shift")
     better = "Up and to the right" if task.score_unit.sign > 0 else "Down and to the left"
@@ -105,7 +109,7 @@ def _on_select(known: Overview, found: dict[str, Evaluation]) -> str:
     return html.plot(
         figures.accuracy_overview(
             table,
-            figures.colours(known.names),
+            _inks(known),
             score_name=labels.score_name,
             score_unit=labels.score_unit,
         ),
@@ -127,9 +131,7 @@ def _basins(known: Overview) -> Iterator[str]:
     about += f"; screened on {screened} examples of it" if screened else ""
     table = known.basin_table()
     if not table.empty and known.best is not None:
-        figure = figures.basin_map(
-            table, figures.colours(known.names), best=known.best, **labels.for_figures
-        )
+        figure = figures.basin_map(table, _inks(known), best=known.best, **labels.for_figures)
         yield html.plot(
             figure,
             "basins",

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,13 +30,14 @@ from soupcore.checkpoints.file_names import (
     stem_of,
     suffix_of,
 )
+from soupcore.checkpoints.models import why_distributed
 from soupcore.checkpoints.opening import open_run
 from soupcore.errors import CheckpointError, RemoteError, SweepError
 from soupcore.new_files import new_file
 from soupcore.progress import Progress, no_progress
 from soupcore.remote import Cache, Found, RemoteFile, check_url, source_of
 from soupcore.remote.cache import REMOTE
-from soupcore.remote.files import CutOffError
+from soupcore.remote.files import CutOffError, read_range
 from soupcore.remote.headers import write_placeholder
 from soupcore.remote.urls import safe_name, unique_names
 from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError, SnapshotChoice
@@ -140,6 +141,9 @@ class RemoteSweep:
     def at(cls, folder: Path) -> "RemoteSweep | None":
         """Return the remote sweep in a folder; None if it is another folder.
 
+        Only folders of the workspace count: elsewhere, as in an upload, others could have written
+        a manifest, and this machine would read what it names.
+
         Raises:
             SweepError: Its manifest is damaged.
         """
@@ -147,6 +151,8 @@ class RemoteSweep:
         try:
             text = path.read_bytes()
         except OSError:
+            return None
+        if folder.resolve().parent != (workspace_folder() / REMOTE).resolve():
             return None
         try:
             body = json.loads(text)
@@ -173,8 +179,15 @@ class RemoteSweep:
         with new_file(self.folder / MANIFEST) as file:
             file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
 
-    def forget(self) -> None:
-        """Forget what the URLs were resolved to, so that opening the sweep resolves them again."""
+    def refresh(self) -> None:
+        """Resolve the URLs again, and use what they name now.
+
+        Raises:
+            RemoteError: They name nothing, or cannot be resolved. Nothing is changed then.
+        """
+        files = self._resolve()
+        if files == self.files:
+            return
         for path in self.folder.iterdir():
             if path.name == MANIFEST:
                 continue
@@ -182,7 +195,7 @@ class RemoteSweep:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        self.files, self.plans = {}, {}
+        self.files, self.plans = files, {}
         self._save()
 
     def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
@@ -221,7 +234,8 @@ class RemoteSweep:
             cache.touch(file)
         total = sum(file.size for file in files)
         absent = {file.key: file.size for file in files if not cache.has(file)}
-        cache.make_room(sum(absent.values()) - _begun(cache, absent), keep)
+        if absent:
+            cache.make_room(sum(absent.values()) - _begun(cache, absent), keep)
         done = 0
 
         def on_bytes(nbytes: int) -> None:
@@ -257,6 +271,10 @@ class RemoteSweep:
                 ) from None
         files = dict(_placed(found))
         if not any(_kind(path, file.size) == "weights" for path, file in files.items()):
+            parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
+            if parts:
+                problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
+                raise RemoteError(f"{', '.join(self.urls)} {problem}. {way_out}")
             raise RemoteError(f"There are no checkpoints at {', '.join(self.urls)}.")
         if len(files) > _MOST_FILES:
             raise RemoteError(
@@ -341,7 +359,8 @@ class RemoteSweep:
             return
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
-        link.symlink_to(target)
+        with suppress(FileExistsError):  # another process has just linked it
+            link.symlink_to(target)
 
 
 def remote_files(folder: Path, files: Sequence[Path]) -> dict[str, RemoteFile]:
@@ -360,7 +379,7 @@ def _begun(cache: Cache, keys: Mapping[str, int]) -> int:
 
 def _header(file: RemoteFile, path: Path, partial_only: set[Path]) -> None:
     source = source_of(file.url)
-    if not write_placeholder(path, file.size, partial(source.read, file)):
+    if not write_placeholder(path, file.size, partial(read_range, source, file)):
         partial_only.add(path)
     elif suffix_of(path) != ".safetensors":
         partial_only.add(path)  # if it does not open, the reason may be in the other bytes
@@ -385,7 +404,8 @@ def _title(urls: Sequence[str]) -> str:
     plain = [part for part in parts if "*" not in part]
     is_hub = "hf://" in urls[0] and len(parts) > 1
     name = parts[1].partition("@")[0] if is_hub else plain[-1] if plain else "remote"
-    return safe_name(stem_of(Path(name)) or name)[:60]
+    title = safe_name(stem_of(Path(name)) or name)[:60]
+    return title if len(urls) == 1 else f"{title}-and-{len(urls) - 1}-more"
 
 
 def _placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:

@@ -18,6 +18,7 @@ from soupcore.merges import Fixed, Group, own_of
 from soupcore.mixtures import Coefficient, Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
+from soupcore.remote import is_url
 from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
 from soupcore.sweeps.findings import (
     Finding,
@@ -149,7 +150,7 @@ class Sweep:
         Later, only headers and samples are read.
 
         Args:
-            path: The folder.
+            path: The folder, or a URL; see `from_urls`.
             base: Name of the ingredient that is the shared initialisation. By default, the one
                 named `base`, if it exists and can be used.
             weights: Weight set to open in files that have several, such as raw and EMA: one name or
@@ -171,9 +172,14 @@ class Sweep:
             SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
                 checkpoint.
         """
+        if isinstance(path, str) and is_url(path):
+            return cls.from_urls(
+                path, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
+            )
         folder = Path(path)
         base_name = base or BASE
         remote = RemoteSweep.at(folder)
+        plan = None
         if remote is not None:
             downloading: Progress = no_progress
             if not remote.is_complete(base_name, snapshot):
@@ -188,7 +194,7 @@ class Sweep:
         findings = entries.findings + findings + scan_all(opened, on_progress)
         findings += _copies_in_runs(without_misfits(opened, findings), taken)
         snapshots = snapshot_choices(taken)
-        if remote is not None:
+        if plan is not None:
             findings += plan.findings
             snapshots = plan.snapshots
         places = {name: run.place for name, run in runs.items()}
@@ -201,7 +207,8 @@ class Sweep:
             for name, checkpoint in fit.checkpoints.items()
         }
         findings += files.findings + fit.findings
-        others = [name for name in entries.others if name not in told.files]
+        known = {*told.files, *(f.ingredient for f in plan.findings)} if plan else told.files
+        others = [name for name in entries.others if name not in known]
         report = FitReport(
             tuple(findings),
             fit.reference,
@@ -281,7 +288,7 @@ class Sweep:
         """
         remote = RemoteSweep.of(urls)
         if refresh:
-            remote.forget()
+            remote.refresh()
         return cls.from_folder(
             remote.folder, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
         )

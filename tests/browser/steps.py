@@ -51,7 +51,9 @@ def evaluate_everything(page: Page) -> None:
 
 def click_row(page: Page, row: int) -> None:
     """Tick the box of a row of the run table."""
-    box = page.get_by_test_id("stDataFrame").locator("canvas").first.bounding_box()
+    table = page.get_by_test_id("stDataFrame").locator("canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 17, box["y"] + TABLE_HEADER + TABLE_ROW * row + TABLE_ROW / 2)
 

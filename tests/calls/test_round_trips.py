@@ -38,6 +38,7 @@ from soupcore.calls import (
     Paths,
     PlaneGrid,
     Preview,
+    PushedSoup,
     RecipeSoup,
     Result,
     SearchOptimism,
@@ -72,6 +73,17 @@ def examples_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ClassificationTask, "show", lambda self, split, index: Shown(f"{split} {index}")
     )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return where a soup would go, and its weights, in place of an upload."""
+
+    def push(soup: Soup, repo: str, *, public: bool = False, **options: Any) -> str:
+        return f"{repo} {public} {soup.mixture.key}"
+
+    monkeypatch.setattr(soupcore.provenance, "push_to_hub", push)
+    monkeypatch.setattr(soupcore, "push_to_hub", push)
 
 
 @pytest.fixture
@@ -204,6 +216,11 @@ def cases(soup: str) -> dict[str, Case]:
             },
         ),
         Case(RecipeSoup("greedy", NAMES, GREEDY), lambda ns: of_soup(ns["soup"]), kept_soup),
+        Case(
+            PushedSoup(soup, "org/name", public=True),
+            lambda ns: ns["url"],
+            lambda context, told: told["url"],
+        ),
         Case(SoupScores(soup), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(OtherStatistics(soup), lambda ns: of_soup(ns["other"]), kept_soup),
         Case(ManualSoup.of(THIRDS, ["val"], keep=True), lambda ns: of_soup(ns["soup"]), kept_soup),
@@ -367,7 +384,7 @@ def test_a_call_is_queued_done_read_and_printed(
         Paths(names=NAMES, alphas=3, splits=("val",), part=20).work(running, quietly)
     if kind == MetricIntervals.kind:  # it completes what is evaluated already
         IngredientScores(NAMES, ("val", "test", "shift/noise")).work(running, quietly)
-    if kind == SoupFiles.kind:
+    if kind in (SoupFiles.kind, PushedSoup.kind):
         name = f"uniform-{soup}.json"
         Path(name).write_text(json.dumps(running.soups[soup].soup.to_json()))
     told = json.loads(json.dumps(call.work(running, quietly), allow_nan=False))

@@ -92,7 +92,7 @@ def test_ingredients(
     session = {"view": evaluated, "selection": selection, "sweep": evaluated.folder}
     monkeypatch.setattr(st, "session_state", session)
     import_module("pages.ingredients").main(session["view"])
-    assert list(shown) == ["overview", "scatter", "columns"]
+    assert list(shown) == ["parallel", "overview", "scatter", "columns"]
     for each in shown.values():
         assert_makes(run, each)
     assert list(shown["overview"].table.index) == NAMES
@@ -107,9 +107,9 @@ def test_ingredients_of_which_some_are_known(
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
     import_module("pages.ingredients").main(session["view"])
-    assert list(shown) == ["overview", "columns"]
-    assert_makes(run, shown["overview"])
-    assert_makes(run, shown["columns"])
+    assert list(shown) == ["parallel", "overview", "columns"]
+    for each in shown.values():
+        assert_makes(run, each)
     assert list(shown["overview"].table.index) == ["run10"]
 
 

@@ -101,7 +101,7 @@ def assert_text(app: AppTest) -> None:
         if "evil" in str(text):
             assert not place.endswith(".hovertemplate")
             assert not set(text) & set("<{$")
-            assert "&amp;lt;" in text
+            assert "&amp;lt;" in text or len(text) < len(hostile.MARKUP)  # a part of it
     assert any("evil" in str(text) for _, text in drawn) == any(hostile.figures(app))
 
 

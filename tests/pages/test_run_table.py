@@ -268,3 +268,29 @@ def test_choosing_another_sweep_forgets_the_view_of_the_table(
     state.choose_sweep("folder", "")
     assert {session[name] for name in ("filter", "sort", "order", "baseline")} == {""}
     assert session["hide"] == session["show"] == []
+
+
+def test_brushes_are_part_of_the_filter_and_select(start: Start) -> None:
+    app = start()
+    app.evaluate()
+    session = open_table(app, filter="run and lr > 1e-9")
+    assert any("Parallel coordinates" in each.value for each in session.subheader)
+    axis = next(box for box in session.selectbox if box.label == "Axis")
+    assert axis.options[-1] == "validation accuracy, %"
+    axis.set_value("lr").run()
+    (slider,) = session.select_slider
+    rates = {name: 10.0**-place for place, name in enumerate(NAMES)}
+    low, high = sorted(rates.values())[:2]
+    assert slider.value == (low, 1)
+    slider.set_value((low, high)).run()
+    assert not session.exception
+    assert session.query_params["filter"] == f"run and lr <= {high:g}"
+    names = [name for name in NAMES if rates[name] <= high]
+    assert session.query_params["selection"] == names
+    assert sorted(table_of(session)["name"]) == sorted(names)
+    again = open_table(app, filter=session.query_params["filter"])
+    clear = next(button for button in again.button if button.label == "Clear brushes")
+    assert not clear.disabled
+    clear.click().run()
+    assert again.query_params["filter"] == "run"
+    assert "selection" not in again.query_params

@@ -54,7 +54,7 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soupcore.remote.cache._WAIT", 0.0)
+    monkeypatch.setattr("soupcore.remote.files.WAIT", 0.0)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr("soupcore.remote.cache._WAIT", 0.001)
+        monkeypatch.setattr("soupcore.remote.files.WAIT", 0.001)
         monkeypatch.setattr("soupcore.remote.cache._POLL", 0.001)
         yield hub
 

@@ -114,14 +114,14 @@ def test_the_etag_of_an_upload_in_parts_is_no_md5(s3: Any) -> None:
 def test_damaged_bytes_are_noticed_by_their_md5(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from soupcore.remote.filesystems import FileSystem
 
-    read = FileSystem._read
+    read = FileSystem.read
 
     def damaged(self: FileSystem, file: Any, start: int, stop: int) -> bytes:
         content = read(self, file, start, stop)
         return content[:-1] + b"?"
 
     Sweep.from_urls("s3://runs/sweep/run-2.safetensors")
-    monkeypatch.setattr(FileSystem, "_read", damaged)
+    monkeypatch.setattr(FileSystem, "read", damaged)
     with pytest.raises(RemoteError, match="its MD5 differs"):
         Sweep.from_urls("s3://runs/sweep/run-1.safetensors")
 
@@ -130,14 +130,14 @@ def test_headers_are_read_in_exact_ranges(s3: Any, monkeypatch: pytest.MonkeyPat
     from soupcore.remote.filesystems import FileSystem
 
     asked = []
-    read = FileSystem._read
+    read = FileSystem.read
 
     def counting(self: FileSystem, file: Any, start: int, stop: int) -> bytes:
         content = read(self, file, start, stop)
         asked.append((start, len(content)))
         return content
 
-    monkeypatch.setattr(FileSystem, "_read", counting)
+    monkeypatch.setattr(FileSystem, "read", counting)
     torch.manual_seed(0)
     wide = save({"w.weight": torch.randn(310, 310), "b.weight": torch.randn(310, 310)})
     s3.put_object(Bucket="runs", Key="sweep/wide.safetensors", Body=wide)

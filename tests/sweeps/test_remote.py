@@ -50,6 +50,19 @@ def test_a_remote_sweep_is_like_the_local_one(bucket: Any, tmp_path: Path) -> No
     assert is_scanned(sweep.folder)
 
 
+def test_a_folder_may_be_a_url(bucket: Any) -> None:
+    sweep = Sweep.from_folder("memory://bucket/sweep", base="run1")
+    assert [*sweep.ingredients] == ["run2", "run10"]
+
+
+def test_a_distributed_checkpoint_is_refused_with_the_command_that_converts_it(
+    bucket: Any,
+) -> None:
+    bucket.pipe("/bucket/parts/run/__0_0.distcp", b"x")
+    with pytest.raises(RemoteError, match=r"is a distributed checkpoint of torch \(run/\*\.distcp"):
+        Sweep.from_urls("memory://bucket/parts")
+
+
 def test_wildcards_and_names(bucket: Any) -> None:
     put(bucket, {"start": random_state(0)}, "/bucket/other")
     urls = [
@@ -64,6 +77,17 @@ def test_wildcards_and_names(bucket: Any) -> None:
     put(bucket, {"run1": random_state(9)}, "/bucket/other")
     names = Sweep.from_urls(["memory://bucket/*/run1.safetensors"]).ingredients
     assert [*names] == ["other-run1", "sweep-run1"]
+
+
+def test_a_manifest_outside_of_the_workspace_is_ignored(bucket: Any, tmp_path: Path) -> None:
+    save_sweep(tmp_path, toy_runs(random_state(0)))
+    remote = RemoteSweep.of("memory://bucket/sweep")
+    (tmp_path / MANIFEST).write_bytes((remote.folder / MANIFEST).read_bytes())
+    assert RemoteSweep.at(tmp_path) is None
+    sweep = Sweep.from_folder(tmp_path)
+    assert sweep.urls == ()
+    assert not (tmp_path / "sweep.csv").exists()
+    assert Cache().entries() == []
 
 
 def test_opening_again_asks_nobody(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
