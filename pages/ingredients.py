@@ -30,7 +30,8 @@ from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
-from soupcore.overview import best_on_select
+from soupcore.overview import Overview, best_on_select
+from soupcore.plan import seconds
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -89,6 +90,11 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
+    title = f"Evaluate {len(known)} checkpoints"
+    if count:
+        left = sum(len(names) * len(view.task.split(split)) for split, names in missing.items())
+        price = seconds(Overview(view.context, []), left)
+        jobs.start_if_short(view, call, title, price)
     if count and st.button(
         f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
         type="primary",
@@ -96,7 +102,7 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
         disabled=jobs.cannot_start(view, call),
         help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are reused.",
     ):
-        jobs.start(view, call, f"Evaluate {len(known)} checkpoints")
+        jobs.start(view, call, title)
         st.rerun()
 
 

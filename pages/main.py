@@ -47,11 +47,13 @@ st.html(
     "[data-testid=stBaseButton-primary]:enabled p, [data-testid=stBaseButton-primary]:enabled span,"
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
+    ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
     "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()
+every_sweep = st.Page("all_sweeps.py", title="Sweeps", icon=":material/folder_copy:")
 page = st.navigation(
     {
         "Sweep": [
@@ -70,6 +72,7 @@ page = st.navigation(
             st.Page("geometry.py", title="Geometry", icon=":material/square_foot:"),
             st.Page("soup_vs_ensemble.py", title="Ensembles", icon=":material/join_inner:"),
         ],
+        "Workspace": [every_sweep],
     },
     expanded=True,
 )
@@ -100,6 +103,12 @@ notice = st.session_state.get("notice")
 first_page = st.session_state.setdefault("first_page", st.session_state["page"])
 if notice and st.session_state["page"] == first_page:
     st.warning(notice, icon=":material/link_off:")
+
+if page == every_sweep:  # it is shown even if this sweep cannot be opened
+    page.run()
+    state.write_url()
+    jobs_panel.redraw_if_outdated()
+    st.stop()
 
 before = list_checkpoints(st.session_state["sweep"])
 try:

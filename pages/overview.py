@@ -19,11 +19,12 @@ from pages.components import (
 )
 from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
+from pages.components.verdicts import ICONS
 from soupcore import figures
-from soupcore.analysis.verdict import Outcome
 from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import Code, SoupFiles
 from soupcore.jobs import Job
+from soupcore.jobs.known_sweeps import remember
 from soupcore.overview import Overview, title
 from soupcore.plan import PART, Step, seconds, steps
 from soupcore.stored_soups import StoredSoup
@@ -32,13 +33,6 @@ from soupcore.writers.forms import Form
 
 _TOP = 5
 _TIMED = 500_000_000  # bytes of a checkpoint; a pass of a larger network is timed by the first job
-_ICONS: dict[Outcome, str] = {
-    "unknown": ":material/hourglass_empty:",
-    "better": ":material/trending_up:",
-    "even": ":material/drag_handle:",
-    "worse": ":material/trending_down:",
-    "open": ":material/help:",
-}
 _STATES = {
     "done": ":material/check_circle:",
     "running": ":material/progress_activity:",
@@ -53,6 +47,7 @@ def main(view: View) -> None:
         _without_task(view)
         return
     known = Overview.of(view.context)
+    _remember(view, known)
     _header(view, known)
     plan = steps(known)
     job = jobs.unfinished(Analysis.kind, **view.request)
@@ -69,6 +64,13 @@ def main(view: View) -> None:
         _figures(view, known)
         _top(view, known)
         snippets.show(Analysis().script(view.context, Code("print(verdict)\n")))
+
+
+def _remember(view: View, known: Overview) -> None:
+    """Store the verdict for the list of sweeps, which says it as of the task's own settings."""
+    is_default = view.statistics == "averaged" and view.task.primary is None
+    if is_default and not view.store.is_read_only:
+        remember(known)
 
 
 def _without_task(view: View) -> None:
@@ -121,7 +123,7 @@ def _verdict(view: View, known: Overview) -> None:
     verdict = known.verdict
     with st.container(border=True, key="verdict"):
         first, *others = verdict.sentences
-        st.markdown(f"##### {_ICONS[verdict.outcome]} {plain(first)}")
+        st.markdown(f"##### {ICONS[verdict.outcome]} {plain(first)}")
         if others:
             st.markdown(" ".join(map(plain, others)))
         if known.headline is not None:
@@ -164,7 +166,15 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     if price is None:
         _time_a_pass(view)
         price = seconds(known, sum(step.examples for step in missing))
-    about = f", about {_duration(price)}" if price is not None else ""
+    job_title = f"Analyze {state.sweep_label()}"
+    started = jobs.start_if_short(view, Analysis(), job_title, price)
+    if started is not None:
+        _progress(started)
+        return
+    if (first := missing[0]).name == "evaluate":  # at least the scores of the ingredients
+        evaluating = f"Evaluate {len(known.runs)} checkpoints"
+        jobs.start_if_short(view, first.call, evaluating, seconds(known, first.examples))
+    about = f", about {display.about(price)}" if price is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
@@ -173,7 +183,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
         view,
         f"{what}{about}",
         Analysis(),
-        f"Analyze {state.sweep_label()}",
+        job_title,
         key="analyze",
         help="Results are stored as they come, so a step runs only once. You can cancel at any "
         "time. Soups are chosen on the validation split only.",
@@ -182,16 +192,7 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
 
 def _price(known: Overview, step: Step) -> str:
     price = seconds(known, step.examples)
-    return f" (about {_duration(price)})" if price is not None and price >= 1 else ""
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in round numbers, since it is an estimate."""
-    if seconds < 60:
-        return f"{max(round(seconds), 1) if seconds < 10 else 5 * round(seconds / 5)} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes if minutes < 60 else 5 * round(minutes / 5), 60)
-    return f"{hours} h {rest} min" if hours else f"{rest} min"
+    return f" (about {display.about(price)})" if price is not None and price >= 1 else ""
 
 
 def _time_a_pass(view: View) -> None:

@@ -9,7 +9,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore.calls import Code
 from soupcore.overview import Overview
-from soupcore.report import contents, report
+from soupcore.report import archive, contents, report
 
 
 def main(view: View) -> None:
@@ -17,18 +17,32 @@ def main(view: View) -> None:
     soup = _choose_soup(view)
     st.caption(
         "One HTML file with the stored results, to send, print or archive. It opens offline and "
-        "includes the figures and the Python code. Creating it computes nothing."
+        "includes the figures and the Python code. The folder has the same report, its tables as "
+        "CSV and LaTeX, the Python and the recipe and model card of the soup. Creating them "
+        "computes nothing."
     )
-    st.download_button(
-        "Download report (HTML)",
-        # Created on a click, since it reads all results, and includes 5 MB of plotly.js.
-        partial(report, view.context, soup, title=state.sweep_label()),
-        file_name="stockpot-report.html",
-        mime="text/html",
-        type="primary",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    # Created on a click, since they read all results, and include 5 MB of plotly.js.
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download report (HTML)",
+            partial(report, view.context, soup, title=state.sweep_label()),
+            file_name="stockpot-report.html",
+            mime="text/html",
+            type="primary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Download folder (ZIP)",
+            partial(archive, view.context, soup, title=state.sweep_label()),
+            file_name="stockpot-report.zip",
+            mime="application/zip",
+            icon=":material/folder_zip:",
+            on_click="ignore",
+        )
+        if soup is not None and st.button("Weights", icon=":material/download:"):
+            st.session_state["soup"] = soup
+            st.switch_page("download.py")
     if view.has_task:
         _verdict(view)
     else:

@@ -6,11 +6,22 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import builder, building, jobs, scores, snippets, soup_list, tasks
+from pages.components import (
+    builder,
+    building,
+    display,
+    jobs,
+    scores,
+    snippets,
+    soup_list,
+    tasks,
+)
 from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
-from soupcore.calls import Code, ManualSoup, Preview, RecipeSoup
+from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
+from soupcore.overview import Overview
+from soupcore.plan import seconds
 from soupcore.recipes import Recipe, manual
 from soupcore.stored_soups import StoredSoup
 
@@ -61,7 +72,7 @@ def _by_recipe(
         tasks.show_needed(recipe.title, key=recipe.name)
         return
     given = builder.choose_parameters(recipe)
-    if (missing := _missing(view, recipe, names)) is not None:
+    if (missing := builder.why_not(view, recipe, len(names))) is not None:
         st.info(missing, icon=":material/info:")
         return
     with_soups = builder.choose_tensors(view.including(soups), recipe, names)
@@ -69,52 +80,55 @@ def _by_recipe(
         return
     if view.has_task:
         building.show_curve(with_soups, recipe, names, given)
-        st.caption(_cost(with_soups, recipe, names, given))
-    call = RecipeSoup(recipe.name, tuple(names), given)
+    others = builder.choose_others(with_soups, recipe, names)
+    wanted = {recipe.name: given} | others
+    if view.has_task:
+        st.caption(_cost(with_soups, names, wanted))
+    call: Call = RecipeSoup(recipe.name, tuple(names), given)
+    label = f"Build {in_a_sentence(recipe.title)} soup from {len(names)} ingredients"
+    if others:
+        call = building.several(names, wanted)
+        label = f"Build {len(wanted)} soups from {len(names)} ingredients"
     if st.button(
-        f"Build {in_a_sentence(recipe.title)} soup from {len(names)} ingredients",
+        label,
         type="primary",
         icon=":material/soup_kitchen:",
         disabled=jobs.cannot_start(with_soups, call),
     ):
-        building.start(with_soups, recipe, names, given)
+        building.start(with_soups, call)
     if "building" in st.session_state:
         building.show_result(view, recipe, st.session_state["building"])
     snippets.show(snippets.built(with_soups, call))
 
 
-def _missing(view: View, recipe: Recipe, names: list[str]) -> str | None:
-    least, most = recipe.takes
-    if recipe.needs_base and view.sweep.base is None:
-        return (
-            f"{recipe.title} needs the base checkpoint (the shared initialisation). Add it to the "
-            "sweep folder as `base.safetensors` and reload."
-        )
-    if len(names) < least or (most is not None and len(names) > most):
-        wanted = f"exactly {least}" if least == most else f"at least {least}"
-        return f"{recipe.title} needs {wanted} ingredients; {len(names)} are selected."
-    return None
-
-
-def _cost(view: View, recipe: Recipe, names: list[str], given: Mapping[str, Any]) -> str:
-    points = view.context.mixtures(names)
-    alone = len(view.evaluations.missing(points, view.task.select)) if recipe.ranks else 0
-    trials = recipe.trials(len(names), given)
-    final = len(view.task.reported)
-    size = len(view.task.split(view.task.select))
+def _cost(view: View, names: list[str], wanted: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the largest number of evaluations that recipes take, and their time if known."""
+    task, points = view.task, view.context.mixtures(names)
+    recipes = [RECIPES[name] for name in wanted]
+    alone = 0
+    if any(recipe.ranks for recipe in recipes):
+        alone = len(view.evaluations.missing(points, task.select))
+    trials = sum(RECIPES[name].trials(len(names), given) for name, given in wanted.items())
+    final = len(recipes) * len(task.reported)
+    size = len(task.split(task.select))
+    soups = "final soup" if len(recipes) == 1 else f"{len(recipes)} final soups"
     parts = [
         _counted(alone, "single ingredient") if alone else "",
         f"up to {_counted(trials, 'trial soup')}" if trials else "",
-        f"final soup on {_counted(final, 'split')}",
+        f"{soups} on {_counted(len(task.reported), 'split')}",
     ]
-    total = alone + trials + final
-    wanted = " + ".join(part for part in parts if part)
+    counted = " + ".join(part for part in parts if part)
     one = (
-        f"one pass over a split ({size:,} examples on {plain(view.task.select)})"
-        if view.task.has_examples
+        f"one pass over a split ({size:,} examples on {plain(task.select)})"
+        if task.has_examples
         else "one run of the command"
     )
-    return f"Cost: up to {jobs.evaluations_text(total)} ({wanted}). One evaluation = {one}."
+    examples = (alone + trials) * size
+    examples += len(recipes) * sum(len(task.split(split)) for split in task.reported)
+    price = seconds(Overview(view.context, []), examples)
+    about = f", about {display.about(price)}" if price is not None else ""
+    total = jobs.evaluations_text(alone + trials + final)
+    return f"Cost: up to {total}{about} ({counted}). One evaluation = {one}."
 
 
 def _counted(count: int, noun: str) -> str:

@@ -139,6 +139,14 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, mps or auto; one worker for each", **several
     )
+    parser.add_argument(
+        "--auto",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="start jobs that are known to take less without a click, on sweeps that were opened "
+        "by a click or on this command line (10); 0 to always ask",
+    )
     parser.add_argument("--ray", **_RAY)
     parser.add_argument(
         "--database",
@@ -369,7 +377,13 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--soup", metavar="ID", help="soup of the evidence (the soup of the verdict)"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="file for the HTML"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file for the HTML; a .zip also has the tables as CSV and LaTeX, the Python, and the "
+        "recipe and model card of the soup",
     )
 
 
@@ -540,7 +554,7 @@ def _report(parsed: argparse.Namespace) -> None:
     from soupcore.calls import Context
     from soupcore.evaluation import Evaluations
     from soupcore.new_files import new_file
-    from soupcore.report import report
+    from soupcore.report import archive, report
     from soupcore.store import Store
     from soupcore.tasks import load_task
 
@@ -558,9 +572,10 @@ def _report(parsed: argparse.Namespace) -> None:
     context = Context(sweep, source, str(parsed.folder.resolve()), parsed.task or "")
     if parsed.analyze:
         Analysis().work(context, _saying_steps())
-    text = report(context, parsed.soup)
+    is_folder = parsed.output.suffix.lower() == ".zip"
+    content = archive(context, parsed.soup) if is_folder else report(context, parsed.soup).encode()
     with new_file(parsed.output) as file:
-        file.write(text.encode())
+        file.write(content)
     print(f"wrote {parsed.output}")
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,10 @@ def test_a_report_of_the_stored_results_is_written(
     assert "Evidence" in analyzed
     assert run(*options) == (0, f"wrote {file}\n", "")  # as stored for the dashboard
     assert file.read_text() == analyzed
+    folder = tmp_path / "report.zip"
+    assert run(*options[:-1], f"--output={folder}") == (0, f"wrote {folder}\n", "")
+    with zipfile.ZipFile(folder) as opened:
+        assert opened.read("stockpot-report/report.html").decode() == analyzed
 
 
 def test_a_report_needs_no_task(run: Callable[..., Ran], runs: str, tmp_path: Path) -> None:

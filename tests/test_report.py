@@ -1,8 +1,10 @@
 """The report: a page that is whole, requests nothing, and has the numbers of the store."""
 
 import io
+import json
 import math
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -163,6 +165,44 @@ def test_the_page_is_whole_and_requests_nothing(
     assert figures == {f"figure-{name}" for name in ("scores", "basins", "pairs", "trace")}
     assert sum("Plotly.newPlot" in script for script in page.scripts) >= len(figures)
     assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
+
+
+def test_every_figure_can_be_saved_as_png_and_svg(context: Context) -> None:
+    _, chosen = fill(context)
+    page = Page(report.report(read_only(context), chosen.id))
+    figures = [i.removeprefix("figure-") for i in page.all("id") if i.startswith("figure-")]
+    assert len(figures) == 4
+    buttons = list(zip(page.all("data-figure"), page.all("data-format"), strict=True))
+    assert buttons == [(figure, form) for figure in figures for form in ("png", "svg")]
+    assert any("Plotly.downloadImage(" in script for script in page.scripts)
+
+
+def test_the_folder_has_the_report_its_tables_and_what_makes_the_soup(context: Context) -> None:
+    _, chosen = fill(context)
+    known = read_only(context)
+    found = report.folder(known, chosen.id)
+    page = report.report(known, chosen.id)
+    assert found["report.html"] == page
+    tables = {name.removeprefix("stockpot-") for name in Page(page).all("download")}
+    assert {name for name in found if name.startswith("tables/")} == {f"tables/{t}" for t in tables}
+    assert {name.rpartition(".")[2] for name in tables} == {"csv", "tex"}
+    numbers = pd.read_csv(io.StringIO(found["tables/results.csv"]))
+    assert numbers.equals(Page(page).frame("stockpot-results.csv"))
+    assert json.loads(found["recipe.json"]) == json.loads(json.dumps(chosen.to_json()))
+    assert found["README.md"].startswith("---\n")
+    compile(found["reproduce.py"], "reproduce.py", "exec")
+    assert found["reproduce.py"].count("Sweep.from_folder(") == 2
+    with zipfile.ZipFile(io.BytesIO(report.archive(known, chosen.id))) as packed:
+        read = {name: packed.read(name).decode() for name in packed.namelist()}
+    assert read == {f"stockpot-report/{name}": text for name, text in found.items()}
+    assert report.archive(known, chosen.id) == report.archive(known, chosen.id)
+
+
+def test_the_folder_of_a_sweep_without_a_task_has_no_soup(context: Context) -> None:
+    found = report.folder(replace(context, source=context.store))
+    assert {"report.html", "reproduce.py"} <= found.keys()
+    assert not found.keys() & {"recipe.json", "README.md"}
+    compile(found["reproduce.py"], "reproduce.py", "exec")
 
 
 def test_figures_are_light_and_titled_with_split_and_n(context: Context) -> None:

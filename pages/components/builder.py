@@ -205,6 +205,48 @@ def choose_parameters(recipe: Recipe) -> dict[str, Any]:
     return chosen
 
 
+def choose_others(view: View, recipe: Recipe, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Let the user choose further recipes to build in the same job.
+
+    Returns:
+        Their parameters by name: those that the session holds, or the defaults.
+    """
+    offered = [
+        name
+        for name, other in RECIPES.items()
+        if other is not recipe and why_not(view, other, len(names)) is None
+    ]
+    chosen = st.multiselect(
+        "Also build",
+        offered,
+        default=[name for name in st.session_state["also"] if name in offered],
+        format_func=lambda name: RECIPES[name].title,
+        placeholder="No other recipe",
+        help="From the same ingredients, one after the other in one job. Each has the parameters "
+        "that you set last under its name, or the defaults.",
+        key=f"also-{recipe.name}-{len(offered)}",
+    )
+    hidden = [name for name in st.session_state["also"] if name not in offered]
+    st.session_state["also"] = [*hidden, *chosen]
+    return {name: RECIPES[name].check({}) | _told(RECIPES[name]) for name in chosen}
+
+
+def why_not(view: View, recipe: Recipe, count: int) -> str | None:
+    """Return why a recipe cannot be used with so many ingredients, as Markdown; None if it can."""
+    least, most = recipe.takes
+    if recipe.chooses and not view.has_task:
+        return f"{recipe.title} needs a task."
+    if recipe.needs_base and view.sweep.base is None:
+        return (
+            f"{recipe.title} needs the base checkpoint (the shared initialisation). Add it to the "
+            "sweep folder as `base.safetensors` and reload."
+        )
+    if count < least or (most is not None and count > most):
+        wanted = f"exactly {least}" if least == most else f"at least {least}"
+        return f"{recipe.title} needs {wanted} ingredients; {count} are selected."
+    return None
+
+
 def _widgets(
     recipe: Recipe, parameters: Sequence[Parameter], told: Mapping[str, Any], chosen: dict[str, Any]
 ) -> None:
@@ -307,6 +349,7 @@ def fill(
     session = st.session_state
     session.update({"recipe": recipe, "candidates": CUSTOM, "candidate": list(names)})
     session["with"] = list(soups)
+    session["also"] = []
     for key in (f"candidate-{session['sweep']}", f"soups-as-ingredients-{session['sweep']}"):
         session.pop(key, None)
     if recipe in RECIPES:

@@ -21,11 +21,11 @@ from pages.components import (
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, figures
-from soupcore.calls import ParameterCurve, RecipeSoup
+from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
 from soupcore.overview import Overview
-from soupcore.recipes import Number, Recipe
+from soupcore.recipes import RECIPES, Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import NO_LABELS, Labels
 
@@ -122,21 +122,42 @@ def _curve(
             key=f"build-best-{key}",
             disabled=jobs.cannot_start(view, RecipeSoup(recipe.name, tuple(names), told)),
         ):
-            start(view, recipe, names, told)
+            start(view, RecipeSoup(recipe.name, tuple(names), told))
 
 
-def start(view: View, recipe: Recipe, names: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Add the job that builds a soup, and show its progress."""
-    call = RecipeSoup(recipe.name, tuple(names), given)
-    title = f"{recipe.title} soup from {len(names)} candidates"
-    st.session_state["building"] = jobs.start(view, call, title)
+def start(view: View, call: Call) -> None:
+    """Add the job that builds soups, and show its progress."""
+    st.session_state["building"] = jobs.start(view, call, _title(call))
     st.rerun()
 
 
+def several(names: Sequence[str], wanted: Mapping[str, Mapping[str, Any]]) -> SeveralSoups:
+    """Return the call for the soups of several recipes, `{name: parameters}`."""
+    recipes = [{"recipe": name, "parameters": dict(given)} for name, given in wanted.items()]
+    return SeveralSoups(tuple(recipes), tuple(names))
+
+
+def _title(call: Call) -> str:
+    if isinstance(call, RecipeSoup):
+        return f"{RECIPES[call.recipe].title} soup from {len(call.names)} candidates"
+    if isinstance(call, SeveralSoups):
+        titles = ", ".join(RECIPES[each.recipe].title for each in call.calls)
+        return f"{len(call.recipes)} soups from {len(call.names)} candidates ({titles})"
+    raise TypeError(f"{call} builds no soup.")
+
+
 def show_result(view: View, recipe: Recipe, job_id: int) -> None:
-    """Show the progress of a job that builds a soup by this recipe, and then its result."""
+    """Show the progress of a job that builds a soup by this recipe, and then its result.
+
+    Those of a job that builds several soups are shown with all recipes.
+    """
     job = jobs.get(job_id)
-    if job is None or job.request.get("recipe") != recipe.name:
+    if job is None:
+        return
+    if job.kind == SeveralSoups.kind:
+        _show_several(view, job)
+        return
+    if job.request.get("recipe") != recipe.name:
         return
     # A separate container, since the fragment's last run may come after the result was drawn.
     with st.container():
@@ -154,17 +175,57 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         return
     if job.result is None:
         _show_cancelled(view, stored)
-    _card(view, stored, job)
+    _card(view, stored, job.title if job.result is not None else "")
     scores.show_shortfall(view, [stored])
     _decisions(view, stored.soup, job)
     comparison.show_statistics(view, stored, key="build")
 
 
-def _card(view: View, stored: StoredSoup, job: Job) -> None:
-    """Show the result: how good the soup is, its name, and the ways on."""
-    with st.container(border=True, key="result-card"):
-        if job.result is not None:
-            st.markdown(f":material/check_circle: {plain(job.title)} is ready.")
+def _show_several(view: View, job: Job) -> None:
+    """Show a card for each soup that a job has built so far, and the progress of the others."""
+    with st.container():
+        if job.is_unfinished:
+            _watch_several(job.id)
+    if job.error:
+        st.error(plain(job.error), icon=":material/error:")
+    known = (job.result or job.partial or {}).get("soups", [])
+    stored = {soup.soup.id: soup for soup in scores.soups(view)}
+    for number, each in enumerate(known):
+        title = RECIPES[each["recipe"]].title if each["recipe"] in RECIPES else each["recipe"]
+        if "failure" in each:
+            st.warning(f"{plain(title)}: {plain(each['failure'])}", icon=":material/block:")
+            continue
+        ids = (each.get("soup"), each.get("other"))
+        if (soup := next((stored[i] for i in ids if i in stored), None)) is not None:
+            _card(view, soup, f"{title} soup", key=f"card-{number}")
+    if job.state == State.CANCELLED:
+        st.info("Cancelled. The soups that were built are kept.", icon=":material/stop_circle:")
+
+
+@st.fragment(run_every=0.5)
+def _watch_several(job_id: int) -> None:
+    job = jobs.get(job_id)
+    if job is None or not job.is_unfinished:
+        return
+    running = (job.partial or {}).get("running", 0)
+    recipe = job.request["recipes"][running]["recipe"]
+    count = len(job.request["recipes"])
+    text = f"Soup {running + 1} of {count}: {RECIPES[recipe].title} · {job.fraction:.0%}"
+    st.progress(job.fraction, text=text)
+
+
+def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None:
+    """Show the result: how good the soup is, its name, and the ways on.
+
+    Args:
+        view: The view.
+        stored: The soup.
+        ready: Title of what is ready; "" if the soup is not that of a whole job.
+        key: Distinguishes several cards on a page.
+    """
+    with st.container(border=True, key=f"result-{key}"):
+        if ready:
+            st.markdown(f":material/check_circle: {plain(ready)} is ready.")
         first, *details = _result(view, stored)
         st.markdown(f"##### {plain(first)}")
         for line in details:
@@ -173,8 +234,8 @@ def _card(view: View, stored: StoredSoup, job: Job) -> None:
         scores.metrics(view, stored.soup)
         with st.container(width=480):
             name = stored.annotation.name
-            annotating.show_name(stored.soup.id, stored.label, name, key="card")
-        soup_list.show_ways_on(view, stored, key="card")
+            annotating.show_name(stored.soup.id, stored.label, name, key=key)
+        soup_list.show_ways_on(view, stored, key=key)
 
 
 def _result(view: View, stored: StoredSoup) -> list[str]:

@@ -16,7 +16,7 @@ from soupcore.escaping import from_figure_text
 from soupcore.escaping import markdown as plain
 from soupcore.table_export import SUFFIXES, export_table
 
-__all__ = ["in_a_sentence", "listed", "plain", "renew_clicks", "show_error", "show_figure"]
+__all__ = ["about", "in_a_sentence", "listed", "plain", "renew_clicks", "show_error", "show_figure"]
 
 Pick = Callable[[list[Any]], None]
 
@@ -34,6 +34,15 @@ def listed(names: Iterable[str]) -> str:
 def in_a_sentence(title: str) -> str:
     """Return the title of a recipe as it is written within a sentence."""
     return title if title[1:] != title[1:].lower() else title.lower()  # TIES, WiSE-FT
+
+
+def about(seconds: float) -> str:
+    """Return an estimated duration in round numbers."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1) if seconds < 10 else 5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes if minutes < 60 else 5 * round(minutes / 5), 60)
+    return f"{hours} h {rest} min" if hours else f"{rest} min"
 
 
 def show_error(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import state, tasks
+from pages.components import keyboard, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.jobs import Job, State
@@ -20,16 +20,17 @@ STYLE = (
     " align-items: center; gap: 0.4rem; margin-bottom: -0.5rem; }"
     f".st-key-{KEY} > * {{ flex: 0 1 auto; min-width: 0; }}"
     # That of the jobs is never cut off.
-    f".st-key-{KEY} > [data-testid=stLayoutWrapper], .st-key-{KEY} .stVerticalBlock"
-    " { flex: 0 0 auto !important; width: auto !important; }"
+    f".st-key-{KEY} > :has(> .st-key-job-counts) {{ flex-shrink: 0; }}"
+    # Without a selection, nothing separates it from the jobs.
+    f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} .stButton {{ display: flex; }}"
+    f"{keyboard.STYLE}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )
 
 _TITLE = "Stockpot"
-_POLL = 1.0  # seconds between look-ups of the queue while a job is unfinished
 _ICON = "#2560b3"
 _INKS = {"light": "#0d1117", "dark": "#fafafa"}
 _POTS = {"light": "#2560b3", "dark": "#8ab4f8"}
@@ -76,17 +77,18 @@ def show_ended(jobs: Sequence[Job]) -> None:
 def show() -> DeltaGenerator:
     """Show the line, and return the place for `show_selection`, which needs the view."""
     with st.container(horizontal=True, key=KEY, vertical_alignment="center"):
-        folder = st.session_state["sweep"]
         name = f"**{plain(state.sweep_label())}**"
-        st.markdown(f":material/folder: {name}", width="content", help=plain(folder))
+        if st.button(name, key="to-sweeps", type="tertiary", icon=":material/folder:"):
+            st.switch_page("all_sweeps.py")
         _next()
         task = tasks.label(st.session_state["task"])
         st.markdown(f":material/labs: {plain(task)}", width="content")
         _next()
         selection = st.empty()
         _next()
-        counts = state.supervisor().queue.counts()
-        st.fragment(_jobs, run_every=_POLL if counts.active else None)()
+        # Without a timer of its own: the jobs panel has the page drawn again as jobs go on.
+        _jobs()
+        keyboard.show()
     return selection
 
 
@@ -119,4 +121,5 @@ def _jobs() -> None:
     icon = ":material/progress_activity:" if counts.active else ":material/task_alt:"
     if counts.failed:
         icon = ":material/error:"
-    st.markdown(f"{icon} {' · '.join(parts) or 'no jobs'}", width="content")
+    with st.container(key="job-counts", width="content"):
+        st.markdown(f"{icon} {' · '.join(parts) or 'no jobs'}", width="content")

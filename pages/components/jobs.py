@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import streamlit as st
 
-from pages.components import access, state
+from pages.components import access, settings, state
 from pages.components.state import View
 from soupcore.calls import Call
 from soupcore.jobs import Job, State
@@ -42,6 +43,12 @@ def resume(job: Job) -> None:
     """Queue a failed or cancelled job again."""
     access.note("resumed", job.title)
     state.supervisor().resume(job.id)
+
+
+def dismiss(job: Job) -> None:
+    """List a failed or cancelled job no more."""
+    access.note("dismissed", job.title)
+    state.supervisor().queue.dismiss(job.id)
 
 
 def start_latest(view: View, call: Call, title: str) -> Job | None:
@@ -81,6 +88,41 @@ def derive(view: View, call: Call, title: str) -> Job | None:
         return _wait_briefly(added[key])
     job = get(added[key])
     return job if job is not None and job.state in (State.FAILED, State.CANCELLED) else None
+
+
+def start_if_short(view: View, call: Call, title: str, seconds: float | None) -> int | None:
+    """Start a job without a click if it is known to take only seconds, and return its id.
+
+    The sweep has to be opened on this server by a click or its command line, not by a link in this
+    session. A job that failed or was cancelled is left to the user. A job that ended without all
+    of its results is started again only once its sweep has changed.
+
+    Args:
+        view: The view.
+        call: The call.
+        title: Title of the job in the jobs panel.
+        seconds: Estimated duration; None if it is unknown.
+    """
+    if seconds is None or seconds >= settings.current().auto_s or state.store().is_read_only:
+        return None
+    if view.folder not in state.opened() or st.session_state["is_linked"]:
+        return None
+    request = request_of(view, call)
+    last = state.supervisor().queue.latest(call.kind, request)
+    if last is not None and last.state != State.DONE:
+        return None
+    digests = [each.digest for each in view.sweep.ingredients.values()]
+    key = json.dumps([call.kind, request, digests], sort_keys=True)
+    if key in _started():
+        return None
+    _started().add(key)
+    return start(view, call, title)
+
+
+@cache
+def _started() -> set[str]:
+    """The jobs that this server started without a click."""
+    return set()
 
 
 def _wait_briefly(job_id: int) -> Job | None:

@@ -8,12 +8,13 @@ begins only after the current one, and not at all if the user has requested some
 """
 
 import time
+from collections.abc import Sequence
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
 
-from pages.components import header, jobs, state
+from pages.components import header, job_links, jobs, state
 from pages.components.display import plain
 from soupcore.jobs import Job, State
 
@@ -73,17 +74,34 @@ def _panel() -> None:
     recent = _recent()
     if not recent:
         st.caption("No jobs yet. Long computations appear here and continue if you reload.")
-    for job in recent:
-        if job.is_unfinished:
-            _unfinished(job)
-        else:
-            _finished(job)
+    with st.container(key="jobs"):
+        _list(recent)
     now = _progress(recent)
     results_came = now != st.session_state["jobs_drawn"]
     pause = max(_REDRAW, _REST * st.session_state.get("took", 0))
     due = time.monotonic() - st.session_state["drawn"] > pause
     if is_late() or _begun_or_ended(now) or (results_came and due):
         rerun_after_this()
+
+
+def _list(recent: Sequence[Job]) -> None:
+    current = st.session_state["sweep"]
+    for folder, jobs_of_sweep in by_sweep(recent, current).items():
+        if folder != current and folder:
+            st.caption(f":material/folder: **{plain(state.path_label(folder))}**")
+        for job in jobs_of_sweep:
+            if job.is_unfinished:
+                _unfinished(job)
+            else:
+                _finished(job)
+
+
+def by_sweep(recent: Sequence[Job], current: str) -> dict[str, list[Job]]:
+    """Return jobs by the folder of their sweep, in their order; those of the current one first."""
+    groups: dict[str, list[Job]] = {current: []}
+    for job in recent:
+        groups.setdefault(job.request.get("sweep", ""), []).append(job)
+    return groups
 
 
 def _unfinished(job: Job) -> None:
@@ -98,16 +116,29 @@ def _unfinished(job: Job) -> None:
 
 
 def _finished(job: Job) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
+    is_read_only = state.store().is_read_only
+    with st.container(gap="xxsmall"):
         st.caption(f"{_ICONS[State(job.state)]} {plain(job.title)} · {job.state}")
-        if job.state in (State.FAILED, State.CANCELLED):
+        if job.error:
+            st.caption(plain(job.error))
+        with st.container(horizontal=True, gap="small"):
+            closed = job_links.why_closed(job)
+            if st.button(
+                "Show", key=f"show-{job.id}", type="tertiary", disabled=bool(closed),
+                icon=":material/arrow_forward:", help=closed or None,
+            ):  # fmt: skip
+                job_links.open_result(job)
+            if job.state not in (State.FAILED, State.CANCELLED):
+                return
             label = "Retry" if job.state == State.FAILED else "Resume"
             st.button(
                 label, key=f"resume-{job.id}", type="tertiary", on_click=jobs.resume, args=(job,),
-                disabled=state.store().is_read_only,
+                icon=":material/replay:", disabled=is_read_only,
             )  # fmt: skip
-    if job.error:
-        st.caption(f":red[{plain(job.error)}]")
+            st.button(
+                "Dismiss", key=f"dismiss-{job.id}", type="tertiary", on_click=jobs.dismiss,
+                args=(job,), icon=":material/close:", disabled=is_read_only,
+            )  # fmt: skip
 
 
 def _status(job: Job) -> str:

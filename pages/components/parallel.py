@@ -44,6 +44,7 @@ def show(
     """
     runs = [row for row, kind in enumerate(table.values(KIND)) if kind == "ingredient"]
     drawn = table.frame.iloc[runs].set_index(NAME)
+    score = score if score and drawn[score].notna().any() else ""  # all may be undefined
     titles, left = _titles(table, drawn, columns, score)
     if len(titles) < 2:
         return
@@ -97,11 +98,10 @@ def _titles(
         and drawn[title].nunique() > 1
         and (table.columns[title].form != "text" or drawn[title].nunique() <= MOST_CATEGORIES)
     ]
-    has_score = bool(score) and drawn[score].notna().any()
-    room = _MOST - has_score
+    room = _MOST - bool(score)
     left = len(titles) - room
     told = f"{left} more columns have no room; hide others to see them." if left > 0 else ""
-    return [*titles[:room], *([score] if has_score else [])], told
+    return [*titles[:room], *([score] if score else [])], told
 
 
 def _brushed(table: RunTable, titles: Sequence[str]) -> dict[str, Limits | tuple[str, ...]]:

@@ -46,6 +46,7 @@ class Settings:
         devices: Devices of the workers, one worker each.
         database: URL of the store's database; None for SQLite in the workspace.
         ray: Address of a Ray cluster that evaluates the points; None for none.
+        auto_s: Jobs that are known to take fewer seconds start without a click; 0 for none.
     """
 
     sweep: str
@@ -60,6 +61,7 @@ class Settings:
     devices: tuple[str, ...]
     database: str | None
     ray: str | None = None
+    auto_s: float = 0.0
 
     def allows(self, folder: Path) -> bool:
         """Whether a folder lies in one of the roots, after resolving links."""
@@ -146,6 +148,7 @@ def configure(arguments: Sequence[str]) -> Settings:
         devices=tuple(dict.fromkeys(parsed.device)) or ("auto",),
         database=parsed.database,
         ray=parsed.ray,
+        auto_s=parsed.auto,
     )
     return _current
 

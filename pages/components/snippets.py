@@ -14,6 +14,7 @@ from pages.components.state import STATISTICS, View
 from soupcore.calls import (
     Attribution,
     Calibrations,
+    Call,
     Code,
     IngredientScores,
     ParameterCurve,
@@ -196,8 +197,11 @@ def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
     return call.script(view.context, _figure(figure, drawn, TABLES))
 
 
-def built(view: View, call: RecipeSoup) -> str:
-    """Build the soup of a recipe and save it."""
+def built(view: View, call: Call) -> str:
+    """Build the soup of a recipe and save it, or those of several."""
+    if not isinstance(call, RecipeSoup):
+        saved = 'for name, soup in soups.items():\n    soup.save(f"{name}.safetensors")\n'
+        return call.script(view.context, Code(saved))
     return call.script(view.context, Code(f'soup.save("{call.recipe}.safetensors")\n'))
 
 

@@ -41,8 +41,12 @@ _NO_TASK = "none"  # in the URL
 # Of the run table and of the form of a soup; "" for the default.
 _TEXTS = ("filter", "sort", "order", "baseline", "recipe", "candidates")
 # Columns of the run table, unlike its default; candidates by name and soups among them, and
-# parameters of recipes, unlike their defaults; the rows that are compared.
-_LISTS = ("hide", "show", "candidate", "with", "parameter", "compare")
+# parameters of recipes, unlike their defaults; other recipes to build too; the rows that are
+# compared.
+_LISTS = ("hide", "show", "candidate", "with", "parameter", "also", "compare")
+
+# A link says what to show by these; without them, the command line does.
+_OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")
 
 _HASH = re.compile(r"-[0-9a-f]{8}$")  # at the end of the folder of a remote sweep
 _PATIENCE = 10.0  # seconds to wait for a task's description before the page shows that it waits
@@ -234,6 +238,7 @@ def read_url() -> None:
     known = settings.current()
     folder = url.get("sweep", known.sweep)
     state = st.session_state
+    state["is_linked"] = any(name in url for name in _OPENED_BY_LINK)
     state["sweep"] = folder if known.allows(Path(folder)) else settings.SAMPLE_SWEEP
     own = known.task_of(state["sweep"])
     task = url.get("task", own) if state["sweep"] == folder else own
@@ -292,11 +297,22 @@ def write_url() -> None:
 
 def sweep_label() -> str:
     """Return the name of the session's sweep."""
-    folder = st.session_state["sweep"]
+    return label_of(st.session_state["sweep"])
+
+
+def label_of(folder: str) -> str:
+    """Return the name of a sweep."""
     if folder == settings.SAMPLE_SWEEP:
         return "Sample: cluttered digits"
     name = Path(folder).name
     return _HASH.sub("", name) if Path(folder).parent.name == REMOTE else name
+
+
+def path_label(folder: str) -> str:
+    """Return the name of a sweep among others: the last two parts of its path."""
+    if folder == settings.SAMPLE_SWEEP or Path(folder).parent.name == REMOTE:
+        return label_of(folder)
+    return "/".join(Path(folder).parts[-2:]).replace("//", "/")
 
 
 def choose_sweep(folder: str, task: str) -> None:
@@ -305,9 +321,9 @@ def choose_sweep(folder: str, task: str) -> None:
     opened().add(folder)
     access.note("opened", f"{folder} with {task or 'no task'}")
     st.session_state.update(
-        sweep=folder, task=task, weights="", snapshot="", batchnorm="averaged", metric="",
-        rank="", better="", selection=[], pairs=[], soup="", **dict.fromkeys(_TEXTS, ""),
-        **{name: [] for name in _LISTS},
+        sweep=folder, task=task, is_linked=False, weights="", snapshot="",
+        batchnorm="averaged", metric="", rank="", better="", selection=[], pairs=[], soup="",
+        **dict.fromkeys(_TEXTS, ""), **{name: [] for name in _LISTS},
     )  # fmt: skip
 
 
@@ -315,7 +331,7 @@ def choose_task(task: str) -> None:
     """Show the same sweep with another task, or with "" for none."""
     st.session_state.pop("notice", None)
     access.note("chose the task", task or "none")
-    st.session_state.update(task=task, batchnorm="averaged", metric="", soup="")
+    st.session_state.update(task=task, is_linked=False, batchnorm="averaged", metric="", soup="")
 
 
 def choose_weights(title: str) -> None:

@@ -34,6 +34,7 @@ from soupcore.calls.selection import (
     ParameterCurve,
     SearchOptimism,
 )
+from soupcore.calls.several_soups import SeveralSoups
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
@@ -51,6 +52,7 @@ CALLS: dict[str, type[Call]] = {
         IngredientScores,
         MetricIntervals,
         RecipeSoup,
+        SeveralSoups,
         SoupScores,
         ManualSoup,
         Preview,
@@ -106,6 +108,7 @@ __all__ = [
     "Report",
     "Result",
     "SearchOptimism",
+    "SeveralSoups",
     "ShownExamples",
     "SoupFiles",
     "SoupScores",

@@ -280,7 +280,7 @@ def _tick_texts(axes: Sequence[Axis]) -> go.Scatter:
     return go.Scatter(
         x=[number for number, _, _ in ticks],
         y=[place for _, place, _ in ticks],
-        text=[f"\N{NO-BREAK SPACE}{text}" for _, _, text in ticks],
+        text=[f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}{text}" for _, _, text in ticks],
         mode="text",
         textposition="middle right",
         hoverinfo="skip",

@@ -27,6 +27,8 @@ from soupcore.tasks.loading import task_signature
 
 Request = Mapping[str, Any]
 
+_OPENING = ("sweep", "weights", "snapshot", "task")
+
 
 class TaskChangedError(Exception):
     """A task's file was changed after this process ran it, so another process has to do the job."""
@@ -154,6 +156,11 @@ class WarmState:
         if "primary" in request:
             evaluator = evaluator.with_primary(request["primary"])
         return evaluator
+
+
+def opening(request: Request) -> Request:
+    """Return the part of a request that names its sweep and its task, with their defaults."""
+    return {name: request[name] for name in _OPENING if name in request}
 
 
 def _opening(request: Request) -> tuple[str, Weights, Snapshots]:

@@ -302,6 +302,12 @@ class Queue:
         with self.store.session() as session:
             return list(session.scalars(query))
 
+    def latest(self, kind: str, request: Mapping[str, Any]) -> Job | None:
+        """Return the newest job of a kind and a request, whatever its state, or None."""
+        query = select(Job).where(Job.fingerprint == fingerprint(kind, request))
+        with self.store.session() as session:
+            return session.scalars(query.order_by(Job.id.desc()).limit(1)).first()
+
     def counts(self) -> Counts:
         """Return the numbers of unfinished jobs, and of failed ones that were not dismissed."""
         query = (

@@ -18,9 +18,19 @@ from typing import Any
 
 from soupcore.calls import Report, Result
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState
-from soupcore.jobs.queue import Job, LostJobError, Queue, State, overtaking
+from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState, opening
+from soupcore.jobs.known_sweeps import remember
+from soupcore.jobs.queue import (
+    DERIVED,
+    INTERACTIVE,
+    Job,
+    LostJobError,
+    Queue,
+    State,
+    overtaking,
+)
 from soupcore.leases import Holder
+from soupcore.overview import Overview
 from soupcore.progress import silence
 from soupcore.store import Store
 
@@ -191,6 +201,16 @@ class Worker:
             self._fail(job, f"{type(error).__name__}: {error}. {self._where}")
         else:
             self._queue.finish(job, State.DONE, result=result)
+            self._remember_verdict(job)
+
+    def _remember_verdict(self, job: Job) -> None:
+        """Store the verdict on the sweep for the list of sweeps, after a job that may change it."""
+        if job.task is None or job.kind in INTERACTIVE + DERIVED:
+            return
+        try:
+            remember(Overview.of(self._warm.context(opening(job.request))))
+        except (Exception, SystemExit):  # the metrics of the task are its own code
+            logger.warning("The verdict after job %s is unknown", job.id, exc_info=True)
 
     def _fail(self, job: Job, why: str) -> None:
         self._queue.finish(job, State.FAILED, error=why)

@@ -4,10 +4,14 @@ It is made of stored results alone; nothing is computed. The page includes plotl
 nothing. All names are escaped. Equal results give an equal page.
 """
 
+import io
+import json
+import zipfile
 from collections.abc import Callable, Sequence
 
 from soupcore.analyze import Analysis
 from soupcore.calls import Code, Context, SoupScores
+from soupcore.calls.soups import card_of
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
 from soupcore.report import html, notes, protocol
@@ -17,7 +21,9 @@ from soupcore.report.html import Section
 from soupcore.report.results import results
 from soupcore.stored_soups import StoredSoup
 
-__all__ = ["contents", "report"]
+__all__ = ["archive", "contents", "folder", "report"]
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # of the files in an archive
 
 Make = Callable[[], str]
 
@@ -74,7 +80,7 @@ def _sections(context: Context, soup: str | None) -> dict[str, Make]:
         "Limitations": lambda: protocol.limitations(known),
         "Ingredients": lambda: protocol.ingredients(known.sweep, picked),
         "Fit report": lambda: protocol.fit(known.sweep.fit),
-        "Reproduce in Python": lambda: _python(known, picked),
+        "Reproduce in Python": lambda: _python(context, picked),
     }
 
 
@@ -94,19 +100,68 @@ def _verdict(known: Overview) -> str:
     return f'<div class="verdict {verdict.outcome}">{html.paragraph(first)}{more}</div>'
 
 
-def _python(known: Overview, picked: StoredSoup | None) -> str:
-    context = known.context
+def folder(context: Context, soup: str | None = None, *, title: str = "") -> dict[str, str]:
+    """Return a report with the files that belong to it: `{path: text}`.
+
+    `report.html`; each table of it in `tables/` as CSV and LaTeX; `reproduce.py`; and, if it is
+    about a soup, that one's recipe as `recipe.json` and its model card as `README.md`. The weights
+    are not among them.
+
+    Args:
+        context: As for `report`.
+        soup: As for `report`.
+        title: As for `report`.
+
+    Raises:
+        RecipeError: There is no such soup.
+    """
+    page = report(context, soup, title=title)
+    found = {"report.html": page}
+    found |= {f"tables/{name}": text for name, text in html.saved_tables(page).items()}
+    picked = _picked(Overview.of(context), soup) if context.has_task else None
+    found["reproduce.py"] = "\n\n".join(
+        f"# {about}\n{source}" for about, source in _sources(context, picked).items()
+    )
+    if picked is not None:
+        recipe = json.dumps(picked.soup.to_json(), indent=2, ensure_ascii=False)
+        card = card_of(context, picked.soup)
+        found |= {"recipe.json": f"{recipe}\n", "README.md": card}
+    return found
+
+
+def archive(context: Context, soup: str | None = None, *, title: str = "") -> bytes:
+    """Return `folder` as a ZIP archive; equal results give an equal archive."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, text in folder(context, soup, title=title).items():
+            info = zipfile.ZipInfo(f"stockpot-report/{name}", _DATE)
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            opened.writestr(info, text)
+    return packed.getvalue()
+
+
+def _sources(context: Context, picked: StoredSoup | None) -> dict[str, str]:
+    """Return Python that makes the report, and that of its soup, by what they do."""
     written = Code(
         'Path("report.html").write_text(report(context), encoding="utf-8")\n',
         ("from pathlib import Path", "from soupcore.report import report"),
     )
-    body = html.paragraph("This runs the standard analysis and writes a report:")
-    body += html.code(Analysis().script(context, written))
+    if not context.has_task:
+        printed = Code("print(sweep.to_frame().to_string())\nprint(sweep.fit)\n")
+        return {"This opens the sweep and prints its table and its fit report:":
+                context.script(printed)}  # fmt: skip
+    found = {
+        "This runs the standard analysis and writes a report:": Analysis().script(context, written)
+    }
     if picked is not None:
-        body += html.paragraph(f"This builds the soup {picked.label} again and evaluates it:")
-        printed = Code("print(soup)\n")
-        body += html.code(SoupScores(picked.soup.id).script(context, printed))
-    return body
+        about = f"This builds the soup {picked.label} again and evaluates it:"
+        found[about] = SoupScores(picked.soup.id).script(context, Code("print(soup)\n"))
+    return found
+
+
+def _python(context: Context, picked: StoredSoup | None) -> str:
+    sources = _sources(context, picked).items()
+    return "".join(html.paragraph(about) + html.code(source) for about, source in sources)
 
 
 def _notes(context: Context, soups: Sequence[StoredSoup]) -> dict[str, Make]:
@@ -121,7 +176,6 @@ def _without_task(context: Context) -> dict[str, Make]:
     if stored:
         found["Soups"] = lambda: protocol.soups(stored)
     found |= _notes(context, stored)
-    printed = Code("print(sweep.to_frame().to_string())\nprint(sweep.fit)\n")
     return found | {
         "Fit report": lambda: protocol.fit(sweep.fit),
         "Limitations": lambda: html.bullets(
@@ -132,5 +186,5 @@ def _without_task(context: Context) -> dict[str, Make]:
                 "differ between runs.",
             ]
         ),
-        "Reproduce in Python": lambda: html.code(context.script(printed)),
+        "Reproduce in Python": lambda: _python(context, None),
     }

@@ -1,8 +1,9 @@
 """The parts of a report as HTML: tables, lists, figures, the page. All texts are escaped here."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,6 +13,15 @@ from soupcore.escaping import figure_text, html, html_lines
 from soupcore.table_export import SUFFIXES, TableForm, export_table
 
 _FORMS: tuple[TableForm, ...] = ("CSV", "LaTeX")
+_IMAGES = ("PNG", "SVG")
+_FILE = re.compile(r'<a download="stockpot-([^"]+)" href="data:text/plain;charset=utf-8,([^"]*)"')
+_SAVE_IMAGES = """document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-figure]");
+  if (!button) return;
+  const { figure, format } = button.dataset;
+  const scale = format === "png" ? 3 : 1;
+  Plotly.downloadImage(`figure-${figure}`, { format, scale, filename: `stockpot-${figure}` });
+});"""
 _WIDTH = 680  # pixels of a figure; fits the width of A4 and of US letter
 _ABOVE = 92  # pixels of a figure for its title and legend
 
@@ -31,7 +41,9 @@ p, ul, ol { margin: 8px 0; }
 .about, figcaption, .note, small { color: #57606a; }
 figcaption, .note, .files { font-size: 13px; }
 .files { margin: 4px 0 0; }
-a { color: #0b5cad; }
+a, .files button { color: #0b5cad; }
+.files button { font: inherit; padding: 0; border: 0; background: none; cursor: pointer;
+  text-decoration: underline; }
 nav ol { columns: 2; padding-left: 20px; }
 .verdict { border-left: 4px solid #8a8f98; padding: 6px 0 6px 16px; margin: 12px 0; }
 .verdict.better { border-color: #2a9d6f; }
@@ -169,6 +181,20 @@ def files(frame: pd.DataFrame, name: str, decimals: Mapping[str, int] | None = N
     return f'<p class="files">Numbers: {" · ".join(links)}</p>'
 
 
+def saved_tables(page: str) -> dict[str, str]:
+    """Return the tables that a page contains as files, `{file name: text}`; see `files`."""
+    return {name: unquote(text) for name, text in _FILE.findall(page)}
+
+
+def _images(name: str) -> str:
+    """Return buttons that save a figure as an image; the browser draws it, without a server."""
+    buttons = " · ".join(
+        f'<button type="button" data-figure="{name}" data-format="{form.lower()}">{form}</button>'
+        for form in _IMAGES
+    )
+    return f'<p class="files">Figure: {buttons}</p>'
+
+
 def plot(
     figure: go.Figure, name: str, title: str, about: str, caption: str, frame: pd.DataFrame
 ) -> str:
@@ -209,7 +235,8 @@ def plot(
             "toImageButtonOptions": {"format": "svg", "filename": f"stockpot-{name}"},
         },
     )
-    return f"<figure>{drawn}<figcaption>{html(caption)}</figcaption>{files(frame, name)}</figure>"
+    saved = _images(name) + files(frame, name)
+    return f"<figure>{drawn}<figcaption>{html(caption)}</figcaption>{saved}</figure>"
 
 
 def page(title: str, about: str, sections: Sequence[Section]) -> str:
@@ -223,7 +250,7 @@ def page(title: str, about: str, sections: Sequence[Section]) -> str:
     )
     script = ""
     if any("<figure>" in each.body for each in sections):
-        script = f"<script>{get_plotlyjs()}</script>"
+        script = f"<script>{get_plotlyjs()}</script><script>{_SAVE_IMAGES}</script>"
         bodies = f"<noscript>{note('The figures need JavaScript.')}</noscript>{bodies}"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

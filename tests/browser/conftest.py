@@ -59,6 +59,7 @@ def start_server(folder: Path, *arguments: str) -> Server:
                 "app.py",
                 f"--server.port={port}",
                 "--",
+                "--auto=0",  # tests click the buttons
                 *arguments,
             ],
             cwd=PROJECT,

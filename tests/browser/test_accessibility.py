@@ -22,6 +22,7 @@ PAGES = {
     "plane": "Plane",
     "geometry": "Geometry",
     "soup_vs_ensemble": "Ensembles",
+    "all_sweeps": "Sweeps",
 }
 STREAMLITS_OWN = {
     "list",  # the navigation nests lists without items

@@ -105,3 +105,17 @@ def test_the_page_answers_while_a_job_runs(page: Page, server: Server) -> None:
     expect(progress(page)).to_be_visible()
     cancel(page)
     expect(progress(page)).to_have_count(0)
+
+
+def test_keys_open_pages_and_the_list_of_keys(page: Page, server: Server) -> None:
+    steps.open_app(page, server.url)
+    steps.wait_until_idle(page)
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    expect(steps.heading(page, "Report")).to_be_visible()
+    steps.wait_until_idle(page)
+    page.keyboard.press("?")
+    help_ = page.get_by_role("dialog", name="Keyboard")
+    expect(help_.get_by_role("cell", name="Overview")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(help_).to_have_count(0)

@@ -113,6 +113,13 @@ def assert_opens_without_a_network(page: Page, report: Path) -> None:
     expect(page.get_by_role("heading", name="Evidence", exact=True)).to_be_visible()
     expect(page.locator("figure .main-svg").first).to_be_visible()
     assert page.locator("figure").count() == page.locator("figure .plot-container").count() >= 4
+    for form in ("PNG", "SVG"):
+        with page.expect_download() as taken:
+            page.get_by_role("button", name=form, exact=True).first.click()
+        saved = Path(taken.value.path()).read_bytes()
+        assert taken.value.suggested_filename == f"stockpot-scores.{form.lower()}"
+        assert saved.startswith(b"\x89PNG" if form == "PNG" else b"<svg")
+        assert len(saved) > 5_000
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert troubles == []
 

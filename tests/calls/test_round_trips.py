@@ -42,6 +42,7 @@ from soupcore.calls import (
     RecipeSoup,
     Result,
     SearchOptimism,
+    SeveralSoups,
     ShownExamples,
     SoupFiles,
     SoupScores,
@@ -197,6 +198,13 @@ def cases(soup: str) -> dict[str, Case]:
     files, evaluated = SoupFiles(soup, {}), IngredientScores(NAMES, ("val", "test"))
     plane = PlaneGrid(corners=("base", "run1", {"soup": soup}), split="val", size=3)
     pairs = Pairs(names=NAMES, alphas=3, split="val", part=20)
+    several = SeveralSoups(
+        (
+            {"recipe": "greedy", "parameters": GREEDY},
+            {"recipe": "uniform", "parameters": {}},
+        ),
+        NAMES,
+    )
     found = [
         Case(
             evaluated,
@@ -220,6 +228,13 @@ def cases(soup: str) -> dict[str, Case]:
             PushedSoup(soup, "org/name", public=True),
             lambda ns: ns["url"],
             lambda context, told: told["url"],
+        ),
+        Case(
+            several,
+            lambda ns: {name: of_soup(made) for name, made in ns["soups"].items()},
+            lambda context, told: {
+                each["recipe"]: of_soup(context.soups[each["soup"]].soup) for each in told["soups"]
+            },
         ),
         Case(SoupScores(soup), lambda ns: of_soup(ns["soup"]), kept_soup),
         Case(OtherStatistics(soup), lambda ns: of_soup(ns["other"]), kept_soup),

@@ -332,3 +332,16 @@ def test_jobs_are_counted_until_failed_ones_are_dismissed(queue: Queue) -> None:
     assert queue.counts() == Counts(running=1, queued=2, failed=0)
     queue.fail_waiting(None, "It broke again.")
     assert failing in [job.id for job in queue.overview()]  # of the second failure a user is told
+
+
+def test_the_latest_job_of_a_request_is_found_in_any_state(queue: Queue) -> None:
+    request = {"names": ["a"]}
+    assert queue.latest("evaluate", request) is None
+    first = queue.submit("evaluate", "", request)
+    queue.cancel(first)
+    assert (found := queue.latest("evaluate", request)) is not None
+    assert (found.id, found.state) == (first, State.CANCELLED)
+    second = queue.submit("evaluate", "", request)
+    queue.submit("evaluate", "", {"names": ["b"]})
+    assert (found := queue.latest("evaluate", request)) is not None
+    assert (found.id, found.state) == (second, State.QUEUED)

@@ -14,7 +14,7 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.scriptrunner.script_cache import ScriptCache
 from streamlit.testing.v1 import app_test, local_script_runner
 
-from pages.components import display, jobs, state
+from pages.components import display, jobs, settings, state
 from pages.components.state import View
 from soupcore import Evaluator, Split, Store, Sweep, load_task
 from soupcore.calls import Call
@@ -109,6 +109,22 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         return shown[-1]
 
     return run
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    """The store of a server that may open folders in `sweeps`, and whose pages start no job."""
+    (tmp_path / "sweeps").mkdir()
+    settings.configure(["--root", str(tmp_path / "sweeps")])
+    monkeypatch.setattr(jobs, "submit", None)
+    shared = (state.store, state.supervisor, state.opened)
+    for each in shared:
+        each.cache_clear()
+    yield state.store()
+    state.store().close()
+    settings.configure([])
+    for each in shared:
+        each.cache_clear()
 
 
 @dataclass

@@ -17,10 +17,10 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Element
 
 from pages.components import jobs, settings, state
-from soupcore import RECIPES, Store, Sweep, escaping, load_task
+from soupcore import RECIPES, Store, Sweep, escaping, load_task, plan
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
-from soupcore.report import contents, report
+from soupcore.report import archive, contents, report
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, random_state, save_sweep, toy_runs
 from tests.pages.conftest import do_jobs_at_once
@@ -468,6 +468,37 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     assert session.selectbox[0].value == overview.headline.soup.id
 
 
+@pytest.mark.parametrize(
+    ("price_of_one_pass", "limit", "kinds"),
+    [(0.01, 10, ["analyze"]), (0.9, 10, ["evaluate"]), (60.0, 10, []), (0.01, 0, [])],
+)
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_line(
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    price_of_one_pass: float,
+    limit: float,
+    kinds: list[str],
+    is_linked: bool,
+) -> None:
+    app = start()
+    folder, spec = str(app.sweep.folder), str(app.request["task"])
+    settings.configure([folder, "--task", spec, f"--auto={limit}"])
+    monkeypatch.setattr(jobs, "_started", cache(set))
+    monkeypatch.setattr(jobs, "submit", state.supervisor().queue.submit)  # without a worker
+    # A pass is the evaluation of a checkpoint on all four splits of 30 examples.
+    monkeypatch.setattr(plan, "seconds", lambda known, examples: examples / 120 * price_of_one_pass)
+    session = AppTest.from_file(str(MAIN), default_timeout=60)
+    if is_linked:
+        session.query_params["sweep"] = folder
+    session.run().run()
+    assert not session.exception
+    found = [job.kind for job in state.supervisor().queue.unfinished()]
+    assert found == ([] if is_linked else kinds)
+    offers = [each for each in session.button if each.label.startswith("Analyze this sweep")]
+    assert len(offers) == (found != ["analyze"])
+
+
 def test_the_report_is_made_when_it_is_downloaded(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,7 +507,7 @@ def test_the_report_is_made_when_it_is_downloaded(
     offered: dict[str, Any] = {}
 
     def download_button(label: str, data: Callable[[], str], **options: Any) -> None:
-        offered.update(label=label, data=data, **options)
+        offered[label] = data, options["mime"]
 
     monkeypatch.setattr(streamlit, "download_button", download_button)
     session = app.session()
@@ -487,10 +518,17 @@ def test_the_report_is_made_when_it_is_downloaded(
     shown = [each.value for each in session.markdown]
     assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown
     assert "\n".join(f"1. {title}" for title in contents(context)) in shown
-    assert (offered["label"], offered["mime"]) == ("Download report (HTML)", "text/html")
-    assert offered["data"]() == report(context)
+    html, folder = "Download report (HTML)", "Download folder (ZIP)"
+    assert {n: mime for n, (_, mime) in offered.items() if n.startswith("Download ")} == {
+        html: "text/html", folder: "application/zip",
+    }  # fmt: skip
+    assert offered[html][0]() == report(context)
+    assert offered[folder][0]() == archive(context)
     session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
-    assert offered["data"]() == report(context, soups["uniform"])
+    assert offered[html][0]() == report(context, soups["uniform"])
+    next(each for each in session.button if each.label == "Weights").click().run()
+    assert session.header[0].value == "Download"
+    assert session.session_state["soup"] == soups["uniform"]
 
 
 def add_runs(app: App, states: dict[str, State]) -> None:

@@ -75,7 +75,7 @@ def show_built(
     kept = keep(view, soup, request.get("soups"))
     result = {"soup": kept.soup.id, "other": None}
     job = SimpleNamespace(
-        request=request, title="A soup", is_unfinished=False, error=None, result=result
+        kind="soup", request=request, title="A soup", is_unfinished=False, error=None, result=result
     )
     monkeypatch.setattr(jobs, "get", lambda job_id: job)
     building.show_result(view, RECIPES[request["recipe"]], 1)
@@ -103,7 +103,7 @@ def test_ingredients_of_which_some_are_known(
     monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown]
 ) -> None:
     evaluator_of(view).evaluate(view.sweep["run10"].mixture, "val")
-    session = {"view": view, "selection": [], "sweep": view.folder}
+    session = {"view": view, "selection": [], "sweep": view.folder, "is_linked": True}
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
     import_module("pages.ingredients").main(session["view"])

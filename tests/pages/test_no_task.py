@@ -153,7 +153,7 @@ def test_a_logged_metric_ranks_the_ingredients(app: App) -> None:
     (table,) = (each.value for each in session.dataframe)
     assert [*table["name"]] == ["run2", "run10", "run1", "base"]
     assert [*table["val_loss (logged)"]][:3] == [0.2, 0.3, 0.5]
-    figure, _ = session.get("plotly_chart")
+    _, figure, _ = session.get("plotly_chart")
     assert json.loads(figure.proto.spec)["data"][0]["y"] == ["run1", "run10", "run2"]
     better = next(c for c in session.segmented_control if c.label == "Direction")
     assert better.value == "lower"

@@ -1,15 +1,16 @@
 """Jobs that pages add by themselves are added once, and only where they find something."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import streamlit as st
 
-from pages.components import jobs, results, state
+from pages.components import jobs, results, settings, state
 from pages.components.state import View
 from soupcore import barriers
-from soupcore.calls import BestIngredientBias
+from soupcore.calls import BestIngredientBias, IngredientScores
 from soupcore.jobs import State
 from soupcore.jobs.kinds import KINDS, WarmState
 from tests.pages.conftest import NAMES, evaluator_of
@@ -38,10 +39,10 @@ def added(monkeypatch: pytest.MonkeyPatch, view: View) -> Added:
     found = Added()
     monkeypatch.setattr(jobs, "submit", found.submit)
     monkeypatch.setattr(jobs, "get", found.get)
-    monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(st, "session_state", {"is_linked": False})
     monkeypatch.setattr(state, "store", lambda: view.evaluations.store)
     monkeypatch.setattr(state, "opened", lambda: {view.folder})
-    queue = SimpleNamespace(unfinished=lambda kind: [])
+    queue = SimpleNamespace(unfinished=lambda kind: [], latest=lambda kind, request: None)
     monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
     return found
 
@@ -119,3 +120,54 @@ def test_pairs_that_are_being_evaluated_are_not_looked_up(
     monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
     assert len(results.pairs(view, NAMES, 3, "val")) == 0
     assert added.requests == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "change", "starts"),
+    [
+        (9.9, "", True),
+        (10.0, "", False),
+        (None, "", False),  # no pass was timed
+        (0.1, "a link was followed", False),
+        (0.1, "the sweep was never opened here", False),
+        (0.1, "the workspace is read-only", False),
+        (0.1, "the server always asks", False),
+        (0.1, State.DONE, True),
+        (0.1, State.FAILED, False),
+        (0.1, State.CANCELLED, False),
+        (0.1, State.RUNNING, False),
+    ],
+)
+def test_short_jobs_start_without_a_click_only_where_the_user_opened_the_sweep(
+    view: View,
+    added: Added,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    change: str,
+    starts: bool,
+) -> None:
+    jobs._started.cache_clear()
+    settings.configure(["--auto", "0"] if change == "the server always asks" else [])
+    st.session_state["is_linked"] = change == "a link was followed"
+    if change == "the sweep was never opened here":
+        monkeypatch.setattr(state, "opened", set)
+    if change == "the workspace is read-only":
+        monkeypatch.setattr(view.evaluations.store, "is_read_only", True)
+    if isinstance(change, State):
+        last = SimpleNamespace(state=change)
+        queue = SimpleNamespace(latest=lambda kind, request: last)
+        monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
+    call = IngredientScores(tuple(NAMES), ("val",))
+    found = [jobs.start_if_short(view, call, "Evaluate", seconds) for _ in range(3)]
+    assert len(added.requests) == starts  # and not again, whatever came of it
+    assert found == ([1, None, None] if starts else [None] * 3)
+    settings.configure([])
+
+
+def test_a_short_job_starts_again_once_its_sweep_has_changed(view: View, added: Added) -> None:
+    jobs._started.cache_clear()
+    settings.configure([])
+    call = IngredientScores(tuple(NAMES), ("val",))
+    changed = replace(view, sweep=view.sweep.including({"new": view.sweep["run1"].checkpoint}))
+    started = [jobs.start_if_short(each, call, "Evaluate", 1.0) for each in (view, view, changed)]
+    assert started == [1, None, 2]

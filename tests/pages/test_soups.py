@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -5,10 +6,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages import soups
-from pages.components import snippets, state
+from pages.components import jobs, snippets, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.annotations import annotations
+from soupcore.jobs import State
 from soupcore.stored_soups import StoredSoups
 from tests.pages import test_every_page
 from tests.pages.conftest import NAMES
@@ -144,3 +146,39 @@ def test_a_seed_is_asked_for_only_where_the_order_is_random(app: App) -> None:
     session.switch_page("overview.py").run().switch_page("soups.py").run()
     order = next(c for c in session.segmented_control if c.label == "Order")
     assert order.value == "random"
+
+
+def test_several_recipes_are_built_in_one_job_with_one_price(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: dict[str, Any] = {}
+
+    def submit(kind: str, title: str, request: dict[str, Any]) -> int:
+        result = app.do(kind, **{name: request[name] for name in ("recipes", "names")})
+        added["job"] = SimpleNamespace(
+            id=7, kind=kind, title=title, request=request, result=result, partial=None, error=None,
+            state=State.DONE, is_unfinished=False,
+        )  # fmt: skip
+        return 7
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(jobs, "get", lambda job_id: added.get("job"))
+    session = app.session("soups.py")
+    one = next(each.value for each in session.caption if each.value.startswith("Cost:"))
+    also = next(each for each in session.multiselect if each.label == "Also build")
+    also.set_value(["uniform", "weighted"]).run()
+    assert session.query_params["also"] == ["uniform", "weighted"]
+    three = next(each.value for each in session.caption if each.value.startswith("Cost:"))
+    assert "final soup on 4 splits" in one
+    assert "3 final soups on 4 splits" in three
+    cost = [int(text.split("up to ")[1].split(" ")[0]) for text in (one, three)]
+    assert cost[1] == cost[0] + 2 * 4
+    press(session, "Build 3 soups from 3 ingredients")
+    assert added["job"].title == "3 soups from 3 candidates (Greedy, Uniform, Weighted)"
+    shown = [each.value for each in session.markdown]
+    for title in ("Greedy", "Uniform", "Weighted"):
+        assert f":material/check_circle: {title} soup is ready." in shown
+        assert any(each.startswith("##### ") and title in each for each in shown)
+    session.switch_page("overview.py").run().switch_page("soups.py").run()
+    also = next(each for each in session.multiselect if each.label == "Also build")
+    assert also.value == ["uniform", "weighted"]
