@@ -22,6 +22,7 @@ from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
 from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
+from soupcore.display import capitalised
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.overview import best_on_select
 from soupcore.tasks import Labels
@@ -162,13 +163,14 @@ def _choose(view: View, names: list[str]) -> Choices:
 
 
 def _capitalised(name: str) -> str:
-    return plain(name[:1].upper() + name[1:])
+    return plain(capitalised(name))
 
 
 def _drop(view: View) -> str:
     if view.task.score_unit.counts_errors:
         return "error barrier to ±1 pp"
-    return f"{plain(view.task.score_name)} barrier to ±0.01 (1 % if above 1)"
+    within = "±1 pp" if view.task.score_unit.is_share else "±0.01 (1 % if above 1)"
+    return f"{plain(view.task.score_name)} barrier to {within}"
 
 
 def _matrix(view: View, choices: Choices) -> None:

@@ -119,6 +119,8 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         changes = "The interval is that of the difference over 200 bootstrap resamples."
     elif has_changes:
         changes = "“Newly correct” and “newly wrong” count examples whose correctness flipped."
+    elif view.task.is_weighted:
+        changes = "Examples have weights, so changed examples are not counted."
     else:
         changes = "Scores of single examples are not 0 or 1, so changed examples are not counted."
     return (

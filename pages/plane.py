@@ -12,6 +12,7 @@ from pages.components.state import View
 from soupcore import ConnectivityError, Plane, figures
 from soupcore.calls import PlaneGrid
 from soupcore.connectivity.plane import SIZES
+from soupcore.display import capitalised
 from soupcore.figures.tables import plane_table
 
 
@@ -23,7 +24,7 @@ def main(view: View) -> None:
     loss = view.task.loss_name
     what = "error" if view.task.score_unit.counts_errors else plain(view.task.score_name)
     st.caption(
-        f"{plain(loss[:1].upper() + loss[1:])} and {what} on the 2-D plane through three models "
+        f"{plain(capitalised(loss))} and {what} on the 2-D plane through three models "
         "(Garipov et al. 2018). Axes are orthonormal, in units of L2 distance between weights. "
         "Other models are projected orthogonally."
     )

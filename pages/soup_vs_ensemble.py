@@ -11,6 +11,7 @@ from pages.components.display import plain
 from pages.components.state import Pair, View
 from soupcore import figures
 from soupcore.calls import TwoModelEnsembles, TwoModelTheory, by_pair
+from soupcore.display import capitalised
 from soupcore.figures.tables import pairs_with
 
 
@@ -36,7 +37,7 @@ def main(view: View) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         score = view.task.score_name
-        st.subheader(plain(score[:1].upper() + score[1:]))
+        st.subheader(plain(capitalised(score)))
         _scores(view, names, split, colour)
     with right:
         st.subheader("Predicted vs. actual gap")

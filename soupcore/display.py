@@ -45,3 +45,9 @@ def _cell(value: object) -> str:
         return f'<td style="text-align:right">{text}</td>'
     text = "" if value is None else str(value)
     return f'<td style="text-align:left">{escaping.html(text)}</td>'
+
+
+def capitalised(text: str) -> str:
+    """Return a text with a capital first letter, unless its first word has another, as mAP."""
+    first = text.partition(" ")[0]
+    return text if first[1:].lower() != first[1:] else text[:1].upper() + text[1:]

@@ -16,7 +16,7 @@ import torch
 
 import soupcore
 from soupcore import Evaluator, Sweep
-from soupcore.display import html_table, number
+from soupcore.display import capitalised, html_table, number
 from soupcore.tasks import PLAIN, Labels, Unit
 from tests.pages.hostile import MARKUP
 
@@ -194,3 +194,18 @@ def test_the_text_of_a_table_is_unescaped_by_a_browser_to_the_same() -> None:
 
 def test_a_frame_is_a_data_frame(results: dict[str, Any]) -> None:
     assert all(isinstance(results[name].to_frame(), pd.DataFrame) for name in FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("accuracy", "Accuracy"),
+        ("mAP50-95", "mAP50-95"),
+        ("macro F1", "Macro F1"),
+        ("nats per token", "Nats per token"),
+        ("R²", "R²"),
+        ("", ""),
+    ],
+)
+def test_a_capital_begins_a_text_unless_its_word_has_its_own(text: str, expected: str) -> None:
+    assert capitalised(text) == expected

@@ -11,6 +11,7 @@ from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import Evaluation, figures
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics, Result
+from soupcore.display import capitalised
 from soupcore.figures.tables import shift_table
 from soupcore.overview import best_on_select
 from soupcore.stored_soups import StoredSoup
@@ -192,7 +193,7 @@ def show_scatter(
         on_pick: Called with the points that the user clicks; None if they are not clickable.
     """
     score = view.task.score_name
-    st.subheader(f"{plain(score[:1].upper() + score[1:])} vs. robustness")
+    st.subheader(f"{plain(capitalised(score))} vs. robustness")
     named = scores.points_of_files(view) | scores.points_of_soups(soups)
     kinds = {
         name: each.kind for kind in _KINDS for name, each in named.items() if each.kind == kind

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.connectivity.basins import CONNECTED
+from soupcore.display import capitalised
 from soupcore.figures import outliers
 from soupcore.figures.inks import add_legend
 from soupcore.figures.style import NEUTRAL, SOUP, finish
@@ -279,7 +280,7 @@ def basin_map(
             f"{score_unit.hover('y')}<extra></extra>",
         )
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title=f"{loss_name[:1].upper()}{loss_name[1:]} barrier to {best}")
+    figure.update_xaxes(title=f"{capitalised(loss_name)} barrier to {best}")
     figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
     outliers.clip(figure, better={"y": score_unit.sign}, axes=["y"])
     return finish(figure, height=420)

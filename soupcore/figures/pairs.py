@@ -56,16 +56,16 @@ def measures(score_unit: Unit = SHARE, score_name: str = "score") -> dict[str, M
     """Return the pairwise metrics by name.
 
     Args:
-        score_unit: Unit of the scores. If they are shares, pairs with an error barrier of up to
+        score_unit: Unit of the scores. If they are accuracies, pairs with an error barrier of up to
             2 percentage points count as connected (Frankle et al. 2020). Other scores have no such
             threshold.
-        score_name: Name of the score, in the titles of barriers of scores that are not shares.
+        score_name: Name of the score, in the titles of barriers of scores that are no accuracies.
     """
     unit, factor = score_unit.difference_symbol, score_unit.scale
+    drop, connected = f"{score_name} barrier", None
     if score_unit.counts_errors:
-        drop, decimals, connected = "error barrier", 1, 2.0
-    else:
-        drop, decimals, connected = f"{score_name} barrier", None, None
+        drop, connected = "error barrier", 2.0
+    decimals = 1 if score_unit.is_share else None
     return {
         "loss": Measure("loss barrier", connected=CONNECTED),
         "error": Measure(drop, unit, factor, decimals, connected),

@@ -260,8 +260,8 @@ def barriers_table(
 
     Args:
         paths: As for `path_curves`.
-        score_unit: Unit of the scores. Scores that are not shares have no error, so their columns
-            are named after the score instead.
+        score_unit: Unit of the scores. Scores that are no accuracies have no error, so their
+            columns are those of the score instead.
     """
     what = "error" if score_unit.counts_errors else "score"
     rows = []

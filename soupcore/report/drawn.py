@@ -11,6 +11,7 @@ from soupcore import figures
 from soupcore.calls import Attribution
 from soupcore.connectivity import tree
 from soupcore.connectivity.basins import CONNECTED
+from soupcore.display import capitalised
 from soupcore.evaluation import Evaluation
 from soupcore.figures import tables
 from soupcore.overview import BySplit, Overview, title
@@ -44,10 +45,6 @@ def _sizes(known: Overview, shifts: Sequence[str]) -> str:
     return f"{count}, {n}{each}" if high > 1 else count
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _inks(known: Overview) -> Mapping[str, str]:
     return figures.ingredient_colours(known.names, basins=known.basin_numbers)
 
@@ -65,7 +62,7 @@ def _scores(known: Overview) -> Iterator[str]:
     """Draw test and shifts if the task has them, else validation and test, else validation."""
     task, labels = known.context.task, known.context.task.labels
     found, kinds = _named(known)
-    inks, score = _inks(known), _capital(task.score_name)
+    inks, score = _inks(known), capitalised(task.score_name)
     told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     shifts = task.splits_with_role("shift")
     better = "Up and to the right" if task.score_unit.sign > 0 else "Down and to the left"
@@ -117,7 +114,7 @@ def _on_select(known: Overview, found: dict[str, Evaluation]) -> str:
             score_unit=labels.score_unit,
         ),
         "scores",
-        f"{_capital(task.score_name)} of the ingredients",
+        f"{capitalised(task.score_name)} of the ingredients",
         _about(known, task.select),
         "The ingredients by their score, with 95 % intervals where there are any.",
         table,
@@ -165,7 +162,7 @@ def _basins(known: Overview) -> Iterator[str]:
         "pairs",
         "Barriers between all pairs",
         about,
-        f"{_capital(task.loss_name)} barrier on the line between two "
+        f"{capitalised(task.loss_name)} barrier on the line between two "
         f"ingredients: {measured} pairs. Faded cells are preliminary; outlines mark basins.",
         numbers,
     )

@@ -107,6 +107,11 @@ def _intervals(task: TaskInfo[Any]) -> str:
         return ""
     if not task.metric.is_mean:
         return "95 %, from 200 bootstrap resamples of the examples, the same for all networks"
+    if task.is_weighted:
+        return (
+            "95 %. Weighted means: by linearisation; weighted shares: Wilson's interval for the "
+            "effective number of examples. Differences: paired over examples, by linearisation"
+        )
     return (
         "95 %. Scores: Wilson's interval if all examples score 0 or 1, else Student's t. "
         "Differences: paired over examples, by Agresti and Min or Student's t; the test is "

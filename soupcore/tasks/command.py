@@ -18,18 +18,19 @@ r"""Tasks that are evaluated by a command of the user, described by a TOML file.
     key = "val_loss"          # the key in the JSON, unless it is the metric's name
 
 The command runs in the folder of the file, without a shell, once for each point and split. It gets
-the path of a checkpoint with the weights of the point, and prints its metrics as a JSON object on
-the last line of its output. Instead, it may write them to a file (`result = "metrics.json"`), or
+the path of a checkpoint with the weights of the point, and prints its metrics as a JSON object at
+the end of its output. Instead, it may write them to a file (`result = "metrics.json"`), or
 `pattern = 'top-1: ([0-9.]+)'` of a metric may find them in the output.
 
 Metrics are numbers of a whole split, so there are no intervals, no ensembles and no gradients.
+`percent = true` divides a metric by 100: it is a share, written as a percentage.
 
-For harnesses whose last line is no JSON, a pattern finds the number:
-
-    # validate.py of timm
+    # validate.py of timm, which ends with JSON
     run = "python validate.py data/{split} --model resnet18 --checkpoint {checkpoint}"
     [metrics.top1]
-    pattern = '"top1": ([0-9.]+)'
+    percent = true
+
+For harnesses that do not end with JSON, a pattern finds the number:
 
     # Ultralytics
     run = "yolo val model={checkpoint} data=data.yaml split={split}"
@@ -76,7 +77,7 @@ from soupcore.workspace import private_folder, workspace_folder
 _KEYS = {
     "run", "form", "time_limit", "at_once", "result", "splits", "metrics", "name", "version",
 }  # fmt: skip
-_METRIC_KEYS = {"higher_is_better", "range", "unit", "key", "pattern"}
+_METRIC_KEYS = {"higher_is_better", "range", "unit", "percent", "key", "pattern"}
 _FORMS = ("ingredient", "safetensors", "folder")
 _POLL = 0.05  # seconds
 _LAST_LINES = 8
@@ -272,7 +273,8 @@ def _metrics(file: TomlFile) -> tuple[list[Read], list[Metric]]:
     metrics = []
     for place, (name, of) in enumerate(found.items()):
         file.check_keys(of, _METRIC_KEYS)
-        limits = of.get("range")
+        is_percent = of.get("percent", False)
+        limits = (0, 1) if is_percent else of.get("range")
         metrics.append(
             Metric(
                 name,
@@ -284,9 +286,10 @@ def _metrics(file: TomlFile) -> tuple[list[Read], list[Metric]]:
             )
         )
         if "pattern" in of:
-            reads.append(partial(_by_pattern, re.compile(of["pattern"]), name))
+            read: Read = partial(_by_pattern, re.compile(of["pattern"]), name)
         else:
-            reads.append(partial(_by_key, of.get("key", name)))
+            read = partial(_by_key, of.get("key", name))
+        reads.append(partial(_share, read) if is_percent else read)
     return reads, metrics
 
 
@@ -294,12 +297,17 @@ def _column(place: int, outputs: Tensor, targets: Tensor) -> float:
     return float(outputs[0, place])
 
 
+def _share(read: Read, text: str, output: _Output) -> float:
+    """Return a percentage as a share."""
+    return read(text, output) / 100
+
+
 def _by_key(key: str, text: str, output: _Output) -> float:
-    """Return a number of the JSON object that is the text, or its last line that is not empty."""
+    """Return a number of the JSON object that is the text, or that its last lines are."""
     found = _object_in(text)
     if found is None:
         example = json.dumps({key: 0.9})
-        output.fail(f"does not end its output with a line of JSON such as {example}")
+        output.fail(f"does not end its output with JSON such as {example}")
     value = found.get(key)
     if not isinstance(value, int | float):
         output.fail(f"reports no number {key!r}; it reports {', '.join(map(str, found))}")
@@ -307,14 +315,14 @@ def _by_key(key: str, text: str, output: _Output) -> float:
 
 
 def _object_in(text: str) -> dict[str, Any] | None:
-    lines = [line for line in text.splitlines() if line.strip()]
-    for candidate in (text, lines[-1] if lines else ""):
+    end = text.rstrip()
+    if not end.endswith("}"):
+        return None
+    for begin in reversed([match.start() for match in re.finditer(r"^\s*{", end, re.MULTILINE)]):
         try:
-            found = json.loads(candidate)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
+            return cast("dict[str, Any]", json.loads(end[begin:]))
+        except (ValueError, RecursionError):
+            continue  # a line of the object, or of what was printed before
     return None
 
 

@@ -308,6 +308,11 @@ class TaskInfo(ABC, Generic[SplitT]):
             name for role in ("select", "report", "shift") for name in self.splits_with_role(role)
         ]
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether examples of a split that results are shown on have weights."""
+        return any(self.split(name).is_weighted for name in self.reported)
+
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {split.role}" for name, split in self.splits.items())
         told = "" if self.precision == "float32" else f", precision={self.precision!r}"

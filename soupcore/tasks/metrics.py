@@ -52,7 +52,9 @@ class MetricInfo:
     @property
     def written(self) -> Unit:
         """How its scores are written."""
-        return Unit(self.range == (0, 1), self.sign, self.unit)
+        is_share = self.range == (0, 1)
+        counts_errors = is_share and self.higher_is_better and "accuracy" in self.name
+        return Unit(is_share, self.sign, self.unit, counts_errors)
 
     @property
     def info(self) -> "MetricInfo":

@@ -22,11 +22,14 @@ class Unit:
             differences as percentage points (pp).
         sign: 1 where higher values are better, -1 where lower ones are.
         suffix: What follows a value that is no share, such as "K".
+        counts_errors: Whether 1 minus the score is an error rate, as of accuracies. 1 minus F1 or
+            mAP is none.
     """
 
     is_share: bool
     sign: int = 1
     suffix: str = ""
+    counts_errors: bool = False
 
     @property
     def factor(self) -> float:
@@ -37,11 +40,6 @@ class Unit:
     def scale(self) -> float:
         """What a gain is multiplied by to be written: positive is better."""
         return 100.0 if self.is_share else 1.0
-
-    @property
-    def counts_errors(self) -> bool:
-        """Whether 1 minus the score is an error rate."""
-        return self.is_share and self.sign == 1
 
     @property
     def bound(self) -> str:
@@ -142,7 +140,7 @@ class Unit:
         return value / self.factor if isinstance(value, int | float) else None
 
 
-SHARE = Unit(is_share=True)
+SHARE = Unit(is_share=True, counts_errors=True)
 PLAIN = Unit(is_share=False)
 
 

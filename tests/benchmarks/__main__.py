@@ -30,6 +30,7 @@ from tests.benchmarks import (
     ray_nodes,
     recipes,
     reruns,
+    transformer_pairs,
     uniform,
     whole_process,
 )
@@ -53,6 +54,7 @@ TABLES: dict[str, Benchmark] = {
     "decoded": decoded.benchmark,
     "learned": learned.benchmark,
     "language": language.benchmark,
+    "transformers": transformer_pairs.benchmark,
 }
 
 # These take long, or need much disk space or a browser, so they are measured only on request.

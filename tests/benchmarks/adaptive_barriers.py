@@ -44,7 +44,7 @@ def with_adaptive_alphas(target: str) -> None:
     found = soupcore.barriers(sweep, soupcore.Evaluator(task, device="cpu"), NAMES, rule)
     cpu, wall = seconds()
     evaluations = len(NAMES) + sum(len(path.alphas) - 2 for path in found.paths.values())
-    _write(Found([p.barrier for p in found.paths.values()], evaluations, cpu, wall), target)
+    write(Found([p.barrier for p in found.paths.values()], evaluations, cpu, wall), target)
 
 
 def with_dense_grids(target: str) -> None:
@@ -109,5 +109,6 @@ def error(found: Sequence[float], true: Sequence[float]) -> float:
     return max(abs(a - b) / max(1, b) for a, b in zip(found, true, strict=True))
 
 
-def _write(found: Found, path: str) -> None:
+def write(found: Found, path: str) -> None:
+    """Write barriers and their cost to a file."""
     Path(path).write_text(json.dumps(asdict(found)))

@@ -223,6 +223,14 @@ def test_the_command_gets_the_file_that_training_saved(
             "", 'print("top-1: 0.9\\ntop-1: 0.25\\nbye")', "pattern = 'top-1: ([0-9.]+)'", id="text"
         ),
         pytest.param("", "print('x')\nprint('{\"a\": 0.25}\\n')", 'key = "a"', id="last line"),
+        pytest.param(
+            "",
+            "import json\nprint('{}\\n{')\n"
+            "print(json.dumps({'of': {'a': 1}, 'list': [{'a': 2}], 'a': 0.25}, indent=4))",
+            'key = "a"',
+            id="last lines",
+        ),
+        pytest.param("", "print('{\"a\": 25}')", 'key = "a"\npercent = true', id="percentage"),
     ],
 )
 def test_metrics_are_found_where_the_command_leaves_them(
@@ -245,7 +253,8 @@ val = "select"
     ("script", "more", "words"),
     [
         ("1 / 0", "", r"exit code 1. Its output is in (?s:.)*ZeroDivisionError"),
-        ("print('hi')", "", r'line of JSON such as {"error": 0.9}'),
+        ("print('hi')", "", r'with JSON such as {"error": 0.9}'),
+        ("print('{\"error\": 1}\\nbye')", "", r'with JSON such as {"error": 0.9}'),
         ("print('{\"mse\": 1}')", "", "reports no number 'error'; it reports mse"),
         ("print('{\"error\": null}')", "", "reports no number 'error'"),
         ("import os; os.kill(os.getpid(), 9)", "", "was ended by SIGKILL"),

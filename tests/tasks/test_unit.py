@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from soupcore.tasks import PLAIN, SHARE, Unit
+from soupcore.tasks import PLAIN, SHARE, MetricInfo, Unit
 
 KELVIN = Unit(is_share=False, sign=-1, suffix="K")  # an error in kelvin
 WORD_ERRORS = Unit(is_share=True, sign=-1)
@@ -97,3 +97,7 @@ def test_titles_and_hovers_name_the_unit_of_shares_only() -> None:
         True,
         *[False] * 3,
     ]
+    names = ("accuracy", "worst-group accuracy", "macro F1", "mAP50-95")
+    assert [MetricInfo(name, range=(0, 1)).written.counts_errors for name in names] == [
+        True, True, False, False,
+    ]  # fmt: skip
