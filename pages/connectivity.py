@@ -92,11 +92,11 @@ def _compared(view: View, which: str) -> str:
         view.task.score_unit,
     )
     if unit.counts_errors:
-        rise = f"rise of the {loss} or the error above"
+        rise = f"rise in {loss} or error above"
     elif unit.sign < 0:
-        rise = f"rise of the {loss} or the {score} above"
+        rise = f"rise in {loss} or {score} above"
     else:
-        rise = f"rise of the {loss} above, or drop of the {score} below,"
+        rise = f"rise in {loss} above, or drop in {score} below,"
     return (
         f"Lines (1−α)·θ₀ + α·θ₁ for every pair of **{which}**. Barrier = maximum {rise} linear "
         "interpolation of the endpoint values."

@@ -59,7 +59,9 @@ def _cell_text(value: Any) -> str:
 
 
 def _loss_text(value: Any) -> str:
-    return UNKNOWN if pd.isna(value) else f"{value:.4f}"
+    if pd.isna(value):
+        return UNKNOWN
+    return f"{value:.4f}" if abs(value) < _MILLION else f"{value:.3g}"  # of a diverged run
 
 
 def number_text(value: Any) -> str:

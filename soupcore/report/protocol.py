@@ -123,7 +123,7 @@ def _barriers(known: Overview) -> str:
     screened = known.facts.basins.screened if known.facts.basins else None
     where = f"{screened} examples of " if screened else ""
     return (
-        f"largest rise of the {known.context.task.loss_name} above the line between its ends, on "
+        f"largest rise in {known.context.task.loss_name} above the line between its ends, on "
         f"{where}{known.facts.validation}; runs share a basin if a chain of pairs with barriers "
         f"up to {CONNECTED:g} connects them"
     )
