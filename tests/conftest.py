@@ -35,31 +35,27 @@ settings.load_profile("stockpot")
 silence()  # with pytest -s, standard error is a terminal
 
 
-# Those that share `sample_server`, and as many others as to take half of the time.
-_FIRST_BROWSER = ("accessibility", "boundary", "connectivity", "evidence", "links")
+class OneBrowser(LoadFileScheduling):  # type: ignore[misc]
+    """Distributes tests by file, and runs all browser tests in the same process.
 
-
-class TwoBrowsers(LoadFileScheduling):  # type: ignore[misc]
-    """Distributes tests by file, and runs the browser tests in two processes.
-
-    More browsers would slow each other down. Other tests use the time in which a browser waits.
+    Two browsers would slow each other down, and some tests limit the response time of pages. Other
+    tests use the time in which the browser waits.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if _drives_browser(nodeid):
-            is_first = nodeid.startswith(tuple(f"tests/browser/test_{n}" for n in _FIRST_BROWSER))
-            return f"tests/browser {1 if is_first else 2}"
+            return "tests/browser"
         scope: str = super()._split_scope(nodeid)
         return scope
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than cores, because those with a browser mostly wait."""
+    """Return one process more than cores, because the process with the browser mostly waits."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the browser tests first, since they take longest and run in two processes."""
+    """Run the browser tests first, since they take longest and run in one process."""
     items.sort(key=lambda item: not _drives_browser(item.nodeid))
 
 
@@ -77,8 +73,8 @@ def _drives_browser(nodeid: str) -> bool:
     return nodeid.startswith("tests/browser/")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoBrowsers:
-    return TwoBrowsers(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
+    return OneBrowser(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def choose(table: RunTable, folder: str) -> str:
         index=options.index(current),
         format_func=lambda title: f"Group by {title}" if title else "No groups",
         label_visibility="collapsed",
-        width=180,
+        width=160,
         key=f"group-{folder}-{current}",
     )
     st.session_state["group"] = chosen or ""

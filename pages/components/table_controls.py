@@ -34,7 +34,7 @@ def choose_filter(folder: str) -> str:
         placeholder="Filter: lr < 0.02 and kind = ingredient",
         help=_HELP,
         label_visibility="collapsed",
-        width=310,
+        width=260,
         key=key,
     )
     st.session_state["filter"] = (text or "").strip()
@@ -69,7 +69,7 @@ def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
             f"Baseline: {name}" if name else f"Baseline: best ingredient{f', {best}' * bool(best)}"
         ),
         label_visibility="collapsed",
-        width=250,
+        width=225,
         key=f"baseline-{folder}-{pinned}",
     )
     st.session_state["baseline"] = chosen or ""
@@ -97,7 +97,7 @@ def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None
         index=options.index(current),
         format_func=lambda title: f"Sort by {title}" if title else default_name,
         label_visibility="collapsed",
-        width=220,
+        width=190,
         key=f"sort-{folder}-{current}",
     )
     chosen = chosen or ""
