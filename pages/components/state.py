@@ -40,10 +40,10 @@ STATISTICS: dict[StatisticsChoice, str] = {
 _NO_TASK = "none"  # in the URL
 # Of the run table and of the form of a soup; "" for the default.
 _TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates")
-# Columns of the run table, unlike its default; candidates by name and soups among them, and
-# parameters of recipes, unlike their defaults; other recipes to build too; the rows that are
-# compared.
-_LISTS = ("hide", "show", "candidate", "with", "parameter", "also", "compare")
+# Columns of the run table, unlike its default, and those that come first; candidates by name and
+# soups among them, and parameters of recipes, unlike their defaults; other recipes to build too;
+# the rows that are compared.
+_LISTS = ("hide", "show", "first", "candidate", "with", "parameter", "also", "compare")
 
 # A link says what to show by these; without them, the command line does.
 _OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")

@@ -118,7 +118,7 @@ def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None
 
 
 def choose_columns(table: RunTable, folder: str) -> list[str]:
-    """Let the user hide and show columns; return the titles of the visible ones in order."""
+    """Let the user hide, show and order columns; return the titles of the visible ones in order."""
     titles = [title for title in table.columns if title not in (INK, NAME)]
     default = [title for title in titles if table.columns[title].is_shown]
     hidden, shown = set(setting("hide", [])), set(setting("show", []))
@@ -130,15 +130,24 @@ def choose_columns(table: RunTable, folder: str) -> list[str]:
             default=current,
             key=f"columns-{folder}-{crc32(repr((titles, default)).encode())}",
         )
+        first = st.multiselect(
+            "First columns",
+            titles,
+            default=[title for title in setting("first", []) if title in titles],
+            help="These columns come first, in the order in which you choose them.",
+            key=f"first-{folder}-{crc32(repr(titles).encode())}",
+        )
         st.caption(
             "Constant hyperparameters and individual shifted splits are hidden by default. The URL "
             "stores your choice."
         )
+    st.session_state["first"] = first
     if set(chosen) != set(current):
         unknown = [title for title in setting("hide", []) if title not in titles]
         st.session_state["hide"] = [*unknown, *(t for t in default if t not in chosen)]
         st.session_state["show"] = [t for t in titles if t in chosen and t not in default]
-    return [INK, NAME, *(title for title in titles if title in chosen)]
+    ordered = dict.fromkeys([*first, *titles])
+    return [INK, NAME, *(title for title in ordered if title in chosen)]
 
 
 def filtered(table: RunTable) -> dict[str, list[Any]]:

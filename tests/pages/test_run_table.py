@@ -157,18 +157,21 @@ def test_the_url_keeps_the_filter_the_order_and_the_columns(start: Start) -> Non
     next(box for box in session.segmented_control if box.label == "Order").set_value(
         "descending"
     ).run()
-    (columns,) = session.multiselect
+    columns, _ = session.multiselect
     assert "shift/a accuracy, %" in columns.options
     assert "shift/a accuracy, %" not in columns.value
     shown = [c for c in columns.value if c != "hash"]
     columns.set_value([*shown, "shift/a accuracy, %"]).run()
-    url = {name: session.query_params[name] for name in ("filter", "sort", "order", "hide", "show")}
+    session.multiselect[1].set_value(["seed", "loss"]).run()
+    kept = ("filter", "sort", "order", "hide", "show", "first")
+    url = {name: session.query_params[name] for name in kept}
     assert url == {
         "filter": "lr < 0.5 or kind = soup",
         "sort": "lr",
         "order": "descending",
         "hide": "hash",
         "show": "shift/a accuracy, %",
+        "first": ["seed", "loss"],
     }
     best = str(known(app).best)
     expected = [name for name in ("run2", "run10") if name != best]
@@ -180,6 +183,7 @@ def test_the_url_keeps_the_filter_the_order_and_the_columns(start: Start) -> Non
         order = each.dataframe[0].proto.column_order
         assert "hash" not in order
         assert "shift/a accuracy, %" in order
+        assert order[:4] == ["", "name", "seed", "loss"]
 
 
 def test_a_filter_that_is_wrong_says_so_and_hides_nothing(start: Start) -> None:
