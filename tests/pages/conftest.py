@@ -111,20 +111,26 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def forget_server() -> None:
+    """Stop the app's workers, and forget its store and settings, which the next test makes anew."""
+    if state.supervisor.cache_info().currsize:
+        state.supervisor().stop()
+    for each in (state.store, state.supervisor, state.opened):
+        each.cache_clear()
+    settings.configure([])
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     """The store of a server that may open folders in `sweeps`, and whose pages start no job."""
     (tmp_path / "sweeps").mkdir()
+    forget_server()
     settings.configure(["--root", str(tmp_path / "sweeps")])
     monkeypatch.setattr(jobs, "submit", None)
-    shared = (state.store, state.supervisor, state.opened)
-    for each in shared:
-        each.cache_clear()
-    yield state.store()
-    state.store().close()
-    settings.configure([])
-    for each in shared:
-        each.cache_clear()
+    store = state.store()
+    yield store
+    forget_server()
+    store.close()
 
 
 @dataclass

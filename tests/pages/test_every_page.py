@@ -23,7 +23,7 @@ from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
 from soupcore.writers.forms import Form
 from tests.helpers import FEATURES, State, logits, random_state, save_sweep, toy_runs
-from tests.pages.conftest import do_jobs_at_once
+from tests.pages.conftest import do_jobs_at_once, forget_server
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = {
@@ -264,13 +264,9 @@ def start(
         monkeypatch.setattr(state, "descriptions", lambda: described)
         return app
 
-    shared = (state.store, state.supervisor, state.opened)
-    for each in shared:
-        each.cache_clear()
+    forget_server()
     yield start
-    for each in shared:
-        each.cache_clear()
-    settings.configure([])
+    forget_server()
 
 
 def test_pages_open_before_anything_is_known(start: Start) -> None:
@@ -485,7 +481,8 @@ def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_l
     folder, spec = str(app.sweep.folder), str(app.request["task"])
     settings.configure([folder, "--task", spec, f"--auto={limit}"])
     monkeypatch.setattr(jobs, "_started", cache(set))
-    monkeypatch.setattr(jobs, "submit", state.supervisor().queue.submit)  # without a worker
+    state.supervisor().stop()  # it would start a worker for a queued job
+    monkeypatch.setattr(jobs, "submit", state.supervisor().queue.submit)
     # A pass is the evaluation of a checkpoint on all four splits of 30 examples.
     monkeypatch.setattr(plan, "seconds", lambda known, examples: examples / 120 * price_of_one_pass)
     session = AppTest.from_file(str(MAIN), default_timeout=60)

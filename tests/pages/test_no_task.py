@@ -15,6 +15,7 @@ from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
 from tests import adapters
 from tests.helpers import State, same_weights, save_sweep
+from tests.pages.conftest import forget_server
 from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
 
 LOSSES = {"run1": 0.5, "run2": 0.2, "run10": 0.3}
@@ -51,14 +52,10 @@ def app(tmp_path: Path, base_state: State, states: dict[str, State]) -> Iterator
         for i, name in enumerate(NAMES)
     ]
     (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    caches = (state.store, state.supervisor, state.opened)
-    for cache in caches:
-        cache.cache_clear()
+    forget_server()
     settings.configure([str(folder)])
     yield App(folder)
-    for cache in caches:
-        cache.cache_clear()
-    settings.configure([])
+    forget_server()
 
 
 def assert_opens(session: AppTest, title: str) -> None:
