@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -263,14 +263,7 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
         gains = [None if score is None else score - origin for score in values]
         what = f"Difference from {plain(str(baseline))}, the baseline"
         what += "; for paired intervals see the details of a row" if split else ""
-        column = Column(
-            "score",
-            what,
-            is_shown,
-            is_lower_first=unit.sign < 0,
-            decimals=unit.decimals,
-            better=unit.sign,
-        )
+        column = replace(column, help=what)
         made.add(difference, [_times(gain, unit.factor) for gain in gains], column)
         made.texts[difference] = [
             BASELINE if name == baseline else unit.difference(gain)

@@ -1,8 +1,8 @@
 """The colours of ingredients, the same in every figure.
 
-Up to eight ingredients have a colour each. More than eight colours cannot be told apart, so beyond,
-ingredients are coloured by basin where basins are known. Elsewhere they share a neutral colour and
-the selected ones stand out.
+Each of up to eight ingredients has its own colour. More than eight colours cannot be told apart.
+With more ingredients, colours show basins where these are known; otherwise all ingredients share a
+neutral colour, and the selected ones stand out.
 """
 
 from collections import Counter

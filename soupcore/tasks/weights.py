@@ -82,7 +82,7 @@ def check_tokens(weights: Leaf, inputs: Examples) -> None:
     The tokens are those of `input_ids`, or of the first tensor of the inputs.
 
     Raises:
-        TaskError: There is not, or batches are made by a `collate`, which knows of no weights.
+        TaskError: Their shapes differ, or batches are made by a `collate`, which takes no weights.
     """
     if inputs.collate is not None:
         raise TaskError(

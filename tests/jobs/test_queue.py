@@ -331,7 +331,7 @@ def test_jobs_are_counted_until_failed_ones_are_dismissed(queue: Queue) -> None:
     assert again == failing
     assert queue.counts() == Counts(running=1, queued=2, failed=0)
     queue.fail_waiting(None, "It broke again.")
-    assert failing in [job.id for job in queue.overview()]  # of the second failure a user is told
+    assert failing in [job.id for job in queue.overview()]  # the second failure is shown
 
 
 def test_the_latest_job_of_a_request_is_found_in_any_state(queue: Queue) -> None:
