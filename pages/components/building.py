@@ -11,6 +11,7 @@ from pages.components import (
     builder,
     comparison,
     display,
+    exports,
     jobs,
     scores,
     selection_bias,
@@ -101,13 +102,25 @@ def _curve(
     with left:
         code = snippets.curve(view, call, letter, "recipe_curve")
         display.show_figure(
-            figures.recipe_curve(table, **drawing), f"curve-{key}", table, code, on_pick=pick
+            figures.recipe_curve(table, **drawing),
+            f"curve-{key}",
+            table,
+            code,
+            on_pick=pick,
+            title=f"{recipe.title} by {letter}",
+            about=exports.sizes(view.task, *view.task.reported),
         )
     if {"report", "mean shift"} <= set(table):
         with right:
             code = snippets.curve(view, call, letter, "trade_off")
             display.show_figure(
-                figures.trade_off(table, **drawing), f"trade-off-{key}", table, code, on_pick=pick
+                figures.trade_off(table, **drawing),
+                f"trade-off-{key}",
+                table,
+                code,
+                on_pick=pick,
+                title=f"{recipe.title} by {letter}: test vs. shifts",
+                about=exports.sizes(view.task, "report", "shift"),
             )
     if best is not None:
         bias = selection_bias.of_a_curve(view, number, found)
@@ -290,13 +303,25 @@ def _decisions(view: View, soup: Soup, job: Job) -> None:
             soup.trace, score_name=then.task.score_name, score_unit=then.task.score_unit
         )
         code = snippets.trace(then, call)
-        display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)
+        display.show_figure(
+            figure,
+            "greedy-trace",
+            trace_table(soup.trace),
+            code,
+            about=exports.sizes(then.task, then.task.select),
+        )
         _saved(view, soup.trace)
     if soup.passes:
         columns = ["number", "loss", "held_back_loss", "best"]
         table = pd.DataFrame(soup.passes)[columns]
         code = snippets.trace(then, call, len(soup.passes))
-        display.show_figure(figures.learning_curve(soup.passes), "learning-curve", table, code)
+        display.show_figure(
+            figures.learning_curve(soup.passes),
+            "learning-curve",
+            table,
+            code,
+            about=exports.sizes(then.task, then.task.select),
+        )
 
 
 def _saved(view: View, trace: Sequence[Step]) -> None:

@@ -97,8 +97,8 @@ def _dialog() -> None:
         )
     st.caption(
         "Whatever a click on a figure does, another control does too: the rows of the run table "
-        "select ingredients, and *Add curve* on the Connectivity page chooses a pair. The numbers "
-        "of a figure are under *Export*."
+        "select ingredients, and *Add curve* on the Connectivity page chooses a pair. *CSV* "
+        "below a figure saves its numbers."
     )
 
 

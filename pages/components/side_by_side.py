@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, scores, snippets, state
+from pages.components import display, exports, jobs, scores, snippets, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation, figures
@@ -163,7 +163,14 @@ def _forest(
     codes = scores.points(view)
     told = {name: codes[name].code for name in chosen}
     code = snippets.differences(view, told, baseline, colours)
-    display.show_figure(figure, "differences", table, code)
+    display.show_figure(
+        figure,
+        "differences",
+        table,
+        code,
+        title=f"Differences from {baseline}",
+        about=exports.sizes(view.task, *view.task.reported),
+    )
     st.caption("Paired on the same examples, with 95 % intervals.")
 
 

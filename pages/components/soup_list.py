@@ -152,7 +152,9 @@ def _coefficients(view: View, chosen: StoredSoup) -> None:
     # Soups among the ingredients have no colour of their own.
     figure = figures.coefficient_bars(table, view.colours)
     code = snippets.coefficients(view, chosen)
-    display.show_figure(figure, "coefficients", table, code)
+    display.show_figure(
+        figure, "coefficients", table, code, title=f"Coefficients of {chosen.label}"
+    )
 
 
 def _evidence(view: View, chosen: StoredSoup, known: Overview | None) -> None:

@@ -2,24 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
+from soupcore.figures.axes import fit_rows
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.inks import add_legend
 from soupcore.figures.style import finish, space_before
 
 _ROW = 20  # pixels per layer
+_MOST_NAMED = 60  # columns whose slanted names do not overlap
 _LABELLED = 16  # with more columns, cells are too narrow for numbers
 
 
 def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
-    """Draw the distance of each ingredient from the origin of the geometry."""
-    names = list(geometry.names)
+    """Draw the distance of each ingredient from the origin of the geometry, the nearest on top."""
+    order = np.argsort(-geometry.norms, kind="stable")
+    names = [geometry.names[row] for row in order]
     figure = go.Figure(
         go.Bar(
-            x=geometry.norms,
+            x=geometry.norms[order],
             y=names,
             orientation="h",
             marker={"color": [colours[name] for name in names]},
@@ -29,8 +33,7 @@ def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
     )
     add_legend(figure, colours, names)
     figure.update_xaxes(title=f"L2 distance from {geometry.origin}", rangemode="tozero")
-    figure.update_yaxes(type="category", autorange="reversed")
-    return finish(figure, height=max(240, 90 + 22 * len(names)))
+    return finish(figure, height=fit_rows(figure, names))
 
 
 def layer_heatmap(
@@ -68,5 +71,8 @@ def layer_heatmap(
     if len(names) <= _LABELLED and len(layers) <= 2 * _LABELLED:
         figure.add_trace(cell_numbers(heatmap, decimals))
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
+    every = -(-len(names) // _MOST_NAMED)
+    figure.update_xaxes(
+        type="category", tickangle=-45, showgrid=False, tickvals=list(names[::every])
+    )
     return finish(figure, height=max(320, 150 + _ROW * len(layers)))
