@@ -55,12 +55,8 @@ def _layers(view: View, found: Geometry) -> None:
         )  # fmt: skip
     shown = found.grouped() if grouped else found
     if against is None:
-        values, title, unit, decimals = (
-            shown.moves_by_layer * 100,
-            "distance, % of layer norm",
-            " %",
-            1,
-        )
+        values, title, unit = shown.moves_by_layer * 100, "distance, % of layer norm", " %"
+        decimals = None
     else:
         values, title, unit, decimals = shown.angles_by_layer(against), "angle, °", "°", 0
     figure = figures.layer_heatmap(

@@ -123,7 +123,8 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
         )
         return
     selected = st.session_state["selection"]
-    left, right = st.columns(2)
+    with st.container(key="two-figures"):
+        left, right = st.columns(2)
     with left:
         st.subheader(f"Validation {plain(view.task.score_name)} ({plain(view.task.select)})")
         table = scores_table(on_select)

@@ -48,11 +48,12 @@ st.html(
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
-    # Beside each other, the matrix and the curves would have no room in a narrow window.
     # Pills that have no room in a line would be cut off.
     "[data-testid=stButtonGroup] > div { flex-wrap: wrap; }"
     ".stMarkdown h3 { text-wrap: pretty; }"
-    "@media (max-width: 1400px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
+    # Beside each other, figures would have no room in a narrow window.
+    "@media (max-width: 1400px) { .st-key-connectivity .stColumn { min-width: 100%; } }"
+    "@media (max-width: 1100px) { .st-key-two-figures .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()

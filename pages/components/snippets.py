@@ -373,7 +373,9 @@ def norms(view: View, names: Sequence[str]) -> str:
 def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
     """Draw the moves by layer, or the angles to an ingredient by layer."""
     values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
-    title, unit, decimals = ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", 1)
+    title, unit, decimals = (
+        ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", None)
+    )
     drawn = (
         f"geometry.layers, geometry.names, {values},\n"
         f"    title={title!r}, unit={unit!r}, decimals={decimals},\n"

@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
-from soupcore.figures.axes import fit_rows
+from soupcore.figures.axes import fit_rows, linear_ticks
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.inks import add_legend
+from soupcore.figures.outliers import Scale
 from soupcore.figures.style import finish, space_before
 
 _ROW = 20  # pixels per layer
@@ -43,9 +44,11 @@ def layer_heatmap(
     *,
     title: str,
     unit: str = "",
-    decimals: int = 2,
+    decimals: int | None = None,
 ) -> go.Figure:
     """Draw a quantity per ingredient and layer, with the first layer on top.
+
+    Outliers do not rule the colours: those beyond the colour bar have the colour of its end.
 
     Args:
         layers: Names of the L layers.
@@ -53,8 +56,15 @@ def layer_heatmap(
         values: Shape [L, k]; NaN leaves a cell empty.
         title: Name of the quantity.
         unit: Suffix of each number.
-        decimals: Decimals per number in a cell.
+        decimals: Decimals per number in a cell; None for three significant digits.
     """
+    scale = Scale.of(np.ravel(values))
+    bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
+    if np.isfinite(scale.high):
+        inside = [tick for tick in linear_ticks(scale.start, scale.end) if tick < scale.end]
+        texts = [*(f"{tick:.3g}" for tick in inside), f"≥ {scale.end:.3g}"]
+        bar |= {"tickvals": [*inside, scale.end], "ticktext": texts}
+    digits = ".4g" if decimals is None else f".{decimals + 1}f"
     heatmap = go.Heatmap(
         z=values,
         x=list(names),
@@ -62,9 +72,11 @@ def layer_heatmap(
         colorscale="Viridis",
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
+        zmin=scale.start,
+        zmax=scale.end if scale.end > scale.start else scale.start + 1,
+        colorbar=bar,
         meta=[unit.strip()],
-        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:.{decimals + 1}f}}"
+        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:{digits}}}"
         f"{space_before(unit)}%{{meta[0]}}<extra></extra>",
     )
     figure = go.Figure(heatmap)

@@ -71,6 +71,10 @@ def plane_contours(
         figure.add_trace(_numbers(plane, contour, places), row=1, col=column)
     origin, other, third = _corner_names(plane, places)
     for column in (1, 2):
+        figure.add_shape(  # white names would be lost where nothing is evaluated yet
+            type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1, layer="below",
+            fillcolor=NEUTRAL, line={"width": 0}, row=1, col=column,
+        )  # fmt: skip
         figure.add_trace(_markers(places, kinds, colours, column == 1), row=1, col=column)
         figure.update_xaxes(
             title=f"Distance along {origin} → {other}", range=[plane.xs[0], plane.xs[-1]],
