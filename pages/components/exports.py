@@ -23,7 +23,7 @@ from soupcore.table_export import SUFFIXES, export_table
 from soupcore.tasks import TaskInfo
 
 _IMAGES = ("PNG", "SVG")
-_KEY = "image-"  # begins the keys of the buttons that save images
+_KEY = "save-"  # begins the keys of the buttons that save images
 _TEMPLATE = {"layout": plotly.io.templates["plotly_white"].layout.to_plotly_json()}
 SCRIPT = f"""<script>(() => {{
   if (window.stockpotImages) return;

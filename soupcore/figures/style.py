@@ -20,7 +20,7 @@ PALETTE = (
     "#0d70ad", "#d55e00", "#009e73", "#e47ea1", "#56b4e9", "#a0355f", "#7d7e3e", "#8f6cdf",
 )  # fmt: skip
 ABOVE = 92  # pixels of a titled figure, above its plot, for title and legend
-_INK = "#1f2328"
+_INK, _FAINT = "#1f2328", "#57606a"
 _NO_TEXTS = ("hovertemplate", "texttemplate", "template")
 _GOLDEN_ANGLE = 0.381966  # turns; keeps successive hues far apart for any number of names
 
@@ -78,12 +78,10 @@ def titled(figure: go.Figure, title: str, about: str = "") -> go.Figure:
 
 def heading(title: str, about: str = "") -> dict[str, Any]:
     """Return the layout of a titled figure: its title, its top margin and its font."""
-    text = figure_text(title)
-    if about:
-        text += f'<br><span style="font-size:12px;color:#57606a">{figure_text(about)}</span>'
     return {
         "title": {
-            "text": text,
+            "text": figure_text(title),
+            "subtitle": {"text": figure_text(about), "font": {"size": 12, "color": _FAINT}},
             "x": 0,
             "xref": "container",
             "y": 1,

@@ -40,7 +40,8 @@ def test_html_is_titled_on_white_and_its_names_are_text() -> None:
 def test_the_title_of_images_is_kept_beside_the_figure() -> None:
     figure = go.Figure()
     exports.title(figure, "basin-map", "", "n = 3")
-    assert figure.layout.meta["title"]["text"].startswith("Basin map<br>")
+    assert figure.layout.meta["title"]["text"] == "Basin map"
+    assert figure.layout.meta["title"]["subtitle"]["text"] == "n = 3"
     assert figure.layout.title.text is None
 
 
