@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import streamlit as st
 
-from pages import evidence
 from pages import geometry as geometry_page
 from pages import overview as overview_page
-from pages.components import building, comparison, jobs, scores, selection_bias, snippets
+from pages.components import building, comparison, evidence, jobs, scores, selection_bias, snippets
 from pages.components.state import View
 from soupcore import (
     RECIPES,
