@@ -29,7 +29,6 @@ from soupcore.figures.tables import coefficients_table
 from soupcore.overview import Overview, title
 from soupcore.stored_soups import StoredSoup
 
-_TABS = "soup-section"
 _BARS = 14  # more coefficients are scrolled
 _HIGHEST = 480  # pixels
 
@@ -106,19 +105,9 @@ def _actions(view: View, picked: StoredSoup, stored: Sequence[StoredSoup]) -> No
 
 
 def _sections(view: View, picked: StoredSoup) -> None:
-    """Show the sections as tabs; the URL stores the open one, and only that is drawn."""
-    names = {title: name for name, title in SECTIONS.items()}
-    st.session_state[_TABS] = SECTIONS.get(st.session_state["section"], SECTIONS[""])
-
-    def choose() -> None:
-        st.session_state["section"] = names[st.session_state[_TABS]]
-
-    tabs = st.tabs(list(names), key=_TABS, on_change=choose)
     shown = {"": _summary, "evidence": evidence.show, "download": download.show}
-    for tab, name in zip(tabs, SECTIONS, strict=True):
-        if tab.open:
-            with tab:
-                shown[name](view, picked)
+    for name in display.tabs("section", SECTIONS):
+        shown[name](view, picked)
 
 
 def _summary(view: View, picked: StoredSoup) -> None:

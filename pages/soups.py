@@ -17,7 +17,7 @@ from pages.components import (
     tasks,
 )
 from pages.components.display import in_a_sentence, plain
-from pages.components.soup_links import ALL, BUILD, TAB
+from pages.components.soup_links import ALL, TABS
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
 from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
@@ -32,14 +32,11 @@ _SLIDERS = 12
 def main(view: View) -> None:
     st.header("Soups")
     st.caption(f"Average several ingredients into one network. {_choosing(view)}")
-    st.session_state.setdefault(TAB, BUILD)
-    build, every = st.tabs([BUILD, ALL], key=TAB, on_change="rerun")
-    if build.open:
-        with build:
-            _build(view)
-    if every.open:
-        with every:
+    for tab in display.tabs("tab", TABS):
+        if tab == ALL:
             soup_list.show(view, scores.soups(view))
+        else:
+            _build(view)
 
 
 def _choosing(view: View) -> str:

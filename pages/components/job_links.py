@@ -83,7 +83,7 @@ def open_result(job: Job) -> None:
         st.session_state["soup"] = soup
     if job.kind in ("soup", "soups"):
         first = request["recipe"] if job.kind == "soup" else request["recipes"][0]["recipe"]
-        st.session_state.update(building=job.id, recipe=first)
+        st.session_state.update(building=job.id, recipe=first, tab="")
     st.session_state["section"] = _SECTIONS.get(job.kind, "")
     st.switch_page(page_of(job.kind, request))
 

@@ -17,8 +17,9 @@ from soupcore.stored_soups import StoredSoup
 #: The sections of the page of a soup, by their names in the URL.
 SECTIONS = {"": "Summary", "evidence": "Evidence", "download": "Download"}
 
-#: The tabs of the Soups page, and the key of the open one in the session.
-BUILD, ALL, TAB = "Build", "All soups", "soups-tab"
+#: The tabs of the Soups page, in the same way.
+BUILD, ALL = "", "all"
+TABS = {BUILD: "Build", ALL: "All soups"}
 
 _NEXT = "next-page"
 
@@ -30,8 +31,8 @@ def open_soup(soup_id: str, section: str = "") -> None:
 
 
 def open_soups(tab: str) -> None:
-    """Show a tab of the Soups page. For callbacks."""
-    st.session_state[TAB] = tab
+    """Show a tab of the Soups page; see `TABS`. For callbacks."""
+    st.session_state["tab"] = tab
     open_page("soups.py")
 
 

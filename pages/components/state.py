@@ -38,8 +38,8 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-# Of the run table, of the form of a soup, and the section of its page; "" for the default.
-_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates", "section")
+# Of the run table, of the form of a soup, and the tabs of two pages; "" for the default.
+_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates", "tab", "section")
 # Columns of the run table, unlike its default, and those that come first; candidates by name and
 # soups among them, and parameters of recipes, unlike their defaults; other recipes to build too;
 # the rows that are compared.

@@ -124,7 +124,7 @@ def test_the_comparison_with_soups_of_soups(
     of_soups = soup_of_soups(view)
     evaluate_files(view)
     rows = ["run1", of_soups.handle, "base", "gone"]
-    session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows}
+    session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows, "selection": []}
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
     comparison.show(view)

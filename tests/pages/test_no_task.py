@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from streamlit.testing.v1 import AppTest
 
 from pages.components import settings, state
-from pages.components.soup_links import ALL, TAB
+from pages.components.soup_links import ALL
 from soupcore import RECIPES, Sweep, ties, uniform
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
@@ -101,7 +101,7 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> Non
             names = NAMES[: recipe.takes[1] or len(NAMES)]
             found = app.do(session, "soup", recipe=name, names=names, parameters={})
             made[name] = found["soup"]
-    session.session_state[TAB] = ALL
+    session.session_state["tab"] = ALL
     assert_opens(session.run(), "Soups")
     (table,) = (each.value for each in session.dataframe)
     titles = {MANUAL: "Manual"} | {name: recipe.title for name, recipe in RECIPES.items()}

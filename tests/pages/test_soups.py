@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 from pages import soups
 from pages.components import jobs, snippets, state
 from pages.components.display import plain
-from pages.components.soup_links import ALL, BUILD, TAB
+from pages.components.soup_links import ALL, BUILD
 from pages.components.state import View
 from soupcore.annotations import annotations
 from soupcore.jobs import State
@@ -57,7 +57,7 @@ def press(session: AppTest, label: str) -> None:
 
 def all_soups(app: App) -> AppTest:
     session = app.session()
-    session.session_state[TAB] = ALL
+    session.session_state["tab"] = ALL
     return session.switch_page("soups.py").run()
 
 
@@ -114,7 +114,7 @@ def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
     session = app.session()
     session.session_state["soup"] = soup
     press(session.switch_page("soup.py").run(), "Build again with…")
-    assert session.session_state[TAB] == BUILD
+    assert session.session_state["tab"] == BUILD
     assert session.query_params["recipe"] == "ties"
     assert session.query_params["candidate"] == NAMES[:2]
     assert session.query_params["parameter"] == "ties.density=0.3"
