@@ -100,7 +100,7 @@ def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
     press(session, "Delete")
     assert session.header[0].value == "Soups"
     assert len(listed(session)) == len(before) - 1
-    press(session, "Undo")
+    press(session.switch_page("soups.py").run(), "Undo")
     assert listed(session) == before
     press(session.switch_page("soup.py").run(), "Delete")
     other = all_soups(app)  # another session has no undo, but the list
