@@ -25,7 +25,7 @@ from soupcore.overview import Overview
 from soupcore.remote.cache import REMOTE
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
-from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.remote import sweep_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import TaskInfo
@@ -360,7 +360,7 @@ def view() -> View | None:
     """
     folder, spec = st.session_state["sweep"], st.session_state["task"]
     weights, snapshot = st.session_state["weights"], st.session_state["snapshot"]
-    signature = folder_signature(folder)
+    signature = sweep_signature(folder)
     is_scanned = _is_scanned(folder, weights, snapshot, signature)
     if is_scanned:
         sweep = _open_sweep(folder, weights, snapshot, signature)
