@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, header, jobs_panel, state, sweeps, tasks
+from pages.components import display, header, jobs_panel, soup_links, state, sweeps, tasks
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -53,6 +53,8 @@ st.html(
     ".stMarkdown h3 { text-wrap: pretty; }"
     # Beside each other, figures would have no room in a narrow window.
     "@media (max-width: 1400px) { .st-key-connectivity .stColumn { min-width: 100%; } }"
+    "@media (max-width: 1280px) { .st-key-soup-summary .stColumn, .st-key-side-by-side .stColumn"
+    " { min-width: 100%; } }"
     "@media (max-width: 1100px) { .st-key-two-figures .stColumn { min-width: 100%; } }</style>"
 )
 
@@ -66,9 +68,9 @@ page = st.navigation(
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
             st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
-            st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
-            st.Page("download.py", title="Download", icon=":material/download:"),
             st.Page("report.py", title="Report", icon=":material/description:"),
+            st.Page("soup.py", title="Soup", icon=":material/soup_kitchen:", visibility="hidden"),
+            *soup_links.earlier_addresses(),
         ],
         "Analysis": [
             st.Page("from_base.py", title="Paths", icon=":material/conversion_path:"),
@@ -80,6 +82,7 @@ page = st.navigation(
     },
     expanded=True,
 )
+soup_links.follow(page)
 jobs_panel.remember_page()
 
 try:
@@ -95,7 +98,7 @@ with st.sidebar:
     jobs_panel.show()
     _show_workspace()
 
-selection = header.show()
+places = header.show()
 if is_read_only:
     st.info(
         "This workspace is read-only: stored results are shown, but you cannot compute, upload or "
@@ -141,7 +144,7 @@ else:
         sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
-        header.show_selection(selection, view)
+        header.show_selection(places, view)
         with choices:
             tasks.choose_metric(view)
             sweeps.choose_statistics(view)

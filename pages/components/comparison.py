@@ -14,6 +14,7 @@ from pages.components import (
     scores,
     side_by_side,
     snippets,
+    soup_links,
     sweeps,
     tasks,
 )
@@ -65,7 +66,14 @@ def show(view: View) -> None:
     scores.show_undefined(view, known)
     scores.show_shortfall(view, stored)
     show_statistics(view, picked, key="compare")
-    show_scatter(view, known, "comparison-scatter", stored)
+    show_scatter(
+        view,
+        known,
+        "comparison-scatter",
+        stored,
+        selected=st.session_state["selection"],
+        on_pick=soup_links.pick(view, stored),
+    )
 
 
 def _row(
