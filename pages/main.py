@@ -9,6 +9,7 @@ from pages.components import (
     display,
     header,
     jobs_panel,
+    soup_links,
     state,
     streamlit_internals,
     sweeps,
@@ -57,7 +58,8 @@ st.html(
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
-    "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
+    "@media (max-width: 1280px) { .st-key-connectivity .stColumn, .st-key-soup-summary .stColumn,"
+    " .st-key-side-by-side .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()
@@ -70,9 +72,9 @@ page = st.navigation(
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
             st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
-            st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
-            st.Page("download.py", title="Download", icon=":material/download:"),
             st.Page("report.py", title="Report", icon=":material/description:"),
+            st.Page("soup.py", title="Soup", icon=":material/soup_kitchen:", visibility="hidden"),
+            *soup_links.earlier_addresses(),
         ],
         "Analysis": [
             st.Page("from_base.py", title="Paths", icon=":material/conversion_path:"),
@@ -84,6 +86,7 @@ page = st.navigation(
     },
     expanded=True,
 )
+soup_links.follow(page)
 streamlit_internals.remember_page()
 
 try:
@@ -99,7 +102,7 @@ with st.sidebar:
     jobs_panel.show()
     _show_workspace()
 
-selection = header.show()
+places = header.show()
 if is_read_only:
     st.info(
         "This workspace is read-only: stored results are shown, but you cannot compute, upload or "
@@ -145,7 +148,7 @@ else:
         sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
-        header.show_selection(selection, view)
+        header.show_selection(places, view)
         with choices:
             tasks.choose_metric(view)
             sweeps.choose_statistics(view)

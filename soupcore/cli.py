@@ -275,13 +275,16 @@ def _without_browser(arguments: Sequence[str]) -> None:
         command.set_defaults(run=run, error=command.error)
     parsed = parser.parse_args(arguments)
     _split_places(parsed, parsed.error)
-    if parsed.urls:
+    if parsed.urls or parsed.refresh:
         from soupcore.sweeps.remote import RemoteSweep
 
-        remote = RemoteSweep.of(parsed.urls)
-        parsed.folder = remote.folder
-        if parsed.refresh:
+        remote = (
+            RemoteSweep.of(parsed.urls) if parsed.urls else RemoteSweep.seen_from(parsed.folder)
+        )
+        if remote is not None and parsed.refresh:
             remote.refresh()
+        if remote is not None and parsed.urls:
+            parsed.folder = remote.folder
     parsed.run(parsed)
 
 

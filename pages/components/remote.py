@@ -11,11 +11,8 @@ from pages.components.state import View
 from soupcore.disk import in_words
 from soupcore.errors import RemoteError
 from soupcore.remote import Cache, check_url
-from soupcore.remote.urls import HUB, scheme_of
+from soupcore.remote.urls import HUB_AND_S3, scheme_of
 from soupcore.sweeps.remote import RemoteSweep
-
-#: Pages open no other schemes: `file://` would leave the roots, and `http://` reach other servers.
-SCHEMES = (HUB, "s3")
 
 
 def folder_of(lines: Sequence[str]) -> str:
@@ -27,7 +24,7 @@ def folder_of(lines: Sequence[str]) -> str:
     urls = [line.strip() for line in lines if line.strip()]
     for line in urls:
         _, url = check_url(line)
-        if scheme_of(url) not in SCHEMES:
+        if scheme_of(url) not in HUB_AND_S3:
             raise RemoteError(
                 f"{scheme_of(url)}:// cannot be opened on a page; use hf:// or s3://. The command "
                 "line and the library open other URLs too."
@@ -37,13 +34,13 @@ def folder_of(lines: Sequence[str]) -> str:
 
 def urls_of(folder: str) -> tuple[str, ...]:
     """Return the URLs of a sweep; empty if it is not remote."""
-    remote = RemoteSweep.at(Path(folder))
+    remote = RemoteSweep.seen_from(Path(folder))
     return remote.urls if remote is not None else ()
 
 
 def show_files(view: View) -> None:
     """Show what the URLs of a remote sweep were resolved to, with a button to resolve them anew."""
-    remote = RemoteSweep.at(Path(view.folder))
+    remote = RemoteSweep.seen_from(Path(view.folder))
     if remote is None:
         return
     files = pinned_files(remote)
@@ -123,5 +120,5 @@ def show_cache() -> None:
 
 def _keys_of(folder: str) -> set[str]:
     """Return the names in the cache of the files of a sweep; none if it is not remote."""
-    remote = RemoteSweep.at(Path(folder))
+    remote = RemoteSweep.seen_from(Path(folder))
     return {file.key for file in remote.files.values()} if remote is not None else set()

@@ -25,7 +25,7 @@ from soupcore.overview import Overview
 from soupcore.remote.cache import REMOTE
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
-from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.remote import sweep_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import TaskInfo
@@ -38,8 +38,8 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-# Of the run table and of the form of a soup; "" for the default.
-_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates")
+# Of the run table, of the form of a soup, and the tabs of two pages; "" for the default.
+_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates", "tab", "section")
 # Columns of the run table, unlike its default, and those that come first; candidates by name and
 # soups among them, and parameters of recipes, unlike their defaults; other recipes to build too;
 # the rows that are compared.
@@ -354,6 +354,12 @@ def select(names: Iterable[str]) -> None:
     st.session_state["selection"] = list(names)
 
 
+def toggle(view: View, names: Iterable[str]) -> None:
+    """Select ingredients that are not selected, and the other way round."""
+    toggled = set(st.session_state["selection"]) ^ (set(names) & view.sweep.ingredients.keys())
+    select(name for name in view.sweep.ingredients if name in toggled)
+
+
 def view() -> View | None:
     """Return the session's view, or None if its checkpoints have not been read yet.
 
@@ -365,7 +371,7 @@ def view() -> View | None:
     """
     folder, spec = st.session_state["sweep"], st.session_state["task"]
     weights, snapshot = st.session_state["weights"], st.session_state["snapshot"]
-    signature = folder_signature(folder)
+    signature = sweep_signature(folder)
     is_scanned = _is_scanned(folder, weights, snapshot, signature)
     if is_scanned:
         sweep = _open_sweep(folder, weights, snapshot, signature)
@@ -386,7 +392,9 @@ def view() -> View | None:
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
-    labels = StoredSoups(store(), sweep).labels(folder, spec)
+    known = StoredSoups(store(), sweep)
+    labels = known.labels(folder, spec)
+    st.session_state["soup-label"] = known.label(st.session_state["soup"])
     st.session_state["handles"] = {label: handle for handle, label in labels.items()}
     files = [*sweep.ingredients, *([sweep.base.name] if sweep.base else [])]
     names = {**{name: name for name in (*labels.values(), *files)}, **labels}

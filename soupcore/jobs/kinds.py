@@ -18,8 +18,8 @@ from soupcore.store import Store
 from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.checkpoints import Weights
-from soupcore.sweeps.folder import folder_signature, stays_within
-from soupcore.sweeps.remote import RemoteSweep
+from soupcore.sweeps.folder import stays_within
+from soupcore.sweeps.remote import RemoteSweep, sweep_signature
 from soupcore.sweeps.snapshots import Snapshots
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
@@ -81,7 +81,7 @@ class WarmState:
         folder, weights, snapshot = _opening(request)
         if not self.may_open(request):
             raise SweepError(f"{folder} is not below a folder that the app was started with.")
-        identity = (folder, weights, snapshot, folder_signature(folder))
+        identity = (folder, weights, snapshot, sweep_signature(folder))
         if self._sweep is not None and self._sweep[0] == identity:
             return self._sweep[1]
         sweep = Sweep.from_folder(
@@ -171,8 +171,8 @@ def _opening(request: Request) -> tuple[str, Weights, Snapshots]:
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """Read every checkpoint of a folder once: digests and values that are not finite.
 
-    A remote sweep is downloaded first, as far as it is not in the cache. With `refresh` in the
-    request, its URLs are resolved again.
+    Remote checkpoints are downloaded first, as far as they are not in the cache. With `refresh` in
+    the request, their URLs are resolved again.
 
     Raises:
         RemoteError: A remote file cannot be downloaded.
@@ -180,13 +180,13 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """
     folder, weights, snapshot = _opening(request)
     if request.get("refresh") and warm.may_open(request):
-        remote = RemoteSweep.at(Path(folder))
+        remote = RemoteSweep.seen_from(Path(folder))
         if remote is not None:
             remote.refresh()
-    before = folder_signature(folder)
+    before = sweep_signature(folder)
     sweep = warm.sweep(request, report)
     is_known = is_scanned(folder, weights, snapshot, within=warm.roots)
-    if not is_known and folder_signature(folder) == before:
+    if not is_known and sweep_signature(folder) == before:
         found = next((f for f in sweep.fit.findings if f.severity == "misfit"), None)
         reason = f": {found.ingredient}: {found.problem}" if found else "."
         raise SweepError(f"{folder}: not every checkpoint can be read to its end{reason}")

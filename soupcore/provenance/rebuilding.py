@@ -1,6 +1,6 @@
 """Rebuilds a soup from its manifest, bit for bit."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
     Args:
         manifest: The JSON of `Soup.to_json`, which is in the metadata of every saved soup.
         folder: Folder of the ingredients, and of the base if the soup uses it. It may be omitted if
-            all of them are remote: then the files that the manifest names are downloaded, unless
-            they are in the cache.
+            all of them are remote. Remote files that the manifest names and that are not in the
+            folder are downloaded, unless they are in the cache.
 
     Returns:
         The soup. Saving it gives the same bytes as before.
@@ -48,10 +48,17 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
         SweepError: The folder does not exist.
     """
     try:
-        return _rebuild(manifest, _downloaded(manifest) if folder is None else Path(folder))
+        if folder is None:
+            return _rebuild(manifest, [_downloaded(manifest)])
+        try:
+            return _rebuild(manifest, [Path(folder)])
+        except RecipeError:
+            if not manifest.get("remote"):
+                raise
+            return _rebuild(manifest, [Path(folder), _downloaded(manifest)])
     except _BROKEN as error:
         raise RecipeError(
-            "This is not a complete manifest of a soup. Use the JSON from the Download page, or "
+            "This is not a complete manifest of a soup. Use the JSON from the page of the soup, or "
             "from the metadata of a saved soup under 'stockpot'."
         ) from error
 
@@ -69,12 +76,12 @@ def _downloaded(manifest: Mapping[str, Any]) -> Path:
     return sweep.folder
 
 
-def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
+def _rebuild(manifest: Mapping[str, Any], folders: Sequence[Path]) -> Soup:
     digests: Mapping[str, str] = manifest["digests"]
     soups = manifest.get("soups", {})
     wanted = [(name, digest) for name, digest in digests.items() if digest not in soups]
     wanted += [(file, digest) for digest, file in manifest.get("soup_files", {}).items()]
-    found = _find(wanted, folder, {*manifest.get("weight_sets", {}).values()})
+    found = _find(wanted, folders, {*manifest.get("weight_sets", {}).values()})
     if tensors := manifest.get("tensors"):  # tensor names in files may differ from the sweep's
         found = {who: _seen_as(c, tensors) for who, c in found.items()}
     by_digest = {digest: checkpoint for (_, digest), checkpoint in found.items()}
@@ -89,7 +96,7 @@ def _rebuild(manifest: Mapping[str, Any], folder: Path) -> Soup:
         for name, digest in digests.items()
     }
     base = sources.pop(manifest["base"]) if manifest.get("base") else None
-    sweep = Sweep(folder, sources, base, FitReport())
+    sweep = Sweep(folders[0], sources, base, FitReport())
     try:
         return Soup.from_json(sweep, manifest)
     except SweepError as error:
@@ -106,10 +113,10 @@ def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
 
 
 def _find(
-    wanted: Collection[Who], folder: Path, weight_sets: Collection[str]
+    wanted: Collection[Who], folders: Sequence[Path], weight_sets: Collection[str]
 ) -> dict[Who, Checkpoint]:
-    snapshots = all_of(find_runs(folder))
-    # Only files and subfolders of `folder` are opened, whatever paths the manifest contains.
+    snapshots = [each for folder in folders for each in all_of(find_runs(folder))]
+    # Only files and subfolders of the folders are opened, whatever paths the manifest contains.
     places = {name: _places(name, snapshots) for name, _ in wanted}
     found = {
         (name, digest): checkpoint
@@ -129,7 +136,7 @@ def _find(
                 what = "has other weights" if readable else "cannot be read"
             problems.append(f"{name} {what} (needed: SHA-256 {digest[:16]}…)")
     if problems:
-        raise RecipeError(f"Cannot rebuild the soup from {folder}: {'; '.join(problems)}.")
+        raise RecipeError(f"Cannot rebuild the soup from {folders[0]}: {'; '.join(problems)}.")
     return found
 
 

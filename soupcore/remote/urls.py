@@ -12,10 +12,12 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from natsort import natsorted
 
+from soupcore.checkpoints.file_names import stem_of
 from soupcore.errors import RemoteError
 
 _URL = re.compile(
@@ -34,6 +36,8 @@ _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _QUERY = re.compile(r"(://[^\s?#]*)\?[^\s'\")]*")
 
 HUB = "hf"
+#: Pages open no other schemes: `file://` would leave the roots, and `http://` reach other servers.
+HUB_AND_S3 = (HUB, "s3")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ def check_url(text: str) -> tuple[str, str]:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL, such as `s3`."""
-    return url.partition("://")[0]
+    """Return the scheme of a URL, such as `s3`, also of `NAME=URL`."""
+    return url.partition("://")[0].rpartition("=")[2]
 
 
 def without_credentials(text: str) -> str:
@@ -154,6 +158,25 @@ def select(pattern: str, paths: Collection[str]) -> dict[str, list[str]]:
 def safe_name(text: str) -> str:
     """Return a text as the name of a file: other characters than letters and digits become `-`."""
     return _UNSAFE.sub("-", text).strip("-.")[:100] or "checkpoint"
+
+
+def names_of(url: str) -> tuple[str, ...]:
+    """Return possible names for the checkpoint at a URL, the shortest first.
+
+    Raises:
+        RemoteError: It is not a URL of the Hub, although its scheme is.
+    """
+    if scheme_of(url) == HUB:
+        parsed = parse_hub_url(url)
+        _, _, name = parsed.repo.partition("/")
+        inside = f"-{parsed.path}" if parsed.path else ""
+        short = stem_of(Path(parsed.path)) if parsed.path else name
+        at = f"@{parsed.revision}{inside}"
+        return short, f"{name}{at}", f"{parsed.repo}{at}"
+    path = url.partition("://")[2].strip("/")
+    above, _, last = path.rpartition("/")
+    stem = stem_of(Path(last)) or last
+    return stem, f"{above.rpartition('/')[2]}-{stem}", path
 
 
 def unique_names(candidates: Sequence[Sequence[str]]) -> list[str]:

@@ -2,28 +2,51 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from soupcore.checkpoints.file_names import stem_of
 from soupcore.checkpoints.names import clean
+from soupcore.remote import is_url
+from soupcore.remote.urls import scheme_of
 from soupcore.sweeps.findings import Finding, some
 from soupcore.sweeps.run_files import RunDetails, split_scores
 from soupcore.sweeps.tables import Problems, Row, Scalar, TableError, read_object, read_rows
 
 Values = Mapping[str, Scalar]
+_Find = Callable[[str], str | None]
 
 TABLES = ("sweep.jsonl", "sweep.csv")
 # Columns that may name the checkpoint of a row, in upper or lower case. The one that names the most
 # checkpoints is used, or the first of several here.
 _NAME_COLUMNS = (
-    "checkpoint", "name", "file", "filename", "path", "run", "run_name", "run name",
+    "checkpoint", "name", "file", "filename", "path", "url", "uri", "run", "run_name", "run name",
     "tags.mlflow.runname", "model", "id",
 )  # fmt: skip
+# Those whose text becomes the name of a checkpoint that the same row names by a URL.
+_TITLE_COLUMNS = ("name", "run", "run_name", "run name", "tags.mlflow.runname")
+# Tables link to pages of trackers, and a table from elsewhere must not name other local files.
+_NO_CHECKPOINTS = ("file", "http", "https", "local")
 _MOST_DETAILS = 12
 _MOST_LOGGED = 6
 _MOST_FINDINGS = 20  # more rows without a checkpoint become one finding
+
+
+@dataclass(frozen=True)
+class UrlRow:
+    """A row of a sweep's table that names a checkpoint by a URL.
+
+    Attributes:
+        text: The URL as it is written, perhaps as `NAME=URL`.
+        title: The name of the checkpoint in another column; empty if there is none.
+        here: The checkpoint in the sweep's folder that the row names too, such as a copy.
+    """
+
+    text: str
+    title: str
+    here: str | None
 
 
 @dataclass
@@ -59,6 +82,7 @@ def read_told(
     folder: Path,
     paths: Mapping[str, Path],
     is_allowed: Callable[[Path], bool] = lambda path: True,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Told:
     """Read hyperparameters from `sweep.jsonl` or `sweep.csv`, and from `<name>.json`.
 
@@ -70,12 +94,14 @@ def read_told(
         folder: The sweep's folder.
         paths: `{ingredient: file or folder}`.
         is_allowed: Whether a file may be read, as links may leave the allowed folders.
+        labels: `{text: ingredient}`, further texts that name ingredients, such as URLs.
     """
+    find = _finder(paths, labels)
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
-    told = _read_table([table for table in tables if is_allowed(table)], paths)
+    told = _read_table([table for table in tables if is_allowed(table)], find)
     told.origins = dict.fromkeys(told.rows, tables[0].name) if tables else {}
     exports = [path for path in sorted(folder.glob("*.csv")) if path.name not in TABLES]
-    _read_exports(told, [path for path in exports if is_allowed(path)], paths)
+    _read_exports(told, [path for path in exports if is_allowed(path)], find)
     for name, path in paths.items():
         stem = path.name if path.is_dir() else stem_of(path)
         stems = dict.fromkeys((name.rpartition("/")[2], stem))
@@ -98,6 +124,47 @@ def read_told(
             for problem in problems
         ]
     return told
+
+
+def read_urls(
+    folder: Path,
+    paths: Mapping[str, Path],
+    is_allowed: Callable[[Path], bool] = lambda path: True,
+) -> tuple[str, list[UrlRow]]:
+    """Return the name of a sweep's table, and its rows that name checkpoints by URLs.
+
+    Args:
+        folder: The sweep's folder.
+        paths: `{ingredient: file or folder}` of the checkpoints in it.
+        is_allowed: See `read_told`.
+    """
+    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    if table is None or not is_allowed(table):
+        return "", []
+    try:
+        rows = read_rows(table, Problems())
+    except TableError:  # `read_told` reports it
+        return "", []
+    find = _finder(paths, {})
+    owners = [name for _, name, _ in _owners(rows, find)]
+    found = []
+    for row, owner in zip(rows, owners, strict=True):
+        cells = {column.lower(): _label(value) for column, value in row.raw.items()}
+        texts = [text for text in map(cells.get, _NAME_COLUMNS) if text and _names_weights(text)]
+        titles = (cells.get(column, "") for column in _TITLE_COLUMNS)
+        title = next((each for each in titles if each and not is_url(each)), "")
+        if texts:
+            found.append(UrlRow(texts[0], title, find(title) or owner))
+    # A file such as best.pt can be a copy of one of several such URLs at most.
+    counts = Counter(row.here for row in found if not find(row.title))
+    return table.name, [
+        replace(row, here=None) if counts[row.here] > 1 and not find(row.title) else row
+        for row in found
+    ]
+
+
+def _names_weights(text: str) -> bool:
+    return is_url(text) and scheme_of(text) not in _NO_CHECKPOINTS
 
 
 def choose_columns(told: Sequence[Values], others: Sequence[Values]) -> list[str]:
@@ -155,7 +222,7 @@ def run_columns(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _read_exports(told: Told, tables: Sequence[Path], paths: Mapping[str, Path]) -> None:
+def _read_exports(told: Told, tables: Sequence[Path], find: _Find) -> None:
     """Read tables that name checkpoints of this folder; other CSV files have other purposes."""
     for path in tables:
         problems = Problems()
@@ -163,7 +230,7 @@ def _read_exports(told: Told, tables: Sequence[Path], paths: Mapping[str, Path])
             rows = read_rows(path, problems)
         except TableError:
             continue
-        owners = _owners(rows, paths)
+        owners = _owners(rows, find)
         named = {
             name: {key: value for key, value in row.values.items() if key != column}
             for row, (column, name, _) in zip(rows, owners, strict=True)
@@ -195,7 +262,7 @@ def _split_export(row: Values) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     return hyperparameters, logged
 
 
-def _read_table(tables: Sequence[Path], paths: Mapping[str, Path]) -> Told:
+def _read_table(tables: Sequence[Path], find: _Find) -> Told:
     """Read the first of the tables, and report that the others are not used."""
     told = Told(files={table.name for table in tables})
     if not tables:
@@ -209,7 +276,7 @@ def _read_table(tables: Sequence[Path], paths: Mapping[str, Path]) -> Told:
         problems.append(f"{error}, so it is not used")
     if len(tables) > 1:
         problems.append(f"is used instead of {tables[1].name}")
-    owner = _owners(rows, paths)
+    owner = _owners(rows, find)
     _add_rows(told, path.name, rows, owner)
     if rows and all(column is None for column, _, _ in owner):
         columns = ", ".join(map(repr, [*rows[0].raw][:3]))
@@ -262,14 +329,11 @@ def _add_rows(
         told.findings.append(Finding("warning", table, "", problem, way_out))
 
 
-def _owners(
-    rows: Sequence[Row], paths: Mapping[str, Path]
-) -> list[tuple[str | None, str | None, str]]:
+def _owners(rows: Sequence[Row], find: _Find) -> list[tuple[str | None, str | None, str]]:
     """Return for each row the column that names its checkpoint, the ingredient, and the text there.
 
     If no column in `_NAME_COLUMNS` names a checkpoint, any other column that does is used.
     """
-    find = _finder(paths)
     naming: defaultdict[str, set[str]] = defaultdict(set)
     columns: dict[str, None] = {}
     for row in rows:
@@ -297,7 +361,7 @@ def _label(value: Any) -> str:
     return clean(str(value)).strip() if is_label else ""
 
 
-def _finder(paths: Mapping[str, Path]) -> Callable[[str], str | None]:
+def _finder(paths: Mapping[str, Path], labels: Mapping[str, str]) -> _Find:
     """Return a function that finds the ingredient of a text: a name, a file, or a path to one."""
     by_label: defaultdict[str, set[str]] = defaultdict(set)
     for name, path in paths.items():
@@ -305,6 +369,7 @@ def _finder(paths: Mapping[str, Path]) -> Callable[[str], str | None]:
             by_label[label].add(name)
     known = {label: next(iter(names)) for label, names in by_label.items() if len(names) == 1}
     known |= {clean(path.name): name for name, path in paths.items()} | {n: n for n in paths}
+    known |= labels
 
     def find(label: str) -> str | None:
         if label in known:

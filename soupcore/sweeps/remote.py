@@ -7,43 +7,44 @@ version, and size. Opening it again asks nobody, and whoever has the manifest ge
 Opening it for the first time costs a range request or two for each checkpoint, which say whether
 the checkpoints fit each other. Then the weights of those that may fit are downloaded into the cache
 (`soupcore.remote.cache`), and the folder links to them. Small files are copied into the folder.
+
+The rows of a local sweep's table may name checkpoints by URLs too. Their files are such a sweep of
+their own, whose place in the workspace follows from the folder of the local one. There, each URL is
+resolved by itself, so that a new row does not change the files of the others.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.file_names import (
-    INDEX_SUFFIXES,
-    OTHER_SUFFIXES,
-    is_checkpoint_name,
-    is_leftover,
-    stem_of,
     suffix_of,
 )
 from soupcore.checkpoints.models import why_distributed
 from soupcore.checkpoints.opening import open_run
-from soupcore.errors import CheckpointError, RemoteError, SweepError
+from soupcore.errors import CheckpointError, RemoteError, StoreError, SweepError
 from soupcore.new_files import new_file
 from soupcore.progress import Progress, no_progress
 from soupcore.remote import Cache, Found, RemoteFile, check_url, source_of
 from soupcore.remote.cache import REMOTE
 from soupcore.remote.files import CutOffError, read_range
 from soupcore.remote.headers import write_placeholder
-from soupcore.remote.urls import safe_name, unique_names
+from soupcore.remote.urls import safe_name
 from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError, SnapshotChoice
 from soupcore.sweeps.fit import without_misfits
-from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.folder import find_runs, folder_signature
 from soupcore.sweeps.header_fit import header_findings
+from soupcore.sweeps.remote_paths import is_plain, kind_of, placed, title_of
 from soupcore.sweeps.snapshots import Snapshots, snapshot_choices, snapshots_to_text, take
 from soupcore.workspace import private_folder, workspace_folder
 
@@ -51,11 +52,7 @@ MANIFEST = ".remote.json"
 _FORMAT = 1
 _AT_ONCE = 8  # requests for headers and small files
 _MOST_FILES = 20_000
-_SMALL = 32 << 20  # bytes of a file beside the weights
-_BESIDE = (".json", ".jsonl", ".csv", ".yaml", ".yml", ".txt", ".model", ".md", ".jinja", ".spm")
-_TABLES = ("sweep.csv", "sweep.jsonl")
-_OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
-_LONGEST_NAME = 200  # bytes
+_NONE: Mapping[str, Checkpoint] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,15 @@ class RemoteSweep:
         urls: The URLs as given.
         files: `{path in the folder: file}`, pinned; empty before the URLs are resolved.
         plans: Plans by the base and the choice of snapshots.
+        rows: `{URL: its files}` of the URLs in a local sweep's table that are resolved; None if the
+            sweep is not that of a table.
     """
 
     folder: Path
     urls: tuple[str, ...]
     files: dict[str, RemoteFile] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
+    rows: dict[str, list[str]] | None = None
 
     @classmethod
     def of(cls, urls: str | Sequence[str]) -> "RemoteSweep":
@@ -103,7 +103,7 @@ class RemoteSweep:
             raise RemoteError("Name at least one URL, such as hf://org/repo@revision.")
         for text in wanted:
             check_url(text)
-        return cls._in_workspace(_title(wanted), wanted, {})
+        return cls._in_workspace(title_of(wanted), wanted, {})
 
     @classmethod
     def of_files(cls, files: Mapping[str, RemoteFile]) -> "RemoteSweep":
@@ -116,12 +116,51 @@ class RemoteSweep:
             RemoteError: A path leads out of the folder.
         """
         for path in files:
-            if not _is_plain(path):
+            if not is_plain(path):
                 raise RemoteError(f"{path!r} is not a plain path.")
         urls = tuple(file.url for file in files.values())
         for url in urls:
             check_url(url)
-        return cls._in_workspace(_title(urls), urls, dict(files))
+        return cls._in_workspace(title_of(urls), urls, dict(files))
+
+    @classmethod
+    def of_table(cls, folder: Path, urls: Mapping[str, str]) -> "RemoteSweep":
+        """Return the sweep of the URLs in the table of a local sweep. It changes nothing yet.
+
+        Args:
+            folder: The folder of the local sweep.
+            urls: `{name: URL}`. The files of URLs that were resolved before are kept.
+
+        Raises:
+            RemoteError: A URL is not one, or contains credentials.
+        """
+        wanted = tuple(f"{name}={url}" for name, url in urls.items())
+        for text in wanted:
+            check_url(text)
+        place = _place_of_table(folder)
+        known = cls.at(place)
+        if known is None or known.rows is None:
+            return cls(place, wanted, rows={})
+        if known.urls == wanted:
+            return known
+        rows = {url: known.rows[url] for url in wanted if url in known.rows}
+        files = {path: known.files[path] for paths in rows.values() for path in paths}
+        return cls(place, wanted, files, rows=rows)
+
+    @classmethod
+    def seen_from(cls, folder: Path) -> "RemoteSweep | None":
+        """Return the remote sweep in a folder, or that of the URLs in its table; None without one.
+
+        The latter exists once the sweep was opened.
+
+        Raises:
+            SweepError: Its manifest is damaged.
+        """
+        found = cls.at(folder)
+        if found is None:
+            with suppress(StoreError):  # without a workspace, there is none
+                found = cls.at(_place_of_table(folder))
+        return found
 
     @classmethod
     def _in_workspace(
@@ -156,10 +195,13 @@ class RemoteSweep:
             return None
         try:
             body = json.loads(text)
-            is_known = body["format"] == _FORMAT and all(map(_is_plain, body["files"]))
+            is_known = body["format"] == _FORMAT and all(map(is_plain, body["files"]))
             files = {str(at): RemoteFile.from_json(each) for at, each in body["files"].items()}
             plans = {str(key): _plan_from_json(each) for key, each in body["plans"].items()}
-            sweep = cls(folder, tuple(map(str, body["urls"])), files, plans)
+            rows = body.get("rows")
+            if rows is not None:
+                rows = {str(url): list(map(str, paths)) for url, paths in rows.items()}
+            sweep = cls(folder, tuple(map(str, body["urls"])), files, plans, rows)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             is_known = False
         if not is_known:
@@ -175,6 +217,7 @@ class RemoteSweep:
             "urls": list(self.urls),
             "files": {path: file.to_json() for path, file in self.files.items()},
             "plans": {key: asdict(plan) for key, plan in self.plans.items()},
+            **({"rows": self.rows} if self.rows is not None else {}),
         }
         with new_file(self.folder / MANIFEST) as file:
             file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
@@ -185,32 +228,56 @@ class RemoteSweep:
         Raises:
             RemoteError: They name nothing, or cannot be resolved. Nothing is changed then.
         """
-        files = self._resolve()
+        before = self.rows
+        if self.rows is not None:
+            self.rows = {}
+        try:
+            files = self._resolve()
+        except BaseException:
+            self.rows = before
+            raise
         if files == self.files:
             return
+        self._remove_except(())
+        self.files, self.plans = files, {}
+        self._save()
+
+    def _remove_except(self, paths: Collection[str]) -> None:
+        """Remove all entries of the folder except its manifest and those with one of the paths."""
+        kept = {MANIFEST, *(path.partition("/")[0] for path in paths)}
         for path in self.folder.iterdir():
-            if path.name == MANIFEST:
+            if path.name in kept:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        self.files, self.plans = files, {}
-        self._save()
 
-    def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
-        """Return whether opening it needs no download, because all of its files are here."""
-        plan = self.plans.get(_key(base_name, snapshot))
+    def is_complete(
+        self, base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint] = _NONE
+    ) -> bool:
+        """Return whether opening it needs no download, because all of its files are here.
+
+        The arguments are those of `complete`.
+        """
+        plan = self.plans.get(_key(base_name, snapshot, local))
         return plan is not None and not self._missing(plan)
 
     def complete(
-        self, base_name: str, snapshot: Snapshots, on_progress: Progress = no_progress
+        self,
+        base_name: str,
+        snapshot: Snapshots,
+        on_progress: Progress = no_progress,
+        *,
+        local: Mapping[str, Checkpoint] = _NONE,
     ) -> Plan:
         """Download what is missing to open it.
 
         Args:
             base_name: Name of the base.
             snapshot: The snapshots to open.
+            local: `{name: checkpoint}` of the local checkpoints of the same sweep, which the remote
+                ones have to fit.
             on_progress: Called with the number of bytes that are here and in total. Raise in it to
                 cancel; the next call continues there.
 
@@ -220,13 +287,11 @@ class RemoteSweep:
             StoreError: The budget of the cache or the disk is too small.
         """
         cache = Cache()
-        if not self.files:
-            self.files = self._resolve()
-            self._save()
-        key = _key(base_name, snapshot)
+        self._prepare()
+        key = _key(base_name, snapshot, local)
         plan = self.plans.get(key)
         if plan is None:
-            self.plans[key] = plan = self._plan(cache, base_name, snapshot, on_progress)
+            self.plans[key] = plan = self._plan(cache, base_name, snapshot, on_progress, local)
             self._save()
         files = [self.files[path] for path in plan.weights]
         keep = {file.key for file in self.files.values()}
@@ -248,6 +313,20 @@ class RemoteSweep:
             self._link(path, cache.fetch(file, source_of(file.url), on_bytes, keep))
         return plan
 
+    def _prepare(self) -> None:
+        """Resolve the URLs that are not resolved yet, and store what they name."""
+        if self.rows is None:
+            if not self.files:
+                self.files = self._resolve()
+                self._save()
+            return
+        stored = RemoteSweep.at(self.folder)
+        if stored is None or stored.urls != self.urls or self.rows.keys() != {*self.urls}:
+            private_folder(self.folder)
+            self.files = self._resolve()
+            self._remove_except(self.files)
+            self._save()
+
     def _missing(self, plan: Plan) -> list[str]:
         missing = [
             path
@@ -255,35 +334,55 @@ class RemoteSweep:
             if not (self.folder / path).is_file()
             or (self.folder / path).stat().st_size != self.files[path].size
         ]
-        beside = [p for p, f in self.files.items() if _kind(p, f.size) == "beside"]
+        beside = [p for p, f in self.files.items() if kind_of(p, f.size) == "beside"]
         return missing + [path for path in beside if not (self.folder / path).is_file()]
 
     def _resolve(self) -> dict[str, RemoteFile]:
-        found: list[tuple[str, Found]] = []
+        if self.rows is not None:
+            return self._resolve_rows(self.rows)
+        return self._checked(self.urls, _found(self.urls))
+
+    def _resolve_rows(self, rows: dict[str, list[str]]) -> dict[str, RemoteFile]:
+        """Resolve the URLs of a table that are new, each by itself."""
+        files = {path: self.files[path] for paths in rows.values() for path in paths}
         for text in self.urls:
-            name, url = check_url(text)
-            try:
-                found += [(name, each) for each in source_of(url).find(url)]
-            except CutOffError as error:
+            if text in rows:
+                continue
+            found = _found([text])
+            if len(found) > 1:
                 raise RemoteError(
-                    f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
-                    "open without a connection."
-                ) from None
-        files = dict(_placed(found))
-        if not any(_kind(path, file.size) == "weights" for path, file in files.items()):
+                    f"{text} names {len(found)} checkpoints, but a row of a table stands for one. "
+                    "Write a row for each."
+                )
+            new = self._checked([text], found)
+            rows[text] = [*new]
+            files |= new
+        return files
+
+    def _checked(
+        self, urls: Sequence[str], found: Sequence[tuple[str, Found]]
+    ) -> dict[str, RemoteFile]:
+        """Return the files that were found, by their paths in the folder."""
+        files = dict(placed(found))
+        if not any(kind_of(path, file.size) == "weights" for path, file in files.items()):
             parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
             if parts:
                 problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
-                raise RemoteError(f"{', '.join(self.urls)} {problem}. {way_out}")
-            raise RemoteError(f"There are no checkpoints at {', '.join(self.urls)}.")
+                raise RemoteError(f"{', '.join(urls)} {problem}. {way_out}")
+            raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
         if len(files) > _MOST_FILES:
             raise RemoteError(
-                f"{', '.join(self.urls)} hold {len(files):,} files. Name folders with fewer."
+                f"{', '.join(urls)} hold {len(files):,} files. Name folders with fewer."
             )
         return files
 
     def _plan(
-        self, cache: Cache, base_name: str, snapshot: Snapshots, on_progress: Progress
+        self,
+        cache: Cache,
+        base_name: str,
+        snapshot: Snapshots,
+        on_progress: Progress,
+        local: Mapping[str, Checkpoint],
     ) -> Plan:
         """Read the headers, and decide which files to download."""
         with self._placeholders(cache, on_progress) as (folder, partial_only):
@@ -301,20 +400,21 @@ class RemoteSweep:
                         unseen[name] = files
                     else:
                         findings.append(_unreadable(name, folder, error))
-            findings += header_findings(opened, base_name)
+            every = {**local, **opened}
+            findings += [f for f in header_findings(every, base_name) if f.ingredient not in local]
             wanted = [f for c in without_misfits(opened, findings).values() for f in c.files]
             wanted += [file for files in unseen.values() for file in files]
             inside = (path.relative_to(folder).as_posix() for path in wanted)
             weights = tuple(p for p in dict.fromkeys(inside) if self._is_weights(p))
             plan = Plan(weights, tuple(findings), snapshot_choices(taken))
         fitting = {n for n in (*opened, *unseen) if n != base_name}
-        if not fitting - {f.ingredient for f in findings if f.severity == "misfit"}:
+        if not local and not fitting - {f.ingredient for f in findings if f.severity == "misfit"}:
             report = FitReport(tuple(findings))
             raise NothingFitsError(self.folder, report, "")
         return plan
 
     def _is_weights(self, path: str) -> bool:
-        return path in self.files and _kind(path, self.files[path].size) == "weights"
+        return path in self.files and kind_of(path, self.files[path].size) == "weights"
 
     @contextmanager
     def _placeholders(
@@ -330,11 +430,13 @@ class RemoteSweep:
             partial_only: set[Path] = set()
             tasks: list[Callable[[], None]] = []
             for path, file in self.files.items():
-                kind = _kind(path, file.size)
+                kind = kind_of(path, file.size)
                 if not kind:
                     continue
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                if kind == "beside":
+                if kind == "weights" and cache.has(file):
+                    (folder / path).symlink_to(cache.path(file))
+                elif kind == "beside":
                     tasks.append(partial(self._copy, cache, path, folder / path))
                 else:
                     tasks.append(partial(_header, file, folder / path, partial_only))
@@ -365,11 +467,44 @@ class RemoteSweep:
 
 def remote_files(folder: Path, files: Sequence[Path]) -> dict[str, RemoteFile]:
     """Return the pinned remote files among files in the folder of a sweep, by relative path."""
-    remote = RemoteSweep.at(folder)
+    remote = RemoteSweep.seen_from(folder)
     if remote is None:
         return {}
-    inside = (path.relative_to(folder).as_posix() for path in files if folder in path.parents)
+    place = remote.folder
+    inside = (path.relative_to(place).as_posix() for path in files if place in path.parents)
     return {path: remote.files[path] for path in inside if path in remote.files}
+
+
+def sweep_signature(folder: str | Path) -> str:
+    """Return a text that changes whenever a file of a sweep does, in its folder or its cache."""
+    remote = None
+    with suppress(SweepError):  # opening the sweep says so
+        remote = RemoteSweep.seen_from(Path(folder))
+    signature = folder_signature(folder)
+    if remote is None or remote.rows is None:
+        return signature
+    return f"{signature}\n{folder_signature(remote.folder)}"
+
+
+def _place_of_table(folder: Path) -> Path:
+    """Return the folder of the remote files that the table of a local sweep names."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return workspace_folder() / REMOTE / f"{safe_name(folder.resolve().name)[:60]}-table-{digest}"
+
+
+def _found(urls: Sequence[str]) -> list[tuple[str, Found]]:
+    """Return the files and folders that URLs name, with the names in `NAME=URL`."""
+    found: list[tuple[str, Found]] = []
+    for text in urls:
+        name, url = check_url(text)
+        try:
+            found += [(name, each) for each in source_of(url).find(url)]
+        except CutOffError as error:
+            raise RemoteError(
+                f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
+                "open without a connection."
+            ) from None
+    return found
 
 
 def _begun(cache: Cache, keys: Mapping[str, int]) -> int:
@@ -398,78 +533,13 @@ def _run(tasks: Sequence[Callable[[], None]], on_progress: Progress) -> None:
             raise
 
 
-def _title(urls: Sequence[str]) -> str:
-    """Return a name for the folder: that of the repository, the bucket's folder or the file."""
-    parts = check_url(urls[0])[1].partition("://")[2].strip("/").split("/")
-    plain = [part for part in parts if "*" not in part]
-    is_hub = "hf://" in urls[0] and len(parts) > 1
-    name = parts[1].partition("@")[0] if is_hub else plain[-1] if plain else "remote"
-    title = safe_name(stem_of(Path(name)) or name)[:60]
-    return title if len(urls) == 1 else f"{title}-and-{len(urls) - 1}-more"
-
-
-def _placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:
-    """Yield the path in the sweep's folder of each file."""
-    models = []
-    for name, each in found:
-        (first, *_) = each.files
-        if each.is_file and _kind(first, 0) != "weights":
-            yield first, each.files[first]  # a table of the runs
-        else:
-            models.append((name, each))
-    alone = len(models) == 1 and not models[0][0] and not models[0][1].is_file
-    if alone and not any(name in models[0][1].files for name in _OF_MODELS):
-        yield from _plain_ones("", models[0][1].files)  # a folder with a whole sweep
-        return
-    given = [
-        [f"{name}-{each}" for each in one.names]
-        if name and sum(other == name for other, _ in models) > 1
-        else [name]
-        if name
-        else one.names
-        for name, one in models
-    ]
-    for name, (_, each) in zip(unique_names(given), models, strict=True):
-        if each.is_file:
-            ((file, pinned),) = each.files.items()
-            suffix = file.removeprefix(stem_of(Path(file))) if suffix_of(Path(file)) else ""
-            yield name + (suffix or Path(file).suffix), pinned
-        else:
-            yield from _plain_ones(f"{name}/", each.files)
-
-
-def _plain_ones(prefix: str, files: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
-    for path, file in files.items():
-        if _is_plain(prefix + path) and _kind(path, file.size):
-            yield prefix + path, file
-
-
-def _is_plain(path: str) -> bool:
-    """Return whether a path stays in its folder, has no hidden parts and is printable."""
-    parts = path.split("/")
-    return all(
-        part and not part.startswith(".") and part.isprintable() and "\\" not in part
-        and len(part.encode()) <= _LONGEST_NAME
-        for part in parts
-    )  # fmt: skip
-
-
-def _kind(path: str, size: int) -> str:
-    """Return `weights`, `beside` for a small file that may describe them, or "" for others."""
-    name = Path(path)
-    if name.name == "training_args.bin":
-        return "beside"
-    if is_leftover(name):
-        return ""
-    if is_checkpoint_name(name) and suffix_of(name) not in INDEX_SUFFIXES:
-        return "weights"
-    if size <= _SMALL and name.name.lower().endswith((*_BESIDE, *INDEX_SUFFIXES)):
-        return "beside"
-    return "weights" if name.name.lower().endswith(OTHER_SUFFIXES) else ""
-
-
-def _key(base_name: str, snapshot: Snapshots) -> str:
-    return json.dumps([base_name, snapshots_to_text(snapshot)], ensure_ascii=False)
+def _key(base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint]) -> str:
+    layouts = sorted(
+        [name, *sorted([n, str(i.dtype), *i.shape] for n, i in checkpoint.tensors.items())]
+        for name, checkpoint in local.items()
+    )
+    digest = [hashlib.sha256(json.dumps(layouts).encode()).hexdigest()] if layouts else []
+    return json.dumps([base_name, snapshots_to_text(snapshot), *digest], ensure_ascii=False)
 
 
 def _unreadable(name: str, folder: Path, error: CheckpointError | OSError) -> Finding:

@@ -82,26 +82,26 @@ class RunFiles:
     """Reads the files of runs, each once.
 
     Args:
-        folder: The sweep's folder.
+        folders: The sweep's folder, and that of its remote runs if there are any.
         is_allowed: Whether a file may be read, as links may leave the allowed folders.
 
     Attributes:
         findings: Files that could not be read, or only in part.
     """
 
-    def __init__(self, folder: Path, is_allowed: Callable[[Path], bool]) -> None:
+    def __init__(self, folders: Sequence[Path], is_allowed: Callable[[Path], bool]) -> None:
         self.findings: list[Finding] = []
-        self._folder = folder
+        self._folders = folders
         self._is_allowed = is_allowed
         self._read: dict[Path, _File] = {}
         # The folder may be that of a run itself, whose snapshots are the ingredients.
-        own = read_run(folder)
+        own = read_run(folders[0])
         is_run = own.tool is not None and len(own.snapshots) > 1
         self._own = {s.path: (own, s) for s in own.snapshots} if is_run else {}
 
     @property
     def files(self) -> set[str]:
-        """The files that were read, relative to the sweep's folder."""
+        """The files that were read, relative to their folder."""
         return {file.origin for file in self._read.values()}
 
     def describe(
@@ -133,7 +133,8 @@ class RunFiles:
 
     def _file(self, path: Path, name: str) -> "_File":
         if path not in self._read:
-            origin = clean(path.relative_to(self._folder).as_posix())
+            folder = next(each for each in self._folders if path.is_relative_to(each))
+            origin = clean(path.relative_to(folder).as_posix())
             problems = Problems()
             file = _File(origin)
             if not self._is_allowed(path):

@@ -27,8 +27,9 @@ from soupcore.sweeps.findings import (
     UnusableSweepError,
 )
 from soupcore.sweeps.fit import check_fit, without_misfits
-from soupcore.sweeps.folder import find_entries, find_runs, stays_within
+from soupcore.sweeps.folder import stays_within
 from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged, read_told
+from soupcore.sweeps.members import Members
 from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
 from soupcore.sweeps.snapshots import Snapshots, Taken, snapshot_choices, take
@@ -131,6 +132,7 @@ class Sweep:
         weights: Weights = "",
         snapshot: Snapshots = "",
         within: Collection[Path] | None = None,
+        refresh: bool = False,
         on_progress: Progress = no_progress,
         progress: bool = True,
     ) -> "Sweep":
@@ -145,6 +147,10 @@ class Sweep:
         such as `checkpoint`, `name` or `path` names the checkpoint, or from `<name>.json`; then
         from other CSV files that name checkpoints; then from the files that tools leave in a run
         folder; and last from the metadata in the checkpoint.
+
+        A row of `sweep.jsonl` or `sweep.csv` may also name a checkpoint by a URL, such as
+        `hf://org/repo@revision` or `s3://bucket/run.safetensors`. If it is not in the folder too,
+        it is resolved once and downloaded into the cache, as by `from_urls`.
 
         The first time, a file is read in full to compute its digest and to check for NaN and Inf.
         Later, only headers and samples are read.
@@ -162,11 +168,14 @@ class Sweep:
                 other runs. By default, each run's snapshot is the one that its tool prefers. The
                 base follows this default unless it is named.
             within: Folders that links must not leave; links that do become findings. By default,
-                links may lead anywhere.
+                links may lead anywhere. If it is given, URLs in the table have to be on the Hub or
+                S3.
+            refresh: Whether to resolve URLs again, and use what they name now.
             on_progress: Called with the number of bytes read and in total. Raise in it to cancel.
             progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
+            RemoteError: A URL in the table cannot be used; see `from_urls`.
             UnusableSweepError: The folder has no usable checkpoint (`NothingFitsError`), or the
                 given base cannot be used. Its `fit` has the reasons.
             SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
@@ -174,7 +183,12 @@ class Sweep:
         """
         if isinstance(path, str) and is_url(path):
             return cls.from_urls(
-                path, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
+                path,
+                base=base,
+                weights=weights,
+                snapshot=snapshot,
+                refresh=refresh,
+                on_progress=on_progress,
             )
         folder = Path(path)
         base_name = base or BASE
@@ -182,39 +196,50 @@ class Sweep:
         plan = None
         if remote is not None:
             downloading: Progress = no_progress
+            if refresh:
+                remote.refresh()
             if not remote.is_complete(base_name, snapshot):
                 downloading, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
             plan = remote.complete(base_name, snapshot, downloading)
-        runs = find_runs(folder, within)
-        entries = find_entries(folder, runs, within)
+        members = Members.find(folder, within)
+        findings = members.findings
+        plans = [] if plan is None else [plan]
+        if members.table is not None:
+            if refresh:
+                members.table.refresh()
+            downloading = no_progress
+            if not members.is_complete(base_name, snapshot):
+                downloading, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
+            plans.append(members.complete(base_name, snapshot, downloading))
+        runs = members.runs
         taken = take(runs, snapshot, base_name)
         if not isinstance(weights, str) and (unknown := weights.keys() - taken.keys()):
             raise SweepError(f"{folder} has no checkpoint {min(unknown)!r}, which `weights` names.")
-        opened, findings = open_all(taken, weights)
-        findings = entries.findings + findings + scan_all(opened, on_progress)
+        opened, unusable = open_all(taken, weights)
+        findings += unusable + scan_all(opened, on_progress)
         findings += _copies_in_runs(without_misfits(opened, findings), taken)
-        snapshots = snapshot_choices(taken)
-        if plan is not None:
-            findings += plan.findings
-            snapshots = plan.snapshots
+        findings += [finding for each in plans for finding in each.findings]
+        # Plans have all snapshots of remote runs, also those that are not downloaded.
+        choices = [*snapshot_choices(taken), *(c for each in plans for c in each.snapshots)]
         places = {name: run.place for name, run in runs.items()}
-        told = read_told(folder, places, stays_within(within))
+        is_allowed = stays_within(members.roots(within))
+        told = read_told(folder, places, is_allowed, members.named.labels)
         findings += told.findings
         fit = check_fit(without_misfits(opened, findings), base_name)
-        files = RunFiles(folder, stays_within(within))
+        files = RunFiles(members.folders, is_allowed)
         described = {
             name: _described(told, files, name, taken[name], checkpoint)
             for name, checkpoint in fit.checkpoints.items()
         }
         findings += files.findings + fit.findings
-        known = {*told.files, *(f.ingredient for f in plan.findings)} if plan else told.files
-        others = [name for name in entries.others if name not in known]
+        known = {*told.files, *(f.ingredient for each in plans for f in each.findings)}
+        others = [name for name in members.entries.others if name not in known]
         report = FitReport(
             tuple(findings),
             fit.reference,
-            tuple(name for name in entries.ignored if name not in files.files),
+            tuple(name for name in members.entries.ignored if name not in files.files),
             tuple(others),
-            snapshots,
+            tuple({choice.run: choice for choice in choices}.values()),
         )
         if base and fit.base is None:
             raise _bad_base(folder, base, report)
@@ -286,11 +311,13 @@ class Sweep:
             StoreError: The budget of the cache or the disk is too small.
             SweepError: See `from_folder`.
         """
-        remote = RemoteSweep.of(urls)
-        if refresh:
-            remote.refresh()
         return cls.from_folder(
-            remote.folder, base=base, weights=weights, snapshot=snapshot, on_progress=on_progress
+            RemoteSweep.of(urls).folder,
+            base=base,
+            weights=weights,
+            snapshot=snapshot,
+            refresh=refresh,
+            on_progress=on_progress,
         )
 
     @property
@@ -498,7 +525,10 @@ def is_scanned(
         return False
     try:
         with remembered_only():
-            opened, _ = open_all(take(find_runs(Path(folder), within), snapshot, BASE), weights)
+            members = Members.find(Path(folder), within)
+            if not members.is_complete(BASE, snapshot):
+                return False
+            opened, _ = open_all(take(members.runs, snapshot, BASE), weights)
     except NotRead:
         return False
     return all(checkpoint.is_scanned for checkpoint in opened.values())

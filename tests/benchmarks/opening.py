@@ -1,27 +1,31 @@
-"""How fast is opening 100 checkpoints by their headers, compared with `safetensors.safe_open`?"""
+"""What does opening many checkpoints cost, by their headers, and for the second time?"""
 
 import json
+import resource
 from pathlib import Path
 
 from tests.benchmarks.processes import interleaved, run
-from tests.benchmarks.table import multiples
+from tests.benchmarks.table import lines, multiples, number
 
 RUNS = 5
 FILES, TENSORS = 100, 400
+TORCH_FILES = 200
+GOAL = 10  # ms of CPU time for a `.pt` file
 
 BASELINE = "safe_open, the shape and dtype of each tensor"
 OURS = "open_checkpoint"
 
 
-def write_many(folder: str) -> None:
+def write_many(folder: str, suffix: str, count: str) -> None:
     """Write files with as many tensors as a ViT-Large, but small ones."""
     import torch
     from safetensors.torch import save_file
 
     Path(folder).mkdir()
-    for number in range(FILES):
+    save = torch.save if suffix == ".pt" else save_file
+    for number_ in range(int(count)):
         state = {f"blocks.{n}.attn.qkv.weight": torch.randn(2, 3) for n in range(TENSORS)}
-        save_file(state, Path(folder) / f"run-{number}.safetensors")
+        save(state, Path(folder) / f"run-{number_}{suffix}")
 
 
 def measure(folder: str, report: str) -> None:
@@ -45,13 +49,45 @@ def measure(folder: str, report: str) -> None:
     Path(report).write_text(json.dumps(interleaved(ways, RUNS, Path(report))))
 
 
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process, and of those that it started and that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def open_torch_files(folder: str, report: str) -> None:
+    """Open the first file, and then the others, with the CPU time of the processes that read."""
+    import soupcore
+    from soupcore.checkpoints import sandbox
+
+    seconds = []
+    first, *others = sorted(Path(folder).iterdir())
+    for paths in ([first], others):
+        before = _cpu_seconds()
+        for path in paths:
+            soupcore.open_checkpoint(path)
+        sandbox.end_readers()  # the CPU time of a process counts once it has ended
+        seconds.append(_cpu_seconds() - before)
+    Path(report).write_text(json.dumps(seconds))
+
+
 def benchmark(folder: Path) -> list[str]:
     """Measure, with files in the folder, and return the report."""
-    sweep, report = folder / "opening", folder / "report.json"
-    run(write_many, sweep, workspace=folder)
+    sweep, torch_files, report = folder / "opening", folder / "torch", folder / "report.json"
+    run(write_many, sweep, ".safetensors", FILES, workspace=folder)
     run(measure, sweep, report, workspace=folder)
     taken = json.loads(report.read_text())
+    run(write_many, torch_files, ".pt", TORCH_FILES, workspace=folder)
+    cells = [("", "first file, ms", "each other file, ms", "goal")]
+    for which in ("first opening", "second opening, in a new process"):
+        run(open_torch_files, torch_files, report, workspace=folder)
+        first, others = json.loads(report.read_text())
+        each = 1e3 * others / (TORCH_FILES - 1)
+        cells.append((which, number(1e3 * first), number(each), number(GOAL)))
     return [
         f"Opening {FILES} files of {TENSORS} tensors each, {RUNS} runs; the goal is 2 s",
         *multiples(taken, "CPU s", {}),
+        "",
+        f"Opening {TORCH_FILES} .pt files of {TENSORS} tensors each: CPU time of all processes",
+        *lines(cells),
     ]

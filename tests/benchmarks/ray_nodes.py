@@ -6,6 +6,7 @@ cores.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def evaluate(folder: str, nodes: str, target: str) -> None:
     torch.set_num_threads(1)
     address = None
     if nodes != "0":
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

@@ -15,6 +15,8 @@ from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
 from tests.helpers import State, average, same_weights
 
+pytestmark = pytest.mark.integration  # it takes long
+
 SAMPLE = PROJECT / "sample_data" / "digits"
 TASK = f"{SAMPLE / 'task.py'}:task"
 NAMES = ("run-01", "run-02")
@@ -45,7 +47,7 @@ def open_download(page: Page, server: Server, sweep: str) -> None:
     steps.follow(page, url)
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
-    steps.go_to(page, "Download")
+    steps.open_built(page, "Download")
 
 
 def prepare(page: Page, form: str) -> None:

@@ -146,6 +146,24 @@ def test_a_download_that_is_cut_off_continues(hub: LoopbackHub) -> None:
     assert hub.sent["model.safetensors"] == 2 * (size + FIRST)
 
 
+def test_a_local_table_names_models_of_the_hub(hub: LoopbackHub, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    for path, content in model(3).items():
+        (tmp_path / "here" / path).write_bytes(content)
+    rows = "checkpoint,lr\nhere,0.1\nhf://lab/a,0.2\nhf://lab/b@main,0.3\nhf://lab/wide,0.4\n"
+    (tmp_path / "sweep.csv").write_text(rows)
+    hub.commit("lab/wide", model(3, width=310))
+    sweep = Sweep.from_folder(tmp_path)
+    assert [*sweep.ingredients] == ["a", "b", "here"]
+    assert [each.hyperparameters["lr"] for each in sweep.ingredients.values()] == [0.2, 0.3, 0.1]
+    assert sweep.fit.misfits == {"wide"}
+    size = len(model(1)["model.safetensors"])
+    assert hub.sent["model.safetensors"] == 2 * size + 3 * FIRST
+    requests = len(hub.requests)
+    assert len(Sweep.from_folder(tmp_path)) == 3
+    assert len(hub.requests) == requests
+
+
 def test_a_cancelled_download_continues_later(hub: LoopbackHub) -> None:
     size = len(model(1)["model.safetensors"])
     seen = []

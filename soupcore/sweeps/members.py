@@ -1,0 +1,125 @@
+"""Finds the runs of a sweep: those in its folder, and those that its table names by URLs."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsort import natsorted, ns
+
+from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.run_folders import Run
+from soupcore.errors import RemoteError
+from soupcore.progress import Progress, no_progress
+from soupcore.sweeps.checkpoints import open_all
+from soupcore.sweeps.findings import Finding
+from soupcore.sweeps.folder import Entries, find_entries, find_runs, stays_within
+from soupcore.sweeps.remote import Plan, RemoteSweep
+from soupcore.sweeps.snapshots import OTHERS, Snapshots, take
+from soupcore.sweeps.table_urls import TableUrls, find_table_urls
+
+
+@dataclass
+class Members:
+    """The runs of a sweep, and the other entries of its folder.
+
+    Attributes:
+        folder: The folder.
+        local: The runs in the folder, by name.
+        entries: The other entries of the folder.
+        named: The checkpoints that the table names by URLs.
+        table: The remote sweep of these; None if there are none.
+    """
+
+    folder: Path
+    local: dict[str, Run]
+    entries: Entries
+    named: TableUrls
+    table: RemoteSweep | None
+
+    @classmethod
+    def find(cls, folder: Path, within: Collection[Path] | None = None) -> "Members":
+        """Return the members of the sweep in a folder, without reading checkpoints.
+
+        Args:
+            folder: The folder.
+            within: Folders that links must not leave; by default, links may lead anywhere.
+
+        Raises:
+            RemoteError: A URL in the table is not one, or contains credentials.
+            SweepError: The folder does not exist or cannot be read.
+        """
+        local = find_runs(folder, within)
+        places = {name: run.place for name, run in local.items()}
+        named = find_table_urls(
+            folder, places, stays_within(within), hub_and_s3_only=within is not None
+        )
+        table = RemoteSweep.of_table(folder, named.urls) if named.urls else None
+        return cls(folder, local, find_entries(folder, local, within), named, table)
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name, in natural order; those at URLs as far as they are downloaded."""
+        if self.table is None or not self.table.folder.is_dir():
+            return self.local
+        found = self.local | find_runs(self.table.folder)
+        return {name: found[name] for name in natsorted(found, alg=ns.FLOAT)}
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of the runs."""
+        return [self.folder, *([self.table.folder] if self.table is not None else [])]
+
+    def roots(self, within: Collection[Path] | None) -> list[Path] | None:
+        """Return the folders that links must not leave, with that of downloaded files."""
+        if within is None or self.table is None:
+            return None if within is None else [*within]
+        return [*within, self.table.folder.parent]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Entries that are not opened, and rows of the table."""
+        return self.entries.findings + self.named.findings
+
+    def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
+        """Return whether opening needs no download of the files at URLs."""
+        return self.table is None or self.table.is_complete(
+            base_name, self._of_table(snapshot), self._headers(base_name, snapshot)
+        )
+
+    def complete(
+        self, base_name: str, snapshot: Snapshots, on_progress: Progress = no_progress
+    ) -> Plan:
+        """Download the missing files at URLs that fit the others by their headers.
+
+        Args:
+            base_name: Name of the base.
+            snapshot: The snapshots to open.
+            on_progress: Called with the number of bytes that are here and in total. Raise in it to
+                cancel.
+
+        Raises:
+            RemoteError, StoreError: See `RemoteSweep.complete`.
+        """
+        if self.table is None:
+            return Plan(())
+        local = self._headers(base_name, snapshot)
+        try:
+            return self.table.complete(
+                base_name, self._of_table(snapshot), on_progress, local=local
+            )
+        except RemoteError as error:
+            raise RemoteError(f"{self.folder / self.named.table}: {error}") from None
+
+    def _headers(self, base_name: str, snapshot: Snapshots) -> Mapping[str, Checkpoint]:
+        wanted = _only(snapshot, self.local)
+        return open_all(take(self.local, wanted, base_name))[0]
+
+    def _of_table(self, snapshot: Snapshots) -> Snapshots:
+        return _only(snapshot, self.named.urls)
+
+
+def _only(snapshot: Snapshots, names: Collection[str]) -> Snapshots:
+    """Return the choice of snapshots for some of the runs."""
+    if isinstance(snapshot, str):
+        return snapshot
+    return {name: each for name, each in snapshot.items() if name in names or name == OTHERS}

@@ -1,0 +1,199 @@
+"""Local sweeps whose tables name checkpoints by URLs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from safetensors.torch import load_file, save
+
+import soupcore
+from soupcore import Sweep, uniform
+from soupcore.errors import RecipeError, RemoteError
+from soupcore.jobs.kinds import WarmState, open_sweep
+from soupcore.remote import Cache
+from soupcore.remote.filesystems import FileSystem
+from soupcore.sweeps.remote import RemoteSweep, remote_files, sweep_signature
+from soupcore.sweeps.sweep import is_scanned
+from tests.helpers import State, random_state, save_sweep, toy_runs
+
+TABLE = """checkpoint,lr
+run1.safetensors,0.1
+memory://bucket/run2.safetensors,0.2
+memory://bucket/run10.safetensors,0.3
+"""
+
+
+@pytest.fixture
+def runs() -> dict[str, State]:
+    return {**toy_runs(random_state(0))}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, runs: dict[str, State]) -> Iterator[Path]:
+    """A sweep with one checkpoint, whose table names two more in a bucket in memory."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    for name in ("run2", "run10"):
+        fs.pipe(f"/bucket/{name}.safetensors", save(runs[name]))
+    made = save_sweep(tmp_path / "mixed", {"run1": runs["run1"]})
+    (made / "sweep.csv").write_text(TABLE)
+    yield made
+    fs.store.clear()
+
+
+@pytest.fixture
+def bucket(folder: Path) -> Any:
+    return fsspec.filesystem("memory")
+
+
+def test_rows_at_urls_are_ingredients_beside_local_ones(
+    folder: Path, tmp_path: Path, runs: dict[str, State]
+) -> None:
+    assert not is_scanned(folder)
+    sweep = Sweep.from_folder(folder)
+    local = Sweep.from_folder(save_sweep(tmp_path / "local", runs))
+    assert [*sweep.ingredients] == ["run1", "run2", "run10"]
+    assert [each.hyperparameters["lr"] for each in sweep.ingredients.values()] == [0.1, 0.2, 0.3]
+    assert uniform(sweep).id == uniform(local).id
+    assert sweep.fit.findings == ()
+    assert is_scanned(folder)
+    assert [path.name for path in folder.iterdir() if "safetensors" in path.name] == [
+        "run1.safetensors"
+    ]
+
+
+def test_a_table_may_have_no_local_checkpoint_and_be_json(folder: Path) -> None:
+    (folder / "run1.safetensors").unlink()
+    (folder / "sweep.csv").unlink()
+    rows = [
+        {"name": "low", "url": "memory://bucket/run2.safetensors", "lr": 1e-3},
+        {"name": "base", "url": "memory://bucket/run10.safetensors"},
+    ]
+    (folder / "sweep.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["low"]
+    assert sweep.base is not None
+    assert sweep["low"].hyperparameters["lr"] == 1e-3
+
+
+def test_equal_file_names_become_names_with_folders(folder: Path, bucket: Any) -> None:
+    for run in ("a", "b"):
+        bucket.pipe(f"/bucket/{run}/best.safetensors", save(random_state(len(run))))
+    urls = [f"memory://bucket/{run}/best.safetensors" for run in ("a", "b")]
+    save_sweep(folder, {"best": random_state(5)})
+    (folder / "sweep.csv").write_text("\n".join(["path,lr", f"{urls[0]},1", f"{urls[1]},2"]))
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["a-best", "b-best", "best", "run1"]
+    assert sweep["b-best"].hyperparameters == {"lr": 2}
+
+
+def test_urls_are_resolved_once_and_new_rows_leave_the_others(folder: Path, bucket: Any) -> None:
+    first, signature = Sweep.from_folder(folder), sweep_signature(folder)
+    bucket.pipe("/bucket/run2.safetensors", save(random_state(8)))
+    bucket.pipe("/bucket/run3.safetensors", save(random_state(9)))
+    with (folder / "sweep.csv").open("a") as file:
+        file.write("memory://bucket/run3.safetensors,0.4\n")
+    assert not is_scanned(folder)
+    longer = Sweep.from_folder(folder)
+    assert [*longer.ingredients] == ["run1", "run2", "run3", "run10"]
+    assert longer["run2"].digest == first["run2"].digest
+    assert sweep_signature(folder) != signature
+    newer = Sweep.from_folder(folder, refresh=True)
+    assert newer["run2"].digest != first["run2"].digest
+    (folder / "sweep.csv").write_text("\n".join(TABLE.splitlines()[:3]))
+    assert [*Sweep.from_folder(folder).ingredients] == ["run1", "run2"]
+
+
+def test_opening_again_asks_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Sweep.from_folder(folder)
+    monkeypatch.setattr(FileSystem, "_open", None)
+    assert len(Sweep.from_folder(folder)) == 3
+
+
+def test_what_does_not_fit_the_local_checkpoints_is_not_downloaded(
+    folder: Path, bucket: Any
+) -> None:
+    wide = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in
+            load_file(folder / "run1.safetensors").items()}  # fmt: skip
+    save_sweep(folder, {"run4": random_state(4), "run5": random_state(5)})
+    bucket.pipe("/bucket/run2.safetensors", save(wide))
+    seen: list[tuple[int, int]] = []
+    sweep = Sweep.from_folder(folder, on_progress=lambda done, total: seen.append((done, total)))
+    assert sweep.fit.misfits == {"run2"}
+    assert len(sweep) == 4
+    assert [entry.url for entry in Cache().entries()] == ["memory:///bucket/run10.safetensors"]
+    assert [done / total for done, total in seen] == sorted(done / total for done, total in seen)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/none.safetensors", r"sweep.csv: memory://bucket/none.safet.* not exist"),
+        ("memory://bucket/run*.safetensors", r"sweep.csv: .* names 2 checkpoints"),
+        ("s3://key:word@bucket/a.pt", "contains credentials"),
+        ("hf://lab", "not a URL of the Hub"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_named(folder: Path, url: str, message: str) -> None:
+    (folder / "sweep.csv").write_text(f"checkpoint\n{url}\n")
+    with pytest.raises(RemoteError, match=message) as error:
+        Sweep.from_folder(folder)
+    assert "key:word" not in str(error.value)
+
+
+def test_links_of_trackers_and_local_copies_are_no_remote_checkpoints(folder: Path) -> None:
+    (folder / "sweep.csv").write_text(
+        "name,url,path\n"
+        "run1,https://tracker/runs/7,/scratch/run1.safetensors\n"
+        "run9,https://tracker/runs/9,file:///etc/passwd\n"
+    )
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["run1"]
+    assert [f.ingredient for f in sweep.fit.findings] == ["run9"]
+    assert RemoteSweep.seen_from(folder) is None
+
+
+def test_a_copy_in_the_folder_is_used_and_said(folder: Path, runs: dict[str, State]) -> None:
+    save_sweep(folder, {"run2": runs["run2"]})
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["run1", "run2", "run10"]
+    (note,) = sweep.fit.findings
+    assert "that are in this folder too: run2" in note.problem
+    assert not any("run2" in entry.url for entry in Cache().entries())
+
+
+def test_pages_open_the_hub_and_s3_only(folder: Path) -> None:
+    sweep = Sweep.from_folder(folder, within=[folder])
+    assert [*sweep.ingredients] == ["run1"]
+    assert "names checkpoints on memory://, which cannot be opened here" in str(
+        [f.problem for f in sweep.fit.findings]
+    )
+
+
+def test_a_soup_is_rebuilt_from_local_and_remote_files(folder: Path, tmp_path: Path) -> None:
+    sweep = Sweep.from_folder(folder)
+    manifest = json.loads(json.dumps(uniform(sweep).to_json()))
+    assert sorted(manifest["remote"]) == ["run10.safetensors", "run2.safetensors"]
+    files = [file for each in sweep.ingredients.values() for file in each.checkpoint.files]
+    assert remote_files(folder, files).keys() == manifest["remote"].keys()
+    Cache().clear()
+    assert soupcore.rebuild(manifest, folder).id == uniform(sweep).id
+    with pytest.raises(RecipeError, match="run1 is missing"):
+        soupcore.rebuild(manifest)
+
+
+def test_a_job_notices_that_urls_were_resolved_again(
+    folder: Path, bucket: Any, tmp_path: Path
+) -> None:
+    warm = WarmState(soupcore.Store(tmp_path / "store"), tasks=[])
+    request = {"sweep": str(folder)}
+    open_sweep(warm, request, lambda *progress: None)
+    before = warm.sweep(request)
+    bucket.pipe("/bucket/run2.safetensors", save(random_state(8)))
+    assert warm.sweep(request)["run2"].digest == before["run2"].digest
+    open_sweep(warm, {**request, "refresh": True}, lambda *progress: None)
+    assert warm.sweep(request)["run2"].digest != before["run2"].digest
+    warm.store.close()
