@@ -12,6 +12,7 @@ the lines between all pairs, of which there are 19,900 with 200 ingredients, are
 curves with a random rise, which replace 100,000 evaluations.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -196,6 +197,8 @@ def _run_all(arguments: list[str], workspace: Path, size: int) -> dict[str, floa
 @contextmanager
 def _server(arguments: list[str], workspace: Path) -> Iterator[AppTest]:
     """Run the scripts of the pages in this process."""
+    # It warns that there is no session outside a page, where results of jobs are looked up.
+    logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").disabled = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STOCKPOT_WORKSPACE", str(workspace))
         forget_server()
