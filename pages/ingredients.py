@@ -33,7 +33,7 @@ from pages.components.state import View
 from soupcore import Evaluation, figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
-from soupcore.overview import Overview, best_on_select
+from soupcore.overview import best_on_select
 from soupcore.plan import seconds
 from soupcore.tasks.unit import UNKNOWN
 
@@ -96,7 +96,7 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     title = f"Evaluate {len(known)} checkpoints"
     if count:
         left = sum(len(names) * len(view.task.split(split)) for split, names in missing.items())
-        price = seconds(Overview(view.context, []), left)
+        price = seconds(view.overview, left)
         jobs.start_if_short(view, call, title, price)
     if count and st.button(
         f"Evaluate all ingredients ({jobs.evaluations_text(count)})",

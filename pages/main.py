@@ -5,7 +5,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, header, jobs_panel, soup_links, state, sweeps, tasks
+from pages.components import (
+    display,
+    header,
+    jobs_panel,
+    soup_links,
+    state,
+    streamlit_internals,
+    sweeps,
+    tasks,
+)
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -83,7 +92,7 @@ page = st.navigation(
     expanded=True,
 )
 soup_links.follow(page)
-jobs_panel.remember_page()
+streamlit_internals.remember_page()
 
 try:
     is_read_only = state.supervisor().queue.store.is_read_only

@@ -48,7 +48,7 @@ def main(view: View) -> None:
     if not view.has_task:
         _without_task(view)
         return
-    known = Overview.of(view.context)
+    known = view.overview
     _remember(view, known)
     _header(view, known)
     plan = steps(known)
