@@ -88,7 +88,8 @@ def plane_contours(
     for trace in _legend():
         figure.add_trace(trace, row=1, col=1)
     finished = finish(figure, height=560)
-    return finished.update_layout(margin={"t": 64}, legend={"y": 1.08})
+    # Above, the legend would overlap the titles.
+    return finished.update_layout(margin={"t": 48}, legend={"y": -0.14, "yanchor": "top"})
 
 
 def _corner_names(plane: Plane, places: Mapping[str, Place]) -> list[str]:
