@@ -9,6 +9,8 @@ from playwright.sync_api import Browser, Page
 from tests.browser import steps
 from tests.browser.conftest import Server
 
+pytestmark = pytest.mark.integration  # it takes long
+
 PAGES = {
     "": "Overview",
     "ingredients": "Ingredients",

@@ -52,6 +52,7 @@ def strays(page: Page) -> list[str]:
     return found
 
 
+@pytest.mark.integration
 def test_every_page_does_all_it_can_under_the_policy(
     page: Page, sample_server: Server, strays: list[str]
 ) -> None:
@@ -129,6 +130,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     stop_server(server)
 
 
+@pytest.mark.integration
 def test_with_a_token_nothing_is_seen_without_it(page: Page, guarded: Guarded) -> None:
     server = guarded.server
     assert f"{server.url}/?token={TOKEN}" in server.log.read_text()
@@ -155,6 +157,7 @@ def read(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.integration
 def test_bound_beyond_this_machine_it_asks_for_a_token(tmp_path: Path) -> None:
     server = start_server(tmp_path, "--address=0.0.0.0")
     try:
@@ -169,6 +172,7 @@ def test_bound_beyond_this_machine_it_asks_for_a_token(tmp_path: Path) -> None:
         stop_server(server)
 
 
+@pytest.mark.integration
 def test_behind_a_proxy_that_keeps_nothing_pages_sockets_and_downloads_work(
     page: Page, guarded: Guarded, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_behind_a_proxy_that_keeps_nothing_pages_sockets_and_downloads_work(
     assert_works_behind(proxy, page, tmp_path)
 
 
+@pytest.mark.integration
 def test_behind_a_proxy_that_keeps_path_and_host_pages_sockets_and_downloads_work(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

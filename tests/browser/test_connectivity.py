@@ -67,6 +67,7 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
     expect(few.get_by_text(f"{pair[0]} → {pair[1]} · barrier {low:.3f}")).to_be_visible()
 
 
+@pytest.mark.integration
 def test_a_grid_without_a_middle_says_so(few: Page) -> None:
     choose(few, "α values per pair", "30 (Frankle et al.)")
     few.get_by_role("radio", name="midpoint").or_(
@@ -75,6 +76,7 @@ def test_a_grid_without_a_middle_says_so(few: Page) -> None:
     expect(few.get_by_text("A grid of 30 α values has no midpoint")).to_be_visible()
 
 
+@pytest.mark.integration
 def test_a_basin_is_named_and_selected(few: Page) -> None:
     know_all_pairs(few)
     shared = few.get_by_text("3 of 5 ingredients share a basin: run-01, run-02, run-03")
@@ -109,6 +111,7 @@ def test_a_zoom_outlives_a_click_on_a_cell(few: Page) -> None:
     expect(zoomed).to_have_count(shown)
 
 
+@pytest.mark.integration
 def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/plane")
     expect(page.get_by_text("This plane has not been evaluated yet")).to_be_visible()
@@ -123,6 +126,7 @@ def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: 
     expect(page.get_by_text("The three corners lie on one line")).to_be_visible()
 
 
+@pytest.mark.integration
 def test_a_plane_shows_what_it_has_when_it_is_cancelled_and_goes_on_from_there(
     page: Page, server: Server
 ) -> None:
@@ -157,6 +161,7 @@ def points_missing(page: Page) -> int:
     return int(found.group())
 
 
+@pytest.mark.integration
 def test_geometry_and_its_export_as_html_csv_and_svg(
     page: Page, server: Server, tmp_path: Path
 ) -> None:
@@ -189,6 +194,7 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
     assert steps.save(taken.value, tmp_path).read_text().startswith("<svg")
 
 
+@pytest.mark.integration
 def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
     page: Page, server: Server
 ) -> None:

@@ -15,6 +15,8 @@ from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
 from tests.helpers import State, average, same_weights
 
+pytestmark = pytest.mark.integration  # it takes long
+
 SAMPLE = PROJECT / "sample_data" / "digits"
 TASK = f"{SAMPLE / 'task.py'}:task"
 NAMES = ("run-01", "run-02")

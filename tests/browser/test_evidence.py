@@ -2,11 +2,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from soupcore import rebuild
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
+
+pytestmark = pytest.mark.integration  # it takes long
 
 SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
 

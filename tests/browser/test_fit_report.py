@@ -9,6 +9,8 @@ from tests.browser import steps
 from tests.browser.conftest import Server
 from tests.troubled import FINE, TROUBLES, make_troubled_sweep
 
+pytestmark = pytest.mark.integration  # it takes long
+
 HOSTILE_NAME = "![x](http:__evil.example_x.png) :red[y] $z$"
 
 

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
 
@@ -10,8 +10,9 @@ from soupcore.sweeps.folder import find_runs
 from tests.browser import steps
 from tests.browser.conftest import Server, start_server, stop_server
 from tests.hostile.corpus import CORPUS, write_corpus
-from tests.hostile.hostile_file import HostileFile
 from tests.troubled import SAMPLE
+
+pytestmark = pytest.mark.integration  # it takes long
 
 # A sentence of the report for each of these files.
 TOLD = {
@@ -20,7 +21,6 @@ TOLD = {
     "lfs-pointer-pt.pt": "Git LFS pointer",
     "torchscript.pt": "TorchScript",
 }
-SOME = [file for index, file in enumerate(CORPUS) if index % 9 == 0 or file.name in TOLD]
 TASK = """
 import torch
 from torch import nn
@@ -40,25 +40,10 @@ task = ClassificationTask(Net, {"select": split}, name="Four by four")
 """
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(SOME, id="some"),
-        # tests/hostile opens each of them, as the server does, but in a process of its own.
-        pytest.param(CORPUS, id="all", marks=pytest.mark.integration),
-    ],
-)
-def files(request: pytest.FixtureRequest) -> Sequence[HostileFile]:
-    chosen: Sequence[HostileFile] = request.param
-    return chosen
-
-
 @pytest.fixture(scope="module")
-def hostile_folder(
-    files: Sequence[HostileFile], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("hostile")
-    write_corpus(folder, files)
+    write_corpus(folder, CORPUS)
     yield folder
     rmtree(folder)  # 330 MB
 
@@ -73,7 +58,7 @@ def server(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives(
-    page: Page, server: Server, hostile_folder: Path, files: Sequence[HostileFile]
+    page: Page, server: Server, hostile_folder: Path
 ) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
@@ -90,7 +75,7 @@ def test_a_folder_of_hostile_files_is_reported_file_by_file_and_the_server_lives
     expect(report).to_be_visible(timeout=120_000)
     left_out = re.search(r"(\d+) excluded", report.inner_text())
     assert left_out is not None
-    assert int(left_out.group(1)) >= len(files) * 0.9
+    assert int(left_out.group(1)) >= len(CORPUS) * 0.9
     table = page.get_by_test_id("stTable")
     for sentence in TOLD.values():
         expect(table.get_by_text(re.compile(sentence)).first).to_be_attached()

@@ -2,6 +2,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser import steps
@@ -48,6 +49,7 @@ def points_missing(page: Page) -> int:
     return int(found.group().replace(",", ""))
 
 
+@pytest.mark.integration
 def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
     page: Page, server: Server
 ) -> None:
@@ -70,6 +72,7 @@ def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
     assert before - points_missing(page) >= kept
 
 
+@pytest.mark.integration
 def test_no_page_change_is_lost_while_results_come_in(page: Page, server: Server) -> None:
     start_all_pairs(page, server)
     link = page.get_by_test_id("stSidebarNav").get_by_role("link")
@@ -93,6 +96,7 @@ def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, serv
     expect(progress(page)).to_have_count(0)
 
 
+@pytest.mark.integration
 def test_the_page_answers_while_a_job_runs(page: Page, server: Server) -> None:
     start_all_pairs(page, server)
     steps.go_to(page, "Ingredients")

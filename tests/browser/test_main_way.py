@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
+import pytest
 import torch
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
@@ -124,6 +125,7 @@ def assert_opens_without_a_network(page: Page, report: Path) -> None:
     assert troubles == []
 
 
+@pytest.mark.integration
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(
     page: Page, server: Server, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def choose_task(page: Page, task: str) -> None:
     page.get_by_role("option", name=task).click()
 
 
+@pytest.mark.integration
 def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
     page: Page, server: Server
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
     steps.evaluate_everything(page)
 
 
+@pytest.mark.integration
 def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server) -> None:
     steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
@@ -102,6 +104,7 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_pat
     assert {file.name for file in copied.iterdir()} == {file.name for file in files}
 
 
+@pytest.mark.integration
 def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
     steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
@@ -112,6 +115,7 @@ def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: 
     expect(page.get_by_text("Traceback")).to_have_count(0)
 
 
+@pytest.mark.integration
 def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
     steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")

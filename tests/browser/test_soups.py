@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 from safetensors import safe_open
 
@@ -46,6 +47,7 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
     )
 
 
+@pytest.mark.integration
 def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/soups?selection=run-07&selection=run-09")
     expect(steps.heading(page, "Soups")).to_be_visible()
@@ -60,6 +62,7 @@ def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Serv
     expect(soups.nth(len(RECIPES) - 1)).to_be_attached()
 
 
+@pytest.mark.integration
 def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/soups?selection=run-07")
     expect(steps.heading(page, "Soups")).to_be_visible()
@@ -89,6 +92,7 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     assert "Session State API" not in server.log.read_text()
 
 
+@pytest.mark.integration
 def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     page: Page, server: Server
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
 
 
+@pytest.mark.integration
 def test_a_soup_is_an_ingredient_of_the_next_one(
     page: Page, server: Server, tmp_path: Path
 ) -> None:

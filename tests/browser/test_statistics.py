@@ -14,6 +14,8 @@ from tests.browser import steps
 from tests.browser.conftest import Server, start_server, stop_server
 from tests.helpers import FEATURES, moved, random_state, save_sweep
 
+pytestmark = pytest.mark.integration  # it takes long
+
 TASK = """
 from pathlib import Path
 from safetensors.torch import load_file

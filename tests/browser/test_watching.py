@@ -1,9 +1,12 @@
 from urllib.parse import urlencode
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
+
+pytestmark = pytest.mark.integration  # it takes long
 
 SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
 

@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from soupcore.maintenance import repair
 from tests.browser.conftest import start_server, stop_server
+
+pytestmark = pytest.mark.integration  # it takes long
 
 
 def test_a_damaged_database_is_shown_with_the_way_out_until_it_is_repaired(

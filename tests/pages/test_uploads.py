@@ -106,7 +106,8 @@ def client(incoming: Incoming, registered: list[tuple[str, str, str]]) -> TestCl
 
 def put(client: TestClient, file_id: str, content: bytes, session: str = "here") -> int:
     url = f"/_stcore/upload_file/{session}/{file_id}"
-    return client.put(url, files={"file": (NAME, content)}).status_code
+    status: int = client.put(url, files={"file": (NAME, content)}).status_code
+    return status
 
 
 def on_disk(folder: Path) -> list[bytes]:
