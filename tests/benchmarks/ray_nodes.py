@@ -54,7 +54,7 @@ def evaluate(folder: str, nodes: str, target: str) -> None:
     cluster: Any = None
     dying: Any = None
     if nodes != "0":
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")  # on a busy machine
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

@@ -52,7 +52,7 @@ task = ClassificationTask(build, {"val": Split("select", inputs, torch.arange(10
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")  # on a busy machine
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
