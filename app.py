@@ -62,7 +62,8 @@ async def download(request: Request) -> Response:
         )
     if name not in files:
         return PlainTextResponse(
-            "File not found. Create it on the Download page first.", status_code=404
+            "File not found. Create it on the page of the soup first.",
+            status_code=404,
         )
     return FileResponse(
         files[name],

@@ -20,6 +20,7 @@ from pages.components import (
     run_table,
     scores,
     snippets,
+    soup_links,
     state,
     sweeps,
     tasks,
@@ -151,10 +152,8 @@ def _logged_figure(view: View, metric: str) -> None:
 
 
 def _toggle(picked: list[Any]) -> None:
-    ingredients = st.session_state["view"].sweep.ingredients
-    names = {custom if isinstance(custom, str) else custom[0] for custom in picked}
-    toggled = set(st.session_state["selection"]) ^ (names & ingredients.keys())
-    state.select([name for name in ingredients if name in toggled])
+    names = [custom if isinstance(custom, str) else custom[0] for custom in picked]
+    state.toggle(st.session_state["view"], names)
 
 
 def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[str], str | None]:
@@ -230,7 +229,7 @@ def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> N
         column_order=columns,
         column_config={
             INK: st.column_config.TextColumn(width=18, help=table.columns[INK].help),
-            NAME: st.column_config.TextColumn(pinned=True, width=_width(names)),
+            NAME: soup_links.names_column(key, names, table.soups, width=_width(names)),
             **{
                 title: st.column_config.Column(help=column.help)
                 for title, column in table.columns.items()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, header, jobs_panel, state, sweeps, tasks
+from pages.components import display, header, jobs_panel, soup_links, state, sweeps, tasks
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -49,7 +49,8 @@ st.html(
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
     # Beside each other, the matrix and the curves would have no room in a narrow window.
-    "@media (max-width: 1280px) { .st-key-connectivity .stColumn { min-width: 100%; } }</style>"
+    "@media (max-width: 1280px) { .st-key-connectivity .stColumn, .st-key-soup-summary .stColumn,"
+    " .st-key-side-by-side .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()
@@ -62,9 +63,9 @@ page = st.navigation(
             st.Page("soups.py", title="Soups", icon=":material/soup_kitchen:"),
             st.Page("connectivity.py", title="Connectivity", icon=":material/timeline:"),
             st.Page("compare.py", title="Compare", icon=":material/compare_arrows:"),
-            st.Page("evidence.py", title="Evidence", icon=":material/balance:"),
-            st.Page("download.py", title="Download", icon=":material/download:"),
             st.Page("report.py", title="Report", icon=":material/description:"),
+            st.Page("soup.py", title="Soup", icon=":material/soup_kitchen:", visibility="hidden"),
+            *soup_links.earlier_addresses(),
         ],
         "Analysis": [
             st.Page("from_base.py", title="Paths", icon=":material/conversion_path:"),
@@ -76,6 +77,7 @@ page = st.navigation(
     },
     expanded=True,
 )
+soup_links.follow(page)
 jobs_panel.remember_page()
 
 try:
@@ -91,7 +93,7 @@ with st.sidebar:
     jobs_panel.show()
     _show_workspace()
 
-selection = header.show()
+places = header.show()
 if is_read_only:
     st.info(
         "This workspace is read-only: stored results are shown, but you cannot compute, upload or "
@@ -137,7 +139,7 @@ else:
         sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
-        header.show_selection(selection, view)
+        header.show_selection(places, view)
         with choices:
             tasks.choose_metric(view)
             sweeps.choose_statistics(view)

@@ -9,10 +9,12 @@ import streamlit as st
 from pages.components import (
     comparison,
     display,
+    download,
     jobs,
     ranking,
     scores,
     snippets,
+    soup_links,
     state,
     sweeps,
     tasks,
@@ -22,14 +24,13 @@ from pages.components.state import View
 from pages.components.verdicts import ICONS
 from soupcore import figures
 from soupcore.analyze import Analysis, TimedPasses
-from soupcore.calls import Code, SoupFiles
+from soupcore.calls import Code
 from soupcore.jobs import Job
 from soupcore.jobs.known_sweeps import remember
 from soupcore.overview import Overview, title
 from soupcore.plan import PART, Step, seconds, steps
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
-from soupcore.writers.forms import Form
 
 _TOP = 5
 _TIMED = 500_000_000  # bytes of a checkpoint; a pass of a larger network is timed by the first job
@@ -131,24 +132,21 @@ def _verdict(view: View, known: Overview) -> None:
 
 
 def _ways_on(view: View, headline: StoredSoup) -> None:
-    form = Form()
+    def take() -> None:
+        download.write_weights(view, headline)
+        soup_links.open_soup("", "download")  # the default, which is the soup of the verdict
+
     with st.container(horizontal=True):
-        if st.button(
+        st.button(
             f"Download {plain(in_a_sentence(title(headline.soup)))} soup",
             type="primary",
             icon=":material/download:",
-            help=f"Opens the Download page and writes the weights of {plain(headline.label)} if "
-            "they have not been written yet.",
-        ):
-            st.session_state["soup"] = ""  # the default, which is the soup of the verdict
-            call = SoupFiles(headline.soup.id, form.to_json())
-            is_written = bool(state.store().soup_files(headline.soup.id, form.key))
-            if not is_written and not jobs.cannot_start(view, call):
-                jobs.start(view, call, f"Write weights of {headline.label}")
-            st.switch_page("download.py")
-        if st.button("Evidence", icon=":material/balance:"):
-            st.session_state["soup"] = ""
-            st.switch_page("evidence.py")
+            help=f"Opens the page of {plain(headline.label)} and writes its weights if they have "
+            "not been written yet.",
+            on_click=take,
+        )
+        soup_links.show_name(headline, key="verdict")
+        soup_links.show_section("", "evidence", key="verdict")
         if st.button("Report", icon=":material/description:"):
             st.session_state["soup"] = ""
             st.switch_page("report.py")
@@ -232,7 +230,14 @@ def _figures(view: View, known: Overview) -> None:
     with left:
         by_label = {stored.label: known.of_soups[stored.soup.id] for stored in known.soups}
         evaluations = {name: dict(each) for name, each in (known.runs | by_label).items()}
-        comparison.show_scatter(view, evaluations, "overview-scatter", list(known.soups))
+        comparison.show_scatter(
+            view,
+            evaluations,
+            "overview-scatter",
+            known.soups,
+            selected=st.session_state["selection"],
+            on_pick=soup_links.pick(view, known.soups),
+        )
     with right:
         _basin_map(view, known)
 
@@ -268,12 +273,14 @@ def _top(view: View, known: Overview) -> None:
     """Show the best soups and ingredients on the select split."""
     task, unit = view.task, view.task.score_unit
     rows = []
-    for name, kind, by_split in _ranked(known)[:_TOP]:
+    ranked = _ranked(known)[:_TOP]
+    names, soups = [name for name, _, _ in ranked], {soup.label: soup for soup in known.soups}
+    for name, kind, by_split in ranked:
         on_select = by_split[task.select]
-        soup_id = next((s.soup.id for s in known.soups if s.label == name), None)
-        gain = known.gain(soup_id, known.report) if soup_id and known.report else None
+        is_soup = name in soups
+        gain = known.gain(soups[name].soup.id, known.report) if is_soup and known.report else None
         row = {
-            "name": name,
+            "name": soup_links.cell_text(name),
             "kind": kind,
             unit.label(f"validation {task.score_name}"): _scaled(
                 view, on_select and on_select.score
@@ -302,10 +309,11 @@ def _top(view: View, known: Overview) -> None:
         table.style.format(unit.cell, subset=pd.Index(numbers), na_rep=UNKNOWN),
         hide_index=True,
         placeholder=UNKNOWN,
+        column_config={"name": soup_links.names_column("top", names, soups, width=220)},
     )
     st.caption(
-        "Ranked by validation score. Soups and runs are chosen on this split, so its scores are "
-        f"optimistic. {scores.judge_by(task)} Intervals: 95 %."
+        "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
+        f"split, so its scores are optimistic. {scores.judge_by(task)} Intervals: 95 %."
     )
 
 

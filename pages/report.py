@@ -4,17 +4,19 @@ from functools import partial
 
 import streamlit as st
 
-from pages.components import scores, snippets, state, tasks
+from pages.components import scores, snippets, soup_links, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.calls import Code
 from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
+from soupcore.stored_soups import StoredSoup
 
 
 def main(view: View) -> None:
     st.header("Report")
-    soup = _choose_soup(view)
+    picked = _choose_soup(view)
+    soup = picked.soup.id if picked is not None else None
     st.caption(
         "One HTML file with the stored results, to send, print or archive. It opens offline and "
         "includes the figures and the Python code. The folder has the same report, its tables as "
@@ -40,9 +42,9 @@ def main(view: View) -> None:
             icon=":material/folder_zip:",
             on_click="ignore",
         )
-        if soup is not None and st.button("Weights", icon=":material/download:"):
-            st.session_state["soup"] = soup
-            st.switch_page("download.py")
+        if picked is not None:
+            soup_links.show_name(picked, key="report")
+            soup_links.show_section(picked.soup.id, "download", key="report")
     if view.has_task:
         _verdict(view)
     else:
@@ -52,11 +54,11 @@ def main(view: View) -> None:
     snippets.show(_code(view, soup))
 
 
-def _choose_soup(view: View) -> str | None:
+def _choose_soup(view: View) -> StoredSoup | None:
     stored = scores.soups(view) if view.has_task else []
     if not stored:
         return None
-    return scores.choose_soup(view, stored, "Soup in the Evidence section").soup.id
+    return scores.choose_soup(view, stored, "Soup in the Evidence section")
 
 
 def _verdict(view: View) -> None:

@@ -17,6 +17,7 @@ from pages.components import (
     tasks,
 )
 from pages.components.display import in_a_sentence, plain
+from pages.components.soup_links import ALL, TABS
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
 from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
@@ -31,12 +32,11 @@ _SLIDERS = 12
 def main(view: View) -> None:
     st.header("Soups")
     st.caption(f"Average several ingredients into one network. {_choosing(view)}")
-    stored = scores.soups(view)
-    build, every = st.tabs(["Build", "All soups"], default="Build", key="soups-tab")
-    with build:
-        _build(view)
-    with every:
-        soup_list.show(view, stored)
+    for tab in display.tabs("tab", TABS):
+        if tab == ALL:
+            soup_list.show(view, scores.soups(view))
+        else:
+            _build(view)
 
 
 def _choosing(view: View) -> str:

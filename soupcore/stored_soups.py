@@ -125,6 +125,10 @@ class StoredSoups:
             if is_of_task(row.body, task_spec)
         }
 
+    def label(self, soup_id: str) -> str:
+        """Return the display name of a soup among those of `rows`; "" if it is not there."""
+        return self._labels.get(soup_id, "")
+
     def deleted(self, folder: str) -> dict[str, str]:
         """Return the deleted soups of a sweep, `{id: name}`, the one deleted last first."""
         rows = {row.id: row for row in self._store.soups(folder)}

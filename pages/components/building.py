@@ -3,28 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from pages.components import (
     annotating,
     builder,
     comparison,
+    decisions,
+    differences,
     display,
     jobs,
     scores,
     selection_bias,
     snippets,
-    soup_list,
+    soup_links,
     state,
 )
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
-from soupcore.figures.tables import curve_table, trace_table
+from soupcore.figures.tables import curve_table
 from soupcore.jobs import Job, State
-from soupcore.overview import Overview
 from soupcore.recipes import RECIPES, Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import NO_LABELS, Labels
@@ -226,7 +226,7 @@ def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None
     with st.container(border=True, key=f"result-{key}"):
         if ready:
             st.markdown(f":material/check_circle: {plain(ready)} is ready.")
-        first, *details = _result(view, stored)
+        first, *details = differences.sentences(view, stored)
         st.markdown(f"##### {plain(first)}")
         for line in details:
             st.markdown(plain(line))
@@ -235,32 +235,12 @@ def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None
         with st.container(width=480):
             name = stored.annotation.name
             annotating.show_name(stored.soup.id, stored.label, name, key=key)
-        soup_list.show_ways_on(view, stored, key=key)
-
-
-def _result(view: View, stored: StoredSoup) -> list[str]:
-    """Return how a soup compares with the best run: a sentence, and one with the numbers."""
-    if not view.has_task:
-        return [stored.label]
-    known = Overview(view.context, [stored])
-    split = known.report or view.task.select
-    gain = known.gain(stored.soup.id, split)
-    if gain is None or known.best is None:
-        return [stored.label, "Evaluate the ingredients to compare it with the best run."]
-    unit, metric = view.task.score_unit, view.task.score_name
-    where = f"test ({split})" if known.report else f"validation ({split})"
-    text = f"{unit.difference_text(gain.difference)} in {metric} on {where}"
-    if gain.interval is not None:
-        text += f", 95 % interval {unit.difference_interval(gain.interval)}, n = {gain.n:,}"
-    if not known.report:
-        text += "; optimistic, since soups and runs are chosen on this split"
-        return [f"{stored.label}, compared with the best run, {known.best}", f"{text}."]
-    verdict = {
-        "better": "is better than",
-        "worse": "is worse than",
-        "even": "is not distinguishable from",
-    }.get(gain.outcome, "compared with")
-    return [f"{stored.label} {verdict} the best run, {known.best}", f"{text}."]
+        with st.container(horizontal=True):
+            soup_links.show_name(stored, key=key)
+            if view.has_task:
+                soup_links.show_compare(stored, key=key)
+                soup_links.show_section(stored.soup.id, "evidence", key=key)
+            soup_links.show_section(stored.soup.id, "download", key=key)
 
 
 def _labels(view: View, job: Job) -> Labels:
@@ -284,34 +264,7 @@ def _decisions(view: View, soup: Soup, job: Job) -> None:
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
     then = then.with_primary(soup.chosen_by(view.task).primary)
     then = then.with_tensors(soup.rule)
-    call = RecipeSoup.from_request(job.request)
-    if soup.trace:
-        figure = figures.greedy_trace(
-            soup.trace, score_name=then.task.score_name, score_unit=then.task.score_unit
-        )
-        code = snippets.trace(then, call)
-        display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)
-        _saved(view, soup.trace)
-    if soup.passes:
-        columns = ["number", "loss", "held_back_loss", "best"]
-        table = pd.DataFrame(soup.passes)[columns]
-        code = snippets.trace(then, call, len(soup.passes))
-        display.show_figure(figures.learning_curve(soup.passes), "learning-curve", table, code)
-
-
-def _saved(view: View, trace: Sequence[Step]) -> None:
-    """Show how much evaluation early rejection saved."""
-    rejected = [step for step in trace if step.is_bound]
-    if not rejected:
-        return
-    trials = len(trace) - 1  # the first candidate takes no trial
-    whole = trials * len(view.task.split(view.task.select))
-    seen = sum(step.examples for step in trace[1:])
-    st.caption(
-        f"{len(rejected)} of {trials} candidates were rejected early, once they could no longer be "
-        f"accepted ({1 - seen / whole:.0%} of evaluation skipped). Decisions are identical to a "
-        "full pass."
-    )
+    decisions.show(then, RecipeSoup.from_request(job.request), soup)
 
 
 @st.fragment(run_every=0.5)

@@ -6,7 +6,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, scores, side_by_side, snippets, sweeps, tasks
+from pages.components import (
+    display,
+    jobs,
+    results,
+    scores,
+    side_by_side,
+    snippets,
+    soup_links,
+    sweeps,
+    tasks,
+)
 from pages.components.display import plain
 from pages.components.state import STATISTICS, View
 from soupcore import Evaluation, figures
@@ -55,7 +65,14 @@ def show(view: View) -> None:
     scores.show_undefined(view, known)
     scores.show_shortfall(view, stored)
     show_statistics(view, picked, key="compare")
-    show_scatter(view, known, "comparison-scatter", stored)
+    show_scatter(
+        view,
+        known,
+        "comparison-scatter",
+        stored,
+        selected=st.session_state["selection"],
+        on_pick=soup_links.pick(view, stored),
+    )
 
 
 def _row(

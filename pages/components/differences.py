@@ -1,15 +1,17 @@
-"""Paired differences of a network from another one, split by split."""
+"""Paired differences of a network from another one: a table, and sentences on a soup."""
 
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from pages.components import scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation
 from soupcore.evaluation.measuring import compare
-from soupcore.overview import BySplit
+from soupcore.overview import BySplit, Overview
+from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -29,7 +31,7 @@ def show(view: View, known: BySplit, baseline: str | None, origin: BySplit | Non
         row = {
             "split": split,
             "n": evaluation.n if evaluation else None,
-            unit.label(view.task.score_name): unit.number(evaluation.score if evaluation else None),
+            unit.label(view.task.score_name): scores.with_interval(unit, evaluation),
         }
         if baseline is not None:
             difference, interval = gain(view, evaluation, other)
@@ -52,3 +54,28 @@ def gain(
         return None, None
     found = compare(view.task, one, other)
     return found.difference, found.interval
+
+
+def sentences(view: View, stored: StoredSoup) -> list[str]:
+    """Return how a soup compares with the best run: a sentence, and one with the numbers."""
+    if not view.has_task:
+        return [stored.label]
+    known = Overview(view.context, [stored])
+    split = known.report or view.task.select
+    gain = known.gain(stored.soup.id, split)
+    if gain is None or known.best is None:
+        return [stored.label, "Evaluate the ingredients to compare it with the best run."]
+    unit, metric = view.task.score_unit, view.task.score_name
+    where = f"test ({split})" if known.report else f"validation ({split})"
+    text = f"{unit.difference_text(gain.difference)} in {metric} on {where}"
+    if gain.interval is not None:
+        text += f", 95 % interval {unit.difference_interval(gain.interval)}, n = {gain.n:,}"
+    if not known.report:
+        text += "; optimistic, since soups and runs are chosen on this split"
+        return [f"{stored.label}, compared with the best run, {known.best}", f"{text}."]
+    verdict = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "even": "is not distinguishable from",
+    }.get(gain.outcome, "compared with")
+    return [f"{stored.label} {verdict} the best run, {known.best}", f"{text}."]

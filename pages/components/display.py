@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -193,6 +193,27 @@ def _clickable_figure(
         else "points",
         config=config,
     )
+
+
+def tabs(key: str, titles: Mapping[str, str]) -> Iterator[str]:
+    """Show tabs, of which only the open one is drawn: give its name, within the tab.
+
+    The session holds the name, also while other pages are shown.
+
+    Args:
+        key: Key of the name in the session.
+        titles: `{name: title}`; the first is the default.
+    """
+    widget, names = f"{key}-tabs", {title: name for name, title in titles.items()}
+    st.session_state[widget] = titles.get(st.session_state[key], next(iter(names)))
+
+    def choose() -> None:
+        st.session_state[key] = names[st.session_state[widget]]
+
+    for tab, name in zip(st.tabs(list(names), key=widget, on_change=choose), titles, strict=True):
+        if tab.open:
+            with tab:
+                yield name
 
 
 def tick_rows(table: str, rows: Sequence[str], ticked: Collection[str]) -> str:

@@ -1,6 +1,7 @@
 """The mark, the title of the browser's tab, and the line above every page: where the user is.
 
-The line is: sweep ▸ task ▸ selection and primary metric ▸ jobs. Its height is fixed and its texts
+The line is: sweep ▸ task ▸ selection and primary metric ▸ the soup that was opened last, if any ▸
+jobs. Its height is fixed and its texts
 are cut off, so that it never moves the page below it.
 """
 
@@ -74,8 +75,8 @@ def show_ended(jobs: Sequence[Job]) -> None:
         st.set_page_config(page_title=f"{sign} {what} · {_TITLE}")
 
 
-def show() -> DeltaGenerator:
-    """Show the line, and return the place for `show_selection`, which needs the view."""
+def show() -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Show the line, and return the places for `show_selection`, which needs the view."""
     with st.container(horizontal=True, key=KEY, vertical_alignment="center"):
         name = f"**{plain(state.sweep_label())}**"
         if st.button(name, key="to-sweeps", type="tertiary", icon=":material/folder:"):
@@ -86,17 +87,24 @@ def show() -> DeltaGenerator:
         _next()
         selection = st.empty()
         _next()
+        soup = st.empty()
+        _next()
         # Without a timer of its own: the jobs panel has the page drawn again as jobs go on.
         _jobs()
         keyboard.show()
-    return selection
+    return selection, soup
 
 
-def show_selection(place: DeltaGenerator, view: View) -> None:
-    """Show the number of selected ingredients and the primary metric."""
+def show_selection(places: tuple[DeltaGenerator, DeltaGenerator], view: View) -> None:
+    """Show the number of selected ingredients and the primary metric, and the soup."""
+    selection, soup = places
     label, icon = _selection(view), ":material/checklist:"
-    if place.button(label, key="to-ingredients", type="tertiary", icon=icon):
+    if selection.button(label, key="to-ingredients", type="tertiary", icon=icon):
         st.switch_page("ingredients.py")
+    if label := st.session_state["soup-label"]:
+        icon = ":material/soup_kitchen:"
+        if soup.button(plain(label), key="to-soup", type="tertiary", icon=icon):
+            st.switch_page("soup.py")
 
 
 def _next() -> None:

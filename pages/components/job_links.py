@@ -20,22 +20,22 @@ _PAGES = {
     "breakdown": "ingredients.py",
     "soup": "soups.py",
     "soups": "soups.py",
-    "scores": "soups.py",
-    "mixture": "soups.py",
+    "scores": "soup.py",
+    "mixture": "soup.py",
     "preview": "soups.py",
     "curve": "soups.py",
-    "weights": "download.py",
-    "push": "download.py",
-    "statistics": "compare.py",
+    "weights": "soup.py",
+    "push": "soup.py",
+    "statistics": "soup.py",
     "ensemble": "compare.py",
     "greedy ensemble": "compare.py",
     "shown examples": "compare.py",
-    "calibration": "evidence.py",
-    "attribution": "evidence.py",
-    "best ingredient bias": "evidence.py",
-    "optimism": "evidence.py",
-    "search optimism": "evidence.py",
-    "orders": "evidence.py",
+    "calibration": "soup.py",
+    "attribution": "soup.py",
+    "best ingredient bias": "soup.py",
+    "optimism": "soup.py",
+    "search optimism": "soup.py",
+    "orders": "soup.py",
     "paths": "connectivity.py",
     "line": "connectivity.py",
     "known pairs": "connectivity.py",
@@ -43,6 +43,17 @@ _PAGES = {
     "geometry": "geometry.py",
     "two-model ensembles": "soup_vs_ensemble.py",
     "two-model theory": "soup_vs_ensemble.py",
+}
+# Sections of the page of a soup; those that are not here lead to its summary.
+_SECTIONS = {
+    "weights": "download",
+    "push": "download",
+    "calibration": "evidence",
+    "attribution": "evidence",
+    "best ingredient bias": "evidence",
+    "optimism": "evidence",
+    "search optimism": "evidence",
+    "orders": "evidence",
 }
 
 
@@ -72,7 +83,8 @@ def open_result(job: Job) -> None:
         st.session_state["soup"] = soup
     if job.kind in ("soup", "soups"):
         first = request["recipe"] if job.kind == "soup" else request["recipes"][0]["recipe"]
-        st.session_state.update(building=job.id, recipe=first)
+        st.session_state.update(building=job.id, recipe=first, tab="")
+    st.session_state["section"] = _SECTIONS.get(job.kind, "")
     st.switch_page(page_of(job.kind, request))
 
 

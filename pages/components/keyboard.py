@@ -15,8 +15,6 @@ PAGES = {
     "s": "Soups",
     "c": "Connectivity",
     "m": "Compare",
-    "e": "Evidence",
-    "d": "Download",
     "r": "Report",
     "p": "Paths",
     "l": "Plane",
@@ -97,8 +95,8 @@ def _dialog() -> None:
         )
     st.caption(
         "Whatever a click on a figure does, another control does too: the rows of the run table "
-        "select ingredients, and *Add curve* on the Connectivity page chooses a pair. The numbers "
-        "of a figure are under *Export*."
+        "select ingredients, and *Add curve* on the Connectivity page chooses a pair. The list on "
+        "the page of a soup opens the other soups. The numbers of a figure are under *Export*."
     )
 
 

@@ -23,6 +23,8 @@ def show(view: View, table: RunTable) -> None:
     names = table.names
     selected = [name for name in st.session_state["selection"] if name in names]
     default = selected[-1] if selected else table.headline or table.baseline or names[0]
+    clicked = st.session_state.get("detail")
+    default = clicked if clicked in names else default
     details = st.expander(
         "Details of a row", icon=":material/info:", key="row-detail", on_change="rerun"
     )

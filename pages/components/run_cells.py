@@ -6,6 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from pages.components.run_table import INK, NAME, RunTable
+from pages.components.soup_links import cell_text
 from soupcore.tasks.unit import UNKNOWN
 
 _THOUSAND, _MILLION, _LONGEST = 1e3, 1e6, 1e15
@@ -17,6 +18,7 @@ def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
     for title, texts in table.texts.items():
         cells = [Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
         shown[title] = pd.Series(cells, dtype=object)
+    shown[NAME] = shown[NAME].map(cell_text)
     forms: dict[str, Any] = {
         "text": _text,
         "score": _cell_text,

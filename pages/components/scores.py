@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -17,8 +17,10 @@ from soupcore.calls import SoupScores
 from soupcore.calls.code import soup_again
 from soupcore.overview import Overview, best_on_select
 from soupcore.stored_soups import StoredSoup, StoredSoups
-from soupcore.tasks import TaskInfo
+from soupcore.tasks import TaskInfo, Unit
+from soupcore.tasks.unit import UNKNOWN
 
+LabelVisibility = Literal["visible", "collapsed"]
 Known = dict[str, dict[str, Evaluation | None]]
 
 _NAMED = 6  # undefined scores, or soups with low scores
@@ -146,8 +148,8 @@ def judge_by(task: TaskInfo[Any]) -> str:
     if not task.has_examples:
         return "There is no test split."
     return (
-        "There is no test split; the cross-fitted estimates on the Evidence page correct for the "
-        "choice."
+        "There is no test split; the cross-fitted estimates under Evidence, on the page of a soup, "
+        "correct for the choice."
     )
 
 
@@ -166,10 +168,19 @@ def metrics(view: View, soup: Soup) -> None:
         for split, evaluation in known.items():
             if evaluation is not None and view.task.splits[split].role != "shift":
                 name = f"{plain(view.task.score_name)} on {plain(split)}"
-                st.metric(name, unit.text(evaluation.score), width=200)
+                st.metric(name, unit.text(evaluation.score), width=180)
         if (shift := shift_mean(view, known)) is not None:
             name = f"mean shift {plain(view.task.score_name)}"
-            st.metric(name, unit.text(shift), width=240)
+            st.metric(name, unit.text(shift), width=200)
+
+
+def with_interval(unit: Unit, found: Evaluation | None) -> str:
+    """Return a score with half the width of its 95 % interval, such as 85.00 ± 2.64."""
+    if found is None:
+        return UNKNOWN
+    low, high = found.score_interval
+    half, text = (high - low) / 2, unit.number(found.score)
+    return f"{text} ± {unit.gain(half).removeprefix('+')}" if 0 < half < math.inf else text
 
 
 def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
@@ -216,12 +227,23 @@ def _why_undefined(found: Evaluation) -> str:
     return "the metric has no finite value"
 
 
-def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredSoup:
-    """Let the user choose a soup; the default is the soup of the verdict."""
+def choose_soup(
+    view: View,
+    stored: Sequence[StoredSoup],
+    label: str,
+    *,
+    label_visibility: LabelVisibility = "visible",
+) -> StoredSoup:
+    """Let the user choose a soup; the default is the soup of the verdict.
+
+    Without a visible label, the list is only shown if there are several.
+    """
     by_id = {soup.soup.id: soup for soup in stored}
     ids = list(by_id)
     picked = st.session_state["soup"]
     shown = picked if picked in by_id else best_soup(view, stored).soup.id
+    if len(ids) == 1 and label_visibility == "collapsed":
+        return by_id[shown]
     # The options are ids, not soups: a widget keeps its options, and would return a soup as it was
     # before its weights were written.
     chosen = st.selectbox(
@@ -230,6 +252,7 @@ def choose_soup(view: View, stored: Sequence[StoredSoup], label: str) -> StoredS
         index=ids.index(shown),
         format_func=lambda soup_id: by_id[soup_id].label,
         width=360,
+        label_visibility=label_visibility,
     )
     if chosen != shown:  # the default is not stored, since a better soup may be built
         st.session_state["soup"] = chosen

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, scores, snippets, state
+from pages.components import display, jobs, scores, snippets, soup_links, state
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Evaluation, figures
+from soupcore import figures
 from soupcore.calls import ShownExamples
 from soupcore.evaluation.measuring import changed_examples
 from soupcore.figures.style import NEUTRAL, SOUP
@@ -48,7 +47,12 @@ def show(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> None:
     )
     inks = _inks(view, chosen)
     _scores(view, chosen, known)
-    left, right = st.columns([3, 2])
+    with st.container(horizontal=True):
+        for soup in stored:
+            if soup.label in chosen:
+                soup_links.show_name(soup, key="compared")
+    with st.container(key="side-by-side"):
+        left, right = st.columns([3, 2])
     with left:
         _forest(view, chosen, known, baseline, inks)
     with right:
@@ -112,7 +116,7 @@ def _scores(view: View, chosen: Sequence[str], known: scores.Known) -> None:
     rows: list[dict[str, Any]] = []
     for split in view.task.reported:
         row = {"split": split, "n": next((e.n for n in chosen if (e := known[n][split])), None)}
-        row |= {name: _score(view, known[name][split]) for name in chosen}
+        row |= {name: scores.with_interval(unit, known[name][split]) for name in chosen}
         rows.append(row)
     if view.task.splits_with_role("shift"):
         shifts = {name: scores.shift_mean(view, known[name]) for name in chosen}
@@ -125,17 +129,6 @@ def _scores(view: View, chosen: Sequence[str], known: scores.Known) -> None:
         f"Scores: {plain(unit.label(view.task.score_name))} ± half of the 95 % interval. The split "
         f"{plain(view.task.select)} was used for choosing, so its scores are optimistic."
     )
-
-
-def _score(view: View, found: Evaluation | None) -> str:
-    unit = view.task.score_unit
-    if found is None:
-        return UNKNOWN
-    low, high = found.score_interval
-    half = (high - low) / 2
-    text = unit.number(found.score)
-    known = np.isfinite(half) and half > 0
-    return f"{text} ± {unit.gain(half).removeprefix('+')}" if known else text
 
 
 def _forest(

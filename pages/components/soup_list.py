@@ -1,4 +1,4 @@
-"""The soups that were built: a list, and one of them in full."""
+"""The soups that were built, and the deleted ones."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,70 +7,53 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import (
-    annotating,
-    builder,
-    differences,
-    display,
-    scores,
-    snippets,
-    state,
-)
+from pages.components import scores, soup_links, state
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import RECIPES, Soup, escaping, figures
-from soupcore.annotations import delete_soup, restore_soup
-from soupcore.figures.tables import coefficients_table
+from soupcore import escaping
+from soupcore.annotations import restore_soup
 from soupcore.overview import Overview, members, title
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks.unit import UNKNOWN
 
 
 def show(view: View, stored: Sequence[StoredSoup]) -> None:
-    """Show the list, the chosen soup, and the deleted ones."""
+    """Show the list, and the deleted soups."""
     _undo(view)
     if not stored:
         st.info("No soups yet. Build one in the **Build** tab.", icon=":material/soup_kitchen:")
     else:
-        known = Overview(view.context, stored) if view.has_task else None
-        chosen = _table(view, stored, known)
-        if chosen is not None:
-            _show_soup(view, stored, chosen, known)
+        _table(view, stored)
     _deleted(view)
 
 
-def _table(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> StoredSoup | None:
-    """Show the soups, the best on the select split first; return the chosen one."""
+def _table(view: View, stored: Sequence[StoredSoup]) -> None:
+    """Show the soups, the best on the select split first."""
+    known = Overview(view.context, stored) if view.has_task else None
     ordered = _ordered(view, stored, known)
-    rows = [_row(view, soup, known) for soup in ordered]
-    ids = [soup.soup.id for soup in ordered]
-    current = st.session_state["soup"] if st.session_state["soup"] in ids else ids[0]
-    key = display.tick_rows("soup-list", ids, [current])
     st.dataframe(
-        pd.DataFrame(rows),
-        key=key,
-        on_select=lambda: _choose(key, ids),
-        selection_mode="single-row",
+        pd.DataFrame([_row(view, soup, known) for soup in ordered]),
         hide_index=True,
-        height=min(38 + 35 * len(rows), 400),
+        height=min(38 + 35 * len(ordered), 560),
         placeholder=UNKNOWN,
         column_config={
             "★": st.column_config.TextColumn(width=30),
-            "name": st.column_config.TextColumn(pinned=True, width=220),
+            "name": soup_links.names_column(
+                "soup-list",
+                [soup.label for soup in ordered],
+                {soup.label: soup for soup in ordered},
+                width=220,
+            ),
             "built": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
         },
     )
+    text = "Click a name to open the soup: its composition, scores, evidence and download."
     if known is not None:
-        st.caption(
-            "Best on validation first. Tick a row to see the soup below. Δ is the paired "
-            f"difference from the best run{f', {plain(known.best)}' if known.best else ''}."
+        best = f", {plain(known.best)}" if known.best else ""
+        text = (
+            f"Best on validation first. {text} Δ is the paired difference from the best run{best}."
         )
-    return next(soup for soup in stored if soup.soup.id == current)
-
-
-def _choose(key: str, ids: Sequence[str]) -> None:
-    if rows := st.session_state[key]["selection"]["rows"]:
-        st.session_state["soup"] = ids[rows[0]]
+    st.caption(text)
 
 
 def _ordered(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> list[StoredSoup]:
@@ -85,7 +68,7 @@ def _row(view: View, stored: StoredSoup, known: Overview | None) -> dict[str, An
     soup = stored.soup
     row: dict[str, Any] = {
         "★": "★" if stored.annotation.starred else "",
-        "name": stored.label,
+        "name": soup_links.cell_text(stored.label),
         "recipe": title(soup),
         "ingredients": len(members(soup)),
     }
@@ -93,8 +76,7 @@ def _row(view: View, stored: StoredSoup, known: Overview | None) -> dict[str, An
         unit, by_split = view.task.score_unit, known.of_soups[soup.id]
         for name, split in (("validation", view.task.select), ("test", known.report)):
             if split is not None:
-                found = by_split[split]
-                row[unit.label(name)] = unit.number(found.score if found else None)
+                row[unit.label(name)] = scores.with_interval(unit, by_split[split])
         split = known.report or view.task.select
         gain = known.gain(soup.id, split)
         where = "test" if known.report else "validation"
@@ -105,124 +87,6 @@ def _row(view: View, stored: StoredSoup, known: Overview | None) -> dict[str, An
     row["tags"] = ", ".join(stored.annotation.tags)
     row["built"] = datetime.fromtimestamp(stored.created).astimezone()
     return row
-
-
-def _show_soup(
-    view: View, stored: Sequence[StoredSoup], chosen: StoredSoup, known: Overview | None
-) -> None:
-    """Show a soup: its name and note, its coefficients, its evidence, and the ways on."""
-    soup, said = chosen.soup, chosen.annotation
-    with st.container(border=True, key="soup-panel"):
-        st.subheader(plain(chosen.label))
-        st.caption(f"{_made(soup)} · soup {escaping.code(soup.id)}")
-        show_ways_on(view, chosen, key="panel", again=True)
-        with st.container(width=480):
-            annotating.show_name(soup.id, chosen.label, said.name, key="panel")
-        tags = {tag for each in stored for tag in each.annotation.tags}
-        annotating.show_note_and_tags(soup.id, known=tags)
-        for note in soup.notes:
-            st.caption(plain(note))
-        scores.show_shortfall(view, [chosen])
-        left, right = st.columns([2, 3])
-        with left:
-            _coefficients(view, chosen)
-        with right:
-            _evidence(view, chosen, known)
-
-
-def _made(soup: Soup) -> str:
-    """Return the recipe and its parameters that are not the default, as Markdown."""
-    recipe = RECIPES.get(soup.recipe)
-    if recipe is None:
-        return title(soup)
-    changed = [
-        f"{each.label} {soup.parameters[each.name]}"
-        for each in recipe.parameters
-        if each.name in soup.parameters and soup.parameters[each.name] != each.default
-    ]
-    return f"{title(soup)} · {plain(', '.join(changed) or 'default parameters')}"
-
-
-def _coefficients(view: View, chosen: StoredSoup) -> None:
-    st.markdown("##### Coefficients")
-    table = coefficients_table(chosen.soup)
-    if table.empty:
-        st.caption(f"{plain(scores.describe(chosen.soup))}: no single coefficient per ingredient.")
-        return
-    # Soups among the ingredients have no colour of their own.
-    figure = figures.coefficient_bars(table, view.colours)
-    code = snippets.coefficients(view, chosen)
-    display.show_figure(figure, "coefficients", table, code)
-
-
-def _evidence(view: View, chosen: StoredSoup, known: Overview | None) -> None:
-    st.markdown("##### Evidence")
-    if known is None:
-        st.caption("Without a task, nothing is evaluated.")
-        return
-    origin = known.runs[known.best] if known.best else None
-    differences.show(view, known.of_soups[chosen.soup.id], known.best, origin)
-    scores.offer_evaluation(view, chosen, key="panel")
-
-
-def show_ways_on(view: View, chosen: StoredSoup, *, key: str, again: bool = False) -> None:
-    """Show the buttons that lead on from a soup.
-
-    Args:
-        view: The view.
-        chosen: The soup.
-        key: Distinguishes several rows of buttons for the same soup on a page.
-        again: Whether to offer a star, building again and deletion.
-    """
-    soup = chosen.soup
-    with st.container(horizontal=True):
-        if view.has_task and st.button(
-            "Compare", icon=":material/compare_arrows:", key=f"{key}-compare"
-        ):
-            st.session_state["soup"] = soup.id
-            rows = [name for name in st.session_state["compare"] if name != chosen.handle]
-            st.session_state["compare"] = [chosen.handle, *rows][:6]
-            st.switch_page("compare.py")
-        if view.has_task and st.button("Evidence", icon=":material/balance:", key=f"{key}-proof"):
-            st.session_state["soup"] = soup.id
-            st.switch_page("evidence.py")
-        if st.button("Download", icon=":material/download:", key=f"{key}-download"):
-            st.session_state["soup"] = soup.id
-            st.switch_page("download.py")
-        if again:
-            annotating.show_star(soup.id, starred=chosen.annotation.starred)
-            st.button(
-                "Build again with…",
-                icon=":material/replay:",
-                help="Fills the form of the Build tab with this soup's recipe and candidates.",
-                on_click=_again,
-                args=(view, chosen),
-            )
-            st.button(
-                "Delete",
-                icon=":material/delete:",
-                disabled=state.store().is_read_only,
-                on_click=_delete,
-                args=(chosen,),
-            )
-
-
-def _again(view: View, chosen: StoredSoup) -> None:
-    soup = chosen.soup
-    ids = {name: stored.soup.id for name, stored in chosen.soups.items()}
-    names: list[str] = soup.ingredients
-    if soup.trace:
-        tried = scores.candidates(view, chosen)
-        names = tried["names"]
-        ids |= tried.get("soups", {})
-    files = [name for name in names if name not in ids]
-    builder.fill(soup.recipe, soup.parameters, files, [ids[n] for n in names if n in ids])
-    st.session_state["soups-tab"] = "Build"
-
-
-def _delete(chosen: StoredSoup) -> None:
-    delete_soup(state.store(), chosen.soup.id)
-    st.session_state.update({"soup": "", "deleted": (chosen.soup.id, chosen.label)})
 
 
 def _restore(soup_id: str) -> None:

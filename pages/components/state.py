@@ -38,8 +38,8 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-# Of the run table and of the form of a soup; "" for the default.
-_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates")
+# Of the run table, of the form of a soup, and the tabs of two pages; "" for the default.
+_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates", "tab", "section")
 # Columns of the run table, unlike its default, and those that come first; candidates by name and
 # soups among them, and parameters of recipes, unlike their defaults; other recipes to build too;
 # the rows that are compared.
@@ -349,6 +349,12 @@ def select(names: Iterable[str]) -> None:
     st.session_state["selection"] = list(names)
 
 
+def toggle(view: View, names: Iterable[str]) -> None:
+    """Select ingredients that are not selected, and the other way round."""
+    toggled = set(st.session_state["selection"]) ^ (set(names) & view.sweep.ingredients.keys())
+    select(name for name in view.sweep.ingredients if name in toggled)
+
+
 def view() -> View | None:
     """Return the session's view, or None if its checkpoints have not been read yet.
 
@@ -381,7 +387,9 @@ def view() -> View | None:
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
-    labels = StoredSoups(store(), sweep).labels(folder, spec)
+    known = StoredSoups(store(), sweep)
+    labels = known.labels(folder, spec)
+    st.session_state["soup-label"] = known.label(st.session_state["soup"])
     st.session_state["handles"] = {label: handle for handle, label in labels.items()}
     files = [*sweep.ingredients, *([sweep.base.name] if sweep.base else [])]
     names = {**{name: name for name in (*labels.values(), *files)}, **labels}

@@ -157,8 +157,12 @@ def differences_table(
 
 
 def coefficients_table(soup: Soup) -> pd.DataFrame:
-    """Return the coefficients of a soup by name; empty if they vary by tensor."""
-    rows = {name: float(c) for name, c in soup.coefficients.items()}
+    """Return the coefficients of a soup by name, the largest first; empty if they vary by tensor.
+
+    Of equal ones, the first ingredient of the sweep is first. A negative one counts by its size.
+    """
+    ordered = sorted(soup.coefficients.items(), key=lambda each: -abs(each[1]))
+    rows = {name: float(c) for name, c in ordered}
     return pd.DataFrame({"coefficient": rows}, dtype=float).rename_axis("name")
 
 

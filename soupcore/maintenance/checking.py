@@ -99,7 +99,7 @@ def files_that_are_damaged(store: Store, on_files: OnFiles) -> Iterator[Problem]
         on_files(done, total)
         path = store.soup_folder(row.soup, row.form) / row.name
         if problem := _damage_of_soup_file(path, row.sha256):
-            yield Problem(path, problem, "Create the file again on the Download page.")
+            yield Problem(path, problem, "Create the file again on the page of the soup.")
     on_files(total, total)
 
 

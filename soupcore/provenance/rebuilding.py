@@ -58,7 +58,7 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
             return _rebuild(manifest, [Path(folder), _downloaded(manifest)])
     except _BROKEN as error:
         raise RecipeError(
-            "This is not a complete manifest of a soup. Use the JSON from the Download page, or "
+            "This is not a complete manifest of a soup. Use the JSON from the page of the soup, or "
             "from the metadata of a saved soup under 'stockpot'."
         ) from error
 

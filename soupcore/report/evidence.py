@@ -158,7 +158,7 @@ def _of_best(known: Overview) -> Iterator[str]:
         return
     found = BestIngredientBias(names).result(known.context)
     if found is None:
-        yield "Not estimated for the choice of the best ingredient; the Evidence page does it."
+        yield "Not estimated for the choice of the best ingredient. The page of a soup does it."
     elif "why_none" in found:
         yield found["why_none"]
     else:
@@ -192,7 +192,7 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     context = replace(context, source=context.evaluations.with_primary(task.primary))
     found = Optimism(names, parameters).result(context)
     if found is None:
-        yield "Not estimated for greedy; the Evidence page does it."
+        yield "Not estimated for greedy. Compute it on the page of the soup."
         return
     yield (
         "Cross-fitted greedy (20 half-splits of validation): gain over the best ingredient "
@@ -212,7 +212,7 @@ def _of_search(known: Overview, stored: StoredSoup) -> Iterator[str]:
     context = replace(context, source=context.evaluations.with_primary(task.primary))
     found, unit = call.result(context), task.score_unit
     if found is None:
-        yield "Not estimated for the coefficient search. Compute it on the Evidence page."
+        yield "Not estimated for the coefficient search. Compute it on the page of the soup."
         return
     yield (
         "Cross-fitted CMA-ES (two searches on half of validation): gain over the best ingredient "

@@ -58,6 +58,18 @@ def click_row(page: Page, row: int) -> None:
     page.mouse.click(box["x"] + 17, box["y"] + TABLE_HEADER + TABLE_ROW * row + TABLE_ROW / 2)
 
 
+def click_name(page: Page, row: int) -> None:
+    """Click the name in a row of the list of soups."""
+    table = page.get_by_test_id("stDataFrame").locator("visible=true").locator("canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    assert box is not None
+    x, y = box["x"] + 50, box["y"] + TABLE_HEADER + TABLE_ROW * (row + 0.5)
+    page.mouse.move(x, y)  # a cell is drawn anew under the pointer before it takes clicks
+    wait_until_idle(page)
+    page.mouse.click(x, y)
+
+
 def click_point(page: Page, figure: str, index: int) -> None:
     page.locator(f".st-key-{figure} .scatterlayer .point").nth(index).click(force=True)
 
@@ -72,6 +84,20 @@ def build(page: Page, recipe: str) -> None:
     page.get_by_role("radiogroup").get_by_text(recipe, exact=True).click()
     page.get_by_role("button", name=f"Build {recipe.lower()}").click()
     expect(page.get_by_text(re.compile(f"{recipe} soup from .* is ready"))).to_be_visible()
+
+
+def open_built(page: Page, section: str) -> None:
+    """Open a section of the page of the soup that was built last, from its result."""
+    wait_until_idle(page)
+    page.locator(".st-key-result-card").get_by_role("button", name=section, exact=True).click()
+    expect_section(page, section)
+
+
+def expect_section(page: Page, section: str) -> None:
+    """Expect a section of the page of a soup."""
+    tab = page.get_by_role("tab", name=section, exact=True)
+    expect(tab).to_have_attribute("aria-selected", "true")
+    wait_until_idle(page)
 
 
 def pick_soup(page: Page, label: str, picker: str = "Soup") -> None:
@@ -91,8 +117,7 @@ def pick_soup(page: Page, label: str, picker: str = "Soup") -> None:
 
 
 def download(page: Page, label: str) -> Download:
-    """Choose the soup of a recipe, by its title, and download its weights."""
-    pick_soup(page, label)
+    """Download the weights of a soup, whose recipe has this title, from its page."""
     prepare = page.get_by_role("button", name="Create file")
     link = page.get_by_role("link", name=re.compile(f"Download {label.lower()}"))
     expect(prepare.or_(link)).to_be_visible()

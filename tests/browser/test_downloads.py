@@ -47,7 +47,7 @@ def open_download(page: Page, server: Server, sweep: str) -> None:
     steps.follow(page, url)
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
-    steps.go_to(page, "Download")
+    steps.open_built(page, "Download")
 
 
 def prepare(page: Page, form: str) -> None:

@@ -20,11 +20,9 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     members = {"run-02", "run-05", "run-06"}
     steps.open_app(page, f"{server.url}/?selection=run-02&selection=run-05&selection=run-06")
     steps.evaluate_everything(page)
-    steps.go_to(page, "Evidence")
-    expect(page.get_by_text("No soups yet")).to_be_visible()
     steps.go_to(page, "Soups")
     steps.build(page, "Greedy")
-    steps.go_to(page, "Evidence")
+    steps.open_built(page, "Evidence")
     expect(
         page.get_by_role("heading", name=re.compile("Soup vs. best single ingredient"))
     ).to_be_visible()
@@ -49,9 +47,8 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
 
 
 def test_the_artifacts_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
-    page.goto(f"{server.url}/download")
-    expect(steps.heading(page, "Download")).to_be_visible()
-    steps.wait_until_idle(page)
+    page.goto(f"{server.url}/download")  # as in earlier versions
+    steps.expect_section(page, "Download")
     base_model = page.get_by_role("textbox", name="Base model (Hugging Face ID)")
     base_model.fill("them/base")
     base_model.press("Enter")

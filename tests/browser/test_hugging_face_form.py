@@ -53,7 +53,7 @@ def test_the_form_leads_from_a_folder_of_runs_to_a_soup(
         expect(page).to_have_url(re.compile("task=hf"))
         steps.go_to(page, "Soups")
         steps.build(page, "Greedy")
-        steps.go_to(page, "Download")
+        steps.open_built(page, "Download")
         page.get_by_role("button", name="Create folder").click()
         with page.expect_download() as taken:
             page.get_by_role("link", name=re.compile("^Download ")).click()

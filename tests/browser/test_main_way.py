@@ -66,7 +66,8 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.go_to(page, "Compare")
     expect(page.get_by_text("The shaded column was used for choosing")).to_be_visible()
 
-    steps.go_to(page, "Download")
+    steps.go_to(page, "Soups")
+    steps.open_built(page, "Download")
     file = steps.save(steps.download(page, "Greedy"), tmp_path)
     expect(page.get_by_text(hashlib.sha256(file.read_bytes()).hexdigest())).to_be_visible()
     shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on select")
@@ -92,7 +93,7 @@ def test_three_clicks_lead_from_a_first_visit_to_the_best_soups_weights(
         expect(verdict.get_by_text(re.compile("13 of 15 runs share a basin"))).to_be_visible()
         steps.wait_until_idle(page)
         download.click()
-        expect(steps.heading(page, "Download")).to_be_visible()
+        steps.expect_section(page, "Download")
         with page.expect_download() as taken:
             page.get_by_role("link", name=re.compile("Download .*safetensors")).click()
         assert_is_the_sum_of_what_it_says(steps.save(taken.value, tmp_path))
@@ -135,8 +136,7 @@ def test_two_soups_of_the_same_size_are_not_served_for_each_other(
         page.goto(f"{server.url}/soups?{query}")
         expect(steps.heading(page, "Soups")).to_be_visible()
         steps.build(page, "Uniform")
-        steps.go_to(page, "Download")
-        steps.pick_soup(page, "Uniform")
+        steps.open_built(page, "Download")
         prepare = page.get_by_role("button", name="Create file")
         link = page.get_by_role("link", name=re.compile("Download uniform"))
         prepare.click()

@@ -32,7 +32,7 @@ def test_a_uniform_soup_is_built_and_downloaded_without_a_task(
     expect(page.get_by_text("Evaluating ingredients needs a task")).to_be_visible()
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")
-    steps.go_to(page, "Download")
+    steps.open_built(page, "Download")
     page.get_by_role("button", name="Create file").click()
     with page.expect_download() as taken:
         page.get_by_role("link", name=re.compile("^Download ")).click()

@@ -14,8 +14,8 @@ SAMPLE = PROJECT / "sample_data" / "digits"
 
 
 def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server) -> None:
-    steps.open_app(page, server.url)
-    steps.go_to(page, "Download")
+    page.goto(f"{server.url}/evidence")  # as in earlier versions
+    expect(steps.heading(page, "Soup")).to_be_visible()
     expect(page.get_by_text("No soups yet")).to_be_visible()
     steps.go_to(page, "Compare")
     expect(page.get_by_text("No soups yet. Build one on the")).to_be_visible()
@@ -41,10 +41,9 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
 
     page.get_by_role("button", name="Save soup").click()
     expect(page.get_by_text("Save manual soup · done")).to_be_visible()
-    steps.go_to(page, "Download")
-    expect(page.get_by_role("combobox", name="Soup", exact=True)).to_have_value(
-        re.compile("Manual")
-    )
+    page.get_by_role("tab", name="All soups").click()
+    steps.click_name(page, 0)
+    expect(page.get_by_role("heading", name=re.compile("^Manual · "), level=2)).to_be_visible()
 
 
 @pytest.mark.integration
@@ -84,8 +83,7 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
     steps.build(page, "WiSE-FT")
     expect(page.get_by_text("WiSE-FT · 1 of 15").first).to_be_visible()
 
-    steps.go_to(page, "Evidence")
-    steps.pick_soup(page, "WiSE-FT")
+    steps.open_built(page, "Evidence")
     expect(promised).to_be_visible()
     best = re.compile(r"Only \d of 15 ingredients have been evaluated on select")
     expect(page.get_by_text(best)).to_be_visible()
@@ -157,8 +155,8 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_text("base → second")).to_be_visible()
     expect(page).to_have_url(re.compile(r"pair=base&pair=uniform\+[0-9a-f]{4}"))
-    steps.go_to(page, "Download")
-    steps.pick_soup(page, "second")
+    steps.go_to(page, "Soups")
+    steps.open_built(page, "Download")
     page.get_by_role("button", name="Create file").click()
     with page.expect_download() as taken:
         page.get_by_role("link", name=re.compile("Download uniform-")).click()

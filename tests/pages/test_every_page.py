@@ -31,8 +31,9 @@ PAGES = {
     "ingredients.py": "Ingredients",
     "soups.py": "Soups",
     "compare.py": "Compare",
-    "evidence.py": "Evidence",
-    "download.py": "Download",
+    "soup.py": "Soup",
+    "soup.py?evidence": "Evidence",
+    "soup.py?download": "Download",
     "report.py": "Report",
     "connectivity.py": "Connectivity",
     "from_base.py": "Paths",
@@ -42,7 +43,7 @@ PAGES = {
 }
 NAMES = ["run1", "run2", "run10"]
 # The other pages show soups side by side.
-OF_ONE_SOUP = {file: PAGES[file] for file in ("soups.py", "evidence.py", "download.py")}
+OF_ONE_SOUP = {file: title for file, title in PAGES.items() if file.startswith("soup")}
 MANUAL = "manual"
 TASK = """
 from pathlib import Path
@@ -195,18 +196,34 @@ class App:
         session.query_params["sweep"] = str(self.sweep.folder)
         session.query_params["task"] = str(self.request["task"])
         session.run()
-        return session if page == "overview.py" else session.switch_page(page).run()
+        return session if page == "overview.py" else open_page(session, page)
 
     def open_all(self, pages: Mapping[str, str] = PAGES) -> Iterator[AppTest]:
         """Open every page; give each in turn."""
         session = self.session(next(iter(pages)))
         for file, title in pages.items():
             if file != next(iter(pages)):
-                session.switch_page(file).run()
-            assert [header.value for header in session.header] == [title]
+                open_page(session, file)
+            assert_is(session, file, title)
             assert not session.exception, f"{title}: {session.exception[0].message}"
             assert not session.error, f"{title}: {session.error[0].value}"
             yield session
+
+
+def open_page(session: AppTest, page: str) -> AppTest:
+    """Open a page by its file, after which a section of it may be named: `file.py?section`."""
+    file, _, session.session_state["section"] = page.partition("?")
+    return session.switch_page(file).run()
+
+
+def assert_is(session: AppTest, page: str, title: str) -> None:
+    """Assert that a page is shown; that of a soup has its name for a heading."""
+    (header,) = (header.value for header in session.header)
+    if page.startswith("soup.py"):
+        assert session.session_state["section"] == page.partition("?")[2]
+        assert header == "Soup" or [tab.label for tab in session.tabs][:1] == ["Summary"]
+    else:
+        assert header == title
 
 
 Start = Callable[..., App]
@@ -376,7 +393,7 @@ def test_the_primary_metric_is_chosen_on_the_page(start: Start) -> None:
     assert [each.lacks_interval for each in scores if each] == [False] * len(NAMES)
     app.build("greedy")
     for file in PAGES:
-        session.switch_page(file).run()
+        open_page(session, file)
         assert not session.exception, f"{file}: {session.exception[0].message}"
         assert session.query_params["metric"] == "mistakes"
         assert "accuracy on" not in "\n".join(_texts(session))
@@ -424,7 +441,8 @@ def test_undefined_scores_are_dashes_and_never_the_best(start: Start) -> None:
     app = start(task=DICE)
     app.evaluate()
     app.build("uniform")
-    pages = {session.header[0].value: _texts(session) for session in app.open_all()}
+    titles = PAGES.values()
+    pages = {t: _texts(session) for t, session in zip(titles, app.open_all(), strict=True)}
     assert any("undefined for" in text and "of 30 examples" in text
                for text in pages["Ingredients"])  # fmt: skip
     assert any("Nothing to compare with" in text for text in pages["Evidence"])
@@ -455,13 +473,17 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     assert len(table) == 5
     (download,) = [each for each in session.button if each.label.startswith("Download ")]
     download.click().run()
-    assert session.header[0].value == "Download"
     assert overview.headline is not None
+    assert session.header[0].value == overview.headline.label
+    assert session.query_params["section"] == "download"
+    assert ["Download" in link.proto.label for link in session.get("link_button")] == [True]
     assert state.store().soup_files(overview.headline.soup.id, Form().key)
     session.switch_page("overview.py").run()
     next(each for each in session.button if each.label == "Evidence").click().run()
-    assert session.header[0].value == "Evidence"
-    assert session.selectbox[0].value == overview.headline.soup.id
+    assert session.query_params["section"] == "evidence"
+    assert any(each.value.startswith("Soup vs. best single") for each in session.subheader)
+    box = next(each for each in session.selectbox if each.label == "Soup")
+    assert box.value == overview.headline.soup.id
 
 
 @pytest.mark.parametrize(
@@ -503,8 +525,8 @@ def test_the_report_is_made_when_it_is_downloaded(
     soups = {recipe: app.build(recipe) for recipe in ("uniform", "greedy")}
     offered: dict[str, Any] = {}
 
-    def download_button(label: str, data: Callable[[], str], **options: Any) -> None:
-        offered[label] = data, options["mime"]
+    def download_button(label: str, data: Callable[[], str], *more: str, **options: Any) -> None:
+        offered[label] = data, options.get("mime")
 
     monkeypatch.setattr(streamlit, "download_button", download_button)
     session = app.session()
@@ -523,8 +545,8 @@ def test_the_report_is_made_when_it_is_downloaded(
     assert offered[folder][0]() == archive(context)
     session.switch_page("report.py").run().selectbox[0].set_value(soups["uniform"]).run()
     assert offered[html][0]() == report(context, soups["uniform"])
-    next(each for each in session.button if each.label == "Weights").click().run()
-    assert session.header[0].value == "Download"
+    next(each for each in session.button if each.label == "Download").click().run()
+    assert session.query_params["section"] == "download"
     assert session.session_state["soup"] == soups["uniform"]
 
 

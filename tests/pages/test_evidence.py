@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pages.evidence import compared
+from pages.components.evidence import compared
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import streamlit as st
 
-from pages import evidence
 from pages import geometry as geometry_page
 from pages import overview as overview_page
-from pages.components import building, comparison, jobs, scores, selection_bias, snippets
+from pages.components import building, comparison, evidence, jobs, scores, selection_bias, snippets
 from pages.components.state import View
 from soupcore import (
     RECIPES,
@@ -125,7 +124,7 @@ def test_the_comparison_with_soups_of_soups(
     of_soups = soup_of_soups(view)
     evaluate_files(view)
     rows = ["run1", of_soups.handle, "base", "gone"]
-    session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows}
+    session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows, "selection": []}
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
     comparison.show(view)

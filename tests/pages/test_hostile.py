@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parents[2]
 PAGES = sorted(
     path.stem for path in (PROJECT / "pages").glob("*.py") if path.stem not in ("main", "__init__")
 )
+PAGES += ["soups?tab=all", "soup?section=evidence", "soup?section=download"]
 WORK = ("play_arrow", "soup_kitchen", "balance", "blender")  # icons of buttons that ask for work
 PATIENCE = 60  # seconds
 _SHARED = (state.store, state.supervisor, state.opened, state.descriptions)
@@ -74,7 +75,12 @@ def settle(app: AppTest) -> None:
 
 
 def open_page(app: AppTest, page: str) -> None:
-    app.switch_page(f"{page}.py")
+    """Open a page by its name, after which an open tab of it may be given."""
+    name, _, tab = page.partition("?")
+    app.session_state["tab"] = app.session_state["section"] = ""
+    if tab:
+        key, _, app.session_state[key] = tab.partition("=")
+    app.switch_page(f"{name}.py")
     settle(app)
 
 

@@ -10,13 +10,16 @@ from safetensors.torch import load_file
 from streamlit.testing.v1 import AppTest
 
 from pages.components import settings, state
+from pages.components.soup_links import ALL
 from soupcore import RECIPES, Sweep, ties, uniform
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
 from tests import adapters
 from tests.helpers import State, same_weights, save_sweep
 from tests.pages.conftest import forget_server
-from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES
+from tests.pages.test_every_page import MAIN, MANUAL, NAMES, PAGES, assert_is, open_page
+
+DOWNLOAD = "soup.py?download"
 
 LOSSES = {"run1": 0.5, "run2": 0.2, "run10": 0.3}
 
@@ -58,8 +61,8 @@ def app(tmp_path: Path, base_state: State, states: dict[str, State]) -> Iterator
     forget_server()
 
 
-def assert_opens(session: AppTest, title: str) -> None:
-    assert [header.value for header in session.header] == [title]
+def assert_opens(session: AppTest, title: str, file: str = "") -> None:
+    assert_is(session, file, title)
     assert not session.exception, session.exception[0].message
     assert not session.error, session.error[0].value
     assert not any("load_task" in code.value or "evaluator" in code.value for code in session.code)
@@ -69,10 +72,10 @@ def test_every_page_opens_and_says_if_it_needs_a_task(app: App) -> None:
     session = app.session()
     needing = {}
     for file, title in PAGES.items():
-        assert_opens(session.switch_page(file).run(), title)
+        assert_opens(open_page(session, file), title, file)
         needing[title] = any("needs a task" in info.value for info in session.info)
     works = [title for title, needs in needing.items() if not needs]
-    assert works == ["Soups", "Download", "Geometry"]
+    assert works == ["Soups", "Soup", "Evidence", "Download", "Geometry"]
     assert "no task" in session.switch_page("ingredients.py").run().caption[0].value
 
 
@@ -98,6 +101,7 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> Non
             names = NAMES[: recipe.takes[1] or len(NAMES)]
             found = app.do(session, "soup", recipe=name, names=names, parameters={})
             made[name] = found["soup"]
+    session.session_state["tab"] = ALL
     assert_opens(session.run(), "Soups")
     (table,) = (each.value for each in session.dataframe)
     titles = {MANUAL: "Manual"} | {name: recipe.title for name, recipe in RECIPES.items()}
@@ -109,7 +113,7 @@ def test_soups_that_need_no_evaluation_are_built_and_downloaded(app: App) -> Non
         app.do(session, "weights", soup=soup.id, form={})
         (file,) = state.store().soup_folder(soup.id, Form().key).iterdir()
         assert same_weights(load_file(file), soup.state_dict())
-    assert_opens(session.switch_page("download.py").run(), "Download")
+    assert_opens(open_page(session, DOWNLOAD), "Download", DOWNLOAD)
     assert any(button.label.startswith("Create file") for button in session.button)
 
 
@@ -120,14 +124,14 @@ def test_a_soup_of_adapters_is_downloaded_as_one(app: App) -> None:
     session = own.session()
     told = {"recipe": "uniform", "names": ["run-10", "run-20"], "parameters": {}}
     soup = own.do(session, "soup", **told)["soup"]
-    assert_opens(session.switch_page("download.py").run(), "Download")
+    assert_opens(open_page(session, DOWNLOAD), "Download", DOWNLOAD)
     (rank,) = session.number_input
     assert (rank.value, rank.max) == (3, 3)
     assert any("Rank 3, the sum of the ranks, is exact." in c.value for c in session.caption)
     rank.set_value(1).run()
     assert any(button.label == "Create adapter" for button in session.button)
     own.do(session, "weights", soup=soup, form=Form(as_adapter=True, rank=1).to_json())
-    assert_opens(session.run(), "Download")
+    assert_opens(session.run(), "Download", DOWNLOAD)
     (link,) = session.get("link_button")
     assert f"uniform-{soup}-adapter-rank-1.zip" in link.proto.url
     (error,) = (c.value for c in session.caption if c.value.startswith("Relative error"))

@@ -67,7 +67,7 @@ def test_a_caption_tells_the_majority_class_and_the_precision(described: bool) -
         (("report", "shift"), "Judge by test and the shifted splits."),
         (("report",), "Judge by test."),
         (("shift",), "Judge by the shifted splits."),
-        ((), "There is no test split; the cross-fitted estimates on the Evidence page correct"),
+        ((), "There is no test split; the cross-fitted estimates under Evidence"),
     ],
 )
 def test_scores_are_judged_by_the_splits_that_there_are(

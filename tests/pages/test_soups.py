@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from pages import soups
 from pages.components import jobs, snippets, state
 from pages.components.display import plain
+from pages.components.soup_links import ALL, BUILD
 from pages.components.state import View
 from soupcore.annotations import annotations
 from soupcore.jobs import State
@@ -54,6 +55,12 @@ def press(session: AppTest, label: str) -> None:
     assert not session.exception
 
 
+def all_soups(app: App) -> AppTest:
+    session = app.session()
+    session.session_state["tab"] = ALL
+    return session.switch_page("soups.py").run()
+
+
 def listed(session: AppTest) -> list[str]:
     table = next(t.value for t in session.main.dataframe if "built" in t.value)
     return sorted(table["name"])
@@ -64,34 +71,39 @@ def labels(app: App) -> dict[str, str]:
 
 
 def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
-    session = app.session("soups.py")
-    soup = session.session_state["soup"] or app.build("uniform")
+    soup = app.build("uniform")
+    session = app.session()
     session.session_state["soup"] = soup
-    session.run()
+    session.switch_page("soup.py").run()
     name = next(box for box in session.text_input if box.placeholder == "Uniform · 3 of 3")
     name.set_value("<b>ours</b>").run()
-    session.text_area[0].set_value("first try").run()
+    session.text_area[0].set_value("first *try*").run()
     press(session, "Star")
     said = annotations(state.store(), [soup])[soup]
-    assert (said.name, said.note, said.starred) == ("<b>ours</b>", "first try", True)
+    assert (said.name, said.note, said.starred) == ("<b>ours</b>", "first *try*", True)
+    assert session.header[0].value == f"{plain('<b>ours</b>')} :material/star:"
+    assert plain("first *try*") in [each.value for each in session.markdown]
+    press(session, "All soups")
     assert "<b>ours</b>" in listed(session)
-    assert [h.value for h in session.subheader if "ours" in h.value] == [plain("<b>ours</b>")]
     for page in ("compare.py", "ingredients.py"):
         session.switch_page(page).run()
         assert not session.exception
         assert any("<b>ours</b>" in t.value.to_string() for t in session.dataframe)
+        # The line above every page has it too.
+        assert any(b.label == plain("<b>ours</b>") for b in session.button)
     assert set(labels(app).values()) >= {"<b>ours</b>"}
 
 
 def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
-    session = app.session("soups.py")
-    before = listed(session)
+    before = listed(all_soups(app))
+    session = app.session("soup.py")
     press(session, "Delete")
+    assert session.header[0].value == "Soups"
     assert len(listed(session)) == len(before) - 1
-    press(session, "Undo")
+    press(session.switch_page("soups.py").run(), "Undo")
     assert listed(session) == before
-    press(session, "Delete")
-    other = app.session("soups.py")  # another session has no undo, but the list
+    press(session.switch_page("soup.py").run(), "Delete")
+    other = all_soups(app)  # another session has no undo, but the list
     assert not [each for each in other.main.button if each.label == "Undo"]
     press(other, "Restore")
     assert listed(other) == before
@@ -99,11 +111,10 @@ def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
 
 def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
     soup = app.do("soup", recipe="ties", names=NAMES[:2], parameters={"density": 0.3})["soup"]
-    session = app.session("soups.py")
+    session = app.session()
     session.session_state["soup"] = soup
-    session.run()
-    press(session, "Build again with…")
-    assert session.session_state["soups-tab"] == "Build"
+    press(session.switch_page("soup.py").run(), "Build again with…")
+    assert session.session_state["tab"] == BUILD
     assert session.query_params["recipe"] == "ties"
     assert session.query_params["candidate"] == NAMES[:2]
     assert session.query_params["parameter"] == "ties.density=0.3"

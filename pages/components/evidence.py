@@ -25,20 +25,11 @@ _P = "p (McNemar)"
 _ENSEMBLE = "ensemble"
 
 
-def main(view: View) -> None:
-    st.header("Evidence")
+def show(view: View, picked: StoredSoup) -> None:
+    """Show how sure it is that a soup is better than the best ingredient, and why it is."""
     if not view.has_task:
-        tasks.show_needed("Evidence")
+        tasks.show_needed("Evidence", key="evidence")
         return
-    stored = scores.soups(view)
-    if not stored:
-        st.info(
-            "No soups yet. Build one on the **Soups** page.",
-            icon=":material/soup_kitchen:",
-        )
-        return
-    picked = scores.choose_soup(view, stored, "Soup")
-    scores.show_shortfall(view, [picked])
     ingredients = scores.ingredients(view)
     known = scores.evaluations(view, ingredients | {picked.label: picked.soup.mixture})
     best = best_on_select(known, view.task.select, ingredients)
@@ -317,7 +308,3 @@ def _calibration_table(by_name: Mapping[str, Result]) -> None:
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     st.dataframe(table.style.format("{:.2f}"), width=480)
-
-
-if __name__ == "__main__":
-    main(st.session_state["view"])

@@ -34,46 +34,32 @@ _ONE_FILE = "safetensors"
 _SHARDS = "sharded safetensors"
 _FOLDER = "Hugging Face folder"
 _ADAPTER = "PEFT adapter"
+_COPY = "copy"  # of the file of an ingredient
+# Of the formats that may be offered first, as they are without further choices.
+_FORMS = {
+    _ADAPTER: Form(as_adapter=True),
+    _FOLDER: Form(as_folder=True),
+    _COPY: Form(as_ingredient=True),
+    _ONE_FILE: Form(),
+}
 _PATHS_SHOWN = 5  # paths of the training machine
 _PLACES_SHOWN = 12  # places of a kind of change in a .pt
 
 
-def main(view: View) -> None:
-    st.header("Download")
-    stored = scores.soups(view)
-    if not stored:
-        st.info(
-            "No soups yet. Build one on the **Soups** page.",
-            icon=":material/soup_kitchen:",
-        )
-        return
-    picked = scores.choose_soup(view, stored, "Soup")
-    _contents(view, picked)
+def show(view: View, picked: StoredSoup) -> None:
+    """Let the user write the weights of a soup, download or push them, and take the recipe."""
     form = _weights(view, picked)
     _push(view, picked)
     _recipe(view, picked, form)
 
 
-def _contents(view: View, picked: StoredSoup) -> None:
-    scores.metrics(view, picked.soup)
-    scores.show_shortfall(view, [picked])
-    st.dataframe(
-        {
-            "ingredient": list(picked.soup.digests),
-            "coefficient": [
-                scores.share(picked.soup.coefficients[name])
-                if name in picked.soup.coefficients
-                else "gives the rest"
-                if name in picked.soup.donors
-                else "varies by tensor"
-                for name in picked.soup.digests
-            ],
-            "SHA-256 of weights": list(picked.soup.digests.values()),
-        },
-        width=640,
-    )
-    for each in picked.soup.fixed:
-        st.caption(f"Taking no part: {plain(str(each))}.")
+def write_weights(view: View, picked: StoredSoup) -> None:
+    """Start the job that writes the weights in the format that is offered first."""
+    form = _FORMS[_formats(picked.soup)[0]]
+    call = SoupFiles(picked.soup.id, form.to_json())
+    is_written = bool(state.store().soup_files(picked.soup.id, form.key))
+    if not is_written and not jobs.cannot_start(view, call):
+        jobs.start(view, call, f"Write weights of {picked.label}")
 
 
 def _recipe(view: View, picked: StoredSoup, form: Form) -> None:
@@ -138,19 +124,13 @@ def _choose_form(soup: Soup) -> Form:
     first, why_no_pt = soup.form.name, soup.output.why_no_pt
     copy = f"{soup.output.pt_suffix} (copy of {first} with new weights)"
     beside = files_for_hub(soup)
-    # The form of the first ingredient comes first: its tool opens it.
     rank = _rank_of_adapter(soup)
-    options = [
-        *([_ADAPTER] if rank else []),
-        *([_FOLDER] if beside else []),
-        *([] if why_no_pt else [copy]),
-        _ONE_FILE,
-        _SHARDS,
-    ]
+    options = _formats(soup)
     chosen = st.segmented_control(
-        "Format", options, default=options[0], required=True, key=f"format-{soup.id}"
-    )
-    if chosen == copy:
+        "Format", options, default=options[0], required=True, key=f"format-{soup.id}",
+        format_func=lambda name: copy if name == _COPY else name,
+    )  # fmt: skip
+    if chosen == _COPY:
         _explain_copy(soup)
         return Form(as_ingredient=True)
     if chosen == _ADAPTER and rank is not None:
@@ -173,6 +153,17 @@ def _choose_form(soup: Soup) -> Form:
         + (f".pt export unavailable: {plain(why_no_pt)}" if why_no_pt else "")
     )
     return Form(dtype=dtypes[dtype], shard_size=shard_size)
+
+
+def _formats(soup: Soup) -> list[str]:
+    """Return the formats of a soup. That of the first ingredient comes first: its tool opens it."""
+    return [
+        *([_ADAPTER] if _rank_of_adapter(soup) else []),
+        *([_FOLDER] if files_for_hub(soup) else []),
+        *([] if soup.output.why_no_pt else [_COPY]),
+        _ONE_FILE,
+        _SHARDS,
+    ]
 
 
 def _rank_of_adapter(soup: Soup) -> int | None:
@@ -386,7 +377,3 @@ def _figure(view: View, soup: Soup) -> str | None:
     name, unit = view.task.score_name, view.task.score_unit
     axes = (unit.label(f"test {name}"), unit.label(f"mean shift {name}"))
     return scores_svg(places, itself, base=origin, axes=axes, unit=unit)
-
-
-if __name__ == "__main__":
-    main(st.session_state["view"])

@@ -1,0 +1,212 @@
+"""One soup: what it is, what it scored, the evidence, and its weights to download."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import streamlit as st
+
+from pages.components import (
+    annotating,
+    builder,
+    comparison,
+    decisions,
+    differences,
+    display,
+    download,
+    evidence,
+    scores,
+    snippets,
+    soup_links,
+    state,
+)
+from pages.components.display import plain
+from pages.components.soup_links import SECTIONS
+from pages.components.state import View
+from soupcore import RECIPES, Soup, escaping, figures
+from soupcore.annotations import delete_soup
+from soupcore.calls import RecipeSoup
+from soupcore.figures.tables import coefficients_table
+from soupcore.overview import Overview, title
+from soupcore.stored_soups import StoredSoup
+
+_BARS = 14  # more coefficients are scrolled
+_HIGHEST = 480  # pixels
+
+
+def main(view: View) -> None:
+    stored = scores.soups(view)
+    st.button(
+        "All soups", type="tertiary", icon=":material/arrow_back:",
+        on_click=soup_links.open_soups, args=(soup_links.ALL,),
+    )  # fmt: skip
+    if not stored:
+        st.header("Soup")
+        st.info("No soups yet. Build one on the **Soups** page.", icon=":material/soup_kitchen:")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = st.empty()
+        picked = scores.choose_soup(view, stored, "Soup", label_visibility="collapsed")
+    star = " :material/star:" if picked.annotation.starred else ""
+    name.header(f"{plain(picked.label)}{star}")
+    _about(picked)
+    scores.metrics(view, picked.soup)
+    scores.show_shortfall(view, [picked])
+    _actions(view, picked, stored)
+    _sections(view, picked)
+
+
+def _about(picked: StoredSoup) -> None:
+    """Show the recipe, its parameters, the date and the id; the tags and the note of the user."""
+    soup, said = picked.soup, picked.annotation
+    built = datetime.fromtimestamp(picked.created).astimezone()
+    st.caption(
+        f"{_made(soup)} · built {built.day} {built:%b %Y, %H:%M} · soup {escaping.code(soup.id)}"
+    )
+    if said.tags or said.note:
+        tags = " ".join(f":gray-badge[{plain(tag)}]" for tag in said.tags)
+        st.markdown(f"{tags} {plain(said.note)}".strip())
+
+
+def _made(soup: Soup) -> str:
+    """Return the recipe and its parameters that are not the default, as Markdown."""
+    recipe = RECIPES.get(soup.recipe)
+    if recipe is None:
+        return title(soup)
+    changed = [
+        f"{each.label} {soup.parameters[each.name]}"
+        for each in recipe.parameters
+        if each.name in soup.parameters and soup.parameters[each.name] != each.default
+    ]
+    return f"{title(soup)} · {plain(', '.join(changed) or 'default parameters')}"
+
+
+def _actions(view: View, picked: StoredSoup, stored: Sequence[StoredSoup]) -> None:
+    soup, said = picked.soup, picked.annotation
+    is_read_only = state.store().is_read_only
+    with st.container(horizontal=True):
+        if view.has_task:
+            soup_links.show_compare(picked, key="soup")
+        st.button(
+            "Build again with…",
+            icon=":material/replay:",
+            help="Fills the form of the Soups page with the recipe and candidates of this soup.",
+            on_click=_again,
+            args=(view, picked),
+        )
+        with st.popover("Edit", icon=":material/edit:", help="Its name, tags and note"):
+            annotating.show_name(soup.id, picked.label, said.name, key="page")
+            tags = {tag for each in stored for tag in each.annotation.tags}
+            annotating.show_note_and_tags(soup.id, known=tags)
+        annotating.show_star(soup.id, starred=said.starred)
+        st.button(
+            "Delete", icon=":material/delete:", disabled=is_read_only, on_click=_delete,
+            args=(picked,), help="You can undo it on the Soups page.",
+        )  # fmt: skip
+
+
+def _sections(view: View, picked: StoredSoup) -> None:
+    shown = {"": _summary, "evidence": evidence.show, "download": download.show}
+    for name in display.tabs("section", SECTIONS):
+        shown[name](view, picked)
+
+
+def _summary(view: View, picked: StoredSoup) -> None:
+    """Show how the soup compares with the best run, its coefficients, and how it was chosen."""
+    with st.container(key="soup-summary"):
+        left, right = st.columns([3, 2], gap="large")
+    with left:
+        _scores(view, picked)
+    with right:
+        _coefficients(view, picked)
+    _decisions(view, picked)
+    if view.has_task:
+        comparison.show_statistics(view, picked, key="soup")
+    _ingredients(picked)
+
+
+def _scores(view: View, picked: StoredSoup) -> None:
+    st.subheader("Scores")
+    if not view.has_task:
+        st.caption("Without a task, nothing is evaluated.")
+        return
+    first, *others = differences.sentences(view, picked)
+    st.markdown("  \n".join([f"**{plain(first)}**", *map(plain, others)]))
+    known = Overview(view.context, [picked])
+    origin = known.runs[known.best] if known.best else None
+    differences.show(view, known.of_soups[picked.soup.id], known.best, origin)
+    scores.offer_evaluation(view, picked, key="summary")
+
+
+def _coefficients(view: View, picked: StoredSoup) -> None:
+    st.subheader("Coefficients")
+    table = coefficients_table(picked.soup)
+    if table.empty:
+        st.caption(f"{plain(scores.describe(picked.soup))}: no single coefficient per ingredient.")
+        return
+    # Soups among the ingredients have no colour of their own.
+    figure = figures.coefficient_bars(table, view.colours)
+    code = snippets.coefficients(view, picked)
+    with st.container(height=_HIGHEST if len(table) > _BARS else "content", border=False):
+        display.show_figure(figure, "coefficients", table, code)
+
+
+def _decisions(view: View, picked: StoredSoup) -> None:
+    """Show the decisions of the recipe, if it made any."""
+    soup = picked.soup
+    if not view.has_task or soup.recipe not in RECIPES or not (soup.trace or soup.passes):
+        return
+    tried = scores.candidates(view, picked) if soup.trace else {"names": soup.ingredients}
+    then = scores.including(view, tried) if soup.trace else view.including(picked.soups)
+    then = then.with_primary(soup.chosen_by(view.task).primary).with_tensors(soup.rule)
+    known = {each.name for each in RECIPES[soup.recipe].parameters}
+    given = {name: value for name, value in soup.parameters.items() if name in known}
+    st.subheader("How it was chosen")
+    decisions.show(then, RecipeSoup(soup.recipe, tuple(tried["names"]), given), soup)
+
+
+def _ingredients(picked: StoredSoup) -> None:
+    """Show the exact coefficients and the digests of the weights of the ingredients."""
+    soup = picked.soup
+    with st.expander(f"Ingredients ({len(soup.digests)})", icon=":material/grocery:"):
+        st.dataframe(
+            {
+                "ingredient": list(soup.digests),
+                "coefficient": [
+                    scores.share(soup.coefficients[name])
+                    if name in soup.coefficients
+                    else "gives the rest"
+                    if name in soup.donors
+                    else "varies by tensor"
+                    for name in soup.digests
+                ],
+                "SHA-256 of weights": list(soup.digests.values()),
+            },
+            width=680,
+        )
+        for each in soup.fixed:
+            st.caption(f"Taking no part: {plain(str(each))}.")
+    for note in soup.notes:
+        st.caption(plain(note))
+
+
+def _again(view: View, picked: StoredSoup) -> None:
+    soup = picked.soup
+    ids = {name: stored.soup.id for name, stored in picked.soups.items()}
+    names: list[str] = soup.ingredients
+    if soup.trace:
+        tried = scores.candidates(view, picked)
+        names = tried["names"]
+        ids |= tried.get("soups", {})
+    files = [name for name in names if name not in ids]
+    builder.fill(soup.recipe, soup.parameters, files, [ids[n] for n in names if n in ids])
+    soup_links.open_soups(soup_links.BUILD)
+
+
+def _delete(picked: StoredSoup) -> None:
+    delete_soup(state.store(), picked.soup.id)
+    st.session_state.update({"soup": "", "deleted": (picked.soup.id, picked.label)})
+    soup_links.open_soups(soup_links.ALL)
+
+
+if __name__ == "__main__":
+    main(st.session_state["view"])
