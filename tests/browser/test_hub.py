@@ -74,7 +74,7 @@ def test_urls_become_a_sweep_and_a_soup_is_pushed(
     expect(page.get_by_role("button", name="Check the URLs for changes")).to_be_visible()
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")
-    steps.go_to(page, "Download")
+    steps.open_built(page, "Download")
     page.get_by_text("Push to the Hugging Face Hub").click()
     repo = page.get_by_role("textbox", name="Repository")
     repo.fill("lab/soup")
