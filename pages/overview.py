@@ -282,19 +282,14 @@ def _top(view: View, known: Overview) -> None:
         row = {
             "name": soup_links.cell_text(name),
             "kind": kind,
-            unit.label(f"validation {task.score_name}"): _scaled(
-                view, on_select and on_select.score
-            ),
+            unit.label(f"validation {task.score_name}"): scores.with_interval(unit, on_select),
         }
         if known.report:
             on_report = by_split[known.report]
-            row[unit.label(f"test {task.score_name}")] = _scaled(
-                view, on_report and on_report.score
-            )
+            row[unit.label(f"test {task.score_name}")] = scores.with_interval(unit, on_report)
         if task.splits_with_role("shift"):
-            row[unit.label(f"mean shift {task.score_name}")] = _scaled(
-                view, scores.shift_mean(view, by_split)
-            )
+            shift = scores.shift_mean(view, by_split)
+            row[unit.label(f"mean shift {task.score_name}")] = unit.number(shift)
         if known.report:
             row["Δ test vs. best run"] = unit.difference_text(gain.difference) if gain else UNKNOWN
             row["interval"] = _interval(view, gain.interval if gain else None)
@@ -302,18 +297,15 @@ def _top(view: View, known: Overview) -> None:
     if not rows:
         return
     st.subheader(f"Top {len(rows)} on validation")
-    table = pd.DataFrame(rows)
-    numbers = [c for c in table.columns if c not in ("name", "kind") and task.score_name in c]
-    table = table.astype(dict.fromkeys(numbers, float))
     st.dataframe(
-        table.style.format(unit.cell, subset=pd.Index(numbers), na_rep=UNKNOWN),
+        pd.DataFrame(rows),
         hide_index=True,
         placeholder=UNKNOWN,
         column_config={"name": soup_links.names_column("top", names, soups, width=220)},
     )
     st.caption(
         "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
-        f"split, so its scores are optimistic. {scores.judge_by(task)} Intervals: 95 %."
+        f"split, so its scores are optimistic. {scores.judge_by(task)} Intervals and ±: 95 %."
     )
 
 
@@ -329,10 +321,6 @@ def _ranked(known: Overview) -> list[tuple[str, str, Any]]:
     ]
     scored = [row for row in rows if row[2][select] and math.isfinite(row[2][select].score)]
     return sorted(scored, key=lambda row: -row[2][select].score)
-
-
-def _scaled(view: View, score: float | None) -> float | None:
-    return None if score is None else score * view.task.score_unit.factor
 
 
 def _interval(view: View, ends: tuple[float, float] | None) -> str:

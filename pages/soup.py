@@ -198,7 +198,14 @@ def _again(view: View, picked: StoredSoup) -> None:
         names = tried["names"]
         ids |= tried.get("soups", {})
     files = [name for name in names if name not in ids]
-    builder.fill(soup.recipe, soup.parameters, files, [ids[n] for n in names if n in ids])
+    builder.fill(
+        soup.recipe,
+        soup.parameters,
+        files,
+        [ids[name] for name in names if name in ids],
+        rule=soup.rule,
+        coefficients=soup.coefficients if soup.recipe == builder.MANUAL else {},
+    )
     soup_links.open_soups(soup_links.BUILD)
 
 

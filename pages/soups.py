@@ -144,13 +144,8 @@ def _manual(view: View, names: Sequence[str]) -> None:
             f"Showing sliders for the first {_SLIDERS} models; the {others} weight 0. Select fewer "
             "ingredients to adjust them."
         )
-    columns = st.columns(4)
-    shares = {
-        name: columns[index % 4].slider(
-            plain(name), -1.0, 1.0, 1.0 if name in names else 0.0, 0.05, key=f"share-{name}"
-        )
-        for index, name in enumerate(models[:_SLIDERS])
-    }
+    defaults = {name: 1.0 if name in names else 0.0 for name in models}
+    shares = builder.choose_shares(models[:_SLIDERS], defaults)
     total = sum(Fraction(str(share)) for share in shares.values())
     if total == 0:
         st.warning("Weights sum to 0; the average is undefined. Move a slider.")

@@ -4,6 +4,7 @@ The session holds what the user chose, so that it survives leaving the page, and
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import streamlit as st
@@ -23,7 +24,9 @@ MANUAL = "manual"
 BASIN, SELECTED, EVERY, CUSTOM = "basin", "selected", "all", "custom"
 
 _COLUMNS = 3  # of widgets
+_SLIDERS_ABREAST = 4
 _PATTERN = "pattern"
+_OF_FORM = ("tensors-", "share-")  # keys of its widgets begin so
 _TAKES = {
     ALL: "All",
     BUT_HEAD: "All but the head",
@@ -247,6 +250,32 @@ def why_not(view: View, recipe: Recipe, count: int) -> str | None:
     return None
 
 
+def choose_shares(names: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
+    """Let the user set the weights of models by sliders; return them by name.
+
+    Args:
+        names: The models.
+        defaults: Their weights at first, from -1 to 1.
+    """
+    told = {}
+    for text in st.session_state.get("share", []):
+        name, _, value = text.rpartition("=")
+        try:
+            told[name] = min(max(float(value), -1.0), 1.0)
+        except ValueError:
+            continue
+    columns = st.columns(_SLIDERS_ABREAST)
+    shares = {}
+    for index, name in enumerate(names):
+        with columns[index % _SLIDERS_ABREAST]:
+            start = told.get(name, defaults[name])
+            shares[name] = st.slider(plain(name), -1.0, 1.0, start, 0.05, key=f"share-{name}")
+    st.session_state["share"] = [
+        f"{name}={share:g}" for name, share in shares.items() if share != defaults[name]
+    ]
+    return shares
+
+
 def _widgets(
     recipe: Recipe, parameters: Sequence[Parameter], told: Mapping[str, Any], chosen: dict[str, Any]
 ) -> None:
@@ -336,7 +365,13 @@ def _remember(recipe: Recipe, chosen: Mapping[str, Any]) -> None:
 
 
 def fill(
-    recipe: str, parameters: Mapping[str, Any], names: Iterable[str], soups: Iterable[str]
+    recipe: str,
+    parameters: Mapping[str, Any],
+    names: Iterable[str],
+    soups: Iterable[str],
+    *,
+    rule: TensorRule,
+    coefficients: Mapping[str, Fraction],
 ) -> None:
     """Fill the form, before it is drawn next.
 
@@ -345,13 +380,20 @@ def fill(
         parameters: Its parameters; those that this version does not know are left out.
         names: The candidates that are files.
         soups: Ids of the candidates that are soups.
+        rule: Which tensors take part.
+        coefficients: Those of a manual soup, by name.
     """
     session = st.session_state
     session.update({"recipe": recipe, "candidates": CUSTOM, "candidate": list(names)})
     session["with"] = list(soups)
     session["also"] = []
-    for key in (f"candidate-{session['sweep']}", f"soups-as-ingredients-{session['sweep']}"):
-        session.pop(key, None)
+    session.update({"take": "" if rule.take == ALL else rule.take, "rest": list(rule.rest)})
+    largest = max(map(abs, coefficients.values()), default=Fraction(1))
+    shares = {name: float(c / largest) for name, c in coefficients.items()}
+    session["share"] = [f"{name}={share:g}" for name, share in shares.items()]
+    forms = (f"candidate-{session['sweep']}", f"soups-as-ingredients-{session['sweep']}")
+    for key in [key for key in session if str(key) in forms or str(key).startswith(_OF_FORM)]:
+        del session[key]
     if recipe in RECIPES:
         known = RECIPES[recipe]
         mine = {each.name for each in known.parameters}
@@ -368,29 +410,37 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
     """
     base = view.sweep.base
     models = [*names, *([base.name] if base is not None else [])]
-    rule = TensorRule()
-    with st.expander("Tensors that take part", icon=":material/layers:", key="tensors-of-recipe"):
+    told = st.session_state["take"] or ALL
+    kind = told if told in _TAKES else _PATTERN
+    sources = [name for name in models if name in st.session_state["rest"]]
+    is_changed = TensorRule(told, tuple(sources)) != TensorRule()
+    label = "Tensors that take part" + (" (changed)" if is_changed else "")
+    with st.expander(label, expanded=is_changed, icon=":material/layers:", key="tensors-of-recipe"):
         left, right = st.columns(2)
         with left:
             chosen = st.segmented_control(
                 "Tensors",
                 list(_TAKES),
-                default=ALL,
+                default=kind,
                 format_func=_TAKES.__getitem__,
                 required=True,
                 help="The other tensors are the same in all ingredients while the recipe runs.",
                 key="tensors-taken",
             )
-            take = chosen if chosen != _PATTERN else _pattern()
+            take = (
+                chosen if chosen != _PATTERN else _pattern(told if kind == _PATTERN else "!head.")
+            )
         with right:
             rest = st.multiselect(
                 "The other tensors come from",
                 models,
+                default=sources,
                 placeholder="Mean of the ingredients",
                 help="One ingredient, or the mean of several.",
                 key="tensors-rest",
             )
         rule = TensorRule(take, tuple(name for name in models if name in rest))
+        st.session_state.update({"take": "" if take == ALL else take, "rest": list(rule.rest)})
         try:
             view = view.with_tensors(rule)
             fixed = view.sweep.for_recipe(names, uses_base=recipe.needs_base).fixed
@@ -410,10 +460,10 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
     return view
 
 
-def _pattern() -> str:
+def _pattern(told: str) -> str:
     return st.text_input(
         "Pattern",
-        "!head.",
+        told,
         help="Prefixes or globs of tensor names, separated by commas. `!` excludes tensors: "
         "`backbone., !*.bias`.",
         key="tensors-pattern",

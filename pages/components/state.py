@@ -39,11 +39,16 @@ STATISTICS: dict[StatisticsChoice, str] = {
 
 _NO_TASK = "none"  # in the URL
 # Of the run table, of the form of a soup, and the tabs of two pages; "" for the default.
-_TEXTS = ("filter", "sort", "order", "group", "baseline", "recipe", "candidates", "tab", "section")
+_TEXTS = (
+    "filter", "sort", "order", "group", "baseline", "recipe", "candidates", "take", "tab",
+    "section",
+)  # fmt: skip
 # Columns of the run table, unlike its default, and those that come first; candidates by name and
-# soups among them, and parameters of recipes, unlike their defaults; other recipes to build too;
-# the rows that are compared.
-_LISTS = ("hide", "show", "first", "candidate", "with", "parameter", "also", "compare")
+# soups among them, parameters of recipes, unlike their defaults, the source of tensors that take no
+# part, and the weights of a manual soup; other recipes to build too; the rows that are compared.
+_LISTS = (
+    "hide", "show", "first", "candidate", "with", "parameter", "rest", "share", "also", "compare",
+)  # fmt: skip
 
 # A link says what to show by these; without them, the command line does.
 _OPENED_BY_LINK = ("sweep", "task", "weights", "snapshot", "batchnorm", "metric")

@@ -15,7 +15,8 @@ from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
 _ROW = 22  # pixels per ingredient
-_RIGHT = 0.7  # share of the range, from the left; labels beyond extend to the left of their point
+_RIGHT = 0.7  # share of the range, from the left; labels beyond may not fit at the right edge
+_SHORT, _MARGIN = 20, 48  # characters of labels that fit there, in a margin of so many pixels
 
 
 def accuracy_overview(
@@ -192,8 +193,11 @@ def _scatter(
             name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
             mode="markers" if is_ingredient else "markers+text",
             text=None if is_ingredient else [name if name in labelled else "" for name in names],
-            # Labels at the right edge would be cut off.
-            textposition=["top left" if value > right else "top center" for value in group[x]],
+            # Long labels at the right edge would be cut off.
+            textposition=[
+                "top left" if value > right and len(name) > _SHORT else "top center"
+                for name, value in zip(names, group[x], strict=True)
+            ],
             cliponaxis=False,
             customdata=names,
             marker={
@@ -212,7 +216,10 @@ def _scatter(
     outliers.clip(figure, better={"x": unit.sign, "y": unit.sign})
     if add_legend(figure, colours, rows.index[rows["kind"] == "ingredient"]):
         figure.update_traces(showlegend=False, selector={"name": "ingredients"})
-    return finish(figure, height=420)
+    finish(figure, height=420)
+    if any(rows.at[name, x] > right for name in labelled):
+        figure.update_layout(margin_r=_MARGIN)
+    return figure
 
 
 def basin_map(

@@ -110,7 +110,9 @@ def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
 
 
 def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
-    soup = app.do("soup", recipe="ties", names=NAMES[:2], parameters={"density": 0.3})["soup"]
+    told = {"names": NAMES[:2], "parameters": {"density": 0.3}}
+    rule = {"take": "!3.", "rest": ["base"]}
+    soup = app.do("soup", recipe="ties", **told, tensors=rule)["soup"]
     session = app.session()
     session.session_state["soup"] = soup
     press(session.switch_page("soup.py").run(), "Build again with…")
@@ -121,6 +123,28 @@ def test_a_soup_is_built_again_with_what_it_was_built_with(app: App) -> None:
     density = next(box for box in session.number_input if box.label == "Density k")
     assert density.value == 0.3
     assert any(b.label == "Build TIES soup from 2 ingredients" for b in session.button)
+    assert session.query_params["take"] == "!3."
+    assert session.query_params["rest"] == "base"
+    assert any(each.label == "Tensors that take part (changed)" for each in session.expander)
+
+
+def test_a_manual_soup_is_built_again_from_its_weights(app: App) -> None:
+    told = {"coefficients": {"run1": "4/5", "run2": "1/5"}, "splits": app.splits, "keep": True}
+    session = app.session()
+    session.session_state["soup"] = app.do("mixture", **told)["soup"]
+    press(session.switch_page("soup.py").run(), "Build again with…")
+    assert {each.label: each.value for each in session.slider} == {
+        "base": 0,
+        "run1": 1,
+        "run2": 0.25,
+    }
+    assert session.query_params["share"] == "run2=0.25"
+    session.switch_page("overview.py").run().switch_page("soups.py").run()
+    assert {each.label: each.value for each in session.slider} == {
+        "base": 0,
+        "run1": 1,
+        "run2": 0.25,
+    }
 
 
 def test_the_form_opens_as_the_url_says(app: App) -> None:
