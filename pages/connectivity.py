@@ -6,14 +6,7 @@ from dataclasses import replace
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.components import (
-    display,
-    jobs,
-    pair_matrix,
-    scores,
-    snippets,
-    tasks,
-)
+from pages.components import display, exports, jobs, pair_matrix, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.pair_matrix import Choices
 from pages.components.scores import Point
@@ -56,7 +49,7 @@ def main(view: View) -> None:
         return
     choices = _choose(view, names)
     with st.container(key="connectivity"):
-        left, right = st.columns([6, 5], gap="medium")
+        left, right = st.columns([3, 2], gap="medium")
     with left:
         st.subheader("Pairwise matrix")
         _matrix(view, choices)
@@ -111,7 +104,7 @@ def _distances(view: View, names: list[str]) -> None:
             format_func=lambda name: _METRICS[name],
         )  # fmt: skip
         clustered = _choose_order()
-    left, right = st.columns([6, 5], gap="medium")
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         st.subheader("Pairwise matrix")
         choices = Choices(names, 0, "", measure, clustered)
@@ -337,7 +330,14 @@ def _draw(
         score_name=view.task.score_name,
         score_unit=unit,
     )
-    display.show_figure(figure, "curves", paths_table(drawn), code)
+    display.show_figure(
+        figure,
+        "curves",
+        paths_table(drawn),
+        code,
+        title="Linear interpolation",
+        about=exports.sizes(view.task, *splits),
+    )
     table = barriers_table(drawn, score_unit=unit)
     st.dataframe(table, hide_index=True, column_config=_columns(view.task.labels))
     st.caption(

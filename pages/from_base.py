@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, scores, snippets, tasks
+from pages.components import display, exports, jobs, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import figures
@@ -66,7 +66,14 @@ def main(view: View) -> None:
             score_unit=view.task.score_unit,
         )
         everything = pd.concat(tables, names=["end", None]).reset_index(level="end")
-        display.show_figure(figure, "from-base", everything, code)
+        display.show_figure(
+            figure,
+            "from-base",
+            everything,
+            code,
+            title="Paths from the base",
+            about=exports.sizes(view.task, reports[0], "shift"),
+        )
         better = "upper right" if view.task.score_unit.sign > 0 else "lower left"
         st.caption(
             f"■ base · ● model (α = 1). A curve that bulges to the {better} passes through "

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import display, pair_matrix, ranking, results, snippets, tasks
+from pages.components import display, exports, pair_matrix, ranking, results, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
 from soupcore.analysis import ingredient_grid, pair_grid, varying
 from soupcore.calls import IngredientScores, WeightGeometry
+from soupcore.display import capitalised
 from soupcore.figures.tables import angle_table, grid_table, layers_table
 
 _PAIRS = "midpoint gain over better endpoint"
@@ -54,26 +55,34 @@ def _layers(view: View, found: Geometry) -> None:
         )  # fmt: skip
     shown = found.grouped() if grouped else found
     if against is None:
-        values, title, unit, decimals = (
-            shown.moves_by_layer * 100,
-            "distance, % of layer norm",
-            " %",
-            1,
-        )
+        values, title, unit = shown.moves_by_layer * 100, "distance, % of layer norm", " %"
+        decimals = None
     else:
         values, title, unit, decimals = shown.angles_by_layer(against), "angle, °", "°", 0
     figure = figures.layer_heatmap(
         shown.layers, shown.names, values, title=title, unit=unit, decimals=decimals
     )
     code = snippets.layers(view, shown.names, against, grouped=grouped)
-    display.show_figure(figure, "layers", layers_table(shown.layers, shown.names, values), code)
+    display.show_figure(
+        figure,
+        "layers",
+        layers_table(shown.layers, shown.names, values),
+        code,
+        title=capitalised(title),
+    )
 
 
 def _distances(view: View, found: Geometry) -> None:
     table = layers_table(["distance"], found.names, found.norms[None, :]).T
     table.index.name = "ingredient"
     code = snippets.norms(view, found.names)
-    display.show_figure(figures.norm_bars(found, view.colours), "distances", table, code)
+    display.show_figure(
+        figures.norm_bars(found, view.colours),
+        "distances",
+        table,
+        code,
+        title="Distance from the base",
+    )
 
 
 def _advantage(view: View, found: Geometry) -> None:
@@ -94,7 +103,14 @@ def _advantage(view: View, found: Geometry) -> None:
         score_unit=view.task.score_unit,
     )
     code = snippets.angles(view, results.midpoint_paths(found.names, split), colour)
-    display.show_figure(figure, "angles", table, code)
+    display.show_figure(
+        figure,
+        "angles",
+        table,
+        code,
+        title="Angle vs. midpoint gain",
+        about=exports.sizes(view.task, split),
+    )
 
 
 def show_grids(view: View, names: Sequence[str]) -> None:
@@ -147,7 +163,7 @@ def _logged(view: View, names: Sequence[str], keys: Sequence[str]) -> None:
     )
     figure = figures.grid_heatmap(grid, title=f"{metric} (logged)", unit="", decimals=None)
     code = snippets.logged_grid(view, names, metric, row, column)
-    display.show_figure(figure, "logged-grid", grid_table(grid), code)
+    display.show_figure(figure, "logged-grid", grid_table(grid), code, title=f"{metric} (logged)")
     tasks.show_needed("The gain of midpoints by hyperparameter", key="grids")
 
 
@@ -166,7 +182,14 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
         diverges=True,
     )
     code = snippets.pair_grid(view, results.midpoint_paths(names, split), key)
-    display.show_figure(figure, "pair-grid", grid_table(grid), code)
+    display.show_figure(
+        figure,
+        "pair-grid",
+        grid_table(grid),
+        code,
+        title="Midpoint gain of pairs",
+        about=exports.sizes(view.task, split),
+    )
     st.caption(
         f"Mean, over pairs, of midpoint {plain(view.task.score_name)} minus the better endpoint's "
         "(Model Soups, App. F.1). Blue = gain."
@@ -193,7 +216,14 @@ def _ingredients(view: View, names: Sequence[str], split: str, row: str, column:
         decimals=unit.decimals,
     )
     code = snippets.ingredient_grid(view, call, row, column)
-    display.show_figure(figure, "ingredient-grid", grid_table(grid), code)
+    display.show_figure(
+        figure,
+        "ingredient-grid",
+        grid_table(grid),
+        code,
+        title=f"{capitalised(view.task.score_name)} by hyperparameter",
+        about=exports.sizes(view.task, split),
+    )
 
 
 _TABS = {

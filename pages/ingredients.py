@@ -10,6 +10,7 @@ from pages.components import (
     column_scatter,
     comparison,
     display,
+    exports,
     grouping,
     jobs,
     parallel,
@@ -29,10 +30,10 @@ from pages.components import table_controls as controls
 from pages.components.display import listed, plain
 from pages.components.run_table import INK, NAME, RunTable
 from pages.components.state import View
-from soupcore import figures
+from soupcore import Evaluation, figures
 from soupcore.calls import IngredientScores
 from soupcore.figures.tables import logged_table, scores_table
-from soupcore.overview import Overview, best_on_select
+from soupcore.overview import best_on_select
 from soupcore.plan import seconds
 from soupcore.tasks.unit import UNKNOWN
 
@@ -95,7 +96,7 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
     title = f"Evaluate {len(known)} checkpoints"
     if count:
         left = sum(len(names) * len(view.task.split(split)) for split, names in missing.items())
-        price = seconds(Overview(view.context, []), left)
+        price = seconds(view.overview, left)
         jobs.start_if_short(view, call, title, price)
     if count and st.button(
         f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
@@ -112,6 +113,9 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
     on_select = {
         name: each for name in names if (each := known[name][view.task.select]) is not None
     }
+    on_select = dict(  # best first; undefined scores are last
+        sorted(on_select.items(), key=lambda item: _rank(view, item[1]))
+    )
     if not on_select:
         st.info(
             "No ingredients have been evaluated yet. Click **Evaluate all ingredients**; the table "
@@ -120,7 +124,8 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
         )
         return
     selected = st.session_state["selection"]
-    left, right = st.columns(2)
+    with st.container(key="two-figures"):
+        left, right = st.columns(2)
     with left:
         st.subheader(f"Validation {plain(view.task.score_name)} ({plain(view.task.select)})")
         table = scores_table(on_select)
@@ -132,9 +137,23 @@ def _figures(view: View, names: list[str], known: scores.Known) -> None:
             selected=selected,
         )
         code = snippets.overview(view, list(on_select), selected)
-        display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
+        display.show_figure(
+            figure,
+            "overview",
+            table,
+            code,
+            on_pick=_toggle,
+            boxes=True,
+            title=f"Validation {view.task.score_name}",
+            about=exports.sizes(view.task, view.task.select),
+        )
     with right:
         comparison.show_scatter(view, known, "scatter", selected=selected, on_pick=_toggle)
+
+
+def _rank(view: View, evaluation: Evaluation) -> float:
+    score = -view.task.score_unit.sign * evaluation.score
+    return math.inf if math.isnan(score) else score
 
 
 def _logged_figure(view: View, metric: str) -> None:
@@ -148,7 +167,9 @@ def _logged_figure(view: View, metric: str) -> None:
         table, view.colours, metric=metric, selected=selected, better=better
     )
     code = snippets.logged_overview(view, names, metric, selected, better)
-    display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True)
+    display.show_figure(
+        figure, "overview", table, code, on_pick=_toggle, boxes=True, title=ranking.logged(metric)
+    )
 
 
 def _toggle(picked: list[Any]) -> None:
@@ -238,7 +259,7 @@ def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> N
         },
     )
     exported = [title for title in columns if title != INK]
-    display.export_rows(
+    exports.show_rows(
         _with_spreads(table, frame[exported], rows),
         "ingredients",
         decimals={t: d for t in exported if (d := table.columns[t].decimals) is not None},

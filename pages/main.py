@@ -5,7 +5,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import display, header, jobs_panel, soup_links, state, sweeps, tasks
+from pages.components import (
+    display,
+    header,
+    jobs_panel,
+    soup_links,
+    state,
+    streamlit_internals,
+    sweeps,
+    tasks,
+)
 from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
@@ -48,9 +57,14 @@ st.html(
     "[data-testid=stBaseLinkButton-primary] p, [data-testid=stBaseLinkButton-primary] span"
     ", .stMultiSelect span[title] { color: light-dark(#fff, #0d1117); }"
     ".st-key-jobs [data-testid=stBaseButton-tertiary] { min-height: 0; padding: 0; }"
-    # Beside each other, the matrix and the curves would have no room in a narrow window.
-    "@media (max-width: 1280px) { .st-key-connectivity .stColumn, .st-key-soup-summary .stColumn,"
-    " .st-key-side-by-side .stColumn { min-width: 100%; } }</style>"
+    # Pills that have no room in a line would be cut off.
+    "[data-testid=stButtonGroup] > div { flex-wrap: wrap; }"
+    ".stMarkdown h3 { text-wrap: pretty; }"
+    # Beside each other, figures would have no room in a narrow window.
+    "@media (max-width: 1400px) { .st-key-connectivity .stColumn { min-width: 100%; } }"
+    "@media (max-width: 1280px) { .st-key-soup-summary .stColumn, .st-key-side-by-side .stColumn"
+    " { min-width: 100%; } }"
+    "@media (max-width: 1100px) { .st-key-two-figures .stColumn { min-width: 100%; } }</style>"
 )
 
 state.read_url()
@@ -78,7 +92,7 @@ page = st.navigation(
     expanded=True,
 )
 soup_links.follow(page)
-jobs_panel.remember_page()
+streamlit_internals.remember_page()
 
 try:
     is_read_only = state.supervisor().queue.store.is_read_only

@@ -10,6 +10,7 @@ from pages.components import (
     comparison,
     display,
     download,
+    exports,
     jobs,
     ranking,
     scores,
@@ -47,7 +48,7 @@ def main(view: View) -> None:
     if not view.has_task:
         _without_task(view)
         return
-    known = Overview.of(view.context)
+    known = view.overview
     _remember(view, known)
     _header(view, known)
     plan = steps(known)
@@ -260,7 +261,14 @@ def _basin_map(view: View, known: Overview) -> None:
         score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )
-    display.show_figure(figure, "basin-map", table, _basin_map_code(view, known, table))
+    display.show_figure(
+        figure,
+        "basin-map",
+        table,
+        _basin_map_code(view, known, table),
+        title="Basins",
+        about=exports.sizes(view.task, view.task.select),
+    )
 
 
 def _basin_map_code(view: View, known: Overview, table: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from pages.components import display, jobs, scores, snippets, tasks
+from pages.components import display, exports, jobs, scores, snippets, tasks
 from pages.components.display import listed, plain
 from pages.components.scores import Point
 from pages.components.state import View
@@ -126,14 +126,21 @@ def _draw(
         loss_name=view.task.loss_name, score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )  # fmt: skip
-    display.show_figure(figure, "plane", plane_table(found, places), code)
+    display.show_figure(
+        figure,
+        "plane",
+        plane_table(found, places),
+        code,
+        title="Plane",
+        about=exports.sizes(view.task, found.split),
+    )
     side = len(found.xs)
     state = f"{side}×{side} grid on {plain(found.split)}"
     if found.missing:
         state += f"; {jobs.evaluations_text(found.missing)} left for the full grid"
     st.caption(
-        f"{state}. Models off the plane are drawn fainter with distance; the colour beneath them "
-        "is not their own loss. Hover for the distance."
+        f"{state}. Models off the plane are white inside and fainter with distance. Hover for the "
+        "distance."
     )
 
 

@@ -147,7 +147,9 @@ def _coefficients(view: View, picked: StoredSoup) -> None:
     figure = figures.coefficient_bars(table, view.colours)
     code = snippets.coefficients(view, picked)
     with st.container(height=_HIGHEST if len(table) > _BARS else "content", border=False):
-        display.show_figure(figure, "coefficients", table, code)
+        display.show_figure(
+            figure, "coefficients", table, code, title=f"Coefficients of {picked.label}"
+        )
 
 
 def _decisions(view: View, picked: StoredSoup) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, snippets, tasks
+from pages.components import display, exports, jobs, results, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import Pair, View
 from soupcore import figures
@@ -72,7 +72,14 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     call = TwoModelEnsembles(tuple(names), split)
     paths = results.midpoint_paths(names, split)
     code = snippets.soups_and_ensembles(view, call, paths, colour)
-    display.show_figure(figure, "soups-and-ensembles", table, code)
+    display.show_figure(
+        figure,
+        "soups-and-ensembles",
+        table,
+        code,
+        title="Soups and ensembles of two",
+        about=exports.sizes(view.task, split),
+    )
     better = sum(row["soup"] >= row["ensemble"] for row in scores.values())
     st.caption(f"The soup matches or beats the ensemble in {better:,} of {len(scores):,} pairs.")
 
@@ -98,7 +105,14 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
         return
     table = pairs_with(view.sweep, gaps, colour)
     figure = figures.theory_scatter(table, colour=f"max {colour}" if colour else "")
-    display.show_figure(figure, "theory", table, snippets.theory(view, call, colour))
+    display.show_figure(
+        figure,
+        "theory",
+        table,
+        snippets.theory(view, call, colour),
+        title="Predicted vs. actual gap",
+        about=exports.sizes(view.task, split),
+    )
     st.caption(_correlation(table))
 
 

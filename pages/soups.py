@@ -21,7 +21,6 @@ from pages.components.soup_links import ALL, TABS
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture
 from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
-from soupcore.overview import Overview
 from soupcore.plan import seconds
 from soupcore.recipes import Recipe, manual
 from soupcore.stored_soups import StoredSoup
@@ -125,7 +124,7 @@ def _cost(view: View, names: list[str], wanted: Mapping[str, Mapping[str, Any]])
     )
     examples = (alone + trials) * size
     examples += len(recipes) * sum(len(task.split(split)) for split in task.reported)
-    price = seconds(Overview(view.context, []), examples)
+    price = seconds(view.overview, examples)
     about = f", about {display.about(price)}" if price is not None else ""
     total = jobs.evaluations_text(alone + trials + final)
     return f"Cost: up to {total}{about} ({counted}). One evaluation = {one}."

@@ -17,6 +17,7 @@ infinite values that are the same in all checkpoints.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,19 +160,18 @@ def stored_inner_products(
     digests = [reference.digest, *_others(reference, checkpoints)]
     extra = [digest for digest in _others(reference, optional) if digest not in digests]
     known = store.inner_products(reference.digest, [*digests, *extra])
-    pairs = ((min(one, other), max(one, other)) for one in digests for other in digests)
-    if not known.keys() >= set(pairs):
+    pairs = combinations_with_replacement(sorted(digests), 2)
+    if not all(pair in known for pair in pairs):
         return None
     for digest in extra:
         if all((min(digest, d), max(digest, d)) in known for d in [*digests, digest]):
             digests.append(digest)
     names = weight_tensors(reference)
+    pairs = combinations_with_replacement(sorted(digests), 2)
+    by_pair = np.array([known[pair] for pair in pairs])  # [k(k+1)/2, T]
+    lower, higher = np.array(digests).argsort()[np.array(np.triu_indices(len(digests)))]
     values = np.empty((len(names), len(digests), len(digests)))
-    position = {digest: index for index, digest in enumerate(digests)}
-    for (one, other), by_tensor in known.items():
-        if one in position and other in position:
-            i, j = position[one], position[other]
-            values[:, i, j] = values[:, j, i] = by_tensor
+    values[:, lower, higher] = values[:, higher, lower] = by_pair.T
     return Products(reference.digest, tuple(digests), names, values)
 
 

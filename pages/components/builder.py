@@ -13,7 +13,6 @@ from pages.components import scores
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import RECIPES, RecipeError, SweepError
-from soupcore.overview import Overview
 from soupcore.recipes import Choice, Number, Parameter, Recipe, Switch
 from soupcore.recipes.spec import GROUPS
 from soupcore.stored_soups import StoredSoup
@@ -139,7 +138,7 @@ def main_basin(view: View) -> list[str]:
     """
     if not view.has_task:
         return []
-    known = Overview(view.context, [])
+    known = view.overview
     if not len(known.pairs):
         return []
     names = known.basins[0].names

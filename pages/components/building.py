@@ -12,6 +12,7 @@ from pages.components import (
     decisions,
     differences,
     display,
+    exports,
     jobs,
     scores,
     selection_bias,
@@ -101,13 +102,25 @@ def _curve(
     with left:
         code = snippets.curve(view, call, letter, "recipe_curve")
         display.show_figure(
-            figures.recipe_curve(table, **drawing), f"curve-{key}", table, code, on_pick=pick
+            figures.recipe_curve(table, **drawing),
+            f"curve-{key}",
+            table,
+            code,
+            on_pick=pick,
+            title=f"{recipe.title} by {letter}",
+            about=exports.sizes(view.task, *view.task.reported),
         )
     if {"report", "mean shift"} <= set(table):
         with right:
             code = snippets.curve(view, call, letter, "trade_off")
             display.show_figure(
-                figures.trade_off(table, **drawing), f"trade-off-{key}", table, code, on_pick=pick
+                figures.trade_off(table, **drawing),
+                f"trade-off-{key}",
+                table,
+                code,
+                on_pick=pick,
+                title=f"{recipe.title} by {letter}: test vs. shifts",
+                about=exports.sizes(view.task, "report", "shift"),
             )
     if best is not None:
         bias = selection_bias.of_a_curve(view, number, found)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, results, snippets
+from pages.components import display, exports, results, snippets
 from pages.components.display import plain
 from pages.components.run_table import INK, KIND, NAME, RunTable
 from pages.components.state import View
@@ -49,7 +49,16 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
         drawn, view.colours, x=x, y=y, colour=colour or "", selected=selected, better=better
     )
     code = snippets.column_scatter(view, drawn, x, y, colour or "", selected, better)
-    display.show_figure(figure, "columns", drawn, code, on_pick=on_pick, boxes=True)
+    display.show_figure(
+        figure,
+        "columns",
+        drawn,
+        code,
+        on_pick=on_pick,
+        boxes=True,
+        title=f"{y} by {x}",
+        about=exports.measured_on(view),
+    )
     st.caption(
         "● ingredients, ■ base, ★ soups; ▲ at an edge: beyond the axis, hover for the value. Rows "
         "that lack one of the values are not drawn."
@@ -79,7 +88,14 @@ def _importance(
         {name: asdict(each) for name, each in found.items()}, orient="index"
     ).rename_axis("hyperparameter")
     code = snippets.importance(view, columns, scores, y)
-    display.show_figure(figures.importance_bars(found, score_name=y), "importance", numbers, code)
+    display.show_figure(
+        figures.importance_bars(found, score_name=y),
+        "importance",
+        numbers,
+        code,
+        title=f"Marginal importance for {y}",
+        about=exports.measured_on(view),
+    )
     st.caption(
         f"Share of the variance of the ranks of {plain(y)} that each hyperparameter explains by "
         "itself, adjusted for the number of runs, with Spearman's ρ for numbers. "

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.components import (
     display,
+    exports,
     jobs,
     results,
     scores,
@@ -167,7 +168,7 @@ def _table(view: View, rows: list[dict[tuple[str, str], Any]]) -> None:
         else column[1]
         for column in rows[0]
     }
-    display.export_rows(
+    exports.show_rows(
         table.set_axis(list(named.values()), axis=1),
         "compare",
         decimals={named[c]: unit.decimals for c in numbers if unit.decimals is not None},
@@ -234,7 +235,16 @@ def show_scatter(
     )
     codes = {name: (named[name].kind, named[name].code) for name in table.index}
     code = snippets.shift_scatter(view, codes, selected)
-    display.show_figure(figure, key, table, code, on_pick=on_pick, boxes=True)
+    display.show_figure(
+        figure,
+        key,
+        table,
+        code,
+        on_pick=on_pick,
+        boxes=True,
+        title=f"{capitalised(score)} vs. robustness",
+        about=exports.sizes(view.task, "report", "shift"),
+    )
 
 
 def show_statistics(view: View, stored: StoredSoup, *, key: str) -> None:

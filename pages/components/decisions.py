@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, snippets
+from pages.components import display, exports, snippets
 from pages.components.state import View
 from soupcore import Soup, Step, figures
 from soupcore.calls import RecipeSoup
@@ -25,13 +25,25 @@ def show(view: View, call: RecipeSoup, soup: Soup) -> None:
             soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
         )
         code = snippets.trace(view, call)
-        display.show_figure(figure, "greedy-trace", trace_table(soup.trace), code)
+        display.show_figure(
+            figure,
+            "greedy-trace",
+            trace_table(soup.trace),
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
         _saved(view, soup.trace)
     if soup.passes:
         columns = ["number", "loss", "held_back_loss", "best"]
         table = pd.DataFrame(soup.passes)[columns]
         code = snippets.trace(view, call, len(soup.passes))
-        display.show_figure(figures.learning_curve(soup.passes), "learning-curve", table, code)
+        display.show_figure(
+            figures.learning_curve(soup.passes),
+            "learning-curve",
+            table,
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
 
 
 def _saved(view: View, trace: Sequence[Step]) -> None:

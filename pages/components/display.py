@@ -1,29 +1,24 @@
-"""Names, errors and figures on pages. Names are shown literally; figures have exports."""
+"""Names, errors and figures on pages. Names are shown literally."""
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from pages.components import exports
 from soupcore import StockpotError
 from soupcore.escaping import from_figure_text
 from soupcore.escaping import markdown as plain
-from soupcore.table_export import SUFFIXES, export_table
 
 __all__ = ["about", "in_a_sentence", "listed", "plain", "renew_clicks", "show_error", "show_figure"]
 
 Pick = Callable[[list[Any]], None]
 
 logger = logging.getLogger(__name__)
-
-_FORMATS = {"PNG": "png", "SVG": "svg"}
-_FORMAT = "image-format"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -66,6 +61,8 @@ def show_figure(
     table: pd.DataFrame,
     code: str,
     *,
+    title: str = "",
+    about: str = "",
     on_pick: Pick | None = None,
     on_box: Callable[[dict[str, Any]], None] | None = None,
     boxes: bool = False,
@@ -77,93 +74,21 @@ def show_figure(
         key: Key of the figure on its page, and part of its file names.
         table: The numbers that the figure shows.
         code: Python that reproduces the figure by itself.
+        title: The title of exports; empty for one that is made of the key.
+        about: The splits and the numbers of examples, below the title of exports.
         on_pick: Called with the custom data of the points that the user clicks; None if the
             points are not clickable.
         on_box: Called with a box that the user draws: its ends `x` and `y`. Its points are not
             picked.
         boxes: Whether points can also be picked with a box or a lasso.
     """
-    config = _config(key)
+    exports.title(figure, key, title, about)
+    config = exports.config(key)
     if on_pick is None:
         st.plotly_chart(figure, key=key, config=config)
     else:
         _clickable_figure(figure, key, on_pick, on_box, boxes=boxes, config=config)
-    with (
-        st.container(horizontal=True, horizontal_alignment="right"),
-        st.popover("Export", type="tertiary", icon=":material/download:", key=f"export-{key}"),
-    ):
-        _image(key)
-        _files(figure, key, table)
-        st.markdown("**Reproduce this figure in Python**")
-        st.code(code, language="python")
-
-
-def export_rows(
-    table: pd.DataFrame,
-    key: str,
-    *,
-    units: Mapping[str, str] | None = None,
-    decimals: Mapping[str, int] | None = None,
-) -> None:
-    """Offer a table as CSV, JSON Lines, LaTeX and Markdown; see `soupcore.export_table`."""
-    with (
-        st.container(horizontal=True, horizontal_alignment="right"),
-        st.popover("Export", type="tertiary", icon=":material/download:", key=f"export-{key}"),
-        st.container(horizontal=True),
-    ):
-        for form, suffix in SUFFIXES.items():
-            make = partial(export_table, table, form, units=units, decimals=decimals)
-            _download(form, f"{key}{suffix}", "text/plain", make)
-
-
-def _config(key: str) -> dict[str, Any]:
-    image = _FORMATS[st.session_state.get(_FORMAT, "PNG")]
-    return {
-        "displaylogo": False,
-        "toImageButtonOptions": {"format": image, "filename": f"stockpot-{key}", "scale": 2},
-    }
-
-
-def _image(key: str) -> None:
-    own = f"format-{key}"
-    st.session_state[own] = st.session_state.get(_FORMAT, "PNG")
-    st.segmented_control(
-        "Image format of the camera button",
-        list(_FORMATS),
-        key=own,
-        required=True,
-        on_change=lambda: st.session_state.update({_FORMAT: st.session_state[own]}),
-        help="Rendered in your browser with the current theme.",
-    )
-
-
-def _files(figure: go.Figure, key: str, table: pd.DataFrame) -> None:
-    with st.container(horizontal=True):
-        # Made on a click: a standalone figure includes 5 MB of plotly.js.
-        _download("Interactive HTML", f"{key}.html", "text/html", lambda: _html(figure))
-        _download("Data (CSV)", f"{key}.csv", "text/csv", lambda: _csv(table))
-
-
-def _download(label: str, name: str, mime: str, make: Callable[[], str]) -> None:
-    st.download_button(
-        label,
-        make,
-        file_name=f"stockpot-{name}",
-        mime=mime,
-        key=f"download-{name}",
-        on_click="ignore",
-        icon=":material/download:",
-    )
-
-
-def _html(figure: go.Figure) -> str:
-    html: str = figure.to_html(include_plotlyjs=True)
-    return html
-
-
-def _csv(table: pd.DataFrame) -> str:
-    is_named = table.index.name is not None
-    return table.rename(columns=lambda name: re.sub(r"\s+", " ", str(name))).to_csv(index=is_named)
+    exports.show(figure, key, table, code, title, about)
 
 
 def _clickable_figure(
@@ -181,7 +106,8 @@ def _clickable_figure(
     again after another point, or after `renew_clicks`.
     """
     # Streamlit replaces a figure with other content, and forgets its clicks.
-    figure.update_layout(meta=st.session_state.get(f"{key}-renewed", 0), clickmode="event+select")
+    renewed = {"renewed": st.session_state.get(f"{key}-renewed", 0)}
+    figure.update_layout(meta={**(figure.layout.meta or {}), **renewed}, clickmode="event+select")
     st.plotly_chart(
         figure,
         key=key,

@@ -6,7 +6,16 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, results, scores, selection_bias, snippets, tasks
+from pages.components import (
+    display,
+    exports,
+    jobs,
+    results,
+    scores,
+    selection_bias,
+    snippets,
+    tasks,
+)
 from pages.components.display import listed, plain
 from pages.components.state import View
 from soupcore import RECIPES, figures
@@ -184,7 +193,14 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
             score_unit=view.task.score_unit,
         )
         code = snippets.attribution(view, call)
-        display.show_figure(figure, "attribution", attribution_table(shares, without), code)
+        display.show_figure(
+            figure,
+            "attribution",
+            attribution_table(shares, without),
+            code,
+            title=f"Contributions to {picked.label}",
+            about=exports.sizes(view.task, split),
+        )
         return
     count = points(len(picked.soup.ingredients))
     st.caption(
@@ -234,7 +250,14 @@ def show_calibration(view: View, picked: StoredSoup, best: str, known: scores.Kn
     found = {name: Calibration.from_json(by_name[name][when]) for name in drawn}
     figure = figures.reliability_diagram(found, inks)
     code = snippets.reliability(view, picked, drawn, split, after=after)
-    display.show_figure(figure, "reliability", calibration_table(found), code)
+    display.show_figure(
+        figure,
+        "reliability",
+        calibration_table(found),
+        code,
+        title=f"Reliability {when} temperature scaling",
+        about=exports.sizes(view.task, split),
+    )
     st.caption(
         f"{plain(split)}, equal-mass bins. ECE = expected calibration error. "
         + compared({name: each.ece for name, each in found.items()}, picked.label, best)

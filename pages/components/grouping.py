@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import display, state
+from pages.components import display, exports, state
 from pages.components import table_controls as controls
+from pages.components.choices import choose_option
 from pages.components.display import plain
 from pages.components.run_cells import number_text
 from pages.components.run_table import BASIN, KIND, RunTable
@@ -21,20 +22,16 @@ def choose(table: RunTable, folder: str) -> str:
     titles = _columns(table)
     if not titles:
         return ""
-    current = controls.setting("group")
-    current = current if current in titles else ""
-    options = ["", *titles]
-    chosen = st.selectbox(
+    chosen = choose_option(
         "Group by",
-        options,
-        index=options.index(current),
-        format_func=lambda title: f"Group by {title}" if title else "No groups",
-        label_visibility="collapsed",
+        titles,
+        controls.setting("group"),
+        text=lambda title: f"Group by {title}" if title else "No groups",
         width=160,
-        key=f"group-{folder}-{current}",
+        key=f"group-{folder}",
     )
-    st.session_state["group"] = chosen or ""
-    return chosen or ""
+    st.session_state["group"] = chosen
+    return chosen
 
 
 def show(table: RunTable, rows: Sequence[int], column: str, score: str) -> None:
@@ -91,7 +88,7 @@ def show(table: RunTable, rows: Sequence[int], column: str, score: str) -> None:
         f"Ingredients that match the filter, by {plain(column)}{told}. Tick a group to select its "
         "ingredients."
     )
-    display.export_rows(shown, "groups", decimals=dict.fromkeys(numbers, digits))
+    exports.show_rows(shown, "groups", decimals=dict.fromkeys(numbers, digits))
 
 
 def _columns(table: RunTable) -> list[str]:

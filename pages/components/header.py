@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import keyboard, state, tasks
+from pages.components import exports, keyboard, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.jobs import Job, State
@@ -26,7 +26,7 @@ STYLE = (
     f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} .stButton {{ display: flex; }}"
-    f"{keyboard.STYLE}"
+    f"{keyboard.STYLE}{exports.STYLE}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )
@@ -91,6 +91,7 @@ def show() -> tuple[DeltaGenerator, DeltaGenerator]:
         _next()
         # Without a timer of its own: the jobs panel has the page drawn again as jobs go on.
         _jobs()
+        exports.listen()
         keyboard.show()
     return selection, soup
 

@@ -1,21 +1,13 @@
-"""The jobs in the sidebar, and running the page again when results arrive.
-
-`st.rerun` starts the next run from inside the run that calls it, about 0.2 s later if there is much
-garbage to collect, and does not check whether the user has opened another page meanwhile. Streamlit
-runs that page in another thread. Both threads share one record of the current page, and the later
-one overwrites it with the older page: the click is lost. `rerun_after_this` requests a run that
-begins only after the current one, and not at all if the user has requested something else.
-"""
+"""The jobs in the sidebar, and running the page again when results arrive."""
 
 import time
 from collections.abc import Sequence
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
-from streamlit.runtime.scriptrunner_utils.script_run_context import ScriptRunContext
 
 from pages.components import header, job_links, jobs, state
 from pages.components.display import plain
+from pages.components.streamlit_internals import is_late, rerun_after_this
 from soupcore.jobs import Job, State
 
 _POLL = 0.5  # seconds between look-ups of the queue while a job is unfinished
@@ -167,38 +159,3 @@ def _progress(jobs: list[Job]) -> dict[int, tuple[bool, int]]:
 def _begun_or_ended(now: dict[int, tuple[bool, int]]) -> bool:
     drawn = st.session_state["jobs_drawn"]
     return {i: now[i][0] for i in now} != {i: drawn[i][0] for i in drawn}
-
-
-def remember_page() -> None:
-    """Store the user's current page; call it once a run, after the navigation."""
-    st.session_state["page"] = _context().page_script_hash
-
-
-def is_late() -> bool:
-    """Whether a timer requested this run before the user opened another page.
-
-    Its request names the previous page, and the browser would show that as the current one.
-    """
-    return bool(_context().page_script_hash != st.session_state["page"])
-
-
-def rerun_after_this() -> None:
-    """Request a run of the whole page after this run; nothing may be drawn after the call."""
-    context = _context()
-    if context.script_requests is not None:
-        st.session_state["is_own_run"] = True
-        context.script_requests.request_rerun(
-            RerunData(
-                query_string=context.query_string,
-                page_script_hash=st.session_state["page"],
-                cached_message_hashes=context.cached_message_hashes,
-                context_info=context.context_info,
-            )
-        )
-
-
-def _context() -> ScriptRunContext:
-    context = get_script_run_ctx()
-    if context is None:
-        raise RuntimeError("Pages can only be drawn in a run of the app's script.")
-    return context

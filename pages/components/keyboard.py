@@ -96,7 +96,7 @@ def _dialog() -> None:
     st.caption(
         "Whatever a click on a figure does, another control does too: the rows of the run table "
         "select ingredients, and *Add curve* on the Connectivity page chooses a pair. The list on "
-        "the page of a soup opens the other soups. The numbers of a figure are under *Export*."
+        "the page of a soup opens the other soups. *CSV* below a figure saves its numbers."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.components import display, jobs, results, snippets, state
+from pages.components import display, exports, jobs, results, snippets, state
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
@@ -25,6 +25,7 @@ from soupcore.connectivity import (
     tree,
 )
 from soupcore.connectivity.bracket import Floats
+from soupcore.display import capitalised
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
 from soupcore.tasks import NO_LABELS, Unit
@@ -118,9 +119,10 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
                 f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
             )  # fmt: skip
         elif doubtful:
-            pairs = "1 doubtful pair" if len(doubtful) == 1 else f"{len(doubtful):,} doubtful pairs"
+            one = len(doubtful) == 1
+            pairs = "the doubtful pair" if one else f"the {len(doubtful):,} doubtful pairs"
             jobs.call_button(
-                view, f"Refine the {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
+                view, f"Refine {pairs}", replace(call, names=None, pairs=tuple(doubtful)),
                 f"Evaluate {pairs} on {choices.split}", key="refine",
                 help="Evaluates preliminary pairs with a barrier near the basin threshold on all "
                 f"of {plain(choices.split)}: those that may still join or leave a basin.",
@@ -214,8 +216,15 @@ def draw(
     folded = {}
     if threshold is not None:
         folded = _choose_folded(choices, values, threshold / measure.factor)
+    groups: dict[str, list[str]] = {}
     if folded:
-        figure = _folded_heatmap(choices, evaluated, values, measure, threshold, folded)
+        home = {name: label for label, names in folded.items() for name in names}
+        for name in choices.names:
+            groups.setdefault(home.get(name, name), []).append(name)
+        outlined = [tuple(dict.fromkeys(home.get(n, n) for n in names)) for names in outlined]
+        figure = _folded_heatmap(
+            choices, evaluated, values, measure, threshold, groups, home, outlined
+        )
     else:
         figure = figures.pair_heatmap(
             choices.names,
@@ -229,7 +238,7 @@ def draw(
         )
     code = snippets.matrix(
         view, choices.call, choices.measure, tree=choices.clustered, threshold=threshold,
-        outlined=outlined,
+        outlined=outlined, groups=groups,
     )  # fmt: skip
     table = pairs_table(choices.names, {measure.title: values * measure.factor})
     if evaluated:
@@ -239,7 +248,15 @@ def draw(
         if found is not None:
             _take_clicks(view, choices, found, cells, [*folded])
 
-    display.show_figure(figure, KEY, table, code, on_pick=pick if found is not None else None)
+    display.show_figure(
+        figure,
+        KEY,
+        table,
+        code,
+        on_pick=pick if found is not None else None,
+        title=capitalised(measure.title),
+        about=exports.sizes(view.task, choices.split) if evaluated else "",
+    )
 
 
 def _choose_folded(choices: Choices, values: Floats, limit: float) -> dict[str, list[str]]:
@@ -269,12 +286,10 @@ def _folded_heatmap(
     values: Floats,
     measure: Measure,
     threshold: float | None,
-    folded: Mapping[str, Sequence[str]],
+    groups: Mapping[str, Sequence[str]],
+    home: Mapping[str, str],
+    outlined: Sequence[Sequence[str]],
 ) -> go.Figure:
-    home = {name: label for label, names in folded.items() for name in names}
-    groups: dict[str, list[str]] = {}
-    for name in choices.names:
-        groups.setdefault(home.get(name, name), []).append(name)
     labels = [*groups]
     ranges = between(choices.names, values, [*groups.values()])
     preliminary = {
@@ -294,6 +309,7 @@ def _folded_heatmap(
         threshold=threshold,
         preliminary=preliminary,
         details=details,
+        outlined=outlined,
     )
 
 
@@ -410,10 +426,10 @@ def basin_sentences(found: Sequence[Basin], *, evaluated: int, preliminary: int 
         if evaluated == pairs:
             return [*lines, "No two ingredients share a basin."]
         lines.append("No evaluated pair shares a basin.")
-    for basin in shared[:_BASINS]:
+    for number, basin in enumerate(shared[:_BASINS], start=1):
         k = len(basin.names)
         who = f"All {k} ingredients" if k == count else f"{k} of {count} ingredients"
-        lines.append(f"**{who} share a basin:** {_named(basin.names)}{_chain(basin)}")
+        lines.append(f"**{who} share a basin (B{number}):** {_named(basin.names)}{_chain(basin)}")
     if len(shared) > _BASINS:
         lines.append(f"… plus {len(shared) - _BASINS} smaller basins.")
     alone = {basin.names[0]: basin.is_closed for basin in found if len(basin.names) == 1}

@@ -7,7 +7,7 @@ from zlib import crc32
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, snippets, state
+from pages.components import display, exports, snippets, state
 from pages.components import table_controls as controls
 from pages.components.column_scatter import plain_numbers
 from pages.components.display import plain
@@ -42,23 +42,25 @@ def show(
         score: The column that colours the lines; "" for none.
         on_pick: Called with the points that the user clicks.
     """
-    runs = [row for row, kind in enumerate(table.values(KIND)) if kind == "ingredient"]
-    drawn = table.frame.iloc[runs].set_index(NAME)
-    score = score if score and drawn[score].notna().any() else ""  # all may be undefined
-    titles, left = _titles(table, drawn, columns, score)
+    kinds = dict(zip(table.names, table.values(KIND), strict=True))
+    is_run = [kind == "ingredient" for kind in kinds.values()]
+    runs = table.frame[is_run].set_index(NAME)
+    score = score if score and runs[score].notna().any() else ""  # all may be undefined
+    titles, left = _titles(table, runs, columns, score)
     if len(titles) < 2:
         return
+    drawn = table.frame.set_index(NAME)
     drawn = pd.DataFrame({t: plain_numbers(drawn[t]) for t in titles}, index=drawn.index)
     better = table.columns[score].better if score else 0
     axes = axes_of(drawn, titles, {score: better})
-    matching = {*rows} & {*runs}
-    names = table.names
-    active = [names[row] for row in runs if row in matching]
+    matching = {*rows}
+    active = [name for row, name in enumerate(table.names) if row in matching]
     selected = st.session_state["selection"]
     brushed = _brushed(table, titles)
     options: dict[str, Any] = {
         "score": score, "better": better, "active": active, "selected": selected,
         "brushed": brushed,
+        "kinds": {name: kind for name, kind in kinds.items() if kind != "ingredient"},
     }  # fmt: skip
     figure = figures.parallel_coordinates(drawn, titles, **options)
     code = snippets.parallel(view, drawn, titles, options)
@@ -68,9 +70,15 @@ def show(
 
     st.subheader("Parallel coordinates")
     display.show_figure(
-        figure, _KEY, drawn, code, on_pick=on_pick,
+        figure,
+        _KEY,
+        drawn,
+        code,
+        on_pick=on_pick,
+        title="Parallel coordinates",
+        about=exports.measured_on(view),
         on_box=lambda box: apply(brushes(axes, box["x"], box["y"])),
-    )  # fmt: skip
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Clear brushes",
@@ -82,7 +90,7 @@ def show(
             _range(axes, brushed, apply)
         st.caption(
             "Drag across an axis to filter and select; the range becomes part of the filter. "
-            f"Click a point to select its ingredient. {left}"
+            f"Click a point to select its ingredient. ■ base and ★ soups have a score only. {left}"
         )
 
 

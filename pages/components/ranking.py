@@ -1,10 +1,10 @@
 """The logged metric that ranks ingredients, which the user chooses and the URL stores."""
 
 import math
-from collections.abc import Mapping
 
 import streamlit as st
 
+from pages.components.choices import choose_option, choose_word
 from soupcore import Sweep
 from soupcore.checkpoints.run_folders import is_lower_better
 
@@ -45,47 +45,24 @@ def choose(sweep: Sweep, folder: str) -> str | None:
     known = metrics(sweep)
     if not known:
         return None
-    current = chosen(sweep)
-    options = [None, *known]
-    metric = st.selectbox(
+    current = chosen(sweep) or ""
+    metric = choose_option(
         "Rank by",
-        options,
-        index=options.index(current),
-        format_func=lambda name: f"Rank by {logged(name)}" if name else "Order by name",
-        label_visibility="collapsed",
+        known,
+        current,
+        text=lambda name: f"Rank by {logged(name)}" if name else "Order by name",
         width=280,
-        key=f"order-{folder}-{current}",
+        key=f"order-{folder}",
     )
     if metric != current:
-        st.session_state.update(rank=metric or "", better="")
-    if metric is None:
+        st.session_state.update(rank=metric, better="")
+    if not metric:
         return None
     current = "lower" if lower_is_better(metric) else "higher"
     better = choose_word("Direction", _DIRECTIONS, current, f"better-{folder}-{metric}")
     if better != current:
         st.session_state["better"] = better
     return metric
-
-
-def choose_word(label: str, words: Mapping[str, str], current: str, key: str) -> str:
-    """Let the user choose one of a few words; return it.
-
-    Args:
-        label: What is chosen, for screen readers.
-        words: `{word: what is shown}`.
-        current: The word that is chosen now.
-        key: Key of the widget, which is drawn anew when the word is changed from elsewhere.
-    """
-    word: str = st.segmented_control(
-        label,
-        [*words],
-        default=current,
-        format_func=lambda word: words[word],
-        required=True,
-        label_visibility="collapsed",
-        key=f"{key}-{current}",
-    )
-    return word
 
 
 def ranked(sweep: Sweep, names: list[str], metric: str) -> list[str]:

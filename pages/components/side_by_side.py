@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, jobs, scores, snippets, soup_links, state
+from pages.components import display, exports, jobs, scores, snippets, soup_links, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import figures
@@ -156,7 +156,14 @@ def _forest(
     codes = scores.points(view)
     told = {name: codes[name].code for name in chosen}
     code = snippets.differences(view, told, baseline, colours)
-    display.show_figure(figure, "differences", table, code)
+    display.show_figure(
+        figure,
+        "differences",
+        table,
+        code,
+        title=f"Differences from {baseline}",
+        about=exports.sizes(view.task, *view.task.reported),
+    )
     st.caption("Paired on the same examples, with 95 % intervals.")
 
 

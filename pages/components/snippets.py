@@ -300,22 +300,28 @@ _MATRICES = {
 
 def matrix(
     view: View, call: Paths, measure: str, *, tree: bool, threshold: float | None = None,
-    outlined: Sequence[Sequence[str]] = (),
+    outlined: Sequence[Sequence[str]] = (), groups: Mapping[str, Sequence[str]] | None = None,
 ) -> str:  # fmt: skip
-    """Draw the matrix of all pairs, with a threshold and outlined groups."""
+    """Draw the matrix of all pairs or of groups of names, with a threshold and outlined basins."""
     context, names = view.context, call.names or ()
     if measure in ("angle", "distance"):
         code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
     else:
         code, values = call.code(context), f"barriers.{_MATRICES[measure]}"
     score = "task.score_unit, task.score_name" if view.has_task else ""
-    drawn = f"names, values, figures.measures({score})[{measure!r}]"
-    apart = "-values" if measure == "midpoint" else "values"
-    drawn += f", tree=tree(names, {apart})" if tree else ""
+    rows = "groups, ranges.highest" if groups else "names, values"
+    drawn = f"{rows}, figures.measures({score})[{measure!r}]"
+    near = "-values" if measure == "midpoint" else "values"
+    joined = "tree(list(groups), ranges.lowest)" if groups else f"tree(names, {near})"
+    drawn += f", tree={joined}" if tree else ""
     drawn += f", threshold={threshold}" if threshold is not None else ""
     drawn += f", outlined={[list(names) for names in outlined]!r}" if outlined else ""
     made = Code(f"names = {list(names)!r}\nvalues = {values}\n")
-    more = ("from soupcore.connectivity import tree",) if tree else ()
+    more = ["from soupcore.connectivity import tree"] if tree else []
+    if groups:
+        made += Code(f"groups = {({label: [*names] for label, names in groups.items()})!r}\n"
+                     "ranges = between(names, values, list(groups.values()))\n")  # fmt: skip
+        more.append("from soupcore.connectivity import between")
     return context.script(code, made, _figure("pair_heatmap", drawn, *more))
 
 
@@ -367,7 +373,9 @@ def norms(view: View, names: Sequence[str]) -> str:
 def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -> str:
     """Draw the moves by layer, or the angles to an ingredient by layer."""
     values = f"geometry.angles_by_layer({to!r})" if to else "geometry.moves_by_layer * 100"
-    title, unit, decimals = ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", 1)
+    title, unit, decimals = (
+        ("angle, °", "°", 0) if to else ("distance, % of layer norm", " %", None)
+    )
     drawn = (
         f"geometry.layers, geometry.names, {values},\n"
         f"    title={title!r}, unit={unit!r}, decimals={decimals},\n"

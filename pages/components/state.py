@@ -190,9 +190,14 @@ class View:
         return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
 
     @cached_property
+    def overview(self) -> Overview:
+        """The stored results of the sweep with its task, looked up once in a run of a page."""
+        return Overview.of(self.context)
+
+    @property
     def basin_numbers(self) -> dict[str, int]:
         """The number of each ingredient's basin, 1 for the largest; empty without a task."""
-        return Overview(self.context, []).basin_numbers if self.has_task else {}
+        return self.overview.basin_numbers if self.has_task else {}
 
     @property
     def colours(self) -> Inks:

@@ -10,7 +10,16 @@ import pandas as pd
 import streamlit as st
 from natsort import natsorted
 
-from pages.components import access, jobs, jobs_panel, remote, settings, state, tasks, uploads
+from pages.components import (
+    access,
+    jobs,
+    remote,
+    settings,
+    state,
+    streamlit_internals,
+    tasks,
+    uploads,
+)
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
@@ -167,7 +176,7 @@ def _urls() -> None:
 
 
 def _upload() -> None:
-    room = state.incoming().room(uploads.current_session())
+    room = state.incoming().room(streamlit_internals.current_session())
     st.caption(
         f"Uploads may take {room / 1e6:,.0f} MB more. For larger sweeps, use a folder on the "
         "server."
@@ -284,8 +293,8 @@ def watch_folder(folder: str, before: Listing) -> None:
         now = list_checkpoints(folder)
         found = changes(before, last[0], now)
         last[0] = now
-        if jobs_panel.is_late() or (found.settled and not found.unsettled):
-            jobs_panel.rerun_after_this()
+        if streamlit_internals.is_late() or (found.settled and not found.unsettled):
+            streamlit_internals.rerun_after_this()
             return
         for name, nbytes in islice(found.unsettled.items(), _MOST_UNSETTLED):
             size = in_words(nbytes)
@@ -324,8 +333,8 @@ def wait_for_task(spec: str) -> None:
         is_known = state.descriptions().get(spec, wait_s=0) is not None
     except StockpotError:  # the page shows it
         is_known = True
-    if is_known or jobs_panel.is_late():
-        jobs_panel.rerun_after_this()
+    if is_known or streamlit_internals.is_late():
+        streamlit_internals.rerun_after_this()
     st.info(
         f"Reading the task {plain(spec)}: its file runs in a separate process, which hashes its "
         "data. This may take up to 10 minutes.",

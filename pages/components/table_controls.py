@@ -6,8 +6,8 @@ from zlib import crc32
 
 import streamlit as st
 
+from pages.components.choices import choose_option, choose_word
 from pages.components.display import plain
-from pages.components.ranking import choose_word
 from pages.components.run_table import INK, NAME, RunTable
 from soupcore.row_filter import FilterError, matching_rows
 
@@ -58,22 +58,16 @@ def choose_baseline(names: Sequence[str], best: str | None, folder: str) -> str:
         best: The best ingredient on the select split; None if none is evaluated.
         folder: The folder of the sweep.
     """
-    pinned = setting("baseline")
-    pinned = pinned if pinned in names else ""
-    options = ["", *names]
-    chosen = st.selectbox(
+    chosen = choose_option(
         "Baseline",
-        options,
-        index=options.index(pinned),
-        format_func=lambda name: (
-            f"Baseline: {name}" if name else f"Baseline: best ingredient{f', {best}' * bool(best)}"
-        ),
-        label_visibility="collapsed",
+        names,
+        setting("baseline"),
+        text=lambda name: f"Baseline: {name or (f'best, {best}' if best else 'best ingredient')}",
         width=225,
-        key=f"baseline-{folder}-{pinned}",
+        key=f"baseline-{folder}",
     )
-    st.session_state["baseline"] = chosen or ""
-    return chosen or ""
+    st.session_state["baseline"] = chosen
+    return chosen
 
 
 def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None) -> list[int]:
@@ -88,19 +82,16 @@ def choose_order(table: RunTable, folder: str, fallback: tuple[str, bool] | None
     titles = [title for title in table.columns if title != INK]
     current = setting("sort")
     current = current if current in titles else ""
-    options = ["", *titles]
     first = "Best first" if table.ranked_by else "Order of the sweep"
     default_name = f"Sort by {fallback[0]}" if fallback and not table.ranked_by else first
-    chosen = st.selectbox(
+    chosen = choose_option(
         "Sort by",
-        options,
-        index=options.index(current),
-        format_func=lambda title: f"Sort by {title}" if title else default_name,
-        label_visibility="collapsed",
+        titles,
+        current,
+        text=lambda title: f"Sort by {title}" if title else default_name,
         width=190,
-        key=f"sort-{folder}-{current}",
+        key=f"sort-{folder}",
     )
-    chosen = chosen or ""
     if chosen != current:
         st.session_state.update(sort=chosen, order="")
     rows = range(len(table.frame))

@@ -23,12 +23,9 @@ from python_multipart.multipart import MultipartParser, MultipartState, parse_op
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from streamlit.runtime import get_instance
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.scriptrunner import get_script_run_ctx
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from pages.components import access
+from pages.components.streamlit_internals import is_active, register_upload
 from soupcore import StockpotError
 
 _PREFIX = ".incoming-"
@@ -164,26 +161,6 @@ def _age(path: Path) -> float:
         return math.inf
 
 
-def current_session() -> str:
-    """Return the id of the session whose page is being drawn."""
-    context = get_script_run_ctx()
-    return context.session_id if context else ""
-
-
-def is_active(session: str) -> bool:
-    """Whether a session is active in Streamlit."""
-    return get_instance().is_active_session(session)
-
-
-def register(session: str, file_id: str, name: str) -> None:
-    """Register an uploaded file with Streamlit, without its content."""
-    record = UploadedFileRec(file_id, name, "application/octet-stream", b"")
-    manager = get_instance().uploaded_file_mgr
-    if not isinstance(manager, MemoryUploadedFileManager):
-        raise TypeError("Streamlit keeps uploads elsewhere now.")
-    manager.add_file(session, record)
-
-
 class UploadsToDisk:
     """Answers upload requests.
 
@@ -202,7 +179,7 @@ class UploadsToDisk:
         incoming: Callable[[], Incoming],
         base: str = "",
         is_active: Callable[[str], bool] = is_active,
-        register: Callable[[str, str, str], None] = register,
+        register: Callable[[str, str, str], None] = register_upload,
     ) -> None:
         self._app = app
         self._incoming = incoming

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -212,44 +211,34 @@ def known_pairs(
         split: A split, or a part of one; by default, the select split.
     """
     chosen = sweep.names(names)
-    split = split or evaluations.task.select
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(chosen):
-        places.setdefault(evaluations.key(sweep[name].mixture), []).append(place)
-    pairs: list[tuple[int, int]] = []
-    content: list[bytes] = []
-    settled: list[bool] = []
-    backwards: list[bool] = []
-    for start, end, is_settled, values in evaluations.store.lines(
-        measured(evaluations, alphas, split)
-    ):
-        for a, b in _pairs_of(places.get(start, ()), places.get(end, ()), start == end):
-            pairs.append((min(a, b), max(a, b)))
-            backwards.append(a > b)
-            content.append(values)
-            settled.append(is_settled)
+    rows = evaluations.store.lines(measured(evaluations, alphas, split or evaluations.task.select))
+    # Vectorised, because 200 ingredients have 19,900 pairs, which pages read in each run.
+    points: dict[str, int] = {}  # ingredients with the same weights are one point
+    keys = [evaluations.key(sweep[name].mixture) for name in chosen]
+    at = np.array([points.setdefault(key, len(points)) for key in keys], dtype=np.int64)
+    by_row = [(points.get(start, -1), points.get(end, -1)) for start, end, *_ in rows]
+    ends = np.array(by_row, dtype=np.int64).reshape(-1, 2)
+    used = np.flatnonzero((ends >= 0).all(axis=1))
+    settled = np.array([row[2] for row in rows], dtype=bool)
     # If a line is stored in both directions, the settled one is used.
-    order = sorted(range(len(pairs)), key=settled.__getitem__)
-    by_pair = {pairs[row]: row for row in order}
-    unique = [by_pair[pair] for pair in sorted(by_pair)]
-    found = np.frombuffer(b"".join(content), dtype="<f8").reshape(-1, len(_COLUMNS)).copy()
-    at = _COLUMNS["barrier_alpha"]
-    found[backwards, at] = 1 - found[backwards, at]
+    rank = np.full((len(points), len(points)), -1)
+    rank[ends[used, 0], ends[used, 1]] = used + settled[used] * len(rows)
+    a, b = np.triu_indices(len(chosen), k=1)
+    forwards, backwards = rank[at[a], at[b]], rank[at[b], at[a]]
+    best = np.maximum(forwards, backwards)
+    is_known = best >= 0
+    which = best[is_known] % max(len(rows), 1)
+    found = np.frombuffer(b"".join([rows[row][3] for row in which.tolist()]), dtype="<f8")
+    values = found.reshape(-1, len(_COLUMNS)).copy()
+    turned = (backwards > forwards)[is_known]
+    values[turned, _COLUMNS["barrier_alpha"]] = 1 - values[turned, _COLUMNS["barrier_alpha"]]
     return PairSummaries(
         tuple(chosen),
-        np.array(pairs, dtype=np.int64).reshape(-1, 2)[unique],
-        found[unique],
-        np.array(settled, dtype=bool)[unique],
-        np.zeros(len(unique), dtype=bool),
+        np.stack([a[is_known], b[is_known]], axis=1).astype(np.int64),
+        values,
+        settled[which],
+        np.zeros(len(which), dtype=bool),
     )
-
-
-def _pairs_of(
-    starts: Sequence[int], ends: Sequence[int], is_same: bool
-) -> Iterable[tuple[int, int]]:
-    if is_same:  # ingredients with the same weights
-        return combinations(starts, 2)
-    return product(starts, ends)
 
 
 class Keeper:

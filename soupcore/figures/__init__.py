@@ -24,7 +24,7 @@ from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
 from soupcore.figures.recipe_curves import recipe_curve, trade_off
 from soupcore.figures.soups import coefficient_bars, difference_forest
-from soupcore.figures.style import colours
+from soupcore.figures.style import colours, titled
 from soupcore.figures.trace import greedy_trace, learning_curve
 
 __all__ = [
@@ -60,5 +60,6 @@ __all__ = [
     "shift_scatter",
     "soup_ensemble_scatter",
     "theory_scatter",
+    "titled",
     "trade_off",
 ]

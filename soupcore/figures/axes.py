@@ -1,8 +1,15 @@
-"""Axes of numbers that span orders of magnitude, such as learning rates."""
+"""Axes of numbers that span orders of magnitude, such as learning rates, and axes of names."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import plotly.graph_objects as go
+
+ROWS = 720  #: height of all rows of a figure at most, in pixels
+
+_ROW = 22  # pixels, fewer if all rows would be higher than ROWS
+_NAME = 14  # pixels
+_LEAST, _AROUND = 220, 90  # pixels of a figure, and of its title and horizontal axis
 _TWO_DECADES = 100
 _MOST_TICKS = 8
 _MOST_LINEAR = 6
@@ -31,17 +38,37 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
 
 
-def linear_ticks(low: float, high: float) -> list[float]:
-    """Return up to six round numbers of a linear axis.
+def linear_ticks(low: float, high: float, most: int = _MOST_LINEAR) -> list[float]:
+    """Return round numbers of a linear axis.
 
     Args:
         low: The smallest value.
         high: The largest value.
+        most: The largest number of ticks, at least 4.
     """
     if not low < high:
         return [low]
-    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    power = 10.0 ** math.floor(math.log10((high - low) / (most - 1)))
     steps = (factor * power for factor in (1, 2, 5, 10, 20))
-    step = next(step for step in steps if (high - low) / step < _MOST_LINEAR)
+    step = next(step for step in steps if (high - low) / step < most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+
+def fit_rows(figure: go.Figure, names: Sequence[str]) -> int:
+    """Name the rows of a figure as far as there is room, and return its height in pixels.
+
+    Args:
+        figure: The figure, with one row for each name.
+        names: The names, from the bottom to the top.
+    """
+    rows = min(_ROW * len(names), ROWS)
+    every = max(1, math.ceil(_NAME * len(names) / max(rows, 1)))  # hover shows the other names
+    figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=list(names),
+        range=[-0.8, len(names) - 0.2],
+        tickvals=list(names[::-1][::every]),
+    )
+    return max(_LEAST, _AROUND + rows)

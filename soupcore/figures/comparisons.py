@@ -8,10 +8,12 @@ import plotly.graph_objects as go
 
 from soupcore.analysis.grids import Grid
 from soupcore.figures import outliers
+from soupcore.figures.axes import log_ticks
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.style import NEUTRAL, finish, space_before
 from soupcore.tasks import SHARE, Unit
 
+_TICKS = 6  # distinct values that are all ticks
 _HEIGHT = 460  # pixels
 _PAIR = "<b>%{customdata[0]} + %{customdata[1]}</b><br>"
 
@@ -175,7 +177,8 @@ def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:
         # Values such as learning rates span orders of magnitude.
         values = values.map(math.log10)
         ticks = sorted(known.unique())
-        ticks = ticks[:: -(-len(ticks) // 6)]
+        if len(ticks) > _TICKS:
+            ticks = log_ticks(known.min(), known.max())
         bar |= {
             "tickvals": [math.log10(tick) for tick in ticks],
             "ticktext": [f"{tick:g}" for tick in ticks],

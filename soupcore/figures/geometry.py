@@ -2,24 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
+from soupcore.figures.axes import fit_rows, linear_ticks
 from soupcore.figures.cell_numbers import cell_numbers
 from soupcore.figures.inks import add_legend
+from soupcore.figures.outliers import Scale
 from soupcore.figures.style import finish, space_before
 
 _ROW = 20  # pixels per layer
+_MOST_NAMED = 60  # columns whose slanted names do not overlap
 _LABELLED = 16  # with more columns, cells are too narrow for numbers
 
 
 def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
-    """Draw the distance of each ingredient from the origin of the geometry."""
-    names = list(geometry.names)
+    """Draw the distance of each ingredient from the origin of the geometry, the nearest on top."""
+    order = np.argsort(-geometry.norms, kind="stable")
+    names = [geometry.names[row] for row in order]
     figure = go.Figure(
         go.Bar(
-            x=geometry.norms,
+            x=geometry.norms[order],
             y=names,
             orientation="h",
             marker={"color": [colours[name] for name in names]},
@@ -29,8 +34,7 @@ def norm_bars(geometry: Geometry, colours: Mapping[str, str]) -> go.Figure:
     )
     add_legend(figure, colours, names)
     figure.update_xaxes(title=f"L2 distance from {geometry.origin}", rangemode="tozero")
-    figure.update_yaxes(type="category", autorange="reversed")
-    return finish(figure, height=max(240, 90 + 22 * len(names)))
+    return finish(figure, height=fit_rows(figure, names))
 
 
 def layer_heatmap(
@@ -40,9 +44,11 @@ def layer_heatmap(
     *,
     title: str,
     unit: str = "",
-    decimals: int = 2,
+    decimals: int | None = None,
 ) -> go.Figure:
     """Draw a quantity per ingredient and layer, with the first layer on top.
+
+    Outliers do not rule the colours: those beyond the colour bar have the colour of its end.
 
     Args:
         layers: Names of the L layers.
@@ -50,8 +56,15 @@ def layer_heatmap(
         values: Shape [L, k]; NaN leaves a cell empty.
         title: Name of the quantity.
         unit: Suffix of each number.
-        decimals: Decimals per number in a cell.
+        decimals: Decimals per number in a cell; None for three significant digits.
     """
+    scale = Scale.of(np.ravel(values))
+    bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
+    if np.isfinite(scale.high):
+        inside = [tick for tick in linear_ticks(scale.start, scale.end) if tick < scale.end]
+        texts = [*(f"{tick:.3g}" for tick in inside), f"≥ {scale.end:.3g}"]
+        bar |= {"tickvals": [*inside, scale.end], "ticktext": texts}
+    digits = ".4g" if decimals is None else f".{decimals + 1}f"
     heatmap = go.Heatmap(
         z=values,
         x=list(names),
@@ -59,14 +72,19 @@ def layer_heatmap(
         colorscale="Viridis",
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": title, "side": "right"}, "thickness": 12},
+        zmin=scale.start,
+        zmax=scale.end if scale.end > scale.start else scale.start + 1,
+        colorbar=bar,
         meta=[unit.strip()],
-        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:.{decimals + 1}f}}"
+        hovertemplate=f"<b>%{{x}}</b>, %{{y}}<br>%{{z:{digits}}}"
         f"{space_before(unit)}%{{meta[0]}}<extra></extra>",
     )
     figure = go.Figure(heatmap)
     if len(names) <= _LABELLED and len(layers) <= 2 * _LABELLED:
         figure.add_trace(cell_numbers(heatmap, decimals))
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    figure.update_xaxes(type="category", tickangle=-45, showgrid=False)
+    every = -(-len(names) // _MOST_NAMED)
+    figure.update_xaxes(
+        type="category", tickangle=-45, showgrid=False, tickvals=list(names[::every])
+    )
     return finish(figure, height=max(320, 150 + _ROW * len(layers)))

@@ -10,11 +10,12 @@ import plotly.graph_objects as go
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.display import capitalised
 from soupcore.figures import outliers
+from soupcore.figures.axes import ROWS, fit_rows
 from soupcore.figures.inks import add_legend
 from soupcore.figures.style import NEUTRAL, SOUP, finish
 from soupcore.tasks import SHARE, Unit
 
-_ROW = 22  # pixels per ingredient
+_MARKER, _SMALLEST = 11, 5  # pixels
 _RIGHT = 0.7  # share of the range, from the left; labels beyond may not fit at the right edge
 _SHORT, _MARGIN = 20, 48  # characters of labels that fit there, in a margin of so many pixels
 
@@ -30,8 +31,8 @@ def accuracy_overview(
     """Draw the score of each ingredient with its interval, one row per ingredient.
 
     Args:
-        table: Index: ingredient names. Columns: `score`, `low`, `high`. Rows without a score and
-            intervals of zero width are omitted.
+        table: Index: ingredient names, the first on top. Columns: `score`, `low`, `high`. Rows
+            without a score and intervals of zero width are omitted.
         colours: Colour of each ingredient.
         score_name: Name of the score.
         score_unit: Unit of the scores.
@@ -66,11 +67,11 @@ def accuracy_overview(
     )
     title = score_unit.label(f"Validation {score_name}")
     figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
-    figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
+    height = fit_rows(figure, names)
     outliers.clip(figure, better={"x": score_unit.sign})
     figure.update_traces(showlegend=False)
     add_legend(figure, colours, names)
-    return finish(figure, height=max(220, 90 + _ROW * len(names)))
+    return finish(figure, height=height)
 
 
 def logged_overview(
@@ -103,11 +104,11 @@ def logged_overview(
         )
     )
     figure.update_xaxes(title=f"{metric} (logged)")
-    figure.update_yaxes(type="category", range=[-0.8, len(names) - 0.2])
+    height = fit_rows(figure, names)
     outliers.clip(figure, better={"x": better})
     figure.update_traces(showlegend=False)
     add_legend(figure, colours, names)
-    return finish(figure, height=max(220, 90 + _ROW * len(names)))
+    return finish(figure, height=height)
 
 
 def _markers(
@@ -115,7 +116,8 @@ def _markers(
 ) -> dict[str, Any]:
     inks = [colours[name] for name in names]
     symbols = [_symbol(name, selected) for name in names]
-    return {"size": 11, "color": inks, "symbol": symbols, "line": {"width": 2, "color": inks}}
+    size = max(_SMALLEST, min(_MARKER, ROWS // max(len(names), 1)))
+    return {"size": size, "color": inks, "symbol": symbols, "line": {"width": 2, "color": inks}}
 
 
 def shift_scatter(

@@ -131,7 +131,8 @@ def pair_heatmap(
             metric.
         preliminary: Pairs drawn faded because their values may still change.
         details: `{(a, b): text}`, one line shown on hover over evaluated pairs.
-        outlined: Groups of names, such as basins, that get an outline if their rows are adjacent.
+        outlined: Groups of names, the basins. Rows are labelled with the number of their basin, as
+            in "run-01 · B1", and a basin gets an outline if its rows are adjacent.
     """
     order = list(tree.order if tree else names)
     index = {name: position for position, name in enumerate(names)}
@@ -168,7 +169,9 @@ def pair_heatmap(
         "showgrid": False,
     }
     edges = [-0.5, len(order) - 0.5]
-    figure.update_yaxes(ticks, range=edges[::-1], row=row, col=1)
+    number = {name: place for place, group in enumerate(outlined, start=1) for name in group}
+    named = [f"{name} · B{number[name]}" if name in number else name for name in order[::every]]
+    figure.update_yaxes(ticks | {"ticktext": named}, range=edges[::-1], row=row, col=1)
     # Slanted names of more rows would overlap; the rows have the same names.
     are_named = len(order) <= _NAMED_COLUMNS
     figure.update_xaxes(ticks, range=edges, tickangle=-45, showticklabels=are_named, row=row, col=1)

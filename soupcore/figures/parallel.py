@@ -25,6 +25,7 @@ MOST_CATEGORIES = 12  #: distinct texts of an axis
 _BEYOND = 0.06  # share of an axis, beyond its ends, where outliers are
 _MISSING = -0.14  # where values that are not known are
 _GRID_TICKS = 6  # distinct numbers that are all ticks
+_TICK_ROOM = 0.055  # shares of an axis between ticks
 _SHADES = 12
 _WORSE_TO_BETTER = ("#7d6bd0", "#c8548c", SOUP)
 _LONGEST = 14  # characters of a tick
@@ -33,6 +34,7 @@ _NEAR = 0.35  # of the distance between axes; a box this near brushes the axis
 _HEIGHT = 400
 _LINE = 15  # pixels
 _TITLES = 120  # characters of all titles in a line
+_MARK_EDGE = "#ffffff"
 _FADED, _WEAK = 0.15, 0.35
 
 
@@ -91,7 +93,7 @@ class Axis:
         shown = [number for number in self.numbers if not self.scale.side(number)]
         if len(shown) > _GRID_TICKS:
             shown = log_ticks(start, end) if self.scale.log else linear_ticks(start, end)
-        ticks = [(self.place(number), f"{number:.4g}") for number in shown]
+        ticks = _thinned([(self.place(number), f"{number:.4g}") for number in shown])
         sides = [self.scale.side(number) for number in self.numbers]
         ticks += [(-_BEYOND, f"▾ {sides.count(-1)} beyond")] * (-1 in sides)
         ticks += [(1 + _BEYOND, f"▴ {sides.count(1)} beyond")] * (1 in sides)
@@ -180,6 +182,7 @@ def parallel_coordinates(
     active: Collection[str] | None = None,
     selected: Collection[str] = (),
     brushed: Mapping[str, Limits | Sequence[str]] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Draw the rows of a table as lines across one axis per column.
 
@@ -187,21 +190,27 @@ def parallel_coordinates(
     categories, and outliers are beyond the ends (see `soupcore.figures.outliers`).
 
     Args:
-        table: Index: names. One row per ingredient, with the columns below.
+        table: Index: names. Rows with the columns below.
         columns: The columns, from left to right, without those that have no value at all.
         score: The column that colours the lines; empty for none.
         better: 1 if higher values of it are better, -1 if lower ones are.
         active: The rows that match the filter, the others are faded; None for all.
         selected: The selected rows. If there are any, the other lines are thin.
         brushed: `{column: limits}`, marked on the axes.
+        kinds: `{name: kind}` of rows that are no ingredients, where a kind is `base` or `soup`.
+            They are marks on the axes on which they have a value, such as that of the score.
     """
+    others = kinds or {}
     axes = axes_of(table, columns, {score: better})
     names = [str(name) for name in table.index]
     rows = dict(zip(names, table[list(columns)].itertuples(index=False), strict=True))
     shades = _shades(table[score].tolist() if score else [None] * len(names), better)
     drawn = set(names if active is None else active)
+    runs = [name for name in names if name not in others]
     groups: dict[tuple[int, str], list[str]] = {}
     for name, shade in zip(names, shades, strict=True):
+        if name in others:
+            continue
         rank = 0 if name not in drawn else 2 if not selected or name in selected else 1
         groups.setdefault((rank, shade if rank else NEUTRAL), []).append(name)
     figure = go.Figure()
@@ -218,6 +227,10 @@ def parallel_coordinates(
         groups.items(), key=lambda item: (item[0][0], order.get(item[0][1], -1))
     ):
         figure.add_trace(_lines(axes, {name: rows[name] for name in members}, shade, rank))
+    for kind in ("base", "soup"):
+        members = [name for name in names if others.get(name) == kind and name in drawn]
+        if members:
+            figure.add_trace(_marks(axes, {name: rows[name] for name in members}, kind))
     figure.add_trace(_tick_texts(axes))
     if score:
         figure.add_trace(_colour_bar(table[score].tolist(), score, better))
@@ -227,8 +240,8 @@ def parallel_coordinates(
             figure.add_annotation(x=number, y=1, yref="paper", yshift=_LINE * (place + 0.5),
                                   text=line, showarrow=False)  # fmt: skip
     figure.update_xaxes(range=[-0.3, len(axes) - 0.4], visible=False, fixedrange=True)
-    has_missing = any(_is_missing(value) for row in rows.values() for value in row)
-    figure.update_yaxes(range=[_MISSING - 0.06 if has_missing else -0.1, 1.1], visible=False,
+    has_missing = any(_is_missing(value) for name in runs for value in rows[name])
+    figure.update_yaxes(range=[_MISSING - 0.06 if has_missing else -0.1, 1.14], visible=False,
                         fixedrange=True)  # fmt: skip
     finished = finish(figure, height=_HEIGHT)
     top = _LINE * (max(map(len, titles)) + 1)
@@ -272,6 +285,30 @@ def _lines(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], ink: str, ra
         hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} %{customdata[2]}<extra></extra>",
         hoverinfo="all" if rank else "skip",
         name=("filtered out", "not selected", "shown")[rank],
+    )
+
+
+def _marks(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], kind: str) -> go.Scatter:
+    """Return marks on the axes on which rows have a value."""
+    found = [
+        (number, axis.place(value), [name, axis.title, _text(value)])
+        for name, values in rows.items()
+        for number, (axis, value) in enumerate(zip(axes, values, strict=True))
+        if not _is_missing(value)
+    ]
+    return go.Scatter(
+        x=[number for number, _, _ in found],
+        y=[place for _, place, _ in found],
+        customdata=[custom for _, _, custom in found],
+        mode="markers",
+        marker={
+            "symbol": {"base": "square", "soup": "star"}[kind],
+            "size": 13,
+            "color": {"base": NEUTRAL, "soup": SOUP}[kind],
+            "line": {"width": 1, "color": _MARK_EDGE},
+        },
+        hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} %{customdata[2]}<extra></extra>",
+        name={"base": "base", "soup": "soups"}[kind],
     )
 
 
@@ -323,7 +360,20 @@ def _scale() -> list[str]:
 
 def _wrapped(title: str, count: int) -> list[str]:
     """Return a title as lines that fit between the axes."""
-    return textwrap.wrap(title, max(8, _TITLES // count), max_lines=3, placeholder=" …")
+    room = max(8, _TITLES // count)
+    lines = textwrap.wrap(title.replace("_", "_ "), room, max_lines=3, placeholder=" …")
+    return [line.replace("_ ", "_") for line in lines]
+
+
+def _thinned(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the last tick, and the others from the first on that do not overlap."""
+    kept: list[tuple[float, str]] = []
+    for tick in ticks[:-1]:
+        if not kept or tick[0] - kept[-1][0] >= _TICK_ROOM:
+            kept.append(tick)
+    if kept and ticks[-1][0] - kept[-1][0] < _TICK_ROOM and len(kept) > 1:
+        kept.pop()
+    return [*kept, *ticks[-1:]]
 
 
 def _short(text: str) -> str:

@@ -86,22 +86,29 @@ def from_base(
     figure = go.Figure()
     for name, table in paths.items():
         ink = colours.get(name, NEUTRAL)
-        ends = table["alpha"].isin([0, 1])
         figure.add_scatter(
             x=table["report"] * score_unit.factor,
             y=table["shift"] * score_unit.factor,
             name=name,
             mode="lines+markers",
             line={"color": ink, "width": 2},
-            marker={
-                "size": np.where(ends, 11, 6),
-                "symbol": np.where(table["alpha"] == 0, "square", "circle"),
-                "color": [NEUTRAL if alpha == 0 else ink for alpha in table["alpha"]],
-            },
+            marker={"size": np.where(table["alpha"] == 1, 11, 6), "color": ink},
             customdata=table["alpha"],
             meta=[name],
             hovertemplate="%{meta[0]}, α = %{customdata:.2f}<br>"
             f"test {score_unit.hover('x')}<br>mean shift {score_unit.hover('y')}<extra></extra>",
+        )
+    if paths:
+        table = next(iter(paths.values()))
+        base = table[table["alpha"] == 0]
+        figure.add_scatter(
+            x=base["report"] * score_unit.factor,
+            y=base["shift"] * score_unit.factor,
+            name="base",
+            mode="markers",
+            marker={"size": 12, "symbol": "square", "color": NEUTRAL},
+            hovertemplate=f"<b>base</b><br>test {score_unit.hover('x')}<br>"
+            f"mean shift {score_unit.hover('y')}<extra></extra>",
         )
     figure.update_xaxes(title=score_unit.label(f"Test {score_name}"))
     figure.update_yaxes(title=score_unit.label(f"Mean {score_name} over shifts"))

@@ -19,6 +19,8 @@ SOUP = "#e0a100"
 PALETTE = (
     "#0d70ad", "#d55e00", "#009e73", "#e47ea1", "#56b4e9", "#a0355f", "#7d7e3e", "#8f6cdf",
 )  # fmt: skip
+ABOVE = 92  # pixels of a titled figure, above its plot, for title and legend
+_INK, _FAINT = "#1f2328", "#57606a"
 _NO_TEXTS = ("hovertemplate", "texttemplate", "template")
 _GOLDEN_ANGLE = 0.381966  # turns; keeps successive hues far apart for any number of names
 
@@ -58,6 +60,38 @@ def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
     for part in (*figure.data, figure.layout):
         part.update(_escaped(part.to_plotly_json()) or {})
     return figure
+
+
+def titled(figure: go.Figure, title: str, about: str = "") -> go.Figure:
+    """Return a finished figure on white, with its title and room for it: to print or to send.
+
+    Args:
+        figure: A figure of this package.
+        title: The title, one line.
+        about: The splits and the numbers of examples, below the title; may be empty.
+    """
+    light = go.Figure(figure)
+    return light.update_layout(
+        {"template": "plotly_white", "height": light.layout.height + ABOVE, **heading(title, about)}
+    )
+
+
+def heading(title: str, about: str = "") -> dict[str, Any]:
+    """Return the layout of a titled figure: its title, its top margin and its font."""
+    return {
+        "title": {
+            "text": figure_text(title),
+            "subtitle": {"text": figure_text(about), "font": {"size": 12, "color": _FAINT}},
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 20, "l": 4},
+            "font": {"size": 15, "color": _INK},
+        },
+        "margin": {"t": ABOVE},
+        "font": {"family": "system-ui, Arial, sans-serif", "color": _INK},
+    }
 
 
 def _escaped(node: Any) -> Any:

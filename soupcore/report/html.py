@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from soupcore.escaping import figure_text, html, html_lines
+from soupcore.escaping import html, html_lines
+from soupcore.figures.style import titled
 from soupcore.table_export import SUFFIXES, TableForm, export_table
 
 _FORMS: tuple[TableForm, ...] = ("CSV", "LaTeX")
@@ -23,7 +24,6 @@ _SAVE_IMAGES = """document.addEventListener("click", (event) => {
   Plotly.downloadImage(`figure-${figure}`, { format, scale, filename: `stockpot-${figure}` });
 });"""
 _WIDTH = 680  # pixels of a figure; fits the width of A4 and of US letter
-_ABOVE = 92  # pixels of a figure for its title and legend
 
 # The page may not request anything, not even if a text escaped its escaping.
 _POLICY = (
@@ -208,24 +208,8 @@ def plot(
         caption: How to read it.
         frame: Its numbers.
     """
-    small = f'<span style="font-size:12px;color:#57606a">{figure_text(about)}</span>'
-    figure.update_layout(
-        template="plotly_white",
-        width=_WIDTH,
-        height=figure.layout.height + _ABOVE,
-        margin_t=_ABOVE,
-        title={
-            "text": f"{figure_text(title)}<br>{small}",
-            "x": 0,
-            "xref": "container",
-            "y": 1,
-            "yanchor": "top",
-            "pad": {"t": 20, "l": 4},
-            "font": {"size": 15, "color": "#1f2328"},
-        },
-        font={"family": "system-ui, Arial, sans-serif", "color": "#1f2328"},
-    )
-    drawn = figure.to_html(
+    light = titled(figure, title, about).update_layout(width=_WIDTH)
+    drawn = light.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=f"figure-{name}",

@@ -1,5 +1,6 @@
 """Synthetic sweeps and data: networks around a central one, and labels that it mostly predicts."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +12,34 @@ from tests.benchmarks.nets import ConvNet, Mlp, VisionTransformer
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "MLP": Mlp,
+    "small MLP": lambda: Mlp(width=16),
     "CNN with BatchNorm": ConvNet,
     "ViT": VisionTransformer,
 }
 
 
-def make_sweep(folder: Path, net: str, ingredients: int, *, spread: float = 0.05) -> None:
-    """Write ingredients around one network, at random distances proportional to the spread."""
+def make_sweep(
+    folder: Path, net: str, ingredients: int, *, spread: float = 0.05, with_base: bool = False
+) -> None:
+    """Write ingredients around one network, at random distances proportional to the spread.
+
+    Args:
+        folder: The folder to make.
+        net: A name in `NETS`.
+        ingredients: Number of ingredients.
+        spread: Mean distance from the network in the middle, relative to its weights.
+        with_base: Whether to write this network as the base, and a learning rate for each
+            ingredient.
+    """
     folder.mkdir(parents=True)
     centre = network(net).state_dict()
+    if with_base:
+        save_file(centre, folder / "base.safetensors")
+        rows = [
+            {"checkpoint": f"run-{number:03}.safetensors", "lr": 10 ** -(1 + number % 5)}
+            for number in range(ingredients)
+        ]
+        (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for number in range(ingredients):
         random = torch.Generator().manual_seed(number)
         distance = spread * (0.2 + 1.6 * torch.rand((), generator=random))

@@ -79,7 +79,7 @@ def test_a_grid_without_a_middle_says_so(few: Page) -> None:
 @pytest.mark.integration
 def test_a_basin_is_named_and_selected(few: Page) -> None:
     know_all_pairs(few)
-    shared = few.get_by_text("3 of 5 ingredients share a basin: run-01, run-02, run-03")
+    shared = few.get_by_text("3 of 5 ingredients share a basin (B1): run-01, run-02, run-03")
     expect(shared).to_be_visible()
     alone = few.get_by_text("2 ingredients share no basin with another: run-14, stranger")
     expect(alone).to_be_visible()
@@ -172,7 +172,6 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
     if measure.is_visible():  # unless a plane was evaluated before
         measure.click()
     expect(figure).to_be_visible()
-    page.get_by_role("button", name="Export").click()
     with page.expect_download() as taken:
         page.get_by_role("button", name="HTML").click()
     html = steps.save(taken.value, tmp_path).read_text()
@@ -183,15 +182,15 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
     with steps.save(taken.value, tmp_path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows][::6] == ["features.0", "head"]
-    page.get_by_text("SVG", exact=True).click()
-    camera = page.locator("[data-title='Download plot']")  # it says "as a PNG" otherwise
-    expect(figure.filter(has=camera)).to_be_visible()
-    page.keyboard.press("Escape")
-    figure.filter(has=camera).hover()
     with page.expect_download() as taken:
-        figure.locator(camera).click()
+        page.get_by_role("button", name="SVG").click()
     assert taken.value.suggested_filename == "stockpot-layers.svg"
-    assert steps.save(taken.value, tmp_path).read_text().startswith("<svg")
+    image = steps.save(taken.value, tmp_path).read_text()
+    assert image.startswith("<svg")
+    assert "Distance, % of layer norm" in image  # the title
+    assert "rgb(255, 255, 255)" in image
+    title = figure.evaluate("figure => figure.layout.title.text")
+    assert "Distance" not in title  # as it was
 
 
 @pytest.mark.integration

@@ -66,8 +66,11 @@ def test_layers_and_norms_are_drawn_in_order(sweep: Sweep, store: Store) -> None
     found = geometry(sweep, store)
     colours = figures.colours(sweep.ingredients)
     (bars,) = figures.norm_bars(found, colours).data
-    np.testing.assert_allclose(bars.x, found.norms)
-    assert list(bars.marker.color) == list(colours.values())
+    np.testing.assert_allclose(bars.x, sorted(found.norms, reverse=True))
+    assert [colours[name] for name in bars.y] == list(bars.marker.color)
+    assert dict(zip(bars.y, bars.x, strict=True)) == dict(
+        zip(found.names, found.norms, strict=True)
+    )
     values = found.moves_by_layer
     heatmap, _ = figures.layer_heatmap(found.layers, found.names, values, title="moves").data
     np.testing.assert_array_equal(heatmap.z, values)

@@ -129,6 +129,9 @@ def test_a_basin_is_outlined_where_its_rows_are_adjacent(
     figure = figures.pair_heatmap(
         list("abcd"), matrix(), figures.MEASURES["loss"], outlined=[group]
     )
+    labels = [f"{name} · B1" if name in group else name for name in "abcd"]
+    assert list(figure.layout.yaxis.ticktext) == labels
+    assert list(figure.layout.xaxis.ticktext) == list("abcd")
     shapes = figure.layout.shapes
     assert [(shape.x0, shape.x1) for shape in shapes] == ([corners] if corners else [])
     assert [(shape.y0, shape.y1) for shape in shapes] == ([corners] if corners else [])

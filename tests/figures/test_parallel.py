@@ -55,6 +55,30 @@ def test_ticks_are_in_the_units_of_the_column() -> None:
     assert [text for _, text in many.ticks] == ["0", "200", "400", "600", "800", "1000"]
 
 
+def test_ticks_that_would_overlap_are_left_out() -> None:
+    rates = Axis.of("lr", [0.003, 0.004, 0.006, 0.015, 0.038, 0.04])
+    assert [text for _, text in rates.ticks] == ["0.003", "0.006", "0.015", "0.04"]
+
+
+def test_long_titles_break_at_spaces_and_underscores() -> None:
+    table = TABLE.assign(**{f"label_smoothing_{i}": TABLE["loss"] for i in range(8)})
+    figure = figures.parallel_coordinates(table, [*table.columns])
+    assert "label_" in [note.text for note in figure.layout.annotations]
+
+
+def test_soups_and_the_base_are_marks_where_they_have_a_value() -> None:
+    table = pd.concat([TABLE, pd.DataFrame({"loss": [0.5, 5.0]}, index=["soup", "base"])])
+    kinds = {"soup": "soup", "base": "base"}
+    figure = figures.parallel_coordinates(table, COLUMNS, score="loss", better=-1, kinds=kinds,
+                                          active=[*TABLE.index, "soup"])  # fmt: skip
+    drawn = {trace.name: trace for trace in figure.data}
+    assert [list(point) for point in drawn["soups"].customdata] == [["soup", "loss", "0.5"]]
+    assert (list(drawn["soups"].x), drawn["soups"].marker.symbol) == ([2], "star")
+    assert "base" not in drawn  # the filter leaves it out
+    lines = {c[0] for t in figure.data if t.mode == "lines+markers" for c in t.customdata}
+    assert not lines & kinds.keys()
+
+
 @pytest.mark.parametrize(
     ("across", "up", "found"),
     [

@@ -91,10 +91,10 @@ def test_paths_from_the_base_lie_in_the_plane_of_scores() -> None:
         {"alpha": [0, 0.5, 1], "report": [0.5, 0.8, 0.7], "shift": [0.4, 0.6, 0.5]}
     )
     figure = figures.from_base({"a": table, "soup": table}, {"a": "#123456"})
-    first, second = figure.data
+    first, second, base = figure.data
     np.testing.assert_allclose(first.x, [50, 80, 70])
     np.testing.assert_allclose(first.y, [40, 60, 50])
-    assert list(first.marker.symbol) == ["square", "circle", "circle"]
+    assert (list(base.x), list(base.y), base.marker.symbol) == ([50], [40], "square")
     assert first.line.color == "#123456" != second.line.color
 
 

@@ -75,7 +75,9 @@ def test_tight_clusters_of_a_large_sweep_are_one_row_until_a_click_unfolds_them(
     found = pair_matrix.Summaries(known, None, known)
     drawn: list[Any] = []
     monkeypatch.setattr(pair_matrix, "_FOLDED_FROM", 5)
-    monkeypatch.setattr(display, "show_figure", lambda f, *_, on_pick: drawn.append((f, on_pick)))
+    monkeypatch.setattr(
+        display, "show_figure", lambda f, *_, on_pick, **__: drawn.append((f, on_pick))
+    )
     monkeypatch.setattr(st, "pills", lambda *_, key, **__: st.session_state.get(key, []))
 
     def draw() -> Any:
@@ -84,13 +86,13 @@ def test_tight_clusters_of_a_large_sweep_are_one_row_until_a_click_unfolds_them(
 
     figure, on_pick = draw()
     label = "Cluster 1 (4)"
-    assert {*figure.layout.yaxis2.ticktext} == {label, "e"}
+    assert {*figure.layout.yaxis2.ticktext} == {f"{label} · B1", "e"}
     between = next(text for a, b, text in figure.data[-1].customdata if a == label)
     assert between == "loss barrier 0.400 · highest of 4 pairs · lowest 0.2"
     faded = next(trace for trace in figure.data if trace.name == "preliminary")
     assert np.nanmax(faded.z) == 0.4
     on_pick([[label, "e", ""]])
-    assert {*draw()[0].layout.yaxis2.ticktext} == {*names}
+    assert {*draw()[0].layout.yaxis2.ticktext} == {*(f"{name} · B1" for name in "abcd"), "e"}
     assert st.session_state["pairs"] == []
 
 
@@ -121,7 +123,7 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             {"ab": 0.05},
             [
                 "From 1 of 105 pairs; basins may still grow.",
-                "**2 of 15 ingredients share a basin:** a, b",
+                "**2 of 15 ingredients share a basin (B1):** a, b",
                 "**13 ingredients are not linked yet:** c, d, e, f, g, h, i, j, k, l, m, n, o",
             ],
             id="one pair of many",
@@ -140,8 +142,8 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             4,
             ALL_APART | {"ab": 0.0, "bc": 0.1},
             [
-                "**3 of 4 ingredients share a basin:** a, b, c (1 pair exceeds the threshold and "
-                "is connected only through other ingredients: a – c)",
+                "**3 of 4 ingredients share a basin (B1):** a, b, c (1 pair exceeds the threshold "
+                "and is connected only through other ingredients: a – c)",
                 "**1 ingredient shares no basin with another:** d",
             ],
             id="a chain, with all pairs evaluated",
@@ -151,7 +153,7 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             {"ab": 0.0, "bc": 0.1},
             [
                 "From 2 of 3 pairs.",
-                "**All 3 ingredients share a basin:** a, b, c (1 pair not evaluated yet)",
+                "**All 3 ingredients share a basin (B1):** a, b, c (1 pair not evaluated yet)",
             ],
             id="a chain, with its ends unknown",
         ),
@@ -160,7 +162,7 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             {"ab": 0.0, "ad": 0.5, "bd": 0.5, "cd": 0.5},
             [
                 "From 4 of 6 pairs; basins may still grow.",
-                "**2 of 4 ingredients share a basin:** a, b",
+                "**2 of 4 ingredients share a basin (B1):** a, b",
                 "**1 ingredient shares no basin with another:** d",
                 "**1 ingredient is not linked yet:** c",
             ],
@@ -170,8 +172,8 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             4,
             ALL_APART | {"ab": 0.0, "cd": 0.0, "ac": NAN},
             [
-                "**2 of 4 ingredients share a basin:** a, b",
-                "**2 of 4 ingredients share a basin:** c, d",
+                "**2 of 4 ingredients share a basin (B1):** a, b",
+                "**2 of 4 ingredients share a basin (B2):** c, d",
             ],
             id="a barrier that is undefined is known, and connects nothing",
         ),
@@ -180,7 +182,7 @@ ALL_APART = dict.fromkeys(map("".join, combinations("abcd", 2)), 0.5)
             {f"a{other}": 0.0 for other in "bcdefghijklmnopqrstuvwxy"},
             [
                 "From 24 of 300 pairs.",
-                "**All 25 ingredients share a basin:** a, b, c, d, e … and 20 more "
+                "**All 25 ingredients share a basin (B1):** a, b, c, d, e … and 20 more "
                 "(276 pairs not evaluated yet)",
             ],
             id="many names",
@@ -198,6 +200,6 @@ def test_preliminary_pairs_are_said_to_be_so() -> None:
     names, matrix = "abc", np.array([[0, 0, 0.5], [0, 0, 0.5], [0.5, 0.5, 0]])
     assert basin_sentences(basins(names, matrix, 0.1), evaluated=3, preliminary=2) == [
         "From 3 of 3 pairs, 2 of them preliminary; basins may still change.",
-        "**2 of 3 ingredients share a basin:** a, b",
+        "**2 of 3 ingredients share a basin (B1):** a, b",
         "**1 ingredient shares no basin with another:** c",
     ]
