@@ -48,7 +48,7 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     if (why := view.task.why_no_kept_outputs) is not None:
         st.info(f"No ensembles of pairs. {plain(why)}", icon=":material/join_inner:")
         return
-    known = results.midpoints(view, names, split, key="middles")
+    known = results.midpoints(view, names, split, key="midpoints")
     if known is None:
         return
     both = _ensembles(view, names, split)

@@ -43,11 +43,12 @@ class NameMap:
         task: str | None,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._network = dict(network)
         self._ties = tied({name: memory_of(t) for name, t in network.items() if t.numel()})
         self._described = "the model" if task is None else f"the network of the task {task!r}"
         self._way_out = _LOADING if task is None else _EVALUATING
+        # Not the tensors, which would keep the memory that a network is moved from.
         infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in network.items()}
+        self._network = infos
         candidates = network if buffers is None else network.keys() & buffers.keys()
         # Copies, because points are mixed into the network's own memory.
         self._own = {
@@ -99,7 +100,7 @@ class NameMap:
         needless = {
             name
             for name, info in named.tensors.items()
-            if name not in self._network or tuple(self._network[name].shape) != info.shape
+            if name not in self._network or self._network[name].shape != info.shape
             if self._is_needless(named, name)
         }
         needed = [name for name in named.tensors if name not in needless]
@@ -247,7 +248,7 @@ def load_into(
 
 
 def _check_fit(
-    network: Mapping[str, Tensor], checkpoint: Checkpoint, described: str, way_out: str
+    network: Mapping[str, TensorInfo], checkpoint: Checkpoint, described: str, way_out: str
 ) -> None:
     problem = f"{checkpoint.path} does not fit {described}"
     differing = network.keys() ^ checkpoint.tensors.keys()
@@ -258,11 +259,11 @@ def _check_fit(
             f"{problem}: tensor {name!r} is {where} ({len(differing)} unmatched in all).",
             way_out,
         )
-    for name, tensor in network.items():
+    for name, info in network.items():
         shape = checkpoint.tensors[name].shape
-        if tuple(tensor.shape) != shape:
+        if info.shape != shape:
             raise CheckpointError(
                 f"{problem}: tensor {name!r} has shape {list(shape)}, the network's has "
-                f"{list(tensor.shape)}.",
+                f"{list(info.shape)}.",
                 way_out,
             )

@@ -163,7 +163,7 @@ class Overview:
 
     @property
     def report(self) -> str | None:
-        """Name of the first report split, which soups are judged by; None without one."""
+        """Name of the first report split, which soups are compared on; None without one."""
         return next(iter(self.context.task.splits_with_role("report")), None)
 
     @property
@@ -392,5 +392,5 @@ def members(soup: Soup) -> list[str]:
 
 
 def is_learning_rate(hyperparameter: str) -> bool:
-    """Whether a hyperparameter is a learning rate, judged by its name."""
+    """Whether a hyperparameter is a learning rate, according to its name."""
     return hyperparameter.lower().startswith(("learning", "lr"))

@@ -322,11 +322,11 @@ def _artifacts(view: View, soup: Soup) -> None:
         help="Written to the model card, e.g. openai/clip-vit-base-patch32. Leave empty to omit.",
         width=400,
     ).strip()
-    judged: dict[str, Any] = {}
+    of_task: dict[str, Any] = {}
     if view.has_task:
         known = scores.evaluations(view, {soup.id: soup.mixture})[soup.id]
         soup = replace(soup, evaluations={split: e for split, e in known.items() if e is not None})
-        judged = {
+        of_task = {
             "score_name": view.task.score_name,
             "higher_is_better": view.task.metric.higher_is_better,
             "select": view.task.select,
@@ -335,7 +335,7 @@ def _artifacts(view: View, soup: Soup) -> None:
         soup,
         base_models=[base_model] if base_model else [],
         figure=f"{name}.svg" if figure is not None else None,
-        **judged,
+        **of_task,
     )
     mergekit = mergekit_config(soup)
     with st.container(horizontal=True):

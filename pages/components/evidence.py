@@ -112,9 +112,9 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
         f"{plain(view.task.select)} score, that score is optimistic"
     )
     what = plain(view.task.score_name)
-    judge = f"{optimistic}. {scores.judge_by(view.task)}"
+    remarks = f"{optimistic}. {scores.judge_by(view.task)}"
     if not view.task.has_examples:
-        return f"Comparison of {what}. {judge}"
+        return f"Comparison of {what}. {remarks}"
     if not view.task.metric.is_mean:
         changes = "The interval is that of the difference over 200 bootstrap resamples."
     elif has_changes:
@@ -124,7 +124,7 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
     else:
         changes = "Scores of single examples are not 0 or 1, so changed examples are not counted."
     return (
-        f"Paired comparison of {what} on the same examples. {judge} {changes} The interval "
+        f"Paired comparison of {what} on the same examples. {remarks} {changes} The interval "
         "reflects sampling of examples, not variation between training runs."
     )
 

@@ -28,7 +28,7 @@ from soupcore.disk import in_words
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs import State
 from soupcore.sweeps.findings import Severity, SnapshotChoice
-from soupcore.sweeps.folder import find_runs
+from soupcore.sweeps.members import Members
 from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
 from soupcore.sweeps.watching import Listing, changes, list_checkpoints
 
@@ -132,13 +132,17 @@ def _browse() -> None:
 
 def _open_button(folder: Path) -> None:
     try:
-        found = find_runs(folder, settings.current().roots)
+        found = Members.find(folder, settings.current().roots)
     except StockpotError as error:
         st.error(plain(str(error)))
         return
     task = _choose_task(str(folder))
-    label = f"Open ({len(found)} checkpoint{'s' if len(found) != 1 else ''})"
-    if st.button(label, type="primary", disabled=not found):
+    remotes = len(found.named.urls)
+    count = len(found.local) + remotes
+    label = f"{count} checkpoint{'s' if count != 1 else ''}" + (
+        f", {remotes} of them at URLs" if remotes else ""
+    )
+    if st.button(f"Open ({label})", type="primary", disabled=not count):
         state.choose_sweep(str(folder), task)
         st.rerun()
 
@@ -313,9 +317,12 @@ def _is_above_sweeps(folder: str) -> bool:
     if not is_root(folder):
         return False
     try:
-        runs = find_runs(Path(folder), settings.current().roots)
+        found = Members.find(Path(folder), settings.current().roots)
     except StockpotError:  # opening it gives the reason
         return False
+    if found.named.urls:
+        return False
+    runs = found.local
     return not runs or len({name.partition("/")[0] for name in runs if "/" in name}) > 1
 
 

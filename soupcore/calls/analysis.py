@@ -237,7 +237,7 @@ class Calibrations(OfSoup, StoredCall):
         return [stored.soup.mixture, *members, *context.mixtures(self.names)]
 
     def split_names(self, task: TaskInfo[Any]) -> list[str]:
-        """Return the select split and the one to look at."""
+        """Return the select split and the one to report on."""
         return [task.select, self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:

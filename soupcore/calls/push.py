@@ -7,6 +7,7 @@ from soupcore.calls.base import OfSoup, Report, Result
 from soupcore.calls.code import Code, source
 from soupcore.calls.context import Context
 from soupcore.calls.soups import SoupFiles, card_of, with_known_scores
+from soupcore.provenance.push import PASSES
 from soupcore.writers.forms import Form
 
 
@@ -24,7 +25,7 @@ class PushedSoup(OfSoup):
     def work(self, context: Context, report: Report) -> Result:
         """Write the files into a temporary folder, and upload them."""
         soup = with_known_scores(context, self.stored(context).soup)
-        total = 2 * Form().nbytes(soup)  # written, then uploaded
+        total = PASSES * Form().nbytes(soup)
         done = 0
 
         def on_bytes(nbytes: int) -> None:

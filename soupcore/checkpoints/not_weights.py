@@ -62,6 +62,11 @@ _ARCHIVE = re.compile(
 )
 
 
+def is_legacy(beginning: bytes) -> bool:
+    """Return whether a file begins like one that torch before 1.6 wrote."""
+    return beginning.startswith(_LEGACY)
+
+
 def looks_like_checkpoint(path: Path, by_suffix: tuple[str, ...] = ()) -> bool:
     """Return whether the first bytes of a file are those of safetensors or torch.
 
@@ -77,11 +82,7 @@ def looks_like_checkpoint(path: Path, by_suffix: tuple[str, ...] = ()) -> bool:
             size = file.seek(0, os.SEEK_END)
     except OSError:
         return False
-    if (
-        is_safetensors(beginning, size)
-        or beginning.startswith(_LEGACY)
-        or _ARCHIVE.match(beginning)
-    ):
+    if is_safetensors(beginning, size) or is_legacy(beginning) or _ARCHIVE.match(beginning):
         return True
     return path.name.lower().endswith(by_suffix) and _PICKLE.match(beginning) is not None
 

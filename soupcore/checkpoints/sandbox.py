@@ -110,6 +110,26 @@ def read_values(descriptor: int, path: Path) -> dict[str, Any]:
     return values
 
 
+def legacy_prefixes(descriptor: int, path: Path) -> list[tuple[int, int]] | None:
+    """Return the numbers before the storages of a file from before torch 1.6, by its beginning.
+
+    See `soupcore.safe_torch.formats.legacy_prefixes`. The limits are those of `read_contents`.
+
+    Args:
+        descriptor: The file, open for reading.
+        path: Its path, for errors.
+
+    Returns:
+        Offsets and numbers of elements, or None if the file is refused, as where its pickles are
+        not there completely.
+
+    Raises:
+        CheckpointError: The child exceeded its limits, or was killed.
+    """
+    answer = _answer(descriptor, path, "prefixes")
+    return [(at, count) for at, count in answer["prefixes"]] if "prefixes" in answer else None
+
+
 class _Reader:
     """A child process, which reads one file at a time.
 

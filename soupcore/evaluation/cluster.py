@@ -256,7 +256,7 @@ class ClusterPass:
         Raises:
             StockpotError: There is no cluster, the nodes differ, or a point ends its actors.
         """
-        import ray
+        ray = _ray()
         from ray.exceptions import RayError, RayTaskError
 
         waiting, flying = deque(wanted), dict[Any, tuple[Any, list[Wanted]]]()
@@ -323,6 +323,7 @@ class ClusterPass:
         on_wait: Callable[[], None] = lambda: None,
     ) -> Any:
         """Call a method on one actor, and on another one if it is lost."""
+        _ray()
         from ray.exceptions import RayError, RayTaskError
 
         lost = 0
@@ -444,12 +445,7 @@ def connect(address: str) -> Any:
     Raises:
         StockpotError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray
-    except ImportError:
-        raise StockpotError(
-            'Evaluation on a cluster needs the package ray. Install it: pip install "ray>=2.40"'
-        ) from None
+    ray = _ray()
     if ray.is_initialized():
         return ray
     path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -469,6 +465,17 @@ def connect(address: str) -> Any:
             f"The Ray cluster {address!r} cannot be reached: {type(error).__name__}: {error}. "
             "Check the address, and that all nodes have the same versions and the same token "
             "(~/.ray/auth_token)."
+        ) from None
+    return ray
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise StockpotError(
+            "Evaluation on a cluster needs the package ray. Install it: pip install "
+            "'stockpot[ray]'."
         ) from None
     return ray
 

@@ -45,7 +45,8 @@ class Shortcuts:
 
     Args:
         network: The network, with the weights of the point.
-        budget: Maximum size in bytes of activations that are reused at several points.
+        budget: Maximum size in bytes of what is kept to reuse activations at several points: a
+            quarter for activations, and the rest for the weights of the previous point.
         notes: Messages about disabled shortcuts are appended here.
         is_exact: Whether the network is evaluated in float32; below, no shortcut would agree.
     """
@@ -67,7 +68,7 @@ class Shortcuts:
         if graph is not None:
             folding = Folding(graph)
             self._folding = folding if len(folding) else None
-            self._prefix = Prefix(graph, budget)
+            self._prefix = Prefix(graph, budget // 4, budget - budget // 4)
 
     def route(self, split: str, data: Data, scorer: Scorer) -> Route:
         """Return a function and the data to call it with, for the network's current weights.
@@ -239,7 +240,7 @@ class ForwardPass:
         # Their memory comes on top of that for the ingredients.
         return Shortcuts(
             self.network,
-            self._memory_budget // 4,
+            self._memory_budget,
             self.notes,
             is_exact=self.task.precision == "float32",
         )

@@ -233,11 +233,14 @@ class Prefix:
     Args:
         graph: The traced network, which shares the network's current weights.
         budget: Maximum size of the activations in bytes.
+        weights_budget: Maximum size in bytes of the weights of the previous point, which show what
+            changed. Steps whose weights exceed it count as changed.
     """
 
-    def __init__(self, graph: fx.GraphModule, budget: int) -> None:
+    def __init__(self, graph: fx.GraphModule, budget: int, weights_budget: int) -> None:
         self._graph = graph
         self._budget = budget
+        self._room = weights_budget
         self._weights: dict[fx.Node, list[Tensor]] = {}  # of each step, at the previous point
         self._unchanged: frozenset[fx.Node] = frozenset()
         self._last: list[fx.Node] = []  # the unchanged steps whose results the others need
@@ -292,8 +295,11 @@ class Prefix:
         for node in self._graph.graph.nodes:
             weights, before = list(weights_of(self._graph, node)), self._weights.get(node)
             if before is None and weights:
-                self._weights[node] = [tensor.clone() for tensor in weights]
                 changed.add(node)
+                nbytes = sum(tensor.nbytes for tensor in weights)
+                if nbytes <= self._room:
+                    self._room -= nbytes
+                    self._weights[node] = [tensor.clone() for tensor in weights]
             elif before is not None and not all(map(torch.equal, weights, before)):
                 for old, tensor in zip(before, weights, strict=True):
                     old.copy_(tensor)

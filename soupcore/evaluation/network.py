@@ -212,20 +212,23 @@ class Network:
         self._members: dict[torch.dtype, list[str]] = {}
         for name, tensor in own.items():
             self._members.setdefault(tensor.dtype, []).append(name)
-        self.buffers, inside = self._join(own, device)
-        _move(self.model, own, inside)
+        sizes = {name: tensor.numel() for name, tensor in own.items()}
+        names = {memory_of(tensor): name for name, tensor in own.items() if tensor.numel()}
+        del own, buffers, tensor  # so that each tensor is freed as soon as it is moved
+        self.buffers, inside = self._join(sizes, device)
+        _move(self.model, names, inside)
         self._outside = {
             name: tensor
             for name, tensor in _state(self.model).items()
-            if name in own and tensor.data_ptr() != inside[name].data_ptr()
+            if name in sizes and tensor.data_ptr() != inside[name].data_ptr()
         }
         # On the CPU, points are mixed directly into the network's memory. For an accelerator, they
         # are mixed into pinned memory and copied from there.
         self._mixed, self._places = self.buffers, inside
         if device.type != "cpu":
             pinned = device.type == "cuda"
-            self._mixed, self._places = self._join(own, torch.device("cpu"), pinned=pinned)
-        self._ingredients = Ingredients(own, memory_budget)
+            self._mixed, self._places = self._join(sizes, torch.device("cpu"), pinned=pinned)
+        self._ingredients = Ingredients(sizes, memory_budget)
 
     def put(self, mixture: Mixture) -> None:
         """Set the weights to those of a point.
@@ -279,13 +282,19 @@ class Network:
                 ) from error
 
     def _join(
-        self, tensors: Mapping[str, Tensor], device: torch.device, *, pinned: bool = False
+        self, numels: Mapping[str, int], device: torch.device, *, pinned: bool = False
     ) -> tuple[dict[torch.dtype, Tensor], dict[str, Tensor]]:
-        """Return one buffer per dtype, and the view of each tensor in it."""
+        """Return one buffer per dtype, and the view of each tensor in it.
+
+        Args:
+            numels: Number of elements of each tensor.
+            device: Device of the buffers.
+            pinned: Whether to pin their memory.
+        """
         buffers: dict[torch.dtype, Tensor] = {}
         places: dict[str, Tensor] = {}
         for dtype, names in self._members.items():
-            sizes = [tensors[name].numel() for name in names]
+            sizes = [numels[name] for name in names]
             try:
                 buffer = torch.empty(sum(sizes), dtype=dtype, device=device, pin_memory=pinned)
             except (MemoryError, RuntimeError) as error:
@@ -311,9 +320,16 @@ def _without_aliases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: state[name] for name in last.values()}
 
 
-def _move(model: nn.Module, own: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
-    """Move the parameters and buffers of a model to other memory, with their values."""
-    names = {memory_of(tensor): name for name, tensor in own.items() if tensor.numel()}
+def _move(
+    model: nn.Module, names: Mapping[tuple[object, ...], str], places: Mapping[str, Tensor]
+) -> None:
+    """Move the parameters and buffers of a model to other memory, with their values.
+
+    Args:
+        model: The model.
+        names: Their names, by the memory that they are views of.
+        places: The other memory, by name.
+    """
     for tensor in _parameters_and_buffers(model):
         name = names.get(memory_of(tensor))
         if name is not None:

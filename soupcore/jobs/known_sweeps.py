@@ -118,8 +118,8 @@ def known_sweeps(store: Store) -> list[KnownSweep]:
         same = (verdict.folder, verdict.task)
         changed = max(row.created, times.get(same, 0.0))
         found.append(KnownSweep(verdict.folder, changed, verdict.ingredients, verdict))
-    judged = {each.folder for each in found}
-    for folder in sorted({folder for folder, _ in times} - judged):
+    with_verdict = {each.folder for each in found}
+    for folder in sorted({folder for folder, _ in times} - with_verdict):
         changed = max(time for (each, _), time in times.items() if each == folder)
         found.append(KnownSweep(folder, changed, counts.get(folder)))
     return sorted(found, key=lambda each: (-each.changed, each.folder))

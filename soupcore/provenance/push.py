@@ -1,11 +1,19 @@
-"""Uploads a soup to the Hugging Face Hub, with its card and its recipe."""
+"""Uploads a soup to the Hugging Face Hub, with its card and its recipe.
 
+The weights are uploaded first, and then one commit adds all files. So a repository never has a part
+of them, whenever the upload ends. Files are uploaded as streams, which huggingface_hub sends in the
+calling thread, so that each block is progress and can cancel the upload.
+"""
+
+import io
 import json
+import logging
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soupcore.errors import RemoteError
 from soupcore.new_files import new_file
@@ -17,6 +25,12 @@ from soupcore.remote.files import CutOffError
 from soupcore.workspace import workspace_folder
 from soupcore.writers.hub_files import CARD
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+OnBytes = Callable[[int], None]
+
+PASSES = 3  # over the weights: they are written, hashed and uploaded
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -38,7 +52,7 @@ def push_to_hub(
     revision: str | None = None,
     dtype: Any = None,
     card: str | None = None,
-    on_bytes: Callable[[int], None] = lambda nbytes: None,
+    on_bytes: OnBytes = lambda nbytes: None,
 ) -> str:
     """Upload a soup, its card and its recipe to the Hugging Face Hub, with the user's own token.
 
@@ -52,8 +66,9 @@ def push_to_hub(
         revision: Branch to commit to; by default, `main`.
         dtype: Dtype of all floats; by default, as in the first ingredient.
         card: Text of the README.md; by default, `model_card(soup)`.
-        on_bytes: Called with the number of bytes of weights written since the last call, before the
-            upload.
+        on_bytes: Called with the number of bytes written, hashed or uploaded since the last call,
+            `PASSES` times the size of the weights in total, or more if a request is repeated. Raise
+            in it to cancel. Then there is no commit, but a new repository stays, empty.
 
     Returns:
         The URL of the commit.
@@ -74,28 +89,88 @@ def push_to_hub(
     with tempfile.TemporaryDirectory(dir=workspace_folder(), prefix=".push-") as name:
         folder = Path(name) / "soup"
         _write(soup, folder, dtype, card, on_bytes)
+        message = f"Add the {soup.recipe} soup {soup.id}"
+        watch = _Watch(on_bytes)
         try:
-            with hub_errors(url):
+            with hub_errors(url), _without_warnings():
                 hub = api()
                 hub.create_repo(repo, private=not public, exist_ok=True)
                 if revision is not None:
                     hub.create_branch(repo, branch=revision, exist_ok=True)
-                commit = hub.upload_folder(
-                    repo_id=repo,
-                    folder_path=folder,
-                    revision=revision,
-                    commit_message=f"Add the {soup.recipe} soup {soup.id}",
-                )
-        except RuntimeError:  # its message may hold the signed address of the upload
+                return _commit(hub, repo, folder, revision, message, watch)
+        except (RuntimeError, ValueError):  # its message may hold the signed address of the upload
+            if watch.reason is not None:
+                raise watch.reason from None
             raise RemoteError(f"{url}: the upload of the weights failed. Try again.") from None
         except CutOffError as error:
             raise RemoteError(f"{url} cannot be written: {error}. Try again.") from None
+
+
+class _Watch:
+    """Passes on bytes, and keeps the exception that cancels the upload.
+
+    huggingface_hub replaces exceptions during an upload by a `RuntimeError`.
+    """
+
+    def __init__(self, on_bytes: OnBytes) -> None:
+        self.reason: Exception | None = None
+        self._on_bytes = on_bytes
+
+    def __call__(self, nbytes: int) -> None:
+        try:
+            self._on_bytes(nbytes)
+        except Exception as reason:
+            self.reason = reason
+            raise
+
+
+class _Watched(io.BufferedReader):
+    """A file whose reads are reported."""
+
+    def __init__(self, path: Path, watch: _Watch) -> None:
+        super().__init__(io.FileIO(path))
+        self._watch = watch
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        block = super().read(size)
+        self._watch(len(block))
+        return block
+
+
+def _commit(
+    hub: "HfApi", repo: str, folder: Path, revision: str | None, message: str, watch: _Watch
+) -> str:
+    """Upload the files of a folder, add them by one commit, and return its URL."""
+    from huggingface_hub import CommitOperationAdd
+
+    with ExitStack() as opened:
+        additions = [
+            CommitOperationAdd(
+                path.relative_to(folder).as_posix(), opened.enter_context(_Watched(path, watch))
+            )
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        for addition in additions:  # of several at once, each would have a thread
+            hub.preupload_lfs_files(repo, [addition], revision=revision, free_memory=False)
+        watch(0)
+        commit = hub.create_commit(repo, additions, commit_message=message, revision=revision)
     return str(commit.commit_url)
 
 
-def _write(
-    soup: Soup, folder: Path, dtype: Any, card: str | None, on_bytes: Callable[[int], None]
-) -> None:
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the warning that streams are not uploaded by Xet."""
+    logger = logging.getLogger("huggingface_hub._commit_api")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _write(soup: Soup, folder: Path, dtype: Any, card: str | None, on_bytes: OnBytes) -> None:
     if files_for_hub(soup) is not None:
         write_hub_folder(soup, folder, dtype, card=card, on_bytes=on_bytes)
         return

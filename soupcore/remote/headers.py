@@ -6,6 +6,8 @@ shapes and dtypes of the tensors, but its weights are zeros. It must not be read
 - safetensors: the beginning of the file, by one request if the header has 128 KiB or less.
 - `.pt` files of torch 1.6 and later are zip archives: the beginning, with the pickle, and the end,
   with the directory. The headers between the records follow from the directory.
+- `.pt` files from before torch 1.6: the beginning, with the pickles. The numbers before the
+  storages follow from these.
 - Others, such as pickles: they cannot be opened without all of their bytes.
 """
 
@@ -15,12 +17,16 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from soupcore.checkpoints.not_weights import BEGINNING, is_safetensors
+from soupcore.checkpoints.not_weights import BEGINNING, is_legacy, is_safetensors
+from soupcore.checkpoints.sandbox import legacy_prefixes
+from soupcore.errors import CheckpointError
 
 FIRST = 128 << 10  # bytes of the first request
 _LAST = 64 << 10  # bytes of the request for a zip's directory
 _LARGEST_HEADER = 100 << 20  # bytes, the limit of safetensors
 _LARGEST_PICKLE = 16 << 20  # bytes, the limit of `soupcore.safe_torch`
+_LONGER = (2 << 20, _LARGEST_PICKLE)  # bytes of the beginning, if the first are too few
+_COUNT = struct.Struct("<q")
 
 _ZIP = b"PK\3\4"
 _END, _END64 = b"PK\5\6", b"PK\6\6"
@@ -58,6 +64,8 @@ def write_placeholder(path: Path, size: int, read: Read) -> bool:
             if stop > len(beginning):
                 file.write(read(len(beginning), stop))
             return True
+        if is_legacy(beginning):
+            return _write_legacy(file, path, len(beginning), size, read)
         return beginning.startswith(_ZIP) and _write_archive(file, path, size, read)
 
 
@@ -93,6 +101,26 @@ def _write_archive(file: BinaryIO, path: Path, size: int, read: Read) -> bool:
         file.seek(begin)
         file.write(read(begin, stop))
     return True
+
+
+def _write_legacy(file: BinaryIO, path: Path, known: int, size: int, read: Read) -> bool:
+    for stop in (known, *_LONGER):
+        stop = min(stop, size)
+        if stop > known:
+            file.seek(known)
+            file.write(read(known, stop))
+            known = stop
+        file.flush()
+        with path.open("rb") as written:
+            try:
+                prefixes = legacy_prefixes(written.fileno(), path)
+            except CheckpointError:
+                return False
+        if prefixes is not None:
+            for at, count in prefixes:
+                _write_unknown(file, at, _COUNT.pack(count), (known, size))
+            return True
+    return False
 
 
 def _directory_offset(end: bytes) -> int | None:

@@ -251,7 +251,7 @@ def _limits(known: Overview) -> Iterator[str]:
     )
     if known.report:
         yield (
-            f"The split {facts.test} judges the soup that was chosen on validation. If you choose "
+            f"The soup that was chosen on validation is compared on {facts.test}. If you choose "
             "another soup by its test score, that score is optimistic too."
         )
     else:

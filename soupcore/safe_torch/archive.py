@@ -322,13 +322,13 @@ def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
     data_offset = entry.header_offset + _LOCAL.size
     if data_offset > limit:
         raise Refusal(f"{entry.title} runs past the end of the records.")
-    header = _read_at(file, entry.header_offset, _LOCAL.size, entry.title)
+    header = _read_at(file, entry.header_offset, _LOCAL.size, entry)
     signature, _, flags, method, _, _, *numbers, name_size, extra_size = _LOCAL.unpack(header)
     data_offset += name_size + extra_size
     end = data_offset + entry.stored_size
     if end > limit:
         raise Refusal(f"{entry.title} runs past the end of the records.")
-    names = _read_at(file, entry.header_offset + _LOCAL.size, name_size + extra_size, entry.title)
+    names = _read_at(file, entry.header_offset + _LOCAL.size, name_size + extra_size, entry)
     local = (signature, names[:name_size], flags, method)
     if local != (b"PK\3\4", entry.name, entry.flags, entry.method):
         raise Refusal(f"{entry.title} has a local header that contradicts the central directory.")
@@ -338,7 +338,7 @@ def _check_local(file: BinaryIO, entry: _Entry, limit: int) -> tuple[int, int]:
         form = _DESCRIPTOR64 if wide else _DESCRIPTOR
         if end + form.size > limit:
             raise Refusal(f"{entry.title} runs past the end of the records.")
-        if form.unpack(_read_at(file, end, form.size, entry.title)) != (b"PK\7\x08", *real):
+        if form.unpack(_read_at(file, end, form.size, entry)) != (b"PK\7\x08", *real):
             raise Refusal(f"{entry.title} is followed by wrong sizes or a wrong checksum.")
         end += form.size
     _check_local_numbers(entry, numbers, wide, may_be_zero=bool(flags & _HAS_DESCRIPTOR))
@@ -384,9 +384,10 @@ def _zip64_numbers(extra: bytes, name: bytes) -> list[int]:
     return numbers or []
 
 
-def _read_at(file: BinaryIO, offset: int, size: int, what: str) -> bytes:
+def _read_at(file: BinaryIO, offset: int, size: int, what: "str | _Entry") -> bytes:
     file.seek(offset)
     content = file.read(size)
     if len(content) != size:
-        raise Refusal(f"It ended inside {what}.", COPY)
+        title = what if isinstance(what, str) else what.title
+        raise Refusal(f"It ended inside {title}.", COPY)
     return content

@@ -8,6 +8,7 @@ the answer. The reply is the exit status of the fork, once it has ended. The ans
 - `{"contents": …}`, see `contents.read_contents`;
 - `{"rewritten": …}`, see `rewriting.rewrite`, if the request is "rewrite" and a weight set;
 - `{"values": …}`, see `contents.read_values`, if the request is "values";
+- `{"prefixes": …}`, see `formats.legacy_prefixes`, if the request is "prefixes";
 - `{"refusal": [problem, solution]}`;
 - `{"exhausted": true}` if memory ran out, for which the file may not be the reason.
 """
@@ -23,6 +24,7 @@ import sys
 from typing import Any, BinaryIO
 
 from soupcore.safe_torch.contents import read_contents, read_values
+from soupcore.safe_torch.formats import legacy_prefixes
 from soupcore.safe_torch.refusal import Refusal
 from soupcore.safe_torch.rewriting import rewrite
 
@@ -89,6 +91,8 @@ def answer(file: BinaryIO, request: list[str]) -> bytes:
 def _found(file: BinaryIO, request: list[str]) -> dict[str, Any]:
     if request == ["values"]:
         return {"values": read_values(file)}
+    if request == ["prefixes"]:
+        return {"prefixes": legacy_prefixes(file)}
     if request:
         return {"rewritten": rewrite(file, *request[1:])}
     return {"contents": read_contents(file)}

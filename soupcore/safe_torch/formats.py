@@ -150,6 +150,51 @@ def read_legacy(
         Refusal: The file has another format, or is damaged.
     """
     size = file.seek(0, os.SEEK_END)
+    tree, machine, storages = _read_legacy_pickles(file, run)
+    places = {}
+    position = machine.position
+    for key, storage in storages.items():
+        file.seek(position)
+        prefix = file.read(_COUNT.size)
+        if len(prefix) != _COUNT.size:
+            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", INCOMPLETE)
+        position += _COUNT.size
+        if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
+            raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
+        if position + storage.nbytes > size:
+            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", INCOMPLETE)
+        places[key] = (position, storage.nbytes)
+        position += storage.nbytes
+    if position != size:
+        raise Refusal(f"It has {size - position} unknown bytes after its last storage.", COPY)
+    return tree, machine, places
+
+
+def legacy_prefixes(file: BinaryIO) -> list[tuple[int, int]]:
+    """Return the numbers before the storages of a file from before torch 1.6, by its pickles alone.
+
+    Args:
+        file: The file, seekable, of which only the beginning with the pickles has to be there.
+
+    Returns:
+        The offset and the number of elements of each storage.
+
+    Raises:
+        Refusal: The file has another format, or is damaged.
+    """
+    _, machine, storages = _read_legacy_pickles(file, Machine)
+    prefixes = []
+    position = machine.position
+    for storage in storages.values():
+        prefixes.append((position, storage.nbytes // ITEM_SIZES[storage.dtype]))
+        position += _COUNT.size + storage.nbytes
+    return prefixes
+
+
+def _read_legacy_pickles(
+    file: BinaryIO, run: Callable[..., Machine]
+) -> tuple[Any, Machine, dict[str, Storage]]:
+    """Return the object, the machine at the end of the pickles, and the storages in their order."""
     file.seek(0)
     storages: dict[str, Storage] = {}
     machine = run(file.read(MOST_BYTES), CALLS, lambda pid: _persistent(pid, storages), _check_name)
@@ -168,24 +213,7 @@ def read_legacy(
         raise Refusal("Its list of storages is damaged.", COPY)
     if len(set(keys)) != len(keys) or set(keys) != set(storages):
         raise Refusal("Its list of storages contradicts its tensors; the file is damaged.", COPY)
-    places = {}
-    position = machine.position
-    for key in keys:
-        file.seek(position)
-        prefix = file.read(_COUNT.size)
-        if len(prefix) != _COUNT.size:
-            raise Refusal(f"It ended before the storage {key!r}: it was truncated.", INCOMPLETE)
-        storage = storages[key]
-        position += _COUNT.size
-        if _COUNT.unpack(prefix)[0] * ITEM_SIZES[storage.dtype] != storage.nbytes:
-            raise Refusal(f"The size of its storage {key!r} contradicts its tensors.", COPY)
-        if position + storage.nbytes > size:
-            raise Refusal(f"It ended inside the storage {key!r}: it was truncated.", INCOMPLETE)
-        places[key] = (position, storage.nbytes)
-        position += storage.nbytes
-    if position != size:
-        raise Refusal(f"It has {size - position} unknown bytes after its last storage.", COPY)
-    return tree, machine, places
+    return tree, machine, {key: storages[key] for key in keys}
 
 
 def read_plain(file: BinaryIO, run: Callable[..., Machine] = Machine) -> tuple[Any, Machine]:

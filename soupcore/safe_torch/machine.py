@@ -128,14 +128,18 @@ class Machine:
         self._memo: dict[int, Any] = {}
         self._protocol = 0
         name = "its first opcode"
+        data, opcode_of = self._data, _OPCODES.get
         try:
+            # This loop and `_number` take most of the time of opening a file.
             while True:
-                code = self._data[self.position]
+                code = data[self.position]
                 self.position += 1
-                self.spend(1)
+                self._operations += 1
+                if self._operations > MOST_OPERATIONS:
+                    self.spend(0)
                 if code == _STOP:
                     return self._stack.pop()
-                name, run = _OPCODES.get(code) or _refuse(code)
+                name, run = opcode_of(code) or _refuse(code)
                 run(self)
         except (IndexError, struct.error):
             raise Refusal(
@@ -249,8 +253,21 @@ class Machine:
         return taken
 
     def _number(self, form: struct.Struct) -> Any:
-        (number,) = form.unpack(self._take(form.size))
+        if type(self._data) is not bytes:
+            (number,) = form.unpack(self._take(form.size))
+            return number
+        try:
+            (number,) = form.unpack_from(self._data, self.position)
+        except struct.error:
+            self.position = len(self._data)
+            raise
+        self.position += form.size
         return number
+
+    def _byte(self) -> int:
+        byte: int = self._data[self.position]
+        self.position += 1
+        return byte
 
     def _line(self, longest: int, what: str) -> str:
         end = self._data.find(b"\n", self.position, self.position + longest + 1)
@@ -498,7 +515,7 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     ord("N"): ("NONE", Machine._pushing(lambda: None)),
     0x88: ("NEWTRUE", Machine._pushing(lambda: True)),
     0x89: ("NEWFALSE", Machine._pushing(lambda: False)),
-    ord("K"): ("BININT1", Machine._pushing_number(_U8)),
+    ord("K"): ("BININT1", lambda machine: machine._stack.append(machine._byte())),
     ord("M"): ("BININT2", Machine._pushing_number(_U16)),
     ord("J"): ("BININT", Machine._pushing_number(_I32)),
     ord("I"): ("INT", Machine._python2_int),
@@ -534,10 +551,10 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     0x92: ("NEWOBJ_EX", Machine._new_object_with_keywords),
     ord("b"): ("BUILD", Machine._build),
     ord("Q"): ("BINPERSID", Machine._persistent_id),
-    ord("q"): ("BINPUT", lambda machine: machine._put(machine._number(_U8))),
+    ord("q"): ("BINPUT", lambda machine: machine._put(machine._byte())),
     ord("r"): ("LONG_BINPUT", lambda machine: machine._put(machine._number(_U32))),
     0x94: ("MEMOIZE", Machine._memoize),
-    ord("h"): ("BINGET", lambda machine: machine._get(machine._number(_U8))),
+    ord("h"): ("BINGET", lambda machine: machine._get(machine._byte())),
     ord("j"): ("LONG_BINGET", lambda machine: machine._get(machine._number(_U32))),
 }
 # Names of other opcodes, for refusals.

@@ -26,18 +26,18 @@ def header_findings(opened: Mapping[str, Checkpoint], base_name: str) -> list[Fi
         base_name: Name of the shared initialisation, if there is one.
     """
     findings = [f for name, c in opened.items() for f in quantized_findings(name, c)]
-    judged = {
+    compared = {
         name: checkpoint
         for name, checkpoint in without_misfits(opened, findings).items()
         if name != base_name and not is_lora(checkpoint)
     }
-    if not judged:
+    if not compared:
         return findings
     base = opened.get(base_name)
-    reference, model = _commonest(judged), "most of the sweep"
-    if base is not None and any(_may_fit(checkpoint, base) for checkpoint in judged.values()):
+    reference, model = _commonest(compared), "most of the sweep"
+    if base is not None and any(_may_fit(checkpoint, base) for checkpoint in compared.values()):
         reference, model = base, "the base"
-    for name, checkpoint in judged.items():
+    for name, checkpoint in compared.items():
         if not _may_fit(checkpoint, reference):
             named = _named(checkpoint, reference)
             findings += layout_findings(name, named, reference, model)

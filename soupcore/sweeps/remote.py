@@ -27,9 +27,7 @@ from types import MappingProxyType
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.file_names import (
-    suffix_of,
-)
+from soupcore.checkpoints.file_names import is_distributed, suffix_of
 from soupcore.checkpoints.models import why_distributed
 from soupcore.checkpoints.opening import open_run
 from soupcore.errors import CheckpointError, RemoteError, StoreError, SweepError
@@ -389,7 +387,7 @@ class RemoteSweep:
             runs = find_runs(folder)
             taken = take(runs, snapshot, base_name)
             opened: dict[str, Checkpoint] = {}
-            findings: list[Finding] = []
+            findings = [*map(_distributed, self._parts())]
             unseen: dict[str, list[Path]] = {}
             for name, each in taken.items():
                 try:
@@ -412,6 +410,11 @@ class RemoteSweep:
             report = FitReport(tuple(findings))
             raise NothingFitsError(self.folder, report, "")
         return plan
+
+    def _parts(self) -> list[PurePosixPath]:
+        """Return the folders of distributed checkpoints, which are not downloaded."""
+        parts = map(PurePosixPath, self.files)
+        return [*dict.fromkeys(path.parent for path in parts if is_distributed(Path(path)))]
 
     def _is_weights(self, path: str) -> bool:
         return path in self.files and kind_of(path, self.files[path].size) == "weights"
@@ -540,6 +543,10 @@ def _key(base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint]) -
     )
     digest = [hashlib.sha256(json.dumps(layouts).encode()).hexdigest()] if layouts else []
     return json.dumps([base_name, snapshots_to_text(snapshot), *digest], ensure_ascii=False)
+
+
+def _distributed(folder: PurePosixPath) -> Finding:
+    return Finding("misfit", str(folder), "", *why_distributed(Path(folder)))
 
 
 def _unreadable(name: str, folder: Path, error: CheckpointError | OSError) -> Finding:

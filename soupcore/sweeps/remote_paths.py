@@ -7,6 +7,7 @@ from soupcore.checkpoints.file_names import (
     INDEX_SUFFIXES,
     OTHER_SUFFIXES,
     is_checkpoint_name,
+    is_distributed,
     is_leftover,
     stem_of,
     suffix_of,
@@ -62,7 +63,8 @@ def placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile
 
 def _plain_ones(prefix: str, files: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
     for path, file in files.items():
-        if is_plain(prefix + path) and kind_of(path, file.size):
+        is_known = kind_of(path, file.size) or is_distributed(Path(path))
+        if is_plain(prefix + path) and is_known:
             yield prefix + path, file
 
 

@@ -1,4 +1,4 @@
-"""Language models, judged by the negative log-likelihood of tokens."""
+"""Language models, scored by the negative log-likelihood of tokens."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def batch_size_for(splits: Mapping[str, Split], words: int) -> int:
 
 
 class LanguageModelTask(Task):
-    """A language model that is judged by the negative log-likelihood of tokens.
+    """A language model that is scored by the negative log-likelihood of tokens.
 
     It records of each example the summed negative log-likelihood in nats and the number of tokens.
     The loss is the mean over examples of nats per token; metrics weigh examples by their tokens.

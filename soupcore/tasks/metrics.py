@@ -313,7 +313,7 @@ def metric_named(name: str, others: Iterable[str] = ()) -> Metric:
     if name not in METRICS:
         known = ", ".join([*others, *METRICS])
         raise TaskError(
-            f"There is no metric {name!r}; those built in are {known}. Give a soupcore.Metric with "
-            "a `compute` of your own for another."
+            f"There is no metric {name!r}. The built-in metrics are {known}. For any other metric, "
+            "pass a soupcore.Metric with your own `compute`."
         )
     return METRICS[name]

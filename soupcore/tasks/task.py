@@ -1,4 +1,4 @@
-"""What a task is: how to judge weights."""
+"""Tasks, which say how to evaluate weights."""
 
 import hashlib
 import inspect
@@ -384,7 +384,7 @@ class Part(Split):
 
 
 class Task(TaskInfo[Split]):
-    """How to judge weights: an architecture, splits of data, a loss and a score per example.
+    """How to evaluate weights: an architecture, splits of data, a loss and a score per example.
 
     Attributes:
         metrics: What is measured; empty for the mean of `score` alone.
@@ -701,8 +701,8 @@ def _groups(groups: Any, n: int) -> tuple[str, ...] | None:
 
 def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
     """Return the groups of all splits but those of training data, sorted."""
-    judged = [split.groups for split in splits.values() if split.role != "train"]
-    return tuple(sorted({group for groups in judged for group in groups or ()}))
+    evaluated = [split.groups for split in splits.values() if split.role != "train"]
+    return tuple(sorted({group for groups in evaluated for group in groups or ()}))
 
 
 def norms_of(model: nn.Module) -> list[_BatchNorm]:

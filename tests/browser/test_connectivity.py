@@ -194,7 +194,7 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
 
 
 @pytest.mark.integration
-def test_middles_feed_the_comparison_with_ensembles_and_the_theory(
+def test_midpoints_feed_the_comparison_with_ensembles_and_the_theory(
     page: Page, server: Server
 ) -> None:
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")

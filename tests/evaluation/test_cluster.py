@@ -52,6 +52,7 @@ task = ClassificationTask(build, {"val": Split("select", inputs, torch.arange(10
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")  # on a busy machine
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -191,10 +192,19 @@ def test_a_lost_node_costs_its_chunk_only(
     local: soupcore.Evaluator,
     points: list[Mixture],
     task_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hold = task_file.with_name("hold")
     hold.touch()
     lost: list[Any] = []
+    sizes: list[int] = []
+    chunk = cluster.ClusterPass._chunk
+
+    def counted(self: cluster.ClusterPass, left: int) -> int:
+        sizes.append(chunk(self, left))
+        return sizes[-1]
+
+    monkeypatch.setattr(cluster.ClusterPass, "_chunk", counted)
 
     def lose_one(done: int, total: int) -> None:
         if not lost and len(set(processes(task_file))) == 2:
@@ -207,6 +217,7 @@ def test_a_lost_node_costs_its_chunk_only(
     finally:
         nodes.add_node(num_cpus=1)
     assert lost
+    assert len(points) < sum(sizes) <= len(points) + 2  # the points that were sent to the node
     assert [each.loss for each in found] == [
         each.loss for each in local.evaluate_all(points, "val")
     ]

@@ -1,4 +1,5 @@
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from soupcore import (
     Evaluator,
     Mixture,
     Split,
+    StockpotError,
     Store,
     Sweep,
     Task,
@@ -545,3 +547,14 @@ def test_parts_of_a_split_are_taken_from_the_whole_computed_again_if_it_is_damag
     part = task.part("val", 50)
     found = evaluator.evaluate(point, part)
     assert torch.equal(found.losses, losses[task.rows_of(part)])
+
+
+def test_a_cluster_without_ray_says_what_to_install(
+    task: ClassificationTask, sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    evaluator = Evaluator(task, Store(tmp_path / "store"), device="cpu", ray="local")
+    point = sweep["run1"].mixture
+    for evaluate in (evaluator.evaluate, lambda *point: evaluator.evaluate_all([point[0]], "val")):
+        with pytest.raises(StockpotError, match=r"needs the package ray.* pip install 'stockpot"):
+            evaluate(point, "val")

@@ -45,6 +45,8 @@ class LoopbackHub:
         cut_after: Number of bytes after which each answer with a file is cut off; None for never.
         sent: Bytes of files sent so far, by path.
         requests: Method and path of each request so far.
+        uploaded: The files uploaded so far, by their SHA-256.
+        refuses_uploads: Whether the place for uploads refuses them.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class LoopbackHub:
     sent: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     uploaded: dict[str, bytes] = field(default_factory=dict)
+    refuses_uploads: bool = False
     url: str = ""
 
     def commit(
@@ -108,6 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json({"error": "signature"}, 403)
             else:
                 self._file(self._of_digest(parts[1]), parts[2])
+            return
+        if parts[0] == "upload" and self.hub.refuses_uploads:
+            self._json({}, 403)
             return
         if parts[0] == "upload":
             self.hub.uploaded[parts[1]] = body

@@ -1,7 +1,9 @@
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +15,11 @@ from soupcore.remote.headers import FIRST, write_placeholder
 def save_many(path: Path, count: int, size: int) -> None:
     state = {f"layer{i}.weight": torch.randn(size, size) for i in range(count)}
     (torch.save if path.suffix == ".pt" else save_file)(state, path)
+
+
+def save_old(path: Path, count: int, size: int) -> None:
+    state = {f"layer{i}.weight": torch.randn(size, size) for i in range(count)}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
 
 
 class Reader:
@@ -42,6 +49,8 @@ def many_records(path: Path) -> None:
         ("long.safetensors", long_names, 2),
         ("few.pt", lambda path: save_many(path, 3, 200), 2),
         ("many.pt", many_records, 3),
+        ("old.pt", lambda path: save_old(path, 3, 200), 1),
+        ("many-old.pt", lambda path: save_old(path, 2500, 20), 2),
     ],
 )
 def test_a_placeholder_opens_like_the_checkpoint(
@@ -57,9 +66,17 @@ def test_a_placeholder_opens_like_the_checkpoint(
 
 
 def test_other_files_are_not_openable_by_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "pickled.pt"
+    with path.open("wb") as file:
+        pickle.dump({"weight": np.zeros((300, 300))}, file)
+    assert not write_placeholder(tmp_path / "placeholder.pt", path.stat().st_size, Reader(path))
+
+
+def test_an_old_file_with_a_cut_off_pickle_is_not_openable(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
-    state = {"weight": torch.randn(300, 300)}
-    torch.save(state, path, _use_new_zipfile_serialization=False)
+    torch.save({"w": torch.randn(300, 300)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(len(content) - 200))
     assert not write_placeholder(tmp_path / "placeholder.pt", path.stat().st_size, Reader(path))
 
 

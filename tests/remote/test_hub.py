@@ -13,9 +13,11 @@ from torch import nn
 
 from soupcore import Cancelled, NothingFitsError, Sweep, push_to_hub, rebuild, uniform
 from soupcore.errors import RemoteError
+from soupcore.provenance.push import PASSES
 from soupcore.remote import Cache
 from soupcore.remote.headers import FIRST
 from soupcore.sweeps.remote import MANIFEST, RemoteSweep
+from soupcore.workspace import workspace_folder
 from tests.helpers import same_weights
 from tests.remote.hub_server import SIGNATURE, LoopbackHub, running
 
@@ -296,3 +298,45 @@ def test_other_files_are_pushed_too(hub: LoopbackHub, monkeypatch: pytest.Monkey
     assert not repo.private
     files = repo.commits[repo.branches["main"]]
     assert files.keys() == {"model.safetensors", "README.md", f"uniform-{soup.id}.json"}
+
+
+def test_an_upload_has_progress_and_is_cancelled_without_a_commit(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    soup = uniform(Sweep.from_urls(["hf://lab/a", "hf://lab/b"]))
+    size = len(model(1)["model.safetensors"])
+    seen = [0]
+    push_to_hub(soup, "lab/soup", on_bytes=lambda nbytes: seen.append(seen[-1] + nbytes))
+    assert PASSES * size < seen[-1] < PASSES * size + 50_000
+    assert len([each for each in seen if each > 2 * size]) > 3
+    commits = len(hub.repos["lab/soup"].commits)
+
+    for part in (0.5, 1.5, 2.5, 2.99):  # while it is written, hashed, uploaded
+        done = 0
+
+        def cancel(nbytes: int, part: float = part) -> None:
+            nonlocal done
+            done += nbytes
+            if done >= part * size:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            push_to_hub(soup, "lab/soup", on_bytes=cancel)
+        assert len(hub.repos["lab/soup"].commits) == commits
+    assert not [*workspace_folder().glob(".push-*")]
+
+
+def test_a_failed_upload_leaves_the_repository_as_it_was(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    hub.commit("lab/soup", {"config.json": CONFIG})
+    soup = uniform(Sweep.from_urls(["hf://lab/a", "hf://lab/b"]))
+    monkeypatch.setattr(hub, "refuses_uploads", True)
+    with pytest.raises(RemoteError, match="hf://lab/soup: the upload of the weights") as error:
+        push_to_hub(soup, "lab/soup")
+    assert len(hub.repos["lab/soup"].commits) == 1
+    texts = [str(error.value), *(record.getMessage() for record in caplog.records)]
+    assert not any(hub.token in text for text in texts)

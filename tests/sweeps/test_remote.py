@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,29 @@ def test_a_distributed_checkpoint_is_refused_with_the_command_that_converts_it(
     bucket.pipe("/bucket/parts/run/__0_0.distcp", b"x")
     with pytest.raises(RemoteError, match=r"is a distributed checkpoint of torch \(run/\*\.distcp"):
         Sweep.from_urls("memory://bucket/parts")
+
+
+def test_a_distributed_checkpoint_beside_others_is_said_and_not_downloaded(bucket: Any) -> None:
+    for part in range(2):
+        bucket.pipe(f"/bucket/sweep/big/__{part}_0.distcp", b"x" * 1000)
+    bucket.pipe("/bucket/sweep/big/.metadata", b"x")
+    sweep = Sweep.from_urls("memory://bucket/sweep")
+    assert len(sweep) == 3
+    (finding,) = (f for f in sweep.fit.findings if f.severity == "misfit")
+    assert finding.ingredient == "big"
+    assert "dcp_to_torch big model.pt" in finding.way_out
+    assert not any("distcp" in entry.url for entry in Cache().entries())
+
+
+def test_an_old_torch_file_that_does_not_fit_is_not_downloaded(bucket: Any) -> None:
+    for name, width in (("a", 300), ("b", 300), ("wide", 310)):
+        buffer = io.BytesIO()
+        torch.save(big(width), buffer, _use_new_zipfile_serialization=False)
+        bucket.pipe(f"/bucket/old/{name}.pt", buffer.getvalue())
+    sweep = Sweep.from_urls("memory://bucket/old")
+    assert [*sweep.ingredients] == ["a", "b"]
+    assert sweep.fit.misfits == {"wide"}
+    assert not any("wide" in entry.url for entry in Cache().entries())
 
 
 def test_wildcards_and_names(bucket: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_metric_that_fails_is_named() -> None:
     metric = Metric("mine", compute=lambda predictions, targets: 1 / 0)
     with pytest.raises(TaskError, match="'mine' cannot be computed: ZeroDivisionError"):
         metric.score({"predictions": NEAR}, NUMBERS)
-    with pytest.raises(TaskError, match=r"no metric 'f1'; those built in are .*macro F1"):
+    with pytest.raises(TaskError, match=r"no metric 'f1'. The built-in metrics are .*macro F1"):
         metric_named("f1")
 
 
