@@ -173,8 +173,8 @@ def _logged_figure(view: View, metric: str) -> None:
 
 
 def _toggle(picked: list[Any]) -> None:
-    names = [custom if isinstance(custom, str) else custom[0] for custom in picked]
-    state.toggle(st.session_state["view"], names)
+    view: View = st.session_state["view"]
+    soup_links.pick(view, scores.soups(view))(picked)
 
 
 def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[str], str | None]:
