@@ -22,7 +22,7 @@ from pages.components import (
 from pages.components.display import plain
 from pages.components.soup_links import SECTIONS
 from pages.components.state import View
-from soupcore import RECIPES, Soup, escaping, figures
+from soupcore import RECIPES, Soup, figures
 from soupcore.annotations import delete_soup
 from soupcore.calls import RecipeSoup
 from soupcore.figures.tables import coefficients_table
@@ -59,9 +59,7 @@ def _about(picked: StoredSoup) -> None:
     """Show the recipe, its parameters, the date and the id; the tags and the note of the user."""
     soup, said = picked.soup, picked.annotation
     built = datetime.fromtimestamp(picked.created).astimezone()
-    st.caption(
-        f"{_made(soup)} · built {built.day} {built:%b %Y, %H:%M} · soup {escaping.code(soup.id)}"
-    )
+    st.caption(f"{_made(soup)} · built {built.day} {built:%b %Y, %H:%M} · soup {soup.id}")
     if said.tags or said.note:
         tags = " ".join(f":gray-badge[{plain(tag)}]" for tag in said.tags)
         st.markdown(f"{tags} {plain(said.note)}".strip())
