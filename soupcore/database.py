@@ -244,6 +244,7 @@ SQLITE_FILE = "stockpot.sqlite"
 
 # Identifies the lock under which a PostgreSQL database is created and upgraded.
 _ADVISORY_LOCK = 7_365_824_401
+_PATIENCE = 30.0  # seconds to wait for the write lock of SQLite
 
 
 def add_column(connection: Connection, table: str, column: Column[Any]) -> None:
@@ -450,6 +451,11 @@ def _say_what_is_wrong(context: ExceptionContext) -> None:
         raise full_disk(path) from error
     if code == sqlite3.SQLITE_READONLY:
         raise ReadOnlyError(path) from error
+    if code == sqlite3.SQLITE_BUSY:
+        raise StoreError(
+            f"Another process has locked the database {path} for {_PATIENCE:g} s. Try again, or look "
+            "for a process that hangs."
+        ) from error
     if code == sqlite3.SQLITE_CANTOPEN:
         raise StoreError(
             f"The database {path} cannot be opened. Check that it exists, and the permissions of "
@@ -463,12 +469,12 @@ def _use_write_ahead_log(engine: Engine) -> None:
         _patiently(connection, "PRAGMA journal_mode=WAL")  # readers never wait for the writer
         # Survives a killed process; a power cut may lose the last transactions.
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA busy_timeout=30000")
+        connection.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000:.0f}")
 
 
 def _patiently(connection: Any, statement: str) -> None:
     # While another process switches to WAL, SQLite fails at once, regardless of the busy timeout.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             connection.execute(statement)

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from soupcore.database import Base
+from soupcore.errors import StoreError
 from soupcore.processes import Process
 
 LEASE = 15.0  # seconds
@@ -149,7 +150,7 @@ class Holder:
                     return
                 try:
                     self._renew()
-                except SQLAlchemyError:  # the database may come back before the lease runs out
+                except (SQLAlchemyError, StoreError):  # the database may come back before the lease runs out
                     logger.warning("The lease could not be renewed.", exc_info=True)
 
     def _renew(self) -> None:

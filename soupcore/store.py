@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sqlalchemy import Executable, bindparam, delete, select
+from sqlalchemy import Connection, Executable, bindparam, delete, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -374,24 +374,12 @@ class Store:
                 keys of the points.
         """
         self._check_writable()
-        if not lines:
-            return
-        insert = INSERTS.get(self.engine.dialect.name)
-        rows = [
-            {"measured": measured, "start": a, "end": b, "settled": settled, "values": values}
-            for (a, b), (settled, values) in sorted(lines.items())
-        ]
-        if insert is None:
-            self._put(*(LineRow(**row) for row in rows))
-            return
-        statement = insert(LineRow)
-        excluded = statement.excluded
-        upsert = statement.on_conflict_do_update(
-            index_elements=["measured", "start", "end"],
-            set_={"settled": excluded["settled"], "values": excluded["values"]},
+        self._put(
+            *(
+                LineRow(measured=measured, start=start, end=end, settled=settled, values=values)
+                for (start, end), (settled, values) in lines.items()
+            )
         )
-        with self.engine.begin() as connection:
-            connection.execute(upsert, rows)
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
         """Store a soup, replacing an earlier one with the same id; it is deleted no more."""
@@ -512,40 +500,35 @@ class Store:
         self.notes.append(note)
 
     def _put(self, *rows: Base) -> None:
-        try:
-            self._merge(rows)
-        except IntegrityError:  # another process inserted the same key in the meantime
-            self._merge(rows)
-
-    def _merge(self, rows: Sequence[Base]) -> None:
-        with self.session() as session, session.begin():
-            for row in rows:
-                session.merge(row)
+        """Insert rows of one table in one transaction, replacing those with the same keys."""
+        if not rows:
+            return
+        with self.engine.begin() as connection:
+            self._insert(connection, rows)
 
     def put_evaluations(self, rows: Sequence[EvaluationRow]) -> None:
         """Insert rows, replacing those of the same points. Their arrays must be on disk."""
-        if self._upsert is None:
-            for row in rows:
-                self._put(row)
+        if not rows:
             return
-        values = [{name: getattr(row, name) for name in _COLUMNS} for row in rows]
-        # All processes use the same order, since different ones could deadlock.
-        values.sort(key=itemgetter("mixture_key"))
         with self.engine.begin() as connection:
-            connection.execute(self._upsert, values)
+            self._insert(connection, rows)
             if self.holder.depth:
-                connection.execute(self._release, [{k: v[k] for k in _POINT} for v in values])
+                points = [{name: getattr(row, name) for name in _POINT} for row in rows]
+                connection.execute(self._release, points)
 
-    @cached_property
-    def _upsert(self) -> Executable | None:
-        """The statement that inserts or replaces evaluations; None if the database has none."""
-        insert = INSERTS.get(self.engine.dialect.name)
-        if insert is None:
-            return None
-        statement = insert(EvaluationRow)
-        others = {name: statement.excluded[name] for name in _COLUMNS if name not in _POINT}
-        upsert: Executable = statement.on_conflict_do_update(index_elements=_POINT, set_=others)
-        return upsert
+    def _insert(self, connection: Connection, rows: Sequence[Base]) -> None:
+        # One statement for all rows: merging 20,000 objects would lock the database for a minute.
+        table = inspect(type(rows[0])).local_table
+        keys = [column.name for column in table.primary_key]
+        names = [column.name for column in table.columns if column.name in rows[0].__dict__]
+        values = [{name: getattr(row, name) for name in names} for row in rows]
+        # All processes use the same order, since different ones could deadlock.
+        values.sort(key=itemgetter(*keys))
+        statement = INSERTS[self.engine.dialect.name](table)
+        others = {name: statement.excluded[name] for name in names if name not in keys}
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=keys, set_=others), values
+        )
 
     @cached_property
     def _release(self) -> Executable:
@@ -556,7 +539,7 @@ class Store:
 _COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
 _POINT = [column.name for column in EvaluationRow.__table__.primary_key]
 
-# The databases that can insert or replace a row in one statement.
+# The supported databases; both insert or replace rows in one statement.
 INSERTS: dict[str, Callable[..., Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,

@@ -358,3 +358,17 @@ def test_a_read_only_folder_without_a_database_is_refused(
     make_read_only(monkeypatch)
     with pytest.raises(StoreError, match=r"stockpot\.sqlite cannot be opened"):
         Store(tmp_path)
+
+
+def test_a_database_that_another_process_keeps_locked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    store = Store(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "stockpot.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"locked the database .*stockpot.sqlite for 0\.1 s"):
+            store.add_result("key", "kind", {})
+    store.add_result("key", "kind", {})
+    assert store.result("key") is not None
+    store.close()
