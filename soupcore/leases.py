@@ -150,7 +150,8 @@ class Holder:
                     return
                 try:
                     self._renew()
-                except (SQLAlchemyError, StoreError):  # the database may come back before the lease runs out
+                except (SQLAlchemyError, StoreError):
+                    # The database may come back before the lease runs out.
                     logger.warning("The lease could not be renewed.", exc_info=True)
 
     def _renew(self) -> None:
