@@ -150,7 +150,7 @@ def grid_heatmap(
 def _scatter(
     table: pd.DataFrame, x: "pd.Series[float]", y: "pd.Series[float]", colour: str, hover: str
 ) -> go.Figure:
-    drawn, hidden = _one_per_place(x.to_numpy(float), y.to_numpy(float))
+    drawn, hidden = _one_per_place(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
     x, y, table = x.iloc[drawn], y.iloc[drawn], table.iloc[drawn]
     coloured = colour != "" and "colour" in table
     shown = table[["first", "second"]].assign(
