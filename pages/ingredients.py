@@ -280,7 +280,8 @@ def _selection(view: View, table: RunTable, rows: list[int]) -> None:
     """Show how many ingredients are selected, and what the filter leaves."""
     names = list(view.sweep.ingredients)
     selected = st.session_state["selection"]
-    shown = [name for row in rows if (name := table.names[row]) in view.sweep.ingredients]
+    every = table.names
+    shown = [name for row in rows if (name := every[row]) in view.sweep.ingredients]
     is_filtered = len(rows) < len(table.frame)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(selected)}** of {len(names)} ingredients selected")

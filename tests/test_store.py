@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import multiprocessing
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -464,3 +466,25 @@ def test_a_soup_file_is_hashed_once_unless_it_changes(
     for _ in range(3):
         assert store.soup_files("a", "safetensors")
     assert len(hashed) == 1
+
+
+def test_lines_written_by_another_process_are_seen(tmp_path: Path) -> None:
+    here, there = Store(tmp_path), Store(tmp_path)
+    there.add_lines("measured", {("a", "b"): (False, b"1")})
+    assert list(here.lines("measured")) == [("a", "b", False, b"1")]
+    assert here.lines("measured") is here.lines("measured")
+    there.add_lines("measured", {("a", "b"): (True, b"2"), ("a", "c"): (True, b"3")})
+    assert sorted(here.lines("measured")) == [("a", "b", True, b"2"), ("a", "c", True, b"3")]
+    here.close()
+    there.close()
+
+
+def test_inner_products_written_by_another_process_are_seen(tmp_path: Path) -> None:
+    here, there = Store(tmp_path), Store(tmp_path)
+    for reference, digests in (("base", ["a"]), ("other", ["a"]), ("base", ["a", "b"])):
+        pairs = itertools.combinations_with_replacement(digests, 2)
+        there.add_inner_products(reference, {pair: np.array([2.0]) for pair in pairs})
+        found = here.inner_products(reference, digests)
+        assert found.keys() == set(itertools.combinations_with_replacement(digests, 2))
+    here.close()
+    there.close()

@@ -134,7 +134,9 @@ def build(
         baseline = pinned if pinned in evaluations else best
         first = Overview(view.context, list(soups.values())).headline
         headline = None if first is None else first.label
-    made = _Columns({INK: [_ink(view, n, k) for n, k in zip(names, kinds, strict=True)]})
+    inks = {"base": NEUTRAL, "soup": SOUP}
+    colours = view.colours
+    made = _Columns({INK: [inks.get(k) or colours[n] for n, k in zip(names, kinds, strict=True)]})
     made.columns[INK] = Column(help="Colour used in all figures")
     made.add(NAME, names, Column())
     made.add(KIND, kinds, Column(help="Ingredient, base or soup"))
@@ -322,10 +324,6 @@ def _source(view: View, key: str) -> str:
 def _status(known: Mapping[str, Evaluation | None]) -> str:
     done = sum(evaluation is not None for evaluation in known.values())
     return "evaluated" if done == len(known) else f"{done} of {len(known)} splits"
-
-
-def _ink(view: View, name: str, kind: str) -> str:
-    return {"base": NEUTRAL, "soup": SOUP}.get(kind) or view.colours[name]
 
 
 def _times(score: float | None, factor: float) -> float | None:

@@ -194,7 +194,7 @@ class View:
         """The stored results of the sweep with its task, looked up once in a run of a page."""
         return Overview.of(self.context)
 
-    @property
+    @cached_property
     def basin_numbers(self) -> dict[str, int]:
         """The number of each ingredient's basin, 1 for the largest; empty without a task."""
         return self.overview.basin_numbers if self.has_task else {}

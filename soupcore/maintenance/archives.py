@@ -157,10 +157,8 @@ def import_results(
         raise StoreError(
             f"{source} is not an archive of results, or is damaged ({error})."
         ) from error
-    with store.session() as session, session.begin():
-        for table, values in new.items():
-            for row in values:
-                session.merge(_TABLES[table](**row))
+    for table, values in new.items():
+        store.put(*(_TABLES[table](**row) for row in values))
     return Copied(sum(map(len, new.values())), len(files), nbytes)
 
 
