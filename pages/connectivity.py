@@ -17,7 +17,7 @@ from soupcore.connectivity import Basin, stored_lines
 from soupcore.connectivity.barriers import pairs
 from soupcore.display import capitalised
 from soupcore.figures.tables import barriers_table, paths_table
-from soupcore.overview import best_on_select
+from soupcore.overview import ranked
 from soupcore.tasks import Labels
 
 _METRICS = {
@@ -255,10 +255,8 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
 def _best_two(view: View) -> list[Pair]:
     """Return the pair of the two best ingredients on the select split; none if it is unclear."""
     known = scores.evaluations(view, scores.ingredients(view))
-    names, select = view.sweep.names(), view.task.select
-    best = best_on_select(known, select, names)
-    other = best_on_select(known, select, [name for name in names if name != best])
-    return [(best, other)] if best and other else []
+    best = ranked(known, view.task.select, view.sweep.names())[:2]
+    return [(best[0], best[1])] if len(best) == 2 else []
 
 
 def _both(

@@ -13,7 +13,7 @@ from soupcore.calls import Paths
 from soupcore.figures.tables import robustness_tables
 
 ALPHAS = 11
-_FIRST = 4  # number of models drawn by default
+_FIRST = 4  # number of ingredients drawn by default
 
 
 def main(view: View) -> None:
@@ -43,10 +43,11 @@ def main(view: View) -> None:
     )
     known = scores.points(view)
     ends = [name for name in known if known[name].kind != "base"]
+    proposed = st.session_state["selection"] or view.overview.ranked[:_FIRST]
     chosen = st.multiselect(
-        "Models", ends, default=st.session_state["selection"] or ends[:_FIRST],
-        key=f"ends-{st.session_state['selection']}",
-        help="Ingredients and soups. Defaults to the current selection.",
+        "Models", ends, default=proposed, key=f"ends-{proposed}",
+        help="Ingredients and soups. Defaults to the selection, or else to the best on "
+        f"{plain(view.task.select)}.",
     )  # fmt: skip
     if not chosen:
         st.info("Select at least one model.", icon=":material/grocery:")

@@ -68,7 +68,7 @@ def _choose(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int
     names = list(known)
     selected = [name for name in st.session_state["selection"] if name in known]
     base = [view.sweep.base.name] if view.sweep.base else []
-    proposed = list(dict.fromkeys([*base, *selected, *names]))[:3]
+    proposed = list(dict.fromkeys([*base, *selected, *view.overview.ranked, *names]))[:3]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         corners = [
             st.selectbox(

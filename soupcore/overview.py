@@ -54,12 +54,22 @@ def best_on_select(
     Returns:
         The name; None if there is no defined score.
     """
+    return next(iter(ranked(known, select, names)), None)
+
+
+def ranked(
+    known: Mapping[str, BySplit], select: str, names: Iterable[str] | None = None
+) -> list[str]:
+    """Return the names with a defined score on the select split, the best first.
+
+    Equals keep their order. The arguments are those of `best_on_select`.
+    """
     scored = {
         name: found.score
         for name in (known if names is None else names)
         if (found := known[name][select]) is not None and math.isfinite(found.score)
     }
-    return max(scored, key=lambda name: scored[name]) if scored else None
+    return sorted(scored, key=lambda name: -scored[name])
 
 
 def choose_headline(
@@ -175,6 +185,12 @@ class Overview:
     def best(self) -> str | None:
         """The best ingredient on the select split; see `best_on_select`."""
         return best_on_select(self.runs, self.context.task.select, self.names)
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The ingredients, the best on the select split first, those without a score last."""
+        best = ranked(self.runs, self.context.task.select, self.names)
+        return list(dict.fromkeys([*best, *self.names]))
 
     @cached_property
     def _headline(self) -> tuple[str | None, str | None]:

@@ -17,6 +17,7 @@ from soupcore.overview import (
     best_on_select,
     choose_headline,
     members,
+    ranked,
     title,
 )
 from soupcore.progress import no_progress
@@ -154,6 +155,8 @@ def test_ties_go_to_the_first_and_undefined_scores_to_none(running: Context) -> 
     assert best_on_select(known, "val") == "b"
     assert best_on_select(known, "val", ["a", "b"]) == "a"
     assert best_on_select(known, "val", ["none", "nan"]) is None
+    better: dict[str, dict[str, Evaluation | None]] = {"c": {"val": replace(at, score=0.75)}}
+    assert ranked(known | better, "val") == ["c", "b", "a"]
 
 
 def scored(at: Evaluation, right: list[int]) -> Evaluation:
