@@ -41,12 +41,12 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
 
     steps.click_row(page, 0)  # the best ingredient
     steps.expect_selected(page, "run-02")
-    steps.click_point(page, "overview", 13)  # drawn from the bottom up: the second ingredient
+    steps.click_point(page, "overview", 14)  # drawn from the bottom up, the best at the top
     steps.expect_selected(page)
     steps.click_row(page, 0)
     steps.expect_selected(page, "run-02")
-    steps.click_point(page, "overview", 14)
-    steps.expect_selected(page, "run-01", "run-02")
+    steps.click_point(page, "overview", 13)  # the second best
+    steps.expect_selected(page, "run-02", "run-05")
 
     steps.go_to(page, "Connectivity")
     page.get_by_role("button", name=re.compile("Run about")).click()
@@ -54,8 +54,8 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.wait_until_idle(page)
     cell = page.locator(".st-key-heatmap .scatterlayer .point").first
     cell.click(force=True)
-    expect(page).to_have_url(re.compile("pair=run-01&pair=run-02"))
-    expect(page.get_by_text(re.compile(r"run-01 → run-02 · barrier"))).to_be_visible()
+    expect(page).to_have_url(re.compile("pair=run-02&pair=run-05"))
+    expect(page.get_by_text(re.compile(r"run-02 → run-05 · barrier"))).to_be_visible()
 
     steps.go_to(page, "Ingredients")
     page.get_by_role("button", name="Clear", exact=True).click()
