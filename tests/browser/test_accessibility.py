@@ -6,11 +6,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+import soupcore
 from tests.browser import steps
-from tests.browser.conftest import Server
+from tests.browser.conftest import PROJECT, Server, start_server, stop_server
 
 pytestmark = pytest.mark.integration  # it takes long
 
+SAMPLE = PROJECT / "sample_data" / "digits"
 PAGES = {
     "": "Overview",
     "ingredients": "Ingredients",
@@ -34,6 +36,30 @@ STREAMLITS_OWN = {
     "scrollable-region-focusable",  # a code block that is too wide cannot be focused
 }
 
+_TOKEN = '<span class="token'  # Streamlit colours code, with too little contrast
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose pages have something to show."""
+    folder = tmp_path_factory.mktemp("server")
+    spec = f"{SAMPLE / 'task.py'}:task"
+    store = soupcore.Store(folder / "workspace")
+    sweep = soupcore.Sweep.from_folder(SAMPLE / "sweep")
+    evaluator = soupcore.Evaluator(soupcore.load_task(spec), store, device="cpu")
+    points = [each.mixture for each in (*sweep.ingredients.values(), sweep.base) if each]
+    for split in evaluator.task.reported:
+        evaluator.evaluate_all(points, split)
+    for soup in (soupcore.uniform(sweep), soupcore.greedy(sweep, evaluator)):
+        body = soup.evaluate(evaluator).to_json() | {"task": spec, "offered": {}}
+        store.add_soup(soup.id, str(SAMPLE / "sweep"), body)
+    soupcore.barriers(sweep, evaluator, names=sweep.names()[:4])
+    soupcore.geometry(sweep, store)
+    store.close()
+    server = start_server(folder)
+    yield server
+    stop_server(server)
+
 
 @pytest.fixture(params=["light", "dark"])
 def themed(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
@@ -47,10 +73,10 @@ def themed(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     context.close()
 
 
-def test_axe_finds_nothing_serious(themed: Page, sample_server: Server) -> None:
+def test_axe_finds_nothing_serious(themed: Page, server: Server) -> None:
     axe, found = Axe(), []
     for path, title in PAGES.items():
-        themed.goto(f"{sample_server.url}/{path}")
+        themed.goto(f"{server.url}/{path}")
         heading = steps.heading(themed, title) if title else themed.get_by_role("heading", level=2)
         heading.first.wait_for()
         steps.wait_until_idle(themed)
@@ -58,5 +84,6 @@ def test_axe_finds_nothing_serious(themed: Page, sample_server: Server) -> None:
         themed.wait_for_function("() => !document.querySelector('[data-stale=true]')")
         for problem in axe.run(themed).response["violations"]:
             if problem["impact"] in ("serious", "critical") and problem["id"] not in STREAMLITS_OWN:
-                found += [(path, problem["id"], node["html"]) for node in problem["nodes"]]
+                nodes = [node["html"] for node in problem["nodes"]]
+                found += [(path, problem["id"], n) for n in nodes if not n.startswith(_TOKEN)]
     assert found == []
