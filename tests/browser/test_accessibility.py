@@ -36,7 +36,7 @@ STREAMLITS_OWN = {
     "scrollable-region-focusable",  # a code block that is too wide cannot be focused
 }
 
-_TOKEN = '<span class="token'  # Streamlit colours code, with too little contrast
+_CODE = '<span class="token'  # Streamlit colours code, with too little contrast
 
 
 @pytest.fixture(scope="module")
@@ -85,5 +85,5 @@ def test_axe_finds_nothing_serious(themed: Page, server: Server) -> None:
         for problem in axe.run(themed).response["violations"]:
             if problem["impact"] in ("serious", "critical") and problem["id"] not in STREAMLITS_OWN:
                 nodes = [node["html"] for node in problem["nodes"]]
-                found += [(path, problem["id"], n) for n in nodes if not n.startswith(_TOKEN)]
+                found += [(path, problem["id"], n) for n in nodes if not n.startswith(_CODE)]
     assert found == []
