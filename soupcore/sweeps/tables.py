@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from soupcore.checkpoints.names import clean
 
 Scalar = str | int | float | bool | None
@@ -92,6 +90,8 @@ def read_yaml(path: Path, problems: Problems) -> dict[str, Scalar]:
     Raises:
         TableError: The file is too large, or not a YAML mapping.
     """
+    import yaml
+
     text = _text(path, problems, _LARGEST_YAML)
     try:
         # BaseLoader constructs no objects. The loader in C overflows its stack on deep nesting.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import yaml
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.bounded_json import parse_object
@@ -206,6 +205,8 @@ def _front_matter(checkpoint: Checkpoint, root: Path) -> Iterator[dict[str, Any]
     parts = path.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
     if len(parts) < 3 or parts[0].strip():
         return
+    import yaml
+
     try:
         loaded = yaml.load(parts[1], yaml.BaseLoader)  # noqa: S506 - it constructs no objects
     except (yaml.YAMLError, RecursionError):
