@@ -106,13 +106,13 @@ def test_of_many_pairs_that_cover_each_other_one_is_drawn() -> None:
     table = pd.DataFrame({"first": names, "second": "b", "soup": soup, "ensemble": ensemble})
     points, _ = figures.soup_ensemble_scatter(table).data
     drawn = [int(row[0].removeprefix("run-")) for row in points.customdata]
-    assert len(drawn) < 2000
+    assert 200 < len(drawn) <= 500
     assert {7} <= set(drawn)
     assert drawn == sorted(drawn)
     told = sum(int(row[2].split()[1]) for row in points.customdata if row[2])
     assert len(drawn) + told == 4999
-    # Every other pair lies near one that is drawn: a marker is 9 of 460 pixels.
+    # Every other pair lies near one that is drawn.
     inside = np.abs(soup - 0.8) < 0.1
     for index in np.flatnonzero(inside & (np.abs(ensemble - 0.8) < 0.1)):
         near = np.abs(soup[drawn] - soup[index]) + np.abs(ensemble[drawn] - ensemble[index])
-        assert near.min() < 0.012
+        assert near.min() < 0.05
