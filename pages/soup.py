@@ -43,6 +43,13 @@ def main(view: View) -> None:
         st.header("Soup")
         st.info("No soups yet. Build one on the **Soups** page.", icon=":material/soup_kitchen:")
         return
+    asked = st.session_state["soup"]
+    if asked and asked not in {each.soup.id for each in stored}:
+        st.warning(
+            f"This sweep and task have no soup with the id {plain(asked)}, perhaps because it was "
+            "deleted. Another one is shown.",
+            icon=":material/search_off:",
+        )
     with st.container(horizontal=True, vertical_alignment="center"):
         name = st.empty()
         picked = scores.choose_soup(view, stored, "Soup", label_visibility="collapsed")

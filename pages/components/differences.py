@@ -41,8 +41,8 @@ def show(view: View, known: BySplit, baseline: str | None, origin: BySplit | Non
     st.dataframe(pd.DataFrame(rows).astype({"n": "Int64"}), hide_index=True, placeholder=UNKNOWN)
     if baseline is not None:
         st.caption(
-            f"Paired comparison on the same examples. {plain(view.task.select)} was used for "
-            "choosing, so judge by the other splits."
+            f"Paired comparison on the same examples. The split {plain(view.task.select)} was used "
+            "for choosing, so its scores are optimistic."
         )
 
 

@@ -60,7 +60,7 @@ SCRIPT = f"""<script>(() => {{
 STYLE = (
     ":has(> .st-key-images) { display: none; }"
     "[class*=st-key-exports-] { gap: 0 0.75rem; }"
-    "[class*=st-key-exports-] button { min-height: 0; padding: 0; }"
+    "[class*=st-key-exports-] button { display: flex; min-height: 0; padding: 0; }"
 )
 
 

@@ -94,6 +94,16 @@ def test_a_soup_is_named_noted_tagged_and_starred(app: App) -> None:
     assert set(labels(app).values()) >= {"<b>ours</b>"}
 
 
+def test_a_link_to_a_soup_that_is_not_there_says_so(app: App) -> None:
+    session = app.session("soup.py")
+    says = f"no soup with the id {plain('*no* soup')}"
+    assert not any("no soup" in each.value for each in session.warning)
+    session.session_state["soup"] = "*no* soup"
+    session.switch_page("soup.py").run()
+    assert [says in each.value for each in session.warning].count(True) == 1
+    assert session.header[0].value in listed(all_soups(app))
+
+
 def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
     before = listed(all_soups(app))
     session = app.session("soup.py")
