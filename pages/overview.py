@@ -313,7 +313,7 @@ def _top(view: View, known: Overview) -> None:
     )
     st.caption(
         "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
-        f"split, so its scores are optimistic. {scores.judge_by(task)} Intervals and ±: 95 %."
+        f"split, so its scores are optimistic. {scores.judge_by(task)} ± and intervals are 95 %."
     )
 
 

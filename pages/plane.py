@@ -139,8 +139,8 @@ def _draw(
     if found.missing:
         state += f"; {jobs.evaluations_text(found.missing)} left for the full grid"
     st.caption(
-        f"{state}. Models off the plane are white inside and fainter with distance. Hover for the "
-        "distance."
+        f"{state}. Models off the plane are hollow, at their projection, and fade with distance. "
+        "Hover over one for its distance."
     )
 
 

@@ -146,7 +146,8 @@ def _coefficients(view: View, picked: StoredSoup) -> None:
     st.subheader("Coefficients")
     table = coefficients_table(picked.soup)
     if table.empty:
-        st.caption(f"{plain(scores.describe(picked.soup))}: no single coefficient per ingredient.")
+        made = plain(scores.describe(picked.soup))
+        st.caption(f"{made}. Ingredients have no single coefficient.")
         return
     # Soups among the ingredients have no colour of their own.
     figure = figures.coefficient_bars(table, view.colours)
@@ -181,7 +182,7 @@ def _ingredients(picked: StoredSoup) -> None:
                 "coefficient": [
                     scores.share(soup.coefficients[name])
                     if name in soup.coefficients
-                    else "gives the rest"
+                    else "source of the tensors that are not merged"
                     if name in soup.donors
                     else "varies by tensor"
                     for name in soup.digests
@@ -191,7 +192,7 @@ def _ingredients(picked: StoredSoup) -> None:
             width=680,
         )
         for each in soup.fixed:
-            st.caption(f"Taking no part: {plain(str(each))}.")
+            st.caption(f"Not merged: {plain(str(each))}.")
     for note in soup.notes:
         st.caption(plain(note))
 

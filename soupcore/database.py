@@ -453,8 +453,8 @@ def _say_what_is_wrong(context: ExceptionContext) -> None:
         raise ReadOnlyError(path) from error
     if code == sqlite3.SQLITE_BUSY:
         raise StoreError(
-            f"Another process has locked the database {path} for {_PATIENCE:g} s. Try again, or "
-            "look for a process that hangs."
+            f"The database {path} is locked by another process and was not free within "
+            f"{_PATIENCE:g} s. Try again. If it stays locked, stop the process that uses it."
         ) from error
     if code == sqlite3.SQLITE_CANTOPEN:
         raise StoreError(

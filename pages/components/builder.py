@@ -447,7 +447,7 @@ def choose_tensors(view: View, recipe: Recipe, names: Sequence[str]) -> View | N
             st.error(plain(str(error)), icon=":material/error:")
             return None
         for each in fixed:
-            st.caption(f"Taking no part: {plain(str(each))}.")
+            st.caption(f"Not merged: {plain(str(each))}.")
     if recipe.needs_base and view.sweep.new_tensors:
         count = len(view.sweep.new_tensors)
         source = ", ".join(map(plain, rule.rest)) or "the mean of the ingredients"

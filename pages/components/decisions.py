@@ -56,6 +56,6 @@ def _saved(view: View, trace: Sequence[Step]) -> None:
     seen = sum(step.examples for step in trace[1:])
     st.caption(
         f"{len(rejected)} of {trials} candidates were rejected early, once they could no longer be "
-        f"accepted ({1 - seen / whole:.0%} of evaluation skipped). Decisions are identical to a "
-        "full pass."
+        f"accepted ({1 - seen / whole:.0%} of evaluation skipped). The decisions are those of "
+        "full evaluations."
     )

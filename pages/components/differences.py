@@ -77,5 +77,6 @@ def sentences(view: View, stored: StoredSoup) -> list[str]:
         "better": "is better than",
         "worse": "is worse than",
         "even": "is not distinguishable from",
-    }.get(gain.outcome, "compared with")
-    return [f"{stored.label} {verdict} the best run, {known.best}", f"{text}."]
+    }.get(gain.outcome)
+    first = f"{stored.label} {verdict}" if verdict else f"{stored.label}, compared with"
+    return [f"{first} the best run, {known.best}", f"{text}."]

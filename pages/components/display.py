@@ -122,7 +122,7 @@ def _clickable_figure(
 
 
 def tabs(key: str, titles: Mapping[str, str]) -> Iterator[str]:
-    """Show tabs, of which only the open one is drawn: give its name, within the tab.
+    """Show tabs and yield the name of the open one, inside it. The others are not drawn.
 
     The session holds the name, also while other pages are shown.
 

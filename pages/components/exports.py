@@ -1,4 +1,4 @@
-"""Exports of figures: PNG, SVG, HTML, CSV and Python, each at one click, titled and on white.
+"""Exports of figures: PNG, SVG and HTML with a title on white, CSV, and Python.
 
 Plotly draws images in the browser, as its camera button does. A script of ours presses that button
 for a titled copy of the figure. The script is a constant: the server's content security policy
@@ -109,7 +109,7 @@ def show(
     ):
         for form in _IMAGES:
             st.button(form, key=f"{_KEY}{form.lower()}-{key}", type="tertiary",
-                      help="Titled, on white. The camera above the figure saves it as shown."
+                      help="With a title, on white. The camera above the figure saves it as shown."
                       )  # fmt: skip
         # Made on a click: a standalone figure includes 5 MB of plotly.js.
         _download("HTML", f"{key}.html", "text/html",

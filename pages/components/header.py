@@ -1,8 +1,7 @@
 """The mark, the title of the browser's tab, and the line above every page: where the user is.
 
 The line is: sweep ▸ task ▸ selection and primary metric ▸ the soup that was opened last, if any ▸
-jobs. Its height is fixed and its texts
-are cut off, so that it never moves the page below it.
+jobs. Its height is fixed and long texts are cut off, so that the page below never moves.
 """
 
 from collections.abc import Sequence

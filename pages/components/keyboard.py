@@ -94,9 +94,9 @@ def _dialog() -> None:
             )
         )
     st.caption(
-        "Whatever a click on a figure does, another control does too: the rows of the run table "
-        "select ingredients, and *Add curve* on the Connectivity page chooses a pair. The list on "
-        "the page of a soup opens the other soups. *CSV* below a figure saves its numbers."
+        "Every click on a figure has an equivalent for the keyboard. Rows of the run table select "
+        "ingredients, *Add curve* on the Connectivity page chooses a pair, and the list on the "
+        "page of a soup opens another one. *CSV* below a figure saves its numbers."
     )
 
 

@@ -90,7 +90,8 @@ def show(
             _range(axes, brushed, apply)
         st.caption(
             "Drag across an axis to filter and select; the range becomes part of the filter. "
-            f"Click a point to select its ingredient. ■ base and ★ soups have a score only. {left}"
+            "Click a point to select its ingredient. The base (■) and soups (★) only have a score. "
+            f"{left}"
         )
 
 

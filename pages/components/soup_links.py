@@ -1,6 +1,6 @@
 """Ways to the page of a soup, and from there to others: buttons, names in tables, and points.
 
-They are callbacks, which cannot switch pages themselves: `main.py` does when the run begins.
+Callbacks cannot switch pages, so `main.py` does at the start of the next run.
 """
 
 from collections.abc import Mapping, Sequence

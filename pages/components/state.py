@@ -43,9 +43,9 @@ _TEXTS = (
     "filter", "sort", "order", "group", "baseline", "recipe", "candidates", "take", "tab",
     "section",
 )  # fmt: skip
-# Columns of the run table, unlike its default, and those that come first; candidates by name and
-# soups among them, parameters of recipes, unlike their defaults, the source of tensors that take no
-# part, and the weights of a manual soup; other recipes to build too; the rows that are compared.
+# Columns of the run table that differ from its default, and those that come first; candidates by
+# name and soups among them; parameters of recipes that differ from their defaults; the sources of
+# tensors that are not merged; the weights of a manual soup; further recipes; the compared rows.
 _LISTS = (
     "hide", "show", "first", "candidate", "with", "parameter", "rest", "share", "also", "compare",
 )  # fmt: skip

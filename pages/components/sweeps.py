@@ -139,9 +139,9 @@ def _open_button(folder: Path) -> None:
     task = _choose_task(str(folder))
     remotes = len(found.named.urls)
     count = len(found.local) + remotes
-    label = f"{count} checkpoint{'s' if count != 1 else ''}" + (
-        f", {remotes} of them at URLs" if remotes else ""
-    )
+    label = f"{count} checkpoint{'s' if count != 1 else ''}"
+    if remotes:
+        label += f", {remotes} remote"
     if st.button(f"Open ({label})", type="primary", disabled=not count):
         state.choose_sweep(str(folder), task)
         st.rerun()

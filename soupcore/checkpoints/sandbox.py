@@ -120,8 +120,8 @@ def legacy_prefixes(descriptor: int, path: Path) -> list[tuple[int, int]] | None
         path: Its path, for errors.
 
     Returns:
-        Offsets and numbers of elements, or None if the file is refused, as where its pickles are
-        not there completely.
+        Offsets and numbers of elements, or None if the file is refused, for example because
+        its pickles are incomplete.
 
     Raises:
         CheckpointError: The child exceeded its limits, or was killed.

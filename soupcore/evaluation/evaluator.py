@@ -48,8 +48,8 @@ class Evaluator(Evaluations):
         batch_size: Examples per forward pass; by default, the task's `batch_size`, or 128. The last
             bits of a loss may depend on it. It is halved if memory runs out.
         memory_budget: Size in bytes of the ingredients that stay in memory between evaluations.
-            Others are read from their files each time. The reuse of unchanged layers takes as much
-            again at most.
+            Others are read from their files each time. Caching unchanged layers takes up to the
+            same amount in addition.
         ray: Address of a Ray cluster that evaluates the points; "local" for one on this machine.
             See `soupcore.evaluation.cluster`. Recipes that use gradients compute on this machine.
     """

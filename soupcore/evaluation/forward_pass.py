@@ -45,7 +45,7 @@ class Shortcuts:
 
     Args:
         network: The network, with the weights of the point.
-        budget: Maximum size in bytes of what is kept to reuse activations at several points: a
+        budget: Maximum size in bytes of the cache that reuses activations between points: a
             quarter for activations, and the rest for the weights of the previous point.
         notes: Messages about disabled shortcuts are appended here.
         is_exact: Whether the network is evaluated in float32; below, no shortcut would agree.

@@ -48,7 +48,7 @@ def layer_heatmap(
 ) -> go.Figure:
     """Draw a quantity per ingredient and layer, with the first layer on top.
 
-    Outliers do not rule the colours: those beyond the colour bar have the colour of its end.
+    The colour range excludes outliers; values beyond it have the colour of its end.
 
     Args:
         layers: Names of the L layers.

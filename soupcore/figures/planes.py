@@ -43,9 +43,9 @@ def plane_contours(
     The error is 100 % minus the score. Scores that are not shares have no error and are drawn
     instead of it.
 
-    Contours are numbered. Models off the plane are white inside and fainter with distance, because
-    the colour beneath them is not their own loss. Names of models on the plane that would overlap
-    others are shown on hover only.
+    Contours are labelled with their values. Models off the plane are hollow and fade with distance,
+    because the colour beneath them is not their own loss. Names of models on the plane that would
+    overlap others are shown on hover only.
 
     Args:
         plane: Evaluated plane; missing cells stay empty.
@@ -182,9 +182,9 @@ def _contour(
 
 
 def _numbers(plane: Plane, contour: go.Contour, places: Mapping[str, Place]) -> go.Scatter:
-    """Number each contour once, as far as possible from models, edges and other numbers.
+    """Label each contour once, as far as possible from models, edges and other labels.
 
-    Plotly can number contours too, but only with z, which is the logarithm of a loss or the like.
+    Plotly can label contours too, but only with z, which is the logarithm of a loss or the like.
     """
     z = np.asarray(contour.z, dtype=np.float64)
     across, up = np.ptp(plane.xs), np.ptp(plane.ys)
@@ -300,6 +300,6 @@ def _legend() -> list[go.Scatter]:
         )
         for title, size, fill in (
             ("on the plane", 12, NEUTRAL),
-            ("off the plane, projected: the colour beneath is not its own", 9, _INK),
+            ("off the plane (projected; the colour beneath is not its loss)", 9, _INK),
         )
     ]

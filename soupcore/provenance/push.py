@@ -1,7 +1,7 @@
 """Uploads a soup to the Hugging Face Hub, with its card and its recipe.
 
-The weights are uploaded first, and then one commit adds all files. So a repository never has a part
-of them, whenever the upload ends. Files are uploaded as streams, which huggingface_hub sends in the
+The weights are uploaded first, and then one commit adds all files. An upload that ends early leaves
+no part of them in the repository. Files are uploaded as streams, which huggingface_hub sends in the
 calling thread, so that each block is progress and can cancel the upload.
 """
 

@@ -158,7 +158,9 @@ def _of_best(known: Overview) -> Iterator[str]:
         return
     found = BestIngredientBias(names).result(known.context)
     if found is None:
-        yield "Not estimated for the choice of the best ingredient. The page of a soup does it."
+        yield (
+            "Not estimated for the choice of the best ingredient. Compute it on the page of a soup."
+        )
     elif "why_none" in found:
         yield found["why_none"]
     else:

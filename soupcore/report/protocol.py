@@ -165,7 +165,7 @@ def ingredients(sweep: Sweep, stored: StoredSoup | None) -> str:
     body += html.files(sweep.to_frame(), "ingredients")
     if stored is not None:
         body += html.note(f"The soup is {stored.label}; {UNKNOWN} = not in it.")
-        body += "".join(html.note(f"Taking no part: {each}.") for each in stored.soup.fixed)
+        body += "".join(html.note(f"Not merged: {each}.") for each in stored.soup.fixed)
         body += "".join(html.note(text) for text in stored.soup.notes)
     if logged:
         body += html.note("Logged metrics come from the training tool and were not measured here.")
@@ -176,7 +176,7 @@ def _share(stored: StoredSoup | None, coefficients: Mapping[str, str], name: str
     if stored is None or name not in coefficients:
         return UNKNOWN
     if name in stored.soup.donors:
-        return "gives the rest"
+        return "source of the tensors that are not merged"
     return coefficients[name] or ("base" if name == stored.soup.base else "varies by tensor")
 
 

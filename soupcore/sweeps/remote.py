@@ -349,7 +349,7 @@ class RemoteSweep:
             found = _found([text])
             if len(found) > 1:
                 raise RemoteError(
-                    f"{text} names {len(found)} checkpoints, but a row of a table stands for one. "
+                    f"{text} matches {len(found)} checkpoints, but a row of a table names one. "
                     "Write a row for each."
                 )
             new = self._checked([text], found)
@@ -370,7 +370,8 @@ class RemoteSweep:
             raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
         if len(files) > _MOST_FILES:
             raise RemoteError(
-                f"{', '.join(urls)} hold {len(files):,} files. Name folders with fewer."
+                f"{', '.join(urls)} contain {len(files):,} files; the limit is {_MOST_FILES:,}. "
+                "Use URLs of smaller folders."
             )
         return files
 

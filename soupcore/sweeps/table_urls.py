@@ -67,8 +67,8 @@ def find_table_urls(
         found.urls[name] = url
         found.labels.update({text: name, url: name, **({title: name} if title else {})})
     if here:
-        problem = f"names checkpoints by URLs that are in this folder too: {some([*here])}"
-        way_out = "The files in the folder are used. Remove them to use those at the URLs."
+        problem = f"has URLs for checkpoints that are also in this folder: {some([*here])}"
+        way_out = "The local files are used. Delete a local file to use its URL instead."
         found.findings.append(Finding("note", table, "", problem, way_out))
     found.findings.extend(
         Finding(

@@ -23,7 +23,7 @@ LAYERS, WIDTH = 10, 5_000  # per shard of 1 GB
 EXAMPLES = 16
 PAGE = 1 << 16  # elements that are written at both ends of a tensor
 NEEDED = 5 << 30
-GOAL = 2048  # MiB beyond the model
+GOAL = 2048  # MiB, beyond the model while one is evaluated
 MIB = 1 << 20
 T = TypeVar("T")
 FAMILIES = ("RssAnon", "VmRSS")
@@ -164,7 +164,7 @@ def benchmark(folder: Path) -> list[str]:
         memory = (number(nbytes / MIB) for nbytes in (anonymous, resident))
         cells.append((name, number(cpu), number(wall), *memory, number(limit), str(reports)))
     return [
-        f"{FILES} checkpoints of {model / 1e9:.0f} GB in {SHARDS} shards; one run; the goal is "
-        f"{GOAL} MiB beyond the model itself ({model / MIB:.0f} MiB while it is evaluated)",
+        f"{FILES} checkpoints of {model / 1e9:.0f} GB in {SHARDS} shards; one run; goal: at "
+        f"most {GOAL} MiB, plus the {model / MIB:.0f} MiB of the model while it is evaluated",
         *lines(cells),
     ]

@@ -93,6 +93,6 @@ def test_a_table_of_urls_is_a_sweep(page: Page, server: Server) -> None:
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
     page.get_by_role("dialog").get_by_role("button", name="table").click()
-    page.get_by_role("button", name="Open (2 checkpoints, 2 of them at URLs)").click()
+    page.get_by_role("button", name="Open (2 checkpoints, 2 remote)").click()
     expect(page.get_by_text("0 of 2 ingredients selected")).to_be_visible()
     expect(page.get_by_text("Remote files: 2 checkpoint files")).to_be_visible()

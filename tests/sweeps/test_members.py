@@ -132,7 +132,7 @@ def test_what_does_not_fit_the_local_checkpoints_is_not_downloaded(
     ("url", "message"),
     [
         ("memory://bucket/none.safetensors", r"sweep.csv: memory://bucket/none.safet.* not exist"),
-        ("memory://bucket/run*.safetensors", r"sweep.csv: .* names 2 checkpoints"),
+        ("memory://bucket/run*.safetensors", r"sweep.csv: .* matches 2 checkpoints"),
         ("s3://key:word@bucket/a.pt", "contains credentials"),
         ("hf://lab", "not a URL of the Hub"),
     ],
@@ -161,7 +161,7 @@ def test_a_copy_in_the_folder_is_used_and_said(folder: Path, runs: dict[str, Sta
     sweep = Sweep.from_folder(folder)
     assert [*sweep.ingredients] == ["run1", "run2", "run10"]
     (note,) = sweep.fit.findings
-    assert "that are in this folder too: run2" in note.problem
+    assert "that are also in this folder: run2" in note.problem
     assert not any("run2" in entry.url for entry in Cache().entries())
 
 
