@@ -275,16 +275,10 @@ def _without_browser(arguments: Sequence[str]) -> None:
         command.set_defaults(run=run, error=command.error)
     parsed = parser.parse_args(arguments)
     _split_places(parsed, parsed.error)
-    if parsed.urls or parsed.refresh:
+    if parsed.urls:
         from soupcore.sweeps.remote import RemoteSweep
 
-        remote = (
-            RemoteSweep.of(parsed.urls) if parsed.urls else RemoteSweep.seen_from(parsed.folder)
-        )
-        if remote is not None and parsed.refresh:
-            remote.refresh()
-        if remote is not None and parsed.urls:
-            parsed.folder = remote.folder
+        parsed.folder = RemoteSweep.of(parsed.urls).folder
     parsed.run(parsed)
 
 
@@ -605,6 +599,7 @@ def _sweep(parsed: argparse.Namespace) -> "Sweep":
             base=parsed.base,
             weights=parsed.weights,
             snapshot=_snapshots(parsed.snapshot),
+            refresh=parsed.refresh,
         )
     except UnusableSweepError as error:
         _print_excluded(error.fit)

@@ -1,7 +1,6 @@
 """Remote sweeps: the URLs to open, the files that they were resolved to, and the cache of files."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -13,6 +12,7 @@ from soupcore.errors import RemoteError
 from soupcore.remote import Cache, check_url
 from soupcore.remote.urls import HUB_AND_S3, scheme_of
 from soupcore.sweeps.remote import RemoteSweep
+from soupcore.sweeps.remote_table import remote_of
 
 
 def folder_of(lines: Sequence[str]) -> str:
@@ -34,13 +34,13 @@ def folder_of(lines: Sequence[str]) -> str:
 
 def urls_of(folder: str) -> tuple[str, ...]:
     """Return the URLs of a sweep; empty if it is not remote."""
-    remote = RemoteSweep.seen_from(Path(folder))
+    remote = remote_of(folder)
     return remote.urls if remote is not None else ()
 
 
 def show_files(view: View) -> None:
     """Show what the URLs of a remote sweep were resolved to, with a button to resolve them anew."""
-    remote = RemoteSweep.seen_from(Path(view.folder))
+    remote = remote_of(view.folder)
     if remote is None:
         return
     files = pinned_files(remote)
@@ -120,5 +120,5 @@ def show_cache() -> None:
 
 def _keys_of(folder: str) -> set[str]:
     """Return the names in the cache of the files of a sweep; none if it is not remote."""
-    remote = RemoteSweep.seen_from(Path(folder))
+    remote = remote_of(folder)
     return {file.key for file in remote.files.values()} if remote is not None else set()

@@ -19,7 +19,7 @@ from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.folder import stays_within
-from soupcore.sweeps.remote import RemoteSweep, sweep_signature
+from soupcore.sweeps.remote_table import sweep_signature
 from soupcore.sweeps.snapshots import Snapshots
 from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
@@ -66,7 +66,9 @@ class WarmState:
         """Whether the sweep of a request, if it has one, is below one of the roots."""
         return "sweep" not in request or stays_within(self.roots)(Path(request["sweep"]))
 
-    def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
+    def sweep(
+        self, request: Request, on_progress: Progress = no_progress, *, refresh: bool = False
+    ) -> Sweep:
         """Return the sweep of a request, opened again only if its files changed.
 
         Args:
@@ -74,6 +76,7 @@ class WarmState:
                 several, its `snapshot` which snapshot of runs with several (see
                 `Sweep.from_folder`).
             on_progress: Called with bytes read and in all.
+            refresh: Whether to open it again, and resolve its URLs again.
 
         Raises:
             SweepError: The folder cannot be opened or lies outside the roots.
@@ -82,13 +85,14 @@ class WarmState:
         if not self.may_open(request):
             raise SweepError(f"{folder} is not below a folder that the app was started with.")
         identity = (folder, weights, snapshot, sweep_signature(folder))
-        if self._sweep is not None and self._sweep[0] == identity:
+        if self._sweep is not None and self._sweep[0] == identity and not refresh:
             return self._sweep[1]
         sweep = Sweep.from_folder(
             folder,
             weights=weights,
             snapshot=snapshot,
             within=self.roots,
+            refresh=refresh,
             on_progress=on_progress,
         )
         # Where the reader of a file was ended from outside, the next request reads it again.
@@ -179,12 +183,8 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
         SweepError: Reading a file ended without an answer, as where its reader was killed.
     """
     folder, weights, snapshot = _opening(request)
-    if request.get("refresh") and warm.may_open(request):
-        remote = RemoteSweep.seen_from(Path(folder))
-        if remote is not None:
-            remote.refresh()
     before = sweep_signature(folder)
-    sweep = warm.sweep(request, report)
+    sweep = warm.sweep(request, report, refresh=bool(request.get("refresh")))
     is_known = is_scanned(folder, weights, snapshot, within=warm.roots)
     if not is_known and sweep_signature(folder) == before:
         found = next((f for f in sweep.fit.findings if f.severity == "misfit"), None)

@@ -8,7 +8,7 @@ from soupcore.escaping import code, markdown, yaml
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
 from soupcore.remote.urls import HUB, parse_hub_url
-from soupcore.sweeps.remote import remote_files
+from soupcore.sweeps.remote_table import remote_files
 from soupcore.sweeps.tensor_rule import ALL
 from soupcore.writers.hub_files import hub_files
 

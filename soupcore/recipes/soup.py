@@ -25,7 +25,7 @@ from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes.trace import Pass, Step, none_if_nan
 from soupcore.sweeps import FixedTensors, Ingredient, Sweep, TensorRule
-from soupcore.sweeps.remote import remote_files
+from soupcore.sweeps.remote_table import remote_files
 from soupcore.tasks import TaskInfo
 from soupcore.version import VERSION
 from soupcore.writers import Output

@@ -9,6 +9,7 @@ Revisions and paths may contain the wildcards `*`, `?` and `[…]`. `NAME=URL` n
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -180,22 +181,32 @@ def names_of(url: str) -> tuple[str, ...]:
 
 
 def unique_names(candidates: Sequence[Sequence[str]]) -> list[str]:
-    """Return a name for each of several things, as short as possible so that no two are equal.
+    """Return a name for each of several things, so that no two are equal, ignoring case.
+
+    Each has its shortest name that no other needs: equal names are lengthened, the others stay. If
+    equal names have no longer ones, all but the first get a number.
 
     Args:
         candidates: For each, its possible names, the shortest first.
     """
-    for level in range(max(map(len, candidates), default=0)):
-        names = [safe_name(each[min(level, len(each) - 1)]) for each in candidates]
-        if len({name.lower() for name in names}) == len(names):
-            return names
+    levels = [0] * len(candidates)
+    while True:
+        names = [safe_name(each[level]) for each, level in zip(candidates, levels, strict=True)]
+        counts = Counter(name.lower() for name in names)
+        longer = [
+            index
+            for index, name in enumerate(names)
+            if counts[name.lower()] > 1 and levels[index] + 1 < len(candidates[index])
+        ]
+        if not longer:
+            break
+        for index in longer:
+            levels[index] += 1
     taken: set[str] = set()
-    names = []
-    for each in candidates:
-        name, count = safe_name(each[-1]), 1
-        while name.lower() in taken:
+    for index, name in enumerate(names):
+        count = 1
+        while names[index].lower() in taken:
             count += 1
-            name = f"{safe_name(each[-1])}-{count}"
-        taken.add(name.lower())
-        names.append(name)
+            names[index] = f"{name}-{count}"
+        taken.add(names[index].lower())
     return names

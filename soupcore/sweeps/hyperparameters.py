@@ -10,7 +10,7 @@ from typing import Any
 from soupcore.checkpoints.file_names import stem_of
 from soupcore.checkpoints.names import clean
 from soupcore.remote import is_url
-from soupcore.remote.urls import scheme_of
+from soupcore.remote.urls import scheme_of, without_credentials
 from soupcore.sweeps.findings import Finding, some
 from soupcore.sweeps.run_files import RunDetails, split_scores
 from soupcore.sweeps.tables import Problems, Row, Scalar, TableError, read_object, read_rows
@@ -240,7 +240,7 @@ def _read_exports(told: Told, tables: Sequence[Path], find: _Find) -> None:
             continue
         told.exports.append((clean(path.name), named))
         told.files.add(path.name)
-        gone = [label for _, name, label in owners if name is None and label]
+        gone = [without_credentials(label) for _, name, label in owners if name is None and label]
         if gone:
             problems.append(f"describes {len(gone)} runs that are not in this folder: {some(gone)}")
         told.findings += [
@@ -301,7 +301,7 @@ def _add_rows(
         if name is not None:
             told.rows[name] = {key: v for key, v in row.values.items() if key != column}
         elif label:
-            gone[label] = None
+            gone[without_credentials(label)] = None
         else:
             nameless += 1
     told.findings += [

@@ -14,6 +14,7 @@ from soupcore.sweeps.checkpoints import open_all
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.folder import Entries, find_entries, find_runs, stays_within
 from soupcore.sweeps.remote import Plan, RemoteSweep
+from soupcore.sweeps.remote_table import RemoteTable
 from soupcore.sweeps.snapshots import OTHERS, Snapshots, take
 from soupcore.sweeps.table_urls import TableUrls, find_table_urls
 
@@ -27,14 +28,14 @@ class Members:
         local: The runs in the folder, by name.
         entries: The other entries of the folder.
         named: The checkpoints that the table names by URLs.
-        table: The remote sweep of these; None if there are none.
+        table: Their files; None if there are none.
     """
 
     folder: Path
     local: dict[str, Run]
     entries: Entries
     named: TableUrls
-    table: RemoteSweep | None
+    table: RemoteTable | None
 
     @classmethod
     def find(cls, folder: Path, within: Collection[Path] | None = None) -> "Members":
@@ -53,7 +54,9 @@ class Members:
         named = find_table_urls(
             folder, places, stays_within(within), hub_and_s3_only=within is not None
         )
-        table = RemoteSweep.of_table(folder, named.urls) if named.urls else None
+        if named.urls and RemoteSweep.at(folder) is not None:
+            named = named.ignored()
+        table = RemoteTable.of_folder(folder, named.urls) if named.urls else None
         return cls(folder, local, find_entries(folder, local, within), named, table)
 
     @property
@@ -80,6 +83,11 @@ class Members:
         """Entries that are not opened, and rows of the table."""
         return self.entries.findings + self.named.findings
 
+    def refresh(self) -> None:
+        """Resolve the URLs in the table again; see `RemoteTable.refresh`."""
+        if self.table is not None:
+            self.table.refresh()
+
     def is_complete(self, base_name: str, snapshot: Snapshots) -> bool:
         """Return whether opening needs no download of the files at URLs."""
         return self.table is None or self.table.is_complete(
@@ -98,7 +106,7 @@ class Members:
                 cancel.
 
         Raises:
-            RemoteError, StoreError: See `RemoteSweep.complete`.
+            RemoteError, StoreError: See `RemoteTable.complete`.
         """
         if self.table is None:
             return Plan(())

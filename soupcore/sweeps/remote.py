@@ -7,40 +7,35 @@ version, and size. Opening it again asks nobody, and whoever has the manifest ge
 Opening it for the first time costs a range request or two for each checkpoint, which say whether
 the checkpoints fit each other. Then the weights of those that may fit are downloaded into the cache
 (`soupcore.remote.cache`), and the folder links to them. Small files are copied into the folder.
-
-The rows of a local sweep's table may name checkpoints by URLs too. Their files are such a sweep of
-their own, whose place in the workspace follows from the folder of the local one. There, each URL is
-resolved by itself, so that a new row does not change the files of the others.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.file_names import is_distributed, suffix_of
 from soupcore.checkpoints.models import why_distributed
 from soupcore.checkpoints.opening import open_run
-from soupcore.errors import CheckpointError, RemoteError, StoreError, SweepError
+from soupcore.errors import CheckpointError, RemoteError, SweepError
 from soupcore.new_files import new_file
 from soupcore.progress import Progress, no_progress
 from soupcore.remote import Cache, Found, RemoteFile, check_url, source_of
 from soupcore.remote.cache import REMOTE
 from soupcore.remote.files import CutOffError, read_range
 from soupcore.remote.headers import write_placeholder
-from soupcore.remote.urls import safe_name
 from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError, SnapshotChoice
 from soupcore.sweeps.fit import without_misfits
-from soupcore.sweeps.folder import find_runs, folder_signature
+from soupcore.sweeps.folder import find_runs
 from soupcore.sweeps.header_fit import header_findings
 from soupcore.sweeps.remote_paths import is_plain, kind_of, placed, title_of
 from soupcore.sweeps.snapshots import Snapshots, snapshot_choices, snapshots_to_text, take
@@ -50,7 +45,7 @@ MANIFEST = ".remote.json"
 _FORMAT = 1
 _AT_ONCE = 8  # requests for headers and small files
 _MOST_FILES = 20_000
-_NONE: Mapping[str, Checkpoint] = MappingProxyType({})
+NONE: Mapping[str, Checkpoint] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -77,18 +72,15 @@ class RemoteSweep:
         urls: The URLs as given.
         files: `{path in the folder: file}`, pinned; empty before the URLs are resolved.
         plans: Plans by the base and the choice of snapshots.
-        rows: `{URL: its files}` of the URLs in a local sweep's table that are resolved; None if the
-            sweep is not that of a table.
     """
 
     folder: Path
     urls: tuple[str, ...]
     files: dict[str, RemoteFile] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
-    rows: dict[str, list[str]] | None = None
 
     @classmethod
-    def of(cls, urls: str | Sequence[str]) -> "RemoteSweep":
+    def of(cls, urls: str | Sequence[str]) -> Self:
         """Return the sweep of some URLs, whose folder is created if it is new. It reads nothing.
 
         Raises:
@@ -104,7 +96,7 @@ class RemoteSweep:
         return cls._in_workspace(title_of(wanted), wanted, {})
 
     @classmethod
-    def of_files(cls, files: Mapping[str, RemoteFile]) -> "RemoteSweep":
+    def of_files(cls, files: Mapping[str, RemoteFile]) -> Self:
         """Return the sweep of files that are pinned already, as in the manifest of a soup.
 
         Args:
@@ -122,48 +114,7 @@ class RemoteSweep:
         return cls._in_workspace(title_of(urls), urls, dict(files))
 
     @classmethod
-    def of_table(cls, folder: Path, urls: Mapping[str, str]) -> "RemoteSweep":
-        """Return the sweep of the URLs in the table of a local sweep. It changes nothing yet.
-
-        Args:
-            folder: The folder of the local sweep.
-            urls: `{name: URL}`. The files of URLs that were resolved before are kept.
-
-        Raises:
-            RemoteError: A URL is not one, or contains credentials.
-        """
-        wanted = tuple(f"{name}={url}" for name, url in urls.items())
-        for text in wanted:
-            check_url(text)
-        place = _place_of_table(folder)
-        known = cls.at(place)
-        if known is None or known.rows is None:
-            return cls(place, wanted, rows={})
-        if known.urls == wanted:
-            return known
-        rows = {url: known.rows[url] for url in wanted if url in known.rows}
-        files = {path: known.files[path] for paths in rows.values() for path in paths}
-        return cls(place, wanted, files, rows=rows)
-
-    @classmethod
-    def seen_from(cls, folder: Path) -> "RemoteSweep | None":
-        """Return the remote sweep in a folder, or that of the URLs in its table; None without one.
-
-        The latter exists once the sweep was opened.
-
-        Raises:
-            SweepError: Its manifest is damaged.
-        """
-        found = cls.at(folder)
-        if found is None:
-            with suppress(StoreError):  # without a workspace, there is none
-                found = cls.at(_place_of_table(folder))
-        return found
-
-    @classmethod
-    def _in_workspace(
-        cls, title: str, urls: tuple[str, ...], files: dict[str, RemoteFile]
-    ) -> "RemoteSweep":
+    def _in_workspace(cls, title: str, urls: tuple[str, ...], files: dict[str, RemoteFile]) -> Self:
         pinned = [[path, file.to_json()] for path, file in files.items()]
         digest = hashlib.sha256(json.dumps([urls, pinned]).encode()).hexdigest()[:8]
         folder = workspace_folder() / REMOTE / f"{title}-{digest}"
@@ -175,7 +126,7 @@ class RemoteSweep:
         return sweep
 
     @classmethod
-    def at(cls, folder: Path) -> "RemoteSweep | None":
+    def at(cls, folder: Path) -> Self | None:
         """Return the remote sweep in a folder; None if it is another folder.
 
         Only folders of the workspace count: elsewhere, as in an upload, others could have written
@@ -193,13 +144,12 @@ class RemoteSweep:
             return None
         try:
             body = json.loads(text)
-            is_known = body["format"] == _FORMAT and all(map(is_plain, body["files"]))
-            files = {str(at): RemoteFile.from_json(each) for at, each in body["files"].items()}
             plans = {str(key): _plan_from_json(each) for key, each in body["plans"].items()}
-            rows = body.get("rows")
-            if rows is not None:
-                rows = {str(url): list(map(str, paths)) for url, paths in rows.items()}
-            sweep = cls(folder, tuple(map(str, body["urls"])), files, plans, rows)
+            sweep = cls._from_json(folder, body)
+            is_known = body["format"] == _FORMAT
+            if sweep is not None:
+                sweep.plans = plans
+                is_known = is_known and all(map(is_plain, sweep.files))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             is_known = False
         if not is_known:
@@ -209,13 +159,22 @@ class RemoteSweep:
             )
         return sweep
 
+    @classmethod
+    def _from_json(cls, folder: Path, body: Mapping[str, Any]) -> Self | None:
+        """Return the sweep of a manifest; None if the manifest is that of another class."""
+        if "files" not in body:
+            return None
+        return cls(folder, tuple(map(str, body["urls"])), files_of(body["files"]))
+
+    def _files_to_json(self) -> dict[str, Any]:
+        return {"files": {path: file.to_json() for path, file in self.files.items()}}
+
     def _save(self) -> None:
         body = {
             "format": _FORMAT,
             "urls": list(self.urls),
-            "files": {path: file.to_json() for path, file in self.files.items()},
+            **self._files_to_json(),
             "plans": {key: asdict(plan) for key, plan in self.plans.items()},
-            **({"rows": self.rows} if self.rows is not None else {}),
         }
         with new_file(self.folder / MANIFEST) as file:
             file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
@@ -226,33 +185,31 @@ class RemoteSweep:
         Raises:
             RemoteError: They name nothing, or cannot be resolved. Nothing is changed then.
         """
-        before = self.rows
-        if self.rows is not None:
-            self.rows = {}
-        try:
-            files = self._resolve()
-        except BaseException:
-            self.rows = before
-            raise
-        if files == self.files:
-            return
-        self._remove_except(())
-        self.files, self.plans = files, {}
-        self._save()
+        files = self._resolve()
+        if files != self.files:
+            self._replace(files)
 
-    def _remove_except(self, paths: Collection[str]) -> None:
-        """Remove all entries of the folder except its manifest and those with one of the paths."""
-        kept = {MANIFEST, *(path.partition("/")[0] for path in paths)}
+    def _replace(self, files: dict[str, RemoteFile]) -> None:
+        """Use other files, and remove from the folder what is not the same as before.
+
+        What stays is whole entries of the folder, since a run is read with all files in its folder.
+        """
+        private_folder(self.folder)
+        stored = type(self).at(self.folder)
+        before, after = _by_entry(stored.files if stored else {}), _by_entry(files)
         for path in self.folder.iterdir():
-            if path.name in kept:
+            is_same = path.name in after and after[path.name] == before.get(path.name)
+            if is_same or path.name == MANIFEST:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        self.files, self.plans = files, {}
+        self._save()
 
     def is_complete(
-        self, base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint] = _NONE
+        self, base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint] = NONE
     ) -> bool:
         """Return whether opening it needs no download, because all of its files are here.
 
@@ -267,7 +224,7 @@ class RemoteSweep:
         snapshot: Snapshots,
         on_progress: Progress = no_progress,
         *,
-        local: Mapping[str, Checkpoint] = _NONE,
+        local: Mapping[str, Checkpoint] = NONE,
     ) -> Plan:
         """Download what is missing to open it.
 
@@ -313,16 +270,8 @@ class RemoteSweep:
 
     def _prepare(self) -> None:
         """Resolve the URLs that are not resolved yet, and store what they name."""
-        if self.rows is None:
-            if not self.files:
-                self.files = self._resolve()
-                self._save()
-            return
-        stored = RemoteSweep.at(self.folder)
-        if stored is None or stored.urls != self.urls or self.rows.keys() != {*self.urls}:
-            private_folder(self.folder)
+        if not self.files:
             self.files = self._resolve()
-            self._remove_except(self.files)
             self._save()
 
     def _missing(self, plan: Plan) -> list[str]:
@@ -336,44 +285,7 @@ class RemoteSweep:
         return missing + [path for path in beside if not (self.folder / path).is_file()]
 
     def _resolve(self) -> dict[str, RemoteFile]:
-        if self.rows is not None:
-            return self._resolve_rows(self.rows)
-        return self._checked(self.urls, _found(self.urls))
-
-    def _resolve_rows(self, rows: dict[str, list[str]]) -> dict[str, RemoteFile]:
-        """Resolve the URLs of a table that are new, each by itself."""
-        files = {path: self.files[path] for paths in rows.values() for path in paths}
-        for text in self.urls:
-            if text in rows:
-                continue
-            found = _found([text])
-            if len(found) > 1:
-                raise RemoteError(
-                    f"{text} matches {len(found)} checkpoints, but a row of a table names one. "
-                    "Write a row for each."
-                )
-            new = self._checked([text], found)
-            rows[text] = [*new]
-            files |= new
-        return files
-
-    def _checked(
-        self, urls: Sequence[str], found: Sequence[tuple[str, Found]]
-    ) -> dict[str, RemoteFile]:
-        """Return the files that were found, by their paths in the folder."""
-        files = dict(placed(found))
-        if not any(kind_of(path, file.size) == "weights" for path, file in files.items()):
-            parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
-            if parts:
-                problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
-                raise RemoteError(f"{', '.join(urls)} {problem}. {way_out}")
-            raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
-        if len(files) > _MOST_FILES:
-            raise RemoteError(
-                f"{', '.join(urls)} contain {len(files):,} files; the limit is {_MOST_FILES:,}. "
-                "Use URLs of smaller folders."
-            )
-        return files
+        return checked(self.urls, find_files(self.urls))
 
     def _plan(
         self,
@@ -469,35 +381,12 @@ class RemoteSweep:
             link.symlink_to(target)
 
 
-def remote_files(folder: Path, files: Sequence[Path]) -> dict[str, RemoteFile]:
-    """Return the pinned remote files among files in the folder of a sweep, by relative path."""
-    remote = RemoteSweep.seen_from(folder)
-    if remote is None:
-        return {}
-    place = remote.folder
-    inside = (path.relative_to(place).as_posix() for path in files if place in path.parents)
-    return {path: remote.files[path] for path in inside if path in remote.files}
+def find_files(urls: Sequence[str]) -> list[tuple[str, Found]]:
+    """Return the files and folders that URLs name, with the names in `NAME=URL`.
 
-
-def sweep_signature(folder: str | Path) -> str:
-    """Return a text that changes whenever a file of a sweep does, in its folder or its cache."""
-    remote = None
-    with suppress(SweepError):  # opening the sweep says so
-        remote = RemoteSweep.seen_from(Path(folder))
-    signature = folder_signature(folder)
-    if remote is None or remote.rows is None:
-        return signature
-    return f"{signature}\n{folder_signature(remote.folder)}"
-
-
-def _place_of_table(folder: Path) -> Path:
-    """Return the folder of the remote files that the table of a local sweep names."""
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    return workspace_folder() / REMOTE / f"{safe_name(folder.resolve().name)[:60]}-table-{digest}"
-
-
-def _found(urls: Sequence[str]) -> list[tuple[str, Found]]:
-    """Return the files and folders that URLs name, with the names in `NAME=URL`."""
+    Raises:
+        RemoteError: A URL names nothing, or cannot be resolved.
+    """
     found: list[tuple[str, Found]] = []
     for text in urls:
         name, url = check_url(text)
@@ -508,6 +397,40 @@ def _found(urls: Sequence[str]) -> list[tuple[str, Found]]:
                 f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
                 "open without a connection."
             ) from None
+    return found
+
+
+def checked(urls: Sequence[str], found: Sequence[tuple[str, Found]]) -> dict[str, RemoteFile]:
+    """Return the files that URLs name, by their paths in the folder of the sweep.
+
+    Raises:
+        RemoteError: There are no checkpoints among them, or too many files.
+    """
+    files = dict(placed(found))
+    if not any(kind_of(path, file.size) == "weights" for path, file in files.items()):
+        parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
+        if parts:
+            problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
+            raise RemoteError(f"{', '.join(urls)} {problem}. {way_out}")
+        raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
+    if len(files) > _MOST_FILES:
+        raise RemoteError(
+            f"{', '.join(urls)} contain {len(files):,} files; the limit is {_MOST_FILES:,}. "
+            "Use URLs of smaller folders."
+        )
+    return files
+
+
+def files_of(body: Mapping[str, Any]) -> dict[str, RemoteFile]:
+    """Return files from the JSON of a manifest, by path."""
+    return {str(path): RemoteFile.from_json(each) for path, each in body.items()}
+
+
+def _by_entry(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFile]]:
+    """Return files by the entry of the folder that they are in."""
+    found: dict[str, dict[str, RemoteFile]] = {}
+    for path, file in files.items():
+        found.setdefault(path.partition("/")[0], {})[path] = file
     return found
 
 

@@ -30,7 +30,7 @@ from soupcore.sweeps.fit import check_fit, without_misfits
 from soupcore.sweeps.folder import stays_within
 from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged, read_told
 from soupcore.sweeps.members import Members
-from soupcore.sweeps.remote import RemoteSweep
+from soupcore.sweeps.remote import Plan, RemoteSweep
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
 from soupcore.sweeps.snapshots import Snapshots, Taken, snapshot_choices, take
 from soupcore.sweeps.tables import Scalar
@@ -150,7 +150,8 @@ class Sweep:
 
         A row of `sweep.jsonl` or `sweep.csv` may also name a checkpoint by a URL, such as
         `hf://org/repo@revision` or `s3://bucket/run.safetensors`. If it is not in the folder too,
-        it is resolved once and downloaded into the cache, as by `from_urls`.
+        it is resolved once and downloaded into the cache, as by `from_urls`. If it cannot be
+        resolved, it becomes a finding, and the other checkpoints are opened.
 
         The first time, a file is read in full to compute its digest and to check for NaN and Inf.
         Later, only headers and samples are read.
@@ -175,7 +176,8 @@ class Sweep:
             progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
-            RemoteError: A URL in the table cannot be used; see `from_urls`.
+            RemoteError: A URL in the table has another form than its scheme requires or contains
+                credentials, or a file cannot be downloaded; see `from_urls`.
             UnusableSweepError: The folder has no usable checkpoint (`NothingFitsError`), or the
                 given base cannot be used. Its `fit` has the reasons.
             SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
@@ -192,25 +194,24 @@ class Sweep:
             )
         folder = Path(path)
         base_name = base or BASE
-        remote = RemoteSweep.at(folder)
-        plan = None
-        if remote is not None:
+        plans: list[Plan] = []
+
+        def complete(place: RemoteSweep | Members, on_progress: Progress) -> Progress:
+            """Download what is missing, and return the progress of what follows."""
+            if refresh:
+                place.refresh()
             downloading: Progress = no_progress
-            if refresh:
-                remote.refresh()
-            if not remote.is_complete(base_name, snapshot):
+            if not place.is_complete(base_name, snapshot):
                 downloading, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
-            plan = remote.complete(base_name, snapshot, downloading)
+            plans.append(place.complete(base_name, snapshot, downloading))
+            return on_progress
+
+        remote = RemoteSweep.at(folder)
+        if remote is not None:
+            on_progress = complete(remote, on_progress)
         members = Members.find(folder, within)
+        on_progress = complete(members, on_progress)
         findings = members.findings
-        plans = [] if plan is None else [plan]
-        if members.table is not None:
-            if refresh:
-                members.table.refresh()
-            downloading = no_progress
-            if not members.is_complete(base_name, snapshot):
-                downloading, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
-            plans.append(members.complete(base_name, snapshot, downloading))
         runs = members.runs
         taken = take(runs, snapshot, base_name)
         if not isinstance(weights, str) and (unknown := weights.keys() - taken.keys()):

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soupcore.remote import check_url
-from soupcore.remote.urls import HUB_AND_S3, names_of, scheme_of, unique_names
+from soupcore.remote.urls import (
+    HUB_AND_S3,
+    names_of,
+    scheme_of,
+    unique_names,
+    without_credentials,
+)
 from soupcore.sweeps.findings import Finding, some
 from soupcore.sweeps.hyperparameters import read_urls
 
@@ -17,7 +23,7 @@ class TableUrls:
     Attributes:
         table: Name of the table; empty if there is none.
         urls: `{ingredient: URL}`.
-        labels: `{text in the table: ingredient}`.
+        labels: `{text in the table: ingredient}`, also of URLs that are not opened.
         findings: Rows whose URLs are not opened.
     """
 
@@ -25,6 +31,13 @@ class TableUrls:
     urls: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+    def ignored(self) -> "TableUrls":
+        """Return only the table, with a finding that says that its URLs are not opened."""
+        problem = f"names checkpoints by URLs, which are not opened: {some([*self.urls])}"
+        way_out = "A downloaded table names no further files. Open the URLs themselves."
+        findings = [*self.findings, Finding("warning", self.table, "", problem, way_out)]
+        return TableUrls(self.table, labels=self.labels, findings=findings)
 
 
 def find_table_urls(
@@ -58,6 +71,7 @@ def find_table_urls(
             here[row.here] = None
         elif hub_and_s3_only and scheme not in HUB_AND_S3:
             refused.setdefault(scheme, []).append(row.text)
+            found.labels[row.text] = row.text
         else:
             name, url = check_url(row.text)
             wanted[row.text] = name or row.title, url
@@ -75,7 +89,8 @@ def find_table_urls(
             "warning",
             table,
             "",
-            f"names checkpoints on {scheme}://, which cannot be opened here: {some(texts)}",
+            f"names checkpoints on {scheme}://, which cannot be opened here: "
+            f"{some([*map(without_credentials, texts)])}",
             "Use hf:// or s3://. The command line and the library open other URLs too.",
         )
         for scheme, texts in refused.items()

@@ -3,7 +3,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,22 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the text of the page and the server's log to the report of a failed test."""
+    report = yield
+    if report.failed and call.when == "call" and isinstance(item, pytest.Function):
+        for each in item.funcargs.values():
+            if isinstance(each, Page):
+                with suppress(Error):
+                    report.sections.append(("page", each.inner_text("body")))
+            elif isinstance(each, Server):
+                report.sections.append(("server", each.log.read_text()[-5_000:]))
+    return report
 
 
 @dataclass(frozen=True)

@@ -80,5 +80,7 @@ def test_a_pattern_selects_files_and_folders() -> None:
 def test_names_are_as_short_as_they_can_be() -> None:
     assert unique_names([("x", "a-x"), ("y", "a-y")]) == ["x", "y"]
     assert unique_names([("x", "a-x"), ("x", "b-x")]) == ["a-x", "b-x"]
+    assert unique_names([("x", "a-x"), ("x", "b-x"), ("y", "a-y")]) == ["a-x", "b-x", "y"]
+    assert unique_names([("a-x",), ("x", "a-x", "b-a-x"), ("x", "c-x")]) == ["a-x", "b-a-x", "c-x"]
     assert unique_names([("x",), ("X",)]) == ["x", "X-2"]
     assert unique_names([("../e v",)]) == ["e-v"]

@@ -1,6 +1,7 @@
 """Local sweeps whose tables name checkpoints by URLs."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from soupcore.errors import RecipeError, RemoteError
 from soupcore.jobs.kinds import WarmState, open_sweep
 from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
-from soupcore.sweeps.remote import RemoteSweep, remote_files, sweep_signature
+from soupcore.sweeps.remote_table import remote_files, remote_of, sweep_signature
 from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, random_state, save_sweep, toy_runs
 
@@ -131,17 +132,123 @@ def test_what_does_not_fit_the_local_checkpoints_is_not_downloaded(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memory://bucket/none.safetensors", r"sweep.csv: memory://bucket/none.safet.* not exist"),
-        ("memory://bucket/run*.safetensors", r"sweep.csv: .* matches 2 checkpoints"),
         ("s3://key:word@bucket/a.pt", "contains credentials"),
         ("hf://lab", "not a URL of the Hub"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_named(folder: Path, url: str, message: str) -> None:
+def test_a_url_that_is_none_is_named(folder: Path, url: str, message: str) -> None:
     (folder / "sweep.csv").write_text(f"checkpoint\n{url}\n")
     with pytest.raises(RemoteError, match=message) as error:
         Sweep.from_folder(folder)
     assert "key:word" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/none.safetensors", r"memory://bucket/none.safet.* not exist"),
+        ("memory://bucket/run*.safetensors", r".* matches 2 checkpoints"),
+        ("memory://bucket/notes.txt", r"There are no checkpoints at memory://bucket/notes.txt"),
+    ],
+)
+def test_a_url_that_cannot_be_resolved_leaves_the_other_checkpoints(
+    folder: Path, bucket: Any, url: str, message: str
+) -> None:
+    bucket.pipe("/bucket/notes.txt", b"lr 0.1")
+    with (folder / "sweep.csv").open("a") as file:
+        file.write(f"{url},0.4\n")
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["run1", "run2", "run10"]
+    (found,) = sweep.fit.findings
+    assert found.severity == "misfit"
+    assert re.match(message, found.problem)
+    assert is_scanned(folder)  # or pages would open it again and again
+
+    (folder / "sweep.csv").write_text(f"checkpoint\n{url}\n")  # with a local checkpoint
+    assert [*Sweep.from_folder(folder).ingredients] == ["run1"]
+    assert is_scanned(folder)
+
+    (folder / "run1.safetensors").unlink()
+    with pytest.raises(RemoteError, match=f"sweep.csv: {message}"):
+        Sweep.from_folder(folder)
+
+
+def test_a_url_that_could_not_be_resolved_is_tried_again_when_asked(
+    folder: Path, bucket: Any
+) -> None:
+    with (folder / "sweep.csv").open("a") as file:
+        file.write("memory://bucket/late.safetensors,0.4\n")
+    Sweep.from_folder(folder)
+    bucket.pipe("/bucket/late.safetensors", save(random_state(5)))
+    assert len(Sweep.from_folder(folder)) == 3
+    assert "late" in Sweep.from_folder(folder, refresh=True).ingredients
+    bucket.rm("/bucket/late.safetensors")
+    with pytest.raises(RemoteError, match=r"late.safetensors"):
+        Sweep.from_folder(folder, refresh=True)
+    assert len(Sweep.from_folder(folder)) == 4  # nothing was changed
+
+
+def test_another_url_under_the_same_name_brings_only_its_own_files(
+    folder: Path, bucket: Any, runs: dict[str, State]
+) -> None:
+    for version in ("v1", "v2"):
+        bucket.pipe(f"/bucket/{version}/model.safetensors", save(random_state(len(version))))
+        bucket.pipe(f"/bucket/{version}/config.json", f'{{"lr": {version[1]}}}'.encode())
+    bucket.pipe("/bucket/v1/epoch=1.safetensors", save(runs["run2"]))
+    bucket.pipe("/bucket/v2/model.safetensors", save(runs["run10"]))
+    table = "name,url\nmine,memory://bucket/{}\n"
+    (folder / "sweep.csv").write_text(table.format("v1"))
+    assert len(Sweep.from_folder(folder, snapshot="every")) == 3
+    (folder / "sweep.csv").write_text(table.format("v2"))
+    sweep = Sweep.from_folder(folder, snapshot="every")
+    assert [*sweep.ingredients] == ["mine", "run1"]
+    assert sweep["mine"].digest == Sweep.from_urls("memory://bucket/v2")["v2"].digest
+    there = remote_of(folder)
+    assert there is not None
+    files = [path.relative_to(there.folder) for path in there.folder.rglob("*.*")]
+    assert (there.folder / "mine/config.json").read_text() == '{"lr": 2}'  # of the same size
+    assert sorted(map(str, files)) == [".remote.json", "mine/config.json", "mine/model.safetensors"]
+
+
+def test_new_and_renamed_rows_keep_the_files_of_the_others(folder: Path, bucket: Any) -> None:
+    first = Sweep.from_folder(folder)
+    for run in ("run2", "run10"):
+        bucket.pipe(f"/bucket/{run}.safetensors", save(random_state(8)))
+    bucket.pipe("/bucket/other/run2.safetensors", save(random_state(9)))
+    (folder / "sweep.csv").write_text(
+        "name,url\n"
+        ",memory://bucket/run2.safetensors\n"
+        ",memory://bucket/other/run2.safetensors\n"
+        "ten,memory://bucket/run10.safetensors\n"
+    )
+    sweep = Sweep.from_folder(folder)
+    assert [*sweep.ingredients] == ["bucket-run2", "other-run2", "run1", "ten"]
+    assert sweep["bucket-run2"].digest == first["run2"].digest
+    assert sweep["ten"].digest == first["run10"].digest
+
+
+def test_urls_can_be_resolved_again_before_they_were_opened(folder: Path) -> None:
+    assert len(Sweep.from_folder(folder, refresh=True)) == 3
+
+
+def test_a_downloaded_table_names_no_further_files(bucket: Any, runs: dict[str, State]) -> None:
+    bucket.pipe("/bucket/sweep/run1.safetensors", save(runs["run1"]))
+    bucket.pipe("/bucket/sweep/sweep.csv", TABLE.encode())
+    sweep = Sweep.from_urls("memory://bucket/sweep")
+    assert [*sweep.ingredients] == ["run1"]
+    assert [each.problem for each in sweep.fit.findings] == [
+        "names checkpoints by URLs, which are not opened: run2, run10"
+    ]
+
+
+def test_findings_show_no_secrets_of_urls(folder: Path) -> None:
+    (folder / "sweep.csv").write_text(
+        "path\nftp://user:very-secret@host/a.pt\n"
+        "https://x.blob.core.windows.net/run9.pt?sv=1&sig=very-secret\n"
+    )
+    sweep = Sweep.from_folder(folder, within=[folder])
+    assert sweep.fit.findings
+    assert "very-secret" not in str(sweep.fit.findings)
 
 
 def test_links_of_trackers_and_local_copies_are_no_remote_checkpoints(folder: Path) -> None:
@@ -153,7 +260,7 @@ def test_links_of_trackers_and_local_copies_are_no_remote_checkpoints(folder: Pa
     sweep = Sweep.from_folder(folder)
     assert [*sweep.ingredients] == ["run1"]
     assert [f.ingredient for f in sweep.fit.findings] == ["run9"]
-    assert RemoteSweep.seen_from(folder) is None
+    assert remote_of(folder) is None
 
 
 def test_a_copy_in_the_folder_is_used_and_said(folder: Path, runs: dict[str, State]) -> None:
@@ -194,6 +301,9 @@ def test_a_job_notices_that_urls_were_resolved_again(
     before = warm.sweep(request)
     bucket.pipe("/bucket/run2.safetensors", save(random_state(8)))
     assert warm.sweep(request)["run2"].digest == before["run2"].digest
+    bucket.rm("/bucket/run10.safetensors")
+    (folder / "sweep.csv").write_text("\n".join(TABLE.splitlines()[:3]))
     open_sweep(warm, {**request, "refresh": True}, lambda *progress: None)
     assert warm.sweep(request)["run2"].digest != before["run2"].digest
+    assert "run10" not in warm.sweep(request).ingredients
     warm.store.close()
