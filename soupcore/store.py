@@ -13,20 +13,21 @@ import logging
 import math
 import os
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sqlalchemy import Connection, Executable, bindparam, delete, inspect, select
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, delete, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -55,6 +56,8 @@ from soupcore.new_files import remove_leftovers
 from soupcore.workspace import is_writable, private_folder, workspace_folder
 
 _KEYS_A_QUERY = 500
+_MOST_KNOWN = 4  # groups of rows in memory: 20,000 inner products by 200 tensors take 32 MB
+_Read = TypeVar("_Read")
 
 SUMMARIES = "evaluations"  # key in the metadata of a file of arrays: its rows without `arrays`
 
@@ -126,6 +129,8 @@ class Store:
                 private_folder(folder)
         self.engine = open_database(self.url, read_only=self.is_read_only)
         self.holder = Holder(self.engine)
+        self._rows: dict[tuple[str, Hashable], tuple[str, object]] = {}
+        self._reading = threading.Lock()
         self.prepare()
 
     def prepare(self) -> None:
@@ -289,25 +294,40 @@ class Store:
         self, reference: str, digests: Sequence[str]
     ) -> Mapping[tuple[str, str], npt.NDArray[np.float64]]:
         """Return the stored inner products: `{(lower digest, higher digest): by tensor}`."""
-        version = self._version(InnerProductRow, reference)
-        read = _inner_products if version else _inner_products.__wrapped__
-        return read(self, reference, tuple(digests), version)
+        wanted = set(digests)
+        return self._known(
+            InnerProductRow,
+            reference,
+            tuple(digests),
+            lambda: {
+                (one, other): values
+                for one, other, values in self._products(reference, digests)
+                if other in wanted
+            },
+        )
 
     def squares(self, reference: str, digests: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Return the stored inner products of vectors with themselves: `{digest: by tensor}`."""
-        columns = (InnerProductRow.one, InnerProductRow.values)
-        found = {}
+        is_square = InnerProductRow.other == InnerProductRow.one
+        return {one: values for one, _, values in self._products(reference, digests, is_square)}
+
+    def _products(
+        self, reference: str, digests: Sequence[str], *which: ColumnElement[bool]
+    ) -> Iterator[tuple[str, str, npt.NDArray[np.float64]]]:
+        """Yield the stored inner products whose first digest is one of these."""
+        # Columns and not objects of rows: 200 checkpoints have 20,000 products.
+        columns = (InnerProductRow.one, InnerProductRow.other, InnerProductRow.values)
         with self.session() as session:
             for start in range(0, len(digests), _KEYS_A_QUERY):
                 rows = session.execute(
                     select(*columns).where(
                         InnerProductRow.reference == reference,
                         InnerProductRow.one.in_(digests[start : start + _KEYS_A_QUERY]),
-                        InnerProductRow.other == InnerProductRow.one,
+                        *which,
                     )
                 )
-                found.update({one: np.frombuffer(values, dtype="<f8") for one, values in rows})
-        return found
+                for one, other, values in rows:
+                    yield one, other, np.frombuffer(values, dtype="<f8")
 
     def add_inner_products(
         self, reference: str, values: Mapping[tuple[str, str], npt.NDArray[np.float64]]
@@ -348,9 +368,15 @@ class Store:
         Args:
             measured: Digest of task, split and α values (see `add_lines`).
         """
-        version = self._version(LineRow, measured)
-        read = _lines if version else _lines.__wrapped__
-        return read(self, measured, version)
+        columns = (LineRow.start, LineRow.end, LineRow.settled, LineRow.values)
+        query = select(*columns).where(LineRow.measured == measured)
+
+        def read() -> list[tuple[str, str, bool, bytes]]:
+            with self.session() as session:
+                rows = session.execute(query)
+                return [(start, end, settled, values) for start, end, settled, values in rows]
+
+        return self._known(LineRow, measured, (), read)
 
     def add_lines(self, measured: str, lines: Mapping[tuple[str, str], tuple[bool, bytes]]) -> None:
         """Store lines in one transaction, replacing earlier values of the same lines.
@@ -492,11 +518,33 @@ class Store:
         with self.engine.begin() as connection:
             self._insert(connection, rows)
 
-    def _version(self, table: type[Base], group: str) -> str | None:
-        """Return a text that changes when rows of a group are written; None if none ever were."""
+    def _known(
+        self, table: type[Base], group: str, which: Hashable, read: Callable[[], _Read]
+    ) -> _Read:
+        """Return rows of a group, which stay in memory until some of the group are written.
+
+        Pages need the rows of all pairs in each run, and reading those of 200 ingredients takes
+        0.1 s. Rows that an earlier version of Stockpot wrote have no version, and are always read.
+
+        Args:
+            table: The table.
+            group: The value of its column in `_GROUPS`.
+            which: What distinguishes these rows from others of the group.
+            read: Reads them.
+        """
         key = _version_key(table, group)
         with self.session() as session:
-            return session.scalar(select(MetaRow.value).where(MetaRow.key == key))
+            version = session.scalar(select(MetaRow.value).where(MetaRow.key == key))
+        if version is None:
+            return read()
+        with self._reading:
+            known, rows = self._rows.pop((key, which), (None, None))
+            if known != version:
+                rows = read()
+            self._rows[key, which] = version, rows
+            while len(self._rows) > _MOST_KNOWN:
+                del self._rows[next(iter(self._rows))]  # that was not used for longest
+        return cast(_Read, rows)
 
     def put_evaluations(self, rows: Sequence[EvaluationRow]) -> None:
         """Insert rows, replacing those of the same points. Their arrays must be on disk."""
@@ -538,46 +586,12 @@ class Store:
 _COLUMNS = [column.name for column in EvaluationRow.__table__.columns]
 _POINT = [column.name for column in EvaluationRow.__table__.primary_key]
 
-# Pages read the rows of all pairs in each run, which takes 0.1 s for 200 ingredients. These rows
-# are kept in memory, in groups by a column, until a group's version in the database changes. Rows
-# that an earlier version of Stockpot wrote have no version and are always read.
+# The column by which rows are grouped in memory; see `Store._known`.
 _GROUPS: dict[type[Base], str] = {LineRow: "measured", InnerProductRow: "reference"}
 
 
 def _version_key(table: type[Base], group: str) -> str:
     return f"version of {table.__tablename__} {group}"
-
-
-@lru_cache(maxsize=4)
-def _lines(
-    store: Store, measured: str, version: str | None
-) -> Sequence[tuple[str, str, bool, bytes]]:
-    columns = (LineRow.start, LineRow.end, LineRow.settled, LineRow.values)
-    with store.session() as session:
-        rows = session.execute(select(*columns).where(LineRow.measured == measured))
-        return [(start, end, settled, values) for start, end, settled, values in rows]
-
-
-@lru_cache(maxsize=4)
-def _inner_products(
-    store: Store, reference: str, digests: tuple[str, ...], version: str | None
-) -> Mapping[tuple[str, str], npt.NDArray[np.float64]]:
-    wanted = set(digests)
-    found = {}
-    # Columns and not objects of rows: 200 checkpoints have 20,000 products.
-    columns = (InnerProductRow.one, InnerProductRow.other, InnerProductRow.values)
-    with store.session() as session:
-        for start in range(0, len(digests), _KEYS_A_QUERY):
-            rows = session.execute(
-                select(*columns).where(
-                    InnerProductRow.reference == reference,
-                    InnerProductRow.one.in_(digests[start : start + _KEYS_A_QUERY]),
-                )
-            )
-            for one, other, values in rows:
-                if other in wanted:
-                    found[one, other] = np.frombuffer(values, dtype="<f8")
-    return found
 
 
 # The supported databases; both insert or replace rows in one statement.

@@ -486,5 +486,6 @@ def test_inner_products_written_by_another_process_are_seen(tmp_path: Path) -> N
         there.add_inner_products(reference, {pair: np.array([2.0]) for pair in pairs})
         found = here.inner_products(reference, digests)
         assert found.keys() == set(itertools.combinations_with_replacement(digests, 2))
+        assert here.inner_products(reference, digests) is found
     here.close()
     there.close()
