@@ -21,7 +21,7 @@ from soupcore.evaluation.measuring import needs_outputs
 from soupcore.evaluation.network import Network, computing_on
 from soupcore.evaluation.scoring import Collector, ExampleRecords, Scorer
 from soupcore.mixtures import Mixture
-from soupcore.progress import Progress, no_progress, stretch
+from soupcore.progress import Progress, no_progress, part, stretch
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Rows, take
 from soupcore.tasks.outputs import tensor_of
@@ -191,6 +191,8 @@ def _mean_loss(records: ExampleRecords) -> float:
 # gain little and have more cache misses.
 _BATCH_SIZE = 128
 
+_LONG_READ = 1 << 30  # bytes of weights to read for a point, from which its progress is told
+
 _SUMS = 256 << 20  # bytes of summed outputs of an ensemble
 
 # Number of points whose estimated statistics are cached for their other splits.
@@ -307,7 +309,10 @@ class ForwardPass:
         order = data.inputs.by_length if rejection is None else rejection.order
         with computing_on(self.device):
             seen = 0
-            route = self._go_to(mixture, estimate, split)
+            mixing: Progress = no_progress
+            if self.network.unread(mixture) > _LONG_READ:
+                mixing, on_progress = part(on_progress, 0, 2), part(on_progress, 1, 2)
+            route = self._go_to(mixture, estimate, split, mixing)
             while seen < len(data):
                 size = min(self._batch_size, len(data) - seen)
                 rows: Rows = slice(seen, seen + size)
@@ -426,14 +431,22 @@ class ForwardPass:
         statistics = statistics_of(self.network.model)
         return {names[name]: tensor.cpu().clone() for name, tensor in statistics.items()}
 
-    def _go_to(self, mixture: Mixture, estimate: Estimate | None, split: str) -> Route:
-        self._put(mixture, estimate)
+    def _go_to(
+        self,
+        mixture: Mixture,
+        estimate: Estimate | None,
+        split: str,
+        on_progress: Progress = no_progress,
+    ) -> Route:
+        self._put(mixture, estimate, on_progress)
         return self.shortcuts.route(split, self.data(split), self.scorer(split))
 
-    def _put(self, mixture: Mixture, estimate: Estimate | None) -> None:
+    def _put(
+        self, mixture: Mixture, estimate: Estimate | None, on_progress: Progress = no_progress
+    ) -> None:
         """Load the weights of a point into the network, and estimate its BatchNorm statistics."""
         self._at = None
-        self.network.put(mixture)
+        self.network.put(mixture, on_progress)
         if estimate is not None:
             self._put_statistics(mixture, estimate)
         self._at = (mixture, estimate)

@@ -19,6 +19,7 @@ from soupcore.errors import CheckpointError, StockpotError
 from soupcore.evaluation.data import is_out_of_memory
 from soupcore.mixtures import Mixture
 from soupcore.name_map import NameMap, memory_of
+from soupcore.progress import Progress, no_progress, part
 from soupcore.tasks import Task
 from soupcore.tasks.precision import cast_dtype
 
@@ -126,12 +127,21 @@ class Ingredients:
         """Size of the ingredients in memory, in bytes."""
         return sum(row.nbytes for row in self._rows.values())
 
-    def hold(self, mixture: Mixture) -> None:
+    def unread(self, mixture: Mixture) -> int:
+        """Return the size in bytes of the sources of a mixture that are not in memory."""
+        return sum(c.nbytes for digest, c in mixture.sources.items() if digest not in self._rows)
+
+    def hold(self, mixture: Mixture, on_progress: Progress = no_progress) -> None:
         """Load the sources of a mixture as far as they fit, dropping other ingredients.
+
+        Args:
+            mixture: The mixture.
+            on_progress: Called with the number of bytes read and in total. It may have others held.
 
         Raises:
             CheckpointError: A file to be read was changed since it was opened.
         """
+        done, total = 0, self.unread(mixture)
         for digest, checkpoint in mixture.sources.items():
             if digest in self._rows:
                 self._rows.move_to_end(digest)
@@ -140,6 +150,8 @@ class Ingredients:
             dropped = self._make_room(checkpoint.nbytes, mixture)
             if self.nbytes + checkpoint.nbytes <= self._budget:
                 self._load(digest, checkpoint, dropped)
+                done += checkpoint.nbytes
+                on_progress(min(done, total), total)
 
     def joined(self, mixture: Mixture) -> Mixture | None:
         """Return a mixture of joined tensors, or None unless all of its sources are in memory.
@@ -229,21 +241,32 @@ class Network:
             pinned = device.type == "cuda"
             self._mixed, self._places = self._join(sizes, torch.device("cpu"), pinned=pinned)
         self._ingredients = Ingredients(sizes, memory_budget)
+        self._puts = 0  # counts the calls of `put`
 
-    def put(self, mixture: Mixture) -> None:
+    def unread(self, mixture: Mixture) -> int:
+        """Return the number of bytes that `put` reads from files."""
+        return self._ingredients.unread(mixture)
+
+    def put(self, mixture: Mixture, on_progress: Progress = no_progress) -> None:
         """Set the weights to those of a point.
+
+        Args:
+            mixture: The point.
+            on_progress: Called with the number of bytes done and in total while files are read.
+                Raise in it to cancel. It may put other points; then this one is mixed again.
 
         Raises:
             CheckpointError: They do not fit the network, a file was changed since it was opened,
                 or a tensor does not fit in memory.
         """
         mixture = self.name_map.under_own_names(mixture)
-        self._ingredients.hold(mixture)
+        self._puts += 1
+        self._ingredients.hold(mixture, part(on_progress, 0, 2))
         joined = self._ingredients.joined(mixture)
-        if joined is None:
-            self._mix_each(mixture)
-        else:
+        if joined is not None:
             self._mix_joined(joined)
+        else:
+            self._mix_each(mixture, part(on_progress, 1, 2))
         if self._mixed is not self.buffers:
             for dtype, buffer in self.buffers.items():
                 # A blocking copy, since the next point is mixed into the same memory.
@@ -261,11 +284,13 @@ class Network:
                 continue
             # The weights have another dtype than the network, and are mixed in their own.
             places = [self._places[name] for name in names]
-            parts = torch.split(joined.tensor(key), [len(place) for place in places])
-            for place, part in zip(places, parts, strict=True):
-                place.copy_(part)
+            mixed = torch.split(joined.tensor(key), [len(place) for place in places])
+            for place, elements in zip(places, mixed, strict=True):
+                place.copy_(elements)
 
-    def _mix_each(self, mixture: Mixture) -> None:
+    def _mix_each(self, mixture: Mixture, on_progress: Progress) -> None:
+        total = sum(place.nbytes for place in self._places.values())
+        done, puts = 0, self._puts
         for name, place in self._places.items():
             try:
                 if mixture.tensors[name].dtype == place.dtype:
@@ -280,6 +305,12 @@ class Network:
                     f"There is too little memory to mix tensor {name!r} ({size}). Free memory on "
                     "this machine, or use a smaller memory budget."
                 ) from error
+            done += place.nbytes
+            on_progress(done, total)
+            if self._puts != puts:  # the callback has put another point into the same memory
+                self._puts = puts
+                self._mix_each(mixture, on_progress)
+                return
 
     def _join(
         self, numels: Mapping[str, int], device: torch.device, *, pinned: bool = False

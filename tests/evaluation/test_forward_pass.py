@@ -19,6 +19,7 @@ from soupcore import (
     Sweep,
     TaskError,
     interpolate,
+    uniform,
 )
 from soupcore.evaluation.graph_shortcuts import Folding
 from tests.evaluation.nets import CLASSES, EXAMPLES, NETS, SIDE, Kitchen, kitchen
@@ -468,6 +469,47 @@ def test_another_point_may_be_evaluated_between_two_batches(
     expected = evaluator.evaluate(sweep[inner].mixture, "test")
     torch.testing.assert_close(between[0].losses, expected.losses)
     other.close()
+
+
+@pytest.mark.parametrize("budget", [0, 2_000, 1 << 30])
+def test_reading_a_point_from_files_has_progress_and_may_be_interrupted(
+    sweep: Sweep,
+    task: ClassificationTask,
+    store: Store,
+    evaluator: Evaluator,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: int,
+) -> None:
+    monkeypatch.setattr("soupcore.evaluation.forward_pass._LONG_READ", 0)
+    busy = Evaluator(task, store, device="cpu", batch_size=1_000, memory_budget=budget)
+    point = uniform(sweep).mixture
+    told: list[float] = []
+    between: dict[str, Evaluation] = {}
+
+    def interrupt(done: int, total: int) -> None:
+        told.append(done / total)
+        if len(told) < 3:  # while it is read or mixed
+            name = f"run{len(told)}"
+            between[name] = busy.evaluate(sweep[name].mixture, "test")
+
+    found = busy.evaluate(point, "val", on_progress=interrupt)
+    assert len(between) == 2
+    assert sum(0 < each <= 0.5 for each in told) > 1
+    assert told[-1] == 1
+    other = Store(tmp_path_factory.mktemp("other"))
+    alone = Evaluator(task, other, device="cpu", batch_size=1_000)
+    assert found.losses.equal(alone.evaluate(point, "val").losses)
+    for name, evaluation in between.items():
+        assert evaluation.losses.equal(alone.evaluate(sweep[name].mixture, "test").losses)
+    other.close()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        busy.evaluate(0.5 * point + 0.5 * sweep["run1"].mixture, "val", on_progress=stop)
+    assert not busy.stored([0.5 * point + 0.5 * sweep["run1"].mixture], "val")[0]
 
 
 def test_evaluations_computed_together_share_a_file(
