@@ -22,7 +22,7 @@ def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
     forms: dict[str, Any] = {
         "text": _text,
         "score": _cell_text,
-        "loss": _loss_text,
+        "loss": number_text,
         "number": number_text,
         "count": number_text,
     }
@@ -58,12 +58,6 @@ def _text(value: Any) -> str:
 
 def _cell_text(value: Any) -> str:
     return value.text if isinstance(value, Cell) else UNKNOWN
-
-
-def _loss_text(value: Any) -> str:
-    if pd.isna(value):
-        return UNKNOWN
-    return f"{value:.4f}" if abs(value) < _MILLION else f"{value:.3g}"  # of a diverged run
 
 
 def number_text(value: Any) -> str:
