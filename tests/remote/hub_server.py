@@ -47,6 +47,7 @@ class LoopbackHub:
         requests: Method and path of each request so far.
         uploaded: The files uploaded so far, by their SHA-256.
         refuses_uploads: Whether the place for uploads refuses them.
+        busy: Number of uploads that it still answers with 503, so that they are tried again.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class LoopbackHub:
     requests: list[str] = field(default_factory=list)
     uploaded: dict[str, bytes] = field(default_factory=dict)
     refuses_uploads: bool = False
+    busy: int = 0
     url: str = ""
 
     def commit(
@@ -112,12 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._file(self._of_digest(parts[1]), parts[2])
             return
-        if parts[0] == "upload" and self.hub.refuses_uploads:
-            self._json({}, 403)
-            return
         if parts[0] == "upload":
-            self.hub.uploaded[parts[1]] = body
-            self._json({})
+            if self.hub.refuses_uploads or SIGNATURE not in url.query:
+                self._json({}, 403)
+            elif self.hub.busy:
+                self.hub.busy -= 1
+                self._json({}, 503)
+            else:
+                self.hub.uploaded[parts[1]] = body
+                self._json({})
             return
         given = self.headers.get("Authorization")
         if given not in (None, f"Bearer {self.hub.token}"):
@@ -259,8 +264,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"url": f"{self.hub.url}/{name}"})
 
     def _batch(self, body: Any) -> None:
+        place = f"{self.hub.url}/upload"
         objects = [
-            each | {"actions": {"upload": {"href": f"{self.hub.url}/upload/{each['oid']}"}}}
+            each | {"actions": {"upload": {"href": f"{place}/{each['oid']}?{SIGNATURE}"}}}
             for each in body["objects"]
         ]
         self._json({"transfer": "basic", "objects": objects})

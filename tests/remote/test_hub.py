@@ -4,7 +4,9 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from soupcore import Cancelled, NothingFitsError, Sweep, push_to_hub, rebuild, uniform
 from soupcore.errors import RemoteError
-from soupcore.provenance.push import PASSES
+from soupcore.provenance.push import PASSES, _without_logs
 from soupcore.remote import Cache
 from soupcore.remote.headers import FIRST
 from soupcore.sweeps.remote import MANIFEST, RemoteSweep
@@ -340,3 +342,40 @@ def test_a_failed_upload_leaves_the_repository_as_it_was(
     assert len(hub.repos["lab/soup"].commits) == 1
     texts = [str(error.value), *(record.getMessage() for record in caplog.records)]
     assert not any(hub.token in text for text in texts)
+
+
+LOUD = ("huggingface_hub", "huggingface_hub.utils._http", "httpx", "httpx2", "a.caller")
+
+
+def test_the_loggers_are_silent_until_the_last_of_several_uploads_has_ended() -> None:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    assert logger.isEnabledFor(logging.WARNING)
+    with ExitStack() as first, ExitStack() as second:
+        for upload in (first, second):
+            upload.enter_context(_without_logs)
+        first.close()
+        assert not logger.isEnabledFor(logging.CRITICAL)
+        second.close()
+        assert logger.isEnabledFor(logging.WARNING)
+
+
+def test_no_signed_address_is_logged_though_an_upload_is_tried_again(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in LOUD:
+        caplog.set_level(logging.DEBUG, name)
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda s: None))
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    soup = uniform(Sweep.from_urls(["hf://lab/a", "hf://lab/b"]))
+    caplog.clear()
+    hub.busy = 2
+    push_to_hub(soup, "lab/soup", on_bytes=lambda nbytes: logging.getLogger("a.caller").info("!"))
+    assert hub.busy == 0
+    assert {record.name for record in caplog.records} >= {"a.caller"}
+    assert SIGNATURE not in caplog.text
+    caplog.clear()
+    for name in LOUD:  # afterwards, as before
+        logging.getLogger(name).warning("again")
+    assert [record.name for record in caplog.records] == [*LOUD]
+    assert {logging.getLogger(name).level for name in LOUD} == {logging.DEBUG}
