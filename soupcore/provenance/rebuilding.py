@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint
+from soupcore.checkpoints.file_names import suffix_of
 from soupcore.checkpoints.opening import open_run
 from soupcore.checkpoints.renamed import named_like, without
 from soupcore.errors import CheckpointError, RecipeError, SweepError
@@ -34,28 +35,22 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
 
     Args:
         manifest: The JSON of `Soup.to_json`, which is in the metadata of every saved soup.
-        folder: Folder of the ingredients, and of the base if the soup uses it. It may be omitted if
-            all of them are remote. Remote files that the manifest names and that are not in the
-            folder are downloaded, unless they are in the cache.
+        folder: Folder of the ingredients, and of the base if the soup uses it. Of those that the
+            soup was made from by URL, it need not contain any: what is missing is downloaded,
+            unless it is in the cache. It may be omitted if all of them have URLs.
 
     Returns:
         The soup. Saving it gives the same bytes as before.
 
     Raises:
-        RecipeError: Checkpoints are missing or have other weights (the message names all of them),
-            a later version of Stockpot made the soup, or the manifest is invalid.
+        RecipeError: Checkpoints without a URL are missing or have other weights (the message names
+            all of them, and nothing is downloaded), a later version of Stockpot made the soup, or
+            the manifest is invalid.
         RemoteError: A remote file is gone or changed, or access is refused.
         SweepError: The folder does not exist.
     """
     try:
-        if folder is None:
-            return _rebuild(manifest, [_downloaded(manifest)])
-        try:
-            return _rebuild(manifest, [Path(folder)])
-        except RecipeError:
-            if not manifest.get("remote"):
-                raise
-            return _rebuild(manifest, [Path(folder), _downloaded(manifest)])
+        return _rebuild(manifest, [] if folder is None else [Path(folder)])
     except _BROKEN as error:
         raise RecipeError(
             "This is not a complete manifest of a soup. Use the JSON from the page of the soup, or "
@@ -63,25 +58,12 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
         ) from error
 
 
-def _downloaded(manifest: Mapping[str, Any]) -> Path:
-    """Return the folder of the remote files that a manifest names, after downloading them."""
-    remote = manifest.get("remote")
-    if not remote:
-        raise RecipeError(
-            "The ingredients of this soup are not remote, or were not when it was made. Give the "
-            "folder that contains them."
-        )
-    sweep = RemoteSweep.of_files({at: RemoteFile.from_json(f) for at, f in remote.items()})
-    sweep.complete("", "every")
-    return sweep.folder
-
-
-def _rebuild(manifest: Mapping[str, Any], folders: Sequence[Path]) -> Soup:
+def _rebuild(manifest: Mapping[str, Any], folders: list[Path]) -> Soup:
     digests: Mapping[str, str] = manifest["digests"]
     soups = manifest.get("soups", {})
     wanted = [(name, digest) for name, digest in digests.items() if digest not in soups]
     wanted += [(file, digest) for digest, file in manifest.get("soup_files", {}).items()]
-    found = _find(wanted, folders, {*manifest.get("weight_sets", {}).values()})
+    found = _found(manifest, wanted, folders)
     if tensors := manifest.get("tensors"):  # tensor names in files may differ from the sweep's
         found = {who: _seen_as(c, tensors) for who, c in found.items()}
     by_digest = {digest: checkpoint for (_, digest), checkpoint in found.items()}
@@ -103,6 +85,63 @@ def _rebuild(manifest: Mapping[str, Any], folders: Sequence[Path]) -> Soup:
         raise LookupError("The manifest lacks the digest of a source.") from error
 
 
+def _found(
+    manifest: Mapping[str, Any], wanted: Collection[Who], folders: list[Path]
+) -> dict[Who, Checkpoint]:
+    """Return checkpoints by name and digest. Those not in `folders` are downloaded if all can be.
+
+    The folder of the downloads is appended to `folders`.
+    """
+    remote: Mapping[str, Any] = manifest.get("remote") or {}
+    if not folders and not remote:
+        raise RecipeError(
+            "The ingredients of this soup are not remote, or were not when it was made. Give the "
+            "folder that contains them."
+        )
+    weight_sets = {*manifest.get("weight_sets", {}).values()}
+    found, problems = _find(wanted, folders, weight_sets)
+    claimed = {who: _claimed(who[0], remote) for who in wanted}
+    unclaimed = remote.keys() - set().union(*claimed.values())
+    local = {who: problem for who, problem in problems.items() if not claimed[who]}
+    if problems and remote and (unclaimed or not local):
+        needed = unclaimed.union(*(claimed[who] for who in problems))
+        folders.append(_downloaded({path: remote[path] for path in remote if path in needed}))
+        downloaded, problems = _find([*problems], folders[-1:], weight_sets)
+        found |= downloaded
+    elif local:
+        problems = local
+    if problems:
+        where = " and ".join(map(str, folders)) or "files at URLs alone"
+        raise RecipeError(f"Cannot rebuild the soup from {where}: {'; '.join(problems.values())}.")
+    return found
+
+
+def _downloaded(files: Mapping[str, Any]) -> Path:
+    """Download the files of `{path: pinned file as JSON}`, and return their folder."""
+    sweep = RemoteSweep.of_files({at: RemoteFile.from_json(file) for at, file in files.items()})
+    sweep.download()
+    return sweep.folder
+
+
+def _claimed(name: str, paths: Collection[str]) -> set[str]:
+    """Return the paths of the remote files that a name or a path in a manifest may mean.
+
+    Names come from files or from folders with files. What has no such name, such as a shard, is
+    not claimed.
+    """
+    for wanted in (name, name.partition("/")[0]):  # `run/epoch 3` is in the folder of the run
+        found = {path for path in paths if wanted in _names(path)}
+        if found:
+            return found
+    return set()
+
+
+def _names(path: str) -> set[str]:
+    parts = path.split("/")
+    above = {"/".join(parts[:count]) for count in range(1, len(parts))}
+    return {path, parts[-1], path.removesuffix(suffix_of(Path(path))), *above}
+
+
 def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
     """Return a checkpoint with the tensors and tensor names that the sweep used."""
     if is_lora(checkpoint):  # its names are those of factors
@@ -114,7 +153,8 @@ def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
 
 def _find(
     wanted: Collection[Who], folders: Sequence[Path], weight_sets: Collection[str]
-) -> dict[Who, Checkpoint]:
+) -> tuple[dict[Who, Checkpoint], dict[Who, str]]:
+    """Return the checkpoints in the folders, and why the others are not found."""
     snapshots = [each for folder in folders for each in all_of(find_runs(folder))]
     # Only files and subfolders of the folders are opened, whatever paths the manifest contains.
     places = {name: _places(name, snapshots) for name, _ in wanted}
@@ -125,7 +165,7 @@ def _find(
     }
     missing = {digest for name, digest in wanted if (name, digest) not in found}
     elsewhere = _search(snapshots, missing, weight_sets)  # files may have been renamed
-    problems = []
+    problems = {}
     for name, digest in wanted:
         if digest in elsewhere:
             found.setdefault((name, digest), elsewhere[digest])
@@ -134,10 +174,8 @@ def _find(
             if places[name]:
                 readable = any(any(_weight_sets(place, weight_sets)) for place in places[name])
                 what = "has other weights" if readable else "cannot be read"
-            problems.append(f"{name} {what} (needed: SHA-256 {digest[:16]}…)")
-    if problems:
-        raise RecipeError(f"Cannot rebuild the soup from {folders[0]}: {'; '.join(problems)}.")
-    return found
+            problems[name, digest] = f"{name} {what} (needed: SHA-256 {digest[:16]}…)"
+    return found, problems
 
 
 def _places(name: str, snapshots: Iterable[Taken]) -> list[Taken]:

@@ -248,7 +248,24 @@ class RemoteSweep:
         if plan is None:
             self.plans[key] = plan = self._plan(cache, base_name, snapshot, on_progress, local)
             self._save()
-        files = [self.files[path] for path in plan.weights]
+        self._download(cache, plan.weights, on_progress)
+        return plan
+
+    def download(self) -> None:
+        """Download all files, whether or not they fit each other, unless they are in the cache.
+
+        Raises:
+            RemoteError: A file is missing, changed or damaged, or access is refused.
+            StoreError: The budget of the cache or the disk is too small.
+        """
+        cache = Cache()
+        for path, file in self.files.items():
+            if kind_of(path, file.size) == "beside":
+                self._copy(cache, path)
+        self._download(cache, [*filter(self._is_weights, self.files)], no_progress)
+
+    def _download(self, cache: Cache, weights: Sequence[str], on_progress: Progress) -> None:
+        files = [self.files[path] for path in weights]
         keep = {file.key for file in self.files.values()}
         for file in files:
             cache.touch(file)
@@ -263,10 +280,8 @@ class RemoteSweep:
             done += nbytes
             on_progress(min(done, total), total)
 
-        for path in plan.weights:
-            file = self.files[path]
+        for path, file in zip(weights, files, strict=True):
             self._link(path, cache.fetch(file, source_of(file.url), on_bytes, keep))
-        return plan
 
     def _prepare(self) -> None:
         """Resolve the URLs that are not resolved yet, and store what they name."""
@@ -359,14 +374,15 @@ class RemoteSweep:
             _run(tasks, on_progress)
             yield folder, partial_only
 
-    def _copy(self, cache: Cache, path: str, placeholder: Path) -> None:
+    def _copy(self, cache: Cache, path: str, placeholder: Path | None = None) -> None:
         target, file = self.folder / path, self.files[path]
         if not target.is_file() or target.stat().st_size != file.size:
             source = cache.fetch(file, source_of(file.url))
             target.parent.mkdir(parents=True, exist_ok=True)
             with new_file(target, durable=False) as copied, source.open("rb") as original:
                 shutil.copyfileobj(original, copied)
-        shutil.copyfile(target, placeholder)
+        if placeholder is not None:
+            shutil.copyfile(target, placeholder)
 
     def _link(self, path: str, cached: Path) -> None:
         """Link from the folder to a file in the cache, unless it is linked already."""

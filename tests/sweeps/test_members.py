@@ -288,8 +288,58 @@ def test_a_soup_is_rebuilt_from_local_and_remote_files(folder: Path, tmp_path: P
     assert remote_files(folder, files).keys() == manifest["remote"].keys()
     Cache().clear()
     assert soupcore.rebuild(manifest, folder).id == uniform(sweep).id
-    with pytest.raises(RecipeError, match="run1 is missing"):
-        soupcore.rebuild(manifest)
+    assert len(downloads()) == 2
+
+
+def downloads() -> list[str]:
+    return sorted(Path(entry.url).name for entry in Cache().entries())
+
+
+def test_a_rebuilt_soup_downloads_what_its_folder_lacks(
+    folder: Path, tmp_path: Path, runs: dict[str, State]
+) -> None:
+    soup = uniform(Sweep.from_folder(folder))
+    manifest = json.loads(json.dumps(soup.to_json()))
+    copies = save_sweep(tmp_path / "copies", {"one": runs["run1"], "ten": runs["run10"]})
+    Cache().clear()
+    assert soupcore.rebuild(manifest, copies).id == soup.id
+    assert downloads() == ["run2.safetensors"]
+
+
+@pytest.mark.parametrize("where", ["mixed", "copies", None])
+def test_nothing_is_downloaded_for_a_soup_whose_local_files_are_missing(
+    folder: Path, tmp_path: Path, runs: dict[str, State], where: str | None
+) -> None:
+    manifest = json.loads(json.dumps(uniform(Sweep.from_folder(folder)).to_json()))
+    save_sweep(tmp_path / "copies", {"ten": runs["run10"]})
+    (folder / "run1.safetensors").unlink()
+    Cache().clear()
+    with pytest.raises(RecipeError) as error:
+        soupcore.rebuild(manifest, where and tmp_path / where)
+    assert downloads() == []
+    assert "run1 is missing" in str(error.value)
+    assert "run2" not in str(error.value)
+    assert f"from {tmp_path / where if where else 'files at URLs alone'}: " in str(error.value)
+
+
+def test_a_later_format_is_no_reason_to_download(folder: Path, runs: dict[str, State]) -> None:
+    manifest = json.loads(json.dumps(uniform(Sweep.from_folder(folder)).to_json()))
+    save_sweep(folder, runs)
+    Cache().clear()
+    with pytest.raises(RecipeError, match="format 99"):
+        soupcore.rebuild(manifest | {"format": 99}, folder)
+    assert downloads() == []
+
+
+def test_all_folders_that_were_searched_are_named(folder: Path) -> None:
+    manifest = json.loads(json.dumps(uniform(Sweep.from_folder(folder)).to_json()))
+    manifest["digests"]["run2"] = "0" * 64
+    with pytest.raises(RecipeError, match="run2 has other weights") as error:
+        soupcore.rebuild(manifest, folder)
+    (where, _) = str(error.value).removeprefix("Cannot rebuild the soup from ").split(": ", 1)
+    first, second = map(Path, where.split(" and "))
+    assert first == folder
+    assert (second / "run2.safetensors").is_file()
 
 
 def test_a_job_notices_that_urls_were_resolved_again(

@@ -189,11 +189,26 @@ def test_a_soup_is_rebuilt_from_its_manifest(bucket: Any, tmp_path: Path) -> Non
         soupcore.rebuild(manifest)
 
 
+def test_a_base_with_another_head_is_downloaded_for_a_rebuilt_soup(
+    bucket: Any, tmp_path: Path
+) -> None:
+    base = random_state(0)
+    base |= {name: torch.ones(7, *base[name].shape[1:]) for name in ("3.weight", "3.bias")}
+    put(bucket, {"base": base})
+    soup = soupcore.task_arithmetic(Sweep.from_urls("memory://bucket/sweep"))
+    manifest = json.loads(json.dumps(soup.to_json()))
+    runs = toy_runs(random_state(0))
+    save_sweep(tmp_path, {name: runs[name] for name in ("run1", "run10")})
+    for folder in (None, tmp_path):
+        Cache().clear()
+        assert soupcore.rebuild(manifest, folder).id == soup.id
+
+
 @pytest.mark.parametrize("path", ["../a.pt", "/a.pt", "a/../../b.pt", ".hidden.pt", ""])
 def test_a_manifest_cannot_lead_out_of_its_folder(path: str) -> None:
     file = {"url": "memory:///a.pt", "size": 1}
     with pytest.raises(RemoteError, match="not a plain path"):
-        soupcore.rebuild({"remote": {path: file}, "digests": {}})
+        soupcore.rebuild({"remote": {path: file}, "digests": {"a": "0" * 64}})
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 9}', '{"format": 1, "files": 3}'])
