@@ -1,14 +1,16 @@
 """The model card of a soup: a README.md for the Hugging Face Hub."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from soupcore.escaping import code, markdown, yaml
+from soupcore.merges import Derived, with_sources
 from soupcore.recipes.registry import RECIPES
 from soupcore.recipes.soup import Soup
 from soupcore.remote.urls import HUB, parse_hub_url
-from soupcore.sweeps.remote_table import remote_files
+from soupcore.sweeps.remote_table import remote_of
 from soupcore.sweeps.tensor_rule import ALL
 from soupcore.writers.hub_files import hub_files
 
@@ -44,7 +46,7 @@ def model_card(
             soup, its ingredients or its parameters may have been picked by it.
         figure: File name of an image to show below the scores.
     """
-    manifest = soup.to_json()
+    manifest, urls = soup.to_json(), _urls(soup)
     recipe = RECIPES.get(soup.recipe)
     name = recipe.title if recipe else "Manual"
     title = title or f"{name} soup {soup.id}"
@@ -52,7 +54,7 @@ def model_card(
     checkpoints = {n: soup.sources[n].checkpoint for n in soup.ingredients or soup.sources}
     known = hub_files(checkpoints, soup.folder)
     told = dict(known.card) if known is not None else {}
-    models = list(base_models) or _on_the_hub(soup) or _listed(told.pop("base_model", ()))
+    models = list(base_models) or _on_the_hub(soup, urls) or _listed(told.pop("base_model", ()))
     told.pop("base_model", None)
     lines = ["---"]
     if models:
@@ -84,19 +86,26 @@ def model_card(
     if known is not None and known.notes:
         lines += ["## Files", "", *(f"- {markdown(note)}" for note in known.notes), ""]
     lines += _made_of(soup)
-    lines += _again(soup, manifest)
+    lines += _again(soup, manifest, urls)
     return "\n".join(lines)
 
 
-def _on_the_hub(soup: Soup) -> list[str]:
+def _urls(soup: Soup) -> dict[Path, str]:
+    """Return the URLs of the sweep's files that were opened by URL."""
+    remote = remote_of(soup.folder)
+    if remote is None:
+        return {}
+    return {remote.folder / path: file.url for path, file in remote.files.items()}
+
+
+def _on_the_hub(soup: Soup, urls: Mapping[Path, str]) -> list[str]:
     """Return the repositories of the ingredients if all of them are from the Hub."""
     repos = []
     for name in soup.ingredients:
-        files = remote_files(soup.folder, soup.sources[name].checkpoint.files)
-        urls = [file.url for file in files.values()]
-        if not urls or not all(url.startswith(f"{HUB}://") for url in urls):
+        own = [urls[file] for file in soup.sources[name].checkpoint.files if file in urls]
+        if not own or not all(url.startswith(f"{HUB}://") for url in own):
             return []
-        repos += [parse_hub_url(url).repo for url in urls]
+        repos += [parse_hub_url(url).repo for url in own]
     return list(dict.fromkeys(repos))
 
 
@@ -191,19 +200,27 @@ def _made_of(soup: Soup) -> list[str]:
     return ["## Ingredients", "", *head, *rows, ""]
 
 
-def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
-    is_remote = "remote" in manifest
+def _again(soup: Soup, manifest: dict[str, Any], urls: Mapping[Path, str]) -> list[str]:
+    sources = with_sources(source.checkpoint for source in soup.sources.values()).values()
+    files = [source for source in sources if not isinstance(source, Derived)]
+    local = [each for each in files if not urls.keys() >= {*each.files}]
+    place = ', "folder"' if local else ""
+    if not local:
+        how = "It has the URLs of the ingredients, so it reproduces the weights bit for bit:"
+    elif len(local) == len(files):
+        how = "With the checkpoints above in a folder, it reproduces the weights bit for bit:"
+    else:
+        names = ", ".join(code(soup.seen_from_folder(each.path)) for each in local)
+        how = (
+            f"With {names} in a folder, it reproduces the weights bit for bit; the other "
+            "checkpoints are downloaded from their URLs:"
+        )
     versions = ", ".join(f"{what} {version}" for what, version in manifest["versions"].items())
     return [
         "## Reproducing the soup",
         "",
         "The recipe is in the metadata of the weights' file, under `stockpot`, and in "
-        f"`{soup.recipe}-{soup.id}.json`. "
-        + (
-            "It names the files of the ingredients, so it reproduces the weights bit for bit:"
-            if is_remote
-            else "With the checkpoints above in a folder, it reproduces the weights bit for bit:"
-        ),
+        f"`{soup.recipe}-{soup.id}.json`. {how}",
         "",
         "```python",
         "import json",
@@ -212,9 +229,7 @@ def _again(soup: Soup, manifest: dict[str, Any]) -> list[str]:
         "import soupcore",
         "",
         f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())',
-        "soup = soupcore.rebuild(manifest)"
-        if is_remote
-        else 'soup = soupcore.rebuild(manifest, "folder")',
+        f"soup = soupcore.rebuild(manifest{place})",
         *_re_estimating(soup),
         'soup.save("soup.safetensors")',
         "```",

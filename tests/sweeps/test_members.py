@@ -11,14 +11,14 @@ import pytest
 from safetensors.torch import load_file, save
 
 import soupcore
-from soupcore import Sweep, uniform
+from soupcore import Sweep, model_card, uniform
 from soupcore.errors import RecipeError, RemoteError
 from soupcore.jobs.kinds import WarmState, open_sweep
 from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
 from soupcore.sweeps.remote_table import remote_files, remote_of, sweep_signature
 from soupcore.sweeps.sweep import is_scanned
-from tests.helpers import State, random_state, save_sweep, toy_runs
+from tests.helpers import State, random_state, same_weights, save_sweep, toy_runs
 
 TABLE = """checkpoint,lr
 run1.safetensors,0.1
@@ -340,6 +340,34 @@ def test_all_folders_that_were_searched_are_named(folder: Path) -> None:
     first, second = map(Path, where.split(" and "))
     assert first == folder
     assert (second / "run2.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("where", "in_folder"), [("mixed", {"run1"}), ("local", {"run1", "run2", "run10"}), ("", set())]
+)
+def test_the_code_of_a_card_makes_the_soup_again(
+    folder: Path,
+    tmp_path: Path,
+    runs: dict[str, State],
+    bucket: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    in_folder: set[str],
+) -> None:
+    save_sweep(tmp_path / "local", runs)
+    bucket.pipe("/bucket/run1.safetensors", save(runs["run1"]))
+    sweep = Sweep.from_folder(tmp_path / where) if where else Sweep.from_urls("memory://bucket")
+    soup = uniform(sweep)
+    card = model_card(soup)
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / f"uniform-{soup.id}.json").write_text(json.dumps(soup.to_json()))
+    if in_folder:
+        save_sweep(place / "folder", {name: runs[name] for name in in_folder})
+    monkeypatch.chdir(place)
+    exec(card.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    assert same_weights(load_file(place / "soup.safetensors"), soup.state_dict())
+    assert ("With `run1.safetensors` in a folder, " in card) == (where == "mixed")
 
 
 def test_a_job_notices_that_urls_were_resolved_again(
