@@ -222,11 +222,11 @@ class Network:
         self.name_map = NameMap(_state(self.model), task.name, buffers)
         own = _without_aliases(_state(self.model))
         self._members: dict[torch.dtype, list[str]] = {}
-        for name, tensor in own.items():
-            self._members.setdefault(tensor.dtype, []).append(name)
+        for name in own:
+            self._members.setdefault(own[name].dtype, []).append(name)
         sizes = {name: tensor.numel() for name, tensor in own.items()}
         names = {memory_of(tensor): name for name, tensor in own.items() if tensor.numel()}
-        del own, buffers, tensor  # so that each tensor is freed as soon as it is moved
+        del own, buffers  # so that each tensor is freed as soon as it is moved
         self.buffers, inside = self._join(sizes, device)
         _move(self.model, names, inside)
         self._outside = {

@@ -137,6 +137,24 @@ def test_a_network_keeps_the_values_it_was_built_with_until_a_point_is_put_in() 
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+class Unsaved(nn.Module):
+    """Has a tensor, but not in its state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+
+
+@pytest.mark.parametrize("build", [nn.Flatten, Unsaved])
+def test_a_network_without_tensors_fits_no_checkpoint(
+    checkpoint_of: CheckpointOf, build: Callable[[], nn.Module]
+) -> None:
+    network = network_of(build)
+    assert network.buffers == {}
+    with pytest.raises(CheckpointError, match="does not fit the network of the task 'toy'"):
+        network.put(Mixture([(checkpoint_of(random_state(1)), 1)]))
+
+
 def test_an_ingredient_that_does_not_fit_in_memory_is_read_in_pieces(
     checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
