@@ -289,10 +289,15 @@ class Prefix:
         """Return the steps whose weights differ from the previous point, or were never compared.
 
         All steps are compared, also those after a changed one, so that the stored weights of every
-        step are those of the previous point.
+        step are those of the previous point. Steps behind one whose weights are not stored are
+        never unchanged, so theirs are not stored either.
         """
-        changed = set()
+        changed: set[fx.Node] = set()
+        unknown: set[fx.Node] = set()  # steps whose weights are not stored, and those behind them
         for node in self._graph.graph.nodes:
+            if not unknown.isdisjoint(node.all_input_nodes):
+                unknown.add(node)
+                continue
             weights, before = list(weights_of(self._graph, node)), self._weights.get(node)
             if before is None and weights:
                 changed.add(node)
@@ -300,6 +305,8 @@ class Prefix:
                 if nbytes <= self._room:
                     self._room -= nbytes
                     self._weights[node] = [tensor.clone() for tensor in weights]
+                else:
+                    unknown.add(node)
             elif before is not None and not all(map(torch.equal, weights, before)):
                 for old, tensor in zip(before, weights, strict=True):
                     old.copy_(tensor)

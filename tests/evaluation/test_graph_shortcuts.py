@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from soupcore.evaluation.graph_shortcuts import Folding, trace
+from soupcore import Split
+from soupcore.evaluation.data import Data
+from soupcore.evaluation.graph_shortcuts import Folding, Prefix, trace
 from tests.benchmarks.nets import ConvNet
 
 
@@ -160,3 +162,52 @@ def test_a_network_with_a_parametrization_is_folded_where_it_can_be() -> None:
         nn.BatchNorm1d(5),
     )
     assert len(folding_of(lively(model))) == 1
+
+
+class Branches(nn.Module):
+    """Has a small and a large branch, and a layer behind each and behind both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.behind_large = nn.Linear(4, 64), nn.Linear(64, 4)
+        self.small, self.behind_small = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = self.behind_large(torch.relu(self.large(x)))
+        y: Tensor = self.head(large + self.behind_small(torch.relu(self.small(x))))
+        return y
+
+
+LAYERS = {"large": 1280, "behind_large": 1040, "small": 80, "behind_small": 80, "head": 60}
+
+
+@pytest.mark.parametrize(
+    ("budget", "stored"),
+    [
+        (0, []),
+        (160, ["small", "behind_small"]),
+        (1279, ["small", "behind_small"]),
+        (1280, ["large"]),
+        (1 << 20, [*LAYERS]),
+    ],
+)
+def test_no_weights_are_stored_behind_a_step_that_exceeds_the_budget(
+    budget: int, stored: list[str]
+) -> None:
+    model = Branches().requires_grad_(requires_grad=False).eval()
+    graph = trace(model)
+    assert graph is not None
+    inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    data = Data.of(Split("select", inputs, torch.zeros(10)), torch.device("cpu"))
+    prefix = Prefix(graph, 1 << 20, budget)
+    for point in range(3):
+        model.head.bias.fill_(point)
+        found = prefix.route("val", data)
+        assert (found is not None) == (point > 0 and bool(stored))
+        if found is not None:
+            tail, made = found
+            torch.testing.assert_close(tail(*made.batch(slice(0, 10))[0]), model(inputs))
+    sizes = {node.name: sum(t.nbytes for t in held) for node, held in prefix._weights.items()}
+    assert sizes == {name: LAYERS[name] for name in stored}
+    assert sum(sizes.values()) <= budget
