@@ -183,7 +183,7 @@ FAULTS = {
     "no adapters": (
         ["soup", "{runs}", "--recipe=uniform", "-o={empty}/a", "--adapter"],
         1,
-        "a is no LoRA adapter",
+        "a is not a LoRA adapter",
     ),
     "no parent": (["soup", "{runs}", "--recipe=uniform", "-o=/no/a.pt"], 2, "/no is not a folder"),
     "parameter": (
@@ -228,7 +228,7 @@ FAULTS = {
     "two folders": (["evaluate", "{runs}", "{runs}", "--task={spec}"], 2, "name one folder, or"),
     "folder and URL": (["{runs}", "hf://a/b"], 2, "name one folder, or URLs"),
     "missing": (["evaluate", "memory://no/where", "--task={spec}"], 1, "no/where does not exist"),
-    "push nowhere": (["soup", "{runs}", "--recipe=uniform", "--push=a"], 2, "its form is org/name"),
+    "push nowhere": (["soup", "{runs}", "--recipe=uniform", "--push=a"], 2, "Name it as org/name"),
     "public": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--public"], 2, "requires --push"),
     "report to a folder": (["report", "{runs}", "-o", "{empty}"], 2, "is no file in an existing"),
     "report of no soup": (
@@ -471,7 +471,7 @@ def test_an_output_without_a_suffix_is_a_folder_for_from_pretrained(
 ) -> None:
     code, _, err = run("soup", runs, "--recipe=uniform", f"--output={tmp_path / 'soup'}")
     assert code == 1
-    assert "a has no config.json" in err
+    assert "no config.json of a Hugging Face model beside the weights of a," in err
     for name in RUNS:
         folder = tmp_path / "hub" / name
         save_sweep(folder, {"model": random_state(ord(name))})

@@ -37,11 +37,12 @@ def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> flo
     Args:
         soup: A soup with one coefficient for each ingredient, all of them adapters of one base.
         folder: The folder, which is created if its parent exists.
-        rank: Largest rank of each change; by default, the sum of the ranks, which is exact.
+        rank: Largest rank of the change of a weight; by default, the sum of the adapters' ranks,
+            which is exact.
 
     Returns:
-        The relative error of the change of the weights, in the Frobenius norm over all changed
-        weights: 0 for the sum of the ranks, up to rounding to the dtype of the first adapter.
+        The relative error of the changes, in the Frobenius norm over all changed weights: 0 for the
+        sum of the ranks. Rounding to the adapters' dtype comes on top.
 
     Raises:
         RecipeError: The soup is not of this kind.
@@ -58,7 +59,8 @@ def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> flo
     lost = total = 0.0
     for weight in sorted({name for adapted, _ in members for name in adapted.changes}):
         shape = first.base.tensors[weight].shape
-        change = next(m.changes[weight] for m, _ in members if weight in m.changes)
+        adapted = next(adapted for adapted, _ in members if weight in adapted.changes)
+        change = adapted.changes[weight]
         a, b = _joined(weight, members)
         a, b, kept, whole = _truncated(a, b, rank)
         lost, total = lost + whole - kept, total + whole
@@ -70,7 +72,7 @@ def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> flo
         )  # fmt: skip
         if len(shape) > 2 and not change.transposed:  # convolutions
             a, b = a.reshape(len(a), *shape[1:]), b.reshape(*b.shape, *(1 for _ in shape[2:]))
-        dtype = _dtype(members, weight)
+        dtype = adapted.adapter.tensors[change.a].dtype
         tensors |= {
             f"{_PREFIX}{module}.{names[0]}": a.to(dtype).contiguous(),
             f"{_PREFIX}{module}.{names[1]}": b.to(dtype).contiguous(),
@@ -94,7 +96,7 @@ def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> flo
 
 
 def summed_rank(soup: Soup) -> int:
-    """Return the rank of the adapter that is exactly the soup: the largest one of its changes.
+    """Return the rank of the adapter that equals the soup: the largest sum of ranks of a weight.
 
     Raises:
         RecipeError: The soup is no combination of adapters with one coefficient each.
@@ -107,7 +109,7 @@ def summed_rank(soup: Soup) -> int:
 
 
 def relative_error(folder: Path) -> float:
-    """Return the error of an adapter that `save_adapter` wrote, as it says in the metadata.
+    """Return the relative error that `save_adapter` stored in the metadata of an adapter.
 
     Raises:
         CheckpointError: The adapter is missing or damaged.
@@ -121,18 +123,18 @@ def _members(soup: Soup) -> list[tuple[MergedAdapter, Fraction]]:
     if soup.merge is not None or soup.fixed or sum(soup.mixture.coefficients.values()) != 1:
         raise RecipeError(
             f"A soup by {soup.recipe} is not a combination of adapters with one coefficient each, "
-            "so it is no low-rank adapter. Save its full weights."
+            "so it is not a low-rank adapter. Save its full weights."
         )
     if soup.estimate is not None:
         raise RecipeError(
-            "The BatchNorm statistics of the soup were re-estimated, and an adapter has none. Save "
-            "its full weights."
+            "The BatchNorm statistics of the soup were re-estimated, and an adapter cannot store "
+            "them. Save its full weights."
         )
     members = []
     for name in soup.ingredients:
         checkpoint: Checkpoint = soup.sources[name].checkpoint
         if not isinstance(checkpoint, MergedAdapter):
-            raise RecipeError(f"{name} is no LoRA adapter. Save the full weights of the soup.")
+            raise RecipeError(f"{name} is not a LoRA adapter. Save the full weights of the soup.")
         members.append((checkpoint, soup.coefficients[name]))
     if len({adapted.base.digest for adapted, _ in members}) != 1:
         raise RecipeError("The adapters have different bases. Save the full weights of the soup.")
@@ -182,11 +184,6 @@ def _truncated(
     new_b = left @ (u[:, :rank] * roots)
     new_a = (roots[:, None] * vh[:rank]) @ right.T
     return new_a, new_b, float(squares[:rank].sum()), whole
-
-
-def _dtype(members: list[tuple[MergedAdapter, Fraction]], weight: str) -> torch.dtype:
-    adapted = next(adapted for adapted, _ in members if weight in adapted.changes)
-    return adapted.adapter.tensors[adapted.changes[weight].a].dtype
 
 
 def _config(

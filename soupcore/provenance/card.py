@@ -12,7 +12,7 @@ from soupcore.recipes.soup import Soup
 from soupcore.remote.urls import HUB, parse_hub_url
 from soupcore.sweeps.remote_table import remote_of
 from soupcore.sweeps.tensor_rule import ALL
-from soupcore.writers.hub_files import hub_files
+from soupcore.writers.hub_files import HubFiles, hub_files
 
 _TENSORS_SHOWN = 12
 
@@ -29,21 +29,22 @@ def model_card(
 ) -> str:
     """Return the text of the soup's README.md, including front matter.
 
-    If the ingredients are Hugging Face models, it has their library and task, the entries on which
-    their own cards agree (license, datasets, base model, language), and the scores as the Hub reads
-    them.
+    If the ingredients are Hugging Face models, the front matter also has their library and task,
+    the entries on which their own cards agree (license, datasets, base model, language), and the
+    scores in the format of the Hub.
 
     Args:
         soup: The soup. The card lists its scores on the splits it was evaluated on.
         title: The heading; by default, the recipe and the soup's id.
-        base_models: Names on the Hub: of the ingredients, or of the one model that all were
-            fine-tuned from; by default, the repositories that the ingredients were opened from.
+        base_models: Repositories on the Hub: those of the ingredients, or the one of the model that
+            all were fine-tuned from. By default, those that the ingredients were opened from, or
+            else the base model on which their cards agree.
         score_name: Name of the score.
-        higher_is_better: Whether higher values of the metric are better. If not, the score is minus
-            its value, and the card shows the value.
+        higher_is_better: Whether higher values of the metric are better. If not, scores are negated
+            values, and the card shows the values themselves.
         select: The split used for choosing (`Task.select`); by default, that of the recipe. The
-            card says that its score is optimistic, because even if the recipe chooses nothing, the
-            soup, its ingredients or its parameters may have been picked by it.
+            card calls its score optimistic: even if the recipe itself chooses nothing, the soup,
+            its ingredients or its parameters may have been picked by this score.
         figure: File name of an image to show below the scores.
     """
     manifest, urls = soup.to_json(), _urls(soup)
@@ -51,11 +52,10 @@ def model_card(
     name = recipe.title if recipe else "Manual"
     title = title or f"{name} soup {soup.id}"
     sign = 1 if higher_is_better else -1
-    checkpoints = {n: soup.sources[n].checkpoint for n in soup.ingredients or soup.sources}
-    known = hub_files(checkpoints, soup.folder)
+    known = files_for_hub(soup)
     told = dict(known.card) if known is not None else {}
-    models = list(base_models) or _on_the_hub(soup, urls) or _listed(told.pop("base_model", ()))
-    told.pop("base_model", None)
+    named = told.pop("base_model", ())
+    models = list(base_models) or _on_the_hub(soup, urls) or _listed(named)
     lines = ["---"]
     if models:
         lines += ["base_model:", *(f"- {yaml(model)}" for model in models)]
@@ -88,6 +88,16 @@ def model_card(
     lines += _made_of(soup)
     lines += _again(soup, manifest, urls)
     return "\n".join(lines)
+
+
+def files_for_hub(soup: Soup) -> HubFiles | None:
+    """Return what goes beside a soup's weights; None if its first ingredient has no `config.json`.
+
+    Raises:
+        CheckpointError: The configuration cannot be read.
+    """
+    checkpoints = {name: soup.sources[name].checkpoint for name in soup.ingredients or soup.sources}
+    return hub_files(checkpoints, soup.folder)
 
 
 def _urls(soup: Soup) -> dict[Path, str]:
@@ -219,7 +229,7 @@ def _again(soup: Soup, manifest: dict[str, Any], urls: Mapping[Path, str]) -> li
     return [
         "## Reproducing the soup",
         "",
-        "The recipe is in the metadata of the weights' file, under `stockpot`, and in "
+        "The recipe is in the metadata of the weights file, under `stockpot`, and in "
         f"`{soup.recipe}-{soup.id}.json`. {how}",
         "",
         "```python",

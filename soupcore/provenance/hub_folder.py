@@ -1,28 +1,18 @@
 """A soup as a Hugging Face folder, which `from_pretrained` opens."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from soupcore.checkpoints.dtypes import output_dtype
 from soupcore.errors import CheckpointError
 from soupcore.new_files import new_file
-from soupcore.provenance.card import model_card
+from soupcore.provenance.card import files_for_hub, model_card
 from soupcore.recipes.soup import Soup
-from soupcore.writers.hub_files import CARD, CONFIG, HubFiles, copy_file, hub_files
+from soupcore.writers.hub_files import CARD, CONFIG, copy_file
 
 SHARD_SIZE = 5_000_000_000  # bytes, as the libraries of Hugging Face split by default
-
-
-def files_for_hub(soup: Soup) -> HubFiles | None:
-    """Return what belongs beside the weights of a soup; None if its first ingredient has no config.
-
-    Raises:
-        CheckpointError: The configuration cannot be read.
-    """
-    checkpoints = {name: soup.sources[name].checkpoint for name in soup.ingredients or soup.sources}
-    return hub_files(checkpoints, soup.folder)
 
 
 def write_hub_folder(
@@ -54,9 +44,9 @@ def write_hub_folder(
     known = files_for_hub(soup)
     if known is None:
         raise CheckpointError(
-            f"{soup.form.name} has no {CONFIG} of a Hugging Face model beside its weights, so no "
-            "folder can be written.",
-            "Save the soup as a file: .safetensors, or in the form of the first ingredient.",
+            f"There is no {CONFIG} of a Hugging Face model beside the weights of {soup.form.name}, "
+            "so the soup cannot be saved as a folder.",
+            "Save it as a file: .safetensors, or the format of the first ingredient.",
         )
     if not folder.parent.is_dir():
         raise CheckpointError(f"Folder {folder.parent} does not exist.", "Create it first.")
@@ -64,8 +54,7 @@ def write_hub_folder(
     manifest = soup.to_json()
     texts = {
         CONFIG: known.config_text(output_dtype(dtype)),
-        CARD: model_card(soup) if card is None else card,
-        f"{soup.recipe}-{soup.id}.json": json.dumps(manifest, indent=2, ensure_ascii=False),
+        **card_and_recipe(soup, manifest, card),
     }
     written = []
     for name, text in texts.items():
@@ -84,3 +73,11 @@ def write_hub_folder(
         on_bytes=on_bytes,
     )
     return [*written, *weights]
+
+
+def card_and_recipe(soup: Soup, manifest: Mapping[str, Any], card: str | None) -> dict[str, str]:
+    """Return `{file name: text}` of a soup's card, by default `model_card(soup)`, and manifest."""
+    return {
+        CARD: model_card(soup) if card is None else card,
+        f"{soup.recipe}-{soup.id}.json": json.dumps(manifest, indent=2, ensure_ascii=False),
+    }

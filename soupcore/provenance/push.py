@@ -2,11 +2,10 @@
 
 The weights are uploaded first, and then one commit adds all files. An upload that ends early leaves
 no part of them in the repository. Files are uploaded as streams, which huggingface_hub sends in the
-calling thread, so that each block is progress and can cancel the upload.
+calling thread, so that each block reports progress and can cancel the upload.
 """
 
 import io
-import json
 import logging
 import re
 import tempfile
@@ -19,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 from soupcore.errors import RemoteError
 from soupcore.new_files import new_file
 from soupcore.progress import is_watched
-from soupcore.provenance.card import model_card
-from soupcore.provenance.hub_folder import files_for_hub, write_hub_folder
+from soupcore.provenance.card import files_for_hub
+from soupcore.provenance.hub_folder import card_and_recipe, write_hub_folder
 from soupcore.recipes.soup import Soup
 from soupcore.remote.files import CutOffError
 from soupcore.workspace import workspace_folder
-from soupcore.writers.hub_files import CARD
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -43,7 +41,7 @@ def check_repo(repo: str) -> None:
         RemoteError: It does not.
     """
     if not _REPO.fullmatch(repo):
-        raise RemoteError(f"{repo!r} is not a repository of the Hub; its form is org/name.")
+        raise RemoteError(f"{repo!r} is not a repository on the Hub. Name it as org/name.")
 
 
 def push_to_hub(
@@ -58,31 +56,32 @@ def push_to_hub(
 ) -> str:
     """Upload a soup, its card and its recipe to the Hugging Face Hub, with the user's own token.
 
-    If the ingredients are Hugging Face folders, so is the soup there, with configuration and
-    tokenizer. Otherwise, it is a `model.safetensors`.
+    If the ingredients are Hugging Face folders, the soup becomes one too, with configuration and
+    tokenizer. Otherwise, its weights are in one `model.safetensors`.
 
     Args:
         soup: The soup.
         repo: `org/name`. It is created if it does not exist.
-        public: Whether a new repository is public. An existing one stays as it is.
+        public: Whether a new repository is public. An existing one keeps its visibility.
         revision: Branch to commit to; by default, `main`.
         dtype: Dtype of all floats; by default, as in the first ingredient.
         card: Text of the README.md; by default, `model_card(soup)`.
         on_bytes: Called with the number of bytes written, hashed or uploaded since the last call,
             `PASSES` times the size of the weights in total, or more if a request is repeated. Raise
-            in it to cancel. Then there is no commit, but a new repository stays, empty.
+            an exception in it to cancel: nothing is committed, but a new repository stays, empty.
 
     Returns:
         The URL of the commit.
 
     Raises:
-        RemoteError: There is no token, or it may not write there; or huggingface_hub is missing.
+        RemoteError: There is no token, it has no write access, the Hub cannot be reached, or
+            huggingface_hub is not installed.
         CheckpointError: The weights cannot be written.
     """
     check_repo(repo)
     from soupcore.remote.hub import Hub, api, hub_errors
 
-    Hub()  # says it if the package is missing
+    Hub()  # raises if the package is missing
     if not is_watched():
         from huggingface_hub.utils import disable_progress_bars
 
@@ -100,7 +99,7 @@ def push_to_hub(
                 if revision is not None:
                     hub.create_branch(repo, branch=revision, exist_ok=True)
                 return _commit(hub, repo, folder, revision, message, watch)
-        except (RuntimeError, ValueError):  # its message may hold the signed address of the upload
+        except (RuntimeError, ValueError):  # its message may contain the signed URL of the upload
             if watch.reason is not None:
                 raise watch.reason from None
             raise RemoteError(f"{url}: the upload of the weights failed. Try again.") from None
@@ -200,10 +199,6 @@ def _write(soup: Soup, folder: Path, dtype: Any, card: str | None, on_bytes: OnB
         return
     folder.mkdir()
     soup.save(folder / "model.safetensors", dtype, on_bytes=on_bytes)
-    texts = {
-        CARD: model_card(soup) if card is None else card,
-        f"{soup.recipe}-{soup.id}.json": json.dumps(soup.to_json(), indent=2, ensure_ascii=False),
-    }
-    for name, text in texts.items():
+    for name, text in card_and_recipe(soup, soup.to_json(), card).items():
         with new_file(folder / name, durable=False) as file:
             file.write(text.encode())

@@ -35,17 +35,17 @@ def rebuild(manifest: Mapping[str, Any], folder: str | Path | None = None) -> So
 
     Args:
         manifest: The JSON of `Soup.to_json`, which is in the metadata of every saved soup.
-        folder: Folder of the ingredients, and of the base if the soup uses it. Of those that the
-            soup was made from by URL, it need not contain any: what is missing is downloaded,
-            unless it is in the cache. It may be omitted if all of them have URLs.
+        folder: Folder of the ingredients, and of the base if the soup uses it. Checkpoints that it
+            lacks are downloaded if the manifest has their URLs, unless they are in the cache. It
+            may be omitted if the manifest has the URLs of all.
 
     Returns:
         The soup. Saving it gives the same bytes as before.
 
     Raises:
-        RecipeError: Checkpoints without a URL are missing or have other weights (the message names
-            all of them, and nothing is downloaded), a later version of Stockpot made the soup, or
-            the manifest is invalid.
+        RecipeError: Checkpoints without URLs are missing or have other weights (then nothing is
+            downloaded, and the message names all of them), a later version of Stockpot made the
+            soup, or the manifest is invalid.
         RemoteError: A remote file is gone or changed, or access is refused.
         SweepError: The folder does not exist.
     """
@@ -88,15 +88,16 @@ def _rebuild(manifest: Mapping[str, Any], folders: list[Path]) -> Soup:
 def _found(
     manifest: Mapping[str, Any], wanted: Collection[Who], folders: list[Path]
 ) -> dict[Who, Checkpoint]:
-    """Return checkpoints by name and digest. Those not in `folders` are downloaded if all can be.
+    """Return the wanted checkpoints from `folders`, after downloading the rest.
 
-    The folder of the downloads is appended to `folders`.
+    Nothing is downloaded if a missing checkpoint has no URL. The folder of the downloads is
+    appended to `folders`.
     """
     remote: Mapping[str, Any] = manifest.get("remote") or {}
     if not folders and not remote:
         raise RecipeError(
-            "The ingredients of this soup are not remote, or were not when it was made. Give the "
-            "folder that contains them."
+            "The manifest of this soup has no URLs of its ingredients. Give the folder that "
+            "contains them."
         )
     weight_sets = {*manifest.get("weight_sets", {}).values()}
     found, problems = _find(wanted, folders, weight_sets)
@@ -111,7 +112,7 @@ def _found(
     elif local:
         problems = local
     if problems:
-        where = " and ".join(map(str, folders)) or "files at URLs alone"
+        where = " and ".join(map(str, folders)) or "its URLs alone"
         raise RecipeError(f"Cannot rebuild the soup from {where}: {'; '.join(problems.values())}.")
     return found
 

@@ -24,8 +24,8 @@ def scores_svg(
 ) -> str:
     """Draw ingredients as dots, the base as a square and the soup as a star.
 
-    This is figure 1 of Wortsman et al. 2022 (arXiv:2203.05482). The background is white, so that it
-    is legible on any page.
+    It is like figure 1 of Wortsman et al. 2022 (arXiv:2203.05482). The background is white, so that
+    the figure is legible on any page.
 
     Args:
         points: `{ingredient: (score on report, mean score over shifts)}`.

@@ -203,7 +203,7 @@ def test_a_soup_that_is_no_combination_of_adapters_is_no_adapter(
     save_sweep(tmp_path / "sweep")
     save_file(base, tmp_path / "sweep/full.safetensors")
     sweep = Sweep.from_folder(tmp_path / "sweep")
-    with pytest.raises(RecipeError, match="full is no LoRA adapter"):
+    with pytest.raises(RecipeError, match="full is not a LoRA adapter"):
         save_adapter(soupcore.uniform(sweep), tmp_path / "adapter")
     with pytest.raises(RecipeError, match="A soup by ties is not a combination"):
         save_adapter(soupcore.ties(sweep, ["run-10", "run-20"]), tmp_path / "adapter")

@@ -319,7 +319,7 @@ def test_nothing_is_downloaded_for_a_soup_whose_local_files_are_missing(
     assert downloads() == []
     assert "run1 is missing" in str(error.value)
     assert "run2" not in str(error.value)
-    assert f"from {tmp_path / where if where else 'files at URLs alone'}: " in str(error.value)
+    assert f"from {tmp_path / where if where else 'its URLs alone'}: " in str(error.value)
 
 
 def test_a_later_format_is_no_reason_to_download(folder: Path, runs: dict[str, State]) -> None:

@@ -185,7 +185,7 @@ def test_a_soup_is_rebuilt_from_its_manifest(bucket: Any, tmp_path: Path) -> Non
     (other,) = soupcore.rebuild(manifest).save(tmp_path / "b.safetensors")
     assert one.read_bytes() == other.read_bytes()
     del manifest["remote"]
-    with pytest.raises(RecipeError, match="not remote"):
+    with pytest.raises(RecipeError, match="has no URLs of its ingredients"):
         soupcore.rebuild(manifest)
 
 
