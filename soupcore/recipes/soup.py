@@ -38,6 +38,7 @@ TaskInfoT = TypeVar("TaskInfoT", bound=TaskInfo[Any])
 FORMAT = 2  # format 1 had one set of coefficients for all tensors, and no versions
 _MOST_TERMS = 5  # in a repr
 _LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
+_RECORDED = ("scores", "task_key", "versions", "remote")  # kept of the JSON that a soup was made of
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Soup:
         fixed: The tensors that take no part, and where their values come from.
         donors: Names of the sources that give only tensors that take no part.
         folder: Folder that contains the files of the sources, possibly in subfolders.
-        recorded: For a soup read from JSON, its recorded scores, task and versions.
+        recorded: For a soup read from JSON, its recorded scores, task, versions and URLs.
     """
 
     recipe: str
@@ -322,9 +323,10 @@ class Soup:
             }
         known = set(self.digests.values())
         paths = [path for checkpoint in files.values() for path in checkpoint.files]
-        remote = remote_files(self.folder, paths)
+        files_at_urls = remote_files(self.folder, paths).items()
+        remote = self.recorded.get("remote") or {at: file.to_json() for at, file in files_at_urls}
         return {
-            **({"remote": {at: f.to_json() for at, f in remote.items()}} if remote else {}),
+            **({"remote": remote} if remote else {}),
             "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
             "soup_files": {
                 d: self.seen_from_folder(c.path) for d, c in files.items() if d not in known
@@ -368,7 +370,7 @@ class Soup:
         soup.trace = tuple(Step.from_json(step) for step in body["trace"])
         soup.passes = tuple(Pass.from_json(each) for each in body.get("passes", ()))
         soup.notes = tuple(body.get("notes", ()))
-        soup.recorded = {k: body[k] for k in ("scores", "task_key", "versions") if k in body}
+        soup.recorded = {k: body[k] for k in _RECORDED if k in body}
         return soup
 
     def save(

@@ -302,7 +302,9 @@ def test_a_rebuilt_soup_downloads_what_its_folder_lacks(
     manifest = json.loads(json.dumps(soup.to_json()))
     copies = save_sweep(tmp_path / "copies", {"one": runs["run1"], "ten": runs["run10"]})
     Cache().clear()
-    assert soupcore.rebuild(manifest, copies).id == soup.id
+    again = soupcore.rebuild(manifest, copies)
+    assert again.id == soup.id
+    assert again.to_json() == manifest  # with the URLs of checkpoints that were in the folder
     assert downloads() == ["run2.safetensors"]
 
 
