@@ -104,7 +104,8 @@ def _distances(view: View, names: list[str]) -> None:
             format_func=lambda name: _METRICS[name],
         )  # fmt: skip
         clustered = _choose_order()
-    left, right = st.columns([3, 2], gap="medium")
+    with st.container(key="connectivity-distances"):
+        left, right = st.columns([3, 2], gap="medium")
     with left:
         st.subheader("Pairwise matrix")
         choices = Choices(names, 0, "", measure, clustered)
@@ -138,7 +139,7 @@ def _choose(view: View, names: list[str]) -> Choices:
             "Fixed grids match the cited papers.",
         )  # fmt: skip
         split = st.selectbox(
-            "Split", view.task.reported, width=180,
+            "Split", view.task.reported, format_func=view.task.split_title, width=180,
             help="Use test and shifted splits for reporting only; make choices on "
             f"{plain(view.task.select)}.",
         )  # fmt: skip

@@ -90,7 +90,9 @@ def _advantage(view: View, found: Geometry) -> None:
         tasks.show_needed("The gain of midpoints", key="advantage")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        split = st.selectbox("Split", view.task.reported, width=180)
+        split = st.selectbox(
+            "Split", view.task.reported, format_func=view.task.split_title, width=180
+        )
         colour = results.colour_by(view, "advantage")
     known = results.midpoints(view, found.names, split, key="advantage")
     if known is None:
@@ -129,7 +131,13 @@ def show_grids(view: View, names: Sequence[str]) -> None:
     score = f"{plain(view.task.score_name)} of ingredients"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = st.segmented_control("Quantity", [_PAIRS, score], default=_PAIRS, required=True)
-        split = st.selectbox("Split", view.task.reported, width=180, key="grid-split")
+        split = st.selectbox(
+            "Split",
+            view.task.reported,
+            format_func=view.task.split_title,
+            width=180,
+            key="grid-split",
+        )
         rates = results.learning_rates(keys)
         first = keys.index(rates[0]) if rates else 0
         row = st.selectbox("Hyperparameter", keys, index=first, width=200)

@@ -81,7 +81,8 @@ def _judged(view: View) -> str:
     if not view.has_task:
         return "no task"
     sizes = ", ".join(
-        f"{plain(split)} {len(view.task.split(split)):,}" for split in view.task.reported[:2]
+        f"{plain(view.task.split_title(split))} {len(view.task.split(split)):,}"
+        for split in view.task.reported[:2]
     )
     examples = f" · examples: {sizes}" if view.task.has_examples else ""
     return f"task **{plain(view.task.name)}**{examples}{scores.judging(view.task)}"

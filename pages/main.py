@@ -64,7 +64,8 @@ st.html(
     "@media (max-width: 1400px) { .st-key-connectivity .stColumn { min-width: 100%; } }"
     "@media (max-width: 1280px) { .st-key-soup-summary .stColumn, .st-key-side-by-side .stColumn"
     " { min-width: 100%; } }"
-    "@media (max-width: 1100px) { .st-key-two-figures .stColumn { min-width: 100%; } }</style>"
+    "@media (max-width: 1100px) { [class*=st-key-two-figures] .stColumn { min-width: 100%; } }"
+    "</style>"
 )
 
 state.read_url()

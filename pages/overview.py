@@ -227,7 +227,8 @@ def _show_steps(job: Job) -> None:
 
 
 def _figures(view: View, known: Overview) -> None:
-    left, right = st.columns(2)
+    with st.container(key="two-figures"):
+        left, right = st.columns(2)
     with left:
         by_label = {stored.label: known.of_soups[stored.soup.id] for stored in known.soups}
         evaluations = {name: dict(each) for name, each in (known.runs | by_label).items()}

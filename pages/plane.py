@@ -76,7 +76,9 @@ def _choose(view: View, known: Mapping[str, Point]) -> tuple[list[str], str, int
             )
             for label, name in zip(("A (origin)", "B", "C"), proposed, strict=True)
         ]
-        split = st.selectbox("Split", view.task.reported, width=180)
+        split = st.selectbox(
+            "Split", view.task.reported, format_func=view.task.split_title, width=180
+        )
         size = st.selectbox(
             "Grid", SIZES, index=len(SIZES) - 1, width=140,
             format_func=lambda size: f"{size}×{size}",

@@ -1,6 +1,7 @@
 """One soup: what it is, what it scored, the evidence, and its weights to download."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import streamlit as st
@@ -25,6 +26,7 @@ from pages.components.state import View
 from soupcore import RECIPES, Soup, figures
 from soupcore.annotations import delete_soup
 from soupcore.calls import RecipeSoup
+from soupcore.errors import StockpotError
 from soupcore.figures.tables import coefficients_table
 from soupcore.overview import Overview, title
 from soupcore.stored_soups import StoredSoup
@@ -41,7 +43,7 @@ def main(view: View) -> None:
     )  # fmt: skip
     if not stored:
         st.header("Soup")
-        st.info("No soups yet. Build one on the **Soups** page.", icon=":material/soup_kitchen:")
+        soup_links.offer_build()
         return
     asked = st.session_state["soup"]
     if asked and asked not in {each.soup.id for each in stored}:
@@ -163,8 +165,13 @@ def _decisions(view: View, picked: StoredSoup) -> None:
     soup = picked.soup
     if not view.has_task or soup.recipe not in RECIPES or not (soup.trace or soup.passes):
         return
-    tried = scores.candidates(view, picked) if soup.trace else {"names": soup.ingredients}
-    then = scores.including(view, tried) if soup.trace else view.including(picked.soups)
+    try:
+        tried = scores.candidates(view, picked) if soup.trace else {"names": soup.ingredients}
+        then = scores.including(view, tried) if soup.trace else view.including(picked.soups)
+    except StockpotError as error:  # a candidate that was rejected is not in the sweep any more
+        st.subheader("How it was chosen")
+        st.caption(f"The steps cannot be shown. {plain(str(error))}")
+        return
     then = then.with_primary(soup.chosen_by(view.task).primary).with_tensors(soup.rule)
     known = {each.name for each in RECIPES[soup.recipe].parameters}
     given = {name: value for name, value in soup.parameters.items() if name in known}
@@ -202,9 +209,10 @@ def _again(view: View, picked: StoredSoup) -> None:
     ids = {name: stored.soup.id for name, stored in picked.soups.items()}
     names: list[str] = soup.ingredients
     if soup.trace:
-        tried = scores.candidates(view, picked)
-        names = tried["names"]
-        ids |= tried.get("soups", {})
+        with suppress(StockpotError):  # a rejected candidate is gone; only the others are taken
+            tried = scores.candidates(view, picked)
+            names = tried["names"]
+            ids |= tried.get("soups", {})
     files = [name for name in names if name not in ids]
     builder.fill(
         soup.recipe,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.components import display, exports, jobs, results, snippets, tasks
 from pages.components.display import plain
+from pages.components.scores import offer_ingredients
 from pages.components.state import Pair, View
 from soupcore import figures
 from soupcore.calls import TwoModelEnsembles, TwoModelTheory, by_pair
@@ -32,9 +33,12 @@ def main(view: View) -> None:
         "pass); ensemble = average of the two outputs (two passes)."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        split = st.selectbox("Split", view.task.reported, width=180)
+        split = st.selectbox(
+            "Split", view.task.reported, format_func=view.task.split_title, width=180
+        )
         colour = results.colour_by(view, "soups")
-    left, right = st.columns(2, gap="medium")
+    with st.container(key="two-figures"):
+        left, right = st.columns(2, gap="medium")
     with left:
         score = view.task.score_name
         st.subheader(plain(capitalised(score)))
@@ -59,8 +63,8 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     }
     if not scores:
         st.info("No ensembles of these pairs yet. They need the stored outputs of the "
-                "ingredients. Evaluate these on the **Ingredients** page.",
-                icon=":material/join_inner:")  # fmt: skip
+                "ingredients.", icon=":material/join_inner:")  # fmt: skip
+        offer_ingredients(view, key="ensembles")
         return
     table = pairs_with(view.sweep, scores, colour)
     figure = figures.soup_ensemble_scatter(

@@ -301,12 +301,21 @@ def _column(text: str, table: Mapping[str, Sequence[Any]]) -> str:
         return text
     wanted = text.casefold()
     equal = [column for column in table if column.casefold() == wanted]
-    found = equal or [column for column in table if column.casefold().startswith(wanted)]
+    found = (
+        equal
+        or [column for column in table if column.casefold().startswith(wanted)]
+        or [column for column in table if _initials(column) == wanted]
+    )
     if len(found) == 1:
         return found[0]
     if found:
         raise FilterError(f"“{text}” may mean {_some(found)}. Write more of the name.")
     raise FilterError(f"There is no column “{text}”. Columns: {_some([c for c in table if c])}.")
+
+
+def _initials(column: str) -> str:
+    """Return the initials of the words of a name, such as `lr` of `learning_rate`."""
+    return "".join(word[0] for word in re.split(r"[\s_.-]+", column.casefold()) if word)
 
 
 def _some(columns: Sequence[str]) -> str:

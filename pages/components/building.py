@@ -98,7 +98,8 @@ def _curve(
         "score_name": view.task.score_name,
         "score_unit": view.task.score_unit,
     }
-    left, right = st.columns(2)
+    with st.container(key=f"two-figures-{key}"):
+        left, right = st.columns(2)
     with left:
         code = snippets.curve(view, call, letter, "recipe_curve")
         display.show_figure(

@@ -33,22 +33,21 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
     st.subheader("Columns")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         rates = results.learning_rates(varying)
-        x = st.selectbox("Horizontal", titles, index=titles.index((rates or varying)[0]), width=240)
+        x = _choose("Horizontal", "x", titles, (rates or varying)[0])
         ranked = [t for t in numbers if t == table.ranked_by]  # absent if all are undefined
-        default = [*ranked, *(t for t in numbers if t != x), *numbers][0]
-        y = st.selectbox("Vertical", titles, index=titles.index(default), width=240)
-        colour = st.selectbox(
-            "Colour", ["", *titles], format_func=lambda t: t or "colour of the figures", width=240
+        y = _choose(
+            "Vertical", "y", titles, [*ranked, *(t for t in numbers if t != x), *numbers][0]
         )
+        colour = _choose("Colour", "colour", ["", *titles], "")
     drawn = table.frame.iloc[list(rows)].set_index(NAME)
-    drawn = drawn[list(dict.fromkeys([KIND, x, y, *([colour] if colour else [])]))]
+    drawn = drawn[[title for title in dict.fromkeys([KIND, x, y, colour]) if title]]
     drawn = pd.DataFrame({t: plain_numbers(drawn[t]) for t in drawn.columns}, index=drawn.index)
     selected = st.session_state["selection"]
     better = {title: table.columns[title].better for title in dict.fromkeys([x, y])}
     figure = figures.column_scatter(
-        drawn, view.colours, x=x, y=y, colour=colour or "", selected=selected, better=better
+        drawn, view.colours, x=x, y=y, colour=colour, selected=selected, better=better
     )
-    code = snippets.column_scatter(view, drawn, x, y, colour or "", selected, better)
+    code = snippets.column_scatter(view, drawn, x, y, colour, selected, better)
     display.show_figure(
         figure,
         "columns",
@@ -66,6 +65,22 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
     hyperparameters = [title for title in varying if not title.endswith("(logged)")]
     if y in numbers and y not in hyperparameters:
         _importance(view, table, rows, hyperparameters, y)
+
+
+def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
+    """Let the user choose a column; the URL holds it under the name if it is not the default."""
+    state = st.session_state
+    current = state[name] if state[name] in titles else default
+    chosen: str = st.selectbox(
+        label,
+        titles,
+        index=titles.index(current),
+        format_func=lambda title: title or "colour of the figures",
+        width=240,
+        key=f"columns-{name}-{current}",
+    )
+    state[name] = chosen if chosen != default else ""
+    return chosen
 
 
 def _importance(

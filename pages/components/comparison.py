@@ -40,7 +40,7 @@ def show(view: View) -> None:
         return
     stored = scores.soups(view)
     if not stored:
-        st.info("No soups yet. Build one on the **Soups** page.", icon=":material/blender:")
+        soup_links.offer_build()
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
     labels = {soup.label: soup.soup.mixture for soup in stored}

@@ -29,7 +29,7 @@ def show(view: View, known: BySplit, baseline: str | None, origin: BySplit | Non
     for split, evaluation in known.items():
         other = origin[split] if origin is not None else None
         row = {
-            "split": split,
+            "split": view.task.split_title(split),
             "n": evaluation.n if evaluation else None,
             unit.label(view.task.score_name): scores.with_interval(unit, evaluation),
         }

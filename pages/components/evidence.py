@@ -44,14 +44,15 @@ def show(view: View, picked: StoredSoup) -> None:
     best = best_on_select(known, view.task.select, ingredients)
     if best is None:
         st.info(
-            "Nothing to compare with: no ingredient has been evaluated on the validation split. "
-            "Evaluate them on the **Ingredients** page.",
+            "Nothing to compare with: no ingredient has been evaluated on the validation split.",
             icon=":material/grocery:",
         )
+        scores.offer_ingredients(view, key="evidence")
         return
     _against_best(view, picked, best, known)
     _acceptances(view, picked)
-    left, right = st.columns(2)
+    with st.container(key="two-figures"):
+        left, right = st.columns(2)
     with left:
         selection_bias.show(view, picked, best, known)
         selection_bias.show_orders(view, picked)
@@ -68,10 +69,10 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
     if len(evaluated) < len(names):
         st.info(
             f"Only {len(evaluated)} of {len(names)} ingredients have been evaluated on "
-            f"{plain(view.task.select)}; {plain(best)} is the best of those. Evaluate the rest on "
-            "the **Ingredients** page.",
+            f"{plain(view.task.select)}; {plain(best)} is the best of those.",
             icon=":material/grocery:",
         )
+        scores.offer_ingredients(view, key="evidence")
     unit = view.task.score_unit
     rows, without = [], {}
     for split in view.task.reported:
@@ -83,7 +84,7 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
             without[split] = found.why_no_interval
         rows.append(
             {
-                "split": split,
+                "split": view.task.split_title(split),
                 unit.label("soup"): soup.score * unit.factor,
                 unit.label("best ingredient"): alone.score * unit.factor,
                 unit.difference_label("Δ"): found.difference * unit.factor,

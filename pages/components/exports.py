@@ -153,20 +153,13 @@ def sizes(task: TaskInfo[Any], *chosen: str) -> str:
         if len(splits) > 2:
             texts.append(f"{len(splits)} {each} splits, {_n(task, splits)}".removesuffix(", "))
         else:
-            texts += [
-                f"{_split_title(task, s)}, {_n(task, [s])}".removesuffix(", ") for s in splits
-            ]
+            texts += [f"{task.split_title(s)}, {_n(task, [s])}".removesuffix(", ") for s in splits]
     return " · ".join(texts)
 
 
 def measured_on(view: View) -> str:
     """Return the splits of the columns of scores; "" without a task."""
     return sizes(view.task, "select", "report", "shift") if view.has_task else ""
-
-
-def _split_title(task: TaskInfo[Any], split: str) -> str:
-    word = {"select": "validation", "report": "test"}.get(task.split(split).role, split)
-    return word if word == split else f"{word} ({split})"
 
 
 def _n(task: TaskInfo[Any], splits: Sequence[str]) -> str:

@@ -74,7 +74,12 @@ def _breakdown(view: View, table: RunTable, name: str) -> None:
     reports = [split for split in view.task.splits_with_role("report") if split in evaluated]
     first = (reports or evaluated)[0]
     split = st.selectbox(
-        "Split", evaluated, index=evaluated.index(first), width=200, key=f"detail-split-{name}"
+        "Split",
+        evaluated,
+        index=evaluated.index(first),
+        format_func=view.task.split_title,
+        width=200,
+        key=f"detail-split-{name}",
     )
     model: End = {"soup": table.soups[name].soup.id} if name in table.soups else name
     call = Breakdown(model, split)

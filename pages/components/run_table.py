@@ -25,6 +25,7 @@ INK, NAME, KIND = "", "name", "kind"
 BASELINE = "baseline"
 _IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
+_EVALUATED = "evaluated"
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,10 @@ def build(
     _add_runs(made, view, names, ranking_metric)
     hash_help = "First characters of the digest of the weights, or of a soup's id"
     made.add("hash", [files[n].digest[:8] if n in files else soups[n].soup.id[:8] for n in names],
-             Column(help=hash_help))  # fmt: skip
+             Column(help=hash_help, is_shown=False))  # fmt: skip
     if view.has_task:
-        made.add("status", [_status(evaluations[name]) for name in names], Column())
+        statuses = [_status(evaluations[name]) for name in names]
+        made.add("status", statuses, Column(is_shown={*statuses} != {_EVALUATED}))
         if any(by_split[view.task.select] for by_split in evaluations.values()):
             ranked_by = _titles(view)[view.task.select][0]
     return RunTable(
@@ -323,7 +325,7 @@ def _source(view: View, key: str) -> str:
 
 def _status(known: Mapping[str, Evaluation | None]) -> str:
     done = sum(evaluation is not None for evaluation in known.values())
-    return "evaluated" if done == len(known) else f"{done} of {len(known)} splits"
+    return _EVALUATED if done == len(known) else f"{done} of {len(known)} splits"
 
 
 def _times(score: float | None, factor: float) -> float | None:

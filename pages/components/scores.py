@@ -13,7 +13,7 @@ from pages.components import jobs, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup
-from soupcore.calls import SoupScores
+from soupcore.calls import IngredientScores, SoupScores
 from soupcore.calls.code import soup_again
 from soupcore.overview import Overview, best_on_select
 from soupcore.stored_soups import StoredSoup, StoredSoups
@@ -24,6 +24,7 @@ LabelVisibility = Literal["visible", "collapsed"]
 Known = dict[str, dict[str, Evaluation | None]]
 
 _NAMED = 6  # undefined scores, or soups with low scores
+_TERMS = 8  # of a soup that are listed
 _SHORT = 8  # characters of a fraction that is shown as such
 
 
@@ -167,8 +168,8 @@ def metrics(view: View, soup: Soup) -> None:
     with st.container(horizontal=True):
         for split, evaluation in known.items():
             if evaluation is not None and view.task.splits[split].role != "shift":
-                name = f"{plain(view.task.score_name)} on {plain(split)}"
-                st.metric(name, unit.text(evaluation.score), width=180)
+                name = f"{plain(view.task.score_name)} on {plain(view.task.split_title(split))}"
+                st.metric(name, unit.text(evaluation.score), width=220)
         if (shift := shift_mean(view, known)) is not None:
             name = f"mean shift {plain(view.task.score_name)}"
             st.metric(name, unit.text(shift), width=200)
@@ -202,6 +203,24 @@ def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
             key=f"evaluate-{key}-{stored.soup.id}",
             primary=False,
         )
+
+
+def offer_ingredients(view: View, *, key: str) -> None:
+    """Show a button that evaluates the base and all ingredients on the splits of the results.
+
+    Args:
+        view: The view.
+        key: Distinguishes several buttons on a page.
+    """
+    names = [*view.sweep.ingredients, *([view.sweep.base.name] if view.sweep.base else [])]
+    jobs.call_button(
+        view,
+        "Evaluate all ingredients",
+        IngredientScores(tuple(names), tuple(view.task.reported)),
+        f"Evaluate {len(names)} checkpoints",
+        key=f"evaluate-ingredients-{key}",
+        help="Stored results are reused.",
+    )
 
 
 def show_undefined(view: View, known: Known) -> None:
@@ -273,11 +292,22 @@ def share(coefficient: Fraction) -> str:
 
 
 def describe(soup: Soup) -> str:
-    """Return the composition of a soup as text."""
-    if soup.coefficients:
-        return ", ".join(f"{name} × {share(c)}" for name, c in soup.coefficients.items())
-    sources = [*soup.ingredients, *([soup.base] if soup.base else [])]
-    return f"merged weight by weight from {', '.join(sources)}"
+    """Return the composition of a soup as text; of many ingredients, only the largest."""
+    if not soup.coefficients:
+        sources = [*soup.ingredients, *([soup.base] if soup.base else [])]
+        return f"merged weight by weight from {_few(sources)}"
+    terms = soup.coefficients
+    if len(terms) > _TERMS:
+        if len(set(terms.values())) == 1 and sum(terms.values()) == 1:
+            return f"mean of {len(terms)} ingredients"
+        terms = dict(sorted(terms.items(), key=lambda term: -term[1]))
+    return _few([f"{name} × {share(coefficient)}" for name, coefficient in terms.items()])
+
+
+def _few(terms: Sequence[str]) -> str:
+    if len(terms) <= _TERMS:
+        return ", ".join(terms)
+    return f"{', '.join(terms[:_NAMED])} and {len(terms) - _NAMED} more"
 
 
 def show_shortfall(view: View, soups: Sequence[StoredSoup]) -> None:

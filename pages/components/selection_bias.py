@@ -18,6 +18,7 @@ from soupcore.calls import (
     Result,
     SearchOptimism,
 )
+from soupcore.errors import StockpotError
 from soupcore.figures.tables import curve_table
 from soupcore.recipes import Number
 from soupcore.stored_soups import StoredSoup
@@ -116,12 +117,16 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     ):
         return
     view = view.with_primary(picked.soup.chosen_by(view.task).primary)
-    candidates = scores.candidates(view, picked)
+    try:
+        candidates = scores.candidates(view, picked)
+        seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
+    except StockpotError as error:  # a candidate that was rejected is not in the sweep any more
+        st.caption(f"Greedy's selection bias cannot be estimated. {plain(str(error))}")
+        return
     names = candidates["names"]
     if len(names) < 2:
         return
     parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
     call = Optimism(tuple(names), parameters)
     found = call.result(seen.context)
     if found is None:

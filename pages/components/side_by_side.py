@@ -115,7 +115,10 @@ def _scores(view: View, chosen: Sequence[str], known: scores.Known) -> None:
     unit = view.task.score_unit
     rows: list[dict[str, Any]] = []
     for split in view.task.reported:
-        row = {"split": split, "n": next((e.n for n in chosen if (e := known[n][split])), None)}
+        row = {
+            "split": view.task.split_title(split),
+            "n": next((e.n for n in chosen if (e := known[n][split])), None),
+        }
         row |= {name: scores.with_interval(unit, known[name][split]) for name in chosen}
         rows.append(row)
     if view.task.splits_with_role("shift"):
@@ -199,7 +202,9 @@ def _changes(view: View, chosen: Sequence[str], known: scores.Known, baseline: s
     splits = [*splits[1:], splits[0]] if splits[0] == view.task.select else splits
     with st.container(horizontal=True):
         name = st.selectbox("Model", others, width=240, key=f"changes-of-{others}")
-        split = st.selectbox("Split", splits, width=240, key="changes-on")
+        split = st.selectbox(
+            "Split", splits, format_func=view.task.split_title, width=240, key="changes-on"
+        )
     one, other = known[name][split], known[baseline][split]
     if one is None or other is None:
         return

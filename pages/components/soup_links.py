@@ -36,6 +36,15 @@ def open_soups(tab: str) -> None:
     open_page("soups.py")
 
 
+def offer_build() -> None:
+    """Say that there are no soups, with a button to the form that builds one."""
+    st.info("No soups yet.", icon=":material/soup_kitchen:")
+    st.button(
+        "Build a soup", type="primary", icon=":material/blender:", on_click=open_soups,
+        args=(BUILD,),
+    )  # fmt: skip
+
+
 def open_page(file: str) -> None:
     """Show another page, in the run that follows. For callbacks."""
     st.session_state[_NEXT] = file

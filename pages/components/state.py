@@ -38,10 +38,11 @@ STATISTICS: dict[StatisticsChoice, str] = {
 }
 
 _NO_TASK = "none"  # in the URL
-# Of the run table, of the form of a soup, and the tabs of two pages; "" for the default.
+# Of the run table, of the form of a soup, the tabs of two pages, and the axes and the colour of the
+# scatter of columns; "" for the default.
 _TEXTS = (
     "filter", "sort", "order", "group", "baseline", "recipe", "candidates", "take", "tab",
-    "section",
+    "section", "x", "y", "colour",
 )  # fmt: skip
 # Columns of the run table that differ from its default, and those that come first; candidates by
 # name and soups among them; parameters of recipes that differ from their defaults; the sources of

@@ -16,7 +16,6 @@ from soupcore.evaluation import Evaluation
 from soupcore.figures import tables
 from soupcore.overview import BySplit, Overview, title
 from soupcore.report import html
-from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup
 
 _LARGEST = 100  # ingredients of a legible matrix
@@ -32,7 +31,7 @@ def _about(known: Overview, *splits: str) -> str:
     texts = []
     for split in splits:
         n = len(known.context.task.split(split))
-        texts.append(f"{split_title(known, split)}{f', n = {n}' if n > 1 else ''}")
+        texts.append(f"{known.context.task.split_title(split)}{f', n = {n}' if n > 1 else ''}")
     return " · ".join(texts)
 
 

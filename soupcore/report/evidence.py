@@ -17,7 +17,6 @@ from soupcore.overview import Overview
 from soupcore.recipes import RECIPES, Number, Step
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
-from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Labels
 from soupcore.tasks.unit import UNKNOWN
@@ -55,11 +54,11 @@ def _against(known: Overview, stored: StoredSoup, best: str) -> str:
     for split in task.reported:
         soup, alone = known.of_soups[stored.soup.id][split], known.runs[best][split]
         if soup is None or alone is None:
-            missing.append(split_title(known, split))
+            missing.append(known.context.task.split_title(split))
             continue
         found = compare(task, soup, alone)
         if found.interval is None:
-            without[split_title(known, split)] = found.why_no_interval
+            without[known.context.task.split_title(split)] = found.why_no_interval
         changes = [UNKNOWN] * 3
         if found.gained is not None and found.lost is not None:
             counted = True
@@ -67,7 +66,9 @@ def _against(known: Overview, stored: StoredSoup, best: str) -> str:
             changes = [str(found.gained), str(found.lost), p]
         rows.append(
             [
-                Cell(split_title(known, split), f"n = {found.n}" if found.n > 1 else ""),
+                Cell(
+                    known.context.task.split_title(split), f"n = {found.n}" if found.n > 1 else ""
+                ),
                 unit.number(soup.score),
                 unit.number(alone.score),
                 unit.difference(found.difference),

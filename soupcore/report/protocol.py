@@ -9,7 +9,6 @@ from soupcore.overview import Overview
 from soupcore.recipes import Soup
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
-from soupcore.report.results import split_title
 from soupcore.stored_soups import StoredSoup, is_of_task
 from soupcore.sweeps import FitReport, Sweep
 from soupcore.tasks import TaskInfo
@@ -33,7 +32,7 @@ def protocol(known: Overview) -> str:
     task = known.context.task
     rows = [
         [
-            split_title(known, name),
+            known.context.task.split_title(name),
             split.role,
             "one score" if len(split) == 1 and not task.has_examples else str(len(split)),
             _use(known.context, split.role),

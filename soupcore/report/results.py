@@ -101,13 +101,6 @@ def _is_wide(interval: Interval) -> bool:
     return interval[0] < interval[1]  # not NaN
 
 
-def split_title(known: Overview, split: str) -> str:
-    """Return the name of a split with its role, such as "test (report)"."""
-    if split == known.context.task.select:
-        return known.facts.validation
-    return known.facts.test if split == known.report else split
-
-
 def _rows(known: Overview) -> list[Row]:
     """Return soups (that of the verdict first), ensembles, and ingredients with the base."""
     select = known.context.task.select
@@ -193,7 +186,7 @@ def _head(known: Overview, split: str) -> Cell:
     n = len(known.context.task.split(split))
     # Long headings would make the table wider than a page.
     is_shift = split.startswith("shift/")
-    name = split.removeprefix("shift/") if is_shift else split_title(known, split)
+    name = split.removeprefix("shift/") if is_shift else known.context.task.split_title(split)
     below = ["shift"] if is_shift else []
     return Cell(name, ", ".join([*below, *([f"n = {n}"] if n > 1 else [])]))
 

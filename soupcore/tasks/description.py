@@ -308,6 +308,11 @@ class TaskInfo(ABC, Generic[SplitT]):
             name for role in ("select", "report", "shift") for name in self.splits_with_role(role)
         ]
 
+    def split_title(self, split: str) -> str:
+        """Return the name of a split after its purpose, such as "test (report)"."""
+        purpose = {"select": "validation", "report": "test"}.get(self.split(split).role, split)
+        return purpose if purpose == split else f"{purpose} ({split})"
+
     @property
     def is_weighted(self) -> bool:
         """Whether examples of a split that results are shown on have weights."""

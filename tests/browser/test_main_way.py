@@ -70,7 +70,7 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     steps.open_built(page, "Download")
     file = steps.save(steps.download(page, "Greedy"), tmp_path)
     expect(page.get_by_text(hashlib.sha256(file.read_bytes()).hexdigest())).to_be_visible()
-    shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on select")
+    shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on validation (select)")
     assert_is_the_mean_of_what_it_says(file)
     assert_reaches(file, float(shown.inner_text().split()[-2]))
 

@@ -55,7 +55,7 @@ def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Serv
         title = re.escape(recipe.title)
         result = page.locator(".st-key-result-card").get_by_role("heading")
         expect(result).to_have_text(re.compile(f"^{title} · "))
-        expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+        expect(page.get_by_text("accuracy on test (report)", exact=True)).to_be_visible()
     steps.go_to(page, "Compare")
     soups = page.locator(".st-key-comparison-scatter .scatterlayer .trace").last.locator(".point")
     expect(soups.nth(len(RECIPES) - 1)).to_be_attached()
@@ -121,7 +121,7 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
     steps.go_to(page, "Soups")
     # The form is as it was left, and the result is below it.
     expect(page.get_by_role("spinbutton", name="Max passes")).to_have_value("100")
-    expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+    expect(page.get_by_text("accuracy on test (report)", exact=True)).to_be_visible()
 
 
 @pytest.mark.integration
@@ -141,7 +141,7 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
     expect(made).to_be_visible()
     told = used.match(made.inner_text())
     assert told is not None
-    expect(page.get_by_text("accuracy on report", exact=True)).to_be_visible()
+    expect(page.get_by_text("accuracy on test (report)", exact=True)).to_be_visible()
     rename(page, "second")
 
     steps.go_to(page, "Compare")

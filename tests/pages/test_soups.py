@@ -104,6 +104,28 @@ def test_a_link_to_a_soup_that_is_not_there_says_so(app: App) -> None:
     assert session.header[0].value in listed(all_soups(app))
 
 
+def test_a_soup_stays_usable_when_a_rejected_candidate_is_gone(start: Start) -> None:
+    app = start(known=True)
+    soup = app.build("greedy")
+    trace = StoredSoups(state.store(), app.sweep)[soup].soup.trace
+    rejected = [step.candidate for step in trace if not step.accepted]
+    assert rejected
+    (app.sweep.folder / f"{rejected[0]}.safetensors").unlink()
+    session = app.session()
+    session.session_state["soup"] = soup
+    session.switch_page("soup.py").run()
+    assert not session.exception
+    assert not session.error
+    assert any("steps cannot be shown" in each.value for each in session.caption)
+    session.session_state["section"] = "evidence"
+    session.switch_page("soup.py").run()
+    assert not session.error
+    assert any("bias cannot be estimated" in each.value for each in session.caption)
+    session.session_state["section"] = ""
+    press(session.switch_page("soup.py").run(), "Build again with…")
+    assert session.query_params["recipe"] == "greedy"
+
+
 def test_deleting_a_soup_can_be_undone_at_once_and_later(app: App) -> None:
     before = listed(all_soups(app))
     session = app.session("soup.py")
