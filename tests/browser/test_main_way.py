@@ -91,6 +91,8 @@ def test_three_clicks_lead_from_a_first_visit_to_the_best_soups_weights(
         expect(ended).to_be_visible(timeout=300_000)
         expect(download).to_have_count(1)  # the page is drawn twice while it changes
         expect(verdict.get_by_text(re.compile("13 of 15 runs share a basin"))).to_be_visible()
+        first = re.compile(r"beats the best run, run-02, by .* on test .report. .95 % interval \+")
+        expect(verdict.get_by_text(first)).to_be_visible()
         steps.wait_until_idle(page)
         download.click()
         steps.expect_section(page, "Download")
