@@ -17,6 +17,7 @@ PAGES = {
     "": "Overview",
     "ingredients": "Ingredients",
     "soups": "Soups",
+    "soups?tab=all": "Soups",
     "connectivity": "Connectivity",
     "compare": "Compare",
     "report": "Report",
