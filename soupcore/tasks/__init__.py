@@ -1,4 +1,4 @@
-"""Tasks, which say how to evaluate weights."""
+"""Tasks: how to evaluate weights."""
 
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role, TaskDescription, TaskInfo, Undefined

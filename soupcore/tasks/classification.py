@@ -1,4 +1,4 @@
-"""The task of most sweeps: one of several classes per example."""
+"""Single-label classification."""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -10,11 +10,10 @@ from soupcore.tasks.task import Task
 class ClassificationTask(Task):
     """Cross-entropy and accuracy over logits of shape [n, classes] and classes of shape [n].
 
-    Classes are integers from 0; those of other dtypes than int64 are converted, which loses
-    nothing.
+    Classes are integers from 0; other integer dtypes are converted to int64.
 
-    A prediction is the class with the largest logit, the lowest class where several are equal; an
-    example whose logits are not all finite counts as wrong.
+    The prediction is the class with the largest logit, or the lowest such class if several are
+    equal. An example with a non-finite logit counts as wrong.
     """
 
     score_name = "accuracy"
@@ -23,10 +22,10 @@ class ClassificationTask(Task):
     is_classification = True
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        """Make sure that there is a logit for each class, and one class for each example.
+        """Check that there is one class per example and one logit per class.
 
         Raises:
-            TaskError: There is not, or a class has no logit.
+            TaskError: Shapes or dtypes differ from that, or a class has no logit.
         """
         if outputs.dim() != 2 or not outputs.is_floating_point():
             raise TaskError(

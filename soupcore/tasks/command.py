@@ -1,4 +1,4 @@
-r"""Tasks that are evaluated by a command of the user, described by a TOML file.
+r"""Tasks that run a command of the user, described by a TOML file.
 
     run = "python eval.py --weights {checkpoint} --split {split}"
     form = "ingredient"       # as the first ingredient's file; or "safetensors"; or "folder", for
@@ -22,7 +22,7 @@ the path of a checkpoint with the weights of the point, and prints its metrics a
 the end of its output. Instead, it may write them to a file (`result = "metrics.json"`), or
 `pattern = 'top-1: ([0-9.]+)'` of a metric may find them in the output.
 
-Metrics are numbers of a whole split, so there are no intervals, no ensembles and no gradients.
+A metric is one number per split, so there are no intervals, no ensembles and no gradients.
 `percent = true` divides a metric by 100: it is a share, written as a percentage.
 
     # validate.py of timm, which ends with JSON
@@ -81,11 +81,11 @@ _METRIC_KEYS = {"higher_is_better", "range", "unit", "percent", "key", "pattern"
 _FORMS = ("ingredient", "safetensors", "folder")
 _POLL = 0.05  # seconds
 _LAST_LINES = 8
-_MOST_BYTES = 1 << 20  # of the output that is read, and of a file that counts for the identity
+_MOST_BYTES = 1 << 20  # read from the output, or from a file for the identity
 
 
 class CommandSplit(Split):
-    """A split that only the command reads. It counts as one example."""
+    """A split that is read only by the command. It counts as one example."""
 
     def __init__(self, role: Role, digest: str) -> None:
         super().__init__(role, torch.zeros(1, 1), torch.zeros(1))
@@ -101,10 +101,10 @@ class CommandTask(Task):
     Attributes:
         form: The form of the checkpoint that the command takes: `ingredient`, `safetensors`, or
             `folder`, with its configuration and tokenizer.
-        at_once: How many runs of the command may go on at the same time.
+        at_once: Maximum number of concurrent runs of the command.
 
     Raises:
-        TaskError: The file is not of the form above.
+        TaskError: The file is invalid.
     """
 
     loss_name = "loss"
@@ -140,7 +140,7 @@ class CommandTask(Task):
     has_batchnorm = False
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the metric called `loss`, or minus the primary score without one."""
+        """Return the metric called `loss`; without one, minus the primary score."""
         names = [metric.name for metric in self.metrics]
         if "loss" in names:
             return outputs[:, names.index("loss")]
@@ -198,14 +198,14 @@ class CommandTask(Task):
             try:
                 while not _has_ended(process):
                     if time.monotonic() - started > self._time_limit:
-                        output.fail(f"took longer than {self._time_limit:g} s and was ended")
+                        output.fail(f"took longer than {self._time_limit:g} s and was stopped")
                     on_wait()
                     time.sleep(_POLL)
             finally:
-                kill_group(process.pid)  # and what it has started
+                kill_group(process.pid)  # with its child processes
                 process.wait()
         if process.returncode < 0:
-            output.fail(f"was ended by {signal.Signals(-process.returncode).name}")
+            output.fail(f"was killed by {signal.Signals(-process.returncode).name}")
         if process.returncode:
             output.fail(f"ended with exit code {process.returncode}")
         return output
@@ -213,14 +213,14 @@ class CommandTask(Task):
 
 @dataclass(frozen=True)
 class _Output:
-    """What a command printed."""
+    """The output of a command."""
 
     command: list[str]
     log: Path
 
     @property
     def text(self) -> str:
-        """The end of it."""
+        """The end of the output."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _MOST_BYTES))
             return file.read().decode(errors="backslashreplace")
@@ -246,7 +246,7 @@ def signature(path: Path) -> str:
     """Return the identity of a description and of the files that its command names.
 
     Raises:
-        TaskError: The file is not of this form.
+        TaskError: The file is invalid.
     """
     return _digest(TomlFile(path, _KEYS))
 
@@ -265,7 +265,7 @@ def _splits(file: TomlFile) -> dict[str, Role]:
 
 
 def _metrics(file: TomlFile) -> tuple[list[Read], list[Metric]]:
-    """Return how to read each metric, and the metrics."""
+    """Return a reader for each metric, and the metrics."""
     found = file.told.get("metrics")
     if not isinstance(found, dict) or not found:
         raise TaskError(f"{file.path} needs a table for each metric, such as [metrics.accuracy].")
@@ -303,7 +303,7 @@ def _share(read: Read, text: str, output: _Output) -> float:
 
 
 def _by_key(key: str, text: str, output: _Output) -> float:
-    """Return a number of the JSON object that is the text, or that its last lines are."""
+    """Return a number from the JSON object in the text or in its last lines."""
     found = _object_in(text)
     if found is None:
         example = json.dumps({key: 0.9})
@@ -322,7 +322,7 @@ def _object_in(text: str) -> dict[str, Any] | None:
         try:
             return cast("dict[str, Any]", json.loads(end[begin:]))
         except (ValueError, RecursionError):
-            continue  # a line of the object, or of what was printed before
+            continue  # a line of the object, or one printed before it
     return None
 
 
@@ -336,7 +336,7 @@ def _by_pattern(pattern: re.Pattern[str], name: str, text: str, output: _Output)
 
 
 def _digest(file: TomlFile) -> str:
-    """Return the identity of what is measured: the file, and the files that the command names."""
+    """Return a digest of the file and of the files that the command names."""
     version = str(file.told.get("version", ""))
     sha = hashlib.sha256(file.path.read_bytes() + version.encode())
     for part in shlex.split(file.text("run")):
@@ -347,7 +347,7 @@ def _digest(file: TomlFile) -> str:
 
 
 def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
-    """Return whether a process has ended; it is not reaped, so that its id stays its own."""
+    """Return whether a process has ended, without reaping it, so that its id is not reused."""
     how = os.WEXITED | os.WNOWAIT | os.WNOHANG
     return os.waitid(os.P_PID, process.pid, how) is not None
 

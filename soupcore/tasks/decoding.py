@@ -1,8 +1,8 @@
 """Data sets that are decoded once and read from disk from then on.
 
-Decoding images costs more than many a network does: it is done once for a data set, not once for
-each point. What comes out lies in the workspace as it is (bytes stay bytes) and is mapped into
-memory, so that it may be larger than that.
+Decoding images often costs more than the forward pass, so each data set is decoded once. The
+decoded tensors are stored in the workspace with their dtypes and memory-mapped, so they may be
+larger than memory.
 """
 
 import hashlib
@@ -25,24 +25,24 @@ from soupcore.tasks.examples import Collate, Examples, Leaf, Ragged, Structure, 
 from soupcore.workspace import private_folder, workspace_folder
 
 _BATCH = 64
-_PROBED = 64  # examples that the identity of a data set covers; decoding more would be felt
+_PROBED = 64  # examples hashed for the identity of a data set; more would be slow
 
 OnExamples = Callable[[int, int], None]
 
 
 class Decoding:
-    """A data set and the place where it lies decoded.
+    """A data set and the location of its decoded copy.
 
     Args:
         dataset: Map-style: `dataset[i]` is a pair of inputs and target, or a dict with both; all
-            examples have one structure, and each is the same each time it is asked for.
+            examples have one structure, and each is the same at every access.
         version: Part of the data set's identity.
         workers: Processes that decode; 0 to decode in this one.
-        target: The key of the target in dicts; `label` or `labels` where it is None.
-        collate: What makes batches of the inputs (see `Split`).
+        target: The key of the target in dicts; `label` or `labels` by default.
+        collate: Makes batches of the inputs (see `Split`).
 
     Raises:
-        TaskError: It is empty, or does not give its examples by their number.
+        TaskError: The data set is empty or not map-style.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Decoding:
     ) -> None:
         if isinstance(dataset, DataLoader):
             raise TaskError(
-                "A split is made of a data set, not of a loader, whose batches and order it has no "
-                "use for: give it `loader.dataset`, and the loader's num_workers as `workers`."
+                "Pass the data set (`loader.dataset`), not a DataLoader, and the loader's "
+                "num_workers as `workers`."
             )
         is_map_style = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
         if not is_map_style or not hasattr(dataset, "__len__") or not len(cast("Sized", dataset)):
             raise TaskError(
-                "A split needs a map-style data set with at least one example: one that has a "
-                "length and gives its examples by their number."
+                "A split needs a map-style data set with at least one example: it must implement "
+                "`__len__` and `__getitem__`."
             )
         self._dataset = dataset
         self._version = version
@@ -77,7 +77,7 @@ class Decoding:
 
     @property
     def digest(self) -> str:
-        """Identity of the data: version, length, 64 examples spread over it, what is in memory."""
+        """Identity of the data: version, length, 64 evenly spaced examples, tensors in memory."""
         if not self._digest:
             sha = hashlib.sha256(f"dataset {self._version} {len(self)}".encode())
             rows = sorted({i * (len(self) - 1) // (_PROBED - 1) for i in range(_PROBED)})
@@ -94,14 +94,15 @@ class Decoding:
 
     @property
     def is_done(self) -> bool:
-        """Whether it lies decoded in the workspace."""
+        """Whether the workspace has the decoded data."""
         return self._folder.is_dir()
 
     def load(self, on_examples: OnExamples) -> tuple[Examples, Examples]:
-        """Return inputs and targets, mapped from disk, decoding them first where they are not yet.
+        """Return inputs and targets, mapped from disk; decode them first if needed.
 
         Args:
-            on_examples: Called with examples decoded and in all; raise in it to stop.
+            on_examples: Called with the examples decoded so far and their total; raise in it to
+                stop.
 
         Raises:
             TaskError: Examples differ in structure, shape or dtype.
@@ -131,8 +132,8 @@ class Decoding:
                     self._decode_into(folder, ragged, on_examples)
                 return
             except _DiffersError as error:
-                # This column is ragged: decode again. Most ragged data show it in the first batch,
-                # so little is decoded twice.
+                # This column is ragged: decode again. Lengths mostly differ in the first batch
+                # already, so little is decoded twice.
                 ragged.add(error.name)
 
     def _decode_into(self, folder: Path, ragged: set[str], on_examples: OnExamples) -> None:
@@ -162,7 +163,7 @@ class Decoding:
         if example.names != first.names:
             raise TaskError(
                 f"Examples of the data set differ: one has {', '.join(first.names)}, another "
-                f"{', '.join(example.names)}. Have the data set give the same of all."
+                f"{', '.join(example.names)}. The data set must return one structure for all."
             )
         for name, tensor, other in zip(first.names, example.tensors, first.tensors, strict=True):
             if tensor.shape == other.shape and tensor.dtype == other.dtype:
@@ -179,9 +180,9 @@ class Decoding:
                     raise _DiffersError(name)
             raise TaskError(
                 f"Examples of the data set differ: one is {described(other)}, another "
-                f"{described(tensor)}. Have the data set give all in one shape and dtype; where "
-                "their first dimension differs, give the split a `collate` that makes a batch of "
-                "a list of inputs."
+                f"{described(tensor)}. The data set must return one shape and dtype for all. If "
+                "only the first dimension differs, give the split a `collate` that makes a batch "
+                "from a list of inputs."
             )
 
     def _create(self, folder: Path, first: "Example", ragged: set[str]) -> list["_Column"]:
@@ -197,9 +198,9 @@ class Example:
     """One example of a data set.
 
     Attributes:
-        tensors: Those of the inputs, and last the target.
-        names: What each is called: `inputs`, with its place in the structure, and `targets`.
-        structure: Where the inputs belong.
+        tensors: The tensors of the inputs, then the target.
+        names: The name of each: `inputs` with its place in the structure, or `targets`.
+        structure: The structure of the inputs.
     """
 
     tensors: list[Tensor]
@@ -208,10 +209,10 @@ class Example:
 
     @classmethod
     def of(cls, example: Any, target: str | None) -> "Example":
-        """Take an example apart.
+        """Split an example into tensors and structure.
 
         Raises:
-            TaskError: It has no target, or holds something that is no tensor.
+            TaskError: It has no target, or contains something other than tensors.
         """
         inputs, answer = _pair(example, target)
         leaves: list[Any] = []
@@ -220,24 +221,24 @@ class Example:
         try:
             tensors = [torch.as_tensor(part) for part in [*leaves, answer]]
             for tensor in tensors:
-                tensor.numpy()  # a dtype that files can hold
+                tensor.numpy()  # fails for dtypes that a .npy file cannot have
         except (TypeError, ValueError, RuntimeError) as error:
             raise TaskError(
-                "A data set has to give pairs of an input and a target, or dicts with both, of "
-                f"tensors or numbers in a dtype that numpy has; it does not ({error})."
+                "A data set must return pairs of an input and a target, or dicts with both, of "
+                f"tensors or numbers in a dtype of numpy ({error})."
             ) from error
         return cls(tensors, [*names, "targets"], structure)
 
 
 class _DiffersError(Exception):
-    """Examples differ in length in a column that was taken for one of one shape."""
+    """Examples differ in length in a column that was created for one shape."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class _Column:
-    """A file of tensors of one shape, one an example."""
+    """A file of tensors of one shape, one per example."""
 
     def __init__(self, path: Path, first: Tensor, n: int) -> None:
         path, shape = path.with_name(f"{path.name}.npy"), (n, *first.shape)
@@ -253,12 +254,12 @@ class _Column:
         self._done += len(tensors)
 
     def finish(self) -> None:
-        """Have all of it on disk."""
+        """Flush the file to disk."""
         self._file.flush()
 
 
 class _RaggedColumn(_Column):
-    """A file of tensors that differ in their first dimension, and one of where each begins."""
+    """A file of tensors that differ in their first dimension, and a file of their offsets."""
 
     def __init__(self, path: Path, first: Tensor, n: int) -> None:
         self._path = path
@@ -279,7 +280,7 @@ class _RaggedColumn(_Column):
         self._lengths += [len(tensor) for tensor in tensors]
 
     def finish(self) -> None:
-        """Make an array of what was written, which may be larger than memory."""
+        """Turn the written bytes into an array, which may be larger than memory."""
         dtype, shape = self._first.numpy().dtype, (sum(self._lengths), *self._first.shape[1:])
         path = self._path.with_name(f"{self._path.name}.npy")
         create_private(path)
@@ -297,7 +298,7 @@ class _RaggedColumn(_Column):
 
 def _opened(folder: Path, name: str) -> Leaf:
     def mapped(file: Path) -> Tensor:
-        # Private to the process and only read; torch wants memory that it could write to.
+        # Copy-on-write and never written to: torch warns about read-only memory.
         return torch.from_numpy(np.lib.format.open_memmap(file, mode="c"))
 
     values, offsets = mapped(folder / f"{name}.npy"), folder / f"{name}.offsets.npy"
@@ -311,20 +312,20 @@ def _pair(example: Any, target: str | None) -> tuple[Any, Any]:
         key = next((key for key in keys if key in example), None)
         if key is None:
             raise TaskError(
-                f"The examples of the data set have {', '.join(map(str, example))}, and no "
-                f"{' or '.join(map(repr, keys))}. Give the key of the target as `target`."
+                f"The examples of the data set have {', '.join(map(str, example))}, but no "
+                f"{' or '.join(map(repr, keys))}. Pass the key of the target as `target`."
             )
         return {name: part for name, part in example.items() if name != key}, example[key]
     if isinstance(example, tuple | list) and len(example) == 2:
         return example[0], example[1]
     raise TaskError(
-        "A data set has to give pairs of an input and a target, or dicts with both; it gives "
+        "A data set must return pairs of an input and a target, or dicts with both; it returns "
         f"{described(example)}."
     )
 
 
 def _taken_apart(inputs: Any, name: str, leaves: list[Any], names: list[str]) -> Structure:
-    """Collect what a structure holds, but for texts, and what each is called; return it without."""
+    """Flatten a structure into named arrays, dropping texts; return the structure without them."""
     if isinstance(inputs, Mapping):
         return {
             key: _taken_apart(part, f"{name}.{key}", leaves, names)
@@ -347,7 +348,7 @@ def _is_text(value: Any) -> bool:
 def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
     """Return a copy of some rows of a tensor that is mapped from disk, mapped from disk too.
 
-    Its file has no name, and goes when nothing holds the copy any more.
+    Its file has no name and is freed with the last reference to the copy.
 
     Raises:
         FullDiskError: The disk is too small.
@@ -361,7 +362,7 @@ def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
 
 
 def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
-    """Return what a data set holds of all its examples: the tensors it is made of, or labels."""
+    """Return the tensors or labels that a data set holds for all its examples."""
     if isinstance(dataset, Subset):
         rows = torch.as_tensor(list(dataset.indices))
         return [tensor[rows.to(tensor.device)] for tensor in _in_memory(dataset.dataset)]
@@ -372,7 +373,7 @@ def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
 
 
 def _numbers(values: Any, length: int) -> list[Tensor]:
-    """Return values as a tensor, where they are numbers and as many as there are examples."""
+    """Return values as a tensor if they are numbers, one per example; else None."""
     try:
         tensor = torch.tensor(np.asarray(values))  # a copy: an array may be read-only
     except (TypeError, ValueError, RuntimeError):

@@ -1,6 +1,6 @@
-"""Describes a task in a process of its own: `python -m soupcore.tasks.describing SPEC DESCRIPTOR`.
+"""Describes a task in a separate process: `python -m soupcore.tasks.describing SPEC DESCRIPTOR`.
 
-It imports no more than tasks need, as someone waits for the answer (see
+It imports only what tasks need, since a user waits for the answer (see
 `soupcore.jobs.descriptions`).
 """
 
@@ -15,21 +15,21 @@ from soupcore.tasks.loading import load_task
 
 
 def describe(spec: str) -> dict[str, Any]:
-    """Return a task's description as JSON, or `{"error": sentence}`; runs the task's file."""
+    """Run a task's file and return its description as JSON, or `{"error": sentence}`."""
     try:
         return load_task(spec).describe().to_json()
     except StockpotError as error:
         return {"error": str(error)}
-    except Exception as error:  # whatever the task's data or network raises
+    except Exception as error:  # the task's data or network may raise anything
         what = f"{spec} could not be described: {type(error).__name__}: {error}. {place_of(error)}"
         return {"error": what.strip()}
 
 
 def main() -> None:
-    """Describe a task to a descriptor that is open already."""
+    """Write the description of a task to an open file descriptor."""
     parser = argparse.ArgumentParser(prog="python -m soupcore.tasks.describing")
     parser.add_argument("spec", help="the task, path/to/file.py:attribute")
-    parser.add_argument("descriptor", type=int, help="where the answer goes")
+    parser.add_argument("descriptor", type=int, help="file descriptor for the answer")
     arguments = parser.parse_args()
     os.set_inheritable(arguments.descriptor, False)
     answer = json.dumps(describe(arguments.spec)).encode()

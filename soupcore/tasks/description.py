@@ -1,7 +1,7 @@
 """A task without its code and data: its splits, its metrics and how scores are written.
 
-A task's file is code. Only workers run it; everything that only reads results, such as the pages
-of the app, makes do with a description of the task, which is JSON.
+A task's file is code, so only workers run it. Readers of results, such as the pages of the app, use
+a description of the task, which is JSON.
 """
 
 import copy
@@ -30,7 +30,7 @@ class SplitInfo(Protocol):
 
     @property
     def role(self) -> Role:
-        """What the split is for (see `Split`)."""
+        """Role of the split (see `Split`)."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class SplitInfo(Protocol):
 
     @property
     def majority(self) -> float | None:
-        """The share of the most frequent class; None where it is not known."""
+        """The share of the most frequent class; None if unknown."""
         ...
 
     @property
@@ -57,44 +57,43 @@ SplitT = TypeVar("SplitT", bound=SplitInfo, covariant=True)
 
 
 class TaskInfo(ABC, Generic[SplitT]):
-    """What a task and its description have in common.
+    """Base of a task and its description.
 
     Attributes:
-        name: What people call it.
+        name: Name for display.
         splits: `{name: split}`; exactly one has the role `select`.
-        metrics: What the task measures; the first is primary, unless `with_primary` chose another:
-            it ranks, and recipes choose by it.
+        metrics: The metrics of the task. The first is primary unless `with_primary` chose another:
+            rankings and recipes use it.
     """
 
-    #: What the score is called, and the loss.
+    #: Names of the score and the loss.
     score_name: str = "score"
     loss_name: str = "loss"
 
-    #: Between what the score of one example lies, where it does. With it a recipe need not take
-    #: all examples through a candidate that can no longer win. Scores from 0 to 1 are shares and
-    #: are written as percentages.
+    #: Range of the score of one example, if bounded. It enables early rejection: a recipe stops
+    #: evaluating a candidate that can no longer win. Scores from 0 to 1 are written as percentages.
     score_range: tuple[float, float] | None = None
 
-    #: What the network's outputs are, where the mean of several networks' outputs is again an
-    #: output: `logits` or `probabilities` of classes. None where it is not: an ensemble would
-    #: average losses, boxes or token counts, and its score would mean nothing.
+    #: Kind of the network's outputs if their mean over several networks is again an output:
+    #: `logits` or `probabilities` of classes. None otherwise: an ensemble would average losses,
+    #: boxes or token counts, and its score would be meaningless.
     output_kind: OutputKind | None = None
 
-    #: What an ensemble averages: what `record` keeps of each example, so that it takes no forward
-    #: pass; or the network's own outputs, batch by batch before `record`, where these are too large
-    #: to keep, as those of a language model.
+    #: What an ensemble averages: the stored records of the examples, without a forward pass; or the
+    #: network's own outputs, batch by batch before `record`, if these are too large to store, as
+    #: those of a language model.
     averages: Averages = "records"
 
-    #: What to do about examples whose score or loss is NaN, as the Dice of an image that lacks the
+    #: Treatment of examples whose score or loss is NaN, such as the Dice of an image without the
     #: class. `refuse`: the mean is NaN, and nothing is chosen by it. `exclude`: the mean of a point
-    #: is over the examples where *its* score is defined (nnU-Net's `nanmean`), so that a point's
-    #: score does not depend on the others; points may then be scored on different examples.
+    #: is over the examples where *its* score is defined (nnU-Net's `nanmean`). A point's score then
+    #: does not depend on the others, but points may be scored on different examples.
     undefined: Undefined = "refuse"
 
-    #: In which precision the network is evaluated.
+    #: Precision of evaluation.
     precision: Precision = "float32"
 
-    #: Whether the loss is the cross-entropy of logits and targets are classes.
+    #: Whether the loss is the cross-entropy of logits with classes as targets.
     is_classification: bool = False
 
     #: Whether examples have groups.
@@ -103,7 +102,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     #: Whether the loss has gradients with respect to the weights.
     has_gradients: bool = True
 
-    #: Whether examples can be shown to people; see `Task.show`.
+    #: Whether examples can be displayed; see `Task.show`.
     shows_examples: bool = False
 
     def __init__(
@@ -127,12 +126,12 @@ class TaskInfo(ABC, Generic[SplitT]):
     @property
     @abstractmethod
     def key(self) -> str:
-        """Identity of what is measured, without the data: 64 hex digits."""
+        """Identity of the measurement, without the data: 64 hex digits."""
 
     @property
     @abstractmethod
     def has_batchnorm(self) -> bool:
-        """Whether the network normalises by statistics of the training data."""
+        """Whether the network has layers with running statistics, such as BatchNorm."""
 
     @abstractmethod
     def _part_of(self, name: str, n: int) -> SplitT:
@@ -140,7 +139,7 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def metric(self) -> MetricInfo:
-        """The primary metric: the chosen one, else the first; without any, the mean of `score`."""
+        """The primary metric: the chosen one, else the first, else the mean of `score`."""
         return self._chosen or self.default_metric
 
     @property
@@ -159,7 +158,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     def results_key(self) -> str:
         """Identity of results that depend on the primary metric; `key` for the default metric.
 
-        Evaluations do not: they have the scores by all metrics.
+        Evaluations do not depend on it: they have the scores by all metrics.
         """
         if self._chosen is None:
             return self.key
@@ -168,7 +167,7 @@ class TaskInfo(ABC, Generic[SplitT]):
     def with_primary(self, name: str | None) -> Self:
         """Return a copy whose primary metric is another one of `metrics`.
 
-        It has the same `key`, so stored evaluations are used as they are.
+        It has the same `key`, so stored evaluations remain valid.
 
         Args:
             name: Name of the metric; None for the default.
@@ -189,7 +188,7 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def score_unit(self) -> Unit:
-        """How scores are written: as percentages where they are shares, from 0 to 1."""
+        """Format of scores: percentages if they range from 0 to 1."""
         return self.metric.written
 
     @property
@@ -199,28 +198,28 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def has_examples(self) -> bool:
-        """Whether single examples are seen; a command scores splits as a whole."""
+        """Whether the task scores single examples; a command scores whole splits."""
         return any(len(split) > 1 for split in self.splits.values())
 
     @property
     def can_re_estimate(self) -> bool:
-        """Whether there is BatchNorm, and training data to estimate its statistics on.
+        """Whether BatchNorm statistics can be re-estimated on training data.
 
-        Statistics of activations in a half type are too coarse.
+        Activations in a half type are too coarse for that.
         """
         has_data = bool(self.splits_with_role("train")) and cast_dtype(self.precision) is None
         return has_data and self.has_batchnorm
 
     @property
     def why_no_ensemble(self) -> str | None:
-        """Why outputs of several networks cannot be averaged, as a sentence; None where they can.
+        """Why outputs of several networks cannot be averaged, as a sentence; None if they can.
 
         It decides whether there are ensembles (see `output_kind`).
         """
         if self.output_kind is not None:
             return None
         if not self.has_examples:
-            return f"The task {self.name!r} reports metrics only, no outputs of the network."
+            return f"The task {self.name!r} reports metrics only, not the outputs of its network."
         return (
             f"The task {self.name!r} does not declare its outputs as logits or probabilities, so "
             "their mean over several networks may be meaningless. If they are, set output_kind in "
@@ -229,27 +228,27 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def why_no_kept_outputs(self) -> str | None:
-        """Why no kept outputs can be averaged, as a sentence; None where they can.
+        """Why stored outputs cannot be averaged, as a sentence; None if they can.
 
         It decides whether there are greedy ensembles, ensembles of all pairs, and calibration.
         """
         if self.why_no_ensemble is None and self.averages == "outputs":
             return (
-                f"The outputs of the task {self.name!r} are too large to keep. The ensemble of a "
+                f"The outputs of the task {self.name!r} are too large to store. The ensemble of a "
                 "soup's ingredients is computed batch by batch instead."
             )
         return self.why_no_ensemble
 
     @property
     def why_no_gradients(self) -> str | None:
-        """Why nothing can be learned by gradients, as a sentence; None where it can."""
+        """Why coefficients cannot be learned by gradients, as a sentence; None if they can."""
         return None if self.has_gradients else f"The task {self.name!r} has no gradients."
 
     def split(self, name: str) -> SplitT:
         """Return the split, or the part of one, called `name`.
 
         Raises:
-            TaskError: There is none.
+            TaskError: There is no such split.
         """
         found = self.splits.get(name) or self._parts.get(name)
         if found is None:
@@ -259,10 +258,10 @@ class TaskInfo(ABC, Generic[SplitT]):
         return found
 
     def part(self, name: str, n: int) -> str:
-        """Return the name of a part of a split, for a cheap first look: n examples of it.
+        """Return the name of a part of a split, n of its examples, for a fast estimate.
 
-        Evaluations on a part are kept apart from those on the whole, and no part is among
-        `splits`. The same n always gives the same examples (see `Part`).
+        Evaluations on a part are stored separately, and `splits` contains no parts. The same n
+        always gives the same examples (see `Part`).
 
         Raises:
             TaskError: There is no such split.
@@ -279,11 +278,11 @@ class TaskInfo(ABC, Generic[SplitT]):
         return part
 
     def whole_of(self, name: str) -> str:
-        """Return the name of the split that a part is of; any other is the whole itself."""
+        """Return the name of the split that a part was drawn from; a whole split's own name."""
         return self._wholes.get(name, name)
 
     def mean_shift(self, scores: Mapping[str, float | None]) -> float | None:
-        """Return the mean score over the shift splits; None without any, or unless all are known.
+        """Return the mean score over the shift splits; None if there are none or one is missing.
 
         Args:
             scores: `{split: score}`.
@@ -298,12 +297,12 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def select(self) -> str:
-        """Name of the split that recipes choose on."""
+        """Name of the split that recipes use for selection."""
         return self.splits_with_role("select")[0]
 
     @property
     def reported(self) -> list[str]:
-        """Names of the splits that results are shown on: select, report, then the shifts."""
+        """Names of the splits to show results on: select, report, then the shifts."""
         return [
             name for role in ("select", "report", "shift") for name in self.splits_with_role(role)
         ]
@@ -315,7 +314,7 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     @property
     def is_weighted(self) -> bool:
-        """Whether examples of a split that results are shown on have weights."""
+        """Whether the examples of a reported split have weights."""
         return any(self.split(name).is_weighted for name in self.reported)
 
     def __repr__(self) -> str:
@@ -338,8 +337,8 @@ class TaskInfo(ABC, Generic[SplitT]):
     def describe(self) -> "TaskDescription":
         """Return the description of the task, without its code and data.
 
-        Its primary metric is that of the task. Of a network that cannot be built it says that it
-        has no BatchNorm; evaluating says why it cannot be built.
+        Its primary metric is that of the task. If the network cannot be built, `has_batchnorm` is
+        False, and evaluating raises the error.
         """
         if self._chosen is not None:
             return self.with_primary(None).describe().with_primary(self._chosen.name)
@@ -371,7 +370,7 @@ class SplitDescription:
     """The role of a split, the identity of its data, and its number of examples.
 
     Attributes:
-        majority: The share of the most frequent class; None where it is not known.
+        majority: The share of the most frequent class; None if unknown.
         is_weighted: Whether examples have weights.
     """
 
@@ -387,7 +386,7 @@ class SplitDescription:
 
 @dataclass(frozen=True)
 class Facts:
-    """The class attributes of `TaskInfo`, as a task has them."""
+    """The values of a task's class attributes."""
 
     score_name: str
     loss_name: str
@@ -403,14 +402,14 @@ class Facts:
 
 
 class TaskDescription(TaskInfo[SplitDescription]):
-    """A task described: all that reading its results takes.
+    """The description of a task: all that readers of its results need.
 
     Args:
-        name: What people call it.
+        name: Name for display.
         splits: `{name: split}`.
-        key: Its key.
+        key: Key of the task.
         has_batchnorm: Whether its network has BatchNorm.
-        metrics: What it measures; empty for the mean of its scores alone.
+        metrics: Its metrics; empty for the mean of its scores alone.
         facts: The class attributes of `TaskInfo`.
     """
 
@@ -443,12 +442,12 @@ class TaskDescription(TaskInfo[SplitDescription]):
 
     @property
     def key(self) -> str:
-        """Identity of what is measured, without the data: 64 hex digits."""
+        """Identity of the measurement, without the data: 64 hex digits."""
         return self._key
 
     @property
     def has_batchnorm(self) -> bool:
-        """Whether the network normalises by statistics of the training data."""
+        """Whether the network has layers with running statistics, such as BatchNorm."""
         return self._has_batchnorm
 
     def _part_of(self, name: str, n: int) -> SplitDescription:
@@ -457,7 +456,7 @@ class TaskDescription(TaskInfo[SplitDescription]):
         return SplitDescription(whole.role, digest, n, is_weighted=whole.is_weighted)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON; `TaskDescription.from_json` makes it again."""
+        """Return the description as JSON, the inverse of `TaskDescription.from_json`."""
         return {
             "name": self.name,
             "splits": {name: asdict(split) for name, split in self.splits.items()},
@@ -470,12 +469,12 @@ class TaskDescription(TaskInfo[SplitDescription]):
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "TaskDescription":
-        """Make a description again from its JSON.
+        """Return the description from its JSON.
 
         Raises:
-            TaskError: Its splits are those of no task.
+            TaskError: Not exactly one split has the role `select`.
         """
-        # An older description lacks newer facts.
+        # Descriptions of earlier versions lack newer facts.
         facts = {field.name: body[field.name] for field in fields(Facts) if field.name in body}
         if facts["score_range"] is not None:
             low, high = facts["score_range"]
@@ -491,12 +490,12 @@ class TaskDescription(TaskInfo[SplitDescription]):
 
 
 def _check_names(task: str, metrics: Sequence[MetricInfo]) -> None:
-    """Make sure that no two metrics have one name: scores are stored under it."""
+    """Check that names of metrics are unique, since scores are stored by name."""
     counts = Counter(metric.name for metric in metrics)
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
         raise TaskError(
-            f"The task {task!r} has {counts[twice]} metrics of the name {twice!r}. Give them "
+            f"The task {task!r} has {counts[twice]} metrics named {twice!r}. Give them "
             "different names."
         )
 

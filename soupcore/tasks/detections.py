@@ -1,13 +1,15 @@
-"""Detections: which of them are kept, which are right, and the mean average precision of a split.
+"""Object detection: non-maximum suppression, matching, and the mean average precision of a split.
 
 Definitions are those of COCO's bounding boxes in the variant of Ultralytics: average precision is
 the area under the envelope of the precision-recall curve, by the trapezoidal rule over 101 recalls,
 and the mean is over the classes that the targets have. It is a function of all detections of a
-split. Its mean over images is another number and orders networks differently.
+split. The mean of average precisions over images is a different number and ranks networks
+differently.
 
-An image's record has 1 + the most detections rows of two numbers. The first row is its loss and the
-number of its detections. Each other row is a detection: its confidence, and 1,024 times its class
-plus a bit for each IoU threshold at which it is right. Rows without a detection are 0.
+The record of an image has 1 + `most` rows of two numbers, where `most` is the maximum number of
+detections. The first row is its loss and the number of its detections. Each other row is a
+detection: its confidence, and 1,024 times its class plus a bit for each IoU threshold at which it
+is correct. Unused rows are 0.
 """
 
 from collections.abc import Callable
@@ -24,12 +26,12 @@ from soupcore.tasks.metrics import Metric
 
 Floats = NDArray[np.floating[Any]]
 
-#: IoU thresholds at which a detection is right or wrong.
+#: IoU thresholds for correct detections.
 THRESHOLDS = np.linspace(0.5, 0.95, 10, dtype=np.float32)
 
 _BITS = 1 << len(THRESHOLDS)
 _AT_ONCE = 512  # boxes whose overlaps are computed together
-_EPSILON = 1e-7  # of the area of a union
+_EPSILON = 1e-7  # added to the area of a union
 _RECALLS = np.linspace(0, 1, 101)
 _CONFIDENCES = np.linspace(0, 1, 1000)
 _WINDOW = 101  # confidences over which F1 is smoothed
@@ -52,12 +54,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class Limits:
-    """Which candidates are detections.
+    """The limits of non-maximum suppression.
 
     Attributes:
-        confidence: Detections have more.
-        iou: Of two boxes of one class that overlap by more, the one with less confidence goes.
-        candidates: How many of an image are looked at, those with most confidence.
+        confidence: Minimum confidence of a detection, exclusive.
+        iou: If two boxes of one class overlap by more, the one with less confidence is dropped.
+        candidates: Maximum number of candidates per image, those with the highest confidence.
     """
 
     confidence: float = 0.001
@@ -68,14 +70,14 @@ class Limits:
 def detect(boxes: Floats, scores: Floats, limits: Limits, most: int) -> Detections:
     """Return the detections among the candidates of an image, by non-maximum suppression.
 
-    Each class of a box is a candidate. Of equal confidences, the first box goes first, and then the
-    first class. There is no time limit.
+    Each class of a box is a candidate. Ties in confidence are ordered by box, then by class. There
+    is no time limit.
 
     Args:
         boxes: Float32, shape [boxes, 4].
         scores: A confidence for each class, float32, shape [boxes, classes].
-        limits: Which candidates are detections.
-        most: How many are returned at most.
+        limits: The limits of non-maximum suppression.
+        most: Maximum number of detections.
     """
     rows, classes = np.nonzero(scores > limits.confidence)
     confidences = scores[rows, classes]
@@ -90,7 +92,7 @@ def detect(boxes: Floats, scores: Floats, limits: Limits, most: int) -> Detectio
 
 
 def _unsuppressed(boxes: Floats, limit: float, most: int) -> NDArray[np.int64]:
-    """Return which boxes of one class, best first, overlap no better one that is kept."""
+    """Return the boxes of one class, best first, that overlap no better box that is kept."""
     left = np.arange(len(boxes))
     kept: list[int] = []
     while len(left) and len(kept) < most:
@@ -126,13 +128,13 @@ def overlap(one: Floats, other: Floats, epsilon: float = 0.0) -> Floats:
 def record(found: Detections, targets: Floats, most: int, loss: float) -> Tensor:
     """Return the record of an image, float32, shape [1 + most, 2].
 
-    At each threshold, detections in their order each claim the target of their class that they
-    overlap most and that is not claimed yet. A detection that overlaps it by less is wrong.
+    At each threshold, detections in their order are matched to the unmatched target of their class
+    with the largest overlap. A detection is wrong if that overlap is below the threshold.
 
     Args:
         found: The detections, `most` at most.
         targets: A class and a box for each object, float32, shape [objects, 5]; class -1 for none.
-        most: The most detections that an image may have.
+        most: Maximum number of detections of an image.
         loss: The loss of the image.
     """
     objects = targets[targets[:, 0] >= 0]
@@ -154,7 +156,7 @@ def record(found: Detections, targets: Floats, most: int, loss: float) -> Tensor
 
 
 def counts(records: Tensor) -> Tensor:
-    """Return how many detections each image has, and how many are right at IoU 0.5: [n, 2]."""
+    """Return the number of detections of each image, and of those correct at IoU 0.5: [n, 2]."""
     right = records[:, 1:, 1].long() % 2
     return torch.stack([records[:, 0, 1].long(), right.sum(1)], dim=1)
 
@@ -164,7 +166,7 @@ class _Class:
     """The detections of one class in a split, best first.
 
     Attributes:
-        bits: At which thresholds each is right, shape [detections].
+        bits: A bit for each threshold at which a detection is correct, shape [detections].
         confidences: Shape [detections].
         objects: Number of objects, above 0.
     """
@@ -183,18 +185,19 @@ class _Class:
         """Return the area under the envelope of the precision-recall curve.
 
         The curve has a point for each detection. Its envelope changes at hits only: from a wrong
-        detection after hit t on, it is the envelope at the next one, as precision is highest there.
+        detection after hit t on, it equals the envelope at the next hit, where precision is
+        highest.
 
         Args:
-            hits: Which detections are right, ascending, shape [t].
+            hits: Indices of the correct detections, ascending, shape [t].
         """
         if not len(hits):
             return 0.0
         at_hits = np.arange(1, len(hits) + 1) / (hits + 1)
         envelope = np.maximum.accumulate(at_hits[::-1])[::-1]
         recall = np.arange(len(hits) + 1) / self.objects
-        # A point after each hit and before the first one, which is left out where nothing wrong
-        # lies between. After the last hit precision falls to 0.
+        # A point after each hit and before the first one; it is left out if no wrong detection lies
+        # between. After the last hit precision falls to 0.
         is_apart = np.diff(np.concatenate([[-1], hits])) > 1
         points = np.empty((2, 2 * len(hits) + 4))
         points[:, 0] = 0.0, 1.0
@@ -238,12 +241,12 @@ def _classes(records: Tensor, targets: Tensor) -> list[_Class]:
 def mean_average_precision(
     records: Tensor, targets: Tensor, *, thresholds: int = len(THRESHOLDS)
 ) -> float:
-    """Return the mean average precision of a split; NaN where it has no objects.
+    """Return the mean average precision of a split; NaN without objects.
 
     Args:
         records: The records of its images, shape [n, 1 + most, 2].
         targets: Their objects, shape [n, objects, 5].
-        thresholds: Over how many IoU thresholds the mean is, from 0.5 on.
+        thresholds: Number of IoU thresholds to average over, from 0.5 on.
     """
     found = [each.average_precision(thresholds) for each in _classes(records, targets)]
     return float(np.mean(found)) if found else float("nan")

@@ -1,8 +1,7 @@
-"""What a network is given: examples of any structure, and of different lengths.
+"""Inputs of a network: examples of any structure and of different lengths.
 
-Inputs may be a tensor, or dicts, tuples and lists of tensors, nested as the network wants them.
-Examples of different lengths lie one behind the other in one tensor (`Ragged`) and are padded batch
-by batch.
+Inputs may be a tensor, or nested dicts, tuples and lists of tensors. Examples of different lengths
+are concatenated in one tensor (`Ragged`) and padded batch by batch.
 """
 
 import inspect
@@ -17,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from soupcore.errors import TaskError
 
 Batch = Any  # a tensor, or dicts and tuples of tensors
-Structure = Any  # the same with the number of each tensor in its place
+Structure = Any  # the same with the index of each tensor in its place
 Collate = Callable[[list[Any]], Batch]
 Rows = slice | Tensor
 
@@ -25,11 +24,11 @@ _IGNORED = -100  # the class that cross-entropy ignores, in torch and transforme
 
 
 class Ragged:
-    """Tensors that differ in their first dimension, one an example.
+    """Tensors that differ in their first dimension, one per example.
 
     Args:
-        values: All of them one behind the other, shape [total, ...].
-        offsets: Where each begins, and where the last ends: int64, shape [n + 1].
+        values: All tensors, concatenated, shape [total, ...].
+        offsets: Start of each tensor, and the end of the last: int64, shape [n + 1].
     """
 
     def __init__(self, values: Tensor, offsets: Tensor) -> None:
@@ -38,7 +37,7 @@ class Ragged:
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> Self:
-        """Make it of one tensor an example; they are alike but for their first dimension."""
+        """Concatenate one tensor per example; they differ in their first dimension only."""
         lengths = torch.tensor([len(tensor) for tensor in tensors])
         return cls(torch.cat(list(tensors)), _offsets(lengths))
 
@@ -73,14 +72,13 @@ Leaf = Tensor | Ragged
 
 
 class Examples:
-    """What a network is given of each example: tensors in any structure.
+    """Inputs of a network: tensors in any structure, with a row per example.
 
     Args:
         leaves: The tensors, each with a row for each example.
-        structure: Where they belong: dicts and tuples, nested in any way, with the number of a leaf
-            in its place.
-        collate: Makes a batch of a list of examples; without it, tensors that differ in length are
-            padded at their end.
+        structure: Nested dicts and tuples with the index of a leaf in its place.
+        collate: Makes a batch from a list of examples. Without it, tensors that differ in length
+            are padded at the end.
     """
 
     def __init__(
@@ -93,7 +91,7 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Any, n: int, collate: Collate | None = None) -> Self:
-        """Make it of inputs as a split takes them.
+        """Convert the inputs of a split.
 
         Args:
             inputs: A tensor of shape [n, ...]; a dict or a tuple of such tensors, nested in any
@@ -103,7 +101,7 @@ class Examples:
             collate: As for the class.
 
         Raises:
-            TaskError: Something in it is no tensor, or the number of examples differs.
+            TaskError: `inputs` contain something other than tensors, or numbers of examples differ.
         """
         leaves: list[Leaf] = []
         structure = _walk(inputs, n, "inputs", leaves)
@@ -119,7 +117,7 @@ class Examples:
 
     @classmethod
     def of_targets(cls, targets: Any) -> Self:
-        """Make it of targets: a tensor of shape [n, ...], or a list with one for each example."""
+        """Convert targets: a tensor of shape [n, ...], or a list with one per example."""
         leaves: list[Leaf] = []
         found = cls(leaves, _walk(targets, len(targets), "targets", leaves))
         found.leaves = leaves
@@ -131,7 +129,7 @@ class Examples:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors, of those that have a row for each example."""
+        """The rectangular tensors, with a row for each example."""
         return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
 
     @property
@@ -141,19 +139,19 @@ class Examples:
 
     @property
     def is_one_tensor(self) -> bool:
-        """Whether there is nothing but one tensor, of shape [n, ...]."""
+        """Whether the structure is one tensor, of shape [n, ...]."""
         return isinstance(self.structure, int) and isinstance(self.leaves[0], Tensor)
 
     @property
     def is_rectangular(self) -> bool:
-        """Whether a batch is made of rows of tensors, without collating."""
+        """Whether a batch consists of rows of tensors, without collating or padding."""
         return self.collate is None and not any(isinstance(leaf, Ragged) for leaf in self.leaves)
 
     @property
     def by_length(self) -> Tensor | None:
-        """The order of the examples by length, in which little is padded: int64, shape [n].
+        """The order of the examples by length, which needs little padding: int64, shape [n].
 
-        None where they do not differ in length.
+        None if all have one length.
         """
         ragged = [leaf for leaf in self.leaves if isinstance(leaf, Ragged)]
         if not ragged:
@@ -163,7 +161,7 @@ class Examples:
         return longest.argsort(stable=True, descending=True)
 
     def named(self, name: str) -> Leaf:
-        """Return the tensor under a key, or the first one where there is none."""
+        """Return the tensor under a key, or the first tensor if there is no such key."""
         names = self._names
         return self.leaves[names.index(name) if name in names else 0]
 
@@ -180,7 +178,7 @@ class Examples:
         return _filled(self.structure, found)
 
     def batch(self, rows: Rows) -> Batch:
-        """Return some examples as the network is given them."""
+        """Return some examples as a batch of network inputs."""
         if self.collate is not None:
             return self.collate(self.each(rows))
         found = [
@@ -192,7 +190,7 @@ class Examples:
         batch = _filled(self.structure, found)
         if self._lacks_mask:
             ids = self.leaves[self._names.index("input_ids")]
-            assert isinstance(ids, Ragged)  # noqa: S101 - what lacks a mask is padded
+            assert isinstance(ids, Ragged)  # noqa: S101 - a mask is lacking only if padded
             lengths = ids.lengths[rows]
             longest = int(lengths.max())
             batch["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
@@ -210,7 +208,7 @@ class Examples:
         """Return a copy of some examples.
 
         Args:
-            rows: Which.
+            rows: Indices of the examples.
             of_tensor: Copies rows of a tensor.
         """
         leaves = [
@@ -231,7 +229,7 @@ class Examples:
 
     @property
     def parts(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors with their names, offsets too: what the identity of the data is made of."""
+        """All tensors with their names, including offsets, for the identity of the data."""
         for name, leaf in zip(self._names, self.leaves, strict=True):
             if isinstance(leaf, Tensor):
                 yield name, leaf
@@ -241,22 +239,22 @@ class Examples:
 
     @property
     def _names(self) -> list[str]:
-        """The last key on the way to each tensor; "" where it is none of a dict."""
+        """The last key on the way to each tensor; "" outside of dicts."""
         return list(_keys(self.structure))
 
     @property
     def _lacks_mask(self) -> bool:
-        """Whether tokens are padded of which the network has to be told which are padding."""
+        """Whether `input_ids` are padded and need an attention mask."""
         if not isinstance(self.structure, dict) or "attention_mask" in self._names:
             return False
         ids = dict(zip(self._names, self.leaves, strict=True)).get("input_ids")
         return isinstance(ids, Ragged)
 
     def check_padding(self) -> None:
-        """Check that the network is told which part of a batch is padding.
+        """Check that padded inputs have a mask.
 
         Raises:
-            TaskError: It is not, and padded examples would be other inputs.
+            TaskError: They have none, so padding would change the inputs of the network.
         """
         if self.collate is not None or self.is_rectangular:
             return
@@ -264,17 +262,17 @@ class Examples:
         if self._lacks_mask or "attention_mask" in names:
             return
         raise TaskError(
-            "The examples differ in length, and padded they would be other inputs to the network. "
-            "Give the split a `collate` that makes a batch of a list of examples, a mask with it, "
-            "or name the inputs as transformers does: a dict with `input_ids`, to which an "
-            "`attention_mask` is added."
+            "The examples differ in length, and padding would change the inputs of the network. "
+            "Give the split a `collate` that makes a batch and a mask from a list of examples, or "
+            "name the inputs as transformers does: Stockpot adds an `attention_mask` to a dict "
+            "with `input_ids`."
         )
 
 
 def call(model: Callable[..., Any], batch: Batch) -> Any:
-    """Call a network as its inputs say: `model(**dict)`, `model(*tuple)` or `model(tensor)`.
+    """Call a network on its inputs: `model(**dict)`, `model(*tuple)` or `model(tensor)`.
 
-    A dict goes in as one argument where `forward` has no arguments of its names.
+    A dict is passed as one argument if no argument of `forward` has the name of a key.
     """
     if isinstance(batch, Mapping):
         return model(**batch) if takes_by_name(model, batch) else model(batch)
@@ -284,10 +282,10 @@ def call(model: Callable[..., Any], batch: Batch) -> Any:
 
 
 def takes_by_name(model: Callable[..., Any], batch: Mapping[str, Any]) -> bool:
-    """Return whether a network takes the entries of a dict as arguments.
+    """Return whether `forward` takes the entries of a dict as keyword arguments.
 
     Raises:
-        TaskError: It takes some of them only.
+        TaskError: It takes only some of them.
     """
     forward = model.forward if isinstance(model, nn.Module) else model
     parameters = inspect.signature(forward).parameters
@@ -299,14 +297,14 @@ def takes_by_name(model: Callable[..., Any], batch: Mapping[str, Any]) -> bool:
     if len(unknown) == len(batch) and len(parameters) == 1:
         return False
     raise TaskError(
-        f"The network takes {', '.join(parameters) or 'nothing'}, and the split's inputs have "
-        f"{', '.join(map(repr, unknown))} beside. Leave that out of the inputs, or have "
-        "`build_model` return a module that takes it."
+        f"The network takes {', '.join(parameters) or 'nothing'}, but the split's inputs also have "
+        f"{', '.join(map(repr, unknown))}. Leave that out of the inputs, or have `build_model` "
+        "return a module that takes it."
     )
 
 
 def map_leaves(function: Callable[[Any], Any], batch: Batch, kind: type = Tensor) -> Any:
-    """Return a structure with a function applied to the tensors in it; the rest stays."""
+    """Apply a function to each tensor in a structure; other values are returned unchanged."""
     if isinstance(batch, kind):
         return function(batch)
     if isinstance(batch, Mapping):
@@ -317,12 +315,12 @@ def map_leaves(function: Callable[[Any], Any], batch: Batch, kind: type = Tensor
 
 
 def take(tensor: Tensor, rows: Rows) -> Tensor:
-    """Return some rows of a tensor, where it lies."""
+    """Return some rows of a tensor, on its device."""
     return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
 
 
 def described(batch: Batch) -> str:
-    """Return the dtype and shape of a tensor, or of each in a structure, for people."""
+    """Describe the dtype and shape of each tensor in a structure, for messages."""
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')} {list(batch.shape)}"
     if isinstance(batch, Ragged):
@@ -360,20 +358,20 @@ def _walk(inputs: Any, n: int, where: str, leaves: list[Leaf]) -> Structure:
 
 
 def column(values: Sequence[Any], where: str) -> Leaf:
-    """Return one tensor of the values of all examples, which may differ in length.
+    """Join the values of all examples, which may differ in length.
 
     Args:
         values: A tensor, an array, a number or a list of numbers for each example.
-        where: What they are called, for errors.
+        where: Their name in errors.
 
     Raises:
-        TaskError: They are no tensors, or differ in more than their first dimension.
+        TaskError: They are not numeric, or differ in more than their first dimension.
     """
     try:
         tensors = [torch.as_tensor(value) for value in values]
     except (TypeError, ValueError, RuntimeError) as error:
         raise TaskError(
-            f"`{where}` holds something that is no tensor of numbers: {error}"
+            f"`{where}` contains values that are not numeric tensors: {error}"
         ) from None
     if not tensors:
         raise TaskError(f"`{where}` is empty.")
@@ -393,12 +391,12 @@ def _offsets(lengths: Tensor) -> Tensor:
 
 
 def _filled(structure: Structure, leaves: Sequence[Any]) -> Any:
-    """Return a structure with the leaves in their places."""
+    """Return a structure with its leaves in place of their indices."""
     return map_leaves(leaves.__getitem__, structure, int)
 
 
 def _keys(structure: Structure, key: str = "") -> Iterator[str]:
-    """Return the last key on the way to each leaf; "" where it is none of a dict."""
+    """Return the last key on the way to each leaf; "" outside of dicts."""
     if isinstance(structure, int):
         yield key
     elif isinstance(structure, dict):

@@ -1,4 +1,4 @@
-"""Where a task's code failed."""
+"""Locate failures in a task's code."""
 
 import site
 import traceback
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def place_of(error: BaseException) -> str:
-    """Return where the user's code failed, as a sentence; "" if that is not known.
+    """Return the failing line of the user's code, as a sentence; "" if unknown.
 
-    It is the innermost line that is neither Stockpot's nor of an installed package.
+    It is the innermost line outside of Stockpot and installed packages.
     """
     found = None
     if isinstance(error, SyntaxError) and error.filename and error.lineno:

@@ -8,7 +8,7 @@
     group = "dialect"               # a column of groups, for "worst-group accuracy"
     weight = "importance"           # a column of weights, for classes of texts and images
     metrics = ["macro F1", "accuracy", "worst-group accuracy"]
-    precision = "bfloat16"          # float32 unless told; see `Task`
+    precision = "bfloat16"          # float32 by default; see `Task`
     hold_out = 0.3                  # without test data: the share of validation data to report on
     hold_out_seed = 0
     max_length = 128                # tokens; longer texts are cut
@@ -22,7 +22,7 @@ For token classification, `text` and `label` are columns of lists: the words of 
 tags. For image classification, `image` takes the place of `text`, a column of paths relative to the
 table. Paths in this file are relative to it. Data are CSV, TSV, JSONL or Parquet; `columns` names
 the columns of a CSV or TSV file without a header. The network is built from `config.json` alone,
-and no code that a model repository holds is run.
+and no code in a model repository is run.
 """
 
 import json
@@ -70,7 +70,7 @@ def signature(path: Path) -> str:
     """Return the identity of a description and of the network's configuration.
 
     Raises:
-        TaskError: The file is not of this form.
+        TaskError: The file is invalid.
     """
     return _Description(path).identity
 
@@ -88,7 +88,7 @@ def load(path: Path) -> Task:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
     for key in ("group", "weight"):
         if key in told.told and key not in KINDS[kind].settings:
-            raise TaskError(f"{path}: `{key}` has no meaning for {kind}.")
+            raise TaskError(f"{path}: `{key}` is not a setting of {kind}.")
     task = KINDS[kind].make(told)
     task.source_digest = told.identity
     return task
@@ -141,7 +141,7 @@ class _Description(TomlFile):
             return torch.tensor([float(weight) for weight in table[column]], dtype=torch.float64)
         except (TypeError, ValueError):
             raise TaskError(
-                f"{self.path}: the column {column!r} holds a weight that is no number."
+                f"{self.path}: the column {column!r} contains a weight that is not a number."
             ) from None
 
     def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
@@ -151,7 +151,7 @@ class _Description(TomlFile):
         )
 
     def tables(self) -> "dict[str, tuple[Role, pd.DataFrame, Path]]":
-        """Return the role of each split, its table, and the file of that."""
+        """Return the role of each split, its table, and the file of the table."""
         found = self.splits("file", "data.csv")
         return {name: (role, self._table(path), path) for name, (role, path) in found.items()}
 
@@ -187,7 +187,7 @@ def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "p
     }
     read = readers.get(path.suffix.lower())
     if read is None:
-        raise TaskError(f"{path} is none of {', '.join(readers)}.")
+        raise TaskError(f"{path} has an unsupported extension; use {', '.join(readers)}.")
     try:
         return read(path)
     except (OSError, ValueError) as error:
@@ -227,17 +227,17 @@ def open_tokenizer(path: Path, folder: Path) -> Any:
 
 
 def _builder(told: _Description, kind: str) -> Callable[[], nn.Module]:
-    """Return what builds the network from its configuration, with random weights."""
+    """Return a builder of the network from its configuration, with random weights."""
     return network_of(told.path, told.model, kind)
 
 
 def network_of(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
-    """Return what builds the network of a config.json, with random weights.
+    """Return a builder of the network of a config.json, with random weights.
 
     Args:
         path: The file that describes the task.
         folder: The folder with config.json.
-        kind: What the network is for, such as "SequenceClassification"; "" for the bare network.
+        kind: Head of the network, such as "SequenceClassification"; "" for the bare network.
 
     Raises:
         TaskError: transformers is not installed, or the file cannot be opened.
@@ -290,7 +290,7 @@ def _rename(
 def image_network(
     path: Path, folder: Path
 ) -> tuple[Callable[[], nn.Module], Callable[["Image"], Tensor], str]:
-    """Return how a classifier of images is built, how it is given an image, and what says so.
+    """Return the builder of an image classifier, its input function and a description of both.
 
     Args:
         path: The file that describes the task.
@@ -304,7 +304,7 @@ def image_network(
 
 
 def image_reader(path: Path, folder: Path) -> tuple[Callable[["Image"], Tensor], str]:
-    """Return how an image is prepared by the processor in a folder, and what says so.
+    """Return the input function of the processor in a folder, and a description of it.
 
     Args:
         path: The file that describes the task.
@@ -360,9 +360,9 @@ def _classifier(
 
 
 def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
-    """Return the number of each label: its own, or the one that the configuration gives its name.
+    """Return the class number of each label, or of its name in the configuration.
 
-    A configuration without names of its own calls classes LABEL_0, LABEL_1, ….
+    A configuration without custom names calls classes LABEL_0, LABEL_1, ….
     """
     labels = [str(label) for label in column]
     if set(labels) <= classes.keys():
@@ -371,7 +371,7 @@ def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, in
         return torch.tensor([int(label) for label in labels])
     unknown = sorted(set(labels) - classes.keys())
     raise TaskError(
-        f"{told.path}: the labels {', '.join(unknown[:5])} are no numbers, and {told.model}"
+        f"{told.path}: the labels {', '.join(unknown[:5])} are not numbers, and {told.model}"
         f"/config.json has no number for them in `label2id` (it has {', '.join(classes) or 'none'}"
         "). Write the numbers of the classes into the data, or the names into config.json."
     )
@@ -468,7 +468,7 @@ def _masked(told: _Description) -> Task:
 def _tokens(told: _Description) -> Task:
     tokenizer = open_tokenizer(told.path, told.tokenizer)
     if not tokenizer.is_fast:
-        raise TaskError(f"The tokenizer in {told.model} does not say which word a token is of.")
+        raise TaskError(f"The tokenizer in {told.model} does not map tokens to words.")
     text, label = told.text("text"), told.text("label")
     numbers = {str(name): number for name, number in told.config.get("label2id", {}).items()}
     names = {number: name for name, number in numbers.items()}
@@ -521,7 +521,7 @@ class Kind:
     """A kind of task, one value of `task` in a description.
 
     Attributes:
-        title: What people call it.
+        title: Name for display.
         make: Makes the task of a description.
         metrics: The metrics that it can have; the first is used unless others are named.
         settings: The settings that only some kinds have: a column of the data, one or two columns,
@@ -586,7 +586,7 @@ def write(path: Path, told: Mapping[str, Any]) -> None:
             role}}`.
 
     Raises:
-        TaskError: TOML cannot hold one of the texts.
+        TaskError: A text contains characters that TOML does not allow.
     """
     lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
     lines.append("[splits]")
@@ -597,7 +597,7 @@ def write(path: Path, told: Mapping[str, Any]) -> None:
     except tomllib.TOMLDecodeError:
         is_read = False
     if not is_read:
-        raise TaskError("A name or a path holds characters that TOML cannot hold.")
+        raise TaskError("A name or a path contains characters that TOML does not allow.")
     with new_file(path) as file:
         file.write(text.encode())
 
@@ -612,7 +612,7 @@ def paths_of(path: Path) -> list[Path]:
     """Return the files that a description names: data, configurations and tokenizers.
 
     Raises:
-        TaskError: The file is not of this form.
+        TaskError: The file is invalid.
     """
     told = _Description(path)
     folders = dict.fromkeys((told.model, told.tokenizer))

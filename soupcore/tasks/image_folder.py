@@ -65,7 +65,7 @@ def signature(path: Path) -> str:
     """Return the identity of a description and of the configuration that it names.
 
     Raises:
-        TaskError: The file is not of this form.
+        TaskError: The file is invalid.
     """
     return _Description(path).identity
 

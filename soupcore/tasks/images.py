@@ -1,4 +1,4 @@
-"""Images as an image classifier is given them, decoded once."""
+"""Decoded and preprocessed images for image classifiers."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ from soupcore.tasks.task import Split
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Endings of the names of image files.
+#: File extensions of images.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -27,14 +27,14 @@ _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a tensor: resized, cropped in its middle, and normalised.
+    """The preprocessing of an image: resize, center crop and normalisation.
 
     Attributes:
         size: Height and width of the tensor.
-        resize: Length of the shorter side before the crop; both sides where the image is squashed.
-        mean: Of red, green and blue, for values from 0 to 1.
-        std: The same.
-        interpolation: By which it is resized: nearest, bilinear, bicubic or lanczos.
+        resize: Length of the shorter side before the crop; of both sides if the image is squashed.
+        mean: Mean of red, green and blue, for values from 0 to 1.
+        std: Standard deviation of the same.
+        interpolation: Interpolation of the resize: nearest, bilinear, bicubic or lanczos.
         is_squashed: Whether both sides are resized to one length.
     """
 
@@ -48,17 +48,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.interpolation not in _INTERPOLATIONS:
             raise TaskError(
-                f"The interpolation is one of {', '.join(_INTERPOLATIONS)}, not "
+                f"The interpolation must be one of {', '.join(_INTERPOLATIONS)}, not "
                 f"{self.interpolation!r}."
             )
 
     @classmethod
     def of_timm(cls, config: Mapping[str, Any]) -> "Preprocessing":
-        """Make it of what `timm.data.resolve_data_config` returns."""
+        """Convert the result of `timm.data.resolve_data_config`."""
         _, height, width = config["input_size"]
         mode = config.get("crop_mode") or "center"
         if mode not in ("center", "squash"):
-            raise TaskError(f"The crop mode {mode!r} of timm is not known here.")
+            raise TaskError(f"The crop mode {mode!r} of timm is not supported.")
         return cls(
             (height, width),
             math.floor(max(height, width) / (config.get("crop_pct") or 0.875)),
@@ -69,7 +69,7 @@ class Preprocessing:
         )
 
     def __call__(self, image: "Image") -> Tensor:
-        """Return red, green and blue of an image as bytes: shape [3, height, width]."""
+        """Preprocess an image in RGB; returns uint8 of shape [3, height, width]."""
         from PIL.Image import Resampling
 
         width, height = image.size
@@ -83,12 +83,12 @@ class Preprocessing:
             image = image.resize(sides, Resampling[self.interpolation.upper()])
         tall, wide = self.size
         left, top = round((image.width - wide) / 2), round((image.height - tall) / 2)
-        # Beyond the border there is black.
+        # Pad with black beyond the border.
         cropped = image.crop((left, top, left + wide, top + tall))
         return torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """Return bytes as numbers with the mean and spread that the network was trained with."""
+        """Normalise uint8 images by the mean and standard deviation of training."""
         mean, std = (
             torch.tensor(each, device=batch.device).view(-1, 1, 1) for each in (self.mean, self.std)
         )
@@ -101,7 +101,7 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
     Args:
         files: The files.
         classes: The class of each.
-        read: Makes what is kept of an image in red, green and blue.
+        read: Preprocesses an image in RGB.
     """
 
     def __init__(
@@ -142,15 +142,15 @@ def picture_split(
     groups: Sequence[Any] | None = None,
     weights: Tensor | None = None,
 ) -> Split:
-    """Return a split of image files, which are decoded when they are first needed.
+    """Return a split of image files, which are decoded when first needed.
 
     Args:
         role: As for any split.
         files: The files.
         classes: The class of each.
-        read: Makes what is kept of an image.
+        read: Preprocesses an image in RGB.
         preprocessing: The identity of `read`.
-        prepare: Makes what the network is given of a batch of that.
+        prepare: Converts a batch of preprocessed images into network inputs, on the device.
         groups: As for any split.
         weights: As for any split.
 

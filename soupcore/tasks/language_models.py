@@ -18,7 +18,7 @@ _MOST_OUTPUTS = 1 << 24  # numbers
 
 
 def batch_size_for(splits: Mapping[str, Split], words: int) -> int:
-    """Return how many examples have outputs of at most 64 MB: one number a token and word.
+    """Return the batch size whose logits take at most 64 MB: one number per token and word.
 
     Args:
         splits: The splits, whose inputs have `input_ids`.
@@ -35,10 +35,10 @@ def batch_size_for(splits: Mapping[str, Split], words: int) -> int:
 class LanguageModelTask(Task):
     """A language model that is scored by the negative log-likelihood of tokens.
 
-    It records of each example the summed negative log-likelihood in nats and the number of tokens.
-    The loss is the mean over examples of nats per token; metrics weigh examples by their tokens.
-    Where tokens have weights (see `Split`), both sums are weighted: a token of weight zero, such as
-    one of a prompt, is not counted. The weight of a token is that of predicting it.
+    The record of an example is its summed negative log-likelihood in nats and number of tokens. The
+    loss is the mean over examples of nats per token; metrics are means over tokens. Where tokens
+    have weights (see `Split`), both sums are weighted: a token of weight zero, such as one of a
+    prompt, is ignored. A token's weight applies to its prediction.
     """
 
     score_name = "negative loss"
@@ -48,7 +48,7 @@ class LanguageModelTask(Task):
 
     @abstractmethod
     def predicted(self, logits: Tensor, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, shape [m, tokens, words], and the true tokens, -100 where not counted."""
+        """Return logits, shape [m, tokens, words], and the true tokens, -100 if ignored."""
 
     def record(
         self, outputs: Any, inputs: Any, targets: Any, weights: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Loading a task: from a Python file, or from a description for a kind of task that is built in."""
+"""Load a task from a Python file, or from the description of a built-in kind of task."""
 
 import hashlib
 import sys
@@ -12,8 +12,8 @@ from soupcore.tasks.failures import place_of
 from soupcore.tasks.modules import import_from, modules_beside
 from soupcore.tasks.task import Task
 
-# The module of each kind of task that is described. It has `load(path)`, which returns the task,
-# and `signature(path)`, the identity of all files that define it.
+# The module of each kind of description. It has `load(path)`, which returns the task, and
+# `signature(path)`, the identity of all files that define it.
 _MODULES = {
     "hf": "soupcore.tasks.hugging_face",
     "imagefolder": "soupcore.tasks.image_folder",
@@ -23,10 +23,10 @@ _MODULES = {
 
 
 def load_task(spec: str) -> Task:
-    """Load a task by executing the file that defines it, or from the file that describes it.
+    """Load a task by running the Python file that defines it, or from a description.
 
-    A Python file is code, and so is a command: only load those that you would run yourself. A
-    description of a Hugging Face network runs no code but Stockpot's and that of transformers.
+    Python files and commands are code: only load those that you would run yourself. A description
+    of a Hugging Face network runs only the code of Stockpot and transformers.
 
     Args:
         spec: `path/to/file.py:attribute`; `hf:path/to/file.toml` for networks of Hugging Face (see
@@ -36,7 +36,7 @@ def load_task(spec: str) -> Task:
             `soupcore.tasks.command`).
 
     Raises:
-        TaskError: The file is missing, fails, or describes no task.
+        TaskError: The file is missing, raises an error, or defines no task.
     """
     found = TaskSpec.parse(spec)
     task: Task = (
@@ -51,14 +51,14 @@ def load_task(spec: str) -> Task:
 def _load_python(path: Path, attribute: str) -> Task:
     text = path.read_bytes()
     source = _digest(path, attribute)
-    # Registered under a name of its own, so that classes defined in it can be found again.
+    # Registered under a unique name, so that pickle finds the classes that it defines.
     module_name = f"stockpot_task_{source[:16]}"
     module = ModuleType(module_name)
     module.__file__ = str(path.resolve())
     sys.modules[module_name] = module
     import_from(path.resolve())
     try:
-        # Not by an import, which may run the bytecode of an earlier text of the same size and age.
+        # An import may run stale bytecode, of an earlier text with the same size and time.
         exec(compile(text, module.__file__, "exec"), module.__dict__)  # noqa: S102
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
@@ -78,7 +78,7 @@ def _load_python(path: Path, attribute: str) -> Task:
 def task_signature(spec: str) -> str:
     """Return a digest of the files that define a task and of its name, without running them.
 
-    For a Python file these are the modules of its folder, too, that it imports.
+    For a Python file these include the modules of its folder that it imports.
 
     Raises:
         TaskError: There is no such file.

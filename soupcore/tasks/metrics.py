@@ -1,11 +1,10 @@
-"""Metrics: numbers that say how good a network is on a split.
+"""Metrics of a network on a split.
 
 A metric is the mean over examples of `Task.score`, or any function of all predictions, outputs or
-scores of a split. The definitions of those that are built in are scikit-learn's.
+scores of a split. Built-in metrics have the definitions of scikit-learn.
 
-Inside Stockpot a score is oriented: higher is better, so that recipes and rankings need not ask.
-The score of a metric of which lower values are better is minus its value, as in scikit-learn's
-scorers; `Unit` writes the value again.
+Inside Stockpot, higher scores are better. If lower values of a metric are better, its score is
+minus the value, as in scikit-learn's scorers; `Unit` writes the value again.
 """
 
 import math
@@ -27,14 +26,13 @@ Against = Literal["targets", "groups"]
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How the values of a metric are read and written.
+    """Name, direction, range and unit of a metric.
 
     Attributes:
-        name: What people call it.
+        name: Name for display.
         higher_is_better: Whether higher values are better.
-        range: Between what values lie, where they do. Values from 0 to 1 are shares and are
-            written as percentages.
-        unit: What follows a value, such as "K"; shares have their own.
+        range: Range of the values, if bounded. Values from 0 to 1 are written as percentages.
+        unit: Unit of a value, such as "K"; percentages need none.
         is_mean: Whether it is the mean over examples of `Task.score`.
     """
 
@@ -46,29 +44,29 @@ class MetricInfo:
 
     @property
     def sign(self) -> int:
-        """What a value is multiplied by to be a score, and the other way round: 1 or -1."""
+        """Factor between values and scores: 1 or -1."""
         return 1 if self.higher_is_better else -1
 
     @property
     def written(self) -> Unit:
-        """How its scores are written."""
+        """Format of its scores."""
         is_share = self.range == (0, 1)
         counts_errors = is_share and self.higher_is_better and "accuracy" in self.name
         return Unit(is_share, self.sign, self.unit, counts_errors)
 
     @property
     def info(self) -> "MetricInfo":
-        """How its values are read and written, without how they are computed."""
+        """The metric without its computation."""
         return MetricInfo(self.name, self.higher_is_better, self.range, self.unit, self.is_mean)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON; `from_json` makes it again."""
+        """Return it as JSON, the inverse of `from_json`."""
         limits = None if self.range is None else [*map(float, self.range)]
         return asdict(self.info) | {"range": limits}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "MetricInfo":
-        """Make it again from its JSON."""
+        """Return it from its JSON."""
         limits = body["range"]
         return MetricInfo(**{**body, "range": None if limits is None else tuple(limits)})
 
@@ -78,18 +76,18 @@ class Metric(MetricInfo):
     """A metric of a task.
 
     Attributes:
-        compute: Returns the value of a split, given what `source` and `against` name, each of shape
-            [n, ...], on the CPU. Without it, the metric is the mean over examples of `Task.score`,
-            or minus that where lower is better.
-        source: `predictions`, as `Task.predict` returns them; `outputs`, as `Task.record` keeps
+        compute: Returns the value of a split from the tensors named by `source` and `against`, each
+            of shape [n, ...], on the CPU. Without it, the metric is the mean over examples of
+            `Task.score`, or minus that if lower is better.
+        source: `predictions`, as `Task.predict` returns them; `outputs`, as `Task.record` returns
             them; or `scores`, as `Task.score` returns them, without those that the task excludes.
         against: `targets`; or `groups`, the number of each example's group in `Task.groups`, int64,
-            shape [n]. With groups, the value is undefined where one of them has no examples.
+            shape [n]. With groups, the value is undefined if one of them has no examples.
         takes_weights: Whether `compute` takes the weights of examples as the keyword argument
-            `weights`, float64, shape [n], all above zero. Without it, a task whose examples have
-            weights cannot have the metric. The mean of `Task.score` is always weighted.
-        definition: What the value depends on beside the code of the task, such as the settings of
-            `compute`; part of the task's key.
+            `weights`, float64, shape [n], all above zero. A task whose examples have weights
+            requires it. The mean of `Task.score` is always weighted.
+        definition: Further settings that the value depends on, such as those of `compute`; part of
+            the task's key.
     """
 
     compute: Callable[..., float] | None = None
@@ -107,15 +105,15 @@ class Metric(MetricInfo):
         targets: Tensor,
         weights: Tensor | None = None,
     ) -> float:
-        """Return the score of a split: the value, or minus the value where lower is better.
+        """Return the score of a split: the value, or minus the value if lower is better.
 
         Args:
-            found: What `source` names.
-            targets: What `against` names.
-            weights: The weights of the examples, shape [n], if they have some.
+            found: Tensor named by `source`.
+            targets: Tensor named by `against`.
+            weights: The weights of the examples, shape [n], or None.
 
         Returns:
-            The score; −∞ where the network failed, NaN where the metric is undefined.
+            The score; −∞ if the network's outputs are not finite, NaN if the metric is undefined.
 
         Raises:
             TaskError: It cannot be computed.
@@ -128,7 +126,7 @@ class Metric(MetricInfo):
             counted = weights > 0
             given, targets = given[counted], targets[counted]
             weighted = {"weights": weights[counted]}
-        # An undefined score is NaN; of outputs, NaN is a failure.
+        # NaN means undefined in scores, but failure in outputs.
         failed = given.isinf() if self.source == "scores" else ~given.isfinite()
         if failed.any():
             return -math.inf
@@ -149,13 +147,13 @@ def _sklearn(
 
     if weights is not None:
         options["sample_weight"] = weights.numpy()
-    # Checking the arguments takes longer than the metric; what is given is right.
+    # The arguments are valid, and checking them takes longer than the metric.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         return float(getattr(metrics, name)(targets.numpy(), given.numpy(), **options))
 
 
 def _auc(outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
-    """Return the area under the ROC curve; of more than two classes, one against the rest."""
+    """Return the area under the ROC curve; one-vs-rest for more than two classes."""
     shares = outputs.double().softmax(1)
     if shares.shape[1] == 2:
         return _sklearn("roc_auc_score", shares[:, 1], targets, weights)
@@ -201,12 +199,12 @@ def _worst_class(predictions: Tensor, targets: Tensor, weights: Tensor | None = 
 
 
 def group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the mean score of each group, float64, shape [groups]; NaN of a group without any.
+    """Return the mean score of each group, float64, shape [groups]; NaN for empty groups.
 
     Args:
         scores: A score for each example, shape [n].
         groups: The number of each example's group, int64, shape [n].
-        weights: The weight of each example, above zero, shape [n]; None where all count alike.
+        weights: The weight of each example, above zero, shape [n]; None for equal weights.
     """
     wide = scores.double() if weights is None else scores.double() * weights
     counts = torch.bincount(groups, weights)
@@ -214,7 +212,7 @@ def group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -
 
 
 def worst_group(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
-    """Return the lowest mean score of a group that has examples; NaN if one of them is undefined.
+    """Return the lowest mean score of a non-empty group; NaN if one of these is undefined.
 
     Args:
         scores: A score for each example, shape [n].
@@ -232,7 +230,7 @@ def _of_group(number: int, scores: Tensor, groups: Tensor, weights: Tensor | Non
 
 
 def metrics_of_groups(mean: MetricInfo, groups: Sequence[str]) -> dict[str, list[Metric]]:
-    """Return the metrics of a task whose examples have groups, by the names that a task is told.
+    """Return the metrics over groups of examples, by name.
 
     Args:
         mean: The mean over examples of the task's score.
@@ -290,25 +288,25 @@ def _metrics() -> list[Metric]:
         of_numbers("RMSE", "root_mean_squared_error"),
         of_numbers("R²", "r2_score", higher=True),
         weighable("Pearson correlation", _pearson, range=_SIGNED),
-        # Weighted ranks have no one definition.
+        # Weighted ranks have no standard definition.
         Metric("Spearman correlation", range=_SIGNED, compute=partial(_correlation, "spearmanr")),
         weighable("perplexity", perplexity, higher_is_better=False, source="outputs"),
     ]
 
 
-#: The metrics that are built in, by name.
+#: The built-in metrics, by name.
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
 
 
 def metric_named(name: str, others: Iterable[str] = ()) -> Metric:
-    """Return a metric that is built in.
+    """Return a built-in metric.
 
     Args:
         name: Its name.
-        others: Further names that a task knows, for the message.
+        others: Further names that the task accepts, for the message.
 
     Raises:
-        TaskError: There is none of that name.
+        TaskError: There is no such metric.
     """
     if name not in METRICS:
         known = ", ".join([*others, *METRICS])

@@ -1,4 +1,4 @@
-"""The modules beside a task's file: which ones it imports, and importing them."""
+"""Find and import the modules beside a task's file."""
 
 import ast
 import sys
@@ -15,7 +15,7 @@ _Import = tuple[int, tuple[str, ...]]
 def modules_beside(path: Path) -> list[Path]:
     """Return the files in a task's folder that its file imports, directly or through others.
 
-    Only import statements count; their text is read and not run.
+    They are found by their import statements, without running them.
     """
     folder = path.parent
     found: dict[Path, None] = {}
@@ -24,7 +24,7 @@ def modules_beside(path: Path) -> list[Path]:
         file = waiting.pop()
         try:
             imports = _imports(file.read_bytes())
-        except OSError:  # importing it says why
+        except OSError:  # the import raises the error
             continue
         package = file.parent.relative_to(folder).parts
         for level, parts in imports:
@@ -40,7 +40,7 @@ def modules_beside(path: Path) -> list[Path]:
 def _imports(text: bytes) -> list[_Import]:
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # running it says why
+    except (SyntaxError, ValueError):  # running it raises the error
         return []
     found: list[_Import] = []
     for node in ast.walk(tree):
@@ -53,7 +53,7 @@ def _imports(text: bytes) -> list[_Import]:
 
 
 def _files(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Return the files of a module and of the packages that it is in."""
+    """Return the files of a module and of its parent packages."""
     place = folder
     for part in parts:
         if (module := place / f"{part}.py").is_file():
@@ -65,7 +65,7 @@ def _files(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 
 class _FromText(SourceFileLoader):
-    """Runs a module's text, never bytecode, which may be of an earlier text of the same age."""
+    """Runs a module's source, never its bytecode, which may be stale."""
 
     def get_code(self, fullname: str) -> CodeType:
         file = self.get_filename(fullname)
@@ -73,7 +73,7 @@ class _FromText(SourceFileLoader):
 
 
 class _Beside:
-    """Finds the modules in a task's folder that nothing else provides."""
+    """Finds modules in a task's folder that no other finder provides."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class _Beside:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return how to load a module; None if it is not beside the task."""
+        """Return the spec of a module; None if it is not beside the task."""
         for place in map(Path, path or [str(self.folder)]):
             if not place.is_relative_to(self.folder):
                 continue
@@ -94,9 +94,9 @@ class _Beside:
 
 
 def import_from(path: Path) -> None:
-    """Let a task's file import modules of its folder, each as its text is now.
+    """Let a task's file import the current source of modules in its folder.
 
-    Modules beside other tasks are forgotten, as they may have the same names.
+    Modules beside other tasks are removed from `sys.modules`, since they may have the same names.
     """
     beside = set(modules_beside(path))
     names = tuple(file.name for file in beside)

@@ -1,4 +1,4 @@
-"""The one tensor that a network's outputs are about."""
+"""The tensor to score among a network's outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from soupcore.errors import TaskError
 def tensor_of(outputs: Any) -> Tensor:
     """Return a network's outputs as one tensor.
 
-    That is the tensor itself; the one called `logits` in a dict, a named tuple or a `ModelOutput`;
-    or the only one in a dict, list or tuple.
+    It is the output itself; or `logits` in a dict, a named tuple or a `ModelOutput`; or the only
+    entry of a dict, list or tuple.
 
     Raises:
-        TaskError: There is no such tensor, or more than one could be meant.
+        TaskError: There is no such tensor, or the choice is ambiguous.
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -27,9 +27,9 @@ def tensor_of(outputs: Any) -> Tensor:
     if isinstance(held, list | tuple) and len(held) == 1 and isinstance(held[0], Tensor):
         return held[0]
     raise TaskError(
-        f"The network returns {_in_words(outputs)}, and a task needs one tensor. Have "
-        "`build_model` return a module that calls this network and returns the tensor to score; "
-        "the prefix that this gives the names of the weights makes no difference."
+        f"The network returns {_in_words(outputs)}, but a task needs one tensor. Have "
+        "`build_model` return a module that calls this network and returns the tensor to score. "
+        "Stockpot ignores the prefix that this adds to the names of the weights."
     )
 
 

@@ -1,4 +1,4 @@
-"""Examples as people see them."""
+"""Examples for display."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -18,11 +18,10 @@ _LONGEST = 2000  # characters
 
 @dataclass(frozen=True)
 class Shown:
-    """An example as people see it: a text, a picture, or both.
+    """An example for display: a text, an image, or both.
 
     Attributes:
-        text: The example as text, or a caption such as its class; what is longer than 2,000
-            characters is cut off.
+        text: The example as text, or a caption such as its class; cut off after 2,000 characters.
         image: uint8, shape [height, width] (grey) or [height, width, 3] (RGB), at most 1 MiB.
 
     Raises:
@@ -52,7 +51,7 @@ class Shown:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the example as JSON; `Shown.from_json` makes it again."""
+        """Return the example as JSON, the inverse of `Shown.from_json`."""
         cut = self.text[:_LONGEST]
         body: dict[str, Any] = {"text": cut + "…" if len(self.text) > _LONGEST else cut}
         if self.image is not None:
@@ -62,7 +61,7 @@ class Shown:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Shown":
-        """Make an example again from its JSON."""
+        """Return the example from its JSON."""
         if "pixels" not in body:
             return cls(body["text"])
         pixels = np.frombuffer(b64decode(body["pixels"]), dtype=np.uint8)

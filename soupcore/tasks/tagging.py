@@ -1,4 +1,4 @@
-"""Tags of words, such as the names in a sentence."""
+"""Token classification, such as the names in a sentence."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,16 @@ from soupcore.tasks.task import Task
 
 
 class TaggingTask(Task):
-    """Tags of words, such as the names in a sentence.
+    """Token classification, such as the names in a sentence.
 
-    A word's tag is that of its first token. It records of each sentence the summed cross-entropy in
-    nats, the number of words, how many are right, and the number of entities that are right, found
-    and true.
+    A word's tag is that of its first token. The record of a sentence has the summed cross-entropy
+    in nats, the number of words, of correct words, and of correct, predicted and true entities.
 
-    An entity is a longest run of words of one type (CoNLL-2000, seqeval's default): `B-` begins
-    one, and so does `I-` after another type or after `O`. It is right if its words and type are.
+    An entity is a maximal run of words of one type (CoNLL-2000, seqeval's default): `B-` begins
+    one, and so does `I-` after another type or after `O`. It is correct if its words and type are.
 
     Args:
-        tags: The names of the tags by number.
+        tags: The names of the tags, by index.
     """
 
     score_name = "negative loss"
@@ -37,7 +36,7 @@ class TaggingTask(Task):
         self._tags = tags
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
-        """Return what metrics need of each sentence, shape [m, 6]."""
+        """Return the record of each sentence, shape [m, 6]."""
         logits = super().record(outputs, inputs, targets).float()
         nats = cross_entropy(
             logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
@@ -64,7 +63,7 @@ class TaggingTask(Task):
         return outputs[:, 0] / outputs[:, 1].clamp(min=1)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return the number of words that are right, and of entities that are right and found."""
+        """Return the numbers of correct words, correct entities and predicted entities."""
         return outputs[:, 2:5].long()
 
 
@@ -83,7 +82,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def _entity_f1(records: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
-    """Return 2 · right ⁄ (found + true) over all sentences; 0 where there are none."""
+    """Return 2 · correct ⁄ (predicted + true) over all sentences; 0 without entities."""
     right, found, true = weighted_sums(records[:, 3:], weights).tolist()
     return 2 * right / (found + true) if found + true else 0.0
 

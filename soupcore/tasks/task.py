@@ -1,4 +1,4 @@
-"""Tasks, which say how to evaluate weights."""
+"""Tasks: how to evaluate weights."""
 
 import hashlib
 import inspect
@@ -29,50 +29,49 @@ from soupcore.tasks.torchmetrics_metric import from_torchmetrics, is_torchmetric
 from soupcore.tasks.weights import check_tokens, checked_weights, tensors_of
 
 _GIVE_GROUPS = (
-    "Give each split `groups`, one for each example; in a TOML file, name their column as `group`."
+    "Give each split `groups`, one per example; in a TOML file, `group` names their column."
 )
 
 
 class Split:
     """A named part of the data.
 
-    The network is called as the inputs say: `model(x)` for a tensor, `model(**x)` for a dict,
+    The type of the inputs selects the call: `model(x)` for a tensor, `model(**x)` for a dict,
     `model(*x)` for a tuple.
 
     Args:
-        role: `train`, `select` (held-out validation: the only one a recipe may use to choose),
-            `report` (test) or `shift` (a distribution shift of the test data).
-        inputs: A tensor with one example a row, shape [n, ...]; or dicts and tuples of such
-            tensors, nested in any way. In place of a tensor there may be a list with a tensor (or
-            a list of numbers) for each example. Where these differ in length, each batch is padded
-            with zeros at the end, `labels` with -100, and a dict with `input_ids` gets an
-            `attention_mask`.
-        targets: The true answers, one a row: shape [n, ...]; or a list with a tensor for each
-            example, for tasks whose `record` takes them batch by batch, padded with -100.
-        collate: Function that makes a batch of inputs of a list of examples, in place of padding.
-        prepare: Function that is applied to each batch of inputs on the device that computes.
-        groups: The group of each example, a text or a number, n of them, for metrics such as
-            `worst-group accuracy`.
-        weights: How much each example counts, n numbers, as scikit-learn's `sample_weight`: in the
-            mean loss and score, in metrics and in learned soups. Or how much each token counts,
-            shape [n, tokens] or a list with a tensor for each example, for tasks whose `record`
-            takes weights, such as language models. They are finite and not negative.
+        role: `train`, `select` (validation: the only one that recipes use for selection), `report`
+            (test) or `shift` (a distribution shift of the test data).
+        inputs: A tensor with one example per row, shape [n, ...]; or nested dicts and tuples of
+            such tensors. In place of a tensor, a list may have a tensor (or a list of numbers) for
+            each example. If these differ in length, each batch is padded with zeros at the end,
+            `labels` with -100, and a dict with `input_ids` gets an `attention_mask`.
+        targets: The targets, one per row: shape [n, ...]; or a list with a tensor for each example,
+            padded with -100, for tasks whose `record` takes batches of targets.
+        collate: Function that makes a batch from a list of inputs, in place of padding.
+        prepare: Function applied to each batch of inputs, on the device.
+        groups: The group of each example, n texts or numbers, for metrics such as `worst-group
+            accuracy`.
+        weights: Weights of examples, n numbers, like scikit-learn's `sample_weight`: they enter the
+            mean loss and score, metrics and learned soups. Or weights of tokens, shape [n, tokens]
+            or a list with a tensor for each example, for tasks whose `record` takes weights, such
+            as language models. Weights are finite and not negative.
 
     Attributes:
         groups: The names of the groups; None without groups.
-        weights: The weights of examples, float64, shape [n]; None where all count alike.
-        token_weights: The weights of tokens, float32; None where all count alike.
+        weights: The weights of examples, float64, shape [n]; None for equal weights.
+        token_weights: The weights of tokens, float32; None for equal weights.
 
     Raises:
-        TaskError: The role is none of these, inputs, targets, groups and weights differ in length,
-            or weights are not as described.
+        TaskError: The role is unknown, inputs, targets, groups and weights differ in length, or
+            weights are invalid.
     """
 
     groups: tuple[str, ...] | None = None
     weights: Tensor | None = None
     token_weights: Leaf | None = None
 
-    #: The classes, where they are known without decoding the data: int64, shape [n].
+    #: The classes, if known without decoding the data: int64, shape [n].
     labels: Tensor | None = None
 
     def __init__(
@@ -81,21 +80,23 @@ class Split:
         inputs: Any,
         targets: Any,
         *,
-        collate: Any = None,  # no narrower, so that `Split(role, **tensors)` passes type checkers
+        collate: Any = None,  # Any, so that `Split(role, **tensors)` passes type checkers
         prepare: Any = None,
         groups: Any = None,
         weights: Any = None,
     ) -> None:
         if role not in get_args(Role):
-            raise TaskError(f"A split's role is one of {', '.join(get_args(Role))}, not {role!r}.")
+            raise TaskError(
+                f"A split's role must be one of {', '.join(get_args(Role))}, not {role!r}."
+            )
         examples = Examples.of(inputs, len(targets), collate)
         if len(examples) != len(targets) or len(examples) == 0:
             raise TaskError(
-                f"A split needs as many targets as inputs and at least one; "
-                f"it was given {len(examples)} inputs and {len(targets)} targets."
+                "A split needs as many targets as inputs, at least one; got "
+                f"{len(examples)} inputs and {len(targets)} targets."
             )
         self.role = role
-        #: Applied to each batch of inputs, on the device that computes.
+        #: Applied to each batch of inputs, on the device.
         self.prepare: Callable[[Any], Any] | None = prepare
         self._data: tuple[Examples, Examples] | None = (examples, Examples.of_targets(targets))
         self._decoding: Decoding | None = None
@@ -118,31 +119,31 @@ class Split:
         groups: Sequence[Any] | Tensor | None = None,
         weights: Sequence[Any] | Tensor | None = None,
     ) -> "Split":
-        """Make a split of a data set that is decoded once, into the workspace.
+        """Make a split of a data set, which is decoded once and stored in the workspace.
 
         Args:
             role: As for a split of tensors.
             dataset: Map-style: `dataset[i]` is a pair of input and target, or a dict with both, as
                 in a `datasets.Dataset`. Inputs are tensors, arrays, numbers or lists of numbers,
-                or dicts and tuples of these; all examples have one structure, and tensors differ
-                in their first dimension only. Each example is the same each time.
-            target: The key of the target where examples are dicts; `label` or `labels` unless
-                given. Entries that are texts are left out.
-            version: Change it when the data changes in a way that the rest of its identity may not
-                show: its length, 64 examples spread over it, and all of what it holds in memory,
-                which are the tensors of a `TensorDataset` and the numbers that a data set has as
-                `targets` or `labels`, each also through a `Subset`.
-            workers: Processes that decode; 0 to decode in the one that evaluates.
+                or dicts and tuples of these; all examples have one structure, and tensors differ in
+                their first dimension only. Each example is the same at every access.
+            target: The key of the target if examples are dicts; `label` or `labels` by default.
+                Entries that are texts are dropped.
+            version: Part of the identity of the data; change it after changes that the rest may
+                miss. The rest is the length, 64 evenly spaced examples, and all data in memory: the
+                tensors of a `TensorDataset` and numeric attributes `targets` or `labels`, each also
+                through a `Subset`.
+            workers: Number of processes that decode; 0 decodes in this process.
             collate: As for a split of tensors.
-            prepare: Makes what the network is given of a batch of inputs, on the device that
-                computes. With it images can be kept as bytes: `lambda x: x / 255`. It is done in
-                each pass, so it has to be quick, and to treat each example by itself.
+            prepare: Converts a batch of inputs into network inputs, on the device. With it, images
+                can be stored as bytes: `lambda x: x / 255`. It runs in every pass, so it must be
+                fast, and must treat each example independently.
             groups: As for a split of tensors.
             weights: As for a split of tensors.
 
         Raises:
-            TaskError: The role is none of the four, or the data set has no examples or does not
-                give them by their number, as a loader of one does not.
+            TaskError: The role is unknown, or the data set is empty or not map-style, such as a
+                DataLoader.
         """
         split = cls(role, torch.zeros(1), torch.zeros(1), prepare=prepare)
         split._data = None
@@ -155,24 +156,25 @@ class Split:
         """Set the weights of n examples, or of their tokens."""
         if weights is not None and self.role == "train":
             raise TaskError(
-                "A split with the role 'train' takes no weights: only BatchNorm statistics are "
-                "estimated on it, in which all examples count alike."
+                "A split with the role 'train' takes no weights: it is used only to estimate "
+                "BatchNorm statistics, which ignores weights."
             )
         self.weights, self.token_weights = checked_weights(weights, n)
 
     def load(
         self, on_examples: Callable[[int, int], None] = lambda done, total: None
     ) -> tuple[Examples, Examples]:
-        """Return inputs and targets, decoding them first where that was not done yet.
+        """Return inputs and targets; decode them first if needed.
 
         Args:
-            on_examples: Called with examples decoded and in all; raise in it to stop.
+            on_examples: Called with the examples decoded so far and their total; raise in it to
+                stop.
 
         Raises:
-            TaskError: The data set gives no pairs of one structure, or the disk is too small.
+            TaskError: Examples are not pairs of one structure, or the disk is full.
         """
         if self._data is None:
-            assert self._decoding is not None  # noqa: S101 - it has the one or the other
+            assert self._decoding is not None  # noqa: S101 - exactly one of the two is set
             data = self._decoding.load(on_examples)
             if self.token_weights is not None:
                 check_tokens(self.token_weights, data[0])
@@ -186,24 +188,24 @@ class Split:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is mapped into memory from there, as it may be larger than that."""
+        """Whether the data is mapped from disk, so it may exceed the memory."""
         return self._decoding is not None
 
     @property
     def inputs(self) -> Any:
-        """The inputs, before `prepare`: tensors of shape [n, ...]. Decodes them if need be.
+        """The inputs, before `prepare`: tensors of shape [n, ...]. Decodes them if needed.
 
-        In place of a tensor there is a list of tensors where examples differ in length.
+        If examples differ in length, a list of tensors takes the place of a tensor.
         """
         return self.load()[0].whole()
 
     @property
     def targets(self) -> Any:
-        """The true answers: shape [n, ...], or a list. Decodes them if need be."""
+        """The targets: shape [n, ...], or a list. Decodes them if needed."""
         return self.load()[1].whole()
 
     def classes(self) -> Tensor | None:
-        """Return the targets where they are classes: one integer an example, on the CPU."""
+        """Return the targets on the CPU if they are classes (one integer each), else None."""
         if self.labels is not None:
             return self.labels
         targets = self.load()[1]
@@ -216,7 +218,7 @@ class Split:
     def majority(self) -> float | None:
         """The share of the most frequent class; None without classes, or before decoding.
 
-        It is the share of the weights where examples have weights.
+        If examples have weights, it is the share of their weight.
         """
         classes = self.classes() if self.is_loaded or self.labels is not None else None
         if classes is None:
@@ -240,7 +242,7 @@ class Split:
     def digest(self) -> str:
         """Identity of the data: 64 hex digits over names, dtype, shape and bytes.
 
-        Groups and weights are part of it where there are some.
+        Groups and weights are part of it, if any.
 
         For a data set see `from_dataset`.
         """
@@ -266,15 +268,15 @@ class Split:
 
 
 class Part(Split):
-    """Some examples of a split, chosen at random when they are first needed.
+    """Some examples of a split, drawn at random when first needed.
 
-    Where targets are classes (one integer an example), the part has of each class the share that
-    the whole has, to within one example, and so of each group within a class; else the examples
-    are drawn from all alike.
+    If targets are classes (one integer per example), the part is stratified: each class, and each
+    group within a class, has its share of the whole, to within one example. Otherwise all examples
+    are equally likely.
 
     Args:
         whole: The split.
-        n: How many of its examples, fewer than all.
+        n: Number of examples, fewer than all.
         seed: The same seed chooses the same examples.
 
     Attributes:
@@ -291,10 +293,10 @@ class Part(Split):
     def load(
         self, on_examples: Callable[[int, int], None] = lambda done, total: None
     ) -> tuple[Examples, Examples]:
-        """Return inputs and targets of the examples chosen, in the order of the whole.
+        """Return inputs and targets of the part, in the order of the whole.
 
         Args:
-            on_examples: As for the whole, which is decoded first where that was not done yet.
+            on_examples: As for the whole, which is decoded first if needed.
         """
         self.whole.load(on_examples)
         return self._chosen
@@ -306,7 +308,7 @@ class Part(Split):
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it is mapped into memory from there, as the whole is."""
+        """Whether the data is mapped from disk, as for the whole."""
         return self.whole.is_on_disk
 
     @cached_property
@@ -317,7 +319,7 @@ class Part(Split):
 
     @cached_property
     def rows(self) -> Tensor:
-        """Which examples of the whole these are, ascending, int64, shape [n]."""
+        """Indices of the examples in the whole, ascending, int64, shape [n]."""
         order = torch.randperm(len(self.whole), generator=torch.Generator().manual_seed(self._seed))
         if self.whole.groups is not None:
             groups = torch.from_numpy(np.unique(self.whole.groups, return_inverse=True)[1])
@@ -325,29 +327,28 @@ class Part(Split):
         classes = self.whole.classes()
         if classes is not None:
             order = order[classes[order].argsort(stable=True)]
-        # Evenly spaced over the examples in the order of their classes, and groups within these:
-        # proportional by itself.
+        # Evenly spaced examples, sorted by class and by group within these, are stratified.
         places = (torch.arange(self._n) * 2 + 1) * len(order) // (2 * self._n)
         return order[places].sort().values
 
     @cached_property
     def groups(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The groups of the examples chosen."""
+        """The groups of the chosen examples."""
         whole = self.whole.groups
         return None if whole is None else tuple(whole[row] for row in self.rows.tolist())
 
     @cached_property
     def weights(self) -> Tensor | None:  # type: ignore[override]
-        """The weights of the examples chosen.
+        """The weights of the chosen examples.
 
         Raises:
-            TaskError: All are zero.
+            TaskError: All weights are zero.
         """
         found = None if self.whole.weights is None else self.whole.weights[self.rows]
         if found is not None and not found.any():
             raise TaskError(
-                f"All {len(self)} examples that were drawn of {len(self.whole)} have the weight "
-                "zero. Draw more, or leave examples of weight zero out of the split."
+                f"All {len(self)} examples drawn from {len(self.whole)} have the weight zero. Draw "
+                "more, or leave examples of weight zero out of the split."
             )
         return found
 
@@ -358,20 +359,20 @@ class Part(Split):
 
     @cached_property
     def token_weights(self) -> Leaf | None:  # type: ignore[override]
-        """The weights of the tokens of the examples chosen."""
+        """The weights of the tokens of the chosen examples."""
         whole = self.whole.token_weights
         if whole is None:
             return None
         return whole[self.rows] if isinstance(whole, Tensor) else whole.select(self.rows)
 
     def classes(self) -> Tensor | None:
-        """Return the targets where they are classes: one integer an example, on the CPU."""
+        """Return the targets on the CPU if they are classes (one integer each), else None."""
         classes = self.whole.classes()
         return None if classes is None else classes[self.rows]
 
     @property
     def labels(self) -> Tensor | None:  # type: ignore[override]
-        """The classes of the examples chosen, as far as those of the whole are known."""
+        """The classes of the chosen examples, if those of the whole are known."""
         return None if self.whole.labels is None else self.whole.labels[self.rows]
 
     def __len__(self) -> int:
@@ -379,52 +380,50 @@ class Part(Split):
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the data: 64 hex digits over the whole's and which part of it this is."""
+        """Identity of the data: 64 hex digits over the whole, n and the seed."""
         return part_digest(self.whole.digest, self._n, self._seed)
 
 
 class Task(TaskInfo[Split]):
-    """How to evaluate weights: an architecture, splits of data, a loss and a score per example.
+    """An architecture, splits of data, and a loss and a score per example, to evaluate weights.
 
     Attributes:
-        metrics: What is measured; empty for the mean of `score` alone.
+        metrics: The metrics; empty for the mean of `score` alone.
         groups: The names of the groups of examples, sorted; empty without groups.
 
-    Subclass it for regression or anything else; for classification there is
-    `ClassificationTask`.
+    Subclass it, for example for regression; for classification, use `ClassificationTask`.
 
     Args:
-        build_model: Makes the network; its own initial weights do not matter.
-        splits: `{name: Split}`, among them exactly one with the role `select`. Shifts are named
-            `shift/...`.
-        name: What people call it.
-        metrics: What is measured: names of metrics that are built in (see
-            `soupcore.tasks.metrics.METRICS`), `Metric`s, or objects of torchmetrics (see
-            `soupcore.tasks.from_torchmetrics`). The first is primary: it ranks, and
-            recipes choose by it. The mean of `score` unless given. Where splits have groups,
-            `worst-group SCORE` is the lowest mean score of a group, and `SCORE by group` the mean
-            score of each, with the name of the score, such as `worst-group accuracy`.
-        precision: In which the network is evaluated: `float32` leaves it as `build_model` makes it;
-            `bfloat16` and `float16` cast its weights, buffers and floating-point inputs after
+        build_model: Returns the network; its initial weights are not used.
+        splits: `{name: Split}`, exactly one with the role `select`. Shifts are named `shift/...`.
+        name: Name for display.
+        metrics: The metrics: names of built-in metrics (see `soupcore.tasks.metrics.METRICS`),
+            `Metric`s, or objects of torchmetrics (see `soupcore.tasks.from_torchmetrics`). The
+            first is primary: rankings and recipes use it. The default is the mean of `score`. If
+            splits have groups, `worst-group SCORE` is the lowest mean score of a group, and `SCORE
+            by group` the mean score of each, with the name of the score, such as `worst-group
+            accuracy`.
+        precision: Precision of evaluation: `float32` leaves the network as `build_model` returns
+            it; `bfloat16` and `float16` cast its weights, buffers and floating-point inputs after
             mixing; `bfloat16 autocast` and `float16 autocast` compute by `torch.autocast`. Losses
             and scores are computed in float32. Below float32, shortcuts and early rejection are
             off, since results may depend on the batch. Gradients, as for learned soups, are always
-            those of the network as it is made.
-        version: Change it when the meaning of the task changes in a way that neither the data nor
-            the task's file shows, so that evaluations of before are not taken for it.
+            those of the network as returned.
+        version: Change it after changes of the task outside of its data and file, so that earlier
+            evaluations are not reused.
 
     Raises:
-        TaskError: There is not exactly one `select` split, a metric needs groups that the splits
-            `select` and `report` do not have both, or examples have weights that a metric or
-            `record` does not take.
+        TaskError: Not exactly one split has the role `select`, a metric needs groups but the
+            `select` or `report` split lacks them, or a metric or `record` does not take the weights
+            of examples.
     """
 
     metrics: tuple[Metric, ...]
 
-    #: Most bytes that the records of one evaluation may take (see `record`).
+    #: Maximum size of the records of one evaluation, in bytes (see `record`).
     record_budget: int = 4 << 30
 
-    #: Examples a forward pass where the evaluator is not told; None for its default.
+    #: Default batch size; None for the evaluator's.
     batch_size: int | None = None
 
     def __init__(
@@ -447,24 +446,24 @@ class Task(TaskInfo[Split]):
         self.build_model = build_model
         self.version = version
         self.shows_examples = type(self).show is not Task.show
-        #: SHA-256 of the file it was loaded from, where it was.
+        #: SHA-256 of the file it was loaded from, if any.
         self.source_digest: str | None = None
-        #: Where it was loaded from, as `load_task` takes it; "" for a task made in Python.
+        #: The argument of `load_task`; "" for a task made in Python.
         self.spec = ""
         if any(metric.against == "groups" for metric in self.metrics):
             self._check_groups()
         self._check_weights()
 
     def _metrics(self, metric: Any) -> list[Metric]:
-        """Return metrics by their name: the mean of `score`, of its groups, or one built in."""
+        """Return the metrics for a name or an object of torchmetrics."""
         if isinstance(metric, Metric):
             return [metric]
         if is_torchmetric(metric):
             return [from_torchmetrics(metric, of_classes=self.is_classification)]
         if not isinstance(metric, str):
             raise TaskError(
-                f"The task was given {metric!r} as a metric. Give the name of one that is built "
-                "in, a soupcore.Metric, or an object of torchmetrics."
+                f"{metric!r} is not a metric. Pass the name of a built-in metric, a "
+                "soupcore.Metric, or an object of torchmetrics."
             )
         mean = Metric(self.score_name, range=self.score_range)
         of_groups = metrics_of_groups(mean, self.groups)
@@ -474,7 +473,7 @@ class Task(TaskInfo[Split]):
         return known[metric] if metric in known else [metric_named(metric, known)]
 
     def _check_groups(self) -> None:
-        """Make sure that there are groups, and the same in `select` and `report` splits."""
+        """Check that there are groups, the same in the `select` and `report` splits."""
         counts = {
             name: Counter(split.groups or ())
             for name, split in self.splits.items()
@@ -483,10 +482,10 @@ class Task(TaskInfo[Split]):
         lacking = [name for name, found in counts.items() if not found]
         if lacking:
             raise TaskError(
-                f"A metric of the task {self.name!r} needs groups, and the split {lacking[0]!r} "
+                f"A metric of the task {self.name!r} needs groups, but the split {lacking[0]!r} "
                 f"has none. {_GIVE_GROUPS}"
             )
-        # A shift may be another group.
+        # A shift may have other groups.
         alike = {name: own for name, own in counts.items() if self.splits[name].role != "shift"}
         groups = [group for group in self.groups if any(own[group] for own in alike.values())]
         for name, own in alike.items():
@@ -498,38 +497,38 @@ class Task(TaskInfo[Split]):
                 )
                 raise TaskError(
                     f"The split {name!r} of the task {self.name!r} has no example of the group "
-                    f"{missing[0]!r}, so its worst group cannot be compared with that of another "
-                    f"split. Examples per group: {sizes}. Join groups, or move examples between "
-                    "the splits."
+                    f"{missing[0]!r}, so its worst-group metrics are not comparable with those of "
+                    f"other splits. Examples per group: {sizes}. Join groups, or move examples "
+                    "between the splits."
                 )
 
     def _check_weights(self) -> None:
-        """Make sure that all that is measured respects the weights of examples and tokens."""
+        """Check that metrics and `record` take the weights of examples and tokens."""
         for name, split in self.splits.items():
             unable = next((m for m in self.metrics if not m.is_mean and not m.takes_weights), None)
             if split.is_weighted and unable is not None:
                 raise TaskError(
-                    f"The split {name!r} of the task {self.name!r} has weights, and the metric "
-                    f"{unable.name!r} takes none. Leave out the metric or the weights, or give a "
+                    f"The split {name!r} of the task {self.name!r} has weights, but the metric "
+                    f"{unable.name!r} takes none. Leave out the metric or the weights, or pass a "
                     "Metric with `takes_weights=True`, whose `compute` takes `weights`."
                 )
             if split.token_weights is not None and not _takes_weights(self.record):
                 raise TaskError(
-                    f"The split {name!r} of the task {self.name!r} has weights of tokens, and "
+                    f"The split {name!r} of the task {self.name!r} has weights of tokens, but "
                     f"`record` of {type(self).__name__} takes none. Weigh whole examples, shape "
                     "[n], or give `record` an argument `weights=None`."
                 )
 
     @property
     def mean_score(self) -> MetricInfo:
-        """The mean of `score`, whether it is among the metrics or not."""
+        """The mean of `score` as a metric."""
         name = type(self).score_name if self.metrics else self.score_name
         return MetricInfo(name, range=self.score_range)
 
     def groups_of(self, split: str) -> Tensor | None:
-        """Return the number of each example's group in `groups`, int64, shape [n].
+        """Return the index of each example's group in `groups`, int64, shape [n].
 
-        None where the split, or the part of one, has no groups.
+        None if the split, or the part of one, has no groups.
         """
         names = self.split(split).groups
         if names is None:
@@ -540,21 +539,20 @@ class Task(TaskInfo[Split]):
         return self._numbers[split]
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
-        """Return what `loss` and `score` need of a batch of outputs, shape [m, ...].
+        """Reduce a batch of outputs to the record of each example, shape [m, ...].
 
-        It is what is kept of each example where outputs are kept, and takes the place of the
-        outputs in `loss`, `score`, `predict` and `check`. Here it is the network's outputs
-        themselves: the tensor, or the one called `logits`. Override it where they are large, or
-        differ in shape from batch to batch: a language model needs the summed loss and the number
-        of tokens of each example, and not a number for each word of its vocabulary. Where splits
-        have weights of tokens, it takes a further argument `weights`, shape [m, tokens], zero where
-        inputs are padded.
+        Stored for each example in place of the network's output, and passed as the outputs to
+        `loss`, `score`, `predict` and `check`. The default is the output itself: the tensor, or the
+        one called `logits`. Override it if outputs are large or differ in shape between batches: a
+        language model needs the summed loss and the number of tokens of each example, not its
+        logits. If splits have weights of tokens, it takes a further argument `weights`, shape [m,
+        tokens], zero for padding.
 
         Args:
-            outputs: What the network returned.
-            inputs: The batch that it was given, after `prepare`.
-            targets: The targets of the batch, shape [m, ...]; padded with -100 where they differ
-                in length.
+            outputs: The return value of the network.
+            inputs: The batch of network inputs, after `prepare`.
+            targets: The targets of the batch, shape [m, ...]; padded with -100 if they differ in
+                length.
 
         Raises:
             TaskError: The network returned no such tensor.
@@ -565,25 +563,26 @@ class Task(TaskInfo[Split]):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each example, shape [n]; lower is better.
 
-        It may depend on the output and target of its own example only: examples are scored in
-        pieces of any size. NaN says that it is undefined (see `undefined`).
+        Each loss depends on the output and target of its own example only: batches may have any
+        size. NaN means undefined (see `undefined`).
         """
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the score of each example, shape [n]; higher is better. Else as for `loss`.
+        """Return the score of each example, shape [n]; higher is better. See `loss` for the rules.
 
-        Here it is minus the loss. A task that has metrics with a `compute` needs no other.
+        The default is minus the loss, which suffices for metrics with a `compute`.
         """
         return -self.loss(outputs, targets)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return what the network says of each example, shape [n, ...]."""
+        """Return the prediction for each example, shape [n, ...]."""
         return outputs
 
     def show(self, split: str, index: int) -> Shown:
-        """Return an example as people see it; optional.
+        """Return an example for display; optional.
 
-        The Compare page shows the examples that one network gets right and another one wrong.
+        The Compare page shows examples that one network predicts correctly and another one does
+        not.
 
         Args:
             split: Name of the split.
@@ -594,17 +593,17 @@ class Task(TaskInfo[Split]):
         )
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        """Make sure that outputs and targets are of the kind that `loss` and `score` take.
+        """Check that outputs and targets are valid for `loss` and `score`.
 
-        Called once for each split, before the first loss. Here: that no example is undefined
-        because its target is NaN, unless such examples are to be excluded.
+        Called once for each split, before the first loss. The default checks that no target is NaN
+        and makes an example undefined, unless such examples are excluded.
 
         Args:
-            outputs: Those of a few examples, shape [m, ...].
+            outputs: Outputs of a few examples, shape [m, ...].
             targets: All targets of the split, shape [n, ...].
 
         Raises:
-            TaskError: They are not. The message says what they are and what to do.
+            TaskError: The outputs or targets are invalid.
         """
         if self.undefined == "exclude" or not targets.is_floating_point():
             return
@@ -615,8 +614,8 @@ class Task(TaskInfo[Split]):
         for what, ask in (("loss", self.loss), ("score", self.score)):
             if ask(outputs[:1], without_target).isnan().any():
                 raise TaskError(
-                    f"{len(rows)} of {len(targets)} targets contain NaN, the first that of example "
-                    f"{int(rows[0])}, and the {what} is NaN there. Leave these examples out of the "
+                    f"{len(rows)} of {len(targets)} targets contain NaN, first at example "
+                    f"{int(rows[0])}, which makes its {what} NaN. Leave these examples out of the "
                     f'split, have `{what}` ignore them, or set `undefined = "exclude"` on the task.'
                 )
 
@@ -624,7 +623,7 @@ class Task(TaskInfo[Split]):
         """Return a new network from `build_model`.
 
         Raises:
-            TaskError: It fails, or returns something else.
+            TaskError: `build_model` fails, or does not return a module.
         """
         try:
             model = self.build_model()
@@ -638,12 +637,12 @@ class Task(TaskInfo[Split]):
         if not isinstance(model, nn.Module):
             raise TaskError(
                 f"`build_model` of the task {self.name!r} returned a {type(model).__name__}; "
-                "return a torch.nn.Module, built but without weights of a checkpoint."
+                "return a torch.nn.Module, without loading a checkpoint."
             )
         return model
 
     def rows_of(self, part: str) -> Tensor:
-        """Return which examples of its split are in a part, ascending, int64, shape [n]."""
+        """Return the indices of a part's examples in its split, ascending, int64, shape [n]."""
         found = self.split(part)
         if not isinstance(found, Part):
             raise TaskError(f"{part!r} is a whole split.")
@@ -654,7 +653,7 @@ class Task(TaskInfo[Split]):
 
     @cached_property
     def has_batchnorm(self) -> bool:
-        """Whether the network normalises by statistics of the training data.
+        """Whether the network has layers with running statistics, such as BatchNorm.
 
         Raises:
             TaskError: The network cannot be built.
@@ -663,10 +662,10 @@ class Task(TaskInfo[Split]):
 
     @cached_property
     def key(self) -> str:
-        """Identity of what is measured, without the data: 64 hex digits.
+        """Identity of the measurement, without the data: 64 hex digits.
 
-        It covers the task's file where it was loaded from one, else the network as printed; and
-        the class, its module, `version`, `undefined`, `precision` and the metrics.
+        It covers the task's file if loaded from one, else the printed network; and the class, its
+        module, `version`, `undefined`, `precision` and the metrics.
         """
         parts = [
             type(self).__module__ if self.source_digest is None else "",
@@ -695,18 +694,18 @@ def _groups(groups: Any, n: int) -> tuple[str, ...] | None:
     if len(found) != n:
         raise TaskError(f"A split needs one group for each example: {n}, not {len(found)}.")
     if any(group is None or group != group for group in found):
-        raise TaskError("A split needs one group for each example, and some have none.")
+        raise TaskError("A split needs one group for each example, but some have none.")
     return tuple(map(str, found))
 
 
 def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
-    """Return the groups of all splits but those of training data, sorted."""
+    """Return the groups of all splits except `train`, sorted."""
     evaluated = [split.groups for split in splits.values() if split.role != "train"]
     return tuple(sorted({group for groups in evaluated for group in groups or ()}))
 
 
 def norms_of(model: nn.Module) -> list[_BatchNorm]:
-    """Return the layers of a network that normalise by statistics of the training data."""
+    """Return the layers of a network that have running statistics."""
     return [
         module
         for module in model.modules()

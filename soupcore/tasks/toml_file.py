@@ -14,7 +14,7 @@ from soupcore.tasks.task import Split
 
 MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
 
-#: Roles of splits by the names that people give them.
+#: Roles of splits by their usual names.
 ROLES: dict[str, Role] = {
     "train": "train", "select": "select", "val": "select", "validation": "select",
     "report": "report", "test": "report",
@@ -29,14 +29,14 @@ class TomlFile:
 
     Args:
         path: The file.
-        keys: The keys that have a meaning.
+        keys: The known keys.
 
     Attributes:
         path: The file.
-        told: What it holds.
+        told: The parsed settings.
 
     Raises:
-        TaskError: It cannot be read, is no TOML, or has other keys.
+        TaskError: The file cannot be read, is not TOML, or has unknown keys.
     """
 
     def __init__(self, path: Path, keys: Collection[str]) -> None:
@@ -49,11 +49,11 @@ class TomlFile:
         self.check_keys(self.told, keys)
 
     def check_keys(self, told: Mapping[str, Any], known: Collection[str]) -> None:
-        """Check that a table of the file has no other keys than the known ones."""
+        """Check that a table of the file has known keys only."""
         unknown = told.keys() - set(known)
         if unknown:
             raise TaskError(
-                f"{self.path}: {', '.join(sorted(unknown))} has no meaning here; known are "
+                f"{self.path}: unknown setting {', '.join(sorted(unknown))}; known settings: "
                 f"{', '.join(sorted(known))}."
             )
 
@@ -65,30 +65,30 @@ class TomlFile:
         return value
 
     def number(self, key: str, default: int | None = None) -> int | None:
-        """Return a setting that is a positive whole number."""
+        """Return a setting that is a positive integer."""
         value = self.told.get(key, default)
         if value is not None and (type(value) is not int or value < 1):
-            raise TaskError(f"{self.path}: `{key}` is a whole number above 0, not {value!r}.")
+            raise TaskError(f"{self.path}: `{key}` must be an integer > 0, not {value!r}.")
         return value
 
     def texts(self, key: str) -> list[str]:
         """Return a setting that is a list of texts; empty without it."""
         found = self.told.get(key, [])
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise TaskError(f"{self.path}: `{key}` is a list of texts.")
+            raise TaskError(f"{self.path}: `{key}` must be a list of texts.")
         return found
 
     @property
     def name(self) -> str:
-        """What people call the task."""
+        """Name of the task, for display."""
         return self.text("name") if "name" in self.told else self.path.stem
 
     def splits(self, place: str, example: str) -> dict[str, tuple[Role, Path]]:
         """Return the role and the path of each split in the table [splits].
 
         Args:
-            place: The key of the path in a table for one split, such as "file".
-            example: A path for the advice, such as "data.csv".
+            place: The key of the path in the table of a split, such as "file".
+            example: An example of a path for messages, such as "data.csv".
         """
         found = self.told.get("splits")
         if not isinstance(found, dict) or not found:
@@ -109,16 +109,16 @@ class TomlFile:
 
     @property
     def precision(self) -> Precision:
-        """In which precision the network is evaluated; float32 unless told."""
+        """Precision of evaluation; float32 by default."""
         found = self.told.get("precision", "float32")
         check_precision(found, str(self.path))
         return cast("Precision", found)
 
     def held_out(self, splits: dict[str, Split]) -> dict[str, Split]:
-        """Return the splits, with a part of the select split to report on where `hold_out` is told.
+        """Return the splits, with a part of the select split held out if `hold_out` is set.
 
         Raises:
-            TaskError: It is no share of the examples, or there is a split to report on.
+            TaskError: The value is not between 0 and 1, or there is a report split.
         """
         seed = self.told.get("hold_out_seed", 0)
         if "hold_out" not in self.told:
@@ -126,8 +126,8 @@ class TomlFile:
         share = self.told["hold_out"]
         if type(share) not in (int, float) or type(seed) is not int:
             raise TaskError(
-                f"{self.path}: `hold_out` is a number between 0 and 1, and `hold_out_seed` a whole "
-                "number."
+                f"{self.path}: `hold_out` must be a number between 0 and 1, and `hold_out_seed` an "
+                "integer."
             )
         try:
             return hold_out(splits, share, seed)
@@ -143,7 +143,7 @@ def read_text(path: Path) -> str:
     """Return the text of a small file.
 
     Raises:
-        TaskError: It cannot be read, or is larger than 1 MiB.
+        TaskError: The file cannot be read, or is larger than 1 MiB.
     """
     try:
         if path.stat().st_size > MOST_BYTES:

@@ -1,6 +1,6 @@
-"""Metrics of torchmetrics, which a task takes as they are.
+"""Metrics of torchmetrics in tasks.
 
-torchmetrics is not required: an object of it is recognised by its base class, without an import.
+torchmetrics is not required: its objects are recognised by their base class, without an import.
 """
 
 import sys
@@ -15,7 +15,7 @@ from soupcore.tasks.metrics import Metric, Source
 
 
 class _Stateful(Protocol):
-    """What is used of a `torchmetrics.Metric`."""
+    """The interface used of a `torchmetrics.Metric`."""
 
     higher_is_better: bool | None
     plot_lower_bound: float | None
@@ -41,30 +41,30 @@ def from_torchmetrics(
     higher_is_better: bool | None = None,
     unit: str = "",
 ) -> Metric:
-    """Return a metric that a metric of torchmetrics computes.
+    """Convert a metric of torchmetrics.
 
-    Each use clones and resets it, and updates it once with all examples of a split: in a
-    classification with the probabilities of classes (of the second class for a metric called
-    `Binary…`), otherwise with the predictions of the task; and with the targets.
+    Each computation clones and resets it, and updates it once with all examples of a split.
+    `update` gets the targets and, in a classification, the probabilities of the classes (of the
+    second class for a metric called `Binary…`), otherwise the predictions of the task.
 
     Args:
         metric: A `torchmetrics.Metric` whose `update` takes predictions and targets, and whose
             value is one number.
-        name: What people call it; the name of its class unless given.
+        name: Name for display; the name of its class by default.
         of_classes: Whether the outputs of the task are logits of classes.
-        higher_is_better: Whether higher values are better, where the metric does not say.
-        unit: What follows a value, such as "K".
+        higher_is_better: Whether higher values are better, if the metric does not define it.
+        unit: Unit of a value, such as "K".
 
     Raises:
-        TaskError: Neither the metric nor `higher_is_better` says which values are better.
+        TaskError: Neither the metric nor `higher_is_better` defines which values are better.
     """
     stateful, kind = cast("_Stateful", metric), type(metric).__name__
     if higher_is_better is None:
         higher_is_better = stateful.higher_is_better
     if higher_is_better is None:
         raise TaskError(
-            f"The torchmetrics metric {kind} does not say whether higher values are better. Give "
-            "`soupcore.tasks.from_torchmetrics(metric, higher_is_better=…)` in its place."
+            f"The torchmetrics metric {kind} does not define whether higher values are better. "
+            "Pass `soupcore.tasks.from_torchmetrics(metric, higher_is_better=…)` instead."
         )
     low, high = stateful.plot_lower_bound, stateful.plot_upper_bound
     source: Source = "outputs" if of_classes else "predictions"
@@ -83,7 +83,7 @@ def _computed(
     metric: _Stateful, kind: str, *, of_classes: bool
 ) -> Callable[[Tensor, Tensor], float]:
     own = metric.clone()
-    own.reset()  # what it has seen elsewhere is no part of this
+    own.reset()  # discard the state of other updates
 
     def compute(given: Tensor, targets: Tensor) -> float:
         if of_classes:
@@ -101,7 +101,7 @@ def _computed(
 
 
 def _definition(metric: Any) -> str:
-    """Return the class of a metric and its settings, which its value depends on."""
+    """Return the class and the settings of a metric."""
     kinds = bool | int | float | str | None
     settings = {
         name: value

@@ -1,4 +1,4 @@
-"""How scores are written: as values of the metric, percentages where these are shares."""
+"""Format of scores: values of the metric, as percentages if they are shares."""
 
 import math
 from dataclasses import dataclass, fields
@@ -7,23 +7,23 @@ from typing import Any
 UNKNOWN = "–"
 _PLAIN_DIGITS = 4
 _DIFFERENCE_DIGITS = 3
-_WHOLE = 1e4  # from here on, a plain number has no decimals
+_WHOLE = 1e4  # from here on, plain numbers have no decimals
 
 
 @dataclass(frozen=True)
 class Unit:
-    """How the scores of a task are written.
+    """Format of the scores of a task.
 
-    A score is oriented: higher is better. If lower values of the metric are better, the score is
-    minus the value, and the value is what is written.
+    Higher scores are better. If lower values of the metric are better, the score is minus the
+    value; the value is written.
 
     Attributes:
         is_share: Whether values are shares of 1. Shares are written as percentages and their
             differences as percentage points (pp).
-        sign: 1 where higher values are better, -1 where lower ones are.
-        suffix: What follows a value that is no share, such as "K".
-        counts_errors: Whether 1 minus the score is an error rate, as of accuracies. 1 minus F1 or
-            mAP is none.
+        sign: 1 if higher values are better, -1 if lower ones are.
+        suffix: Unit of values that are not shares, such as "K".
+        counts_errors: Whether 1 minus the score is an error rate, as for accuracies but not for F1
+            or mAP.
     """
 
     is_share: bool
@@ -33,47 +33,47 @@ class Unit:
 
     @property
     def factor(self) -> float:
-        """What a score is multiplied by to be written as a value."""
+        """Factor from a score to its written value."""
         return self.sign * self.scale
 
     @property
     def scale(self) -> float:
-        """What a gain is multiplied by to be written: positive is better."""
+        """Factor from a gain to its written value: positive is better."""
         return 100.0 if self.is_share else 1.0
 
     @property
     def bound(self) -> str:
-        """What precedes a value that a score is at most as good as."""
+        """Sign before a value that bounds a score from above."""
         return "≤" if self.sign == 1 else "≥"
 
     @property
     def decimals(self) -> int | None:
-        """How many decimals a cell of a figure has; None for three significant digits."""
+        """Decimals in a cell of a figure; None for three significant digits."""
         return 2 if self.is_share else None
 
     @property
     def symbol(self) -> str:
-        """What follows a score."""
+        """Symbol after a score."""
         return " %" if self.is_share else self._suffix
 
     @property
     def difference_symbol(self) -> str:
-        """What follows a difference of scores."""
+        """Symbol after a difference of scores."""
         return " pp" if self.is_share else self._suffix
 
     def number(self, score: float | None) -> str:
-        """Return a score without its unit, such as 86.30; a dash where it is not known."""
+        """Return a score without its unit, such as 86.30; a dash if unknown."""
         if score is None or not math.isfinite(score):
             return UNKNOWN
         value = self.factor * score + 0.0  # no "-0.00"
         return f"{value:.2f}" if self.is_share else _plain(value)
 
     def cell(self, score: object) -> str:
-        """Return what a cell of a table shows that holds a score times `factor`."""
+        """Return the text of a table cell with a score times `factor`."""
         return self.number(self._unscaled(score))
 
     def difference_cell(self, difference: object) -> str:
-        """Return what a cell of a table shows that holds a difference times `factor`."""
+        """Return the text of a table cell with a difference times `factor`."""
         return self.difference(self._unscaled(difference))
 
     def text(self, score: float | None) -> str:
@@ -87,7 +87,7 @@ class Unit:
     def difference_interval(self, ends: tuple[float, float] | None) -> str:
         """Return an interval of differences, such as "+0.10 to +0.42".
 
-        A dash stands for none, and for one of zero width, which would suggest certainty.
+        A dash stands for no interval, and for zero width, which would suggest certainty.
         """
         if ends is None or not ends[0] < ends[1]:
             return UNKNOWN
@@ -103,7 +103,7 @@ class Unit:
         return _with(self.difference(difference), self.difference_symbol)
 
     def gap(self, difference: float | None) -> str:
-        """Return by how much one score is better than another, such as 0.42 pp."""
+        """Return the advantage of one score over another, such as 0.42 pp."""
         return _with(self.gain(difference).removeprefix("+"), self.difference_symbol)
 
     def label(self, what: str) -> str:
@@ -115,12 +115,12 @@ class Unit:
         return f"{what}, {self.difference_symbol.strip()}" if self.symbol else what
 
     def hover(self, variable: str) -> str:
-        """Return what plotly writes for a variable that is a score times `factor`."""
+        """Return plotly's hover template for a score times `factor`."""
         digits = ".2f" if self.is_share else f".{_PLAIN_DIGITS}g"
         return f"%{{{variable}:{digits}}}{self.symbol}"
 
     def difference_hover(self, variable: str) -> str:
-        """Return what plotly writes for a variable that is a difference times `factor`."""
+        """Return plotly's hover template for a difference times `factor`."""
         digits = "+.2f" if self.is_share else f"+.{_DIFFERENCE_DIGITS}g"
         return f"%{{{variable}:{digits}}}{self.difference_symbol}"
 
@@ -154,7 +154,7 @@ class Labels:
 
     @property
     def for_figures(self) -> dict[str, Any]:
-        """The same, as keyword arguments of the functions of `soupcore.figures`."""
+        """The labels as keyword arguments of functions in `soupcore.figures`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

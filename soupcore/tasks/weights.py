@@ -1,8 +1,8 @@
-"""How much each example, or each token of an example, counts.
+"""Weights of examples and tokens.
 
-Weights are relative: all of them times the same number give the same scores, and a weight of zero
-leaves an example out. As scikit-learn's `sample_weight`, they enter means and sums, and are no
-numbers of copies: intervals are those of n weighted examples.
+Weights are relative: multiplying all by one number changes no score. An example of weight zero is
+left out. Like scikit-learn's `sample_weight`, weights enter means and sums. They are not counts:
+intervals assume n examples.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from soupcore.tasks.examples import Examples, Leaf, Ragged, column
 
 
 def checked_weights(weights: Any, n: int) -> tuple[Tensor | None, Leaf | None]:
-    """Return weights of examples, or of tokens, in the form in which they are used.
+    """Validate and convert weights of examples or tokens.
 
     Args:
         weights: A number for each of n examples, shape [n]; or one for each token, shape
@@ -28,28 +28,30 @@ def checked_weights(weights: Any, n: int) -> tuple[Tensor | None, Leaf | None]:
         Weights of examples, float64, shape [n], or None; and weights of tokens, float32, or None.
 
     Raises:
-        TaskError: There is not one for each example, one is negative or not finite, or those of all
-            examples, or of the tokens of one, are zero.
+        TaskError: The number of weights is wrong, one is negative or not finite, or all weights of
+            the examples, or of the tokens of one example, are zero.
     """
     if weights is None:
         return None, None
     leaf = _leaf(weights)
     if isinstance(leaf, Tensor) and leaf.ndim == 0:
-        raise TaskError("The weights of a split are one for each example, not one number.")
+        raise TaskError("A split needs one weight for each example, not one number.")
     if len(leaf) != n:
         raise TaskError(f"A split needs one weight for each example: {n}, not {len(leaf)}.")
     values = leaf if isinstance(leaf, Tensor) else leaf.values
     if values.is_complex() or values.ndim > (2 if values is leaf else 1):
         raise TaskError(
-            "The weights of a split are one number for each example, shape [n], or for each of its "
-            f"tokens, shape [n, tokens]; they have shape {list(values.shape)}."
+            "A split needs one weight for each example, shape [n], or for each token, shape "
+            f"[n, tokens]; its weights have shape {list(values.shape)}."
         )
     of_tokens = isinstance(leaf, Ragged) or leaf.ndim == 2
     values = values.detach().cpu().to(torch.float32 if of_tokens else torch.float64)
     wrong = (~values.isfinite() | (values < 0)).nonzero()
     if len(wrong):
         value = float(values[tuple(wrong[0])])
-        raise TaskError(f"Weights are finite and not negative; the split has the weight {value:g}.")
+        raise TaskError(
+            f"Weights must be finite and not negative; the split has the weight {value:g}."
+        )
     if not of_tokens:
         if not values.any():
             raise TaskError("All weights of the split are zero, so its scores would be undefined.")
@@ -73,7 +75,7 @@ def _leaf(weights: Any) -> Leaf:
             return torch.as_tensor(np.asarray(weights))
         return column([torch.as_tensor(each, dtype=torch.float64) for each in weights], "weights")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TaskError(f"The weights of a split are numbers: {error}") from None
+        raise TaskError(f"The weights of a split must be numbers: {error}") from None
 
 
 def check_tokens(weights: Leaf, inputs: Examples) -> None:
@@ -86,8 +88,8 @@ def check_tokens(weights: Leaf, inputs: Examples) -> None:
     """
     if inputs.collate is not None:
         raise TaskError(
-            "Weights of tokens need inputs that Stockpot pads, and this split has a `collate`. "
-            "Leave it out, or weigh whole examples."
+            "Weights of tokens need inputs that Stockpot pads, but this split has a `collate`. "
+            "Leave it out, or give weights of whole examples."
         )
     tokens = inputs.named("input_ids")
     if isinstance(weights, Tensor) and isinstance(tokens, Tensor):
@@ -102,7 +104,7 @@ def check_tokens(weights: Leaf, inputs: Examples) -> None:
 
 
 def tensors_of(*weights: Leaf | None) -> Iterator[Tensor]:
-    """Return the tensors that weights consist of."""
+    """Return the tensors of the weights."""
     for leaf in weights:
         if isinstance(leaf, Ragged):
             yield from (leaf.values, leaf.offsets)

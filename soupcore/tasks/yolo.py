@@ -1,9 +1,9 @@
 """Detectors of Ultralytics, described by the data.yaml that they were trained with.
 
-`ultralytics:data.yaml` evaluates on the images of `val` and, where there are some, of `test`. The
-network is built of the description in a checkpoint, and no code in the checkpoint is run. It is the
-first `best.pt` or `last.pt` below `runs`, in the folder of data.yaml or one of the two above it.
-With a TOML file, `ultralytics:yolo.toml`, all of that can be chosen:
+`ultralytics:data.yaml` evaluates on the images of `val` and, if there are any, of `test`. The
+network is built from the description in a checkpoint, and no code in the checkpoint is run. It is
+the first `best.pt` or `last.pt` below `runs`, in the folder of data.yaml or one of the two above
+it. With a TOML file, `ultralytics:yolo.toml`, all of that can be chosen:
 
     data = "data.yaml"
     model = "runs/detect/train/weights/best.pt"   # any run of the sweep
@@ -18,7 +18,7 @@ With a TOML file, `ultralytics:yolo.toml`, all of that can be chosen:
     "shift/night" = "night"
 
 `precision = "bfloat16"` evaluates in another precision than float32 (see `Task`). Without test
-images, `hold_out = 0.3` holds out 30 % of the images of `val` to report on, drawn with the seed
+images, `hold_out = 0.3` holds out 30 % of the images of `val` for reporting, drawn with the seed
 `hold_out_seed = 0`.
 
 The numbers are those of `YOLO(checkpoint).val()`: images are padded in batches of 16 of similar
@@ -48,15 +48,15 @@ from soupcore.tasks.toml_file import COMMON_KEYS, ROLES, TomlFile, read_text
 from soupcore.tasks.yolo_images import BATCH, STRIDE, SUFFIXES, Images, labelled
 
 _KEYS = {"data", "model", "imgsz", "iou", "conf", "max_det", "splits", "name", *COMMON_KEYS}
-_SIZE = 640  # pixels, where neither file says it
-_ABOVE = 2  # folders above data.yaml in which runs are looked for
+_SIZE = 640  # pixels, the default
+_ABOVE = 2  # folders above data.yaml to search for runs
 
 
 def signature(path: Path) -> str:
     """Return the identity of a description, of its data.yaml and of the network's.
 
     Raises:
-        TaskError: The file is not of this form.
+        TaskError: The file is invalid.
     """
     return _Description(path).digest
 
@@ -65,24 +65,23 @@ def load(path: Path) -> Task:
     """Load the task that a data.yaml, or a TOML file that names one, describes.
 
     Raises:
-        TaskError: The file is not of this form, names files that are missing, or ultralytics is not
-            installed.
+        TaskError: The file is invalid or names missing files, or ultralytics is not installed.
     """
     return DetectionTask(_Description(path))
 
 
 class _Description:
-    """What a task file, its data.yaml and the checkpoint that it names say.
+    """The contents of a task file, its data.yaml and its checkpoint.
 
     Attributes:
         path: The file.
-        name: What people call the task.
+        name: Name of the task, for display.
         size: Pixels of the longer side of an image.
-        most: Detections in an image at most.
-        limits: Which candidates are detections.
-        network: What the network is built of.
-        classes: How many classes it has.
-        precision: In which it is evaluated.
+        most: Maximum number of detections in an image.
+        limits: The limits of non-maximum suppression.
+        network: The description of the network.
+        classes: Number of its classes.
+        precision: Precision of evaluation.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,7 +123,7 @@ class _Description:
         self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _model(self, told: Any) -> Path:
-        """Return the checkpoint whose description the network is built of."""
+        """Return the checkpoint with the description of the network."""
         if isinstance(told, str):
             return self.path.parent / told
         near = [self.path.resolve().parent, *self.path.resolve().parents[1 : 1 + _ABOVE]]
@@ -134,20 +133,20 @@ class _Description:
                 if found:
                     return found[0]
         raise TaskError(
-            f"No runs/detect/…/weights/best.pt lies beside {self.path} or in the two folders above "
-            'it. Write a TOML file with data = "data.yaml" and model = "path/to/best.pt", a '
-            "checkpoint of the sweep, and give that as the task."
+            f"No runs/detect/…/weights/best.pt was found beside {self.path} or in the two folders "
+            'above it. Write a TOML file with data = "data.yaml" and model = "path/to/best.pt", a '
+            "checkpoint of the sweep, and use that file as the task."
         )
 
     def splits(self) -> dict[str, Split]:
-        """Return the splits, whose images are decoded when they are first needed."""
+        """Return the splits, whose images are decoded when first needed."""
         found = {}
         for name, key in self._splits.items():
             role: Role | None = "shift" if name.startswith("shift") else ROLES.get(name)
             if role is None or not isinstance(key, str) or not self._data.get(key):
                 raise TaskError(
-                    f"{self.path}: the split {name!r} is called val, test or shift/…, and its "
-                    f"value is a key of {self.data_path} with images."
+                    f"{self.path}: the split {name!r} must be called val, test or shift/…, and its "
+                    f"value must be a key of {self.data_path} with images."
                 )
             images = labelled(self._files(self._data[key]), self.classes)
             dataset = Images(images, self.size)
@@ -155,7 +154,7 @@ class _Description:
         return found if self._file is None else self._file.held_out(found)
 
     def _files(self, told: Any) -> list[Path]:
-        """Return the image files that an entry of data.yaml stands for, in the order of names."""
+        """Return the image files of an entry of data.yaml, sorted by name."""
         root = self.data_path.parent
         if self._data.get("path"):
             root = root / str(self._data["path"])
@@ -181,7 +180,7 @@ class _Description:
 def _number(path: Path, told: dict[str, Any], key: str, default: Any) -> float:
     value = told.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise TaskError(f"{path}: `{key}` is a number above 0, not {value!r}.")
+        raise TaskError(f"{path}: `{key}` must be a number > 0, not {value!r}.")
     return value
 
 
@@ -192,17 +191,17 @@ def _opened(path: Path) -> TorchCheckpoint:
     if network is None:
         raise TaskError(
             f"{path} has no description of an Ultralytics network, or one with layers that are not "
-            "known to be harmless. Give as `model` a best.pt or last.pt that Ultralytics wrote."
+            "known to be safe. `model` must be a best.pt or last.pt written by Ultralytics."
         )
     head = (network.get("head") or [[None] * 4])[-1][2]
     if not isinstance(head, str) or not head.endswith("Detect") or head == "RTDETRDecoder":
         raise TaskError(
-            f"{path} is no detector: its last layer is {head!r}. For segmentation, poses, oriented "
-            "boxes and classification use a command task around `yolo val`."
+            f"{path} is not a detector: its last layer is {head!r}. For segmentation, poses, "
+            "oriented boxes and classification use a command task around `yolo val`."
         )
     if checkpoint.details.get("single_cls"):
         raise TaskError(
-            f"{path} was trained with single_cls, which this task does not know. Use a command "
+            f"{path} was trained with single_cls, which this task does not support. Use a command "
             "task around `yolo val`."
         )
     assert isinstance(checkpoint, TorchCheckpoint)  # noqa: S101 - others have no network
@@ -211,11 +210,11 @@ def _opened(path: Path) -> TorchCheckpoint:
 
 @dataclass(frozen=True)
 class _Predictions:
-    """What a detector says of one image.
+    """The predictions of a detector for one image.
 
     Attributes:
         found: Centre, width, height, and a confidence for each class: shape [4 + classes, boxes].
-        raw: What its loss is computed from.
+        raw: The inputs of its loss.
     """
 
     found: Tensor
@@ -233,7 +232,7 @@ class _Detector(nn.Module):
         super().__init__()
         self.network = network
         if hasattr(network, "end2end"):
-            setattr(network, "end2end", False)  # noqa: B010 - no buffer; as `val` does: the head that is trained one-to-many
+            setattr(network, "end2end", False)  # noqa: B010 - not a buffer; as `val` does
 
     def forward(self, pixels: Tensor, shape: Tensor) -> list[_Predictions]:
         """Return the predictions of each image.
@@ -261,8 +260,8 @@ class _Detector(nn.Module):
 class DetectionTask(Task):
     """Detection by a network of Ultralytics.
 
-    The loss of an image is that of Ultralytics for a batch of it alone, of the one-to-many head and
-    with the gains that are its defaults.
+    The loss of an image is that of Ultralytics for a batch of one, with the one-to-many head and
+    the default gains.
     """
 
     score_name = "negative loss"
@@ -316,7 +315,7 @@ class DetectionTask(Task):
             "cls": objects[:, 0],
             "bboxes": torch.cat([(low + high) / 2, high - low], dim=1),
         }
-        # In float32 within autocast, too: it is no part of the network.
+        # In float32 also under autocast: the loss is not part of the network.
         with torch.autocast(objects.device.type, enabled=False):
             loss, _ = self._criteria[0](each.raw, batch)
         return float(loss.sum())
@@ -326,7 +325,7 @@ class DetectionTask(Task):
         return outputs[:, 0, 0]
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Return the number of detections of each image, and of those right at IoU 0.5."""
+        """Return the number of detections of each image, and of those correct at IoU 0.5."""
         return counts(outputs)
 
 

@@ -1,4 +1,4 @@
-"""Labelled images in the layout of Ultralytics, as a detector is given them."""
+"""Labelled images in the layout of Ultralytics, preprocessed for a detector."""
 
 import hashlib
 import math
@@ -16,27 +16,27 @@ from torch.utils.data import Dataset
 from soupcore.errors import TaskError
 from soupcore.tasks.toml_file import read_text
 
-#: Endings of the names of image files.
+#: File extensions of images.
 SUFFIXES = {
     "avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpeg2000", "jpg", "mpo", "png", "tif",
     "tiff", "webp",
 }  # fmt: skip
 
-#: Images that are padded to one shape.
+#: Number of images padded to one shape.
 BATCH = 16
 
-#: Pixels by which the shapes of images grow.
+#: Padded shapes are multiples of this many pixels.
 STRIDE = 32
 
-_GREY = 114  # of what pads an image
+_GREY = 114  # of the padding
 _BOX = 5  # numbers in a label: the class and the box
-_OUTSIDE = 0.01  # by how much a label may lie outside of its image
+_OUTSIDE = 0.01  # tolerance for labels outside of their image
 _NO_OBJECT = -1.0
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image file and its objects: a class and a box a row, shape [objects, 5].
+    """An image file and its objects: a class and a box per row, shape [objects, 5].
 
     Boxes are centre, width and height, as shares of the image.
     """
@@ -50,16 +50,16 @@ def labelled(files: Iterable[Path], classes: int) -> list[LabelledImage]:
 
     Args:
         files: The images.
-        classes: How many classes the network has.
+        classes: Number of classes of the network.
 
     Raises:
-        TaskError: A label is not of the form.
+        TaskError: A label is invalid.
     """
     return [LabelledImage(file, _objects(label_file(file), classes)) for file in files]
 
 
 def label_file(image: Path) -> Path:
-    """Return the file beside `images` with the labels of an image in it."""
+    """Return the label file of an image below `images`."""
     parts = list(image.with_suffix(".txt").parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -67,39 +67,39 @@ def label_file(image: Path) -> Path:
 
 
 def _objects(path: Path, classes: int) -> NDArray[np.float32]:
-    """Return the objects of a label file; none where there is no file. Equal ones count once."""
+    """Return the objects of a label file; none without a file. Duplicates count once."""
     if not path.is_file():
         return np.zeros((0, _BOX), dtype=np.float32)
     lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     try:
         rows = [np.array(line, dtype=np.float32) for line in lines]
     except ValueError:
-        raise TaskError(f"{path} holds something that is no number.") from None
+        raise TaskError(f"{path} contains a value that is not a number.") from None
     if any(len(row) > _BOX + 1 for row in rows):
         rows = [np.concatenate([row[:1], _around(row[1:])]) for row in rows if len(row) % 2]
     if any(len(row) != _BOX for row in rows) or len(rows) != len(lines):
         raise TaskError(
-            f"{path} needs five numbers a line, the class and the box, or a class and a polygon."
+            f"{path} needs five numbers per line, the class and the box, or a class and a polygon."
         )
     found = np.array(rows, dtype=np.float32).reshape(-1, _BOX)
     numbers, boxes = found[:, 0], found[:, 1:]
     if ((boxes > 1 + _OUTSIDE) | (boxes < -_OUTSIDE)).any() or (boxes[:, 2:] < 0).any():
-        raise TaskError(f"{path} has a box outside of its image; boxes are shares, from 0 to 1.")
+        raise TaskError(f"{path} has a box outside of its image; coordinates must be from 0 to 1.")
     if (numbers % 1 != 0).any() or (numbers < 0).any() or (numbers >= classes).any():
-        raise TaskError(f"{path} has a class that is none of 0 to {classes - 1}.")
+        raise TaskError(f"{path}: class numbers must be 0 to {classes - 1}.")
     alone = np.unique(found, axis=0)
     return alone if len(alone) < len(found) else found
 
 
 def _around(polygon: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the box around a polygon: centre, width and height."""
+    """Return the bounding box of a polygon: centre, width and height."""
     corners = polygon.reshape(-1, 2)
     low, high = corners.min(0), corners.max(0)
     return np.concatenate([(low + high) / 2, high - low])
 
 
 class Images(Dataset[Any]):
-    """Images as the network is given them, and their objects in pixels.
+    """Preprocessed images, and their objects in pixels.
 
     Args:
         images: The images.
@@ -114,7 +114,7 @@ class Images(Dataset[Any]):
 
     @property
     def identity(self) -> str:
-        """A digest of the labels, the sizes of the image files, and the size that they get."""
+        """A digest of the labels, the sizes of the image files, and the target size."""
         sha = hashlib.sha256(f"{self._size}".encode())
         for image in self._images:
             sha.update(f"{image.path.name} {image.path.stat().st_size}".encode())
@@ -135,7 +135,7 @@ class Images(Dataset[Any]):
             width, height = (min(math.ceil(side * ratio), self._size) for side in (width, height))
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         tall, wide = self._canvas(row)
-        # Half a pixel too many goes to the right and the bottom.
+        # An odd pixel goes to the right or the bottom.
         top, left = (
             round((full - part) / 2 - 0.1) for full, part in ((tall, height), (wide, width))
         )
@@ -153,22 +153,22 @@ class Images(Dataset[Any]):
         return inputs, torch.from_numpy(objects)
 
     def _canvas(self, row: int) -> tuple[int, int]:
-        """Return height and width that an image is padded to, with the others of its batch."""
+        """Return the padded height and width of an image and the others of its batch."""
         if self._canvases is None:
             self._canvases = canvases([_shape(image.path) for image in self._images], self._size)
         return self._canvases[row]
 
 
 def _margin(padding: int) -> int:
-    """Return how many of some rows or columns of padding come first: half, or one less."""
+    """Return the number of rows or columns of padding before the image: half, rounded down."""
     return padding // 2
 
 
 def canvases(shapes: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Return the shape that each image is padded to.
+    """Return the padded shape of each image.
 
-    Images are put in batches of 16 in the order of height ⁄ width. All of a batch get one shape:
-    the smallest one that holds each of them at its size, and half a stride more, in strides.
+    Images are sorted by height ⁄ width and divided into batches of 16. A batch has one shape: the
+    smallest one that holds all of its images, plus half a stride, rounded up to strides.
 
     Args:
         shapes: Height and width of each image.
@@ -188,14 +188,14 @@ def canvases(shapes: Sequence[tuple[int, int]], size: int) -> list[tuple[int, in
 
 
 def _shape(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image as it is seen, from its header."""
+    """Return the displayed height and width of an image, from its header."""
     from PIL import Image, UnidentifiedImageError
 
     turned = (5, 6, 7, 8)
     try:
         with Image.open(path) as image:
             width, height = image.size
-            is_turned = image.getexif().get(274) in turned  # the tag of the orientation
+            is_turned = image.getexif().get(274) in turned  # the tag of the EXIF orientation
     except (OSError, UnidentifiedImageError) as error:
         raise TaskError(f"{path} cannot be read as an image: {error}") from None
     return (width, height) if is_turned else (height, width)

@@ -2,8 +2,8 @@
 
 The logit of a class is the cosine of an image's embedding and that of the class, times the scale
 that the network learned (Radford et al. 2021, arXiv:2103.00020). The embedding of a class is the
-normalised mean of the normalised embeddings of its name in each prompt. It comes from the same
-weights as that of the image, so a soup's text encoder is averaged like its image encoder.
+normalised mean of the normalised embeddings of its name in each prompt. It is computed with the
+same weights, so a soup averages the text encoder and the image encoder.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 PROMPTS = ("a photo of a {}.",)
 
-_TEXTS = 256  # that are embedded at a time
-_VISION = ("vision_model.", "visual.", "visual_projection.")  # beginnings of names of tensors
+_TEXTS = 256  # embedded at a time
+_VISION = ("vision_model.", "visual.", "visual_projection.")  # prefixes of names of tensors
 
 Embed = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts that stand for the classes, and how images and texts are embedded.
+    """The texts of the classes, and functions that embed images and texts.
 
     Attributes:
         tokens: The tokens of each text, tensors of shape [classes · prompts, length], class by
             class.
         classes: Number of classes.
-        embed_images: Returns the embeddings of a batch of images, given the network.
-        embed_texts: Returns the embeddings of some texts, given the network and their tokens.
+        embed_images: Embeds a batch of images with the network.
+        embed_texts: Embeds texts with the network, from their tokens.
     """
 
     tokens: dict[str, Tensor]
@@ -51,11 +51,10 @@ class Texts:
 class ZeroShot(nn.Module):
     """A network with an image and a text encoder, as a classifier of images.
 
-    The embeddings of the classes are computed again only where the weights of the text encoder have
-    changed.
+    The embeddings of the classes are recomputed only if the weights of the text encoder changed.
 
     Args:
-        encoders: The network, with a `logit_scale`, the logarithm of that scale.
+        encoders: The network, with `logit_scale`, the logarithm of the scale.
         texts: The classes.
     """
 
@@ -63,13 +62,13 @@ class ZeroShot(nn.Module):
         super().__init__()
         self.encoders = encoders
         self._texts = texts
-        self._known: tuple[list[Tensor], Tensor] | None = None  # weights, and their embeddings
+        self._known: tuple[list[Tensor], Tensor] | None = None  # weights and embeddings
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the classes, shape [m, classes].
 
         Args:
-            images: What the image encoder takes, shape [m, 3, height, width].
+            images: Preprocessed images, shape [m, 3, height, width].
         """
         if not isinstance(images, Tensor):
             raise TypeError("The embeddings of the classes depend on the weights: no tracing.")
@@ -111,18 +110,20 @@ def texts_of(path: Path, names: Sequence[str], prompts: Sequence[str]) -> list[s
     """Return each class name in each prompt, class by class.
 
     Raises:
-        TaskError: A prompt has no place for the name.
+        TaskError: A prompt has no placeholder for the name.
     """
     lacking = next((prompt for prompt in prompts if "{}" not in prompt), None)
     if lacking is not None:
-        raise TaskError(f"{path}: the prompt {lacking!r} needs {{}}, the place of the class name.")
+        raise TaskError(
+            f"{path}: the prompt {lacking!r} needs {{}}, the placeholder of the class name."
+        )
     return [prompt.replace("{}", name) for name in names for prompt in prompts]
 
 
 def of_transformers(
     path: Path, folder: Path, names: Sequence[str], prompts: Sequence[str]
 ) -> tuple[Callable[[], nn.Module], Callable[["Image"], Tensor], str]:
-    """Return how a CLIP of transformers is built, how it is given an image, and what says so.
+    """Return the builder of a CLIP of transformers, its input function and a description of both.
 
     Args:
         path: The file that describes the task.
@@ -150,7 +151,7 @@ def of_transformers(
 
 
 def _pooled(found: Any) -> Tensor:
-    """Return an embedding; since version 5, transformers returns it in an object."""
+    """Return an embedding; transformers 5 returns it in an object."""
     pooled: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return pooled
 
@@ -158,7 +159,7 @@ def _pooled(found: Any) -> Tensor:
 def of_open_clip(
     path: Path, name: str, names: Sequence[str], prompts: Sequence[str]
 ) -> tuple[Preprocessing, Callable[[], nn.Module]]:
-    """Return how a network of open_clip is given an image, and how it is built.
+    """Return the preprocessing and the builder of a network of open_clip.
 
     Args:
         path: The file that describes the task.
@@ -167,8 +168,8 @@ def of_open_clip(
         prompts: The prompts, with {} for the name.
 
     Raises:
-        TaskError: open_clip is not installed, or has no such architecture that it can build and
-            tokenize for without a download.
+        TaskError: open_clip is not installed, has no such architecture, or would download its
+            tokenizer.
     """
     try:
         import open_clip
@@ -186,7 +187,7 @@ def of_open_clip(
     if config.get("text_cfg", {}).get("hf_tokenizer_name"):
         raise TaskError(
             f"{path}: the tokenizer of {name} would be downloaded. Save the network as a folder of "
-            'transformers, and give that as `model = "folder"`.'
+            'transformers, and set `model = "folder"`.'
         )
 
     def build() -> nn.Module:
@@ -203,7 +204,7 @@ def of_open_clip(
     built: Any = build()
     told = open_clip.get_model_preprocess_cfg(built.encoders)
     if told["resize_mode"] == "longest":
-        raise TaskError(f"{path}: the resize mode 'longest' of {name} is not known here.")
+        raise TaskError(f"{path}: the resize mode 'longest' of {name} is not supported.")
     size = told["size"]
     height, width = (size, size) if isinstance(size, int) else size
     return (

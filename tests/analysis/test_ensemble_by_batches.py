@@ -1,4 +1,4 @@
-"""Ensembles of networks whose outputs are too large to keep."""
+"""Ensembles of networks whose outputs are too large to store."""
 
 import math
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_a_progress_callback_may_compute_other_points(
 
 def test_what_needs_kept_outputs_is_absent(language: CausalTask, runs: Sweep, store: Store) -> None:
     evaluator = Evaluator(language, store, device="cpu")
-    with pytest.raises(TaskError, match="too large to keep"):
+    with pytest.raises(TaskError, match="too large to store"):
         greedy_ensemble(evaluator, {run: runs[run].mixture for run in RUNS})
     context = Context(runs, evaluator, str(runs.folder), "task.py:task")
     assert "ensemble" not in [step.name for step in steps(Overview.of(context))]

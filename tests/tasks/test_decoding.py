@@ -209,7 +209,7 @@ def test_what_does_not_give_examples_by_their_number_is_refused_at_once(
         pytest.param(lambda: Images(0), "at least one example", id="empty"),
         pytest.param(Stream, "map-style data set", id="without a length"),
         pytest.param(Uneven, "one shape", id="uneven"),
-        pytest.param(Halves, "dtype that numpy has", id="bfloat16"),
+        pytest.param(Halves, "in a dtype of numpy", id="bfloat16"),
         pytest.param(Single, "pairs of an input and a target", id="no target"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_collate_makes_the_batch_of_single_examples() -> None:
             r"first dimension: float32 \[2\], int64",
             id="other dtypes",
         ),
-        pytest.param([["a"]] * N, "no tensor of numbers", id="words"),
+        pytest.param([["a"]] * N, "not numeric tensors", id="words"),
     ],
 )
 def test_inputs_of_no_use_are_refused_in_words(inputs: Any, words: str) -> None:
@@ -183,7 +183,7 @@ def test_a_network_is_called_as_its_inputs_say(network: nn.Module, batch: Any, w
 
 
 def test_an_input_that_the_network_does_not_take_is_named() -> None:
-    with pytest.raises(TaskError, match=r"takes x, mask, .* inputs have 'token_type_ids' beside"):
+    with pytest.raises(TaskError, match=r"takes x, mask, .* inputs also have 'token_type_ids'"):
         takes_by_name(ByName(), {"x": ROWS, "token_type_ids": ROWS})
 
 

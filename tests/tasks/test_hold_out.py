@@ -56,7 +56,11 @@ def test_the_seed_and_the_share_say_which() -> None:
 @pytest.mark.parametrize(
     ("splits", "share", "words"),
     [
-        (data() | {"test": Split("report", CLASSES, CLASSES)}, 0.3, "'test' to report on"),
+        (
+            data() | {"test": Split("report", CLASSES, CLASSES)},
+            0.3,
+            "There already is a report split, 'test'",
+        ),
         (data(), 0.0, "between 0 and 1"),
         (data(), 1, "between 0 and 1"),
         ({"test": Split("train", CLASSES, CLASSES)}, 0.5, "exactly one split"),

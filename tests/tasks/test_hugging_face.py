@@ -80,8 +80,8 @@ SMS = {"task": "text-classification", "model": "runs/base", "text": "text", "lab
         ({"task": "translation"}, "`task` is one of text-classification, token-classification"),
         ({"task": 3}, "needs `task`, a text"),
         ({"model": "nowhere"}, r"nowhere/config\.json does not exist. Give as `model` a folder"),
-        ({"lable": "x"}, "lable has no meaning here; known are"),
-        ({"task": "causal-lm", "group": "x"}, "`group` has no meaning for causal-lm"),
+        ({"lable": "x"}, "unknown setting lable; known settings: "),
+        ({"task": "causal-lm", "group": "x"}, "`group` is not a setting of causal-lm"),
     ],
 )
 def test_a_description_of_another_form_is_refused(
@@ -238,7 +238,7 @@ def test_texts_are_weighted_by_a_column(
     assert found.score == pytest.approx(expected)
     table["importance"] = "much"
     table.to_csv(folder / "val.csv", index=False)
-    with pytest.raises(TaskError, match="'importance' holds a weight that is no number"):
+    with pytest.raises(TaskError, match="'importance' contains a weight that is not a number"):
         load_task(describe(folder, **SMS | {"weight": "importance"}))
 
 
@@ -302,12 +302,12 @@ def test_masked_tokens_are_the_same_each_time(
     [
         ({"text": "message"}, r"val\.csv has no column 'message'; it has label, text"),
         ({"text": ["a", "b", "c"]}, "`text`, the name of one column or a list of two"),
-        ({"label": "text"}, "the labels .* are no numbers, .* has ham, spam"),
-        ({"metrics": "F1"}, "`metrics` is a list of texts"),
+        ({"label": "text"}, "the labels .* are not numbers, .* has ham, spam"),
+        ({"metrics": "F1"}, "`metrics` must be a list of texts"),
         ({"metrics": ["f1"]}, "no metric 'f1'"),
-        ({"max_length": 0}, "`max_length` is a whole number above 0, not 0"),
+        ({"max_length": 0}, "`max_length` must be an integer > 0, not 0"),
         ({"splits": {}}, r"needs a table \[splits\]"),
-        ({"splits": {"select": "val.xlsx"}}, r"val\.xlsx is none of \.csv"),
+        ({"splits": {"select": "val.xlsx"}}, r"val\.xlsx has an unsupported extension; use \.csv"),
         ({"splits": {"select": "no.csv"}}, r"no\.csv cannot be read"),
         ({"splits": {"dev": "val.csv"}}, "the split 'dev' needs a file and a role"),
         ({"splits": {"report": "val.csv"}}, "exactly one split with the role 'select'"),

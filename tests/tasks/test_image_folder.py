@@ -48,7 +48,7 @@ def describe(folder: Path, **told: Any) -> str:
         ({"model": "runs"}, r"runs/config\.json does not exist"),
         ({"checkpoint": "plain.pt"}, "does not say its architecture"),
         ({"architecture": "timm:a", "splits": {"val": "nowhere"}}, "nowhere does not exist"),
-        ({"architecture": "timm:a", "sise": 3}, "sise has no meaning here"),
+        ({"architecture": "timm:a", "sise": 3}, "unknown setting sise; "),
         ({"architecture": "timm:a", "group": "folder"}, "0.png is not in a group folder"),
         ({"architecture": "timm:a", "group": "nowhere.csv"}, r"nowhere\.csv cannot be read"),
         ({"architecture": "timm:a", "group": "a.csv"}, r"a\.csv needs the columns image and group"),
@@ -93,7 +93,7 @@ def test_bytes_are_normalised_on_the_device() -> None:
     how = Preprocessing((2, 2), 2, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
     batch = torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
     assert how.normalise(batch)[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, -0.1], abs=1e-6)
-    with pytest.raises(TaskError, match="interpolation is one of"):
+    with pytest.raises(TaskError, match="interpolation must be one of"):
         Preprocessing((2, 2), 2, interpolation="cubic")
 
 

@@ -173,7 +173,7 @@ def test_a_description_knows_how_metrics_are_read(metric: MetricInfo) -> None:
 
 
 def test_something_else_than_a_metric_is_refused() -> None:
-    with pytest.raises(TaskError, match="Give the name of one that is built in"):
+    with pytest.raises(TaskError, match="Pass the name of a built-in metric"):
         task_with(3)  # type: ignore[arg-type]
-    with pytest.raises(TaskError, match="2 metrics of the name 'macro F1'"):
+    with pytest.raises(TaskError, match="2 metrics named 'macro F1'"):
         task_with("macro F1", "macro F1")

@@ -111,7 +111,7 @@ def test_of_a_point_known_on_the_whole_a_part_takes_no_pass(
         assert passes == [30]
 
 
-def test_what_is_told_of_many_parts_is_looked_at_once_each(
+def test_part_metadata_is_computed_once(
     monkeypatch: pytest.MonkeyPatch, sweep: Sweep, evaluator: Evaluator
 ) -> None:
     points = [

@@ -23,13 +23,13 @@ def test_a_split_has_one_of_four_roles(role: str) -> None:
 
 @pytest.mark.parametrize("role", ["test", "val", "", None])
 def test_another_role_is_refused(role: Any) -> None:
-    with pytest.raises(TaskError, match="is one of train, select, report, shift, not"):
+    with pytest.raises(TaskError, match="must be one of train, select, report, shift, not"):
         split(role)
 
 
 @pytest.mark.parametrize(("inputs", "targets"), [(0, 0), (3, 2), (2, 3), (0, 1)])
 def test_a_split_needs_as_many_targets_as_inputs(inputs: int, targets: int) -> None:
-    with pytest.raises(TaskError, match=f"given {inputs} inputs and {targets} targets"):
+    with pytest.raises(TaskError, match=f"got {inputs} inputs and {targets} targets"):
         Split("select", torch.zeros(inputs, 2), torch.zeros(targets))
 
 

@@ -29,7 +29,7 @@ def test_it_holds_out_examples_where_it_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ['hold_out = "0.3"', "hold_out = 0.3\nhold_out_seed = 0.5"])
 def test_a_share_and_a_seed_are_numbers(tmp_path: Path, text: str) -> None:
-    with pytest.raises(TaskError, match=r"task\.toml: `hold_out` is a number"):
+    with pytest.raises(TaskError, match=r"task\.toml: `hold_out` must be a number"):
         file(tmp_path, text).held_out(splits())
 
 
@@ -41,5 +41,5 @@ def test_a_share_that_leaves_nothing_names_the_file(tmp_path: Path) -> None:
 def test_it_says_the_precision(tmp_path: Path) -> None:
     assert file(tmp_path, "").precision == "float32"
     assert file(tmp_path, 'precision = "float16 autocast"').precision == "float16 autocast"
-    with pytest.raises(TaskError, match=r"`precision` of .*task\.toml is one of float32"):
+    with pytest.raises(TaskError, match=r"`precision` of .*task\.toml must be one of float32"):
         _ = file(tmp_path, "precision = 16").precision

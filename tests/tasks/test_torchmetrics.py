@@ -86,18 +86,18 @@ def test_settings_are_part_of_what_is_measured() -> None:
         for how in ("macro", "micro")
     ]
     assert task_with(*named).score_name == "macro F1"
-    with pytest.raises(TaskError, match="2 metrics of the name 'MulticlassF1Score'"):
+    with pytest.raises(TaskError, match="2 metrics named 'MulticlassF1Score'"):
         task_with(f1(num_classes=3), f1(num_classes=3, average="micro"))
 
 
 def test_what_cannot_be_a_score_is_refused() -> None:
     matrix = torchmetrics.classification.MulticlassConfusionMatrix(num_classes=3)
-    with pytest.raises(TaskError, match="does not say whether higher values are better"):
+    with pytest.raises(TaskError, match="does not define whether higher values are better"):
         task_with(matrix)
     each = torchmetrics.classification.MulticlassF1Score(num_classes=3, average=None)
     (metric,) = task_with(each).metrics
     with pytest.raises(TaskError, match="its value is not one number; choose an `average`"):
         metric.score({"outputs": LOGITS}, TARGETS)
     weighted = Split("select", torch.zeros(6, 1), TARGETS, weights=torch.arange(6))
-    with pytest.raises(TaskError, match="has weights, and the metric 'MulticlassF1Score'"):
+    with pytest.raises(TaskError, match="has weights, but the metric 'MulticlassF1Score'"):
         ClassificationTask(lambda: nn.Linear(1, 3), {"val": weighted}, metrics=[each])

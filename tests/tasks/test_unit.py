@@ -79,7 +79,7 @@ def test_intervals_of_differences_are_ascending_and_have_a_width(
 
 
 @pytest.mark.parametrize("cell", ["run-01", None, [], "0.5"])
-def test_what_is_no_number_is_a_dash(cell: object) -> None:
+def test_non_numbers_are_shown_as_dash(cell: object) -> None:
     assert (SHARE.cell(cell), PLAIN.difference_cell(cell)) == ("–", "–")
 
 

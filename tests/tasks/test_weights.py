@@ -45,13 +45,13 @@ def split_of(weights: Any = None, **told: Any) -> Split:
         ([0, 0, 0], "All weights of the split are zero"),
         (2.0, "weights"),
         (torch.tensor(2.0), "not one number"),
-        (["a", "b", "c"], "weights of a split are numbers"),
+        (["a", "b", "c"], "weights of a split must be numbers"),
         (torch.ones(3, 2, 2), r"shape \[3, 2, 2\]"),
         (torch.ones(3, 3), "one weight for each token of its inputs"),
         (torch.tensor([[1.0, 1], [0, 0], [1, 0]]), "All tokens of example 1 have the weight zero"),
     ],
 )
-def test_weights_that_are_none_are_refused(weights: Any, problem: str) -> None:
+def test_invalid_weights_are_refused(weights: Any, problem: str) -> None:
     with pytest.raises(TaskError, match=problem):
         split_of(weights)
 
@@ -66,7 +66,7 @@ def test_weights_of_tokens_have_the_lengths_of_the_texts() -> None:
         Split("select", inputs, answers, weights=[[1, 1], [1, 1]])
     with pytest.raises(TaskError, match="this split has a `collate`"):
         Split("select", inputs, answers, weights=[[1, 1, 1], [1, 1]], collate=list)
-    with pytest.raises(TaskError, match="weights of tokens, and `record` of ClassificationTask"):
+    with pytest.raises(TaskError, match="weights of tokens, but `record` of ClassificationTask"):
         ClassificationTask(lambda: nn.Linear(1, 2), {"val": split})
 
 
@@ -105,7 +105,7 @@ def test_a_part_has_the_weights_of_its_examples() -> None:
     assert sorted(w for each in found if each is not None for w in each.tolist()) == [*range(1, 41)]
     light = Split("select", torch.zeros(40, 1), torch.zeros(40).long(), weights=[0.0] * 39 + [1.0])
     few = ClassificationTask(lambda: nn.Linear(1, 2), {"val": light})
-    with pytest.raises(TaskError, match="All 2 examples that were drawn of 40"):
+    with pytest.raises(TaskError, match="All 2 examples drawn from 40"):
         assert few.split(few.part("val", 2)).weights is None
 
 
@@ -193,7 +193,7 @@ def test_sums_of_language_models_and_taggers_are_weighted() -> None:
 
 def test_a_metric_without_weights_is_refused_before_any_work() -> None:
     for metric in ("Spearman correlation", Metric("mine", compute=lambda given, targets: 0.0)):
-        with pytest.raises(TaskError, match=r"has weights, and the metric .* takes none"):
+        with pytest.raises(TaskError, match=r"has weights, but the metric .* takes none"):
             ClassificationTask(
                 lambda: nn.Linear(2, 2), {"val": split_of([1, 2, 3])}, metrics=[metric]
             )

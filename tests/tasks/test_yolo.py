@@ -53,11 +53,11 @@ def test_labels_are_boxes_or_polygons(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("2 .5 .5 .2 .4", "none of 0 to 1"),
+        ("2 .5 .5 .2 .4", "class numbers must be 0 to 1"),
         ("0 5 5 2 4", "outside of its image"),
-        ("0 .5 .5 .2", "five numbers a line"),
-        ("0 .5 .5 .2 x", "no number"),
-        ("0.5 .5 .5 .2 .2", "none of 0 to 1"),
+        ("0 .5 .5 .2", "five numbers per line"),
+        ("0 .5 .5 .2 x", "not a number"),
+        ("0.5 .5 .5 .2 .2", "class numbers must be 0 to 1"),
     ],
 )
 def test_a_label_that_cannot_be_used_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
@@ -82,7 +82,7 @@ def test_files_that_describe_no_task_say_what_to_do(tmp_path: Path) -> None:
         load_task(f"ultralytics:{data}")
     file = tmp_path / "yolo.toml"
     file.write_text('data = "a/b/data.yaml"\nimgz = 64\n')
-    with pytest.raises(TaskError, match="imgz has no meaning here"):
+    with pytest.raises(TaskError, match="unknown setting imgz; "):
         load_task(f"ultralytics:{file}")
 
 
@@ -192,7 +192,7 @@ def test_detectors_are_evaluated_in_half_precision_and_on_held_out_images(tmp_pa
         assert len(found[precision].task_key) == 64
     assert len({each.task_key for each in found.values()}) == 3
     file.write_text('data = "data.yaml"\nhold_out = 2\n')
-    with pytest.raises(TaskError, match="`hold_out`: The share to hold out is between 0 and 1"):
+    with pytest.raises(TaskError, match="`hold_out`: The share to hold out must be between 0"):
         load_task(f"ultralytics:{file}")
     file.write_text('data = "data.yaml"\nprecision = "half"\n')
     with pytest.raises(TaskError, match=r"The `precision` of .* is one of float32, bfloat16"):
