@@ -29,7 +29,7 @@ TROUBLES = {
     "empty": (True, "is empty", "Copy or download it again"),
     "gone": (False, "there is no such checkpoint", "remove the row"),
     "half": (False, "stored as float16, but as float32 in the base", "averaged in the wider"),
-    "own-head": (False, "started from a head of its own", "use the head of"),
+    "own-head": (False, "started from a different head", "use the head of"),
     "page": (True, "is a web page", "Open it in a browser"),
     "pointer": (True, "Git LFS pointer", "git lfs pull"),
     "quantized": (True, "quantized", "Save the float weights"),

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from soupcore.errors import StoreError
 from soupcore.workspace import workspace_file
 
-#: Errors of a missing or damaged workspace. Files are read each time then.
+#: Errors of a missing or damaged workspace. Without a cache, files are read each time.
 NO_CACHE = (OSError, StoreError, sqlite3.Error)
 
 

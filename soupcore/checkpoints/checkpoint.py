@@ -67,7 +67,7 @@ class Checkpoint(ABC):
         notes: Sentences for users on how the file was read.
         ties: Groups of names that refer to the same stored tensor.
         set_aside: Tensors of `original` that are omitted here because they are not trained. A soup
-            that is written in the form of this checkpoint contains them unchanged.
+            written in the form of this checkpoint contains them unchanged.
     """
 
     weights: str = ""
@@ -121,7 +121,7 @@ class Checkpoint(ABC):
 
     @property
     def checksummed(self) -> frozenset[str]:
-        """Names of tensors that have a checksum of their own in the file."""
+        """Names of tensors with a separate checksum in the file."""
         return frozenset()
 
     def check_integrity(  # noqa: B027 - most formats have no checksums, so there is nothing to do
@@ -179,7 +179,7 @@ class Checkpoint(ABC):
 
     @property
     def scan_name(self) -> str:
-        """What tells scans of the same files apart in the cache: the weight set."""
+        """The key that distinguishes scans of the same files in the cache: the weight set."""
         return self.weights
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:

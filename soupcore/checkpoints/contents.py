@@ -2,7 +2,7 @@
 
 Starting a process for each file of a sweep takes longer than reading the files, so contents are
 cached by path and stamp of the file (`soupcore.checkpoints.files`). Refusals are cached too, but
-not that the child process crashed or was killed, since that says nothing about the file.
+crashes and kills of the child process are not, since they say nothing about the file.
 """
 
 import json
@@ -97,10 +97,10 @@ class Contents:
         storages: Places of their storages, by key.
         metadata: `{"stockpot": recipe as JSON}` for a soup that Stockpot wrote; else empty.
         details: Plain values on the training run: epoch, hyperparameters, metrics.
-        executes: Code that `torch.load` would execute or import, except for known harmless names;
-            empty if the file can be passed on in its own form.
+        executes: Code that `torch.load` would execute or import, except for names known to be safe;
+            empty if a soup can be written in the form of the file.
         network: The description from which an Ultralytics network is built (`yaml`); None if there
-            is none, or if building it would run more than known layers.
+            is none, or if building it would run unknown layers.
         local_paths: `(place, path)` of strings that look like paths of the training machine.
     """
 

@@ -4,7 +4,7 @@ DistributedDataParallel, torch.compile, FSDP and activation checkpointing, a Lig
 attribute and a Hugging Face base model all add a prefix to the names. The weights are the same, so
 checkpoints saved with and without the prefix fit each other. The digest of weights
 (`canonical_names`) ignores a prefix that *all* names share. A comparison (`align`) uses the prefix
-with which most names agree, so that a loss or a head outside of it does no harm.
+with which most names agree, so that a loss or a head outside of it is tolerated.
 
 Weight and spectral normalisation have old names (`weight_g`) and new ones
 (`parametrizations.weight.original0`) for the same tensors.

@@ -148,5 +148,5 @@ def _text(beginning: bytes) -> str:
         beginning = (codecs.BOM_UTF16_LE if beginning[0] else codecs.BOM_UTF16_BE) + beginning
     text = beginning.removeprefix(codecs.BOM_UTF8).decode(encoding, "replace")
     text = text.rstrip("\N{REPLACEMENT CHARACTER}").strip()  # the last character may be cut
-    # Checkpoints have control characters in their first bytes, texts do not.
+    # Unlike texts, checkpoints have control characters in their first bytes.
     return text if all(mark.isprintable() or mark.isspace() for mark in text) else ""

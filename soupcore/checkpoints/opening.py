@@ -60,14 +60,14 @@ def _open(path: Path, weights: str | None) -> Checkpoint:
         )
     is_index = suffix_of(path) in INDEX_SUFFIXES
     checkpoint = open_index(path, _open_file) if is_index else _open_file(path, weights)
-    # TorchCheckpoint checks the name itself; there, even a single weight set may have a name.
+    # TorchCheckpoint checks the name, since even a single weight set may have one.
     if weights and not isinstance(checkpoint, TorchCheckpoint):
         raise CheckpointError(f"{path} has only one set of weights, and none named {weights!r}.")
     return checkpoint
 
 
 def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
-    # The first bytes decide on the format. Names come from people and download tools.
+    # The first bytes decide on the format, since users and download tools choose the names.
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
         size = file.seek(0, os.SEEK_END)
@@ -77,8 +77,8 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
         return SafetensorsCheckpoint(path)
     check_beginning(path, beginning)
     if beginning.startswith(_ZIP) and not end.startswith(_END_OF_ZIP):
-        # Found without a process to read the file, because a file that is still being written is
-        # new each time.
+        # Checked without a child process, because the cache misses each time for a file that is
+        # still being written.
         problem = "It does not end like a zip archive: it was truncated, or something was appended."
         raise CheckpointError(f"{path} cannot be opened. {problem}", INCOMPLETE)
     if suffix_of(path) == ".safetensors" and not beginning.startswith((_ZIP, b"\x80")):
@@ -155,12 +155,12 @@ def _unclear(run: Run) -> CheckpointError:
 
 
 def _notes_on(run: Run, choice: Choice) -> Iterator[str]:
-    """Yield sentences that say which of several files of a run is opened."""
+    """Yield sentences on which of several files of a run is opened."""
     model = choice.snapshot.model
     rest = [other.name for other in run.snapshots if other.name != choice.snapshot.name]
     rest += [clean(other.name) for other in run.others]
     if rest and choice.reason:
         shown = ", ".join(rest[:4]) + (f" and {len(rest) - 4} more" if len(rest) > 4 else "")
-        yield f"{choice.snapshot.name} is opened ({choice.reason}), and not {shown}."
+        yield f"{choice.snapshot.name} is opened ({choice.reason}), not {shown}."
     for file, why in model.left_out:
-        yield f"{clean(model.files[0].name)} is opened, and not {clean(file)}: {why}."
+        yield f"{clean(model.files[0].name)} is opened, not {clean(file)}: {why}."

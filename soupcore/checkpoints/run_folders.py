@@ -59,10 +59,10 @@ class Snapshot:
     Attributes:
         name: `best`, `last`, `final`, `average`, `epoch 3`, `step 500`, or the name of the file.
         model: Its files.
-        kind: `best`, `last`, `final` or `average` if the name of the file says so, else "".
+        kind: `best`, `last`, `final` or `average` by the name of the file, else "".
         epoch: Epoch in the name of the file.
         step: Step in the name of the file.
-        order: Sorts the snapshots of a run by time.
+        order: Sort key of the snapshots of a run, by time.
         metrics: Metrics in the name of the file, or beside it.
     """
 

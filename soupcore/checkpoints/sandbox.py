@@ -147,7 +147,7 @@ class _Reader:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    process_group=0,  # that of its forks, to kill them with it
+                    process_group=0,  # shared with its forks, to kill them too
                 )
         except OSError:
             self._socket.close()
@@ -180,14 +180,14 @@ class _Reader:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Have the process end, and wait for that."""
+        """Stop the process, and wait for its end."""
         with suppress(OSError):  # if it has ended
             self._socket.shutdown(socket.SHUT_RDWR)  # also if a fork of this process has a copy
         self._socket.close()
         self._process.wait()
 
 
-# Idle readers of this process. A fork of it has readers of its own.
+# Idle readers of this process. A fork of it has separate readers.
 _idle: dict[int, list[_Reader]] = {}
 _MOST_IDLE = 4
 
@@ -246,7 +246,7 @@ def _answer(descriptor: int, path: Path, *request: str) -> dict[str, Any]:
         raise
     finally:
         timer.cancel()
-        timer.join()  # it must not kill the reader of the next file
+        timer.join()  # the timer must not kill the reader of the next file
         _give_back(reader)
     try:
         answer: dict[str, Any] = json.loads(output)

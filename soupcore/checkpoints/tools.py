@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tool:
-    """How a training tool lays out a run.
+    """The layout of a training tool's run folders.
 
     Attributes:
         name: Its name.
         files: Regular expression for weights, relative to the run's folder and without suffix;
-            `pytorch_model` counts as `model`. Its groups say which snapshot a file is: `best`,
-            `last`, `final`, `average`; `epoch`, `step`, `checkpoint` (numbers), `date`; `version`
-            (of several runs in one folder, the newest counts); `state` for a training state, which
-            is not opened.
+            `pytorch_model` counts as `model`. Its groups identify the snapshot: `best`, `last`,
+            `final`, `average`; `epoch`, `step`, `checkpoint` (numbers), `date`; `version` (of
+            several runs in one folder, the newest counts); `state` for a training state, which is
+            not opened.
         takes: The snapshots that may represent the run, in order of preference.
         folders: Regular expression for the subfolders with weights.
         suffixes: Suffixes of the weights; any if empty.
         marks: Files, as patterns, one of which must exist; none if the names of the weights
             suffice.
         hyperparameters: Files with hyperparameters, beside the weights or in a folder above them.
-        logged: Files with logged metrics, there too.
-        counts_from: First epoch in the names of files, if the log may count from another.
+        logged: Files with logged metrics, in the same places.
+        counts_from: First epoch in the names of files, if the log may start at another.
     """
 
     name: str
@@ -172,7 +172,7 @@ TOOLS = (
         logged=("wandb-summary.json", "files/wandb-summary.json"),
     ),
 )
-# Files that belong to no tool in particular, in the folder of a run.
+# Files of no particular tool, in the folder of a run.
 SHARED = Tool(
     "",
     r"(.*/)?((?P<best>([^/]*[._-])?best([._-][^/]*)?)|(?P<final>([^/]*[._-])?final([._-][^/]*)?)"

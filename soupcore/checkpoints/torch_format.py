@@ -21,8 +21,8 @@ from soupcore.errors import CheckpointError
 
 Sizes = tuple[int, ...]
 
-_BLOCK = 1 << 20  # bytes that are gathered at a time
-_LITTLE = 64 << 10  # bytes that are read at once even if few of them are needed
+_BLOCK = 1 << 20  # bytes gathered at a time
+_LITTLE = 64 << 10  # bytes read at once even if few of them are needed
 
 
 class TorchCheckpoint(Checkpoint):

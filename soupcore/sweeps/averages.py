@@ -1,4 +1,4 @@
-"""Detects ingredients that are averages of others, such as a soup saved next to its ingredients.
+"""Detect ingredients that are averages of others, such as a soup saved next to its ingredients.
 
 An average of such a file and its members would count the members twice. Stockpot's own soups carry
 their recipe. Others (ESPnet's `ave_3best`, icefall's `avg-15`) are detected by their values: an
@@ -46,7 +46,7 @@ def average_findings(
     problems = {}
     for name, checkpoint in checkpoints.items():
         if recipe := _recipe_of(checkpoint):
-            problems[name] = _told_of_soup(recipe, name, checkpoints)
+            problems[name] = _problem_of_soup(recipe, name, checkpoints)
     points = dict(checkpoints) | ({base_name: base} if base is not None else {})
     for name, members in _averages(points).items():
         if name != base_name and name not in problems:
@@ -79,7 +79,7 @@ def _beside(path: Path) -> bytes:
         return b""
 
 
-def _told_of_soup(
+def _problem_of_soup(
     recipe: Mapping[str, Any], soup: str, checkpoints: Mapping[str, Checkpoint]
 ) -> str:
     digests = recipe.get("digests")

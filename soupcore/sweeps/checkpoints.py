@@ -1,4 +1,4 @@
-"""Opens all checkpoints of a sweep. Those that cannot be opened become findings."""
+"""Open all checkpoints of a sweep. Checkpoints that cannot be opened become findings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

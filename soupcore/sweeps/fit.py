@@ -1,4 +1,4 @@
-"""Checks before any work starts whether the ingredients of a sweep can be averaged."""
+"""Check whether the ingredients of a sweep can be averaged, before any work starts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -154,7 +154,7 @@ def _of_each(
 
 
 def _reasons_against_base(opened: Mapping[str, Checkpoint], base_name: str) -> list[Finding]:
-    """Return findings for the base if it, and not the ingredients, is the odd one."""
+    """Return findings for the base if it, and not the ingredients, is the exception."""
     base = opened.get(base_name)
     ingredients = {name: checkpoint for name, checkpoint in opened.items() if name != base_name}
     if base is None or not ingredients:

@@ -1,4 +1,4 @@
-"""Finds and names the runs in a folder, and accounts for its other entries."""
+"""Find and name the runs in a folder, and report its other entries."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from soupcore.errors import SweepError
 from soupcore.sweeps.findings import Finding
 
 _DEPTH = "the folder, its subfolders, and the folders in those where tools put weights"
-_DEEPEST = 6  # levels of subfolders in which weights are searched for, for a finding
+_DEEPEST = 6  # levels of subfolders to search for weights, for a finding
 _DEEPEST_RUNS = 3  # levels of subfolders with runs, if there are none above
 _MOST_ENTRIES = 5_000  # entries inspected in this search
-_MOST_FOLDERS = 300  # subfolders of a level in which runs are searched for
+_MOST_FOLDERS = 300  # subfolders of a level to search for runs
 
 IsAllowed = Callable[[Path], bool]
 
@@ -48,9 +48,9 @@ class Entries:
 
 
 def stays_within(roots: Collection[Path] | None) -> IsAllowed:
-    """Return a function that tells whether a path, with links resolved, lies in `roots`.
+    """Return a function that checks whether a path, with links resolved, is in `roots`.
 
-    Without roots, all paths do.
+    Without roots, all paths are.
     """
     if roots is None:
         return lambda path: True
@@ -174,11 +174,11 @@ class _Level:
 
     folder: Path
     runs: list[Run]
-    folders: list[Path]  # all folders in which weights were searched for
+    folders: list[Path]  # all searched folders
 
 
 def _levels(folder: Path, is_allowed: IsAllowed = lambda path: True) -> list[_Level]:
-    """Return the folder, or if it holds no runs, those of its subfolders that do."""
+    """Return the folder, or if it has no runs, its subfolders with runs."""
     first = _level(folder, is_allowed)
     levels, above = [first], [first]
     if first.runs or next(_weights_below(folder), None) is None:
@@ -227,7 +227,7 @@ def _beside_others(model: Model) -> Model:
     if not model.path.is_dir():
         return model
     problem = f"is one of {len(model.files)} shards without their index"
-    trouble = problem, "Copy the index beside them, or put them into a folder of their own."
+    trouble = problem, "Copy the index beside them, or move them into a separate folder."
     return Model(model.name, model.files[0], model.files, model.left_out, trouble)
 
 
@@ -274,8 +274,8 @@ def _why_not(entry: Path, is_allowed: IsAllowed) -> tuple[str, str]:
         return "", ""
     return (
         f"contains weights too deep inside ({clean(deep.relative_to(entry).as_posix())}). "
-        f"Searched are: {_DEPTH}",
-        "Open that folder as a sweep of its own, or move the checkpoints up.",
+        f"Stockpot searches {_DEPTH}",
+        "Open that folder as a separate sweep, or move the checkpoints up.",
     )
 
 

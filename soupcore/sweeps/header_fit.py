@@ -1,7 +1,7 @@
-"""Finds checkpoints that cannot fit the others by their headers alone, before they are downloaded.
+"""Find checkpoints whose headers show that they cannot fit the others, before a download.
 
-It finds what the whole check (`soupcore.sweeps.fit`) would find too: other matrices of weights.
-Differences that may be constants or counters need the values, so they are left to that check.
+It finds different matrices of weights, as the full check does (`soupcore.sweeps.fit`). Differences
+that may be constants or counters need the values, so they are left to the full check.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from soupcore.sweeps.lora import is_lora
 
 
 def header_findings(opened: Mapping[str, Checkpoint], base_name: str) -> list[Finding]:
-    """Return the misfits among checkpoints of which only the headers are known.
+    """Return the misfits among checkpoints, given their headers.
 
     The base determines the layout if an ingredient may fit it, and otherwise the most common
     layout does, or the first of several. The base itself is never a misfit.

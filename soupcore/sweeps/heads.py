@@ -1,11 +1,11 @@
-"""Detects parts of a network that each run initialised anew, such as the head of a classifier.
+"""Detect parts of a network that each run initialised separately, such as a classifier's head.
 
 Two runs that were fine-tuned from one initialisation have similar matrices. A head that each run
 initialised randomly has an unrelated direction in each, so an average of such heads is meaningless.
 For this reason WiSE-FT (arXiv:2109.01903) and Model Soups (arXiv:2203.05482) start all runs from
-one head. The comparison uses the sample of each matrix that the scan of a file keeps: 40 to 130
-values, or all values of a smaller matrix. The cosine of two samples estimates that of the matrices
-to within about 0.15.
+one head. The comparison uses the sample of each matrix in the scan of a file: 40 to 130 values, or
+all values of a smaller matrix. The cosine of two samples estimates that of the matrices to within
+about 0.15.
 """
 
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ def head_findings(
     if not checkpoints:
         return []
     samples = {name: _samples(checkpoint) for name, checkpoint in checkpoints.items()}
-    # Where a base that fits in part has the mean of the ingredients, it says nothing of its own.
+    # A base that fits in part has the mean of the ingredients there, which is no evidence.
     from_base = _apart_from(_samples(own_of(base)), samples) if base else {}
     if 0 < len(from_base) < len(samples) / 2:
         return _own_heads(from_base, "the base")
-    # The first may be the odd one, so compare with the second too.
+    # The first may be the exception, so compare with the second too.
     candidates = [(name, _apart_from(samples[name], samples)) for name in [*samples][:2]]
     apart_from_one = [(name, apart) for name, apart in candidates if apart]
     if apart_from_one:
@@ -71,7 +71,7 @@ def _own_heads(apart: Mapping[str, list[str]], one: str) -> list[Finding]:
             name,
             tensors[0],
             f"is unrelated to this tensor in {one}, while their other tensors are close: this run "
-            "started from a head of its own" + and_more(len(tensors) - 1),
+            "started from a different head" + and_more(len(tensors) - 1),
             "An average of such heads is meaningless. Exclude it, or let all tensors but the head "
             f"take part in recipes, and use the head of {one}.",
         )

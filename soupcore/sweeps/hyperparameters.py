@@ -25,7 +25,7 @@ _NAME_COLUMNS = (
     "checkpoint", "name", "file", "filename", "path", "url", "uri", "run", "run_name", "run name",
     "tags.mlflow.runname", "model", "id",
 )  # fmt: skip
-# Those whose text becomes the name of a checkpoint that the same row names by a URL.
+# Columns whose text becomes the name of a checkpoint if the row names it by a URL.
 _TITLE_COLUMNS = ("name", "run", "run_name", "run name", "tags.mlflow.runname")
 # Tables link to pages of trackers, and a table from elsewhere must not name other local files.
 _NO_CHECKPOINTS = ("file", "http", "https", "local")
@@ -39,9 +39,9 @@ class UrlRow:
     """A row of a sweep's table that names a checkpoint by a URL.
 
     Attributes:
-        text: The URL as it is written, perhaps as `NAME=URL`.
+        text: The URL in the table, perhaps as `NAME=URL`.
         title: The name of the checkpoint in another column; empty if there is none.
-        here: The checkpoint in the sweep's folder that the row names too, such as a copy.
+        here: A checkpoint in the sweep's folder that the row also names, such as a copy.
     """
 
     text: str
@@ -50,7 +50,7 @@ class UrlRow:
 
 
 @dataclass
-class Told:
+class Sidecars:
     """The contents of tables and sidecar files.
 
     Attributes:
@@ -68,7 +68,7 @@ class Told:
     files: set[str] = field(default_factory=set)
 
     def describe(self, name: str) -> RunDetails:
-        """Return what the tables and sidecars say of an ingredient."""
+        """Return the hyperparameters of an ingredient from tables and sidecars."""
         found = RunDetails()
         if name in self.rows:
             found.add(*split_scores(self.rows[name]), self.origins[name])
@@ -78,12 +78,12 @@ class Told:
         return found
 
 
-def read_told(
+def read_sidecars(
     folder: Path,
     paths: Mapping[str, Path],
     is_allowed: Callable[[Path], bool] = lambda path: True,
     labels: Mapping[str, str] = MappingProxyType({}),
-) -> Told:
+) -> Sidecars:
     """Read hyperparameters from `sweep.jsonl` or `sweep.csv`, and from `<name>.json`.
 
     Other CSV files count if they name checkpoints, as exports of Weights & Biases and MLflow do.
@@ -94,36 +94,36 @@ def read_told(
         folder: The sweep's folder.
         paths: `{ingredient: file or folder}`.
         is_allowed: Whether a file may be read, as links may leave the allowed folders.
-        labels: `{text: ingredient}`, further texts that name ingredients, such as URLs.
+        labels: `{text: ingredient}` of further texts that name ingredients, such as URLs.
     """
     find = _finder(paths, labels)
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
-    told = _read_table([table for table in tables if is_allowed(table)], find)
-    told.origins = dict.fromkeys(told.rows, tables[0].name) if tables else {}
+    sidecars = _read_table([table for table in tables if is_allowed(table)], find)
+    sidecars.origins = dict.fromkeys(sidecars.rows, tables[0].name) if tables else {}
     exports = [path for path in sorted(folder.glob("*.csv")) if path.name not in TABLES]
-    _read_exports(told, [path for path in exports if is_allowed(path)], find)
+    _read_exports(sidecars, [path for path in exports if is_allowed(path)], find)
     for name, path in paths.items():
         stem = path.name if path.is_dir() else stem_of(path)
         stems = dict.fromkeys((name.rpartition("/")[2], stem))
-        sidecars = [path.with_name(f"{each}.json") for each in stems]
-        sidecar = next((file for file in sidecars if file.is_file()), None)
+        candidates = [path.with_name(f"{each}.json") for each in stems]
+        sidecar = next((file for file in candidates if file.is_file()), None)
         if sidecar is None or not is_allowed(sidecar):
             continue
-        told.files.add(clean(sidecar.name))
-        if name in told.rows:
+        sidecars.files.add(clean(sidecar.name))
+        if name in sidecars.rows:
             continue
         problems = Problems()
         try:
-            told.rows[name] = read_object(sidecar, problems)
-            told.origins[name] = clean(sidecar.name)
+            sidecars.rows[name] = read_object(sidecar, problems)
+            sidecars.origins[name] = clean(sidecar.name)
         except TableError as error:
             problems.append(str(error))
         way_out = "Fix or remove it. It should contain a JSON object of hyperparameters."
-        told.findings += [
+        sidecars.findings += [
             Finding("warning", name, "", f"{clean(sidecar.name)} {problem}", way_out)
             for problem in problems
         ]
-    return told
+    return sidecars
 
 
 def read_urls(
@@ -136,14 +136,14 @@ def read_urls(
     Args:
         folder: The sweep's folder.
         paths: `{ingredient: file or folder}` of the checkpoints in it.
-        is_allowed: See `read_told`.
+        is_allowed: See `read_sidecars`.
     """
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if table is None or not is_allowed(table):
         return "", []
     try:
         rows = read_rows(table, Problems())
-    except TableError:  # `read_told` reports it
+    except TableError:  # `read_sidecars` reports it
         return "", []
     find = _finder(paths, {})
     owners = [name for _, name, _ in _owners(rows, find)]
@@ -155,7 +155,7 @@ def read_urls(
         title = next((each for each in titles if each and not is_url(each)), "")
         if texts:
             found.append(UrlRow(texts[0], title, find(title) or owner))
-    # A file such as best.pt can be a copy of one of several such URLs at most.
+    # A file such as best.pt can be a copy of at most one of several such URLs.
     counts = Counter(row.here for row in found if not find(row.title))
     return table.name, [
         replace(row, here=None) if counts[row.here] > 1 and not find(row.title) else row
@@ -167,15 +167,15 @@ def _names_weights(text: str) -> bool:
     return is_url(text) and scheme_of(text) not in _NO_CHECKPOINTS
 
 
-def choose_columns(told: Sequence[Values], others: Sequence[Values]) -> list[str]:
+def choose_columns(described: Sequence[Values], others: Sequence[Values]) -> list[str]:
     """Choose the hyperparameters that the table of ingredients shows.
 
     Args:
-        told: Hyperparameters of each ingredient from tables and sidecars. All become columns.
+        described: Hyperparameters of each ingredient from tables and sidecars. All become columns.
         others: Hyperparameters from the files of the runs and the checkpoints, often a hundred
             arguments. The first twelve that vary become columns, numbers before text.
     """
-    named = dict.fromkeys(key for row in told for key in row)
+    named = dict.fromkeys(key for row in described for key in row)
     varying = _varying(others, named)
     varying.sort(key=lambda key: any(isinstance(row.get(key), str) for row in others))
     return [*named, *varying[:_MOST_DETAILS]]
@@ -222,7 +222,7 @@ def run_columns(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _read_exports(told: Told, tables: Sequence[Path], find: _Find) -> None:
+def _read_exports(sidecars: Sidecars, tables: Sequence[Path], find: _Find) -> None:
     """Read tables that name checkpoints of this folder; other CSV files have other purposes."""
     for path in tables:
         problems = Problems()
@@ -238,12 +238,12 @@ def _read_exports(told: Told, tables: Sequence[Path], find: _Find) -> None:
         }
         if not named:
             continue
-        told.exports.append((clean(path.name), named))
-        told.files.add(path.name)
+        sidecars.exports.append((clean(path.name), named))
+        sidecars.files.add(path.name)
         gone = [without_credentials(label) for _, name, label in owners if name is None and label]
         if gone:
             problems.append(f"describes {len(gone)} runs that are not in this folder: {some(gone)}")
-        told.findings += [
+        sidecars.findings += [
             Finding("note", clean(path.name), "", problem, "Nothing to do if this is intended.")
             for problem in problems
         ]
@@ -262,11 +262,11 @@ def _split_export(row: Values) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     return hyperparameters, logged
 
 
-def _read_table(tables: Sequence[Path], find: _Find) -> Told:
+def _read_table(tables: Sequence[Path], find: _Find) -> Sidecars:
     """Read the first of the tables, and report that the others are not used."""
-    told = Told(files={table.name for table in tables})
+    sidecars = Sidecars(files={table.name for table in tables})
     if not tables:
-        return told
+        return sidecars
     path = tables[0]
     problems = Problems()
     try:
@@ -277,21 +277,24 @@ def _read_table(tables: Sequence[Path], find: _Find) -> Told:
     if len(tables) > 1:
         problems.append(f"is used instead of {tables[1].name}")
     owner = _owners(rows, find)
-    _add_rows(told, path.name, rows, owner)
+    _add_rows(sidecars, path.name, rows, owner)
     if rows and all(column is None for column, _, _ in owner):
         columns = ", ".join(map(repr, [*rows[0].raw][:3]))
         problems.append(
             f"has no column with names of checkpoints in this folder (columns: {columns}"
             + (", …)" if len(rows[0].raw) > 3 else ")")
         )
-    told.findings += [
+    sidecars.findings += [
         Finding("warning", path.name, "", problem, "Fix or remove it.") for problem in problems
     ]
-    return told
+    return sidecars
 
 
 def _add_rows(
-    told: Told, table: str, rows: Sequence[Row], owner: Sequence[tuple[str | None, str | None, str]]
+    sidecars: Sidecars,
+    table: str,
+    rows: Sequence[Row],
+    owner: Sequence[tuple[str | None, str | None, str]],
 ) -> None:
     """Add the rows of a table; if a checkpoint has several, the last one counts."""
     counts = Counter(name for _, name, _ in owner if name is not None)
@@ -299,12 +302,12 @@ def _add_rows(
     nameless = 0
     for row, (column, name, label) in zip(rows, owner, strict=True):
         if name is not None:
-            told.rows[name] = {key: v for key, v in row.values.items() if key != column}
+            sidecars.rows[name] = {key: v for key, v in row.values.items() if key != column}
         elif label:
             gone[without_credentials(label)] = None
         else:
             nameless += 1
-    told.findings += [
+    sidecars.findings += [
         Finding(
             "note",
             name,
@@ -318,15 +321,15 @@ def _add_rows(
     way_out = "Copy the checkpoint here, or remove the row."
     if len(gone) > _MOST_FINDINGS:
         problem = f"describes {len(gone)} checkpoints that do not exist: {some([*gone])}"
-        told.findings.append(Finding("warning", table, "", problem, way_out))
+        sidecars.findings.append(Finding("warning", table, "", problem, way_out))
     else:
         problem = "is described in the sweep's table, but there is no such checkpoint"
-        told.findings += [Finding("warning", label, "", problem, way_out) for label in gone]
+        sidecars.findings += [Finding("warning", label, "", problem, way_out) for label in gone]
     if nameless:
         rows_ = "1 row" if nameless == 1 else f"{nameless} rows"
         problem = f"has {rows_} without the name of a checkpoint"
         way_out = "Fill in the name, or remove the row."
-        told.findings.append(Finding("warning", table, "", problem, way_out))
+        sidecars.findings.append(Finding("warning", table, "", problem, way_out))
 
 
 def _owners(rows: Sequence[Row], find: _Find) -> list[tuple[str | None, str | None, str]]:

@@ -1,4 +1,4 @@
-"""Checks that checkpoints have the same tensors: same names, except for wrappers, and shapes."""
+"""Check that checkpoints have the same tensors: the same names, except for wrappers, and shapes."""
 
 from collections.abc import Mapping
 from math import prod

@@ -1,4 +1,4 @@
-"""Opens low-rank adapters as checkpoints: PEFT's LoRA, and that of kohya's scripts and diffusers.
+"""Open low-rank adapters as checkpoints: PEFT's LoRA, and that of kohya's scripts and diffusers.
 
 PEFT writes `adapter_config.json` beside the factors. In the other formats, each pair of factors may
 have an `alpha` of its own, and kohya's names have `_` for the `.` of modules.
@@ -46,7 +46,7 @@ def merged(adapter: Checkpoint, base: Checkpoint) -> MergedAdapter:
     config = _config(adapter)
     for name in adapter.tensors:
         if found := _OTHER_METHODS.search(name):
-            raise _unsupported(adapter, f"has {found[0]!r} ({name}), which is no plain LoRA")
+            raise _unsupported(adapter, f"has {found[0]!r} ({name}), which is not plain LoRA")
     for option in ("use_dora", "lora_bias", "megatron_config", "layer_replication"):
         if config.get(option):
             raise _unsupported(adapter, f"uses {option}")
@@ -83,7 +83,7 @@ def merged(adapter: Checkpoint, base: Checkpoint) -> MergedAdapter:
 
 
 def _modules(modules: Mapping[str, Any], base: Checkpoint) -> dict[str, str]:
-    """Return the weight of the base for each module of an adapter, as far as it is found."""
+    """Return the weight of the base for each module of an adapter, if found."""
     plain = {
         module: _DIFFUSERS_PREFIX.sub("", module.removeprefix(_PEFT_PREFIX), count=1)
         for module in modules
@@ -129,9 +129,10 @@ def _scale(adapter: Checkpoint, config: Mapping[str, Any], module: str, rank: in
 
 
 def _by_pattern(patterns: Any, module: str, default: Any) -> Any:
-    """Return the value of the pattern that matches a module, as PEFT finds it."""
+    """Return the value of the pattern that matches a module, by PEFT's rules."""
     for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-        # PEFT takes regular expressions. One of a stranger may take for ever, so only names count.
+        # PEFT takes regular expressions. An untrusted one may run for ever, so only names are
+        # supported.
         name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
         if _EXPRESSION.search(name):
             raise CheckpointError(

@@ -1,10 +1,10 @@
-"""A base that fits in part: a pre-trained network whose head the fine-tuned ones do not share.
+"""A base that fits in part: a pre-trained network with a different head than its fine-tunes.
 
 Fine-tuning usually starts from a network with another head (80 classes, the runs have 4), without a
 head, or with fewer rows in its vocabulary. The tensors that such a base shares with the ingredients
 are their initialisation. The others are new in the ingredients, so they have no task vector. The
 base gets the mean of the ingredients there, which makes it a point that can be evaluated, and
-recipes take these tensors from elsewhere (see `Sweep.with_tensors`).
+recipes take these tensors from other sources (see `Sweep.with_tensors`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from soupcore.sweeps.findings import Finding, some, tensors
 from soupcore.sweeps.set_aside import commonest, no_weights
 from soupcore.sweeps.values import dtype_findings, integer_findings, nonfinite_findings
 
-_LEAST_SHARED = 0.5  # of the float tensors of an ingredient; with fewer it is another network
+_LEAST_SHARED = 0.5  # of the float tensors of an ingredient; a base with fewer is another network
 _WAY_OUT = (
     "Nothing to do if the fine-tuned networks got a new head. The base has the mean of the "
     "ingredients there, and recipes that need a base take these tensors from the mean of their "
@@ -37,8 +37,9 @@ def partial_base(opened: Mapping[str, Checkpoint], base_name: str) -> Checkpoint
         base_name: Name of the base.
 
     Returns:
-        The base under the names of the ingredients, with tensors that only the base has, or has in
-        another shape. None if an ingredient has exactly its weights, or if it lacks most of them.
+        The base under the names of the ingredients, including tensors that only the base has or
+        whose shapes differ. None if an ingredient has exactly its weights, or if it lacks most of
+        them.
     """
     base = opened.get(base_name)
     ingredients = {name: checkpoint for name, checkpoint in opened.items() if name != base_name}

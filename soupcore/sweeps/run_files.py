@@ -1,4 +1,4 @@
-"""Hyperparameters and logged metrics of a run, from the files that training tools leave with it.
+"""Hyperparameters and logged metrics of a run, from the files of training tools.
 
 `soupcore.checkpoints.tools` lists the files of each tool. They are searched for beside the
 snapshot and in the folders above it, up to the folder of the run. Logged metrics are those of the
@@ -31,7 +31,7 @@ from soupcore.sweeps.tables import (
 
 Values = Mapping[str, Scalar]
 
-# Fields of a model's config.json that describe the run and not the architecture.
+# Fields of a model's config.json that describe the run, not the architecture.
 _OF_CONFIG = ("_name_or_path", "model_type", "problem_type", "transformers_version")
 _EPOCHS = ("epoch", "epochs", "train/epoch")
 _STEPS = ("step", "global_step", "trainer/global_step", "_step", "iteration")
@@ -39,7 +39,7 @@ _NO_SCORE = {
     "batch", "decay", "fraction", "lr", "per", "ratio", "runtime", "scale", "seconds", "size",
     "smoothing", "split", "time", "weight",
 }  # fmt: skip
-_CLOSE = 1e-4  # relative difference of a metric in a checkpoint and in a log, which rounds
+_CLOSE = 1e-4  # relative difference of a metric between a checkpoint and a log, which rounds
 _WAY_OUT = "Fix or remove it. The checkpoint is used without these values."
 
 
@@ -50,7 +50,7 @@ class RunDetails:
     Attributes:
         hyperparameters: `{name: value}`.
         logged_metrics: `{name: value}` that the tool logged for these weights.
-        origins: `{name: file}` of both: where each value is from, relative to the sweep's folder.
+        origins: `{name: file}` of both, relative to the sweep's folder.
     """
 
     hyperparameters: dict[str, Scalar] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class RunFiles:
         self._folders = folders
         self._is_allowed = is_allowed
         self._read: dict[Path, _File] = {}
-        # The folder may be that of a run itself, whose snapshots are the ingredients.
+        # The folder may itself be a run, whose snapshots are the ingredients.
         own = read_run(folders[0])
         is_run = own.tool is not None and len(own.snapshots) > 1
         self._own = {s.path: (own, s) for s in own.snapshots} if is_run else {}
@@ -107,14 +107,14 @@ class RunFiles:
     def describe(
         self, into: RunDetails, name: str, run: Run, snapshot: Snapshot, details: Values
     ) -> None:
-        """Add what the files of a run say of a snapshot.
+        """Add the values for a snapshot in the files of its run.
 
         Args:
             into: Receives the values.
             name: The ingredient, for findings.
             run: Its run.
             snapshot: Its snapshot.
-            details: Plain values in the checkpoint, which may say its epoch.
+            details: Plain values in the checkpoint, which may include its epoch.
         """
         run, snapshot = self._own.get(snapshot.path, (run, snapshot))
         places = list(_places(run, snapshot))
@@ -196,14 +196,14 @@ def _measured(rows: Iterable[Row]) -> list[dict[str, Scalar]]:
 
 
 def _first(run: Run, kind: str, every: Sequence[str]) -> Iterator[str]:
-    """Yield the files of the run's tool, then those of others, which may log in its folder too."""
+    """Yield the files of the run's tool, then those of other tools that log to its folder."""
     own: tuple[str, ...] = getattr(run.tool, kind, ())
     yield from dict.fromkeys((*own, *every))
 
 
 def _places(run: Run, snapshot: Snapshot) -> Iterator[Path]:
     """Yield the folders of a snapshot, from its own up to that of the run."""
-    if not run.folders:  # a file in the sweep's own folder, whose files belong to no single run
+    if not run.folders:  # in the sweep's own folder, whose files belong to no single run
         return
     at = snapshot.path if snapshot.path.is_dir() else snapshot.path.parent
     while at != run.place and run.place in at.parents:
@@ -227,7 +227,7 @@ def _time_of(
     rows: Sequence[Values],
     hyperparameters: Values,
 ) -> tuple[int | None, int | None]:
-    """Return the epoch, as the log counts it, and the step of a snapshot, as far as known."""
+    """Return the epoch, as counted in the log, and the step of a snapshot, if known."""
     epoch, step = snapshot.epoch, snapshot.step
     if snapshot.kind == "average":
         return None, None
@@ -243,7 +243,7 @@ def _time_of(
 
 
 def _whole(values: Values, names: Iterable[str]) -> int | None:
-    """Return the first of these values that is a whole number from 0."""
+    """Return the first of these values that is an integer >= 0."""
     for name in names:
         value = values.get(name)
         if isinstance(value, int | float) and value >= 0 and value == int(value):

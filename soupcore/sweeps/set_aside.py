@@ -1,4 +1,4 @@
-"""Sets aside tensors that are not weights if only some of the checkpoints have them.
+"""Set aside tensors that are not weights if only some of the checkpoints have them.
 
 Such a tensor does not exclude a checkpoint. It is set aside in all of them, even if most have it:
 most runs may be the ones with a profiler's counters.
@@ -41,7 +41,7 @@ def commonest(checkpoints: Mapping[str, Checkpoint]) -> tuple[Checkpoint, int]:
 def no_weights(
     one: Checkpoint, other: Checkpoint, all_of_them: Collection[Checkpoint]
 ) -> Reasons | None:
-    """Return the tensors in which two checkpoints differ, or None if one of these is a weight.
+    """Return the tensors in which two checkpoints differ; None if one is a weight.
 
     A tensor differs if only one checkpoint has it, or if the shapes are different.
 

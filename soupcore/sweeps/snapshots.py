@@ -1,4 +1,4 @@
-"""Chooses the snapshot of each run that takes part in a sweep."""
+"""Choose the snapshots of each run for a sweep."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from soupcore.errors import SweepError
 from soupcore.sweeps.findings import SnapshotChoice
 
 Snapshots = str | Mapping[str, str]
-"""The snapshot of every run, or `{run: snapshot}`, with `"*"` for all runs that are not named."""
+"""The snapshot of every run, or `{run: snapshot}`, with `"*"` for all other runs."""
 
 EVERY = "every"
 OTHERS = "*"
-_BY_USER = "it was asked for"
+_BY_USER = "requested"
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Taken:
     Attributes:
         name: Name of its run.
         run: The run.
-        choice: The snapshot; None if it is unclear which one stands for the run.
-        missing: The snapshot that was asked for and that the run lacks.
-        is_required: Whether it was asked for of this run, so that no other one may stand for it.
+        choice: The snapshot; None if it is unclear which one represents the run.
+        missing: The requested snapshot, if the run lacks it.
+        is_required: Whether the user named this snapshot for this run; then no other may replace
+            it.
     """
 
     name: str
@@ -73,7 +74,7 @@ def take(runs: Mapping[str, Run], wanted: Snapshots, base_name: str = "") -> dic
 
 
 def snapshot_choices(taken: Mapping[str, Taken]) -> tuple[SnapshotChoice, ...]:
-    """Return the runs that have several snapshots, with those that were taken."""
+    """Return the runs that have several snapshots, with the chosen ones."""
     opened: dict[str, list[str]] = {}
     for each in taken.values():
         names = opened.setdefault(each.name, [])
@@ -92,7 +93,7 @@ def snapshot_choices(taken: Mapping[str, Taken]) -> tuple[SnapshotChoice, ...]:
 
 
 def all_of(runs: Mapping[str, Run]) -> list[Taken]:
-    """Return all snapshots of runs in all forms, those first that stand for their runs."""
+    """Return all snapshots of runs in all forms, those that represent their runs first."""
     choices = [(name, run, run.chosen) for name, run in runs.items()]
     for name, run in runs.items():
         choices += [(name, run, Choice(snapshot, "")) for snapshot in run.snapshots]

@@ -1,4 +1,4 @@
-"""A fine-tuning sweep: its ingredients, its base, and the report on how they fit together."""
+"""A fine-tuning sweep: its ingredients, its base, and the report on their compatibility."""
 
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from soupcore.sweeps.findings import (
 )
 from soupcore.sweeps.fit import check_fit, without_misfits
 from soupcore.sweeps.folder import stays_within
-from soupcore.sweeps.hyperparameters import Told, choose_columns, choose_logged, read_told
+from soupcore.sweeps.hyperparameters import Sidecars, choose_columns, choose_logged, read_sidecars
 from soupcore.sweeps.members import Members
 from soupcore.sweeps.remote import Plan, RemoteSweep
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
@@ -73,7 +73,7 @@ class Ingredient:
         return Mixture([(self.checkpoint, 1)])
 
     def load_into(self, model: nn.Module, *, strict: bool = True) -> list[str]:
-        """Put the weights into a network; see `Soup.load_into`."""
+        """Load the weights into a network; see `Soup.load_into`."""
         return load_into(model, self.mixture, strict=strict)
 
 
@@ -171,13 +171,13 @@ class Sweep:
             within: Folders that links must not leave; links that do become findings. By default,
                 links may lead anywhere. If it is given, URLs in the table have to be on the Hub or
                 S3.
-            refresh: Whether to resolve URLs again, and use what they name now.
+            refresh: Whether to resolve URLs again, and use the current files.
             on_progress: Called with the number of bytes read and in total. Raise in it to cancel.
             progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
         Raises:
-            RemoteError: A URL in the table has another form than its scheme requires or contains
-                credentials, or a file cannot be downloaded; see `from_urls`.
+            RemoteError: A URL in the table is malformed or contains credentials, or a file cannot
+                be downloaded; see `from_urls`.
             UnusableSweepError: The folder has no usable checkpoint (`NothingFitsError`), or the
                 given base cannot be used. Its `fit` has the reasons.
             SweepError: The folder does not exist, or `weights` or `snapshot` names an unknown
@@ -197,7 +197,7 @@ class Sweep:
         plans: list[Plan] = []
 
         def complete(place: RemoteSweep | Members, on_progress: Progress) -> Progress:
-            """Download what is missing, and return the progress of what follows."""
+            """Download missing files, and return the progress callback for the next steps."""
             if refresh:
                 place.refresh()
             downloading: Progress = no_progress
@@ -224,16 +224,16 @@ class Sweep:
         choices = [*snapshot_choices(taken), *(c for each in plans for c in each.snapshots)]
         places = {name: run.place for name, run in runs.items()}
         is_allowed = stays_within(members.roots(within))
-        told = read_told(folder, places, is_allowed, members.named.labels)
-        findings += told.findings
+        sidecars = read_sidecars(folder, places, is_allowed, members.named.labels)
+        findings += sidecars.findings
         fit = check_fit(without_misfits(opened, findings), base_name)
         files = RunFiles(members.folders, is_allowed)
         described = {
-            name: _described(told, files, name, taken[name], checkpoint)
+            name: _described(sidecars, files, name, taken[name], checkpoint)
             for name, checkpoint in fit.checkpoints.items()
         }
         findings += files.findings + fit.findings
-        known = {*told.files, *(f.ingredient for each in plans for f in each.findings)}
+        known = {*sidecars.files, *(f.ingredient for each in plans for f in each.findings)}
         others = [name for name in members.entries.others if name not in known]
         report = FitReport(
             tuple(findings),
@@ -252,7 +252,7 @@ class Sweep:
                 fit.checkpoints.items(), described.values(), strict=True
             )
         }
-        rows = [told.describe(taken[name].name).hyperparameters for name in ingredients]
+        rows = [sidecars.describe(taken[name].name).hyperparameters for name in ingredients]
         sweep = cls(
             folder,
             ingredients,
@@ -284,15 +284,15 @@ class Sweep:
     ) -> "Sweep":
         """Open checkpoints on the Hugging Face Hub, on S3 or elsewhere.
 
-        `hf://org/repo@revision`, `hf://org/repo@revision/file`, `s3://bucket/path`, and what else
-        fsspec knows. Wildcards in a revision or path name several, such as the snapshots of a run:
-        `hf://org/run@step-*`. `NAME=URL` names an ingredient, so `base=hf://org/repo` names the
-        base. A file called `sweep.csv` or `sweep.jsonl` is the table of the runs.
+        `hf://org/repo@revision`, `hf://org/repo@revision/file`, `s3://bucket/path`, and other
+        schemes of fsspec. Wildcards in a revision or path name several, such as the snapshots of a
+        run: `hf://org/run@step-*`. `NAME=URL` names an ingredient, so `base=hf://org/repo` names
+        the base. A file called `sweep.csv` or `sweep.jsonl` is the table of the runs.
 
         URLs are resolved once, to a commit, or to a version or ETag. Later, they mean the same
-        files, whatever the branch or bucket holds then. First, only headers are read; checkpoints
-        that do not fit the others are not downloaded. The others are downloaded once into the cache
-        in the workspace (see `soupcore.remote.Cache`), and their weights are read from there.
+        files, even if the branch or bucket has changed. First, only headers are read; checkpoints
+        that do not fit the others are not downloaded. The rest is downloaded once into the cache in
+        the workspace (see `soupcore.remote.Cache`), and their weights are read from there.
 
         Credentials are those of the user: `$HF_TOKEN` or `hf auth login`, and those of AWS.
 
@@ -301,7 +301,7 @@ class Sweep:
             base: See `from_folder`.
             weights: See `from_folder`.
             snapshot: See `from_folder`.
-            refresh: Whether to resolve the URLs again, and use what they name now.
+            refresh: Whether to resolve the URLs again, and use the current files.
             on_progress: Called with the number of bytes done and in total. Raise in it to cancel;
                 the next call continues there.
             progress: See `from_folder`.
@@ -383,10 +383,10 @@ class Sweep:
     def with_tensors(self, take: str = ALL, rest: str | Sequence[str] = ()) -> "Sweep":
         """Return the sweep with a rule on which tensors take part in recipes.
 
-        Every recipe keeps to the rule: `greedy(sweep.with_tensors("all but the head"), evaluator)`.
+        Every recipe follows the rule: `greedy(sweep.with_tensors("all but the head"), evaluator)`.
 
         Args:
-            take: `all`, `all but the head`, `all but the embeddings`, or a pattern: beginnings of
+            take: `all`, `all but the head`, `all but the embeddings`, or a pattern: prefixes of
                 names, or globs, separated by commas, with `!` for tensors to leave out, such as
                 `backbone.*, !*.bias`. If the base fits in part, the tensors that it lacks are the
                 head. Otherwise, it is the module that libraries call `head`, `classifier`, `fc` or
@@ -412,7 +412,7 @@ class Sweep:
         return left_out(self.rule.take, layout, self.new_tensors)
 
     def for_recipe(self, names: Sequence[str], *, uses_base: bool) -> "Sweep":
-        """Return the sweep that a recipe works on: tensors that take no part are the same in all.
+        """Return the sweep for a recipe, in which tensors that take no part are the same in all.
 
         Args:
             names: The ingredients that the recipe is given.
@@ -447,7 +447,7 @@ class Sweep:
 
         Args:
             fixed: The tensors, and where their values come from.
-            names: The ingredients to change; the others are left as they are.
+            names: The ingredients to change; the others stay unchanged.
             rule: The rule that led to this; by default, that of the sweep.
         """
         if not fixed:
@@ -536,10 +536,10 @@ def is_scanned(
 
 
 def _described(
-    told: Told, files: RunFiles, name: str, taken: Taken, checkpoint: Checkpoint
+    sidecars: Sidecars, files: RunFiles, name: str, taken: Taken, checkpoint: Checkpoint
 ) -> RunDetails:
     """Return the details of an ingredient from tables, its run folder and its checkpoint."""
-    found = told.describe(taken.name)
+    found = sidecars.describe(taken.name)
     if taken.choice is not None:
         files.describe(found, name, taken.run, taken.choice.snapshot, checkpoint.details)
     found.add(*split_scores(checkpoint.details), checkpoint.path.name)

@@ -1,4 +1,4 @@
-"""Reads tables, JSON and YAML files beside checkpoints, from spreadsheets, trackers and logs.
+"""Read tables, JSON and YAML files beside checkpoints, from spreadsheets, trackers and logs.
 
 Such files may have semicolons or tabs, be in UTF-16 or start with a byte order mark, and contain
 rows that are too short or cut off. Everything readable is read, and the rest is reported.
@@ -19,7 +19,7 @@ from soupcore.checkpoints.names import clean
 Scalar = str | int | float | bool | None
 
 _LARGEST_FILE = 8 << 20  # bytes; parsing may take forty times as much memory
-_LARGEST_YAML = 256 << 10  # bytes; its parser reads some 50 KiB a second
+_LARGEST_YAML = 256 << 10  # bytes; its parser reads about 50 KiB per second
 _MOST_COLUMNS = 1_000
 _DEEPEST = 6  # levels of groups in YAML that become names with dots
 _LONGEST_TEXT = 1_000  # characters of a value in YAML
@@ -36,7 +36,7 @@ class TableError(ValueError):
 
 
 class Problems(list[str]):
-    """Problems of a table that is read nevertheless, as predicates after the name of the file."""
+    """Problems of a table that can still be read, as predicates after the name of the file."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_yaml(path: Path, problems: Problems) -> dict[str, Scalar]:
     """Read a YAML mapping; the names in groups are joined by dots.
 
     Every node is read as a string, a list or a mapping, whatever its tag: loggers write tags of
-    Python objects, SpeechBrain writes tags of its own.
+    Python objects, and SpeechBrain writes custom tags.
 
     Raises:
         TableError: The file is too large, or not a YAML mapping.

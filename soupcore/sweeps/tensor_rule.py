@@ -1,4 +1,4 @@
-"""Which tensors take part in a recipe, and where the others come from."""
+"""Rules on which tensors take part in a recipe, and on the source of the others."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +15,7 @@ ALL = "all"
 BUT_HEAD = "all but the head"
 BUT_EMBEDDINGS = "all but the embeddings"
 
-# What libraries call the module after the backbone: timm, torchvision, transformers, OpenCLIP.
+# Names of the module after the backbone in timm, torchvision, transformers and OpenCLIP.
 _HEADS = frozenset(
     {
         "head", "heads", "head_dist", "classifier", "pre_classifier", "fc", "last_linear", "score",
@@ -31,9 +31,9 @@ class TensorRule:
     """Which tensors take part in a recipe.
 
     Attributes:
-        take: `all`, `all but the head`, `all but the embeddings`, or a pattern: beginnings of
-            names, or globs, separated by commas. `backbone.` takes the tensors whose names begin
-            so, `!*.bias` leaves tensors out.
+        take: `all`, `all but the head`, `all but the embeddings`, or a pattern: prefixes of names,
+            or globs, separated by commas. `backbone.` takes the tensors with this prefix, `!*.bias`
+            leaves tensors out.
         rest: Names of ingredients, or of the base, whose mean the other tensors come from. If
             empty, they come from the mean of all ingredients that a recipe is given.
     """
@@ -91,7 +91,7 @@ class FixedTensors:
 def left_out(take: str, checkpoint: Checkpoint, new: Collection[str] = ()) -> list[str]:
     """Return the tensors that take no part, in the order of the checkpoint.
 
-    Tensors that are tied take part together or not at all.
+    Tied tensors take part together or not at all.
 
     Args:
         take: See `TensorRule`.
@@ -149,7 +149,7 @@ def _matching(pattern: str, names: Collection[str]) -> set[str]:
 
 
 def _pattern(names: Collection[str]) -> str:
-    """Return the way out: a pattern, and the beginnings of names that it may use."""
+    """Return advice: an example of a pattern, and the available prefixes of names."""
     modules = sorted({name.partition(".")[0] for name in names})
     shown = ", ".join(modules[:8]) + (", …" if len(modules) > 8 else "")
-    return f"Give a pattern such as 'backbone.*' or '!head.*'; names begin with: {shown}."
+    return f"Use a pattern such as 'backbone.*' or '!head.*'; names begin with: {shown}."

@@ -1,4 +1,4 @@
-"""Checks whether the values of checkpoints with the same layout can be averaged."""
+"""Check whether the values of checkpoints with the same layout can be averaged."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping

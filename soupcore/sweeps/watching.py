@@ -1,7 +1,7 @@
-"""Notices new and changed checkpoints in a folder by the status of files, without reading any.
+"""Detect new and changed checkpoints in a folder by the status of files, without reading them.
 
-A training run or a copy writes a large file for minutes. A file counts as settled once two listings
-in a row agree on its size and time of change.
+Training or copying may write a large file for minutes. A file counts as settled once two
+consecutive listings agree on its size and time of change.
 """
 
 import os
@@ -16,7 +16,7 @@ from natsort import natsorted
 from soupcore.checkpoints.file_names import is_checkpoint_name, is_leftover
 
 _DEEPEST = 6  # levels of subfolders
-_MOST_ENTRIES = 20_000  # entries of a folder and its subfolders that a listing looks at
+_MOST_ENTRIES = 20_000  # maximum number of entries in a listing
 
 
 class Status(NamedTuple):
@@ -36,7 +36,7 @@ class Changes:
 
     Attributes:
         settled: New, changed and removed ones that were the same in the last two listings.
-        unsettled: Those that are being written, with their sizes in bytes so far.
+        unsettled: Those that are being written, with their current sizes in bytes.
     """
 
     settled: tuple[str, ...]
@@ -69,7 +69,7 @@ def changes(before: Listing, last: Listing, now: Listing) -> Changes:
     """Return what changed after a listing.
 
     Args:
-        before: The listing to compare with, such as that of the sweep as it is shown.
+        before: The listing to compare with, such as that of the displayed sweep.
         last: The listing before `now`.
         now: The current listing.
     """

@@ -373,7 +373,7 @@ def test_forms_of_one_model_are_not_taken_for_shards(
     assert checkpoint.path.name == opened
     (note,) = checkpoint.notes
     (other,) = {*files} - {opened}
-    assert note.startswith(f"{opened} is opened, and not {other}: ")
+    assert note.startswith(f"{opened} is opened, not {other}: ")
     assert left_out in note
 
 

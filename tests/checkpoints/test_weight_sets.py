@@ -69,7 +69,7 @@ def test_a_part_can_be_averaged_alone_but_not_into_a_copy_of_the_file(
     found = soup.state_dict()
     assert all(torch.allclose(found[name], tensor) for name, tensor in expected.items())
     (other,) = {"model", "generator"} - {part}
-    assert f"holds {other!r} beside these weights" in (soup.output.why_no_pt or "")
+    assert f"contains {other!r} besides these weights" in (soup.output.why_no_pt or "")
     with pytest.raises(CheckpointError, match=r"Save the soup as \.safetensors"):
         save_checked(soup, tmp_path / "soup.pt")
     save_checked(soup, tmp_path / "soup.safetensors")
@@ -119,7 +119,7 @@ def test_arrays_inside_a_pickle_are_averaged_but_not_into_a_copy(
     soup = uniform(Sweep.from_folder(tmp_path))
     expected = means([state(0), state(1)])
     assert all(torch.allclose(soup.state_dict()[name], expected[name]) for name in expected)
-    assert "arrays of NumPy's inside its pickle" in (soup.output.why_no_pt or "")
+    assert "NumPy arrays inside its pickle" in (soup.output.why_no_pt or "")
     save_checked(soup, tmp_path / "soup.safetensors")
 
 

@@ -64,7 +64,7 @@ def warnings(folder: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_an_average_of_ingredients_is_told_by_its_values(
+def test_an_average_of_ingredients_is_detected_by_its_values(
     tmp_path: Path, mean: State, members: str, dtype: torch.dtype
 ) -> None:
     states = {
@@ -75,12 +75,12 @@ def test_an_average_of_ingredients_is_told_by_its_values(
     assert found == {"a": f"is an average of {members}, which are in this sweep too"}
 
 
-def test_several_averages_are_each_told(tmp_path: Path) -> None:
+def test_several_averages_are_each_reported(tmp_path: Path) -> None:
     means = {"avg2": of(1, 2), "avg3": of(1, 2, 3)}
     assert warnings(save_sweep(tmp_path / "sweep", RUNS | means)).keys() == means.keys()
 
 
-def test_an_average_with_the_base_is_told_of(tmp_path: Path) -> None:
+def test_an_average_with_the_base_is_reported(tmp_path: Path) -> None:
     halfway = average([BASE, tuned(1)])
     states = {"base": BASE, "run-1": tuned(1), "run-2": tuned(2), "wise": halfway}
     found = warnings(save_sweep(tmp_path / "sweep", states))
@@ -116,7 +116,7 @@ def test_what_is_no_average_of_ingredients(tmp_path: Path, states: dict[str, Sta
 
 
 @pytest.mark.parametrize("extra", [True, False])
-def test_a_soup_of_stockpot_is_told_by_its_recipe(tmp_path: Path, extra: bool) -> None:
+def test_a_soup_of_stockpot_is_detected_by_its_recipe(tmp_path: Path, extra: bool) -> None:
     folder = save_sweep(tmp_path / "sweep", RUNS)
     soup = uniform(Sweep.from_folder(folder), ["run-1", "run-2"])
     if not extra:
@@ -126,7 +126,7 @@ def test_a_soup_of_stockpot_is_told_by_its_recipe(tmp_path: Path, extra: bool) -
     assert warnings(folder) == {"soup": f"is a soup saved by Stockpot (uniform){members}"}
 
 
-def test_a_soup_that_is_no_average_is_told_too(tmp_path: Path) -> None:
+def test_a_soup_that_is_no_average_is_reported_too(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"base": BASE, "run-1": tuned(1)})
     wise_ft(Sweep.from_folder(folder), ["run-1"], alpha=1.5).save(folder / "soup.safetensors")
     assert warnings(folder)["soup"].startswith("is a soup saved by Stockpot (wise_ft) of run-1")

@@ -49,7 +49,7 @@ def test_of_several_weight_sets_the_one_that_is_asked_for_is_opened(
     assert is_scanned(folder, weights)
 
 
-def test_a_checkpoint_without_the_weights_that_were_asked_for_is_told(folder: Path) -> None:
+def test_a_checkpoint_without_the_weights_requested_is_reported(folder: Path) -> None:
     sweep = Sweep.from_folder(folder, weights="model")
     assert opened(sweep) == {"plain": 3, "timm": 20, "yolo": 1}
     (finding,) = [f for f in sweep.fit.findings if f.severity == "warning"]

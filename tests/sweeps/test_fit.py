@@ -64,7 +64,7 @@ def findings_of(sweep: Sweep, name: str) -> list[Finding]:
         ),
     ],
 )
-def test_a_misfit_is_left_out_and_told_with_its_tensor_and_the_way_out(
+def test_a_misfit_is_left_out_and_reported_with_its_tensor_and_the_way_out(
     tmp_path: Path, state: State, tensor: str, problem: str, with_base: bool
 ) -> None:
     states = {"a": shifted(1), "b": shifted(2), "odd": state}
@@ -169,7 +169,7 @@ def test_with_a_base_the_base_decides(tmp_path: Path) -> None:
         pytest.param(shifted(1), "", "has the same weights as a", id="duplicate"),
     ],
 )
-def test_a_warning_is_told_and_the_ingredient_takes_part(
+def test_a_warning_is_reported_and_the_ingredient_takes_part(
     tmp_path: Path, state: State, tensor: str, problem: str
 ) -> None:
     states = {"a": shifted(1), "b": shifted(2), "odd": state, "base": GOOD}

@@ -132,7 +132,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("run", UNCLEAR)
-def test_a_run_of_which_it_is_not_clear_what_to_open_is_told(tmp_path: Path, run: str) -> None:
+def test_a_run_of_which_it_is_not_clear_what_to_open_is_reported(tmp_path: Path, run: str) -> None:
     files, problem, way_out = UNCLEAR[run]
     torch.save({"w": torch.ones(2)}, tmp_path / "clear.pt")
     for file in files:
@@ -161,7 +161,7 @@ def test_of_a_run_of_ultralytics_the_best_is_taken_and_that_is_noted(tmp_path: P
     ]
     assert sweep.fit.findings[0].problem == (
         "best is opened (the rule for runs of Ultralytics: best, last; by the name of its file), "
-        "and not last."
+        "not last."
     )
     (tmp_path / "train1" / "weights" / "best.pt").unlink()
     assert folder_signature(tmp_path) != before

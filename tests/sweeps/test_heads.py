@@ -35,7 +35,7 @@ def findings(folder: Path, states: dict[str, State]) -> list[Finding]:
 
 
 @pytest.mark.parametrize("base", [{}, {"base": BASE}, {"base": BASE | {"head": draw(7)["head"]}}])
-def test_heads_of_their_own_are_told_by_tensor_with_the_way_out(
+def test_heads_per_run_are_reported_by_tensor_with_the_way_out(
     tmp_path: Path, base: dict[str, State]
 ) -> None:
     found = findings(tmp_path, {name: own_head(i) for i, name in enumerate("abcd", 1)} | base)

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from soupcore.sweeps.hyperparameters import (
-    Told,
+    Sidecars,
     choose_columns,
-    read_told,
+    read_sidecars,
     run_columns,
 )
 from soupcore.sweeps.run_files import RunDetails
@@ -15,12 +15,12 @@ from soupcore.sweeps.tables import Scalar
 JSONL, CSV = "sweep.jsonl", "sweep.csv"
 
 
-def told(folder: Path, *files: str) -> Told:
-    """What is said of checkpoints in these files, which need not be there to be spoken of."""
-    return read_told(folder, {file.removesuffix(".pt"): folder / file for file in files})
+def sidecars(folder: Path, *files: str) -> Sidecars:
+    """Read the sidecars of checkpoint files, which need not exist."""
+    return read_sidecars(folder, {file.removesuffix(".pt"): folder / file for file in files})
 
 
-def problems(found: Told) -> list[tuple[str, str]]:
+def problems(found: Sidecars) -> list[tuple[str, str]]:
     return [(finding.ingredient, finding.problem) for finding in found.findings]
 
 
@@ -116,7 +116,7 @@ def test_a_table_is_read_by_checkpoint(
     tmp_path: Path, name: str, content: str, expected: dict[str, dict[str, Scalar]]
 ) -> None:
     (tmp_path / name).write_bytes(content.encode())
-    found = told(tmp_path, "a.pt", "b.pt", "模型.pt", "α.pt", "001.pt", "1e3.pt", "7.pt")
+    found = sidecars(tmp_path, "a.pt", "b.pt", "模型.pt", "α.pt", "001.pt", "1e3.pt", "7.pt")
     assert found.rows == expected
     assert problems(found) == []
     assert [*map(repr, found.rows.values())] == [*map(repr, expected.values())]  # 1 is not True
@@ -125,11 +125,11 @@ def test_a_table_is_read_by_checkpoint(
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_a_table_may_be_in_utf_16(tmp_path: Path, encoding: str) -> None:
     (tmp_path / CSV).write_bytes("\ufeffname,lr\nα,2\n".encode(encoding))
-    assert told(tmp_path, "α.pt").rows == {"α": {"lr": 2}}
+    assert sidecars(tmp_path, "α.pt").rows == {"α": {"lr": 2}}
 
 
 def test_without_a_table_nothing_is_known(tmp_path: Path) -> None:
-    assert told(tmp_path, "a.pt") == Told()
+    assert sidecars(tmp_path, "a.pt") == Sidecars()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_is_wrong_with_a_table_is_said_and_the_rest_is_used(
     tmp_path: Path, name: str, content: bytes, rows: Mapping[str, object], problem: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    found = told(tmp_path, "a.pt", "b.pt")
+    found = sidecars(tmp_path, "a.pt", "b.pt")
     assert found.rows == rows
     assert any(of == name and problem in text for of, text in problems(found))
     assert {finding.severity for finding in found.findings} == {"warning"}
@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_table_is_said_and_the_rest_is_used(
 
 def test_of_several_rows_the_last_is_used_and_that_is_noted(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("checkpoint,epoch\na,1\na.pt,2\nb,1\n")
-    found = told(tmp_path, "a.pt", "b.pt")
+    found = sidecars(tmp_path, "a.pt", "b.pt")
     assert found.rows == {"a": {"epoch": 2}, "b": {"epoch": 1}}
     assert problems(found) == [("a", "has 2 rows in sweep.csv; the last one is used")]
     assert found.findings[0].severity == "note"
@@ -183,19 +183,21 @@ def test_of_several_rows_the_last_is_used_and_that_is_noted(tmp_path: Path) -> N
 def test_of_two_tables_one_is_used_and_that_is_said(tmp_path: Path) -> None:
     (tmp_path / JSONL).write_text('{"name": "a", "lr": 1}')
     (tmp_path / CSV).write_text("name,lr\na,2\n")
-    found = told(tmp_path, "a.pt")
+    found = sidecars(tmp_path, "a.pt")
     assert found.rows == {"a": {"lr": 1}}
     assert problems(found) == [(JSONL, "is used instead of sweep.csv")]
 
 
-def test_rows_without_a_checkpoint_are_told_one_by_one_while_they_are_few(tmp_path: Path) -> None:
+def test_rows_without_a_checkpoint_are_reported_one_by_one_while_they_are_few(
+    tmp_path: Path,
+) -> None:
     (tmp_path / JSONL).write_text('{"name": "a", "model": "b"}\n{"name": "gone", "model": "b"}')
-    found = told(tmp_path, "a.pt", "b.pt")
+    found = sidecars(tmp_path, "a.pt", "b.pt")
     assert found.rows == {"a": {"model": "b"}}  # what a row calls its model is not its checkpoint
     ((name, problem),) = problems(found)
     assert (name, problem.partition(",")[2]) == ("gone", " but there is no such checkpoint")
     (tmp_path / JSONL).write_text("\n".join(f'{{"name": "{number}"}}' for number in range(99)))
-    assert problems(told(tmp_path, "7.pt")) == [
+    assert problems(sidecars(tmp_path, "7.pt")) == [
         (JSONL, "describes 98 checkpoints that do not exist: 0, 1, 2, …")
     ]
 
@@ -203,7 +205,7 @@ def test_rows_without_a_checkpoint_are_told_one_by_one_while_they_are_few(tmp_pa
 def test_a_row_that_could_mean_two_checkpoints_means_none(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("path,lr\nx/a.ckpt,1\nx/b.pt,2\n")
     paths = {"a.pt": tmp_path / "a.pt", "a.bin": tmp_path / "a.bin", "b": tmp_path / "b.pt"}
-    found = read_told(tmp_path, paths)
+    found = read_sidecars(tmp_path, paths)
     assert found.rows == {"b": {"lr": 2}}
     assert [of for of, _ in problems(found)] == ["x/a.ckpt"]
 
@@ -212,7 +214,7 @@ def test_a_table_where_one_may_not_read_is_not_read(tmp_path: Path) -> None:
     (tmp_path / CSV).write_text("name,lr\na,1\n")
     (tmp_path / "b.json").write_text('{"lr": 1}')
     paths = {name: tmp_path / f"{name}.pt" for name in "ab"}
-    assert read_told(tmp_path, paths, lambda path: False) == Told()
+    assert read_sidecars(tmp_path, paths, lambda path: False) == Sidecars()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_sidecar_holds_the_hyperparameters_of_one_checkpoint(
     tmp_path: Path, content: bytes, row: dict[str, Scalar] | None, problem: str | None
 ) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    found = told(tmp_path, "a.pt", "b.pt")
+    found = sidecars(tmp_path, "a.pt", "b.pt")
     assert found.rows == ({} if row is None else {"a": row})
     assert found.files == {"a.json"}
     assert len(found.findings) == (problem is not None)
@@ -266,14 +268,14 @@ def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "details", "columns"),
+    ("described", "details", "columns"),
     [
-        pytest.param([{"lr": 1}, {"lr": 1, "wd": 2}], [{}, {}], ["lr", "wd"], id="told: all"),
+        pytest.param([{"lr": 1}, {"lr": 1, "wd": 2}], [{}, {}], ["lr", "wd"], id="described: all"),
         pytest.param([{}, {}], [{"a": 1, "b": 2}, {"a": 1, "b": 3}], ["b"], id="same in all"),
         pytest.param([{}, {}], [{"a": 1}, {"b": 1}], ["a", "b"], id="missing in some"),
         pytest.param([{}, {}], [{"a": 1}, {"a": True}], ["a"], id="another kind"),
         pytest.param([{}], [{"a": 1}], [], id="one run alone"),
-        pytest.param([{"a": 1}, {}], [{"a": 5}, {"a": 6}], ["a"], id="told of one"),
+        pytest.param([{"a": 1}, {}], [{"a": 5}, {"a": 6}], ["a"], id="described for one"),
         pytest.param(
             [{}, {}],
             [{"path": "x", "epoch": 1, "tag": "y"}, {"path": "z", "epoch": 2, "tag": "w"}],
@@ -289,6 +291,6 @@ def test_what_people_say_of_a_run_goes_before_what_its_checkpoint_says() -> None
     ],
 )
 def test_what_is_worth_a_column(
-    told: list[dict[str, Scalar]], details: list[dict[str, Scalar]], columns: list[str]
+    described: list[dict[str, Scalar]], details: list[dict[str, Scalar]], columns: list[str]
 ) -> None:
-    assert choose_columns(told, details) == columns
+    assert choose_columns(described, details) == columns

@@ -80,7 +80,7 @@ def test_a_soup_has_the_names_of_its_first_ingredient(tmp_path: Path, wrapped: s
     assert same_weights(written, prefixed(average([*RUNS.values()]), prefix))
 
 
-def test_a_wrapped_misfit_is_told_by_what_differs(tmp_path: Path) -> None:
+def test_a_wrapped_misfit_is_detected_by_what_differs(tmp_path: Path) -> None:
     wrapped = prefixed(BASE, "module.")
     del wrapped["module.3.bias"]
     sweep = Sweep.from_folder(save_sweep(tmp_path / "sweep", RUNS | {"odd": wrapped}))
@@ -107,7 +107,7 @@ def test_a_tied_network_and_its_two_ways_to_be_saved_are_one_sweep(tmp_path: Pat
     assert same_weights({"w": mixed["embed.weight"]}, {"w": mixed["lm_head.weight"]})
 
 
-def test_tensors_that_are_tied_in_one_and_differ_in_another_are_told(tmp_path: Path) -> None:
+def test_tensors_that_are_tied_in_one_and_differ_in_another_are_reported(tmp_path: Path) -> None:
     torch.save(Language().state_dict(), tmp_path / "a.pt")
     equal = {"embed.weight": torch.ones(4, 2), "lm_head.weight": torch.ones(4, 2)}
     save_sweep(tmp_path, {"b": equal, "c": equal | {"lm_head.weight": torch.zeros(4, 2)}})

@@ -197,7 +197,7 @@ def test_of_two_forms_of_a_file_one_is_taken_and_that_is_noted(
     assert sweep[name].checkpoint.path.name == f"{name}.safetensors"
     (finding,) = sweep.fit.findings
     assert (finding.severity, finding.ingredient) == ("note", name)
-    assert finding.problem == f"{name}.safetensors is opened, and not {other}: {why}."
+    assert finding.problem == f"{name}.safetensors is opened, not {other}: {why}."
     assert sweep.fit.others == ()
     assert Sweep.from_folder(folder, snapshot={name: other})[name].checkpoint.read("w").item() == 3
 

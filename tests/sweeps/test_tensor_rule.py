@@ -56,5 +56,5 @@ def test_tied_tensors_take_part_together() -> None:
 @pytest.mark.parametrize("take", [BUT_HEAD, BUT_EMBEDDINGS])
 def test_without_a_known_name_a_pattern_is_asked_for(take: str, tmp_path: Path) -> None:
     held = Held({"stem.weight": torch.ones(2, 2), "top.weight": torch.ones(2, 2)})
-    with pytest.raises(SweepError, match=r"Give a pattern.*stem, top"):
+    with pytest.raises(SweepError, match=r"Use a pattern.*stem, top"):
         left_out(take, held)

@@ -23,7 +23,7 @@ def findings(sweep: Sweep, name: str) -> list[Finding]:
 
 
 @pytest.mark.parametrize("name", TROUBLES)
-def test_every_trouble_is_told_once_with_its_way_out(sweep: Sweep, name: str) -> None:
+def test_every_trouble_is_reported_once_with_its_way_out(sweep: Sweep, name: str) -> None:
     left_out, problem, way_out = TROUBLES[name]
     (finding,) = findings(sweep, name)
     assert finding.severity == ("misfit" if left_out else "warning")
