@@ -99,7 +99,7 @@ def summed_rank(soup: Soup) -> int:
     """Return the rank of the adapter that equals the soup: the largest sum of ranks of a weight.
 
     Raises:
-        RecipeError: The soup is no combination of adapters with one coefficient each.
+        RecipeError: The soup is not a combination of adapters with one coefficient each.
     """
     ranks: Counter[str] = Counter()
     for adapted, coefficient in _members(soup):
@@ -123,7 +123,7 @@ def _members(soup: Soup) -> list[tuple[MergedAdapter, Fraction]]:
     if soup.merge is not None or soup.fixed or sum(soup.mixture.coefficients.values()) != 1:
         raise RecipeError(
             f"A soup by {soup.recipe} is not a combination of adapters with one coefficient each, "
-            "so it is not a low-rank adapter. Save its full weights."
+            "so it cannot be saved as an adapter. Save its full weights."
         )
     if soup.estimate is not None:
         raise RecipeError(

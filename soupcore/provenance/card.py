@@ -53,8 +53,8 @@ def model_card(
     title = title or f"{name} soup {soup.id}"
     sign = 1 if higher_is_better else -1
     known = files_for_hub(soup)
-    told = dict(known.card) if known is not None else {}
-    named = told.pop("base_model", ())
+    entries = dict(known.card) if known is not None else {}
+    named = entries.pop("base_model", ())
     models = list(base_models) or _on_the_hub(soup, urls) or _listed(named)
     lines = ["---"]
     if models:
@@ -66,7 +66,7 @@ def model_card(
     if known is not None:
         lines += [f"library_name: {known.library_name}"]
         lines += [f"pipeline_tag: {known.pipeline_tag}"] if known.pipeline_tag else []
-        lines += _entries(told)
+        lines += _entries(entries)
         lines += _model_index(manifest, title, known.pipeline_tag, score_name, sign)
     lines += ["---", ""]
     lines += [f"# {markdown(title)}", ""]
@@ -130,10 +130,10 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(each) for each in value]
 
 
-def _entries(told: Mapping[str, Any]) -> list[str]:
+def _entries(entries: Mapping[str, Any]) -> list[str]:
     """Return entries of the front matter that are texts or lists of texts."""
     lines = []
-    for name, value in told.items():
+    for name, value in entries.items():
         if isinstance(value, str):
             lines.append(f"{name}: {yaml(value)}")
         else:

@@ -84,15 +84,15 @@ def _places(soup: Soup) -> tuple[str, dict[str, str]]:
 def _merge(soup: Soup) -> _Merge | None:
     if soup.fixed or any(isinstance(s.checkpoint, Derived) for s in soup.sources.values()):
         return None
-    told = soup.parameters
+    parameters = soup.parameters
 
     def each(**own: float) -> dict[str, Values]:
         return dict.fromkeys(soup.ingredients, own)
 
     match soup.recipe:
         case "task_arithmetic":
-            sign = 1 if told["operation"] == "add" else -1
-            weights = each(weight=sign * told["scale"])
+            sign = 1 if parameters["operation"] == "add" else -1
+            weights = each(weight=sign * parameters["scale"])
             return _Merge("task_arithmetic", weights, soup.base, {"normalize": False})
         case "ties":
             differences = [
@@ -100,32 +100,32 @@ def _merge(soup: Soup) -> _Merge | None:
                 "For equal magnitudes, common in bfloat16, mergekit keeps exactly the fraction",
                 "given by the density; this soup keeps all entries of the smallest magnitude kept.",
             ]
-            if told["trim"] == "global":
+            if parameters["trim"] == "global":
                 differences.append("mergekit trims per tensor, this soup the whole vector.")
-            if told["vote"] == "count":
+            if parameters["vote"] == "count":
                 differences.append("mergekit elects signs by magnitude, this soup by count.")
             return _Merge(
                 "ties",
-                each(weight=1.0, density=told["density"]),
+                each(weight=1.0, density=parameters["density"]),
                 soup.base,
-                {"normalize": True, "lambda": told["scale"]},
+                {"normalize": True, "lambda": parameters["scale"]},
                 tuple(differences),
             )
         case "dare":
             return _Merge(
-                "dare_ties" if told["combine"] == "ties" else "dare_linear",
-                each(weight=1.0, density=round(1 - told["drop"], 9)),
+                "dare_ties" if parameters["combine"] == "ties" else "dare_linear",
+                each(weight=1.0, density=round(1 - parameters["drop"], 9)),
                 soup.base,
-                {"normalize": told["combine"] != "sum", "lambda": told["scale"]},
+                {"normalize": parameters["combine"] != "sum", "lambda": parameters["scale"]},
                 ("mergekit drops other entries and rescales to the L1 norm, not by 1/(1 − p).",),
             )
         case "model_stock" if len(soup.ingredients) > 1:
             differences = ["mergekit does not clamp t between 0 and 1."]
-            if told["similarity"] == "angle":
+            if parameters["similarity"] == "angle":
                 differences.append("mergekit uses the mean cosine, this soup the mean angle.")
             return _Merge("model_stock", each(), soup.base, differences=tuple(differences))
-        case "slerp" if not told["whole"]:
-            return _Merge("slerp", each(), soup.ingredients[0], {"t": told["t"]})
+        case "slerp" if not parameters["whole"]:
+            return _Merge("slerp", each(), soup.ingredients[0], {"t": parameters["t"]})
     if not soup.coefficients:
         return None
     linear = {name: {"weight": float(c)} for name, c in soup.coefficients.items() if c}

@@ -1,4 +1,4 @@
-"""Points in weight space → files, in the form of an ingredient or as safetensors."""
+"""Write points in weight space to files, in the form of an ingredient or as safetensors."""
 
 from soupcore.writers.forms import Form
 from soupcore.writers.output import Output

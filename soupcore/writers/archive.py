@@ -1,15 +1,15 @@
-"""An archive of files, made while it is sent: no copy of the weights on disk."""
+"""An archive of files, created while it is sent, without a copy of the weights on disk."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _AT_ONCE = 1 << 20
-_DATE = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
+_DATE = (1980, 1, 1, 0, 0, 0)  # so that equal files give equal archives
 
 
 class _Sent:
-    """A file that cannot seek, whose content is taken out piece by piece."""
+    """A file without `seek`, whose content is removed piece by piece."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -19,7 +19,7 @@ class _Sent:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: all is taken out."""
+        """Do nothing: there is no buffer to write."""
 
     def close(self) -> None:
         """Do nothing: there is no file."""
@@ -31,7 +31,7 @@ class _Sent:
 
 
 def zip_of(files: Mapping[str, Path]) -> Iterator[bytes]:
-    """Return a ZIP archive in pieces. Weights do not compress, so it stores them as they are.
+    """Return a ZIP archive in pieces, without compression, since weights do not compress.
 
     Args:
         files: `{name in the archive: path}`.

@@ -7,19 +7,19 @@ from soupcore.writers.output import Output
 
 
 class Writable(Protocol):
-    """A soup: its recipe, its id and its weights as files have them."""
+    """A soup: its recipe, its id and its weights for files."""
 
     @property
     def recipe(self) -> str:
-        """The name of its recipe."""
+        """Name of its recipe."""
 
     @property
     def id(self) -> str:
-        """A short text that differs from soup to soup."""
+        """A short text, unique for each soup."""
 
     @property
     def output(self) -> Output:
-        """Its weights as files have them."""
+        """Its weights, as written to files."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Form:
         rank: Largest rank of the adapter's changes; None for the sum of the ranks.
         dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
             of ingredient 1.
-        shard_size: The most bytes of a shard; None for one file.
+        shard_size: Maximum size of a shard in bytes; None for one file.
     """
 
     as_ingredient: bool = False
@@ -51,7 +51,7 @@ class Form:
 
     @property
     def key(self) -> str:
-        """A name for a folder, different for each form."""
+        """Name of a folder, unique for each form."""
         if self.as_ingredient:
             return "as-ingredient"
         if self.as_folder:
@@ -69,13 +69,13 @@ class Form:
             rank = f"-rank-{self.rank}" if self.rank else ""
             return f"{soup.recipe}-{soup.id}-adapter{rank}"
         if self.shard_size:
-            return "model.safetensors"  # what from_pretrained looks for in a folder
+            return "model.safetensors"  # the name that from_pretrained expects
         suffix = soup.output.pt_suffix if self.as_ingredient else ".safetensors"
         dtype = f"-{self.dtype}" if self.dtype else ""
         return f"{soup.recipe}-{soup.id}{dtype}{suffix}"
 
     def nbytes(self, soup: Writable) -> int:
-        """Return about how large the files are in all, in bytes: their recipes come on top.
+        """Return the approximate size of all files in bytes, without their recipes.
 
         The size of an adapter depends on more than the weights of the soup; see
         `soupcore.provenance.adapter_folder`.
@@ -86,5 +86,5 @@ class Form:
         return sum(info.nbytes for info in output.tensors(self.dtype).values())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form as JSON; `Form(**body)` makes it again."""
+        """Return the form as JSON, for `Form(**body)`."""
         return asdict(self)

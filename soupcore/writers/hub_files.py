@@ -29,7 +29,7 @@ _BESIDE = re.compile(
     r"|sentencepiece[\w.-]*\.model|source\.spm|target\.spm|chat_template[\w.-]*\.(?:json|jinja)"
     r"|(?:(?:video_)?pre|image_)?processor_config\.json|feature_extractor_config\.json"
 )
-# Entries of a configuration that say where a run was and not what its network is.
+# Entries of a configuration that describe the location of a run, not its network.
 _PLACES = ("_name_or_path", "_commit_hash")
 _OF_RUN = (*_PLACES, "transformers_version")
 _LARGEST_CONFIG = 4 << 20  # bytes
@@ -54,7 +54,7 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class HubFiles:
-    """What is known of a Hugging Face model beside its weights.
+    """The files and metadata of a Hugging Face model besides its weights.
 
     Attributes:
         stem: Name of the files of weights, `model` or `diffusion_pytorch_model`.
@@ -80,7 +80,7 @@ class HubFiles:
 
     @property
     def pipeline_tag(self) -> str:
-        """The Hub's name of the network's task; "" if it is not known."""
+        """The Hub's name of the network's task; "" if unknown."""
         if self.library_name == "timm":
             return "image-classification"
         names = self.config.get("architectures")
@@ -91,7 +91,7 @@ class HubFiles:
         """Return the text of `config.json`.
 
         Args:
-            dtype: Dtype of the weights, if it was chosen.
+            dtype: Dtype of the weights, if chosen.
         """
         config = {name: value for name, value in self.config.items() if name not in _PLACES}
         if dtype is not None:
@@ -101,11 +101,11 @@ class HubFiles:
 
 
 def hub_files(ingredients: Mapping[str, Checkpoint], root: Path) -> HubFiles | None:
-    """Return what belongs into a folder for `from_pretrained`.
+    """Return the files and metadata of a folder for `from_pretrained`.
 
     Args:
         ingredients: `{name: checkpoint}`, the first ingredient first.
-        root: The folder of the sweep, above which nothing is read.
+        root: The folder of the sweep; nothing above it is read.
 
     Returns:
         None if the first ingredient is not from a folder with a `config.json`.
@@ -129,7 +129,7 @@ def hub_files(ingredients: Mapping[str, Checkpoint], root: Path) -> HubFiles | N
             if file in there and not _same(path, there[file])
         ]
         extra = sorted(file for file in there if _BESIDE.fullmatch(file) and file not in copied)
-        notes += [f"{file} of {name} is left out, since {first} has none." for file in extra]
+        notes += [f"{file} of {name} is omitted, since {first} has none." for file in extra]
     code = sorted(path.name for path in checkpoint.files[0].parent.glob("*.py"))
     if code:
         notes.append(f"Code is not copied: {', '.join(code)}.")
@@ -178,7 +178,7 @@ def _same(one: Path, other: Path) -> bool:
     return stamps[0][0] == stamps[1][0] and _same_bytes(one, other, *stamps)
 
 
-@lru_cache(4096)  # a page asks again and again
+@lru_cache(4096)  # pages call it at every rerun
 def _same_bytes(one: Path, other: Path, *stamps: tuple[int, int]) -> bool:
     with one.open("rb") as first, other.open("rb") as second:
         while block := first.read(_AT_ONCE):

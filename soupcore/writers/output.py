@@ -1,4 +1,4 @@
-"""Writes a point in weight space to files in the format of its first ingredient."""
+"""Write a point in weight space to files in the format of its first ingredient."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ _Chunks = Callable[[str], Iterator[torch.Tensor]]
 
 
 class Output:
-    """The weights at a point, as they are written to files.
+    """The weights at a point, as written to files.
 
     Args:
         mixture: The point.
@@ -70,7 +70,8 @@ class Output:
                 continue
             mixed = self._mixture.tensors[self._names[name]]
             wanted = chosen or info.dtype
-            # Never to integers: tensors that are integers in one file may have a fractional mean.
+            # Never to integers: tensors with an integer dtype in one file may have a fractional
+            # mean.
             among_floats = mixed.dtype.is_floating_point and wanted.is_floating_point
             tensors[name] = TensorInfo(mixed.shape, wanted if among_floats else mixed.dtype)
         return tensors

@@ -1,9 +1,9 @@
-"""Writing safetensors files, chunk by chunk: one, or several shards and an index.
+"""Write safetensors files, chunk by chunk: one file, or several shards and an index.
 
-The `safetensors` package needs every tensor at once to write a file; a soup of large models has to
-be streamed. The format is small: an unsigned 64-bit header length, a JSON header, then the tensors'
-bytes without gaps (https://huggingface.co/docs/safetensors). In the tests, its own loader checks
-every file that is written.
+The `safetensors` package needs all tensors in memory to write a file, but soups of large models
+have to be streamed. The format is simple: an unsigned 64-bit header length, a JSON header, then the
+tensors' bytes without gaps (https://huggingface.co/docs/safetensors). The tests load every written
+file with that package.
 
 Names, order and index of shards follow `save_pretrained` of transformers, so `from_pretrained`
 finds a folder with `model.safetensors.index.json` in it:
@@ -25,7 +25,7 @@ from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import CheckpointError
 from soupcore.new_files import NewFile, new_file
 
-MOST_SHARDS = 500  # all are open until the last one is whole
+MOST_SHARDS = 500  # all are open until the last one is complete
 _ALIGNMENT = 8
 
 
@@ -38,33 +38,34 @@ def write_safetensors(
 ) -> None:
     """Write a safetensors file, header first, then chunk by chunk.
 
-    Memory does not depend on the size of the model. The file appears under its name only when it
-    is whole and on disk, with mode 0644 less the umask.
+    Memory does not depend on the size of the model. The file appears under its name only when it is
+    complete and on disk, with mode 0644 minus the umask.
 
     Args:
-        path: Where the file goes; an existing one is replaced.
+        path: Path of the file; an existing file is replaced.
         tensors: `{name: TensorInfo}` of the file.
-        chunks: `chunks(name)` gives the tensor's elements in order, as 1-D tensors of its dtype.
+        chunks: `chunks(name)` yields the tensor's elements in order, as 1-D tensors of its dtype.
         metadata: Text to store in the header.
-        on_bytes: Called with the number of bytes written since the last call; it may raise to
-            stop, and then nothing is left behind.
+        on_bytes: Called with the number of bytes written since the last call; raise in it to stop,
+            which removes all new files.
 
     Raises:
-        CheckpointError: The chunks of a tensor are not as many elements as it has.
+        CheckpointError: The chunks of a tensor have a wrong number of elements.
     """
     with new_file(Path(path)) as file:
         _write_into(file, tensors, chunks, metadata, on_bytes)
 
 
 def split_into_shards(tensors: Mapping[str, TensorInfo], shard_size: int) -> list[list[str]]:
-    """Deal tensors out to shards in their order.
+    """Distribute tensors to shards in their order.
 
     Args:
         tensors: `{name: TensorInfo}`.
-        shard_size: The most bytes of tensors in a shard; a larger tensor gets one of its own.
+        shard_size: Maximum size of the tensors in a shard in bytes; a larger tensor gets its own
+            shard.
 
     Raises:
-        CheckpointError: That makes more than `MOST_SHARDS`.
+        CheckpointError: There would be more than `MOST_SHARDS` shards.
     """
     shards: list[list[str]] = [[]]
     size = 0
@@ -76,8 +77,8 @@ def split_into_shards(tensors: Mapping[str, TensorInfo], shard_size: int) -> lis
         size += info.nbytes
     if len(shards) > MOST_SHARDS:
         raise CheckpointError(
-            f"Shards of {shard_size:,} bytes would be {len(shards)}; {MOST_SHARDS} are the limit. "
-            "Choose larger shards."
+            f"A size of {shard_size:,} bytes gives {len(shards)} shards; the limit is "
+            f"{MOST_SHARDS}. Choose larger shards."
         )
     return shards
 
@@ -92,26 +93,26 @@ def write_sharded(
 ) -> list[Path]:
     """Write `model-00001-of-00003.safetensors` and so on, and `model.safetensors.index.json`.
 
-    The files get their names when all of them are whole and on disk, the index last; an earlier
-    model of the same name is removed just before that. So there is never an index whose shards are
-    not all there and all of one model.
+    The files get their names when all of them are complete and on disk, the index last. An earlier
+    model of the same name is removed just before that. So an index never refers to missing shards
+    or to shards of another model.
 
     Args:
-        path: Where one file would go: `folder/model.safetensors`. All is written there where it
-            fits into one shard.
+        path: Path for a single file: `folder/model.safetensors`. It is used if one shard suffices.
         tensors: `{name: TensorInfo}` of all files.
-        chunks: `chunks(name)` gives the tensor's elements in order, as 1-D tensors of its dtype.
+        chunks: `chunks(name)` yields the tensor's elements in order, as 1-D tensors of its dtype.
         metadata: Text to store in the header of each shard.
-        shard_size: The most bytes of tensors in a shard; a larger tensor gets one of its own.
-        on_bytes: Called with the number of bytes written since the last call; it may raise to
-            stop, and then nothing is left behind.
+        shard_size: Maximum size of the tensors in a shard in bytes; a larger tensor gets its own
+            shard.
+        on_bytes: Called with the number of bytes written since the last call; raise in it to stop,
+            which removes all new files.
 
     Returns:
         The files, the index last.
 
     Raises:
-        CheckpointError: There would be too many shards, or the chunks of a tensor are not as many
-            elements as it has.
+        CheckpointError: There would be too many shards, or the chunks of a tensor have a wrong
+            number of elements.
     """
     shards = split_into_shards(tensors, shard_size)
     if len(shards) == 1:
@@ -163,14 +164,15 @@ def _write_into(
 def _check_count(name: str, written: int, expected: int) -> None:
     if written != expected:
         raise CheckpointError(
-            f"Tensor {name!r} gave {written} elements instead of {expected}; nothing was written."
+            f"Tensor {name!r} yielded {written} elements instead of {expected}; "
+            "nothing was written."
         )
 
 
 def _aligned_order(tensors: Mapping[str, TensorInfo]) -> list[str]:
-    # Loaders map tensors as they lie, so each has to start at a multiple of its element size. An
-    # order in which all do is kept; else the widest elements come first, as the format's own
-    # writer puts them, and otherwise the order stays.
+    # Loaders map tensors in place, so each has to start at a multiple of its element size. If the
+    # given order achieves this, it is kept. Otherwise tensors are sorted by element size, widest
+    # first, as in the safetensors package; the sort is stable.
     end = 0
     for info in tensors.values():
         if end % info.dtype.itemsize:
@@ -206,7 +208,7 @@ def _index(tensors: Mapping[str, TensorInfo], shards: Mapping[Path, list[str]]) 
 
 
 def _remove_earlier(index: Path, stem: str) -> None:
-    # The index first: shards without one are no model to any loader, ours included.
+    # The index first: no loader accepts shards without one, including ours.
     if not index.exists():
         return
     index.unlink()

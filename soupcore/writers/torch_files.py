@@ -1,10 +1,10 @@
-"""Writing a `.pt` in the form of another one, with the weights of a soup.
+"""Write a `.pt` in the form of another one, with the weights of a soup.
 
-Training code loads the file that it saved: a model object, arguments, a state dict under a name of
-its own. So the file of ingredient 1 is written again with the weights of the soup, and without the
-traces of its run: other weights, the optimizer's state, scores, epoch, date. A child process finds
-these and makes the new pickle (see `soupcore.safe_torch.rewriting`); this module writes the archive
-around it. Nothing is unpickled.
+Training code expects the structure that it saved: a model object, arguments, a state dict under a
+particular key. So the file of ingredient 1 is rewritten with the weights of the soup, and without
+the traces of its run: other weights, the optimizer's state, scores, epoch, date. A child process
+finds these and creates the new pickle (see `soupcore.safe_torch.rewriting`); this module writes the
+archive around it. Nothing is unpickled.
 """
 
 import base64
@@ -31,23 +31,23 @@ from soupcore.new_files import NewFile
 from soupcore.safe_torch.arrays import IN_PICKLE
 from soupcore.safe_torch.names import MARKER
 
-# What torch writes beside the pickle and the storages.
+# The records that torch writes besides the pickle and the storages.
 _BEFORE = {".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}
 _AFTER = {"version": b"3\n"}
-_ALIGNMENT = 64  # bytes, of storages in the file, so that they can be mapped
+_ALIGNMENT = 64  # bytes; storages in the file are aligned, so that they can be mapped
 _LOCAL_HEADER, _ZIP64_FIELD = 30, 20  # bytes
-_PADDING = 0x4246  # torch's kind of extra field for it
+_PADDING = 0x4246  # torch's id of the extra field for padding
 
 Chunks = Callable[[str], Iterable[torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something in ingredient 1's file that is not so in a soup's in its form.
+    """A change to ingredient 1's file when a soup is written in its form.
 
     Attributes:
-        place: Where: `optimizer`, `meta.epoch`.
-        role: What it is: "training state", "score", "weights", …
+        place: Location in the file, such as `optimizer` or `meta.epoch`.
+        role: Role of the entry: "training state", "score", "weights", …
         action: "removed", "reset" to its value before training, or "replaced" by the soup's.
     """
 
@@ -58,15 +58,15 @@ class Change:
 
 @dataclass(frozen=True)
 class RewrittenForm:
-    """What a file in the form of another one consists of, weights aside.
+    """The contents of a file in the form of another one, without the weights.
 
     Attributes:
-        pickle: Its pickle.
-        storages: Where the storages that it names are in the other file.
-        changes: What is not as in the other file.
-        kept: Places of what stands beside the weights and is as in the other file.
-        local_paths: `(place, path)` of what looks like a path of the machine where that was made.
-        takes_marker: Whether the recipe may be added to it.
+        pickle: The pickle.
+        storages: Locations of its storages in the other file.
+        changes: Differences from the other file.
+        kept: Locations of data copied unchanged.
+        local_paths: `(place, path)` of values that look like local paths.
+        takes_marker: Whether the recipe can be added.
     """
 
     pickle: bytes
@@ -78,15 +78,15 @@ class RewrittenForm:
 
     @property
     def nbytes(self) -> int:
-        """About how large a file is: bytes of the pickle and the storages."""
+        """Approximate size of the file: bytes of the pickle and the storages."""
         return len(self.pickle) + sum(place.nbytes for place in self.storages.values())
 
 
 def rewritten_form(source: TorchCheckpoint) -> RewrittenForm:
-    """Return what a soup's file in the form of a torch file consists of.
+    """Return the contents of a soup's file in the form of a torch file.
 
     Raises:
-        CheckpointError: It cannot be written again, or was changed.
+        CheckpointError: The file cannot be rewritten, or was changed.
     """
     found = _rewritten(source.file.path, source.file.identity, source.weights)
     if isinstance(found, str):
@@ -94,7 +94,7 @@ def rewritten_form(source: TorchCheckpoint) -> RewrittenForm:
     return found
 
 
-@lru_cache(maxsize=8)  # a page asks again each time it is drawn
+@lru_cache(maxsize=8)  # pages call it at every rerun
 def _rewritten(path: Path, identity: tuple[int, ...], weights: str) -> RewrittenForm | str:
     file = WeightFile(path)
     if file.identity != identity:
@@ -114,29 +114,29 @@ def _rewritten(path: Path, identity: tuple[int, ...], weights: str) -> Rewritten
 
 
 def why_not_like(source: Checkpoint, tensors: Mapping[str, TensorInfo]) -> str | None:
-    """Return why weights cannot be written in the form of a checkpoint, or None where they can.
+    """Return why weights cannot be written in the form of a checkpoint; None if they can.
 
     Args:
-        source: The checkpoint whose form it would be.
-        tensors: `{name: TensorInfo}` of the weights, under its names.
+        source: The checkpoint with the form.
+        tensors: `{name: TensorInfo}` of the weights, under the checkpoint's names.
     """
     if len(source.files) > 1:
         return f"{source.path.name} stands for several files, and a copy is made of one only."
     if not isinstance(source, TorchCheckpoint):
-        return f"{source.path.name} was not written by torch.save, so there is none to copy."
+        return f"{source.path.name} was not written by torch.save, so its form cannot be copied."
     if any(view.storage.startswith(IN_PICKLE) for view in source.views.values()):
-        return f"The weights in {source.path.name} are arrays of NumPy's inside its pickle."
+        return f"The weights in {source.path.name} are NumPy arrays inside its pickle."
     if source.left_out:
         names = ", ".join(map(repr, source.left_out[:3]))
         names += " and more" if len(source.left_out) > 3 else ""
         return (
-            f"{source.path.name} holds {names} beside these weights, and the soup does not. Open "
-            "the weights that were joined from all parts to average these too."
+            f"{source.path.name} contains {names} besides these weights, but the soup does not. "
+            "Open the weight set joined from all parts to average these too."
         )
     if executes := source.contents.executes:
         names = ", ".join(executes[:3]) + (" and more" if len(executes) > 3 else "")
         return (
-            f"Loading {source.path.name} runs or imports more than is known to be harmless "
+            f"Loading {source.path.name} runs or imports code that is not known to be safe "
             f"({names}), and so would loading a copy of it."
         )
     for name, info in tensors.items():
@@ -145,13 +145,13 @@ def why_not_like(source: Checkpoint, tensors: Mapping[str, TensorInfo]) -> str |
             return f"{source.path.name} has no tensor {name!r}."
         if there != info:
             return (
-                f"Tensor {name!r} is {_shown(there)} in {source.path.name} and "
-                f"{_shown(info)} in the soup; a .pt keeps what is there."
+                f"Tensor {name!r} is {_shown(there)} in {source.path.name} but {_shown(info)} in "
+                "the soup; a .pt keeps the file's."
             )
     try:
         rewritten_form(source)
     except CheckpointError as error:
-        return f"{source.path.name} cannot be written again: {error.problem}"
+        return f"{source.path.name} cannot be rewritten: {error.problem}"
     return None
 
 
@@ -163,25 +163,24 @@ def write_like(
     recipe: str = "",
     on_bytes: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Write weights in the form of a torch file, without what describes the run that made it.
+    """Write weights in the form of a torch file, without the traces of its run.
 
-    Ties, views and shared storages stay what they are. The file has the format of torch 1.6 and
-    later. Memory does not depend on the size of the model, except for a storage whose tensors
-    overlap or are not contiguous: it and one of its tensors are in memory at a time.
+    Ties, views and shared storages are preserved. The file has the format of torch 1.6 and later.
+    Memory does not depend on the size of the model, except for a storage whose tensors overlap or
+    are not contiguous: it and one of its tensors are in memory at a time.
 
     Args:
-        new: Where to.
-        source: The file whose form it is, for which `why_not_like` returned None.
-        names: The tensors that get other values.
-        chunks: `chunks(name)` gives the elements of such a tensor in order, as 1-D tensors of its
-            dtype; it may be asked for twice.
-        recipe: What the entry "stockpot" is to say, where the form has room for one.
-        on_bytes: Called with the number of bytes written since the last call; it may raise to
-            stop.
+        new: The open output file.
+        source: The file with the form, for which `why_not_like` returned None.
+        names: The tensors with new values.
+        chunks: `chunks(name)` yields the elements of such a tensor in order, as 1-D tensors of its
+            dtype; it may be called twice.
+        recipe: Content of the entry "stockpot", if the form allows one.
+        on_bytes: Called with the number of bytes written since the last call; raise in it to stop.
 
     Raises:
-        CheckpointError: Tensors that share memory in `source` were given different values there,
-            or the chunks of a tensor are not as many elements as it has.
+        CheckpointError: Tensors that share memory in `source` have different new values, or the
+            chunks of a tensor have a wrong number of elements.
     """
     form = rewritten_form(source)
     file = source.file
@@ -210,7 +209,7 @@ def _shown(info: TensorInfo) -> str:
 
 
 def _marked(pickle: bytes, recipe: str) -> bytes:
-    """Add an entry to the dict that a pickle makes, right before its end."""
+    """Add an entry to the dict in a pickle, just before the pickle's end."""
     parts = [part.encode("utf-8", "surrogatepass") for part in (MARKER, recipe)]
     texts = b"".join(b"X" + struct.pack("<I", len(part)) + part for part in parts)
     return pickle[:-1] + texts + b"s."  # SETITEM, STOP
@@ -224,7 +223,7 @@ def _add(
     pieces: Iterable[memoryview],
     on_bytes: Callable[[int], None],
 ) -> None:
-    """Add a record that is stored as it is and starts at a multiple of `_ALIGNMENT`."""
+    """Add an uncompressed record that starts at a multiple of `_ALIGNMENT`."""
     entry = zipfile.ZipInfo(f"archive/{name}")
     is_large = nbytes > zipfile.ZIP64_LIMIT
     header = _LOCAL_HEADER + len(entry.filename) + (_ZIP64_FIELD if is_large else 0) + 4
@@ -236,28 +235,27 @@ def _add(
             on_bytes(len(piece))
 
 
-# The bytes of a storage with new values in its tensors. It may hold one tensor, several side by
-# side, one under several names, or views that overlap or skip elements. Bytes that no tensor covers
-# stay as they are.
+# A storage may contain one tensor, several side by side, one under several names, or views that
+# overlap or skip elements. Bytes that no tensor covers are copied.
 
 
 def _new_bytes(
     file: WeightFile, place: Place, views: Mapping[str, View], chunks: Chunks
 ) -> Iterator[memoryview]:
-    """Give the bytes of a storage with the new values of the tensors in it, piece by piece.
+    """Yield the bytes of a storage with the new values of its tensors, piece by piece.
 
-    Each piece is good until the next one.
+    Each piece is valid until the next one.
 
     Args:
-        file: The file that holds the storage.
-        place: Where in the file.
-        views: The tensors with new values, and where in the storage they are.
-        chunks: `chunks(name)` gives the elements of a tensor in order, each chunk good until the
-            next; it may be asked for twice.
+        file: The file with the storage.
+        place: Location of the storage in the file.
+        views: The tensors with new values, and their locations in the storage.
+        chunks: `chunks(name)` yields the elements of a tensor in order, each chunk valid until the
+            next; it may be called twice.
 
     Raises:
-        CheckpointError: Tensors that share memory were given different values there, or the chunks
-            of a tensor are not as many elements as it has.
+        CheckpointError: Tensors that share memory have different new values, or the chunks of a
+            tensor have a wrong number of elements.
     """
     runs = _runs(views)
     if runs is None:
@@ -275,16 +273,16 @@ def _new_bytes(
             position += len(pieces[0])
         if position != stop:
             raise CheckpointError(
-                f"Tensor {names[0]!r} gave {position - start} bytes instead of {stop - start}; "
+                f"Tensor {names[0]!r} yielded {position - start} bytes instead of {stop - start}; "
                 "nothing was written."
             )
     yield from file.pieces(place.offset + position, place.offset + place.nbytes)
 
 
 def _runs(views: Mapping[str, View]) -> list[tuple[int, int, list[str]]] | None:
-    """Return first byte, end and names of the runs of bytes that tensors lie in, in their order.
+    """Return first byte, end and names of the byte ranges of tensors, in order.
 
-    None where tensors overlap without being the same, or their elements do not lie in order.
+    None if tensors overlap without being equal, or their elements are not in order.
     """
     names_of: dict[tuple[int, int, str], list[str]] = {}
     for name, view in views.items():
@@ -298,7 +296,7 @@ def _runs(views: Mapping[str, View]) -> list[tuple[int, int, list[str]]] | None:
 
 
 def _extent(view: View) -> tuple[int, int]:
-    """Return the first byte of a tensor that is not empty in its storage, and the end."""
+    """Return the first byte of a non-empty tensor in its storage, and its end."""
     last = sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
     itemsize = _dtype(view).itemsize
     return view.offset * itemsize, (view.offset + last + 1) * itemsize
@@ -310,7 +308,7 @@ def _meet(one: View, other: View) -> bool:
 
 
 def _stored(name: str, view: View, chunks: Chunks) -> Iterator[memoryview]:
-    """Give the elements of a tensor as they are stored."""
+    """Yield the elements of a tensor as stored."""
     for chunk in chunks(name):
         yield _raw(_unflagged(chunk, view))
 
@@ -321,13 +319,13 @@ def _unflagged(tensor: torch.Tensor, view: View) -> torch.Tensor:
 
 
 def _raw(tensor: torch.Tensor) -> memoryview:
-    if not tensor.is_contiguous() or tensor.numel() == 1:  # one element may have any stride
+    if not tensor.is_contiguous() or tensor.numel() == 1:  # the stride of one element is arbitrary
         tensor = tensor.clone(memory_format=torch.contiguous_format)
     return raw_bytes(tensor)
 
 
 def _image(file: WeightFile, place: Place, views: Mapping[str, View], chunks: Chunks) -> memoryview:
-    """Return the bytes of a storage whose tensors overlap, or whose elements lie scattered."""
+    """Return the bytes of a storage with overlapping tensors or scattered elements."""
     image = bytearray(place.nbytes)
     file.read_into(memoryview(image), place.offset)
 
@@ -337,11 +335,11 @@ def _image(file: WeightFile, place: Place, views: Mapping[str, View], chunks: Ch
         return flat.as_strided(view.shape, view.stride, view.offset)
 
     def whole(name: str, view: View) -> torch.Tensor:
-        kept = [chunk.clone() for chunk in chunks(name)]  # each is good until the next
+        kept = [chunk.clone() for chunk in chunks(name)]  # each is valid until the next
         tensor = torch.cat([torch.empty(0, dtype=_dtype(view)), *kept])
         if tensor.numel() != prod(view.shape):
             raise CheckpointError(
-                f"Tensor {name!r} gave {tensor.numel()} elements instead of {prod(view.shape)}; "
+                f"Tensor {name!r} yielded {tensor.numel()} elements instead of {prod(view.shape)}; "
                 "nothing was written."
             )
         return _unflagged(tensor, view).reshape(view.shape)
@@ -359,12 +357,12 @@ def _image(file: WeightFile, place: Place, views: Mapping[str, View], chunks: Ch
 def _differ(file: WeightFile, one: str, other: str) -> CheckpointError:
     return CheckpointError(
         f"Tensors {one!r} and {other!r} share memory in {file.path.name}, but not in every "
-        "ingredient, and their values in the soup are different; nothing was written. Write it as "
-        "safetensors, where each has its own."
+        "ingredient, and their values in the soup differ; nothing was written. Save the soup as "
+        "safetensors, which stores each separately."
     )
 
 
 def _dtype(view: View) -> torch.dtype:
     dtype = getattr(torch, view.dtype)
-    assert isinstance(dtype, torch.dtype)  # noqa: S101 - TorchCheckpoint made sure of it
+    assert isinstance(dtype, torch.dtype)  # noqa: S101 - checked by TorchCheckpoint
     return dtype

@@ -92,7 +92,7 @@ def test_a_folder_has_what_from_pretrained_and_the_hub_look_for(
     assert beside is not None
     assert beside.notes == (
         "vocab.txt of run-2 differs; that of run-1 is used.",
-        "vocab.json of run-2 is left out, since run-1 has none.",
+        "vocab.json of run-2 is omitted, since run-1 has none.",
     )
     assert all(markdown(note) in card for note in beside.notes)
     told = front_matter(card)

@@ -161,7 +161,7 @@ def test_an_interrupted_write_leaves_things_as_they_were(
 
 @pytest.mark.parametrize("given", [0, 3, 5])
 def test_chunks_that_are_not_the_tensor_s_elements_are_refused(tmp_path: Path, given: int) -> None:
-    with pytest.raises(CheckpointError, match=f"'w' gave {given} elements instead of 4"):
+    with pytest.raises(CheckpointError, match=f"'w' yielded {given} elements instead of 4"):
         write_safetensors(
             tmp_path / "a.safetensors",
             {"w": TensorInfo((2, 2), torch.float32)},

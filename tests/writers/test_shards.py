@@ -104,7 +104,9 @@ def test_what_fits_into_one_shard_is_one_file(tmp_path: Path) -> None:
 
 def test_too_many_shards_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     state = {str(number): torch.ones(1) for number in range(MOST_SHARDS + 1)}
-    with pytest.raises(CheckpointError, match=r"4 bytes would be 501; 500 are .* larger shards"):
+    with pytest.raises(
+        CheckpointError, match=r"4 bytes gives 501 shards; the limit is 500\. .* larger shards"
+    ):
         write(tmp_path / "model.safetensors", state, 4)
     assert not list(tmp_path.iterdir())
     infos = {name: TensorInfo((1,), torch.float32) for name in list(state)[1:]}
@@ -169,6 +171,6 @@ def test_chunks_that_are_not_the_tensor_s_elements_are_refused(tmp_path: Path) -
         yield torch.ones(3 if name == "b" else 4)
 
     infos = {name: TensorInfo((4,), torch.float32) for name in "ab"}
-    with pytest.raises(CheckpointError, match="'b' gave 3 elements instead of 4"):
+    with pytest.raises(CheckpointError, match="'b' yielded 3 elements instead of 4"):
         write_sharded(tmp_path / "model.safetensors", infos, chunks, {}, 16)
     assert not list(tmp_path.iterdir())
