@@ -39,7 +39,7 @@ class Annotation:
 
 
 def annotations(store: Store, subjects: Iterable[str]) -> dict[str, Annotation]:
-    """Return what was said of soups and ingredients; those without an annotation are left out.
+    """Return the annotations of soups and ingredients, without those that have none.
 
     Args:
         store: The store.
@@ -62,7 +62,7 @@ def annotate(
     tags: Iterable[str] | None = None,
     starred: bool | None = None,
 ) -> Annotation:
-    """Change what is said of a soup or an ingredient; None leaves a field as it is.
+    """Change the annotation of a soup or an ingredient; None leaves a field unchanged.
 
     Args:
         store: The store.
@@ -80,23 +80,23 @@ def annotate(
         ReadOnlyError: The workspace cannot be written.
     """
     known = annotations(store, [subject]).get(subject, Annotation())
-    told = known
+    changed = known
     if name is not None:
-        told = replace(told, name=_one_line(name, "The name"))
+        changed = replace(changed, name=_one_line(name, "The name"))
     if note is not None:
         if len(note) > LONGEST_NOTE:
             raise StoreError(f"The note has {len(note):,} characters; shorten it to 10,000.")
-        told = replace(told, note=note.strip())
+        changed = replace(changed, note=note.strip())
     if tags is not None:
         named = (_one_line(tag, "The tag") for tag in tags)
-        told = replace(told, tags=tuple(dict.fromkeys(tag for tag in named if tag)))
-        if len(told.tags) > MOST_TAGS:
-            raise StoreError(f"There are {len(told.tags)} tags; keep at most {MOST_TAGS}.")
+        changed = replace(changed, tags=tuple(dict.fromkeys(tag for tag in named if tag)))
+        if len(changed.tags) > MOST_TAGS:
+            raise StoreError(f"There are {len(changed.tags)} tags; keep at most {MOST_TAGS}.")
     if starred is not None:
-        told = replace(told, starred=starred)
-    if told != known:
-        _put(store, subject, told)
-    return told
+        changed = replace(changed, starred=starred)
+    if changed != known:
+        _put(store, subject, changed)
+    return changed
 
 
 def delete_soup(store: Store, soup_id: str) -> None:
@@ -151,14 +151,14 @@ def _one_line(text: str, what: str) -> str:
     return line
 
 
-def _put(store: Store, subject: str, told: Annotation) -> None:
+def _put(store: Store, subject: str, annotation: Annotation) -> None:
     store.put_annotation(
         AnnotationRow(
             subject=subject,
-            name=told.name,
-            note=told.note,
-            tags="\n".join(told.tags),
-            starred=told.starred,
-            deleted=told.deleted,
+            name=annotation.name,
+            note=annotation.note,
+            tags="\n".join(annotation.tags),
+            starred=annotation.starred,
+            deleted=annotation.deleted,
         )
     )

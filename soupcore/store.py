@@ -397,12 +397,12 @@ class Store:
         """Store a soup, replacing an earlier one with the same id; it is deleted no more."""
         self.put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
         with self.session() as session, session.begin():
-            told = session.get(AnnotationRow, soup_id)
-            if told is not None:
-                told.deleted = None
+            annotation = session.get(AnnotationRow, soup_id)
+            if annotation is not None:
+                annotation.deleted = None
 
     def annotations(self, subjects: Sequence[str]) -> list[AnnotationRow]:
-        """Return what users said of soups and ingredients; see `soupcore.annotations`."""
+        """Return the annotations of soups and ingredients; see `soupcore.annotations`."""
         found: list[AnnotationRow] = []
         with self.session() as session:
             for start in range(0, len(subjects), _KEYS_A_QUERY):
@@ -413,7 +413,7 @@ class Store:
         return found
 
     def put_annotation(self, row: AnnotationRow) -> None:
-        """Store what users say of a soup or an ingredient, replacing what was said before."""
+        """Store the annotation of a soup or an ingredient, replacing an earlier one."""
         self.put(row)
 
     def soup_folder(self, soup_id: str, form: str) -> Path:
@@ -489,7 +489,7 @@ class Store:
             return list(session.scalars(query))
 
     def remove_soup(self, soup_id: str) -> None:
-        """Delete a soup, what was said of it and its written weights; its evaluations stay."""
+        """Delete a soup, its annotation and its written weights; its evaluations stay."""
         if self.soup(soup_id) is None:
             return
         with self.session() as session, session.begin():

@@ -126,16 +126,16 @@ class StoredSoups:
         }
 
     def label(self, soup_id: str) -> str:
-        """Return the display name of a soup among those of `rows`; "" if it is not there."""
+        """Return the display name of a soup among those of `rows`; "" if it is unknown."""
         return self._labels.get(soup_id, "")
 
     def deleted(self, folder: str) -> dict[str, str]:
-        """Return the deleted soups of a sweep, `{id: name}`, the one deleted last first."""
+        """Return the deleted soups of a sweep, `{id: name}`, most recently deleted first."""
         rows = {row.id: row for row in self._store.soups(folder)}
-        said = annotations(self._store, [*rows])
-        when = {i: told.deleted for i, told in said.items() if told.deleted is not None}
+        found = annotations(self._store, [*rows])
+        when = {i: each.deleted for i, each in found.items() if each.deleted is not None}
         return {
-            soup_id: said[soup_id].name or self._default_name(rows[soup_id].body)
+            soup_id: found[soup_id].name or self._default_name(rows[soup_id].body)
             for soup_id in sorted(when, key=lambda soup_id: -when[soup_id])
         }
 

@@ -112,18 +112,18 @@ class CommandTask(Task):
 
     def __init__(self, path: Path) -> None:
         file = TomlFile(path, _KEYS)
-        told = file.told
+        settings = file.told
         self._folder = path.resolve().parent
         self._command = shlex.split(file.text("run"))
-        self._time_limit = float(told.get("time_limit", math.inf))
+        self._time_limit = float(settings.get("time_limit", math.inf))
         self.at_once: int = file.number("at_once", 1) or 1
-        self._result = told.get("result")
+        self._result = settings.get("result")
         if self._result is not None and self.at_once > 1 and "{folder}" not in self._result:
             raise TaskError(
                 f"{path}: concurrent runs would overwrite the same `result`. Put it into "
                 "{folder}, which differs for each run, and pass {folder} to the command."
             )
-        self.form: str = told.get("form", "ingredient")
+        self.form: str = settings.get("form", "ingredient")
         if self.form not in _FORMS:
             raise TaskError(f"{path}: `form` is one of {', '.join(_FORMS)}, not {self.form!r}.")
         if not any("{checkpoint}" in part for part in self._command):

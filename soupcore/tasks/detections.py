@@ -267,8 +267,8 @@ def _at_best_f1(records: Tensor, targets: Tensor, *, curve: int) -> float:
     return float(found[:, curve, best].mean())
 
 
-def _metric(name: str, compute: Callable[..., float], **told: int) -> Metric:
-    return Metric(name, range=(0.0, 1.0), compute=partial(compute, **told), source="outputs")
+def _metric(name: str, compute: Callable[..., float], **settings: int) -> Metric:
+    return Metric(name, range=(0.0, 1.0), compute=partial(compute, **settings), source="outputs")
 
 
 #: The metrics of detection, the primary one first.

@@ -265,11 +265,11 @@ _SIGNED = (-1.0, 1.0)
 
 
 def _metrics() -> list[Metric]:
-    def weighable(name: str, compute: Callable[..., float], **told: Any) -> Metric:
-        return Metric(name, compute=compute, takes_weights=True, **told)
+    def weighable(name: str, compute: Callable[..., float], **options: Any) -> Metric:
+        return Metric(name, compute=compute, takes_weights=True, **options)
 
-    def of_classes(name: str, function: str, limits: tuple[float, float], **told: Any) -> Metric:
-        return weighable(name, partial(_sklearn, function, **told), range=limits)
+    def of_classes(name: str, function: str, limits: tuple[float, float], **options: Any) -> Metric:
+        return weighable(name, partial(_sklearn, function, **options), range=limits)
 
     def of_numbers(name: str, function: str, *, higher: bool = False) -> Metric:
         return weighable(name, partial(_sklearn, function), higher_is_better=higher)

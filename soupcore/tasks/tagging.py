@@ -31,8 +31,8 @@ class TaggingTask(Task):
     output_kind = "logits"
     averages = "outputs"
 
-    def __init__(self, *args: Any, tags: Sequence[str], **told: Any) -> None:
-        super().__init__(*args, **told)
+    def __init__(self, *args: Any, tags: Sequence[str], **options: Any) -> None:
+        super().__init__(*args, **options)
         self._tags = tags
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
@@ -45,9 +45,10 @@ class TaggingTask(Task):
         best = logits.argmax(2)
         right = ((best == targets) & is_word).sum(1)
         counts = []
-        for said, true, words in zip(best.cpu(), targets.cpu(), is_word.cpu(), strict=True):
+        for predicted, true, words in zip(best.cpu(), targets.cpu(), is_word.cpu(), strict=True):
             found, wanted = (
-                entities([self._tags[tag] for tag in tags[words].tolist()]) for tags in (said, true)
+                entities([self._tags[tag] for tag in tags[words].tolist()])
+                for tags in (predicted, true)
             )
             counts.append([len(found & wanted), len(found), len(wanted)])
         return torch.cat(

@@ -48,9 +48,9 @@ class TomlFile:
             raise TaskError(f"{path} is not valid TOML: {error}.") from None
         self.check_keys(self.told, keys)
 
-    def check_keys(self, told: Mapping[str, Any], known: Collection[str]) -> None:
+    def check_keys(self, settings: Mapping[str, Any], known: Collection[str]) -> None:
         """Check that a table of the file has known keys only."""
-        unknown = told.keys() - set(known)
+        unknown = settings.keys() - set(known)
         if unknown:
             raise TaskError(
                 f"{self.path}: unknown setting {', '.join(sorted(unknown))}; known settings: "
@@ -94,8 +94,8 @@ class TomlFile:
         if not isinstance(found, dict) or not found:
             raise TaskError(f'{self.path} needs a table [splits], such as select = "{example}".')
         splits = {}
-        for name, told in found.items():
-            of = told if isinstance(told, dict) else {place: told}
+        for name, entry in found.items():
+            of = entry if isinstance(entry, dict) else {place: entry}
             default = "shift" if name.startswith("shift") else ROLES.get(name)
             role, path = of.get("role", default), of.get(place)
             if role not in get_args(Role) or not isinstance(path, str):

@@ -86,14 +86,14 @@ class _Description:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        told: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         self._text = ""
         self.name = path.stem
         self.precision: Precision = "float32"
         self._file: TomlFile | None = None
         if path.suffix.lower() == ".toml":
             file = self._file = TomlFile(path, _KEYS)
-            told, self.name, self._text = file.told, file.name, file.digest()
+            settings, self.name, self._text = file.told, file.name, file.digest()
             self.precision = file.precision
             self.data_path = path.parent / file.text("data")
         else:
@@ -109,23 +109,25 @@ class _Description:
                 "data.yaml of Ultralytics."
             )
         self._data: dict[str, Any] = data
-        checkpoint = _opened(self._model(told.get("model")))
+        checkpoint = _opened(self._model(settings.get("model")))
         assert checkpoint.contents.network is not None  # noqa: S101 - _opened has checked it
         self.network = checkpoint.contents.network
         self.classes = int(self.network.get("nc", 0))
-        self.size = int(_number(path, told, "imgsz", checkpoint.details.get("imgsz") or _SIZE))
+        self.size = int(_number(path, settings, "imgsz", checkpoint.details.get("imgsz") or _SIZE))
         self.size = math.ceil(self.size / STRIDE) * STRIDE
-        self.most = int(_number(path, told, "max_det", 300))
-        self.limits = Limits(_number(path, told, "conf", 0.001), _number(path, told, "iou", 0.7))
-        splits = told.get("splits") or {key: key for key in ("val", "test") if data.get(key)}
+        self.most = int(_number(path, settings, "max_det", 300))
+        self.limits = Limits(
+            _number(path, settings, "conf", 0.001), _number(path, settings, "iou", 0.7)
+        )
+        splits = settings.get("splits") or {key: key for key in ("val", "test") if data.get(key)}
         self._splits: dict[str, str] = splits
         parts = [self._text, text, str(self.network), str(self.size)]
         self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def _model(self, told: Any) -> Path:
+    def _model(self, named: Any) -> Path:
         """Return the checkpoint with the description of the network."""
-        if isinstance(told, str):
-            return self.path.parent / told
+        if isinstance(named, str):
+            return self.path.parent / named
         near = [self.path.resolve().parent, *self.path.resolve().parents[1 : 1 + _ABOVE]]
         for folder in near:
             for name in ("best.pt", "last.pt"):
@@ -153,13 +155,13 @@ class _Description:
             found[name] = Split.from_dataset(role, dataset, version=dataset.identity)
         return found if self._file is None else self._file.held_out(found)
 
-    def _files(self, told: Any) -> list[Path]:
+    def _files(self, entry: Any) -> list[Path]:
         """Return the image files of an entry of data.yaml, sorted by name."""
         root = self.data_path.parent
         if self._data.get("path"):
             root = root / str(self._data["path"])
         files: list[Path] = []
-        for each in told if isinstance(told, list) else [told]:
+        for each in entry if isinstance(entry, list) else [entry]:
             place = root / str(each)
             if place.is_dir():
                 files += place.rglob("*.*")
@@ -173,12 +175,12 @@ class _Description:
                 )
         files = sorted(file for file in files if file.suffix[1:].lower() in SUFFIXES)
         if not files:
-            raise TaskError(f"{told!r} in {self.data_path} names no images.")
+            raise TaskError(f"{entry!r} in {self.data_path} names no images.")
         return files
 
 
-def _number(path: Path, told: dict[str, Any], key: str, default: Any) -> float:
-    value = told.get(key, default)
+def _number(path: Path, settings: dict[str, Any], key: str, default: Any) -> float:
+    value = settings.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise TaskError(f"{path}: `{key}` must be a number > 0, not {value!r}.")
     return value
@@ -269,17 +271,17 @@ class DetectionTask(Task):
     has_gradients = False
     batch_size = BATCH
 
-    def __init__(self, told: _Description) -> None:
-        _ultralytics(told.path)
-        self._told = told
+    def __init__(self, description: _Description) -> None:
+        _ultralytics(description.path)
+        self._description = description
         super().__init__(
             self._build,
-            told.splits(),
-            name=told.name,
+            description.splits(),
+            name=description.name,
             metrics=DETECTION_METRICS,
-            precision=told.precision,
+            precision=description.precision,
         )
-        self.source_digest = told.digest
+        self.source_digest = description.digest
         self._criteria: list[Any] = []  # the loss of the network; copies of the task share it
 
     def _build(self) -> nn.Module:
@@ -287,7 +289,7 @@ class DetectionTask(Task):
         from ultralytics.nn.tasks import DetectionModel
         from ultralytics.utils.loss import v8DetectionLoss
 
-        description = copy.deepcopy(self._told.network)
+        description = copy.deepcopy(self._description.network)
         network = DetectionModel(description, ch=description.get("channels", 3), verbose=False)
         network.args = get_cfg()  # the gains of the loss
         self._criteria[:] = [v8DetectionLoss(network)]
@@ -295,12 +297,12 @@ class DetectionTask(Task):
 
     def record(self, outputs: Any, inputs: Any, targets: Any) -> Tensor:
         """Return the record of each image (see `soupcore.tasks.detections`)."""
-        most = max(self._told.most, targets.shape[1])
+        most = max(self._description.most, targets.shape[1])
         rows = []
         for each, objects, shape in zip(outputs, targets, inputs["shape"], strict=True):
             centres, sides, scores = each.found.float().split([2, 2, len(each.found) - 4])
             boxes = torch.cat([centres - sides / 2, centres + sides / 2]).T.cpu().numpy()
-            found = detect(boxes, scores.T.cpu().numpy(), self._told.limits, most)
+            found = detect(boxes, scores.T.cpu().numpy(), self._description.limits, most)
             loss = self._loss_of(each, objects, shape)
             rows.append(record(found, objects.cpu().numpy(), most, loss))
         return torch.stack(rows)

@@ -202,19 +202,19 @@ def of_open_clip(
         lambda network, some: network.encode_text(some["tokens"]),
     )
     built: Any = build()
-    told = open_clip.get_model_preprocess_cfg(built.encoders)
-    if told["resize_mode"] == "longest":
+    config = open_clip.get_model_preprocess_cfg(built.encoders)
+    if config["resize_mode"] == "longest":
         raise TaskError(f"{path}: the resize mode 'longest' of {name} is not supported.")
-    size = told["size"]
+    size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size
     return (
         Preprocessing(
             (height, width),
             min(height, width),
-            tuple(told["mean"]),
-            tuple(told["std"]),
-            told["interpolation"],
-            is_squashed=told["resize_mode"] == "squash",
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["interpolation"],
+            is_squashed=config["resize_mode"] == "squash",
         ),
         build,
     )
