@@ -1,4 +1,4 @@
-"""Jobs: a persistent queue of long work, worker processes, progress, cancellation and resuming."""
+"""Jobs: a persistent queue, worker processes, progress, cancellation and resuming."""
 
 from soupcore.jobs.descriptions import Descriptions
 from soupcore.jobs.queue import Job, Queue, State

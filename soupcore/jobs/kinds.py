@@ -1,7 +1,7 @@
-"""What a worker keeps warm between jobs, and the kinds of jobs: opening a sweep, and all calls.
+"""The state of a worker between jobs, and the kinds of jobs: opening a sweep, and all calls.
 
-Requests and results are JSON. What was computed goes to the store as it comes, so a job that is
-cut off and asked for again does only the rest.
+Requests and results are JSON. Computed values are stored immediately, so an interrupted job only
+computes the rest when it is queued again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +31,17 @@ _OPENING = ("sweep", "weights", "snapshot", "task")
 
 
 class TaskChangedError(Exception):
-    """A task's file was changed after this process ran it, so another process has to do the job."""
+    """A task's file was changed after this process ran it, so another process must run the job."""
 
 
 class WarmState:
-    """What stays warm between jobs: the open sweep, the task, the model and its data.
+    """State that stays loaded between jobs: the open sweep, the task, the model and its data.
 
     Args:
-        store: Where results go.
-        tasks: The tasks that may be run; they are code, so no request can name another.
-        device: Where to compute.
-        roots: Folders that sweeps may be in, links followed; anywhere unless given.
+        store: Store of the results.
+        tasks: The allowed tasks. Tasks are code, so requests cannot name others.
+        device: Device for computation.
+        roots: Folders that may contain sweeps, after resolving links; by default, any folder.
         ray: Address of a Ray cluster that evaluates points; see `Evaluator`.
     """
 
@@ -59,7 +59,7 @@ class WarmState:
         self._device = device
         self._ray = ray
         self._sweep: tuple[tuple[object, ...], Sweep] | None = None
-        self._run: dict[str, str] = {}  # signatures of the tasks whose file was run
+        self._run: dict[str, str] = {}  # signatures of the tasks that were loaded
         self._evaluators: dict[str, Evaluator] = {}
 
     def may_open(self, request: Request) -> bool:
@@ -69,21 +69,20 @@ class WarmState:
     def sweep(
         self, request: Request, on_progress: Progress = no_progress, *, refresh: bool = False
     ) -> Sweep:
-        """Return the sweep of a request, opened again only if its files changed.
+        """Return the sweep of a request, reopened only if its files changed.
 
         Args:
-            request: Its `sweep` is the folder, its `weights` which set to take of checkpoints with
-                several, its `snapshot` which snapshot of runs with several (see
-                `Sweep.from_folder`).
-            on_progress: Called with bytes read and in all.
-            refresh: Whether to open it again, and resolve its URLs again.
+            request: `sweep` is the folder, `weights` the weight set of checkpoints with several,
+                `snapshot` the snapshot of runs with several (see `Sweep.from_folder`).
+            on_progress: Called with bytes read and in total.
+            refresh: Whether to reopen it, and resolve its URLs again.
 
         Raises:
-            SweepError: The folder cannot be opened or lies outside the roots.
+            SweepError: The folder cannot be opened or is outside the roots.
         """
         folder, weights, snapshot = _opening(request)
         if not self.may_open(request):
-            raise SweepError(f"{folder} is not below a folder that the app was started with.")
+            raise SweepError(f"{folder} is not in a folder that the app was started with.")
         identity = (folder, weights, snapshot, sweep_signature(folder))
         if self._sweep is not None and self._sweep[0] == identity and not refresh:
             return self._sweep[1]
@@ -95,21 +94,21 @@ class WarmState:
             refresh=refresh,
             on_progress=on_progress,
         )
-        # Where the reader of a file was ended from outside, the next request reads it again.
+        # If the reader of a file was killed, the next request reads it again.
         is_known = is_scanned(folder, weights, snapshot, within=self.roots)
         self._sweep = (identity, sweep) if is_known else None
         return sweep
 
     def context(self, request: Request) -> Context:
-        """Return what a call of a request is run with.
+        """Return the context for a request's call.
 
         Args:
-            request: As for `sweep` and `evaluator`, or without a task. Its `soups`, `{name: id}`,
-                are the soups of the store that are further ingredients, its `tensors` which
-                tensors take part in recipes (see `Sweep.with_tensors`).
+            request: As for `sweep` and `evaluator`, or without a task. `soups`, `{name: id}`, are
+                stored soups to add as ingredients, and `tensors` the rule on tensors that take part
+                in recipes (see `Sweep.with_tensors`).
 
         Raises:
-            RecipeError: One of the soups cannot be made again.
+            RecipeError: One of the soups cannot be rebuilt.
             SweepError: As for `sweep`, or a soup has the name of a checkpoint in it.
             TaskError: As for `evaluator`.
             TaskChangedError: As for `evaluator`.
@@ -128,13 +127,12 @@ class WarmState:
         """Return the evaluator of a request; its task is loaded once.
 
         Args:
-            request: Its `task` is where the task is, its `batchnorm` which statistics to evaluate
-                with (see `Evaluator.with_statistics`), its `primary` the metric to choose by if it
-                is not the first, its `data` the digests of the splits as the one who asks knows
-                them.
+            request: `task` is the location of the task, `batchnorm` the statistics to evaluate with
+                (see `Evaluator.with_statistics`), `primary` the metric to choose by if it is not
+                the first, `data` the split digests that the page expects.
 
         Raises:
-            TaskError: The task may not be run, or gives other data here.
+            TaskError: The task is not allowed, or its data differ here.
             TaskChangedError: The task's file was changed after it was loaded.
         """
         task = request["task"]
@@ -151,9 +149,9 @@ class WarmState:
         for split, digest in request.get("data", {}).items():
             if evaluator.task.split(split).digest != digest:
                 raise TaskError(
-                    f"{task}: its split {split!r} holds other data each time the file is run, so "
-                    "results would not be found again. Seed its random numbers "
-                    "(torch.manual_seed(0)). If its data were changed on disk, restart the app."
+                    f"{task}: its split {split!r} has different data each time the file is run, so "
+                    "results could not be reused. Seed its random numbers (torch.manual_seed(0)). "
+                    "If its data changed on disk, restart the app."
                 )
         if request.get("batchnorm") == "re-estimated":
             evaluator = evaluator.with_statistics("re-estimated")
@@ -163,24 +161,24 @@ class WarmState:
 
 
 def opening(request: Request) -> Request:
-    """Return the part of a request that names its sweep and its task, with their defaults."""
+    """Return the keys of a request that identify its sweep and its task, with defaults."""
     return {name: request[name] for name in _OPENING if name in request}
 
 
 def _opening(request: Request) -> tuple[str, Weights, Snapshots]:
-    """Return the folder, the weight sets and the snapshots that a request names."""
+    """Return the folder, the weight sets and the snapshots of a request."""
     return request["sweep"], request.get("weights", ""), request.get("snapshot", "")
 
 
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
-    """Read every checkpoint of a folder once: digests and values that are not finite.
+    """Scan every checkpoint of a folder for its digest and non-finite values.
 
-    Remote checkpoints are downloaded first, as far as they are not in the cache. With `refresh` in
-    the request, their URLs are resolved again.
+    Remote checkpoints that are not in the cache are downloaded first. With `refresh` in the
+    request, their URLs are resolved again.
 
     Raises:
         RemoteError: A remote file cannot be downloaded.
-        SweepError: Reading a file ended without an answer, as where its reader was killed.
+        SweepError: Reading a file ended without a result, for example if its reader was killed.
     """
     folder, weights, snapshot = _opening(request)
     before = sweep_signature(folder)
@@ -189,17 +187,17 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     if not is_known and sweep_signature(folder) == before:
         found = next((f for f in sweep.fit.findings if f.severity == "misfit"), None)
         reason = f": {found.ingredient}: {found.problem}" if found else "."
-        raise SweepError(f"{folder}: not every checkpoint can be read to its end{reason}")
+        raise SweepError(f"{folder}: not every checkpoint could be read completely{reason}")
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
 def run_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> Result:
-    """Do the work of a call; its results are in the store."""
+    """Run a call, whose results are in the store."""
     return call.from_request(request).work(warm.context(request), report)
 
 
 def share_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> None:
-    """Evaluate points of a call that another worker does."""
+    """Evaluate points of a call that another worker runs."""
     call.from_request(request).share(warm.context(request), report)
 
 

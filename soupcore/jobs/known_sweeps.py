@@ -1,7 +1,7 @@
 """The sweeps of a workspace with their verdicts, from stored rows alone.
 
-A verdict takes all evaluations of a sweep, so it is stored whenever a job or a page knows it anew
-(`remember`). The list reads these rows, jobs and soups: it opens no folder and computes nothing.
+A verdict needs all evaluations of a sweep, so it is stored after each change (`remember`). The list
+reads these rows, jobs and soups: it opens no folder and computes nothing.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _KIND = "verdict"
 
 @dataclass(frozen=True)
 class KnownVerdict:
-    """The verdict on a sweep by a task, as it was known last.
+    """The last stored verdict on a sweep by a task.
 
     Attributes:
         folder: Folder of the sweep.
@@ -64,7 +64,7 @@ class KnownSweep:
     """A sweep of the workspace, with a task if there is a verdict by it.
 
     Attributes:
-        folder: Folder of the sweep; it may be gone.
+        folder: Folder of the sweep, which may no longer exist.
         changed: Time of the last change, in seconds since 1970.
         ingredients: Number of ingredients; None if unknown.
         verdict: The verdict; None if none is stored.
@@ -77,7 +77,7 @@ class KnownSweep:
 
 
 def verdict_of(known: Overview) -> KnownVerdict:
-    """Return the verdict as the list shows it."""
+    """Return the verdict in the form for the list."""
     facts, stored = known.facts, known.headline
     gain = facts.soup and (facts.soup.on_report or facts.soup.on_select)
     unit = facts.metric.written
@@ -106,7 +106,7 @@ def remember(known: Overview) -> None:
 
 
 def known_sweeps(store: Store) -> list[KnownSweep]:
-    """Return the sweeps that have a verdict, jobs or soups in a store, the last changed first.
+    """Return the sweeps with a verdict, jobs or soups in a store, most recently changed first.
 
     A sweep with verdicts by several tasks is in the list once for each.
     """
@@ -126,7 +126,7 @@ def known_sweeps(store: Store) -> list[KnownSweep]:
 
 
 def _verdicts(store: Store) -> list[ResultRow]:
-    """Return the rows of the verdicts; those of another version, with other fields, are left out.
+    """Return the rows of the verdicts, without those of other versions with other fields.
 
     They are stored again when their sweep is opened.
     """
@@ -137,7 +137,7 @@ def _verdicts(store: Store) -> list[ResultRow]:
 
 
 def _times(store: Store) -> dict[tuple[str, str], float]:
-    """Return when jobs and soups last changed, by folder and task ("" for none)."""
+    """Return the times of the last changes of jobs and soups, by folder and task ("" for none)."""
     folder, task = Job.request["sweep"].as_string(), func.coalesce(Job.task, "")
     jobs = select(folder, task, func.max(func.coalesce(Job.finished, Job.created)))
     its_task = func.coalesce(SoupRow.body["task"].as_string(), "")
@@ -154,7 +154,7 @@ def _times(store: Store) -> dict[tuple[str, str], float]:
 
 
 def _counts(store: Store) -> dict[str, int]:
-    """Return the number of ingredients when a folder was last read."""
+    """Return the number of ingredients at the last reading of each folder."""
     read = select(Job.request, Job.result).where(Job.kind == "open", Job.state == State.DONE)
     with store.session() as session:
         rows = session.execute(read.order_by(Job.id)).all()

@@ -39,7 +39,7 @@ class Log:
 class Pump:
     """Copies the output of a process from a pipe to a log, and keeps its last lines.
 
-    Forked processes may hold the pipe open after the process has ended, so nothing waits for the
+    Forked processes may keep the pipe open after the process has ended, so nothing waits for the
     end of the pipe.
 
     Args:
@@ -64,7 +64,7 @@ class Pump:
         try:
             while content := os.read(self._pipe, _AT_ONCE):
                 self._last.append(content)
-                with suppress(OSError):  # the disk is full, and the process continues
+                with suppress(OSError):  # the disk is full; the process continues
                     self._write(content)
         finally:
             os.close(self._pipe)

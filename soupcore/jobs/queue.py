@@ -90,7 +90,7 @@ class Job(Base):
         done: Units of work done, of `total`.
         partial: Intermediate result.
         result: Final result.
-        error: Why it failed, as sentences for the user.
+        error: Reason for the failure, as sentences for the user.
         worker: Name of the worker that runs or ran it.
         attempt: Number of times a worker took it. Distinguishes the current worker from one that
             has lost the job.
@@ -98,7 +98,7 @@ class Job(Base):
         reported: Time of the worker's last report.
         stopping: Time of the request to stop.
         deadline: Maximum duration in seconds; None for no limit.
-        dismissed: When a user dismissed the job after it failed, so that it is listed no more.
+        dismissed: Time at which a user hid the failed job from the list.
     """
 
     __tablename__ = "jobs"
@@ -275,8 +275,8 @@ class Queue:
 
         Finished jobs that pages submit automatically are included only if they failed.
 
-        Half of the finished jobs are long ones that can be resumed, if there are any. Otherwise the
-        interactive jobs, one for each move of a slider, would replace them.
+        Half of the finished jobs are long ones that can be resumed, if there are any. Otherwise
+        interactive jobs, one for each move of a slider, would displace them.
 
         Args:
             limit: Maximum number of finished jobs.
@@ -321,7 +321,7 @@ class Queue:
         return Counts(running, found.get(State.QUEUED, 0), found.get(State.FAILED, 0))
 
     def dismiss(self, job_id: int) -> None:
-        """List a failed or cancelled job no more. It can still be looked up by its id."""
+        """Hide a failed or cancelled job from the list. It can still be found by its id."""
         hide = (
             update(Job)
             .where(Job.id == job_id, Job.state.in_((State.FAILED, State.CANCELLED)))
@@ -455,7 +455,7 @@ class Queue:
         return self._write(job, **written) is not None
 
     def give_back(self, job: Job | Standing) -> None:
-        """Queue a job again that its worker cannot run, for reasons unrelated to the job."""
+        """Requeue a job that its worker cannot run, for reasons unrelated to the job."""
         cancelled = job.state == State.CANCELLING
         state = State.CANCELLED if cancelled else State.QUEUED
         self._write(job, state=state, started=None, done=0)
@@ -540,7 +540,7 @@ class Queue:
 
         Args:
             worker: Name of the worker.
-            why: Why it ended, as sentences.
+            why: Reason for its end, as sentences.
 
         Returns:
             Whether it held a lease until now.

@@ -276,7 +276,7 @@ class Supervisor:
                 self.queue.finish(job, State.CANCELLED)
 
     def _start_missing(self, task: str | None) -> None:
-        several = task is not None and self._ray is None  # a cluster has devices of its own
+        several = task is not None and self._ray is None  # a cluster has its own devices
         for device in self._devices if several else self._devices[:1]:
             slot = (task, device)
             count, when = self._failed_starts.get(slot, (0, 0.0))

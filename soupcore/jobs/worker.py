@@ -1,4 +1,4 @@
-"""A worker process, which runs one job after the other, interactive ones first.
+"""A worker process, which runs jobs one by one, interactive ones first.
 
 It runs the jobs of one task, or those that need no task. A `Supervisor` starts it and wakes it by
 writing a byte to its standard input. When standard input closes, because the server has ended, it
@@ -209,7 +209,7 @@ class Worker:
             return
         try:
             remember(Overview.of(self._warm.context(opening(job.request))))
-        except (Exception, SystemExit):  # the metrics of the task are its own code
+        except (Exception, SystemExit):  # metrics of the task run the user's code
             logger.warning("The verdict after job %s is unknown", job.id, exc_info=True)
 
     def _fail(self, job: Job, why: str) -> None:

@@ -1,7 +1,7 @@
 """A report of a sweep: one HTML page that needs no network, to send, print and archive.
 
-It is made of stored results alone; nothing is computed. The page includes plotly.js and requests
-nothing. All names are escaped. Equal results give an equal page.
+It uses stored results only; nothing is computed. The page includes plotly.js and makes no requests.
+All names are escaped. Equal results give equal pages.
 """
 
 import io
@@ -62,7 +62,7 @@ def _about(context: Context) -> str:
 
 
 def _sections(context: Context, soup: str | None) -> dict[str, Make]:
-    """Return what makes each section."""
+    """Return the function for each section."""
     if not context.has_task:
         return _without_task(context)
     known = Overview.of(context)
@@ -101,7 +101,7 @@ def _verdict(known: Overview) -> str:
 
 
 def folder(context: Context, soup: str | None = None, *, title: str = "") -> dict[str, str]:
-    """Return a report with the files that belong to it: `{path: text}`.
+    """Return a report and its files: `{path: text}`.
 
     `report.html`; each table of it in `tables/` as CSV and LaTeX; `reproduce.py`; and, if it is
     about a soup, that one's recipe as `recipe.json` and its model card as `README.md`. The weights
@@ -141,7 +141,7 @@ def archive(context: Context, soup: str | None = None, *, title: str = "") -> by
 
 
 def _sources(context: Context, picked: StoredSoup | None) -> dict[str, str]:
-    """Return Python that makes the report, and that of its soup, by what they do."""
+    """Return the Python scripts for the report and its soup, with a description of each."""
     written = Code(
         'Path("report.html").write_text(report(context), encoding="utf-8")\n',
         ("from pathlib import Path", "from soupcore.report import report"),
@@ -154,7 +154,7 @@ def _sources(context: Context, picked: StoredSoup | None) -> dict[str, str]:
         "This runs the standard analysis and writes a report:": Analysis().script(context, written)
     }
     if picked is not None:
-        about = f"This builds the soup {picked.label} again and evaluates it:"
+        about = f"This rebuilds the soup {picked.label} and evaluates it:"
         found[about] = SoupScores(picked.soup.id).script(context, Code("print(soup)\n"))
     return found
 

@@ -22,7 +22,7 @@ _LARGEST = 100  # ingredients of a legible matrix
 
 
 def drawn(known: Overview, stored: StoredSoup | None) -> str:
-    """Return the section; it says which figures are missing, and why."""
+    """Return the section, which also lists missing figures with the reasons."""
     parts = [*_scores(known), *_basins(known), *(_of_soup(known, stored) if stored else ())]
     return "".join(parts)
 
@@ -62,14 +62,14 @@ def _scores(known: Overview) -> Iterator[str]:
     task, labels = known.context.task, known.context.task.labels
     found, kinds = _named(known)
     inks, score = _inks(known), capitalised(task.score_name)
-    told: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
+    names: dict[str, Any] = {"score_name": labels.score_name, "score_unit": labels.score_unit}
     shifts = task.splits_with_role("shift")
     better = "Up and to the right" if task.score_unit.sign > 0 else "Down and to the left"
     if known.report is not None and shifts:
         table = tables.shift_table(task, found, kinds).dropna().rename_axis("name")
         if not table.empty:
             yield html.plot(
-                figures.shift_scatter(table, inks, **told),
+                figures.shift_scatter(table, inks, **names),
                 "scores",
                 f"{score} vs. robustness",
                 f"{_about(known, known.report)} · {_sizes(known, shifts)}",
@@ -82,7 +82,7 @@ def _scores(known: Overview) -> Iterator[str]:
         table = tables.select_table(task, found, kinds).dropna().rename_axis("name")
         if not table.empty:
             yield html.plot(
-                figures.select_scatter(table, inks, **told),
+                figures.select_scatter(table, inks, **names),
                 "scores",
                 f"{score} on validation and on test",
                 _about(known, task.select, known.report),
@@ -115,7 +115,7 @@ def _on_select(known: Overview, found: dict[str, Evaluation]) -> str:
         "scores",
         f"{capitalised(task.score_name)} of the ingredients",
         _about(known, task.select),
-        "The ingredients by their score, with 95 % intervals where there are any.",
+        "The ingredients by their score, with 95 % intervals if there are any.",
         table,
     )
 
@@ -169,12 +169,12 @@ def _basins(known: Overview) -> Iterator[str]:
 
 def _of_soup(known: Overview, stored: StoredSoup) -> Iterator[str]:
     task, labels, soup = known.context.task, known.context.task.labels, stored.soup
-    told = soup.chosen_by(task).labels
+    labels = soup.chosen_by(task).labels
     about = f"{stored.label}; {_about(known, task.select)}"
     if soup.trace:
         yield html.plot(
             figures.greedy_trace(
-                soup.trace, score_name=told.score_name, score_unit=told.score_unit
+                soup.trace, score_name=labels.score_name, score_unit=labels.score_unit
             ),
             "trace",
             f"How {title(soup).lower()} chose",

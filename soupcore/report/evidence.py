@@ -184,7 +184,7 @@ def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
     try:
         names = (*known.sweep.names(tried - offered.keys()), *offered)
         context = known.context.including(known.context.soups.by_name(offered))
-    except StockpotError as error:  # a rejected candidate is gone
+    except StockpotError as error:  # a rejected candidate was deleted
         yield f"Not available for greedy: {error}"
         return
     if len(names) < 2:

@@ -25,7 +25,7 @@ _SAVE_IMAGES = """document.addEventListener("click", (event) => {
 });"""
 _WIDTH = 680  # pixels of a figure; fits the width of A4 and of US letter
 
-# The page may not request anything, not even if a text escaped its escaping.
+# The page must not make requests, even if a text were not escaped.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
@@ -135,13 +135,13 @@ def bullets(texts: Iterable[str]) -> str:
 
 
 def terms(texts: Mapping[str, str]) -> str:
-    """Return a list of terms and what they are."""
+    """Return a list of terms with their descriptions."""
     rows = "".join(f"<dt>{html(term)}</dt><dd>{html(text)}</dd>" for term, text in texts.items())
     return f"<dl>{rows}</dl>"
 
 
 def code(text: str) -> str:
-    """Return source text with its lines."""
+    """Return source code, with its line breaks."""
     return f"<pre><code>{html_lines(text)}</code></pre>"
 
 
@@ -172,7 +172,7 @@ def table(
 
 
 def files(frame: pd.DataFrame, name: str, decimals: Mapping[str, int] | None = None) -> str:
-    """Return links that save a table as CSV and as LaTeX; the page contains the files."""
+    """Return links to save a table as CSV and LaTeX; the page contains the files."""
     links = []
     for form in _FORMS:
         text = export_table(frame, form, decimals=decimals)
@@ -205,7 +205,7 @@ def plot(
         name: Its id in the page, and the name of its files.
         title: Its title, one line.
         about: The splits and the numbers of examples, below the title.
-        caption: How to read it.
+        caption: Explanation of the figure.
         frame: Its numbers.
     """
     light = titled(figure, title, about).update_layout(width=_WIDTH)

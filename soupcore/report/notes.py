@@ -1,4 +1,4 @@
-"""What users say of the soups and ingredients of a sweep."""
+"""The users' annotations of the soups and ingredients of a sweep."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ Row = tuple[str, Annotation]
 
 
 def notes(context: Context, soups: Sequence[StoredSoup]) -> list[Row]:
-    """Return the names of soups and ingredients with a star, tags or a note, and what was said.
+    """Return the starred, tagged or annotated soups and ingredients: names and annotations.
 
     Args:
         context: The sweep.
         soups: Its soups.
     """
-    said = annotations(context.store, [each.digest for each in context.sweep.ingredients.values()])
+    found = annotations(context.store, [each.digest for each in context.sweep.ingredients.values()])
     rows = [(soup.label, soup.annotation) for soup in soups]
     rows += [
-        (name, said[each.digest])
+        (name, found[each.digest])
         for name, each in context.sweep.ingredients.items()
-        if each.digest in said
+        if each.digest in found
     ]
     return [row for row in rows if row[1].note or row[1].tags or row[1].starred]
 
@@ -30,7 +30,7 @@ def notes(context: Context, soups: Sequence[StoredSoup]) -> list[Row]:
 def section(rows: Sequence[Row]) -> str:
     """Return the section: a table of the notes."""
     lines: list[list[html.Part]] = [
-        [f"{'★ ' if said.starred else ''}{name}", ", ".join(said.tags), said.note]
-        for name, said in rows
+        [f"{'★ ' if each.starred else ''}{name}", ", ".join(each.tags), each.note]
+        for name, each in rows
     ]
     return html.table(["name", "tags", "note"], lines, left=3)

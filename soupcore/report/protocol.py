@@ -1,4 +1,4 @@
-"""How the results of a report were made, what they were made of, and what they do not say."""
+"""The protocol, ingredients and limitations of a report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from soupcore.tasks.unit import UNKNOWN
 from soupcore.version import VERSION
 
 _DIGITS = 16  # of a digest
-_OTHERS = 20  # names of files that are no checkpoints
+_OTHERS = 20  # names of files that are not checkpoints
 
 _USES = {
     "train": "BatchNorm statistics only",
@@ -28,7 +28,7 @@ _RULES = {">=": "accepts ties (≥)", ">": "rejects ties (>)"}
 
 
 def protocol(known: Overview) -> str:
-    """Return the section: splits, what was chosen on, rules, versions."""
+    """Return the section: splits, selection, rules, versions."""
     task = known.context.task
     rows = [
         [
@@ -186,7 +186,7 @@ def _value(value: object) -> str:
 
 
 def soups(stored: list[StoredSoup]) -> str:
-    """Return the soups of a sweep without a task, whose scores are not known."""
+    """Return the soups of a sweep without a task, and so without scores."""
     rows = [
         [
             each.label,
@@ -276,7 +276,7 @@ def _limits(known: Overview) -> Iterator[str]:
     if others := _not_shown(known):
         yield (
             f"Not shown: {_count(others, 'stored soup')} of this sweep and task with other "
-            "BatchNorm statistics, or that cannot be made again from the checkpoints."
+            "BatchNorm statistics, or that cannot be rebuilt from the checkpoints."
         )
 
 

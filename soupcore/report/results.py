@@ -24,11 +24,11 @@ class Row:
 
     Attributes:
         name: Name of the soup, the ensemble or the checkpoint.
-        kind: What it is.
-        about: How a soup was made.
+        kind: Kind of the row.
+        about: Recipe and size of a soup.
         passes: Number of forward passes per example.
-        scores: `{split: score}`; None where it is not stored.
-        intervals: `{split: 95 % interval}`; None where there is none.
+        scores: `{split: score}`; None if not stored.
+        intervals: `{split: 95 % interval}`; None if there is none.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Row:
 
 
 def results(known: Overview) -> str:
-    """Return the section: the table, its numbers, and how to read it."""
+    """Return the section: the table, its numbers, and an explanation."""
     task = known.context.task
     unit, splits = task.score_unit, task.reported
     rows = _rows(known)
@@ -63,11 +63,11 @@ def results(known: Overview) -> str:
 
 
 def frame(known: Overview) -> pd.DataFrame:
-    """Return the numbers of the table, with all digits.
+    """Return the numbers of the table in full precision.
 
     Returns:
         One row per soup, ensemble and checkpoint. For each split the value of the metric, in the
-        unit of its column, and the ends of its 95 % interval. NaN where these are not stored.
+        unit of its column, and the ends of its 95 % interval. NaN if these are not stored.
     """
     task, unit = known.context.task, known.context.task.score_unit
     rows = []
@@ -133,7 +133,7 @@ def _best_first(
         found = known[name][select]
         return found.score if found is not None and math.isfinite(found.score) else -math.inf
 
-    return sorted(names, key=score, reverse=True)  # stable: the first of equals stays first
+    return sorted(names, key=score, reverse=True)  # stable, so ties keep their order
 
 
 def _row(name: str, kind: str, known: Mapping[str, Evaluation | None], about: str = "") -> Row:

@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_read_to_its_end_fails_the_job(
     monkeypatch.setattr(SafetensorsCheckpoint, "read_into", fail)
     request = {"sweep": str(folder)}
     assert warm.sweep(request).fit.misfits == {"broken"}
-    with pytest.raises(SweepError, match=r"read to its end: broken: .*Input/output error"):
+    with pytest.raises(SweepError, match=r"could be read completely: broken: .*Input/output error"):
         KINDS["open"](warm, request, lambda done, total, partial=None: None)
 
 
@@ -123,7 +123,7 @@ def test_a_task_with_varying_data_is_refused_with_a_sentence(
     if is_accepted:
         assert warm.evaluator(request).task.split("select").digest == seen["select"]
     else:
-        with pytest.raises(TaskError, match=r"'select' holds other data each time .* Seed its"):
+        with pytest.raises(TaskError, match=r"'select' has different data each time .* Seed its"):
             warm.evaluator(request)
 
 
@@ -266,7 +266,7 @@ def test_no_job_leaves_the_roots(sweep: Sweep, store: Store, tmp_path: Path, out
     copytree(sweep.folder, elsewhere)
     (root / "link").symlink_to(elsewhere)
     warm = WarmState(store, [], "cpu", [root])
-    with pytest.raises(SweepError, match="is not below a folder that the app was started with"):
+    with pytest.raises(SweepError, match="is not in a folder that the app was started with"):
         warm.sweep({"sweep": str(root.parent / "root" / outside)})
 
 
