@@ -206,7 +206,7 @@ def _task(text: str) -> str:
 
 def _alphas(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is no number of at least 2")
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer >= 2")
     return int(text)
 
 
@@ -390,7 +390,8 @@ def _soup(parsed: argparse.Namespace) -> None:
     from soupcore.recipes import RECIPES
 
     if parsed.recipe not in RECIPES:
-        parsed.error(f"argument --recipe: {parsed.recipe!r} is none of {', '.join(RECIPES)}")
+        known = ", ".join(RECIPES)
+        parsed.error(f"argument --recipe: invalid choice: {parsed.recipe!r} (choose from {known})")
     recipe = RECIPES[parsed.recipe]
     if recipe.chooses and parsed.task is None:
         parsed.error(f"{recipe.title} chooses by evaluations: name a --task")
@@ -568,7 +569,7 @@ def _report(parsed: argparse.Namespace) -> None:
     # Jobs of the dashboard store soups under the absolute path of the folder.
     context = Context(sweep, source, str(parsed.folder.resolve()), parsed.task or "")
     if parsed.analyze:
-        Analysis().work(context, _saying_steps())
+        Analysis().work(context, _reporting_steps())
     is_folder = parsed.output.suffix.lower() == ".zip"
     content = archive(context, parsed.soup) if is_folder else report(context, parsed.soup).encode()
     with new_file(parsed.output) as file:
@@ -576,17 +577,17 @@ def _report(parsed: argparse.Namespace) -> None:
     print(f"wrote {parsed.output}")
 
 
-def _saying_steps() -> "Report":
-    """Return a function that says on standard error which step of the analysis runs."""
-    said: set[str] = set()
+def _reporting_steps() -> "Report":
+    """Return a function that reports the steps of the analysis on standard error."""
+    reported: set[str] = set()
 
-    def say(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+    def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
         for step in (partial or {}).get("steps", []):
-            if step["state"] == "running" and step["title"] not in said:
-                said.add(step["title"])
+            if step["state"] == "running" and step["title"] not in reported:
+                reported.add(step["title"])
                 print(f"stockpot: {step['title']}", file=sys.stderr)
 
-    return say
+    return report
 
 
 def _sweep(parsed: argparse.Namespace) -> "Sweep":

@@ -167,7 +167,7 @@ FAULTS = {
     "no such task": (["evaluate", "{runs}", "--task=x.py"], 2, "'x.py' names no task. Write it as"),
     "no choice without": (["soup", "{runs}", "--recipe=greedy"], 2, "name a --task"),
     "no result": (["soup", "{runs}", "--recipe=uniform"], 2, "name an --output"),
-    "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' is none of greedy, uniform"),
+    "recipe": (["soup", "{runs}", "--recipe=nope"], 2, "'nope' (choose from greedy, uniform"),
     "suffix": (["soup", "{runs}", "--recipe=uniform", "-o=a.txt"], 2, "a.txt ends in none of"),
     "dtype": (["soup", "{runs}", "--recipe=uniform", "-o=a.pt", "--dtype=float16"], 2, "--dtype"),
     "rank": (
@@ -206,7 +206,7 @@ FAULTS = {
         1,
         "must be between -1 and 2",
     ),
-    "alphas": (["barriers", "{runs}", "--task={spec}", "--alphas=1"], 2, "1 is no number of at"),
+    "alphas": (["barriers", "{runs}", "--task={spec}", "--alphas=1"], 2, "must be an integer >= 2"),
     "split": (["evaluate", "{runs}", "--task={spec}", "--split=x"], 1, "has no split 'x'"),
     "ingredient": (
         ["evaluate", "{runs}", "--task={spec}", "--ingredients=z"],

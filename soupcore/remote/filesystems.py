@@ -97,7 +97,7 @@ class FileSystem:
             info = fs.info(path, refresh=True)  # the version, which listings do not have
         url = without_credentials(fs.unstrip_protocol(path))
         if info.get("size") is None:
-            raise RemoteError(f"{url}: the server does not tell the file's size.")
+            raise RemoteError(f"{url}: the server does not report the file's size.")
         version = info.get("VersionId") or info.get("generation") or ""
         etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
         modified = next((str(info[name]) for name in _CHANGES if info.get(name)), "")
