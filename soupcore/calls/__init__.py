@@ -1,7 +1,7 @@
-"""Long computations, each described once: to queue it, to do it, and to read its result.
+"""Long computations, each defined once: to queue it, to run it, and to read its result.
 
-A call is a computation with its arguments, as JSON. A worker does its work and keeps the results
-in the store. A page makes the same call to read the result, and computes nothing.
+A call is a computation with its arguments, as JSON. A worker runs it and stores the results. A page
+makes the same call to read the results, and computes nothing.
 """
 
 from soupcore.calls.analysis import (

@@ -1,4 +1,4 @@
-"""Calls that analyse weights as they are: ensembles, theory, calibration, attribution."""
+"""Calls that analyse existing weights: ensembles, theory, calibration, attribution."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EnsembleScores(OfIngredients):
-    """The scores of the ensemble of some ingredients, on each split that results are shown on.
+    """The scores of the ensemble of some ingredients, on each reported split.
 
     The result is `{"scores": {split: score}}`.
     """
@@ -41,12 +41,12 @@ class EnsembleScores(OfIngredients):
     kind = "ensemble"
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Average the members' outputs, evaluating those that were not kept."""
+        """Average the members' outputs; evaluate members without stored outputs."""
         scores = ensemble_scores(context.evaluator, self.points(context), on_progress=on_progress)
         return {"scores": _numbers(scores)}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the scores by split, as `scores`."""
+        """Return Python for the scores by split, as `scores`."""
         scored = "scores = analysis.ensemble_scores(evaluator, list(points.values()))\n"
         return self.points_code(context) + Code(scored, (ANALYSIS,))
 
@@ -61,12 +61,12 @@ class GreedyEnsembleScores(OfIngredients):
     kind = "greedy ensemble"
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Choose members on the select split, evaluating those whose outputs were not kept."""
+        """Choose members on the select split; evaluate ingredients without stored outputs."""
         evaluator, points = context.evaluator, self.points(context)
         evaluator.evaluate_all(points, context.task.select, on_progress=part(on_progress, 0, 2))
         try:
             chosen = greedy_ensemble(evaluator, dict(zip(self.names, points, strict=True)))
-        except TaskError as error:  # undefined scores choose nothing
+        except TaskError as error:  # undefined scores
             return {"why_none": str(error)}
         if chosen is None:
             raise RuntimeError("outputs that were just computed are not in the store")
@@ -75,7 +75,7 @@ class GreedyEnsembleScores(OfIngredients):
         return {"members": list(chosen.members), "scores": _numbers(scores)}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the ensemble and its scores by split, as `chosen`, `scores`."""
+        """Return Python for the ensemble and its scores by split, as `chosen`, `scores`."""
         return self.points_code(context) + Code(
             "evaluator.evaluate_all(list(points.values()), task.select)\n"
             "chosen = soupcore.greedy_ensemble(evaluator, points)\n"
@@ -87,7 +87,7 @@ class GreedyEnsembleScores(OfIngredients):
 
 @dataclass(frozen=True)
 class ShownExamples(StoredCall):
-    """Examples of a split as people see them (see `Task.show`).
+    """Examples of a split for display (see `Task.show`).
 
     The result is `{"examples": [{"text": …, "shape": …, "pixels": …}, …]}`.
     """
@@ -105,7 +105,7 @@ class ShownExamples(StoredCall):
         return [self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Have the task show one example after the other."""
+        """Call the task's `show` for each example."""
         found = []
         for done, index in enumerate(self.indices):
             shown = context.evaluator.task.show(self.split, index)
@@ -124,7 +124,7 @@ class ShownExamples(StoredCall):
         return None if found is None else [Shown.from_json(body) for body in found["examples"]]
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the examples, as `examples`."""
+        """Return Python for the examples, as `examples`."""
         return Code(
             f"examples = [task.show({self.split!r}, index) for index in {list(self.indices)!r}]\n"
         )
@@ -145,7 +145,7 @@ class TwoModelEnsembles(OfIngredients):
         return [self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Average the outputs of both, evaluating ingredients whose outputs were not kept."""
+        """Average the outputs of each pair; evaluate ingredients without stored outputs."""
         evaluator, points = context.evaluator, self.points(context)
         evaluator.evaluate_all(points, self.split, on_progress=part(on_progress, 0, 2))
         count = math.comb(len(points), 2)
@@ -156,7 +156,7 @@ class TwoModelEnsembles(OfIngredients):
         return {"pairs": found}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the scores by pair, as `ensembles`."""
+        """Return Python for the scores by pair, as `ensembles`."""
         return self.points_code(context) + Code(
             f"names, ends, split = list(points), list(points.values()), {self.split!r}\n"
             "evaluator.evaluate_all(ends, split)\n"
@@ -183,7 +183,7 @@ class TwoModelTheory(OfIngredients):
         return [self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Compare the soup of each pair with the ensemble of both."""
+        """Compare the soup and the ensemble of each pair."""
         evaluator = context.evaluator
         ends = dict(zip(self.names, self.points(context), strict=True))
         pairs = list(combinations(self.names, 2))
@@ -205,7 +205,7 @@ class TwoModelTheory(OfIngredients):
         return {"pairs": found}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the terms by pair, as `terms`."""
+        """Return Python for the terms by pair, as `terms`."""
         return self.points_code(context) + Code(
             "terms = {\n"
             "    (a, b): soupcore.soup_vs_ensemble(\n"
@@ -219,10 +219,10 @@ class TwoModelTheory(OfIngredients):
 
 @dataclass(frozen=True)
 class Calibrations(OfSoup, StoredCall):
-    """Confidence against accuracy of a soup, of ingredients, and of the ensemble of the soup's.
+    """Calibration of a soup, of ingredients, and of the ensemble of the soup's ingredients.
 
     The result is `{"soup": both, "ensemble": both, "ingredients": {name: both}}`. Each `both` has
-    the calibration `before` and `after` a temperature that was fitted on the select split (see
+    the calibration `before` and `after` temperature scaling on the select split (see
     `soupcore.analysis.Calibration.to_json`); or it is `{"why_none": sentence}`.
     """
 
@@ -231,17 +231,17 @@ class Calibrations(OfSoup, StoredCall):
     split: str
 
     def points(self, context: Context) -> list[Mixture]:
-        """Return the soup, its ingredients, and the others."""
+        """Return the soup, its ingredients, and the other ingredients."""
         stored = context.soups[self.soup]
         members = [stored.sweep[name].mixture for name in stored.soup.ingredients]
         return [stored.soup.mixture, *members, *context.mixtures(self.names)]
 
     def split_names(self, task: TaskInfo[Any]) -> list[str]:
-        """Return the select split and the one to report on."""
+        """Return the select split and the reported one."""
         return [task.select, self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Evaluate those whose outputs were not kept, and calibrate all of them."""
+        """Evaluate networks without stored outputs, and calibrate all."""
         evaluator = context.evaluator
         splits = list(dict.fromkeys(self.split_names(context.task)))
         for index, split in enumerate(splits):
@@ -269,9 +269,9 @@ class Calibrations(OfSoup, StoredCall):
         return found
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes both calibrations by network, as `found`.
+        """Return Python for both calibrations by network, as `found`.
 
-        The soup has its label there, and the ensemble is called "ensemble".
+        Its keys are the label of the soup, "ensemble", and the names of the ingredients.
         """
         return self.soup_code(context) + Code(
             "networks = {\n"
@@ -289,7 +289,7 @@ class Calibrations(OfSoup, StoredCall):
 
 @dataclass(frozen=True)
 class Attribution(OfSoup, StoredCall):
-    """Which ingredients a soup owes its score on a split to.
+    """Contribution of each ingredient to a soup's score on a split.
 
     The result is `{"without": {name: score}, "shapley": {name: [value, standard error]}}`.
     """
@@ -298,7 +298,7 @@ class Attribution(OfSoup, StoredCall):
     split: str
 
     def points(self, context: Context) -> list[Mixture]:
-        """Return the soup and what it is made of; its recipe is in its id."""
+        """Return the soup and its ingredients; its id covers the recipe."""
         soup = context.soups[self.soup].soup
         return [soup.mixture, *(source.mixture for source in soup.sources.values())]
 
@@ -324,7 +324,7 @@ class Attribution(OfSoup, StoredCall):
         return {name: Share(*each) for name, each in found["shapley"].items()}, found["without"]
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes both, as `shapley` and `without`."""
+        """Return Python for both, as `shapley` and `without`."""
         return self.soup_code(context) + Code(
             "parts = soupcore.Parts(sweep, soup)\n"
             f"shapley = analysis.shapley_values(evaluator, parts, {self.split!r})\n"
@@ -338,8 +338,8 @@ class Breakdown(StoredCall):
     """The mean score of each class and of each group of examples, of a model on a split.
 
     The result is `{"score": MetricInfo as JSON, "classes": rows, "groups": rows}`, each row with a
-    name, the number of examples, the mean of `Task.score` and both ends of its 95 % interval. Rows
-    are absent where targets are not classes, or the split has no groups.
+    name, the number of examples, the mean of `Task.score` and both ends of its 95 % interval.
+    `classes` is absent if targets are not classes, and `groups` if the split has none.
 
     Attributes:
         model: The model, as an end of a line (see `soupcore.calls.connectivity`).
@@ -359,7 +359,7 @@ class Breakdown(StoredCall):
         return [self.split]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Average the stored scores, evaluating the model if it is not stored."""
+        """Average the stored scores; evaluate the model if they are missing."""
         evaluator, (point,) = context.evaluator, self.points(context)
         found = evaluator.evaluate(point, self.split, on_progress=on_progress)
         task, split = evaluator.task, evaluator.task.split(self.split)
@@ -371,7 +371,7 @@ class Breakdown(StoredCall):
         }
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the table of classes or, without any, of groups, as `table`."""
+        """Return Python for the table of classes or, without any, of groups, as `table`."""
         name, end = named_end(context, self.model)
         by = "by_class" if context.task.is_classification else "by_group"
         return Code(
@@ -390,7 +390,7 @@ def _rows(table: "pd.DataFrame") -> list[list[Any]]:
 
 
 def by_pair(result: Result) -> dict[tuple[str, str], Any]:
-    """Return the results of pairs by pair, with NaN for numbers that are not defined."""
+    """Return the results by pair, with NaN for undefined numbers."""
 
     def number(value: Any) -> Any:
         if isinstance(value, dict):
@@ -401,7 +401,7 @@ def by_pair(result: Result) -> dict[tuple[str, str], Any]:
 
 
 def _number(value: float) -> float | None:
-    """Return a number as JSON has it, which has no NaN and no infinity."""
+    """Return a number for JSON, which has no NaN and no infinity."""
     return value if math.isfinite(value) else None
 
 

@@ -1,6 +1,7 @@
-"""What a call is: a long computation with its arguments, as JSON.
+"""The base classes of calls: long computations and their arguments, as JSON.
 
-The queue keeps its arguments, a worker does its work, a page reads its result and shows its Python.
+The queue stores the arguments, a worker runs the call, and a page reads its result and shows its
+Python code.
 """
 
 import hashlib
@@ -23,14 +24,14 @@ from soupcore.tasks import TaskInfo
 Result = dict[str, Any]
 Keep = Callable[[Result], None]
 
-_KEEP_EVERY = 1.0  # seconds between two writes of a result that grows
+_KEEP_EVERY = 1.0  # seconds between two writes of a partial result
 
 
 class Report(Protocol):
-    """Takes the progress of a call; raises to stop it."""
+    """Receives the progress of a call; raises to stop it."""
 
     def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-        """Take the units of work done and in total, and the results so far."""
+        """Receive the units of work done and in total, and the results so far."""
         ...
 
 
@@ -38,7 +39,7 @@ class Report(Protocol):
 class Call(ABC):
     """A long computation and its arguments, all of them JSON."""
 
-    #: What jobs and results of the computation are called.
+    #: Name of the kind of jobs and results.
     kind: ClassVar[str]
 
     #: Whether idle workers may evaluate some of its points; see `share`.
@@ -46,63 +47,63 @@ class Call(ABC):
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Self:
-        """Make a call of a job's request, which may say more than the arguments.
+        """Return the call of a job's request, which may have more keys than the arguments.
 
         Raises:
-            StockpotError: The request lacks an argument, as one of another version may.
+            StockpotError: The request lacks an argument, for example if another version queued it.
         """
-        told = {each.name: request[each.name] for each in fields(cls) if each.name in request}
+        given = {each.name: request[each.name] for each in fields(cls) if each.name in request}
         needed = [each.name for each in fields(cls) if _default(each) is MISSING]
-        if missing := [name for name in needed if name not in told]:
+        if missing := [name for name in needed if name not in given]:
             raise StockpotError(
                 f"This job ({cls.kind}) lacks {', '.join(missing)}. Another version of Stockpot "
                 "queued it; start it again from its page."
             )
-        return cls(**{name: _frozen(value) for name, value in told.items()})
+        return cls(**{name: _frozen(value) for name, value in given.items()})
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments, as JSON has them, without those that have their default."""
+        """The arguments as JSON values, without those equal to their default."""
         defaults = {each.name: _default(each) for each in fields(self)}
-        told = {name: value for name, value in asdict(self).items() if value != defaults[name]}
-        found: dict[str, Any] = json.loads(json.dumps(told))
+        given = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        found: dict[str, Any] = json.loads(json.dumps(given))
         return found
 
     @abstractmethod
     def code(self, context: Context) -> Code:
-        """Return Python that computes the same with the library.
+        """Return Python code that computes the same with the library.
 
         Args:
             context: The sweep; see `opened`.
         """
 
     def opened(self, context: Context) -> Context:
-        """Return the context that the code is for; it may have more ingredients."""
+        """Return the context of the code, which may have additional ingredients."""
         return context
 
     def script(self, context: Context, *more: Code) -> str:
-        """Return Python that runs by itself and computes the same.
+        """Return a complete Python script that computes the same.
 
         Args:
             context: The sweep and the task.
-            more: Code to run then, such as that of a figure.
+            more: Code to append, such as that of a figure.
         """
         return self.opened(context).script(self.code(context), *more)
 
     @abstractmethod
     def work(self, context: Context, report: Report) -> Result:
-        """Compute what is missing and keep it in the store.
+        """Compute and store missing results.
 
         Args:
             context: The sweep and an evaluator.
             report: Called with units of work done and in total; raise in it to stop.
 
         Returns:
-            What the job tells of its result; the results themselves are in the store.
+            Result of the job, as JSON; evaluations and soups are in the store.
         """
 
     def share(self, context: Context, report: Report) -> None:
-        """Evaluate points of the call while another worker does its work.
+        """Evaluate points of the call while another worker runs it.
 
         Each point is claimed before it is evaluated (see `soupcore.evaluation.claims`), so the
         workers share the points.
@@ -126,7 +127,7 @@ class StoredCall(Call):
         """Return the points that the result depends on."""
 
     def split_names(self, task: TaskInfo[Any]) -> list[str]:
-        """Return the splits that the result depends on; by default, all that results are for."""
+        """Return the splits that the result depends on; by default, all reported ones."""
         return task.reported
 
     @abstractmethod
@@ -135,15 +136,15 @@ class StoredCall(Call):
 
         Args:
             context: The sweep and an evaluator.
-            on_progress: Called with units done and in all; raise in it to stop.
-            keep: Called with the result so far, if it grows.
+            on_progress: Called with units of work done and in total; raise in it to stop.
+            keep: Called with partial results, if any.
         """
 
     def key(self, context: Context) -> str:
         """Return the identity of the result: 64 hex digits."""
         evaluations = context.evaluations
         estimate = evaluations.estimate
-        told = [
+        parts = [
             self.kind,
             self.arguments,
             [point.key for point in self.points(context)],
@@ -152,8 +153,8 @@ class StoredCall(Call):
             estimate.key if estimate else "",
         ]
         if context.sweep.rule != TensorRule():
-            told.append(context.sweep.rule.to_json())
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            parts.append(context.sweep.rule.to_json())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def result(self, context: Context) -> Result | None:
         """Return the complete result; None if it has not been computed."""
@@ -166,7 +167,7 @@ class StoredCall(Call):
         return row.body if row is not None else None
 
     def run_and_keep(self, context: Context, on_progress: Progress) -> Result:
-        """Compute the result and keep it in the store, parts of it as they come."""
+        """Compute and store the result, including partial results."""
         store, key = context.evaluations.store, self.key(context)
         kept = 0.0
 
@@ -181,14 +182,14 @@ class StoredCall(Call):
         return found
 
     def work(self, context: Context, report: Report) -> Result:
-        """Compute the result and keep it; see `Call.work`."""
+        """Compute and store the result; see `Call.work`."""
         self.run_and_keep(context, report)
         return {}
 
 
 @dataclass(frozen=True)
 class OfSoup(Call):
-    """A call about a soup of the store."""
+    """A call about a stored soup."""
 
     soup: str
 
@@ -196,16 +197,16 @@ class OfSoup(Call):
         """Return the soup.
 
         Raises:
-            RecipeError: There is no such soup any more, or it cannot be made again.
+            RecipeError: The soup was deleted, or it cannot be rebuilt.
         """
         return context.soups[self.soup]
 
     def opened(self, context: Context) -> Context:
-        """Return the context with the soups that the soup is made of."""
+        """Return the context with the soups among the soup's ingredients."""
         return context.including(self.stored(context).soups)
 
     def soup_code(self, context: Context) -> Code:
-        """Return Python that makes the soup again as `soup`."""
+        """Return Python that rebuilds the soup, as `soup`."""
         return Code(f"soup = {soup_again(self.stored(context).soup)}\n")
 
 

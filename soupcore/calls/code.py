@@ -20,7 +20,7 @@ COMBINATIONS = "from itertools import combinations"
 
 @dataclass(frozen=True)
 class Code:
-    """Python source: statements, and the imports that they need.
+    """Python source: statements and their imports.
 
     Attributes:
         body: The statements. They may use `soupcore`, `sweep`, `task` and `evaluator`.
@@ -31,12 +31,12 @@ class Code:
     imports: tuple[str, ...] = ()
 
     def __add__(self, other: "Code") -> "Code":
-        """Return both, one after the other."""
+        """Return the concatenation of both."""
         return Code(self.body + other.body, (*self.imports, *other.imports))
 
 
 def source(code: Code) -> str:
-    """Return the text of code, with its imports and that of `Fraction` if it uses that."""
+    """Return the text of code with its imports, including `Fraction` if used."""
     needed = (FRACTION,) if "Fraction(" in code.body else ()
     return _import_lines([*code.imports, *needed]) + code.body
 
@@ -55,7 +55,7 @@ def _import_lines(imports: Iterable[str]) -> str:
 
 
 def options(values: Mapping[str, Any]) -> str:
-    """Return keyword arguments after others, such as ", accept='>'"."""
+    """Return keyword arguments to append to others, such as ", accept='>'"."""
     return "".join(f", {name}={value!r}" for name, value in values.items())
 
 
@@ -97,7 +97,7 @@ def soup_again(soup: Soup, soups: Mapping[str, StoredSoup] = MappingProxyType({}
         passes = soup.passes[-1].number
         recipe, parameters = recipe if passes else "uniform", parameters | {"passes": passes}
     evaluator = "evaluator"
-    if parameters.get("optimizer") == "cma":  # only this search chooses by the score
+    if parameters.get("optimizer") == "cma":  # only this optimiser uses the score
         evaluator += f".with_primary({soup.primary!r})"
     return followed(recipe, soup.ingredients, parameters, sweep, evaluator)
 
@@ -115,6 +115,6 @@ def including_soups(soups: Mapping[str, StoredSoup], *, indent: int = 0) -> str:
 
 
 def with_tensors(rule: TensorRule) -> str:
-    """Return what follows a sweep so that a rule says which tensors take part in recipes."""
+    """Return `.with_tensors(...)` as source."""
     rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
     return f".with_tensors({rule.take!r}{rest})"

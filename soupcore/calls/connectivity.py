@@ -61,7 +61,7 @@ class Paths(Call):
 
     @property
     def all_pairs(self) -> Sequence[tuple[End, End]]:
-        """Both ends of each line, as the request names them."""
+        """Both ends of each line, in the form of the request."""
         return self.pairs or [*combinations(self.names or (), 2)]
 
     def work(self, context: Context, report: Report) -> Result:
@@ -93,22 +93,22 @@ class Paths(Call):
         }
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes `barriers` of all pairs on a split, or else `paths` by pair."""
+        """Return Python for the `barriers` of all pairs on a split, or else `paths` by pair."""
         if self.names is not None and len(self.splits) == 1 and not self.beyond:
             return barriers_code(self.names, self.alphas, self.splits[0], self.part)
         lines = ""
         for pair in self.all_pairs:
             (a, one), (b, other) = (named_end(context, end) for end in pair)
             lines += f"    ({a!r}, {b!r}): ({one}, {other}),\n"
-        told = _alphas_code(self.alphas) + ", split=split"
-        told += f", beyond={list(self.beyond)!r}" if self.beyond else ""
+        arguments = _alphas_code(self.alphas) + ", split=split"
+        arguments += f", beyond={list(self.beyond)!r}" if self.beyond else ""
         splits = f"{list(self.splits)!r}"
         if self.part is not None:
             splits = f"[task.part(split, {self.part}) for split in {splits}]"
         return Code(
             f"lines = {{\n{lines}}}\n"
             "paths = {\n"
-            f"    pair: [soupcore.linear_path(*ends, evaluator{told}) for split in {splits}]\n"
+            f"    pair: [soupcore.linear_path(*ends, evaluator{arguments}) for split in {splits}]\n"
             "    for pair, ends in lines.items()\n"
             "}\n"
         )
@@ -116,7 +116,7 @@ class Paths(Call):
 
 @dataclass(frozen=True, kw_only=True)
 class ClickedPath(Paths):
-    """One line, of a cell that was clicked: it goes before all pairs."""
+    """The line of a clicked cell, which has priority over all pairs."""
 
     kind = "line"
 
@@ -139,20 +139,20 @@ class Pairs(Call):
     part: int | None = None
 
     def work(self, context: Context, report: Report) -> Result:
-        """Keep the summaries; nothing else is computed."""
+        """Store the summaries; nothing else is computed."""
         lines = [(context.sweep[a], context.sweep[b]) for a, b in combinations(self.names, 2)]
         split = _part(context, self.split, self.part)
         keep_stored_lines(lines, context.evaluator, alphas_of(self.alphas), split=split)
         return {}
 
     def result(self, context: Context) -> PairSummaries:
-        """Return the summaries that are stored."""
+        """Return the stored summaries."""
         split = _part(context, self.split, self.part)
         alphas = alphas_of(self.alphas)
         return known_pairs(context.sweep, context.evaluations, self.names, alphas, split=split)
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the `barriers` that they summarise."""
+        """Return Python for the summarised `barriers`."""
         return barriers_code(self.names, self.alphas, self.split, self.part)
 
 
@@ -175,7 +175,7 @@ class PlaneGrid(Call):
     points: tuple[End, ...] = ()
 
     def work(self, context: Context, report: Report) -> Result:
-        """Evaluate the plane, after the geometry that its axes need."""
+        """Compute the geometry for the axes, then evaluate the plane."""
         sweep, evaluator = context.sweep, context.evaluator
         corners, points = self._ends(context)
         if stored_geometry(sweep, evaluator.store) is None:
@@ -192,7 +192,7 @@ class PlaneGrid(Call):
         return {"points": self.size**2}
 
     def result(self, context: Context) -> Plane | None:
-        """Return the finest grid that is known; see `soupcore.connectivity.stored_plane`."""
+        """Return the finest stored grid; see `soupcore.connectivity.stored_plane`."""
         corners, points = self._ends(context)
         return stored_plane(
             context.sweep,
@@ -204,7 +204,7 @@ class PlaneGrid(Call):
         )
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the `plane`, through `corners` and with `points` by name."""
+        """Return Python for the `plane`, through `corners` and with `points` by name."""
         corners = dict(named_end(context, corner) for corner in self.corners)
         points = corners | dict(named_end(context, end) for end in self.points)
         named = "".join(f"    {name!r}: point({code}),\n" for name, code in points.items())
@@ -235,20 +235,20 @@ class WeightGeometry(Call):
         return {"ingredients": len(context.sweep)}
 
     def result(self, context: Context, names: Sequence[str] | None = None) -> Geometry | None:
-        """Return the geometry of ingredients, of all unless given; None if it is not computed."""
+        """Return the geometry of ingredients, by default of all; None if it is not stored."""
         return stored_geometry(context.sweep, context.store, names)
 
     def code(self, context: Context, names: Sequence[str] | None = None) -> Code:
-        """Return Python that makes the `geometry` of ingredients, of all unless given."""
+        """Return Python for the `geometry` of ingredients, by default of all."""
         chosen = "" if names is None else f", names={list(names)!r}"
         return Code(f"geometry = soupcore.geometry(sweep{chosen})\n")
 
 
 def point_of(context: Context, end: End) -> Mixture:
-    """Return where an end lies.
+    """Return the point of an end.
 
     Raises:
-        RecipeError: There is no such soup any more, or it cannot be made again.
+        RecipeError: The soup was deleted, or it cannot be rebuilt.
         SweepError: There is no such ingredient.
     """
     if isinstance(end, str):
@@ -257,7 +257,7 @@ def point_of(context: Context, end: End) -> Mixture:
 
 
 def named_end(context: Context, end: End) -> tuple[str, str]:
-    """Return what an end is called, and an expression for it, given `sweep` and `Fraction`."""
+    """Return the label of an end, and an expression for it, given `sweep` and `Fraction`."""
     if isinstance(end, str):
         return end, f"sweep[{end!r}]"
     stored = context.soups[end["soup"]]
@@ -267,7 +267,7 @@ def named_end(context: Context, end: End) -> tuple[str, str]:
 def barriers_code(
     names: Sequence[str], alphas: int | str, split: str, examples: int | None = None
 ) -> Code:
-    """Return Python that makes the `barriers` between all pairs of ingredients."""
+    """Return Python for the `barriers` between all pairs of ingredients."""
     at = repr(split) if examples is None else f"task.part({split!r}, {examples})"
     return Code(
         f"names = {list(names)!r}\n"
@@ -280,7 +280,7 @@ def _alphas_code(alphas: int | str) -> str:
 
 
 def alphas_of(alphas: int | str) -> Alphas:
-    """Return the α values that a request names."""
+    """Return the α values of a request."""
     return Adaptive() if alphas == ADAPTIVE else int(alphas)
 
 

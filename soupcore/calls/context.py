@@ -1,4 +1,4 @@
-"""What a call is applied to: a sweep, and the evaluations of a task on it."""
+"""The context of a call: a sweep, and the evaluations of a task on it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,10 +21,10 @@ class Context:
     """A sweep and the evaluations of a task on it.
 
     Attributes:
-        sweep: The sweep; soups of the store may be among its ingredients.
-        source: The evaluations of a task, an `Evaluator` to run calls; only the store if there is
-            no task.
-        folder: The folder of the sweep, as jobs and stored soups name it.
+        sweep: The sweep; its ingredients may include stored soups.
+        source: The evaluations of a task, or an `Evaluator` to run calls; the store if there is no
+            task.
+        folder: The folder of the sweep in jobs and stored soups.
         task_spec: The task, `path/to/file.py:attribute`; "" for none.
         included: The soups among the ingredients of the sweep, by their names there.
     """
@@ -48,7 +48,7 @@ class Context:
             TaskError: There is no task.
         """
         if not isinstance(self.source, Evaluations):
-            raise TaskError("This needs evaluations, and the sweep is open without a task.")
+            raise TaskError("This needs evaluations, but the sweep is open without a task.")
         return self.source
 
     @property
@@ -62,10 +62,10 @@ class Context:
 
         Raises:
             TaskError: There is no task.
-            TypeError: They can only be read.
+            TypeError: The context has stored evaluations only.
         """
         if not isinstance(self.evaluations, Evaluator):
-            raise TypeError("A call is run with an Evaluator.")
+            raise TypeError("Running a call needs an Evaluator.")
         return self.evaluations
 
     @property
@@ -75,7 +75,7 @@ class Context:
 
     @cached_property
     def soups(self) -> StoredSoups:
-        """The soups of the store that can be made of the sweep."""
+        """The stored soups of the sweep."""
         return StoredSoups(self.store, self.sweep, self.included)
 
     @property
@@ -84,13 +84,13 @@ class Context:
         return {name: stored.soup.id for name, stored in self.included.items()}
 
     def including(self, soups: Mapping[str, StoredSoup]) -> "Context":
-        """Return the context with soups as further ingredients, as far as they are none yet."""
+        """Return the context with soups added as ingredients, except those already included."""
         more = {name: soup for name, soup in soups.items() if name not in self.included}
         sweep, included = including(self.sweep, more), {**self.included, **more}
         return replace(self, sweep=sweep, included=included)
 
     def mixtures(self, names: Iterable[str]) -> list[Mixture]:
-        """Return where ingredients lie, with the tensors that take part in recipes.
+        """Return the points of ingredients, under the rule on tensors.
 
         Raises:
             SweepError: There is no such ingredient.
@@ -100,11 +100,11 @@ class Context:
         return [sweep[name].mixture for name in named]
 
     def keep_soup(self, soup: Soup, offered: Mapping[str, str]) -> str:
-        """Keep a soup in the store and return its id.
+        """Store a soup and return its id.
 
         Args:
             soup: The soup.
-            offered: `{name: id}` of all soups that its recipe could take.
+            offered: `{name: id}` of all soups among the ingredients.
         """
         body = soup.to_json() | {"task": self.task_spec or None, "offered": dict(offered)}
         self.store.add_soup(soup.id, self.folder, body)
@@ -114,27 +114,27 @@ class Context:
     def sweep_code(self) -> str:
         """Python that opens the sweep, without the soups among its ingredients."""
         opened = {"weights": self.sweep.weights, "snapshot": self.sweep.snapshot}
-        told = options({name: value for name, value in opened.items() if value})
+        arguments = options({name: value for name, value in opened.items() if value})
         if self.sweep.urls:
-            return f"soupcore.Sweep.from_urls({list(self.sweep.urls)!r}{told})"
-        return f"soupcore.Sweep.from_folder({self.folder!r}{told})"
+            return f"soupcore.Sweep.from_urls({list(self.sweep.urls)!r}{arguments})"
+        return f"soupcore.Sweep.from_folder({self.folder!r}{arguments})"
 
     def script(self, *code: Code) -> str:
-        """Return Python that runs by itself: it opens the sweep and the task, then runs the code.
+        """Return a complete Python script: it opens the sweep and the task, then runs the code.
 
         Without a task, it opens the sweep only.
         """
         whole = sum(code, start=Code(""))
-        told = f"sweep = {self.sweep_code}\n"
+        opening = f"sweep = {self.sweep_code}\n"
         if self.has_task:
-            told += f"task = soupcore.load_task({self.task_spec!r})"
+            opening += f"task = soupcore.load_task({self.task_spec!r})"
             primary = self.task.primary
-            told += "\n" if primary is None else f".with_primary({primary!r})\n"
-            told += "evaluator = soupcore.Evaluator(task)\n"
+            opening += "\n" if primary is None else f".with_primary({primary!r})\n"
+            opening += "evaluator = soupcore.Evaluator(task)\n"
             if self.evaluations.estimate is not None:
-                told += 'evaluator = evaluator.with_statistics("re-estimated")\n'
+                opening += 'evaluator = evaluator.with_statistics("re-estimated")\n'
         if self.included:
-            told += f"sweep = {including_soups(self.included, indent=4)}\n"
+            opening += f"sweep = {including_soups(self.included, indent=4)}\n"
         if self.sweep.rule != TensorRule():
-            told += f"sweep = sweep{with_tensors(self.sweep.rule)}\n"
-        return source(Code(f"{told}\n{whole.body}", whole.imports))
+            opening += f"sweep = sweep{with_tensors(self.sweep.rule)}\n"
+        return source(Code(f"{opening}\n{whole.body}", whole.imports))

@@ -1,4 +1,4 @@
-"""The upload of a soup of the store to the Hugging Face Hub."""
+"""The upload of a stored soup to the Hugging Face Hub."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from soupcore.writers.forms import Form
 
 @dataclass(frozen=True)
 class PushedSoup(OfSoup):
-    """The upload of a soup's weights and its card to a repository of the Hub.
+    """The upload of a soup's weights and card to a repository of the Hub.
 
-    The job tells `{"url": URL of the commit}`.
+    Result of the job: `{"url": URL of the commit}`.
     """
 
     kind = "push"
@@ -40,11 +40,11 @@ class PushedSoup(OfSoup):
         return {"url": url}
 
     def script(self, context: Context, *more: Code) -> str:
-        """Return Python that makes the weights again, without an evaluator; see `Call.script`."""
+        """Return a script that rebuilds the weights, without an evaluator; see `Call.script`."""
         return source(sum(more, start=self.code(context)))
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the weights again exactly and uploads them, with the `url`."""
+        """Return Python that rebuilds the exact weights and uploads them, with the `url`."""
         given = ", public=True" if self.public else ""
         return SoupFiles(self.soup, {}).soup_again(context) + Code(
             f"url = soupcore.push_to_hub(soup, {self.repo!r}{given})\n"

@@ -1,4 +1,4 @@
-"""Calls about choosing: its bias, the order that greedy tries, and curves over a parameter."""
+"""Calls about selection: its bias, random orders of greedy, and curves over a parameter."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from soupcore.tasks import Task, TaskInfo
 
 @dataclass(frozen=True)
 class Optimism(OfIngredients):
-    """By how much choosing with greedy inflates scores (see `cross_fit_greedy`).
+    """The selection bias of greedy (see `cross_fit_greedy`).
 
     The result has the fields of `soupcore.analysis.CrossFitGreedy`.
     """
@@ -41,21 +41,23 @@ class Optimism(OfIngredients):
         return [task.select]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Follow greedy on halves of the select split."""
+        """Run greedy on halves of the select split."""
         points = dict(zip(self.names, self.points(context), strict=True))
-        told = _greedy_parameters(self.parameters)
-        return asdict(cross_fit_greedy(context.evaluator, points, **told, on_progress=on_progress))
+        parameters = _greedy_parameters(self.parameters)
+        return asdict(
+            cross_fit_greedy(context.evaluator, points, **parameters, on_progress=on_progress)
+        )
 
     def code(self, context: Context) -> Code:
-        """Return Python that estimates it, as `found`."""
-        told = options(_greedy_parameters(self.parameters))
-        estimated = f"found = analysis.cross_fit_greedy(evaluator, points{told})\n"
+        """Return Python for the estimate, as `found`."""
+        arguments = options(_greedy_parameters(self.parameters))
+        estimated = f"found = analysis.cross_fit_greedy(evaluator, points{arguments})\n"
         return self.points_code(context) + Code(estimated, (ANALYSIS,))
 
 
 @dataclass(frozen=True)
 class SearchOptimism(OfIngredients):
-    """By how much a search of coefficients by CMA-ES inflates scores (see `cross_fit_learned`).
+    """The selection bias of a search by CMA-ES (see `cross_fit_learned`).
 
     The result has the fields of `soupcore.recipes.SearchCrossFit`.
     """
@@ -65,18 +67,18 @@ class SearchOptimism(OfIngredients):
 
     @classmethod
     def of_soup(cls, soup: Soup, names: Sequence[str]) -> Self | None:
-        """Return the call for a soup; None if its coefficients were not searched by CMA-ES."""
+        """Return the call for a soup; None unless CMA-ES found its coefficients."""
         if soup.recipe != "learned" or soup.parameters.get("optimizer") != "cma":
             return None
-        told = ("per", "space", "evaluations", "seed")
-        return cls(tuple(names), {name: soup.parameters[name] for name in told})
+        searched = ("per", "space", "evaluations", "seed")
+        return cls(tuple(names), {name: soup.parameters[name] for name in searched})
 
     def split_names(self, task: TaskInfo[Any]) -> list[str]:
         """Return the select split."""
         return [task.select]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Search on halves of the select split."""
+        """Run the search on halves of the select split."""
         return asdict(
             cross_fit_learned(
                 context.sweep,
@@ -88,10 +90,11 @@ class SearchOptimism(OfIngredients):
         )
 
     def code(self, context: Context) -> Code:
-        """Return Python that estimates it, as `found`."""
-        names, told = list(self.names), options(self.parameters)
+        """Return Python for the estimate, as `found`."""
+        names, arguments = list(self.names), options(self.parameters)
         return Code(
-            f"found = cross_fit_learned(sweep, evaluator, {names!r}{told})\n", (CROSS_FIT_LEARNED,)
+            f"found = cross_fit_learned(sweep, evaluator, {names!r}{arguments})\n",
+            (CROSS_FIT_LEARNED,),
         )
 
 
@@ -108,7 +111,7 @@ class GreedyOrders(OfIngredients):
     seeds: int
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Follow greedy once for each seed, and evaluate the soups."""
+        """Run greedy once for each seed, and evaluate the soups."""
         found = self._orders(context, range(self.seeds), part(on_progress, 0, 2))
         for index, soup in enumerate(found.soups):
             progress = part(part(on_progress, 1, 2), index, len(found.soups))
@@ -116,7 +119,7 @@ class GreedyOrders(OfIngredients):
         return {"scores": {split: found.scores(split) for split in context.task.reported}}
 
     def share(self, context: Context, report: Report) -> None:
-        """Follow greedy with the last seed first, while another worker begins with the first."""
+        """Run greedy from the last seed on, while another worker starts at the first."""
         self._orders(context, range(self.seeds)[::-1], report)
 
     def _orders(self, context: Context, seeds: Sequence[int], on_progress: Progress) -> Orders:
@@ -130,11 +133,11 @@ class GreedyOrders(OfIngredients):
         )
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes and evaluates the soups, as `orders`."""
-        told = options(_greedy_parameters(self.parameters))
+        """Return Python that builds and evaluates the soups, as `orders`."""
+        arguments = options(_greedy_parameters(self.parameters))
         return Code(
             "orders = soupcore.greedy_orders(\n"
-            f"    sweep, evaluator, {list(self.names)!r}, seeds=range({self.seeds}){told}\n"
+            f"    sweep, evaluator, {list(self.names)!r}, seeds=range({self.seeds}){arguments}\n"
             ")\n"
             "for soup in orders.soups:\n"
             "    soup.evaluate(evaluator)\n"
@@ -145,11 +148,11 @@ class GreedyOrders(OfIngredients):
 class ParameterCurve(StoredCall):
     """The scores of a recipe's soups with one parameter at several values.
 
-    The soups are not kept, their evaluations are: making the one that is picked costs none.
+    Evaluations are stored, but not soups: building the picked one needs no evaluation.
 
     The result is `{"points": [{"value", "soup", "scores"}, …], "split", "best", "cross_fit"}`.
-    There `cross_fit` has the mean scores `promised` and `delivered` by choosing the best value, or
-    is None where these are not known; while the result grows, it has `points` only.
+    `cross_fit` has the mean scores `promised` and `delivered` of choosing the best value, or is
+    None if these are unknown. A partial result has only `points`.
     """
 
     kind = "curve"
@@ -162,7 +165,7 @@ class ParameterCurve(StoredCall):
 
     @classmethod
     def of_soup(cls, soup: Soup, number: Number, names: Sequence[str]) -> Self:
-        """Return the call whose curve over a parameter a soup is a point of."""
+        """Return the call for the curve over a parameter that contains a soup."""
         others = {
             each.name: soup.parameters[each.name]
             for each in RECIPES[soup.recipe].parameters
@@ -171,12 +174,12 @@ class ParameterCurve(StoredCall):
         return cls(soup.recipe, number.name, tuple(names), number.curve, others)
 
     def points(self, context: Context) -> list[Mixture]:
-        """Return the ingredients, and the base where the sweep has one."""
+        """Return the ingredients, and the base if the sweep has one."""
         base = context.sweep.base
         return [*context.mixtures(self.names), *([base.mixture] if base is not None else [])]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Follow the recipe at each value, and evaluate the soups."""
+        """Run the recipe at each value, and evaluate the soups."""
         points: list[Result] = []
 
         def on_point(value: float, soup: Soup) -> None:
@@ -194,9 +197,9 @@ class ParameterCurve(StoredCall):
         }
 
     def share(self, context: Context, report: Report) -> None:
-        """Evaluate the last value first, while another worker begins with the first."""
+        """Evaluate from the last value on, while another worker starts at the first."""
         if RECIPES[self.recipe].chooses:
-            return  # its own search would be made twice
+            return  # both workers would run the same search
         self._curve(context, self.values[::-1], report, lambda value, soup: None)
 
     def _curve(
@@ -220,20 +223,20 @@ class ParameterCurve(StoredCall):
         )
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the curve, as `curve`."""
-        told = {"values": list(self.values), **self.parameters}
+        """Return Python for the curve, as `curve`."""
+        parameters = {"values": list(self.values), **self.parameters}
         (number,) = (p for p in RECIPES[self.recipe].parameters if p.name == self.parameter)
         if isinstance(number, Number) and number.curve == self.values:  # the default
-            del told["values"]
+            del parameters["values"]
         return Code(
             f"curve = soupcore.curve(\n    {self.recipe!r}, {self.parameter!r}, sweep, evaluator,\n"
-            f"    {list(self.names)!r},\n    splits=task.reported{options(told)},\n)\n"
+            f"    {list(self.names)!r},\n    splits=task.reported{options(parameters)},\n)\n"
         )
 
 
 @dataclass(frozen=True)
 class BestIngredientBias(OfIngredients):
-    """By how much picking the best of some ingredients inflates its score on the select split.
+    """The selection bias of picking the best ingredient on the select split.
 
     The result has the fields of `soupcore.analysis.CrossFit`, or is `{"why_none": sentence}`.
     """
@@ -245,7 +248,7 @@ class BestIngredientBias(OfIngredients):
         return [task.select]
 
     def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Cross-fit the choice of the best, evaluating ingredients that are not known."""
+        """Cross-fit the choice of the best; evaluate ingredients that are not stored."""
         select = context.task.select
         found = context.evaluator.evaluate_all(
             self.points(context), select, on_progress=on_progress
@@ -259,7 +262,7 @@ class BestIngredientBias(OfIngredients):
         return asdict(estimate)
 
     def code(self, context: Context) -> Code:
-        """Return Python that estimates it, as `bias`."""
+        """Return Python for the estimate, as `bias`."""
         return self.points_code(context) + Code(
             "found = evaluator.evaluate_all(list(points.values()), task.select)\n"
             "bias = analysis.cross_fit_evaluations(task, found, ties_by_loss=False)\n",
@@ -268,11 +271,11 @@ class BestIngredientBias(OfIngredients):
 
 
 def _cross_fit(points: Sequence[Evaluation], task: Task) -> dict[str, float] | None:
-    """Return the scores promised and delivered by the best; None where they are not known."""
+    """Return both mean scores of choosing the best; None if they are unknown."""
     if points[0].n < 2:
         return None
     found = cross_fit_evaluations(task, points)
-    # All of them failed then, or have no score in a half, which JSON has no word for.
+    # NaN cannot be stored as JSON: all points failed, or have no score on a half.
     if not math.isfinite(found.promised + found.delivered):
         return None
     return {"promised": found.promised, "delivered": found.delivered}

@@ -15,9 +15,9 @@ from soupcore.errors import RecipeError, TaskError
 class SeveralSoups(Call):
     """The soups of several recipes, one after the other; see `RecipeSoup`.
 
-    The job tells `{"soups": [{"recipe", "soup", "other"}, …]}`, in the order of the recipes, while
-    it runs too. A soup that cannot be built has a `failure`, a sentence, in place of its ids, and
-    the others are built nevertheless.
+    Result of the job, also while it runs: `{"soups": [{"recipe", "soup", "other"}, …]}`, in the
+    order of the recipes. If a soup cannot be built, its entry has a `failure`, a sentence, in place
+    of the ids, and the others are still built.
 
     Attributes:
         recipes: `{"recipe": name, "parameters": {name: value}}` of each.
@@ -35,10 +35,10 @@ class SeveralSoups(Call):
         return [RecipeSoup(each["recipe"], self.names, each["parameters"]) for each in self.recipes]
 
     def work(self, context: Context, report: Report) -> Result:
-        """Build one soup after the other.
+        """Build the soups in order.
 
         Raises:
-            RecipeError: None of them can be built.
+            RecipeError: No soup can be built.
         """
         found: list[dict[str, Any]] = []
         for index, call in enumerate(self.calls):
@@ -54,7 +54,7 @@ class SeveralSoups(Call):
         return {"soups": found}
 
     def share(self, context: Context, report: Report) -> None:
-        """Evaluate points of the soups, one soup after the other; see `RecipeSoup.share`."""
+        """Evaluate points of the soups, in order; see `RecipeSoup.share`."""
         for call in self.calls:
             call.share(context, report)
 
@@ -68,7 +68,7 @@ class SeveralSoups(Call):
 
 @dataclass(frozen=True)
 class _OfCall:
-    """The report of one of several calls, with the soups before it."""
+    """The report of one of several calls, including earlier soups."""
 
     report: Report
     index: int

@@ -1,4 +1,4 @@
-"""Calls whose results are evaluations, soups of the store, or their files."""
+"""Calls whose results are evaluations, stored soups, or their files."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class IngredientScores(Call):
     splits: tuple[str, ...]
 
     def work(self, context: Context, report: Report) -> Result:
-        """Evaluate split by split, so that the first column of the table fills first."""
+        """Evaluate split by split, which completes the table column by column."""
         points = context.mixtures(self.names)
         for index, split in enumerate(self.splits):
             progress = part(report, index, len(self.splits))
@@ -40,7 +40,7 @@ class IngredientScores(Call):
         return {"evaluations": len(points) * len(self.splits)}
 
     def result(self, context: Context) -> dict[str, dict[str, Evaluation | None]]:
-        """Return the evaluations that are stored, `{split: {name: evaluation or None}}`."""
+        """Return the stored evaluations, `{split: {name: evaluation or None}}`."""
         points = context.mixtures(self.names)
         return {
             split: dict(zip(self.names, context.evaluations.stored(points, split), strict=True))
@@ -48,7 +48,7 @@ class IngredientScores(Call):
         }
 
     def code(self, context: Context) -> Code:
-        """Return Python that evaluates them by split, as `found`."""
+        """Return Python for the evaluations by split, as `found`."""
         return Code(
             f"names = {list(self.names)!r}\n"
             "points = [sweep[name].mixture for name in names]\n"
@@ -63,8 +63,8 @@ class IngredientScores(Call):
 class MetricIntervals(Call):
     """The missing intervals of stored evaluations by a chosen primary metric, from their records.
 
-    Evaluations are those of the ingredients, the base and the soups of the sweep and the task. It
-    takes no forward pass. The job tells `{"intervals": number}`.
+    It covers the ingredients, the base and the soups of the sweep, and needs no forward pass.
+    Result of the job: `{"intervals": number}`.
     """
 
     kind = "intervals"
@@ -88,14 +88,14 @@ class MetricIntervals(Call):
         return found
 
     def work(self, context: Context, report: Report) -> Result:
-        """Compute and keep the intervals, one after the other."""
+        """Compute and store the intervals."""
         found = self.lacking(context)
         for index, (split, point) in enumerate(found):
             context.evaluator.evaluate(point, split, on_progress=part(report, index, len(found)))
         return {"intervals": len(found)}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the `intervals` of the ingredients by split and name."""
+        """Return Python for the `intervals` of the ingredients by split and name."""
         return Code(
             "intervals = {}\n"
             "for split in task.reported:\n"
@@ -109,8 +109,9 @@ class MetricIntervals(Call):
 class RecipeSoup(Call):
     """The soup of a recipe, and its evaluations on every split; without a task, only the soup.
 
-    The job tells `{"soup": id, "other": id or None}`. The other soup has the other BatchNorm
-    statistics, where the network has any. While it runs, it tells the `trace` or the `passes`.
+    Result of the job: `{"soup": id, "other": id or None}`. The other soup has the other BatchNorm
+    statistics, if the network has any. While the job runs, the result has the `trace` or the
+    `passes`.
     """
 
     kind = "soup"
@@ -127,7 +128,7 @@ class RecipeSoup(Call):
             context.evaluator.evaluate_all(points, context.task.select, on_progress=report)
 
     def work(self, context: Context, report: Report) -> Result:
-        """Follow the recipe, evaluate the soup on every split, and keep it."""
+        """Run the recipe, evaluate the soup on every split, and store it."""
         evaluator = context.evaluator if context.has_task else None
         known: dict[str, Any] = {}
         stages = 3 if evaluator is not None and evaluator.task.can_re_estimate else 2
@@ -150,8 +151,8 @@ class RecipeSoup(Call):
         if evaluator is None:
             return {"soup": context.keep_soup(soup, context.offered), "other": None}
         soup.take_statistics_of(evaluator)
-        # Stored before it is evaluated on every split, so that a cancel during the evaluation does
-        # not lose it.
+        # Stored before its evaluation on every split, so that cancelling this does not lose the
+        # soup.
         known["soup"] = context.keep_soup(soup, context.offered)
         soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
         context.keep_soup(soup, context.offered)
@@ -164,7 +165,7 @@ class RecipeSoup(Call):
         return {"soup": soup.id, "other": other and other.id}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the soup and evaluates it, as `soup`."""
+        """Return Python that builds and evaluates the soup, as `soup`."""
         evaluated = "soup.evaluate(evaluator)\n" if context.has_task else ""
         return Code(f"soup = {followed(self.recipe, self.names, self.parameters)}\n{evaluated}")
 
@@ -178,39 +179,39 @@ class RecipeSoup(Call):
 
 @dataclass(frozen=True)
 class SoupScores(OfSoup):
-    """The evaluations of a soup of the store on every split. The job tells `{"soup": id}`."""
+    """The evaluations of a stored soup on every split. Result of the job: `{"soup": id}`."""
 
     kind = "scores"
 
     def work(self, context: Context, report: Report) -> Result:
-        """Evaluate the soup on the splits that were cut off before, and keep the scores."""
+        """Evaluate the soup on the splits without an evaluation, and store its scores."""
         stored = self.stored(context)
         evaluator = context.evaluator.with_statistics("averaged")
         stored.soup.evaluate(evaluator, on_progress=report)
         return {"soup": context.keep_soup(stored.soup, stored.offered)}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the soup again and evaluates it, as `soup`."""
+        """Return Python that rebuilds and evaluates the soup, as `soup`."""
         return self.soup_code(context) + Code("soup.evaluate(evaluator)\n")
 
 
 @dataclass(frozen=True)
 class OtherStatistics(OfSoup):
-    """A soup of the store with its other BatchNorm statistics. The job tells `{"soup": id}`."""
+    """A stored soup with the other BatchNorm statistics. Result of the job: `{"soup": id}`."""
 
     kind = "statistics"
 
     def work(self, context: Context, report: Report) -> Result:
-        """Make the other soup, evaluate it and keep it."""
+        """Build, evaluate and store the other soup."""
         stored = self.stored(context)
         soup = other_statistics_of(stored.soup, context.evaluator)
         if soup is None:
-            raise RecipeError("The network has no BatchNorm, or the task no training data.")
+            raise RecipeError("The network has no BatchNorm, or the task has no training data.")
         soup.evaluate(context.evaluator.with_statistics("averaged"), on_progress=report)
         return {"soup": context.keep_soup(soup, stored.offered)}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the other soup and evaluates it, as `other`."""
+        """Return Python that builds and evaluates the other soup, as `other`."""
         estimate = self.stored(context).soup.estimate
         estimated = (
             f"soup.re_estimate(evaluator, examples={estimate.examples})\n" if estimate else ""
@@ -223,7 +224,7 @@ class OtherStatistics(OfSoup):
 
 @dataclass(frozen=True)
 class ByHand(Call):
-    """A call about coefficients that a user chose, exact fractions as text by name."""
+    """A call with coefficients chosen by the user: exact fractions as text, by name."""
 
     coefficients: Mapping[str, str]
     splits: tuple[str, ...]
@@ -236,47 +237,47 @@ class ByHand(Call):
         return cls({name: str(c) for name, c in coefficients.items()}, tuple(splits), **more)
 
     def made(self, context: Context) -> Soup:
-        """Return the soup of the coefficients."""
+        """Return the soup with these coefficients."""
         return manual(context.sweep, {name: Fraction(c) for name, c in self.coefficients.items()})
 
     @property
     def soup_code(self) -> Code:
-        """Python that makes the soup, as `soup`."""
+        """Python that builds the soup, as `soup`."""
         terms = fractions(self.coefficients)
         return Code(f"soup = soupcore.manual(sweep, {terms})\n")
 
 
 @dataclass(frozen=True)
 class ManualSoup(ByHand):
-    """A soup of given coefficients and its evaluations, and the soup itself if it is to be kept.
+    """The evaluations of a soup with given coefficients; the soup is stored if requested.
 
     Without a task there are no evaluations.
 
-    The job tells `{"soup": id or None}`.
+    Result of the job: `{"soup": id or None}`.
     """
 
     kind = "mixture"
     keep: bool
 
     def work(self, context: Context, report: Report) -> Result:
-        """Evaluate the soup, and keep it where asked to."""
+        """Evaluate the soup, and store it if requested."""
         soup = self.made(context)
         if context.has_task:
             soup.evaluate(context.evaluator, self.splits, on_progress=report)
         return {"soup": context.keep_soup(soup, context.offered) if self.keep else None}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the soup and evaluates it, as `soup`."""
+        """Return Python that builds and evaluates the soup, as `soup`."""
         evaluated = f"soup.evaluate(evaluator, {list(self.splits)!r})\n"
         return self.soup_code + Code(evaluated if context.has_task else "")
 
 
 @dataclass(frozen=True)
 class Preview(ByHand):
-    """The approximate scores of a soup of given coefficients, in bfloat16.
+    """The approximate scores of a soup with given coefficients, in bfloat16.
 
-    Nothing is stored. The job tells `{"previews": {split: fields of a Preview}}`, where
-    `reference` is the name of the ingredient that the error was measured on.
+    Nothing is stored. Result of the job: `{"previews": {split: fields of a Preview}}`, where
+    `reference` is the name of the ingredient used to measure the error.
     """
 
     kind = "preview"
@@ -293,7 +294,7 @@ class Preview(ByHand):
         return {"previews": found}
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the previews by split, as `previews`."""
+        """Return Python for the previews by split, as `previews`."""
         splits = list(self.splits)
         return self.soup_code + Code(
             "previews = {\n"
@@ -304,19 +305,19 @@ class Preview(ByHand):
 
 @dataclass(frozen=True)
 class SoupFiles(OfSoup):
-    """The files of a soup of the store, in a form (see `soupcore.writers.forms.Form`).
+    """The files of a stored soup, in a form (see `soupcore.writers.forms.Form`).
 
-    The job tells `{"soup": id, "files": names}`.
+    Result of the job: `{"soup": id, "files": names}`.
     """
 
     kind = "weights"
     form: Mapping[str, Any]
 
     def work(self, context: Context, report: Report) -> Result:
-        """Write the files into the store's folder, and keep their SHA-256."""
+        """Write the files into the store's folder, and store their SHA-256."""
         store, soup = context.store, with_known_scores(context, self.stored(context).soup)
         form = Form(**self.form)
-        # Written, then read again for the SHA-256. Adapters are small.
+        # Bytes written, then read again for the SHA-256. Adapters are small.
         total = 1 if form.as_adapter else 2 * form.nbytes(soup)
         done = 0
 
@@ -326,7 +327,7 @@ class SoupFiles(OfSoup):
             report(min(done, total), total)
 
         folder = private_folder(store.soup_folder(soup.id, form.key))
-        store.add_soup_files(soup.id, form.key, {})  # whatever is there is about to change
+        store.add_soup_files(soup.id, form.key, {})  # existing files are about to change
         path = folder / form.file_name(soup)
         if form.as_folder:
             card = card_of(context, soup)
@@ -343,30 +344,30 @@ class SoupFiles(OfSoup):
         return {"soup": soup.id, "files": list(digests)}
 
     def script(self, context: Context, *more: Code) -> str:
-        """Return Python that makes the weights again, without an evaluator; see `Call.script`."""
+        """Return a script that rebuilds the weights, without an evaluator; see `Call.script`."""
         return source(sum(more, start=self.code(context)))
 
     def code(self, context: Context) -> Code:
-        """Return Python that makes the weights again exactly and saves them.
+        """Return Python that rebuilds the exact weights and saves them.
 
-        It chooses nothing again.
+        It does not repeat any selection.
         """
         form = Form(**self.form)
         made = self.soup_again(context)
-        told = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
-        given = options({name: value for name, value in told.items() if value})
+        settings = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
+        given = options({name: value for name, value in settings.items() if value})
         name = form.file_name(self.stored(context).soup)
         if form.as_adapter:
             return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
         return made + Code(f"soup.save({name!r}{given})\n")
 
     def soup_again(self, context: Context) -> Code:
-        """Return Python that makes the weights again exactly, as `soup`."""
+        """Return Python that rebuilds the exact weights, as `soup`."""
         soup = self.stored(context).soup
         # `manual` drops ingredients with coefficient 0, but the first ingredient determines the
         # form of the file.
         is_plain = all(soup.coefficients.values()) and soup.coefficients and not soup.fixed
-        urls = context.sweep.urls  # which may name other files elsewhere
+        urls = context.sweep.urls  # may resolve to other files on another machine
         if is_plain and not urls and self._is_of_files(context):
             made = Code(
                 f"sweep = {context.sweep_code}\n"
@@ -392,7 +393,7 @@ class SoupFiles(OfSoup):
 
 
 def with_known_scores(context: Context, soup: Soup) -> Soup:
-    """Return a soup of the store with its statistics and with the evaluations that are stored."""
+    """Return a stored soup with its statistics and its stored evaluations."""
     if context.has_task:
         evaluator = context.evaluator.with_statistics("averaged")
         if soup.estimate is not None:
@@ -410,7 +411,7 @@ def card_of(context: Context, soup: Soup) -> str:
 
 
 def _scored_by(context: Context) -> dict[str, Any]:
-    """Return what a card tells of the task, if there is one."""
+    """Return the card's information on the task, if there is one."""
     if not context.has_task:
         return {}
     task = context.task

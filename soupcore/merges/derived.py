@@ -21,7 +21,7 @@ from soupcore.checkpoints.digest import Scan, TensorScan, scan_tensors
 
 NameOf = Callable[[Checkpoint], str]
 
-_FORMAT = 2  # part of the digest; increase it if a method gives other bits for equal parameters
+_FORMAT = 2  # part of the digest; increase it if a method changes bits for equal parameters
 
 
 class Derived(Checkpoint):

@@ -120,11 +120,11 @@ class MergedAdapter(Derived):
 
     @property
     def scan_name(self) -> str:
-        """The digest, under which the scan is kept beside that of the adapter's file."""
+        """The digest; the scan is stored under it, beside that of the adapter's file."""
         return self.digest
 
     def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
-        """Scan both files, and compute the changed tensors once for ever; see `Checkpoint.scan`."""
+        """Scan both files and, once only, the changed tensors; see `Checkpoint.scan`."""
         if self._scan is None:
             self._scan = cached_scan(self)
         if self._scan is None:
@@ -166,7 +166,7 @@ class MergedAdapter(Derived):
         out.copy_(flat.mul_(change.scale).add_(own))
 
     def _factors(self, change: LowRank, wide: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors [rows, r] and [r, columns] of the weight as it is stored."""
+        """Return the factors [rows, r] and [r, columns] of the weight as stored."""
         a = self.adapter.read(change.a).to(wide).flatten(1)
         b = self.adapter.read(change.b).to(wide).flatten(1)
         return (a.T, b.T) if change.transposed else (b, a)

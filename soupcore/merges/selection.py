@@ -1,4 +1,4 @@
-"""The exact k-th largest of more numbers than fit in memory, in a few passes over them.
+"""The exact k-th largest of more numbers than fit in memory, in a few passes.
 
 Non-negative floats have the same order as their bits read as integers. If a guess is close, one
 pass suffices: it counts each of the 262,144 floats around the guess, and all larger numbers.

@@ -85,7 +85,7 @@ class TaskVectorMerge(Derived):
                     f"Tensor {name!r} of {self.path} is complex, so its entries have no sign. "
                     "Use a recipe that averages."
                 )
-        # Tensors that take no part in the recipe are no entries of task vectors.
+        # Task vectors exclude tensors that take no part in the recipe.
         fixed = base.fixed if isinstance(base, Fixed) else frozenset()
         self.float_tensors = [
             name
@@ -160,7 +160,7 @@ class TaskVectorMerge(Derived):
 
     @cached_property
     def _unchanged(self) -> frozenset[str]:
-        """Tensors that no ingredient changed, as far as scans of the files tell."""
+        """Tensors that no ingredient changed, as far as the scans of the files show."""
         sources = (self.base, *self.ingredients)
         return frozenset(name for name in self.tensors if are_known_alike(sources, name))
 

@@ -76,11 +76,11 @@ def cross_fit_learned(
             out of range, or the package cma is not installed.
         TaskError: The metric is undefined on a half.
     """
-    told = LEARNED.check({"optimizer": "cma"} | parameters)
-    if told["optimizer"] != "cma":
+    settings = LEARNED.check({"optimizer": "cma"} | parameters)
+    if settings["optimizer"] != "cma":
         raise RecipeError(
-            "Only learned soups with the optimiser `cma` can be cross-fitted: the others learn by "
-            "the loss and hold out examples themselves."
+            "Only learned soups with the optimiser `cma` can be cross-fitted: other optimisers "
+            "minimise the loss and hold out examples themselves."
         )
     sweep, chosen = needs.ingredients(LEARNED, sweep, names)
     task = evaluator.task
@@ -93,7 +93,7 @@ def cross_fit_learned(
     alone = evaluator.evaluate_all(
         points, split, keep_outputs=keeps, on_progress=part(on_progress, 0, 2 * repeats + 1)
     )
-    search = Search(sweep, evaluator, split, told, chosen, keep_outputs=keeps)
+    search = Search(sweep, evaluator, split, settings, chosen, keep_outputs=keeps)
     sums = [0.0, 0.0, 0.0, 0.0]
     for index, (here, there) in enumerate(halves(examples, repeats, halves_seed), start=1):
 

@@ -186,7 +186,7 @@ def curve(
             for index, each in enumerate(wanted):
                 progress_on_split = part(evaluating, index, len(wanted))
                 evaluator.evaluate_all(points, each, on_progress=progress_on_split)
-            evaluating = stretch(here, 1, 0, 1)  # what follows only reads the store
+            evaluating = stretch(here, 1, 0, 1)  # all are stored now
         for value, soup in zip(values, made, strict=True):
             soups.append(soup.evaluate(evaluator, wanted, on_progress=evaluating))
             value_of(soup.evaluations[split], "score", f"the soup at {parameter} = {value}")

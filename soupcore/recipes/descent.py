@@ -19,7 +19,7 @@ _PATIENCE = 3  # passes without a new best before descent stops
 
 
 class _EnoughError(Exception):
-    """Raised to leave an optimiser's loop."""
+    """Raised to stop an optimiser."""
 
 
 def coefficients_of(raw: Floats, space: Space) -> Floats:
@@ -36,12 +36,12 @@ def coefficients_of(raw: Floats, space: Space) -> Floats:
 
 
 class Descent:
-    """Coefficients that start equal and are learned pass by pass.
+    """Learns coefficients pass by pass, starting from equal ones.
 
     Args:
         objective: The loss and its gradient.
         k: Number of ingredients.
-        space: How coefficients follow from numbers; see `coefficients_of`.
+        space: Map from raw numbers to coefficients; see `coefficients_of`.
         learn: Indices of the examples to learn from.
         held_back: Indices of the examples for early stopping. If there are none, the loss on
             `learn` decides.
@@ -114,7 +114,7 @@ class Descent:
         optimizer = torch.optim.AdamW([raw], lr=rate, weight_decay=0)
         generator = torch.Generator().manual_seed(seed)
         point = raw.detach().numpy()  # a view, which follows the optimiser's steps
-        loss, _ = self._objective.judge(
+        loss, _ = self._objective.loss_and_score(
             self._coefficients(point), self._temperature(point), self._learn, self._count
         )
         self._record(point, loss)
@@ -135,7 +135,7 @@ class Descent:
         """Evaluate a point after a pass, and stop after `_PATIENCE` passes without a new best."""
         held_back = held_back_score = math.nan
         if len(self._held_back):
-            held_back, held_back_score = self._judge(point, self._held_back)
+            held_back, held_back_score = self._loss_and_score(point, self._held_back)
         deciding = held_back if len(self._held_back) else loss
         is_best = deciding < self._best_loss
         if is_best:
@@ -163,7 +163,7 @@ class Descent:
         return float(point[-1]) if self._learns_temperature else 1.0
 
     def _pulled_back(self, point: Floats, found: Found) -> Floats:
-        """Return the gradient with respect to a point from that to its coefficients."""
+        """Return the gradient with respect to a point from that for its coefficients."""
         by_coefficients = found.by_coefficients
         if self._space == "softmax":
             share = self._coefficients(point)
@@ -179,15 +179,15 @@ class Descent:
             self._coefficients(point), self._temperature(point), examples, self._count
         )
 
-    def _judge(self, point: Floats, examples: Tensor) -> tuple[float, float]:
-        """Return loss and score for comparing points, at the β that minimises each one's loss."""
+    def _loss_and_score(self, point: Floats, examples: Tensor) -> tuple[float, float]:
+        """Return loss and score for comparing points; a learned β is refitted at each point."""
         coefficients = self._coefficients(point)
         if self._learns_temperature:
-            return self._objective.judge_refitted(coefficients, examples, self._count)
-        return self._objective.judge(coefficients, 1.0, examples, self._count)
+            return self._objective.loss_and_score_refitted(coefficients, examples, self._count)
+        return self._objective.loss_and_score(coefficients, 1.0, examples, self._count)
 
     def _count(self, examples: int) -> None:
-        # One more pass than those that learn: the evaluation of the start.
+        # One pass more than those for learning: the evaluation of the start.
         total = (self._passes + 1) * (len(self._learn) + len(self._held_back))
         self._examples_done += examples
         self._on_progress(min(self._examples_done, total), total)

@@ -54,7 +54,7 @@ class Found:
 class Objective:
     """Mean loss of β·f(x; θ(c)), where θ(c) = Σ cᵢθᵢ with coefficients per group of tensors.
 
-    The mean is weighted where the examples of the split have weights.
+    The mean is weighted if the examples of the split have weights.
 
     Only one network and its gradient are in memory, and the ingredients if they fit the budget.
 
@@ -150,7 +150,7 @@ class Objective:
         return Found(total, self._inner_products(coefficients.shape), by_temperature)
 
     @torch.no_grad()
-    def judge_refitted(
+    def loss_and_score_refitted(
         self, coefficients: Floats, examples: Tensor, on_batch: Callable[[int], None]
     ) -> tuple[float, float]:
         """Return the mean loss over some examples at the β that minimises it, and the mean score.
@@ -169,7 +169,7 @@ class Objective:
         return loss, self._mean_score(scores, examples)
 
     @torch.no_grad()
-    def judge(
+    def loss_and_score(
         self,
         coefficients: Floats,
         temperature: float,
@@ -281,7 +281,7 @@ def least_loss(task: Task, logits: Tensor, targets: Tensor, weights: Tensor | No
         task: Defines the loss. Cross-entropy is convex in β.
         logits: Shape [n, classes].
         targets: Shape [n].
-        weights: The weight of each example, shape [n]; None where all count alike.
+        weights: The weight of each example, shape [n]; None for equal weights.
     """
 
     def loss(log_beta: float) -> float:

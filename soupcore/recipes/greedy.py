@@ -153,11 +153,11 @@ def search_of(
     split: str,
     on_step: OnStep = no_step,
 ) -> Search:
-    """Yield the trials of greedy, each of which is answered with its evaluation, then the soup.
+    """Yield the trials of greedy, then the soup. `send` the evaluation of each trial.
 
     Args:
         sweep: The sweep.
-        evaluator: Tells the task and the BatchNorm statistics; evaluates nothing.
+        evaluator: Supplies the task and the BatchNorm statistics; not used to evaluate.
         chosen: Names of the ingredients.
         alone: Evaluations of the ingredients; empty for a random order.
         parameters: Checked parameters of the recipe.
@@ -215,8 +215,8 @@ def search_of(
         if len(soup) > 1:
             yield from attempt("drop", member)
     coefficients = dict.fromkeys(soup, Fraction(1, len(soup)))
-    told = {**parameters, **needs.choosing(evaluator, split)}
-    result = Soup.of(sweep, "greedy", told, coefficients, trace)
+    settings = {**parameters, **needs.choosing(evaluator, split)}
+    result = Soup.of(sweep, "greedy", settings, coefficients, trace)
     result.take_statistics_of(evaluator)
     result.evaluations[split] = current
     yield result

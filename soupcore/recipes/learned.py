@@ -126,7 +126,7 @@ def learned(
     split = needs.select_split(evaluator, split)
     if optimizer != "cma" and (reason := evaluator.task.why_no_gradients):
         raise RecipeError(
-            f"{reason} Choose the optimiser `cma`, which learns by evaluations alone, or another "
+            f"{reason} Choose the optimiser `cma`, which needs evaluations only, or another "
             "recipe, such as greedy."
         )
     learning = _Learning(
@@ -240,7 +240,7 @@ class _Learning:
         return soup
 
     def by_evaluations(self, chosen: Sequence[str], alone: Mapping[str, Evaluation]) -> Soup:
-        """Return the soup that CMA-ES finds, with a note where the best ingredient scores higher.
+        """Return the soup found by CMA-ES, with a note if the best ingredient scores higher.
 
         Args:
             chosen: The ingredients.
@@ -357,7 +357,7 @@ def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
     If the targets are classes, the division is stratified, to within one example per class.
 
     Args:
-        split: The examples. Those of weight zero are in neither part.
+        split: The examples. Examples of weight zero are in neither part.
         share: Fraction to hold out, from 0 to 1.
         seed: Seed of the division.
 

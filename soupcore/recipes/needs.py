@@ -1,4 +1,4 @@
-"""Checks of the inputs that recipes need."""
+"""Checks of the inputs of recipes."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def ingredients(
     In this sweep, tensors that take no part in the recipe are the same in all ingredients.
 
     Raises:
-        RecipeError: There are too few or too many for the recipe.
+        RecipeError: The recipe does not accept this number of ingredients.
         SweepError: A name is not in the sweep.
     """
     chosen = sweep.names(names)
@@ -45,11 +45,11 @@ def base(recipe: Recipe, sweep: Sweep) -> Ingredient:
 
 
 def choosing(evaluator: Evaluator, split: str) -> dict[str, str]:
-    """Return how a soup was chosen, as parameters of the soup.
+    """Return the split and the metric of the choice, as parameters of the soup.
 
     Args:
-        evaluator: The evaluator that a recipe chose with.
-        split: The split that it chose on.
+        evaluator: The evaluator used for choosing.
+        split: The split used for choosing.
 
     Returns:
         `split`; and `primary`, the name of the metric, if it is not the task's first.

@@ -90,9 +90,9 @@ def greedy_orders(
             for index, seed in enumerate(seeds)
         ]
         return Orders(tuple(soups), split)
-    told = {"accept": accept, "metric": metric, "order": "random"}
+    settings = {"accept": accept, "metric": metric, "order": "random"}
     searches = [
-        search_of(sweep, evaluator, chosen, {}, GREEDY.check({**told, "seed": seed}), split)
+        search_of(sweep, evaluator, chosen, {}, GREEDY.check({**settings, "seed": seed}), split)
         for seed in seeds
     ]
     wanted = [next(search) for search in searches]

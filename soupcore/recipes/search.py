@@ -1,4 +1,4 @@
-"""Learned soups of given coefficients, and the search of coefficients by evaluations."""
+"""Learned soups from given coefficients, and the search for coefficients by evaluations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -37,12 +37,12 @@ def learned_soup(
     groups: Mapping[str, Sequence[str]],
     found: Mapping[str, Any],
 ) -> Soup:
-    """Return the soup of coefficients by group; a group without any has equal ones.
+    """Return the soup with coefficients per group; groups without any get equal ones.
 
     Args:
         sweep: The sweep.
-        evaluator: The evaluator that they were learned with.
-        split: The split that they were learned on.
+        evaluator: The evaluator used for learning.
+        split: The split used for learning.
         parameters: The parameters of the recipe.
         ordered: The ingredients in the order of the coefficients.
         groups: `{label: tensor names}`.
@@ -57,7 +57,7 @@ def learned_soup(
         label: {name: learned_shares.get(label, equal)[name] for name in chosen} for label in groups
     }
     described = {**parameters, "split": split}
-    if parameters["optimizer"] == "cma":  # the others learn by the loss
+    if parameters["optimizer"] == "cma":  # other optimisers minimise the loss
         described |= needs.choosing(evaluator, split)
     if parameters["per"] == "ingredient":
         (coefficients,) = by_group.values()
@@ -69,7 +69,7 @@ def learned_soup(
 
 
 class Search:
-    """A search of coefficients by evaluations alone.
+    """A search for coefficients by evaluations alone.
 
     Args:
         sweep: The sweep.
@@ -95,13 +95,13 @@ class Search:
         self._split = split
         self._parameters = parameters
         self._keep_outputs = keep_outputs
-        # The order must not depend on names, because it decides which numbers are drawn for which.
+        # The order must not depend on names, since it assigns the random numbers to ingredients.
         self._ordered = sorted(chosen, key=lambda name: sweep[name].digest)
         tensors = sweep[self._ordered[0]].mixture.tensors
         self._groups = groups_of(tensors, parameters["per"])
 
     def soup_of(self, coefficients: Floats) -> Soup:
-        """Return the soup of coefficients of shape [groups, k]."""
+        """Return the soup with coefficients of shape [groups, k]."""
         found = dict(zip(self._groups, coefficients, strict=True))
         return learned_soup(
             self._sweep,
@@ -119,14 +119,14 @@ class Search:
         """Search by CMA-ES and return the search, with its best coefficients.
 
         Args:
-            rank: Returns what points are compared by, lower first.
+            rank: Returns the sort key of a point; lower is better.
             on_progress: Called with the number of examples done and the maximum in total. Raise
                 `Cancelled` in it to stop early.
             on_step: Called with the trace after each generation.
 
         Raises:
             RecipeError: The package cma is not installed.
-            Cancelled: It was cancelled before the first points were evaluated.
+            Cancelled: The search was cancelled before the first points were evaluated.
         """
         examples = len(self._evaluator.task.split(self._split))
         total, done = self._parameters["evaluations"], 0

@@ -38,7 +38,7 @@ TaskInfoT = TypeVar("TaskInfoT", bound=TaskInfo[Any])
 FORMAT = 2  # format 1 had one set of coefficients for all tensors, and no versions
 _MOST_TERMS = 5  # in a repr
 _LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
-_RECORDED = ("scores", "task_key", "versions", "remote")  # kept of the JSON that a soup was made of
+_RECORDED = ("scores", "task_key", "versions", "remote")  # kept from the JSON of a soup
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Coefficients proportional to a power of each ingredient's own score.
 
-This is common practice without a paper of its own. Power 0 gives the uniform soup, and a large
+This is common practice; there is no single paper on it. Power 0 gives the uniform soup, and a large
 power approaches the best ingredient.
 """
 
@@ -71,8 +71,8 @@ def weighted(
             f"All weights are zero: no ingredient has a non-zero {metric} on {split!r}. Choose "
             "another metric or other ingredients."
         )
-    told = parameters | needs.choosing(evaluator, split)
-    soup = Soup.of(sweep, "weighted", told, shares(weights))
+    settings = parameters | needs.choosing(evaluator, split)
+    soup = Soup.of(sweep, "weighted", settings, shares(weights))
     soup.take_statistics_of(evaluator)
     return soup
 

@@ -153,7 +153,7 @@ def _evaluations(description: dict[str, Any], context: Context) -> Evaluations:
     return Evaluations(TaskDescription.from_json(description), context.evaluations.store)
 
 
-def test_what_grows_is_kept_and_is_no_result(running: Context, reading: Context) -> None:
+def test_partial_result_is_stored_but_unsettled(running: Context, reading: Context) -> None:
     def stop(done: int, total: int) -> None:
         if call.known(reading) is not None:
             raise Cancelled

@@ -225,7 +225,7 @@ def test_its_gradient_is_that_of_autograd(
     difference = found.by_coefficients - expected.numpy()
     assert np.ptp(difference, axis=1).max() < 2e-5
     with torch.no_grad():
-        judged = objective.judge(point, 1.3, examples, lambda count: None)
+        judged = objective.loss_and_score(point, 1.3, examples, lambda count: None)
     assert judged[0] == pytest.approx(float(loss.detach()), abs=1e-6)
 
 

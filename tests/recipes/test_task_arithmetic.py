@@ -22,7 +22,7 @@ def test_task_arithmetic_is_the_papers_formula(
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
-def test_nothing_of_them_is_the_base_and_one_kth_is_their_mean(k: int) -> None:
+def test_scale_zero_is_base_and_one_kth_is_mean(k: int) -> None:
     base, states = fine_tuned(3, k)
     sweep = held_sweep(states, base)
     assert same_weights(task_arithmetic(sweep, scale=0).state_dict(), base)

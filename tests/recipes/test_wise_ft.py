@@ -19,7 +19,7 @@ def test_wise_ft_is_the_papers_formula(case: tuple[State, dict[str, State]], eig
     close(soup.state_dict(), base, (1 - alpha) * flat(base) + alpha * trained)
 
 
-def test_it_lies_on_the_path_that_is_drawn_and_its_ends_are_the_ends() -> None:
+def test_wise_ft_lies_on_linear_path() -> None:
     base, states = fine_tuned(0, 3)
     sweep = held_sweep(states, base)
     assert sweep.base is not None
