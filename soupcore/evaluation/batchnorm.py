@@ -28,7 +28,7 @@ from soupcore.tasks.task import norms_of
 StatisticsChoice = Literal["averaged", "re-estimated"]
 
 EXAMPLES = 1024
-_BATCH = 128  # fixed, because the estimate depends on it
+_BATCH = 128  # fixed, since the estimate depends on it
 
 
 @dataclass(frozen=True)

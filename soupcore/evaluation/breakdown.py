@@ -24,8 +24,8 @@ def by_group(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
 
     Returns:
         One row per group that has examples, in the order of `Task.groups`. Columns: `n`, the number
-        of examples; `score`, weighted where examples have weights; `low` and `high`, the 95 %
-        confidence interval (see `soupcore.intervals.score_interval`), NaN where there is none.
+        of examples; `score`, weighted if examples have weights; `low` and `high`, the 95 %
+        confidence interval (see `soupcore.intervals.score_interval`), NaN if there is none.
 
     Raises:
         TaskError: The split has no groups.

@@ -10,14 +10,15 @@ Points are sent in chunks of about a second, two per actor, and results are take
 which they are ready. The results are those of an evaluation on one machine with the same hardware
 and number of threads, to the bit.
 
-What limits large sweeps, by arithmetic: the 72 CLIP ViT-L/14 of the paper's size (304 M parameters,
-1.2 GB in float32) have 2,556 pairs, and a screen evaluates about 3 new points of each: 7,668 passes
-and 72 of the ends. Mixing a point reads 2.4 GB from memory if the ingredients stay there (86 GB for
-all), else from the disk: 18 TB in total. A pass over 10,000 images at 1,000 images/s takes 10 s, so
-all take 21.5 GPU hours: 2.7 hours on 8 GPUs, 20 minutes on 64. 4,950 pairs (100 runs) take 41 GPU
-hours: 5.2 hours on 8, 39 minutes on 64. With 64 nodes that read each point from shared storage, the
-limit is its bandwidth: 64 × 2.4 GB every 10 s are 15 GB/s. So give each actor memory for the
-ingredients (`memory_budget`), or order pairs by their first end, which halves the reads.
+The limits of large sweeps, by arithmetic: the 72 CLIP ViT-L/14 of the paper's size (304 M
+parameters, 1.2 GB in float32) have 2,556 pairs, and a screen evaluates about 3 new points of each:
+7,668 passes, and 72 for the ends. Mixing a point reads 2.4 GB from memory if the ingredients stay
+there (86 GB for all), else from the disk: 18 TB in total. A pass over 10,000 images at 1,000
+images/s takes 10 s, so all take 21.5 GPU hours: 2.7 hours on 8 GPUs, 20 minutes on 64. 4,950 pairs
+(100 runs) take 41 GPU hours: 5.2 hours on 8, 39 minutes on 64. With 64 nodes that read each point
+from shared storage, the limit is its bandwidth: 64 × 2.4 GB every 10 s are 15 GB/s. So give each
+actor memory for the ingredients (`memory_budget`), or order pairs by their first end, which halves
+the reads.
 """
 
 import os
@@ -45,7 +46,7 @@ from soupcore.tasks import Task, load_task
 from soupcore.tasks.command import CommandTask
 from soupcore.version import VERSION
 
-LOCAL = "local"  # the address of a cluster that is started on this machine, for this process
+LOCAL = "local"  # the address of a cluster started on this machine, for this process
 
 # A point to compute: its key, the point, and whether to keep its outputs.
 Wanted = tuple[str, Mixture, bool]
@@ -54,7 +55,7 @@ Found = tuple[str, ExampleRecords, float]  # key, records, seconds
 _CHUNK = 1.0  # seconds of work in a chunk
 _MOST = 256  # points in a chunk
 _AHEAD = 2  # chunks per actor, so that it never waits for the driver
-_TRIES = 3  # actors that may be lost with the same chunk, before the chunk is to blame
+_TRIES = 3  # actors lost with the same chunk before the chunk is considered the cause
 _LOOK_EVERY = 0.2  # seconds between two reports of progress, which may cancel
 _PATIENCE = 300.0  # seconds to wait for a first actor
 
@@ -83,7 +84,7 @@ def versions() -> dict[str, str]:
 
 
 class Member:
-    """What an actor does: it computes records of points on its node.
+    """An actor, which computes records of points on its node.
 
     Args:
         task: The task, or the location of its file.
@@ -111,7 +112,7 @@ class Member:
         """Compare versions with the driver's, and load the task.
 
         Raises:
-            StockpotError: Versions differ, or the task does.
+            StockpotError: Versions or tasks differ.
         """
         for name, version in versions().items():
             if version != expected[name]:
@@ -178,8 +179,8 @@ class ClusterPass:
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._here = local_pass(task, torch.device("cpu"), batch_size, memory_budget)
-        self._actors: dict[Any, int] = {}  # the actors that have started: chunks on their way
-        self._starting: dict[Any, Any] = {}  # the answer to come: the actor
+        self._actors: dict[Any, int] = {}  # started actor: its pending chunks
+        self._starting: dict[Any, Any] = {}  # pending answer: its actor
         self._pace: float | None = None  # seconds per point
 
     def run(

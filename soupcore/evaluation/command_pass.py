@@ -50,7 +50,7 @@ class CommandPass:
             mixture: The point.
             split: Name of the split.
             on_progress: Called with 0 of 1 while the command runs. Raise in it to cancel.
-            ignored: The other options of `ForwardPass.run`, which say nothing to a command.
+            ignored: The other options of `ForwardPass.run`, which do not apply to a command.
 
         Raises:
             TaskError: The command fails.
@@ -136,7 +136,7 @@ class CommandPass:
         known = hub_files({form.path.name: form}, root)
         if known is None:
             raise CheckpointError(
-                f"{form.path} is not in a Hugging Face folder: no config.json lies beside it.",
+                f"{form.path} is not in a Hugging Face folder: there is no config.json beside it.",
                 'Leave out `form = "folder"`.',
             )
         folder.mkdir()

@@ -35,10 +35,10 @@ class Data:
         targets: The targets.
         device: Device of the batches.
         prepare: Applied to the inputs of each batch on the device.
-        dtype: What floating-point inputs are cast to after `prepare`; None to leave them.
+        dtype: Dtype to cast floating-point inputs to after `prepare`; None for no cast.
         needs_copies: Whether the network changes its inputs in place, so that each batch has to be
             a copy; None until that is known.
-        token_weights: The weights of tokens, for `Task.record`; None where all count alike.
+        token_weights: The weights of tokens, for `Task.record`; None for equal weights.
     """
 
     inputs: Examples

@@ -31,7 +31,7 @@ class UpperBound:
         mixture_key: Key of the point.
         split: Name of the split.
         n: Number of examples in the split.
-        score: The upper bound of its mean score, weighted where examples have weights.
+        score: The upper bound of its mean score, weighted if examples have weights.
         rows: Indices of the evaluated examples, int64, shape [m].
         scores: Their scores, float32, shape [m].
     """
@@ -57,7 +57,7 @@ class EarlyRejection:
         strictly: Whether the candidate has to be better; if not, an equal score suffices.
         lowest, highest: Range of the score of an example.
         difficulty: A number for each example, shape [n]. Examples with larger ones come first.
-        weights: The weight of each example, shape [n]; None where all count alike. Difficulty is
+        weights: The weight of each example, shape [n]; None for equal weights. Difficulty is
             multiplied by it.
 
     Attributes:
@@ -98,15 +98,15 @@ class EarlyRejection:
         """Return the number of examples for the next batch, at most `batch`, after `seen`."""
         until_check = self._first - seen if seen < self._first else self._step
         rest = self._n - seen
-        # A small remainder at the end would need a batch of its own.
+        # A small remainder at the end would need a separate batch.
         return min(batch, rest if rest < 1.5 * until_check else until_check)
 
     def reach(self, scores: Tensor, rows: Tensor | None = None) -> float:
         """Return the upper bound of a candidate's sum of scores.
 
         Args:
-            scores: Those so far, shape [m].
-            rows: The examples that they are of; the first ones in `order` by default.
+            scores: The scores so far, shape [m].
+            rows: Their examples; by default, the first ones in `order`.
         """
         if self._weights is None:
             return self._sum(scores, slice(None)) + self._highest * (self._n - len(scores))
@@ -116,7 +116,7 @@ class EarlyRejection:
         return self._sum(scores, rows) + (self._highest * rest if len(scores) < self._n else 0.0)
 
     def _sum(self, scores: Tensor, rows: Rows) -> float:
-        """Return the weighted sum of the scores of some examples; weights of zero leave out."""
+        """Return the weighted sum of the scores of some examples, ignoring weights of zero."""
         if self._weights is None:
             return float(scores.double().sum())
         weights = self._weights[rows]
@@ -140,8 +140,8 @@ class EarlyRejection:
         # A score of −∞ means that the network failed, and is allowed for any range.
         if bool(((scores.isfinite() & (scores < self._lowest)) | (scores > self._highest)).any()):
             raise TaskError(
-                f"The task's `score_range` says that scores are between {self._lowest} and "
-                f"{self._highest}, but an example has a score out of this range. Correct the range."
+                f"The task's `score_range` is {self._lowest} to {self._highest}, but an example "
+                "has a score outside of it. Correct the range."
             )
         reach = self.reach(scores, rows)
         if not (math.isfinite(reach) and math.isfinite(self._needed)):

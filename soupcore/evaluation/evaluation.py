@@ -1,4 +1,4 @@
-"""The result of one point on one split, its preview, and the number by which points compare."""
+"""The result of one point on one split, its preview, and the value for comparing points."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ class Evaluation:
     def scores(self) -> torch.Tensor:
         """Score of each example, float32, shape [n]; in classification 1 if correct, else 0.
 
-        NaN where it is undefined, −∞ where the network failed, that is, its outputs are not finite.
+        NaN if undefined, −∞ if the network failed, that is, its outputs are not finite.
         """
         return self._array("scores").float()
 
@@ -115,7 +115,7 @@ class Evaluation:
 
     @property
     def weights(self) -> torch.Tensor | None:
-        """Weight of each example, float64, shape [n]; None if all count alike."""
+        """Weight of each example, float64, shape [n]; None for equal weights."""
         return self._array("weights") if self.is_weighted else None
 
     @property
@@ -181,7 +181,7 @@ class Evaluation:
 
 
 def compact(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the arrays of an evaluation in fewer bytes, without loss, as they are stored.
+    """Return the arrays of an evaluation in their stored form: fewer bytes, without loss.
 
     Scores that are all 0 or 1 become bytes, and class indices the smallest sufficient integers.
     `Evaluation.scores` and `Evaluation.predictions` restore both.
@@ -233,7 +233,7 @@ Criterion = Literal["score", "loss"]
 
 
 def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:
-    """Return the number by which points are compared: the score, or minus the loss.
+    """Return the value for comparing points: the score, or minus the loss.
 
     Args:
         evaluation: Evaluation of the point.

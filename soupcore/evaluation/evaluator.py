@@ -148,7 +148,7 @@ class Evaluator(Evaluations):
     ) -> list[Evaluation]:
         """Return the evaluations of several points, computing those that are not stored.
 
-        Points that another process is computing are left to it, and waited for at the end.
+        Points that another process is computing are not computed here, but awaited at the end.
 
         Args:
             mixtures: The points; equal ones are evaluated once.
@@ -213,7 +213,7 @@ class Evaluator(Evaluations):
                         keep = key in with_outputs
                         self._add(together, key, records, split, seconds, keep_outputs=keep)
                 done += len(ours) * examples
-                together.write()  # which ends their claims
+                together.write()  # which releases their claims
         found |= together.written
         safe = {k: self._computed_again_if_damaged(found[k], p) for k, p in points.items()}
         for key in with_outputs:

@@ -191,7 +191,7 @@ def _mean_loss(records: ExampleRecords) -> float:
 # gain little and have more cache misses.
 _BATCH_SIZE = 128
 
-_LONG_READ = 1 << 30  # bytes of weights to read for a point, from which its progress is told
+_LONG_READ = 1 << 30  # bytes of weights to read for a point, above which progress is reported
 
 _SUMS = 256 << 20  # bytes of summed outputs of an ensemble
 
@@ -239,7 +239,7 @@ class ForwardPass:
     @cached_property
     def shortcuts(self) -> Shortcuts:
         """The shortcuts for its forward pass."""
-        # Their memory comes on top of that for the ingredients.
+        # Their memory is in addition to that for the ingredients.
         return Shortcuts(
             self.network,
             self._memory_budget,

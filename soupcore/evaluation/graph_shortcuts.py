@@ -233,8 +233,8 @@ class Prefix:
     Args:
         graph: The traced network, which shares the network's current weights.
         budget: Maximum size of the activations in bytes.
-        weights_budget: Maximum size in bytes of the weights of the previous point, which show what
-            changed. Steps whose weights exceed it count as changed.
+        weights_budget: Maximum size in bytes of the weights of the previous point, kept to detect
+            changes. Steps whose weights exceed it count as changed.
     """
 
     def __init__(self, graph: fx.GraphModule, budget: int, weights_budget: int) -> None:

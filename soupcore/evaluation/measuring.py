@@ -35,7 +35,7 @@ class Measured:
         replicates: Scores by the primary metric on bootstrap resamples of the split, float32, shape
             [200]; None if the metric is a mean, or if outputs are not kept. The resamples are the
             same for all points on a split, which allows paired comparisons.
-        weights: The weight of each example, float64, shape [n]; None if all count alike.
+        weights: The weight of each example, float64, shape [n]; None for equal weights.
     """
 
     loss: float
@@ -66,8 +66,8 @@ def measure(
         task: The task with the metrics.
         records: The records of all examples of the split.
         targets: The targets, in the same order.
-        groups: The number of each example's group (see `Task.groups_of`), where there are groups.
-        weights: The weight of each example, shape [n], where there are weights.
+        groups: The index of each example's group (see `Task.groups_of`), if there are groups.
+        weights: The weight of each example, shape [n], if there are weights.
         with_interval: Whether to compute the interval of a metric that is not a mean, which
             computes the metric 200 times.
 
@@ -127,9 +127,9 @@ def _on_rows(
 
     Args:
         task: The task.
-        metric: A metric that is no mean.
-        arrays: What `Metric.source` and `Metric.against` may name, one row per example.
-        weights: The weight of each example, where there are weights.
+        metric: A metric that is not a mean.
+        arrays: The tensors for `Metric.source` and `Metric.against`, one row per example.
+        weights: The weight of each example, if there are weights.
     """
     given, against = arrays.get(metric.source), arrays.get(metric.against)
     if given is None or against is None:
@@ -166,7 +166,7 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
             from them (see `needs_outputs`).
 
     Returns:
-        A function of rows, int64, shape [m]. The score is NaN where it is undefined on all rows.
+        A function of rows, int64, shape [m]. The score is NaN if it is undefined on all rows.
     """
     weights = evaluation.weights
     if task.metric.is_mean:
@@ -209,7 +209,7 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
     if task.metric.is_mean:
         return paired(one.scores, other.scores, undefined=task.undefined, weights=one.weights)
     if one.n == 1:
-        why = "The task has one score for the whole split, and none for its examples."
+        why = "The task has one score for the whole split, but none for its examples."
         return Paired(1, one.score - other.score, None, why, 0, None, None, None)
     changed = (one.predictions != other.predictions).reshape(one.n, -1).any(1)
     interval, why = None, ""
@@ -218,7 +218,7 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
         why = (
             f"The intervals of {task.metric.name} have not been computed from the records yet."
             if one.lacks_interval or other.lacks_interval
-            else "The outputs of one of the two points were not kept, so it was not resampled."
+            else "The outputs of one of the two points were not stored, so it was not resampled."
         )
     else:
         differences = replicates[0].double() - replicates[1].double()

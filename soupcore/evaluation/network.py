@@ -136,7 +136,7 @@ class Ingredients:
 
         Args:
             mixture: The mixture.
-            on_progress: Called with the number of bytes read and in total. It may have others held.
+            on_progress: Called with the number of bytes read and in total. It may load others.
 
         Raises:
             CheckpointError: A file to be read was changed since it was opened.
@@ -178,7 +178,7 @@ class Ingredients:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return  # less memory is free than the budget: the file is read at each point
+            return  # less free memory than the budget: the file is read at each point
         checkpoint.check_unchanged()
         self._rows[digest] = row
 

@@ -208,7 +208,7 @@ def _by(metric: str, evaluation: Evaluation, known: "MetricIntervalRow | None") 
 
     Args:
         metric: Name of the metric.
-        evaluation: The evaluation as it is stored.
+        evaluation: The stored evaluation.
         known: The interval, if it has been computed.
     """
     return replace(

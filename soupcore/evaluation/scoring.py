@@ -168,15 +168,15 @@ class Scorer:
         return ExampleRecords(losses, scores, predictions.cpu(), kept)
 
     def check_size(self, outputs: Tensor, n: int, *, keep_outputs: bool) -> None:
-        """Check that what is kept of a split fits the task's `record_budget`.
+        """Check that the stored records of a split fit the task's `record_budget`.
 
         Args:
             outputs: The task's records of a few examples, shape [m, ...].
             n: Number of examples of the split.
-            keep_outputs: Whether they are kept.
+            keep_outputs: Whether outputs are stored.
 
         Raises:
-            TaskError: It does not.
+            TaskError: They do not fit.
         """
         self._check(outputs)
         kept = {"records": outputs[:1]} if keep_outputs else {}
@@ -213,11 +213,11 @@ class Scorer:
         """Return the task's records of the outputs, shape [n, ...].
 
         Args:
-            outputs: What the network returned for a batch.
+            outputs: The return value of the network for a batch.
             inputs: The inputs of the batch.
             targets: Its targets.
             examples: Number of examples.
-            weights: The weights of its tokens, if they have some.
+            weights: The weights of its tokens, or None.
 
         Raises:
             TaskError: They are not one tensor with one row per example.

@@ -24,7 +24,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class ToySweep:
     """A task, a sweep for it, and the state dicts that it was made of."""
 
     task: ClassificationTask
@@ -71,14 +71,14 @@ class Kitchen:
         ]
 
 
-def kitchen(
+def toy_sweep(
     folder: Path,
     build: Callable[[], nn.Module],
     *,
     moving: Callable[[str], bool] = lambda name: True,
     splits: Sequence[str] = ("val",),
     k: int = 3,
-) -> Kitchen:
+) -> ToySweep:
     """Make a sweep around one initialisation, and data.
 
     Args:
@@ -105,7 +105,7 @@ def kitchen(
             for i, name in enumerate(splits)
         }
     task = ClassificationTask(build, data, name="net")
-    return Kitchen(task, Sweep.from_folder(save_sweep(folder, states)), states)
+    return ToySweep(task, Sweep.from_folder(save_sweep(folder, states)), states)
 
 
 def _lively(name: str, tensor: Tensor) -> Tensor:

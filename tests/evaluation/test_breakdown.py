@@ -161,7 +161,7 @@ def split(role: str, groups: Sequence[object] | None, n: int = 4) -> Split:
         ),
     ],
 )
-def test_a_missing_group_is_said(splits: dict[str, Split], words: str) -> None:
+def test_missing_group_is_reported(splits: dict[str, Split], words: str) -> None:
     with pytest.raises(TaskError, match=words):
         ClassificationTask(nets, splits, metrics=["worst-group accuracy"])
 

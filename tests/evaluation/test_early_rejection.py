@@ -161,7 +161,7 @@ def test_a_broken_point_is_evaluated_to_the_end(bad: float, whose: str) -> None:
 
 @pytest.mark.parametrize("outside", [-0.5, 1.5])
 def test_a_score_outside_the_range_is_refused(outside: float) -> None:
-    with pytest.raises(TaskError, match=r"`score_range` says .* between 0 and 1"):
+    with pytest.raises(TaskError, match=r"`score_range` is 0.* to 1"):
         rejection_of(torch.ones(3)).is_rejected(torch.tensor([outside]))
 
 

@@ -22,14 +22,14 @@ from soupcore import (
     uniform,
 )
 from soupcore.evaluation.graph_shortcuts import Folding
-from tests.evaluation.nets import CLASSES, EXAMPLES, NETS, SIDE, Kitchen, kitchen
+from tests.evaluation.nets import CLASSES, EXAMPLES, NETS, SIDE, ToySweep, toy_sweep
 from tests.helpers import FEATURES, build_model, save_sweep
 
 Build = Callable[[], nn.Module]
 
 
-def evaluator_of(kitchen: Kitchen, store: Store, **options: Any) -> Evaluator:
-    return Evaluator(kitchen.task, store, device="cpu", **options)
+def evaluator_of(toy: ToySweep, store: Store, **options: Any) -> Evaluator:
+    return Evaluator(toy.task, store, device="cpu", **options)
 
 
 def frozen(*parts: str) -> Callable[[str], bool]:
@@ -49,7 +49,7 @@ def frozen(*parts: str) -> Callable[[str], bool]:
 def test_every_point_agrees_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, options: dict[str, int]
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS[net], splits=("val", "test"))
+    made = toy_sweep(tmp_path / "sweep", NETS[net], splits=("val", "test"))
     evaluator = evaluator_of(made, store, **options)
     for split in ("val", "test"):
         points = made.points()
@@ -76,7 +76,7 @@ def test_every_point_agrees_with_the_plain_loop(
 def test_points_with_frozen_layers_agree_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, moving: tuple[str, ...]
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS[net], moving=frozen(*moving), splits=("val", "test"))
+    made = toy_sweep(tmp_path / "sweep", NETS[net], moving=frozen(*moving), splits=("val", "test"))
     evaluator = evaluator_of(made, store)
     for split in ("val", "test", "val"):
         points = made.points()
@@ -90,11 +90,11 @@ def test_layers_that_are_frozen_in_some_ingredients_are_not_taken_for_frozen_in_
 ) -> None:
     moving = frozen("head")
     tuned = {"run1"}
-    made = kitchen(tmp_path / "frozen", NETS["conv net"], moving=moving)
-    free = kitchen(tmp_path / "free", NETS["conv net"])
+    made = toy_sweep(tmp_path / "frozen", NETS["conv net"], moving=moving)
+    free = toy_sweep(tmp_path / "free", NETS["conv net"])
     states = {n: free.states[n] if n in tuned else state for n, state in made.states.items()}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "mixed", states))
-    mixed = Kitchen(made.task, sweep, states)
+    mixed = ToySweep(made.task, sweep, states)
     evaluator = evaluator_of(mixed, store)
     for point in mixed.points():
         for keep_outputs in (False, True):
@@ -122,7 +122,7 @@ def convolved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_frozen_layers_are_computed_once(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
     evaluator = evaluator_of(made, store, batch_size=100)
     evaluator.evaluate_all(made.points()[:2], "val")
     before = len(convolved)
@@ -134,7 +134,7 @@ def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_fr
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
     moving = frozen("blocks.2", "head")
-    made = kitchen(tmp_path / "sweep", NETS["conv net"], moving=moving, splits=("val", "test"))
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=moving, splits=("val", "test"))
     evaluator = evaluator_of(made, store, batch_size=100)
     for point in made.points()[:2]:
         for split in ("val", "test"):
@@ -151,7 +151,7 @@ def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_fr
 def test_layers_too_large_to_cache_are_computed_at_each_point(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
     # The features of the last layer are 16 numbers an example.
     few = evaluator_of(made, store, batch_size=100, memory_budget=4 * EXAMPLES * 15 * 4)
     few.evaluate_all(made.points()[:3], "val")
@@ -165,7 +165,7 @@ def test_layers_too_large_to_cache_are_computed_at_each_point(
 def test_half_weights_are_rounded_as_their_mixture_is(
     tmp_path: Path, store: Store, dtype: torch.dtype
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["mlp"], k=2)
+    made = toy_sweep(tmp_path / "sweep", NETS["mlp"], k=2)
     halved = {n: {k: t.to(dtype) for k, t in s.items()} for n, s in made.states.items()}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "halved", halved))
     point = sweep.mixture({"run0": Fraction(1, 3), "run1": Fraction(2, 3)})
@@ -236,7 +236,7 @@ class Around(InPlace):
 def test_a_peculiar_network_is_computed_as_it_would_be(
     tmp_path: Path, store: Store, build: Build, moving: tuple[str, ...], batch_size: int
 ) -> None:
-    made = kitchen(tmp_path / "sweep", build, moving=frozen(*moving))
+    made = toy_sweep(tmp_path / "sweep", build, moving=frozen(*moving))
     evaluator = evaluator_of(made, store, batch_size=batch_size)
     inputs = made.task.split("val").inputs.clone()
     for point in made.points():
@@ -252,7 +252,7 @@ def test_a_network_with_hooks_keeps_them(tmp_path: Path, store: Store) -> None:
         )
         return model
 
-    made = kitchen(tmp_path / "sweep", build, moving=frozen("head"))
+    made = toy_sweep(tmp_path / "sweep", build, moving=frozen("head"))
     evaluator = evaluator_of(made, store)
     for point in made.points():
         assert made.agrees(evaluator.evaluate(point, "val"), point)
@@ -274,7 +274,7 @@ def test_a_shortcut_that_changes_the_numbers_is_switched_off_with_a_note(
         return scale
 
     monkeypatch.setattr(Folding, "refresh", wrong)
-    made = kitchen(tmp_path / "sweep", NETS["conv net"])
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
     evaluator = evaluator_of(made, store)
     for point in made.points():
         assert made.agrees(evaluator.evaluate(point, "val"), point)
@@ -287,7 +287,7 @@ def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
 ) -> None:
     monkeypatch.setattr("soupcore.evaluation.forward_pass._AGAIN", 4)
     monkeypatch.setattr("soupcore.evaluation.forward_pass._EXAMPLES", 16)
-    made = kitchen(tmp_path / "sweep", NETS["conv net"])
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
     evaluator = evaluator_of(made, store)
     one, other = made.sweep["run0"].mixture, made.sweep["run1"].mixture
     points = [interpolate(one, other, Fraction(i, 20)) for i in range(1, 12)]
@@ -316,7 +316,7 @@ def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
 def test_a_broken_point_switches_nothing_off(
     tmp_path: Path, store: Store, checkpoint_of: Callable[[Mapping[str, Tensor]], Checkpoint]
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["conv net"])
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
     evaluator = evaluator_of(made, store)
     for name, tensor, value in (
         ("run0", "head.bias", math.nan),
@@ -484,19 +484,19 @@ def test_reading_a_point_from_files_has_progress_and_may_be_interrupted(
     monkeypatch.setattr("soupcore.evaluation.forward_pass._LONG_READ", 0)
     busy = Evaluator(task, store, device="cpu", batch_size=1_000, memory_budget=budget)
     point = uniform(sweep).mixture
-    told: list[float] = []
+    reported: list[float] = []
     between: dict[str, Evaluation] = {}
 
     def interrupt(done: int, total: int) -> None:
-        told.append(done / total)
-        if len(told) < 3:  # while it is read or mixed
-            name = f"run{len(told)}"
+        reported.append(done / total)
+        if len(reported) < 3:  # while it is read or mixed
+            name = f"run{len(reported)}"
             between[name] = busy.evaluate(sweep[name].mixture, "test")
 
     found = busy.evaluate(point, "val", on_progress=interrupt)
     assert len(between) == 2
-    assert sum(0 < each <= 0.5 for each in told) > 1
-    assert told[-1] == 1
+    assert sum(0 < each <= 0.5 for each in reported) > 1
+    assert reported[-1] == 1
     other = Store(tmp_path_factory.mktemp("other"))
     alone = Evaluator(task, other, device="cpu", batch_size=1_000)
     assert found.losses.equal(alone.evaluate(point, "val").losses)

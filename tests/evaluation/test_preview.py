@@ -5,14 +5,14 @@ import torch
 
 from soupcore import Evaluator, Store
 from soupcore.evaluation import Preview
-from tests.evaluation.nets import EXAMPLES, NETS, kitchen
+from tests.evaluation.nets import EXAMPLES, NETS, toy_sweep
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_a_preview_is_a_bfloat16_evaluation_with_its_error(
     tmp_path: Path, store: Store, net: str
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS[net])
+    made = toy_sweep(tmp_path / "sweep", NETS[net])
     evaluator = Evaluator(made.task, store, device="cpu")
     point = made.points()[4]
     preview = evaluator.preview(point, "val")
@@ -37,7 +37,7 @@ def test_a_preview_is_a_bfloat16_evaluation_with_its_error(
 
 
 def test_a_preview_is_not_remembered_and_leaves_no_trace(tmp_path: Path, store: Store) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["conv net"])
+    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
     evaluator = Evaluator(made.task, store, device="cpu", batch_size=100)
     point = made.points()[4]
     reports: list[float] = []
@@ -52,7 +52,7 @@ def test_a_preview_is_not_remembered_and_leaves_no_trace(tmp_path: Path, store: 
 def test_a_known_point_is_measured_once(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = kitchen(tmp_path / "sweep", NETS["mlp"])
+    made = toy_sweep(tmp_path / "sweep", NETS["mlp"])
     evaluator = Evaluator(made.task, store, device="cpu", batch_size=100)
     calls: list[bool] = []
     run = evaluator._forward_pass.run

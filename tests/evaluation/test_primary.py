@@ -200,8 +200,8 @@ def test_missing_intervals_are_computed_without_a_pass(
     lacking = known.lacking(reading)
     assert {split for split, _ in lacking} == {"val", "test", "shift/noise"}
     passes.clear()
-    told: dict[str, Any] = known.work(chosen, lambda done, total, partial=None: None)
-    assert told == {"intervals": len(lacking)}
+    result: dict[str, Any] = known.work(chosen, lambda done, total, partial=None: None)
+    assert result == {"intervals": len(lacking)}
     assert not passes
     assert known.lacking(reading) == known.lacking(running) == []
     gain = Overview.of(reading).gain(soup.id, "test")

@@ -1,4 +1,4 @@
-"""What a task is asked about outputs, and how it is told what is wrong with them."""
+"""Scoring of outputs by a task's functions, and the errors of invalid ones."""
 
 import math
 from collections.abc import Callable

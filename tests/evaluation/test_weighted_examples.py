@@ -48,8 +48,8 @@ def weighted(splits: dict[str, Split]) -> ClassificationTask:
     def split(name: str) -> Split:
         plain = splits[name]
         groups = ["a", "b"] * (len(plain) // 2)
-        told: dict[str, Any] = {"groups": groups, "weights": weights_of(plain)}
-        return Split(plain.role, plain.inputs, plain.targets, **told)
+        options: dict[str, Any] = {"groups": groups, "weights": weights_of(plain)}
+        return Split(plain.role, plain.inputs, plain.targets, **options)
 
     return ClassificationTask(
         build_model,
