@@ -195,5 +195,5 @@ def test_detectors_are_evaluated_in_half_precision_and_on_held_out_images(tmp_pa
     with pytest.raises(TaskError, match="`hold_out`: The share to hold out must be between 0"):
         load_task(f"ultralytics:{file}")
     file.write_text('data = "data.yaml"\nprecision = "half"\n')
-    with pytest.raises(TaskError, match=r"The `precision` of .* is one of float32, bfloat16"):
+    with pytest.raises(TaskError, match=r"The `precision` of .* must be one of float32, bfloat16"):
         load_task(f"ultralytics:{file}")
