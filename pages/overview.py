@@ -29,7 +29,7 @@ from soupcore.calls import Code
 from soupcore.jobs import Job
 from soupcore.jobs.known_sweeps import remember
 from soupcore.overview import Overview, title
-from soupcore.plan import PART, Step, seconds, steps
+from soupcore.plan import PART, Step, price, steps
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -161,19 +161,19 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
             st.caption(f"{plain(step.title)}: not possible. {plain(step.failure)}")
     if not missing:
         return
-    price = seconds(known, sum(step.examples for step in missing))
-    if price is None:
+    cost = price(known, missing)
+    if cost is None:
         _time_a_pass(view)
-        price = seconds(known, sum(step.examples for step in missing))
+        cost = price(known, missing)
     job_title = f"Analyze {state.sweep_label()}"
-    started = jobs.start_if_short(view, Analysis(), job_title, price)
+    started = jobs.start_if_short(view, Analysis(), job_title, cost)
     if started is not None:
         _progress(started)
         return
     if (first := missing[0]).name == "evaluate":  # at least the scores of the ingredients
         evaluating = f"Evaluate {len(known.runs)} checkpoints"
-        jobs.start_if_short(view, first.call, evaluating, seconds(known, first.examples))
-    about = f", about {display.about(price)}" if price is not None else ""
+        jobs.start_if_short(view, first.call, evaluating, price(known, [first]))
+    about = f", about {display.about(cost)}" if cost is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
@@ -190,8 +190,8 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
 
 
 def _price(known: Overview, step: Step) -> str:
-    price = seconds(known, step.examples)
-    return f" (about {display.about(price)})" if price is not None and price >= 1 else ""
+    cost = price(known, [step])
+    return f" (about {display.about(cost)})" if cost is not None and cost >= 1 else ""
 
 
 def _time_a_pass(view: View) -> None:

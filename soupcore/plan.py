@@ -2,21 +2,32 @@
 
 The steps, in order: evaluate the ingredients; screen the lines between them for barriers; build the
 uniform soup of the main basin, the greedy soup of all ingredients and, for small classifiers, the
-learned soup of the main basin; score the greedy ensemble; without a report split, cross-fit greedy.
-Each step is a call whose results are stored, so it is done only once.
+learned soup of the main basin; score the greedy ensemble; without a report split, cross-fit greedy;
+measure the distances between the weights, which no other step needs. Each step is a call whose
+results are stored, so it is done only once.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 from statistics import median
 
-from soupcore.calls import Call, GreedyEnsembleScores, IngredientScores, Optimism, Paths, RecipeSoup
+from soupcore.calls import (
+    Call,
+    GreedyEnsembleScores,
+    IngredientScores,
+    Optimism,
+    Paths,
+    RecipeSoup,
+    WeightGeometry,
+)
+from soupcore.connectivity.geometry import measured
 from soupcore.overview import GREEDY, Overview
 from soupcore.recipes import RECIPES
+from soupcore.sweeps import Sweep
 
 PART = 200  #: examples of the timed passes
 TIMED = 3  #: ingredients that are evaluated to time a pass
@@ -33,6 +44,12 @@ _DESCENT = 3  # a pass with gradients in passes without, roughly
 _LEARNED_NUMBERS = 100_000_000
 _LEARNED_EXAMPLES = 10_000
 
+# Distances are a step unless the weights are so many bytes: then they take minutes.
+_LARGEST_WEIGHTS = 8_000_000_000
+# Measured on a slow machine: bytes of weights read, and inner products stored, in a second.
+_READ = 50_000_000
+_STORED = 1_000
+
 Pair = tuple[str, str]
 
 
@@ -47,6 +64,7 @@ class Step:
         examples: Number of examples that are still to be passed through the network, roughly.
         is_done: Whether its results are stored.
         failure: Why it has no result; empty if it has one or was not tried.
+        seconds: Estimated time of what else it does.
     """
 
     name: str
@@ -55,6 +73,7 @@ class Step:
     examples: int
     is_done: bool
     failure: str = ""
+    seconds: float = 0.0
 
     @property
     def is_soup(self) -> bool:
@@ -105,7 +124,21 @@ def steps(overview: Overview) -> list[Step]:
         trials = 0 if is_done else _HALVES * (len(names) - 1) * len(task.split(task.select))
         title = "Cross-fit greedy, as there is no test split"
         found.append(Step("bias", title, bias, trials, is_done))
+    distances = _distances(overview)
+    if distances.is_done or _nbytes(overview.sweep) <= _LARGEST_WEIGHTS:
+        found.append(distances)
     return found
+
+
+def price(overview: Overview, wanted: Iterable[Step]) -> float | None:
+    """Estimate the time that steps take, by the passes so far.
+
+    Returns:
+        Seconds; None before the first pass.
+    """
+    wanted = list(wanted)
+    of_passes = seconds(overview, sum(step.examples for step in wanted))
+    return None if of_passes is None else of_passes + sum(step.seconds for step in wanted)
 
 
 def seconds(overview: Overview, examples: int) -> float | None:
@@ -122,6 +155,18 @@ def seconds(overview: Overview, examples: int) -> float | None:
     # Networks of the same weights share one pass, which then takes 0 s for the others.
     paces = [found.seconds / found.n for found in known if found.seconds > 0 and found.n]
     return _OVERHEAD * median(paces) * examples if paces else None
+
+
+def seconds_of_geometry(sweep: Sweep) -> float:
+    """Estimate the time in which angles and distances are measured, on a slow machine."""
+    _, checkpoints = measured(sweep)
+    return _nbytes(sweep) / _READ + comb(len(checkpoints) + 1, 2) / _STORED
+
+
+def _nbytes(sweep: Sweep) -> int:
+    """Return the size of the weights of a sweep, in which all have the shapes of one."""
+    reference, checkpoints = measured(sweep)
+    return (len(checkpoints) + 1) * sum(info.nbytes for info in reference.tensors.values())
 
 
 def _evaluations(overview: Overview) -> Step:
@@ -186,6 +231,22 @@ def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> 
     final = sum(len(task.split(split)) for split in task.reported)
     examples = 0 if is_done else trials + final
     return replace(step, examples=examples, is_done=is_done, failure=known.get("why_none", ""))
+
+
+def _distances(overview: Overview) -> Step:
+    """Return the step that measures the weights.
+
+    It is done if all distances from the reference are stored. Those between the others are stored
+    together with them, and looking for each would take long in a large sweep.
+    """
+    sweep = overview.sweep
+    reference, checkpoints = measured(sweep)
+    digests = {each.digest for each in (reference, *checkpoints)}
+    known = overview.context.store.squares(reference.digest, [*digests])
+    is_done = known.keys() >= digests
+    took = 0.0 if is_done else seconds_of_geometry(sweep)
+    title = "Measure the distances between the weights"
+    return Step("distances", title, WeightGeometry(), 0, is_done, seconds=took)
 
 
 def _is_learned_cheap(overview: Overview, names: Sequence[str]) -> bool:

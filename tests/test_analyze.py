@@ -9,7 +9,8 @@ import pytest
 
 from soupcore import Cancelled, Evaluator, RecipeError, Sweep
 from soupcore.analyze import Analysis, TimedPasses
-from soupcore.calls import Call, Context, RecipeSoup, Report, Result
+from soupcore.calls import Call, Context, RecipeSoup, Report, Result, WeightGeometry
+from soupcore.connectivity import stored_distances
 from soupcore.evaluation import Evaluations
 from soupcore.overview import Overview
 from soupcore.plan import Step, seconds, steps
@@ -47,11 +48,13 @@ def test_the_analysis_leads_to_a_verdict_and_costs_nothing_again(
     found = plan(context)
     assert all(step.is_done and not step.failure for step in found.values())
     assert [step["state"] for step in result["steps"]] == ["done"] * len(found)
-    assert [step["state"] for step in told[0]["steps"]] == ["running"] + ["waiting"] * 5
+    assert [step["state"] for step in told[0]["steps"]] == ["running"] + ["waiting"] * 6
     known = look(context)
     assert [stored.soup.recipe for stored in known.soups] == ["uniform", "greedy", "learned"]
     assert known.headline is not None
     assert known.verdict.outcome != "unknown"
+    assert stored_distances(context.sweep, context.store).keys() == {*context.sweep.ingredients}
+    assert WeightGeometry().result(context) is not None
 
     def refuse(call: Call, context: Context, report: Report) -> Result:
         raise AssertionError("nothing is left to do")

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from soupcore import ClassificationTask, Evaluator, Split, Store, Sweep, plan
+from soupcore import ClassificationTask, Evaluator, Split, Store, Sweep, plan, uniform
 from soupcore.calls import Context, Paths, RecipeSoup
 from soupcore.connectivity import summaries
 from soupcore.overview import Overview
@@ -32,7 +32,8 @@ def by_name(context: Context) -> dict[str, Step]:
 def test_each_step_says_what_it_takes(context: Context) -> None:
     found = by_name(context)
     task = context.task
-    assert list(found) == ["evaluate", "pairs", "uniform", "greedy", "learned", "ensemble"]
+    names = ["evaluate", "pairs", "uniform", "greedy", "learned", "ensemble", "distances"]
+    assert list(found) == names
     every = sum(len(task.split(split)) for split in task.reported)
     points = len(NAMES) + (context.sweep.base is not None)
     assert found["evaluate"].examples == points * every
@@ -106,3 +107,26 @@ def test_the_price_follows_from_the_passes_so_far(context: Context) -> None:
     assert seconds(Overview(context, ()), 100) == pytest.approx(
         plan._OVERHEAD * 100 * timed.seconds / timed.n
     )
+
+
+def test_distances_are_a_step_unless_they_would_take_minutes(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = by_name(context)["distances"]
+    assert (found.examples, found.is_done) == (0, False)
+    assert 0 < found.seconds < 1
+    context.evaluator.evaluate(context.sweep["run1"].mixture, context.task.select)
+    known = Overview(context, ())
+    passes = seconds(known, 100)
+    assert passes is not None
+    some = replace(found, examples=100), replace(found, seconds=7.0)
+    assert plan.price(known, some) == passes + found.seconds + 7
+    monkeypatch.setattr(plan, "_LARGEST_WEIGHTS", 100)
+    assert "distances" not in by_name(context)
+    found.call.work(context, quietly)
+    found = by_name(context)["distances"]  # by a click
+    assert (found.seconds, found.is_done) == (0, True)
+    twin = context.sweep.including({"twin": context.sweep["run1"].checkpoint})
+    assert by_name(replace(context, sweep=twin))["distances"].is_done
+    more = context.sweep.including({"new": uniform(context.sweep).checkpoint})
+    assert "distances" not in by_name(replace(context, sweep=more))
