@@ -18,6 +18,7 @@ from soupcore.connectivity.barriers import pairs
 from soupcore.display import capitalised
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.overview import ranked
+from soupcore.plan import seconds
 from soupcore.tasks import Labels
 
 _METRICS = {
@@ -29,6 +30,7 @@ _METRICS = {
     "distance": "Distance",
 }
 _BEYOND = (-0.5, -0.25, 1.25, 1.5)  # α values
+_FOLLOW = 4  # evaluations of a line with adaptive α that follow its midpoint, roughly
 _BOUND = "Estimated maximum between the evaluated α values (interpolated)"
 ALPHAS: dict[int | str, str] = {
     "adaptive": "adaptive (tolerance 0.01)",
@@ -282,10 +284,12 @@ def _known(
     """Look up the paths, and show a button that evaluates missing α values."""
     lines = [(points[a].mixture, points[b].mixture) for a, b in chosen]
     paths: dict[Pair, list[LinearPath]] = {pair: [] for pair in chosen}
-    missing = 0
+    missing = examples = 0
     for split in splits:
         known = stored_lines(lines, view.evaluations, alphas_of(alphas), split=split, beyond=beyond)
         missing += known.missing
+        follow = _FOLLOW * known.paths.count(None) if alphas == "adaptive" else 0
+        examples += (known.missing + follow) * len(view.task.split(split))
         for pair, path in zip(chosen, known.paths, strict=True):
             if path is not None:
                 paths[pair].append(path)
@@ -299,6 +303,7 @@ def _known(
             view,
             f"Run {more}{jobs.evaluations_text(missing)}{f' on {plain(where)}' if which else ''}",
             call, f"Evaluate {label} on {where}", key=f"evaluate-chosen-{where}",
+            price=seconds(view.overview, examples), starts=True,
         )  # fmt: skip
     return paths
 

@@ -11,6 +11,7 @@ from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import Paths
 from soupcore.figures.tables import robustness_tables
+from soupcore.plan import seconds
 
 ALPHAS = 11
 _FIRST = 4  # number of ingredients drawn by default
@@ -88,9 +89,13 @@ def _tables(view: View, chosen: Sequence[str], call: Paths) -> dict[str, pd.Data
     found = call.result(view.context)
     missing = sum(lines_on.missing for lines_on in found.values())
     if missing:
+        examples = sum(
+            lines_on.missing * len(view.task.split(split)) for split, lines_on in found.items()
+        )
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
             f"Evaluate {len(chosen)} paths from the base", key="evaluate",
+            price=seconds(view.overview, examples), starts=True,
         )  # fmt: skip
     by_name = {
         ("base", name): [on_split.paths[index] for on_split in found.values()]

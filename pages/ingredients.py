@@ -94,20 +94,19 @@ def _evaluate(view: View, known: scores.Known, call: IngredientScores) -> None:
         for split in view.task.reported
     }
     count = sum(len(names) for names in missing.values())
-    title = f"Evaluate {len(known)} checkpoints"
     if count:
         left = sum(len(names) * len(view.task.split(split)) for split, names in missing.items())
-        price = seconds(view.overview, left)
-        jobs.start_if_short(view, call, title, price)
-    if count and st.button(
-        f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=jobs.cannot_start(view, call),
-        help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are reused.",
-    ):
-        jobs.start(view, call, title)
-        st.rerun()
+        jobs.call_button(
+            view,
+            f"Evaluate all ingredients ({jobs.evaluations_text(count)})",
+            call,
+            f"Evaluate {len(known)} checkpoints",
+            key="evaluate",
+            help=f"Evaluates {len(known)} checkpoints on {listed(missing)}. Stored results are "
+            "reused.",
+            price=seconds(view.overview, left),
+            starts=True,
+        )
 
 
 def _figures(view: View, names: list[str], known: scores.Known) -> None:

@@ -173,19 +173,19 @@ def _analyze(view: View, known: Overview, plan: list[Step]) -> None:
     if (first := missing[0]).name == "evaluate":  # at least the scores of the ingredients
         evaluating = f"Evaluate {len(known.runs)} checkpoints"
         jobs.start_if_short(view, first.call, evaluating, price(known, [first]))
-    about = f", about {display.about(cost)}" if cost is not None else ""
     is_new = len(missing) == len(plan)
     st.markdown("**The analysis:**" if is_new else "**Not done yet:**")
     st.markdown("\n".join(f"- {plain(step.title)}{_price(known, step)}" for step in missing))
     what = "Analyze this sweep" if is_new else "Finish the analysis"
     jobs.call_button(
         view,
-        f"{what}{about}",
+        what,
         Analysis(),
         job_title,
         key="analyze",
         help="Results are stored as they come, so a step runs only once. You can cancel at any "
         "time. Soups are chosen on the validation split only.",
+        price=cost,
     )
 
 

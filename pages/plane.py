@@ -14,6 +14,7 @@ from soupcore.calls import PlaneGrid
 from soupcore.connectivity.plane import SIZES
 from soupcore.display import capitalised
 from soupcore.figures.tables import plane_table
+from soupcore.plan import seconds
 
 
 def main(view: View) -> None:
@@ -110,6 +111,7 @@ def _button(
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(missing)}", call,
             f"Plane {', '.join(corners)} on {shown.split}", key="evaluate",
+            price=seconds(view.overview, missing * len(view.task.split(shown.split))), starts=True,
         )  # fmt: skip
     elif soups:
         count = "1 soup" if len(soups) == 1 else f"{len(soups)} soups"

@@ -14,6 +14,7 @@ from soupcore import figures
 from soupcore.calls import TwoModelEnsembles, TwoModelTheory, by_pair
 from soupcore.display import capitalised
 from soupcore.figures.tables import pairs_with
+from soupcore.plan import seconds
 
 
 def main(view: View) -> None:
@@ -96,12 +97,13 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
     call = TwoModelTheory(tuple(names), split)
     found = call.known(view.context) or {"pairs": []}
     count = math.comb(len(names), 2)
-    if len(found["pairs"]) < count:
+    if left := count - len(found["pairs"]):
         jobs.call_button(
             view, f"Compare {count:,} pairs", call,
             f"Evaluate theory terms for {count:,} pairs on {split}", key="evaluate-theory",
             primary=False,
             help="Evaluates each midpoint and one α on either side of it.",
+            price=seconds(view.overview, 3 * left * len(view.task.split(split))),
         )  # fmt: skip
     gaps = by_pair(found)
     if not gaps:

@@ -26,6 +26,7 @@ from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
 from soupcore.figures.tables import curve_table
 from soupcore.jobs import Job, State
+from soupcore.plan import seconds
 from soupcore.recipes import RECIPES, Number, Recipe
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import NO_LABELS, Labels
@@ -68,6 +69,7 @@ def _curve(
     found = call.known(view.context) or {}
     if "best" not in found:
         k, splits = len(number.curve), len(view.task.reported)
+        examples = k * sum(len(view.task.split(split)) for split in view.task.reported)
         jobs.call_button(
             view,
             f"Sweep {k} values",
@@ -76,6 +78,7 @@ def _curve(
             key=f"draw-{recipe.name}-{number.name}",
             primary=False,
             help=f"{splits} splits, up to {k * splits:,} evaluations.",
+            price=seconds(view.overview, examples),
         )
     if not found.get("points"):
         st.caption(

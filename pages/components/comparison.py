@@ -25,6 +25,7 @@ from soupcore.calls import EnsembleScores, GreedyEnsembleScores, OtherStatistics
 from soupcore.display import capitalised
 from soupcore.figures.tables import shift_table
 from soupcore.overview import best_on_select
+from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
@@ -102,11 +103,13 @@ def _ensemble_by_passes(view: View, call: EnsembleScores, picked: StoredSoup) ->
     """Return the scores of an ensemble whose outputs are not kept, or show a button for them."""
     found = call.result(view.context)
     if found is None:
+        sizes = [len(view.task.split(split)) for split in view.task.reported]
         jobs.call_button(
             view, "Evaluate the ensemble", call, f"Ensemble of {picked.label}", key="ensemble",
             primary=False,
             help=f"Runs {len(call.names)} ingredients on {len(view.task.reported)} splits and "
             "averages their outputs batch by batch.",
+            price=seconds(view.overview, len(call.names) * sum(sizes)),
         )  # fmt: skip
     return found
 

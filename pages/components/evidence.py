@@ -25,6 +25,7 @@ from soupcore.evaluation import compare
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import attribution_table, calibration_table
 from soupcore.overview import best_on_select
+from soupcore.plan import seconds
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import SHARE, Unit
@@ -210,7 +211,7 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
     )
     jobs.call_button(
         view, "Compute contributions", call, f"Attribution of {picked.label}", key="attribution",
-        primary=False,
+        primary=False, price=seconds(view.overview, count * len(view.task.split(split))),
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import access, settings, state
+from pages.components import access, display, settings, state
 from pages.components.state import View
+from soupcore.analyze import Analysis
 from soupcore.calls import Call
 from soupcore.jobs import Job, State
 
@@ -95,7 +96,8 @@ def start_if_short(view: View, call: Call, title: str, seconds: float | None) ->
 
     The sweep has to be opened on this server by a click or its command line, not by a link in this
     session. A job that failed or was cancelled is left to the user. A job that ended without all
-    of its results is started again only once its sweep has changed.
+    of its results is started again only once its sweep has changed. Nothing is started beside the
+    analysis of the sweep, which may find the same results.
 
     Args:
         view: The view.
@@ -110,6 +112,8 @@ def start_if_short(view: View, call: Call, title: str, seconds: float | None) ->
     request = request_of(view, call)
     last = state.supervisor().queue.latest(call.kind, request)
     if last is not None and last.state != State.DONE:
+        return None
+    if unfinished(Analysis.kind, **view.request) is not None:
         return None
     digests = [each.digest for each in view.sweep.ingredients.values()]
     key = json.dumps([call.kind, request, digests], sort_keys=True)
@@ -170,20 +174,27 @@ def call_button(
     key: str,
     help: str | None = None,
     primary: bool = True,
+    price: float | None = None,
+    starts: bool = False,
 ) -> None:
     """Show a button that adds a job for a call. It is disabled if `cannot_start`.
 
     Args:
         view: The view.
-        label: Label of the button.
+        label: Label of the button, to which the price is added.
         call: The call.
         title: Title of the job in the jobs panel.
         key: Key of the button on its page.
         help: Tooltip.
         primary: Whether the button is highlighted.
+        price: Estimated duration in seconds; None if it is unknown.
+        starts: Whether a short job starts without a click, because the page cannot show what it is
+            opened for without the result; see `start_if_short`.
     """
+    if starts:
+        start_if_short(view, call, title, price)
     if st.button(
-        label,
+        label if price is None else f"{label}, about {display.about(price)}",
         type="primary" if primary else "secondary",
         icon=":material/play_arrow:",
         key=key,

@@ -28,6 +28,8 @@ from soupcore.connectivity.bracket import Floats
 from soupcore.display import capitalised
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
+from soupcore.plan import seconds, seconds_of_geometry
+from soupcore.sweeps.remote_table import remote_of
 from soupcore.tasks import NO_LABELS, Unit
 
 KEY = "heatmap"
@@ -37,6 +39,7 @@ _NAMED = 20  # names; more would push the matrix off the screen, so only the fir
 _FIRST = 5
 _FOLDED_FROM = 40  # ingredients; fewer have rows of a readable height
 _UNFOLDED = "unfolded-clusters"
+_A_LINE = 5  # evaluations of a line with adaptive α and a low barrier, roughly
 _FIELDS = {
     "loss": "barrier",
     "error": "error_barrier",
@@ -103,20 +106,25 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
         return
     call = choices.call
     count = math.comb(len(choices.names), 2)
-    left = _evaluations_left(view, choices, found.whole)
+    left = _evaluations_left(view, choices, found.whole, choices.split)
     if not left:
         return
-    is_screen_wanted = found.screen is not None and _unsettled(found.screen) > 0
-    doubtful = [] if is_screen_wanted else _doubtful(view, choices, found.best)
+    screening = 0
+    if found.screen is not None:
+        part = view.task.part(choices.split, summaries.SCREEN)
+        screening = _evaluations_left(view, choices, found.screen, part)
+    doubtful = [] if screening else _doubtful(view, choices, found.best)
+    size = len(view.task.split(choices.split))
     # The cheapest step comes first: a screen, then the pairs that it leaves open, then the rest.
     with st.container(horizontal=True):
-        if is_screen_wanted:
+        if screening:
             jobs.call_button(
                 view, f"Quick screen ({summaries.SCREEN} examples)",
                 replace(call, part=summaries.SCREEN), f"Screen {count:,} pairs on {choices.split}",
                 key="screen",
                 help=f"Fast estimate on a stratified sample of {summaries.SCREEN} "
                 f"{plain(choices.split)} examples. Click a cell to evaluate that pair in full.",
+                price=seconds(view.overview, screening * summaries.SCREEN), starts=True,
             )  # fmt: skip
         elif doubtful:
             one = len(doubtful) == 1
@@ -126,13 +134,15 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
                 f"Evaluate {pairs} on {choices.split}", key="refine",
                 help="Evaluates preliminary pairs with a barrier near the basin threshold on all "
                 f"of {plain(choices.split)}: those that may still join or leave a basin.",
+                price=seconds(view.overview, _A_LINE * len(doubtful) * size),
             )  # fmt: skip
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
             f"Evaluate {count:,} pairs on {choices.split}", key="evaluate-all",
-            primary=not (is_screen_wanted or doubtful),
+            primary=not (screening or doubtful),
             help=f"Evaluates {count:,} pairs on all of {plain(choices.split)}. Stored results "
             "are reused.",
+            price=seconds(view.overview, left * size), starts=found.screen is None,
         )  # fmt: skip
 
 
@@ -162,21 +172,23 @@ def show_geometry_button(view: View) -> None:
         jobs.call_button(
             view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
             key="measure", help="Reads each checkpoint once; runs no forward passes.",
+            price=seconds_of_geometry(view.sweep) if remote_of(view.folder) is None else None,
+            starts=True,
         )  # fmt: skip
 
 
-def _evaluations_left(view: View, choices: Choices, found: PairSummaries) -> int:
-    """Return an estimate of the number of missing evaluations; 0 if none is missing."""
+def _evaluations_left(view: View, choices: Choices, found: PairSummaries, split: str) -> int:
+    """Return an estimate of the missing evaluations on a split or part; 0 if none is missing."""
     if not _unsettled(found):
         return 0
     ends = [view.sweep[name].mixture for name in choices.names]
-    alone = len(view.evaluations.missing(ends, choices.split))
+    alone = len(view.evaluations.missing(ends, split))
     if isinstance(choices.alphas, int):
         return alone + (choices.alphas - 2) * _unsettled(found)
-    # A line takes its midpoint, and about 4 more α values if its barrier is low.
+    # A line takes its midpoint, and a few more α values if its barrier is low.
     begun = int((found.column("points") > 3).sum())
     unknown = math.comb(len(choices.names), 2) - len(found)
-    return alone + unknown + max(_unsettled(found), 4 * (unknown + len(found) - begun))
+    return alone + unknown + max(_unsettled(found), (_A_LINE - 1) * (unknown + len(found) - begun))
 
 
 def _unsettled(found: PairSummaries) -> int:

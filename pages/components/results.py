@@ -13,6 +13,7 @@ from soupcore.analysis import varying
 from soupcore.calls import Pairs, Paths, Result, StoredCall
 from soupcore.connectivity import PairSummaries
 from soupcore.overview import is_learning_rate
+from soupcore.plan import seconds
 
 MIDPOINT_ALPHAS = 3  # both ends and the midpoint
 
@@ -96,6 +97,7 @@ def midpoints(view: View, names: Sequence[str], split: str, *, key: str) -> Pair
             view, f"Run {jobs.evaluations_text(missing)}", call,
             f"Evaluate {count:,} midpoints on {split}", key=f"evaluate-{key}",
             help="Evaluates each pair's midpoint (α = 0.5) and any missing endpoints.",
+            price=seconds(view.overview, missing * len(view.task.split(split))), starts=True,
         )  # fmt: skip
     if not len(known):
         st.info(f"No midpoints evaluated on {plain(split)} yet.", icon=":material/join_inner:")

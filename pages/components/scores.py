@@ -16,6 +16,7 @@ from soupcore import Evaluation, Mixture, Soup
 from soupcore.calls import IngredientScores, SoupScores
 from soupcore.calls.code import soup_again
 from soupcore.overview import Overview, best_on_select
+from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import TaskInfo, Unit
 from soupcore.tasks.unit import UNKNOWN
@@ -202,6 +203,7 @@ def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
             f"Evaluate {stored.label}",
             key=f"evaluate-{key}-{stored.soup.id}",
             primary=False,
+            price=seconds(view.overview, sum(len(view.task.split(each)) for each in missing)),
         )
 
 

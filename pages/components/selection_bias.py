@@ -20,6 +20,7 @@ from soupcore.calls import (
 )
 from soupcore.errors import StockpotError
 from soupcore.figures.tables import curve_table
+from soupcore.plan import seconds
 from soupcore.recipes import Number
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import Unit
@@ -130,6 +131,7 @@ def _greedy(view: View, picked: StoredSoup) -> None:
     call = Optimism(tuple(names), parameters)
     found = call.result(seen.context)
     if found is None:
+        trials = 20 * (len(names) - 1)
         jobs.call_button(
             seen,
             "Estimate greedy's selection bias",
@@ -138,7 +140,8 @@ def _greedy(view: View, picked: StoredSoup) -> None:
             key="cross-fit",
             primary=False,
             help=f"Runs greedy on a random half of {plain(view.task.select)} and scores it on the "
-            f"other half, 20 times. Up to {20 * (len(names) - 1):,} evaluations.",
+            f"other half, 20 times. Up to {trials:,} evaluations.",
+            price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
         )
         return
     how = f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)})"
@@ -155,6 +158,7 @@ def _search(view: View, picked: StoredSoup) -> None:
     seen = view.including(picked.soups).with_tensors(picked.soup.rule)
     found = call.result(seen.context)
     if found is None:
+        trials = 2 * call.parameters["evaluations"]
         jobs.call_button(
             seen,
             "Estimate the selection bias of the search",
@@ -164,7 +168,8 @@ def _search(view: View, picked: StoredSoup) -> None:
             primary=False,
             help=f"Searches on a random half of {plain(view.task.select)}, scores the result on "
             "the other half, and swaps the halves. "
-            f"Up to {2 * call.parameters['evaluations']:,} evaluations.",
+            f"Up to {trials:,} evaluations.",
+            price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
         )
         return
     how = f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)})"
@@ -195,6 +200,9 @@ def show_orders(view: View, picked: StoredSoup) -> None:
     call = GreedyOrders(tuple(names), parameters, _ORDERS)
     result = call.result(seen.context)
     if result is None:
+        trials = _ORDERS * len(names)
+        examples = trials * len(view.task.split(view.task.select))
+        examples += _ORDERS * sum(len(view.task.split(split)) for split in view.task.reported)
         jobs.call_button(
             seen,
             f"Test {_ORDERS} random orders",
@@ -202,8 +210,9 @@ def show_orders(view: View, picked: StoredSoup) -> None:
             f"Greedy, {_ORDERS} random orders",
             key="random-orders",
             primary=False,
-            help=f"Up to {_ORDERS * len(names):,} evaluations, plus each soup on "
+            help=f"Up to {trials:,} evaluations, plus each soup on "
             f"{len(view.task.reported)} splits.",
+            price=seconds(view.overview, examples),
         )
         return
     found: dict[str, list[float]] = result["scores"]

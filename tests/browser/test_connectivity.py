@@ -200,7 +200,7 @@ def test_midpoints_feed_the_comparison_with_ensembles_and_the_theory(
 ) -> None:
     page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
     expect(steps.heading(page, "Ensembles")).to_be_visible()
-    page.get_by_role("button", name=re.compile(r"Run \d evaluations?$")).click()
+    page.get_by_role("button", name=re.compile(r"Run \d evaluations?\b")).click()
     expect(
         page.get_by_text(re.compile(r"matches or beats the ensemble in \d of 3 pairs"))
     ).to_be_visible()

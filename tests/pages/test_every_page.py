@@ -18,6 +18,7 @@ from streamlit.testing.v1.element_tree import Element
 
 from pages.components import jobs, settings, state
 from soupcore import RECIPES, Store, Sweep, escaping, load_task, plan
+from soupcore.connectivity import summaries
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
@@ -516,6 +517,60 @@ def test_what_takes_seconds_starts_without_a_click_in_the_sweep_of_the_command_l
     assert found == ([] if is_linked else kinds)
     offers = [each for each in session.button if each.label.startswith("Analyze this sweep")]
     assert len(offers) == (found != ["analyze"])
+
+
+def test_what_a_page_shows_starts_without_a_click_if_it_takes_seconds(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = start()
+    app.evaluate()
+    spec = str(app.request["task"])
+    settings.configure([str(app.sweep.folder), "--task", spec, "--auto=600"])
+    monkeypatch.setattr(jobs, "_started", cache(set))
+    state.supervisor().stop()  # it would start a worker for a queued job
+    queue = state.supervisor().queue
+    monkeypatch.setattr(jobs, "submit", queue.submit)
+    session = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    for analysis in queue.unfinished("analyze"):
+        queue.cancel(analysis.id)  # otherwise nothing starts beside it
+    titles: dict[str, list[str]] = {}
+    for page in PAGES:
+        open_page(session, page).run()
+        assert not session.exception
+        titles[page] = [job.title for job in queue.unfinished()]
+        for job in queue.unfinished():
+            queue.cancel(job.id)
+    open_page(session, "plane.py")
+    assert not queue.unfinished()  # not again after it was cancelled
+    assert {page: found for page, found in titles.items() if found} == {
+        "connectivity.py": ["Evaluate 3 pairs on val", "Evaluate run1 → run2 on val"],
+        "from_base.py": ["Evaluate 3 paths from the base"],
+        "plane.py": ["Plane base, run1, run2 on val"],
+        "geometry.py": ["Compute the geometry"],
+        "soup_vs_ensemble.py": ["Evaluate 3 midpoints on val"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("page", "beginnings"),
+    [
+        ("ingredients.py", ("Evaluate all ingredients",)),
+        ("connectivity.py", ("Quick screen (10 examples)", "Run about ")),
+        ("from_base.py", ("Run ",)),
+        ("plane.py", ("Run ",)),
+        ("soup_vs_ensemble.py", ("Run ", "Compare 3 pairs")),
+    ],
+)
+def test_buttons_say_how_long_they_take(
+    start: Start, monkeypatch: pytest.MonkeyPatch, page: str, beginnings: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(summaries, "SCREEN", 10)
+    app = start()
+    app.do("evaluate", names=["run1"], splits=[app.select])
+    session = app.session(page)
+    for beginning in beginnings:
+        (label,) = [each.label for each in session.button if each.label.startswith(beginning)]
+        assert re.search(r", about (\d+ h )?\d+ (s|min)$", label)
 
 
 def test_the_report_is_made_when_it_is_downloaded(

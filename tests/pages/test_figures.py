@@ -279,6 +279,7 @@ def test_the_evidence_of_a_soup_of_soups_is_printed(
 def draw(monkeypatch: pytest.MonkeyPatch, view: View, page: str) -> None:
     pairs = [("run1", "run2"), ("base", "run10")]
     session = {"view": view, "selection": NAMES, "pairs": pairs, "sweep": view.folder}
+    session["is_linked"] = True  # nothing starts by itself
     monkeypatch.setattr(st, "session_state", session)
     import_module(f"pages.{page}").main(view)
 

@@ -136,6 +136,7 @@ def test_pairs_that_are_being_evaluated_are_not_looked_up(
         (0.1, State.FAILED, False),
         (0.1, State.CANCELLED, False),
         (0.1, State.RUNNING, False),
+        (0.1, "the analysis is running", False),
     ],
 )
 def test_short_jobs_start_without_a_click_only_where_the_user_opened_the_sweep(
@@ -155,13 +156,49 @@ def test_short_jobs_start_without_a_click_only_where_the_user_opened_the_sweep(
         monkeypatch.setattr(view.evaluations.store, "is_read_only", True)
     if isinstance(change, State):
         last = SimpleNamespace(state=change)
-        queue = SimpleNamespace(latest=lambda kind, request: last)
+        queue = SimpleNamespace(unfinished=lambda kind: [], latest=lambda kind, request: last)
+        monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
+    if change == "the analysis is running":
+        analysis = SimpleNamespace(request=view.request)
+        queue = SimpleNamespace(
+            unfinished=lambda kind: [analysis] * (kind == "analyze"),
+            latest=lambda kind, request: None,
+        )
         monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
     call = IngredientScores(tuple(NAMES), ("val",))
     found = [jobs.start_if_short(view, call, "Evaluate", seconds) for _ in range(3)]
     assert len(added.requests) == starts  # and not again, whatever came of it
     assert found == ([1, None, None] if starts else [None] * 3)
     settings.configure([])
+
+
+@pytest.mark.parametrize(
+    ("price", "starts", "label"),
+    [
+        (None, True, "Run 3 evaluations"),
+        (0.2, False, "Run 3 evaluations, about 1 s"),
+        (0.2, True, "Run 3 evaluations, about 1 s"),
+        (200.0, True, "Run 3 evaluations, about 3 min"),
+    ],
+)
+def test_a_button_says_its_price_and_a_short_job_of_the_page_starts_by_itself(
+    view: View,
+    added: Added,
+    monkeypatch: pytest.MonkeyPatch,
+    price: float | None,
+    starts: bool,
+    label: str,
+) -> None:
+    jobs._started.cache_clear()
+    settings.configure([])
+    shown: list[str] = []
+    monkeypatch.setattr(st, "button", lambda label, **told: shown.append(label))
+    call = IngredientScores(tuple(NAMES), ("val",))
+    jobs.call_button(
+        view, "Run 3 evaluations", call, "Evaluate", key="run", price=price, starts=starts
+    )
+    assert shown == [label]
+    assert len(added.requests) == (starts and price == 0.2)
 
 
 def test_a_short_job_starts_again_once_its_sweep_has_changed(view: View, added: Added) -> None:
