@@ -13,7 +13,7 @@ from pages.components.scores import Point
 from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
-from soupcore.connectivity import Basin, stored_lines
+from soupcore.connectivity import Basin, stored_lines, summaries
 from soupcore.connectivity.barriers import pairs
 from soupcore.display import capitalised
 from soupcore.figures.tables import barriers_table, paths_table
@@ -251,8 +251,11 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
         paths = _both(view, points, chosen, alphas, splits, beyond)
     else:
         paths = _known(view, points, chosen, alphas, splits, beyond)
+    call = _call(points, chosen, alphas, splits, beyond)
+    if not is_both and not any(paths.values()):
+        call, paths = _screened(view, points, chosen, call)
     if any(paths.values()):
-        _draw(view, points, paths, alphas, splits, beyond, both_statistics=is_both)
+        _draw(view, points, paths, call, both_statistics=is_both)
 
 
 def _best_two(view: View) -> list[Pair]:
@@ -308,6 +311,25 @@ def _known(
     return paths
 
 
+def _screened(
+    view: View, points: Mapping[str, Point], chosen: Sequence[Pair], call: Paths
+) -> tuple[Paths, dict[Pair, list[LinearPath]]]:
+    """Look up the paths on the part of the splits that pairs are screened on.
+
+    Returns:
+        The call for them, without α values outside [0, 1], and the paths.
+    """
+    large = [s for s in call.splits if len(view.task.split(s)) >= 2 * summaries.SCREEN]
+    call = replace(call, splits=tuple(large), beyond=(), part=summaries.SCREEN)
+    found = {split: each for split, each in call.result(view.context).items() if any(each.paths)}
+    call = replace(call, splits=tuple(found))
+    paths: dict[Pair, list[LinearPath]] = {
+        pair: [path for each in found.values() if (path := each.paths[index]) is not None]
+        for index, pair in enumerate(chosen)
+    }
+    return call, paths
+
+
 def _call(
     points: Mapping[str, Point], chosen: Iterable[Pair], alphas: int | str,
     splits: Sequence[str], beyond: Sequence[float],
@@ -322,11 +344,11 @@ def _call(
 
 def _draw(
     view: View, points: Mapping[str, Point], paths: Mapping[Pair, Sequence[LinearPath]],
-    alphas: int | str, splits: Sequence[str], beyond: Sequence[float], *, both_statistics: bool,
+    call: Paths, *, both_statistics: bool,
 ) -> None:  # fmt: skip
     unit = view.task.score_unit
     drawn = {pair: many for pair, many in paths.items() if many}
-    call = _call(points, drawn, alphas, splits, beyond)
+    call = replace(call, pairs=tuple((points[a].end, points[b].end) for a, b in drawn))
     code = snippets.curves(view, call, both_statistics=both_statistics)
     figure = figures.path_curves(
         drawn,
@@ -340,8 +362,13 @@ def _draw(
         paths_table(drawn),
         code,
         title="Linear interpolation",
-        about=exports.sizes(view.task, *splits),
+        about=exports.sizes(view.task, *call.splits, part=call.part),
     )
+    if call.part is not None:
+        st.caption(
+            f"**Preliminary:** screened on n = {call.part} examples of "
+            f"{display.listed(call.splits)}. The button evaluates all of them."
+        )
     table = barriers_table(drawn, score_unit=unit)
     st.dataframe(table, hide_index=True, column_config=_columns(view.task.labels))
     st.caption(

@@ -139,21 +139,26 @@ def show_rows(
             _download(form, f"{key}{suffix}", "text/plain", make)
 
 
-def sizes(task: TaskInfo[Any], *chosen: str) -> str:
+def sizes(task: TaskInfo[Any], *chosen: str, part: int | None = None) -> str:
     """Return splits with their numbers of examples, such as "test (report), n = 700".
 
     Args:
         task: The task.
         chosen: Names of splits, or roles for all splits of a role. Instead of more than two splits
             of a role, their number is returned.
+        part: Number of examples of each split that were used; None for all.
     """
     texts = []
     for each in chosen:
         splits = [name for name, split in task.splits.items() if each in (name, split.role)]
         if len(splits) > 2:
-            texts.append(f"{len(splits)} {each} splits, {_n(task, splits)}".removesuffix(", "))
+            texts.append(
+                f"{len(splits)} {each} splits, {_n(task, splits, part)}".removesuffix(", ")
+            )
         else:
-            texts += [f"{task.split_title(s)}, {_n(task, [s])}".removesuffix(", ") for s in splits]
+            texts += [
+                f"{task.split_title(s)}, {_n(task, [s], part)}".removesuffix(", ") for s in splits
+            ]
     return " · ".join(texts)
 
 
@@ -162,8 +167,10 @@ def measured_on(view: View) -> str:
     return sizes(view.task, "select", "report", "shift") if view.has_task else ""
 
 
-def _n(task: TaskInfo[Any], splits: Sequence[str]) -> str:
+def _n(task: TaskInfo[Any], splits: Sequence[str], part: int | None) -> str:
     counts = {len(task.split(split)) for split in splits}
+    if part is not None:
+        counts = {min(count, part) for count in counts}
     if max(counts, default=0) < 2:  # of a command's scores the number of examples is not known
         return ""
     return (

@@ -295,6 +295,31 @@ def choose(monkeypatch: pytest.MonkeyPatch, chosen: dict[str, Any]) -> None:
         monkeypatch.setattr(st, widget, choice)
 
 
+def test_a_screened_curve_of_the_two_best_is_drawn_until_all_examples_are_evaluated(
+    monkeypatch: pytest.MonkeyPatch, evaluated: View, run: Run, shown: dict[str, Shown]
+) -> None:
+    monkeypatch.setattr(summaries, "SCREEN", 10)
+    said: list[str] = []
+    monkeypatch.setattr(st, "caption", lambda text, **told: said.append(text))
+    evaluator = evaluator_of(evaluated)
+    session = {"view": evaluated, "selection": [], "pairs": [], "is_linked": True}
+    monkeypatch.setattr(st, "session_state", session)
+    page = import_module("pages.connectivity")
+    steps(Overview.of(evaluated.context))[1].call.work(
+        replace(evaluated.context, source=evaluator), lambda *told: None
+    )
+    page.main(evaluated)
+    assert_makes(run, shown["curves"])
+    assert {*shown["curves"].table["n"]} == {10}
+    assert [text for text in said if "screened on n = 10 examples of val" in text]
+    ((first, second),) = page._best_two(evaluated)
+    linear_path(evaluated.sweep[first], evaluated.sweep[second], evaluator)
+    said.clear()
+    page.main(evaluated)
+    assert {*shown["curves"].table["n"]} == {30}
+    assert not [text for text in said if "screened on n" in text]
+
+
 @pytest.mark.parametrize("measure", ["loss", "error", "midpoint", "angle"])
 def test_the_page_of_pairs(
     monkeypatch: pytest.MonkeyPatch, view: View, run: Run, shown: dict[str, Shown], measure: str
