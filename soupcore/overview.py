@@ -350,8 +350,12 @@ class Overview:
         pairs = self.pairs
         if not len(pairs):
             return None
-        main = set(self.basins[0].names)
+        hub = self._hub
+        own = next((basin for basin in self.basins if hub in basin.names), self.basins[0])
+        main = set(own.names)
         barriers = pairs.column("barrier")
+        if hub:
+            barriers = barriers[(pairs.pairs == self.names.index(hub)).any(axis=1)]
         finite = barriers[np.isfinite(barriers)]
         screened = pairs.column("n")[pairs.screened]
         return BasinFacts(
@@ -367,7 +371,15 @@ class Overview:
             threshold=CONNECTED,
             loss_name=self.context.task.loss_name,
             screened=int(screened.max()) if len(screened) else None,
+            hub=hub,
         )
+
+    @property
+    def _hub(self) -> str:
+        """The best run if its lines to all others are known, but other pairs are not; else ""."""
+        known = self.pairs.known
+        is_hub = self.best is not None and known[self.names.index(self.best)].all()
+        return str(self.best) if is_hub and not known.all() else ""
 
     def _what_differs(self, name: str, main: set[str]) -> str:
         """Return a hyperparameter that sets an ingredient apart from the main basin; "" if none.

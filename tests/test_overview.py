@@ -1,15 +1,17 @@
 """What is known of a sweep, read from a store that a task has filled."""
 
+import math
 from dataclasses import fields, replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
 from soupcore import ClassificationTask, Evaluator, Soup, Split, Store, Sweep, greedy, uniform
 from soupcore.analysis import paired
 from soupcore.calls import Context, GreedyEnsembleScores, Optimism
-from soupcore.connectivity import evaluate_lines, summaries
+from soupcore.connectivity import PairSummaries, evaluate_lines, summaries
 from soupcore.evaluation import Evaluation, Evaluations
 from soupcore.overview import (
     GREEDY,
@@ -99,6 +101,36 @@ def test_pairs_and_the_ensemble_are_shown_once_they_are_stored(
     assert facts.basins.main == len(found.basins[0].names)
     assert facts.ensemble is not None
     assert facts.ensemble.members >= 1
+
+
+@pytest.mark.parametrize(
+    ("barriers", "hub", "apart", "lowest"),
+    [
+        ({"ab": 0.05, "ac": 0.9}, "", "cd", 0.05),
+        ({"ab": 0.05, "ac": 0.9, "ad": 0.8}, "a", "cd", 0.05),
+        ({"ab": 0.05, "ac": 0.9, "ad": 0.8, "bc": 0.1}, "a", "d", 0.05),
+        ({"ab": 0.7, "ac": 0.9, "ad": math.nan, "bc": 0.1}, "a", "bcd", 0.7),
+        ({"ab": 0.7, "ac": 0.9, "ad": 0.8, "bc": 0.1, "bd": 0.1, "cd": 0.2}, "", "a", 0.1),
+    ],
+)
+def test_the_lines_from_the_best_run_tell_its_basin(
+    running: Context, barriers: dict[str, float], hub: str, apart: str, lowest: float
+) -> None:
+    one = running.sweep["run1"]
+    runs = {name: replace(one, name=name) for name in "abcd"}
+    made = Sweep(running.sweep.folder, runs, None, running.sweep.fit)
+    found = Overview(replace(running, sweep=made), ())
+    ends = np.array(["abcd".index(name) for pair in sorted(barriers) for name in pair])
+    values = np.full((len(barriers), len(fields(summaries.LineSummary))), math.nan)
+    column = [field.name for field in fields(summaries.LineSummary)].index("barrier")
+    values[:, column] = [barriers[pair] for pair in sorted(barriers)]
+    settled = np.ones(len(barriers), dtype=bool)
+    pairs = PairSummaries(tuple("abcd"), ends.reshape(-1, 2), values, settled, ~settled)
+    vars(found).update(pairs=pairs, best="a")
+    facts = found.facts.basins
+    assert facts is not None
+    assert (facts.hub, facts.apart, facts.main) == (hub, tuple(apart), 4 - len(apart))
+    assert facts.lowest == lowest
 
 
 def test_without_a_report_split_the_estimate_is_cross_fitted(

@@ -87,14 +87,17 @@ class BasinFacts:
     """The basins of the runs.
 
     Attributes:
-        main: Number of runs in the largest basin.
+        main: Number of runs in the largest basin, or in that of the hub.
         apart: The runs outside it, each with what sets it apart in parentheses, if known.
         known: Number of evaluated pairs.
         pairs: Number of pairs.
-        lowest: Lowest barrier between two runs; None if no pair has one.
+        lowest: Lowest barrier between two runs, or on a line from the hub; None if there is none.
         threshold: Largest barrier within a basin.
         loss_name: Name of the loss.
         screened: Number of examples, if pairs were evaluated on a part of the split only.
+        hub: The best run, if its lines to all other runs were evaluated but other pairs were not;
+            "" otherwise. A run outside the hub's basin has a barrier on the line from the hub; if
+            the basin has more runs, it may still be linked to it through one of them.
     """
 
     main: int
@@ -105,6 +108,7 @@ class BasinFacts:
     threshold: float
     loss_name: str = "loss"
     screened: int | None = None
+    hub: str = ""
 
 
 @dataclass(frozen=True)
@@ -357,20 +361,30 @@ def _basins(facts: Facts, outcome: Outcome) -> list[str]:
         return []
     where = f" (screened on {found.screened} examples)" if found.screened else ""
     is_complete = found.known == found.pairs
-    start = "" if is_complete else f"From {found.known:,} of {found.pairs:,} pairs so far: "
+    is_partial = not is_complete and not found.hub
+    start = f"From {found.known:,} of {found.pairs:,} pairs so far: " if is_partial else ""
     if found.main == facts.runs:
         return [f"{start}{'all' if start else 'All'} {facts.runs} runs share a basin{where}."]
     if found.main > 1:
-        text = f"{start}{found.main} of {facts.runs} runs share a basin{where}"
-        return [f"{text}; apart: {_listed(found.apart)}." if is_complete else f"{text}."]
+        text = f"{found.main} of {facts.runs} runs share a basin"
+        if is_partial:
+            return [f"{start}{text}{where}."]
+        apart = "apart"
+        if found.hub:
+            text, apart = f"At least {text} with {found.hub}", "apart on the line from it"
+        return [f"{text}{where}; {apart}: {_listed(found.apart)}."]
     text = f"{start}{'no' if start else 'No'} two of the {facts.runs} runs share a basin{where}"
-    if not is_complete or found.lowest is None:
+    lines, runs = "between two of them", "them"
+    if found.hub:
+        text = f"No run shares a basin with {found.hub}{where}"
+        lines, runs = "on a line from it", "it with another run"
+    if is_partial or found.lowest is None:
         return [f"{text}."]
     text += (
-        f": the lowest {found.loss_name} barrier between two of them is {found.lowest:.3g}, above "
+        f": the lowest {found.loss_name} barrier {lines} is {found.lowest:.3g}, above "
         f"{found.threshold:g}"
     )
-    return [f"{text}." if outcome == "better" else f"{text}, so averaging them does not help."]
+    return [f"{text}." if outcome == "better" else f"{text}, so averaging {runs} does not help."]
 
 
 def _ensemble(facts: Facts) -> list[str]:

@@ -30,6 +30,7 @@ SHIFTS = tuple(replace(WIN, split=f"shift/{name}") for name in ("noise", "fog", 
 BLUR = replace(EVEN, split="shift/blur")
 SOUP = SoupFacts("Greedy", 3, False, True, ON_SELECT, WIN)
 BASINS = BasinFacts(13, ("run-14 (lr 0.2)", "stranger"), 105, 105, 0.01, 0.1)
+FROM_BEST: dict[str, Any] = {"known": 14, "hub": "run-02"}
 BY = "+3.43 pp in accuracy on test (report) (95 % interval +1.69 to +5.14, n = 700)"
 
 
@@ -208,6 +209,17 @@ CASES: dict[str, tuple[Facts, Outcome, list[str]]] = {
             "1.32, above 0.1, so averaging them does not help.",
         ],
     ),
+    "hopeless by the lines from the best": (
+        replace(soup(on_report=LOSS), basins=replace(BASINS, main=1, lowest=1.317, **FROM_BEST)),
+        "worse",
+        [
+            "No soup should replace the best run, run-02: Greedy (3 of 15), the best soup on "
+            "validation (select), is worse: −3.43 pp in accuracy on test (report) (95 % interval "
+            "−5.14 to −1.69, n = 700).",
+            "No run shares a basin with run-02: the lowest loss barrier on a line from it is 1.32, "
+            "above 0.1, so averaging it with another run does not help.",
+        ],
+    ),
 }
 
 
@@ -269,6 +281,25 @@ def test_shifts_are_counted(gains: tuple[Gain, ...], text: str) -> None:
             {"screened": 200, "apart": ("a", "b", "c", "d", "e", "f")},
             "13 of 15 runs share a basin (screened on 200 examples); apart: a, b, c, d and 2 more.",
         ),
+        # Of many runs, only the lines from the best one are evaluated. Those that are apart there
+        # may be linked to it through others.
+        ({"main": 15, **FROM_BEST}, "All 15 runs share a basin."),
+        (
+            FROM_BEST,
+            "At least 13 of 15 runs share a basin with run-02; apart on the line from it: run-14 "
+            "(lr 0.2), stranger.",
+        ),
+        (
+            {**FROM_BEST, "screened": 200, "apart": ("a", "b", "c", "d", "e", "f")},
+            "At least 13 of 15 runs share a basin with run-02 (screened on 200 examples); apart on "
+            "the line from it: a, b, c, d and 2 more.",
+        ),
+        (
+            {"main": 1, "lowest": 0.2, **FROM_BEST},
+            "No run shares a basin with run-02: the lowest loss barrier on a line from it is 0.2, "
+            "above 0.1.",
+        ),
+        ({"main": 1, "lowest": None, **FROM_BEST}, "No run shares a basin with run-02."),
     ],
 )
 def test_the_verdict_names_basins(changes: dict[str, Any], text: str) -> None:
