@@ -1,7 +1,7 @@
 """Loss and error on planes in weight space."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import astuple
 
 import numpy as np
@@ -44,8 +44,8 @@ def plane_contours(
     instead of it.
 
     Contours are labelled with their values. Models off the plane are hollow and fade with distance,
-    because the colour beneath them is not their own loss. Names of models on the plane that would
-    overlap others are shown on hover only.
+    because the colour beneath them is not their own loss. Their names are smaller. Names that would
+    overlap others are shown on hover only: models on the plane come first, then the nearest to it.
 
     Args:
         plane: Evaluated plane; missing cells stay empty.
@@ -240,7 +240,8 @@ def _markers(
 ) -> go.Scatter:
     far = max((place.distance for place in places.values()), default=0.0) or 1.0
     on_plane = {name for name, place in places.items() if place.distance < 1e-4 * far}
-    named = _with_room({name: places[name] for name in places if name in on_plane})
+    order = sorted(places, key=lambda name: 0 if name in on_plane else places[name].distance)
+    named = _with_room({name: places[name] for name in order}, on_plane or set(places))
     inks = {
         name: {"base": NEUTRAL, "soup": SOUP}.get(kinds[name], colours.get(name, NEUTRAL))
         for name in places
@@ -251,7 +252,11 @@ def _markers(
         mode="markers+text" if labelled else "markers",
         text=[name if name in named else "" for name in places],
         textposition="top center",
-        textfont={"color": _INK, "size": 12, "shadow": "0 0 3px black"},
+        textfont={
+            "color": _INK,
+            "size": [12 if name in on_plane else 10 for name in places],
+            "shadow": "0 0 3px black",
+        },
         customdata=[
             (name, "on the plane" if name in on_plane else f"{place.distance:.3g} off the plane")
             for name, place in places.items()
@@ -272,11 +277,10 @@ def _markers(
     )
 
 
-def _with_room(places: Mapping[str, Place]) -> set[str]:
-    """Return the names that do not overlap those before them."""
+def _with_room(places: Mapping[str, Place], within: Collection[str]) -> set[str]:
+    """Return the names that do not overlap those before them, by the extent of some of them."""
     across, up = (
-        max(np.ptp([getattr(place, axis) for place in places.values()] or [0]), 1e-9)
-        for axis in "xy"
+        max(np.ptp([getattr(places[name], axis) for name in within] or [0]), 1e-9) for axis in "xy"
     )
     taken: dict[str, Place] = {}
     for name, place in places.items():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from soupcore import Evaluator, Sweep, figures, mean, plane
+from soupcore.connectivity.plane import Place
 from soupcore.figures import planes
 from soupcore.figures.tables import plane_table
 
@@ -30,11 +31,32 @@ def test_loss_and_error_are_drawn_with_the_points_on_them(
         assert trace.customdata[1][1] == "on the plane"
         assert trace.customdata[3][1].endswith(" off the plane")
         assert [fill == "#ffffff" for fill in trace.marker.color] == [False] * 3 + [True, False]
-    assert list(markers[0].text) == ["base", "run1", "run2", "", "soup"]
+    assert list(markers[0].textfont.size) == [12, 12, 12, 10, 12]
+    assert list(markers[0].text) == list(points)
     table = plane_table(found, places)
     assert len(table) == 16 + 5
     assert table["loss"].dropna().tolist() == found.losses.ravel().tolist()
     assert table["name"].dropna().tolist() == list(points)
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        # Names on the plane come first, in their order, then the nearest to it.
+        ({"a": (0, 0, 0), "b": (1, 0, 0), "far": (0.5, 0, 2), "near": (0.5, 0, 1)}, "a b near"),
+        ({"off": (0.1, 0, 1), "a": (0, 0, 0), "b": (1, 1, 0)}, "a b"),
+        ({"off": (0, 0.5, 1), "a": (0, 0, 0), "b": (1, 1, 0)}, "off a b"),
+        ({"a": (0, 0, 0), "b": (0.1, 0, 0), "c": (1, 1, 0)}, "a c"),
+        ({"a": (0, 0, 0), "b": (1, 1, 0), "beyond the edge": (9, 9, 1)}, "a b beyond the edge"),
+    ],
+)
+def test_names_are_drawn_where_there_is_room(
+    places: dict[str, tuple[float, float, float]], named: str
+) -> None:
+    kinds = dict.fromkeys(places, "ingredient")
+    found = planes._markers({n: Place(*at) for n, at in places.items()}, kinds, {}, labelled=True)
+    assert " ".join(filter(None, found.text)) == named
+    assert list(found.textfont.size) == [10 if at[2] else 12 for at in places.values()]
 
 
 @pytest.mark.parametrize(
