@@ -6,6 +6,7 @@ request to the image's host. There is one function per output language.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from html import escape, unescape
 
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
@@ -37,6 +38,7 @@ def markdown(text: str) -> str:
     return _WITHIN_WORD.sub(r"\1", _PUNCTUATION.sub(r"\\\g<0>", line))
 
 
+@lru_cache(4096)  # a matrix has each name hundreds of times
 def figure_text(text: str) -> str:
     """Return a string that Plotly renders as this text, in one line.
 

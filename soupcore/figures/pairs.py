@@ -160,7 +160,8 @@ def pair_heatmap(
     for group in outlined:
         _outline(figure, order, group, row)
     texts = {frozenset(pair): text for pair, text in (details or {}).items()}
-    figure.add_trace(_cells(order, shown, measure, texts, cell), row=row, col=1)
+    for points in _cells(order, shown, measure, texts, cell):
+        figure.add_trace(points, row=row, col=1)
     every = max(1, math.ceil(_SMALLEST_TICK / cell))  # the others are named on hover
     ticks = {
         "tickvals": list(range(0, len(order), every)),
@@ -280,31 +281,54 @@ def _cells(
     measure: Measure,
     details: Mapping[frozenset[str], str],
     size: float,
-) -> go.Scatter:
-    # Plotly does not report selections on heatmaps, so the cells are covered by invisible markers.
-    cells = [
-        (i, j, a, b, _text(shown[i, j], measure, details.get(frozenset((a, b)), "")))
-        for i, a in enumerate(order)
-        for j, b in enumerate(order)
-        if a != b
-    ]
-    return go.Scatter(
-        x=[j for _, j, *_ in cells],
-        y=[i for i, *_ in cells],
-        customdata=[texts for _, _, *texts in cells],
-        mode="markers",
-        marker={"size": min(20, size), "symbol": "square", "opacity": 0},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        hovertemplate="%{customdata[0]} → %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
-        name="cells",
-    )
+) -> list[go.Scatter]:
+    """Return points on the cells that can be hovered and clicked.
+
+    Plotly does not report selections on heatmaps, so the cells are covered by invisible markers.
+    Those of evaluated pairs are in the last trace, which wins where small cells are equally near.
+    """
+    marker = {"size": min(20, size), "symbol": "square", "opacity": 0}
+    if len(order) > _NAMED_COLUMNS:
+        # A browser takes seconds to draw thousands of markers. Those that Plotly leaves out are
+        # reported on hover and click all the same.
+        marker["maxdisplayed"] = 1
+    names = np.array(order, dtype=object)
+    is_known = np.isfinite(shown) | _among(order, [(a, b) for a, b in map(tuple, details)])
+    points = []
+    for title, where in (("empty cells", ~is_known), ("cells", is_known)):
+        rows, columns = np.nonzero(where & ~np.eye(len(order), dtype=bool))
+        told = [names[rows], names[columns]]
+        text = "meta[0]"  # the same for all, so it is sent once
+        if title == "cells":
+            text = "customdata[2]"
+            texts = [
+                _text(shown[i, j], measure, details.get(frozenset((order[i], order[j])), ""))
+                for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
+            ]
+            told.append(np.array(texts, dtype=object))
+        elif not len(rows):
+            continue
+        points.append(
+            go.Scatter(
+                x=columns,
+                y=rows,
+                customdata=np.column_stack(told),
+                mode="markers",
+                marker=marker,
+                selected={"marker": {"opacity": 0}},
+                unselected={"marker": {"opacity": 0}},
+                meta=[f"{measure.title}: not evaluated"],
+                hovertemplate="%{customdata[0]} → %{customdata[1]}<br>"
+                f"%{{{text}}}<extra></extra>",
+                name=title,
+            )
+        )
+    return points
 
 
 def _text(value: float, measure: Measure, detail: str) -> str:
+    text = f"{measure.title}: undefined"
     if np.isfinite(value):
         digits = ".4g" if measure.decimals is None else f".{measure.decimals + 1}f"
         text = f"{measure.title} {value:{digits}}{measure.unit}"
-    else:
-        text = f"{measure.title}: {'undefined' if detail else 'not evaluated'}"
     return f"{text} · {detail}" if detail else text

@@ -4,10 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from plotly.offline import get_plotlyjs
 
-from soupcore import Evaluator, Store, Sweep, linear_path, load_task
+from soupcore import Evaluator, Store, Sweep, figures, linear_path, load_task
 from tests.browser import steps
 from tests.browser.conftest import PROJECT, Server
 
@@ -65,6 +67,44 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
     expect(few.get_by_text(f"{pair[0]} → {pair[1]} · barrier {low:.3f}")).to_be_visible()
+
+
+def test_cells_of_many_ingredients_are_not_drawn_but_clicked(page: Page) -> None:
+    """Of a matrix that only the lines from the best ingredient are known of."""
+    names = [f"run-{number}" for number in range(41)]
+    values = np.full((41, 41), np.nan)
+    values[7, :], values[:, 7] = 0.5, 0.5
+    figure = figures.pair_heatmap(names, values, figures.MEASURES["loss"])
+    figure.update_layout(clickmode="event+select", width=900)
+    page.set_content("<div id='matrix'></div>")
+    page.add_script_tag(content=get_plotlyjs())
+    page.evaluate(
+        """async (figure) => {
+          const {data, layout} = JSON.parse(figure);
+          const config = {doubleClick: false};  // two clicks in a row would zoom
+          const matrix = await Plotly.newPlot("matrix", data, layout, config);
+          window.clicked = [];
+          matrix.on("plotly_selected", event => event?.points.forEach(
+            point => window.clicked.push(point.customdata.slice(0, 2))));
+        }""",
+        figure.to_json(),
+    )
+    expect(page.locator(".scatterlayer .point")).to_have_count(2)
+    for row, column in ((7, 20), (30, 7), (3, 33)):  # evaluated, evaluated, empty
+        x, y = page.evaluate(
+            """([row, column]) => {
+              const matrix = document.getElementById("matrix");
+              const {xaxis, yaxis} = matrix._fullLayout, box = matrix.getBoundingClientRect();
+              return [box.left + xaxis._offset + xaxis.d2p(column),
+                      box.top + yaxis._offset + yaxis.d2p(row)];
+            }""",
+            [row, column],
+        )
+        page.mouse.move(x, y)
+        expect(page.locator(".hovertext").first).to_contain_text(f"run-{row} → run-{column}")
+        page.mouse.click(x, y)
+        page.wait_for_function("clicked.length")
+        assert page.evaluate("clicked.splice(0)") == [[f"run-{row}", f"run-{column}"]]
 
 
 @pytest.mark.integration

@@ -27,17 +27,34 @@ def known(barrier: float) -> Barriers:
 def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     measure: str, value: float
 ) -> None:
-    settled, preliminary, _, cells = figures.barrier_heatmap(known(0.25), measure=measure).data
+    settled, preliminary, _, empty, cells = figures.barrier_heatmap(
+        known(0.25), measure=measure
+    ).data
     # The pair is preliminary, and shown both ways.
     np.testing.assert_array_equal(settled.z, np.where(np.eye(3, dtype=bool), 0, NAN))
     expected = [[NAN, value, NAN], [value, NAN, NAN], [NAN, NAN, NAN]]
     np.testing.assert_allclose(preliminary.z, expected, atol=1e-12)
     assert (settled.opacity, preliminary.opacity) == (1, 0.6)
-    assert [tuple(cell[:2]) for cell in cells.customdata] == [
-        (a, b) for a in "abc" for b in "abc" if a != b
+    assert ["".join(cell[:2]) for cell in cells.customdata] == ["ab", "ba"]
+    assert ["".join(cell) for cell in empty.customdata] == ["ac", "bc", "ca", "cb"]
+    assert empty.meta[0].endswith("not evaluated")
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(40, None), (41, 1)])
+def test_a_browser_draws_no_marker_on_each_cell_of_many(count: int, drawn: int | None) -> None:
+    names = [f"run-{number}" for number in range(count)]
+    values = np.full((count, count), NAN)
+    values[7, :], values[:, 7] = 0.5, 0.5
+    empty, cells = figures.pair_heatmap(names, values, figures.MEASURES["loss"]).data[-2:]
+    assert empty.marker.maxdisplayed == cells.marker.maxdisplayed == drawn
+    assert [tuple(cell[:2]) for cell in cells.customdata if cell[0] == "run-7"] == [
+        ("run-7", name) for name in names if name != "run-7"
     ]
-    unknown = [cell[2].endswith("not evaluated") for cell in cells.customdata]
-    assert unknown == [False, True, False, True, True, True]
+    assert len(empty.x) == len(empty.customdata) == (count - 1) * (count - 2)
+    for trace in (empty, cells):
+        assert [(names[i], names[j]) for i, j in zip(trace.y, trace.x, strict=True)] == [
+            tuple(cell[:2]) for cell in trace.customdata
+        ]
 
 
 def matrix() -> Floats:
@@ -144,7 +161,8 @@ def test_any_number_of_ingredients_is_drawn(count: int) -> None:
     joined = tree(names, values)
     figure = figures.pair_heatmap(names, values, figures.MEASURES["loss"], tree=joined)
     assert figure.layout.height <= 1100
-    assert len(figure.data[-1].x) == count * max(count - 1, 0)
+    points = [trace for trace in figure.data if trace.name in ("empty cells", "cells")]
+    assert sum(len(trace.x) for trace in points) == count * max(count - 1, 0)
 
 
 def test_the_table_has_a_row_a_pair() -> None:
