@@ -50,6 +50,7 @@ from soupcore.tasks.language_models import (
     batch_size_for,
 )
 from soupcore.tasks.metrics import Metric
+from soupcore.tasks.shown import Shown
 from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
 from soupcore.tasks.task import Split, Task
 from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
@@ -345,7 +346,10 @@ def _classification(told: _Description) -> Task:
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
         inputs, targets = _encoded(told, tokenizer, table), _classes(told, table[label], classes)
-        return Split(role, inputs, targets, groups=told.groups(table), weights=told.weights(table))
+        split = Split(role, inputs, targets, groups=told.groups(table), weights=told.weights(table))
+        texts = zip(_names(targets, classes), _texts(told, table), strict=True)
+        _show(split, [f"{name}: {text}" for name, text in texts])
+        return split
 
     build = _builder(told, "SequenceClassification")
     return _classifier(told, build, told.made(make))
@@ -377,6 +381,23 @@ def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, in
     )
 
 
+def _names(targets: Tensor, classes: Mapping[str, int]) -> list[str]:
+    """Return the name of each class; its number without a name."""
+    names = {number: name for name, number in classes.items()}
+    return [names.get(number, str(number)) for number in targets.tolist()]
+
+
+def _texts(told: _Description, table: "pd.DataFrame") -> list[str]:
+    """Return the text of each row, both texts of a pair."""
+    columns = [table[column].astype(str) for column in told.columns]
+    return [" | ".join(texts) for texts in zip(*columns, strict=True)]
+
+
+def _show(split: Split, texts: Sequence[str]) -> None:
+    """Let a split show a text for each example."""
+    split.shown = lambda index: Shown(texts[index])
+
+
 def _images(table: "pd.DataFrame", column: str, path: Path) -> list[Path]:
     """Return the files that a column names, all of them below the folder of the table."""
     found = [path.parent / str(file) for file in table[column]]
@@ -391,18 +412,19 @@ def _pictures(told: _Description) -> Task:
     build, read, identity = image_network(told.path, told.model)
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
     label = told.text("label")
-    splits = {
-        name: picture_split(
+    splits = {}
+    for name, (role, table, path) in told.tables().items():
+        numbers = _classes(told, table[label], classes)
+        splits[name] = picture_split(
             role,
             _images(table, told.text("image"), path),
-            _classes(told, table[label], classes).tolist(),
+            numbers.tolist(),
             read,
             identity,
             groups=told.groups(table),
             weights=told.weights(table),
+            names=_names(numbers, classes),
         )
-        for name, (role, table, path) in told.tables().items()
-    }
     return _classifier(told, build, told.held_out(splits))
 
 
@@ -430,7 +452,10 @@ def _causal(told: _Description) -> Task:
             raise TaskError(f"{told.path}: no text has two tokens, or there is no whole block.")
         spelled = [len(tokenizer.decode(text[1:]).encode()) for text in texts]
         inputs = {"input_ids": texts, "attention_mask": [torch.ones_like(text) for text in texts]}
-        return Split(role, inputs, torch.tensor(spelled))
+        split = Split(role, inputs, torch.tensor(spelled))
+        # Examples are not rows of the table: blocks are made of many, and short texts left out.
+        split.shown = lambda index: Shown(tokenizer.decode(texts[index], skip_special_tokens=True))
+        return split
 
     splits, build = told.made(make), _builder(told, "CausalLM")
     metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
@@ -456,7 +481,9 @@ def _masked(told: _Description) -> Task:
             hidden = (torch.rand(len(text), generator=generator) < _MASKED) & (special == 0)
             labels.append(text.masked_fill(~hidden, IGNORED))
             encoded["input_ids"][row] = text.masked_fill(hidden, tokenizer.mask_token_id)
-        return Split(role, encoded, labels)
+        split = Split(role, encoded, labels)
+        _show(split, _texts(told, table))
+        return split
 
     splits, build = told.made(make), _builder(told, "MaskedLM")
     metrics = _named(told, [PERPLEXITY])
@@ -503,7 +530,9 @@ def _tokens(told: _Description) -> Task:
                 )
             )
         inputs = {name: [torch.tensor(row) for row in rows] for name, rows in encoded.items()}
-        return Split(role, inputs, targets)
+        split = Split(role, inputs, targets)
+        _show(split, [" ".join(map(str, row)) for row in words])
+        return split
 
     splits, build = told.made(make), _builder(told, "TokenClassification")
     tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]

@@ -290,7 +290,10 @@ def _network(told: _Description, classes: Sequence[str]) -> tuple[Callable[[], n
 
     def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
         identity, prepare = json.dumps(asdict(preprocessing)), preprocessing.normalise
-        return picture_split(role, files, numbers, preprocessing, identity, prepare, groups)
+        named = [classes[number] for number in numbers]
+        return picture_split(
+            role, files, numbers, preprocessing, identity, prepare, groups, names=named
+        )
 
     return build, make
 
@@ -364,6 +367,7 @@ def _of_transformers(
         build, read, identity = image_network(told.path, told.folder)
 
     def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
-        return picture_split(role, files, numbers, read, identity, groups=groups)
+        named = [classes[number] for number in numbers]
+        return picture_split(role, files, numbers, read, identity, groups=groups, names=named)
 
     return build, make

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
+from soupcore.tasks.shown import Shown
 from soupcore.tasks.task import Split
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 #: File extensions of images.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+_SHOWN = 256  # pixels: longest side of an image that is shown
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -122,14 +124,24 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
         return len(self._files)
 
     def __getitem__(self, row: int) -> tuple[Any, Tensor]:
-        from PIL import Image, UnidentifiedImageError
+        return _read(self._files[row], self._read), torch.tensor(self._classes[row])
 
-        try:
-            with Image.open(self._files[row]) as image:
-                inputs = self._read(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise TaskError(f"{self._files[row]} cannot be read as an image: {error}") from None
-        return inputs, torch.tensor(self._classes[row])
+
+def _read(file: Path, read: Callable[["Image"], Tensor]) -> Tensor:
+    """Return what is made of an image file in red, green and blue."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            return read(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise TaskError(f"{file} cannot be read as an image: {error}") from None
+
+
+def _small(image: "Image") -> Tensor:
+    """Return an image to be shown: uint8, shape [height, width, 3]."""
+    image.thumbnail((_SHOWN, _SHOWN))
+    return torch.from_numpy(np.array(image))
 
 
 def picture_split(
@@ -141,6 +153,7 @@ def picture_split(
     prepare: Callable[[Any], Any] | None = None,
     groups: Sequence[Any] | None = None,
     weights: Tensor | None = None,
+    names: Sequence[str] | None = None,
 ) -> Split:
     """Return a split of image files, which are decoded when first needed.
 
@@ -153,6 +166,7 @@ def picture_split(
         prepare: Converts a batch of preprocessed images into network inputs, on the device.
         groups: As for any split.
         weights: As for any split.
+        names: The name of each image's class, which is shown with it; its number unless given.
 
     Raises:
         TaskError: A file does not exist.
@@ -166,4 +180,6 @@ def picture_split(
         role, dataset, version=version, prepare=prepare, groups=groups, weights=weights
     )
     split.labels = torch.tensor(classes)
+    captions = list(map(str, classes)) if names is None else names
+    split.shown = lambda index: Shown(captions[index], _read(files[index], _small))
     return split

@@ -74,6 +74,9 @@ class Split:
     #: The classes, if known without decoding the data: int64, shape [n].
     labels: Tensor | None = None
 
+    #: Returns an example by its index as people see it; None where the split cannot.
+    shown: Callable[[int], Shown] | None = None
+
     def __init__(
         self,
         role: Role,
@@ -375,6 +378,12 @@ class Part(Split):
         """The classes of the chosen examples, if those of the whole are known."""
         return None if self.whole.labels is None else self.whole.labels[self.rows]
 
+    @property
+    def shown(self) -> Callable[[int], Shown] | None:  # type: ignore[override]
+        """Returns an example by its index in the part as people see it."""
+        of_whole = self.whole.shown
+        return None if of_whole is None else lambda index: of_whole(int(self.rows[index]))
+
     def __len__(self) -> int:
         return self._n
 
@@ -445,7 +454,9 @@ class Task(TaskInfo[Split]):
         self.precision = precision
         self.build_model = build_model
         self.version = version
-        self.shows_examples = type(self).show is not Task.show
+        self.shows_examples = type(self).show is not Task.show or all(
+            split.shown is not None for split in splits.values()
+        )
         #: SHA-256 of the file it was loaded from, if any.
         self.source_digest: str | None = None
         #: The argument of `load_task`; "" for a task made in Python.
@@ -582,12 +593,18 @@ class Task(TaskInfo[Split]):
         """Return an example for display; optional.
 
         The Compare page shows examples that one network predicts correctly and another one does
-        not.
+        not. By default, the split shows them, as those of image folders and of texts of Hugging
+        Face tasks can.
 
         Args:
             split: Name of the split.
             index: Index of the example in it, from 0.
+
+        Raises:
+            TaskError: The split cannot.
         """
+        if (shown := self.split(split).shown) is not None:
+            return shown(index)
         raise TaskError(
             f"The task {self.name!r} has no `show(split, index)`, so its examples are not shown."
         )

@@ -190,6 +190,8 @@ def test_texts_are_classified_as_by_transformers(
     table = pd.read_csv(folder / "val.csv")
     targets = torch.tensor([["ham", "spam"].index(label) for label in table["label"]])
     assert torch.equal(task.split("select").targets, targets)
+    for row, cells in enumerate(table[columns].itertuples(index=False)):
+        assert task.show("select", row).text == f"{table['label'][row]}: {' | '.join(cells)}"
     for name in sweep.ingredients:
         found = evaluator.evaluate(sweep[name].mixture, "select")
         logits = logits_of(networks[name], table, columns)
@@ -216,9 +218,12 @@ def test_groups_precision_and_held_out_texts_are_as_described(
     recalls = recall_score(targets, found.predictions, average=None, labels=[0, 1])
     assert [found.all_scores[f"accuracy, {name}"] for name in task.groups] == recalls.tolist()
     assert found.score == recalls.min()
-    logits = logits_of(networks["run-1"], pd.read_csv(folder / "val.csv"), ["text"])
+    table = pd.read_csv(folder / "val.csv")
+    logits = logits_of(networks["run-1"], table, ["text"])
     rows = task.splits["report"].rows  # type: ignore[attr-defined]
     torch.testing.assert_close(found.outputs, logits[rows], rtol=0.05, atol=0.05)
+    shown = [task.show("report", index).text for index in range(len(rows))]
+    assert shown == [f"{table['label'][row]}: {table['text'][row]}" for row in rows.tolist()]
 
 
 @pytest.mark.integration
@@ -261,6 +266,10 @@ def test_perplexity_is_that_of_transformers(
         nats += float(loss) * (len(text) - 1)
         tokens += len(text) - 1
         spelled += len(tokenizer().decode(text[1:]).encode())
+    for row, tokens_of in enumerate(task.split("select").inputs["input_ids"]):
+        assert task.show("select", row).text.split() == [
+            WORDS[token - 5] for token in tokens_of.tolist() if token >= 5
+        ]
     assert -found.score == pytest.approx(math.exp(nats / tokens), rel=1e-5)
     bits = nats / math.log(2) / spelled
     assert -found.all_scores["bits per byte"] == pytest.approx(bits, rel=1e-5)
@@ -277,6 +286,8 @@ def test_masked_tokens_are_the_same_each_time(
     task, again = load_task(spec), load_task(spec)
     split = task.split("select")
     assert split.digest == again.split("select").digest
+    shown = [task.show("select", row).text for row in range(len(split))]
+    assert shown == pd.read_csv(folder / "val.csv")["text"].tolist()
     labels = torch.cat(list(split.targets))
     inputs = torch.cat(list(split.inputs["input_ids"]))
     hidden = labels != -100
@@ -363,6 +374,8 @@ def test_tags_are_scored_as_by_a_plain_loop(folder: Path, store: Store) -> None:
         said, true = said + len(entities(tags)), true + len(entities(row["tags"]))
     assert found.score == pytest.approx(2 * hits / (said + true))
     assert found.all_scores["token accuracy"] == pytest.approx(right / words_seen)
+    shown = [task.show("select", row).text for row in range(len(rows))]
+    assert shown == [" ".join(row["words"]) for row in rows]
 
 
 @pytest.mark.integration
@@ -414,3 +427,8 @@ def test_images_are_classified_as_by_transformers(tmp_path: Path, store: Store, 
     targets = torch.tensor([["dog", "cat"].index(name) for name, _ in rows])
     assert torch.equal(task.split(task.select).targets, targets)
     torch.testing.assert_close(found.outputs, torch.cat(logits), rtol=1e-4, atol=1e-5)
+    for row, (name, file) in enumerate(rows):
+        shown = task.show(task.select, row)
+        assert shown.text == name
+        assert shown.image is not None
+        np.testing.assert_array_equal(shown.image, np.array(Image.open(tmp_path / file)))

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from soupcore import Evaluator, Store, TaskError, load_task
+from soupcore import ClassificationTask, Evaluator, Store, TaskError, load_task
 from soupcore.checkpoints import open_checkpoint
 from soupcore.mixtures import Mixture
+from soupcore.tasks.hold_out import hold_out
 from soupcore.tasks.images import Preprocessing, picture_split
+from tests.helpers import build_model
 
 RNG = np.random.default_rng(0)
 
@@ -112,6 +114,31 @@ def test_images_are_decoded_once_and_their_files_are_named(folder: Path) -> None
         picture_split("select", [folder / "9.png"], [0], how, "how")
 
 
+def test_an_image_is_shown_small_with_its_class(folder: Path) -> None:
+    picture(600, 300).save(folder / "val" / "dog" / "1.png")
+    files = sorted((folder / "val").rglob("*.png"))
+    how = Preprocessing((8, 8), 8)
+    classes, names = [0, 0, 0, 1, 1, 1], ["cat"] * 3 + ["dog"] * 3
+    whole = picture_split("select", files, classes, how, "how", how.normalise, names=names)
+    assert whole.shown is not None
+    wide = whole.shown(4)
+    assert (wide.text, wide.image is not None and wide.image.shape) == ("dog", (128, 256, 3))
+    task = ClassificationTask(build_model, hold_out({"val": whole}, 0.5))
+    assert task.describe().shows_examples
+    rows = {name: part.rows.tolist() for name, part in task.splits.items()}  # type: ignore[attr-defined]
+    assert sorted(rows["val"] + rows["report"]) == [*range(6)]
+    for split, chosen in rows.items():
+        for index, row in enumerate(chosen):
+            found = task.show(split, index)
+            assert found.text == names[row]
+            assert found.image is not None
+            if row != 4:
+                np.testing.assert_array_equal(found.image, np.array(Image.open(files[row])))
+    unnamed = picture_split("select", files, classes, how, "how")
+    assert unnamed.shown is not None
+    assert unnamed.shown(5).text == "1"
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("source", ["timm:resnet18", "torchvision:resnet18", "checkpoint"])
 def test_networks_of_timm_and_torchvision_see_what_they_expect(
@@ -141,3 +168,7 @@ def test_networks_of_timm_and_torchvision_see_what_they_expect(
         expected = network(torch.stack([transform(Image.open(f).convert("RGB")) for f in files]))
     torch.testing.assert_close(found.outputs, expected, rtol=1e-4, atol=1e-4)
     assert task.split("test").targets.tolist() == [1, 1, 1]
+    shown = task.show("test", 2)
+    assert shown.text == "dog"
+    assert shown.image is not None
+    np.testing.assert_array_equal(shown.image, np.array(Image.open(folder / "test/dog/2.png")))
