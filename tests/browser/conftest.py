@@ -7,14 +7,20 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
+from safetensors.torch import load_file, save_file
 
 from tests.browser.chromium import find
+from tests.pages import hostile
 
 PROJECT = Path(__file__).parents[2]
+SAMPLE = PROJECT / "sample_data" / "digits"
 expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 QUIET = [
     "--no-sandbox",
@@ -53,6 +59,24 @@ class Server:
     @property
     def sweeps(self) -> Path:
         return self.workspace.with_name("sweeps")
+
+    def link(self, page: str, sweep: Path, **query: Any) -> str:
+        """Return the URL of a page of a sweep."""
+        return f"{self.url}/{page}?{urlencode({'sweep': sweep} | query, doseq=True)}"
+
+    def copy_of_sample(self, name: str) -> Path:
+        """Copy the sample's sweep; return the folder.
+
+        The networks compute the same probabilities with other weights. Results belong to weights,
+        and soups to a folder, so the copy has neither.
+        """
+        added = (1 + len([*self.sweeps.iterdir()])) / 1024  # to all logits
+        folder = self.sweeps / name
+        copytree(SAMPLE / "sweep", folder)
+        for file in folder.glob("*.safetensors"):
+            state = load_file(file)
+            save_file(state | {"head.bias": state["head.bias"] + added}, file)
+        return folder
 
 
 def free_port() -> int:
@@ -105,28 +129,24 @@ def stop_server(server: Server) -> None:
     server.process.wait(120)  # the machine may be busy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start_server(tmp_path_factory.mktemp("server"))
-    yield server
-    stop_server(server)
+    """A server for all tests.
 
-
-@pytest.fixture(scope="session")
-def sample_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on the bundled sample for tests that do not care what others evaluated."""
-    server = start_server(tmp_path_factory.mktemp("sample-server"))
-    yield server
-    stop_server(server)
-
-
-@pytest.fixture(scope="session")
-def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that offers the sweeps in `Server.sweeps`; each module writes some of its own."""
-    folder = tmp_path_factory.mktemp("files-server")
+    It shows the bundled sample, which no test evaluates, the sweeps in `Server.sweeps`, where each
+    module writes some of its own, and one whose names are full of markup.
+    """
+    folder = tmp_path_factory.mktemp("server")
     (folder / "sweeps").mkdir()
-    task = PROJECT / "sample_data" / "digits" / "task.py"
-    server = start_server(folder, f"--root={folder / 'sweeps'}", f"--task={task}:task")
+    names, task_of_names = hostile.write(folder / "names")
+    server = start_server(
+        folder,
+        str(SAMPLE / "sweep"),
+        f"--root={folder / 'sweeps'}",
+        f"--root={names}",
+        f"--task={SAMPLE / 'task.py'}:task",
+        f"--task={task_of_names}",
+    )
     yield server
     stop_server(server)
 

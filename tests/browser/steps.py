@@ -9,6 +9,7 @@ from playwright.sync_api import TimeoutError as NotThereError
 
 TABLE_HEADER = 35  # pixels
 TABLE_ROW = 35
+_PAGES = "Overview|Ingredients|Soup|Connectivity|Plane|Geometry|Ensembles"
 
 
 def open_app(page: Page, url: str) -> None:
@@ -17,10 +18,10 @@ def open_app(page: Page, url: str) -> None:
 
 
 def follow(page: Page, url: str) -> None:
-    """Follow a link to a sweep, and have it read where the server has not read it yet."""
+    """Follow a link to a sweep, and read the sweep where the server has not read it yet."""
     page.goto(url)
     read = page.get_by_role("button", name="Read the checkpoints")
-    pages = page.get_by_role("heading", name=re.compile("Overview|Ingredients|Soups"), level=2)
+    pages = page.get_by_role("heading", name=re.compile(_PAGES), level=2)
     was_read = pages.or_(page.get_by_text("Fit report"))
     expect(read.or_(was_read).first).to_be_visible()
     if read.is_visible():

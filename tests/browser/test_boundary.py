@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -52,16 +52,17 @@ def strays(page: Page) -> list[str]:
 
 @pytest.mark.integration
 def test_every_page_does_all_it_can_under_the_policy(
-    page: Page, sample_server: Server, strays: list[str]
+    page: Page, server: Server, strays: list[str]
 ) -> None:
-    steps.open_app(page, sample_server.url)
+    folder = server.copy_of_sample("policy")
+    steps.follow(page, server.link("ingredients", folder))
     steps.evaluate_everything(page)
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")
     for section in ("Evidence", "Download"):
-        page.goto(f"{sample_server.url}/soup?section={section.lower()}")
+        page.goto(server.link("soup", folder, section=section.lower()))
         steps.expect_section(page, section)
-    page.goto(f"{sample_server.url}/?pair=run-01&pair=run-02")
+    page.goto(server.link("", folder, pair=["run-01", "run-02"]))
     expect(steps.heading(page, "Overview")).to_be_visible()
     for name in [*PAGES, "Ingredients"]:
         steps.go_to(page, name)
@@ -73,8 +74,8 @@ def test_every_page_does_all_it_can_under_the_policy(
     assert strays == []
 
 
-def test_no_site_frames_the_app(page: Page, sample_server: Server) -> None:
-    body = f'<iframe src="{sample_server.url}/"></iframe>'
+def test_no_site_frames_the_app(page: Page, server: Server) -> None:
+    body = f'<iframe src="{server.url}/"></iframe>'
     page.route(
         "http://evil.example/*", lambda route: route.fulfill(content_type="text/html", body=body)
     )
@@ -84,27 +85,24 @@ def test_no_site_frames_the_app(page: Page, sample_server: Server) -> None:
 
 
 def test_names_are_shown_letter_by_letter_and_call_nobody(
-    page: Page, strays: list[str], tmp_path: Path
+    page: Page, server: Server, strays: list[str]
 ) -> None:
-    sweep, task = hostile.write(tmp_path / "names")
-    server = start_server(tmp_path, f"--root={sweep}", f"--task={task}")
-    try:
-        steps.open_app(page, f"{server.url}/?{urlencode({'sweep': str(sweep), 'task': task})}")
-        steps.evaluate_everything(page)
-        body = page.get_by_test_id("stMain")
-        name = f"sweep {hostile.MARKUP}"
-        shown = (body.text_content() or "").replace("\u2060", "")
-        assert name in shown
-        expect(page.locator(".st-key-overview .ytick")).to_have_count(hostile.RUNS)
-        ticks = page.locator(".st-key-overview .ytick text").all_text_contents()
-        assert f"run 0 {hostile.MARKUP}" in [tick.replace("\xa0", " ") for tick in ticks]
-        inside = page.get_by_test_id("stMarkdownContainer")
-        assert inside.locator("img, b, code").count() == 0
-        elsewhere = "[...document.links].filter(a => a.host != location.host).map(a => a.href)"
-        assert page.evaluate(elsewhere) == []
-        assert strays == []
-    finally:
-        stop_server(server)
+    (sweep,) = server.workspace.with_name("names").glob("sweep *")
+    (task,) = server.workspace.with_name("names").glob("tasks */task.py")
+    steps.open_app(page, server.link("", sweep, task=f"{task}:task"))
+    steps.evaluate_everything(page)
+    body = page.get_by_test_id("stMain")
+    name = f"sweep {hostile.MARKUP}"
+    shown = (body.text_content() or "").replace("\u2060", "")
+    assert name in shown
+    expect(page.locator(".st-key-overview .ytick")).to_have_count(hostile.RUNS)
+    ticks = page.locator(".st-key-overview .ytick text").all_text_contents()
+    assert f"run 0 {hostile.MARKUP}" in [tick.replace("\xa0", " ") for tick in ticks]
+    inside = page.get_by_test_id("stMarkdownContainer")
+    assert inside.locator("img, b, code").count() == 0
+    elsewhere = "[...document.links].filter(a => a.host != location.host).map(a => a.href)"
+    assert page.evaluate(elsewhere) == []
+    assert strays == []
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,20 @@ from plotly.offline import get_plotlyjs
 
 from soupcore import Evaluator, Store, Sweep, figures, linear_path, load_task
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server
+from tests.browser.conftest import SAMPLE, Server
 
-SAMPLE = PROJECT / "sample_data" / "digits"
 FEW = ("run-01", "run-02", "run-03", "run-14", "stranger")
 
 
+@pytest.fixture(scope="module")
+def folder(server: Server) -> Path:
+    return server.copy_of_sample("connectivity")
+
+
 @pytest.fixture
-def few(page: Page, server: Server) -> Page:
+def few(page: Page, server: Server, folder: Path) -> Page:
     """The page of pairs, looking at five ingredients."""
-    query = "&".join(f"selection={name}" for name in FEW)
-    page.goto(f"{server.url}/connectivity?{query}")
+    steps.follow(page, server.link("connectivity", folder, selection=FEW))
     expect(steps.heading(page, "Connectivity")).to_be_visible()
     return page
 
@@ -48,7 +51,7 @@ def choose(page: Page, label: str, option: str) -> None:
 
 
 def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
-    few: Page, store: Store
+    few: Page, folder: Path, store: Store
 ) -> None:
     few.get_by_role("button", name="Quick screen (200 examples)").click()
     expect(few.get_by_text("Screen 10 pairs on select · done")).to_be_visible()
@@ -63,7 +66,7 @@ def test_a_screen_fills_the_matrix_and_a_click_on_a_cell_refines_it_to_a_curve(
         few.get_by_text(f"Evaluate {pair[0]} → {pair[1]} on select · done")
     )).to_be_visible()  # fmt: skip
     expect(few.get_by_text("1 of 10 pairs evaluated on select; 9 preliminary")).to_be_visible()
-    sweep = Sweep.from_folder(SAMPLE / "sweep")
+    sweep = Sweep.from_folder(folder)
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     low, _ = linear_path(sweep[pair[0]], sweep[pair[1]], evaluator).barrier_bracket
     expect(few.get_by_text(f"{pair[0]} → {pair[1]} · barrier {low:.3f}")).to_be_visible()
@@ -152,8 +155,10 @@ def test_a_zoom_outlives_a_click_on_a_cell(few: Page) -> None:
 
 
 @pytest.mark.integration
-def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/plane")
+def test_a_plane_is_refined_and_no_point_is_evaluated_twice(
+    page: Page, server: Server, folder: Path
+) -> None:
+    steps.follow(page, server.link("plane", folder))
     expect(page.get_by_text("This plane has not been evaluated yet")).to_be_visible()
     choose(page, "Grid", "7×7")
     page.get_by_role("button", name="Run 49 evaluations").click()
@@ -168,9 +173,9 @@ def test_a_plane_is_refined_and_no_point_is_evaluated_twice(page: Page, server: 
 
 @pytest.mark.integration
 def test_a_plane_shows_what_it_has_when_it_is_cancelled_and_goes_on_from_there(
-    page: Page, server: Server
+    page: Page, server: Server, folder: Path
 ) -> None:
-    page.goto(f"{server.url}/plane?selection=run-05&selection=run-06")
+    steps.follow(page, server.link("plane", folder, selection=["run-05", "run-06"]))
     # Two of the 625 are corners, which other tests may have had evaluated.
     page.get_by_role("button", name=re.compile("Run 62[345] evaluations")).click()
     expect(
@@ -204,9 +209,9 @@ def points_missing(page: Page) -> int:
 
 @pytest.mark.integration
 def test_geometry_and_its_export_as_html_csv_and_svg(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, server: Server, folder: Path, tmp_path: Path
 ) -> None:
-    page.goto(f"{server.url}/geometry")
+    steps.follow(page, server.link("geometry", folder))
     measure = page.get_by_role("button", name="Compute angles and distances")
     figure = page.locator(".st-key-layers .js-plotly-plot")
     expect(measure.or_(figure).first).to_be_visible()
@@ -236,9 +241,10 @@ def test_geometry_and_its_export_as_html_csv_and_svg(
 
 @pytest.mark.integration
 def test_midpoints_feed_the_comparison_with_ensembles_and_the_theory(
-    page: Page, server: Server
+    page: Page, server: Server, folder: Path
 ) -> None:
-    page.goto(f"{server.url}/soup_vs_ensemble?selection=run-01&selection=run-02&selection=run-04")
+    three = ["run-01", "run-02", "run-04"]
+    steps.follow(page, server.link("soup_vs_ensemble", folder, selection=three))
     expect(steps.heading(page, "Ensembles")).to_be_visible()
     page.get_by_role("button", name=re.compile(r"Run \d evaluations?\b")).click()
     expect(

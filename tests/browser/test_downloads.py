@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 import torch
@@ -28,14 +27,14 @@ class Mystery:
 
 
 @pytest.fixture(scope="module")
-def server(files_server: Server) -> Server:
-    folder = files_server.sweeps
+def server(server: Server) -> Server:
+    folder = server.sweeps
     for sweep, more in (("runs", {}), ("unknown", {"logger": Mystery()})):
         (folder / sweep).mkdir()
         for name in NAMES:
             saved = {"model_ema": weights(name), "model": weights("run-05")} | ABOUT | more
             torch.save(saved, folder / sweep / f"{name}.pt")
-    return files_server
+    return server
 
 
 def weights(name: str) -> State:
@@ -43,8 +42,7 @@ def weights(name: str) -> State:
 
 
 def open_download(page: Page, server: Server, sweep: str) -> None:
-    url = f"{server.url}/soups?{urlencode({'sweep': server.sweeps / sweep, 'task': TASK})}"
-    steps.follow(page, url)
+    steps.follow(page, server.link("soups", server.sweeps / sweep, task=TASK))
     expect(steps.heading(page, "Soups")).to_be_visible()
     steps.build(page, "Uniform")
     steps.open_built(page, "Download")

@@ -7,18 +7,21 @@ from playwright.sync_api import Page, expect
 
 from soupcore import rebuild
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server
+from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.integration  # it takes long
 
-SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
+
+@pytest.fixture(scope="module")
+def folder(server: Server) -> Path:
+    return server.copy_of_sample("evidence")
 
 
 def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, server: Server, folder: Path, tmp_path: Path
 ) -> None:
-    members = {"run-02", "run-05", "run-06"}
-    steps.open_app(page, f"{server.url}/?selection=run-02&selection=run-05&selection=run-06")
+    members = ["run-02", "run-05", "run-06"]
+    steps.follow(page, server.link("ingredients", folder, selection=members))
     steps.evaluate_everything(page)
     steps.go_to(page, "Soups")
     steps.build(page, "Greedy")
@@ -36,7 +39,7 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
         page.locator(".st-key-exports-attribution").get_by_role("button", name="CSV").click()
     table = steps.save(taken.value, tmp_path)
     assert table.name == "stockpot-attribution.csv"
-    assert {line.split(",")[0] for line in table.read_text().splitlines()[1:]} == members
+    assert {line.split(",")[0] for line in table.read_text().splitlines()[1:]} == {*members}
     page.get_by_role("button", name="Estimate greedy's selection bias").click()
     expect(page.get_by_text("Cross-fitted greedy")).to_be_visible()
     steps.wait_until_idle(page)
@@ -44,8 +47,10 @@ def test_a_soup_is_held_against_the_best_ingredient_and_its_members(
     expect(page.get_by_text(re.compile("Greedy over 10 random orders, mean ± "))).to_be_visible()
 
 
-def test_the_artifacts_of_a_soup_are_downloads(page: Page, server: Server, tmp_path: Path) -> None:
-    page.goto(f"{server.url}/download")  # as in earlier versions
+def test_the_artifacts_of_a_soup_are_downloads(
+    page: Page, server: Server, folder: Path, tmp_path: Path
+) -> None:
+    page.goto(server.link("download", folder))  # as in earlier versions
     steps.expect_section(page, "Download")
     base_model = page.get_by_role("textbox", name="Base model (Hugging Face ID)")
     base_model.fill("them/base")
@@ -70,5 +75,5 @@ def test_the_artifacts_of_a_soup_are_downloads(page: Page, server: Server, tmp_p
     assert f"]({named['Card figure (SVG)'].name})" in card
     assert named["Card figure (SVG)"].read_text().startswith("<svg")
     assert "merge_method: linear" in named["mergekit (YAML)"].read_text()
-    soup = rebuild(json.loads(named["Recipe (JSON)"].read_text()), SAMPLE)
+    soup = rebuild(json.loads(named["Recipe (JSON)"].read_text()), folder)
     assert f"| report | {soup.recorded['scores']['report']['score']:.4f} |" in card

@@ -15,10 +15,10 @@ SWEEP = PROJECT / "sample_data" / "digits" / "sweep" / "sweep.jsonl"
 COLUMN = "learning_rate"
 
 
-def test_a_brush_filters_and_selects_through_the_url(page: Page, sample_server: Server) -> None:
+def test_a_brush_filters_and_selects_through_the_url(page: Page, server: Server) -> None:
     rows = [json.loads(line) for line in SWEEP.read_text().splitlines()]
     rates = {row["checkpoint"].removesuffix(".safetensors"): row[COLUMN] for row in rows}
-    page.goto(f"{sample_server.url}/ingredients?{urlencode({'filter': 'run'})}")
+    page.goto(f"{server.url}/ingredients?{urlencode({'filter': 'run'})}")
     figure = page.locator(".st-key-parallel")
     expect(figure.locator(".scatterlayer .point").first).to_be_attached()
     brush(page, figure)

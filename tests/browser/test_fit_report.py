@@ -1,5 +1,4 @@
 import re
-from urllib.parse import urlencode
 
 import pytest
 import torch
@@ -15,18 +14,18 @@ HOSTILE_NAME = "![x](http:__evil.example_x.png) :red[y] $z$"
 
 
 @pytest.fixture(scope="module")
-def server(files_server: Server) -> Server:
-    troubled = make_troubled_sweep(files_server.sweeps / "troubled")
+def server(server: Server) -> Server:
+    troubled = make_troubled_sweep(server.sweeps / "troubled")
     (troubled / f"{HOSTILE_NAME}.pt").write_bytes(b"")
-    hopeless = files_server.sweeps / "hopeless"
+    hopeless = server.sweeps / "hopeless"
     hopeless.mkdir()
     (hopeless / "empty.pt").write_bytes(b"")
     torch.save({"lora_A": torch.ones(2, 2)}, hopeless / "adapter.pt")
-    return files_server
+    return server
 
 
 def open_sweep(page: Page, server: Server, name: str) -> None:
-    steps.follow(page, f"{server.url}/ingredients?{urlencode({'sweep': server.sweeps / name})}")
+    steps.follow(page, server.link("ingredients", server.sweeps / name))
 
 
 def report(page: Page) -> Locator:

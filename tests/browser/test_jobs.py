@@ -9,9 +9,15 @@ from tests.browser import steps
 from tests.browser.conftest import Server
 
 
-def start_all_pairs(page: Page, server: Server) -> None:
+@pytest.fixture(scope="module")
+def url(server: Server) -> str:
+    """The URL of a sweep of which nothing is known."""
+    return server.link("ingredients", server.copy_of_sample("jobs"))
+
+
+def start_all_pairs(page: Page, url: str) -> None:
     """Begin thousands of evaluations: each test cancels them and leaves enough for the next."""
-    steps.open_app(page, server.url)
+    steps.follow(page, url)
     steps.go_to(page, "Connectivity")
     page.get_by_role("combobox", name="α values per pair").click()
     page.get_by_role("option", name=re.compile("^61 ")).click()
@@ -51,9 +57,9 @@ def points_missing(page: Page) -> int:
 
 @pytest.mark.integration
 def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
-    page: Page, server: Server
+    page: Page, server: Server, url: str
 ) -> None:
-    start_all_pairs(page, server)
+    start_all_pairs(page, url)
     before = points_missing(page)
     expect(page.get_by_text(re.compile(r"\d+ s left|\d+ min"))).to_be_visible()
     workers = workers_of(server)
@@ -73,8 +79,8 @@ def test_a_cancelled_job_stops_by_itself_and_keeps_what_was_computed(
 
 
 @pytest.mark.integration
-def test_no_page_change_is_lost_while_results_come_in(page: Page, server: Server) -> None:
-    start_all_pairs(page, server)
+def test_no_page_change_is_lost_while_results_come_in(page: Page, url: str) -> None:
+    start_all_pairs(page, url)
     link = page.get_by_test_id("stSidebarNav").get_by_role("link")
     for name in ["Ingredients", "Connectivity"] * 10:
         link.get_by_text(name).click()
@@ -83,13 +89,13 @@ def test_no_page_change_is_lost_while_results_come_in(page: Page, server: Server
     expect(progress(page)).to_have_count(0)
 
 
-def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, server: Server) -> None:
-    start_all_pairs(page, server)
+def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, url: str) -> None:
+    start_all_pairs(page, url)
     page.reload()
     expect(progress(page)).to_be_visible()
     expect(page.get_by_text(re.compile(r"[\d,]+ pairs on select")).first).to_be_visible()
     second_tab = page.context.new_page()
-    second_tab.goto(server.url)
+    second_tab.goto(url)
     expect(progress(second_tab)).to_be_visible()
     cancel(second_tab)
     expect(progress(second_tab)).to_have_count(0)
@@ -97,8 +103,8 @@ def test_a_reload_in_the_middle_of_a_job_shows_it_still_running(page: Page, serv
 
 
 @pytest.mark.integration
-def test_the_page_answers_while_a_job_runs(page: Page, server: Server) -> None:
-    start_all_pairs(page, server)
+def test_the_page_answers_while_a_job_runs(page: Page, url: str) -> None:
+    start_all_pairs(page, url)
     steps.go_to(page, "Ingredients")
     box = page.get_by_role("textbox", name="Filter")
     box.fill("run-03")

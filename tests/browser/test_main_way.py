@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -13,15 +14,27 @@ from safetensors.torch import load_file
 
 from soupcore import Evaluator, Sweep, load_task, uniform
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server, start_server, stop_server
+from tests.browser.conftest import SAMPLE, Server, start_server, stop_server
 
-SAMPLE = PROJECT / "sample_data" / "digits"
+
+@pytest.fixture(scope="module")
+def fresh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server as a first user starts it."""
+    server = start_server(tmp_path_factory.mktemp("fresh-server"))
+    yield server
+    stop_server(server)
+
+
+@pytest.fixture(scope="module")
+def folder(server: Server) -> Path:
+    return server.copy_of_sample("main way")
 
 
 def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
-    page: Page, server: Server
+    page: Page, fresh_server: Server
 ) -> None:
-    page.goto(f"{server.url}/connectivity?selection=run-02&selection=run-05&pair=base&pair=run-02")
+    query = "selection=run-02&selection=run-05&pair=base&pair=run-02"
+    page.goto(f"{fresh_server.url}/connectivity?{query}")
     expect(steps.heading(page, "Connectivity")).to_be_visible()
     expect(page.get_by_test_id("stSidebarNav")).to_be_visible()
     expect(page.get_by_text("base → run-02").first).to_be_visible()
@@ -30,9 +43,9 @@ def test_a_deep_link_on_a_cold_server_opens_the_page_in_its_frame(
 
 
 def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, server: Server, folder: Path, tmp_path: Path
 ) -> None:
-    steps.open_app(page, server.url)
+    steps.follow(page, server.link("ingredients", folder))
     page.get_by_role("button", name="Evaluate all ingredients").click()
     expect(page.get_by_test_id("stProgress")).to_be_visible()
     expect(page.get_by_role("button", name="Evaluate all ingredients")).to_have_count(
@@ -71,40 +84,34 @@ def test_a_researcher_goes_from_the_sweep_to_the_greedy_soups_weights(
     file = steps.save(steps.download(page, "Greedy"), tmp_path)
     expect(page.get_by_text(hashlib.sha256(file.read_bytes()).hexdigest())).to_be_visible()
     shown = page.get_by_test_id("stMetric").filter(has_text="accuracy on validation (select)")
-    assert_is_the_mean_of_what_it_says(file)
+    assert_is_the_mean_of_what_it_says(file, folder)
     assert_reaches(file, float(shown.inner_text().split()[-2]))
 
 
 def test_three_clicks_lead_from_a_first_visit_to_the_best_soups_weights(
-    page: Page, tmp_path: Path
+    page: Page, fresh_server: Server, tmp_path: Path
 ) -> None:
-    server = start_server(tmp_path)
-    try:
-        page.goto(server.url)
-        page.get_by_role("button", name=re.compile("Analyze this sweep, about")).click()
-        expect(page.get_by_text("Screen all 105 pairs for barriers").first).to_be_visible()
-        verdict = page.locator(".st-key-verdict")
-        download = verdict.get_by_role("button", name=re.compile("Download .* soup"))
-        ended = page.get_by_test_id("stSidebar").get_by_text(
-            "Analyze Sample: cluttered digits · done"
-        )
-        expect(ended).to_be_visible(timeout=300_000)
-        expect(download).to_have_count(1)  # the page is drawn twice while it changes
-        expect(verdict.get_by_text(re.compile("13 of 15 runs share a basin"))).to_be_visible()
-        first = re.compile(r"beats the best run, run-02, by .* on test .report. .95 % interval \+")
-        expect(verdict.get_by_text(first)).to_be_visible()
-        steps.wait_until_idle(page)
-        download.click()
-        steps.expect_section(page, "Download")
-        with page.expect_download() as taken:
-            page.get_by_role("link", name=re.compile("Download .*safetensors")).click()
-        assert_is_the_sum_of_what_it_says(steps.save(taken.value, tmp_path))
-        steps.go_to(page, "Report")
-        with page.expect_download() as taken:
-            page.get_by_role("button", name="Download report").click()
-        assert_opens_without_a_network(page, steps.save(taken.value, tmp_path))
-    finally:
-        stop_server(server)
+    page.goto(fresh_server.url)
+    page.get_by_role("button", name=re.compile("Analyze this sweep, about")).click()
+    expect(page.get_by_text("Screen all 105 pairs for barriers").first).to_be_visible()
+    verdict = page.locator(".st-key-verdict")
+    download = verdict.get_by_role("button", name=re.compile("Download .* soup"))
+    ended = page.get_by_test_id("stSidebar").get_by_text("Analyze Sample: cluttered digits · done")
+    expect(ended).to_be_visible(timeout=300_000)
+    expect(download).to_have_count(1)  # the page is drawn twice while it changes
+    expect(verdict.get_by_text(re.compile("13 of 15 runs share a basin"))).to_be_visible()
+    first = re.compile(r"beats the best run, run-02, by .* on test .report. .95 % interval \+")
+    expect(verdict.get_by_text(first)).to_be_visible()
+    steps.wait_until_idle(page)
+    download.click()
+    steps.expect_section(page, "Download")
+    with page.expect_download() as taken:
+        page.get_by_role("link", name=re.compile("Download .*safetensors")).click()
+    assert_is_the_sum_of_what_it_says(steps.save(taken.value, tmp_path))
+    steps.go_to(page, "Report")
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Download report").click()
+    assert_opens_without_a_network(page, steps.save(taken.value, tmp_path))
 
 
 def assert_opens_without_a_network(page: Page, report: Path) -> None:
@@ -130,12 +137,11 @@ def assert_opens_without_a_network(page: Page, report: Path) -> None:
 
 @pytest.mark.integration
 def test_two_soups_of_the_same_size_are_not_served_for_each_other(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, server: Server, folder: Path, tmp_path: Path
 ) -> None:
     taken = []
-    for pair in two_pairs_with_files_of_one_size(tmp_path):
-        query = "&".join(f"selection={name}" for name in pair)
-        page.goto(f"{server.url}/soups?{query}")
+    for pair in two_pairs_with_files_of_one_size(folder, tmp_path):
+        steps.follow(page, server.link("soups", folder, selection=pair))
         expect(steps.heading(page, "Soups")).to_be_visible()
         steps.build(page, "Uniform")
         steps.open_built(page, "Download")
@@ -145,19 +151,19 @@ def test_two_soups_of_the_same_size_are_not_served_for_each_other(
         with page.expect_download() as download:
             link.click()
         taken.append(steps.save(download.value, tmp_path))
-        assert_is_the_mean_of_what_it_says(taken[-1])
+        assert_is_the_mean_of_what_it_says(taken[-1], folder)
     one, two = taken
     assert one.stat().st_size == two.stat().st_size
     assert not torch.equal(load_file(one)["head.weight"], load_file(two)["head.weight"])
 
 
-def two_pairs_with_files_of_one_size(folder: Path) -> list[tuple[str, str]]:
+def two_pairs_with_files_of_one_size(folder: Path, scratch: Path) -> list[tuple[str, str]]:
     """Find two soups whose files are equally long, recipe and scores in them included."""
-    sweep = Sweep.from_folder(SAMPLE / "sweep")
+    sweep = Sweep.from_folder(folder)
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), device="cpu")
     pair_of_size: dict[int, tuple[str, str]] = {}
     for pair in combinations(sweep.names()[:6], 2):
-        file = folder / "trial.safetensors"
+        file = scratch / "trial.safetensors"
         uniform(sweep, pair).evaluate(evaluator).save(file)
         size = file.stat().st_size
         if size in pair_of_size:
@@ -166,10 +172,10 @@ def two_pairs_with_files_of_one_size(folder: Path) -> list[tuple[str, str]]:
     raise AssertionError("no two soups of the sample have files of one size")
 
 
-def assert_is_the_mean_of_what_it_says(file: Path) -> None:
+def assert_is_the_mean_of_what_it_says(file: Path, folder: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         names = json.loads(opened.metadata()["stockpot"])["coefficients"]
-    members = [load_file(SAMPLE / "sweep" / f"{name}.safetensors") for name in names]
+    members = [load_file(folder / f"{name}.safetensors") for name in names]
     for name, tensor in load_file(file).items():
         mean = torch.stack([member[name].double() for member in members]).mean(dim=0)
         torch.testing.assert_close(tensor, mean.float(), rtol=1e-6, atol=1e-9)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlencode
 
 from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
@@ -14,21 +13,20 @@ from tests.browser.conftest import PROJECT, Server
 from tests.helpers import average, same_weights
 
 SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
-NAMES = ("run-11", "run-12")  # other tests of the server make soups of the first ones
+NAMES = ("run-11", "run-12")
 
 
 def test_a_uniform_soup_is_built_and_downloaded_without_a_task(
-    page: Page, files_server: Server, tmp_path: Path
+    page: Page, server: Server, tmp_path: Path
 ) -> None:
-    folder = files_server.sweeps / "no task"
+    folder = server.sweeps / "no task"
     folder.mkdir()
     states: list[Mapping[str, Tensor]] = [
         load_file(SAMPLE / f"{name}.safetensors") for name in NAMES
     ]
     for name, tensors in zip(NAMES, states, strict=True):
         save_file(dict(tensors), folder / f"{name}.safetensors")
-    query = urlencode({"sweep": folder, "task": "none"})
-    steps.follow(page, f"{files_server.url}/ingredients?{query}")
+    steps.follow(page, server.link("ingredients", folder, task="none"))
     expect(page.get_by_text("Evaluating ingredients needs a task")).to_be_visible()
     steps.go_to(page, "Soups")
     steps.build(page, "Uniform")

@@ -8,9 +8,7 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
 
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server, start_server, stop_server
-
-SAMPLE = PROJECT / "sample_data" / "digits"
+from tests.browser.conftest import SAMPLE, Server, start_server, stop_server
 
 WRONG_NETWORK = """
 from torch import nn
@@ -25,7 +23,7 @@ FAILING = "raise RuntimeError('no such data here')\n"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def picker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("picker")
     make_troubled_sweep(folder / "sweeps" / "troubled")
     (folder / "sweeps" / "empty").mkdir()
@@ -64,9 +62,9 @@ def choose_task(page: Page, task: str) -> None:
 
 @pytest.mark.integration
 def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
-    page: Page, server: Server
+    page: Page, picker: Server
 ) -> None:
-    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+    steps.open_app(page, f"{picker.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
@@ -79,8 +77,8 @@ def test_a_folder_with_every_kind_of_trouble_opens_without_the_misfits(
 
 
 @pytest.mark.integration
-def test_an_empty_folder_says_so_before_it_is_opened(page: Page, server: Server) -> None:
-    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+def test_an_empty_folder_says_so_before_it_is_opened(page: Page, picker: Server) -> None:
+    steps.open_app(page, f"{picker.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
     page.get_by_role("combobox", name="Root").click()
     page.get_by_role("option", name="sweeps").click()
@@ -105,8 +103,8 @@ def test_uploaded_checkpoints_become_a_sweep(page: Page, server: Server, tmp_pat
 
 
 @pytest.mark.integration
-def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: Server) -> None:
-    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, picker: Server) -> None:
+    steps.open_app(page, f"{picker.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
     choose_task(page, "wrong.py: task")
     page.get_by_role("button", name="Open (16 checkpoints)").click()
@@ -116,8 +114,8 @@ def test_checkpoints_that_do_not_fit_the_task_fail_in_words(page: Page, server: 
 
 
 @pytest.mark.integration
-def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, server: Server) -> None:
-    steps.open_app(page, f"{server.url}/?sweep={SAMPLE / 'sweep'}")
+def test_a_task_that_fails_to_load_is_named_with_its_error(page: Page, picker: Server) -> None:
+    steps.open_app(page, f"{picker.url}/?sweep={SAMPLE / 'sweep'}")
     choose(page, "Folder on the server")
     choose_task(page, "failing.py: task")
     page.get_by_role("button", name="Open (16 checkpoints)").click()

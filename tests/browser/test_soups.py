@@ -8,13 +8,21 @@ from safetensors import safe_open
 
 from soupcore import RECIPES, Evaluator, Store, Sweep, load_task, manual
 from tests.browser import steps
-from tests.browser.conftest import PROJECT, Server
-
-SAMPLE = PROJECT / "sample_data" / "digits"
+from tests.browser.conftest import SAMPLE, Server
 
 
-def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/evidence")  # as in earlier versions
+@pytest.fixture(scope="module")
+def folder(server: Server) -> Path:
+    return server.copy_of_sample("soups")
+
+
+def open_soups(page: Page, server: Server, folder: Path, *selection: str) -> None:
+    steps.follow(page, server.link("soups", folder, selection=selection))
+    expect(steps.heading(page, "Soups")).to_be_visible()
+
+
+def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server, folder: Path) -> None:
+    steps.follow(page, server.link("evidence", folder))  # as in earlier versions
     expect(steps.heading(page, "Soup")).to_be_visible()
     expect(page.get_by_text("No soups yet")).to_be_visible()
     steps.go_to(page, "Compare")
@@ -22,10 +30,9 @@ def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server) -> 
 
 
 def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
-    page: Page, server: Server, store: Store
+    page: Page, server: Server, folder: Path, store: Store
 ) -> None:
-    page.goto(f"{server.url}/soups?selection=run-01&selection=run-02")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+    open_soups(page, server, folder, "run-01", "run-02")
     page.get_by_role("radiogroup").get_by_text("Manual", exact=True).click()
     slider = page.get_by_role("slider", name="run-01")
     slider.focus()
@@ -33,7 +40,7 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
         slider.press("ArrowLeft")
     expect(page.get_by_text("run-01 0.333, run-02 0.667")).to_be_visible()
 
-    sweep = Sweep.from_folder(SAMPLE / "sweep")
+    sweep = Sweep.from_folder(folder)
     evaluator = Evaluator(load_task(f"{SAMPLE / 'task.py'}:task"), store, device="cpu")
     soup = manual(sweep, {"run-01": 1, "run-02": 2}).evaluate(evaluator, ["select"])
     accuracy = f"{100 * soup.evaluations['select'].accuracy:.2f} %"
@@ -47,9 +54,10 @@ def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
 
 
 @pytest.mark.integration
-def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/soups?selection=run-07&selection=run-09")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+def test_every_recipe_is_built_and_joins_the_comparison(
+    page: Page, server: Server, folder: Path
+) -> None:
+    open_soups(page, server, folder, "run-07", "run-09")
     for recipe in RECIPES.values():
         steps.build(page, recipe.title)
         title = re.escape(recipe.title)
@@ -62,9 +70,8 @@ def test_every_recipe_is_built_and_joins_the_comparison(page: Page, server: Serv
 
 
 @pytest.mark.integration
-def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
-    page.goto(f"{server.url}/soups?selection=run-07")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+def test_a_value_is_picked_from_a_curve(page: Page, server: Server, folder: Path) -> None:
+    open_soups(page, server, folder, "run-07")
     page.get_by_role("radiogroup").get_by_text("WiSE-FT", exact=True).click()
     alpha = page.get_by_role("spinbutton", name="α")
     expect(alpha).to_have_value("0.50")
@@ -92,10 +99,9 @@ def test_a_value_is_picked_from_a_curve(page: Page, server: Server) -> None:
 
 @pytest.mark.integration
 def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
-    page: Page, server: Server
+    page: Page, server: Server, folder: Path
 ) -> None:
-    page.goto(f"{server.url}/soups")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+    open_soups(page, server, folder)
     choices = page.get_by_role("radiogroup")
     choices.get_by_text("Learned", exact=True).click()
     # The form of another recipe, which is shown until then, has more parameters too.
@@ -126,10 +132,9 @@ def test_a_learned_soup_that_is_stopped_is_kept_and_evaluated_later(
 
 @pytest.mark.integration
 def test_a_soup_is_an_ingredient_of_the_next_one(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, server: Server, folder: Path, tmp_path: Path
 ) -> None:
-    page.goto(f"{server.url}/soups?selection=run-03&selection=run-04")
-    expect(steps.heading(page, "Soups")).to_be_visible()
+    open_soups(page, server, folder, "run-03", "run-04")
     steps.build(page, "Uniform")
     rename(page, "first")
     page.get_by_role("combobox", name="Include existing soups").click()

@@ -1,5 +1,3 @@
-from urllib.parse import urlencode
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -12,14 +10,14 @@ SAMPLE = PROJECT / "sample_data" / "digits" / "sweep"
 
 
 def test_a_new_checkpoint_appears_once_it_is_complete_and_the_page_stays(
-    page: Page, files_server: Server
+    page: Page, server: Server
 ) -> None:
-    folder = files_server.sweeps / "growing"
+    folder = server.sweeps / "growing"
     folder.mkdir()
     for name in ("run-01", "run-02"):
         (folder / f"{name}.safetensors").write_bytes((SAMPLE / f"{name}.safetensors").read_bytes())
     content = (SAMPLE / "run-03.safetensors").read_bytes()
-    steps.follow(page, f"{files_server.url}/ingredients?{urlencode({'sweep': folder})}")
+    steps.follow(page, server.link("ingredients", folder))
     expect(page.get_by_text("0 of 2 ingredients selected")).to_be_visible()
     page.evaluate("window.stays = true")
 
