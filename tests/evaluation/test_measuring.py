@@ -44,6 +44,7 @@ def f1(task: ClassificationTask, store: Store) -> Evaluator:
     return Evaluator(named, store, device="cpu")
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_all_metrics_of_a_task_are_computed_and_stored(f1: Evaluator, sweep: Sweep) -> None:
     ends = [sweep[name].mixture for name in NAMES[:2]]
     for point in (ends[0], mean(ends)):
@@ -65,15 +66,18 @@ def test_intervals_come_from_resamples_of_what_is_stored(f1: Evaluator, sweep: S
     expected = bootstrap(
         (targets, predictions),
         lambda y, p: f1_score(y, p, average="macro"),
-        paired=True, vectorized=False, n_resamples=1000, method="percentile",
+        paired=True, vectorized=False, n_resamples=400, method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     assert found.score_interval == pytest.approx(tuple(expected), abs=0.03)
+    assert found.replicates is not None
+    assert found.replicates.shape == (200,)
     middle = f1.evaluate(mean(sweep[name].mixture for name in NAMES[:2]), "val", keep_outputs=False)
     assert all(math.isnan(end) for end in middle.score_interval)
     assert middle.replicates is None
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_two_points_are_compared_on_the_same_resamples(f1: Evaluator, sweep: Sweep) -> None:
     one, other = (f1.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
     found = compare(f1.task, one, other)
@@ -84,7 +88,7 @@ def test_two_points_are_compared_on_the_same_resamples(f1: Evaluator, sweep: Swe
     differences = [
         f1_score(targets[rows], one.predictions[rows], average="macro", zero_division=0)
         - f1_score(targets[rows], other.predictions[rows], average="macro", zero_division=0)
-        for rows in resamples(one.n)
+        for rows in resamples(one.n, 10)
     ]
     half = 1.959964 * np.std(differences, ddof=1)
     expected = found.difference - half, found.difference + half
@@ -99,6 +103,7 @@ def test_a_mean_is_compared_example_by_example(evaluator: Evaluator, sweep: Swee
     assert compare(evaluator.task, one, other) == paired(one.scores, other.scores)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_recipes_choose_by_the_primary_metric(f1: Evaluator, sweep: Sweep) -> None:
     soup = greedy(sweep, f1, NAMES)
     targets = f1.task.split("val").targets
@@ -117,6 +122,7 @@ def test_recipes_choose_by_the_primary_metric(f1: Evaluator, sweep: Sweep) -> No
     assert soup.evaluations["val"].score == pytest.approx(by_hand(chosen))
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_paths_parts_curves_and_ensembles_are_scored_by_it_too(f1: Evaluator, sweep: Sweep) -> None:
     found = barriers(sweep, f1, NAMES, 3, split="val")
     ends = [f1.evaluate(sweep[name].mixture, "val").score for name in NAMES]
@@ -138,6 +144,7 @@ def test_paths_parts_curves_and_ensembles_are_scored_by_it_too(f1: Evaluator, sw
     assert drawn.best.evaluations["val"].score == max(drawn.scores("val"))
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_selection_bias_is_estimated_by_the_metric(f1: Evaluator, sweep: Sweep) -> None:
     found = [f1.evaluate(sweep[name].mixture, "val") for name in NAMES]
     estimate = cross_fit_evaluations(f1.task, found, repeats=5)
