@@ -117,20 +117,6 @@ def test_there_is_a_case_for_each_call(soup: str) -> None:
 
 
 @pytest.mark.parametrize("kind", STORED)
-def test_a_result_is_read_without_the_task(
-    running: Context, reading: Context, soup: str, kind: str
-) -> None:
-    call = calls(soup)[kind]
-    if isinstance(call, SearchOptimism):
-        pytest.importorskip("cma")
-    assert call.known(reading) is None
-    found = compute(call, running)
-    assert call.result(reading) == call.known(reading) == found
-    with pytest.raises(TypeError, match="Evaluator"):
-        call.run(reading, no_progress, lambda result: None)
-
-
-@pytest.mark.parametrize("kind", STORED)
 def test_a_result_is_of_the_weights_the_data_and_the_arguments(
     running: Context, reading: Context, soup: str, kind: str
 ) -> None:

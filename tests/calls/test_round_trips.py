@@ -402,9 +402,15 @@ def test_a_call_is_queued_done_read_and_printed(
     if kind in (SoupFiles.kind, PushedSoup.kind):
         name = f"uniform-{soup}.json"
         Path(name).write_text(json.dumps(running.soups[soup].soup.to_json()))
+    if isinstance(call, StoredCall):
+        assert call.known(reading) is None
+        with pytest.raises(TypeError, match="Evaluator"):
+            call.run(reading, quietly, lambda result: None)
     told = json.loads(json.dumps(call.work(running, quietly), allow_nan=False))
     read = case.read(reading, told)
     assert read
+    if isinstance(call, StoredCall):
+        assert call.result(reading) == call.known(reading)
     assert case.printed(execute(call.script(reading))) == read
 
 

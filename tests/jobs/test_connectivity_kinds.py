@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from soupcore import Cancelled, RecipeError, Store, SweepError, uniform
+from soupcore import Cancelled, RecipeError, Store, SweepError
 from soupcore.analysis import stored_soup_vs_ensemble
 from soupcore.calls import alphas_of
 from soupcore.connectivity import (
     stored_barriers,
     stored_geometry,
-    stored_lines,
     stored_plane,
 )
 from soupcore.jobs.kinds import KINDS, WarmState
@@ -33,15 +32,14 @@ def silent(done: int, total: int, partial: Mapping[str, Any] | None = None) -> N
     assert 0 <= done <= total
 
 
-@pytest.mark.parametrize("alphas", [3, "adaptive"])
 def test_all_pairs_of_names_are_evaluated_so_that_the_page_finds_them(
-    warm: WarmState, request_: dict[str, Any], alphas: Any
+    warm: WarmState, request_: dict[str, Any]
 ) -> None:
     names = ["run1", "run2", "run10"]
-    wanted = request_ | {"names": names, "alphas": alphas, "splits": ["select"]}
+    wanted = request_ | {"names": names, "alphas": "adaptive", "splits": ["select"]}
     assert KINDS["paths"](warm, wanted, silent) == {"paths": 3}
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
-    found = stored_barriers(sweep, evaluator, names, alphas_of(alphas))
+    found = stored_barriers(sweep, evaluator, names, alphas_of("adaptive"))
     assert (len(found.paths), found.missing) == (3, 0)
 
 
@@ -55,25 +53,6 @@ def test_a_screen_is_evaluated_on_a_part(
     part = evaluator.task.part("select", 100)
     assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3, split=part).missing == 0
     assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3).missing == 3
-
-
-def test_lines_lead_to_the_base_and_to_soups_and_beyond(
-    warm: WarmState, request_: dict[str, Any]
-) -> None:
-    sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
-    soup = uniform(sweep)
-    warm.store.add_soup(soup.id, request_["sweep"], soup.to_json())
-    wanted = request_ | {
-        "pairs": [["base", {"soup": soup.id}]],
-        "alphas": 3,
-        "splits": ["select"],
-        "beyond": [-0.5, 1.5],
-    }
-    KINDS["paths"](warm, wanted, silent)
-    line = [(sweep["base"], soup.mixture)]
-    (found,) = stored_lines(line, evaluator, 3, beyond=[-0.5, 1.5]).paths
-    assert found is not None
-    assert found.alphas.tolist() == [-0.5, 0, 0.5, 1, 1.5]
 
 
 def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
@@ -95,11 +74,6 @@ def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
     assert found is not None
     assert found.missing == 0
     assert passes_made() <= (9 + 1) * BATCHES
-
-
-def test_geometry_is_measured_once(warm: WarmState, request_: dict[str, Any]) -> None:
-    assert KINDS["geometry"](warm, request_, silent) == {"ingredients": 3}
-    assert stored_geometry(warm.sweep(request_), warm.store) is not None
 
 
 def test_the_theory_takes_the_ends_the_middle_and_a_point_on_either_side_of_it(

@@ -20,7 +20,6 @@ from soupcore import (
     SweepError,
     TaskError,
     ema,
-    greedy_orders,
     load_task,
 )
 from soupcore.analysis import cross_fit, cross_fit_greedy
@@ -211,19 +210,6 @@ def test_the_best_pass_before_a_stop_is_kept_and_can_be_scored(
     row = warm.store.soup(last["soup"])
     assert row is not None
     assert list(row.body["scores"]) == ["val", "test", "shift/noise"]
-
-
-def test_random_orders_are_those_of_the_library(asked: tuple[WarmState, dict[str, str]]) -> None:
-    warm, request = asked
-    names = ["run1", "run2", "run10"]
-    told = {"names": names, "parameters": {"accept": ">=", "metric": "score"}, "seeds": 4}
-    found = kept(warm, request | told, "orders")["scores"]
-    evaluator = warm.evaluator(request)
-    orders = greedy_orders(warm.sweep(request), evaluator, names, seeds=range(4))
-    assert found["val"] == orders.scores()
-    assert found["test"] == [
-        soup.evaluate(evaluator, ["test"]).evaluations["test"].score for soup in orders.soups
-    ]
 
 
 @pytest.mark.parametrize("statistics", ["averaged", "re-estimated"])
