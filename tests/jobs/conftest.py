@@ -61,6 +61,8 @@ def build_together():
 splits = {"select": Split("select", data["inputs"], data["targets"])}
 task = ClassificationTask(build, splits, name="slow toy")
 together = ClassificationTask(build_together, splits, name="toy of two processes")
+few = {"select": Split("select", data["inputs"][:256], data["targets"][:256])}
+few_together = ClassificationTask(build_together, few, name="small toy of two processes")
 failing = ClassificationTask(lambda: 1 / 0, splits, name="failing toy")
 """
 

@@ -24,9 +24,10 @@ def test_a_stopped_server_leaves_a_job_that_can_be_resumed(
 
 
 def test_each_device_has_a_worker_and_they_share_the_jobs(
-    store: soupcore.Store, task_file: Path, request_: dict[str, Any]
+    store: soupcore.Store, task_file: Path, request_: dict[str, Any], worker_forks: Forks
 ) -> None:
-    supervisor = Supervisor(store, [f"{task_file}:task"], devices=["cpu", "cpu:0"])
+    ForkingSupervisor.forks = worker_forks
+    supervisor = ForkingSupervisor(store, [f"{task_file}:task"], devices=["cpu", "cpu:0"])
     try:
         jobs = [
             supervisor.submit("evaluate", "", request_ | {"names": [name], "splits": ["select"]})

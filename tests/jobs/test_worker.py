@@ -227,7 +227,7 @@ def test_the_points_of_one_job_are_shared_between_the_workers_of_its_task(
     kind: str,
 ) -> None:
     ForkingSupervisor.forks = worker_forks
-    task = f"{task_file}:together"
+    task = f"{task_file}:{'few_together' if kind == 'analyze' else 'together'}"
     supervisor = ForkingSupervisor(store, [task], devices=["cpu", "cpu:0"])
     try:
         supervisor.start()
