@@ -170,10 +170,10 @@ class App:
     def evaluate(self) -> None:
         self.do("evaluate", names=self.ends, splits=self.splits)
 
-    def map_weights(self) -> None:
+    def map_weights(self, *, size: int = 7) -> None:
         self.do("paths", names=NAMES, alphas="adaptive", splits=[self.select])
         self.do("geometry")
-        self.do("plane", corners=self.ends[:3], split=self.select, size=7)
+        self.do("plane", corners=self.ends[:3], split=self.select, size=size)
 
     def build(self, recipe: str) -> str:
         if recipe == MANUAL:
@@ -360,7 +360,7 @@ def test_scores_that_are_no_shares_are_nowhere_percentages(
 ) -> None:
     app = start(task=task)
     app.evaluate()
-    app.map_weights()
+    app.map_weights(size=3)  # a command takes a process for each point
     app.build("uniform")
     app.build("greedy")
     for session in app.open_all():
