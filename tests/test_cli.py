@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import fsspec
 import pytest
@@ -346,6 +349,74 @@ def test_the_dashboard_gets_all_arguments(
     assert os.environ["STREAMLIT_SERVER_ADDRESS"] == "127.0.0.2"
 
 
+# Runs the command in forks of a process that has imported torch, which takes most of the time of
+# a process. A message has the arguments, the workspace, and standard output and error; it is
+# answered by the id of the process, and by its exit code when it has ended.
+FORKS = """
+import json, os, signal, socket, sys
+from soupcore import cli, evaluation, tasks
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+asking = socket.socket(fileno=int(sys.argv[1]))
+while (message := socket.recv_fds(asking, 1 << 16, 2))[0]:
+    (arguments, workspace), descriptors = json.loads(message[0]), message[1]
+    pid = os.fork()
+    if not pid:
+        asking.close()
+        for number, descriptor in enumerate(descriptors, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.environ["STOCKPOT_WORKSPACE"] = workspace
+        sys.exit(cli.main(arguments))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    asking.send(str(pid).encode())
+    asking.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+"""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[socket.socket]:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with (
+        here,
+        subprocess.Popen(
+            [sys.executable, "-c", FORKS, str(there.fileno())],
+            cwd=PROJECT,
+            pass_fds=[there.fileno()],
+        ),
+    ):
+        there.close()
+        here.settimeout(300)
+        yield here
+        here.close()  # it ends
+
+
+@dataclass
+class Command:
+    """The command in a process of its own."""
+
+    pid: int
+    output: TextIO
+    errors: TextIO
+
+
+@pytest.fixture
+def start(forks: socket.socket, workspace: Path) -> Iterator[Callable[..., Command]]:
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> Command:
+            pipes = [os.pipe(), os.pipe()]
+            ends = [written for _, written in pipes]
+            socket.send_fds(forks, [json.dumps([arguments, str(workspace)]).encode()], ends)
+            for end in ends:
+                os.close(end)
+            output, errors = (stack.enter_context(os.fdopen(end)) for end, _ in pipes)
+            return Command(int(forks.recv(100)), output, errors)
+
+        yield start
+
+
 SLOW = """
 import time
 print("began", flush=True)
@@ -353,35 +424,24 @@ time.sleep(60)
 """
 
 
-def test_ctrl_c_ends_the_command(tmp_path: Path, runs: str) -> None:
+def test_ctrl_c_ends_the_command(
+    start: Callable[..., Command], forks: socket.socket, tmp_path: Path, runs: str
+) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
-    command = [sys.executable, "-m", "soupcore.cli", "evaluate", runs, "--task"]
-    with subprocess.Popen(
-        [*command, f"{tmp_path / 'slow.py'}:task"],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "began\n"
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert err == "stockpot: interrupted; finished evaluations are stored\n"
+    command = start("evaluate", runs, "--task", f"{tmp_path / 'slow.py'}:task")
+    assert command.output.readline() == "began\n"
+    os.kill(command.pid, signal.SIGINT)
+    assert command.errors.read() == "stockpot: interrupted; finished evaluations are stored\n"
+    assert int(forks.recv(100)) == 130
 
 
-def test_a_closed_pipe_is_not_an_error(runs: str, spec: str) -> None:
-    command = [sys.executable, "-m", "soupcore.cli", "evaluate", runs, "--json", "--task", spec]
-    with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait(300)
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-    assert process.returncode == 1
+def test_a_closed_pipe_is_not_an_error(
+    start: Callable[..., Command], forks: socket.socket, runs: str, spec: str
+) -> None:
+    command = start("evaluate", runs, "--json", "--task", spec)
+    command.output.close()
+    assert command.errors.read() == ""
+    assert int(forks.recv(100)) == 1
 
 
 METRICS = """
