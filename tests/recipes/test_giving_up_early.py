@@ -73,7 +73,7 @@ def evaluator_of(store: Store, kind: type[Task], version: str) -> Evaluator:
     return Evaluator(kind(Lookup, splits, name="table", version=version), store, batch_size=16)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @pytest.mark.parametrize("version", ["whole", "shares"])
 @pytest.mark.parametrize("accept", [">=", ">"])
 @given(seed=st.integers(0, 10_000), k=st.integers(2, 5), common=st.floats(0, 3))
