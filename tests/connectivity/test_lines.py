@@ -156,7 +156,7 @@ def test_an_unknown_split_is_refused(sweep: Sweep, evaluator: Evaluator) -> None
 def test_barriers_of_real_networks_are_those_of_a_dense_grid(
     far_sweep: Sweep, evaluator: Evaluator
 ) -> None:
-    dense = barriers(far_sweep, evaluator, alphas=101)
+    dense = barriers(far_sweep, evaluator, alphas=51)
     assert dense.loss.max() > 0.1  # there is something to find
     for tolerance in (0.002, 0.01):
         adaptive = barriers(far_sweep, evaluator, alphas=Adaptive(tolerance))
