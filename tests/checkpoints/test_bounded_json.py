@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupcore.checkpoints.bounded_json import MOST_VALUES, parse_object
@@ -11,6 +11,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 PLAIN = st.none() | st.booleans() | st.integers() | TEXTS
 
 
+@settings(max_examples=20)
 @given(
     st.dictionaries(
         TEXTS, st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner))
