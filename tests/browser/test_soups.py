@@ -26,7 +26,9 @@ def test_without_a_soup_the_pages_say_what_to_do(page: Page, server: Server, fol
     expect(steps.heading(page, "Soup")).to_be_visible()
     expect(page.get_by_text("No soups yet")).to_be_visible()
     steps.go_to(page, "Compare")
-    expect(page.get_by_text("No soups yet. Build one on the")).to_be_visible()
+    expect(page.get_by_text("No soups yet")).to_be_visible()
+    page.get_by_role("button", name="Build a soup").click()
+    expect(steps.heading(page, "Soups")).to_be_visible()
 
 
 def test_coefficients_by_hand_are_evaluated_as_they_settle_and_can_be_kept(
