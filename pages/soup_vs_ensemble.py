@@ -13,7 +13,7 @@ from pages.components.state import Pair, View
 from soupcore import figures
 from soupcore.calls import TwoModelEnsembles, TwoModelTheory, by_pair
 from soupcore.display import capitalised
-from soupcore.figures.tables import pairs_with
+from soupcore.figures.tables import pairs_with, soups_and_ensembles_table, with_larger
 from soupcore.plan import seconds
 
 
@@ -56,18 +56,13 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     known = results.midpoints(view, names, split, key="midpoints")
     if known is None:
         return
-    both = _ensembles(view, names, split)
-    scores = {
-        pair: {"soup": path.midpoint_score, "ensemble": both[pair]}
-        for pair, path in known.paths.items()
-        if pair in both
-    }
-    if not scores:
+    table = soups_and_ensembles_table(known, _ensembles(view, names, split))
+    if table.empty:
         st.info("No ensembles of these pairs yet. They need the stored outputs of the "
                 "ingredients.", icon=":material/join_inner:")  # fmt: skip
         offer_ingredients(view, key="ensembles")
         return
-    table = pairs_with(view.sweep, scores, colour)
+    table = with_larger(view.sweep, table, colour)
     figure = figures.soup_ensemble_scatter(
         table,
         colour=f"max {colour}" if colour else "",
@@ -85,8 +80,8 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
         title="Soups and ensembles of two",
         about=exports.sizes(view.task, split),
     )
-    better = sum(row["soup"] >= row["ensemble"] for row in scores.values())
-    st.caption(f"The soup matches or beats the ensemble in {better:,} of {len(scores):,} pairs.")
+    better = (table["soup"] >= table["ensemble"]).sum()
+    st.caption(f"The soup matches or beats the ensemble in {better:,} of {len(table):,} pairs.")
 
 
 def _theory(view: View, names: Sequence[str], split: str, colour: str | None) -> None:

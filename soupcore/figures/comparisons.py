@@ -184,19 +184,21 @@ def _one_per_place(
     enough remain.
     """
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    first, counts = np.arange(len(finite)), np.ones(len(finite), dtype=np.int64)
+    squares, count = np.arange(len(finite)), len(finite)  # the square of each point, as a number
+    if count > _MANY:
+        places = np.empty(count, dtype=np.complex128)  # both coordinates as one value
+        x, y = x[finite], y[finite]
+        # Outliers are drawn at the edge.
+        across, up = (np.subtract(*np.quantile(values, [0.995, 0.005])) for values in (x, y))
     side = _MARKER
-    while len(first) > _MANY:
-        places = []
-        for values, pixels in ((x[finite], _WIDTH), (y[finite], _HEIGHT)):
-            low, high = np.quantile(values, [0.005, 0.995])  # outliers are drawn at the edge
-            places.append(np.floor(values / ((high - low) * side / pixels or side)))
-        _, first, counts = np.unique(
-            np.stack(places), axis=1, return_index=True, return_counts=True
-        )
+    while count > _MANY:
+        places.real = np.floor(x / (across * side / _WIDTH or side))
+        places.imag = np.floor(y / (up * side / _HEIGHT or side))
+        squares, distinct = pd.factorize(places)  # numbered in the order of their first points
+        count = len(distinct)
         side *= 1.25
-    order = np.argsort(first)
-    return finite[first[order]], counts[order] - 1
+    first = np.unique(squares, return_index=True)[1]
+    return finite[first], np.bincount(squares, minlength=count) - 1
 
 
 def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from soupcore.analysis import Calibration, Share
@@ -299,11 +300,9 @@ def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHAR
         score_unit: As for `barriers_table`.
     """
     what = "error" if score_unit.counts_errors else "score"
-    names = np.array(found.names, dtype=object)
     return pd.DataFrame(
         {
-            "first": names[found.pairs[:, 0]],
-            "second": names[found.pairs[:, 1]],
+            **_ends(found),
             "split": split,
             "n": found.column("n").astype(int),
             "points": found.column("points").astype(int),
@@ -336,18 +335,52 @@ def pairs_with(
     Args:
         sweep: The sweep of the ingredients.
         values: `{(a, b): {column: value}}`.
-        hyperparameter: A numeric hyperparameter for the column `colour`, which is NaN if neither
-            ingredient has it.
+        hyperparameter: See `with_larger`.
     """
-    rows = []
-    for (a, b), columns in values.items():
-        row: dict[str, object] = {"first": a, "second": b, **columns}
-        if hyperparameter is not None:
-            known = [sweep[name].hyperparameters.get(hyperparameter) for name in (a, b)]
-            numbers = [number for number in known if isinstance(number, int | float)]
-            row["colour"] = max(numbers, default=float("nan"))
-        rows.append(row)
-    return pd.DataFrame(rows)
+    ends = pd.DataFrame([*values], columns=["first", "second"])
+    return with_larger(sweep, ends.join(pd.DataFrame([*values.values()])), hyperparameter)
+
+
+def with_larger(sweep: Sweep, table: pd.DataFrame, hyperparameter: str | None) -> pd.DataFrame:
+    """Return a table of pairs with the larger of two hyperparameter values.
+
+    Args:
+        sweep: The sweep of the ingredients.
+        table: One row per pair, with the columns `first` and `second`.
+        hyperparameter: A numeric hyperparameter for the column `colour`, which is NaN if neither
+            ingredient has it. None for no such column.
+    """
+    if hyperparameter is None:
+        return table
+    # As NumPy arrays, since a table of strings is slow to iterate over.
+    first, second = table["first"].to_numpy(object), table["second"].to_numpy(object)
+    none, known = -math.inf, {}
+    for name in {*first, *second}:
+        number = sweep[name].hyperparameters.get(hyperparameter)
+        known[name] = number if isinstance(number, int | float) else none
+    larger = map(max, map(known.__getitem__, first), map(known.__getitem__, second))
+    return table.assign(colour=[math.nan if number is none else number for number in larger])
+
+
+def soups_and_ensembles_table(
+    soups: PairSummaries, ensembles: Mapping[Pair, float]
+) -> pd.DataFrame:
+    """Return the scores of soup and ensemble, one row per pair that has both.
+
+    Args:
+        soups: The lines between the pairs, whose midpoints are the soups.
+        ensembles: `{(a, b): score}`, with the names of a pair in the order of `soups`.
+    """
+    ends = _ends(soups)
+    scores = [ensembles.get(pair) for pair in zip(*ends.values(), strict=True)]
+    both = np.array([score is not None for score in scores], dtype=bool)
+    return pd.DataFrame(
+        {
+            **{end: names[both] for end, names in ends.items()},
+            "soup": soups.column("midpoint_score")[both],
+            "ensemble": np.array(scores)[both].astype(float),
+        }
+    )
 
 
 def angle_table(
@@ -359,11 +392,21 @@ def angle_table(
     """Return one row per pair with the angle of its task vectors and its midpoint gain."""
     angles = geometry.angles
     at = {name: index for index, name in enumerate(geometry.names)}
-    values = {
-        (a, b): {"angle": angles[at[a], at[b]], "advantage": path.midpoint_advantage}
-        for (a, b), path in barriers.paths.items()
-    }
-    return pairs_with(sweep, values, hyperparameter)
+    if isinstance(barriers, PairSummaries):
+        table = pd.DataFrame(_ends(barriers))
+        advantages = barriers.column("midpoint_advantage")
+    else:
+        table = pd.DataFrame([*barriers.paths], columns=["first", "second"])
+        advantages = np.array([path.midpoint_advantage for path in barriers.paths.values()])
+    one, other = ([*map(at.__getitem__, table[end].to_numpy(object))] for end in table.columns)
+    table = table.assign(angle=angles[one, other], advantage=advantages)
+    return with_larger(sweep, table, hyperparameter)
+
+
+def _ends(found: PairSummaries) -> dict[str, "npt.NDArray[np.object_]"]:
+    """Return the names of both ends of each pair."""
+    names = np.array(found.names, dtype=object)
+    return {"first": names[found.pairs[:, 0]], "second": names[found.pairs[:, 1]]}
 
 
 def plane_table(plane: Plane, places: Mapping[str, Place]) -> pd.DataFrame:

@@ -1,10 +1,21 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from soupcore import Evaluator, Store, Sweep, barriers, figures, geometry
 from soupcore.analysis import ingredient_grid
-from soupcore.figures.tables import angle_table, grid_table, layers_table, pairs_with
+from soupcore.connectivity import known_pairs
+from soupcore.figures.tables import (
+    angle_table,
+    grid_table,
+    layers_table,
+    pairs_with,
+    soups_and_ensembles_table,
+)
+from soupcore.sweeps.tables import Scalar
 
 PAIRS = pd.DataFrame(
     {
@@ -88,6 +99,52 @@ def test_the_tables_of_pairs_hold_angles_advantages_and_the_larger_hyperparamete
     assert table["advantage"][1] == known.paths["run1", "run10"].midpoint_advantage
     assert table["colour"].isna().all()  # this sweep has no hyperparameters
     assert "colour" not in pairs_with(sweep, {("run1", "run2"): {"gap": 1.0}})
+    summaries = known_pairs(sweep, evaluator, alphas=3)
+    pd.testing.assert_frame_equal(angle_table(sweep, found, summaries, "lr"), table)
+
+
+@pytest.mark.parametrize(
+    ("rates", "larger"),
+    [
+        ({"a": 1, "b": 3, "c": 2}, [3, 2, 3]),  # whole numbers stay whole
+        ({"a": 1, "b": 0.5, "c": 2}, [1, 2, 2]),
+        ({"a": 1, "b": "high", "c": True}, [1, 1, True]),
+        ({"a": "low", "b": 0.5}, [0.5, math.nan, 0.5]),
+        ({}, [math.nan] * 3),
+    ],
+)
+def test_the_colour_of_a_pair_is_the_larger_number_of_both(
+    sweep: Sweep, rates: dict[str, Scalar], larger: list[float]
+) -> None:
+    one = next(iter(sweep.ingredients.values()))
+    sweep.ingredients = {
+        name: replace(one, name=name, hyperparameters={"lr": rates[name]} if name in rates else {})
+        for name in "abc"
+    }
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    table = pairs_with(sweep, {pair: {"gap": 1.0} for pair in pairs}, "lr")
+    rows = [
+        {"first": a, "second": b, "gap": 1.0, "colour": colour}
+        for (a, b), colour in zip(pairs, larger, strict=True)
+    ]
+    pd.testing.assert_frame_equal(table, pd.DataFrame(rows))
+
+
+def test_soups_are_compared_with_the_ensembles_that_are_known(
+    sweep: Sweep, evaluator: Evaluator
+) -> None:
+    paths = barriers(sweep, evaluator, alphas=3).paths
+    known = known_pairs(sweep, evaluator, alphas=3)
+    ensembles = {("run2", "run10"): math.nan, ("run1", "run10"): 0.25, ("x", "y"): 0.5}
+    rows = [
+        {"first": a, "second": b, "soup": path.scores[1], "ensemble": ensembles[a, b]}
+        for (a, b), path in paths.items()
+        if (a, b) in ensembles
+    ]
+    assert len(rows) == 2
+    table = soups_and_ensembles_table(known, ensembles)
+    pd.testing.assert_frame_equal(table, pd.DataFrame(rows))
+    assert soups_and_ensembles_table(known, {}).empty
 
 
 def test_a_grid_is_drawn_with_its_counts(sweep: Sweep) -> None:
