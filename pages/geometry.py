@@ -180,7 +180,7 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
     if known is None:
         return
     unit = view.task.score_unit
-    gains = {pair: path.midpoint_gain * unit.scale for pair, path in known.paths.items()}
+    gains = {pair: gain * unit.scale for pair, gain in known.by_pair("midpoint_gain").items()}
     grid = pair_grid(view.sweep, gains, key)
     figure = figures.grid_heatmap(
         grid,

@@ -18,6 +18,7 @@ _AFTER_ESCAPES = re.compile(
 )
 _ARROW = re.compile(r"(?<!\S)(<->|->|<-|--|>=|<=|~=)(?!\S)")
 _UNSEEN = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_IN_FIGURE = re.compile(rf"[^\S ]|[&<${{]|{_UNSEEN.pattern}")
 _JOINER = "\u2060"  # has no width and breaks no line
 
 _FIGURE_TEXT: Mapping[int, str] = str.maketrans(
@@ -45,6 +46,8 @@ def figure_text(text: str) -> str:
     Plotly interprets tags, entities, TeX between dollars and `%{placeholders}` in every text of a
     figure.
     """
+    if not _IN_FIGURE.search(text):  # nearly all of the texts of a figure, which may have thousands
+        return text
     return _clean(re.sub(r"\s", " ", text)).translate(_FIGURE_TEXT)
 
 

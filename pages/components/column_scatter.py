@@ -94,7 +94,8 @@ def _importance(
         for title in hyperparameters
         for values in [table.values(title)]
     }
-    scores = [table.values(y)[row] for row in runs]
+    of_rows = table.values(y)
+    scores = [of_rows[row] for row in runs]
     found = marginal_importance(columns, scores)
     if not found:
         return

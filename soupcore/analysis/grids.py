@@ -1,5 +1,6 @@
 """Means of a quantity over a grid of hyperparameters."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -62,10 +63,11 @@ def pair_grid(sweep: Sweep, values: Mapping[tuple[str, str], float], hyperparame
         values: `{(a, b): value}`.
         hyperparameter: Name of the hyperparameter.
     """
+    names = {name for pair in values for name in pair}
+    of_name = {name: sweep[name].hyperparameters.get(hyperparameter) for name in names}
     cells = []
     for (a, b), value in values.items():
-        one = sweep[a].hyperparameters.get(hyperparameter)
-        other = sweep[b].hyperparameters.get(hyperparameter)
+        one, other = of_name[a], of_name[b]
         cells.append((one, other, value))
         if one != other:
             cells.append((other, one, value))
@@ -84,7 +86,7 @@ def varying(sweep: Sweep) -> list[str]:
 def _grid(row: str, column: str, values: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
     cells: dict[tuple[Scalar, Scalar], list[float]] = defaultdict(list)
     for one, other, value in values:
-        if one is not None and other is not None and not np.isnan(value):
+        if one is not None and other is not None and not math.isnan(value):
             cells[one, other].append(value)
     rows = _ascending({one for one, _ in cells})
     columns = _ascending({other for _, other in cells})

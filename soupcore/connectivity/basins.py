@@ -11,7 +11,6 @@ still merge. A basin is final when all pairs that lead out of it were evaluated.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -171,13 +170,14 @@ def basins(
     _, labels = scipy.sparse.csgraph.connected_components(connected, directed=False)
     found = []
     for label in dict.fromkeys(labels.tolist()):
-        members = np.flatnonzero(labels == label).tolist()
-        inside = list(combinations(members, 2))
+        members = np.flatnonzero(labels == label)
+        inside = members[np.stack(np.triu_indices(len(members), k=1), axis=1)]
+        is_known, is_connected = known[tuple(inside.T)], connected[tuple(inside.T)]
         found.append(
             Basin(
-                names=tuple(names[i] for i in members),
-                apart=_named(names, (p for p in inside if known[p] and not connected[p])),
-                unknown=_named(names, (p for p in inside if not known[p])),
+                names=tuple(names[i] for i in members.tolist()),
+                apart=_named(names, inside[is_known & ~is_connected]),
+                unknown=_named(names, inside[~is_known]),
                 is_closed=bool(known[np.ix_(labels == label, labels != label)].all()),
             )
         )
@@ -208,5 +208,5 @@ def basin_numbers(pairs: "PairSummaries", threshold: float = CONNECTED) -> dict[
     return {pairs.names[i]: numbers[int(labels[i])] for i in placed}
 
 
-def _named(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> tuple[Pair, ...]:
-    return tuple((names[i], names[j]) for i, j in pairs)
+def _named(names: Sequence[str], pairs: npt.NDArray[np.int64]) -> tuple[Pair, ...]:
+    return tuple((names[i], names[j]) for i, j in pairs.tolist())

@@ -149,6 +149,11 @@ class PairSummaries:
             for (a, b), values in zip(self.pairs.tolist(), self.values.tolist(), strict=True)
         }
 
+    def by_pair(self, field: str) -> dict[Pair, float]:
+        """Return a field of `LineSummary` by the names of the pairs."""
+        ends = ([self.names[index] for index in column] for column in self.pairs.T.tolist())
+        return dict(zip(zip(*ends, strict=True), self.column(field).tolist(), strict=True))
+
     def is_settled(self, pair: Pair) -> bool:
         """Return whether the barrier of a pair on the whole split is settled."""
         a, b = sorted(self.names.index(name) for name in pair)
@@ -216,8 +221,8 @@ def known_pairs(
     points: dict[str, int] = {}  # ingredients with the same weights are one point
     keys = [evaluations.key(sweep[name].mixture) for name in chosen]
     at = np.array([points.setdefault(key, len(points)) for key in keys], dtype=np.int64)
-    by_row = [(points.get(start, -1), points.get(end, -1)) for start, end, *_ in rows]
-    ends = np.array(by_row, dtype=np.int64).reshape(-1, 2)
+    starts = [points.get(start, -1) for start, _, _, _ in rows]
+    ends = np.array([starts, [points.get(end, -1) for _, end, _, _ in rows]], dtype=np.int64).T
     used = np.flatnonzero((ends >= 0).all(axis=1))
     settled = np.array([row[2] for row in rows], dtype=bool)
     # If a line is stored in both directions, the settled one is used.

@@ -10,7 +10,7 @@ from soupcore.figures import outliers
 from soupcore.figures.axes import is_logarithmic, log_ticks
 from soupcore.figures.comparisons import colour_scale
 from soupcore.figures.inks import add_legend
-from soupcore.figures.style import NEUTRAL, SOUP, colours, finish
+from soupcore.figures.style import NEUTRAL, SOUP, colours, finish, scatter
 
 _MISSING = "not known"
 
@@ -45,27 +45,30 @@ def column_scatter(
     for title, group, ink in _groups(rows, inks, colour):
         names = [str(name) for name in group.index]
         shown = group[colour].tolist() if colour else [""] * len(names)
-        figure.add_scatter(
-            x=group[x].tolist(),
-            y=group[y].tolist(),
-            name=title,
-            showlegend=bool(title),
-            mode="markers",
-            customdata=[
-                [name, _MISSING if pd.isna(value) else value]
-                for name, value in zip(names, shown, strict=True)
-            ],
-            meta=[x, y, colour],
-            marker={
-                "size": [11 if kind == "ingredient" else 15 for kind in group["kind"]],
-                "symbol": _symbols(names, group["kind"].tolist(), selected),
-                "line": {"width": 2},
-                **ink,
-            },
-            hovertemplate="<b>%{customdata[0]}</b>"
-            f"<br>%{{meta[0]}} %{{x{_digits(rows[x])}}}<br>%{{meta[1]}} %{{y{_digits(rows[y])}}}"
-            + ("<br>%{meta[2]} %{customdata[1]}" if colour else "")
-            + "<extra></extra>",
+        figure.add_trace(
+            scatter(
+                x=group[x].tolist(),
+                y=group[y].tolist(),
+                name=title,
+                showlegend=bool(title),
+                mode="markers",
+                customdata=[
+                    [name, _MISSING if pd.isna(value) else value]
+                    for name, value in zip(names, shown, strict=True)
+                ],
+                meta=[x, y, colour],
+                marker={
+                    "size": [11 if kind == "ingredient" else 15 for kind in group["kind"]],
+                    "symbol": _symbols(names, group["kind"].tolist(), selected),
+                    "line": {"width": 2},
+                    **ink,
+                },
+                hovertemplate="<b>%{customdata[0]}</b>"
+                f"<br>%{{meta[0]}} %{{x{_digits(rows[x])}}}"
+                f"<br>%{{meta[1]}} %{{y{_digits(rows[y])}}}"
+                + ("<br>%{meta[2]} %{customdata[1]}" if colour else "")
+                + "<extra></extra>",
+            )
         )
     figure.update_xaxes(title=x, type=_axis(rows[x]))
     figure.update_yaxes(title=y, type=_axis(rows[y]))

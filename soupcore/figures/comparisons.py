@@ -11,7 +11,7 @@ from soupcore.analysis.grids import Grid
 from soupcore.figures import outliers
 from soupcore.figures.axes import log_ticks
 from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import NEUTRAL, finish, space_before
+from soupcore.figures.style import NEUTRAL, finish, scatter, space_before
 from soupcore.tasks import SHARE, Unit
 
 _TICKS = 6  # distinct values that are all ticks
@@ -158,7 +158,7 @@ def _scatter(
         **({"colour": table["colour"]} if coloured else {}),
     )
     return go.Figure(
-        go.Scatter(
+        scatter(
             x=x,
             y=y,
             mode="markers",

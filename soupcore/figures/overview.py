@@ -12,7 +12,7 @@ from soupcore.display import capitalised
 from soupcore.figures import outliers
 from soupcore.figures.axes import ROWS, fit_rows
 from soupcore.figures.inks import add_legend
-from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
 from soupcore.tasks import SHARE, Unit
 
 _MARKER, _SMALLEST = 11, 5  # pixels
@@ -48,7 +48,7 @@ def accuracy_overview(
     has_interval = spread.max(axis=1).gt(0) & spread.sum(axis=1, skipna=False).lt(np.inf)
     spread = spread.where(has_interval)
     figure = go.Figure(
-        go.Scatter(
+        scatter(
             x=scores,
             y=names,
             mode="markers",
@@ -94,7 +94,7 @@ def logged_overview(
     rows = table.dropna(subset=["value"]).iloc[::-1]
     names = list(rows.index)
     figure = go.Figure(
-        go.Scatter(
+        scatter(
             x=rows["value"],
             y=names,
             mode="markers",
@@ -189,29 +189,33 @@ def _scatter(
         names = list(group.index)
         inks = [_ink(str(kind), name, colours) for name in names]
         is_ingredient = kind == "ingredient"
-        figure.add_scatter(
-            x=group[x] * unit.factor,
-            y=group[y] * unit.factor,
-            name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
-            mode="markers" if is_ingredient else "markers+text",
-            text=None if is_ingredient else [name if name in labelled else "" for name in names],
-            # Long labels at the right edge would be cut off.
-            textposition=[
-                "top left" if value > right and len(name) > _SHORT else "top center"
-                for name, value in zip(names, group[x], strict=True)
-            ],
-            cliponaxis=False,
-            customdata=names,
-            marker={
-                "size": 11 if is_ingredient else 15,
-                "color": inks,
-                "symbol": [_symbol(name, selected) for name in names]
+        figure.add_trace(
+            scatter(
+                x=group[x] * unit.factor,
+                y=group[y] * unit.factor,
+                name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
+                mode="markers" if is_ingredient else "markers+text",
+                text=None
                 if is_ingredient
-                else {"base": "square", "soup": "star"}[str(kind)],
-                "line": {"width": 2 if is_ingredient else 0, "color": inks},
-            },
-            hovertemplate=f"<b>%{{customdata}}</b><br>{x_name} {unit.hover('x')}<br>"
-            f"{y_name} {unit.hover('y')}<extra></extra>",
+                else [name if name in labelled else "" for name in names],
+                # Long labels at the right edge would be cut off.
+                textposition=[
+                    "top left" if value > right and len(name) > _SHORT else "top center"
+                    for name, value in zip(names, group[x], strict=True)
+                ],
+                cliponaxis=False,
+                customdata=names,
+                marker={
+                    "size": 11 if is_ingredient else 15,
+                    "color": inks,
+                    "symbol": [_symbol(name, selected) for name in names]
+                    if is_ingredient
+                    else {"base": "square", "soup": "star"}[str(kind)],
+                    "line": {"width": 2 if is_ingredient else 0, "color": inks},
+                },
+                hovertemplate=f"<b>%{{customdata}}</b><br>{x_name} {unit.hover('x')}<br>"
+                f"{y_name} {unit.hover('y')}<extra></extra>",
+            )
         )
     figure.update_xaxes(title=unit.label(x_title))
     figure.update_yaxes(title=unit.label(y_title))
@@ -266,27 +270,33 @@ def basin_map(
         if not names:
             continue
         inks = [colours[name] for name in names]
-        figure.add_scatter(
-            x=group["barrier"].clip(upper=edge),
-            y=group["score"] * score_unit.factor,
-            name=title,
-            mode="markers+text",
-            text=[name if name in labelled else "" for name in names],
-            textposition="top center" if is_main else "middle left",
-            cliponaxis=False,
-            customdata=[
-                [name, barrier] for name, barrier in zip(names, group["barrier"], strict=True)
-            ],
-            marker={
-                "size": [15 if name == best else 11 for name in names],
-                "color": inks,
-                "symbol": [
-                    "triangle-right" if barrier > edge else "diamond" if name == best else symbol
-                    for name, barrier in zip(names, group["barrier"], strict=True)
+        figure.add_trace(
+            scatter(
+                x=group["barrier"].clip(upper=edge),
+                y=group["score"] * score_unit.factor,
+                name=title,
+                mode="markers+text",
+                text=[name if name in labelled else "" for name in names],
+                textposition="top center" if is_main else "middle left",
+                cliponaxis=False,
+                customdata=[
+                    [name, barrier] for name, barrier in zip(names, group["barrier"], strict=True)
                 ],
-            },
-            hovertemplate="<b>%{customdata[0]}</b><br>barrier %{customdata[1]:.3g}<br>"
-            f"{score_unit.hover('y')}<extra></extra>",
+                marker={
+                    "size": [15 if name == best else 11 for name in names],
+                    "color": inks,
+                    "symbol": [
+                        "triangle-right"
+                        if barrier > edge
+                        else "diamond"
+                        if name == best
+                        else symbol
+                        for name, barrier in zip(names, group["barrier"], strict=True)
+                    ],
+                },
+                hovertemplate="<b>%{customdata[0]}</b><br>barrier %{customdata[1]:.3g}<br>"
+                f"{score_unit.hover('y')}<extra></extra>",
+            )
         )
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=f"{capitalised(loss_name)} barrier to {best}")

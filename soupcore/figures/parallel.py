@@ -17,7 +17,7 @@ from plotly.colors import sample_colorscale
 
 from soupcore.figures.axes import is_logarithmic, linear_ticks, log_ticks
 from soupcore.figures.outliers import Scale
-from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
 from soupcore.row_filter import Limits
 
 MOST_CATEGORIES = 12  #: distinct texts of an axis
@@ -260,7 +260,7 @@ def axes_of(
 
 
 def _lines(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], ink: str, rank: int
-           ) -> go.Scatter:  # fmt: skip
+           ) -> dict[str, Any]:  # fmt: skip
     """Return the lines of rows with gaps between them; one trace per row is slow to draw."""
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -273,7 +273,7 @@ def _lines(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], ink: str, ra
         xs.append(None)
         ys.append(None)
         custom.append(["", "", ""])
-    return go.Scatter(
+    return scatter(
         x=xs,
         y=ys,
         mode="lines+markers",
@@ -288,7 +288,7 @@ def _lines(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], ink: str, ra
     )
 
 
-def _marks(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], kind: str) -> go.Scatter:
+def _marks(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], kind: str) -> dict[str, Any]:
     """Return marks on the axes on which rows have a value."""
     found = [
         (number, axis.place(value), [name, axis.title, _text(value)])
@@ -296,7 +296,7 @@ def _marks(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], kind: str) -
         for number, (axis, value) in enumerate(zip(axes, values, strict=True))
         if not _is_missing(value)
     ]
-    return go.Scatter(
+    return scatter(
         x=[number for number, _, _ in found],
         y=[place for _, place, _ in found],
         customdata=[custom for _, _, custom in found],
@@ -312,9 +312,9 @@ def _marks(axes: Sequence[Axis], rows: Mapping[str, Sequence[Any]], kind: str) -
     )
 
 
-def _tick_texts(axes: Sequence[Axis]) -> go.Scatter:
+def _tick_texts(axes: Sequence[Axis]) -> dict[str, Any]:
     ticks = [(number, *tick) for number, axis in enumerate(axes) for tick in axis.ticks]
-    return go.Scatter(
+    return scatter(
         x=[number for number, _, _ in ticks],
         y=[place for _, place, _ in ticks],
         text=[f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}{text}" for _, _, text in ticks],
@@ -325,9 +325,9 @@ def _tick_texts(axes: Sequence[Axis]) -> go.Scatter:
     )
 
 
-def _colour_bar(values: Sequence[Any], title: str, better: int) -> go.Scatter:
+def _colour_bar(values: Sequence[Any], title: str, better: int) -> dict[str, Any]:
     scale = Scale.of((float(v) for v in values if not _is_missing(v)), better=better)
-    return go.Scatter(
+    return scatter(
         x=[None], y=[None], mode="markers", hoverinfo="skip", name="score",
         marker={
             "color": [scale.start], "cmin": scale.start, "cmax": scale.end or 1,

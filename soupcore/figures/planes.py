@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,7 +13,7 @@ from soupcore.connectivity import Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
 from soupcore.figures.axes import linear_ticks
-from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
 from soupcore.tasks import SHARE, Unit
 
 _INK = "#ffffff"
@@ -181,7 +182,7 @@ def _contour(
     )
 
 
-def _numbers(plane: Plane, contour: go.Contour, places: Mapping[str, Place]) -> go.Scatter:
+def _numbers(plane: Plane, contour: go.Contour, places: Mapping[str, Place]) -> dict[str, Any]:
     """Label each contour once, as far as possible from models, edges and other labels.
 
     Plotly can label contours too, but only with z, which is the logarithm of a loss or the like.
@@ -200,7 +201,7 @@ def _numbers(plane: Plane, contour: go.Contour, places: Mapping[str, Place]) -> 
             taken.append(tuple(points[free.argmax()]))
             at.append(taken[-1])
             texts.append(text)
-    return go.Scatter(
+    return scatter(
         x=[plane.xs[0] + x * across for x, _ in at],
         y=[plane.ys[0] + y * up for _, y in at],
         text=texts,
@@ -237,7 +238,7 @@ def _markers(
     kinds: Mapping[str, str],
     colours: Mapping[str, str],
     labelled: bool,
-) -> go.Scatter:
+) -> dict[str, Any]:
     far = max((place.distance for place in places.values()), default=0.0) or 1.0
     on_plane = {name for name, place in places.items() if place.distance < 1e-4 * far}
     order = sorted(places, key=lambda name: 0 if name in on_plane else places[name].distance)
@@ -246,7 +247,7 @@ def _markers(
         name: {"base": NEUTRAL, "soup": SOUP}.get(kinds[name], colours.get(name, NEUTRAL))
         for name in places
     }
-    return go.Scatter(
+    return scatter(
         x=[place.x for place in places.values()],
         y=[place.y for place in places.values()],
         mode="markers+text" if labelled else "markers",
@@ -292,10 +293,10 @@ def _with_room(places: Mapping[str, Place], within: Collection[str]) -> set[str]
     return set(taken)
 
 
-def _legend() -> list[go.Scatter]:
+def _legend() -> list[dict[str, Any]]:
     """Return legend entries of models on the plane and off it."""
     return [
-        go.Scatter(
+        scatter(
             x=[None],
             y=[None],
             mode="markers",

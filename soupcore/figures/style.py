@@ -42,6 +42,11 @@ def space_before(unit: str) -> str:
     return " " if unit.startswith(" ") else ""
 
 
+def scatter(**properties: Any) -> dict[str, Any]:
+    """Return a trace for a figure, which validates it. It would validate a `go.Scatter` again."""
+    return {"type": "scatter", **properties}
+
+
 def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
     """Apply the shared layout and escape all texts. Call it exactly once, as the last step.
 
@@ -58,7 +63,8 @@ def finish(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
     figure.update_xaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)
     figure.update_yaxes(automargin=True, gridcolor="rgba(138,143,152,0.18)", zeroline=False)
     for part in (*figure.data, figure.layout):
-        part.update(_escaped(part.to_plotly_json()) or {})
+        if changes := _escaped(part.to_plotly_json()):
+            part.update(changes)
     return figure
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -319,12 +318,10 @@ def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHAR
 
 def pairs_table(names: Sequence[str], measures: Mapping[str, Floats]) -> pd.DataFrame:
     """Return one row per pair and one column per metric of shape [k, k]."""
-    rows = [
-        {"first": names[i], "second": names[j]}
-        | {title: values[i, j] for title, values in measures.items()}
-        for i, j in combinations(range(len(names)), 2)
-    ]
-    return pd.DataFrame(rows, columns=["first", "second", *measures])
+    one, other = np.triu_indices(len(names), k=1)
+    by_place = np.array(names, dtype=object)
+    columns = {title: values[one, other] for title, values in measures.items()}
+    return pd.DataFrame({"first": by_place[one], "second": by_place[other], **columns})
 
 
 def pairs_with(

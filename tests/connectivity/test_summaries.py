@@ -49,6 +49,9 @@ def assert_summarised(known: PairSummaries, found: Barriers) -> None:
     assert list(known.paths) == list(found.paths)
     for pair, path in found.paths.items():
         np.testing.assert_array_equal(astuple(known.paths[pair]), astuple(LineSummary.of(path)))
+    by_pair = known.by_pair("midpoint_gain")
+    assert list(by_pair) == list(found.paths)
+    np.testing.assert_array_equal([*by_pair.values()], known.column("midpoint_gain"))
 
 
 @pytest.mark.parametrize("alphas", [2, 3, 5, Adaptive(), Adaptive(0.0001)], ids=str)

@@ -55,8 +55,8 @@ def test_names_are_drawn_where_there_is_room(
 ) -> None:
     kinds = dict.fromkeys(places, "ingredient")
     found = planes._markers({n: Place(*at) for n, at in places.items()}, kinds, {}, labelled=True)
-    assert " ".join(filter(None, found.text)) == named
-    assert list(found.textfont.size) == [10 if at[2] else 12 for at in places.values()]
+    assert " ".join(filter(None, found["text"])) == named
+    assert list(found["textfont"]["size"]) == [10 if at[2] else 12 for at in places.values()]
 
 
 @pytest.mark.parametrize(
