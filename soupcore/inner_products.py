@@ -17,6 +17,7 @@ infinite values that are the same in all checkpoints.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class Products:
 
     def covers(self, mixture: Mixture) -> bool:
         """Whether all sources of a mixture are among the vectors."""
-        return set(mixture.coefficients) <= set(self.digests)
+        return mixture.coefficients.keys() <= self._at.keys()
 
     def vector(self, mixture: Mixture) -> dict[str, Fraction]:
         """Return a mixture as exact coefficients over the vectors.
@@ -78,7 +79,7 @@ class Products:
         """
         vector = {self.reference: sum(mixture.coefficients.values(), Fraction())}
         for digest, coefficient in mixture.coefficients.items():
-            if digest not in self.digests:
+            if digest not in self._at:
                 raise KeyError(digest)
             if digest != self.reference:
                 vector[digest] = coefficient
@@ -90,9 +91,16 @@ class Products:
         return products
 
     def _array(self, vectors: Sequence[Vector]) -> Floats:
-        return np.array(
-            [[float(vector.get(digest, 0)) for digest in self.digests] for vector in vectors]
-        ).reshape(len(vectors), len(self.digests))
+        array = np.zeros((len(vectors), len(self.digests)))
+        for row, vector in enumerate(vectors):
+            for digest, coefficient in vector.items():
+                if digest in self._at:
+                    array[row, self._at[digest]] = float(coefficient)
+        return array
+
+    @cached_property
+    def _at(self) -> dict[str, int]:
+        return {digest: index for index, digest in enumerate(self.digests)}
 
 
 def difference(one: Vector, other: Vector) -> dict[str, Fraction]:
