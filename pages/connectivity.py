@@ -260,8 +260,7 @@ def _curves(view: View, points: Mapping[str, Point], alphas: int | str, split: s
 
 def _best_two(view: View) -> list[Pair]:
     """Return the pair of the two best ingredients on the select split; none if it is unclear."""
-    known = scores.evaluations(view, scores.ingredients(view))
-    best = ranked(known, view.task.select, view.sweep.names())[:2]
+    best = ranked(view.overview.runs, view.task.select, view.sweep.names())[:2]
     return [(best[0], best[1])] if len(best) == 2 else []
 
 

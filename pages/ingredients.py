@@ -43,8 +43,7 @@ def main(view: View) -> None:
     known: scores.Known = {}
     _header(view, names)
     if view.has_task:
-        base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-        known = scores.evaluations(view, scores.ingredients(view) | base)
+        known = scores.of_all(view)
         call = IngredientScores(tuple(known), tuple(view.task.reported))
         _evaluate(view, known, call)
     sweeps.show_fit(view.sweep.fit)
@@ -184,7 +183,8 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[s
         The table, the rows that match the filter in their order, the visible columns, and the
         logged metric that ranks a sweep without a task; None if rows are ordered by name.
     """
-    soups = {soup.label: soup for soup in scores.soups(view)}
+    stored = view.overview.soups if view.has_task else scores.soups(view)
+    soups = {soup.label: soup for soup in stored}
     with st.container(horizontal=True, vertical_alignment="center"):
         text = controls.choose_filter(view.folder)
         metric, pinned = None, ""

@@ -230,11 +230,9 @@ def _figures(view: View, known: Overview) -> None:
     with st.container(key="two-figures"):
         left, right = st.columns(2)
     with left:
-        by_label = {stored.label: known.of_soups[stored.soup.id] for stored in known.soups}
-        evaluations = {name: dict(each) for name, each in (known.runs | by_label).items()}
         comparison.show_scatter(
             view,
-            evaluations,
+            scores.of_all(view, known.soups),
             "overview-scatter",
             known.soups,
             selected=st.session_state["selection"],

@@ -8,7 +8,6 @@ from pages.components import scores, snippets, soup_links, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.calls import Code
-from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
 from soupcore.stored_soups import StoredSoup
 
@@ -55,14 +54,14 @@ def main(view: View) -> None:
 
 
 def _choose_soup(view: View) -> StoredSoup | None:
-    stored = scores.soups(view) if view.has_task else []
+    stored = view.overview.soups if view.has_task else []
     if not stored:
         return None
     return scores.choose_soup(view, stored, "Soup in the Evidence section")
 
 
 def _verdict(view: View) -> None:
-    first, *others = Overview.of(view.context).verdict.sentences
+    first, *others = view.overview.verdict.sentences
     with st.container(border=True):
         st.markdown(f"##### {plain(first)}")
         if others:

@@ -36,7 +36,7 @@ _HIGHEST = 480  # pixels
 
 
 def main(view: View) -> None:
-    stored = scores.soups(view)
+    stored = view.overview.soups if view.has_task else scores.soups(view)
     st.button(
         "All soups", type="tertiary", icon=":material/arrow_back:",
         on_click=soup_links.open_soups, args=(soup_links.ALL,),

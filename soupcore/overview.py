@@ -31,6 +31,7 @@ from soupcore.evaluation.measuring import compare
 from soupcore.recipes import RECIPES, Soup
 from soupcore.stored_soups import StoredSoup, recipe_title
 from soupcore.sweeps import Sweep
+from soupcore.sweeps.tables import Scalar
 from soupcore.tasks import TaskInfo
 
 if TYPE_CHECKING:
@@ -360,11 +361,7 @@ class Overview:
         screened = pairs.column("n")[pairs.screened]
         return BasinFacts(
             main=len(main),
-            apart=tuple(
-                f"{name} ({why})" if (why := self._what_differs(name, main)) else name
-                for name in self.names
-                if name not in main
-            ),
+            apart=self._apart(main),
             known=len(pairs),
             pairs=math.comb(len(self.names), 2),
             lowest=float(finite.min()) if len(finite) else None,
@@ -381,22 +378,16 @@ class Overview:
         is_hub = self.best is not None and known[self.names.index(self.best)].all()
         return str(self.best) if is_hub and not known.all() else ""
 
-    def _what_differs(self, name: str, main: set[str]) -> str:
-        """Return a hyperparameter that sets an ingredient apart from the main basin; "" if none.
-
-        A text differs if the basin agrees on another one, a learning rate if it is higher than
-        all of the basin's.
-        """
-        for key, value in self.sweep[name].hyperparameters.items():
-            others = [self.sweep[other].hyperparameters.get(key) for other in main]
-            if isinstance(value, str):
-                if len({*others}) == 1 and isinstance(others[0], str) and others[0] != value:
-                    return f"{key} {value}"
-            elif is_learning_rate(key) and isinstance(value, int | float):
-                rates = [rate for rate in others if isinstance(rate, int | float)]
-                if rates and value > max(rates):
-                    return f"{key} {value:g}"
-        return ""
+    def _apart(self, main: Collection[str]) -> tuple[str, ...]:
+        """Return the ingredients outside the main basin, each with what sets it apart, if known."""
+        own = {name: each.hyperparameters for name, each in self.sweep.ingredients.items()}
+        outside = [name for name in self.names if name not in main]
+        keys = {key for name in outside for key in own[name]}
+        inside = {key: [own[name].get(key) for name in main] for key in keys}
+        return tuple(
+            f"{name} ({why})" if (why := _what_differs(own[name], inside)) else name
+            for name in outside
+        )
 
     @property
     def _ensemble_facts(self) -> EnsembleFacts | None:
@@ -407,6 +398,28 @@ class Overview:
         if found is None or "why_none" in found or found["scores"].get(split) is None:
             return None
         return EnsembleFacts(len(found["members"]), found["scores"][split])
+
+
+def _what_differs(own: Mapping[str, Scalar], inside: Mapping[str, Sequence[Scalar]]) -> str:
+    """Return a hyperparameter that sets an ingredient apart from the main basin; "" if none.
+
+    A text differs if the basin agrees on another one, a learning rate if it is higher than all of
+    the basin's.
+
+    Args:
+        own: The hyperparameters of the ingredient.
+        inside: The values of each hyperparameter in the main basin.
+    """
+    for key, value in own.items():
+        others = inside[key]
+        if isinstance(value, str):
+            if len({*others}) == 1 and isinstance(others[0], str) and others[0] != value:
+                return f"{key} {value}"
+        elif is_learning_rate(key) and isinstance(value, int | float):
+            rates = [rate for rate in others if isinstance(rate, int | float)]
+            if rates and value > max(rates):
+                return f"{key} {value:g}"
+    return ""
 
 
 def title(soup: Soup) -> str:

@@ -15,6 +15,8 @@ from itertools import combinations
 from math import comb
 from statistics import median
 
+import numpy as np
+
 from soupcore.calls import (
     Call,
     GreedyEnsembleScores,
@@ -88,7 +90,7 @@ class Step:
         is_by_metric = self.name == "greedy"
         told = [
             arguments,
-            [overview.sweep[name].digest for name in arguments["names"]],
+            [overview.sweep.ingredients[name].digest for name in arguments["names"]],
             task.results_key if is_by_metric else task.key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
@@ -186,8 +188,11 @@ def _evaluations(overview: Overview) -> Step:
 def _pairs(overview: Overview) -> Step:
     task, names = overview.context.task, overview.names
     wanted, pairs = _wanted(overview), overview.pairs
-    settled = {frozenset((names[a], names[b])) for a, b in pairs.pairs[pairs.settled].tolist()}
-    missing = [pair for pair in wanted if frozenset(pair) not in settled]
+    settled = np.zeros((len(names), len(names)), dtype=bool)
+    a, b = pairs.pairs[pairs.settled].T
+    settled[a, b] = settled[b, a] = True
+    at = {name: index for index, name in enumerate(names)}
+    missing = [(one, other) for one, other in wanted if not settled[at[one], at[other]]]
     part = overview.screen
     call = Paths(pairs=tuple(missing), alphas="adaptive", splits=(task.select,), part=part)
     n = part or len(task.split(task.select))

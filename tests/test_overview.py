@@ -172,8 +172,7 @@ def test_a_run_outside_the_basin_is_named_with_its_differences(
         sweep.folder, {n: Ingredient(n, one, each) for n, each in runs.items()}, None, sweep.fit
     )
     found = Overview(replace(running, sweep=made), ())
-    differs = found._what_differs("odd", {"a", "b"})
-    assert (f"odd ({differs})" if differs else "odd") == apart
+    assert found._apart({"a", "b"}) == (apart,)
 
 
 def test_ties_go_to_the_first_and_undefined_scores_to_none(running: Context) -> None:

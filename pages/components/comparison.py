@@ -39,13 +39,12 @@ def show(view: View) -> None:
     if not view.has_task:
         tasks.show_needed("Comparing scores")
         return
-    stored = scores.soups(view)
+    stored = view.overview.soups
     if not stored:
         soup_links.offer_build()
     points = scores.ingredients(view)
     base = {view.sweep.base.name: view.sweep.base.mixture} if view.sweep.base else {}
-    labels = {soup.label: soup.soup.mixture for soup in stored}
-    known = scores.evaluations(view, {**points, **base, **labels})
+    known = scores.of_all(view, stored)
     side_by_side.show(view, stored, known)
     if not stored:
         return

@@ -24,7 +24,6 @@ from soupcore.calls import Attribution, Calibrations, Result
 from soupcore.evaluation import compare
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import attribution_table, calibration_table
-from soupcore.overview import best_on_select
 from soupcore.plan import seconds
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
@@ -40,9 +39,8 @@ def show(view: View, picked: StoredSoup) -> None:
     if not view.has_task:
         tasks.show_needed("Evidence", key="evidence")
         return
-    ingredients = scores.ingredients(view)
-    known = scores.evaluations(view, ingredients | {picked.label: picked.soup.mixture})
-    best = best_on_select(known, view.task.select, ingredients)
+    known = scores.of_all(view, [picked])
+    best = view.overview.best
     if best is None:
         st.info(
             "Nothing to compare with: no ingredient has been evaluated on the validation split.",

@@ -15,7 +15,7 @@ from soupcore.annotations import Annotation, annotations
 from soupcore.connectivity import stored_distances
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.figures.style import NEUTRAL, SOUP
-from soupcore.overview import Overview, best_on_select
+from soupcore.overview import best_on_select
 from soupcore.stored_soups import StoredSoup
 from soupcore.sweeps.hyperparameters import run_columns
 from soupcore.tasks import Unit
@@ -129,12 +129,12 @@ def build(
     evaluations: scores.Known = {}
     baseline = headline = ranked_by = None
     if view.has_task:
-        points = {name: soup.soup.mixture for name, soup in soups.items()}
-        evaluations = {name: known[name] for name in files} | scores.evaluations(view, points)
+        overview = scores.overview(view, soups.values())
+        of_soups = {name: overview.of_soups[soup.soup.id] for name, soup in soups.items()}
+        evaluations = {name: known[name] for name in files} | of_soups
         best = best_on_select(evaluations, view.task.select, view.sweep.ingredients)
         baseline = pinned if pinned in evaluations else best
-        first = Overview(view.context, list(soups.values())).headline
-        headline = None if first is None else first.label
+        headline = None if overview.headline is None else overview.headline.label
     inks = {"base": NEUTRAL, "soup": SOUP}
     colours = view.colours
     made = _Columns({INK: [inks.get(k) or colours[n] for n, k in zip(names, kinds, strict=True)]})

@@ -15,14 +15,14 @@ from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup
 from soupcore.calls import IngredientScores, SoupScores
 from soupcore.calls.code import soup_again
-from soupcore.overview import Overview, best_on_select
+from soupcore.overview import BySplit, Overview, best_on_select
 from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks import TaskInfo, Unit
 from soupcore.tasks.unit import UNKNOWN
 
 LabelVisibility = Literal["visible", "collapsed"]
-Known = dict[str, dict[str, Evaluation | None]]
+Known = dict[str, BySplit]
 
 _NAMED = 6  # undefined scores, or soups with low scores
 _TERMS = 8  # of a soup that are listed
@@ -31,12 +31,20 @@ _SHORT = 8  # characters of a fraction that is shown as such
 
 def evaluations(view: View, points: Mapping[str, Mixture]) -> Known:
     """Return the stored evaluations of points, `{name: {split: evaluation or None}}`."""
-    found: Known = {name: {} for name in points}
-    for split in view.task.reported:
-        known = view.evaluations.stored(list(points.values()), split)
-        for name, evaluation in zip(points, known, strict=True):
-            found[name][split] = evaluation
-    return found
+    splits = view.task.reported
+    found = [view.evaluations.stored(list(points.values()), split) for split in splits]
+    rows = (dict(zip(splits, row, strict=True)) for row in zip(*found, strict=True))
+    return dict(zip(points, rows, strict=True))
+
+
+def of_all(view: View, stored: Iterable[StoredSoup] = ()) -> Known:
+    """Return the stored evaluations of the ingredients, the base, and soups of the overview.
+
+    Returns:
+        `{name: {split: evaluation or None}}`, with soups by their labels.
+    """
+    of_soups = {soup.label: view.overview.of_soups[soup.soup.id] for soup in stored}
+    return view.overview.runs | of_soups
 
 
 def ingredients(view: View) -> dict[str, Mixture]:
@@ -284,7 +292,15 @@ def best_soup(view: View, stored: Sequence[StoredSoup]) -> StoredSoup:
     """Return the soup of the verdict; the newest if no soup is evaluated on the select split."""
     if not view.has_task:
         return stored[-1]
-    return Overview(view.context, stored).headline or stored[-1]
+    return overview(view, stored).headline or stored[-1]
+
+
+def overview(view: View, stored: Collection[StoredSoup]) -> Overview:
+    """Return the overview of the sweep with these soups: that of the view if they are the same."""
+    ids = [soup.soup.id for soup in stored]
+    if ids == [soup.soup.id for soup in view.overview.soups]:
+        return view.overview
+    return Overview(view.context, [*stored])
 
 
 def share(coefficient: Fraction) -> str:

@@ -151,7 +151,7 @@ def stamp(files: Iterable[Path]) -> str:
     Raises:
         OSError: A file is missing or cannot be read.
     """
-    return json.dumps([_VERSION, *([str(file.resolve()), *_stamp(file)] for file in files)])
+    return json.dumps([_VERSION, *([os.path.realpath(file), *_stamp(file)] for file in files)])
 
 
 def _stamp(path: Path) -> Stamp:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -126,35 +127,39 @@ class Records:
         self, rows: Mapping[str, "EvaluationRow"], split: str
     ) -> dict[str, Evaluation]:
         chosen = self._task.primary
+        found = dict(zip(rows, self._as_stored(rows.values(), split), strict=True))
         if chosen is None:
-            return {key: self._evaluation(row, split) for key, row in rows.items()}
+            return found
         known = self.store.metric_intervals([*rows], *self._place(split), chosen)
-        return {
-            key: _by(chosen, self._evaluation(row, split), known.get(key))
-            for key, row in rows.items()
-        }
+        return {key: _by(chosen, each, known.get(key)) for key, each in found.items()}
 
-    def _evaluation(self, row: "EvaluationRow", split: str) -> Evaluation:
-        file, _, place = row.arrays.partition("#")
-        return Evaluation(
-            mixture_key=row.mixture_key,
-            split=split,
-            n=row.n,
-            loss=_number(row.loss),
-            score=_number(row.score),
-            score_interval=_interval(row.score_low, row.score_high),
-            is_resampled=row.has_outputs and not self._task.default_metric.is_mean,
-            all_scores={name: _number(score) for name, score in (row.scores or {}).items()},
-            seconds=row.seconds,
-            has_outputs=row.has_outputs,
-            arrays=self.store.folder / file,
-            task_key=row.task_key,
-            split_digest=row.split_digest,
-            is_weighted=self._task.split(split).is_weighted,
-            place=int(place) if place else None,
-            labels=self._task.labels,
-            on_damage=partial(self.store.forget_arrays, file),
-        )
+    def _as_stored(self, rows: Iterable["EvaluationRow"], split: str) -> Iterator[Evaluation]:
+        is_mean, labels = self._task.default_metric.is_mean, self._task.labels
+        is_weighted = self._task.split(split).is_weighted
+        paths: dict[str, Path] = {}  # many evaluations share a file
+        for row in rows:
+            file, _, place = row.arrays.partition("#")
+            if file not in paths:
+                paths[file] = self.store.folder / file
+            yield Evaluation(
+                mixture_key=row.mixture_key,
+                split=split,
+                n=row.n,
+                loss=_number(row.loss),
+                score=_number(row.score),
+                score_interval=_interval(row.score_low, row.score_high),
+                is_resampled=row.has_outputs and not is_mean,
+                all_scores={name: _number(score) for name, score in (row.scores or {}).items()},
+                seconds=row.seconds,
+                has_outputs=row.has_outputs,
+                arrays=paths[file],
+                task_key=row.task_key,
+                split_digest=row.split_digest,
+                is_weighted=is_weighted,
+                place=int(place) if place else None,
+                labels=labels,
+                on_damage=partial(self.store.forget_arrays, file),
+            )
 
 
 class Together:
