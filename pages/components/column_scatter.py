@@ -70,7 +70,7 @@ def show(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick
 def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
     """Let the user choose a column; the URL holds it under the name if it is not the default."""
     state = st.session_state
-    current = state[name] if state[name] in titles else default
+    current = state.get(name) if state.get(name) in titles else default
     chosen: str = st.selectbox(
         label,
         titles,

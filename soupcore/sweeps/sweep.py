@@ -341,15 +341,19 @@ class Sweep:
             return list(self.ingredients)
         wanted = set(names)
         if unknown := wanted - self.ingredients.keys():
-            raise SweepError(f"{self.folder} has no usable ingredient {min(unknown)!r}.")
+            raise self._unknown(min(unknown))
         return [name for name in self.ingredients if name in wanted]
+
+    def _unknown(self, name: str) -> SweepError:
+        return SweepError(f"{self.folder} has no usable ingredient {name!r}.")
 
     def __getitem__(self, name: str) -> Ingredient:
         """Return an ingredient or the base by name."""
         if self.base is not None and name == self.base.name:
             return self.base
-        (known,) = self.names([name])
-        return self.ingredients[known]
+        if name not in self.ingredients:
+            raise self._unknown(name)
+        return self.ingredients[name]
 
     def __len__(self) -> int:
         return len(self.ingredients)

@@ -18,7 +18,8 @@ def table(rows: Sequence[Row], ours: str, baseline: str) -> list[str]:
     """Return the lines of a table. A ratio above 1 means that soupcore takes less."""
     cells = [("", ours, baseline, "ratio")]
     for row in rows:
-        ratio = f"{median(row.baseline) / median(row.ours):.2f}"
+        own = median(row.ours)
+        ratio = f"{median(row.baseline) / own:.2f}" if own else "–"
         cells.append((row.figure, spread(row.ours), spread(row.baseline), ratio))
     return lines(cells)
 
