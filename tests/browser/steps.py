@@ -26,6 +26,7 @@ def follow(page: Page, url: str) -> None:
     expect(read.or_(was_read).first).to_be_visible()
     if read.is_visible():
         read.click()
+        expect(was_read.first).to_be_visible()
 
 
 def go_to(page: Page, name: str) -> None:
@@ -52,6 +53,7 @@ def evaluate_everything(page: Page) -> None:
 
 def click_row(page: Page, row: int) -> None:
     """Tick the box of a row of the run table."""
+    wait_until_idle(page)
     table = page.get_by_test_id("stDataFrame").locator("canvas").first
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
@@ -72,6 +74,7 @@ def click_name(page: Page, row: int) -> None:
 
 
 def click_point(page: Page, figure: str, index: int) -> None:
+    wait_until_idle(page)  # while the page is drawn, figures move
     page.locator(f".st-key-{figure} .scatterlayer .point").nth(index).click(force=True)
 
 
