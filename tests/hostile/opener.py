@@ -8,6 +8,8 @@ import os
 import resource
 import socket
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import soupcore
 from soupcore.checkpoints import sandbox
 from soupcore.workspace import workspace_folder
 from tests.hostile import assembler as asm
+from tests.hostile import bombs
 from tests.hostile.corpus import CORPUS, HARMLESS
 
 _UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; unit of getrusage
@@ -30,7 +33,7 @@ class Outcome:
         refusal: Message of the error; None if the whole file could be read.
         error: Type of the error.
         opened: Whether it could be opened, so that only reading it may have failed.
-        seconds: CPU time of this process and its children.
+        seconds: CPU time of this process and its children for bombs; wall time for other files.
         peak: Peak memory so far of this process plus that of its largest child, in bytes.
     """
 
@@ -139,8 +142,13 @@ def main() -> None:
     watch = Watch(workspace_folder())
     sys.addaudithook(watch)
     _tell(Before(_peak()))
+    measured = [*bombs.FILES, *bombs.HARMLESS]
+    for file in measured:
+        _tell(_outcome(file.name, folder / file.name, _cpu_seconds))
     for file in [*CORPUS, *HARMLESS]:
-        _tell(_outcome(file.name, folder / file.name))
+        if file not in measured:
+            _tell(_outcome(file.name, folder / file.name, time.perf_counter))
+    _tell(_outcome("honest.pt", folder / "honest.pt", _cpu_seconds))  # with the peak of all others
     sweep = soupcore.Sweep.from_folder(folder)
     assert "honest" in sweep.names()
     problems = {f.ingredient: f"{f.problem} {f.way_out}" for f in sweep.fit.findings}
@@ -151,8 +159,8 @@ def _tell(what: Before | Outcome | After) -> None:
     print(json.dumps(asdict(what)), flush=True)
 
 
-def _outcome(name: str, path: Path) -> Outcome:
-    started = _cpu_seconds()
+def _outcome(name: str, path: Path, seconds: Callable[[], float]) -> Outcome:
+    started = seconds()
     refusal = error = None
     opened = False
     try:
@@ -163,11 +171,11 @@ def _outcome(name: str, path: Path) -> Outcome:
             error = "other weights"
     except Exception as caught:
         refusal, error = str(caught), type(caught).__name__
-    sandbox.end_readers()  # only then is the usage of its forks known
-    return Outcome(name, refusal, error, opened, _cpu_seconds() - started, _peak())
+    return Outcome(name, refusal, error, opened, seconds() - started, _peak())
 
 
 def _cpu_seconds() -> float:
+    sandbox.end_readers()  # only then is the usage of its forks known
     return sum(usage.ru_utime + usage.ru_stime for usage in _usages())
 
 
