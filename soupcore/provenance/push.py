@@ -6,10 +6,8 @@ calling thread, so that each block reports progress and can cancel the upload.
 """
 
 import io
-import logging
 import re
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 OnBytes = Callable[[int], None]
 
 PASSES = 3  # over the weights: they are written, hashed and uploaded
-_LOUD = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -93,7 +90,7 @@ def push_to_hub(
         message = f"Add the {soup.recipe} soup {soup.id}"
         watch = _Watch(on_bytes)
         try:
-            with hub_errors(url), _without_logs:
+            with hub_errors(url):
                 hub = api()
                 hub.create_repo(repo, private=not public, exist_ok=True)
                 if revision is not None:
@@ -157,40 +154,6 @@ def _commit(
         watch(0)
         commit = hub.create_commit(repo, additions, commit_message=message, revision=revision)
     return str(commit.commit_url)
-
-
-class _Silence:
-    """Silences huggingface_hub and its HTTP client, whose messages contain signed URLs of uploads.
-
-    Several uploads may run at once: the last one to end restores the levels of the loggers.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uploads = 0
-        self._levels: dict[logging.Logger, int] = {}
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._uploads += 1
-            if self._uploads > 1:
-                return
-            # A logger below a package follows it, unless it has a level of its own.
-            names = [n for n in [*logging.root.manager.loggerDict] if n.partition(".")[0] in _LOUD]
-            below = [logger for logger in map(logging.getLogger, names) if logger.level]
-            self._levels = {each: each.level for each in (*map(logging.getLogger, _LOUD), *below)}
-            for logger in self._levels:
-                logger.setLevel(logging.CRITICAL + 1)
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._uploads -= 1
-            if not self._uploads:
-                for logger, level in self._levels.items():
-                    logger.setLevel(level)
-
-
-_without_logs = _Silence()
 
 
 def _write(soup: Soup, folder: Path, dtype: Any, card: str | None, on_bytes: OnBytes) -> None:

@@ -5,8 +5,10 @@ are read by plain range requests and not by its download functions, so that one 
 budget holds the files of all places, and so that a header costs one request.
 """
 
+import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 60.0  # seconds without an answer
 _OVERLOADED = (408, 429, 500, 502, 503, 504)
 _MOST_SHOWN = 8
+_LOUD = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
 class Hub:
@@ -164,14 +167,52 @@ def _names(parsed: HubUrl, revision: str, path: str) -> tuple[str, ...]:
     )
 
 
+class _Silence:
+    """Silences huggingface_hub and its HTTP client, whose messages contain signed URLs.
+
+    Several threads may use the Hub at once: the last one to end restores the levels of the loggers.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._levels: dict[logging.Logger, int] = {}
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            # A logger below a package follows it, unless it has a level of its own.
+            names = [n for n in [*logging.root.manager.loggerDict] if n.partition(".")[0] in _LOUD]
+            below = [logger for logger in map(logging.getLogger, names) if logger.level]
+            self._levels = {each: each.level for each in (*map(logging.getLogger, _LOUD), *below)}
+            for logger in self._levels:
+                logger.setLevel(logging.CRITICAL + 1)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                for logger, level in self._levels.items():
+                    logger.setLevel(level)
+
+
+without_logs = _Silence()
+
+
 @contextmanager
 def hub_errors(url: str) -> Iterator[None]:
-    """Turn the errors of huggingface_hub into sentences, which contain no addresses of requests."""
+    """Turn the errors of huggingface_hub into sentences, and silence its logs.
+
+    Neither contains addresses of requests, which may be signed.
+    """
     from huggingface_hub import errors, get_token
 
     has_token = get_token() is not None
     try:
-        yield
+        with without_logs:
+            yield
     except errors.GatedRepoError:
         raise RemoteError(
             f"{url}: access to this repository has to be requested on its page on the Hub, with "
