@@ -173,6 +173,32 @@ def test_a_soup_is_an_ingredient_of_the_next_one(
         assert told[1] in json.loads(file.metadata()["stockpot"])["coefficients"]
 
 
+@pytest.mark.integration
+def test_a_soup_is_compared_deleted_and_restored(page: Page, server: Server, folder: Path) -> None:
+    open_soups(page, server, folder, "run-03", "run-04", "run-05")
+    steps.build(page, "Greedy")  # which evaluates the ingredients
+    rename(page, "ours")
+    page.locator(".st-key-result-card").get_by_role("button", name="Compare", exact=True).click()
+    expect(steps.heading(page, "Compare")).to_be_visible()
+    expect(page.locator(".st-key-differences .scatterlayer .trace").first).to_be_attached()
+    for title in ("Coefficients", "Examples that differ"):
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d+ better with ours"))).to_be_visible()
+    expect(page.get_by_test_id("stImage").first).to_be_visible()
+
+    page.locator(".stMain").get_by_role("button", name="ours", exact=True).first.click()
+    expect(steps.heading(page, "ours")).to_be_visible()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    undo = page.get_by_role("button", name="Undo", exact=True)
+    expect(undo).to_be_visible()
+    steps.wait_until_idle(page)
+    undo.click()
+    expect(undo).to_have_count(0)
+    steps.wait_until_idle(page)
+    rows = page.get_by_test_id("stDataFrame").locator("td")
+    expect(rows.get_by_text("ours", exact=True).first).to_be_attached()
+
+
 def rename(page: Page, name: str) -> None:
     """Name the soup that was just built."""
     steps.wait_until_idle(page)

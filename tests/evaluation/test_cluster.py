@@ -18,7 +18,7 @@ from soupcore.jobs import State, Supervisor
 from soupcore.mixtures import Mixture, mean
 from tests.helpers import FEATURES, save_sweep
 from tests.helpers import State as Weights
-from tests.jobs.conftest import wait_for
+from tests.jobs.conftest import wait_for, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +96,13 @@ def points(sweep: soupcore.Sweep) -> list[Mixture]:
 def processes(task_file: Path) -> list[int]:
     log = task_file.with_name("passes")
     return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def test_a_cluster_gives_the_results_of_this_machine_to_the_bit(
@@ -207,9 +214,12 @@ def test_a_lost_node_costs_its_chunk_only(
     monkeypatch.setattr(cluster.ClusterPass, "_chunk", counted)
 
     def lose_one(done: int, total: int) -> None:
-        if not lost and len(set(processes(task_file))) == 2:
+        computing = set(processes(task_file))
+        if not lost and len(computing) == 2:
             lost.append(nodes.list_all_nodes()[-1])
             nodes.remove_node(lost[0], allow_graceful=False)
+            # An actor outlives its node for a moment, in which it could answer.
+            wait_until(lambda: not all(map(runs, computing)))
             hold.unlink()
 
     try:
