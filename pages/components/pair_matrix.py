@@ -30,7 +30,7 @@ from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
 from soupcore.plan import seconds, seconds_of_geometry
 from soupcore.sweeps.remote_table import remote_of
-from soupcore.tasks import NO_LABELS, Unit
+from soupcore.tasks import NO_LABELS, Labels
 
 KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
@@ -46,6 +46,7 @@ _FIELDS = {
     "error (Frankle)": "over_mean",
     "midpoint": "midpoint_advantage",
 }
+_HOVERED = ("loss", "error", "midpoint")  # whichever measure is chosen
 _BOUNDS = {"loss": "barrier_bound", "error": "error_bound", "error (Frankle)": "over_mean_bound"}
 
 
@@ -245,7 +246,7 @@ def draw(
             tree=join(choices, values) if choices.clustered else None,
             threshold=threshold,
             preliminary=evaluated.preliminary if evaluated else (),
-            details=_details(choices, evaluated, unit) if evaluated else {},
+            details=_details(choices, evaluated, labels) if evaluated else {},
             outlined=outlined,
         )
     code = snippets.matrix(
@@ -341,18 +342,33 @@ def join(choices: Choices, values: Floats) -> Tree:
     return tree(choices.names, -values if choices.measure == "midpoint" else values)
 
 
-def _details(choices: Choices, best: PairSummaries, unit: Unit) -> dict[Pair, str]:
-    bound = best.column(_BOUNDS[choices.measure]) if choices.measure in _BOUNDS else None
+def _details(choices: Choices, best: PairSummaries, labels: Labels) -> dict[Pair, str]:
+    """Return what the hover of each pair says beside the chosen measure."""
+    unit = labels.score_unit
+    known = figures.measures(unit, labels.score_name)
+    others = [
+        (known[name], (best.column(_FIELDS[name]) * known[name].factor).tolist())
+        for name in _HOVERED
+        if name != choices.measure
+    ]
+    points, sizes = best.column("points").tolist(), best.column("n").tolist()
+    bounds = None
+    if choices.measure in _BOUNDS:
+        bounds = best.column(_BOUNDS[choices.measure]).tolist()
     texts = {}
     for row, (a, b) in enumerate(best.pairs.tolist()):
-        text = f"{choices.split} · {best.column('points')[row]:.0f} α values"
+        text = f"{choices.split} · {points[row]:.0f} α values"
         if best.screened[row]:
-            text += f" · screened ({best.column('n')[row]:.0f} examples)"
+            text += f" · screened ({sizes[row]:.0f} examples)"
         elif not best.settled[row]:
             text += " · not yet converged"
-        if bound is not None and np.isfinite(bound[row]):
-            high = f"{bound[row]:.3f}" if choices.measure == "loss" else unit.gap(bound[row])
+        if bounds is not None and math.isfinite(bound := bounds[row]):
+            high = f"{bound:.3f}" if choices.measure == "loss" else unit.gap(bound)
             text += f" · upper bound ≈ {high}"
+        for measure, values in others:
+            if math.isfinite(value := values[row]):
+                number = f"{value:+.3g}" if measure.diverges else f"{value:.3g}"
+                text += f" · {measure.title} {number}{measure.unit}"
         texts[best.names[a], best.names[b]] = text
     return texts
 

@@ -368,21 +368,23 @@ class RemoteSweep:
                 if kind == "weights" and cache.has(file):
                     (folder / path).symlink_to(cache.path(file))
                 elif kind == "beside":
-                    tasks.append(partial(self._copy, cache, path, folder / path))
+                    tasks.append(partial(self._copy_beside, cache, path, folder))
                 else:
                     tasks.append(partial(_header, file, folder / path, partial_only))
             _run(tasks, on_progress)
             yield folder, partial_only
 
-    def _copy(self, cache: Cache, path: str, placeholder: Path | None = None) -> None:
+    def _copy_beside(self, cache: Cache, path: str, placeholders: Path) -> None:
+        self._copy(cache, path)
+        shutil.copyfile(self.folder / path, placeholders / path)
+
+    def _copy(self, cache: Cache, path: str) -> None:
         target, file = self.folder / path, self.files[path]
         if not target.is_file() or target.stat().st_size != file.size:
             source = cache.fetch(file, source_of(file.url))
             target.parent.mkdir(parents=True, exist_ok=True)
             with new_file(target, durable=False) as copied, source.open("rb") as original:
                 shutil.copyfileobj(original, copied)
-        if placeholder is not None:
-            shutil.copyfile(target, placeholder)
 
     def _link(self, path: str, cached: Path) -> None:
         """Link from the folder to a file in the cache, unless it is linked already."""
