@@ -56,7 +56,7 @@ from soupcore.new_files import remove_leftovers
 from soupcore.workspace import is_writable, private_folder, workspace_folder
 
 _KEYS_A_QUERY = 500
-_MOST_KNOWN = 4  # groups of rows in memory: 20,000 inner products by 200 tensors take 32 MB
+_MOST_KNOWN = 8  # groups of rows in memory: 20,000 inner products by 200 tensors take 32 MB
 _Read = TypeVar("_Read")
 
 SUMMARIES = "evaluations"  # key in the metadata of a file of arrays: its rows without `arrays`

@@ -308,7 +308,6 @@ class Network:
             done += place.nbytes
             on_progress(done, total)
             if self._puts != puts:  # the callback has put another point into the same memory
-                self._puts = puts
                 self._mix_each(mixture, on_progress)
                 return
 

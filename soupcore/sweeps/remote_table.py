@@ -120,6 +120,8 @@ class RemoteTable(RemoteSweep):
         Raises:
             RemoteError: No URL can be resolved, and there is no local checkpoint either.
         """
+        if not self.files and not local:
+            self.failed = {}  # nothing can be opened without them, so they are tried each time
         self._prepare()
         if not self.files and not local:
             raise RemoteError(next(iter(self.failed.values())))

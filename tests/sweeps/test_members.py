@@ -171,6 +171,9 @@ def test_a_url_that_cannot_be_resolved_leaves_the_other_checkpoints(
     (folder / "run1.safetensors").unlink()
     with pytest.raises(RemoteError, match=f"sweep.csv: {message}"):
         Sweep.from_folder(folder)
+    if "none" in url:  # nothing else can be opened, so it is tried again
+        bucket.pipe("/bucket/none.safetensors", save(random_state(5)))
+        assert [*Sweep.from_folder(folder).ingredients] == ["none"]
 
 
 def test_a_url_that_could_not_be_resolved_is_tried_again_when_asked(
