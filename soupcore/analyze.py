@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from soupcore.calls import Call, Code, Context, Report, Result
@@ -41,9 +42,12 @@ class Analysis(Call):
         plan = steps(Overview.of(context))
         total = max(1, sum(step.examples for step in plan if not step.is_done))
         done = 0
-        for index in range(len(plan)):
+        # The main basin, which decides whether there is a learned soup, is known only on the way.
+        for index in count():
             known = Overview.of(context)
-            plan = steps(known)  # the main basin is known only now
+            plan = steps(known)
+            if index >= len(plan):
+                break
             step = plan[index]
             if step.is_done:
                 continue
@@ -52,7 +56,7 @@ class Analysis(Call):
             of_step(0, 1)
             _do(known, step, of_step)
             done += length
-        return {"steps": _told(steps(Overview.of(context)), len(plan))}
+        return {"steps": _told(plan, len(plan))}
 
     def share(self, context: Context, report: Report) -> None:
         """Evaluate checkpoints and lines; the worker of the job does the rest."""

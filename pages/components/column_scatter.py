@@ -75,7 +75,7 @@ def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
         label,
         titles,
         index=titles.index(current),
-        format_func=lambda title: title or "colour of the figures",
+        format_func=lambda title: title or "as in the other figures",
         width=240,
         key=f"columns-{name}-{current}",
     )

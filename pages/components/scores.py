@@ -318,7 +318,7 @@ def describe(soup: Soup) -> str:
     if len(terms) > _TERMS:
         if len(set(terms.values())) == 1 and sum(terms.values()) == 1:
             return f"mean of {len(terms)} ingredients"
-        terms = dict(sorted(terms.items(), key=lambda term: -term[1]))
+        terms = dict(sorted(terms.items(), key=lambda term: -abs(term[1])))
     return _few([f"{name} × {share(coefficient)}" for name, coefficient in terms.items()])
 
 
