@@ -371,7 +371,8 @@ def _basins(facts: Facts, outcome: Outcome) -> list[str]:
             return [f"{start}{text}{where}."]
         apart = "apart"
         if found.hub:
-            text, apart = f"At least {text} with {found.hub}", "apart on the line from it"
+            runs = f"{found.main} of {facts.runs} runs, {found.hub} among them,"
+            text, apart = f"At least {runs} share a basin", "apart on the line from it"
         return [f"{text}{where}; {apart}: {_listed(found.apart)}."]
     text = f"{start}{'no' if start else 'No'} two of the {facts.runs} runs share a basin{where}"
     lines, runs = "between two of them", "them"

@@ -286,13 +286,13 @@ def test_shifts_are_counted(gains: tuple[Gain, ...], text: str) -> None:
         ({"main": 15, **FROM_BEST}, "All 15 runs share a basin."),
         (
             FROM_BEST,
-            "At least 13 of 15 runs share a basin with run-02; apart on the line from it: run-14 "
-            "(lr 0.2), stranger.",
+            "At least 13 of 15 runs, run-02 among them, share a basin; apart on the line from it: "
+            "run-14 (lr 0.2), stranger.",
         ),
         (
             {**FROM_BEST, "screened": 200, "apart": ("a", "b", "c", "d", "e", "f")},
-            "At least 13 of 15 runs share a basin with run-02 (screened on 200 examples); apart on "
-            "the line from it: a, b, c, d and 2 more.",
+            "At least 13 of 15 runs, run-02 among them, share a basin (screened on 200 examples); "
+            "apart on the line from it: a, b, c, d and 2 more.",
         ),
         (
             {"main": 1, "lowest": 0.2, **FROM_BEST},
