@@ -34,7 +34,7 @@ SCRIPT = f"""<script>(() => {{
     const at = event.target;
     if (event.ctrlKey || event.metaKey || event.altKey || at.isContentEditable) return;
     if (["INPUT", "TEXTAREA", "SELECT"].includes(at.tagName) || open()) return;
-    const isChord = 2000 > Date.now() - chord;
+    const isChord = chord && 5000 > event.timeStamp - chord;
     chord = 0;
     if (event.key === "?") {{
       document.querySelector(".st-key-{_HELP} button")?.click();
@@ -42,7 +42,7 @@ SCRIPT = f"""<script>(() => {{
       const links = [...document.querySelectorAll("[data-testid=stSidebarNavLink]")];
       links.find((link) => link.textContent.trim().endsWith(pages[event.key]))?.click();
     }} else if (event.key === "g") {{
-      chord = Date.now();
+      chord = event.timeStamp;
     }} else {{
       return;
     }}

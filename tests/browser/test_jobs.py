@@ -120,6 +120,7 @@ def test_the_page_answers_while_a_job_runs(page: Page, url: str) -> None:
 def test_keys_open_pages_and_the_list_of_keys(page: Page, server: Server) -> None:
     steps.open_app(page, server.url)
     steps.wait_until_idle(page)
+    page.wait_for_function("window.stockpotKeys")  # loaded after the page is drawn
     page.keyboard.press("g")
     page.keyboard.press("r")
     expect(steps.heading(page, "Report")).to_be_visible()
