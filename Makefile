@@ -1,7 +1,7 @@
 # make app     install and run the dashboard on the bundled sample
 # make test    install, lint, check types and imports, and run the tests
 # make test-integrations  run the tests that need PostgreSQL, Ray or training tools (Lightning, timm, …),
-#              and the longer browser tests
+#              and the longest others
 # make fuzz    feed random files to the readers, for SECONDS (60) per format
 # make bench   measure speed and memory against baselines (ARGS="uniform digests": these tables only;
 #              ARGS="peers recipes": comparison with other tools, in a separate environment)
@@ -23,7 +23,7 @@ export OMP_WAIT_POLICY ?= passive
 # bytecode, or every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: app test test-integrations lint format fuzz bench results sample clean
+.PHONY: app test pytest test-integrations lint format fuzz bench results sample clean
 
 app: $(VENV)/app.installed
 	$(BIN)/python -m soupcore.cli $(ARGS)
@@ -33,8 +33,12 @@ app: $(VENV)/app.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
 test test-integrations: export OMP_NUM_THREADS ?= 1
 
-test: $(VENV)/test.installed lint
+# mypy has one thread and the browser mostly waits, so lint runs beside the tests.
+test: $(VENV)/test.installed
 	$(BIN)/python -m tests.browser.chromium
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest:
 	$(PYTEST) -m "not integration"
 
 test-integrations: $(VENV)/integrations.installed

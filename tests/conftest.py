@@ -1,3 +1,4 @@
+import gc
 import itertools
 import json
 import os
@@ -57,6 +58,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the browser tests first, since they take longest and run in one process."""
     items.sort(key=lambda item: not _drives_browser(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the imported modules and collected tests to no later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

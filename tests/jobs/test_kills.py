@@ -25,6 +25,8 @@ from soupcore.mixtures import interpolate
 from tests.helpers import FEATURES, moved, random_state, save_sweep
 from tests.jobs.conftest import parent_of, start_server, wait_until
 
+pytestmark = pytest.mark.integration  # it takes long
+
 EXAMPLES = 512
 NAMES = [f"run-{number}" for number in range(6)]
 ALPHAS = 13

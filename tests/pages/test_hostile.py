@@ -13,6 +13,8 @@ from pages.components import settings, state
 from tests.pages import hostile
 from tests.pages.conftest import leaves
 
+pytestmark = pytest.mark.integration  # it takes long
+
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted(
     path.stem for path in (PROJECT / "pages").glob("*.py") if path.stem not in ("main", "__init__")
