@@ -7,7 +7,16 @@ import pytest
 
 import soupcore
 
-HEAVY = ["sqlalchemy", "pandas", "plotly", "scipy.optimize", "scipy.stats", "sklearn", "networkx"]
+HEAVY = [
+    "numpy.random",
+    "sqlalchemy",
+    "pandas",
+    "plotly",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn",
+    "networkx",
+]
 
 
 STATEMENTS = [

@@ -121,7 +121,10 @@ def _stream(*identity: Any) -> Any:
     }
 
 
-def _random_words(generator: np.random.PCG64DXSM, start: int, count: int) -> npt.NDArray[np.uint16]:
+# The annotation is text, because `numpy.random` takes long to import and only DARE needs it.
+def _random_words(
+    generator: "np.random.PCG64DXSM", start: int, count: int
+) -> npt.NDArray[np.uint16]:
     """Return the random words of entries from `start` on; each number of the stream has four.
 
     The generator can jump to any position of its stream, and NumPy guarantees that the stream does
