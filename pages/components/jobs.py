@@ -86,8 +86,12 @@ def derive(view: View, call: Call, title: str) -> Job | None:
     key = json.dumps([call.kind, request_of(view, call)], sort_keys=True)
     if key not in added:
         added[key] = start(view, call, title)
-        return _wait_briefly(added[key])
-    job = get(added[key])
+        job = _wait_briefly(added[key])
+        if job is not None and job.is_unfinished:
+            # It may end before the page is drawn, and ended jobs of its kind are not in the panel.
+            st.session_state["awaits_result"] = True
+    else:
+        job = get(added[key])
     return job if job is not None and job.state in (State.FAILED, State.CANCELLED) else None
 
 
@@ -130,12 +134,11 @@ def _started() -> set[str]:
 
 
 def _wait_briefly(job_id: int) -> Job | None:
+    """Return the job when it has ended, or as it is after a while."""
     deadline = time.monotonic() + _WAIT
-    while (job := get(job_id)) is not None and time.monotonic() < deadline:
-        if not job.is_unfinished:
-            return job if job.state == State.FAILED else None
+    while (job := get(job_id)) is not None and job.is_unfinished and time.monotonic() < deadline:
         time.sleep(_POLL)
-    return None
+    return job
 
 
 def get(job_id: int) -> Job | None:

@@ -58,7 +58,8 @@ def _is_long(job: Job) -> bool:
 def redraw_if_outdated() -> None:
     """Run the page again if a job began or ended after the panel was drawn; call it last."""
     st.session_state["took"] = time.monotonic() - st.session_state["drawn"]
-    if _begun_or_ended(_progress(_recent())):
+    awaits = st.session_state.pop("awaits_result", False)
+    if awaits or _begun_or_ended(_progress(_recent())):
         rerun_after_this()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from pages.components import jobs, results, settings, state
+from pages.components import jobs, jobs_panel, results, settings, state
 from pages.components.state import View
 from soupcore import barriers
 from soupcore.calls import BestIngredientBias, IngredientScores
@@ -61,6 +61,22 @@ def test_a_job_without_a_result_is_not_added_on_every_run(
     assert bool(said) == (state in (State.FAILED, State.CANCELLED))
     assert results.derived(view, BestIngredientBias(("run1", "run2")), "Bias", key="bias") is None
     assert len(added.requests) == 2
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.RUNNING])
+def test_the_page_is_drawn_again_for_a_job_that_ends_while_it_is_drawn(
+    view: View, added: Added, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    reruns: list[bool] = []
+    monkeypatch.setattr(jobs_panel, "rerun_after_this", lambda: reruns.append(True))
+    monkeypatch.setattr(jobs_panel, "_recent", list)  # the job is not listed once it is done
+    st.session_state.update({"drawn": 0.0, "jobs_drawn": {}})
+    for expected in ([True] if state == State.RUNNING else [], []):
+        added.state, reruns[:] = state, []
+        results.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias")
+        added.state = State.DONE
+        jobs_panel.redraw_if_outdated()
+        assert reruns == expected
 
 
 def test_a_link_adds_no_job(view: View, added: Added, monkeypatch: pytest.MonkeyPatch) -> None:
