@@ -31,7 +31,7 @@ from pages.components.uploads import UploadsToDisk
 from soupcore import StockpotError
 from soupcore.progress import silence
 from soupcore.workspace import workspace_folder
-from soupcore.writers.archive import zip_of
+from soupcore.writers.forms import zip_of
 
 # Streamlit would gzip it: minutes of CPU for weights that do not compress.
 _HEADERS = {"Content-Encoding": "identity", "Cache-Control": "no-store"}

@@ -19,7 +19,7 @@ from soupcore import StockpotError, escaping
 from soupcore.disk import in_words
 from soupcore.maintenance import Size, sizes
 from soupcore.sweeps import UnusableSweepError
-from soupcore.sweeps.watching import list_checkpoints
+from soupcore.sweeps.folder import list_checkpoints
 
 _SIZES_AGE = 60.0  # seconds; measuring ten thousand files takes 0.1 s
 

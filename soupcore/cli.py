@@ -385,7 +385,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _soup(parsed: argparse.Namespace) -> None:
-    from soupcore.checkpoints.file_names import TORCH_SUFFIXES, suffix_of
+    from soupcore.checkpoints.recognition import TORCH_SUFFIXES, suffix_of
     from soupcore.provenance import push_to_hub, save_adapter
     from soupcore.recipes import RECIPES
 

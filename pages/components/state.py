@@ -25,9 +25,9 @@ from soupcore.overview import Overview
 from soupcore.remote.cache import REMOTE
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
+from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import sweep_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
-from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import TaskInfo
 
 Pair = tuple[str, str]

@@ -23,14 +23,14 @@ from pages.components import (
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
-from soupcore.checkpoints.file_names import INDEX_SUFFIX, TORCH_SUFFIXES
+from soupcore.checkpoints.recognition import INDEX_SUFFIX, TORCH_SUFFIXES
 from soupcore.disk import in_words
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs import State
 from soupcore.sweeps.findings import Severity, SnapshotChoice
+from soupcore.sweeps.folder import Listing, changes, list_checkpoints
 from soupcore.sweeps.members import Members
 from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
-from soupcore.sweeps.watching import Listing, changes, list_checkpoints
 
 _UPLOAD_TYPES = [
     ".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv", ".yaml", ".txt",

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from soupcore.checkpoints.cache import NO_CACHE, open_cache
-from soupcore.checkpoints.files import WeightFile
+from soupcore.checkpoints.files import NO_CACHE, WeightFile, open_cache
 from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.sandbox import NoVerdictError, read_contents, read_values
 from soupcore.errors import CheckpointError

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from isal import isal_zlib
 
-from soupcore.checkpoints.cache import NO_CACHE, open_cache
 from soupcore.checkpoints.chunks import ranges, scratch
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, all_finite, is_finite, raw_bytes
-from soupcore.checkpoints.files import Stamp, stamp_of
+from soupcore.checkpoints.files import NO_CACHE, Stamp, open_cache, stamp_of
 from soupcore.checkpoints.names import canonical_names, clean
 from soupcore.errors import CheckpointError
 

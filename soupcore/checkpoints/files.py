@@ -1,4 +1,4 @@
-"""Checkpoint files that are opened on demand, and their stamps.
+"""Checkpoint files that are opened on demand, their stamps, and the caches of what they hold.
 
 A sweep of a hundred models with twenty shards each has two thousand files, but a process can only
 have some hundreds open. The most recently read files stay open. The others are opened again when
@@ -14,21 +14,27 @@ So the stamp also covers some blocks of the content, or all of it if the file is
 import hashlib
 import os
 import platform
+import sqlite3
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from soupcore.errors import CheckpointError
+from soupcore.errors import CheckpointError, StoreError
+from soupcore.workspace import workspace_file
 
 _MOST_OPEN = 64
 _READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the cache until they are used
 _BLOCK = 4 << 10  # size of the blocks in the probe, in bytes
 _BLOCKS = 8  # number of blocks in the probe: the first, the last, and others evenly spaced
 _TICK = 20_000_000  # nanoseconds; the clocks of file systems are not coarser than this
+
+#: Errors of a missing or damaged workspace. Without a cache, files are read each time.
+NO_CACHE = (OSError, StoreError, sqlite3.Error)
 
 
 class Identity(NamedTuple):
@@ -74,6 +80,23 @@ def _probe(number: int, size: int) -> str:
         for index in range(_BLOCKS):
             digest.update(os.pread(number, _BLOCK, index * (size - _BLOCK) // (_BLOCKS - 1)))
     return digest.hexdigest()
+
+
+@contextmanager
+def open_cache(name: str, table: str) -> Iterator[sqlite3.Connection]:
+    """Open a cache in the workspace for one transaction, creating it if it is missing.
+
+    Args:
+        name: Name of its SQLite file.
+        table: Its table, as in `CREATE TABLE`.
+
+    Raises:
+        OSError, StoreError, sqlite3.Error: The workspace or the file cannot be used.
+    """
+    # No write-ahead log: switching to it at each connection does not wait for other processes.
+    with closing(sqlite3.connect(workspace_file(name), timeout=30)) as connection, connection:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        yield connection
 
 
 class WeightFile:

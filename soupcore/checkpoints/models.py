@@ -14,7 +14,8 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from soupcore.checkpoints.file_names import (
+from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.recognition import (
     INDEX_SUFFIXES,
     LARGEST_INDEX,
     SHARD_NUMBER,
@@ -25,7 +26,6 @@ from soupcore.checkpoints.file_names import (
     stem_of,
     suffix_of,
 )
-from soupcore.checkpoints.names import clean
 from soupcore.safe_torch.refusal import WAIT
 
 Trouble = tuple[str, str]

@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.file_names import (
+from soupcore.checkpoints.models import Model, why_distributed
+from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.recognition import (
+    BEGINNING,
     INDEX_SUFFIXES,
     OTHER_SUFFIXES,
     SUFFIXES,
+    check_beginning,
     holds_weights,
     is_distributed,
+    is_safetensors,
     suffix_of,
 )
-from soupcore.checkpoints.models import Model, why_distributed
-from soupcore.checkpoints.names import clean
-from soupcore.checkpoints.not_weights import BEGINNING, check_beginning, is_safetensors
 from soupcore.checkpoints.run_folders import Choice, Run, read_run
 from soupcore.checkpoints.safetensors_format import SafetensorsCheckpoint
 from soupcore.checkpoints.sharded import ShardedCheckpoint, open_index

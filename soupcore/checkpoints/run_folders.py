@@ -14,9 +14,9 @@ from typing import Any
 
 from natsort import natsort_keygen, natsorted
 
-from soupcore.checkpoints.file_names import suffix_of
 from soupcore.checkpoints.models import Model, Trouble, models_in, weight_files
 from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.recognition import suffix_of
 from soupcore.checkpoints.tools import SHARED, TOOLS, Tool
 
 _LARGEST_STATE = 8 << 20  # bytes of a trainer_state.json or CKPT.yaml

@@ -9,7 +9,7 @@ import torch
 
 from soupcore.checkpoints.bounded_json import parse_object
 from soupcore.checkpoints.checkpoint import Checkpoint
-from soupcore.checkpoints.file_names import INDEX_SUFFIXES, LARGEST_INDEX, suffix_of
+from soupcore.checkpoints.recognition import INDEX_SUFFIXES, LARGEST_INDEX, suffix_of
 from soupcore.errors import CheckpointError
 from soupcore.safe_torch.refusal import WAIT
 

@@ -19,9 +19,9 @@ from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.folder import stays_within
+from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import sweep_signature
 from soupcore.sweeps.snapshots import Snapshots
-from soupcore.sweeps.sweep import is_scanned
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.file_names import suffix_of
 from soupcore.checkpoints.opening import open_run
+from soupcore.checkpoints.recognition import suffix_of
 from soupcore.checkpoints.renamed import named_like, without
 from soupcore.errors import CheckpointError, RecipeError, SweepError
 from soupcore.merges import merge_from_json
 from soupcore.recipes.soup import Soup
 from soupcore.remote import RemoteFile
 from soupcore.sweeps import FitReport, Ingredient, Sweep
+from soupcore.sweeps.adapters import is_lora
 from soupcore.sweeps.folder import find_runs
-from soupcore.sweeps.lora import is_lora
 from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.snapshots import Taken, all_of
 

@@ -5,8 +5,7 @@ cannot change, and from there to the `cache`, which downloads whole files once.
 """
 
 from soupcore.remote.cache import Cache, Entry
-from soupcore.remote.files import Found, RemoteFile, Source
-from soupcore.remote.sources import source_of
+from soupcore.remote.files import Found, RemoteFile, Source, source_of
 from soupcore.remote.urls import check_url, is_url, without_credentials
 
 __all__ = [

@@ -1,12 +1,14 @@
-"""Remote files that are pinned to their content, and the interface of the places that hold them."""
+"""Remote files, pinned to their content, and the interface of the sources that hold them."""
 
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from soupcore.errors import RemoteError
+from soupcore.remote.urls import HUB, scheme_of
 
 MOST_TRIES = 5  # in a row without a byte
 WAIT = 0.5  # seconds before the second try; doubled for each further one
@@ -122,6 +124,26 @@ class Source(Protocol):
 
     def is_md5(self, file: RemoteFile) -> bool:
         """Return whether the file's ETag is the MD5 of its content."""
+
+
+def source_of(url: str) -> Source:
+    """Return the source that holds the files of a URL.
+
+    Raises:
+        RemoteError: A package that it needs is not installed, or the scheme is unknown.
+    """
+    return _source(scheme_of(url))
+
+
+@cache
+def _source(scheme: str) -> Source:
+    if scheme == HUB:
+        from soupcore.remote.hub import Hub
+
+        return Hub()
+    from soupcore.remote.filesystems import FileSystem
+
+    return FileSystem(scheme)
 
 
 def read_range(source: Source, file: RemoteFile, start: int, stop: int) -> bytes:

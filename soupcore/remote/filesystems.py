@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from soupcore.checkpoints.file_names import is_checkpoint_name, stem_of
+from soupcore.checkpoints.recognition import is_checkpoint_name, stem_of
 from soupcore.errors import RemoteError
 from soupcore.remote.files import CutOffError, Found, RemoteFile
 from soupcore.remote.urls import is_pattern, select, without_credentials

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from soupcore.checkpoints.not_weights import BEGINNING, is_legacy, is_safetensors
+from soupcore.checkpoints.recognition import BEGINNING, is_legacy, is_safetensors
 from soupcore.checkpoints.sandbox import legacy_prefixes
 from soupcore.errors import CheckpointError
 

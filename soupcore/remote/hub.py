@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcore.checkpoints.file_names import stem_of
+from soupcore.checkpoints.recognition import stem_of
 from soupcore.errors import RemoteError
 from soupcore.remote.files import CutOffError, Found, RemoteFile
 from soupcore.remote.urls import HubUrl, is_pattern, matching, parse_hub_url, select

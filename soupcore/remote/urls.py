@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from natsort import natsorted
 
-from soupcore.checkpoints.file_names import stem_of
+from soupcore.checkpoints.recognition import stem_of
 from soupcore.errors import RemoteError
 
 _URL = re.compile(

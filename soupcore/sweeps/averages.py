@@ -16,7 +16,7 @@ import torch
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.checkpoints.bounded_json import parse_object
-from soupcore.checkpoints.file_names import stem_of
+from soupcore.checkpoints.recognition import stem_of
 from soupcore.safe_torch.names import MARKER
 from soupcore.sweeps.findings import Finding, some
 

@@ -1,10 +1,11 @@
 """Findings about the ingredients of a sweep, and the fit report that collects them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from soupcore.checkpoints import Checkpoint
 from soupcore.display import html_table
 from soupcore.errors import SweepError
 
@@ -122,6 +123,14 @@ class NothingFitsError(UnusableSweepError):
         beside = f" except the base {base!r}" if base else ""
         reason = f": {first.ingredient}: {first.problem.rstrip('.')}" if first else ""
         super().__init__(f"{folder} has no usable checkpoint{beside}{reason}.", fit)
+
+
+def without_misfits(
+    checkpoints: Mapping[str, Checkpoint], findings: Sequence[Finding]
+) -> dict[str, Checkpoint]:
+    """Return the checkpoints without a finding of severity `misfit`."""
+    misfits = {finding.ingredient for finding in findings if finding.severity == "misfit"}
+    return {name: c for name, c in checkpoints.items() if name not in misfits}
 
 
 def some(names: Sequence[str]) -> str:

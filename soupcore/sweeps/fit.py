@@ -8,13 +8,11 @@ from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import weight_names
 from soupcore.checkpoints.renamed import named_like, without
 from soupcore.errors import CheckpointError
-from soupcore.sweeps.adapters import adapter_findings
+from soupcore.sweeps.adapters import adapter_findings, is_lora, merged
 from soupcore.sweeps.averages import average_findings
-from soupcore.sweeps.findings import Finding, tensors
-from soupcore.sweeps.heads import head_findings
+from soupcore.sweeps.findings import Finding, tensors, without_misfits
+from soupcore.sweeps.heads import complete, head_findings, partial_base
 from soupcore.sweeps.layout import layout_findings, quantized_findings, renamed_findings
-from soupcore.sweeps.lora import is_lora, merged
-from soupcore.sweeps.partial_base import complete, partial_base
 from soupcore.sweeps.set_aside import commonest, no_weights, set_aside_findings
 from soupcore.sweeps.values import (
     dtype_findings,
@@ -50,7 +48,7 @@ def check_fit(opened: Mapping[str, Checkpoint], base_name: str = "") -> Fit:
     The base determines the layout. Without a base, the most common layout does, or the first of
     several equally common ones. If no ingredient fits the base, the most common layout does too,
     and the base is completed with tensors of the ingredients if it has most of them (see
-    `soupcore.sweeps.partial_base`), or excluded. Tensors that are not weights are set aside unless
+    `soupcore.sweeps.heads`), or excluded. Tensors that are not weights are set aside unless
     all ingredients have them (see `soupcore.sweeps.set_aside`). Values are compared with those of
     the base or, without one that fits completely, of the first ingredient that fits.
 
@@ -137,14 +135,6 @@ def _with_merged_adapters(
         )
         findings.append(Finding("note", name, first, problem, "Nothing to do."))
     return found, findings
-
-
-def without_misfits(
-    checkpoints: Mapping[str, Checkpoint], findings: list[Finding]
-) -> dict[str, Checkpoint]:
-    """Return the checkpoints without a finding of severity `misfit`."""
-    misfits = {finding.ingredient for finding in findings if finding.severity == "misfit"}
-    return {name: c for name, c in checkpoints.items() if name not in misfits}
 
 
 def _of_each(

@@ -1,15 +1,23 @@
-"""Find and name the runs in a folder, and report its other entries."""
+"""Find and name the runs in a folder, report its other entries, and detect changes of its files.
+
+Training or copying may write a large file for minutes. A file counts as settled once two
+consecutive listings agree on its size and time of change.
+"""
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from natsort import natsorted, ns
 
 from soupcore.checkpoints.digest import stamp
-from soupcore.checkpoints.file_names import (
+from soupcore.checkpoints.models import Model, models_in, why_distributed
+from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.recognition import (
     OTHER_SUFFIXES,
     holds_weights,
     is_checkpoint_name,
@@ -17,8 +25,6 @@ from soupcore.checkpoints.file_names import (
     is_leftover,
     stem_of,
 )
-from soupcore.checkpoints.models import Model, models_in, why_distributed
-from soupcore.checkpoints.names import clean
 from soupcore.checkpoints.run_folders import Run, read_run, run_of_file
 from soupcore.errors import SweepError
 from soupcore.sweeps.findings import Finding
@@ -27,6 +33,7 @@ _DEPTH = "the folder, its subfolders, and the folders in those where tools put w
 _DEEPEST = 6  # levels of subfolders to search for weights, for a finding
 _DEEPEST_RUNS = 3  # levels of subfolders with runs, if there are none above
 _MOST_ENTRIES = 5_000  # entries inspected in this search
+_MOST_LISTED = 20_000  # files in a listing
 _MOST_FOLDERS = 300  # subfolders of a level to search for runs
 
 IsAllowed = Callable[[Path], bool]
@@ -45,6 +52,30 @@ class Entries:
     findings: list[Finding]
     ignored: list[str]
     others: list[str]
+
+
+class Status(NamedTuple):
+    """Size of a file in bytes, and its time of change in nanoseconds."""
+
+    size: int
+    modified: int
+
+
+Listing = Mapping[str, Status]
+"""The checkpoints in a folder and its subfolders, by path relative to the folder."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The checkpoints that changed after a listing.
+
+    Attributes:
+        settled: New, changed and removed ones that were the same in the last two listings.
+        unsettled: Those that are being written, with their current sizes in bytes.
+    """
+
+    settled: tuple[str, ...]
+    unsettled: Mapping[str, int]
 
 
 def stays_within(roots: Collection[Path] | None) -> IsAllowed:
@@ -141,6 +172,42 @@ def _stamp(file: Path) -> str:
         return stamp([file])
     except OSError as error:  # removed meanwhile, or not readable
         return f"{file}: {error.strerror}"
+
+
+def list_checkpoints(folder: str | Path) -> Listing:
+    """List the files in a folder that are checkpoints by name; empty if it cannot be read.
+
+    Links to folders are not followed, since they may leave the folders that may be read.
+    """
+    found: dict[str, Status] = {}
+    for count, entry in enumerate(_listed(str(folder), 0)):
+        if count >= _MOST_LISTED:
+            break
+        path = Path(entry.path)
+        if not is_checkpoint_name(path) or is_leftover(path):
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # removed meanwhile, or a link to nothing
+            continue
+        if stat.S_ISREG(status.st_mode):
+            name = path.relative_to(folder).as_posix()
+            found[name] = Status(status.st_size, status.st_mtime_ns)
+    return found
+
+
+def changes(before: Listing, last: Listing, now: Listing) -> Changes:
+    """Return what changed after a listing.
+
+    Args:
+        before: The listing to compare with, such as that of the displayed sweep.
+        last: The listing before `now`.
+        now: The current listing.
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    settled = [name for name in names if last.get(name) == now.get(name)]
+    unsettled = {name: now[name].size for name in natsorted({*names} & now.keys() - {*settled})}
+    return Changes(tuple(natsorted(settled)), unsettled)
 
 
 def _check_is_folder(folder: Path) -> None:
@@ -308,3 +375,17 @@ def _pruned(folders: list[str], at: Path, top: Path, names: Sequence[str]) -> li
     deep = len(at.relative_to(top).parts) >= _DEEPEST
     folders[:] = [] if deep else sorted(n for n in folders if not n.startswith("."))
     return sorted(name for name in names if not name.startswith("."))
+
+
+def _listed(folder: str, depth: int) -> Iterator[os.DirEntry[str]]:
+    """Yield the files in a folder and its subfolders, except hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return
+    for entry in visible:
+        if not entry.is_dir(follow_symlinks=False):
+            yield entry
+        elif depth < _DEEPEST:
+            yield from _listed(entry.path, depth + 1)

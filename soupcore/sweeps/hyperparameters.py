@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from soupcore.checkpoints.file_names import stem_of
 from soupcore.checkpoints.names import clean
+from soupcore.checkpoints.recognition import stem_of
 from soupcore.remote import is_url
 from soupcore.remote.urls import scheme_of, without_credentials
 from soupcore.sweeps.findings import Finding, some

@@ -1,4 +1,7 @@
-"""Check that checkpoints have the same tensors: the same names, except for wrappers, and shapes."""
+"""Check that checkpoints have the same tensors: the same names, except for wrappers, and shapes.
+
+This needs the headers only, so checkpoints that cannot fit the others need not be downloaded.
+"""
 
 from collections.abc import Mapping
 from math import prod
@@ -7,7 +10,9 @@ import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
 from soupcore.checkpoints.names import weight_names
-from soupcore.sweeps.findings import Finding, and_more, some, tensors
+from soupcore.checkpoints.renamed import named_like
+from soupcore.sweeps.adapters import is_lora
+from soupcore.sweeps.findings import Finding, and_more, some, tensors, without_misfits
 
 # Names of packed weights, and of the scales that belong to a weight of one byte: appended to its
 # name (bitsandbytes, FP8, compressed-tensors), or in place of the end of it (bitsandbytes in 8
@@ -113,6 +118,39 @@ def layout_findings(
     return findings
 
 
+def header_findings(opened: Mapping[str, Checkpoint], base_name: str) -> list[Finding]:
+    """Find checkpoints that cannot fit the others, given their headers, before a download.
+
+    Checkpoints are misfits if they have different matrices, as the full check finds too
+    (`soupcore.sweeps.fit`). Differences that may be constants or counters are left to that check,
+    which reads the values.
+
+    The base determines the layout if an ingredient may fit it, and otherwise the most common
+    layout does, or the first of several. The base itself is never a misfit.
+
+    Args:
+        opened: `{name: checkpoint}`.
+        base_name: Name of the shared initialisation, if there is one.
+    """
+    findings = [f for name, c in opened.items() for f in quantized_findings(name, c)]
+    compared = {
+        name: checkpoint
+        for name, checkpoint in without_misfits(opened, findings).items()
+        if name != base_name and not is_lora(checkpoint)
+    }
+    if not compared:
+        return findings
+    base = opened.get(base_name)
+    reference, model = _commonest(compared), "most of the sweep"
+    if base is not None and any(_may_fit(checkpoint, base) for checkpoint in compared.values()):
+        reference, model = base, "the base"
+    for name, checkpoint in compared.items():
+        if not _may_fit(checkpoint, reference):
+            named = _named_like(checkpoint, reference)
+            findings += layout_findings(name, named, reference, model)
+    return findings
+
+
 def _is_quantized(tensor: str, tensors: Mapping[str, TensorInfo]) -> bool:
     dtype = tensors[tensor].dtype
     if tensor.endswith(_PACKED) and not dtype.is_floating_point:
@@ -124,3 +162,38 @@ def _is_quantized(tensor: str, tensors: Mapping[str, TensorInfo]) -> bool:
         tensor.removesuffix(end) + scale for end, scale in _SCALES_INSTEAD if tensor.endswith(end)
     }
     return not scales.isdisjoint(tensors)
+
+
+def _named_like(checkpoint: Checkpoint, reference: Checkpoint) -> Checkpoint:
+    return named_like(checkpoint, weight_names(reference.tensors), reference.ties)
+
+
+def _may_fit(checkpoint: Checkpoint, reference: Checkpoint) -> bool:
+    named = _named_like(checkpoint, reference)
+    wanted = {name: reference.tensors[name] for name in weight_names(reference.tensors)}
+    differing = [
+        (named.tensors.get(name), wanted.get(name), name)
+        for name in named.tensors.keys() | wanted.keys()
+    ]
+    return not any(
+        (one is None or other is None or one.shape != other.shape)
+        and name.endswith("weight")
+        and any(
+            info is not None
+            and info.dtype.is_floating_point
+            and sum(side > 1 for side in info.shape) > 1
+            for info in (one, other)
+        )
+        for one, other, name in differing
+    )
+
+
+def _commonest(checkpoints: Mapping[str, Checkpoint]) -> Checkpoint:
+    families: list[list[Checkpoint]] = []
+    for checkpoint in checkpoints.values():
+        family = next((known for known in families if _may_fit(checkpoint, known[0])), None)
+        if family is None:
+            families.append([checkpoint])
+        else:
+            family.append(checkpoint)
+    return max(families, key=len)[0]

@@ -23,28 +23,32 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.file_names import is_distributed, suffix_of
 from soupcore.checkpoints.models import why_distributed
 from soupcore.checkpoints.opening import open_run
+from soupcore.checkpoints.recognition import is_distributed, suffix_of
 from soupcore.errors import CheckpointError, RemoteError, SweepError
 from soupcore.new_files import new_file
 from soupcore.progress import Progress, no_progress
-from soupcore.remote import Cache, Found, RemoteFile, check_url, source_of
+from soupcore.remote import Cache, RemoteFile, check_url, source_of
 from soupcore.remote.cache import REMOTE
-from soupcore.remote.files import CutOffError, read_range
+from soupcore.remote.files import read_range
 from soupcore.remote.headers import write_placeholder
-from soupcore.sweeps.findings import Finding, FitReport, NothingFitsError, SnapshotChoice
-from soupcore.sweeps.fit import without_misfits
+from soupcore.sweeps.findings import (
+    Finding,
+    FitReport,
+    NothingFitsError,
+    SnapshotChoice,
+    without_misfits,
+)
 from soupcore.sweeps.folder import find_runs
-from soupcore.sweeps.header_fit import header_findings
-from soupcore.sweeps.remote_paths import is_plain, kind_of, placed, title_of
+from soupcore.sweeps.layout import header_findings
+from soupcore.sweeps.remote_files import checked, find_files, is_plain, kind_of, title_of
 from soupcore.sweeps.snapshots import Snapshots, snapshot_choices, snapshots_to_text, take
 from soupcore.workspace import private_folder, workspace_folder
 
 MANIFEST = ".remote.json"
 _FORMAT = 1
 _AT_ONCE = 8  # requests for headers and small files
-_MOST_FILES = 20_000
 NONE: Mapping[str, Checkpoint] = MappingProxyType({})
 
 
@@ -397,46 +401,6 @@ class RemoteSweep:
         link.unlink(missing_ok=True)
         with suppress(FileExistsError):  # another process has just linked it
             link.symlink_to(target)
-
-
-def find_files(urls: Sequence[str]) -> list[tuple[str, Found]]:
-    """Return the files and folders that URLs name, with the names in `NAME=URL`.
-
-    Raises:
-        RemoteError: A URL names nothing, or cannot be resolved.
-    """
-    found: list[tuple[str, Found]] = []
-    for text in urls:
-        name, url = check_url(text)
-        try:
-            found += [(name, each) for each in source_of(url).find(url)]
-        except CutOffError as error:
-            raise RemoteError(
-                f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
-                "open without a connection."
-            ) from None
-    return found
-
-
-def checked(urls: Sequence[str], found: Sequence[tuple[str, Found]]) -> dict[str, RemoteFile]:
-    """Return the files that URLs name, by their paths in the folder of the sweep.
-
-    Raises:
-        RemoteError: There are no checkpoints among them, or too many files.
-    """
-    files = dict(placed(found))
-    if not any(kind_of(path, file.size) == "weights" for path, file in files.items()):
-        parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
-        if parts:
-            problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
-            raise RemoteError(f"{', '.join(urls)} {problem}. {way_out}")
-        raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
-    if len(files) > _MOST_FILES:
-        raise RemoteError(
-            f"{', '.join(urls)} contain {len(files):,} files; the limit is {_MOST_FILES:,}. "
-            "Use URLs of smaller folders."
-        )
-    return files
 
 
 def files_of(body: Mapping[str, Any]) -> dict[str, RemoteFile]:

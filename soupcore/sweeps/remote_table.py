@@ -22,7 +22,8 @@ from soupcore.remote.cache import REMOTE
 from soupcore.remote.urls import safe_name, without_credentials
 from soupcore.sweeps.findings import Finding
 from soupcore.sweeps.folder import folder_signature
-from soupcore.sweeps.remote import NONE, Plan, RemoteSweep, checked, files_of, find_files
+from soupcore.sweeps.remote import NONE, Plan, RemoteSweep, files_of
+from soupcore.sweeps.remote_files import checked, find_files
 from soupcore.sweeps.snapshots import Snapshots
 from soupcore.workspace import workspace_folder
 

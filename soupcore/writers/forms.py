@@ -1,9 +1,15 @@
-"""The forms in which a user can download the weights of a soup."""
+"""The forms in which a user can download the weights of a soup, and archives of folders."""
 
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from soupcore.writers.output import Output
+
+_AT_ONCE = 1 << 20  # bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # so that equal files give equal archives
 
 
 class Writable(Protocol):
@@ -88,3 +94,46 @@ class Form:
     def to_json(self) -> dict[str, Any]:
         """Return the form as JSON, for `Form(**body)`."""
         return asdict(self)
+
+
+def zip_of(files: Mapping[str, Path]) -> Iterator[bytes]:
+    """Return a ZIP archive in pieces, which are made while it is sent.
+
+    There is no compression, since weights do not compress.
+
+    Args:
+        files: `{name in the archive: path}`.
+    """
+    sent = _Sent()
+    with zipfile.ZipFile(sent, "w", zipfile.ZIP_STORED) as archive:
+        for name, path in files.items():
+            info = zipfile.ZipInfo(name, _DATE)
+            info.external_attr = 0o644 << 16
+            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
+                while block := source.read(_AT_ONCE):
+                    entry.write(block)
+                    yield sent.take()
+            yield sent.take()
+    yield sent.take()
+
+
+class _Sent:
+    """A file without `seek`, whose content is removed piece by piece."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes, /) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer to write."""
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken

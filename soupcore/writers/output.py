@@ -12,7 +12,7 @@ import torch
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
 from soupcore.checkpoints.dtypes import all_finite, output_dtype
-from soupcore.checkpoints.file_names import TORCH_SUFFIXES, stem_of, suffix_of
+from soupcore.checkpoints.recognition import TORCH_SUFFIXES, stem_of, suffix_of
 from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.disk import check_space
 from soupcore.errors import CheckpointError

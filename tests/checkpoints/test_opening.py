@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupcore import CheckpointError, open_checkpoint
-from soupcore.checkpoints.file_names import is_checkpoint_name, stem_of, suffix_of
+from soupcore.checkpoints.recognition import is_checkpoint_name, stem_of, suffix_of
 
 
 @pytest.mark.parametrize(

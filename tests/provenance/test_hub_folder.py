@@ -15,7 +15,7 @@ import soupcore
 from soupcore import CheckpointError, Soup, Sweep, model_card, rebuild
 from soupcore.escaping import markdown
 from soupcore.provenance import files_for_hub
-from soupcore.writers.archive import zip_of
+from soupcore.writers.forms import zip_of
 from tests.helpers import average
 
 CONFIG = {

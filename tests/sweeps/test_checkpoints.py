@@ -5,7 +5,7 @@ import torch
 
 from soupcore import Sweep, SweepError
 from soupcore.sweeps.checkpoints import Weights
-from soupcore.sweeps.sweep import is_scanned
+from soupcore.sweeps.opening import is_scanned
 from tests.helpers import State, save_sweep
 
 

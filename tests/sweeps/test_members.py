@@ -16,8 +16,8 @@ from soupcore.errors import RecipeError, RemoteError
 from soupcore.jobs.kinds import WarmState, open_sweep
 from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
+from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import remote_files, remote_of, sweep_signature
-from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, random_state, same_weights, save_sweep, toy_runs
 
 TABLE = """checkpoint,lr

@@ -14,8 +14,8 @@ from soupcore import NothingFitsError, Sweep, uniform
 from soupcore.errors import RecipeError, RemoteError, StoreError, SweepError
 from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
+from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote import MANIFEST, RemoteSweep
-from soupcore.sweeps.sweep import is_scanned
 from tests.helpers import State, random_state, save_sweep, toy_runs
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 import soupcore
 from soupcore import Sweep, SweepError, uniform
 from soupcore.sweeps.folder import folder_signature
+from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.snapshots import Snapshots, snapshots_from_text, snapshots_to_text
-from soupcore.sweeps.sweep import is_scanned
 
 
 def save(path: Path, value: float) -> None:

@@ -1,9 +1,10 @@
-"""Where the files of a remote sweep are in its folder, and what they are, by their names."""
+"""The files at the URLs of a remote sweep: what they hold, and their paths in its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from soupcore.checkpoints.file_names import (
+from soupcore.checkpoints.models import why_distributed
+from soupcore.checkpoints.recognition import (
     INDEX_SUFFIXES,
     OTHER_SUFFIXES,
     is_checkpoint_name,
@@ -12,13 +13,16 @@ from soupcore.checkpoints.file_names import (
     stem_of,
     suffix_of,
 )
-from soupcore.remote import Found, RemoteFile, check_url
+from soupcore.errors import RemoteError
+from soupcore.remote import Found, RemoteFile, check_url, source_of
+from soupcore.remote.files import CutOffError
 from soupcore.remote.urls import safe_name, unique_names
 
 _SMALL = 32 << 20  # bytes of a file beside the weights
 _BESIDE = (".json", ".jsonl", ".csv", ".yaml", ".yml", ".txt", ".model", ".md", ".jinja", ".spm")
 _OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
 _LONGEST_NAME = 200  # bytes
+_MOST_FILES = 20_000
 
 
 def title_of(urls: Sequence[str]) -> str:
@@ -31,7 +35,47 @@ def title_of(urls: Sequence[str]) -> str:
     return title if len(urls) == 1 else f"{title}-and-{len(urls) - 1}-more"
 
 
-def placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:
+def find_files(urls: Sequence[str]) -> list[tuple[str, Found]]:
+    """Return the files and folders that URLs name, with the names in `NAME=URL`.
+
+    Raises:
+        RemoteError: A URL names nothing, or cannot be resolved.
+    """
+    found: list[tuple[str, Found]] = []
+    for text in urls:
+        name, url = check_url(text)
+        try:
+            found += [(name, each) for each in source_of(url).find(url)]
+        except CutOffError as error:
+            raise RemoteError(
+                f"{url} cannot be resolved: {error}. Sweeps whose files are all in the cache "
+                "open without a connection."
+            ) from None
+    return found
+
+
+def checked(urls: Sequence[str], found: Sequence[tuple[str, Found]]) -> dict[str, RemoteFile]:
+    """Return the files that URLs name, by their paths in the folder of the sweep.
+
+    Raises:
+        RemoteError: There are no checkpoints among them, or too many files.
+    """
+    files = dict(_placed(found))
+    if not any(kind_of(path, file.size) == "weights" for path, file in files.items()):
+        parts = [path for _, each in found for path in each.files if path.endswith(".distcp")]
+        if parts:
+            problem, way_out = why_distributed(Path("FOLDER", parts[0]).parent)
+            raise RemoteError(f"{', '.join(urls)} {problem}. {way_out}")
+        raise RemoteError(f"There are no checkpoints at {', '.join(urls)}.")
+    if len(files) > _MOST_FILES:
+        raise RemoteError(
+            f"{', '.join(urls)} contain {len(files):,} files; the limit is {_MOST_FILES:,}. "
+            "Use URLs of smaller folders."
+        )
+    return files
+
+
+def _placed(found: Sequence[tuple[str, Found]]) -> Iterator[tuple[str, RemoteFile]]:
     """Yield the path in the sweep's folder of each file."""
     models = []
     for name, each in found:

@@ -8,7 +8,7 @@ from soupcore.remote.filesystems import FileSystem
 from soupcore.remote.hub import Hub
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(scheme: str) -> None:
         raise ImportError(scheme)
 
