@@ -188,4 +188,5 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.tasks.classification import ClassificationTask
     from soupcore.tasks.loading import load_task
     from soupcore.tasks.metrics import Metric
-    from soupcore.tasks.task import Split, Task
+    from soupcore.tasks.splits import Split
+    from soupcore.tasks.task import Task

@@ -13,7 +13,7 @@ import streamlit as st
 from pages.components import access, settings, state
 from pages.components.display import plain
 from soupcore import StockpotError, TaskError
-from soupcore.tasks import hugging_face
+from soupcore.tasks import hugging_face_file
 from soupcore.tasks.hugging_face import KINDS, Setting
 from soupcore.workspace import private_folder
 
@@ -125,7 +125,7 @@ def _columns(select: str, names: list[str]) -> list[str]:
     if names or not select or not settings.current().allows(path):
         return names
     try:
-        return hugging_face.columns_of(path)
+        return hugging_face_file.columns_of(path)
     except TaskError:  # creating the task says why
         return []
 
@@ -188,7 +188,7 @@ def create(told: Mapping[str, Any]) -> str:
     """Write a description and have it checked; return the task.
 
     Args:
-        told: The settings; see `hugging_face.write`.
+        told: The settings; see `hugging_face_file.write`.
 
     Raises:
         TaskError: A path is outside the roots, or the task cannot be made.
@@ -209,7 +209,7 @@ def create(told: Mapping[str, Any]) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", told["name"].lower()).strip("-") or "task"
     digest = hashlib.sha256(body.encode()).hexdigest()[:8]
     path = private_folder(known.described_in) / f"{name}-{digest}.toml"
-    hugging_face.write(path, told)
+    hugging_face_file.write(path, told)
     spec = f"hf:{path}"
     try:
         _check(path)
@@ -228,6 +228,6 @@ def _check(path: Path) -> None:
     Raises:
         TaskError: One does.
     """
-    for file in hugging_face.paths_of(path):
+    for file in hugging_face_file.paths_of(path):
         if not settings.current().allows(file):
             raise TaskError(f"{file} is a link that leads out of the folders of this server.")

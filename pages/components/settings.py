@@ -84,7 +84,7 @@ class Settings:
     @property
     def described(self) -> tuple[str, ...]:
         """The tasks that were described on a page and whose files this server may open."""
-        from soupcore.tasks.hugging_face import paths_of  # loads torch
+        from soupcore.tasks.hugging_face_file import paths_of  # loads torch
 
         found = []
         for path in sorted(self.described_in.glob("*.toml")):

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.data import Data, is_out_of_memory
-from soupcore.tasks.task import norms_of
+from soupcore.tasks.networks import norms_of
 
 StatisticsChoice = Literal["averaged", "re-estimated"]
 

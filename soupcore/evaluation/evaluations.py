@@ -11,7 +11,7 @@ from soupcore.evaluation.records import Records
 from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
 from soupcore.tasks import TaskInfo
-from soupcore.tasks.precision import cast_dtype
+from soupcore.tasks.networks import cast_dtype
 
 if TYPE_CHECKING:
     from soupcore.store import Store

@@ -24,8 +24,7 @@ from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, stretch
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Rows, take
-from soupcore.tasks.outputs import tensor_of
-from soupcore.tasks.precision import autocast_dtype, cast_dtype
+from soupcore.tasks.networks import autocast_dtype, cast_dtype, tensor_of
 
 Forward = Callable[..., Tensor]
 Route = tuple[Forward, Data]

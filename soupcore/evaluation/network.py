@@ -21,7 +21,7 @@ from soupcore.mixtures import Mixture
 from soupcore.name_map import NameMap, memory_of
 from soupcore.progress import Progress, no_progress, part
 from soupcore.tasks import Task
-from soupcore.tasks.precision import cast_dtype
+from soupcore.tasks.networks import cast_dtype
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -14,7 +14,7 @@ from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.evaluation.data import Data, is_out_of_memory
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Batch, Rows, described, take
-from soupcore.tasks.failures import place_of
+from soupcore.tasks.task import place_of
 
 
 @contextmanager

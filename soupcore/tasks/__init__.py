@@ -4,8 +4,8 @@ from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role, TaskDescription, TaskInfo, Undefined
 from soupcore.tasks.loading import load_task
 from soupcore.tasks.metrics import METRICS, Metric, MetricInfo
-from soupcore.tasks.shown import Shown
-from soupcore.tasks.task import Split, Task
+from soupcore.tasks.splits import Shown, Split
+from soupcore.tasks.task import Task
 from soupcore.tasks.torchmetrics_metric import from_torchmetrics
 from soupcore.tasks.unit import NO_LABELS, PLAIN, SHARE, Labels, Unit
 

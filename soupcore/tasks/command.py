@@ -70,7 +70,8 @@ from soupcore.new_files import create_private
 from soupcore.processes import kill_group
 from soupcore.tasks.description import Role
 from soupcore.tasks.metrics import Metric
-from soupcore.tasks.task import Split, Task
+from soupcore.tasks.splits import Split
+from soupcore.tasks.task import Task
 from soupcore.tasks.toml_file import TomlFile
 from soupcore.workspace import private_folder, workspace_folder
 

@@ -10,8 +10,8 @@ import os
 from typing import Any
 
 from soupcore.errors import StockpotError
-from soupcore.tasks.failures import place_of
 from soupcore.tasks.loading import load_task
+from soupcore.tasks.task import place_of
 
 
 def describe(spec: str) -> dict[str, Any]:

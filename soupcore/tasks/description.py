@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 from soupcore.display import html_table
 from soupcore.errors import TaskError
 from soupcore.tasks.metrics import MetricInfo
-from soupcore.tasks.precision import Precision, cast_dtype
+from soupcore.tasks.networks import Precision, cast_dtype
 from soupcore.tasks.unit import Labels, Unit
 
 Role = Literal["train", "select", "report", "shift"]

@@ -25,11 +25,8 @@ the columns of a CSV or TSV file without a header. The network is built from `co
 and no code in a model repository is run.
 """
 
-import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,33 +34,28 @@ import torch
 from torch import Tensor, nn
 
 from soupcore.errors import TaskError
-from soupcore.new_files import new_file
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
+from soupcore.tasks.hugging_face_file import Description
+from soupcore.tasks.hugging_face_folder import image_network, network_of, open_tokenizer
 from soupcore.tasks.images import picture_split
 from soupcore.tasks.language_models import (
     BITS_PER_BYTE,
     IGNORED,
     PERPLEXITY,
+    TAGGING_METRICS,
     CausalTask,
     MaskedTask,
+    TaggingTask,
     batch_size_for,
 )
 from soupcore.tasks.metrics import Metric
-from soupcore.tasks.shown import Shown
-from soupcore.tasks.tagging import TAGGING_METRICS, TaggingTask
-from soupcore.tasks.task import Split, Task
-from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
+from soupcore.tasks.splits import Shown, Split
+from soupcore.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
-    from PIL.Image import Image
 
-_KEYS = {
-    "task", "model", "tokenizer", "text", "image", "label", "metrics", "max_length", "block",
-    "seed", "columns", "splits", "name", "group", "weight", *COMMON_KEYS,
-}  # fmt: skip
-_READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder that are read
 _MASKED = 0.15  # of the tokens, as for BERT
 
 
@@ -73,7 +65,7 @@ def signature(path: Path) -> str:
     Raises:
         TaskError: The file is invalid.
     """
-    return _Description(path).identity
+    return Description(path).identity
 
 
 def load(path: Path) -> Task:
@@ -83,7 +75,7 @@ def load(path: Path) -> Task:
         TaskError: The file is not of this form, names files or columns that are missing, or
             transformers is not installed.
     """
-    told = _Description(path)
+    told = Description(path)
     kind = told.text("task")
     if kind not in KINDS:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
@@ -95,251 +87,14 @@ def load(path: Path) -> Task:
     return task
 
 
-class _Description(TomlFile):
-    """A TOML file that describes a task of a network of Hugging Face."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _KEYS)
-        self.model = path.parent / self.text("model")
-        #: The folder of the tokenizer.
-        self.tokenizer = path.parent / self.text(
-            "tokenizer" if "tokenizer" in self.told else "model"
-        )
-        config = self.model / "config.json"
-        if not config.is_file():
-            raise TaskError(
-                f"{path}: {config} does not exist. Give as `model` a folder with the config.json "
-                "and the tokenizer of the runs, relative to this file."
-            )
-        text = read_text(config)
-        self.config: dict[str, Any] = json.loads(text)
-        self.identity = self.digest(text)
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of the metrics."""
-        return self.texts("metrics")
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of the texts: one, or two for pairs."""
-        found = self.told.get("text")
-        columns = [found] if isinstance(found, str) else found
-        if not isinstance(columns, list) or not 1 <= len(columns) <= 2:
-            raise TaskError(f"{self.path} needs `text`, the name of one column or a list of two.")
-        return columns
-
-    def groups(self, table: "pd.DataFrame") -> list[Any] | None:
-        """Return the group of each row; None without a column of groups."""
-        return table[self.text("group")].tolist() if "group" in self.told else None
-
-    def weights(self, table: "pd.DataFrame") -> Tensor | None:
-        """Return the weight of each row, float64; None without a column of weights."""
-        if "weight" not in self.told:
-            return None
-        column = self.text("weight")
-        try:
-            return torch.tensor([float(weight) for weight in table[column]], dtype=torch.float64)
-        except (TypeError, ValueError):
-            raise TaskError(
-                f"{self.path}: the column {column!r} contains a weight that is not a number."
-            ) from None
-
-    def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
-        """Return the splits, each made of its table."""
-        return self.held_out(
-            {name: make(role, table) for name, (role, table, _) in self.tables().items()}
-        )
-
-    def tables(self) -> "dict[str, tuple[Role, pd.DataFrame, Path]]":
-        """Return the role of each split, its table, and the file of the table."""
-        found = self.splits("file", "data.csv")
-        return {name: (role, self._table(path), path) for name, (role, path) in found.items()}
-
-    def _table(self, path: Path) -> "pd.DataFrame":
-        table = _read_table(path, self.texts("columns"))
-        wanted = [*self.columns] if "text" in self.told else []
-        wanted += [
-            self.text(key) for key in ("image", "label", "group", "weight") if key in self.told
-        ]
-        missing = [column for column in wanted if column not in table]
-        if missing:
-            raise TaskError(
-                f"{path} has no column {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(str, table))}."
-            )
-        if table.empty:
-            raise TaskError(f"{path} has no rows.")
-        return table
-
-
-def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "pd.DataFrame":
-    """Return a table; only its first rows if their number is given."""
-    import pandas as pd
-
-    header: Any = {"header": None, "names": names} if names else {}
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, nrows=rows, **header),
-        ".tsv": lambda file: pd.read_csv(
-            file, sep="\t", keep_default_na=False, quoting=3, nrows=rows, **header
-        ),
-        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, nrows=rows),
-        ".parquet": pd.read_parquet,
-    }
-    read = readers.get(path.suffix.lower())
-    if read is None:
-        raise TaskError(f"{path} has an unsupported extension; use {', '.join(readers)}.")
-    try:
-        return read(path)
-    except (OSError, ValueError) as error:
-        raise TaskError(f"{path} cannot be read: {error}") from error
-
-
-def _transformers(path: Path) -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise TaskError(
-            f"{path} needs the package transformers: pip install transformers."
-        ) from None
-    return transformers
-
-
-def open_tokenizer(path: Path, folder: Path) -> Any:
-    """Return the tokenizer in a folder.
-
-    Args:
-        path: The file that describes the task.
-        folder: The folder.
-
-    Raises:
-        TaskError: transformers is not installed, or the tokenizer cannot be opened.
-    """
-    try:
-        return _transformers(path).AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise TaskError(
-            f"The tokenizer in {folder} cannot be opened: {error} Put the tokenizer's "
-            "files (tokenizer.json, tokenizer_config.json) beside config.json, or name their "
-            "folder as `tokenizer`."
-        ) from error
-
-
-def _builder(told: _Description, kind: str) -> Callable[[], nn.Module]:
-    """Return a builder of the network from its configuration, with random weights."""
-    return network_of(told.path, told.model, kind)
-
-
-def network_of(path: Path, folder: Path, kind: str) -> Callable[[], nn.Module]:
-    """Return a builder of the network of a config.json, with random weights.
-
-    Args:
-        path: The file that describes the task.
-        folder: The folder with config.json.
-        kind: Head of the network, such as "SequenceClassification"; "" for the bare network.
-
-    Raises:
-        TaskError: transformers is not installed, or the file cannot be opened.
-    """
-    transformers = _transformers(path)
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise TaskError(f"{folder / 'config.json'} cannot be opened: {error}") from error
-
-    def build() -> nn.Module:
-        auto = getattr(transformers, f"AutoModelFor{kind}" if kind else "AutoModel")
-        network: nn.Module = auto.from_config(config, trust_remote_code=False)
-        saved = _saved_names(network)
-        if any(name != own for own, name in saved.items()):
-            hooks: Any = network
-            hooks.register_state_dict_post_hook(partial(_rename, saved))
-        return network
-
-    return build
-
-
-def _saved_names(network: nn.Module) -> dict[str, str]:
-    """Return the name that each tensor of a network has in a file, by its own name.
-
-    Since version 5, transformers calls tensors of many networks otherwise than its files do.
-    """
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:  # version 4
-        return {}
-    own = network.state_dict()
-    names = {tensor.data_ptr(): name for name, tensor in own.items() if tensor.numel()}
-    saved: Mapping[str, Tensor] = revert_weight_conversion(network, dict(own))
-    found = {names.get(tensor.data_ptr(), name): name for name, tensor in saved.items()}
-    return found if len(found) == len(saved) else {}  # tied tensors, whose names stay
-
-
-def _rename(
-    names: Mapping[str, str], network: nn.Module, state: dict[str, Any], *rest: Any
-) -> None:
-    """Give the tensors in a state dict their names in files."""
-    renamed = {names.get(name, name): tensor for name, tensor in state.items()}
-    state.clear()
-    state.update(renamed)
-
-
-def image_network(
-    path: Path, folder: Path
-) -> tuple[Callable[[], nn.Module], Callable[["Image"], Tensor], str]:
-    """Return the builder of an image classifier, its input function and a description of both.
-
-    Args:
-        path: The file that describes the task.
-        folder: The folder with config.json and preprocessor_config.json.
-
-    Raises:
-        TaskError: transformers is not installed, or one of these files cannot be opened.
-    """
-    read, identity = image_reader(path, folder)
-    return network_of(path, folder, "ImageClassification"), read, identity
-
-
-def image_reader(path: Path, folder: Path) -> tuple[Callable[["Image"], Tensor], str]:
-    """Return the input function of the processor in a folder, and a description of it.
-
-    Args:
-        path: The file that describes the task.
-        folder: The folder with preprocessor_config.json.
-
-    Raises:
-        TaskError: transformers is not installed, or the file cannot be opened.
-    """
-    settings = folder / "preprocessor_config.json"
-    try:
-        # Pillow's, as torchvision need not be installed.
-        processor = _transformers(path).AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, backend="pil"
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise TaskError(
-            f"{settings} cannot be opened: {error} Save the image processor beside config.json."
-        ) from error
-
-    def read(image: "Image") -> Tensor:
-        found: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return found
-
-    return read, read_text(settings)
-
-
-def _encoded(told: _Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
+def _encoded(told: Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
     columns = [table[column].astype(str).tolist() for column in told.columns]
     limit = told.number("max_length") or min(tokenizer.model_max_length, 512)
     found = tokenizer(*columns, truncation=True, max_length=limit)
     return {name: [torch.tensor(row) for row in rows] for name, rows in found.items()}
 
 
-def _classification(told: _Description) -> Task:
+def _classification(told: Description) -> Task:
     tokenizer = open_tokenizer(told.path, told.tokenizer)
     label = told.text("label")
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
@@ -351,19 +106,19 @@ def _classification(told: _Description) -> Task:
         _show(split, [f"{name}: {text}" for name, text in texts])
         return split
 
-    build = _builder(told, "SequenceClassification")
+    build = network_of(told.path, told.model, "SequenceClassification")
     return _classifier(told, build, told.made(make))
 
 
 def _classifier(
-    told: _Description, build: Callable[[], nn.Module], splits: Mapping[str, Split]
+    told: Description, build: Callable[[], nn.Module], splits: Mapping[str, Split]
 ) -> Task:
     return ClassificationTask(
         build, splits, name=told.name, metrics=told.metrics, precision=told.precision
     )
 
 
-def _classes(told: _Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
+def _classes(told: Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
     """Return the class number of each label, or of its name in the configuration.
 
     A configuration without custom names calls classes LABEL_0, LABEL_1, ….
@@ -387,7 +142,7 @@ def _names(targets: Tensor, classes: Mapping[str, int]) -> list[str]:
     return [names.get(number, str(number)) for number in targets.tolist()]
 
 
-def _texts(told: _Description, table: "pd.DataFrame") -> list[str]:
+def _texts(told: Description, table: "pd.DataFrame") -> list[str]:
     """Return the text of each row, both texts of a pair."""
     columns = [table[column].astype(str) for column in told.columns]
     return [" | ".join(texts) for texts in zip(*columns, strict=True)]
@@ -408,7 +163,7 @@ def _images(table: "pd.DataFrame", column: str, path: Path) -> list[Path]:
     return found
 
 
-def _pictures(told: _Description) -> Task:
+def _pictures(told: Description) -> Task:
     build, read, identity = image_network(told.path, told.model)
     classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
     label = told.text("label")
@@ -428,7 +183,7 @@ def _pictures(told: _Description) -> Task:
     return _classifier(told, build, told.held_out(splits))
 
 
-def _named(told: _Description, known: Sequence[Metric]) -> list[Metric]:
+def _named(told: Description, known: Sequence[Metric]) -> list[Metric]:
     """Return the metrics of a language model that a description names."""
     by_name = {metric.name: metric for metric in known}
     unknown = [name for name in told.metrics if name not in by_name]
@@ -437,7 +192,7 @@ def _named(told: _Description, known: Sequence[Metric]) -> list[Metric]:
     return [by_name[name] for name in told.metrics] or list(known)
 
 
-def _causal(told: _Description) -> Task:
+def _causal(told: Description) -> Task:
     tokenizer = open_tokenizer(told.path, told.tokenizer)
     block = told.number("block")
 
@@ -457,14 +212,14 @@ def _causal(told: _Description) -> Task:
         split.shown = lambda index: Shown(tokenizer.decode(texts[index], skip_special_tokens=True))
         return split
 
-    splits, build = told.made(make), _builder(told, "CausalLM")
+    splits, build = told.made(make), network_of(told.path, told.model, "CausalLM")
     metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
     task = CausalTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
     task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
-def _masked(told: _Description) -> Task:
+def _masked(told: Description) -> Task:
     tokenizer = open_tokenizer(told.path, told.tokenizer)
     if tokenizer.mask_token_id is None:
         raise TaskError(f"The tokenizer in {told.model} has no mask token.")
@@ -485,14 +240,14 @@ def _masked(told: _Description) -> Task:
         _show(split, _texts(told, table))
         return split
 
-    splits, build = told.made(make), _builder(told, "MaskedLM")
+    splits, build = told.made(make), network_of(told.path, told.model, "MaskedLM")
     metrics = _named(told, [PERPLEXITY])
     task = MaskedTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
     task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
-def _tokens(told: _Description) -> Task:
+def _tokens(told: Description) -> Task:
     tokenizer = open_tokenizer(told.path, told.tokenizer)
     if not tokenizer.is_fast:
         raise TaskError(f"The tokenizer in {told.model} does not map tokens to words.")
@@ -534,7 +289,7 @@ def _tokens(told: _Description) -> Task:
         _show(split, [" ".join(map(str, row)) for row in words])
         return split
 
-    splits, build = told.made(make), _builder(told, "TokenClassification")
+    splits, build = told.made(make), network_of(told.path, told.model, "TokenClassification")
     tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]
     metrics = _named(told, TAGGING_METRICS)
     return TaggingTask(
@@ -558,7 +313,7 @@ class Kind:
     """
 
     title: str
-    make: Callable[[_Description], Task]
+    make: Callable[[Description], Task]
     metrics: tuple[str, ...]
     settings: Mapping[str, Setting]
 
@@ -604,60 +359,3 @@ KINDS: dict[str, Kind] = {
         {"text": "columns", "max_length": "number", "seed": "number"},
     ),
 }  # fmt: skip
-
-
-def write(path: Path, told: Mapping[str, Any]) -> None:
-    """Write a description, with absolute paths or paths relative to the file.
-
-    Args:
-        path: The TOML file, which is replaced.
-        told: Settings: texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
-            role}}`.
-
-    Raises:
-        TaskError: A text contains characters that TOML does not allow.
-    """
-    lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
-    lines.append("[splits]")
-    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in told["splits"].items()]
-    text = "\n".join([*lines, ""])
-    try:
-        is_read = tomllib.loads(text) == dict(told)
-    except tomllib.TOMLDecodeError:
-        is_read = False
-    if not is_read:
-        raise TaskError("A name or a path contains characters that TOML does not allow.")
-    with new_file(path) as file:
-        file.write(text.encode())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())} }}"
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists are the same in TOML
-
-
-def paths_of(path: Path) -> list[Path]:
-    """Return the files that a description names: data, configurations and tokenizers.
-
-    Raises:
-        TaskError: The file is invalid.
-    """
-    told = _Description(path)
-    folders = dict.fromkeys((told.model, told.tokenizer))
-    files = [file for _, file in told.splits("file", "data.csv").values()]
-    read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
-    return [*folders, *read, *files]
-
-
-def columns_of(path: Path, names: Sequence[str] = ()) -> list[str]:
-    """Return the columns of a data file, read from its first row.
-
-    Args:
-        path: A CSV, TSV, JSONL or Parquet file.
-        names: The names of the columns of a CSV or TSV file without a header.
-
-    Raises:
-        TaskError: The file cannot be read.
-    """
-    return [str(column) for column in _read_table(path, names, rows=1)]

@@ -44,9 +44,10 @@ from soupcore.checkpoints import open_checkpoint
 from soupcore.errors import TaskError
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
-from soupcore.tasks.hugging_face import image_network
+from soupcore.tasks.hugging_face_folder import image_network
 from soupcore.tasks.images import SUFFIXES, Preprocessing, picture_split
-from soupcore.tasks.task import Split, Task
+from soupcore.tasks.splits import Split
+from soupcore.tasks.task import Task
 from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
 from soupcore.tasks.zero_shot import PROMPTS, of_open_clip, of_transformers
 

@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
-from soupcore.tasks.shown import Shown
-from soupcore.tasks.task import Split
+from soupcore.tasks.splits import Shown, Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,16 +1,22 @@
-"""Load a task from a Python file, or from the description of a built-in kind of task."""
+"""Load a task from a Python file, or from the description of a built-in kind of task.
 
+A Python file may import the modules in its folder. They are part of the identity of the task, and
+are run from their source as it is now.
+"""
+
+import ast
 import hashlib
 import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from importlib import import_module
+from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from soupcore.errors import TaskError
 from soupcore.task_spec import TaskSpec
-from soupcore.tasks.failures import place_of
-from soupcore.tasks.modules import import_from, modules_beside
-from soupcore.tasks.task import Task
+from soupcore.tasks.task import Task, place_of
 
 # The module of each kind of description. It has `load(path)`, which returns the task, and
 # `signature(path)`, the identity of all files that define it.
@@ -20,6 +26,9 @@ _MODULES = {
     "ultralytics": "soupcore.tasks.yolo",
     "command": "soupcore.tasks.command",
 }
+
+_Import = tuple[int, tuple[str, ...]]
+"""Levels up of a relative import, 0 for an absolute one; and the parts of the name."""
 
 
 def load_task(spec: str) -> Task:
@@ -56,7 +65,7 @@ def _load_python(path: Path, attribute: str) -> Task:
     module = ModuleType(module_name)
     module.__file__ = str(path.resolve())
     sys.modules[module_name] = module
-    import_from(path.resolve())
+    _import_from(path.resolve())
     try:
         # An import may run stale bytecode, of an earlier text with the same size and time.
         exec(compile(text, module.__file__, "exec"), module.__dict__)  # noqa: S102
@@ -93,7 +102,106 @@ def task_signature(spec: str) -> str:
 def _digest(path: Path, attribute: str) -> str:
     """Return the identity of a task's file, of the modules beside it, and of the task's name."""
     sha = hashlib.sha256(attribute.encode() + b":" + path.read_bytes())
-    for module in modules_beside(path.resolve()):
+    for module in _modules_beside(path.resolve()):
         name = module.relative_to(path.resolve().parent).as_posix()
         sha.update(f"\n{name}:".encode() + module.read_bytes())
     return sha.hexdigest()
+
+
+def _modules_beside(path: Path) -> list[Path]:
+    """Return the files in a task's folder that its file imports, directly or through others.
+
+    They are found by their import statements, without running them.
+    """
+    folder = path.parent
+    found: dict[Path, None] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        try:
+            imports = _imports(file.read_bytes())
+        except OSError:  # the import raises the error
+            continue
+        package = file.parent.relative_to(folder).parts
+        for level, parts in imports:
+            above = package[: len(package) - level + 1] if level else ()
+            for module in _files(folder, (*above, *parts)):
+                if module != path and module not in found:
+                    found[module] = None
+                    waiting.append(module)
+    return sorted(found)
+
+
+@lru_cache(maxsize=1024)
+def _imports(text: bytes) -> list[_Import]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):  # running it raises the error
+        return []
+    found: list[_Import] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(0, tuple(alias.name.split("."))) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple(node.module.split(".")) if node.module else ()
+            found += [(node.level, (*module, alias.name)) for alias in node.names]
+    return found
+
+
+def _files(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Return the files of a module and of its parent packages."""
+    place = folder
+    for part in parts:
+        if (module := place / f"{part}.py").is_file():
+            yield module
+            return
+        place /= part
+        if (module := place / "__init__.py").is_file():
+            yield module
+
+
+class _FromText(SourceFileLoader):
+    """Runs a module's source, never its bytecode, which may be stale."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        file = self.get_filename(fullname)
+        return compile(self.get_data(file), file, "exec", dont_inherit=True)
+
+
+class _Beside:
+    """Finds modules in a task's folder that no other finder provides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module; None if it is not beside the task."""
+        for place in map(Path, path or [str(self.folder)]):
+            if not place.is_relative_to(self.folder):
+                continue
+            if not [*_files(place, [name.rpartition(".")[2]])]:
+                continue
+            other = PathFinder.find_spec(name, path)
+            if other is None or not other.origin or place in Path(other.origin).parents:
+                return FileFinder(str(place), (_FromText, [".py"])).find_spec(name)
+        return None
+
+
+def _import_from(path: Path) -> None:
+    """Let a task's file import the current source of modules in its folder.
+
+    Modules beside other tasks are removed from `sys.modules`, since they may have the same names.
+    """
+    beside = set(_modules_beside(path))
+    names = tuple(file.name for file in beside)
+    for name, module in [*sys.modules.items()]:
+        known = getattr(module, "__dict__", {})  # without the `__getattr__` of lazy modules
+        file = known.get("__file__")
+        is_ours = isinstance(known.get("__loader__"), _FromText)
+        # There are thousands of modules, and making a path of each would take 0.1 s.
+        if is_ours or (file and file.endswith(names) and Path(file) in beside):
+            del sys.modules[name]
+    others = [finder for finder in sys.meta_path if getattr(finder, "folder", None) != path.parent]
+    sys.meta_path[:] = [_Beside(path.parent), *others]

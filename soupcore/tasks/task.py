@@ -2,395 +2,29 @@
 
 import hashlib
 import inspect
-import json
+import site
+import traceback
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, get_args
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import Dataset
 
-from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
 from soupcore.errors import Cancelled, StockpotError, TaskError
-from soupcore.tasks.decoding import Decoding, rows_on_disk
-from soupcore.tasks.description import Role, TaskInfo, part_digest
-from soupcore.tasks.examples import Collate, Examples, Leaf, take
-from soupcore.tasks.failures import place_of
+from soupcore.tasks.description import TaskInfo
 from soupcore.tasks.metrics import Metric, MetricInfo, metric_named, metrics_of_groups
-from soupcore.tasks.outputs import tensor_of
-from soupcore.tasks.precision import Precision, check_precision
-from soupcore.tasks.shown import Shown
+from soupcore.tasks.networks import Precision, check_precision, norms_of, tensor_of
+from soupcore.tasks.parts import Part
+from soupcore.tasks.splits import Shown, Split
 from soupcore.tasks.torchmetrics_metric import from_torchmetrics, is_torchmetric
-from soupcore.tasks.weights import check_tokens, checked_weights, tensors_of
 
 _GIVE_GROUPS = (
     "Give each split `groups`, one per example; in a TOML file, `group` names their column."
 )
-
-
-class Split:
-    """A named part of the data.
-
-    The type of the inputs selects the call: `model(x)` for a tensor, `model(**x)` for a dict,
-    `model(*x)` for a tuple.
-
-    Args:
-        role: `train`, `select` (validation: the only one that recipes use for selection), `report`
-            (test) or `shift` (a distribution shift of the test data).
-        inputs: A tensor with one example per row, shape [n, ...]; or nested dicts and tuples of
-            such tensors. In place of a tensor, a list may have a tensor (or a list of numbers) for
-            each example. If these differ in length, each batch is padded with zeros at the end,
-            `labels` with -100, and a dict with `input_ids` gets an `attention_mask`.
-        targets: The targets, one per row: shape [n, ...]; or a list with a tensor for each example,
-            padded with -100, for tasks whose `record` takes batches of targets.
-        collate: Function that makes a batch from a list of inputs, in place of padding.
-        prepare: Function applied to each batch of inputs, on the device.
-        groups: The group of each example, n texts or numbers, for metrics such as `worst-group
-            accuracy`.
-        weights: Weights of examples, n numbers, like scikit-learn's `sample_weight`: they enter the
-            mean loss and score, metrics and learned soups. Or weights of tokens, shape [n, tokens]
-            or a list with a tensor for each example, for tasks whose `record` takes weights, such
-            as language models. Weights are finite and not negative.
-
-    Attributes:
-        groups: The names of the groups; None without groups.
-        weights: The weights of examples, float64, shape [n]; None for equal weights.
-        token_weights: The weights of tokens, float32; None for equal weights.
-
-    Raises:
-        TaskError: The role is unknown, inputs, targets, groups and weights differ in length, or
-            weights are invalid.
-    """
-
-    groups: tuple[str, ...] | None = None
-    weights: Tensor | None = None
-    token_weights: Leaf | None = None
-
-    #: The classes, if known without decoding the data: int64, shape [n].
-    labels: Tensor | None = None
-
-    #: Returns an example by its index as people see it; None where the split cannot.
-    shown: Callable[[int], Shown] | None = None
-
-    def __init__(
-        self,
-        role: Role,
-        inputs: Any,
-        targets: Any,
-        *,
-        collate: Any = None,  # Any, so that `Split(role, **tensors)` passes type checkers
-        prepare: Any = None,
-        groups: Any = None,
-        weights: Any = None,
-    ) -> None:
-        if role not in get_args(Role):
-            raise TaskError(
-                f"A split's role must be one of {', '.join(get_args(Role))}, not {role!r}."
-            )
-        examples = Examples.of(inputs, len(targets), collate)
-        if len(examples) != len(targets) or len(examples) == 0:
-            raise TaskError(
-                "A split needs as many targets as inputs, at least one; got "
-                f"{len(examples)} inputs and {len(targets)} targets."
-            )
-        self.role = role
-        #: Applied to each batch of inputs, on the device.
-        self.prepare: Callable[[Any], Any] | None = prepare
-        self._data: tuple[Examples, Examples] | None = (examples, Examples.of_targets(targets))
-        self._decoding: Decoding | None = None
-        self.groups = _groups(groups, len(examples))
-        self._weigh(weights, len(examples))
-        if self.token_weights is not None:
-            check_tokens(self.token_weights, examples)
-
-    @classmethod
-    def from_dataset(
-        cls,
-        role: Role,
-        dataset: Dataset[Any],
-        *,
-        target: str | None = None,
-        version: str = "",
-        workers: int = 0,
-        collate: Collate | None = None,
-        prepare: Callable[[Any], Any] | None = None,
-        groups: Sequence[Any] | Tensor | None = None,
-        weights: Sequence[Any] | Tensor | None = None,
-    ) -> "Split":
-        """Make a split of a data set, which is decoded once and stored in the workspace.
-
-        Args:
-            role: As for a split of tensors.
-            dataset: Map-style: `dataset[i]` is a pair of input and target, or a dict with both, as
-                in a `datasets.Dataset`. Inputs are tensors, arrays, numbers or lists of numbers,
-                or dicts and tuples of these; all examples have one structure, and tensors differ in
-                their first dimension only. Each example is the same at every access.
-            target: The key of the target if examples are dicts; `label` or `labels` by default.
-                Entries that are texts are dropped.
-            version: Part of the identity of the data; change it after changes that the rest may
-                miss. The rest is the length, 64 evenly spaced examples, and all data in memory: the
-                tensors of a `TensorDataset` and numeric attributes `targets` or `labels`, each also
-                through a `Subset`.
-            workers: Number of processes that decode; 0 decodes in this process.
-            collate: As for a split of tensors.
-            prepare: Converts a batch of inputs into network inputs, on the device. With it, images
-                can be stored as bytes: `lambda x: x / 255`. It runs in every pass, so it must be
-                fast, and must treat each example independently.
-            groups: As for a split of tensors.
-            weights: As for a split of tensors.
-
-        Raises:
-            TaskError: The role is unknown, or the data set is empty or not map-style, such as a
-                DataLoader.
-        """
-        split = cls(role, torch.zeros(1), torch.zeros(1), prepare=prepare)
-        split._data = None
-        split._decoding = Decoding(dataset, version, workers, target, collate)
-        split.groups = _groups(groups, len(split._decoding))
-        split._weigh(weights, len(split._decoding))
-        return split
-
-    def _weigh(self, weights: Any, n: int) -> None:
-        """Set the weights of n examples, or of their tokens."""
-        if weights is not None and self.role == "train":
-            raise TaskError(
-                "A split with the role 'train' takes no weights: it is used only to estimate "
-                "BatchNorm statistics, which ignores weights."
-            )
-        self.weights, self.token_weights = checked_weights(weights, n)
-
-    def load(
-        self, on_examples: Callable[[int, int], None] = lambda done, total: None
-    ) -> tuple[Examples, Examples]:
-        """Return inputs and targets; decode them first if needed.
-
-        Args:
-            on_examples: Called with the examples decoded so far and their total; raise in it to
-                stop.
-
-        Raises:
-            TaskError: Examples are not pairs of one structure, or the disk is full.
-        """
-        if self._data is None:
-            assert self._decoding is not None  # noqa: S101 - exactly one of the two is set
-            data = self._decoding.load(on_examples)
-            if self.token_weights is not None:
-                check_tokens(self.token_weights, data[0])
-            self._data = data
-        return self._data
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether `load` has nothing to decode."""
-        return self._decoding is None or self._data is not None or self._decoding.is_done
-
-    @property
-    def is_on_disk(self) -> bool:
-        """Whether the data is mapped from disk, so it may exceed the memory."""
-        return self._decoding is not None
-
-    @property
-    def inputs(self) -> Any:
-        """The inputs, before `prepare`: tensors of shape [n, ...]. Decodes them if needed.
-
-        If examples differ in length, a list of tensors takes the place of a tensor.
-        """
-        return self.load()[0].whole()
-
-    @property
-    def targets(self) -> Any:
-        """The targets: shape [n, ...], or a list. Decodes them if needed."""
-        return self.load()[1].whole()
-
-    def classes(self) -> Tensor | None:
-        """Return the targets on the CPU if they are classes (one integer each), else None."""
-        if self.labels is not None:
-            return self.labels
-        targets = self.load()[1]
-        if not targets.is_one_tensor:
-            return None
-        (found,) = targets.tensors
-        return found.cpu() if found.ndim == 1 and not found.is_floating_point() else None
-
-    @property
-    def majority(self) -> float | None:
-        """The share of the most frequent class; None without classes, or before decoding.
-
-        If examples have weights, it is the share of their weight.
-        """
-        classes = self.classes() if self.is_loaded or self.labels is not None else None
-        if classes is None:
-            return None
-        if self.weights is not None:
-            of_classes = torch.bincount(
-                torch.unique(classes, return_inverse=True)[1], weights=self.weights
-            )
-            return float(of_classes.max() / self.weights.sum())
-        return int(torch.unique(classes, return_counts=True)[1].max()) / len(classes)
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether examples have weights."""
-        return self.weights is not None
-
-    def __len__(self) -> int:
-        return len(self.load()[0]) if self._decoding is None else len(self._decoding)
-
-    @cached_property
-    def digest(self) -> str:
-        """Identity of the data: 64 hex digits over names, dtype, shape and bytes.
-
-        Groups and weights are part of it, if any.
-
-        For a data set see `from_dataset`.
-        """
-        data = self._data_digest if self._decoding is None else self._decoding.digest
-        if self.groups is not None:
-            data = hashlib.sha256(json.dumps([data, self.groups]).encode()).hexdigest()
-        if self.weights is None and self.token_weights is None:
-            return data
-        sha = hashlib.sha256(f"weights {data}".encode())
-        for part in tensors_of(self.weights, self.token_weights):
-            sha.update(f"{DTYPE_NAMES[part.dtype]} {list(part.shape)}".encode())
-            sha.update(raw_bytes(part.contiguous()))
-        return sha.hexdigest()
-
-    @property
-    def _data_digest(self) -> str:
-        sha = hashlib.sha256()
-        for examples in self.load():
-            for name, tensor in examples.parts:
-                sha.update(f"{name}{DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
-                sha.update(raw_bytes(tensor.detach().cpu().contiguous()))
-        return sha.hexdigest()
-
-
-class Part(Split):
-    """Some examples of a split, drawn at random when first needed.
-
-    If targets are classes (one integer per example), the part is stratified: each class, and each
-    group within a class, has its share of the whole, to within one example. Otherwise all examples
-    are equally likely.
-
-    Args:
-        whole: The split.
-        n: Number of examples, fewer than all.
-        seed: The same seed chooses the same examples.
-
-    Attributes:
-        whole: The split.
-    """
-
-    def __init__(self, whole: Split, n: int, seed: int = 0) -> None:
-        self.role = whole.role
-        self.prepare = whole.prepare
-        self.whole = whole
-        self._n = n
-        self._seed = seed
-
-    def load(
-        self, on_examples: Callable[[int, int], None] = lambda done, total: None
-    ) -> tuple[Examples, Examples]:
-        """Return inputs and targets of the part, in the order of the whole.
-
-        Args:
-            on_examples: As for the whole, which is decoded first if needed.
-        """
-        self.whole.load(on_examples)
-        return self._chosen
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether `load` has nothing to decode."""
-        return self.whole.is_loaded
-
-    @property
-    def is_on_disk(self) -> bool:
-        """Whether the data is mapped from disk, as for the whole."""
-        return self.whole.is_on_disk
-
-    @cached_property
-    def _chosen(self) -> tuple[Examples, Examples]:
-        inputs, targets = self.whole.load()
-        copied = rows_on_disk if self.is_on_disk else take
-        return inputs.select(self.rows, copied), targets.select(self.rows, take)
-
-    @cached_property
-    def rows(self) -> Tensor:
-        """Indices of the examples in the whole, ascending, int64, shape [n]."""
-        order = torch.randperm(len(self.whole), generator=torch.Generator().manual_seed(self._seed))
-        if self.whole.groups is not None:
-            groups = torch.from_numpy(np.unique(self.whole.groups, return_inverse=True)[1])
-            order = order[groups[order].argsort(stable=True)]
-        classes = self.whole.classes()
-        if classes is not None:
-            order = order[classes[order].argsort(stable=True)]
-        # Evenly spaced examples, sorted by class and by group within these, are stratified.
-        places = (torch.arange(self._n) * 2 + 1) * len(order) // (2 * self._n)
-        return order[places].sort().values
-
-    @cached_property
-    def groups(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The groups of the chosen examples."""
-        whole = self.whole.groups
-        return None if whole is None else tuple(whole[row] for row in self.rows.tolist())
-
-    @cached_property
-    def weights(self) -> Tensor | None:  # type: ignore[override]
-        """The weights of the chosen examples.
-
-        Raises:
-            TaskError: All weights are zero.
-        """
-        found = None if self.whole.weights is None else self.whole.weights[self.rows]
-        if found is not None and not found.any():
-            raise TaskError(
-                f"All {len(self)} examples drawn from {len(self.whole)} have the weight zero. Draw "
-                "more, or leave examples of weight zero out of the split."
-            )
-        return found
-
-    @property
-    def is_weighted(self) -> bool:
-        """Whether examples have weights."""
-        return self.whole.is_weighted
-
-    @cached_property
-    def token_weights(self) -> Leaf | None:  # type: ignore[override]
-        """The weights of the tokens of the chosen examples."""
-        whole = self.whole.token_weights
-        if whole is None:
-            return None
-        return whole[self.rows] if isinstance(whole, Tensor) else whole.select(self.rows)
-
-    def classes(self) -> Tensor | None:
-        """Return the targets on the CPU if they are classes (one integer each), else None."""
-        classes = self.whole.classes()
-        return None if classes is None else classes[self.rows]
-
-    @property
-    def labels(self) -> Tensor | None:  # type: ignore[override]
-        """The classes of the chosen examples, if those of the whole are known."""
-        return None if self.whole.labels is None else self.whole.labels[self.rows]
-
-    @property
-    def shown(self) -> Callable[[int], Shown] | None:  # type: ignore[override]
-        """Returns an example by its index in the part as people see it."""
-        of_whole = self.whole.shown
-        return None if of_whole is None else lambda index: of_whole(int(self.rows[index]))
-
-    def __len__(self) -> int:
-        return self._n
-
-    @cached_property
-    def digest(self) -> str:
-        """Identity of the data: 64 hex digits over the whole, n and the seed."""
-        return part_digest(self.whole.digest, self._n, self._seed)
 
 
 class Task(TaskInfo[Split]):
@@ -665,7 +299,7 @@ class Task(TaskInfo[Split]):
             raise TaskError(f"{part!r} is a whole split.")
         return found.rows
 
-    def _part_of(self, name: str, n: int) -> "Part":
+    def _part_of(self, name: str, n: int) -> Part:
         return Part(self.split(name), n)
 
     @cached_property
@@ -703,28 +337,38 @@ def _takes_weights(record: Callable[..., Any]) -> bool:
     return "weights" in inspect.signature(record).parameters
 
 
-def _groups(groups: Any, n: int) -> tuple[str, ...] | None:
-    """Return the group of each of n examples as a text."""
-    if groups is None:
-        return None
-    found = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    if len(found) != n:
-        raise TaskError(f"A split needs one group for each example: {n}, not {len(found)}.")
-    if any(group is None or group != group for group in found):
-        raise TaskError("A split needs one group for each example, but some have none.")
-    return tuple(map(str, found))
-
-
 def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
     """Return the groups of all splits except `train`, sorted."""
     evaluated = [split.groups for split in splits.values() if split.role != "train"]
     return tuple(sorted({group for groups in evaluated for group in groups or ()}))
 
 
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
-    """Return the layers of a network that have running statistics."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+def place_of(error: BaseException) -> str:
+    """Return the line of a task's code that failed, as a sentence; "" if unknown.
+
+    It is the innermost line outside of Stockpot and installed packages.
+    """
+    found = None
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        found = error.filename, error.lineno, error.text or ""
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.lineno and _is_the_users(frame.filename):
+                found = frame.filename, frame.lineno, frame.line or ""
+    if found is None:
+        return ""
+    file, line, text = found
+    return f"It failed at {file}:{line}" + (f": {text.strip()}" if text.strip() else ".")
+
+
+def _is_the_users(file: str) -> bool:
+    path = Path(file)
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in _installed())
+
+
+@cache
+def _installed() -> list[Path]:
+    """Return the folders of Stockpot, of installed packages, and of Python's own modules."""
+    folders = [Path(__file__).parents[1], Path(site.__file__).parent]
+    folders += [Path(folder) for folder in site.getsitepackages()]
+    return [*folders, *(folder.resolve() for folder in folders)]

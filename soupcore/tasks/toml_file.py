@@ -8,9 +8,9 @@ from typing import Any, cast, get_args
 
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
-from soupcore.tasks.hold_out import hold_out
-from soupcore.tasks.precision import Precision, check_precision
-from soupcore.tasks.task import Split
+from soupcore.tasks.networks import Precision, check_precision
+from soupcore.tasks.parts import hold_out
+from soupcore.tasks.splits import Split
 
 MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
 

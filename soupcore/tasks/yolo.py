@@ -42,8 +42,9 @@ from soupcore.checkpoints.torch_format import TorchCheckpoint
 from soupcore.errors import TaskError
 from soupcore.tasks.description import Role
 from soupcore.tasks.detections import DETECTION_METRICS, Limits, counts, detect, record
-from soupcore.tasks.precision import Precision
-from soupcore.tasks.task import Split, Task
+from soupcore.tasks.networks import Precision
+from soupcore.tasks.splits import Split
+from soupcore.tasks.task import Task
 from soupcore.tasks.toml_file import COMMON_KEYS, ROLES, TomlFile, read_text
 from soupcore.tasks.yolo_images import BATCH, STRIDE, SUFFIXES, Images, labelled
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from soupcore.errors import TaskError
-from soupcore.tasks.hugging_face import image_reader, network_of, open_tokenizer
+from soupcore.tasks.hugging_face_folder import image_reader, network_of, open_tokenizer
 from soupcore.tasks.images import Preprocessing
 
 if TYPE_CHECKING:

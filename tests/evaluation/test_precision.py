@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from soupcore import ClassificationTask, Evaluator, Split, Store, TaskError, greedy
 from soupcore.evaluation.forward_pass import ForwardPass
 from soupcore.tasks import TaskDescription
-from soupcore.tasks.precision import Precision
+from soupcore.tasks.networks import Precision
 from tests.evaluation.nets import NETS, ToySweep, toy_sweep
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import hugging_face_form, settings, state
 from soupcore import TaskError
-from soupcore.tasks.hugging_face import columns_of, write
+from soupcore.tasks.hugging_face_file import columns_of, write
 
 
 def draw() -> None:

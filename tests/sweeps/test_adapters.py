@@ -374,7 +374,7 @@ def test_a_smaller_rank_reports_its_error(tmp_path: Path, base: State) -> None:
         ({"alpha_pattern": {"(a+)+b": 1}}, r"has the regular expression '\(a\+\)\+b'"),
     ],
 )
-def test_what_is_no_plain_lora_is_refused(
+def test_other_methods_than_lora_are_refused(
     tmp_path: Path, base: State, config: dict[str, Any], problem: str
 ) -> None:
     save_adapters(tmp_path, (10,))

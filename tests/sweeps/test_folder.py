@@ -90,7 +90,7 @@ def test_files_of_weights_and_folders_with_one_are_found(
     assert list(find_runs(tmp_path)) == names
 
 
-def test_what_a_trainer_left_is_said_to_be_ignored(tmp_path: Path) -> None:
+def test_leftovers_of_trainers_are_listed_as_ignored(tmp_path: Path) -> None:
     for number in (10, 9):
         run = f"checkpoint-{number}"
         fill(tmp_path, f"{run}/optimizer.pt")
@@ -141,7 +141,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("run", UNCLEAR)
-def test_a_run_of_which_it_is_not_clear_what_to_open_is_reported(tmp_path: Path, run: str) -> None:
+def test_an_ambiguous_run_is_reported(tmp_path: Path, run: str) -> None:
     files, problem, way_out = UNCLEAR[run]
     torch.save({"w": torch.ones(2)}, tmp_path / "clear.pt")
     for file in files:
@@ -155,7 +155,7 @@ def test_a_run_of_which_it_is_not_clear_what_to_open_is_reported(tmp_path: Path,
     assert way_out in finding.way_out
 
 
-def test_of_a_run_of_ultralytics_the_best_is_taken_and_that_is_noted(tmp_path: Path) -> None:
+def test_the_best_snapshot_of_an_ultralytics_run_is_used_and_noted(tmp_path: Path) -> None:
     for number in range(2):
         weights = tmp_path / f"train{number}" / "weights"
         weights.mkdir(parents=True)
@@ -243,7 +243,7 @@ def test_safetensors_are_opened_under_any_name(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_checkpoint_is_listed(tmp_path: Path, file: str, content: bytes) -> None:
+def test_other_files_are_listed(tmp_path: Path, file: str, content: bytes) -> None:
     save_file(STATE, tmp_path / "run.safetensors")
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(content)
@@ -253,7 +253,7 @@ def test_what_is_no_checkpoint_is_listed(tmp_path: Path, file: str, content: byt
     assert sweep.fit.others == (file.partition("/")[0],)
 
 
-def test_what_trainers_leave_does_not_make_a_run_unclear(tmp_path: Path) -> None:
+def test_leftovers_of_trainers_do_not_make_a_run_ambiguous(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "run.safetensors")
     fill(tmp_path, "step_10/random_states_0.pkl")
     (tmp_path / "step_10" / "samples.pkl").write_bytes(bytes_of(STATE))

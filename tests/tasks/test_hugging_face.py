@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import Tensor
 
 from soupcore import Evaluator, Store, Sweep, TaskError, greedy, load_task
-from soupcore.tasks.tagging import entities
+from soupcore.tasks.language_models import entities
 
 WORDS = [
     "free",

@@ -12,8 +12,8 @@ from PIL import Image
 from soupcore import ClassificationTask, Evaluator, Store, TaskError, load_task
 from soupcore.checkpoints import open_checkpoint
 from soupcore.mixtures import Mixture
-from soupcore.tasks.hold_out import hold_out
 from soupcore.tasks.images import Preprocessing, picture_split
+from soupcore.tasks.parts import hold_out
 from tests.helpers import build_model
 
 RNG = np.random.default_rng(0)

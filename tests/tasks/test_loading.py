@@ -75,7 +75,7 @@ def test_classes_of_the_file_can_be_pickled(tmp_path: Path) -> None:
         pytest.param(SOURCE, "build_model", "it is a function", id="function"),
     ],
 )
-def test_what_is_no_task_is_refused_with_the_reason(
+def test_a_file_without_a_task_is_refused_with_the_reason(
     tmp_path: Path, source: str | None, attribute: str, problem: str
 ) -> None:
     if source is not None:

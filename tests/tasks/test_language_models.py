@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from soupcore.tasks.tagging import TAGGING_METRICS, entities
+from soupcore.tasks.language_models import TAGGING_METRICS, entities
 
 
 @pytest.mark.parametrize(

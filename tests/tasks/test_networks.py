@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soupcore import TaskError
-from soupcore.tasks.outputs import tensor_of
+from soupcore.tasks.networks import tensor_of
 
 LOGITS, OTHER = torch.arange(6.0).view(2, 3), torch.ones(2)
 
@@ -36,7 +36,7 @@ Inception = namedtuple("Inception", ["logits", "aux_logits"])
     ],
     ids=lambda outputs: type(outputs).__name__,
 )
-def test_the_one_tensor_that_can_be_meant_is_taken(outputs: Any) -> None:
+def test_an_unambiguous_output_is_used(outputs: Any) -> None:
     assert tensor_of(outputs) is LOGITS
 
 
@@ -54,8 +54,6 @@ def test_the_one_tensor_that_can_be_meant_is_taken(outputs: Any) -> None:
     ],
     ids=lambda value: str(type(value).__name__),
 )
-def test_anything_else_is_refused_with_what_it_is_and_how_to_wrap_it(
-    outputs: Any, words: str
-) -> None:
+def test_other_outputs_are_refused_with_a_way_out(outputs: Any, words: str) -> None:
     with pytest.raises(TaskError, match=f"{words}.*build_model"):
         tensor_of(outputs)

@@ -1,4 +1,4 @@
-"""Weights of examples and tokens: what is accepted, and how metrics take them."""
+"""Splits: their data, what they show, and their weights, which metrics take."""
 
 import math
 from collections.abc import Callable
@@ -11,12 +11,126 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from soupcore import ClassificationTask, Metric, Split, TaskError
-from soupcore.tasks import METRICS, TaskDescription
-from soupcore.tasks.hold_out import hold_out
-from soupcore.tasks.language_models import BITS_PER_BYTE, CausalTask
+from soupcore import ClassificationTask, Evaluator, Metric, Split, Store, Sweep, TaskError
+from soupcore.calls import Context, ShownExamples
+from soupcore.evaluation.measuring import changed_examples
+from soupcore.progress import no_progress
+from soupcore.tasks import METRICS, Shown, TaskDescription
+from soupcore.tasks.language_models import BITS_PER_BYTE, TAGGING_METRICS, CausalTask
 from soupcore.tasks.metrics import perplexity
-from soupcore.tasks.tagging import TAGGING_METRICS
+from soupcore.tasks.parts import hold_out
+from tests.helpers import build_model
+
+
+def split(role: Any = "select", n: int = 2) -> Split:
+    return Split(role, torch.arange(2.0 * n).reshape(n, 2), torch.zeros(n, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("role", ["train", "select", "report", "shift"])
+def test_a_split_has_one_of_four_roles(role: str) -> None:
+    assert split(role).role == role
+    assert len(split(role, 3)) == 3
+
+
+@pytest.mark.parametrize("role", ["test", "val", "", None])
+def test_another_role_is_refused(role: Any) -> None:
+    with pytest.raises(TaskError, match="must be one of train, select, report, shift, not"):
+        split(role)
+
+
+@pytest.mark.parametrize(("inputs", "targets"), [(0, 0), (3, 2), (2, 3), (0, 1)])
+def test_a_split_needs_as_many_targets_as_inputs(inputs: int, targets: int) -> None:
+    with pytest.raises(TaskError, match=f"got {inputs} inputs and {targets} targets"):
+        Split("select", torch.zeros(inputs, 2), torch.zeros(targets))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [
+        pytest.param(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), id="an input"),
+        pytest.param(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]), id="a target"),
+        pytest.param(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]), id="shape"),
+        pytest.param(
+            torch.tensor([[1.0], [2.0]]).view(torch.int32), torch.tensor([0, 1]), id="dtype"
+        ),
+        pytest.param(torch.tensor([[2.0], [1.0]]), torch.tensor([1, 0]), id="order"),
+    ],
+)
+def test_the_digest_of_a_split_is_that_of_its_data(inputs: Tensor, targets: Tensor) -> None:
+    data = torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+    digest = Split("select", *data).digest
+    assert digest == Split("report", *data).digest
+    assert digest == Split("select", data[0].T.clone().T, data[1]).digest  # another layout
+    assert digest != Split("select", inputs, targets).digest
+
+
+class Showing(ClassificationTask):
+    def show(self, split: str, index: int) -> Shown:
+        data = self.split(split)
+        image = torch.full((2, 3), int(data.targets[index]), dtype=torch.uint8)
+        return Shown(f"<b>{split} {index}", image if index else None)
+
+
+@pytest.mark.parametrize("shape", [(), (4, 3), (4, 3, 3)])
+def test_shown_examples_round_trip_through_json(shape: tuple[int, ...]) -> None:
+    image = torch.arange(36, dtype=torch.uint8)[: int(torch.tensor(shape).prod())].reshape(shape)
+    shown = Shown("text", image if shape else None)
+    again = Shown.from_json(shown.to_json())
+    assert again.text == "text"
+    assert (again.image is None) == (not shape)
+    if again.image is not None:
+        assert torch.equal(again.image, image)
+    assert len(Shown("x" * 5000).to_json()["text"]) == 2001
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (torch.zeros(4, 3), "float32"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"shape \[3, 4, 4\]"),
+        (torch.zeros(1025, 1025, dtype=torch.uint8), "more than 1 MiB"),
+    ],
+)
+def test_other_images_are_refused(image: torch.Tensor, problem: str) -> None:
+    with pytest.raises(TaskError, match=problem):
+        Shown("", image)
+
+
+def test_examples_are_shown_and_stored(
+    sweep: Sweep, splits: dict[str, Split], store: Store
+) -> None:
+    task = Showing(build_model, splits)
+    context = Context(sweep, Evaluator(task, store, device="cpu"))
+    call = ShownExamples("test", (0, 2))
+    assert call.shown(context) is None
+    call.run_and_keep(context, no_progress)
+    first, second = call.shown(context) or []
+    assert (first.text, first.image) == ("<b>test 0", None)
+    assert second.image is not None
+    assert int(second.image[0, 0]) == int(splits["test"].targets[2])
+    described = task.describe()
+    assert described.shows_examples
+    assert TaskDescription.from_json(described.to_json()).shows_examples
+
+
+def test_a_task_without_show_says_so(sweep: Sweep, splits: dict[str, Split], store: Store) -> None:
+    task = ClassificationTask(build_model, splits)
+    assert not task.describe().shows_examples
+    context = Context(sweep, Evaluator(task, store, device="cpu"))
+    with pytest.raises(TaskError, match="no `show"):
+        ShownExamples("test", (0,)).run_and_keep(context, no_progress)
+
+
+def test_changed_examples_are_those_that_one_of_two_scores_higher(
+    evaluator: Evaluator, sweep: Sweep
+) -> None:
+    one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in ("run1", "run2"))
+    gained, lost = changed_examples(one, other)
+    change = one.scores - other.scores
+    assert gained == (change > 0).nonzero().flatten().tolist()  # all by 1, so in order
+    assert lost == (change < 0).nonzero().flatten().tolist()
+    assert changed_examples(other, one) == (lost, gained)
+
 
 N = 60
 GENERATOR = torch.Generator().manual_seed(3)
