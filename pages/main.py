@@ -151,7 +151,7 @@ except StockpotError as error:
         st.caption("Open another sweep or task from the sidebar.")
 else:
     if view is None:
-        sweeps.open_sweep(st.session_state["sweep"], state.opening(), state.sweep_label())
+        sweeps.open_sweep(state.opening(), state.sweep_label())
     else:
         st.session_state["view"] = view
         header.show_selection(places, view)

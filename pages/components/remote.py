@@ -1,12 +1,14 @@
 """Remote sweeps: the URLs to open, the files that they were resolved to, and the cache of files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
 from pages.components import access, jobs, state
 from pages.components.state import View
+from soupcore.calls import OpenSweep
 from soupcore.disk import in_words
 from soupcore.errors import RemoteError
 from soupcore.remote import Cache, check_url
@@ -46,15 +48,15 @@ def show_files(view: View) -> None:
     files = pinned_files(remote)
     with st.expander(f"Remote files: {len(files)} checkpoint files", icon=":material/cloud:"):
         st.dataframe(files, hide_index=True)
-        request = {"sweep": view.folder, **state.opening(), "refresh": True}
-        is_checking = jobs.unfinished("open", **request) is not None
+        request = replace(view.opening, refresh=True).request
+        is_checking = jobs.unfinished(OpenSweep.kind, **request) is not None
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button(
                 "Check the URLs for changes",
                 icon=":material/sync:",
                 disabled=state.store().is_read_only or is_checking,
             ):
-                jobs.submit("open", f"Check the URLs of {state.sweep_label()}", request)
+                jobs.submit(OpenSweep.kind, f"Check the URLs of {state.sweep_label()}", request)
                 st.rerun()
             st.caption(
                 "The sweep keeps these files even if the URLs name others now. In that case, the "

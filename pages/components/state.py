@@ -15,7 +15,7 @@ import streamlit as st
 from pages.components import access, settings
 from pages.components.uploads import Incoming
 from soupcore import StockpotError, Store, Sweep
-from soupcore.calls import Context
+from soupcore.calls import Context, OpenSweep
 from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import ingredient_colours
@@ -210,11 +210,16 @@ class View:
         )
 
     @property
+    def opening(self) -> OpenSweep:
+        """How jobs open the sweep."""
+        return OpenSweep(self.folder, self.weights, snapshots_from_text(self.snapshot))
+
+    @property
     def request(self) -> dict[str, Any]:
         """The part of a job's request that identifies this view."""
         soups = {name: stored.soup.id for name, stored in self.soups.items()}
         rule = self.sweep.rule
-        request = {"sweep": self.folder, **_opening(self.weights, self.snapshot)}
+        request = self.opening.request
         if self.has_task:
             request |= {
                 "task": self.task_spec,
@@ -230,15 +235,11 @@ class View:
         return request
 
 
-def _opening(weights: str, snapshot: str) -> dict[str, Any]:
-    if not snapshot:
-        return {"weights": weights}
-    return {"weights": weights, "snapshot": snapshots_from_text(snapshot)}
-
-
-def opening() -> dict[str, Any]:
-    """Return the weight sets and snapshots that the session opens, for the request of a job."""
-    return _opening(st.session_state["weights"], st.session_state["snapshot"])
+def opening() -> OpenSweep:
+    """Return how jobs open the sweep of the session."""
+    session = st.session_state
+    snapshot = snapshots_from_text(session["snapshot"])
+    return OpenSweep(session["sweep"], session["weights"], snapshot)
 
 
 def read_url() -> None:

@@ -1,10 +1,9 @@
 """Opening a sweep: choose it, read its checkpoints, show its fit report, choose its weights."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -23,6 +22,7 @@ from pages.components import (
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
+from soupcore.calls import OpenSweep
 from soupcore.checkpoints.recognition import INDEX_SUFFIX, TORCH_SUFFIXES
 from soupcore.disk import in_words
 from soupcore.evaluation import StatisticsChoice
@@ -207,16 +207,16 @@ def _upload() -> None:
         st.rerun()
 
 
-def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
+def open_sweep(opening: OpenSweep, label: str) -> None:
     """Add a job that reads the checkpoints of the sweep once, and show its state.
 
     A sweep that was only opened by a link is read after a click.
 
     Args:
-        folder: Folder of the sweep.
-        opening: The weight sets and snapshots to open, as in the request of a job.
+        opening: How to open the sweep.
         label: Name of the sweep.
     """
+    folder = opening.folder
     if _is_above_sweeps(folder):
         show_folders()
         return
@@ -232,7 +232,6 @@ def open_sweep(folder: str, opening: Mapping[str, Any], label: str) -> None:
         )
         st.code("\n".join(urls), language=None)
     _read_checkpoints(
-        folder,
         opening,
         label,
         f"This link opens {plain(folder)}. Its checkpoints have not been read yet.",
@@ -245,43 +244,41 @@ def read_changes(view: View, label: str) -> None:
     if state.store().is_read_only:
         return
     _read_checkpoints(
-        view.folder,
-        state.opening(),
+        view.opening,
         label,
         "This folder has new or changed checkpoints, which have not been read yet.",
         "Reading new or changed checkpoints. Until then, the page shows the sweep as it was.",
     )
 
 
-def _read_checkpoints(
-    folder: str, opening: Mapping[str, Any], label: str, unread: str, reading: str
-) -> None:
+def _read_checkpoints(opening: OpenSweep, label: str, unread: str, reading: str) -> None:
     """Show the state of the job that reads the checkpoints of a folder, and add it.
 
     Args:
-        folder: The folder.
         opening: See `open_sweep`.
         label: Name of the sweep.
         unread: Sentences if the checkpoints are only read after a click.
         reading: Sentences while they are read.
     """
-    request = {"sweep": folder, **opening}
+    request = opening.request
     recent = state.supervisor().queue.recent()
-    last = next((job for job in recent if job.kind == "open" and job.request == request), None)
+    last = next(
+        (job for job in recent if job.kind == OpenSweep.kind and job.request == request), None
+    )
     if last is not None and last.state in (State.FAILED, State.CANCELLED):
         st.error(plain(last.error or "Reading cancelled."), icon=":material/error:")
         if st.button("Retry"):
-            _open(folder, label, request)
+            _open(opening, label)
         return
     is_reading = last is not None and last.is_unfinished
-    if not is_reading and folder not in state.opened():
+    if not is_reading and opening.folder not in state.opened():
         st.info(unread, icon=":material/link:")
         if st.button("Read the checkpoints", type="primary", icon=":material/play_arrow:"):
-            _open(folder, label, request)
+            _open(opening, label)
         return
     st.info(reading, icon=":material/hourglass_top:")
     if not is_reading:
-        jobs.submit("open", f"Open {label}", request)
+        jobs.submit(OpenSweep.kind, f"Open {label}", request)
 
 
 def watch_folder(folder: str, before: Listing) -> None:
@@ -326,10 +323,10 @@ def _is_above_sweeps(folder: str) -> bool:
     return not runs or len({name.partition("/")[0] for name in runs if "/" in name}) > 1
 
 
-def _open(folder: str, label: str, request: Mapping[str, Any]) -> None:
-    state.opened().add(folder)
-    access.note("opened", folder)
-    jobs.submit("open", f"Open {label}", request)
+def _open(opening: OpenSweep, label: str) -> None:
+    state.opened().add(opening.folder)
+    access.note("opened", opening.folder)
+    jobs.submit(OpenSweep.kind, f"Open {label}", opening.request)
     st.rerun()
 
 

@@ -25,7 +25,7 @@ from soupcore.calls.connectivity import (
     WeightGeometry,
     alphas_of,
 )
-from soupcore.calls.context import Context
+from soupcore.calls.context import Context, OpenSweep
 from soupcore.calls.push import PushedSoup
 from soupcore.calls.selection import (
     BestIngredientBias,
@@ -96,6 +96,7 @@ __all__ = [
     "IngredientScores",
     "ManualSoup",
     "MetricIntervals",
+    "OpenSweep",
     "Optimism",
     "OtherStatistics",
     "Pairs",

@@ -1,9 +1,9 @@
-"""The context of a call: a sweep, and the evaluations of a task on it."""
+"""The context of a call: a sweep, how jobs open it, and the evaluations of a task on it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from soupcore.calls.code import Code, including_soups, options, source, with_tensors
 from soupcore.errors import TaskError
@@ -13,7 +13,49 @@ from soupcore.recipes import Soup
 from soupcore.store import Store
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import Sweep, TensorRule
+from soupcore.sweeps.checkpoints import Weights
+from soupcore.sweeps.snapshots import Snapshots
 from soupcore.tasks import TaskInfo
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """How a sweep is opened: a job of its own, and a part of the request of every call.
+
+    Attributes:
+        folder: The folder of the sweep.
+        weights: The weight set of checkpoints with several; see `Sweep.from_folder`.
+        snapshot: The snapshot of runs with several; see `Sweep.from_folder`.
+        refresh: Whether to reopen it, and resolve its URLs again.
+    """
+
+    #: Name of the kind of jobs.
+    kind: ClassVar[str] = "open"
+
+    folder: str
+    weights: Weights = ""
+    snapshot: Snapshots = ""
+    refresh: bool = False
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any]) -> "OpenSweep":
+        """Return how the sweep of a job's request is opened; the request may have more keys."""
+        return cls(
+            request["sweep"],
+            request.get("weights", ""),
+            request.get("snapshot", ""),
+            bool(request.get("refresh")),
+        )
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The part of a job's request that opens the sweep, as JSON."""
+        request: dict[str, Any] = {"sweep": self.folder, "weights": self.weights}
+        if self.snapshot:
+            request["snapshot"] = self.snapshot
+        if self.refresh:
+            request["refresh"] = True
+        return request
 
 
 @dataclass(frozen=True)

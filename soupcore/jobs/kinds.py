@@ -5,29 +5,26 @@ computes the rest when it is queued again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from soupcore.analyze import Analysis, TimedPasses
-from soupcore.calls import CALLS, Call, Context, Report, Result
+from soupcore.calls import CALLS, Call, Context, OpenSweep, Report, Result
 from soupcore.errors import SweepError, TaskError
 from soupcore.evaluation import Evaluator
 from soupcore.progress import Progress, no_progress
 from soupcore.store import Store
 from soupcore.stored_soups import StoredSoups, including
 from soupcore.sweeps import Sweep
-from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.folder import stays_within
 from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import sweep_signature
-from soupcore.sweeps.snapshots import Snapshots
 from soupcore.tasks import load_task
 from soupcore.tasks.loading import task_signature
 
 Request = Mapping[str, Any]
-
-_OPENING = ("sweep", "weights", "snapshot", "task")
 
 
 class TaskChangedError(Exception):
@@ -58,7 +55,7 @@ class WarmState:
         self._tasks = frozenset(tasks)
         self._device = device
         self._ray = ray
-        self._sweep: tuple[tuple[object, ...], Sweep] | None = None
+        self._sweep: tuple[tuple[OpenSweep, str], Sweep] | None = None
         self._run: dict[str, str] = {}  # signatures of the tasks that were loaded
         self._evaluators: dict[str, Evaluator] = {}
 
@@ -66,38 +63,37 @@ class WarmState:
         """Whether the sweep of a request, if it has one, is below one of the roots."""
         return "sweep" not in request or stays_within(self.roots)(Path(request["sweep"]))
 
-    def sweep(
-        self, request: Request, on_progress: Progress = no_progress, *, refresh: bool = False
-    ) -> Sweep:
+    def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
         """Return the sweep of a request, reopened only if its files changed.
 
         Args:
-            request: `sweep` is the folder, `weights` the weight set of checkpoints with several,
-                `snapshot` the snapshot of runs with several (see `Sweep.from_folder`).
+            request: See `OpenSweep`.
             on_progress: Called with bytes read and in total.
-            refresh: Whether to reopen it, and resolve its URLs again.
 
         Raises:
             SweepError: The folder cannot be opened or is outside the roots.
         """
-        folder, weights, snapshot = _opening(request)
+        opening = OpenSweep.from_request(request)
         if not self.may_open(request):
-            raise SweepError(f"{folder} is not in a folder that the app was started with.")
-        identity = (folder, weights, snapshot, sweep_signature(folder))
-        if self._sweep is not None and self._sweep[0] == identity and not refresh:
+            raise SweepError(f"{opening.folder} is not in a folder that the app was started with.")
+        identity = (replace(opening, refresh=False), sweep_signature(opening.folder))
+        if self._sweep is not None and self._sweep[0] == identity and not opening.refresh:
             return self._sweep[1]
         sweep = Sweep.from_folder(
-            folder,
-            weights=weights,
-            snapshot=snapshot,
+            opening.folder,
+            weights=opening.weights,
+            snapshot=opening.snapshot,
             within=self.roots,
-            refresh=refresh,
+            refresh=opening.refresh,
             on_progress=on_progress,
         )
         # If the reader of a file was killed, the next request reads it again.
-        is_known = is_scanned(folder, weights, snapshot, within=self.roots)
-        self._sweep = (identity, sweep) if is_known else None
+        self._sweep = (identity, sweep) if self.is_scanned(opening) else None
         return sweep
+
+    def is_scanned(self, opening: OpenSweep) -> bool:
+        """Whether all files of a sweep were read before."""
+        return is_scanned(opening.folder, opening.weights, opening.snapshot, within=self.roots)
 
     def context(self, request: Request) -> Context:
         """Return the context for a request's call.
@@ -160,34 +156,22 @@ class WarmState:
         return evaluator
 
 
-def opening(request: Request) -> Request:
-    """Return the keys of a request that identify its sweep and its task, with defaults."""
-    return {name: request[name] for name in _OPENING if name in request}
-
-
-def _opening(request: Request) -> tuple[str, Weights, Snapshots]:
-    """Return the folder, the weight sets and the snapshots of a request."""
-    return request["sweep"], request.get("weights", ""), request.get("snapshot", "")
-
-
 def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     """Scan every checkpoint of a folder for its digest and non-finite values.
 
-    Remote checkpoints that are not in the cache are downloaded first. With `refresh` in the
-    request, their URLs are resolved again.
+    Remote checkpoints that are not in the cache are downloaded first.
 
     Raises:
         RemoteError: A remote file cannot be downloaded.
         SweepError: Reading a file ended without a result, for example if its reader was killed.
     """
-    folder, weights, snapshot = _opening(request)
-    before = sweep_signature(folder)
-    sweep = warm.sweep(request, report, refresh=bool(request.get("refresh")))
-    is_known = is_scanned(folder, weights, snapshot, within=warm.roots)
-    if not is_known and sweep_signature(folder) == before:
+    opening = OpenSweep.from_request(request)
+    before = sweep_signature(opening.folder)
+    sweep = warm.sweep(request, report)
+    if not warm.is_scanned(opening) and sweep_signature(opening.folder) == before:
         found = next((f for f in sweep.fit.findings if f.severity == "misfit"), None)
         reason = f": {found.ingredient}: {found.problem}" if found else "."
-        raise SweepError(f"{folder}: not every checkpoint could be read completely{reason}")
+        raise SweepError(f"{opening.folder}: not every checkpoint could be read completely{reason}")
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
@@ -203,7 +187,7 @@ def share_call(call: type[Call], warm: WarmState, request: Request, report: Repo
 
 _CALLS: tuple[type[Call], ...] = (*CALLS.values(), Analysis, TimedPasses)
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
-    "open": open_sweep,
+    OpenSweep.kind: open_sweep,
     **{call.kind: partial(run_call, call) for call in _CALLS},
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from soupcore.analysis.verdict import Outcome
+from soupcore.calls import OpenSweep
 from soupcore.database import ResultRow, SoupRow
 from soupcore.jobs.queue import Job, State
 from soupcore.overview import Overview
@@ -155,11 +156,13 @@ def _times(store: Store) -> dict[tuple[str, str], float]:
 
 def _counts(store: Store) -> dict[str, int]:
     """Return the number of ingredients at the last reading of each folder."""
-    read = select(Job.request, Job.result).where(Job.kind == "open", Job.state == State.DONE)
+    read = select(Job.request, Job.result).where(
+        Job.kind == OpenSweep.kind, Job.state == State.DONE
+    )
     with store.session() as session:
-        rows = session.execute(read.order_by(Job.id)).all()
+        rows = session.execute(read).all()
     return {
-        request["sweep"]: result["ingredients"]
+        OpenSweep.from_request(request).folder: result["ingredients"]
         for request, result in rows
         if result and "ingredients" in result
     }

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from soupcore.calls import Report, Result
+from soupcore.calls import OpenSweep, Report, Result
 from soupcore.errors import Cancelled, StockpotError
-from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState, opening
+from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState
 from soupcore.jobs.known_sweeps import remember
 from soupcore.jobs.queue import (
     DERIVED,
@@ -208,7 +208,9 @@ class Worker:
         if job.task is None or job.kind in INTERACTIVE + DERIVED:
             return
         try:
-            remember(Overview.of(self._warm.context(opening(job.request))))
+            opening = OpenSweep.from_request(job.request)
+            request = opening.request | {"task": job.request["task"]}
+            remember(Overview.of(self._warm.context(request)))
         except (Exception, SystemExit):  # metrics of the task run the user's code
             logger.warning("The verdict after job %s is unknown", job.id, exc_info=True)
 

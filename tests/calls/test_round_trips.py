@@ -31,6 +31,7 @@ from soupcore.calls import (
     IngredientScores,
     ManualSoup,
     MetricIntervals,
+    OpenSweep,
     Optimism,
     OtherStatistics,
     Pairs,
@@ -382,7 +383,29 @@ def quietly(done: int, total: int, partial: object = None) -> None:
 
 
 def test_there_is_a_case_and_a_job_for_each_call(soup: str) -> None:
-    assert cases(soup).keys() == ALL.keys() == KINDS.keys() - {"open"}
+    assert cases(soup).keys() == ALL.keys() == KINDS.keys() - {OpenSweep.kind}
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"sweep": "/a", "weights": ""}, OpenSweep("/a")),
+        ({"sweep": "/a", "weights": "model"}, OpenSweep("/a", "model")),
+        ({"sweep": "/a", "weights": {"b": "ema"}}, OpenSweep("/a", {"b": "ema"})),
+        ({"sweep": "/a", "weights": "", "snapshot": "best"}, OpenSweep("/a", snapshot="best")),
+        (
+            {"sweep": "/a", "weights": "", "snapshot": {"run": "last"}, "refresh": True},
+            OpenSweep("/a", "", {"run": "last"}, refresh=True),
+        ),
+    ],
+)
+def test_requests_to_open_a_sweep_round_trip(request_: dict[str, Any], expected: OpenSweep) -> None:
+    assert OpenSweep.from_request(request_ | {"task": "b"}) == expected
+    assert json.loads(json.dumps(expected.request)) == request_
+
+
+def test_a_stored_request_may_have_the_folder_only() -> None:
+    assert OpenSweep.from_request({"sweep": "/a"}) == OpenSweep("/a")
 
 
 @pytest.mark.parametrize("kind", ALL)
