@@ -1,8 +1,6 @@
 """Folders for `from_pretrained`, by their files; with transformers, see tests/oracles."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import soupcore
 from soupcore import CheckpointError, Soup, Sweep, model_card, rebuild
 from soupcore.escaping import markdown
 from soupcore.provenance import files_for_hub
-from soupcore.writers.forms import zip_of
 from tests.helpers import average
 
 CONFIG = {
@@ -143,17 +140,3 @@ def test_without_a_configuration_no_folder_is_written(runs: Path, tmp_path: Path
     (runs / "run-1/config.json").write_text("[1]")
     with pytest.raises(CheckpointError, match=r"config\.json is not a JSON object"):
         soup.save(tmp_path / "soup")
-
-
-def test_an_archive_is_made_while_it_is_sent(tmp_path: Path) -> None:
-    contents = {"a/large.bin": bytes(range(256)) * 9000, "a/empty": b"", "a/é.txt": b"x"}
-    paths = {}
-    for index, (name, content) in enumerate(contents.items()):
-        paths[name] = tmp_path / str(index)
-        paths[name].write_bytes(content)
-    pieces = list(zip_of(paths))
-    assert len(pieces) > len(contents)
-    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
-        assert archive.testzip() is None
-        assert {name: archive.read(name) for name in archive.namelist()} == contents
-    assert list(zip_of(paths)) == pieces

@@ -37,7 +37,7 @@ def opened(sweep: Sweep) -> dict[str, float]:
     ],
     ids=str,
 )
-def test_of_several_weight_sets_the_one_that_is_asked_for_is_opened(
+def test_the_requested_weight_set_is_opened(
     folder: Path, weights: Weights, values: dict[str, float]
 ) -> None:
     assert not is_scanned(folder, weights)
@@ -72,7 +72,7 @@ def test_weights_of_a_checkpoint_that_is_not_there_are_refused(folder: Path) -> 
         Sweep.from_folder(folder, weights={"nobody": "ema"})
 
 
-def test_why_one_of_several_weight_sets_is_taken_is_noted(folder: Path) -> None:
+def test_the_choice_of_a_weight_set_is_noted(folder: Path) -> None:
     notes = [f for f in Sweep.from_folder(folder).fit.findings if f.severity == "note"]
     assert [note.ingredient for note in notes] == ["timm", "yolo"]
     assert "it was opened and not 'model'" in notes[1].problem

@@ -108,13 +108,13 @@ def test_urls_are_resolved_once_and_new_rows_leave_the_others(folder: Path, buck
     assert [*Sweep.from_folder(folder).ingredients] == ["run1", "run2"]
 
 
-def test_opening_again_asks_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reopening_makes_no_requests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Sweep.from_folder(folder)
     monkeypatch.setattr(FileSystem, "_open", None)
     assert len(Sweep.from_folder(folder)) == 3
 
 
-def test_what_does_not_fit_the_local_checkpoints_is_not_downloaded(
+def test_checkpoints_that_do_not_fit_the_local_ones_are_not_downloaded(
     folder: Path, bucket: Any
 ) -> None:
     wide = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in
@@ -266,7 +266,7 @@ def test_links_of_trackers_and_local_copies_are_no_remote_checkpoints(folder: Pa
     assert remote_of(folder) is None
 
 
-def test_a_copy_in_the_folder_is_used_and_said(folder: Path, runs: dict[str, State]) -> None:
+def test_a_copy_in_the_folder_is_used_and_noted(folder: Path, runs: dict[str, State]) -> None:
     save_sweep(folder, {"run2": runs["run2"]})
     sweep = Sweep.from_folder(folder)
     assert [*sweep.ingredients] == ["run1", "run2", "run10"]

@@ -114,7 +114,7 @@ def test_a_manifest_outside_of_the_workspace_is_ignored(bucket: Any, tmp_path: P
     assert Cache().entries() == []
 
 
-def test_opening_again_asks_nobody(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reopening_makes_no_requests(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Sweep.from_urls("memory://bucket/sweep")
     with monkeypatch.context() as patched:
         patched.setattr(FileSystem, "_open", None)
@@ -149,7 +149,7 @@ def test_removed_files_are_downloaded_again(bucket: Any) -> None:
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_what_cannot_fit_is_not_downloaded(bucket: Any) -> None:
+def test_checkpoints_that_cannot_fit_are_not_downloaded(bucket: Any) -> None:
     put(bucket, {"a": big(), "b": big(), "wide": big(310)}, "/bucket/big")
     sweep = Sweep.from_urls("memory://bucket/big")
     assert [*sweep.ingredients] == ["a", "b"]

@@ -100,7 +100,7 @@ def test_the_fit_report_lists_the_snapshots_of_each_run(folder: Path) -> None:
     assert first.taken == first.names
 
 
-def test_a_run_without_the_snapshot_keeps_its_own_and_that_is_said(folder: Path) -> None:
+def test_a_run_without_the_snapshot_keeps_its_own_with_a_warning(folder: Path) -> None:
     (folder / "train-2" / "weights" / "epoch1.pt").unlink()
     sweep = Sweep.from_folder(folder, snapshot="epoch 1")
     assert values(sweep) == {"plain": 5, "train-2": 2.2, "train-10": 10.1}

@@ -103,7 +103,7 @@ def test_the_table_goes_before_a_sidecar(tmp_path: Path) -> None:
     assert Sweep.from_folder(folder)["a"].hyperparameters == {"lr": 2}
 
 
-def test_what_checkpoints_say_of_their_runs_is_added(tmp_path: Path) -> None:
+def test_metadata_of_checkpoints_are_added(tmp_path: Path) -> None:
     for epoch, name in enumerate(["a", "b"]):
         torch.save({"state_dict": one(epoch), "epoch": epoch, "seed": 7}, tmp_path / f"{name}.ckpt")
     (tmp_path / "sweep.jsonl").write_text('{"name": "a", "lr": 0.1, "epoch": 30}\n')
@@ -185,7 +185,7 @@ def test_hidden_and_unfinished_files_are_no_ingredients(tmp_path: Path) -> None:
         ("{}.fp16.safetensors", "a variant (fp16)"),
     ],
 )
-def test_of_two_forms_of_a_file_one_is_taken_and_that_is_noted(
+def test_one_of_two_forms_of_a_file_is_used_and_noted(
     tmp_path: Path, name: str, other: str, why: str
 ) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1), name: one(2)})
@@ -203,7 +203,7 @@ def test_of_two_forms_of_a_file_one_is_taken_and_that_is_noted(
     assert Sweep.from_folder(folder, snapshot={name: other})[name].checkpoint.read("w").item() == 3
 
 
-def test_of_a_folder_and_a_file_of_one_name_both_are_opened(tmp_path: Path) -> None:
+def test_a_folder_and_a_file_of_one_name_are_both_opened(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1)})
     save_sweep(folder / "a", {"model": one(2)})
     assert [*Sweep.from_folder(folder).ingredients] == ["a", "a.safetensors"]
@@ -285,7 +285,7 @@ def test_a_first_look_may_be_stopped_and_keeps_what_it_read(tmp_path: Path) -> N
     assert is_scanned(folder)
 
 
-def test_what_safetensors_say_of_their_runs_are_columns(tmp_path: Path) -> None:
+def test_metadata_of_safetensors_become_columns(tmp_path: Path) -> None:
     for epoch in (1, 2):
         metadata = {"format": "pt", "epoch": f"{epoch}", "optimizer": "sgd"}
         save_file(one(epoch), tmp_path / f"{epoch}.safetensors", metadata)
@@ -333,7 +333,7 @@ def test_weights_read_from_a_sweep_are_those_of_its_files(tmp_path: Path) -> Non
     assert all(same_weights(sweep[n].checkpoint.state_dict(), s) for n, s in expected.items())
 
 
-def test_a_sweep_with_more_in_it_keeps_what_it_was_opened_with(tmp_path: Path) -> None:
+def test_including_keeps_how_the_sweep_was_opened(tmp_path: Path) -> None:
     folder = save_sweep(tmp_path / "sweep", {"a": one(1), "b": one(2)})
     (folder / "sweep.csv").write_text("name,lr\na,1\nb,2\n")
     sweep = Sweep.from_folder(folder, weights={"a": ""})
@@ -350,7 +350,7 @@ def opened(folder: Path) -> Sweep:
     return Sweep.from_folder(folder)
 
 
-def test_a_sweep_says_what_it_has(tmp_path: Path) -> None:
+def test_the_repr_of_a_sweep(tmp_path: Path) -> None:
     sweep = opened(tmp_path / "runs")
     folder = str(tmp_path / "runs")
     assert repr(sweep) == f"Sweep({folder!r}: 2 ingredients, base 'base', 1 excluded)"
@@ -364,7 +364,7 @@ def test_a_sweep_says_what_it_has(tmp_path: Path) -> None:
     assert "<i>" not in shown
 
 
-def test_a_fit_report_says_what_was_excluded(tmp_path: Path) -> None:
+def test_the_repr_of_a_fit_report(tmp_path: Path) -> None:
     fit = opened(tmp_path / "runs").fit
     assert repr(fit).startswith("FitReport(excluded: odd; ")
     table = fit.to_frame()
@@ -375,7 +375,7 @@ def test_a_fit_report_says_what_was_excluded(tmp_path: Path) -> None:
     assert FitReport().to_frame().empty
 
 
-def test_an_ingredient_goes_into_a_network(tmp_path: Path) -> None:
+def test_an_ingredient_is_loaded_into_a_network(tmp_path: Path) -> None:
     sweep = opened(tmp_path / "runs")
     model = build_model()
     assert sweep["run1"].load_into(model) == []

@@ -1,10 +1,12 @@
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from soupcore import Sweep, uniform
-from soupcore.writers.forms import Form
+from soupcore.writers.forms import Form, zip_of
 
 FORMS = [
     Form(),
@@ -46,3 +48,17 @@ def test_a_soup_is_saved_under_the_name_of_the_form_and_about_as_large_as_it_say
     assert form.nbytes(soup) <= size < form.nbytes(soup) + 2000 * len(files)
     if form.shard_size is None:
         assert files[0].name.startswith(f"uniform-{soup.id}")
+
+
+def test_an_archive_is_made_while_it_is_sent(tmp_path: Path) -> None:
+    contents = {"a/large.bin": bytes(range(256)) * 9000, "a/empty": b"", "a/é.txt": b"x"}
+    paths = {}
+    for index, (name, content) in enumerate(contents.items()):
+        paths[name] = tmp_path / str(index)
+        paths[name].write_bytes(content)
+    pieces = list(zip_of(paths))
+    assert len(pieces) > len(contents)
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == contents
+    assert list(zip_of(paths)) == pieces
