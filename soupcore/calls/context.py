@@ -13,8 +13,7 @@ from soupcore.recipes import Soup
 from soupcore.store import Store
 from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import Sweep, TensorRule
-from soupcore.sweeps.checkpoints import Weights
-from soupcore.sweeps.snapshots import Snapshots
+from soupcore.sweeps.snapshots import Snapshots, Weights
 from soupcore.tasks import TaskInfo
 
 

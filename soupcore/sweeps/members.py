@@ -18,13 +18,12 @@ from soupcore.remote.urls import (
     unique_names,
     without_credentials,
 )
-from soupcore.sweeps.checkpoints import open_all
 from soupcore.sweeps.findings import Finding, some
 from soupcore.sweeps.folder import Entries, find_entries, find_runs, stays_within
 from soupcore.sweeps.hyperparameters import read_urls
 from soupcore.sweeps.remote import Plan, RemoteSweep
 from soupcore.sweeps.remote_table import RemoteTable
-from soupcore.sweeps.snapshots import OTHERS, Snapshots, take
+from soupcore.sweeps.snapshots import OTHERS, Snapshots, open_all, take
 
 
 @dataclass(frozen=True)

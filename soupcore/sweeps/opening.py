@@ -9,7 +9,6 @@ from soupcore.checkpoints.contents import NotRead, remembered_only
 from soupcore.checkpoints.run_folders import Run
 from soupcore.errors import SweepError
 from soupcore.progress import Progress, no_progress, part
-from soupcore.sweeps.checkpoints import Weights, open_all, scan_all
 from soupcore.sweeps.findings import (
     Finding,
     FitReport,
@@ -23,7 +22,15 @@ from soupcore.sweeps.hyperparameters import Sidecars, choose_columns, choose_log
 from soupcore.sweeps.members import Members
 from soupcore.sweeps.remote import Plan, RemoteSweep
 from soupcore.sweeps.run_files import RunDetails, RunFiles, split_scores
-from soupcore.sweeps.snapshots import Snapshots, Taken, snapshot_choices, take
+from soupcore.sweeps.snapshots import (
+    Snapshots,
+    Taken,
+    Weights,
+    open_all,
+    scan_all,
+    snapshot_choices,
+    take,
+)
 from soupcore.sweeps.tables import Scalar
 
 BASE = "base"

@@ -17,11 +17,10 @@ from soupcore.mixtures import Coefficient, Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.remote import is_url
-from soupcore.sweeps.checkpoints import Weights
 from soupcore.sweeps.findings import FitReport
 from soupcore.sweeps.opening import BASE, open_folder
 from soupcore.sweeps.remote import RemoteSweep
-from soupcore.sweeps.snapshots import Snapshots
+from soupcore.sweeps.snapshots import Snapshots, Weights
 from soupcore.sweeps.tables import Scalar
 from soupcore.sweeps.tensor_rule import ALL, FixedTensors, TensorRule, left_out
 
