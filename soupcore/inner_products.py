@@ -27,8 +27,7 @@ import torch
 
 from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.checkpoints.chunks import CHUNK
-from soupcore.merges.remembered import remembered
-from soupcore.merges.task_vectors import read_wide, wide_dtype
+from soupcore.merges.task_vectors import read_wide, remembered, wide_dtype
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress
 

@@ -5,11 +5,13 @@ times the result to the base. The vectors are float32 (float64 if a checkpoint i
 are rounded once. They are summed in float64, or in float32 for half types.
 """
 
+import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +20,17 @@ import torch
 from soupcore.checkpoints import Checkpoint, are_known_alike
 from soupcore.errors import CheckpointError
 from soupcore.merges.derived import Derived, NameOf
-from soupcore.merges.fixed import Fixed
+from soupcore.merges.grouped import Fixed
 from soupcore.mixtures import Mixture
 
 Floats = npt.NDArray[np.floating[Any]]
+T = TypeVar("T")
 
 # Elements of each vector at a time, few enough that torch uses no threads for them.
 _PIECE = 31 << 10
+
+_MOST = 4096  # remembered results; there may be one per tensor
+_known: OrderedDict[str, Any] = OrderedDict()
 
 Vote = Literal["magnitude", "count"]
 Tie = Literal["majority", "positive"]
@@ -41,6 +47,26 @@ def read_wide(checkpoint: Checkpoint, name: str, start: int, out: torch.Tensor) 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype for differences of tensors of a dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def remembered(key: Any, find: Callable[[], T]) -> T:
+    """Return the result of `find`, a pass over all weights, called once per key and process.
+
+    A sweep over λ, for example, needs the same thresholds for every value.
+
+    Args:
+        key: A JSON value with everything that the result depends on, such as digests of weights.
+        find: Computes the result.
+    """
+    text = json.dumps(key)
+    if text in _known:
+        _known.move_to_end(text)
+    else:
+        _known[text] = find()
+        if len(_known) > _MOST:
+            _known.popitem(last=False)
+    result: T = _known[text]
+    return result
 
 
 class TaskVectorMerge(Derived):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcore import CheckpointError, RecipeError, ties, uniform
-from soupcore.merges.selection import kth_largest
+from soupcore.merges.ties import kth_largest
 from tests.helpers import State, held_sweep, same_bits, same_weights
 from tests.recipes.states import DTYPES, Floats, close, fine_tuned, flat, sweeps, task_vectors
 
@@ -85,7 +85,7 @@ def test_thresholds_guessed_from_a_sample_are_the_exact_ones(
     monkeypatch.setattr("soupcore.merges.ties._SAMPLE", 1 << 30)
     exact = ties(sweep, density=0.1, trim=trim).state_dict()
     monkeypatch.setattr("soupcore.merges.ties._SAMPLE", 1 << 12)
-    monkeypatch.setattr("soupcore.merges.remembered._known", OrderedDict())
+    monkeypatch.setattr("soupcore.merges.task_vectors._known", OrderedDict())
     assert same_weights(ties(sweep, density=0.1, trim=trim).state_dict(), exact)
 
 

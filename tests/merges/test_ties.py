@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupcore.merges.selection import kth_largest
+from soupcore.merges.ties import kth_largest
 
 Row = npt.NDArray[np.floating]
 
@@ -38,7 +38,7 @@ def test_a_threshold_is_an_element_of_the_sorted_row(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("spread", ["normal", "few values", "one value", "wide"])
-def test_long_rows(dtype: type[np.floating], spread: str) -> None:
+def test_thresholds_of_long_rows_are_exact(dtype: type[np.floating], spread: str) -> None:
     generator = np.random.default_rng(0)
     row = np.abs(generator.standard_normal(600_000))
     if spread == "few values":
