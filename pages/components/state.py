@@ -19,7 +19,7 @@ from soupcore.calls import Context, OpenSweep
 from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import ingredient_colours
-from soupcore.figures.inks import Inks
+from soupcore.figures.style import Inks
 from soupcore.jobs import Descriptions, Supervisor
 from soupcore.overview import Overview
 from soupcore.remote.cache import REMOTE

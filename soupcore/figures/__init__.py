@@ -1,16 +1,13 @@
 """Plotly figures of results. They take computed data and run no evaluations."""
 
-from soupcore.figures.columns import column_scatter
+from soupcore.figures.columns import column_scatter, importance_bars
 from soupcore.figures.comparisons import (
     angle_scatter,
     grid_heatmap,
     soup_ensemble_scatter,
     theory_scatter,
 )
-from soupcore.figures.evidence import attribution_bars, reliability_diagram
 from soupcore.figures.geometry import layer_heatmap, norm_bars
-from soupcore.figures.importance import importance_bars
-from soupcore.figures.inks import curve_colours, ingredient_colours
 from soupcore.figures.overview import (
     accuracy_overview,
     basin_map,
@@ -22,10 +19,17 @@ from soupcore.figures.pairs import MEASURES, Measure, barrier_heatmap, measures,
 from soupcore.figures.parallel import parallel_coordinates
 from soupcore.figures.paths import from_base, path_curves
 from soupcore.figures.planes import plane_contours
-from soupcore.figures.recipe_curves import recipe_curve, trade_off
-from soupcore.figures.soups import coefficient_bars, difference_forest
-from soupcore.figures.style import colours, titled
-from soupcore.figures.trace import greedy_trace, learning_curve
+from soupcore.figures.soups import (
+    attribution_bars,
+    coefficient_bars,
+    difference_forest,
+    greedy_trace,
+    learning_curve,
+    recipe_curve,
+    reliability_diagram,
+    trade_off,
+)
+from soupcore.figures.style import colours, curve_colours, ingredient_colours, titled
 
 __all__ = [
     "MEASURES",

@@ -1,4 +1,4 @@
-"""Any column of the run table against any other."""
+"""Columns of the run table against each other, and how much of a score each one explains."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from soupcore.figures import outliers
-from soupcore.figures.axes import is_logarithmic, log_ticks
+from soupcore.analysis.importance import Importance
+from soupcore.figures.axes import clip_outliers, is_logarithmic, log_ticks
 from soupcore.figures.comparisons import colour_scale
-from soupcore.figures.inks import add_legend
-from soupcore.figures.style import NEUTRAL, SOUP, colours, finish, scatter
+from soupcore.figures.style import NEUTRAL, SOUP, add_legend, colours, finish, scatter
 
 _MISSING = "not known"
+_ROW = 26  # pixels of a bar
 
 
 def column_scatter(
@@ -28,7 +28,7 @@ def column_scatter(
     """Plot two columns of the run table against each other, coloured by a third.
 
     An axis is logarithmic if its numbers are positive and span two decades, such as those of
-    learning rates. Outliers are drawn at its edge; see `soupcore.figures.outliers`.
+    learning rates. Outliers are drawn at its edge; see `soupcore.figures.axes`.
 
     Args:
         table: Index: names. Columns: `kind` (`ingredient`, `base` or `soup`), and those below.
@@ -77,7 +77,7 @@ def column_scatter(
             ticks = log_ticks(rows[column].min(), rows[column].max())
             axis.update(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     known = better or {}
-    outliers.clip(figure, better={"x": known.get(x, 0), "y": known.get(y, 0)})
+    clip_outliers(figure, better={"x": known.get(x, 0), "y": known.get(y, 0)})
     if not colour:
         add_legend(figure, inks, map(str, rows.index))
     return finish(figure, height=440)
@@ -134,3 +134,37 @@ def _digits(values: "pd.Series[Any]") -> str:
 
 def _is_numeric(values: "pd.Series[Any]") -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def importance_bars(found: Mapping[str, Importance], *, score_name: str = "score") -> go.Figure:
+    """Draw the marginal importance of hyperparameters; see `soupcore.analysis.importance`.
+
+    Args:
+        found: `{hyperparameter: importance}`, drawn from top to bottom.
+        score_name: Name of the score.
+    """
+    names = list(found)
+    figure = go.Figure(
+        go.Bar(
+            x=[max(each.share, 0) for each in found.values()],
+            y=names,
+            orientation="h",
+            marker={"color": NEUTRAL},
+            text=[_text(each) for each in found.values()],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="<b>%{y}</b><br>%{text}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(
+        title=f"Share of the rank variance of {score_name}",
+        range=[0, 1.3],
+        tickvals=[0, 0.25, 0.5, 0.75, 1],
+    )
+    figure.update_yaxes(type="category", autorange="reversed")
+    return finish(figure, height=max(150, 80 + _ROW * len(names)))
+
+
+def _text(each: Importance) -> str:
+    rho = "" if each.rho is None else f" · ρ = {each.rho:+.2f}".replace("-", "−")
+    return f"{max(each.share, 0):.2f}{rho} · n = {each.n}"

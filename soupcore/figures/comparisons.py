@@ -8,10 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from soupcore.analysis.grids import Grid
-from soupcore.figures import outliers
-from soupcore.figures.axes import log_ticks
-from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import NEUTRAL, finish, scatter, space_before
+from soupcore.figures.axes import clip_outliers, log_ticks
+from soupcore.figures.style import NEUTRAL, cell_numbers, finish, scatter, space_before
 from soupcore.tasks import SHARE, Unit
 
 _TICKS = 6  # distinct values that are all ticks
@@ -50,7 +48,7 @@ def angle_scatter(
     figure.update_yaxes(
         title=score_unit.difference_label(f"Midpoint {score_name} − mean of endpoints")
     )
-    outliers.clip(figure, better={"y": 1})
+    clip_outliers(figure, better={"y": 1})
     return finish(figure, height=_HEIGHT)
 
 
@@ -78,7 +76,7 @@ def soup_ensemble_scatter(
     )  # fmt: skip
     figure.update_xaxes(title=score_unit.label(f"Two-model ensemble {score_name}"))
     figure.update_yaxes(title=score_unit.label(f"Two-model soup {score_name}"))
-    outliers.clip(figure, better={"x": score_unit.sign, "y": score_unit.sign})
+    clip_outliers(figure, better={"x": score_unit.sign, "y": score_unit.sign})
     _diagonal(figure)
     return finish(figure, height=_HEIGHT)
 
@@ -99,7 +97,7 @@ def theory_scatter(table: pd.DataFrame, *, colour: str = "") -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(title="Predicted L(soup) − L(ensemble), nats")
     figure.update_yaxes(title="Measured L(soup) − L(ensemble), nats")
-    outliers.clip(figure)
+    clip_outliers(figure)
     _diagonal(figure)
     return finish(figure, height=_HEIGHT)
 

@@ -7,11 +7,8 @@ import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
 from soupcore.connectivity.bracket import Floats
-from soupcore.figures.axes import fit_rows, linear_ticks
-from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.inks import add_legend
-from soupcore.figures.outliers import Scale
-from soupcore.figures.style import finish, space_before
+from soupcore.figures.axes import Scale, fit_rows, linear_ticks
+from soupcore.figures.style import add_legend, cell_numbers, finish, space_before
 
 _ROW = 20  # pixels per layer
 _MOST_NAMED = 60  # columns whose slanted names do not overlap

@@ -9,10 +9,8 @@ import plotly.graph_objects as go
 
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.display import capitalised
-from soupcore.figures import outliers
-from soupcore.figures.axes import ROWS, fit_rows
-from soupcore.figures.inks import add_legend
-from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
+from soupcore.figures.axes import ROWS, clip_outliers, fit_rows
+from soupcore.figures.style import NEUTRAL, SOUP, add_legend, finish, scatter
 from soupcore.tasks import SHARE, Unit
 
 _MARKER, _SMALLEST = 11, 5  # pixels
@@ -68,7 +66,7 @@ def accuracy_overview(
     title = score_unit.label(f"Validation {score_name}")
     figure.update_xaxes(title=f"{title} · 95% CI" if has_interval.any() else title)
     height = fit_rows(figure, names)
-    outliers.clip(figure, better={"x": score_unit.sign})
+    clip_outliers(figure, better={"x": score_unit.sign})
     figure.update_traces(showlegend=False)
     add_legend(figure, colours, names)
     return finish(figure, height=height)
@@ -105,7 +103,7 @@ def logged_overview(
     )
     figure.update_xaxes(title=f"{metric} (logged)")
     height = fit_rows(figure, names)
-    outliers.clip(figure, better={"x": better})
+    clip_outliers(figure, better={"x": better})
     figure.update_traces(showlegend=False)
     add_legend(figure, colours, names)
     return finish(figure, height=height)
@@ -219,7 +217,7 @@ def _scatter(
         )
     figure.update_xaxes(title=unit.label(x_title))
     figure.update_yaxes(title=unit.label(y_title))
-    outliers.clip(figure, better={"x": unit.sign, "y": unit.sign})
+    clip_outliers(figure, better={"x": unit.sign, "y": unit.sign})
     if add_legend(figure, colours, rows.index[rows["kind"] == "ingredient"]):
         figure.update_traces(showlegend=False, selector={"name": "ingredients"})
     finish(figure, height=420)
@@ -301,7 +299,7 @@ def basin_map(
     figure.add_vline(threshold, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=f"{capitalised(loss_name)} barrier to {best}")
     figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
-    outliers.clip(figure, better={"y": score_unit.sign}, axes=["y"])
+    clip_outliers(figure, better={"y": score_unit.sign}, axes=["y"])
     return finish(figure, height=420)
 
 

@@ -12,8 +12,7 @@ from plotly.subplots import make_subplots
 from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.connectivity.bracket import Floats
-from soupcore.figures.cell_numbers import cell_numbers
-from soupcore.figures.style import NEUTRAL, SOUP, finish
+from soupcore.figures.style import NEUTRAL, SOUP, cell_numbers, finish
 from soupcore.tasks import SHARE, Unit
 
 _CELL = 30  # pixels per row, fewer if the matrix would be higher than _LARGEST

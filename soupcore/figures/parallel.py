@@ -15,8 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from soupcore.figures.axes import is_logarithmic, linear_ticks, log_ticks
-from soupcore.figures.outliers import Scale
+from soupcore.figures.axes import Scale, is_logarithmic, linear_ticks, log_ticks
 from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
 from soupcore.row_filter import Limits
 
@@ -187,7 +186,7 @@ def parallel_coordinates(
     """Draw the rows of a table as lines across one axis per column.
 
     An axis is logarithmic if its numbers are positive and span two decades, text is drawn as
-    categories, and outliers are beyond the ends (see `soupcore.figures.outliers`).
+    categories, and outliers are beyond the ends (see `soupcore.figures.axes`).
 
     Args:
         table: Index: names. Rows with the columns below.

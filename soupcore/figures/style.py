@@ -1,11 +1,18 @@
-"""Shared style of figures: colours and greys that work on light and dark themes."""
+"""The style that all figures share: colours for light and dark themes, layout, and safe texts.
 
-from collections.abc import Iterable
+An ingredient has the same colour in every figure. Each of up to eight has its own; more colours
+cannot be told apart. With more ingredients, colours show basins where these are known; otherwise
+all ingredients share a neutral colour, and the selected ones stand out.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from colorsys import hls_to_rgb
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from soupcore.escaping import figure_text
 
@@ -23,6 +30,16 @@ ABOVE = 92  # pixels of a titled figure, above its plot, for title and legend
 _INK, _FAINT = "#1f2328", "#57606a"
 _NO_TEXTS = ("hovertemplate", "texttemplate", "template")
 _GOLDEN_ANGLE = 0.381966  # turns; keeps successive hues far apart for any number of names
+_EQUAL_CONTRAST = 0.179  # luminance with equal contrast to black and to white (WCAG 2)
+
+_BLUE, _VERMILLION, _GREEN, _, _SKY, _, _, _VIOLET = PALETTE
+_MAIN = "main basin"
+_BASINS = {1: (_MAIN, _BLUE), 2: ("basin 2", _GREEN), 3: ("basin 3", _VIOLET)}
+_SMALLER = ("smaller basins", _SKY)
+_APART = ("apart", _VERMILLION)
+_UNLINKED = ("no basin known", NEUTRAL)
+_SELECTED = ("selected", _BLUE)
+_OTHERS = ("ingredients", NEUTRAL)
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -35,6 +52,86 @@ def _colour(index: int) -> str:
         return PALETTE[index]
     red, green, blue = hls_to_rgb((index * _GOLDEN_ANGLE) % 1, 0.55, 0.5)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+class Inks(dict[str, str]):
+    """The colour of each ingredient.
+
+    Attributes:
+        titles: `{ingredient: title}` of colours that several share; empty if each has its own.
+    """
+
+    titles: Mapping[str, str] = {}
+
+
+def ingredient_colours(
+    names: Iterable[str],
+    *,
+    basins: Mapping[str, int | None] | None = None,
+    selected: Collection[str] = (),
+) -> Inks:
+    """Return the colour of each ingredient of a sweep.
+
+    Args:
+        names: All ingredients of the sweep, in its order.
+        basins: Number of each ingredient's basin, 1 for the main one, such as `basin_numbers`
+            returns it. Ingredients whose basin is not known are None, or left out.
+        selected: The selected ingredients.
+    """
+    known = list(names)
+    if len(known) <= len(PALETTE):
+        return Inks(colours(known))
+    if basins:
+        sizes = Counter(basins.values())
+        shared = {name: _of_basin(basins.get(name), sizes) for name in known}
+    else:
+        shared = {name: _SELECTED if name in selected else _OTHERS for name in known}
+    made = Inks({name: ink for name, (_, ink) in shared.items()})
+    made.titles = {name: title for name, (title, _) in shared.items()}
+    return made
+
+
+def _of_basin(number: int | None, sizes: Mapping[int | None, int]) -> tuple[str, str]:
+    if number is None:
+        return _UNLINKED
+    if number > 1 and sizes[number] == 1:
+        return _APART
+    return _BASINS.get(number, _SMALLER)
+
+
+def curve_colours(drawn: Sequence[str], names: Collection[str]) -> dict[str, str]:
+    """Return the colours of ingredients that are drawn as curves, which have to differ.
+
+    Args:
+        drawn: The ingredients that are drawn; others, such as soups, are left out.
+        names: All ingredients of the sweep, in its order.
+    """
+    if len(names) <= len(PALETTE):
+        return colours(names)
+    return colours(name for name in drawn if name in names)
+
+
+def add_legend(figure: go.Figure, inks: Mapping[str, str], drawn: Iterable[str]) -> bool:
+    """Add a legend of the colours that ingredients share, and return whether there are several.
+
+    Args:
+        figure: The figure.
+        inks: Colour of each ingredient.
+        drawn: The ingredients that the figure shows.
+    """
+    titles = inks.titles if isinstance(inks, Inks) else {}
+    shown = {titles[name]: inks[name] for name in drawn if name in titles}
+    if len(shown) < 2:
+        return False
+    count = len(figure.data)
+    order = [_MAIN, *(title for title, _ in _BASINS.values()), _SMALLER[0], _APART[0]]
+    for title in sorted(shown, key=lambda title: (*order, title).index(title)):
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", name=title, hoverinfo="skip",
+            marker={"color": shown[title], "size": 11, "symbol": "circle"}, showlegend=True,
+        )  # fmt: skip
+    figure.data = (*figure.data[count:], *figure.data[:count])  # other traces stay on top
+    return True
 
 
 def space_before(unit: str) -> str:
@@ -98,6 +195,43 @@ def heading(title: str, about: str = "") -> dict[str, Any]:
         "margin": {"t": ABOVE},
         "font": {"family": "system-ui, Arial, sans-serif", "color": _INK},
     }
+
+
+def cell_numbers(heatmap: go.Heatmap, decimals: int | None, size: int = 10) -> go.Scatter:
+    """Return the numbers of a heatmap's cells, each in black or white for the higher contrast.
+
+    Plotly's own numbers are grey and hard to read on mid-range colours.
+
+    Args:
+        heatmap: Supplies x, y, z and the colour scale, which spans `zmin` to `zmax` or, if these
+            are not set, the range of the values.
+        decimals: Decimals per number; None for three significant digits.
+        size: Font size in pixels.
+    """
+    z = np.asarray(heatmap.z, dtype=np.float64).reshape(len(heatmap.y), len(heatmap.x))
+    rows, columns = np.nonzero(np.isfinite(z))
+    values = z[rows, columns]
+    low = heatmap.zmin if heatmap.zmin is not None else values.min(initial=np.inf)
+    high = heatmap.zmax if heatmap.zmax is not None else values.max(initial=-np.inf)
+    shares = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    scale = [list(step) for step in heatmap.colorscale]
+    inks = [_contrasting(colour) for colour in sample_colorscale(scale, shares.tolist())]
+    return go.Scatter(
+        x=[heatmap.x[column] for column in columns],
+        y=[heatmap.y[row] for row in rows],
+        text=[f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}" for value in values],
+        mode="text",
+        textfont={"size": size, "color": inks},
+        hoverinfo="skip",
+        showlegend=False,
+        name="numbers",
+    )
+
+
+def _contrasting(colour: str) -> str:
+    shares = np.asarray(unlabel_rgb(colour)) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return "#000" if linear @ (0.2126, 0.7152, 0.0722) > _EQUAL_CONTRAST else "#fff"
 
 
 def _escaped(node: Any) -> Any:

@@ -2,12 +2,18 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
-from soupcore.figures.style import NEUTRAL, SOUP, colours
+from soupcore import figures
+from soupcore.figures.style import NEUTRAL, SOUP, add_legend, cell_numbers, colours
 
 Floats = npt.NDArray[np.float64]
 
+NAMES = [f"run-{number}" for number in range(12)]
+NUMBERS = [*[1] * 5, *[2] * 3, 3, 4, None]
+BASINS: dict[str, int | None] = dict(zip(NAMES, NUMBERS, strict=False))
 EIGHT = [*colours(map(str, range(8))).values()]
 
 # sRGB to CIE XYZ (D65), and deuteranopia in linear RGB (Machado et al. 2009, severity 1).
@@ -57,3 +63,84 @@ def test_a_colour_depends_on_the_position_only() -> None:
     many = colours(map(str, range(40)))
     assert [*many.values()][:8] == EIGHT
     assert len({*many.values()}) == 40
+
+
+def test_every_ingredient_has_a_colour_of_its_own_that_does_not_depend_on_the_later_ones() -> None:
+    names = [f"run-{number}" for number in range(30)]
+    found = figures.colours(names)
+    assert len(set(found.values())) == len(names)
+    assert figures.colours(names[:7]) == {name: found[name] for name in names[:7]}
+
+
+def test_up_to_eight_ingredients_have_a_colour_each() -> None:
+    inks = figures.ingredient_colours(NAMES[:8], basins=BASINS, selected=NAMES[:1])
+    assert inks == figures.colours(NAMES[:8])
+    assert inks.titles == {}
+
+
+def test_more_are_coloured_by_basin() -> None:
+    inks = figures.ingredient_colours(NAMES, basins=BASINS)
+    by_title: dict[str, set[str]] = {}
+    for name in NAMES:
+        by_title.setdefault(inks.titles[name], set()).add(name)
+    assert by_title == {
+        "main basin": {*NAMES[:5]},
+        "basin 2": {*NAMES[5:8]},
+        "apart": {*NAMES[8:10]},
+        "no basin known": {*NAMES[10:]},
+    }
+    assert len({*inks.values()}) == 4
+    assert inks[NAMES[11]] == NEUTRAL
+
+
+def test_without_basins_the_selected_ones_stand_out() -> None:
+    inks = figures.ingredient_colours(NAMES, selected=NAMES[:2])
+    assert {name for name in NAMES if inks[name] != NEUTRAL} == {*NAMES[:2]}
+    assert {*figures.ingredient_colours(NAMES).values()} == {NEUTRAL}
+
+
+def test_curves_differ_even_within_a_basin() -> None:
+    drawn = [NAMES[3], "a soup", NAMES[9]]
+    assert figures.curve_colours(drawn, NAMES) == figures.colours([NAMES[3], NAMES[9]])
+    few = figures.curve_colours([NAMES[3]], NAMES[:8])
+    assert few[NAMES[3]] == figures.colours(NAMES[:8])[NAMES[3]]
+
+
+def test_figures_name_the_colours_that_are_shared() -> None:
+    scores = [0.8 + index / 100 for index in range(12)]
+    table = pd.DataFrame({"score": scores, "low": scores, "high": scores}, index=NAMES)
+    inks = figures.ingredient_colours(NAMES, basins=BASINS)
+    legend = [t.name for t in figures.accuracy_overview(table, inks).data if t.showlegend]
+    assert legend == ["main basin", "basin 2", "apart", "no basin known"]
+    scatter = pd.DataFrame({"report": scores, "shift": scores, "kind": "ingredient"}, index=NAMES)
+    shown = [t.name for t in figures.shift_scatter(scatter, inks).data if t.showlegend is not False]
+    assert shown == legend
+    own = figures.accuracy_overview(table.iloc[:8], figures.ingredient_colours(NAMES[:8]))
+    assert not add_legend(own, figures.colours(NAMES[:8]), NAMES[:8])
+
+
+@pytest.mark.parametrize(
+    ("colorscale", "dark", "light"), [("Viridis", 0.0, 2.0), ("Greys", 2.0, 0.0)]
+)
+def test_numbers_are_white_on_dark_cells_and_black_on_light_ones(
+    colorscale: str, dark: float, light: float
+) -> None:
+    z = [[dark, light], [np.nan, 1.0]]
+    heatmap = go.Heatmap(z=z, x=["a", "b"], y=["c", "d"], colorscale=colorscale)
+    numbers = cell_numbers(heatmap, 1)
+    assert list(zip(numbers.x, numbers.y, numbers.text, strict=True)) == [
+        ("a", "c", f"{dark:.1f}"),
+        ("b", "c", f"{light:.1f}"),
+        ("b", "d", "1.0"),
+    ]
+    assert numbers.textfont.color[:2] == ("#fff", "#000") if dark < light else ("#000", "#fff")
+
+
+def test_cell_numbers_use_the_range_of_the_heatmap() -> None:
+    heatmap = go.Heatmap(z=[[1.0]], x=[0], y=[0], colorscale="Viridis", zmin=0, zmax=9)
+    assert cell_numbers(heatmap, 0).textfont.color == ("#fff",)
+
+
+def test_an_empty_heatmap_has_no_numbers() -> None:
+    heatmap = go.Heatmap(z=np.empty((0, 0)), x=[], y=[], colorscale="Viridis")
+    assert len(cell_numbers(heatmap, 2).x) == 0
