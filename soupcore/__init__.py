@@ -131,8 +131,7 @@ if not TYPE_CHECKING:
         return sorted({*globals(), *__all__})
 
 else:  # type checkers and editors resolve the names statically
-    from soupcore.analysis.ensemble import Ensemble, ensemble
-    from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
+    from soupcore.analysis.ensemble import Ensemble, GreedyEnsemble, ensemble, greedy_ensemble
     from soupcore.analysis.soup_vs_ensemble import SoupVsEnsemble, soup_vs_ensemble
     from soupcore.checkpoints.checkpoint import Checkpoint, TensorInfo
     from soupcore.checkpoints.opening import open_checkpoint

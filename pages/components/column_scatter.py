@@ -11,7 +11,7 @@ from pages.components.display import plain
 from pages.components.run_table import INK, KIND, NAME, RunTable
 from pages.components.state import View
 from soupcore import figures
-from soupcore.analysis.importance import marginal_importance
+from soupcore.analysis import marginal_importance
 
 _SKIPPED = (INK, NAME, "hash", "status")
 

@@ -167,7 +167,7 @@ def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequenc
     made = Code(
         f"columns = {dict(columns)!r}\nscores = {list(scores)!r}\n"
         "found = marginal_importance(columns, scores)\n",
-        ("from soupcore.analysis.importance import marginal_importance",),
+        ("from soupcore.analysis import marginal_importance",),
     )
     drawn = f"found, score_name={name!r}"
     return view.context.script(made, _figure("importance_bars", drawn))

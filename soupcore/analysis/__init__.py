@@ -4,14 +4,22 @@ from soupcore.analysis.attribution import Divisible, Share, leave_one_out, point
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
 from soupcore.analysis.ensemble import (
     Ensemble,
+    GreedyEnsemble,
     calibrate,
     ensemble,
     ensemble_outputs,
     ensemble_scores,
+    greedy_ensemble,
     pair_ensembles,
 )
-from soupcore.analysis.greedy_ensemble import GreedyEnsemble, greedy_ensemble
-from soupcore.analysis.grids import Grid, ingredient_grid, pair_grid, varying
+from soupcore.analysis.hyperparameters import (
+    Grid,
+    Importance,
+    ingredient_grid,
+    marginal_importance,
+    pair_grid,
+    varying,
+)
 from soupcore.analysis.optimism import (
     CrossFit,
     GreedyCrossFit,
@@ -19,11 +27,7 @@ from soupcore.analysis.optimism import (
     cross_fit_evaluations,
     cross_fit_greedy,
 )
-from soupcore.analysis.soup_vs_ensemble import (
-    SoupVsEnsemble,
-    soup_vs_ensemble,
-    stored_soup_vs_ensemble,
-)
+from soupcore.analysis.soup_vs_ensemble import SoupVsEnsemble, soup_vs_ensemble
 from soupcore.evaluation import compare
 from soupcore.intervals import Paired, paired
 
@@ -35,6 +39,7 @@ __all__ = [
     "GreedyCrossFit",
     "GreedyEnsemble",
     "Grid",
+    "Importance",
     "Paired",
     "Share",
     "SoupVsEnsemble",
@@ -51,12 +56,12 @@ __all__ = [
     "greedy_ensemble",
     "ingredient_grid",
     "leave_one_out",
+    "marginal_importance",
     "pair_ensembles",
     "pair_grid",
     "paired",
     "points",
     "shapley_values",
     "soup_vs_ensemble",
-    "stored_soup_vs_ensemble",
     "varying",
 ]

@@ -3,17 +3,22 @@
 An ensemble averages the logits of k networks (Wortsman et al. 2022), which takes k forward passes
 per example instead of one. Where logits are stored, its score takes no forward pass here. Where
 they are too large to keep (see `Task.averages`), the members are run batch by batch.
+
+The greedy ensemble is Recipe 1 of Model Soups with averaged outputs instead of weights (Table 3),
+the baseline for greedy soups. Members are sorted by their score on the `select` split, and each
+next one joins if the score of the averaged outputs does not get worse.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
-from soupcore.errors import TaskError
+from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator
+from soupcore.evaluation.evaluation import value_of
 from soupcore.evaluation.measuring import measure
 from soupcore.evaluation.scoring import ExampleRecords, Scorer
 from soupcore.mixtures import Mixture
@@ -66,7 +71,7 @@ def ensemble(
     """
     task = evaluator.task
     if task.averages == "outputs":
-        check_averages(task)
+        _check_averages(task)
         if not members:
             return None
         records = evaluator.average_outputs(members, split, on_progress=on_progress)
@@ -126,7 +131,7 @@ def pair_ensembles(
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
-    check_kept_outputs(evaluator.task)
+    _check_kept_outputs(evaluator.task)
     known = [
         (place, evaluation)
         for place, evaluation in enumerate(evaluator.stored(points, split))
@@ -139,7 +144,76 @@ def pair_ensembles(
             yield a, b, score_outputs(evaluator.task, split, both, 2)
 
 
-def check_averages(task: Task) -> None:
+@dataclass(frozen=True)
+class GreedyEnsemble:
+    """The members of a greedy ensemble.
+
+    Attributes:
+        members: Names of the members, in the order they joined.
+        tried: `{name: score of the ensemble with it}`, in the order tried.
+        split: The split used for choosing.
+        chosen_on: Loss and score on that split.
+    """
+
+    members: tuple[str, ...]
+    tried: dict[str, float]
+    split: str
+    chosen_on: Ensemble
+
+    @property
+    def passes(self) -> int:
+        """Forward passes per example; a soup takes one."""
+        return len(self.members)
+
+
+def greedy_ensemble(evaluator: Evaluator, points: Mapping[str, Mixture]) -> GreedyEnsemble | None:
+    """Choose members on the select split; return None unless the outputs of all are stored.
+
+    For scores on other splits, use `ensemble(evaluator, [points[name] for name in …], split)`.
+
+    Args:
+        evaluator: Supplies the task and the store. It runs no evaluations here.
+        points: `{name: point}` of the candidates.
+
+    Raises:
+        RecipeError: There are no candidates.
+        TaskError: The task's outputs may not be averaged (see `Task.output_kind`), or the score is
+            undefined for some examples (see `Task.undefined`).
+    """
+    if not points:
+        raise RecipeError("A greedy ensemble needs at least one member.")
+    _check_kept_outputs(evaluator.task)
+    task, split = evaluator.task, evaluator.task.select
+    stored = evaluator.stored(list(points.values()), split)
+    known = {n: e for n, e in zip(points, stored, strict=True) if e is not None and e.has_outputs}
+    if len(known) < len(points):
+        return None
+    values = {name: value_of(found, "score", repr(name)) for name, found in known.items()}
+    first, *candidates = sorted(known, key=lambda name: -values[name])
+    members: tuple[str, ...] = (first,)
+    total = known[first].outputs.double()
+    current = _scored(task, split, total, members)
+    tried = {first: current.score}
+    for candidate in candidates:
+        with_it = total + known[candidate].outputs
+        trial = _scored(task, split, with_it, (*members, candidate))
+        tried[candidate] = trial.score
+        if trial.score >= current.score:
+            members, total, current = (*members, candidate), with_it, trial
+    return GreedyEnsemble(members, tried, split, current)
+
+
+def _scored(task: Task, split: str, total: torch.Tensor, members: Sequence[str]) -> Ensemble:
+    scored = score_outputs(task, split, (total / len(members)).float(), len(members))
+    if math.isnan(scored.score):
+        raise TaskError(
+            f"The score of the ensemble of {', '.join(members)} is undefined on {split!r}, so "
+            "nothing can be chosen by it."
+        )
+    return scored
+
+
+def _check_averages(task: Task) -> None:
     """Check that the task's outputs may be averaged.
 
     Raises:
@@ -149,13 +223,13 @@ def check_averages(task: Task) -> None:
         raise TaskError(f"Ensembles are not possible. {task.why_no_ensemble}")
 
 
-def check_kept_outputs(task: Task) -> None:
+def _check_kept_outputs(task: Task) -> None:
     """Check that outputs that were kept may be averaged.
 
     Raises:
         TaskError: They may not, or the task's outputs are too large to keep.
     """
-    check_averages(task)
+    _check_averages(task)
     if task.why_no_kept_outputs is not None:
         raise TaskError(task.why_no_kept_outputs)
 
@@ -222,7 +296,7 @@ def ensemble_outputs(
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
     """
-    check_kept_outputs(evaluator.task)
+    _check_kept_outputs(evaluator.task)
     known = [e for e in evaluator.stored(members, split) if e is not None and e.has_outputs]
     if len(known) < len(members) or not members:
         return None

@@ -96,35 +96,14 @@ def soup_vs_ensemble(
         TaskError: The task is not a classification.
     """
     split = split or evaluator.task.select
-    _check(evaluator)
+    if not evaluator.task.is_classification:
+        raise TaskError(
+            "The theory of soups and ensembles applies to cross-entropy only, but the task "
+            f"{evaluator.task.name!r} is not a ClassificationTask."
+        )
     points = theory_points(start, end, alpha)
-    evaluator.evaluate_all(points, split, on_progress=on_progress)
-    comparison = stored_soup_vs_ensemble(evaluator, start, end, alpha, split=split)
-    if comparison is None:
-        raise RuntimeError("evaluations are missing from the store right after they were computed")
-    return comparison
-
-
-def stored_soup_vs_ensemble(
-    evaluator: Evaluator,
-    start: Mixture,
-    end: Mixture,
-    alpha: Coefficient = Fraction(1, 2),
-    *,
-    split: str | None = None,
-) -> SoupVsEnsemble | None:
-    """Compare from stored outputs; return None unless those of all points are stored.
-
-    Raises:
-        TaskError: The task is not a classification.
-    """
-    split = split or evaluator.task.select
-    _check(evaluator)
-    points = theory_points(start, end, alpha)
-    known = [e for e in evaluator.stored(points, split) if e is not None and e.has_outputs]
-    if len(known) < len(points):
-        return None
-    first, before, soup, after, second = (evaluation.outputs.double() for evaluation in known)
+    found = evaluator.evaluate_all(points, split, on_progress=on_progress)
+    first, before, soup, after, second = (evaluation.outputs.double() for evaluation in found)
     share = float(as_fraction(alpha))
     examples = evaluator.task.split(split)
     targets, weights = examples.targets.cpu(), examples.weights
@@ -139,7 +118,7 @@ def stored_soup_vs_ensemble(
         alpha=share,
         split=split,
         n=len(targets),
-        soup_score=known[2].score,
+        soup_score=found[2].score,
         ensemble_score=score_outputs(evaluator.task, split, ensemble.float(), 2).score,
         beta=beta,
         soup_loss=here,
@@ -162,14 +141,6 @@ def theory_points(
         raise ValueError(f"α must be between 0 and 1 for a two-model soup, not {alpha}.")
     inner = [interpolate(start, end, at) for at in (share - STEP, share, share + STEP)]
     return [start, *inner, end]
-
-
-def _check(evaluator: Evaluator) -> None:
-    if not evaluator.task.is_classification:
-        raise TaskError(
-            "The theory of soups and ensembles applies to cross-entropy only, but the task "
-            f"{evaluator.task.name!r} is not a ClassificationTask."
-        )
 
 
 def _variance(logits: Tensor, values: Tensor, weights: Tensor | None) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from soupcore.analysis.importance import Importance
+from soupcore.analysis import Importance
 from soupcore.figures.axes import clip_outliers, is_logarithmic, log_ticks
 from soupcore.figures.comparisons import colour_scale
 from soupcore.figures.style import NEUTRAL, SOUP, add_legend, colours, finish, scatter
@@ -137,7 +137,7 @@ def _is_numeric(values: "pd.Series[Any]") -> bool:
 
 
 def importance_bars(found: Mapping[str, Importance], *, score_name: str = "score") -> go.Figure:
-    """Draw the marginal importance of hyperparameters; see `soupcore.analysis.importance`.
+    """Draw the marginal importance of hyperparameters; see `marginal_importance`.
 
     Args:
         found: `{hyperparameter: importance}`, drawn from top to bottom.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from soupcore.analysis.grids import Grid
+from soupcore.analysis import Grid
 from soupcore.figures.axes import clip_outliers, log_ticks
 from soupcore.figures.style import NEUTRAL, cell_numbers, finish, scatter, space_before
 from soupcore.tasks import SHARE, Unit

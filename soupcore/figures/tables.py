@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from soupcore.analysis import Calibration, Share
-from soupcore.analysis.grids import Grid
+from soupcore.analysis import Calibration, Grid, Share
 from soupcore.connectivity import Barriers, Geometry, LinearPath, PairSummaries, Plane
 from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place

@@ -18,7 +18,6 @@ from soupcore import (
     interpolate,
     soup_vs_ensemble,
 )
-from soupcore.analysis import stored_soup_vs_ensemble
 from soupcore.connectivity.bracket import Floats
 from tests.connectivity.well import DoubleWell
 from tests.helpers import CLASSES, FEATURES, State, logits, random_state, save_sweep
@@ -124,12 +123,10 @@ def test_the_prediction_takes_three_points_beside_the_ends_and_none_twice(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     ends = sweep["run1"].mixture, sweep["run2"].mixture
-    assert stored_soup_vs_ensemble(evaluator, *ends) is None
     evaluator.evaluate(interpolate(*ends, 0.5), "val", keep_outputs=False)
     computed = soup_vs_ensemble(evaluator, *ends)
     assert len(passes) == 1 + 5
-    assert stored_soup_vs_ensemble(evaluator, *ends) == computed
-    assert stored_soup_vs_ensemble(evaluator, *ends, split="test") is None
+    assert soup_vs_ensemble(evaluator, *ends) == computed
     assert len(passes) == 1 + 5
 
 
