@@ -1,20 +1,38 @@
-"""The stored evaluations of a task, read without running it."""
+"""The stored evaluations of a task: read without running it, and written several at a time."""
 
 import copy
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
 
 from soupcore.errors import TaskError
 from soupcore.evaluation.batchnorm import EXAMPLES, Estimate, StatisticsChoice
-from soupcore.evaluation.evaluation import Evaluation
-from soupcore.evaluation.records import Records
+from soupcore.evaluation.evaluation import Evaluation, compact
+from soupcore.evaluation.measuring import Measured
+from soupcore.evaluation.scoring import ExampleRecords
+from soupcore.intervals import NO_INTERVAL
 from soupcore.merges import as_mixed
 from soupcore.mixtures import Mixture
 from soupcore.tasks import TaskInfo
 from soupcore.tasks.networks import cast_dtype
 
 if TYPE_CHECKING:
-    from soupcore.store import Store
+    from soupcore.database import EvaluationRow, MetricIntervalRow
+    from soupcore.store import NewEvaluation, Store
+
+# Evaluations are written together once their computation took at least this time, and this many
+# times the duration of the last write, or once they have this size. If the process dies, unwritten
+# evaluations are lost.
+_WRITE_EVERY = 0.05  # seconds
+_WRITE_SHARE = 20
+_WRITE_AT = 64 << 20  # bytes
 
 
 class Evaluations:
@@ -118,3 +136,211 @@ class Evaluations:
         """Return the key of a point with these BatchNorm statistics."""
         key = as_mixed(mixture).key
         return key if self.estimate is None else key + self.estimate.key
+
+
+class Records:
+    """The evaluations of a task in a store, by the keys of their points.
+
+    Args:
+        store: The store.
+        task: The task.
+    """
+
+    def __init__(self, store: "Store", task: TaskInfo[Any]) -> None:
+        self.store = store
+        self._task = task
+
+    def known(self, keys: Sequence[str], split: str) -> dict[str, Evaluation]:
+        """Return the stored evaluations of points on a split, by key."""
+        rows = self.store.evaluations(keys, *self._place(split))
+        return self._evaluations(rows, split)
+
+    @contextmanager
+    def together(self, split: str) -> Iterator["Together"]:
+        """Write evaluations that are added in the context several at a time; all at its end."""
+        together = Together(self, split)
+        try:
+            yield together
+        finally:
+            together.write()
+
+    def part(self, key: str, split: str) -> tuple[Tensor, Tensor] | None:
+        """Return the evaluated examples of an early rejected point and their scores, or None."""
+        arrays = self.store.part(key, *self._place(split))
+        return (arrays["rows"], arrays["scores"]) if arrays else None
+
+    def add_part(self, key: str, split: str, rows: Tensor, scores: Tensor) -> None:
+        """Store the evaluated examples of an early rejected point and their scores."""
+        self.store.add_part(key, *self._place(split), {"rows": rows, "scores": scores})
+
+    def new(
+        self, key: str, split: str, records: ExampleRecords, measured: Measured, seconds: float
+    ) -> "NewEvaluation":
+        """Return an evaluation to be stored."""
+        from soupcore.store import NewEvaluation  # loads SQLAlchemy
+
+        arrays = compact(records.arrays)
+        if measured.weights is not None:
+            arrays["weights"] = measured.weights
+        if measured.replicates is not None:
+            arrays["replicates"] = measured.replicates
+        return NewEvaluation(
+            key,
+            *self._place(split),
+            loss=measured.loss,
+            score=measured.score,
+            score_interval=measured.interval,
+            scores=measured.scores,
+            seconds=seconds,
+            arrays=arrays,
+        )
+
+    def write(self, found: "Sequence[NewEvaluation]", split: str) -> Iterable[Evaluation]:
+        """Write evaluations to the store and return them."""
+        rows = {row.mixture_key: row for row in self.store.add_evaluations(found)}
+        return self._evaluations(rows, split).values()
+
+    def add_interval(
+        self, evaluation: Evaluation, interval: tuple[float, float], replicates: Tensor | None
+    ) -> Evaluation:
+        """Store the interval by the chosen primary metric; return the evaluation with it.
+
+        Args:
+            evaluation: An evaluation that lacks it.
+            interval: The interval; NaN if there is none.
+            replicates: Scores on bootstrap resamples; None for a mean.
+        """
+        from soupcore.database import MetricIntervalRow  # loads SQLAlchemy
+
+        low, high = interval
+        content = None if replicates is None else replicates.numpy().astype("<f4").tobytes()
+        if not self.store.is_read_only:
+            row = MetricIntervalRow(
+                mixture_key=evaluation.mixture_key,
+                task_key=evaluation.task_key,
+                split_digest=evaluation.split_digest,
+                metric=self._task.metric.name,
+                low=low if math.isfinite(low) else None,
+                high=high if math.isfinite(high) else None,
+                replicates=content,
+            )
+            self.store.add_metric_intervals([row])
+        return replace(
+            evaluation, score_interval=interval, chosen_replicates=content, lacks_interval=False
+        )
+
+    def _place(self, split: str) -> tuple[str, str]:
+        return self._task.key, self._task.split(split).digest
+
+    def _evaluations(
+        self, rows: Mapping[str, "EvaluationRow"], split: str
+    ) -> dict[str, Evaluation]:
+        chosen = self._task.primary
+        found = dict(zip(rows, self._as_stored(rows.values(), split), strict=True))
+        if chosen is None:
+            return found
+        known = self.store.metric_intervals([*rows], *self._place(split), chosen)
+        return {key: _by(chosen, each, known.get(key)) for key, each in found.items()}
+
+    def _as_stored(self, rows: Iterable["EvaluationRow"], split: str) -> Iterator[Evaluation]:
+        is_mean, labels = self._task.default_metric.is_mean, self._task.labels
+        is_weighted = self._task.split(split).is_weighted
+        paths: dict[str, Path] = {}  # many evaluations share a file
+        for row in rows:
+            file, _, place = row.arrays.partition("#")
+            if file not in paths:
+                paths[file] = self.store.folder / file
+            yield Evaluation(
+                mixture_key=row.mixture_key,
+                split=split,
+                n=row.n,
+                loss=_number(row.loss),
+                score=_number(row.score),
+                score_interval=_interval(row.score_low, row.score_high),
+                is_resampled=row.has_outputs and not is_mean,
+                all_scores={name: _number(score) for name, score in (row.scores or {}).items()},
+                seconds=row.seconds,
+                has_outputs=row.has_outputs,
+                arrays=paths[file],
+                task_key=row.task_key,
+                split_digest=row.split_digest,
+                is_weighted=is_weighted,
+                place=int(place) if place else None,
+                labels=labels,
+                on_damage=partial(self.store.forget_arrays, file),
+            )
+
+
+class Together:
+    """Evaluations on one split that are written several at a time.
+
+    Attributes:
+        written: `{key: evaluation}` of the written ones.
+    """
+
+    def __init__(self, records: Records, split: str) -> None:
+        self.written: dict[str, Evaluation] = {}
+        self._records = records
+        self._split = split
+        self._waiting: list[NewEvaluation] = []
+        self._seconds, self._nbytes = 0.0, 0  # of the waiting ones, many of which may take no time
+        self._write_after = _WRITE_EVERY
+
+    def add(self, key: str, records: ExampleRecords, measured: Measured, seconds: float) -> None:
+        """Add an evaluation, and write the waiting ones if enough have accumulated."""
+        new = self._records.new(key, self._split, records, measured, seconds)
+        self._waiting.append(new)
+        self._seconds += seconds
+        self._nbytes += new.nbytes
+        if self._seconds >= self._write_after or self._nbytes >= _WRITE_AT:
+            self.write()
+
+    def write(self) -> None:
+        """Write the waiting evaluations."""
+        if self._waiting:
+            started = time.perf_counter()
+            for evaluation in self._records.write(self._waiting, self._split):
+                self.written[evaluation.mixture_key] = evaluation
+            self._waiting.clear()
+            self._seconds, self._nbytes = 0.0, 0
+            took = time.perf_counter() - started
+            self._write_after = max(_WRITE_EVERY, _WRITE_SHARE * took)
+
+
+def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
+    """Return the records of some examples of an evaluation, with outputs if it has them."""
+    return ExampleRecords(
+        evaluation.losses[rows],
+        evaluation.scores[rows],
+        evaluation.predictions[rows],
+        evaluation.outputs[rows] if evaluation.has_outputs else None,
+    )
+
+
+def _by(metric: str, evaluation: Evaluation, known: "MetricIntervalRow | None") -> Evaluation:
+    """Return an evaluation with the score and the interval of a metric that is not the first.
+
+    Args:
+        metric: Name of the metric.
+        evaluation: The stored evaluation.
+        known: The interval, if it has been computed.
+    """
+    return replace(
+        evaluation,
+        primary=metric,
+        score=evaluation.all_scores.get(metric, math.nan),
+        score_interval=NO_INTERVAL if known is None else _interval(known.low, known.high),
+        is_resampled=False,
+        lacks_interval=known is None and evaluation.has_outputs,
+        chosen_replicates=None if known is None else known.replicates,
+    )
+
+
+def _interval(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return a stored interval; invalid ones, which earlier versions stored, count as none."""
+    low, high = _number(low), _number(high)
+    return (low, high) if -math.inf < low < high < math.inf else NO_INTERVAL
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

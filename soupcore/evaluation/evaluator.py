@@ -14,11 +14,10 @@ from soupcore.evaluation.cluster import ClusterPass, local_pass
 from soupcore.evaluation.command_pass import CommandPass
 from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
-from soupcore.evaluation.evaluations import Evaluations
+from soupcore.evaluation.evaluations import Evaluations, Together, records_in
 from soupcore.evaluation.forward_pass import ForwardPass
 from soupcore.evaluation.measuring import Measured, interval_of, measure, needs_outputs
 from soupcore.evaluation.network import choose_device
-from soupcore.evaluation.records import Together, records_in
 from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, stretch, with_bar

@@ -1,11 +1,7 @@
-"""Forward passes of a split through the network, plain or with shortcuts.
+"""Forward passes of a split through the network, at any point in weight space."""
 
-Shortcuts are repeatedly compared with the plain forward pass (see `Shortcuts`).
-"""
-
-import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -16,175 +12,15 @@ from soupcore.errors import TaskError
 from soupcore.evaluation.batchnorm import Estimate, estimate_statistics, statistics_of
 from soupcore.evaluation.data import Data, is_out_of_memory
 from soupcore.evaluation.early_rejection import EarlyRejection
-from soupcore.evaluation.graph_shortcuts import Folding, Prefix, trace
 from soupcore.evaluation.measuring import needs_outputs
 from soupcore.evaluation.network import Network, computing_on
 from soupcore.evaluation.scoring import Collector, ExampleRecords, Scorer
+from soupcore.evaluation.shortcuts import Route, Shortcuts
 from soupcore.mixtures import Mixture
 from soupcore.progress import Progress, no_progress, part, stretch
 from soupcore.tasks import Task
 from soupcore.tasks.examples import Rows, take
 from soupcore.tasks.networks import autocast_dtype, cast_dtype, tensor_of
-
-Forward = Callable[..., Tensor]
-Route = tuple[Forward, Data]
-
-LOSS_TOLERANCE = 1e-6  # relative to the loss, or absolute if the loss is below 1
-_EXAMPLES = 256  # examples of a comparison; fewer if they do not fit in memory
-_AGAIN = 32  # points until the next comparison, which uses the next examples
-
-
-class Shortcuts:
-    """Chooses how to compute the network at a point.
-
-    A shortcut is compared with the plain forward pass on at most 256 examples when it is first
-    used, and then at every 32nd point, each time on the next examples: the mean loss has to agree
-    to 1e-6, and each score exactly. A shortcut that fails is not used again. This is a sample and
-    not a proof: other points and other examples are not compared.
-
-    Args:
-        network: The network, with the weights of the point.
-        budget: Maximum size in bytes of the cache that reuses activations between points: a
-            quarter for activations, and the rest for the weights of the previous point.
-        notes: Messages about disabled shortcuts are appended here.
-        is_exact: Whether the network is evaluated in float32; below, no shortcut would agree.
-    """
-
-    def __init__(
-        self, network: Network, budget: int, notes: list[str], *, is_exact: bool = True
-    ) -> None:
-        self._notes = notes
-        self._model: Forward = network.model
-        self._folding: Folding | None = None
-        self._prefix: Prefix | None = None
-        self._trusted: set[Forward] = {self._model}
-        self._uses: Counter[Forward] = Counter()
-        self._largest_scale = 0.0
-        self._examples = _EXAMPLES
-        # Some steps of the shortcuts use float64, which Apple's GPUs do not support.
-        has_float64 = all(buffer.device.type != "mps" for buffer in network.buffers.values())
-        graph = trace(network.model) if has_float64 and is_exact else None
-        if graph is not None:
-            folding = Folding(graph)
-            self._folding = folding if len(folding) else None
-            self._prefix = Prefix(graph, budget // 4, budget - budget // 4)
-
-    def route(self, split: str, data: Data, scorer: Scorer) -> Route:
-        """Return a function and the data to call it with, for the network's current weights.
-
-        Args:
-            split: Name of the split.
-            data: The data of the split.
-            scorer: Computes losses and scores on the split.
-        """
-        try:
-            return self._shortest(split, data, scorer)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._prefix = None
-            self._notes.append(
-                "Every layer is computed at every point, because activations to be reused at "
-                "several points do not fit in memory."
-            )
-        try:
-            return self._shortest(split, data, scorer)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return self._model, data  # not even one example fits, and its batch will raise an error
-
-    def _shortest(self, split: str, data: Data, scorer: Scorer) -> Route:
-        plain = self._model, data
-        whole = self._whole(plain, scorer)
-        if whole is None:
-            return plain
-        if self._prefix is not None and (found := self._prefix.route(split, data)):
-            agrees = self._agrees(
-                found, plain, scorer, "The first layers, the same at all points, are"
-            )
-            if agrees:
-                return found
-            if agrees is False:
-                self._prefix = None
-        return whole
-
-    def _whole(self, plain: Route, scorer: Scorer) -> Route | None:
-        """Return the whole network, folded if possible; None if only the plain one is safe."""
-        if self._folding is None:
-            return plain
-        scale = self._folding.refresh()
-        if not math.isfinite(scale):
-            return None
-        folded = self._folding.graph, plain[1]
-        if scale > self._largest_scale:
-            # Differences in rounding are multiplied by these factors, so a point with larger
-            # factors than before has to be compared again.
-            self._trusted.discard(folded[0])
-        agrees = self._agrees(folded, plain, scorer, "BatchNorm is")
-        if agrees:
-            self._largest_scale = max(scale, self._largest_scale)
-            return folded
-        if agrees is False:
-            self._folding = self._prefix = None
-        return None
-
-    def _agrees(self, shortcut: Route, plain: Route, scorer: Scorer, name: str) -> bool | None:
-        """Return whether a shortcut agrees with the plain pass; None if the point is broken."""
-        forward = shortcut[0]
-        self._uses[forward] += 1
-        times, since = divmod(self._uses[forward], _AGAIN)
-        if forward in self._trusted and since:
-            return True
-        expected, found = self._compared(plain, shortcut, scorer, times * self._examples)
-        if expected.losses.isinf().any():
-            return None
-        if agree(found, expected):
-            self._trusted.add(forward)
-            return True
-        loss, other = _mean_loss(expected), _mean_loss(found)
-        difference = abs(other - loss) / max(1.0, abs(loss))
-        self._notes.append(
-            f"{name} computed without a shortcut, which changed the loss by {difference:.1e}."
-        )
-        return False
-
-    def _compared(
-        self, plain: Route, shortcut: Route, scorer: Scorer, start: int
-    ) -> tuple[ExampleRecords, ExampleRecords]:
-        while True:
-            first = start % len(plain[1])
-            rows = slice(first, first + self._examples)
-            try:
-                expected = self._records_of(plain, scorer, rows)
-                return expected, self._records_of(shortcut, scorer, rows)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self._examples == 1:
-                    raise
-                self._examples //= 2
-
-    def _records_of(self, route: Route, scorer: Scorer, rows: slice) -> ExampleRecords:
-        forward, data = route
-        records, answers = scorer.records(forward, data, rows)
-        return scorer.score(records, answers)
-
-
-def agree(found: ExampleRecords, expected: ExampleRecords) -> bool:
-    """Return whether the records of two computations agree: the loss to 1e-6, each score exactly.
-
-    Losses and scores have to be NaN for the same examples.
-    """
-    if not found.losses.isnan().equal(expected.losses.isnan()):
-        return False
-    loss, other = _mean_loss(expected), _mean_loss(found)
-    is_near = not abs(other - loss) > LOSS_TOLERANCE * max(1.0, abs(loss))
-    scores = torch.stack([expected.scores, found.scores])
-    return is_near and bool(((scores[0] == scores[1]) | scores.isnan().all(dim=0)).all())
-
-
-def _mean_loss(records: ExampleRecords) -> float:
-    return float(records.losses.double().nanmean())
-
 
 # Fixed, and not tuned to the machine, so that results repeat to the bit. On a CPU, larger batches
 # gain little and have more cache misses.

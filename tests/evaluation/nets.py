@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from soupcore import ClassificationTask, Evaluation, Mixture, Split, Sweep
+from soupcore import ClassificationTask, Evaluation, Evaluator, Mixture, Split, Store, Sweep
 from tests.benchmarks.nets import ConvNet, Mlp, VisionTransformer
 from tests.helpers import save_sweep
 
@@ -55,6 +56,10 @@ class ToySweep:
         losses, scores = self.plain(mixture, split)
         loss = float(losses.double().mean())
         return abs(found.loss - loss) <= 1e-6 * max(1, loss) and found.scores.equal(scores)
+
+    def evaluator(self, store: Store, **options: Any) -> Evaluator:
+        """Return an evaluator on the CPU."""
+        return Evaluator(self.task, store, device="cpu", **options)
 
     def points(self) -> list[Mixture]:
         """Return points of all kinds: alone, between two, far out, and the mean of all."""

@@ -1,43 +1,23 @@
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from soupcore import (
-    Checkpoint,
     ClassificationTask,
     Evaluation,
     Evaluator,
-    Mixture,
     Split,
     Store,
     Sweep,
     TaskError,
-    interpolate,
     uniform,
 )
-from soupcore.evaluation.graph_shortcuts import Folding
-from tests.evaluation.nets import CLASSES, EXAMPLES, NETS, SIDE, ToySweep, toy_sweep
+from tests.evaluation.nets import NETS, toy_sweep
 from tests.helpers import FEATURES, build_model, save_sweep
-
-Build = Callable[[], nn.Module]
-
-
-def evaluator_of(toy: ToySweep, store: Store, **options: Any) -> Evaluator:
-    return Evaluator(toy.task, store, device="cpu", **options)
-
-
-def frozen(*parts: str) -> Callable[[str], bool]:
-    """Say that only tensors with one of these in their names move."""
-    return lambda name: any(part in name for part in parts)
-
-
-# Against the plain loop
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -50,115 +30,12 @@ def test_every_point_agrees_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, options: dict[str, int]
 ) -> None:
     made = toy_sweep(tmp_path / "sweep", NETS[net], splits=("val", "test"))
-    evaluator = evaluator_of(made, store, **options)
+    evaluator = made.evaluator(store, **options)
     for split in ("val", "test"):
         points = made.points()
         for point, found in zip(points, evaluator.evaluate_all(points, split), strict=True):
             assert made.agrees(found, point, split)
     assert evaluator.notes == []
-
-
-@pytest.mark.parametrize(
-    ("net", "moving"),
-    [
-        pytest.param("mlp", ("5.",), id="mlp, head"),
-        pytest.param("mlp", ("3.", "5."), id="mlp, all but the first layer"),
-        pytest.param("mlp", ("1.",), id="mlp, first layer only"),
-        pytest.param("conv net", ("head",), id="conv net, head"),
-        pytest.param("conv net", ("blocks.2", "head"), id="conv net, last block"),
-        pytest.param("conv net", ("norm",), id="conv net, BatchNorm only"),
-        pytest.param("transformer", ("head",), id="transformer, head"),
-        pytest.param("transformer", ("blocks.1", "head"), id="transformer, last block"),
-        pytest.param("transformer", ("token",), id="transformer, class token only"),
-        pytest.param("transformer", ("num_batches_tracked",), id="transformer, nothing"),
-    ],
-)
-def test_points_with_frozen_layers_agree_with_the_plain_loop(
-    tmp_path: Path, store: Store, net: str, moving: tuple[str, ...]
-) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS[net], moving=frozen(*moving), splits=("val", "test"))
-    evaluator = evaluator_of(made, store)
-    for split in ("val", "test", "val"):
-        points = made.points()
-        for point, found in zip(points, evaluator.evaluate_all(points, split), strict=True):
-            assert made.agrees(found, point, split)
-    assert evaluator.notes == []
-
-
-def test_layers_that_are_frozen_in_some_ingredients_are_not_taken_for_frozen_in_others(
-    tmp_path: Path, store: Store
-) -> None:
-    moving = frozen("head")
-    tuned = {"run1"}
-    made = toy_sweep(tmp_path / "frozen", NETS["conv net"], moving=moving)
-    free = toy_sweep(tmp_path / "free", NETS["conv net"])
-    states = {n: free.states[n] if n in tuned else state for n, state in made.states.items()}
-    sweep = Sweep.from_folder(save_sweep(tmp_path / "mixed", states))
-    mixed = ToySweep(made.task, sweep, states)
-    evaluator = evaluator_of(mixed, store)
-    for point in mixed.points():
-        for keep_outputs in (False, True):
-            found = evaluator.evaluate(point, "val", keep_outputs=keep_outputs)
-            assert mixed.agrees(found, point)
-
-
-# What is computed, and what is not
-
-
-@pytest.fixture
-def convolved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each call of a convolution had."""
-    calls: list[int] = []
-    forward = nn.Conv2d.forward
-
-    def counted(self: nn.Conv2d, images: Tensor) -> Tensor:
-        calls.append(len(images))
-        return forward(self, images)
-
-    monkeypatch.setattr(nn.Conv2d, "forward", counted)
-    return calls
-
-
-def test_frozen_layers_are_computed_once(
-    tmp_path: Path, store: Store, convolved: list[int]
-) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
-    evaluator = evaluator_of(made, store, batch_size=100)
-    evaluator.evaluate_all(made.points()[:2], "val")
-    before = len(convolved)
-    evaluator.evaluate_all(made.points(), "val")
-    assert convolved[before:] == []
-
-
-def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_frozen(
-    tmp_path: Path, store: Store, convolved: list[int]
-) -> None:
-    moving = frozen("blocks.2", "head")
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=moving, splits=("val", "test"))
-    evaluator = evaluator_of(made, store, batch_size=100)
-    for point in made.points()[:2]:
-        for split in ("val", "test"):
-            evaluator.evaluate(point, split)
-    # What the frozen layers make of both splits is known by now, and the last block has three.
-    before = len(convolved)
-    third = made.points()[2]
-    found = {split: evaluator.evaluate(third, split) for split in ("val", "test")}
-    assert len(convolved) - before == 2 * 3
-    for split, evaluation in found.items():
-        assert made.agrees(evaluation, third, split)
-
-
-def test_layers_too_large_to_cache_are_computed_at_each_point(
-    tmp_path: Path, store: Store, convolved: list[int]
-) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
-    # The features of the last layer are 16 numbers an example.
-    few = evaluator_of(made, store, batch_size=100, memory_budget=4 * EXAMPLES * 15 * 4)
-    few.evaluate_all(made.points()[:3], "val")
-    before = len(convolved)
-    found = few.evaluate(made.points()[4], "val")
-    assert len(convolved) > before
-    assert made.agrees(found, made.points()[4])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -169,167 +46,12 @@ def test_half_weights_are_rounded_as_their_mixture_is(
     halved = {n: {k: t.to(dtype) for k, t in s.items()} for n, s in made.states.items()}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "halved", halved))
     point = sweep.mixture({"run0": Fraction(1, 3), "run1": Fraction(2, 3)})
-    found = evaluator_of(made, store).evaluate(point, "val")
+    found = made.evaluator(store).evaluate(point, "val")
     model = made.task.build_model()
     model.load_state_dict(point.state_dict())
     with torch.no_grad():
         expected = model(made.task.split("val").inputs)
     torch.testing.assert_close(found.outputs, expected)
-
-
-# Networks that are not what they seem
-
-
-class InPlace(nn.Module):
-    """Writes to its input, and to what its frozen layer gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(1, 4, 3)
-        self.head = nn.Linear(4 * (SIDE - 2) ** 2, CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        images.sub_(0.5)
-        features = self.features(images)
-        features.mul_(1.5).add_(0.25)
-        logits: Tensor = self.head(features.flatten(1))
-        return logits
-
-
-class ByPosition(InPlace):
-    """Takes numbers up to the size of the batch from the way that the data comes."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.features(images).flatten(1)
-        order = torch.arange(features.shape[0])
-        logits: Tensor = self.head(features)
-        return logits[order]
-
-
-class Branching(InPlace):
-    """Asks the data which way to go, so that there is no graph of it."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.features(images).flatten(1)
-        if features.isnan().all():
-            return features
-        logits: Tensor = self.head(features)
-        return logits
-
-
-class Around(InPlace):
-    """The data goes through the first layer and around it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Linear(SIDE, SIDE)  # type: ignore[assignment]
-        self.head = nn.Linear(SIDE * SIDE, CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head((images + self.features(images)).flatten(1))
-        return logits
-
-
-@pytest.mark.parametrize("build", [InPlace, ByPosition, Branching, Around])
-@pytest.mark.parametrize("moving", [("",), ("head",), ("features",)])
-@pytest.mark.parametrize("batch_size", [16, 70])
-def test_a_peculiar_network_is_computed_as_it_would_be(
-    tmp_path: Path, store: Store, build: Build, moving: tuple[str, ...], batch_size: int
-) -> None:
-    made = toy_sweep(tmp_path / "sweep", build, moving=frozen(*moving))
-    evaluator = evaluator_of(made, store, batch_size=batch_size)
-    inputs = made.task.split("val").inputs.clone()
-    for point in made.points():
-        assert made.agrees(evaluator.evaluate(point, "val"), point)
-    assert torch.equal(made.task.split("val").inputs, inputs)
-
-
-def test_a_network_with_hooks_keeps_them(tmp_path: Path, store: Store) -> None:
-    def build() -> nn.Module:
-        model = NETS["conv net"]()
-        model.stem[0].register_forward_hook(  # type: ignore[index, union-attr]
-            lambda module, arguments, output: output * 2
-        )
-        return model
-
-    made = toy_sweep(tmp_path / "sweep", build, moving=frozen("head"))
-    evaluator = evaluator_of(made, store)
-    for point in made.points():
-        assert made.agrees(evaluator.evaluate(point, "val"), point)
-
-
-# Shortcuts that fail
-
-
-def test_a_shortcut_that_changes_the_numbers_is_switched_off_with_a_note(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refresh = Folding.refresh
-
-    def wrong(self: Folding) -> float:
-        scale = refresh(self)
-        for name, parameter in self.graph.named_parameters():
-            if name.startswith("_folded"):
-                parameter.mul_(1.001)
-        return scale
-
-    monkeypatch.setattr(Folding, "refresh", wrong)
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
-    evaluator = evaluator_of(made, store)
-    for point in made.points():
-        assert made.agrees(evaluator.evaluate(point, "val"), point)
-    (note,) = evaluator.notes
-    assert "BatchNorm is computed without a shortcut, which changed the loss by" in note
-
-
-def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("soupcore.evaluation.forward_pass._AGAIN", 4)
-    monkeypatch.setattr("soupcore.evaluation.forward_pass._EXAMPLES", 16)
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
-    evaluator = evaluator_of(made, store)
-    one, other = made.sweep["run0"].mixture, made.sweep["run1"].mixture
-    points = [interpolate(one, other, Fraction(i, 20)) for i in range(1, 12)]
-    refresh, calls = Folding.refresh, 0
-
-    def wrong_from_the_third_on(self: Folding) -> float:
-        nonlocal calls
-        calls += 1
-        refresh(self)
-        for name, parameter in self.graph.named_parameters():
-            if calls >= 3 and name.startswith("_folded"):
-                parameter.mul_(1.01)
-        return 1.0  # with larger factors than before, it would be compared at once
-
-    monkeypatch.setattr(Folding, "refresh", wrong_from_the_third_on)
-    for point in points[:3]:
-        evaluator.evaluate(point, "val")
-    assert evaluator.notes == []
-    for point in points[3:]:
-        evaluator.evaluate(point, "val")
-    (note,) = evaluator.notes
-    assert "BatchNorm is computed without a shortcut, which changed the loss by" in note
-    assert made.agrees(evaluator.evaluate(points[-1], "val"), points[-1])
-
-
-def test_a_broken_point_switches_nothing_off(
-    tmp_path: Path, store: Store, checkpoint_of: Callable[[Mapping[str, Tensor]], Checkpoint]
-) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
-    evaluator = evaluator_of(made, store)
-    for name, tensor, value in (
-        ("run0", "head.bias", math.nan),
-        ("run1", "blocks.0.norm1.running_var", -1.0),
-        ("run2", "stem.0.weight", math.inf),
-    ):
-        state = {**made.states[name], tensor: torch.full_like(made.states[name][tensor], value)}
-        broken, whole = Mixture([(checkpoint_of(state), 1)]), made.sweep[name].mixture
-        found = evaluator.evaluate(broken, "val")
-        assert math.isnan(found.loss)
-        assert found.score == 0
-        assert made.agrees(evaluator.evaluate(whole, "val"), whole)
-    assert evaluator.notes == []
 
 
 ERRORS = [
@@ -516,7 +238,7 @@ def test_evaluations_computed_together_share_a_file(
     sweep: Sweep, evaluator: Evaluator, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is.
-    monkeypatch.setattr("soupcore.evaluation.records._WRITE_EVERY", 60.0)
+    monkeypatch.setattr("soupcore.evaluation.evaluations._WRITE_EVERY", 60.0)
     points = [sweep.mixture({"run1": 10 - i, "run2": i}) * 0.1 for i in range(1, 10)]
     found = evaluator.evaluate_all(points, "val", keep_outputs=False)
     files = [path for path in (store.folder / "arrays").rglob("*") if path.is_file()]

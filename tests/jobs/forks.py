@@ -19,15 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from soupcore import Store
-from soupcore.evaluation import records
+from soupcore.evaluation import evaluations
 from soupcore.jobs import Supervisor, supervisor, worker
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 # Workers write quick evaluations together. Here each is written at once, so that a kill can lose no
 # more than the one that its worker is at.
-records._WRITE_EVERY = 0.0
-records._WRITE_SHARE = 0
+evaluations._WRITE_EVERY = 0.0
+evaluations._WRITE_SHARE = 0
 
 
 class Forked:
