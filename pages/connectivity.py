@@ -1,5 +1,6 @@
 """Linear mode connectivity: pairwise matrix, basins, and interpolation curves."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from pages.components.state import STATISTICS, Pair, View
 from soupcore import LinearPath, figures
 from soupcore.calls import Paths, alphas_of
 from soupcore.connectivity import Basin, stored_lines, summaries
-from soupcore.connectivity.barriers import pairs
+from soupcore.connectivity.adaptive import EVALUATIONS_PER_LINE
 from soupcore.display import capitalised
 from soupcore.figures.tables import barriers_table, paths_table
 from soupcore.overview import ranked
@@ -30,7 +31,6 @@ _METRICS = {
     "distance": "Distance",
 }
 _BEYOND = (-0.5, -0.25, 1.25, 1.5)  # α values
-_FOLLOW = 4  # evaluations of a line with adaptive α that follow its midpoint, roughly
 _BOUND = "Estimated maximum between the evaluated α values (interpolated)"
 ALPHAS: dict[int | str, str] = {
     "adaptive": "adaptive (tolerance 0.01)",
@@ -181,7 +181,7 @@ def _matrix(view: View, choices: Choices) -> None:
     found = pair_matrix.look_up(view, choices)
     pair_matrix.show_buttons(view, choices, found)
     values = pair_matrix.values_of(view, choices, found)
-    count = len(list(pairs(choices.names)))
+    count = math.comb(len(choices.names), 2)
     if values is None:
         what = (
             "Angles and distances have not been computed yet."
@@ -290,8 +290,9 @@ def _known(
     for split in splits:
         known = stored_lines(lines, view.evaluations, alphas_of(alphas), split=split, beyond=beyond)
         missing += known.missing
-        follow = _FOLLOW * known.paths.count(None) if alphas == "adaptive" else 0
-        examples += (known.missing + follow) * len(view.task.split(split))
+        # `missing` has the midpoints of the lines without a path.
+        follow = EVALUATIONS_PER_LINE - 1 if alphas == "adaptive" else 0
+        examples += (known.missing + follow * known.paths.count(None)) * len(view.task.split(split))
         for pair, path in zip(chosen, known.paths, strict=True):
             if path is not None:
                 paths[pair].append(path)

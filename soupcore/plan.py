@@ -26,6 +26,7 @@ from soupcore.calls import (
     RecipeSoup,
     WeightGeometry,
 )
+from soupcore.connectivity.adaptive import EVALUATIONS_PER_LINE
 from soupcore.connectivity.geometry import measured
 from soupcore.overview import GREEDY, Overview
 from soupcore.recipes import RECIPES
@@ -35,7 +36,6 @@ PART = 200  #: examples of the timed passes
 TIMED = 3  #: ingredients that are evaluated to time a pass
 
 _ALL_PAIRS = 40  # ingredients; of more, only the lines from the best one are screened
-_LINE = 5  # passes per line, roughly
 _OVERHEAD = 2  # reading the ingredients of a mixture and storing results, relative to the passes
 _HALVES = 20  # runs of greedy for the cross-fitted estimate
 _DESCENT = 3  # a pass with gradients in passes without, roughly
@@ -201,7 +201,7 @@ def _pairs(overview: Overview) -> Step:
     which = which if len(wanted) != 1 else "the only pair"
     on = f" on {n:,} examples" if task.has_examples else ""
     title = f"Screen {which} for barriers{on}"
-    return Step("pairs", title, call, _LINE * n * len(missing), not missing)
+    return Step("pairs", title, call, EVALUATIONS_PER_LINE * n * len(missing), not missing)
 
 
 def _wanted(overview: Overview) -> list[Pair]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from soupcore import Cancelled, Checkpoint, CheckpointError, Store, Sweep
 from soupcore import inner_products as module
-from soupcore.connectivity.bracket import Floats
 from soupcore.inner_products import (
+    Floats,
     difference,
     inner_products,
     stored_inner_products,

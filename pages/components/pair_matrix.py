@@ -24,10 +24,11 @@ from soupcore.connectivity import (
     tight_clusters,
     tree,
 )
-from soupcore.connectivity.bracket import Floats
+from soupcore.connectivity.adaptive import EVALUATIONS_PER_LINE
 from soupcore.display import capitalised
 from soupcore.figures import Measure
 from soupcore.figures.tables import pairs_table, summaries_table
+from soupcore.inner_products import Floats
 from soupcore.plan import seconds, seconds_of_geometry
 from soupcore.sweeps.remote_table import remote_of
 from soupcore.tasks import NO_LABELS, Labels
@@ -39,7 +40,6 @@ _NAMED = 20  # names; more would push the matrix off the screen, so only the fir
 _FIRST = 5
 _FOLDED_FROM = 40  # ingredients; fewer have rows of a readable height
 _UNFOLDED = "unfolded-clusters"
-_A_LINE = 5  # evaluations of a line with adaptive α and a low barrier, roughly
 _FIELDS = {
     "loss": "barrier",
     "error": "error_barrier",
@@ -135,7 +135,7 @@ def show_buttons(view: View, choices: Choices, found: Summaries) -> None:
                 f"Evaluate {pairs} on {choices.split}", key="refine",
                 help="Evaluates preliminary pairs with a barrier near the basin threshold on all "
                 f"of {plain(choices.split)}: those that may still join or leave a basin.",
-                price=seconds(view.overview, _A_LINE * len(doubtful) * size),
+                price=seconds(view.overview, EVALUATIONS_PER_LINE * len(doubtful) * size),
             )  # fmt: skip
         jobs.call_button(
             view, f"Run {jobs.evaluations_text(left, about=choices.alphas == 'adaptive')}", call,
@@ -189,7 +189,8 @@ def _evaluations_left(view: View, choices: Choices, found: PairSummaries, split:
     # A line takes its midpoint, and a few more α values if its barrier is low.
     begun = int((found.column("points") > 3).sum())
     unknown = math.comb(len(choices.names), 2) - len(found)
-    return alone + unknown + max(_unsettled(found), (_A_LINE - 1) * (unknown + len(found) - begun))
+    following = (EVALUATIONS_PER_LINE - 1) * (unknown + len(found) - begun)
+    return alone + unknown + max(_unsettled(found), following)
 
 
 def _unsettled(found: PairSummaries) -> int:

@@ -24,8 +24,8 @@ from soupcore.connectivity import (
     stored_lines,
     stored_plane,
 )
-from soupcore.connectivity.known_lines import Alphas
 from soupcore.connectivity.lines import Lines, keep_stored_lines
+from soupcore.connectivity.path import Alphas
 from soupcore.mixtures import Mixture
 from soupcore.progress import part
 

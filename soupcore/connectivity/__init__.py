@@ -1,7 +1,7 @@
 """The loss landscape between points in weight space: lines, planes, barriers and basins."""
 
 from soupcore.connectivity.adaptive import Adaptive
-from soupcore.connectivity.barriers import Barriers, barriers, stored_barriers
+from soupcore.connectivity.barriers import Barriers, barriers
 from soupcore.connectivity.basins import Basin, Between, Tree, basins, between, tight_clusters, tree
 from soupcore.connectivity.geometry import (
     Geometry,
@@ -34,7 +34,6 @@ __all__ = [
     "linear_path",
     "plane",
     "point",
-    "stored_barriers",
     "stored_distances",
     "stored_geometry",
     "stored_lines",

@@ -1,6 +1,7 @@
 """Barriers between all pairs of ingredients."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -9,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from soupcore.connectivity.adaptive import ADAPTIVE
-from soupcore.connectivity.bracket import Floats
-from soupcore.connectivity.known_lines import Alphas, Line
-from soupcore.connectivity.lines import evaluate_lines, stored_lines
-from soupcore.connectivity.path import LinearPath
+from soupcore.connectivity.lines import evaluate_lines
+from soupcore.connectivity.path import Alphas, LinearPath
 from soupcore.display import html_table, number
-from soupcore.evaluation import Evaluations, Evaluator
+from soupcore.evaluation import Evaluator
+from soupcore.inner_products import Floats
 from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.sweeps import Sweep
 from soupcore.tasks import NO_LABELS, Labels
@@ -28,19 +28,15 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Barriers:
-    """The paths between all pairs of ingredients evaluated so far.
+    """The paths between pairs of ingredients.
 
     Attributes:
         names: Names of the k ingredients.
         paths: `{(a, b): path}` of the evaluated pairs, in the order of the names.
-        missing: Number of evaluations to do next. Further ones may follow from their results.
-        open: The pairs in `paths` whose barrier is not yet within the tolerance.
     """
 
     names: tuple[str, ...]
     paths: Mapping[Pair, LinearPath]
-    missing: int = 0
-    open: frozenset[Pair] = frozenset()
 
     @property
     def loss(self) -> Floats:
@@ -108,7 +104,7 @@ class Barriers:
     def __repr__(self) -> str:
         known = [path.barrier for path in self.paths.values()]
         span = f", loss barrier {number(min(known))} to {number(max(known))}" if known else ""
-        of = len(list(pairs(self.names)))
+        of = math.comb(len(self.names), 2)
         return f"Barriers({len(known)} of {of} pairs of {len(self.names)} ingredients{span})"
 
     def _repr_html_(self) -> str:
@@ -117,11 +113,6 @@ class Barriers:
         ]  # fmt: skip
         splits = ", ".join(dict.fromkeys(path.split for path in self.paths.values()))
         return html_table(f"Loss barriers on {splits or 'no split yet'}", ["", *self.names], rows)
-
-
-def pairs(names: Sequence[str]) -> Iterator[Pair]:
-    """Yield each pair once, in the order of the names."""
-    return combinations(names, 2)
 
 
 @with_bar("Barriers")
@@ -150,39 +141,8 @@ def barriers(
         progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
     """
     chosen = sweep.names(names)
-    wanted = list(pairs(chosen))
-    paths = evaluate_lines(
-        _lines(sweep, wanted), evaluator, alphas, split=split, on_progress=on_progress
-    )
+    wanted = list(combinations(chosen, 2))
+    lines = [(sweep[a], sweep[b]) for a, b in wanted]
+    paths = evaluate_lines(lines, evaluator, alphas, split=split, on_progress=on_progress)
     named = {pair: replace(path, names=pair) for pair, path in zip(wanted, paths, strict=True)}
     return Barriers(tuple(chosen), named)
-
-
-def stored_barriers(
-    sweep: Sweep,
-    evaluations: Evaluations,
-    names: Iterable[str] | None = None,
-    alphas: Alphas = ADAPTIVE,
-    *,
-    split: str | None = None,
-) -> Barriers:
-    """Return the barriers from stored evaluations, without computing any.
-
-    On a fixed grid, a pair is included when all of its points are stored. With adaptive α, it is
-    included when its endpoints and its midpoint are stored, and it is in `open` until its barrier
-    is within the tolerance.
-    """
-    chosen = sweep.names(names)
-    wanted = list(pairs(chosen))
-    known = stored_lines(_lines(sweep, wanted), evaluations, alphas, split=split)
-    paths = {
-        pair: replace(path, names=pair)
-        for pair, path in zip(wanted, known.paths, strict=True)
-        if path is not None
-    }
-    still_open = {pair for pair, is_open in zip(wanted, known.open, strict=True) if is_open}
-    return Barriers(tuple(chosen), paths, known.missing, frozenset(still_open & paths.keys()))
-
-
-def _lines(sweep: Sweep, wanted: Iterable[Pair]) -> list[Line]:
-    return [(sweep[a], sweep[b]) for a, b in wanted]

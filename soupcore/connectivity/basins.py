@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its submodules load when they are first used
 
-from soupcore.connectivity.bracket import Floats
+from soupcore.inner_products import Floats
 
 if TYPE_CHECKING:
     from soupcore.connectivity.summaries import PairSummaries

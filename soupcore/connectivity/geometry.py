@@ -12,9 +12,9 @@ import numpy as np
 
 from soupcore.checkpoints import Checkpoint
 from soupcore.checkpoints.names import layer_of
-from soupcore.connectivity.bracket import Floats
 from soupcore.display import number
 from soupcore.inner_products import (
+    Floats,
     Products,
     difference,
     inner_products,

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy  # its submodules load when they are first used
 
-from soupcore.connectivity.bracket import Floats, ceiling
+from soupcore.connectivity.adaptive import Adaptive, ceiling
 from soupcore.display import number
 from soupcore.evaluation import Evaluation
+from soupcore.inner_products import Floats
 from soupcore.mixtures import Coefficient, Mixture, as_fraction
 from soupcore.sweeps import Ingredient
 from soupcore.tasks import NO_LABELS, Labels
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 End = Ingredient | Mixture
+Line = tuple[End, End]
+Alphas = Adaptive | int | Sequence[Coefficient]
 
 
 @dataclass(frozen=True)

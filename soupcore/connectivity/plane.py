@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import measured
 from soupcore.connectivity.path import End, point
 from soupcore.display import number
 from soupcore.errors import ConnectivityError
 from soupcore.evaluation import Evaluation, Evaluations, Evaluator
 from soupcore.inner_products import (
+    Floats,
     Products,
     Vector,
     difference,

@@ -6,25 +6,21 @@ summary of each line, and `known_pairs` reads those of all pairs with one query.
 
 import hashlib
 import math
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from soupcore.connectivity.adaptive import ADAPTIVE, Adaptive
-from soupcore.connectivity.bracket import Floats
-from soupcore.connectivity.known_lines import Alphas, KnownLines, Line
-from soupcore.connectivity.path import LinearPath, grid, point
+from soupcore.connectivity.path import Alphas, LinearPath, grid
 from soupcore.evaluation import Evaluations
+from soupcore.inner_products import Floats
 from soupcore.sweeps import Sweep
 
 Pair = tuple[str, str]
 
 SCREEN = 200  #: examples of a quick screen of pairs
-
-_WRITE_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -244,60 +240,3 @@ def known_pairs(
         settled[which],
         np.zeros(len(which), dtype=bool),
     )
-
-
-class Keeper:
-    """Stores summaries of lines while they are evaluated.
-
-    Args:
-        known: The evaluations of the lines.
-        lines: The two endpoints of each line.
-        evaluations: Determines the store and the task.
-        alphas: As for `evaluate_lines`.
-        split: Name of the split.
-    """
-
-    def __init__(
-        self,
-        known: KnownLines,
-        lines: Sequence[Line],
-        evaluations: Evaluations,
-        alphas: Alphas,
-        split: str,
-    ) -> None:
-        self._known = known
-        self._ends = [
-            (evaluations.key(point(start)), evaluations.key(point(end))) for start, end in lines
-        ]
-        self._store = evaluations.store
-        self._measured = measured(evaluations, alphas, split)
-        self._new: set[int] = set()
-        self._kept: dict[int, tuple[int, bool]] = {}  # number of α values, and whether settled
-        self._written = time.monotonic()
-
-    def keep(self, lines: Iterable[int]) -> None:
-        """Record that lines have new evaluations, and write summaries at regular intervals.
-
-        Args:
-            lines: Indices of the lines.
-        """
-        self._new.update(lines)
-        if time.monotonic() - self._written > _WRITE_EVERY:
-            self.write()
-
-    def write(self) -> None:
-        """Write the summaries that have changed since the last write."""
-        rows = {}
-        # A line can become settled without a new evaluation.
-        waiting = {index for index, (_, is_settled) in self._kept.items() if not is_settled}
-        settled_since = {index for index in waiting if self._known.is_settled(index)}
-        for index in sorted(self._new | settled_since):
-            path, settled = self._known.path(index), self._known.is_settled(index)
-            if path is None or self._kept.get(index) == (len(path.alphas), settled):
-                continue
-            self._kept[index] = (len(path.alphas), settled)
-            rows[self._ends[index]] = (settled, LineSummary.of(path).to_bytes())
-        if not self._store.is_read_only:
-            self._store.add_lines(self._measured, rows)
-        self._new.clear()
-        self._written = time.monotonic()

@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from soupcore.connectivity import Geometry
-from soupcore.connectivity.bracket import Floats
 from soupcore.figures.axes import Scale, fit_rows, linear_ticks
 from soupcore.figures.style import add_legend, cell_numbers, finish, space_before
+from soupcore.inner_products import Floats
 
 _ROW = 20  # pixels per layer
 _MOST_NAMED = 60  # columns whose slanted names do not overlap

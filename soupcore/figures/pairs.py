@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.basins import CONNECTED
-from soupcore.connectivity.bracket import Floats
 from soupcore.figures.style import NEUTRAL, SOUP, cell_numbers, finish
+from soupcore.inner_products import Floats
 from soupcore.tasks import SHARE, Unit
 
 _CELL = 30  # pixels per row, fewer if the matrix would be higher than _LARGEST
@@ -102,7 +102,7 @@ def barrier_heatmap(
         "midpoint": barriers.midpoint_advantage,
     }[measure]
     chosen = measures(score_unit, score_name)[measure]
-    return pair_heatmap(barriers.names, values, chosen, preliminary=barriers.open)
+    return pair_heatmap(barriers.names, values, chosen)
 
 
 def pair_heatmap(

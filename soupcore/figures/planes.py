@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Plane
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
 from soupcore.figures.axes import linear_ticks
 from soupcore.figures.style import NEUTRAL, SOUP, finish, scatter
+from soupcore.inner_products import Floats
 from soupcore.tasks import SHARE, Unit
 
 _INK = "#ffffff"

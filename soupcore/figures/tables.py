@@ -11,9 +11,9 @@ import pandas as pd
 
 from soupcore.analysis import Calibration, Grid, Share
 from soupcore.connectivity import Barriers, Geometry, LinearPath, PairSummaries, Plane
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.plane import Place
 from soupcore.evaluation import Evaluation, compare
+from soupcore.inner_products import Floats
 from soupcore.recipes import Soup, Step
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.hyperparameters import run_columns

@@ -18,7 +18,7 @@ from soupcore import (
     interpolate,
     soup_vs_ensemble,
 )
-from soupcore.connectivity.bracket import Floats
+from soupcore.inner_products import Floats
 from tests.connectivity.well import DoubleWell
 from tests.helpers import CLASSES, FEATURES, State, logits, random_state, save_sweep
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from soupcore import Barriers, Evaluator, LinearPath, Sweep, SweepError, barriers, linear_path
-from soupcore.connectivity import stored_barriers
 from tests.connectivity.well import Well
 
 NAMES = ("run1", "run2", "run10")
@@ -58,38 +57,6 @@ def test_barriers_are_of_the_ingredients_named_in_the_order_of_the_sweep(
         barriers(sweep, evaluator, ["run3"])
 
 
-def test_stored_barriers_compute_nothing_and_know_what_was_computed(
-    sweep: Sweep, evaluator: Evaluator, passes: list[int]
-) -> None:
-    empty = stored_barriers(sweep, evaluator, alphas=3)
-    assert empty.paths == {}
-    assert np.isnan(empty.loss[~np.eye(3, dtype=bool)]).all()
-    assert not empty.loss.diagonal().any()
-    assert passes == []
-
-    known = linear_path(sweep["run10"], sweep["run1"], evaluator, 3)
-    passes.clear()
-    found = stored_barriers(sweep, evaluator, alphas=3)
-    assert list(found.paths) == [("run1", "run10")]
-    assert found.loss[0, 2] == found.loss[2, 0] == known.barrier
-    assert np.isnan(found.loss[0, 1])
-    assert np.isnan(found.error[1, 2])
-    assert stored_barriers(sweep, evaluator, alphas=5).paths == {}
-    assert stored_barriers(sweep, evaluator, alphas=3, split="test").paths == {}
-    assert stored_barriers(sweep, evaluator, ["run1"]).loss.tolist() == [[0]]
-    assert passes == []
-
-
-def test_stored_barriers_are_the_barriers_once_all_are_computed(
-    sweep: Sweep, evaluator: Evaluator
-) -> None:
-    computed = barriers(sweep, evaluator, alphas=3)
-    stored = stored_barriers(sweep, evaluator, alphas=3)
-    assert stored.names == computed.names
-    assert stored.loss.tolist() == computed.loss.tolist()
-    assert stored.error.tolist() == computed.error.tolist()
-
-
 def test_progress_ends_with_all(sweep: Sweep, evaluator: Evaluator) -> None:
     shares: list[float] = []
     barriers(sweep, evaluator, alphas=3, on_progress=lambda done, of: shares.append(done / of))
@@ -104,4 +71,5 @@ def test_a_pair_without_a_path_is_unknown() -> None:
     nan = np.nan
     np.testing.assert_equal(found.loss, [[0, nan, 2], [nan, 0, nan], [2, nan, 0]])
     np.testing.assert_equal(found.error, [[0, nan, 0.5], [nan, 0, nan], [0.5, nan, 0]])
+    assert repr(found).startswith("Barriers(1 of 3 pairs of 3 ingredients")
     assert found.known.tolist() == [[True, False, True], [False, True, False], [True, False, True]]

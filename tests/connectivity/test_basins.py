@@ -17,8 +17,8 @@ from soupcore.connectivity.basins import (
     tight_clusters,
     tree,
 )
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.summaries import LineSummary, PairSummaries
+from soupcore.inner_products import Floats
 
 NAN = np.nan
 NAMES = "abcdefgh"

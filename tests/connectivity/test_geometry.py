@@ -5,8 +5,8 @@ import pytest
 
 from soupcore import Store, Sweep, SweepError
 from soupcore.connectivity import geometry, stored_distances, stored_geometry
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import MEAN
+from soupcore.inner_products import Floats
 from tests.helpers import State
 from tests.test_inner_products import WEIGHTS, flat
 

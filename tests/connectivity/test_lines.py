@@ -1,7 +1,14 @@
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from soupcore import (
@@ -9,19 +16,30 @@ from soupcore import (
     Cancelled,
     ClassificationTask,
     Evaluator,
+    Ingredient,
     Split,
     Store,
     Sweep,
+    Task,
     TaskError,
     barriers,
     linear_path,
     mean,
     uniform,
 )
-from soupcore.connectivity import evaluate_lines, stored_barriers, stored_lines
-from soupcore.connectivity.known_lines import Alphas
-from soupcore.connectivity.path import End
+from soupcore.connectivity import evaluate_lines, stored_lines
+from soupcore.connectivity.adaptive import lobatto, part_of
+from soupcore.connectivity.path import Alphas, End
+from soupcore.mixtures import interpolate
 from tests.connectivity.well import Well
+from tests.helpers import save_sweep
+
+GAPS = lobatto(8)[3:6:2]
+Loss = Callable[[Tensor], Tensor]
+
+
+def all_pairs(sweep: Sweep) -> list[tuple[Ingredient, Ingredient]]:
+    return [(sweep[a], sweep[b]) for a, b in combinations(sweep.names(), 2)]
 
 
 def known_path(start: End, end: End, evaluator: Evaluator, *alphas: int, **told: Any) -> Any:
@@ -83,7 +101,7 @@ def test_the_middle_of_a_path_is_the_uniform_soup_of_its_ends(
 
 
 @pytest.mark.parametrize("alphas", [11, Adaptive()])
-def test_a_path_walked_back_needs_no_pass(
+def test_a_reversed_path_needs_no_pass(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], alphas: Alphas
 ) -> None:
     there = linear_path(sweep["run1"], sweep["run2"], evaluator, alphas)
@@ -94,7 +112,7 @@ def test_a_path_walked_back_needs_no_pass(
     assert back.losses.tolist() == there.losses.tolist()[::-1]
 
 
-def test_a_finer_grid_takes_what_a_coarser_one_found(
+def test_a_finer_grid_reuses_the_points_of_a_coarser_one(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     linear_path(sweep["run1"], sweep["run2"], evaluator, 3)
@@ -181,26 +199,30 @@ def test_the_midpoints_of_all_pairs_are_evaluated_before_any_pair_is_refined(
 
     with pytest.raises(Cancelled):
         barriers(sweep, evaluator, on_progress=stop)
-    known = stored_barriers(sweep, evaluator)
-    assert len(known.open) == len(known.paths) == 3
-    assert all(len(path.alphas) == 3 for path in known.paths.values())
+    known = stored_lines(all_pairs(sweep), evaluator)
+    assert known.open == [True] * 3
+    paths = [path for path in known.paths if path is not None]
+    assert [len(path.alphas) for path in paths] == [3] * 3
     assert known.missing >= 6 - 1
-    assert np.isfinite(known.midpoint_advantage).all()
+    assert all(math.isfinite(path.midpoint_advantage) for path in paths)
 
 
-def test_adaptive_barriers_that_are_stored_are_looked_up_without_a_pass(
+def test_stored_adaptive_lines_are_found_without_a_pass(
     far_sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     computed = barriers(far_sweep, evaluator)
     passes.clear()
-    stored = stored_barriers(far_sweep, evaluator)
-    assert stored.loss.tolist() == computed.loss.tolist()
-    assert (stored.missing, stored.open) == (0, frozenset())
+    lines = all_pairs(far_sweep)
+    stored = stored_lines(lines, evaluator)
+    assert [path and path.barrier for path in stored.paths] == [
+        path.barrier for path in computed.paths.values()
+    ]
+    assert (stored.missing, any(stored.open)) == (0, False)
     assert passes == []
     assert known_path(far_sweep["run1"], far_sweep["run2"], evaluator) is not None
-    finer = stored_barriers(far_sweep, evaluator, alphas=Adaptive(0.0001))
+    finer = stored_lines(lines, evaluator, Adaptive(0.0001))
     assert finer.missing > 0
-    assert finer.paths.keys() == stored.paths.keys()
+    assert None not in finer.paths
 
 
 def test_points_beyond_the_ends_are_evaluated_and_change_no_barrier(
@@ -251,3 +273,142 @@ def test_progress_does_not_go_back_where_data_is_decoded_first(
     assert reports == sorted(reports)
     assert {of for _, of in reports} == {300}
     assert reports[-1] == (300, 300)
+
+
+# The gaps of a line, checked on a part of the split
+
+
+def valley(alpha: Tensor) -> Tensor:
+    return alpha * (alpha - 1)
+
+
+def flat(alpha: Tensor) -> Tensor:
+    return torch.zeros_like(alpha)
+
+
+def hills(alpha: Tensor) -> Tensor:
+    """Two hills in the widest gaps of the first five points."""
+    return sum((0.5 * (-(((alpha - at) / 0.1) ** 2)).exp() for at in (0.32, 0.68)), flat(alpha))
+
+
+def broken(alpha: Tensor) -> Tensor:
+    return torch.where((alpha - 0.31).abs() < 0.05, math.nan, valley(alpha))
+
+
+class Line(Task):
+    """One weight, α. Its loss is told by a function, and differs from example to example."""
+
+    def __init__(self, loss: Loss, examples: int) -> None:
+        random = torch.Generator().manual_seed(0)
+        difficulty = torch.randn(examples, 2, generator=random)
+        split = Split("select", torch.ones(examples, 1), difficulty)
+        super().__init__(lambda: nn.Linear(1, 1, bias=False), {"val": split}, name=loss.__name__)
+        self._loss = loss
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        alpha = outputs[:, 0]
+        level, slope = targets.unbind(1)
+        return self._loss(alpha) * (1 + 0.1 * level) + level + slope * alpha**2
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.ones(len(outputs))
+
+
+@pytest.fixture
+def line_sweep(tmp_path: Path) -> Sweep:
+    ends = {name: {"weight": torch.tensor([[alpha]])} for name, alpha in (("a", 0.0), ("b", 1.0))}
+    return Sweep.from_folder(save_sweep(tmp_path / "line", ends))
+
+
+@pytest.mark.parametrize(
+    ("loss", "whole", "on_subset"),
+    [(valley, lobatto(4), 2), (flat, lobatto(4), 2), (valley, lobatto(4), 0)],
+)
+def test_the_gaps_of_a_smooth_line_are_checked_on_a_part_alone(
+    line_sweep: Sweep, store: Store, loss: Loss, whole: list[Fraction], on_subset: int
+) -> None:
+    evaluator = Evaluator(Line(loss, 800 if on_subset else 300), store, device="cpu")
+    found = linear_path(line_sweep["a"], line_sweep["b"], evaluator)
+    assert found.alphas.tolist() == sorted(map(float, whole if on_subset else [*whole, *GAPS]))
+    assert found.barrier == pytest.approx(0, abs=0.01)
+    assert part_of(evaluator.task, "val") == ("val, n=200" if on_subset else None)
+
+
+@pytest.mark.parametrize("loss", [hills, broken])
+def test_maxima_on_a_subset_are_evaluated_on_the_whole_split(
+    line_sweep: Sweep, store: Store, loss: Loss
+) -> None:
+    evaluator = Evaluator(Line(loss, 800), store, device="cpu")
+    (found,) = evaluate_lines([(line_sweep["a"], line_sweep["b"])], evaluator)
+    assert {*map(float, GAPS)} <= {*found.alphas.tolist()}
+    assert found.n == 800
+    if loss is hills:
+        assert found.barrier == pytest.approx(0.5, abs=0.03)  # difficulties do not sum up to 0
+    else:
+        assert math.isnan(found.barrier)
+
+
+def test_an_uncertain_line_does_not_keep_others_open(line_sweep: Sweep, store: Store) -> None:
+    evaluator = Evaluator(Line(hills, 800), store, device="cpu")
+    a, b = line_sweep["a"].mixture, line_sweep["b"].mixture
+    past_the_hills = line_sweep.mixture({"a": -1, "b": 2})
+    lines = [(a, b), (b, past_the_hills)]
+    seen: list[int] = []
+    doubtful, smooth = evaluate_lines(lines, evaluator, on_progress=lambda *at: seen.append(at[0]))
+    assert len(smooth.alphas) == 5 < 7 < len(doubtful.alphas)
+    assert seen == sorted(seen)
+    known = stored_lines(lines, evaluator)
+    assert (known.open, known.missing) == ([False, False], 0)
+    assert [path and path.losses.tolist() for path in known.paths] == [
+        doubtful.losses.tolist(), smooth.losses.tolist(),
+    ]  # fmt: skip
+
+
+def test_a_line_with_unchecked_gaps_is_open(line_sweep: Sweep, store: Store) -> None:
+    evaluator = Evaluator(Line(valley, 800), store, device="cpu")
+    line = (line_sweep["a"], line_sweep["b"])
+    evaluate_lines([line], evaluator, lobatto(4))
+    known = stored_lines([line], evaluator)
+    assert known.open == [True]
+    assert known.paths[0] is not None
+    evaluate_lines([line], evaluator)
+    assert stored_lines([line], evaluator).open == [False]
+    assert len(evaluate_lines([line], evaluator)[0].alphas) == 5
+
+
+def test_only_points_that_need_a_pass_count_as_missing(line_sweep: Sweep, store: Store) -> None:
+    evaluator = Evaluator(Line(valley, 800), store, device="cpu")
+    line = (line_sweep["a"].mixture, line_sweep["b"].mixture)
+    evaluate_lines([line], evaluator, lobatto(4))
+    assert stored_lines([line], evaluator).missing == 2
+    part = evaluator.task.part("val", 200)
+    evaluator.evaluate_all([interpolate(*line, alpha) for alpha in GAPS], part)
+    known = stored_lines([line], evaluator)
+    assert known.open == [True]
+    assert known.missing == 5  # none takes a pass, but the line cannot be settled without
+
+
+@pytest.mark.parametrize("examples", [300, 800, 8000])
+def test_the_total_is_known_from_the_start_if_there_is_no_barrier(
+    line_sweep: Sweep, store: Store, examples: int
+) -> None:
+    evaluator = Evaluator(Line(valley, examples), store, device="cpu")
+    a, b = (line_sweep[name].mixture for name in "ab")
+    lines = [(a, b), (b, line_sweep.mixture({"a": -1, "b": 2}))]
+    reports: list[tuple[int, int]] = []
+    evaluate_lines(lines, evaluator, on_progress=lambda done, of: reports.append((done, of)))
+    assert reports == sorted(reports)
+    assert len({of for _, of in reports}) == 1
+    assert reports[-1][0] == reports[-1][1]
+
+
+def test_a_part_is_less_than_half_of_the_split(store: Store) -> None:
+    assert part_of(Line(valley, 400), "val") is None
+    assert part_of(Line(valley, 401), "val") == "val, n=200"
+
+
+def test_a_part_is_not_estimated_by_parts(store: Store) -> None:
+    task = Line(valley, 10_000)
+    assert part_of(task, "val") == "val, n=1250"
+    assert part_of(task, "val, n=1250") is None
+    assert part_of(task, task.part("val", 500)) is None

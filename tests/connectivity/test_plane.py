@@ -15,10 +15,9 @@ from soupcore import (
     ties,
 )
 from soupcore.connectivity import stored_plane
-from soupcore.connectivity.bracket import Floats
 from soupcore.connectivity.geometry import measured
 from soupcore.connectivity.plane import SIZES, Frame
-from soupcore.inner_products import inner_products
+from soupcore.inner_products import Floats, inner_products
 from tests.test_inner_products import flat
 
 CORNERS = ("base", "run1", "run2")

@@ -19,13 +19,12 @@ from soupcore.connectivity import (
     PairSummaries,
     evaluate_lines,
     known_pairs,
-    stored_barriers,
-    summaries,
+    stored_lines,
 )
 from soupcore.connectivity import lines as lines_module
-from soupcore.connectivity.known_lines import Alphas
 from soupcore.connectivity.lines import keep_stored_lines
-from soupcore.connectivity.summaries import LineSummary
+from soupcore.connectivity.path import Alphas
+from soupcore.connectivity.summaries import LineSummary, Pair
 from soupcore.evaluation import Evaluations, StatisticsChoice
 from tests.helpers import State, held_sweep
 
@@ -43,6 +42,14 @@ PAIRS = [("run1", "run2"), ("run1", "run10"), ("run2", "run10")]
 def reading(task: ClassificationTask, store: Store) -> Evaluations:
     """What a page has: no task, only its description."""
     return Evaluations(task.describe(), store)
+
+
+def stored(sweep: Sweep, evaluator: Evaluator, alphas: Alphas) -> tuple[Barriers, set[Pair]]:
+    """Return the stored paths of the pairs, and the pairs whose paths are preliminary."""
+    lines = stored_lines([(sweep[a], sweep[b]) for a, b in PAIRS], evaluator, alphas)
+    paths = {pair: path for pair, path in zip(PAIRS, lines.paths, strict=True) if path is not None}
+    still_open = {pair for pair, is_open in zip(PAIRS, lines.open, strict=True) if is_open}
+    return Barriers(tuple(NAMES), paths), still_open & paths.keys()
 
 
 def assert_summarised(known: PairSummaries, found: Barriers) -> None:
@@ -65,7 +72,7 @@ def test_summaries_are_those_of_the_paths(
     statistics: StatisticsChoice,
 ) -> None:
     evaluator, reading = evaluator.with_statistics(statistics), reading.with_statistics(statistics)
-    monkeypatch.setattr(summaries, "_WRITE_EVERY", 0)
+    monkeypatch.setattr(lines_module, "_KEEP_EVERY", 0)
     found = barriers(sweep, evaluator, NAMES, alphas, split="test")
     known = known_pairs(sweep, reading, NAMES, alphas, split="test")
     for measure, field in FIELDS.items():
@@ -122,11 +129,11 @@ def test_computed_values_are_kept_when_the_work_is_stopped(
     with pytest.raises(Cancelled):
         evaluate_lines(ends, evaluator, 3, on_progress=stop)
     known = known_pairs(sweep, evaluator, NAMES, 3)
-    stored = stored_barriers(sweep, evaluator, NAMES, 3)
+    found, _ = stored(sweep, evaluator, 3)
     assert 0 < len(known) < 3
-    assert known.paths.keys() <= stored.paths.keys()
+    assert known.paths.keys() <= found.paths.keys()
     for pair, summary in known.paths.items():
-        assert summary == LineSummary.of(stored.paths[pair])
+        assert summary == LineSummary.of(found.paths[pair])
 
 
 @pytest.mark.parametrize("alphas", [3, Adaptive()], ids=str)
@@ -141,10 +148,10 @@ def test_lines_of_earlier_versions_are_looked_up(
     assert len(known_pairs(sweep, reading, NAMES, alphas)) == 0
     keep_stored_lines(first, reading, alphas)
     known = known_pairs(sweep, reading, NAMES, alphas)
-    stored = stored_barriers(sweep, evaluator, NAMES, alphas)
-    assert_summarised(known, stored)
-    assert {p for p in known.paths if not known.is_settled(p)} == set(stored.open)
-    assert known.preliminary == sorted(stored.open, key=PAIRS.index)
+    found, still_open = stored(sweep, evaluator, alphas)
+    assert_summarised(known, found)
+    assert {p for p in known.paths if not known.is_settled(p)} == still_open
+    assert known.preliminary == sorted(still_open, key=PAIRS.index)
 
 
 def test_a_screen_is_used_where_it_has_more_values(sweep: Sweep, evaluator: Evaluator) -> None:

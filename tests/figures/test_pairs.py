@@ -3,8 +3,8 @@ import pytest
 
 from soupcore import Barriers, LinearPath, figures
 from soupcore.connectivity import tree
-from soupcore.connectivity.bracket import Floats
 from soupcore.figures.tables import pairs_table
+from soupcore.inner_products import Floats
 
 NAN = np.nan
 
@@ -17,7 +17,7 @@ def known(barrier: float) -> Barriers:
         split="select",
         n=100,
     )
-    return Barriers(("a", "b", "c"), {("a", "b"): path}, open=frozenset({("a", "b")}))
+    return Barriers(("a", "b", "c"), {("a", "b"): path})
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,23 @@ def test_known_pairs_are_shown_both_ways_and_the_others_stay_empty(
     settled, preliminary, _, empty, cells = figures.barrier_heatmap(
         known(0.25), measure=measure
     ).data
-    # The pair is preliminary, and shown both ways.
-    np.testing.assert_array_equal(settled.z, np.where(np.eye(3, dtype=bool), 0, NAN))
-    expected = [[NAN, value, NAN], [value, NAN, NAN], [NAN, NAN, NAN]]
-    np.testing.assert_allclose(preliminary.z, expected, atol=1e-12)
-    assert (settled.opacity, preliminary.opacity) == (1, 0.6)
+    expected = [[0, value, NAN], [value, 0, NAN], [NAN, NAN, 0]]
+    np.testing.assert_allclose(settled.z, expected, atol=1e-12)
+    assert np.isnan(preliminary.z).all()
     assert ["".join(cell[:2]) for cell in cells.customdata] == ["ab", "ba"]
     assert ["".join(cell) for cell in empty.customdata] == ["ac", "bc", "ca", "cb"]
     assert empty.meta[0].endswith("not evaluated")
+
+
+def test_preliminary_pairs_are_faded() -> None:
+    found = known(0.25)
+    settled, preliminary, *_ = figures.pair_heatmap(
+        found.names, found.loss, figures.MEASURES["loss"], preliminary=[("a", "b")]
+    ).data
+    np.testing.assert_array_equal(settled.z, np.where(np.eye(3, dtype=bool), 0, NAN))
+    expected = [[NAN, 0.25, NAN], [0.25, NAN, NAN], [NAN, NAN, NAN]]
+    np.testing.assert_allclose(preliminary.z, expected, atol=1e-12)
+    assert (settled.opacity, preliminary.opacity) == (1, 0.6)
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(40, None), (41, 1)])

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +7,7 @@ import pytest
 
 from soupcore import Cancelled, RecipeError, Store, SweepError
 from soupcore.analysis import soup_vs_ensemble
-from soupcore.calls import alphas_of
-from soupcore.connectivity import (
-    stored_barriers,
-    stored_geometry,
-    stored_plane,
-)
+from soupcore.connectivity import stored_geometry, stored_lines, stored_plane
 from soupcore.jobs.kinds import KINDS, WarmState
 
 Passes = Callable[[], int]
@@ -39,8 +35,8 @@ def test_all_pairs_of_names_are_evaluated_so_that_the_page_finds_them(
     wanted = request_ | {"names": names, "alphas": "adaptive", "splits": ["select"]}
     assert KINDS["paths"](warm, wanted, silent) == {"paths": 3}
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
-    found = stored_barriers(sweep, evaluator, names, alphas_of("adaptive"))
-    assert (len(found.paths), found.missing) == (3, 0)
+    found = stored_lines([(sweep[a], sweep[b]) for a, b in combinations(names, 2)], evaluator)
+    assert (found.open, found.missing) == ([False] * 3, 0)
 
 
 def test_a_screen_is_evaluated_on_a_part(
@@ -51,8 +47,9 @@ def test_a_screen_is_evaluated_on_a_part(
     assert passes_made() == 2  # 300 examples
     sweep, evaluator = warm.sweep(request_), warm.evaluator(request_)
     part = evaluator.task.part("select", 100)
-    assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3, split=part).missing == 0
-    assert stored_barriers(sweep, evaluator, ["run1", "run2"], 3).missing == 3
+    line = [(sweep["run1"], sweep["run2"])]
+    assert stored_lines(line, evaluator, 3, split=part).missing == 0
+    assert stored_lines(line, evaluator, 3).missing == 3
 
 
 def test_a_plane_is_evaluated_after_its_geometry_and_goes_on_where_it_stopped(
