@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from soupcore.connectivity.adaptive import ADAPTIVE
 from soupcore.connectivity.lines import evaluate_lines
-from soupcore.connectivity.path import Alphas, LinearPath
+from soupcore.connectivity.path import Alphas, LinearPath, Pair
 from soupcore.display import html_table, number
 from soupcore.evaluation import Evaluator
 from soupcore.inner_products import Floats
@@ -22,8 +22,6 @@ from soupcore.tasks import NO_LABELS, Labels
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its submodules load when they are first used
 
+from soupcore.connectivity.path import Pair
 from soupcore.inner_products import Floats
 
 if TYPE_CHECKING:
     from soupcore.connectivity.summaries import PairSummaries
-
-Pair = tuple[str, str]
 
 CONNECTED = 0.1  #: default of the largest loss barrier between connected ingredients
 

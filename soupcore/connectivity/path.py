@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+Pair = tuple[str, str]  # names of two ingredients
 End = Ingredient | Mixture
 Line = tuple[End, End]
 Alphas = Adaptive | int | Sequence[Coefficient]

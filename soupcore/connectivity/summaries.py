@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from soupcore.connectivity.adaptive import ADAPTIVE, Adaptive
-from soupcore.connectivity.path import Alphas, LinearPath, grid
+from soupcore.connectivity.path import Alphas, LinearPath, Pair, grid
 from soupcore.evaluation import Evaluations
 from soupcore.inner_products import Floats
 from soupcore.sweeps import Sweep
-
-Pair = tuple[str, str]
 
 SCREEN = 200  #: examples of a quick screen of pairs
 

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from soupcore.connectivity import Barriers, Tree
 from soupcore.connectivity.basins import CONNECTED
+from soupcore.connectivity.path import Pair
 from soupcore.figures.style import NEUTRAL, SOUP, cell_numbers, finish
 from soupcore.inner_products import Floats
 from soupcore.tasks import SHARE, Unit
@@ -25,8 +26,6 @@ _TREE = 90  # pixels
 _TREE_SHARE = 0.16  # of the height
 _CLIPPED = 5  # multiples of the threshold; one far pair would hide differences among the others
 _FADED = 0.6  # opacity of preliminary cells
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from soupcore.connectivity import LinearPath
+from soupcore.connectivity.path import Pair
 from soupcore.figures.style import NEUTRAL, colours, finish
 from soupcore.tasks import SHARE, Unit
 
-Pair = tuple[str, str]
 _ACROSS = 2  # splits side by side
 _PANEL = 240  # height in pixels
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from soupcore.analysis import Calibration, Grid, Share
 from soupcore.connectivity import Barriers, Geometry, LinearPath, PairSummaries, Plane
+from soupcore.connectivity.path import Pair
 from soupcore.connectivity.plane import Place
 from soupcore.evaluation import Evaluation, compare
 from soupcore.inner_products import Floats
@@ -18,8 +19,6 @@ from soupcore.recipes import Soup, Step
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.hyperparameters import run_columns
 from soupcore.tasks import SHARE, TaskInfo, Unit
-
-Pair = tuple[str, str]
 
 
 def scores_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def test_a_member_named_twice_counts_twice(sweep: Sweep, evaluator: Evaluator) -
     assert twice.loss != once.loss
 
 
-def test_without_the_outputs_of_every_member_there_is_no_ensemble(
+def test_an_ensemble_needs_the_stored_outputs_of_every_member(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     members = [
@@ -119,7 +119,7 @@ class Probabilities(Losses):
     output_kind = "probabilities"
 
 
-def test_outputs_are_averaged_only_where_the_task_says_that_they_may_be(
+def test_outputs_are_averaged_only_if_the_task_allows_it(
     sweep: Sweep, task: ClassificationTask
 ) -> None:
     refused = Losses(task.build_model, task.splits, name="Text")

@@ -102,7 +102,7 @@ def test_between_near_smooth_networks_the_prediction_is_the_gap(
     assert np.abs(gaps - predicted).max() < 0.2 * np.abs(gaps).max()
 
 
-def test_of_networks_linear_in_their_weights_soup_and_ensemble_are_one(
+def test_soup_and_ensemble_agree_for_networks_linear_in_their_weights(
     tmp_path: Path, store: Store
 ) -> None:
     states = {
@@ -119,7 +119,7 @@ def test_of_networks_linear_in_their_weights_soup_and_ensemble_are_one(
     assert found.predicted_gap == pytest.approx(0, abs=1e-3)
 
 
-def test_the_prediction_takes_three_points_beside_the_ends_and_none_twice(
+def test_the_prediction_evaluates_five_points_once_each(
     sweep: Sweep, evaluator: Evaluator, passes: list[int]
 ) -> None:
     ends = sweep["run1"].mixture, sweep["run2"].mixture

@@ -159,12 +159,12 @@ def test_without_a_barrier_five_points_between_the_ends_are_enough() -> None:
     assert sorted(alphas) == sorted({*lobatto(8)} - {lobatto(8)[1], lobatto(8)[7]})
 
 
-def test_where_a_subset_leaves_no_doubt_three_points_between_the_ends_are_enough() -> None:
+def test_three_points_are_enough_if_the_part_shows_no_maximum() -> None:
     assert sorted(follow(CURVES["valley"], Adaptive(), on_subset=True)) == lobatto(4)
     assert follow(hills(0.32, 0.68, 0.1), Adaptive(), on_subset=True)[5:7] == lobatto(8)[3:6:2]
 
 
-def test_a_subset_with_a_maximum_or_nan_leaves_a_doubt() -> None:
+def test_a_maximum_or_nan_on_the_part_makes_a_line_doubtful() -> None:
     valley = {alpha: (-float(alpha * (1 - alpha)), 0.5) for alpha in lobatto(4)}
     assert Adaptive().wanted([valley]) == [[]]
     for seen, doubt in ((-0.2, False), (0.02, True), (math.nan, True)):
@@ -190,13 +190,13 @@ def test_a_barrier_is_evaluated_at_its_maximum() -> None:
         assert min(abs(alpha - middle) for alpha in alphas) < 0.03
 
 
-def test_the_error_barrier_is_looked_for_too() -> None:
+def test_error_barriers_are_refined_too() -> None:
     score = bump(0.7, 0.1, -0.3)
     alphas = np.array([float(alpha) for alpha in follow(np.zeros_like, Adaptive(), score)])
     assert score(alphas).min() == pytest.approx(-0.3, abs=0.01)
 
 
-def test_the_error_barrier_is_looked_for_over_the_chord_of_unequal_ends() -> None:
+def test_error_barriers_rise_above_the_chord_of_unequal_ends() -> None:
     drop = bump(0.3, 0.1, -0.1)
     alphas = np.array(
         [float(a) for a in follow(np.zeros_like, Adaptive(), lambda at: drop(at) - 0.5 * at)]

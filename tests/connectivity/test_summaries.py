@@ -23,8 +23,8 @@ from soupcore.connectivity import (
 )
 from soupcore.connectivity import lines as lines_module
 from soupcore.connectivity.lines import keep_stored_lines
-from soupcore.connectivity.path import Alphas
-from soupcore.connectivity.summaries import LineSummary, Pair
+from soupcore.connectivity.path import Alphas, Pair
+from soupcore.connectivity.summaries import LineSummary
 from soupcore.evaluation import Evaluations, StatisticsChoice
 from tests.helpers import State, held_sweep
 

@@ -143,7 +143,7 @@ def test_out_of_memory_while_a_shortcut_is_checked_shrinks_the_check(
         torch.testing.assert_close(found.losses, expected.losses)
 
 
-def test_statistics_that_cannot_be_estimated_in_the_memory_there_is_are_refused(
+def test_statistics_that_do_not_fit_in_memory_are_refused(
     sweep: Sweep, splits: dict[str, Split], store: Store
 ) -> None:
     task = ClassificationTask(narrow(10), splits, name="narrow", version="narrow")

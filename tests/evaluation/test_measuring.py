@@ -125,7 +125,9 @@ def test_recipes_choose_by_the_primary_metric(f1: Evaluator, sweep: Sweep) -> No
 
 
 @pytest.mark.usefixtures("few_resamples")
-def test_paths_parts_curves_and_ensembles_are_scored_by_it_too(f1: Evaluator, sweep: Sweep) -> None:
+def test_paths_parts_curves_and_ensembles_use_the_primary_metric(
+    f1: Evaluator, sweep: Sweep
+) -> None:
     found = barriers(sweep, f1, NAMES, 3, split="val")
     ends = [f1.evaluate(sweep[name].mixture, "val").score for name in NAMES]
     path = found.paths["run1", "run2"]
@@ -213,7 +215,7 @@ MEAN = Metric("MAE", higher_is_better=False, unit="K")
 @pytest.mark.parametrize(
     ("kind", "metrics"), [(Regression, ["MAE"]), (Mean, [MEAN])], ids=["of all", "a mean"]
 )
-def test_of_errors_the_lowest_is_best_and_values_are_written(
+def test_the_lowest_error_is_best_and_errors_are_shown_as_positive(
     lines: Sweep, store: Store, kind: Any, metrics: Any
 ) -> None:
     task = kind(lambda: nn.Linear(2, 1), {"val": line_split()}, metrics=metrics)
@@ -240,7 +242,7 @@ def test_of_errors_the_lowest_is_best_and_values_are_written(
     assert unit.gain(gain).startswith("+")
 
 
-def test_a_metric_that_is_undefined_chooses_nothing(task: Any, store: Store, sweep: Sweep) -> None:
+def test_recipes_refuse_an_undefined_metric(task: Any, store: Store, sweep: Sweep) -> None:
     nothing = Metric("nothing", compute=lambda predictions, targets: math.nan)
     named = ClassificationTask(task.build_model, task.splits, metrics=[nothing])
     with pytest.raises(TaskError, match=r"'nothing' of .* is undefined"):
@@ -426,7 +428,7 @@ def test_groups_are_part_of_the_data(tmp_path: Path) -> None:
     assert len(digests) == 3  # numbers are their texts
 
 
-def test_a_metric_of_your_own_takes_groups() -> None:
+def test_custom_metrics_may_use_groups() -> None:
     mean = Metric(
         "group mean", range=(0.0, 1.0), source="scores", against="groups",
         compute=lambda scores, groups: float(

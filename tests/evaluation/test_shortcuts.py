@@ -76,7 +76,7 @@ def test_a_pair_is_folded_as_torch_would(name: str) -> None:
     torch.testing.assert_close(folding.graph(inputs), model(inputs))
 
 
-def test_without_gains_it_is_the_same() -> None:
+def test_batchnorm_without_gains_is_folded() -> None:
     model = lively(nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6, affine=False)))
     folding = folding_of(model)
     folding.refresh()
@@ -257,7 +257,7 @@ def test_points_with_frozen_layers_agree_with_the_plain_loop(
     assert evaluator.notes == []
 
 
-def test_layers_that_are_frozen_in_some_ingredients_are_not_taken_for_frozen_in_others(
+def test_layers_frozen_in_only_some_ingredients_are_computed_for_the_others(
     tmp_path: Path, store: Store
 ) -> None:
     moving = frozen("head")
@@ -299,7 +299,7 @@ def test_frozen_layers_are_computed_once(
     assert convolved[before:] == []
 
 
-def test_the_same_point_on_another_split_is_not_taken_for_one_with_all_layers_frozen(
+def test_evaluating_a_point_on_another_split_does_not_freeze_its_layers(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
     moving = frozen("blocks.2", "head")
@@ -386,7 +386,7 @@ class Around(InPlace):
 @pytest.mark.parametrize("build", [InPlace, ByPosition, Branching, Around])
 @pytest.mark.parametrize("moving", [("",), ("head",), ("features",)])
 @pytest.mark.parametrize("batch_size", [16, 70])
-def test_a_peculiar_network_is_computed_as_it_would_be(
+def test_unusual_networks_agree_with_the_plain_loop(
     tmp_path: Path, store: Store, build: Build, moving: tuple[str, ...], batch_size: int
 ) -> None:
     made = toy_sweep(tmp_path / "sweep", build, moving=frozen(*moving))
@@ -414,7 +414,7 @@ def test_a_network_with_hooks_keeps_them(tmp_path: Path, store: Store) -> None:
 # Shortcuts that fail
 
 
-def test_a_shortcut_that_changes_the_numbers_is_switched_off_with_a_note(
+def test_a_shortcut_that_changes_results_is_disabled_with_a_note(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh = Folding.refresh
@@ -435,7 +435,7 @@ def test_a_shortcut_that_changes_the_numbers_is_switched_off_with_a_note(
     assert "BatchNorm is computed without a shortcut, which changed the loss by" in note
 
 
-def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
+def test_a_shortcut_that_fails_later_is_disabled_at_the_next_comparison(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("soupcore.evaluation.shortcuts._AGAIN", 4)
@@ -466,7 +466,7 @@ def test_a_shortcut_that_goes_wrong_later_is_found_when_it_is_compared_again(
     assert made.agrees(evaluator.evaluate(points[-1], "val"), points[-1])
 
 
-def test_a_broken_point_switches_nothing_off(
+def test_points_with_nan_disable_no_shortcut(
     tmp_path: Path, store: Store, checkpoint_of: Callable[[Mapping[str, Tensor]], Checkpoint]
 ) -> None:
     made = toy_sweep(tmp_path / "sweep", NETS["conv net"])

@@ -79,7 +79,7 @@ def test_only_values_far_outside_are_clipped(
 @given(
     st.lists(st.floats(-1e6, 1e6), max_size=40), st.sampled_from([-1, 0, 1]), st.floats(0.1, 1e3)
 )
-def test_the_rule_holds_in_any_unit_and_keeps_the_best(
+def test_clipping_does_not_depend_on_the_unit_and_keeps_the_best(
     values: list[float], better: int, factor: float
 ) -> None:
     scale = Scale.of(values, better=better)
@@ -105,7 +105,7 @@ def test_decades_are_not_far_on_a_logarithmic_axis() -> None:
     assert 0 < math.log10(scale.place(1e30)) < scale.limits[1] < 1
 
 
-def test_clipped_points_are_arrows_that_tell_their_true_values() -> None:
+def test_clipped_points_are_arrows_with_their_true_values_on_hover() -> None:
     table = pd.DataFrame(
         {"report": [*(g / 100 for g in GOOD), 0.1], "shift": [*(g / 100 for g in GOOD), 0.2]},
         index=[*"abcdef", "base"],

@@ -47,7 +47,7 @@ def test_test_scores_are_drawn_against_validation_scores() -> None:
     assert figure.layout.yaxis.title.text == "Test accuracy, %"
 
 
-def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
+def test_overlapping_labels_are_omitted() -> None:
     table = pd.DataFrame(
         {"report": [0.2, 0.9, 0.899, 0.5], "shift": [0.2, 0.9, 0.9, 0.5], "kind": ["soup"] * 4},
         index=["far", "best", "beside it", "between"],
@@ -56,7 +56,7 @@ def test_labels_that_would_cover_each_other_are_left_to_the_hover() -> None:
     assert list(soups.text) == ["far", "best", "", "between"]
 
 
-def test_the_basin_map_names_what_is_apart_and_keeps_its_scale() -> None:
+def test_the_basin_map_labels_ingredients_that_are_apart() -> None:
     table = pd.DataFrame(
         {
             "barrier": [0.0, 0.05, 0.4, 0.41, 30.0],

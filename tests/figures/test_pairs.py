@@ -84,7 +84,7 @@ def test_labels_of_rows_are_legible_and_do_not_overlap(count: int) -> None:
     assert step * height / count >= size - 1
 
 
-def test_rows_stand_in_the_order_of_the_tree_that_is_drawn_above() -> None:
+def test_rows_have_the_order_of_the_tree() -> None:
     names = ["a", "b", "c", "d"]
     joined = tree(names, matrix())
     figure = figures.pair_heatmap(
@@ -101,7 +101,7 @@ def test_rows_stand_in_the_order_of_the_tree_that_is_drawn_above() -> None:
     assert tuple(first[:2]) == joined.order[:2]
 
 
-def test_a_cell_says_more_where_there_is_more_to_say() -> None:
+def test_hover_texts_include_the_details_of_a_pair() -> None:
     figure = figures.pair_heatmap(
         ["a", "b"], matrix()[:2, :2], figures.MEASURES["loss"], details={("a", "b"): "a screen"}
     )
@@ -174,7 +174,7 @@ def test_any_number_of_ingredients_is_drawn(count: int) -> None:
     assert sum(len(trace.x) for trace in points) == count * max(count - 1, 0)
 
 
-def test_the_table_has_a_row_a_pair() -> None:
+def test_the_table_has_a_row_per_pair() -> None:
     table = pairs_table(["a", "b", "c"], {"loss barrier": matrix()[:3, :3]})
     assert table.to_dict("list") == {
         "first": ["a", "a", "b"],

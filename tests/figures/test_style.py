@@ -65,7 +65,7 @@ def test_a_colour_depends_on_the_position_only() -> None:
     assert len({*many.values()}) == 40
 
 
-def test_every_ingredient_has_a_colour_of_its_own_that_does_not_depend_on_the_later_ones() -> None:
+def test_colours_differ_and_do_not_depend_on_later_names() -> None:
     names = [f"run-{number}" for number in range(30)]
     found = figures.colours(names)
     assert len(set(found.values())) == len(names)
@@ -78,7 +78,7 @@ def test_up_to_eight_ingredients_have_a_colour_each() -> None:
     assert inks.titles == {}
 
 
-def test_more_are_coloured_by_basin() -> None:
+def test_more_than_eight_ingredients_are_coloured_by_basin() -> None:
     inks = figures.ingredient_colours(NAMES, basins=BASINS)
     by_title: dict[str, set[str]] = {}
     for name in NAMES:
