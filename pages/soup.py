@@ -24,11 +24,11 @@ from pages.components.display import plain
 from pages.components.soup_links import SECTIONS
 from pages.components.state import View
 from soupcore import RECIPES, Soup, figures
-from soupcore.annotations import delete_soup
 from soupcore.calls import RecipeSoup
 from soupcore.errors import StockpotError
 from soupcore.figures.tables import coefficients_table
 from soupcore.overview import Overview, title
+from soupcore.store.soups import delete_soup
 from soupcore.stored_soups import StoredSoup
 
 _BARS = 14  # more coefficients are scrolled

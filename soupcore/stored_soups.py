@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from soupcore.annotations import Annotation, annotations, unique_names
-from soupcore.database import SoupRow
 from soupcore.errors import RecipeError, StockpotError
 from soupcore.evaluation import Estimate
 from soupcore.recipes import RECIPES, Soup
 from soupcore.store import Store
+from soupcore.store.soups import Annotation, annotations, unique_names
+from soupcore.store.tables import SoupRow
 from soupcore.sweeps import Sweep
 
 

@@ -31,7 +31,8 @@ from soupcore.maintenance import (
     unused,
 )
 from soupcore.maintenance.__main__ import main
-from soupcore.store import NewEvaluation, file_of
+from soupcore.store import NewEvaluation
+from soupcore.store.evaluations import file_of
 
 POINTS = [f"point {number}" for number in range(40)]
 

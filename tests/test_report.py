@@ -31,13 +31,13 @@ from soupcore import (
     uniform,
 )
 from soupcore.analysis import paired
-from soupcore.annotations import annotate
 from soupcore.calls import BestIngredientBias, Context, GreedyEnsembleScores, Optimism
 from soupcore.connectivity import evaluate_lines
 from soupcore.evaluation import Evaluations
 from soupcore.overview import GREEDY, Overview
 from soupcore.progress import no_progress
 from soupcore.report import contents, html
+from soupcore.store.soups import annotate
 from soupcore.sweeps import Ingredient
 from tests.helpers import build_model
 

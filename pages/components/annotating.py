@@ -8,7 +8,7 @@ import streamlit as st
 from pages.components import access, state
 from pages.components.display import plain
 from soupcore import StockpotError
-from soupcore.annotations import (
+from soupcore.store.soups import (
     LONGEST_NAME,
     LONGEST_NOTE,
     MOST_TAGS,

@@ -14,7 +14,6 @@ from pages.components.state import View
 from soupcore import mergekit_config, model_card
 from soupcore.calls import PushedSoup, SoupFiles
 from soupcore.checkpoints.dtypes import OUTPUT_DTYPES
-from soupcore.database import SoupFileRow
 from soupcore.errors import RecipeError, StockpotError
 from soupcore.figures.tables import shift_table
 from soupcore.provenance import (
@@ -26,6 +25,7 @@ from soupcore.provenance import (
     summed_rank,
 )
 from soupcore.recipes import Soup
+from soupcore.store.tables import SoupFileRow
 from soupcore.stored_soups import StoredSoup
 from soupcore.writers.forms import Form
 from soupcore.writers.hub_files import HubFiles

@@ -11,11 +11,11 @@ from pages.components import ranking, scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation
-from soupcore.annotations import Annotation, annotations
 from soupcore.connectivity import stored_distances
 from soupcore.connectivity.basins import CONNECTED
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.overview import best_on_select
+from soupcore.store.soups import Annotation, annotations
 from soupcore.stored_soups import StoredSoup
 from soupcore.sweeps.hyperparameters import run_columns
 from soupcore.tasks import Unit

@@ -11,8 +11,8 @@ from pages.components import scores, soup_links, state
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import escaping
-from soupcore.annotations import restore_soup
 from soupcore.overview import Overview, members, title
+from soupcore.store.soups import restore_soup
 from soupcore.stored_soups import StoredSoup, StoredSoups
 from soupcore.tasks.unit import UNKNOWN
 

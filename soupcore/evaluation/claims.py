@@ -1,7 +1,7 @@
 """Claims, so that several processes never compute the same point at the same time.
 
 Before points are computed, they are claimed in the database, a few at a time, under the lease of
-this process (see `soupcore.leases`). Points that another process has claimed come last: this
+this process (see `soupcore.store.leases`). Points that another process has claimed come last: this
 process waits for them, and computes them itself if the other one has stopped or ended.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, delete, or_, select
 
-from soupcore.database import EvaluationRow
-from soupcore.leases import ClaimRow, alive, remove_dead
-from soupcore.store import INSERTS, Store
+from soupcore.store import Store
+from soupcore.store.leases import ClaimRow, alive, remove_dead
+from soupcore.store.rows import INSERTS
+from soupcore.store.tables import EvaluationRow
 
 _AT_ONCE = 0.2  # seconds of work that are claimed together
 _MOST = 256  # maximum number of points that are claimed together

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from soupcore.arrays import DamagedArraysError, read_array
 from soupcore.display import html_table, number
 from soupcore.errors import TaskError
 from soupcore.tasks import NO_LABELS, Labels
@@ -171,6 +170,8 @@ class Evaluation:
         )
 
     def _array(self, name: str) -> torch.Tensor:
+        from soupcore.store.arrays import DamagedArraysError, read_array  # loads SQLAlchemy
+
         try:
             return read_array(self.arrays, name, self.place)
         except DamagedArraysError:

@@ -24,8 +24,8 @@ from soupcore.tasks import TaskInfo
 from soupcore.tasks.networks import cast_dtype
 
 if TYPE_CHECKING:
-    from soupcore.database import EvaluationRow, MetricIntervalRow
     from soupcore.store import NewEvaluation, Store
+    from soupcore.store.tables import EvaluationRow, MetricIntervalRow
 
 # Evaluations are written together once their computation took at least this time, and this many
 # times the duration of the last write, or once they have this size. If the process dies, unwritten
@@ -210,7 +210,7 @@ class Records:
             interval: The interval; NaN if there is none.
             replicates: Scores on bootstrap resamples; None for a mean.
         """
-        from soupcore.database import MetricIntervalRow  # loads SQLAlchemy
+        from soupcore.store.tables import MetricIntervalRow  # loads SQLAlchemy
 
         low, high = interval
         content = None if replicates is None else replicates.numpy().astype("<f4").tobytes()
@@ -224,7 +224,7 @@ class Records:
                 high=high if math.isfinite(high) else None,
                 replicates=content,
             )
-            self.store.add_metric_intervals([row])
+            self.store.put(row)
         return replace(
             evaluation, score_interval=interval, chosen_replicates=content, lacks_interval=False
         )

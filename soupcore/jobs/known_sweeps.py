@@ -14,10 +14,10 @@ from sqlalchemy import func, select
 
 from soupcore.analysis.verdict import Outcome
 from soupcore.calls import OpenSweep
-from soupcore.database import ResultRow, SoupRow
 from soupcore.jobs.queue import Job, State
 from soupcore.overview import Overview
 from soupcore.store import Store
+from soupcore.store.tables import ResultRow, SoupRow
 
 _KIND = "verdict"
 

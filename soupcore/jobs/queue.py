@@ -24,10 +24,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soupcore.database import Base
-from soupcore.leases import DatabaseTime, HolderRow, remove, remove_dead
 from soupcore.processes import Process
 from soupcore.store import Store
+from soupcore.store.leases import DatabaseTime, HolderRow, remove, remove_dead
+from soupcore.store.tables import Base
 
 _ADVICE = "Finished evaluations are stored; resume the job to compute the rest."
 _STOPPED = "The worker process of this job ended."
@@ -211,7 +211,8 @@ class Standing:
 class Queue:
     """The jobs of a store. Any number of processes may submit, watch, cancel and run them.
 
-    A worker holds its jobs by a lease (see `soupcore.leases`). Each of its updates of a job names
+    A worker holds its jobs by a lease (see `soupcore.store.leases`). Each of its updates of a job
+    names
     the worker and the attempt, and has no effect once the worker has lost the job.
     """
 
@@ -578,8 +579,8 @@ class Queue:
         """Find workers of all servers that have ended, and end their jobs; see `abandon`.
 
         Args:
-            by_lease: As for `soupcore.leases.remove_dead`.
-            own: As for `soupcore.leases.remove_dead`. The caller ends the jobs of these workers.
+            by_lease: As for `soupcore.store.leases.remove_dead`.
+            own: As for `soupcore.store.leases.remove_dead`. The caller ends the jobs of these workers.
         """
         remove_dead(self.store.engine, by_lease=by_lease, own=own)
         here = select(HolderRow.name)

@@ -23,9 +23,9 @@ from typing import Any
 from soupcore.errors import ReadOnlyError
 from soupcore.jobs.logs import Log, Pump
 from soupcore.jobs.queue import Job, Queue, Standing, State, storable
-from soupcore.leases import LEASE
 from soupcore.processes import kill_group
 from soupcore.store import Store
+from soupcore.store.leases import LEASE
 from soupcore.sweeps.folder import stays_within
 
 _PACKAGE_ROOT = Path(__file__).parents[2]

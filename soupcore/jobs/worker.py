@@ -29,10 +29,10 @@ from soupcore.jobs.queue import (
     State,
     overtaking,
 )
-from soupcore.leases import Holder
 from soupcore.overview import Overview
 from soupcore.progress import silence
 from soupcore.store import Store
+from soupcore.store.leases import Holder
 
 _REPORT_EVERY = 0.1  # seconds; also the longest time until a cancellation is noticed
 _NICENESS = 5  # gives priority to the pages and other programs of the user

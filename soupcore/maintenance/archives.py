@@ -21,20 +21,19 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from sqlalchemy import select
 
-from soupcore.arrays import place_of, write_content
-from soupcore.database import (
-    SQLITE_FILE,
+from soupcore.errors import StoreError
+from soupcore.new_files import create_private, new_file
+from soupcore.store import Store
+from soupcore.store.arrays import place_of, write_content
+from soupcore.store.database import SQLITE_FILE, path_of
+from soupcore.store.tables import (
     AnnotationRow,
     Base,
     EvaluationRow,
     InnerProductRow,
     PartRow,
     SoupRow,
-    path_of,
 )
-from soupcore.errors import StoreError
-from soupcore.new_files import create_private, new_file
-from soupcore.store import Store
 from soupcore.workspace import private_folder, read_id, write_id
 
 _ROWS = "rows.json"

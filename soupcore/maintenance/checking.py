@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from soupcore.arrays import DamagedArraysError, verify
-from soupcore.database import SQLITE_FILE, EvaluationRow, PartRow, SoupFileRow
 from soupcore.store import Store
+from soupcore.store.arrays import DamagedArraysError, verify
+from soupcore.store.database import SQLITE_FILE
+from soupcore.store.tables import EvaluationRow, PartRow, SoupFileRow
 
 # Caches of scans and contents of checkpoints. Without them, checkpoints are read again.
 CACHES = ("scans.sqlite", "contents.sqlite")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import inspect, select, text
 
-from soupcore.arrays import ARRAYS
-from soupcore.database import AnnotationRow, EvaluationRow, PartRow, SoupRow
 from soupcore.remote import Cache
 from soupcore.store import Store
+from soupcore.store.arrays import ARRAYS
+from soupcore.store.tables import AnnotationRow, EvaluationRow, PartRow, SoupRow
 
 # Kinds of data that can be removed, with the reason.
 PRUNED = {

@@ -22,11 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from soupcore.arrays import ARRAYS, verify
-from soupcore.database import SQLITE_FILE, Base, EvaluationRow, MetaRow
 from soupcore.errors import StoreError
 from soupcore.maintenance.checking import CACHES, damage_of, files_that_are_damaged
-from soupcore.store import SUMMARIES, Store
+from soupcore.store import Store
+from soupcore.store.arrays import ARRAYS, verify
+from soupcore.store.database import SQLITE_FILE
+from soupcore.store.evaluations import SUMMARIES
+from soupcore.store.tables import Base, EvaluationRow, MetaRow
 
 _Row = dict[str, object]
 _UNREADABLE = (SQLAlchemyError, ValueError)

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from soupcore.arrays import ARRAYS
 from soupcore.remote.cache import REMOTE
+from soupcore.store.arrays import ARRAYS
 
 # Kinds of folders and files in a workspace, by the beginning of their names.
 _KINDS = {

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from soupcore.annotations import Annotation, annotations
 from soupcore.calls import Context
 from soupcore.report import html
+from soupcore.store.soups import Annotation, annotations
 from soupcore.stored_soups import StoredSoup
 
 Row = tuple[str, Annotation]

@@ -10,7 +10,7 @@ from torch import nn
 
 from soupcore import ClassificationTask, Evaluator, Mixture, Split, Store, Sweep, interpolate
 from soupcore.evaluation import claims
-from soupcore.leases import Holder
+from soupcore.store.leases import Holder
 from tests.helpers import build_model
 from tests.postgres import DATABASES
 

@@ -28,7 +28,7 @@ from soupcore import (
     interpolate,
     mean,
 )
-from soupcore.arrays import DamagedArraysError
+from soupcore.store.arrays import DamagedArraysError
 from tests.helpers import (
     CLASSES,
     FEATURES,

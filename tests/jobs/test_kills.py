@@ -20,8 +20,8 @@ from sqlalchemy import select
 from soupcore import Evaluator, Store, Sweep, load_task
 from soupcore.connectivity.path import grid
 from soupcore.jobs import Queue, State
-from soupcore.leases import HolderRow
 from soupcore.mixtures import interpolate
+from soupcore.store.leases import HolderRow
 from tests.helpers import FEATURES, moved, random_state, save_sweep
 from tests.jobs.conftest import parent_of, start_server, wait_until
 

@@ -12,8 +12,8 @@ from soupcore.analysis import paired
 from soupcore.calls import Context
 from soupcore.jobs import Queue, State
 from soupcore.jobs.known_sweeps import known_sweeps, remember, verdict_of
-from soupcore.leases import Holder
 from soupcore.overview import Overview
+from soupcore.store.leases import Holder
 from tests.postgres import DATABASES
 
 NAMES = ["run1", "run2", "run10"]

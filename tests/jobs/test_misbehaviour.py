@@ -11,7 +11,7 @@ import pytest
 
 import soupcore
 from soupcore.jobs import Job, Queue, State
-from soupcore.leases import HolderRow
+from soupcore.store.leases import HolderRow
 from tests.jobs.conftest import NAMES, parent_of, start_server, wait_until
 
 # One task for each, in a file whose splits and network are those of the others.

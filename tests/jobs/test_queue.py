@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 from soupcore import Store
 from soupcore.jobs import Job, Queue, State
 from soupcore.jobs.queue import INTERACTIVE, Counts, LostJobError, overtaking
-from soupcore.leases import Holder
+from soupcore.store.leases import Holder
 from tests.postgres import DATABASES
 
 

@@ -10,8 +10,8 @@ from pages.components import jobs, snippets, state
 from pages.components.display import plain
 from pages.components.soup_links import ALL, BUILD
 from pages.components.state import View
-from soupcore.annotations import annotations
 from soupcore.jobs import State
+from soupcore.store.soups import annotations
 from soupcore.stored_soups import StoredSoups
 from tests.pages import test_every_page
 from tests.pages.conftest import NAMES

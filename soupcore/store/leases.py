@@ -21,9 +21,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
-from soupcore.database import Base
 from soupcore.errors import StoreError
 from soupcore.processes import Process
+from soupcore.store.tables import Base
 
 LEASE = 15.0  # seconds
 _RENEWALS = 5  # per lease

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soupcore import Store, Sweep, uniform
-from soupcore.annotations import (
+from soupcore.errors import StoreError
+from soupcore.maintenance import export_results, import_results
+from soupcore.store.soups import (
     Annotation,
     annotate,
     annotations,
@@ -13,8 +15,6 @@ from soupcore.annotations import (
     restore_soup,
     unique_names,
 )
-from soupcore.errors import StoreError
-from soupcore.maintenance import export_results, import_results
 from soupcore.stored_soups import StoredSoups
 
 

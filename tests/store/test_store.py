@@ -21,7 +21,8 @@ from sqlalchemy.exc import IntegrityError
 
 from soupcore import Store
 from soupcore.new_files import new_file
-from soupcore.store import NewEvaluation, file_of
+from soupcore.store import NewEvaluation
+from soupcore.store.evaluations import file_of
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 from sqlalchemy import Column, Connection, Float, Integer, create_engine, event, inspect, text
 
-from soupcore import StockpotError, Store, database
-from soupcore.database import Base, add_column, exclusively, open_database, prepare
+from soupcore import StockpotError, Store
 from soupcore.errors import FullDiskError, ReadOnlyError, StoreError
 from soupcore.jobs import Queue, Supervisor
+from soupcore.store import database
+from soupcore.store.database import add_column, exclusively, open_database, prepare
+from soupcore.store.tables import Base
 from tests.postgres import DATABASES
 
 # The tables as they were before the database had a schema version.

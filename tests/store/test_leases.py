@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from soupcore import Store
-from soupcore.leases import ClaimRow, DatabaseTime, Holder, HolderRow, remove_dead
 from soupcore.processes import Process
+from soupcore.store.leases import ClaimRow, DatabaseTime, Holder, HolderRow, remove_dead
 from tests.postgres import DATABASES
 
 
