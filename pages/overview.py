@@ -24,12 +24,11 @@ from pages.components.display import in_a_sentence, plain
 from pages.components.state import View
 from pages.components.verdicts import ICONS
 from soupcore import figures
-from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import Code
 from soupcore.jobs import Job
 from soupcore.jobs.known_sweeps import remember
 from soupcore.overview import Overview, title
-from soupcore.plan import PART, Step, price, steps
+from soupcore.plan import PART, Analysis, Step, TimedPasses, price, steps
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 

@@ -157,27 +157,22 @@ else:  # type checkers and editors resolve the names statically
     from soupcore.mixtures import Mixture, interpolate, mean
     from soupcore.provenance.adapter_folder import save_adapter
     from soupcore.provenance.card import model_card
+    from soupcore.provenance.hub import push_to_hub
     from soupcore.provenance.mergekit import mergekit_config
-    from soupcore.provenance.push import push_to_hub
     from soupcore.provenance.rebuilding import rebuild
+    from soupcore.recipes.averages import ema, manual, swa, uniform
     from soupcore.recipes.curve import Curve, curve
     from soupcore.recipes.dare import dare
-    from soupcore.recipes.ema import ema
-    from soupcore.recipes.greedy import greedy
+    from soupcore.recipes.greedy import Orders, greedy, greedy_orders
     from soupcore.recipes.learned import learned
-    from soupcore.recipes.manual import manual
     from soupcore.recipes.model_stock import model_stock
-    from soupcore.recipes.orders import Orders, greedy_orders
     from soupcore.recipes.parts import Parts
     from soupcore.recipes.registry import RECIPES
     from soupcore.recipes.slerp import slerp
-    from soupcore.recipes.soup import Soup
-    from soupcore.recipes.statistics import other_statistics_of
-    from soupcore.recipes.swa import swa
+    from soupcore.recipes.soup import Soup, other_statistics_of
     from soupcore.recipes.task_arithmetic import task_arithmetic
     from soupcore.recipes.ties import ties
     from soupcore.recipes.trace import Pass, Step
-    from soupcore.recipes.uniform import uniform
     from soupcore.recipes.weighted import weighted
     from soupcore.recipes.wise_ft import wise_ft
     from soupcore.store import Store

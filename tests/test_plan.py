@@ -1,15 +1,29 @@
-"""The steps of the analysis: which there are, and when they are done."""
+"""The analysis: its steps, when they are done, and all of them in one call."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import pytest
 
-from soupcore import ClassificationTask, Evaluator, Split, Store, Sweep, plan, uniform
-from soupcore.calls import Context, Paths, RecipeSoup
-from soupcore.connectivity import summaries
+from soupcore import (
+    Cancelled,
+    ClassificationTask,
+    Evaluator,
+    RecipeError,
+    Split,
+    Store,
+    Sweep,
+    plan,
+    uniform,
+)
+from soupcore.calls import Call, Context, Paths, RecipeSoup, Report, Result, WeightGeometry
+from soupcore.connectivity import stored_distances, summaries
+from soupcore.evaluation import Evaluations
 from soupcore.overview import Overview
-from soupcore.plan import Step, seconds, steps
+from soupcore.plan import Analysis, Step, TimedPasses, seconds, steps
 from soupcore.recipes import RECIPES
 from tests.helpers import build_model
 
@@ -18,7 +32,7 @@ NAMES = ("run1", "run2", "run10")
 
 @pytest.fixture
 def context(sweep: Sweep, evaluator: Evaluator) -> Context:
-    return Context(sweep, evaluator)
+    return Context(sweep, evaluator, str(sweep.folder), "task.py:task")
 
 
 def quietly(done: int, total: int, partial: object = None) -> None:
@@ -27,6 +41,16 @@ def quietly(done: int, total: int, partial: object = None) -> None:
 
 def by_name(context: Context) -> dict[str, Step]:
     return {step.name: step for step in steps(Overview(context, ()))}
+
+
+def look(context: Context) -> Overview:
+    """Return the overview as a page has it: with the description of the task only."""
+    evaluations = Evaluations(context.task.describe(), context.evaluations.store)
+    return Overview.of(replace(context, source=evaluations))
+
+
+def planned(context: Context) -> dict[str, Step]:
+    return {step.name: step for step in steps(look(context))}
 
 
 def test_each_step_says_what_it_takes(context: Context) -> None:
@@ -45,7 +69,7 @@ def test_each_step_says_what_it_takes(context: Context) -> None:
     assert not any(step.is_done for step in found.values())
 
 
-def test_what_is_known_is_done_and_the_main_basin_is_averaged(
+def test_steps_with_stored_results_are_done_and_the_main_basin_is_averaged(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
@@ -130,3 +154,70 @@ def test_distances_are_a_step_unless_they_would_take_minutes(
     assert by_name(replace(context, sweep=twin))["distances"].is_done
     more = context.sweep.including({"new": uniform(context.sweep).checkpoint})
     assert "distances" not in by_name(replace(context, sweep=more))
+
+
+def test_the_analysis_leads_to_a_verdict_and_costs_nothing_again(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def report(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        quietly(done, total)
+        told.append(json.loads(json.dumps(partial)))
+
+    result = Analysis().work(context, report)
+    found = planned(context)
+    assert all(step.is_done and not step.failure for step in found.values())
+    assert [step["state"] for step in result["steps"]] == ["done"] * len(found)
+    assert [step["state"] for step in told[0]["steps"]] == ["running"] + ["waiting"] * 6
+    known = look(context)
+    assert [stored.soup.recipe for stored in known.soups] == ["uniform", "greedy", "learned"]
+    assert known.headline is not None
+    assert known.verdict.outcome != "unknown"
+    assert stored_distances(context.sweep, context.store).keys() == {*context.sweep.ingredients}
+    assert WeightGeometry().result(context) is not None
+
+    def refuse(call: Call, context: Context, report: Report) -> Result:
+        raise AssertionError("nothing is left to do")
+
+    for step in found.values():
+        monkeypatch.setattr(type(step.call), "work", refuse)
+    assert Analysis().work(context, quietly) == result
+    soup = known.soups[0].soup
+    context.evaluations.store.remove_soup(soup.id)
+    assert not planned(context)[soup.recipe].is_done
+
+
+def test_steps_done_before_a_cancel_are_stored(context: Context) -> None:
+    def stop(done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        running = [each["title"] for each in (partial or {})["steps"] if each["state"] == "running"]
+        if running and running[0].startswith("Build the greedy"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Analysis().work(context, stop)
+    done = {name for name, step in planned(context).items() if step.is_done}
+    assert done == {"evaluate", "pairs", "uniform"}
+
+
+def test_the_reason_why_a_soup_cannot_be_built_is_stored_and_other_soups_are_built(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = RecipeSoup.work
+
+    def refuse(call: RecipeSoup, context: Context, report: Report) -> Result:
+        if call.recipe != "uniform":
+            raise RecipeError("No ingredient has a finite score.")
+        return make(call, context, report)
+
+    monkeypatch.setattr(RecipeSoup, "work", refuse)
+    Analysis().work(context, quietly)
+    found = planned(context)
+    assert found["greedy"].failure == "No ingredient has a finite score."
+    assert all(step.is_done for step in found.values())
+    assert [stored.soup.recipe for stored in look(context).soups] == ["uniform"]
+
+
+def test_passes_are_timed_on_a_part(context: Context) -> None:
+    TimedPasses().work(context, quietly)
+    assert seconds(look(context), 100) is not None

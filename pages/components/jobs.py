@@ -10,9 +10,9 @@ import streamlit as st
 
 from pages.components import access, display, settings, state
 from pages.components.state import View
-from soupcore.analyze import Analysis
 from soupcore.calls import Call
 from soupcore.jobs import Job, State
+from soupcore.plan import Analysis
 
 _WAIT = 0.3  # seconds that a page may wait for a result
 _POLL = 0.01  # seconds between two look-ups of a job

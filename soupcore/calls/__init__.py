@@ -26,7 +26,7 @@ from soupcore.calls.connectivity import (
     alphas_of,
 )
 from soupcore.calls.context import Context, OpenSweep
-from soupcore.calls.push import PushedSoup
+from soupcore.calls.files import PushedSoup, SoupFiles
 from soupcore.calls.selection import (
     BestIngredientBias,
     GreedyOrders,
@@ -34,7 +34,6 @@ from soupcore.calls.selection import (
     ParameterCurve,
     SearchOptimism,
 )
-from soupcore.calls.several_soups import SeveralSoups
 from soupcore.calls.soups import (
     IngredientScores,
     ManualSoup,
@@ -42,7 +41,7 @@ from soupcore.calls.soups import (
     OtherStatistics,
     Preview,
     RecipeSoup,
-    SoupFiles,
+    SeveralSoups,
     SoupScores,
 )
 

@@ -1,25 +1,18 @@
-"""Calls whose results are evaluations, stored soups, or their files."""
+"""Calls whose results are evaluations or stored soups."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from soupcore.calls.base import Call, OfSoup, Report, Result
-from soupcore.calls.code import Code, followed, fractions, options, source
+from soupcore.calls.code import Code, followed, fractions
 from soupcore.calls.context import Context
-from soupcore.errors import RecipeError
+from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluation
 from soupcore.mixtures import Mixture
 from soupcore.progress import part
-from soupcore.provenance import base_models_of, model_card, save_adapter, write_hub_folder
 from soupcore.recipes import RECIPES, Pass, Recipe, Soup, Step, manual, other_statistics_of
-from soupcore.workspace import private_folder
-from soupcore.writers.forms import Form
-
-_HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -178,6 +171,76 @@ class RecipeSoup(Call):
 
 
 @dataclass(frozen=True)
+class SeveralSoups(Call):
+    """The soups of several recipes, one after the other; see `RecipeSoup`.
+
+    Result of the job, also while it runs: `{"soups": [{"recipe", "soup", "other"}, …]}`, in the
+    order of the recipes. If a soup cannot be built, its entry has a `failure`, a sentence, in place
+    of the ids, and the others are still built.
+
+    Attributes:
+        recipes: `{"recipe": name, "parameters": {name: value}}` of each.
+        names: The ingredients.
+    """
+
+    kind = "soups"
+    is_shared = True
+    recipes: tuple[Mapping[str, Any], ...]
+    names: tuple[str, ...]
+
+    @property
+    def calls(self) -> list[RecipeSoup]:
+        """The calls for the soups."""
+        return [RecipeSoup(each["recipe"], self.names, each["parameters"]) for each in self.recipes]
+
+    def work(self, context: Context, report: Report) -> Result:
+        """Build the soups in order.
+
+        Raises:
+            RecipeError: No soup can be built.
+        """
+        found: list[dict[str, Any]] = []
+        for index, call in enumerate(self.calls):
+            of_call = _OfCall(report, index, len(self.recipes), found)
+            of_call(0, 1)
+            try:
+                built: Mapping[str, Any] = call.work(context, of_call)
+            except (RecipeError, TaskError) as error:
+                built = {"failure": str(error)}
+            found.append({"recipe": call.recipe, **built})
+        if all("failure" in each for each in found):
+            raise RecipeError(" ".join(dict.fromkeys(each["failure"] for each in found)))
+        return {"soups": found}
+
+    def share(self, context: Context, report: Report) -> None:
+        """Evaluate points of the soups, in order; see `RecipeSoup.share`."""
+        for call in self.calls:
+            call.share(context, report)
+
+    def code(self, context: Context) -> Code:
+        """Return Python that builds and evaluates the soups, as `soups` by recipe."""
+        pieces = [
+            call.code(context) + Code(f"soups[{call.recipe!r}] = soup\n") for call in self.calls
+        ]
+        return sum(pieces, start=Code("soups = {}\n"))
+
+
+@dataclass(frozen=True)
+class _OfCall:
+    """The report of one of several calls, including earlier soups."""
+
+    report: Report
+    index: int
+    count: int
+    found: Sequence[Mapping[str, Any]]
+
+    def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        total = max(total, 1)
+        known = {"soups": [*self.found], "running": self.index, **(partial or {})}
+        self.report(self.index * total + min(done, total), self.count * total, known)
+
+
+@dataclass(frozen=True)
 class SoupScores(OfSoup):
     """The evaluations of a stored soup on every split. Result of the job: `{"soup": id}`."""
 
@@ -301,131 +364,3 @@ class Preview(ByHand):
             f"    split: evaluator.preview(soup.mixture, split) for split in {splits!r}\n"
             "}\n"
         )
-
-
-@dataclass(frozen=True)
-class SoupFiles(OfSoup):
-    """The files of a stored soup, in a form (see `soupcore.writers.forms.Form`).
-
-    Result of the job: `{"soup": id, "files": names}`.
-    """
-
-    kind = "weights"
-    form: Mapping[str, Any]
-
-    def work(self, context: Context, report: Report) -> Result:
-        """Write the files into the store's folder, and store their SHA-256."""
-        store, soup = context.store, with_known_scores(context, self.stored(context).soup)
-        form = Form(**self.form)
-        # Bytes written, then read again for the SHA-256. Adapters are small.
-        total = 1 if form.as_adapter else 2 * form.nbytes(soup)
-        done = 0
-
-        def on_bytes(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            report(min(done, total), total)
-
-        folder = private_folder(store.soup_folder(soup.id, form.key))
-        store.add_soup_files(soup.id, form.key, {})  # existing files are about to change
-        path = folder / form.file_name(soup)
-        if form.as_folder:
-            card = card_of(context, soup)
-            files = write_hub_folder(
-                soup, private_folder(path), form.dtype, card=card, on_bytes=on_bytes
-            )
-        elif form.as_adapter:
-            save_adapter(soup, private_folder(path), form.rank)
-            files = [*path.iterdir()]
-        else:
-            files = soup.save(path, form.dtype, form.shard_size, on_bytes=on_bytes)
-        digests = {file.relative_to(folder).as_posix(): _sha256(file, on_bytes) for file in files}
-        store.add_soup_files(soup.id, form.key, digests)
-        return {"soup": soup.id, "files": list(digests)}
-
-    def script(self, context: Context, *more: Code) -> str:
-        """Return a script that rebuilds the weights, without an evaluator; see `Call.script`."""
-        return source(sum(more, start=self.code(context)))
-
-    def code(self, context: Context) -> Code:
-        """Return Python that rebuilds the exact weights and saves them.
-
-        It does not repeat any selection.
-        """
-        form = Form(**self.form)
-        made = self.soup_again(context)
-        settings = {"dtype": form.dtype, "shard_size": form.shard_size, "rank": form.rank}
-        given = options({name: value for name, value in settings.items() if value})
-        name = form.file_name(self.stored(context).soup)
-        if form.as_adapter:
-            return made + Code(f"soupcore.save_adapter(soup, {name!r}{given})\n")
-        return made + Code(f"soup.save({name!r}{given})\n")
-
-    def soup_again(self, context: Context) -> Code:
-        """Return Python that rebuilds the exact weights, as `soup`."""
-        soup = self.stored(context).soup
-        # `manual` drops ingredients with coefficient 0, but the first ingredient determines the
-        # form of the file.
-        is_plain = all(soup.coefficients.values()) and soup.coefficients and not soup.fixed
-        urls = context.sweep.urls  # may resolve to other files on another machine
-        if is_plain and not urls and self._is_of_files(context):
-            made = Code(
-                f"sweep = {context.sweep_code}\n"
-                f"soup = soupcore.manual(sweep, {fractions(soup.coefficients)})\n"
-            )
-        else:
-            made = Code(
-                f'manifest = json.loads(Path("{soup.recipe}-{soup.id}.json").read_text())\n'
-                f"soup = soupcore.rebuild(manifest{'' if urls else f', {context.folder!r}'})\n",
-                ("import json", "from pathlib import Path"),
-            )
-        if soup.estimate is not None:
-            made += Code(
-                f"task = soupcore.load_task({context.task_spec!r})\n"
-                "evaluator = soupcore.Evaluator(task)\n"
-                f"soup.re_estimate(evaluator, examples={soup.estimate.examples})\n"
-            )
-        return made
-
-    def _is_of_files(self, context: Context) -> bool:
-        files = context.sweep.ingredients.keys() - context.included.keys()
-        return files >= set(self.stored(context).soup.ingredients)
-
-
-def with_known_scores(context: Context, soup: Soup) -> Soup:
-    """Return a stored soup with its statistics and its stored evaluations."""
-    if context.has_task:
-        evaluator = context.evaluator.with_statistics("averaged")
-        if soup.estimate is not None:
-            examples = soup.estimate.examples
-            soup.re_estimate(evaluator, examples=examples)
-            evaluator = evaluator.with_statistics("re-estimated", examples=examples)
-        known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
-        soup.evaluations.update({split: found for split, found in known.items() if found})
-    return soup
-
-
-def card_of(context: Context, soup: Soup) -> str:
-    """Return the model card of a soup, with the names and the direction of the task's metric."""
-    return model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
-
-
-def _scored_by(context: Context) -> dict[str, Any]:
-    """Return the card's information on the task, if there is one."""
-    if not context.has_task:
-        return {}
-    task = context.task
-    return {
-        "score_name": task.score_name,
-        "higher_is_better": task.metric.higher_is_better,
-        "select": task.select,
-    }
-
-
-def _sha256(path: Path, on_bytes: Callable[[int], None]) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASHED_AT_ONCE):
-            sha.update(block)
-            on_bytes(len(block))
-    return sha.hexdigest()

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.errors import TaskError
-from soupcore.jobs.logs import Log, Pump
-from soupcore.processes import kill_group
+from soupcore.processes import Log, Pump, kill_group
 from soupcore.tasks import TaskDescription
 from soupcore.tasks.loading import task_signature
 

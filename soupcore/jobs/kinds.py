@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import CALLS, Call, Context, OpenSweep, Report, Result
 from soupcore.errors import SweepError, TaskError
 from soupcore.evaluation import Evaluator
+from soupcore.plan import Analysis, TimedPasses
 from soupcore.progress import Progress, no_progress
 from soupcore.store import Store
 from soupcore.stored_soups import StoredSoups, including

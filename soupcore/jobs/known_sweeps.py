@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from soupcore.analysis.verdict import Outcome
 from soupcore.calls import OpenSweep
-from soupcore.jobs.queue import Job, State
+from soupcore.jobs.job import Job, State
 from soupcore.overview import Overview
 from soupcore.store import Store
 from soupcore.store.tables import ResultRow, SoupRow

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.errors import ReadOnlyError
-from soupcore.jobs.logs import Log, Pump
-from soupcore.jobs.queue import Job, Queue, Standing, State, storable
-from soupcore.processes import kill_group
+from soupcore.jobs.job import Job, Standing, State, storable
+from soupcore.jobs.queue import Queue
+from soupcore.processes import Log, Pump, kill_group
 from soupcore.store import Store
 from soupcore.store.leases import LEASE
 from soupcore.sweeps.folder import stays_within

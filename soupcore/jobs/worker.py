@@ -18,17 +18,10 @@ from typing import Any
 
 from soupcore.calls import OpenSweep, Report, Result
 from soupcore.errors import Cancelled, StockpotError
+from soupcore.jobs.job import DERIVED, INTERACTIVE, Job, State, overtaking
 from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState
 from soupcore.jobs.known_sweeps import remember
-from soupcore.jobs.queue import (
-    DERIVED,
-    INTERACTIVE,
-    Job,
-    LostJobError,
-    Queue,
-    State,
-    overtaking,
-)
+from soupcore.jobs.queue import LostJobError, Queue
 from soupcore.overview import Overview
 from soupcore.progress import silence
 from soupcore.store import Store

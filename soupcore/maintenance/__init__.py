@@ -5,9 +5,8 @@
 
 from soupcore.maintenance.archives import backup, export_results, import_results
 from soupcore.maintenance.checking import Problem, check
-from soupcore.maintenance.pruning import PRUNED, Leftover, prune, unused
+from soupcore.maintenance.pruning import PRUNED, Leftover, Size, prune, sizes, unused
 from soupcore.maintenance.repairing import repair
-from soupcore.maintenance.sizes import Size, sizes
 
 __all__ = [
     "PRUNED",

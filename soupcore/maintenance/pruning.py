@@ -1,4 +1,4 @@
-"""Removes unused data from a workspace."""
+"""The disk usage of a workspace, and removal of its unused data."""
 
 import os
 import re
@@ -11,9 +11,24 @@ from pathlib import Path
 from sqlalchemy import inspect, select, text
 
 from soupcore.remote import Cache
+from soupcore.remote.cache import REMOTE
 from soupcore.store import Store
 from soupcore.store.arrays import ARRAYS
 from soupcore.store.tables import AnnotationRow, EvaluationRow, PartRow, SoupRow
+
+# Kinds of folders and files in a workspace, by the beginning of their names.
+_KINDS = {
+    ARRAYS: "results of evaluations",
+    "soups": "weights of soups",
+    "decoded": "decoded data",
+    "uploads": "uploads",
+    REMOTE: "cache of remote checkpoints",
+    "stockpot.sqlite.damaged": "damaged databases",
+    "stockpot.sqlite": "database",
+    "scans.sqlite": "cache of checkpoint scans",
+    "contents.sqlite": "cache of checkpoint scans",
+}
+_OTHER = "logs and other files"
 
 # Kinds of data that can be removed, with the reason.
 PRUNED = {
@@ -28,6 +43,22 @@ PRUNED = {
 # Younger files may belong to a process that has not yet written their row.
 _WRITING = 3600.0  # seconds
 _DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """The disk usage of one kind of data.
+
+    Attributes:
+        files: Number of files.
+        nbytes: Total size in bytes.
+    """
+
+    files: int
+    nbytes: int
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(self.files + other.files, self.nbytes + other.nbytes)
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,18 @@ class Leftover:
 
     def __str__(self) -> str:
         return str(self.path) if self.job is None else "job {}: {}".format(*self.job)
+
+
+def sizes(folder: Path) -> dict[str, Size]:
+    """Return the disk usage of a workspace folder by kind, the largest first.
+
+    It reads the size of every file, which takes 0.1 s for 10,000 files.
+    """
+    found: dict[str, Size] = {}
+    for entry in sorted(folder.iterdir()):
+        kind = next((kind for name, kind in _KINDS.items() if entry.name.startswith(name)), _OTHER)
+        found[kind] = found.get(kind, Size(0, 0)) + _size(entry)
+    return dict(sorted(found.items(), key=lambda item: -item[1].nbytes))
 
 
 def prune(store: Store, kinds: Collection[str] = tuple(PRUNED), days: float = 30) -> list[Leftover]:
@@ -171,3 +214,20 @@ def _idle(path: Path) -> float:
         status = file.lstat()
         latest = max(latest, status.st_atime, status.st_mtime)
     return time.time() - latest
+
+
+def _size(entry: Path) -> Size:
+    if not entry.is_dir():
+        return _size_of_file(entry)
+    total = Size(0, 0)
+    for folder, _, files in os.walk(entry):
+        for name in files:
+            total += _size_of_file(Path(folder) / name)
+    return total
+
+
+def _size_of_file(path: Path) -> Size:
+    try:
+        return Size(1, path.lstat().st_size)
+    except FileNotFoundError:  # removed in the meantime
+        return Size(0, 0)

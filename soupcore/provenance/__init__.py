@@ -2,9 +2,8 @@
 
 from soupcore.provenance.adapter_folder import relative_error, save_adapter, summed_rank
 from soupcore.provenance.card import base_models_of, files_for_hub, model_card
-from soupcore.provenance.hub_folder import write_hub_folder
+from soupcore.provenance.hub import check_repo, push_to_hub, write_hub_folder
 from soupcore.provenance.mergekit import mergekit_config
-from soupcore.provenance.push import check_repo, push_to_hub
 from soupcore.provenance.rebuilding import rebuild
 from soupcore.provenance.scatter import scores_svg
 

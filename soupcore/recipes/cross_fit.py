@@ -13,9 +13,8 @@ from soupcore.evaluation.measuring import loss_on_rows, needs_outputs, scores_on
 from soupcore.intervals import halves
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
-from soupcore.recipes.evolution import rank
 from soupcore.recipes.learned import LEARNED
-from soupcore.recipes.search import Search
+from soupcore.recipes.search import Search, rank
 from soupcore.sweeps import Sweep
 
 

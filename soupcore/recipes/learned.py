@@ -12,7 +12,7 @@ and `passes=5`; the default allows more. MEHL-Soup's blockwise descent is not im
 streaming already saves the memory that it saves.
 
 A task without gradients, such as one that a command evaluates, can be learned with the optimiser
-`cma` (see `soupcore.recipes.evolution`), which optimises the score by evaluations alone.
+`cma` (see `soupcore.recipes.search`), which optimises the score by evaluations alone.
 
 With gradients, part of the select split is held out for early stopping and for choosing the best
 coefficients, because many coefficients overfit the rest quickly. Coefficients are compared at the β
@@ -37,10 +37,9 @@ from soupcore.mixtures import mean
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
 from soupcore.recipes.descent import Descent, Space
-from soupcore.recipes.evolution import by_score
 from soupcore.recipes.gradients import Objective, least_loss
 from soupcore.recipes.greedy import greedy
-from soupcore.recipes.search import Per, Search, groups_of, learned_soup
+from soupcore.recipes.search import Per, Search, by_score, groups_of, learned_soup
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
 from soupcore.recipes.trace import OnStep, no_step

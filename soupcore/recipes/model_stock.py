@@ -18,7 +18,6 @@ import numpy as np
 from soupcore.inner_products import Floats, gram_matrices
 from soupcore.merges import Group, Grouped
 from soupcore.recipes import needs
-from soupcore.recipes.shares import rounded
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Recipe
 from soupcore.sweeps import Sweep
@@ -51,7 +50,7 @@ def model_stock(
     products = gram_matrices(checkpoints, base.checkpoint)
     groups = {}
     for tensor in base.checkpoint.tensors:
-        ratio = rounded(_ratio(products[tensor], similarity) if tensor in products else 1.0)
+        ratio = needs.rounded(_ratio(products[tensor], similarity) if tensor in products else 1.0)
         coefficients = {base.name: 1 - ratio} | dict.fromkeys(chosen, ratio / len(chosen))
         groups[tensor] = Group((tensor,), sweep.mixture(coefficients))
     names_used = [*chosen, base.name]

@@ -1,11 +1,14 @@
-"""Checks of the inputs of recipes."""
+"""What recipes share: checks of their inputs, and rounding of computed coefficients."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Evaluator
 from soupcore.recipes.spec import Recipe
 from soupcore.sweeps import Ingredient, Sweep
+
+_DIGITS = 9  # smaller changes of a coefficient are below the precision of float32 weights
 
 
 def ingredients(
@@ -72,3 +75,22 @@ def select_split(evaluator: Evaluator, split: str | None) -> str:
             f"Recipes may only choose on {evaluator.task.select!r}; {split!r} has role {role!r}."
         )
     return split
+
+
+def rounded(number: float) -> Fraction:
+    """Return a computed coefficient rounded to nine decimal places, as an exact fraction."""
+    return Fraction(f"{number:.{_DIGITS}f}")
+
+
+def shares(weights: Mapping[str, float]) -> dict[str, Fraction]:
+    """Scale weights to sum to exactly one, each rounded to nine decimal places.
+
+    The rounding remainder is added to the largest, or to the first of several largest.
+
+    Args:
+        weights: Finite numbers with a positive sum. Some may be negative.
+    """
+    total = sum(weights.values())
+    fractions = {name: rounded(weight / total) for name, weight in weights.items()}
+    fractions[max(fractions, key=lambda name: fractions[name])] += 1 - sum(fractions.values())
+    return fractions

@@ -13,7 +13,6 @@ from soupcore.inner_products import Floats, gram_matrices
 from soupcore.merges import Group, Grouped
 from soupcore.mixtures import Coefficient, as_fraction
 from soupcore.recipes import needs
-from soupcore.recipes.shares import rounded
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Number, Recipe, Switch
 from soupcore.sweeps import Sweep
@@ -63,8 +62,8 @@ def _ends(products: Floats, t: Fraction) -> tuple[Fraction, Fraction]:
         return 1 - t, t
     angle = math.acos(cosine)
     return (
-        rounded(math.sin(float(1 - t) * angle) / math.sin(angle)),
-        rounded(math.sin(float(t) * angle) / math.sin(angle)),
+        needs.rounded(math.sin(float(1 - t) * angle) / math.sin(angle)),
+        needs.rounded(math.sin(float(t) * angle) / math.sin(angle)),
     )
 
 

@@ -2,32 +2,27 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
-from soupcore.checkpoints import Checkpoint
-from soupcore.checkpoints.renamed import RenamedCheckpoint
 from soupcore.display import html_table, number
 from soupcore.errors import RecipeError
 from soupcore.evaluation import Estimate, Evaluation, Evaluator
 from soupcore.evaluation.batchnorm import EXAMPLES
-from soupcore.merges import Derived, Group, Grouped, merge_from_json, own_of, with_sources
+from soupcore.merges import Derived, Group, Grouped, own_of
 from soupcore.mixtures import Mixture
 from soupcore.name_map import load_into
 from soupcore.progress import Progress, no_progress, part, with_bar
-from soupcore.recipes.trace import Pass, Step, none_if_nan
+from soupcore.recipes import manifest
+from soupcore.recipes.trace import Pass, Step
 from soupcore.sweeps import FixedTensors, Ingredient, Sweep, TensorRule
-from soupcore.sweeps.remote_table import remote_files
 from soupcore.tasks import TaskInfo
-from soupcore.version import VERSION
 from soupcore.writers import Output
 
 if TYPE_CHECKING:
@@ -35,10 +30,8 @@ if TYPE_CHECKING:
 
 TaskInfoT = TypeVar("TaskInfoT", bound=TaskInfo[Any])
 
-FORMAT = 2  # format 1 had one set of coefficients for all tensors, and no versions
 _MOST_TERMS = 5  # in a repr
 _LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
-_RECORDED = ("scores", "task_key", "versions", "remote")  # kept from the JSON of a soup
 
 
 @dataclass
@@ -254,86 +247,7 @@ class Soup:
 
         It includes the scores. Coefficients are exact fractions as text, such as "1/3".
         """
-        names = {digest: name for name, digest in self.digests.items()}
-
-        def name_of(source: Checkpoint) -> str:
-            return names[own_of(source).digest]
-
-        scores = {
-            split: {
-                "score": none_if_nan(evaluation.score),
-                "loss": none_if_nan(evaluation.loss),
-                "n": evaluation.n,
-                "split_digest": evaluation.split_digest,
-                **({} if evaluation.primary is None else {"metric": evaluation.primary}),
-            }
-            for split, evaluation in self.evaluations.items()
-        }
-        task_keys = {evaluation.task_key for evaluation in self.evaluations.values()}
-        return {
-            "format": FORMAT,
-            "recipe": self.recipe,
-            "parameters": self.parameters,
-            "coefficients": {name: str(c) for name, c in self.coefficients.items()},
-            "merge": self.merge and self.merge.to_json(name_of),
-            **self._tensors_to_json(),
-            "base": self.base,
-            "digests": self.digests,
-            **self._sources_to_json(),
-            "batchnorm": self.estimate and asdict(self.estimate),
-            "trace": [step.to_json() for step in self.trace],
-            "passes": [each.to_json() for each in self.passes],
-            "notes": list(self.notes),
-            "scores": self._recorded_scores() | scores,
-            "task_key": next(iter(task_keys), self.recorded.get("task_key")),
-            "versions": self.recorded.get("versions") or _versions(),
-        }
-
-    def _recorded_scores(self) -> dict[str, Any]:
-        """Return the recorded scores, without those by another metric than the evaluations'."""
-        recorded: dict[str, Any] = self.recorded.get("scores", {})
-        metrics = {evaluation.primary for evaluation in self.evaluations.values()}
-        return {
-            split: found
-            for split, found in recorded.items()
-            if not metrics or found.get("metric") in metrics
-        }
-
-    def _tensors_to_json(self) -> dict[str, Any]:
-        """Return which tensors take part; nothing if all do, as in earlier versions."""
-        if not self.fixed:
-            return {}
-        return {
-            "rule": self.rule.to_json(),
-            "fixed": [each.to_json() for each in self.fixed],
-            "donors": list(self.donors),
-        }
-
-    def _sources_to_json(self) -> dict[str, Any]:
-        """Return the information that `rebuild` needs to open the same sources."""
-        sources = with_sources(source.checkpoint for source in self.sources.values())
-        soups = {d: c for d, c in sources.items() if isinstance(c, Derived)}
-        files = {d: c for d, c in sources.items() if d not in soups}
-        tensors = None
-        if any(isinstance(file, RenamedCheckpoint) for file in files.values()):
-            ties = dict.fromkeys(tie for file in files.values() for tie in file.ties)
-            tensors = {
-                "names": [*self.form.checkpoint.tensors],
-                "ties": [[*tie] for tie in ties],
-            }
-        known = set(self.digests.values())
-        paths = [path for checkpoint in files.values() for path in checkpoint.files]
-        files_at_urls = remote_files(self.folder, paths).items()
-        remote = self.recorded.get("remote") or {at: file.to_json() for at, file in files_at_urls}
-        return {
-            **({"remote": remote} if remote else {}),
-            "soups": {d: soup.to_json(lambda source: source.digest) for d, soup in soups.items()},
-            "soup_files": {
-                d: self.seen_from_folder(c.path) for d, c in files.items() if d not in known
-            },
-            "weight_sets": {d: c.weights for d, c in files.items() if c.weights},
-            "tensors": tensors,
-        }
+        return manifest.of_soup(self)
 
     @classmethod
     def from_json(cls, sweep: Sweep, body: Mapping[str, Any]) -> "Soup":
@@ -343,35 +257,7 @@ class Soup:
             RecipeError: The weights of an ingredient changed, or a later version wrote the JSON.
             SweepError: An ingredient is not in the sweep.
         """
-        if body["format"] > FORMAT:
-            raise RecipeError(
-                f"This soup has format {body['format']}, but this version of Stockpot supports "
-                f"formats up to {FORMAT}. Use a newer version."
-            )
-        for name, digest in body["digests"].items():
-            if own_of(sweep[name].checkpoint).digest != digest:
-                raise RecipeError(
-                    f"The weights of ingredient {name!r} changed since this soup was made. Build "
-                    "the soup again."
-                )
-        recipe, parameters = body["recipe"], body["parameters"]
-        names = [name for name in body["digests"] if name not in body.get("donors", ())]
-        if fixed := body.get("fixed"):
-            values = [FixedTensors.from_json(each) for each in fixed]
-            sweep = sweep.fix(values, names, rule=TensorRule.from_json(body["rule"]))
-        if merge := body.get("merge"):
-            derived = merge_from_json(merge, lambda name: sweep[name].checkpoint)
-            soup = cls.of_merge(sweep, recipe, parameters, names, derived)
-        else:
-            coefficients = {name: Fraction(text) for name, text in body["coefficients"].items()}
-            soup = cls.of(sweep, recipe, parameters, coefficients, keep_zeros=True)
-        if estimate := body.get("batchnorm"):
-            soup.estimate = Estimate(**estimate)
-        soup.trace = tuple(Step.from_json(step) for step in body["trace"])
-        soup.passes = tuple(Pass.from_json(each) for each in body.get("passes", ()))
-        soup.notes = tuple(body.get("notes", ()))
-        soup.recorded = {k: body[k] for k in _RECORDED if k in body}
-        return soup
+        return manifest.to_soup(cls, sweep, body)
 
     def save(
         self,
@@ -394,7 +280,7 @@ class Soup:
 
         A folder, for ingredients from Hugging Face folders, opens with `from_pretrained`: weights
         under the Hub's names, `config.json`, the tokenizer and the processor of the first
-        ingredient, a card, and the recipe (see `soupcore.provenance.hub_folder`).
+        ingredient, a card, and the recipe (see `soupcore.provenance.hub`).
 
         A file appears under its name only when it is complete and on disk.
 
@@ -422,7 +308,7 @@ class Soup:
         """
         self._check_estimated()
         if Path(path).is_dir() or not Path(path).suffix:
-            from soupcore.provenance.hub_folder import write_hub_folder  # it needs the card
+            from soupcore.provenance.hub import write_hub_folder  # it needs the card
 
             return write_hub_folder(self, Path(path), dtype, shard_size, on_bytes=on_bytes)
         return self.output.save(Path(path), self.to_json(), dtype, shard_size, on_bytes=on_bytes)
@@ -513,16 +399,27 @@ class Soup:
         return made_of + html_table("Scores", ["split", score, "95 % interval", "examples"], rows)
 
 
+def other_statistics_of(soup: Soup, evaluator: Evaluator) -> Soup | None:
+    """Return the soup with re-estimated statistics if its own are averaged, and vice versa.
+
+    Which of them are better differs from case to case (see `soupcore.evaluation.batchnorm`), so
+    both soups are built and compared on the select split.
+
+    Args:
+        soup: The soup.
+        evaluator: Estimates the statistics.
+
+    Returns:
+        The other soup without evaluations. None if the network has no BatchNorm or the task has no
+        split with the role `train`.
+    """
+    if not evaluator.task.can_re_estimate:
+        return None
+    other = replace(soup, estimate=None, statistics={}, evaluations={}, recorded={})
+    return other.re_estimate(evaluator) if soup.estimate is None else other
+
+
 def _in_file(ingredient: Ingredient) -> Ingredient:
     """Return an ingredient without tensors from elsewhere."""
     own = own_of(ingredient.checkpoint)
     return ingredient if own is ingredient.checkpoint else replace(ingredient, checkpoint=own)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "stockpot": VERSION,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }

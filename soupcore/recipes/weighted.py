@@ -12,7 +12,6 @@ from soupcore.evaluation import Evaluator
 from soupcore.evaluation.evaluation import Criterion, value_of
 from soupcore.progress import Progress, no_progress, with_bar
 from soupcore.recipes import needs
-from soupcore.recipes.shares import shares
 from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe
 from soupcore.recipes.trace import OnStep, no_step
@@ -72,7 +71,7 @@ def weighted(
             "another metric or other ingredients."
         )
     settings = parameters | needs.choosing(evaluator, split)
-    soup = Soup.of(sweep, "weighted", settings, shares(weights))
+    soup = Soup.of(sweep, "weighted", settings, needs.shares(weights))
     soup.take_statistics_of(evaluator)
     return soup
 

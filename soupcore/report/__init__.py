@@ -9,11 +9,11 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 
-from soupcore.analyze import Analysis
 from soupcore.calls import Code, Context, SoupScores
-from soupcore.calls.soups import card_of
+from soupcore.calls.files import card_of
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
+from soupcore.plan import Analysis
 from soupcore.report import html, notes, protocol
 from soupcore.report.drawn import drawn
 from soupcore.report.evidence import evidence

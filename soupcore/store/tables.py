@@ -1,7 +1,7 @@
 """The tables of a workspace, on `Base`.
 
 Modules that use a table alone declare it themselves: `soupcore.store.leases` and
-`soupcore.jobs.queue`. To change an existing table, change its declaration and append a function to
+`soupcore.jobs.job`. To change an existing table, change its declaration and append a function to
 `soupcore.store.database._MIGRATIONS` that makes the same change to the database. A new table needs
 only its declaration.
 """

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 import soupcore
 from soupcore import ClassificationTask, Evaluator, LinearPath, Soup, StockpotError, Sweep, uniform
-from soupcore.analyze import Analysis, TimedPasses
 from soupcore.calls import (
     CALLS,
     Attribution,
@@ -55,7 +54,7 @@ from soupcore.calls import (
 from soupcore.evaluation import Evaluation, Evaluations, StatisticsChoice
 from soupcore.jobs.kinds import KINDS
 from soupcore.overview import Overview
-from soupcore.plan import PART, TIMED
+from soupcore.plan import PART, TIMED, Analysis, TimedPasses
 from soupcore.tasks import Shown
 from soupcore.writers.forms import Form
 
@@ -84,7 +83,7 @@ def nothing_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def push(soup: Soup, repo: str, *, public: bool = False, **options: Any) -> str:
         return f"{repo} {public} {soup.mixture.key}"
 
-    monkeypatch.setattr(soupcore.provenance, "push_to_hub", push)
+    monkeypatch.setattr(soupcore.calls.files, "push_to_hub", push)
     monkeypatch.setattr(soupcore, "push_to_hub", push)
 
 

@@ -8,7 +8,8 @@ from sqlalchemy import create_engine, text
 
 from soupcore import Store
 from soupcore.jobs import Job, Queue, State
-from soupcore.jobs.queue import INTERACTIVE, Counts, LostJobError, overtaking
+from soupcore.jobs.job import INTERACTIVE, overtaking
+from soupcore.jobs.queue import Counts, LostJobError
 from soupcore.store.leases import Holder
 from tests.postgres import DATABASES
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from soupcore import Cancelled, NothingFitsError, Sweep, push_to_hub, rebuild, uniform
 from soupcore.errors import RemoteError
-from soupcore.provenance.push import PASSES
+from soupcore.provenance.hub import PASSES
 from soupcore.remote import Cache
 from soupcore.remote.headers import FIRST
 from soupcore.remote.hub import without_logs

@@ -1,26 +1,28 @@
-"""Uploads a soup to the Hugging Face Hub, with its card and its recipe.
+"""A soup as a Hugging Face folder, which `from_pretrained` opens, and its upload to the Hub.
 
-The weights are uploaded first, and then one commit adds all files. An upload that ends early leaves
-no part of them in the repository. Files are uploaded as streams, which huggingface_hub sends in the
+An upload sends the weights first, and then one commit adds all files. One that ends early leaves no
+part of them in the repository. Files are uploaded as streams, which huggingface_hub sends in the
 calling thread, so that each block reports progress and can cancel the upload.
 """
 
 import io
+import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupcore.errors import RemoteError
+from soupcore.checkpoints.dtypes import output_dtype
+from soupcore.errors import CheckpointError, RemoteError
 from soupcore.new_files import new_file
 from soupcore.progress import is_watched
-from soupcore.provenance.card import files_for_hub
-from soupcore.provenance.hub_folder import card_and_recipe, write_hub_folder
+from soupcore.provenance.card import files_for_hub, model_card
 from soupcore.recipes.soup import Soup
 from soupcore.remote.files import CutOffError
 from soupcore.workspace import workspace_folder
+from soupcore.writers.hub_files import CARD, CONFIG, copy_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -28,7 +30,68 @@ if TYPE_CHECKING:
 OnBytes = Callable[[int], None]
 
 PASSES = 3  # over the weights: they are written, hashed and uploaded
+_SHARD_SIZE = 5_000_000_000  # bytes, as the libraries of Hugging Face split by default
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+def write_hub_folder(
+    soup: Soup,
+    folder: Path,
+    dtype: Any = None,
+    shard_size: int | None = None,
+    *,
+    card: str | None = None,
+    on_bytes: OnBytes = lambda nbytes: None,
+) -> list[Path]:
+    """Write the weights, the configuration, the tokenizer and a card; see `Soup.save`.
+
+    Args:
+        soup: The soup.
+        folder: The folder, which is created if its parent exists.
+        dtype: Dtype of all floats; by default, as in the first ingredient.
+        shard_size: Largest size of a shard in bytes; 5 GB by default.
+        card: Text of the README.md; by default, `model_card(soup)`.
+        on_bytes: Called with the number of bytes of weights written since the last call.
+
+    Returns:
+        The files, the weights last.
+
+    Raises:
+        CheckpointError: The first ingredient has no `config.json`, the parent of the folder does
+            not exist, or the weights cannot be written.
+    """
+    known = files_for_hub(soup)
+    if known is None:
+        raise CheckpointError(
+            f"There is no {CONFIG} of a Hugging Face model beside the weights of {soup.form.name}, "
+            "so the soup cannot be saved as a folder.",
+            "Save it as a file: .safetensors, or the format of the first ingredient.",
+        )
+    if not folder.parent.is_dir():
+        raise CheckpointError(f"Folder {folder.parent} does not exist.", "Create it first.")
+    folder.mkdir(exist_ok=True)
+    manifest = soup.to_json()
+    texts = {
+        CONFIG: known.config_text(output_dtype(dtype)),
+        **_card_and_recipe(soup, manifest, card),
+    }
+    written = []
+    for name, text in texts.items():
+        with new_file(folder / name) as file:
+            file.write(text.encode())
+        written.append(folder / name)
+    for name, source in known.copied.items():
+        with new_file(folder / name) as file:
+            copy_file(source, file)
+        written.append(folder / name)
+    weights = soup.output.save(
+        folder / f"{known.stem}.safetensors",
+        manifest,
+        dtype,
+        shard_size or _SHARD_SIZE,
+        on_bytes=on_bytes,
+    )
+    return [*written, *weights]
 
 
 def check_repo(repo: str) -> None:
@@ -162,6 +225,14 @@ def _write(soup: Soup, folder: Path, dtype: Any, card: str | None, on_bytes: OnB
         return
     folder.mkdir()
     soup.save(folder / "model.safetensors", dtype, on_bytes=on_bytes)
-    for name, text in card_and_recipe(soup, soup.to_json(), card).items():
+    for name, text in _card_and_recipe(soup, soup.to_json(), card).items():
         with new_file(folder / name, durable=False) as file:
             file.write(text.encode())
+
+
+def _card_and_recipe(soup: Soup, manifest: Mapping[str, Any], card: str | None) -> dict[str, str]:
+    """Return `{file name: text}` of a soup's card, by default `model_card(soup)`, and manifest."""
+    return {
+        CARD: model_card(soup) if card is None else card,
+        f"{soup.recipe}-{soup.id}.json": json.dumps(manifest, indent=2, ensure_ascii=False),
+    }

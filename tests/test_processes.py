@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from soupcore.jobs.logs import Log, Pump
+from soupcore.processes import Log, Pump
 
 
 def test_a_log_stays_small_and_keeps_what_is_newest(tmp_path: Path) -> None:
