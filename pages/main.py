@@ -16,7 +16,7 @@ from pages.components import (
     tasks,
 )
 from soupcore import StockpotError, escaping
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.maintenance import Size, sizes
 from soupcore.sweeps import UnusableSweepError
 from soupcore.sweeps.folder import list_checkpoints

@@ -1,4 +1,4 @@
-"""HTML tables of results, for notebooks."""
+"""Numbers, sizes and results as text, and as HTML tables for notebooks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -39,15 +39,24 @@ def number(value: float | Fraction) -> str:
     return "–" if math.isnan(value) else f"{value:.4g}"
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        text = str(value) if isinstance(value, int) else number(value)
-        return f'<td style="text-align:right">{text}</td>'
-    text = "" if value is None else str(value)
-    return f'<td style="text-align:left">{escaping.html(text)}</td>'
+def in_words(nbytes: float) -> str:
+    """Return a size in bytes with a unit, such as `1.5 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
 
 
 def capitalised(text: str) -> str:
     """Return a text with a capital first letter, unless its first word has another, as mAP."""
     first = text.partition(" ")[0]
     return text if first[1:].lower() != first[1:] else text[:1].upper() + text[1:]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = str(value) if isinstance(value, int) else number(value)
+        return f'<td style="text-align:right">{text}</td>'
+    text = "" if value is None else str(value)
+    return f'<td style="text-align:left">{escaping.html(text)}</td>'

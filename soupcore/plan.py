@@ -332,14 +332,14 @@ def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> 
 def _distances(overview: Overview) -> Step:
     """Return the step that measures the weights.
 
-    It is done if all distances from the reference are stored. Those between the others are stored
-    together with them, and looking for each would take long in a large sweep.
+    It is done if the inner products of all pairs are stored. They are counted, since reading them
+    would take long in a large sweep.
     """
     sweep = overview.sweep
     reference, checkpoints = measured(sweep)
     digests = {each.digest for each in (reference, *checkpoints)}
-    known = overview.context.store.squares(reference.digest, [*digests])
-    is_done = known.keys() >= digests
+    known = overview.context.store.count_inner_products(reference.digest, [*digests])
+    is_done = known == comb(len(digests) + 1, 2)
     took = 0.0 if is_done else seconds_of_geometry(sweep)
     title = "Measure the distances between the weights"
     return Step("distances", title, WeightGeometry(), 0, is_done, seconds=took)

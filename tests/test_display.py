@@ -16,7 +16,7 @@ import torch
 
 import soupcore
 from soupcore import Evaluator, Sweep
-from soupcore.display import capitalised, html_table, number
+from soupcore.display import capitalised, html_table, in_words, number
 from soupcore.tasks import PLAIN, Labels, Unit
 from tests.pages.hostile import MARKUP
 
@@ -209,3 +209,18 @@ def test_a_frame_is_a_data_frame(results: dict[str, Any]) -> None:
 )
 def test_a_capital_begins_a_text_unless_its_word_has_its_own(text: str, expected: str) -> None:
     assert capitalised(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (1_500_000, "1.5 MB"),
+        (2_345_678_901, "2.35 GB"),
+        (5e12, "5 TB"),
+    ],
+)
+def test_sizes_are_written_with_three_digits(nbytes: float, words: str) -> None:
+    assert in_words(nbytes) == words

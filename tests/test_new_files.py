@@ -1,14 +1,24 @@
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from soupcore.errors import FullDiskError
-from soupcore.new_files import NewFile, create_private, new_file, new_folder, remove_leftovers
+from soupcore.new_files import (
+    NewFile,
+    check_space,
+    create_private,
+    new_file,
+    new_folder,
+    remove_leftovers,
+    reserve,
+)
 
 LEFTOVER = ".soup.pt.0123456789abcdef.part"
 
@@ -185,3 +195,32 @@ def test_without_locks_files_are_written_and_none_is_taken_for_a_leftover(
     remove_leftovers(tmp_path)
     assert (tmp_path / LEFTOVER).exists()
     assert (tmp_path / "a.txt").read_bytes() == b"whole"
+
+
+def test_a_file_that_does_not_fit_is_refused_with_its_size_and_the_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
+    check_space(tmp_path / "soup", 3_000_000)
+    with pytest.raises(FullDiskError, match=r"/soup needs 3 MB, and 3 MB are free.*prune"):
+        check_space(tmp_path / "soup", 3_000_001)
+
+
+def test_reserved_blocks_are_on_disk(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w+b") as file:
+        reserve(file, tmp_path / "a", 1 << 20)
+        reserve(file, tmp_path / "a", 0)
+    status = (tmp_path / "a").stat()
+    assert (status.st_size, status.st_blocks * 512 >= 1 << 20) == (1 << 20, True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_while_blocks_are_reserved_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(descriptor: int, start: int, length: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with (tmp_path / "a").open("w+b") as file, pytest.raises(FullDiskError, match=r"/a needs 1 kB"):
+        reserve(file, tmp_path / "a", 1000)

@@ -218,6 +218,22 @@ def test_the_reason_why_a_soup_cannot_be_built_is_stored_and_other_soups_are_bui
     assert [stored.soup.recipe for stored in look(context).soups] == ["uniform"]
 
 
+def test_weights_that_were_measured_in_two_groups_are_measured_again_together(
+    context: Context,
+) -> None:
+    first, second = uniform(context.sweep, NAMES[:2]), uniform(context.sweep, NAMES[1:])
+    one, two = {"first": first.checkpoint}, {"second": second.checkpoint}
+    for more in (one, two):
+        apart = replace(context, sweep=context.sweep.including(more))
+        WeightGeometry().work(apart, quietly)
+        assert by_name(apart)["distances"].is_done
+    together = replace(context, sweep=context.sweep.including(one | two))
+    assert WeightGeometry().result(together) is None
+    assert not by_name(together)["distances"].is_done
+    WeightGeometry().work(together, quietly)
+    assert by_name(together)["distances"].is_done
+
+
 def test_passes_are_timed_on_a_part(context: Context) -> None:
     TimedPasses().work(context, quietly)
     assert seconds(look(context), 100) is not None

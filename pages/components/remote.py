@@ -9,7 +9,7 @@ import streamlit as st
 from pages.components import access, jobs, state
 from pages.components.state import View
 from soupcore.calls import OpenSweep
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.errors import RemoteError
 from soupcore.remote import Cache, check_url
 from soupcore.remote.urls import HUB_AND_S3, scheme_of

@@ -24,7 +24,7 @@ from pages.components.state import View
 from soupcore import Finding, FitReport, StockpotError
 from soupcore.calls import OpenSweep
 from soupcore.checkpoints.recognition import INDEX_SUFFIX, TORCH_SUFFIXES
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.evaluation import StatisticsChoice
 from soupcore.jobs import State
 from soupcore.sweeps.findings import Severity, SnapshotChoice

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.errors import TaskError
 from soupcore.evaluation.batchnorm import Estimate, estimate_statistics, statistics_of
 from soupcore.evaluation.data import Data, is_out_of_memory

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from soupcore.checkpoints import Checkpoint, TensorInfo
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.errors import CheckpointError, StockpotError
 from soupcore.evaluation.data import is_out_of_memory
 from soupcore.mixtures import Mixture

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.errors import Cancelled, StockpotError, TaskError
 from soupcore.evaluation.data import Data, is_out_of_memory
 from soupcore.tasks import Task

@@ -4,9 +4,8 @@
 """
 
 from soupcore.maintenance.archives import backup, export_results, import_results
-from soupcore.maintenance.checking import Problem, check
 from soupcore.maintenance.pruning import PRUNED, Leftover, Size, prune, sizes, unused
-from soupcore.maintenance.repairing import repair
+from soupcore.maintenance.repairing import Problem, check, repair
 
 __all__ = [
     "PRUNED",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soupcore import maintenance
-from soupcore.disk import in_words
+from soupcore.display import in_words
 from soupcore.errors import StockpotError
 from soupcore.remote import Cache
 from soupcore.store import Store

@@ -1,11 +1,17 @@
-"""Repairs a workspace: readable data is kept, and the rest is computed again when needed."""
+"""Checks of a workspace against checksums, and repair of what is damaged.
 
+A repair keeps all readable data; the rest is computed again when needed.
+"""
+
+import hashlib
 import json
 import shutil
+import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,15 +29,68 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from soupcore.errors import StoreError
-from soupcore.maintenance.checking import CACHES, damage_of, files_that_are_damaged
 from soupcore.store import Store
-from soupcore.store.arrays import ARRAYS, verify
+from soupcore.store.arrays import ARRAYS, DamagedArraysError, verify
 from soupcore.store.database import SQLITE_FILE
 from soupcore.store.evaluations import SUMMARIES
-from soupcore.store.tables import Base, EvaluationRow, MetaRow
+from soupcore.store.tables import Base, EvaluationRow, MetaRow, PartRow, SoupFileRow
+
+# Caches of scans and contents of checkpoints. Without them, checkpoints are read again.
+_CACHES = ("scans.sqlite", "contents.sqlite")
+
+OnFiles = Callable[[int, int], None]
 
 _Row = dict[str, object]
 _UNREADABLE = (SQLAlchemyError, ValueError)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A damaged or missing file in a workspace.
+
+    Attributes:
+        path: The file.
+        problem: The problem, as a sentence.
+        way_out: The action of `repair`, as a sentence.
+    """
+
+    path: Path
+    problem: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem} {self.way_out}"
+
+
+def check(
+    folder: Path, url: str | None = None, *, on_files: OnFiles = lambda done, total: None
+) -> list[Problem]:
+    """Read all data in a workspace and verify it against checksums.
+
+    Args:
+        folder: The workspace.
+        url: URL of the database, as for `Store`.
+        on_files: Called with the number of files checked and in total.
+
+    Returns:
+        The problems found.
+
+    Raises:
+        StoreError: The database cannot be used for a reason other than damage.
+    """
+    problems = [
+        Problem(folder / name, f"It is damaged ({problem}).", "It is removed and rebuilt.")
+        for name in _CACHES
+        if (problem := _damage_of(folder / name))
+    ]
+    if url is None and (problem := _damage_of(folder / SQLITE_FILE)):
+        way_out = "It is moved aside, and all readable rows are kept."
+        return [*problems, Problem(folder / SQLITE_FILE, f"It is damaged ({problem}).", way_out)]
+    store = Store(folder, url)
+    try:
+        return [*problems, *_damaged_files(store, on_files)]
+    finally:
+        store.close()
 
 
 def repair(folder: Path, url: str | None = None) -> list[str]:
@@ -52,12 +111,12 @@ def repair(folder: Path, url: str | None = None) -> list[str]:
         StoreError: The database cannot be used for a reason other than damage.
     """
     done = []
-    for name in CACHES:
-        if damage_of(folder / name):
+    for name in _CACHES:
+        if _damage_of(folder / name):
             (folder / name).unlink()
             done.append(f"Removed the damaged {name}; checkpoints are read again.")
     database = folder / SQLITE_FILE
-    if url is None and damage_of(database):
+    if url is None and _damage_of(database):
         aside = _move_aside(database)
         done.append(f"Moved the damaged database to {aside.name}.")
         new = Store(folder)
@@ -70,6 +129,52 @@ def repair(folder: Path, url: str | None = None) -> list[str]:
     done += store.notes
     store.close()
     return done
+
+
+def _damage_of(database: Path) -> str | None:
+    """Return the damage of a SQLite file; None if it is intact or does not exist."""
+    if not database.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            (answer,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if answer == "ok" else str(answer)
+
+
+def _damaged_files(store: Store, on_files: OnFiles) -> Iterator[Problem]:
+    """Yield the array files of a store that are missing or damaged, and damaged soup files."""
+    with store.session() as session:
+        places = [*session.scalars(select(EvaluationRow.arrays).distinct())]
+        places += session.scalars(select(PartRow.arrays).distinct())
+        soup_files = list(session.scalars(select(SoupFileRow)))
+    arrays = sorted({place.partition("#")[0] for place in places})
+    total = len(arrays) + len(soup_files)
+    for done, file in enumerate(arrays):
+        on_files(done, total)
+        try:
+            verify(store.folder / file, again=True)
+        except DamagedArraysError as error:
+            way_out = "Its results are removed and computed again when needed."
+            yield Problem(store.folder / file, f"It {error.problem}.", way_out)
+    for done, row in enumerate(soup_files, len(arrays)):
+        on_files(done, total)
+        path = store.soup_folder(row.soup, row.form) / row.name
+        if problem := _damage_of_soup_file(path, row.sha256):
+            yield Problem(path, problem, "Create the file again on the page of the soup.")
+    on_files(total, total)
+
+
+def _damage_of_soup_file(path: Path, sha256: str) -> str | None:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None  # removed to save space
+    except OSError as error:
+        return f"It cannot be read ({error.strerror})."
+    return None if digest == sha256 else "It is damaged: its SHA-256 is wrong."
 
 
 def _move_aside(database: Path) -> Path:
@@ -165,7 +270,7 @@ def _summaries(path: Path) -> list[dict[str, Any]]:
 
 def _forget_damaged_files(store: Store) -> None:
     """Remove rows that refer to damaged files; the store keeps a note about each."""
-    for problem in files_that_are_damaged(store, lambda done, total: None):
+    for problem in _damaged_files(store, lambda done, total: None):
         file = problem.path.relative_to(store.folder)
         if file.parts[0] == ARRAYS:
             store.forget_arrays(str(file))

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from soupcore.disk import check_space, full_disk, in_words, is_full
+from soupcore.display import in_words
 from soupcore.errors import RemoteError, StoreError
-from soupcore.new_files import new_file
+from soupcore.new_files import check_space, full_disk, is_full, new_file
 from soupcore.remote import files
 from soupcore.remote.files import MOST_TRIES, CutOffError, RemoteFile, Source
 from soupcore.workspace import private_folder, workspace_folder

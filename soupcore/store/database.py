@@ -31,9 +31,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.schema import CreateColumn
 
-from soupcore.disk import full_disk, has_no_space
 from soupcore.errors import ReadOnlyError, StoreError
-from soupcore.new_files import create_private
+from soupcore.new_files import create_private, full_disk, has_no_space
 from soupcore.store.tables import Base, MetaRow
 from soupcore.workspace import read_id, write_id
 

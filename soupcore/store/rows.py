@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, inspect, select
+from sqlalchemy import ColumnElement, Connection, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -156,6 +156,15 @@ class RowStore:
                 if other in wanted
             },
         )
+
+    def count_inner_products(self, reference: str, digests: Sequence[str]) -> int:
+        """Return the number of stored inner products between these vectors; reads no values."""
+        count = select(func.count()).where(
+            InnerProductRow.reference == reference, InnerProductRow.other.in_(digests)
+        )
+        with self.session() as session:
+            counts = (count.where(InnerProductRow.one.in_(some)) for some in batches(digests))
+            return sum(session.scalar(each) or 0 for each in counts)
 
     def squares(self, reference: str, digests: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
         """Return the stored inner products of vectors with themselves: `{digest: by tensor}`."""

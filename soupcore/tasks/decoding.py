@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from soupcore.checkpoints.dtypes import DTYPE_NAMES, raw_bytes
-from soupcore.disk import check_space, full_disk, is_full, reserve
 from soupcore.errors import TaskError
-from soupcore.new_files import create_private, new_folder
+from soupcore.new_files import check_space, create_private, full_disk, is_full, new_folder, reserve
 from soupcore.tasks.examples import Collate, Examples, Leaf, Ragged, Structure, described
 from soupcore.workspace import private_folder, workspace_folder
 

@@ -14,10 +14,9 @@ from soupcore.checkpoints import Checkpoint, TensorInfo
 from soupcore.checkpoints.dtypes import all_finite, output_dtype
 from soupcore.checkpoints.recognition import TORCH_SUFFIXES, stem_of, suffix_of
 from soupcore.checkpoints.torch_format import TorchCheckpoint
-from soupcore.disk import check_space
 from soupcore.errors import CheckpointError
 from soupcore.mixtures import Mixture
-from soupcore.new_files import NewFile, remove_leftovers
+from soupcore.new_files import NewFile, check_space, remove_leftovers
 from soupcore.safe_torch.names import MARKER
 from soupcore.writers.safetensors import write_safetensors, write_sharded
 from soupcore.writers.torch_files import RewrittenForm, rewritten_form, why_not_like, write_like
