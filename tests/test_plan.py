@@ -53,7 +53,7 @@ def planned(context: Context) -> dict[str, Step]:
     return {step.name: step for step in steps(look(context))}
 
 
-def test_each_step_says_what_it_takes(context: Context) -> None:
+def test_each_step_estimates_its_examples(context: Context) -> None:
     found = by_name(context)
     task = context.task
     names = ["evaluate", "pairs", "uniform", "greedy", "learned", "ensemble", "distances"]

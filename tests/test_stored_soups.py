@@ -78,7 +78,7 @@ def test_a_soup_with_a_soup_in_it_is_that_of_the_library(
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_takes_a_soup_for_an_ingredient(
+def test_every_recipe_accepts_a_soup_as_an_ingredient(
     asked: Asked, build: Build, recipe: str
 ) -> None:
     first = build("uniform", ["run1", "run2"])
@@ -140,7 +140,7 @@ def test_by_hand_with_a_soup_and_what_is_added_to_it_later(asked: Asked, build: 
     assert again(asked, made).mixture == again(asked, other).mixture
 
 
-def test_a_soup_that_was_offered_and_left_out_need_not_be_there(
+def test_soups_that_the_recipe_left_out_may_be_missing(
     asked: Asked, build: Build, sweep: Sweep
 ) -> None:
     store = asked[0].store

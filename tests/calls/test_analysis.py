@@ -117,7 +117,7 @@ def test_there_is_a_case_for_each_call(soup: str) -> None:
 
 
 @pytest.mark.parametrize("kind", STORED)
-def test_a_result_is_of_the_weights_the_data_and_the_arguments(
+def test_the_key_of_a_result_covers_weights_data_and_arguments(
     running: Context, reading: Context, soup: str, kind: str
 ) -> None:
     call = calls(soup)[kind]
@@ -207,7 +207,7 @@ def test_a_curve_is_found_again_from_a_soup_that_is_a_point_of_it(running: Conte
     assert ParameterCurve.of_soup(made, number, ["run1"]) == call
 
 
-def test_undefined_scores_are_said(
+def test_undefined_scores_are_reported(
     monkeypatch: pytest.MonkeyPatch, running: Context, task: ClassificationTask
 ) -> None:
     nothing = lambda outputs, targets: torch.full((len(targets),), np.nan)  # noqa: E731

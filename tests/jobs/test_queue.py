@@ -125,7 +125,7 @@ def test_clicked_jobs_go_between_interactive_and_long_ones(
     assert {"mixture", "line"} < {*overtaking("paths")}
 
 
-def test_long_jobs_stay_listed_whatever_is_viewed_meanwhile(queue: Queue) -> None:
+def test_interactive_jobs_do_not_displace_long_jobs_from_the_list(queue: Queue) -> None:
     running, stopped = (queue.submit("paths", "", {"n": n}) for n in range(2))
     queue.claim("one")
     queue.cancel(stopped)
@@ -198,7 +198,7 @@ def test_a_worker_that_reclaims_a_job_cannot_write_with_its_old_claim(
         queue.report(before, 1, 2, None)
 
 
-def test_a_worker_that_ends_takes_down_the_job_it_was_at_and_not_those_it_had_put_aside(
+def test_the_last_job_of_a_worker_that_ended_fails_and_interrupted_ones_are_queued(
     queue: Queue,
 ) -> None:
     aside, cancelled, at = (queue.submit("evaluate", "", {"n": n}) for n in range(3))
@@ -255,7 +255,7 @@ def test_texts_that_no_database_stores_are_escaped_and_shortened(
     ("done", "total", "elapsed", "left"),
     [(0, 10, 5, None), (5, 10, 5, 5), (1, 4, 10, 30), (10, 10, 5, None), (0, 0, 5, None)],
 )
-def test_the_time_left_follows_the_pace_so_far(
+def test_the_remaining_time_is_estimated_from_the_average_speed(
     done: int, total: int, elapsed: float, left: float | None
 ) -> None:
     job = Job(done=done, total=total, started=1000.0)

@@ -126,7 +126,7 @@ def test_the_selection_bias_is_that_of_searches_on_halves(
 
 
 @pytest.mark.integration
-def test_a_search_that_was_stopped_goes_on(
+def test_a_stopped_search_resumes(
     sweep: Sweep, evaluator: Evaluator, task: Task, tmp_path: Path, passes: list[int]
 ) -> None:
     pytest.importorskip("cma")

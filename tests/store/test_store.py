@@ -1,11 +1,8 @@
-import hashlib
 import itertools
 import multiprocessing
-import os
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Barrier
@@ -17,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sqlalchemy import event, text
-from sqlalchemy.exc import IntegrityError
 
 from soupcore import Store
 from soupcore.new_files import new_file
@@ -44,7 +40,7 @@ def losses_of(store: Store, point: str) -> list[float]:
     return values
 
 
-def test_an_evaluation_is_there_after_reopening(tmp_path: Path) -> None:
+def test_evaluations_are_kept_after_reopening(tmp_path: Path) -> None:
     first = Store(tmp_path)
     add(first, "a")
     first.close()
@@ -84,7 +80,7 @@ def test_adding_again_replaces(store: Store) -> None:
     assert len(files) == 4  # those replaced are left to `soupcore.maintenance`
 
 
-def test_a_key_that_another_process_puts_between_our_look_and_our_insert_is_replaced(
+def test_rows_that_another_process_inserts_in_the_meantime_are_replaced(
     store: Store,
 ) -> None:
     other = Store(store.folder)
@@ -99,7 +95,7 @@ def test_a_key_that_another_process_puts_between_our_look_and_our_insert_is_repl
     other.close()
 
 
-def test_points_beyond_what_one_query_takes_are_found(store: Store) -> None:
+def test_more_points_than_one_query_takes_are_found(store: Store) -> None:
     wanted = [str(number) for number in range(1200)]
     for point in ("0", "499", "500", "501", "1199"):
         add(store, point)
@@ -132,7 +128,7 @@ def test_two_stores_of_one_folder_see_each_other(tmp_path: Path) -> None:
     two.close()
 
 
-def test_the_database_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_the_database_may_be_outside_the_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "files", url=f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     add(store, "a")
     assert losses_of(store, "a") == [0.25, 0.75]
@@ -153,7 +149,7 @@ def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
 # Several threads and processes
 
 
-def test_a_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+def test_many_processes_may_open_a_store_at_once(tmp_path: Path) -> None:
     def use(folder: Path, number: int) -> None:
         store = Store(folder)
         store.add_soup(str(number), "sweep", {})
@@ -243,119 +239,12 @@ def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path) -> Non
     store.close()
 
 
-# Soups
-
-
-def test_soups_are_listed_by_sweep_oldest_first(store: Store) -> None:
-    for name in ("b", "a", "c"):
-        store.add_soup(name, "sweep", {"name": name, "coefficients": {"x": "1/3"}})
-    store.add_soup("d", "other", {})
-    assert [row.id for row in store.soups("sweep")] == ["b", "a", "c"]
-    assert [row.id for row in store.soups("nothing")] == []
-    row = store.soup("a")
-    assert row is not None
-    assert row.body == {"name": "a", "coefficients": {"x": "1/3"}}
-    assert store.soup_files("a", "safetensors") == []
-    assert store.soup("z") is None
-
-
-def write_files(store: Store, soup: str, form: str, **contents: bytes) -> Path:
-    folder = store.soup_folder(soup, form)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    store.add_soup_files(soup, form, {name: f"sha of {name}" for name in contents})
-    return folder
-
-
-def files_of(store: Store, soup: str, form: str) -> list[tuple[str, int, str]]:
-    return [(row.name, row.nbytes, row.sha256) for row in store.soup_files(soup, form)]
-
-
-def test_a_soup_added_again_has_the_new_body_and_keeps_its_files(store: Store) -> None:
-    store.add_soup("a", "sweep", {"scores": {}})
-    write_files(store, "a", "safetensors", weights=b"1234")
-    store.add_soup("a", "sweep", {"scores": {"val": 0.5}})
-    (row,) = store.soups("sweep")
-    assert row.body == {"scores": {"val": 0.5}}
-    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
-
-
-def test_files_of_several_forms_of_a_soup_are_kept_apart(store: Store) -> None:
-    store.add_soup("a", "sweep", {})
-    write_files(store, "a", "safetensors", weights=b"1234")
-    write_files(store, "a", "shards-3", two=b"34", one=b"12", index=b"")
-    write_files(store, "b", "safetensors", weights=b"9")
-    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
-    assert [name for name, *_ in files_of(store, "a", "shards-3")] == ["index", "one", "two"]
-    write_files(store, "a", "shards-3", all=b"1234")
-    assert files_of(store, "a", "shards-3") == [("all", 4, "sha of all")]
-    assert files_of(store, "b", "safetensors") == [("weights", 1, "sha of weights")]
-
-
-def test_files_that_are_gone_or_changed_are_not_given_out(store: Store) -> None:
-    folder = write_files(store, "a", "shards-3", one=b"12", two=b"34")
-    (folder / "two").write_bytes(b"345")
-    assert store.soup_files("a", "shards-3") == []
-    write_files(store, "a", "shards-3", one=b"12", two=b"34")
-    (folder / "one").unlink()
-    assert store.soup_files("a", "shards-3") == []
-
-
-def test_files_that_another_process_remembers_at_the_same_moment_are_no_error(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = Store(store.folder)
-    folder = write_files(store, "a", "safetensors", weights=b"1234")
-    store.add_soup_files("a", "safetensors", {})
-    calls = []
-
-    def replace_after_other(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise IntegrityError("INSERT", {}, Exception())
-        Store._replace_soup_files(other, *arguments)
-
-    monkeypatch.setattr(store, "_replace_soup_files", replace_after_other)
-    store.add_soup_files("a", "safetensors", {"weights": "new"})
-    assert files_of(other, "a", "safetensors") == [("weights", 4, "new")]
-    assert folder.is_dir()
-    other.close()
-
-
-def test_a_store_made_before_soups_had_several_files_is_opened(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "stockpot.sqlite")) as connection, connection:
-        connection.execute(
-            "CREATE TABLE soups (id VARCHAR NOT NULL PRIMARY KEY, sweep VARCHAR NOT NULL, "
-            "body JSON NOT NULL, created FLOAT NOT NULL, file VARCHAR, sha256 VARCHAR)"
-        )
-        connection.execute("INSERT INTO soups VALUES ('a', 'sweep', '{}', 1, 'a.safetensors', '')")
-    store = Store(tmp_path)
-    store.add_soup("b", "sweep", {})
-    assert [row.id for row in store.soups("sweep")] == ["a", "b"]
-    assert store.soup_files("a", "safetensors") == []
-    store.close()
-
-
-def test_a_soup_that_is_removed_takes_its_files_with_it(store: Store) -> None:
-    for name in "ab":
-        store.add_soup(name, "sweep", {})
-        write_files(store, name, "safetensors", weights=b"1234")
-    add(store, "point")
-    store.remove_soup("a")
-    assert [row.id for row in store.soups("sweep")] == ["b"]
-    assert files_of(store, "a", "safetensors") == []
-    assert [path.name for path in (store.folder / "soups").iterdir()] == ["b"]
-    assert losses_of(store, "point") == [0.25, 0.75]
-    store.remove_soup("a")  # again is no error
-    store.remove_soup("..")  # nor is what never was a soup
-    assert files_of(store, "b", "safetensors") == [("weights", 4, "sha of weights")]
-
-
 def test_files_of_dead_writers_are_removed(store: Store, workspace: Path) -> None:
     add(store, "point")
     (arrays,) = (store.folder / "arrays").iterdir()
-    soup = write_files(store, "a", "safetensors", weights=b"1234")
+    soup = store.soup_folder("a", "safetensors")
+    soup.mkdir(parents=True)
+    (soup / "weights").write_bytes(b"1234")
     decoded, uploads = workspace / "decoded", workspace / "uploads" / "sweep-012345"
     for folder in (decoded, uploads):
         folder.mkdir(parents=True)
@@ -369,7 +258,7 @@ def test_files_of_dead_writers_are_removed(store: Store, workspace: Path) -> Non
     assert not [*store.folder.rglob("*.part"), *workspace.rglob("*.part")]
     assert (arrays / "living").read_bytes() == b"whole"
     assert losses_of(store, "point") == [0.25, 0.75]
-    assert files_of(store, "a", "safetensors") == [("weights", 4, "sha of weights")]
+    assert [path.name for path in soup.iterdir()] == ["weights"]
 
 
 # Damage
@@ -420,53 +309,6 @@ def flip(file: Path, position: int) -> None:
     content = bytearray(file.read_bytes())
     content[position] ^= 0x10
     file.write_bytes(content)
-
-
-@pytest.mark.parametrize("form", ["safetensors", "shards-3"])
-def test_a_soup_file_with_other_bytes_is_not_given_out_until_it_is_written_again(
-    store: Store, form: str
-) -> None:
-    contents = {"one": b"12" * 100, "two": b"34" * 100}
-    folder = store.soup_folder("a", form)
-    folder.mkdir(parents=True)
-    sha256s = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-
-    def write() -> None:
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        store.add_soup_files("a", form, sha256s)
-
-    write()
-    os.utime(folder / "one", ns=(0, 0))  # changed, but only its times
-    assert [row.sha256 for row in store.soup_files("a", form)] == list(sha256s.values())
-    flip(folder / "two", 7)
-    assert store.soup_files("a", form) == []
-    assert str(folder / "two") in store.notes[0]
-    write()
-    assert [row.sha256 for row in store.soup_files("a", form)] == list(sha256s.values())
-
-
-def test_a_soup_file_is_hashed_once_unless_it_changes(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = store.soup_folder("a", "safetensors")
-    folder.mkdir(parents=True)
-    (folder / "one").write_bytes(b"12")
-    store.add_soup_files("a", "safetensors", {"one": hashlib.sha256(b"12").hexdigest()})
-    hashed = []
-    digest = hashlib.file_digest
-
-    def counted(file: Any, name: str) -> Any:
-        hashed.append(file.name)
-        return digest(file, name)
-
-    monkeypatch.setattr(hashlib, "file_digest", counted)
-    assert store.soup_files("a", "safetensors")
-    assert not hashed
-    os.utime(folder / "one", ns=(0, 0))
-    for _ in range(3):
-        assert store.soup_files("a", "safetensors")
-    assert len(hashed) == 1
 
 
 def test_lines_written_by_another_process_are_seen(tmp_path: Path) -> None:
