@@ -12,6 +12,7 @@ from torch import Tensor
 from soupcore.progress import Progress
 from soupcore.recipes.gradients import Floats, Found, Objective
 from soupcore.recipes.trace import OnStep, Pass
+from soupcore.tasks import Split
 
 Space = Literal["softmax", "hyperplane"]
 
@@ -20,6 +21,32 @@ _PATIENCE = 3  # passes without a new best before descent stops
 
 class _EnoughError(Exception):
     """Raised to stop an optimiser."""
+
+
+def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the examples of a split at random into a train part and a held-out part.
+
+    If the targets are classes, the division is stratified, to within one example per class.
+
+    Args:
+        split: The examples. Examples of weight zero are in neither part.
+        share: Fraction to hold out, from 0 to 1.
+        seed: Seed of the division.
+
+    Returns:
+        The indices of the train part and of the held-out part, each ascending.
+    """
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    if split.weights is not None:
+        order = order[split.weights[order] > 0]
+    n = len(order)
+    classes = split.classes()
+    if classes is not None:
+        order = order[classes[order].argsort(stable=True)]
+    # Every 1/share-th in this order; examples of a class are adjacent, so this is stratified.
+    steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
+    is_held = steps[1:] > steps[:-1]
+    return torch.sort(order[~is_held]).values, torch.sort(order[is_held]).values
 
 
 def coefficients_of(raw: Floats, space: Space) -> Floats:

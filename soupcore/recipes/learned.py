@@ -28,15 +28,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator
 from soupcore.mixtures import mean
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
-from soupcore.recipes.descent import Descent, Space
+from soupcore.recipes.descent import Descent, Space, hold_back
 from soupcore.recipes.gradients import Objective, least_loss
 from soupcore.recipes.greedy import greedy
 from soupcore.recipes.search import Per, Search, by_score, groups_of, learned_soup
@@ -44,7 +41,6 @@ from soupcore.recipes.soup import Soup
 from soupcore.recipes.spec import Choice, Number, Recipe, Switch
 from soupcore.recipes.trace import OnStep, no_step
 from soupcore.sweeps import Sweep
-from soupcore.tasks import Split
 
 Optimizer = Literal["lbfgs", "adamw", "cma"]
 
@@ -348,32 +344,6 @@ def _best_above(here: Evaluation, alone: Mapping[str, Evaluation]) -> str | None
     """Return the best ingredient by score if it scores above a soup, else None."""
     above = {n: each.score for n, each in alone.items() if here.score < each.score < math.inf}
     return max(above, key=lambda name: above[name]) if above else None
-
-
-def hold_back(split: Split, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide the examples of a split at random into a train part and a held-out part.
-
-    If the targets are classes, the division is stratified, to within one example per class.
-
-    Args:
-        split: The examples. Examples of weight zero are in neither part.
-        share: Fraction to hold out, from 0 to 1.
-        seed: Seed of the division.
-
-    Returns:
-        The indices of the train part and of the held-out part, each ascending.
-    """
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    if split.weights is not None:
-        order = order[split.weights[order] > 0]
-    n = len(order)
-    classes = split.classes()
-    if classes is not None:
-        order = order[classes[order].argsort(stable=True)]
-    # Every 1/share-th in this order; examples of a class are adjacent, so this is stratified.
-    steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
-    is_held = steps[1:] > steps[:-1]
-    return torch.sort(order[~is_held]).values, torch.sort(order[is_held]).values
 
 
 def _trials(k: int, parameters: Mapping[str, Any]) -> int:

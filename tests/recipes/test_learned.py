@@ -25,8 +25,8 @@ from soupcore import (
     learned,
     uniform,
 )
+from soupcore.recipes.descent import hold_back
 from soupcore.recipes.gradients import Objective, least_loss
-from soupcore.recipes.learned import hold_back
 from tests.helpers import State, average, build_model, logits, same_weights, save_sweep
 
 Floats = npt.NDArray[np.float64]
