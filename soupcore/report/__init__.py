@@ -14,7 +14,7 @@ from soupcore.calls.files import card_of
 from soupcore.errors import RecipeError
 from soupcore.overview import Overview
 from soupcore.plan import Analysis
-from soupcore.report import html, notes, protocol
+from soupcore.report import html, protocol
 from soupcore.report.drawn import drawn
 from soupcore.report.evidence import evidence
 from soupcore.report.html import Section
@@ -165,8 +165,8 @@ def _python(context: Context, picked: StoredSoup | None) -> str:
 
 
 def _notes(context: Context, soups: Sequence[StoredSoup]) -> dict[str, Make]:
-    rows = notes.notes(context, soups)
-    return {"Notes": lambda: notes.section(rows)} if rows else {}
+    found = protocol.notes(context, soups)
+    return {"Notes": lambda: found} if found else {}
 
 
 def _without_task(context: Context) -> dict[str, Make]:

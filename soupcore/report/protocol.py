@@ -1,6 +1,6 @@
-"""The protocol, ingredients and limitations of a report."""
+"""The protocol, notes, ingredients, soups, fit report and limitations of a report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from soupcore.calls import Context
@@ -9,6 +9,7 @@ from soupcore.overview import Overview
 from soupcore.recipes import Soup
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
+from soupcore.store.soups import annotations
 from soupcore.stored_soups import StoredSoup, is_of_task
 from soupcore.sweeps import FitReport, Sweep
 from soupcore.tasks import TaskInfo
@@ -198,6 +199,28 @@ def soups(stored: list[StoredSoup]) -> str:
         for each in stored
     ]
     return html.table(["soup", "made of"], rows, left=2)
+
+
+def notes(context: Context, stored: Sequence[StoredSoup]) -> str:
+    """Return the section: the starred, tagged or annotated soups and ingredients; "" for none.
+
+    Args:
+        context: The sweep.
+        stored: Its soups.
+    """
+    found = annotations(context.store, [each.digest for each in context.sweep.ingredients.values()])
+    rows = [(soup.label, soup.annotation) for soup in stored]
+    rows += [
+        (name, found[each.digest])
+        for name, each in context.sweep.ingredients.items()
+        if each.digest in found
+    ]
+    lines: list[list[Part]] = [
+        [f"{'★ ' if each.starred else ''}{name}", ", ".join(each.tags), each.note]
+        for name, each in rows
+        if each.note or each.tags or each.starred
+    ]
+    return html.table(["name", "tags", "note"], lines, left=3) if lines else ""
 
 
 def fit(report: FitReport) -> str:
