@@ -25,7 +25,7 @@ from pages.components import settings
 if address := settings.requested_address(sys.argv[1:]):
     settings.listen_on(address)
 
-from pages.components import access, display, exports, keyboard, state
+from pages.components import access, display, exports, header, state
 from pages.components.access import Boundary
 from pages.components.uploads import UploadsToDisk
 from soupcore import StockpotError
@@ -106,7 +106,7 @@ app = st.App(
             origins=known.origins,
             token=token,
             base=settings.base_path(),
-            html=settings.index_html() + keyboard.SCRIPT + exports.SCRIPT,
+            html=settings.index_html() + header.SCRIPT + exports.SCRIPT,
         ),
         Middleware(access.LogDownloads),
         Middleware(UploadsToDisk, incoming=state.incoming, base=settings.base_path()),

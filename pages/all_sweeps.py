@@ -6,8 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.components import settings, state, tasks
-from pages.components.display import plain
-from pages.components.verdicts import ICONS
+from pages.components.display import ICONS, plain
 from soupcore.jobs.known_sweeps import KnownSweep, KnownVerdict, known_sweeps
 
 _COLUMNS = (4, 7, 2)  # relative widths

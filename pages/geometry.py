@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import display, exports, pair_matrix, ranking, results, snippets, tasks
+from pages.components import display, exports, jobs, pair_matrix, scores, snippets, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Geometry, figures
@@ -12,6 +12,7 @@ from soupcore.analysis import ingredient_grid, pair_grid, varying
 from soupcore.calls import IngredientScores, WeightGeometry
 from soupcore.display import capitalised
 from soupcore.figures.tables import angle_table, grid_table, layers_table
+from soupcore.overview import is_learning_rate
 
 _PAIRS = "midpoint gain over better endpoint"
 
@@ -93,8 +94,8 @@ def _advantage(view: View, found: Geometry) -> None:
         split = st.selectbox(
             "Split", view.task.reported, format_func=view.task.split_title, width=180
         )
-        colour = results.colour_by(view, "advantage")
-    known = results.midpoints(view, found.names, split, key="advantage")
+        colour = display.colour_by(view, "advantage")
+    known = jobs.midpoints(view, found.names, split, key="advantage")
     if known is None:
         return
     table = angle_table(view.sweep, found, known, colour)
@@ -104,7 +105,7 @@ def _advantage(view: View, found: Geometry) -> None:
         score_name=view.task.score_name,
         score_unit=view.task.score_unit,
     )
-    code = snippets.angles(view, results.midpoint_paths(found.names, split), colour)
+    code = snippets.angles(view, jobs.midpoint_paths(found.names, split), colour)
     display.show_figure(
         figure,
         "angles",
@@ -138,9 +139,8 @@ def show_grids(view: View, names: Sequence[str]) -> None:
             width=180,
             key="grid-split",
         )
-        rates = results.learning_rates(keys)
-        first = keys.index(rates[0]) if rates else 0
-        row = st.selectbox("Hyperparameter", keys, index=first, width=200)
+        first = next(filter(is_learning_rate, keys), keys[0])
+        row = st.selectbox("Hyperparameter", keys, index=keys.index(first), width=200)
         others = [key for key in keys if key != row]
         column = None
         if what == score and others:
@@ -155,17 +155,17 @@ def show_grids(view: View, names: Sequence[str]) -> None:
 
 def _logged(view: View, names: Sequence[str], keys: Sequence[str]) -> None:
     """Let the user choose a logged metric and two hyperparameters, and draw its mean over them."""
-    metrics = ranking.metrics(view.sweep)
+    metrics = scores.logged_metrics(view.sweep)
     if not metrics or len(keys) < 2:
         tasks.show_needed("This figure, for sweeps without logged metrics or hyperparameters,",
                           key="grids")  # fmt: skip
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        first = metrics.index(ranking.chosen(view.sweep) or metrics[0])
+        first = metrics.index(scores.ranking_metric(view.sweep) or metrics[0])
         metric = st.selectbox("Logged metric", metrics, index=first, width=240)
         row = st.selectbox("Hyperparameter", keys, width=200)
         column = st.selectbox("Second hyperparameter", [k for k in keys if k != row], width=200)
-    values = ranking.values(view.sweep, metric)
+    values = scores.logged_values(view.sweep, metric)
     grid = ingredient_grid(
         view.sweep, {name: values[name] for name in names if name in values}, row, column
     )
@@ -176,7 +176,7 @@ def _logged(view: View, names: Sequence[str], keys: Sequence[str]) -> None:
 
 
 def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
-    known = results.midpoints(view, names, split, key="grid")
+    known = jobs.midpoints(view, names, split, key="grid")
     if known is None:
         return
     unit = view.task.score_unit
@@ -189,7 +189,7 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
         decimals=unit.decimals,
         diverges=True,
     )
-    code = snippets.pair_grid(view, results.midpoint_paths(names, split), key)
+    code = snippets.pair_grid(view, jobs.midpoint_paths(names, split), key)
     display.show_figure(
         figure,
         "pair-grid",
@@ -208,15 +208,15 @@ def _ingredients(view: View, names: Sequence[str], split: str, row: str, column:
     call = IngredientScores(tuple(names), (split,))
     known = call.result(view.context)[split]
     unit = view.task.score_unit
-    scores = {name: found.score * unit.factor for name, found in known.items() if found}
-    if not scores:
+    means = {name: found.score * unit.factor for name, found in known.items() if found}
+    if not means:
         st.info(
             f"No ingredients evaluated on {plain(split)} yet. Evaluate them on the **Ingredients** "
             "page.",
             icon=":material/grocery:",
         )
         return
-    grid = ingredient_grid(view.sweep, scores, row, column)
+    grid = ingredient_grid(view.sweep, means, row, column)
     figure = figures.grid_heatmap(
         grid,
         title=unit.label(view.task.score_name),

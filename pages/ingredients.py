@@ -7,17 +7,12 @@ import pandas as pd
 import streamlit as st
 
 from pages.components import (
-    column_scatter,
+    column_figures,
     comparison,
     display,
     exports,
-    grouping,
+    fit_report,
     jobs,
-    parallel,
-    ranking,
-    remote,
-    row_detail,
-    run_cells,
     run_table,
     scores,
     snippets,
@@ -46,21 +41,22 @@ def main(view: View) -> None:
         known = scores.of_all(view)
         call = IngredientScores(tuple(known), tuple(view.task.reported))
         _evaluate(view, known, call)
-    sweeps.show_fit(view.sweep.fit)
-    remote.show_files(view)
-    sweeps.choose_snapshots(view.sweep.fit)
-    sweeps.choose_weights(view)
+    fit_report.show(view.sweep.fit)
+    sweeps.show_remote_files(view)
+    fit_report.choose_snapshots(view.sweep.fit)
+    fit_report.choose_weights(view)
     table, rows, columns, metric = _table(view, known)
-    score = table.ranked_by or (ranking.logged(metric) if metric else "")
-    parallel.show(view, table, rows, columns, score if score in table.columns else "", _toggle)
+    score = table.ranked_by or (scores.logged_title(metric) if metric else "")
+    score = score if score in table.columns else ""
+    column_figures.show_parallel(view, table, rows, columns, score, _toggle)
     if view.has_task:
         _figures(view, names, known)
-        column_scatter.show(view, table, rows, _toggle)
+        column_figures.show_scatter(view, table, rows, _toggle)
         snippets.show(snippets.evaluate(view, call))
     else:
         if metric is not None:
             _logged_figure(view, metric)
-        column_scatter.show(view, table, rows, _toggle)
+        column_figures.show_scatter(view, table, rows, _toggle)
         tasks.show_needed("Evaluating ingredients")
         snippets.show(snippets.ingredients(view))
 
@@ -156,19 +152,18 @@ def _rank(view: View, evaluation: Evaluation) -> float:
 
 
 def _logged_figure(view: View, metric: str) -> None:
-    st.subheader(plain(ranking.logged(metric)))
-    known = ranking.values(view.sweep, metric)
-    names = ranking.ranked(view.sweep, [*known], metric)
+    title = scores.logged_title(metric)
+    st.subheader(plain(title))
+    known = scores.logged_values(view.sweep, metric)
+    names = scores.ranked_by_logged(view.sweep, [*known], metric)
     table = logged_table({name: known[name] for name in names})
     selected = st.session_state["selection"]
-    better = -1 if ranking.lower_is_better(metric) else 1
+    better = -1 if scores.lower_is_better(metric) else 1
     figure = figures.logged_overview(
         table, view.colours, metric=metric, selected=selected, better=better
     )
     code = snippets.logged_overview(view, names, metric, selected, better)
-    display.show_figure(
-        figure, "overview", table, code, on_pick=_toggle, boxes=True, title=ranking.logged(metric)
-    )
+    display.show_figure(figure, "overview", table, code, on_pick=_toggle, boxes=True, title=title)
 
 
 def _toggle(picked: list[Any]) -> None:
@@ -192,26 +187,26 @@ def _table(view: View, known: scores.Known) -> tuple[RunTable, list[int], list[s
             best = best_on_select(known, view.task.select, view.sweep.ingredients)
             pinned = controls.choose_baseline([*known, *soups], best, view.folder)
         else:
-            metric = ranking.choose(view.sweep, view.folder)
+            metric = controls.choose_ranking(view.sweep, view.folder)
         table = run_table.build(view, known, soups, pinned=pinned, ranking_metric=metric)
         order = (
             controls.choose_order(table, view.folder, _default_order(view, table))
             if view.has_task
             else _logged_order(view, table, metric)
         )
-        group = grouping.choose(table, view.folder)
+        group = controls.choose_groups(table, view.folder)
         columns = controls.choose_columns(table, view.folder)
     matching = controls.matching(table, text)
     rows = [row for row in order if row in matching]
     _selection(view, table, rows)
     if group:
-        title = table.ranked_by or (ranking.logged(metric) if metric else "")
-        grouping.show(table, rows, group, title if title in table.columns else "")
+        title = table.ranked_by or (scores.logged_title(metric) if metric else "")
+        controls.show_groups(table, rows, group, title if title in table.columns else "")
     if rows:
         _rows(view, table, rows, columns)
     else:
         st.info("No row matches the filter.", icon=":material/filter_alt_off:")
-    row_detail.show(view, table)
+    controls.show_row(view, table)
     if view.has_task:
         scores.show_undefined(view, table.evaluations)
     return table, rows, columns, metric
@@ -221,15 +216,15 @@ def _default_order(view: View, table: RunTable) -> tuple[str, bool] | None:
     """Return the column to sort by (score, else logged metric of the URL), and if descending."""
     if table.ranked_by:
         return table.ranked_by, not table.columns[table.ranked_by].is_lower_first
-    metric = ranking.chosen(view.sweep)
-    title = ranking.logged(metric) if metric else ""
-    return (title, not ranking.lower_is_better(str(metric))) if title in table.columns else None
+    metric = scores.ranking_metric(view.sweep)
+    title = scores.logged_title(metric) if metric else ""
+    return (title, not scores.lower_is_better(str(metric))) if title in table.columns else None
 
 
 def _logged_order(view: View, table: RunTable, metric: str | None) -> list[int]:
     if metric is None:
         return list(range(len(table.frame)))
-    ranked = ranking.ranked(view.sweep, list(view.sweep.ingredients), metric)
+    ranked = scores.ranked_by_logged(view.sweep, list(view.sweep.ingredients), metric)
     places = {name: place for place, name in enumerate(table.names)}
     return [places.pop(name) for name in ranked] + list(places.values())
 
@@ -240,7 +235,7 @@ def _rows(view: View, table: RunTable, rows: list[int], columns: list[str]) -> N
     names = list(frame[NAME])
     key = display.tick_rows("ingredients-table", names, st.session_state["selection"])
     st.dataframe(
-        run_cells.styled(table, frame, rows),
+        run_table.styled(table, frame, rows),
         key=key,
         on_select=lambda: _take_rows(key, names),
         selection_mode="multi-row",

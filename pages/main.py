@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.components import (
     display,
+    fit_report,
     header,
     jobs_panel,
     soup_links,
@@ -139,8 +140,8 @@ except StockpotError as error:
     else:
         display.show_error(error)
     if isinstance(error, UnusableSweepError):
-        sweeps.show_fit(error.fit)
-        sweeps.choose_snapshots(error.fit)
+        fit_report.show(error.fit)
+        fit_report.choose_snapshots(error.fit)
         if not is_root:
             with watched:
                 sweeps.watch_folder(st.session_state["sweep"], before)
@@ -157,7 +158,7 @@ else:
         header.show_selection(places, view)
         with choices:
             tasks.choose_metric(view)
-            sweeps.choose_statistics(view)
+            tasks.choose_statistics(view)
         if view.is_outdated:
             sweeps.read_changes(view, state.sweep_label())
         with watched:

@@ -11,18 +11,16 @@ from pages.components import (
     display,
     download,
     exports,
+    fit_report,
     jobs,
-    ranking,
     scores,
     snippets,
     soup_links,
     state,
-    sweeps,
     tasks,
 )
-from pages.components.display import in_a_sentence, plain
+from pages.components.display import ICONS, in_a_sentence, plain
 from pages.components.state import View
-from pages.components.verdicts import ICONS
 from soupcore import figures
 from soupcore.calls import Code
 from soupcore.jobs import Job
@@ -60,7 +58,7 @@ def main(view: View) -> None:
         _progress(job.id)
     else:
         _analyze(view, known, plan)
-    sweeps.show_fit(view.sweep.fit)
+    fit_report.show(view.sweep.fit)
     if known.evaluated:
         _figures(view, known)
         _top(view, known)
@@ -79,13 +77,14 @@ def _without_task(view: View) -> None:
     st.caption(f"{_sweep(view)} · no task")
     _introduction()
     tasks.show_needed("The analysis")
-    sweeps.show_fit(view.sweep.fit)
+    fit_report.show(view.sweep.fit)
     names = list(view.sweep.ingredients)
-    metric = ranking.chosen(view.sweep) or next(iter(ranking.metrics(view.sweep)), None)
+    metrics = scores.logged_metrics(view.sweep)
+    metric = scores.ranking_metric(view.sweep) or next(iter(metrics), None)
     if metric is None:
         return
     st.subheader(f"Top {min(_TOP, len(names))} by {plain(metric)} (logged)")
-    top = ranking.ranked(view.sweep, names, metric)[:_TOP]
+    top = scores.ranked_by_logged(view.sweep, names, metric)[:_TOP]
     logged = [view.sweep[name].logged_metrics.get(metric) for name in top]
     st.dataframe(
         {"name": top, f"{metric} (logged)": logged}, hide_index=True, width=480, placeholder=UNKNOWN

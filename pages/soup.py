@@ -7,11 +7,9 @@ from datetime import datetime
 import streamlit as st
 
 from pages.components import (
-    annotating,
     builder,
+    building,
     comparison,
-    decisions,
-    differences,
     display,
     download,
     evidence,
@@ -101,10 +99,10 @@ def _actions(view: View, picked: StoredSoup, stored: Sequence[StoredSoup]) -> No
             args=(view, picked),
         )
         with st.popover("Edit", icon=":material/edit:", help="Its name, tags and note"):
-            annotating.show_name(soup.id, picked.label, said.name, key="page")
+            soup_links.show_name_field(soup.id, picked.label, said.name, key="page")
             tags = {tag for each in stored for tag in each.annotation.tags}
-            annotating.show_note_and_tags(soup.id, known=tags)
-        annotating.show_star(soup.id, starred=said.starred)
+            soup_links.show_note_and_tags(soup.id, known=tags)
+        soup_links.show_star(soup.id, starred=said.starred)
         st.button(
             "Delete", icon=":material/delete:", disabled=is_read_only, on_click=_delete,
             args=(picked,), help="You can undo it on the Soups page.",
@@ -136,11 +134,11 @@ def _scores(view: View, picked: StoredSoup) -> None:
     if not view.has_task:
         st.caption("Without a task, nothing is evaluated.")
         return
-    first, *others = differences.sentences(view, picked)
+    first, *others = comparison.sentences(view, picked)
     st.markdown("  \n".join([f"**{plain(first)}**", *map(plain, others)]))
     known = Overview(view.context, [picked])
     origin = known.runs[known.best] if known.best else None
-    differences.show(view, known.of_soups[picked.soup.id], known.best, origin)
+    comparison.show_differences(view, known.of_soups[picked.soup.id], known.best, origin)
     scores.offer_evaluation(view, picked, key="summary")
 
 
@@ -176,7 +174,7 @@ def _decisions(view: View, picked: StoredSoup) -> None:
     known = {each.name for each in RECIPES[soup.recipe].parameters}
     given = {name: value for name, value in soup.parameters.items() if name in known}
     st.subheader("How it was chosen")
-    decisions.show(then, RecipeSoup(soup.recipe, tuple(tried["names"]), given), soup)
+    building.show_decisions(then, RecipeSoup(soup.recipe, tuple(tried["names"]), given), soup)
 
 
 def _ingredients(picked: StoredSoup) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from pages.components import display, exports, jobs, results, snippets, tasks
+from pages.components import display, exports, jobs, snippets, tasks
 from pages.components.display import plain
 from pages.components.scores import offer_ingredients
 from pages.components.state import Pair, View
@@ -37,7 +37,7 @@ def main(view: View) -> None:
         split = st.selectbox(
             "Split", view.task.reported, format_func=view.task.split_title, width=180
         )
-        colour = results.colour_by(view, "soups")
+        colour = display.colour_by(view, "soups")
     with st.container(key="two-figures"):
         left, right = st.columns(2, gap="medium")
     with left:
@@ -53,7 +53,7 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
     if (why := view.task.why_no_kept_outputs) is not None:
         st.info(f"No ensembles of pairs. {plain(why)}", icon=":material/join_inner:")
         return
-    known = results.midpoints(view, names, split, key="midpoints")
+    known = jobs.midpoints(view, names, split, key="midpoints")
     if known is None:
         return
     table = soups_and_ensembles_table(known, _ensembles(view, names, split))
@@ -70,7 +70,7 @@ def _scores(view: View, names: Sequence[str], split: str, colour: str | None) ->
         score_unit=view.task.score_unit,
     )
     call = TwoModelEnsembles(tuple(names), split)
-    paths = results.midpoint_paths(names, split)
+    paths = jobs.midpoint_paths(names, split)
     code = snippets.soups_and_ensembles(view, call, paths, colour)
     display.show_figure(
         figure,
@@ -141,7 +141,7 @@ def _ensembles(view: View, names: Sequence[str], split: str) -> dict[Pair, float
         return {}
     call = TwoModelEnsembles(with_outputs, split)
     title = f"Ensembles of {math.comb(len(with_outputs), 2)} pairs on {split}"
-    found = results.derived(view, call, title, key="two-model-ensembles")
+    found = jobs.derived(view, call, title, key="two-model-ensembles")
     return {} if found is None else by_pair(found)
 
 

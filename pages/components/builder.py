@@ -23,7 +23,6 @@ MANUAL = "manual"
 BASIN, SELECTED, EVERY, CUSTOM = "basin", "selected", "all", "custom"
 
 _COLUMNS = 3  # of widgets
-_SLIDERS_ABREAST = 4
 _PATTERN = "pattern"
 _OF_FORM = ("tensors-", "share-")  # keys of its widgets begin so
 _TAKES = {
@@ -247,32 +246,6 @@ def why_not(view: View, recipe: Recipe, count: int) -> str | None:
         wanted = f"exactly {least}" if least == most else f"at least {least}"
         return f"{recipe.title} needs {wanted} ingredients; {count} are selected."
     return None
-
-
-def choose_shares(names: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
-    """Let the user set the weights of models by sliders; return them by name.
-
-    Args:
-        names: The models.
-        defaults: Their weights at first, from -1 to 1.
-    """
-    told = {}
-    for text in st.session_state.get("share", []):
-        name, _, value = text.rpartition("=")
-        try:
-            told[name] = min(max(float(value), -1.0), 1.0)
-        except ValueError:
-            continue
-    columns = st.columns(_SLIDERS_ABREAST)
-    shares = {}
-    for index, name in enumerate(names):
-        with columns[index % _SLIDERS_ABREAST]:
-            start = told.get(name, defaults[name])
-            shares[name] = st.slider(plain(name), -1.0, 1.0, start, 0.05, key=f"share-{name}")
-    st.session_state["share"] = [
-        f"{name}={share:g}" for name, share in shares.items() if share != defaults[name]
-    ]
-    return shares
 
 
 def _widgets(

@@ -1,16 +1,14 @@
-"""Building a soup by a recipe: a curve over a parameter, the progress and the result."""
+"""Building a soup by a recipe: curves over a parameter, progress, the result, its decisions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from pages.components import (
-    annotating,
     builder,
     comparison,
-    decisions,
-    differences,
     display,
     exports,
     jobs,
@@ -24,7 +22,7 @@ from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
-from soupcore.figures.tables import curve_table
+from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
 from soupcore.plan import seconds
 from soupcore.recipes import RECIPES, Number, Recipe
@@ -243,7 +241,7 @@ def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None
     with st.container(border=True, key=f"result-{key}"):
         if ready:
             st.markdown(f":material/check_circle: {plain(ready)} is ready.")
-        first, *details = differences.sentences(view, stored)
+        first, *details = comparison.sentences(view, stored)
         st.markdown(f"##### {plain(first)}")
         for line in details:
             st.markdown(plain(line))
@@ -251,7 +249,7 @@ def _card(view: View, stored: StoredSoup, ready: str, key: str = "card") -> None
         scores.metrics(view, stored.soup)
         with st.container(width=480):
             name = stored.annotation.name
-            annotating.show_name(stored.soup.id, stored.label, name, key=key)
+            soup_links.show_name_field(stored.soup.id, stored.label, name, key=key)
         with st.container(horizontal=True):
             soup_links.show_name(stored, key=key)
             if view.has_task:
@@ -281,7 +279,7 @@ def _decisions(view: View, soup: Soup, job: Job) -> None:
     then = view.with_statistics(job.request["batchnorm"]).including(offered)
     then = then.with_primary(soup.chosen_by(view.task).primary)
     then = then.with_tensors(soup.rule)
-    decisions.show(then, RecipeSoup.from_request(job.request), soup)
+    show_decisions(then, RecipeSoup.from_request(job.request), soup)
 
 
 @st.fragment(run_every=0.5)
@@ -309,3 +307,52 @@ def _show_progress(job: Job, recipe: Recipe, labels: Labels) -> None:
         score_unit=labels.score_unit,
     )
     st.plotly_chart(figure, key="growing-trace", config={"displaylogo": False})
+
+
+def show_decisions(view: View, call: RecipeSoup, soup: Soup) -> None:
+    """Draw the decisions or the passes of a recipe that built a soup.
+
+    Args:
+        view: The view as the recipe saw it: its candidates, its metric and its tensors.
+        call: The call of the recipe.
+        soup: The soup.
+    """
+    if soup.trace:
+        figure = figures.greedy_trace(
+            soup.trace, score_name=view.task.score_name, score_unit=view.task.score_unit
+        )
+        code = snippets.trace(view, call)
+        display.show_figure(
+            figure,
+            "greedy-trace",
+            trace_table(soup.trace),
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
+        _saved(view, soup.trace)
+    if soup.passes:
+        columns = ["number", "loss", "held_back_loss", "best"]
+        table = pd.DataFrame(soup.passes)[columns]
+        code = snippets.trace(view, call, len(soup.passes))
+        display.show_figure(
+            figures.learning_curve(soup.passes),
+            "learning-curve",
+            table,
+            code,
+            about=exports.sizes(view.task, view.task.select),
+        )
+
+
+def _saved(view: View, trace: Sequence[Step]) -> None:
+    """Show how much evaluation early rejection saved."""
+    rejected = [step for step in trace if step.is_bound]
+    if not rejected:
+        return
+    trials = len(trace) - 1  # the first candidate takes no trial
+    whole = trials * len(view.task.split(view.task.select))
+    seen = sum(step.examples for step in trace[1:])
+    st.caption(
+        f"{len(rejected)} of {trials} candidates were rejected early, once they could no longer be "
+        f"accepted ({1 - seen / whole:.0%} of evaluation skipped). The decisions are those of "
+        "full evaluations."
+    )

@@ -1,4 +1,4 @@
-"""Names, errors and figures on pages. Names are shown literally."""
+"""Names, durations, errors, figures and plain choices on pages. Names are shown literally."""
 
 import hashlib
 import logging
@@ -10,11 +10,23 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.components import exports
-from soupcore import StockpotError
-from soupcore.escaping import from_figure_text
-from soupcore.escaping import markdown as plain
+from pages.components.state import View
+from soupcore import StockpotError, escaping
+from soupcore.analysis import varying
+from soupcore.analysis.verdict import Outcome
+from soupcore.overview import is_learning_rate
 
-__all__ = ["about", "in_a_sentence", "listed", "plain", "renew_clicks", "show_error", "show_figure"]
+#: Returns a name as Markdown that shows it literally.
+plain = escaping.markdown
+
+#: How the outcomes of verdicts are shown.
+ICONS: dict[Outcome, str] = {
+    "unknown": ":material/hourglass_empty:",
+    "better": ":material/trending_up:",
+    "even": ":material/drag_handle:",
+    "worse": ":material/trending_down:",
+    "open": ":material/help:",
+}
 
 Pick = Callable[[list[Any]], None]
 
@@ -142,6 +154,78 @@ def tabs(key: str, titles: Mapping[str, str]) -> Iterator[str]:
                 yield name
 
 
+def choose_option(
+    label: str,
+    options: Sequence[str],
+    current: str,
+    *,
+    text: Callable[[str], str],
+    width: int,
+    key: str,
+) -> str:
+    """Let the user choose one of many options, or none; return it, "" for none.
+
+    Args:
+        label: What is chosen, for screen readers.
+        options: The options.
+        current: The option that is chosen now; "" or an unknown one for none.
+        text: Returns what is shown of an option, or of "" for none.
+        width: Width of the box in pixels.
+        key: Key of the widget, which is drawn anew when the option is changed from elsewhere.
+    """
+    everything = ["", *options]
+    now = current if current in everything else ""
+    chosen = st.selectbox(
+        label,
+        everything,
+        index=everything.index(now),
+        format_func=text,
+        label_visibility="collapsed",
+        width=width,
+        key=f"{key}-{now}",
+    )
+    return chosen or ""
+
+
+def choose_word(label: str, words: Mapping[str, str], current: str, key: str) -> str:
+    """Let the user choose one of a few words; return it.
+
+    Args:
+        label: What is chosen, for screen readers.
+        words: `{word: what is shown}`.
+        current: The word that is chosen now.
+        key: Key of the widget, which is drawn anew when the word is changed from elsewhere.
+    """
+    word: str = st.segmented_control(
+        label,
+        [*words],
+        default=current,
+        format_func=lambda word: words[word],
+        required=True,
+        label_visibility="collapsed",
+        key=f"{key}-{current}",
+    )
+    return word
+
+
+def colour_by(view: View, key: str) -> str | None:
+    """Let the user choose a hyperparameter; the maximum of a pair is its colour."""
+    numbers = [
+        name
+        for name in varying(view.sweep)
+        if any(isinstance(i.hyperparameters.get(name), int | float)
+               for i in view.sweep.ingredients.values())
+    ]  # fmt: skip
+    if not numbers:
+        return None
+    rate = next(filter(is_learning_rate, numbers), None)
+    options = [None, *numbers]
+    return st.selectbox(
+        "Colour by max of pair", options, index=options.index(rate),
+        format_func=lambda name: name or "none", key=f"colour-{key}", width=220,
+    )  # fmt: skip
+
+
 def tick_rows(table: str, rows: Sequence[str], ticked: Collection[str]) -> str:
     """Tick rows of a table, and return the key of its widget for this order of the rows.
 
@@ -179,5 +263,5 @@ def _take(key: str, on_pick: Pick, on_box: Callable[[dict[str, Any]], None] | No
 def _texts(custom: Any) -> Any:
     """Return a point's custom data with its texts unescaped."""
     if isinstance(custom, str):
-        return from_figure_text(custom)
+        return escaping.from_figure_text(custom)
     return [_texts(each) for each in custom] if isinstance(custom, list | tuple) else custom

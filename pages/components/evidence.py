@@ -10,7 +10,6 @@ from pages.components import (
     display,
     exports,
     jobs,
-    results,
     scores,
     selection_bias,
     snippets,
@@ -312,7 +311,7 @@ def _calibrations(
         return None
     call = Calibrations(picked.soup.id, tuple(names[1:]), split)
     title = f"Calibration of {picked.label}"
-    result = results.derived(view, call, title, key="calibration")
+    result = jobs.derived(view, call, title, key="calibration")
     if result is None:
         return None
     return {picked.label: result["soup"], _ENSEMBLE: result["ensemble"], **result["ingredients"]}

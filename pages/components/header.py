@@ -1,20 +1,41 @@
-"""The mark, the title of the browser's tab, and the line above every page: where the user is.
+"""The mark, the title of the browser's tab, the line above every page, and keyboard shortcuts.
 
 The line is: sweep ▸ task ▸ selection and primary metric ▸ the soup that was opened last, if any ▸
-jobs. Its height is fixed and long texts are cut off, so that the page below never moves.
+jobs ▸ the help on shortcuts. Its height is fixed and long texts are cut off, so that the page below
+never moves.
+
+Streamlit gives shortcuts only to buttons, and none of them can be `?`. So a script of ours listens
+for keys. It is a constant: the server's content security policy allows it by its hash.
 """
 
+import json
 from collections.abc import Sequence
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import exports, keyboard, state, tasks
+from pages.components import exports, state, tasks
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore.jobs import Job, State
 
+#: The key after G that opens each page.
+PAGES = {
+    "o": "Overview",
+    "i": "Ingredients",
+    "s": "Soups",
+    "c": "Connectivity",
+    "m": "Compare",
+    "r": "Report",
+    "p": "Paths",
+    "l": "Plane",
+    "g": "Geometry",
+    "n": "Ensembles",
+    "w": "Sweeps",
+}
+
 KEY = "header-line"
+_HELP = "keyboard-help"
 STYLE = (
     f".st-key-{KEY} {{ height: 1.75rem !important; overflow: hidden; flex-wrap: nowrap !important;"
     " align-items: center; gap: 0.4rem; margin-bottom: -0.5rem; }"
@@ -25,10 +46,39 @@ STYLE = (
     f".st-key-{KEY} > :has(+ * > [data-testid=stEmpty]) {{ display: none; }}"
     f".st-key-{KEY} button {{ min-height: 0; padding: 0; line-height: 1.4; }}"
     f".st-key-{KEY} .stButton {{ display: flex; }}"
-    f"{keyboard.STYLE}{exports.STYLE}"
+    f".st-key-{_HELP} {{ margin-left: auto; }} :has(> .st-key-keys) {{ display: none; }}"
+    f"{exports.STYLE}"
     f".st-key-{KEY} p {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis;"
     " font-size: 0.875rem; }"
 )
+
+# It acts before Streamlit's own keys, such as R, and leaves keys in text fields alone.
+SCRIPT = f"""<script>(() => {{
+  if (window.stockpotKeys) return;
+  window.stockpotKeys = true;
+  const pages = {json.dumps(PAGES)};
+  const open = () => document.querySelector("[role=dialog]");
+  let chord = 0;
+  document.addEventListener("keydown", (event) => {{
+    const at = event.target;
+    if (event.ctrlKey || event.metaKey || event.altKey || at.isContentEditable) return;
+    if (["INPUT", "TEXTAREA", "SELECT"].includes(at.tagName) || open()) return;
+    const isChord = chord && 5000 > event.timeStamp - chord;
+    chord = 0;
+    if (event.key === "?") {{
+      document.querySelector(".st-key-{_HELP} button")?.click();
+    }} else if (isChord && event.key in pages) {{
+      const links = [...document.querySelectorAll("[data-testid=stSidebarNavLink]")];
+      links.find((link) => link.textContent.trim().endsWith(pages[event.key]))?.click();
+    }} else if (event.key === "g") {{
+      chord = event.timeStamp;
+    }} else {{
+      return;
+    }}
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }}, true);
+}})();</script>"""
 
 _TITLE = "Stockpot"
 _ICON = "#2560b3"
@@ -91,7 +141,7 @@ def show() -> tuple[DeltaGenerator, DeltaGenerator]:
         # Without a timer of its own: the jobs panel has the page drawn again as jobs go on.
         _jobs()
         exports.listen()
-        keyboard.show()
+        _keyboard()
     return selection, soup
 
 
@@ -131,3 +181,60 @@ def _jobs() -> None:
         icon = ":material/error:"
     with st.container(key="job-counts", width="content"):
         st.markdown(f"{icon} {' · '.join(parts) or 'no jobs'}", width="content")
+
+
+def _keyboard() -> None:
+    """Show the button of the dialog, and listen for the shortcuts."""
+    if st.button("?", key=_HELP, type="tertiary", icon=":material/keyboard:"):
+        _keyboard_help()
+    with st.container(key="keys"):
+        st.html(SCRIPT, unsafe_allow_javascript=True)
+
+
+@st.dialog("Keyboard", width="medium")
+def _keyboard_help() -> None:
+    left, right = st.columns(2)
+    with left:
+        st.markdown("**Open a page**")
+        st.markdown(_shortcuts({f"G then {key.upper()}": title for key, title in PAGES.items()}))
+    with right:
+        st.markdown("**Everywhere**")
+        st.markdown(
+            _shortcuts(
+                {
+                    "?": "This help",
+                    "Tab": "Next control",
+                    "Shift + Tab": "Previous control",
+                    "Enter": "Press a button, open a list, follow a link",
+                    "Space": "Tick a box",
+                    "← →": "Change a choice, move a slider",
+                    "Esc": "Close a dialog or a list",
+                }
+            )
+        )
+        st.markdown("**In a table**")
+        st.markdown(
+            _shortcuts(
+                {
+                    "Arrows": "Move between cells",
+                    "Space": "Tick the row, on its box",
+                    "Ctrl + C": "Copy cells",
+                    "Ctrl + F": "Search",
+                }
+            )
+        )
+    st.caption(
+        "Every click on a figure has an equivalent for the keyboard. Rows of the run table select "
+        "ingredients, *Add curve* on the Connectivity page chooses a pair, and the list on the "
+        "page of a soup opens another one. *CSV* below a figure saves its numbers."
+    )
+
+
+def _shortcuts(rows: dict[str, str]) -> str:
+    lines = [f"| {' '.join(_keys(keys))} | {text} |" for keys, text in rows.items()]
+    return "\n".join(["| Key | Action |", "| --- | --- |", *lines])
+
+
+def _keys(text: str) -> list[str]:
+    words = {"then", "+"}
+    return [word if word in words else f"`{word}`" for word in text.split(" ")]

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.components import display, exports, jobs, results, snippets, state
+from pages.components import display, exports, jobs, snippets, state
 from pages.components.display import listed, plain
 from pages.components.state import Pair, View
 from soupcore import basins, figures
@@ -91,12 +91,10 @@ class Summaries:
 
 def look_up(view: View, choices: Choices) -> Summaries:
     """Look up the summaries of the pairs."""
-    whole = results.pairs(view, choices.names, choices.alphas, choices.split)
+    whole = jobs.pairs(view, choices.names, choices.alphas, choices.split)
     if len(view.task.split(choices.split)) < 2 * summaries.SCREEN:
         return Summaries(whole, None, whole)
-    screen = results.pairs(
-        view, choices.names, choices.alphas, choices.split, part=summaries.SCREEN
-    )
+    screen = jobs.pairs(view, choices.names, choices.alphas, choices.split, part=summaries.SCREEN)
     return Summaries(whole, screen, whole.or_screened(screen))
 
 

@@ -1,4 +1,7 @@
-"""The run table: ingredients, base and soups, with their stored results."""
+"""The run table: ingredients, base and soups, with their stored results, and the text of its cells.
+
+The cells stay numbers, so that they sort as numbers.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from pages.components import ranking, scores
+from pages.components import scores
 from pages.components.display import plain
+from pages.components.soup_links import cell_text
 from pages.components.state import View
 from soupcore import Evaluation
 from soupcore.connectivity import stored_distances
@@ -26,6 +31,7 @@ BASELINE = "baseline"
 _IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
 _EVALUATED = "evaluated"
+_THOUSAND, _MILLION, _LONGEST = 1e3, 1e6, 1e15
 
 
 @dataclass(frozen=True)
@@ -286,18 +292,19 @@ def _add_runs(made: _Columns, view: View, names: Sequence[str], metric: str | No
         if name not in files:
             rows.append({})
             continue
-        logged = {ranking.logged(m): value for m, value in files[name].logged_metrics.items()}
-        first = {ranking.logged(metric): logged.get(ranking.logged(metric))} if metric else {}
+        logged = {scores.logged_title(m): value for m, value in files[name].logged_metrics.items()}
+        title = scores.logged_title(metric) if metric else ""
+        first = {title: logged.get(title)} if title else {}
         rows.append({**first, **logged, **files[name].hyperparameters})
-    shown = {*sweep.columns, *map(ranking.logged, sweep.logged_columns)}
-    shown |= {ranking.logged(metric)} if metric else set()
+    shown = {*sweep.columns, *map(scores.logged_title, sweep.logged_columns)}
+    shown |= {scores.logged_title(metric)} if metric else set()
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key, title in run_columns(keys, {*made.columns, *_LAST}).items():
         values = _uniform([row.get(key) for row in rows])
         known = [value for value in values if value is not None]
         is_number = all(type(value) in (int, float) for value in known)
         metric = key.removesuffix(" (logged)")
-        is_higher_first = metric != key and not ranking.lower_is_better(metric)
+        is_higher_first = metric != key and not scores.lower_is_better(metric)
         column = Column(
             "number" if is_number else "text", _source(view, key), key in shown,
             is_lower_first=not is_higher_first, is_of_runs=True,
@@ -371,3 +378,59 @@ def _uniform(values: list[Any]) -> list[Any]:
 
 def _key(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else value
+
+
+def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
+    """Return rows with the text of each cell. The browser sorts them by the numbers."""
+    shown = frame.copy()
+    for title, texts in table.texts.items():
+        cells = [_Cell(value, texts[row]) for value, row in zip(frame[title], rows, strict=True)]
+        shown[title] = pd.Series(cells, dtype=object)
+    shown[NAME] = shown[NAME].map(cell_text)
+    forms: dict[str, Any] = {
+        "text": _text_of,
+        "score": _score_text,
+        "loss": number_text,
+        "number": number_text,
+        "count": number_text,
+    }
+    formats = {title: forms[column.form] for title, column in table.columns.items()}
+    is_baseline = (frame[NAME] == table.baseline).tolist()
+
+    def emphasised(column: "pd.Series[Any]") -> list[str]:
+        return ["font-weight: bold" if each else "" for each in is_baseline]
+
+    made: Styler = (
+        shown.style.format(formats)
+        .map(lambda ink: f"color: {ink}; background-color: {ink}", subset=[INK])
+        .apply(emphasised, subset=[title for title in table.columns if title != INK])
+    )
+    return made
+
+
+class _Cell(float):
+    """A number in a table with its own display text."""
+
+    text: str
+
+    def __new__(cls, value: float, text: str) -> "_Cell":
+        cell = super().__new__(cls, value)
+        cell.text = text
+        return cell
+
+
+def _text_of(value: Any) -> str:
+    return UNKNOWN if pd.isna(value) else str(value)
+
+
+def _score_text(value: Any) -> str:
+    return value.text if isinstance(value, _Cell) else UNKNOWN
+
+
+def number_text(value: Any) -> str:
+    """Return a number with three significant digits; whole numbers in full."""
+    if pd.isna(value):
+        return UNKNOWN
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.0f}" if _THOUSAND <= abs(value) < _MILLION else f"{value:.3g}"
+    return str(int(value)) if abs(value) < _LONGEST else f"{float(value):.3g}"

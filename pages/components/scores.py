@@ -1,4 +1,4 @@
-"""Stored soups, and the known scores of soups and ingredients."""
+"""Stored soups, the known scores of soups and ingredients, and the metrics that tools logged."""
 
 import math
 from collections import Counter
@@ -12,9 +12,10 @@ import streamlit as st
 from pages.components import jobs, state
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Evaluation, Mixture, Soup
+from soupcore import Evaluation, Mixture, Soup, Sweep
 from soupcore.calls import IngredientScores, SoupScores
 from soupcore.calls.code import soup_again
+from soupcore.checkpoints.run_folders import is_lower_better
 from soupcore.overview import BySplit, Overview, best_on_select
 from soupcore.plan import seconds
 from soupcore.stored_soups import StoredSoup, StoredSoups
@@ -366,3 +367,44 @@ def shortfall(view: View, stored: StoredSoup) -> str:
         f"**{plain(stored.label)}** scores {unit.text(soup.score)} on {plain(select)}: "
         f"{' and '.join(texts)}."
     )
+
+
+def logged_metrics(sweep: Sweep) -> list[str]:
+    """Return the logged metrics of a sweep that have a number for at least one ingredient."""
+    names = dict.fromkeys(m for i in sweep.ingredients.values() for m in i.logged_metrics)
+    return [name for name in names if logged_values(sweep, name)]
+
+
+def logged_values(sweep: Sweep, metric: str) -> dict[str, float]:
+    """Return the finite numbers of a logged metric, by ingredient."""
+    by_name = {name: i.logged_metrics.get(metric) for name, i in sweep.ingredients.items()}
+    return {
+        name: float(value)
+        for name, value in by_name.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def ranking_metric(sweep: Sweep) -> str | None:
+    """Return the ranking metric; None if none is chosen, or the sweep has no such metric."""
+    name: str = st.session_state["rank"]
+    return name if name in logged_metrics(sweep) else None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether lower values rank first: as the user chose, else by the name of the metric."""
+    if st.session_state["rank"] == metric and st.session_state["better"] in ("lower", "higher"):
+        return bool(st.session_state["better"] == "lower")
+    return bool(is_lower_better(metric))
+
+
+def ranked_by_logged(sweep: Sweep, names: list[str], metric: str) -> list[str]:
+    """Return names by a logged metric, the best first; those without a value are last."""
+    known = logged_values(sweep, metric)
+    sign = 1 if lower_is_better(metric) else -1
+    return sorted(names, key=lambda name: sign * known[name] if name in known else math.inf)
+
+
+def logged_title(metric: str) -> str:
+    """Return the column of a logged metric, which is marked as not measured here."""
+    return metric if metric.endswith(" (logged)") else f"{metric} (logged)"

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import jobs, results, scores
+from pages.components import jobs, scores
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import RECIPES
@@ -50,7 +50,7 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
 
 def _of_ingredients(view: View, candidates: Sequence[str]) -> None:
     """Show how much choosing the best ingredient inflates its score."""
-    found = results.derived(
+    found = jobs.derived(
         view,
         BestIngredientBias(tuple(candidates)),
         f"Selection bias of the best of {len(candidates)}",

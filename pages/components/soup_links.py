@@ -1,17 +1,27 @@
-"""Ways to the page of a soup, and from there to others: buttons, names in tables, and points.
+"""Soups by name: ways to their pages, and forms for the names, tags and notes that users give.
 
-Callbacks cannot switch pages, so `main.py` does at the start of the next run.
+Ingredients have tags and notes too. Changes are stored at once. Callbacks cannot switch pages, so
+`main.py` does at the start of the next run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from pages.components import display, state
+from pages.components import access, display, state
 from pages.components.display import plain
 from pages.components.state import View
+from soupcore import StockpotError
+from soupcore.store.soups import (
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    MOST_TAGS,
+    Annotation,
+    annotate,
+    annotations,
+)
 from soupcore.stored_soups import StoredSoup
 
 #: The sections of the page of a soup, by their names in the URL.
@@ -155,3 +165,96 @@ def _open(name: str, soups: Mapping[str, StoredSoup]) -> None:
         return
     st.session_state.update({"row-detail": True, "detail": name})
     open_page("ingredients.py")
+
+
+def show_name_field(subject: str, label: str, default: str, *, key: str) -> None:
+    """Show the name of a soup, to change.
+
+    Args:
+        subject: Id of the soup.
+        label: The name that the pages show.
+        default: The name that the user gave; "" for none.
+        key: Distinguishes several fields for the same soup on a page.
+    """
+    key = f"name-{key}-{subject}-{default}"
+    st.text_input(
+        "Name",
+        default,
+        max_chars=LONGEST_NAME,
+        placeholder=label,
+        help="Leave it empty for the default name.",
+        key=key,
+        disabled=state.store().is_read_only,
+        on_change=lambda: _rename(subject, label, st.session_state[key]),
+    )
+
+
+def show_star(subject: str, *, starred: bool) -> None:
+    """Show a button that gives a soup a star or takes it away."""
+    st.button(
+        "Remove the star" if starred else "Star",
+        icon=":material/star:" if not starred else ":material/star_half:",
+        key=f"star-{subject}",
+        disabled=state.store().is_read_only,
+        on_click=lambda: _take(subject, starred=not starred),
+    )
+
+
+def show_note_and_tags(subject: str, *, known: Iterable[str] = ()) -> None:
+    """Show the tags and the note of a soup or an ingredient, to read and to change.
+
+    Args:
+        subject: Id of the soup, or digest of the ingredient.
+        known: Tags that are in use, to choose from.
+    """
+    said = annotations(state.store(), [subject]).get(subject, Annotation())
+    left, right = st.columns([1, 2])
+    tags, note = f"tags-{subject}", f"note-{subject}"
+    is_read_only = state.store().is_read_only
+    with left:
+        st.multiselect(
+            "Tags",
+            sorted({*known, *said.tags}),
+            default=list(said.tags),
+            accept_new_options=True,
+            max_selections=MOST_TAGS,
+            placeholder="Add a tag",
+            key=tags,
+            disabled=is_read_only,
+            on_change=lambda: _take(subject, tags=st.session_state[tags]),
+        )
+    with right:
+        st.text_area(
+            "Note",
+            said.note,
+            max_chars=LONGEST_NOTE,
+            height=80,
+            placeholder="Purpose, observations, … Included in the report.",
+            key=note,
+            disabled=is_read_only,
+            on_change=lambda: _take(subject, note=st.session_state[note]),
+        )
+
+
+def _rename(subject: str, label: str, name: str) -> None:
+    handles: dict[str, str] = st.session_state.get("handles", {})
+    # The label changes with the name; pairs of the session keep the soup by its handle.
+    pairs = [tuple(handles[label] if end == label else end for end in pair)
+             for pair in st.session_state["pairs"]] if label in handles else None  # fmt: skip
+    if _store(subject, name=name) and pairs is not None:
+        st.session_state["pairs"] = pairs
+        access.note("renamed a soup to", name)
+
+
+def _take(subject: str, **changes: Any) -> None:
+    _store(subject, **changes)
+
+
+def _store(subject: str, **changes: Any) -> bool:
+    """Store a change; show why where it is refused."""
+    try:
+        annotate(state.store(), subject, **changes)
+    except StockpotError as error:
+        st.toast(plain(str(error)), icon=":material/error:")
+        return False
+    return True

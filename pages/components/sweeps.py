@@ -1,57 +1,37 @@
-"""Opening a sweep: choose it, read its checkpoints, show its fit report, choose its weights."""
+"""Opening a sweep: choose a folder, URLs or an upload; read the checkpoints; watch the folder.
 
-from collections import Counter
+Of a remote sweep also the files that its URLs were resolved to, and the cache of files.
+"""
+
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
-from natsort import natsorted
 
-from pages.components import (
-    access,
-    jobs,
-    remote,
-    settings,
-    state,
-    streamlit_internals,
-    tasks,
-    uploads,
-)
+from pages.components import access, jobs, settings, state, streamlit_internals, tasks, uploads
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import Finding, FitReport, StockpotError
+from soupcore import StockpotError
 from soupcore.calls import OpenSweep
 from soupcore.checkpoints.recognition import INDEX_SUFFIX, TORCH_SUFFIXES
 from soupcore.display import in_words
-from soupcore.evaluation import StatisticsChoice
+from soupcore.errors import RemoteError
 from soupcore.jobs import State
-from soupcore.sweeps.findings import Severity, SnapshotChoice
+from soupcore.remote import Cache, check_url
+from soupcore.remote.urls import HUB_AND_S3, scheme_of
 from soupcore.sweeps.folder import Listing, changes, list_checkpoints
 from soupcore.sweeps.members import Members
-from soupcore.sweeps.snapshots import EVERY, OTHERS, snapshots_from_text, snapshots_to_text
+from soupcore.sweeps.remote import RemoteSweep
+from soupcore.sweeps.remote_table import remote_of
 
 _UPLOAD_TYPES = [
     ".safetensors", INDEX_SUFFIX, *TORCH_SUFFIXES, ".json", ".jsonl", ".csv", ".yaml", ".txt",
 ]  # fmt: skip
-_RULES = {
-    "": "each tool's choice",
-    "best": "best",
-    "last": "last",
-    "final": "final",
-    EVERY: "every one, as an ingredient each",
-}
-_MOST_ROWS = 8  # a longer table scrolls
 _MOST_UNSETTLED = 3  # files being written that are listed by name
 _WATCH = 2.0  # seconds between two listings of the folder
-_MOST_OTHERS = 20  # other files of the folder that are listed by name
-_HEIGHT = 600  # pixels
-_BADGES: dict[Severity, str] = {
-    "misfit": ":red-badge[excluded]",
-    "warning": ":orange-badge[warning]",
-    "note": ":gray-badge[note]",
-}
 
 
 def show_choice() -> None:
@@ -170,13 +150,116 @@ def _urls() -> None:
     disabled = not text.strip() or state.store().is_read_only
     if st.button("Open URLs", type="primary", disabled=disabled):
         try:
-            folder = remote.folder_of(text.splitlines())
+            folder = folder_of(text.splitlines())
         except StockpotError as error:
             st.error(plain(str(error)))
             return
         state.choose_sweep(folder, task)
         st.rerun()
-    remote.show_cache()
+    show_cache()
+
+
+def folder_of(lines: Sequence[str]) -> str:
+    """Return the folder of the sweep of some URLs, one in a line; it downloads nothing.
+
+    Raises:
+        StockpotError: A line is not a URL that pages may open.
+    """
+    urls = [line.strip() for line in lines if line.strip()]
+    for line in urls:
+        _, url = check_url(line)
+        if scheme_of(url) not in HUB_AND_S3:
+            raise RemoteError(
+                f"{scheme_of(url)}:// cannot be opened on a page; use hf:// or s3://. The command "
+                "line and the library open other URLs too."
+            )
+    return str(RemoteSweep.of(urls).folder)
+
+
+def show_remote_files(view: View) -> None:
+    """Show what the URLs of a remote sweep were resolved to, with a button to resolve them anew."""
+    remote = remote_of(view.folder)
+    if remote is None:
+        return
+    files = pinned_files(remote)
+    with st.expander(f"Remote files: {len(files)} checkpoint files", icon=":material/cloud:"):
+        st.dataframe(files, hide_index=True)
+        request = replace(view.opening, refresh=True).request
+        is_checking = jobs.unfinished(OpenSweep.kind, **request) is not None
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button(
+                "Check the URLs for changes",
+                icon=":material/sync:",
+                disabled=state.store().is_read_only or is_checking,
+            ):
+                jobs.submit(OpenSweep.kind, f"Check the URLs of {state.sweep_label()}", request)
+                st.rerun()
+            st.caption(
+                "The sweep keeps these files even if the URLs name others now. In that case, the "
+                "check replaces them. Stored results stay."
+            )
+
+
+def pinned_files(remote: RemoteSweep) -> pd.DataFrame:
+    """Return the files of weights of a sweep, with what they are pinned to."""
+    used = {path for plan in remote.plans.values() for path in plan.weights}
+    rows = [
+        {
+            "file": path,
+            "size": in_words(file.size),
+            "URL": file.url,
+            "pinned to": file.identity,
+        }
+        for path, file in remote.files.items()
+        if path in used
+    ]
+    return pd.DataFrame(rows)
+
+
+def show_cache() -> None:
+    """Show the size and the budget of the cache of remote files, and let the user clear it."""
+    cache = Cache()
+    entries = cache.entries()
+    total = sum(entry.nbytes for entry in entries)
+    count = f"{len(entries)} file{'s' if len(entries) != 1 else ''}"
+    title = f"Cache: {in_words(total)} of {in_words(cache.budget)} · {count}"
+    with st.expander(title, icon=":material/hard_drive:"):
+        st.caption(
+            "Remote files are downloaded once. If they exceed the budget (`$STOCKPOT_CACHE_GB`), "
+            "those that were not used for longest are removed. They are downloaded again when "
+            "needed."
+        )
+        if not entries:
+            return
+        rows = [
+            {
+                "URL": entry.url or entry.key,
+                "size": in_words(entry.nbytes) + ("" if entry.is_complete else " (unfinished)"),
+                "last used": pd.Timestamp(entry.used, unit="s", tz="UTC"),
+            }
+            for entry in entries
+        ]
+        times = st.column_config.DatetimeColumn(format="distance")
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, height=180, column_config={"last used": times}
+        )
+        kept = _keys_of(st.session_state["sweep"])
+        others = {entry.key: entry.nbytes for entry in entries if entry.key not in kept}
+        if st.button(
+            f"Clear the cache ({in_words(sum(others.values()))})",
+            icon=":material/delete:",
+            disabled=not others or state.store().is_read_only,
+            help="The files of the open sweep stay.",
+        ):
+            access.note("cleared", "the cache of remote files")
+            cache.clear(others)
+            st.rerun(scope="fragment")
+
+
+def _keys_of(folder: str) -> set[str]:
+    """Return the names in the cache of the files of a sweep; none if it is not remote."""
+    remote = remote_of(folder)
+    return {file.key for file in remote.files.values()} if remote is not None else set()
 
 
 def _upload() -> None:
@@ -225,12 +308,13 @@ def open_sweep(opening: OpenSweep, label: str) -> None:
         st.info("This sweep has never been opened, so nothing is stored about its checkpoints.")
         return
     reading = "Reading each checkpoint once to hash it and check for NaN and Inf."
-    if urls := remote.urls_of(folder):
+    remote = remote_of(folder)
+    if remote is not None:
         reading = (
             "Comparing the headers of the checkpoints, then downloading those that fit. The jobs "
             "panel shows the progress. " + reading
         )
-        st.code("\n".join(urls), language=None)
+        st.code("\n".join(remote.urls), language=None)
     _read_checkpoints(
         opening,
         label,
@@ -281,6 +365,29 @@ def _read_checkpoints(opening: OpenSweep, label: str, unread: str, reading: str)
         jobs.submit(OpenSweep.kind, f"Open {label}", request)
 
 
+def _open(opening: OpenSweep, label: str) -> None:
+    state.opened().add(opening.folder)
+    access.note("opened", opening.folder)
+    jobs.submit(OpenSweep.kind, f"Open {label}", opening.request)
+    st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def wait_for_task(spec: str) -> None:
+    """Show that a task is being described, and run the page again once it is."""
+    try:
+        is_known = state.descriptions().get(spec, wait_s=0) is not None
+    except StockpotError:  # the page shows it
+        is_known = True
+    if is_known or streamlit_internals.is_late():
+        streamlit_internals.rerun_after_this()
+    st.info(
+        f"Reading the task {plain(spec)}: its file runs in a separate process, which hashes its "
+        "data. This may take up to 10 minutes.",
+        icon=":material/hourglass_top:",
+    )
+
+
 def watch_folder(folder: str, before: Listing) -> None:
     """Run the page again once new or changed checkpoints are complete, and show those in work.
 
@@ -321,223 +428,3 @@ def _is_above_sweeps(folder: str) -> bool:
         return False
     runs = found.local
     return not runs or len({name.partition("/")[0] for name in runs if "/" in name}) > 1
-
-
-def _open(opening: OpenSweep, label: str) -> None:
-    state.opened().add(opening.folder)
-    access.note("opened", opening.folder)
-    jobs.submit(OpenSweep.kind, f"Open {label}", opening.request)
-    st.rerun()
-
-
-@st.fragment(run_every=1.0)
-def wait_for_task(spec: str) -> None:
-    """Show that a task is being described, and run the page again once it is."""
-    try:
-        is_known = state.descriptions().get(spec, wait_s=0) is not None
-    except StockpotError:  # the page shows it
-        is_known = True
-    if is_known or streamlit_internals.is_late():
-        streamlit_internals.rerun_after_this()
-    st.info(
-        f"Reading the task {plain(spec)}: its file runs in a separate process, which hashes its "
-        "data. This may take up to 10 minutes.",
-        icon=":material/hourglass_top:",
-    )
-
-
-def show_fit(fit: FitReport) -> None:
-    """Show the fit report, if it has any content."""
-    if not fit.findings and not fit.ignored and not fit.others:
-        return
-    with st.expander(_fit_title(fit), icon=":material/rule:", expanded=bool(fit.misfits)):
-        if fit.findings:
-            _fit_table(fit)
-        st.caption(" ".join([*_compared_with(fit), *_ignored(fit), *_others(fit)]))
-
-
-def _fit_title(fit: FitReport) -> str:
-    looks = {f.ingredient for f in fit.findings if f.severity == "warning"} - fit.misfits
-    if not fit.misfits and not looks:
-        return "Fit report: all checkpoints compatible"
-    warnings = f"{len(looks)} warning{'s' if len(looks) != 1 else ''}"
-    return f"Fit report: {len(fit.misfits)} excluded, {warnings}"
-
-
-def _fit_table(fit: FitReport) -> None:
-    rows = sorted(fit.grouped, key=lambda row: [*_BADGES].index(row[1].severity))
-    # `st.table` wraps its cells; `st.dataframe` would cut off the instructions.
-    st.table(
-        pd.DataFrame(
-            {
-                "": _BADGES[finding.severity],
-                "checkpoint": ", ".join(f"**{plain(name)}**" for name in names),
-                "problem": plain(_sentence(finding)),
-                "how to fix": plain(finding.way_out),
-            }
-            for names, finding in rows
-        ),
-        border="horizontal",
-        hide_index=True,
-        height=_HEIGHT if len(rows) > _MOST_ROWS else "content",
-    )
-
-
-def _sentence(finding: Finding) -> str:
-    if finding.tensor and finding.tensor not in finding.problem:
-        return f"{finding.tensor}: {finding.problem}"
-    first, _, _ = finding.problem.partition(" ")
-    if "." in first or "_" in first:  # the name of a file or a tensor keeps its case
-        return finding.problem
-    return finding.problem[:1].upper() + finding.problem[1:]
-
-
-def _compared_with(fit: FitReport) -> list[str]:
-    return [f"All tensors compared with {plain(fit.reference)}."] if fit.reference else []
-
-
-def _ignored(fit: FitReport) -> list[str]:
-    names = Counter(PurePosixPath(path).name for path in fit.ignored)
-    shown = [plain(name) + (f" ({n} times)" if n > 1 else "") for name, n in names.items()]
-    if not shown:
-        return []
-    return [f"Ignored trainer files: {', '.join(shown)}."]
-
-
-def _others(fit: FitReport) -> list[str]:
-    if not fit.others:
-        return []
-    shown = ", ".join(plain(name) for name in fit.others[:_MOST_OTHERS])
-    rest = len(fit.others) - _MOST_OTHERS
-    more = f" and {rest:,} more" if rest > 0 else ""
-    return [f"Not checkpoints, by name and first bytes: {shown}{more}."]
-
-
-def choose_weights(view: View) -> None:
-    """Let the user choose the weight set, if checkpoints hold several, such as EMA weights."""
-    titles = [found.title for found in view.sweep.weight_sets]
-    if len(titles) < 2:
-        return
-    taken = _weights_in_use(view)
-    default = next(iter(set(taken))) if len(set(taken)) == 1 else None
-    with st.container(horizontal=True, vertical_alignment="center"):
-        chosen = st.segmented_control(
-            "Weights",
-            titles,
-            default=default,
-            format_func=plain,
-            key=f"weights-{view.folder}-{view.weights}",
-            label_visibility="collapsed",
-        )
-        why = "your choice" if view.weights else "the writing framework's default"
-        st.caption(
-            f"{len(taken)} of {len(view.sweep)} checkpoints contain {plain(' and '.join(titles))}. "
-            f"Using {plain(', '.join(dict.fromkeys(taken)))} ({why})."
-        )
-    if chosen and chosen != default:
-        state.choose_weights(chosen)
-        st.rerun()
-
-
-def _weights_in_use(view: View) -> list[str]:
-    """Return the title of the weight set in use, for each checkpoint that holds several."""
-    return [
-        next(found.title for found in checkpoint.weight_sets if found.name == checkpoint.weights)
-        for checkpoint in (i.checkpoint for i in view.sweep.ingredients.values())
-        if checkpoint.weight_sets
-    ]
-
-
-def choose_snapshots(fit: FitReport) -> None:
-    """Show which snapshots of runs are used, with a way to choose others; nothing without any."""
-    if not fit.snapshots:
-        return
-    text = st.session_state["snapshot"]
-    wanted = snapshots_from_text(text)
-    each = dict(wanted) if not isinstance(wanted, str) else {OTHERS: wanted} if wanted else {}
-    names = {name for run in fit.snapshots for name in run.names}
-    options = [*_RULES, *(name for name in natsorted(names) if name not in _RULES)]
-    current = each.get(OTHERS, "")
-    options += [current] if current not in options else []
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen: str | None = st.selectbox(
-            "Snapshot of each run",
-            options,
-            index=options.index(current),
-            format_func=_option,
-            key=f"snapshot-{st.session_state['sweep']}-{text}",
-            width=280,
-        )
-        with st.popover("One run", help="Choose another snapshot of one run."):
-            of_one = _of_one_run(fit.snapshots, each)
-        st.caption(_used(fit.snapshots))
-    if of_one is not None:
-        each = of_one
-    elif chosen is not None and chosen != current:
-        each = each | {OTHERS: chosen}
-    else:
-        return
-    each = {run: name for run, name in each.items() if name}
-    only = each.get(OTHERS, "") if each.keys() <= {OTHERS} else None
-    state.choose_snapshot(snapshots_to_text(each if only is None else only))
-    st.rerun()
-
-
-def _option(name: str) -> str:
-    return _RULES.get(name, name)
-
-
-def _of_one_run(runs: Sequence[SnapshotChoice], each: dict[str, str]) -> dict[str, str] | None:
-    """Return the choices with another one for a run; None before a click."""
-    by_name = {run.run: run for run in runs}
-    run: str = st.selectbox("Run", [*by_name])
-    options = ["", *by_name[run].names, EVERY]
-    current = each.get(run, "")
-    snapshot = st.selectbox(
-        "Snapshot",
-        options,
-        index=options.index(current) if current in options else 0,
-        format_func=lambda name: _option(name) if name else "like the others",
-        key=f"snapshot-of-{run}",
-    )
-    return each | {run: snapshot} if st.button("Use it", type="primary") else None
-
-
-def _used(runs: Sequence[SnapshotChoice]) -> str:
-    counts = Counter(", ".join(run.taken) or "none, as it is unclear which" for run in runs)
-    used = "; ".join(f"{plain(names)} ({count})" for names, count in counts.most_common(3))
-    more = "; …" if len(counts) > 3 else ""
-    tools = ", ".join(dict.fromkeys(run.tool for run in runs if run.tool))
-    of_tools = f" of {plain(tools)}" if tools else ""
-    plural = "run has" if len(runs) == 1 else "runs have"
-    return f"{len(runs)} {plural} several snapshots{of_tools}. Used: {used}{more}."
-
-
-def choose_statistics(view: View) -> None:
-    """Let the user choose the BatchNorm statistics, if the network has any."""
-    if not view.offers_statistics:
-        return
-    st.segmented_control(
-        "BatchNorm statistics",
-        [*state.STATISTICS],
-        default=view.statistics,
-        required=True,
-        key=f"batchnorm-{view.task_spec}",
-        on_change=_take_statistics,
-        args=(f"batchnorm-{view.task_spec}",),
-        help="Averaged: running means and variances are averaged like weights. Re-estimated: "
-        "recomputed for each mixture on the train split (arXiv:1802.10026). Re-estimation usually "
-        "helps far from the ingredients and can hurt near them. Results are stored separately.",
-    )
-
-
-def use_statistics(view: View, statistics: StatisticsChoice) -> None:
-    """Switch the session to other BatchNorm statistics; call it before the page is drawn."""
-    widget = f"batchnorm-{view.task_spec}"
-    st.session_state[widget] = statistics
-    _take_statistics(widget)
-
-
-def _take_statistics(key: str) -> None:
-    st.session_state["batchnorm"] = st.session_state[key]
-    st.session_state["soup"] = ""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import streamlit as st
 
+from pages import compare
 from pages import geometry as geometry_page
 from pages import overview as overview_page
-from pages.components import building, comparison, evidence, jobs, scores, selection_bias, snippets
+from pages.components import building, evidence, jobs, scores, selection_bias, snippets
 from pages.components.state import View
 from soupcore import (
     RECIPES,
@@ -127,7 +128,7 @@ def test_the_comparison_with_soups_of_soups(
     session: dict[str, Any] = {"soup": of_soups.soup.id, "compare": rows, "selection": []}
     monkeypatch.setattr(st, "session_state", session)
     monkeypatch.setattr(jobs, "unfinished", lambda kind, **request: None)
-    comparison.show(view)
+    compare.main(view)
     assert session["compare"] == ["run1", of_soups.handle, "base"]
     assert_makes(run, shown["comparison-scatter"])
     assert_makes(run, shown["differences"])

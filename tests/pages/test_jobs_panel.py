@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import job_links, jobs_panel, state
+from pages.components import jobs_panel, state
 from soupcore import Store, escaping
 from soupcore.jobs import Queue
 from soupcore.jobs.kinds import KINDS
@@ -29,9 +29,9 @@ MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 def test_a_job_of_any_kind_leads_to_a_page(
     kind: str, request_: dict[str, Any], page: str | None
 ) -> None:
-    found = job_links.page_of(kind, request_)
+    found = jobs_panel.page_of(kind, request_)
     assert (MAIN.parent / found).is_file()
-    assert kind in job_links._PAGES or page is not None
+    assert kind in jobs_panel._PAGES or page is not None
     assert page in (None, found)
 
 

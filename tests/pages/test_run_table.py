@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from streamlit.testing.v1 import AppTest
 
 from pages import ingredients
-from pages.components import display, run_cells, state
+from pages.components import display, run_table, state
 from pages.components.run_table import RunTable
 from pages.components.state import View
 from soupcore.overview import Overview
@@ -87,13 +87,13 @@ def test_cells_show_intervals_and_stay_numbers(
     app = start()
     app.evaluate()
     shown: list[Styler] = []
-    make = run_cells.styled
+    make = run_table.styled
 
     def keep(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
         shown.append(make(table, frame, rows))
         return shown[-1]
 
-    monkeypatch.setattr(run_cells, "styled", keep)
+    monkeypatch.setattr(run_table, "styled", keep)
     session = open_table(app)
     best = known(app).runs[str(known(app).best)]["val"]
     assert best is not None
@@ -262,7 +262,7 @@ def test_the_details_of_a_row_have_paired_intervals(start: Start) -> None:
     ],
 )
 def test_numbers_have_three_significant_digits_and_whole_ones_all(value: Any, text: str) -> None:
-    assert run_cells.number_text(value) == text
+    assert run_table.number_text(value) == text
 
 
 def test_choosing_another_sweep_forgets_the_view_of_the_table(

@@ -1,6 +1,10 @@
-"""The rows of the run table as parallel coordinates; brushes are conditions of the filter."""
+"""The columns of the run table as figures: one against another, importance, parallel coordinates.
+
+Brushes of the parallel coordinates are conditions of the table's filter.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from zlib import crc32
 
@@ -9,22 +13,126 @@ import streamlit as st
 
 from pages.components import display, exports, snippets, state
 from pages.components import table_controls as controls
-from pages.components.column_scatter import plain_numbers
 from pages.components.display import plain
-from pages.components.run_cells import number_text
-from pages.components.run_table import BASIN, KIND, NAME, RunTable
+from pages.components.run_table import BASIN, INK, KIND, NAME, RunTable, number_text
 from pages.components.state import View
 from soupcore import figures
+from soupcore.analysis import marginal_importance
 from soupcore.figures.parallel import MOST_CATEGORIES, Axis, axes_of, brushes
+from soupcore.overview import is_learning_rate
 from soupcore.row_filter import FilterError, Limits, limits, matching_rows, with_limits
 
-_KEY = "parallel"
-_MOST = 12  # axes that have room for their ticks
+_SKIPPED = (INK, NAME, "hash", "status")
+_PARALLEL = "parallel"
+_MOST_AXES = 12  # axes that have room for their ticks
 
 Brushes = Mapping[str, Limits | Sequence[str] | None]
 
 
-def show(
+def show_scatter(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick) -> None:
+    """Let the user choose columns, and draw rows of the table.
+
+    Args:
+        view: The view.
+        table: The table.
+        rows: The rows to draw.
+        on_pick: Called with the points that the user clicks.
+    """
+    titles = [t for t in table.columns if t not in _SKIPPED and table.frame[t].nunique() > 0]
+    varying = [t for t in titles if table.columns[t].is_of_runs and table.frame[t].nunique() > 1]
+    numbers = [t for t in titles if table.columns[t].form != "text"]
+    if not varying or not numbers:
+        return
+    st.subheader("Columns")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        rate = next(filter(is_learning_rate, varying), varying[0])
+        x = _choose("Horizontal", "x", titles, rate)
+        ranked = [t for t in numbers if t == table.ranked_by]  # absent if all are undefined
+        y = _choose(
+            "Vertical", "y", titles, [*ranked, *(t for t in numbers if t != x), *numbers][0]
+        )
+        colour = _choose("Colour", "colour", ["", *titles], "")
+    drawn = table.frame.iloc[list(rows)].set_index(NAME)
+    drawn = drawn[[title for title in dict.fromkeys([KIND, x, y, colour]) if title]]
+    drawn = pd.DataFrame({t: _plain_numbers(drawn[t]) for t in drawn.columns}, index=drawn.index)
+    selected = st.session_state["selection"]
+    better = {title: table.columns[title].better for title in dict.fromkeys([x, y])}
+    figure = figures.column_scatter(
+        drawn, view.colours, x=x, y=y, colour=colour, selected=selected, better=better
+    )
+    code = snippets.column_scatter(view, drawn, x, y, colour, selected, better)
+    display.show_figure(
+        figure,
+        "columns",
+        drawn,
+        code,
+        on_pick=on_pick,
+        boxes=True,
+        title=f"{y} by {x}",
+        about=exports.measured_on(view),
+    )
+    st.caption(
+        "● ingredients, ■ base, ★ soups; ▲ at an edge: beyond the axis, hover for the value. Rows "
+        "that lack one of the values are not drawn."
+    )
+    hyperparameters = [title for title in varying if not title.endswith("(logged)")]
+    if y in numbers and y not in hyperparameters:
+        _importance(view, table, rows, hyperparameters, y)
+
+
+def _choose(label: str, name: str, titles: Sequence[str], default: str) -> str:
+    """Let the user choose a column; the URL holds it under the name if it is not the default."""
+    session = st.session_state
+    current = session.get(name) if session.get(name) in titles else default
+    chosen: str = st.selectbox(
+        label,
+        titles,
+        index=titles.index(current),
+        format_func=lambda title: title or "as in the other figures",
+        width=240,
+        key=f"columns-{name}-{current}",
+    )
+    session[name] = chosen if chosen != default else ""
+    return chosen
+
+
+def _importance(
+    view: View, table: RunTable, rows: Sequence[int], hyperparameters: Sequence[str], y: str
+) -> None:
+    """Show how much of a column each hyperparameter explains by itself."""
+    kinds = table.values(KIND)
+    runs = [row for row in rows if kinds[row] == "ingredient"]
+    columns = {
+        title: [values[row] for row in runs]
+        for title in hyperparameters
+        for values in [table.values(title)]
+    }
+    of_rows = table.values(y)
+    scores = [of_rows[row] for row in runs]
+    found = marginal_importance(columns, scores)
+    if not found:
+        return
+    st.markdown("**Marginal importance of hyperparameters**")
+    numbers = pd.DataFrame.from_dict(
+        {name: asdict(each) for name, each in found.items()}, orient="index"
+    ).rename_axis("hyperparameter")
+    code = snippets.importance(view, columns, scores, y)
+    display.show_figure(
+        figures.importance_bars(found, score_name=y),
+        "importance",
+        numbers,
+        code,
+        title=f"Marginal importance for {y}",
+        about=exports.measured_on(view),
+    )
+    st.caption(
+        f"Share of the variance of the ranks of {plain(y)} that each hyperparameter explains by "
+        "itself, adjusted for the number of runs, with Spearman's ρ for numbers. "
+        "Marginal: it misses interactions and an optimum in the middle of a range."
+    )
+
+
+def show_parallel(
     view: View,
     table: RunTable,
     rows: Sequence[int],
@@ -50,7 +158,7 @@ def show(
     if len(titles) < 2:
         return
     drawn = table.frame.set_index(NAME)
-    drawn = pd.DataFrame({t: plain_numbers(drawn[t]) for t in titles}, index=drawn.index)
+    drawn = pd.DataFrame({t: _plain_numbers(drawn[t]) for t in titles}, index=drawn.index)
     better = table.columns[score].better if score else 0
     axes = axes_of(drawn, titles, {score: better})
     matching = {*rows}
@@ -71,7 +179,7 @@ def show(
     st.subheader("Parallel coordinates")
     display.show_figure(
         figure,
-        _KEY,
+        _PARALLEL,
         drawn,
         code,
         on_pick=on_pick,
@@ -107,7 +215,7 @@ def _titles(
         and drawn[title].nunique() > 1
         and (table.columns[title].form != "text" or drawn[title].nunique() <= MOST_CATEGORIES)
     ]
-    room = _MOST - bool(score)
+    room = _MOST_AXES - bool(score)
     left = len(titles) - room
     told = f"{left} more columns have no room; hide others to see them." if left > 0 else ""
     return [*titles[:room], *([score] if score else [])], told
@@ -133,7 +241,7 @@ def _apply(table: RunTable, folder: str, changes: Brushes) -> None:
         st.toast(plain(str(error)), icon=":material/error:")
         return
     controls.set_filter(folder, text)
-    display.renew_clicks(_KEY)
+    display.renew_clicks(_PARALLEL)
     kinds, names = table.values(KIND), table.names
     matching = matching_rows(text, columns)
     is_brushed = any(limit is not None for limit in changes.values()) or limits(text, columns)
@@ -181,3 +289,9 @@ def _range(
         "Range", list(axis.numbers), (inside[0], inside[-1]), format_func=number_text, key=key,
         on_change=take_range,
     )  # fmt: skip
+
+
+def _plain_numbers(column: "pd.Series[float]") -> "pd.Series[float]":
+    """Return numbers as floats, so that a missing one is NaN."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return column.astype(float) if is_number else column

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import hugging_face_form, settings, state
+from pages.components import settings, state, tasks
 from soupcore import TaskError
 from soupcore.tasks.hugging_face_file import columns_of, write
 
@@ -17,9 +17,9 @@ from soupcore.tasks.hugging_face_file import columns_of, write
 def draw() -> None:
     import streamlit as st
 
-    from pages.components import hugging_face_form
+    from pages.components import tasks
 
-    st.session_state["created"] = hugging_face_form.show()
+    st.session_state["created"] = tasks._describe()
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def root(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> It
         (root / f"{name}.csv").write_text("label,message\nspam,free\n")
     (tmp_path / "outside.csv").write_text("label,message\nspam,free\n")
     (root / "link.csv").symlink_to(tmp_path / "outside.csv")
-    monkeypatch.setattr(hugging_face_form, "find_spec", lambda name: name)
+    monkeypatch.setattr(tasks, "find_spec", lambda name: name)
     monkeypatch.setattr(state, "descriptions", lambda: Described())
     state.store.cache_clear()
     settings.configure([f"--root={root}"])
@@ -114,14 +114,14 @@ def test_what_may_not_be_opened_is_refused(root: Path, change: dict[str, Any], w
     (root / "links" / "tokenizer.json").symlink_to(root.parent / "outside.csv")
     told = json.loads(json.dumps(described(root) | change).replace("{root}", str(root)))
     with pytest.raises(TaskError, match=words):
-        hugging_face_form.create(told)
+        tasks.create(told)
     assert not [*settings.current().described_in.glob("*.toml")]
 
 
 def test_without_transformers_the_form_says_what_to_install(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hugging_face_form, "find_spec", lambda name: None)
+    monkeypatch.setattr(tasks, "find_spec", lambda name: None)
     session = session_of(root)
     assert "pip install transformers" in session.info[0].value
     assert not session.button
@@ -129,7 +129,7 @@ def test_without_transformers_the_form_says_what_to_install(
 
 def test_every_kind_of_the_library_is_on_the_form(root: Path) -> None:
     session = session_of(root)
-    for name, kind in hugging_face_form.OFFERED.items():
+    for name, kind in tasks.OFFERED.items():
         session.selectbox(key="hf-kind").select(name).run()
         assert not session.exception
         (metrics,) = session.multiselect

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from pages.components import jobs, jobs_panel, results, settings, state
+from pages.components import jobs, jobs_panel, settings, state
 from pages.components.state import View
 from soupcore import barriers
 from soupcore.calls import BestIngredientBias, IngredientScores
@@ -56,10 +56,10 @@ def test_a_job_without_a_result_is_not_added_on_every_run(
     added.state = state
     call = BestIngredientBias(tuple(NAMES))
     for _ in range(3):
-        assert results.derived(view, call, "Bias", key="bias") is None
+        assert jobs.derived(view, call, "Bias", key="bias") is None
     assert len(added.requests) == 1
     assert bool(said) == (state in (State.FAILED, State.CANCELLED))
-    assert results.derived(view, BestIngredientBias(("run1", "run2")), "Bias", key="bias") is None
+    assert jobs.derived(view, BestIngredientBias(("run1", "run2")), "Bias", key="bias") is None
     assert len(added.requests) == 2
 
 
@@ -73,7 +73,7 @@ def test_the_page_is_drawn_again_for_a_job_that_ends_while_it_is_drawn(
     st.session_state.update({"drawn": 0.0, "jobs_drawn": {}})
     for expected in ([True] if state == State.RUNNING else [], []):
         added.state, reruns[:] = state, []
-        results.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias")
+        jobs.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias")
         added.state = State.DONE
         jobs_panel.redraw_if_outdated()
         assert reruns == expected
@@ -86,8 +86,8 @@ def test_a_link_adds_no_job(view: View, added: Added, monkeypatch: pytest.Monkey
     monkeypatch.setattr(st, "button", lambda label, **told: buttons.append(label))
     barriers(view.sweep, evaluator_of(view), NAMES, 3)
     forget(view)
-    assert results.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias") is None
-    assert len(results.pairs(view, NAMES, 3, "val")) == 0
+    assert jobs.derived(view, BestIngredientBias(tuple(NAMES)), "Bias", key="bias") is None
+    assert len(jobs.pairs(view, NAMES, 3, "val")) == 0
     assert (added.requests, buttons) == ([], ["Compute"])
 
 
@@ -103,11 +103,11 @@ def test_pairs_are_looked_up_only_where_all_of_their_points_are_known(
 ) -> None:
     evaluator = evaluator_of(view)
     for _ in range(2):
-        assert len(results.pairs(view, NAMES, alphas, "val")) == 0
+        assert len(jobs.pairs(view, NAMES, alphas, "val")) == 0
     assert added.requests == []
     barriers(view.sweep, evaluator, NAMES)  # with adaptive α: the midpoints, but no grid of 11
     for _ in range(3):
-        results.pairs(view, NAMES, alphas, "val")
+        jobs.pairs(view, NAMES, alphas, "val")
     assert len(added.requests) == (alphas == 3)
 
 
@@ -117,11 +117,11 @@ def test_pairs_of_an_earlier_version_are_looked_up_once(
     barriers(view.sweep, evaluator_of(view), ["run1", "run2"], 3)
     forget(view)
     warm = WarmState(view.evaluations.store, [view.task_spec], "cpu")
-    results.pairs(view, NAMES, 3, "val")
+    jobs.pairs(view, NAMES, 3, "val")
     (request,) = added.requests
     KINDS["known pairs"](warm, request, lambda done, total, partial=None: None)
     for _ in range(3):
-        assert list(results.pairs(view, NAMES, 3, "val").paths) == [("run1", "run2")]
+        assert list(jobs.pairs(view, NAMES, 3, "val").paths) == [("run1", "run2")]
     assert len(added.requests) == 1
 
 
@@ -134,7 +134,7 @@ def test_pairs_that_are_being_evaluated_are_not_looked_up(
     running = SimpleNamespace(request={"sweep": view.folder})
     queue = SimpleNamespace(unfinished=lambda wanted: [running] * (wanted == kind))
     monkeypatch.setattr(state, "supervisor", lambda: SimpleNamespace(queue=queue))
-    assert len(results.pairs(view, NAMES, 3, "val")) == 0
+    assert len(jobs.pairs(view, NAMES, 3, "val")) == 0
     assert added.requests == []
 
 

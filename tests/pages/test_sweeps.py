@@ -1,13 +1,14 @@
-"""What pages show of remote sweeps and of the cache."""
+"""Opening remote sweeps, their files, and the cache."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
-from pages.components import remote
+from pages.components import sweeps
 from soupcore import StockpotError, Sweep
 from soupcore.remote import Cache
 from soupcore.sweeps.remote import RemoteSweep
@@ -36,23 +37,25 @@ def sweep() -> Iterator[Sweep]:
 )
 def test_pages_open_urls_of_the_hub_and_s3_only(text: str, problem: str) -> None:
     with pytest.raises(StockpotError, match=problem):
-        remote.folder_of(text.splitlines())
+        sweeps.folder_of(text.splitlines())
 
 
 def test_equal_urls_are_one_folder_and_nothing_is_downloaded_yet() -> None:
-    folder = remote.folder_of(["hf://a/b", "", " base=s3://c/d "])
-    assert folder == remote.folder_of(["hf://a/b", "base=s3://c/d"])
-    assert remote.urls_of(folder) == ("hf://a/b", "base=s3://c/d")
-    assert remote.urls_of(folder + "-other") == ()
+    folder = sweeps.folder_of(["hf://a/b", "", " base=s3://c/d "])
+    assert folder == sweeps.folder_of(["hf://a/b", "base=s3://c/d"])
+    found = RemoteSweep.at(Path(folder))
+    assert found is not None
+    assert found.urls == ("hf://a/b", "base=s3://c/d")
+    assert RemoteSweep.at(Path(f"{folder}-other")) is None
 
 
 def _cache(folder: str) -> None:
     import streamlit as st
 
-    from pages.components import remote
+    from pages.components import sweeps
 
     st.session_state["sweep"] = folder
-    remote.show_cache()
+    sweeps.show_cache()
 
 
 def test_the_cache_is_shown_and_cleared_except_for_the_open_sweep(sweep: Sweep) -> None:
@@ -69,6 +72,6 @@ def test_the_cache_is_shown_and_cleared_except_for_the_open_sweep(sweep: Sweep) 
 def test_the_pinned_files_are_listed(sweep: Sweep) -> None:
     found = RemoteSweep.at(sweep.folder)
     assert found is not None
-    files = remote.pinned_files(found)
+    files = sweeps.pinned_files(found)
     assert [*files["file"]] == ["run1.safetensors", "run2.safetensors"]
     assert all(text.startswith("modified ") for text in files["pinned to"])
