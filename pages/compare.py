@@ -139,7 +139,7 @@ def _choose(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> li
 def _default(view: View, stored: Sequence[StoredSoup], known: scores.Known) -> list[str]:
     """Return the soup of the verdict, the best other one, and the best ingredient."""
     labels = [soup.label for soup in stored]
-    headline = Overview(view.context, stored).headline
+    headline = Overview(view, stored).headline
     first = headline.label if headline is not None else None
     second = best_on_select(known, view.task.select, [n for n in labels if n != first])
     run = best_on_select(known, view.task.select, view.sweep.ingredients)
@@ -288,14 +288,14 @@ def _examples(view: View, split: str, indices: Sequence[int], title: str, key: s
         return
     call = ShownExamples(split, tuple(some))
     ended = None
-    if call.result(view.context) is None and view.folder in state.opened():
+    if call.result(view) is None and view.folder in state.opened():
         ended = jobs.derive(view, call, f"Show {len(some)} examples of {split}")
-    elif call.result(view.context) is None:
+    elif call.result(view) is None:
         jobs.call_button(
             view, "Show the examples", call, f"Show {len(some)} examples of {split}",
             key=f"show-{key}", primary=False,
         )  # fmt: skip
-    found = call.shown(view.context)
+    found = call.shown(view)
     if ended is not None:
         st.caption(plain(ended.error or ended.state))
     for start in range(0, len(found or []), _COLUMNS):
@@ -333,7 +333,7 @@ def _ensemble_row(view: View, picked: StoredSoup) -> dict[tuple[str, str], Any]:
 
 def _ensemble_by_passes(view: View, call: EnsembleScores, picked: StoredSoup) -> Result | None:
     """Return the scores of an ensemble whose outputs are not kept, or show a button for them."""
-    found = call.result(view.context)
+    found = call.result(view)
     if found is None:
         sizes = [len(view.task.split(split)) for split in view.task.reported]
         jobs.call_button(

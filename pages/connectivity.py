@@ -321,7 +321,7 @@ def _screened(
     """
     large = [s for s in call.splits if len(view.task.split(s)) >= 2 * summaries.SCREEN]
     call = replace(call, splits=tuple(large), beyond=(), part=summaries.SCREEN)
-    found = {split: each for split, each in call.result(view.context).items() if any(each.paths)}
+    found = {split: each for split, each in call.result(view).items() if any(each.paths)}
     call = replace(call, splits=tuple(found))
     paths: dict[Pair, list[LinearPath]] = {
         pair: [path for each in found.values() if (path := each.paths[index]) is not None]

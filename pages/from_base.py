@@ -86,7 +86,7 @@ def main(view: View) -> None:
 
 def _tables(view: View, chosen: Sequence[str], call: Paths) -> dict[str, pd.DataFrame]:
     """Return the tables of the paths that are evaluated, and show a button for the others."""
-    found = call.result(view.context)
+    found = call.result(view)
     missing = sum(lines_on.missing for lines_on in found.values())
     if missing:
         examples = sum(

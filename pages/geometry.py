@@ -28,7 +28,7 @@ def main(view: View) -> None:
         f"Task vectors from {origin} to {len(names)} ingredients, excluding BatchNorm statistics. "
         "For the pairwise matrix of angles, see **Connectivity › Angle**."
     )
-    found = WeightGeometry().result(view.context, names)
+    found = WeightGeometry().result(view, names)
     if found is None:
         pair_matrix.show_geometry_button(view)
     tabs = st.tabs([*_TABS, "By hyperparameter"], key="geometry-tab", on_change="rerun")
@@ -206,7 +206,7 @@ def _pairs(view: View, names: Sequence[str], split: str, key: str) -> None:
 
 def _ingredients(view: View, names: Sequence[str], split: str, row: str, column: str) -> None:
     call = IngredientScores(tuple(names), (split,))
-    known = call.result(view.context)[split]
+    known = call.result(view)[split]
     unit = view.task.score_unit
     means = {name: found.score * unit.factor for name, found in known.items() if found}
     if not means:

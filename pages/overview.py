@@ -62,7 +62,7 @@ def main(view: View) -> None:
     if known.evaluated:
         _figures(view, known)
         _top(view, known)
-        snippets.show(Analysis().script(view.context, Code("print(verdict)\n")))
+        snippets.show(Analysis().script(view, Code("print(verdict)\n")))
 
 
 def _remember(view: View, known: Overview) -> None:

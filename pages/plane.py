@@ -44,7 +44,7 @@ def main(view: View) -> None:
     )
     code = snippets.plane(view, call, {name: known[name].kind for name in names})
     try:
-        found = call.result(view.context)
+        found = call.result(view)
     except ConnectivityError as error:
         st.warning(plain(str(error)), icon=":material/straighten:")
         return

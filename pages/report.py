@@ -26,7 +26,7 @@ def main(view: View) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Download report (HTML)",
-            partial(report, view.context, soup, title=state.sweep_label()),
+            partial(report, view, soup, title=state.sweep_label()),
             file_name="stockpot-report.html",
             mime="text/html",
             type="primary",
@@ -35,7 +35,7 @@ def main(view: View) -> None:
         )
         st.download_button(
             "Download folder (ZIP)",
-            partial(archive, view.context, soup, title=state.sweep_label()),
+            partial(archive, view, soup, title=state.sweep_label()),
             file_name="stockpot-report.zip",
             mime="application/zip",
             icon=":material/folder_zip:",
@@ -49,7 +49,7 @@ def main(view: View) -> None:
     else:
         tasks.show_needed("The verdict")
     st.subheader("Contents")
-    st.markdown("\n".join(f"1. {plain(title)}" for title in contents(view.context, soup)))
+    st.markdown("\n".join(f"1. {plain(title)}" for title in contents(view, soup)))
     snippets.show(_code(view, soup))
 
 
@@ -78,7 +78,7 @@ def _code(view: View, soup: str | None) -> str:
         "from soupcore.report import report",
         *(() if view.has_task else ("from soupcore import Store",)),
     )
-    return view.context.script(Code(context + written, imports))
+    return view.script(Code(context + written, imports))
 
 
 if __name__ == "__main__":

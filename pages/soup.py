@@ -24,6 +24,7 @@ from pages.components.state import View
 from soupcore import RECIPES, Soup, figures
 from soupcore.calls import RecipeSoup
 from soupcore.errors import StockpotError
+from soupcore.evidence import as_chosen, candidates
 from soupcore.figures.tables import coefficients_table
 from soupcore.overview import Overview, title
 from soupcore.store.soups import delete_soup
@@ -136,7 +137,7 @@ def _scores(view: View, picked: StoredSoup) -> None:
         return
     first, *others = comparison.sentences(view, picked)
     st.markdown("  \n".join([f"**{plain(first)}**", *map(plain, others)]))
-    known = Overview(view.context, [picked])
+    known = Overview(view, [picked])
     origin = known.runs[known.best] if known.best else None
     comparison.show_differences(view, known.of_soups[picked.soup.id], known.best, origin)
     scores.offer_evaluation(view, picked, key="summary")
@@ -164,17 +165,16 @@ def _decisions(view: View, picked: StoredSoup) -> None:
     if not view.has_task or soup.recipe not in RECIPES or not (soup.trace or soup.passes):
         return
     try:
-        tried = scores.candidates(view, picked) if soup.trace else {"names": soup.ingredients}
-        then = scores.including(view, tried) if soup.trace else view.including(picked.soups)
+        names, ids = candidates(view.sweep, picked) if soup.trace else (soup.ingredients, {})
+        then = as_chosen(view, picked, view.soups.by_name(ids) if soup.trace else picked.soups)
     except StockpotError as error:  # a candidate that was rejected is not in the sweep any more
         st.subheader("How it was chosen")
         st.caption(f"The steps cannot be shown. {plain(str(error))}")
         return
-    then = then.with_primary(soup.chosen_by(view.task).primary).with_tensors(soup.rule)
     known = {each.name for each in RECIPES[soup.recipe].parameters}
     given = {name: value for name, value in soup.parameters.items() if name in known}
     st.subheader("How it was chosen")
-    building.show_decisions(then, RecipeSoup(soup.recipe, tuple(tried["names"]), given), soup)
+    building.show_decisions(then, RecipeSoup(soup.recipe, tuple(names), given), soup)
 
 
 def _ingredients(picked: StoredSoup) -> None:
@@ -205,12 +205,11 @@ def _ingredients(picked: StoredSoup) -> None:
 def _again(view: View, picked: StoredSoup) -> None:
     soup = picked.soup
     ids = {name: stored.soup.id for name, stored in picked.soups.items()}
-    names: list[str] = soup.ingredients
+    names: Sequence[str] = soup.ingredients
     if soup.trace:
         with suppress(StockpotError):  # a rejected candidate is gone; only the others are taken
-            tried = scores.candidates(view, picked)
-            names = tried["names"]
-            ids |= tried.get("soups", {})
+            names, tried = candidates(view.sweep, picked)
+            ids |= tried
     files = [name for name in names if name not in ids]
     builder.fill(
         soup.recipe,

@@ -90,7 +90,7 @@ def _theory(view: View, names: Sequence[str], split: str, colour: str | None) ->
                 icon=":material/function:")  # fmt: skip
         return
     call = TwoModelTheory(tuple(names), split)
-    found = call.known(view.context) or {"pairs": []}
+    found = call.known(view) or {"pairs": []}
     count = math.comb(len(names), 2)
     if left := count - len(found["pairs"]):
         jobs.call_button(

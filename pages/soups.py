@@ -28,7 +28,7 @@ from soupcore.overview import Overview, members, title
 from soupcore.plan import seconds
 from soupcore.recipes import Recipe, manual
 from soupcore.store.soups import restore_soup
-from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
 
 _SLIDERS = 12
@@ -109,7 +109,7 @@ def _by_recipe(
 
 def _cost(view: View, names: list[str], wanted: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the largest number of evaluations that recipes take, and their time if known."""
-    task, points = view.task, view.context.mixtures(names)
+    task, points = view.task, view.mixtures(names)
     recipes = [RECIPES[name] for name in wanted]
     alone = 0
     if any(recipe.ranks for recipe in recipes):
@@ -167,7 +167,7 @@ def _manual(view: View, names: Sequence[str]) -> None:
         _evaluate_manual(view, coefficients)
     else:
         _save(view, coefficients, [])
-    snippets.show(kept.script(view.context, Code('soup.save("soup.safetensors")\n')))
+    snippets.show(kept.script(view, Code('soup.save("soup.safetensors")\n')))
 
 
 def _choose_shares(names: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
@@ -273,7 +273,7 @@ def _show_all(view: View, stored: Sequence[StoredSoup]) -> None:
 
 def _table(view: View, stored: Sequence[StoredSoup]) -> None:
     """Show the soups, the best on the select split first."""
-    known = Overview(view.context, stored) if view.has_task else None
+    known = Overview(view, stored) if view.has_task else None
     ordered = _ordered(view, stored, known)
     st.dataframe(
         pd.DataFrame([_row(view, soup, known) for soup in ordered]),
@@ -342,7 +342,7 @@ def _restore(soup_id: str) -> None:
 def _undo(view: View) -> None:
     """Offer to undo the last deletion of this session."""
     soup_id, label = st.session_state.get("deleted", ("", ""))
-    if soup_id not in StoredSoups(state.store(), view.sweep).deleted(view.folder):
+    if soup_id not in view.soups.deleted(view.folder):
         return
     with st.container(horizontal=True, vertical_alignment="center", key="undo-deletion"):
         st.markdown(f":material/delete: **{plain(label)}** was deleted.")
@@ -353,7 +353,7 @@ def _undo(view: View) -> None:
 
 
 def _deleted(view: View) -> None:
-    gone = StoredSoups(state.store(), view.sweep).deleted(view.folder)
+    gone = view.soups.deleted(view.folder)
     if not gone:
         return
     with st.expander(f"Deleted soups ({len(gone)})", icon=":material/delete:"):

@@ -16,17 +16,17 @@ from pages.components import (
     selection_bias,
     snippets,
     soup_links,
-    state,
 )
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Pass, Soup, Step, figures
 from soupcore.calls import Call, ParameterCurve, RecipeSoup, SeveralSoups
+from soupcore.evidence import as_chosen
 from soupcore.figures.tables import curve_table, trace_table
 from soupcore.jobs import Job, State
 from soupcore.plan import seconds
 from soupcore.recipes import RECIPES, Number, Recipe
-from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import NO_LABELS, Labels
 
 
@@ -64,7 +64,7 @@ def _curve(
     checked = recipe.check(others)
     del checked[number.name]
     call = ParameterCurve(recipe.name, number.name, tuple(names), number.curve, checked)
-    found = call.known(view.context) or {}
+    found = call.known(view) or {}
     if "best" not in found:
         k, splits = len(number.curve), len(view.task.reported)
         examples = k * sum(len(view.task.split(split)) for split in view.task.reported)
@@ -192,7 +192,7 @@ def show_result(view: View, recipe: Recipe, job_id: int) -> None:
         _show_cancelled(view, stored)
     _card(view, stored, job.title if job.result is not None else "")
     scores.show_shortfall(view, [stored])
-    _decisions(view, stored.soup, job)
+    _decisions(view, stored, job)
     comparison.show_statistics(view, stored, key="build")
 
 
@@ -270,16 +270,14 @@ def _show_cancelled(view: View, stored: StoredSoup) -> None:
     scores.offer_evaluation(view, stored, key="build")
 
 
-def _decisions(view: View, soup: Soup, job: Job) -> None:
+def _decisions(view: View, stored: StoredSoup, job: Job) -> None:
     """Draw the decisions or the passes of a recipe that built a soup."""
-    if not soup.trace and not soup.passes:
+    if not stored.soup.trace and not stored.soup.passes:
         return
-    offered = StoredSoups(state.store(), view.sweep).by_name(job.request.get("soups", {}))
+    offered = view.soups.by_name(job.request.get("soups", {}))
     # The soup may be shown with other statistics, or by another metric, than the recipe chose with.
-    then = view.with_statistics(job.request["batchnorm"]).including(offered)
-    then = then.with_primary(soup.chosen_by(view.task).primary)
-    then = then.with_tensors(soup.rule)
-    show_decisions(then, RecipeSoup.from_request(job.request), soup)
+    then = as_chosen(view.with_statistics(job.request["batchnorm"]), stored, offered)
+    show_decisions(then, RecipeSoup.from_request(job.request), stored.soup)
 
 
 @st.fragment(run_every=0.5)

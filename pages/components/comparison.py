@@ -127,7 +127,7 @@ def sentences(view: View, stored: StoredSoup) -> list[str]:
     """Return how a soup compares with the best run: a sentence, and one with the numbers."""
     if not view.has_task:
         return [stored.label]
-    known = Overview(view.context, [stored])
+    known = Overview(view, [stored])
     split = known.report or view.task.select
     gain = known.gain(stored.soup.id, split)
     if gain is None or known.best is None:

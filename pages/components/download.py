@@ -70,7 +70,7 @@ def _recipe(view: View, picked: StoredSoup, form: Form) -> None:
     with left, st.expander("Recipe (JSON)", icon=":material/data_object:"):
         st.code(body, language="json")
     with right, st.expander("Reproduce in Python", icon=":material/code:", expanded=True):
-        st.code(SoupFiles(picked.soup.id, form.to_json()).script(view.context), language="python")
+        st.code(SoupFiles(picked.soup.id, form.to_json()).script(view), language="python")
 
 
 def _weights(view: View, picked: StoredSoup) -> Form:

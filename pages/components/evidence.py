@@ -17,12 +17,13 @@ from pages.components import (
 )
 from pages.components.display import listed, plain
 from pages.components.state import View
-from soupcore import RECIPES, figures
+from soupcore import RECIPES, Step, figures
 from soupcore.analysis import Calibration, points
 from soupcore.calls import Attribution, Calibrations, Result
-from soupcore.evaluation import compare
+from soupcore.evidence import against_best, why_no_intervals
 from soupcore.figures.style import NEUTRAL, SOUP
 from soupcore.figures.tables import attribution_table, calibration_table
+from soupcore.intervals import Paired
 from soupcore.plan import seconds
 from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
@@ -72,31 +73,25 @@ def _against_best(view: View, picked: StoredSoup, best: str, known: scores.Known
         )
         scores.offer_ingredients(view, key="evidence")
     unit = view.task.score_unit
-    rows, without = [], {}
-    for split in view.task.reported:
-        soup, alone = known[picked.label][split], known[best][split]
-        if soup is None or alone is None:
-            continue
-        found = compare(view.task, soup, alone)
-        if found.interval is None:
-            without[split] = found.why_no_interval
-        rows.append(
-            {
-                "split": view.task.split_title(split),
-                unit.label("soup"): soup.score * unit.factor,
-                unit.label("best ingredient"): alone.score * unit.factor,
-                unit.difference_label("Δ"): found.difference * unit.factor,
-                "95% CI": unit.difference_interval(found.interval),
-            }
-            | _changes(found.gained, found.lost, found.p_value)
-        )
+    found = against_best(view.overview, picked)
+    rows = [
+        {
+            "split": view.task.split_title(split),
+            unit.label("soup"): compared.soup.score * unit.factor,
+            unit.label("best ingredient"): compared.best.score * unit.factor,
+            unit.difference_label("Δ"): compared.difference.difference * unit.factor,
+            "95% CI": unit.difference_interval(compared.difference.interval),
+        }
+        | _changes(compared.difference)
+        for split, compared in found.items()
+        if compared is not None
+    ]
     scores.offer_evaluation(view, picked, key="evidence")
     if not rows:
         return
     _table(unit, rows)
-    for why in dict.fromkeys(without.values()):
-        splits = listed(split for split in without if without[split] == why)
-        st.caption(f"No interval on {splits}: {plain(why)}")
+    for why, splits in why_no_intervals(found).items():
+        st.caption(f"No interval on {listed(splits)}: {plain(why)}")
     scores.show_undefined(view, {name: known[name] for name in (picked.label, best)})
     st.caption(_caption(view, picked, has_changes=_P in rows[0]))
 
@@ -128,13 +123,13 @@ def _caption(view: View, picked: StoredSoup, *, has_changes: bool) -> str:
     )
 
 
-def _changes(gained: int | None, lost: int | None, p_value: float | None) -> dict[str, Any]:
+def _changes(found: Paired | Step) -> dict[str, Any]:
     """Return counts of changed examples; empty unless scores are 0 or 1."""
-    if gained is None or lost is None:
+    if found.gained is None or found.lost is None:
         return {}
     # Soups of earlier versions have no p-value.
-    p = float("nan") if p_value is None else p_value
-    return {"newly correct": gained, "newly wrong": lost, _P: p}
+    p = float("nan") if found.p_value is None else found.p_value
+    return {"newly correct": found.gained, "newly wrong": found.lost, _P: p}
 
 
 def _acceptances(view: View, picked: StoredSoup) -> None:
@@ -150,7 +145,7 @@ def _acceptances(view: View, picked: StoredSoup) -> None:
             unit.label(f"validation {labels.score_name} after"): step.score * unit.factor,
             f"{unit.difference_label('Δ')} (95% CI)": unit.difference_interval(step.interval),
         }
-        | _changes(step.gained, step.lost, step.p_value)
+        | _changes(step)
         for step in steps
     ]
     _table(unit, rows, width=720)
@@ -182,7 +177,7 @@ def show_attribution(view: View, picked: StoredSoup) -> None:
         return
     split = next(iter(view.task.splits_with_role("report")), view.task.select)
     call = Attribution(picked.soup.id, split)
-    found = call.shares(view.context)
+    found = call.shares(view)
     if found is not None:
         shares, without = found
         figure = figures.attribution_bars(

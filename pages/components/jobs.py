@@ -231,7 +231,7 @@ def derived(view: View, call: StoredCall, title: str, *, key: str) -> Result | N
 
     A job computes it without a click, except in a sweep that was only opened by a link.
     """
-    found = call.result(view.context)
+    found = call.result(view)
     if found is not None or state.store().is_read_only:
         return found
     if view.folder not in state.opened():
@@ -240,7 +240,7 @@ def derived(view: View, call: StoredCall, title: str, *, key: str) -> Result | N
     ended = derive(view, call, title)
     if ended is not None:
         st.caption(f"{plain(title)}: {plain(ended.error or ended.state)}. Restart it under Jobs.")
-    return call.result(view.context)
+    return call.result(view)
 
 
 def pairs(
@@ -259,12 +259,12 @@ def pairs(
         part: Number of its examples to use; None for all.
     """
     call = Pairs(names=tuple(names), alphas=alphas, split=split, part=part)
-    found = call.result(view.context)
+    found = call.result(view)
     if len(found) or not _are_evaluated(view, call):
         return found
     at = split if part is None else view.task.part(split, part)
     derive(view, call, f"Look up {math.comb(len(names), 2)} pairs on {at}")
-    return call.result(view.context)
+    return call.result(view)
 
 
 def _are_evaluated(view: View, call: Pairs) -> bool:
@@ -279,7 +279,7 @@ def _are_evaluated(view: View, call: Pairs) -> bool:
     pairs = list(combinations(call.names, 2))
     some = tuple(pairs[:: math.ceil(len(pairs) / _SAMPLED) or 1])
     paths = Paths(pairs=some, alphas=call.alphas, splits=(call.split,), part=call.part)
-    return any(path is not None for path in paths.result(view.context)[call.split].paths)
+    return any(path is not None for path in paths.result(view)[call.split].paths)
 
 
 def midpoint_paths(names: Sequence[str], split: str) -> Paths:

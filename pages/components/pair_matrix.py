@@ -167,7 +167,7 @@ def _threshold_key(measure: Measure) -> str:
 
 def show_geometry_button(view: View) -> None:
     """Show the button that computes angles and distances, unless they are stored."""
-    if WeightGeometry().result(view.context) is None:
+    if WeightGeometry().result(view) is None:
         jobs.call_button(
             view, "Compute angles and distances", WeightGeometry(), "Compute the geometry",
             key="measure", help="Reads each checkpoint once; runs no forward passes.",
@@ -198,7 +198,7 @@ def _unsettled(found: PairSummaries) -> int:
 def values_of(view: View, choices: Choices, found: Summaries | None) -> Floats | None:
     """Return the matrix of the chosen measure; None if no pair is evaluated."""
     if choices.measure in GEOMETRIC:
-        geometry = WeightGeometry().result(view.context, choices.names)
+        geometry = WeightGeometry().result(view, choices.names)
         if geometry is None:
             return None
         return geometry.angles if choices.measure == "angle" else geometry.distances

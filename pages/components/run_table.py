@@ -23,7 +23,6 @@ from soupcore.overview import best_on_select
 from soupcore.store.soups import Annotation, annotations
 from soupcore.stored_soups import StoredSoup
 from soupcore.sweeps.hyperparameters import run_columns
-from soupcore.tasks import Unit
 from soupcore.tasks.unit import UNKNOWN
 
 INK, NAME, KIND = "", "name", "kind"
@@ -254,7 +253,7 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
         else:
             evaluations = [known[name][split] for name in names]
             values = [e.score if e else None for e in evaluations]
-            spreads = [_half(e) for e in evaluations]
+            spreads = [scores.half_width(e) for e in evaluations]
             what = f"Score on {plain(split)} ± half of its 95 % confidence interval"
         column = Column(
             "score",
@@ -265,7 +264,9 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
             better=unit.sign,
         )
         made.add(title, [_times(score, unit.factor) for score in values], column)
-        made.texts[title] = [_text(unit, *each) for each in zip(values, spreads, strict=True)]
+        made.texts[title] = [
+            scores.with_spread(unit, *each) for each in zip(values, spreads, strict=True)
+        ]
         made.spreads[title] = [spread * unit.scale for spread in spreads]
         origin = values[names.index(baseline)] if baseline is not None else None
         if origin is None:
@@ -339,22 +340,6 @@ def _times(score: float | None, factor: float) -> float | None:
     return None if score is None else score * factor
 
 
-def _text(unit: Unit, score: float | None, spread: float) -> str:
-    """Return a score with half the width of its interval, such as 85.00 ± 2.64."""
-    text = unit.number(score)
-    if text == UNKNOWN or not math.isfinite(spread):
-        return text
-    return f"{text} ± {unit.gain(spread).removeprefix('+')}"
-
-
-def _half(evaluation: Evaluation | None) -> float:
-    """Return half the width of the score's interval; NaN if that is 0 or infinite."""
-    if evaluation is None:
-        return math.nan
-    low, high = evaluation.score_interval
-    return (high - low) / 2 if math.isfinite(high - low) and high > low else math.nan
-
-
 def _series(values: list[Any], column: Column) -> "pd.Series[Any]":
     if column.form in ("score", "loss"):
         return pd.Series(values, dtype=float)
@@ -388,7 +373,7 @@ def styled(table: RunTable, frame: pd.DataFrame, rows: list[int]) -> Styler:
         shown[title] = pd.Series(cells, dtype=object)
     shown[NAME] = shown[NAME].map(cell_text)
     forms: dict[str, Any] = {
-        "text": _text_of,
+        "text": _text,
         "score": _score_text,
         "loss": number_text,
         "number": number_text,
@@ -419,7 +404,7 @@ class _Cell(float):
         return cell
 
 
-def _text_of(value: Any) -> str:
+def _text(value: Any) -> str:
     return UNKNOWN if pd.isna(value) else str(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from pages.components import jobs, state
+from pages.components import jobs
 from pages.components.display import plain
 from pages.components.state import View
 from soupcore import Evaluation, Mixture, Soup, Sweep
@@ -18,7 +18,7 @@ from soupcore.calls.code import soup_again
 from soupcore.checkpoints.run_folders import is_lower_better
 from soupcore.overview import BySplit, Overview, best_on_select
 from soupcore.plan import seconds
-from soupcore.stored_soups import StoredSoup, StoredSoups
+from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import TaskInfo, Unit
 from soupcore.tasks.unit import UNKNOWN
 
@@ -60,8 +60,7 @@ def soups(view: View) -> list[StoredSoup]:
     left out, since their weights cannot be computed, and so are soups whose recipe gives other
     weights in this version.
     """
-    known = StoredSoups(state.store(), view.sweep)
-    return known.of_task(view.folder, view.task_spec, view.estimate)
+    return view.soups.of_task(view.folder, view.task_spec, view.estimate)
 
 
 @dataclass(frozen=True)
@@ -119,20 +118,6 @@ def names_as_ingredients(view: View, stored: Collection[StoredSoup]) -> dict[str
     }
 
 
-def candidates(view: View, stored: StoredSoup) -> dict[str, Any]:
-    """Return the request items for a new selection among the candidates of a soup."""
-    tried = {step.candidate for step in stored.soup.trace}
-    soups = {name: soup_id for name, soup_id in stored.offered.items() if name in tried}
-    names = [*view.sweep.names(tried - soups.keys()), *soups]
-    return {"names": names, **({"soups": soups} if soups else {})}
-
-
-def including(view: View, candidates: Mapping[str, Any]) -> View:
-    """Return the view with the soups among the candidates as ingredients; see `candidates`."""
-    known = StoredSoups(state.store(), view.sweep)
-    return view.including(known.by_name(candidates.get("soups", {})))
-
-
 def judging(task: TaskInfo[Any]) -> str:
     """Return the majority class, weights and precision of a task, as Markdown for a caption.
 
@@ -187,11 +172,23 @@ def metrics(view: View, soup: Soup) -> None:
 
 def with_interval(unit: Unit, found: Evaluation | None) -> str:
     """Return a score with half the width of its 95 % interval, such as 85.00 ± 2.64."""
+    return UNKNOWN if found is None else with_spread(unit, found.score, half_width(found))
+
+
+def with_spread(unit: Unit, score: float | None, spread: float) -> str:
+    """Return a score with a spread, unless the score is unknown or the spread is NaN."""
+    text = unit.number(score)
+    if text == UNKNOWN or math.isnan(spread):
+        return text
+    return f"{text} ± {unit.gain(spread).removeprefix('+')}"
+
+
+def half_width(found: Evaluation | None) -> float:
+    """Return half the width of a score's 95 % interval; NaN if that is 0, infinite or unknown."""
     if found is None:
-        return UNKNOWN
+        return math.nan
     low, high = found.score_interval
-    half, text = (high - low) / 2, unit.number(found.score)
-    return f"{text} ± {unit.gain(half).removeprefix('+')}" if 0 < half < math.inf else text
+    return (high - low) / 2 if 0 < high - low < math.inf else math.nan
 
 
 def offer_evaluation(view: View, stored: StoredSoup, *, key: str) -> None:
@@ -301,7 +298,7 @@ def overview(view: View, stored: Collection[StoredSoup]) -> Overview:
     ids = [soup.soup.id for soup in stored]
     if ids == [soup.soup.id for soup in view.overview.soups]:
         return view.overview
-    return Overview(view.context, [*stored])
+    return Overview(view, [*stored])
 
 
 def share(coefficient: Fraction) -> str:

@@ -9,16 +9,17 @@ import streamlit as st
 from pages.components import jobs, scores
 from pages.components.display import plain
 from pages.components.state import View
-from soupcore import RECIPES
-from soupcore.calls import (
-    BestIngredientBias,
-    GreedyOrders,
-    Optimism,
-    ParameterCurve,
-    Result,
-    SearchOptimism,
+from soupcore import StockpotError
+from soupcore.calls import GreedyOrders, Result
+from soupcore.evidence import (
+    as_chosen,
+    best_ingredient_bias,
+    candidates,
+    curves_with,
+    greedy_bias,
+    greedy_parameters,
+    search_bias,
 )
-from soupcore.errors import StockpotError
 from soupcore.figures.tables import curve_table
 from soupcore.plan import seconds
 from soupcore.recipes import Number
@@ -40,21 +41,21 @@ def show(view: View, picked: StoredSoup, best: str, known: scores.Known) -> None
                 gain = soup.score - alone.score
                 label = f"Δ {plain(view.task.score_name)} on {plain(split)}"
                 st.metric(label, unit.difference_text(gain), width=200)
-    candidates = [name for name in view.sweep.names() if known[name][select] is not None]
-    if len(candidates) > 1:
-        _of_ingredients(view, candidates)
+    _of_ingredients(view)
     _greedy(view, picked)
     _search(view, picked)
-    _curves(view, picked)
+    for number, drawn in curves_with(view, picked):
+        st.caption(of_a_curve(view, number, drawn))
 
 
-def _of_ingredients(view: View, candidates: Sequence[str]) -> None:
+def _of_ingredients(view: View) -> None:
     """Show how much choosing the best ingredient inflates its score."""
+    call = best_ingredient_bias(view.overview)
+    if call is None:
+        return
+    count = len(call.names)
     found = jobs.derived(
-        view,
-        BestIngredientBias(tuple(candidates)),
-        f"Selection bias of the best of {len(candidates)}",
-        key="best-ingredient",
+        view, call, f"Selection bias of the best of {count}", key="best-ingredient"
     )
     if found is None:
         return
@@ -64,7 +65,7 @@ def _of_ingredients(view: View, candidates: Sequence[str]) -> None:
     unit, select = view.task.score_unit, plain(view.task.select)
     promised, delivered = found["promised"], found["delivered"]
     st.caption(
-        f"Picking the best of {len(candidates)} ingredients inflates its {select} score by "
+        f"Picking the best of {count} ingredients inflates its {select} score by "
         f"{unit.gap(promised - delivered)}: {unit.text(promised)} on the half used to pick, "
         f"{unit.text(delivered)} on the other half (mean of 200 random splits of {select})."
     )
@@ -94,86 +95,58 @@ def of_a_curve(view: View, number: Number, drawn: Mapping[str, Any]) -> str:
     )
 
 
-def _curves(view: View, picked: StoredSoup) -> None:
-    """Show the selection bias of each curve that has the soup as a point."""
-    recipe = RECIPES.get(picked.soup.recipe)
-    if recipe is None:
-        return
-    for number in recipe.parameters:
-        if not isinstance(number, Number) or not number.curve:
-            continue
-        seen = view.including(picked.soups).with_tensors(picked.soup.rule)
-        names = picked.soup.ingredients
-        drawn = ParameterCurve.of_soup(picked.soup, number, names).result(seen.context)
-        if drawn is not None and any(p["soup"] == picked.soup.id for p in drawn["points"]):
-            st.caption(of_a_curve(view, number, drawn))
-
-
 def _greedy(view: View, picked: StoredSoup) -> None:
-    options = picked.soup.parameters
-    if (
-        picked.soup.recipe != "greedy"
-        or options.get("order") == "random"
-        or options.get("backward")
-    ):
-        return
-    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
+    """Show how much greedy's choice inflates the score of its soup."""
     try:
-        candidates = scores.candidates(view, picked)
-        seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
+        estimate = greedy_bias(view, picked)
     except StockpotError as error:  # a candidate that was rejected is not in the sweep any more
         st.caption(f"Greedy's selection bias cannot be estimated. {plain(str(error))}")
         return
-    names = candidates["names"]
-    if len(names) < 2:
+    if estimate is None:
         return
-    parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    call = Optimism(tuple(names), parameters)
-    found = call.result(seen.context)
-    if found is None:
-        trials = 20 * (len(names) - 1)
-        jobs.call_button(
-            seen,
-            "Estimate greedy's selection bias",
-            call,
-            f"Selection bias of greedy ({len(names)} ingredients)",
-            key="cross-fit",
-            primary=False,
-            help=f"Runs greedy on a random half of {plain(view.task.select)} and scores it on the "
-            f"other half, 20 times. Up to {trials:,} evaluations.",
-            price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
-        )
+    seen, call = estimate
+    select, found = plain(view.task.select), call.result(seen)
+    if found is not None:
+        how = f"Cross-fitted greedy (20 half-splits of {select})"
+        _show_cross_fit(seen, found, how, "choose")
         return
-    how = f"Cross-fitted greedy (20 half-splits of {plain(view.task.select)})"
-    _show_cross_fit(view, found, how, "choose")
+    trials = 20 * (len(call.names) - 1)
+    jobs.call_button(
+        seen,
+        "Estimate greedy's selection bias",
+        call,
+        f"Selection bias of greedy ({len(call.names)} ingredients)",
+        key="cross-fit",
+        primary=False,
+        help=f"Runs greedy on a random half of {select} and scores it on the other half, 20 times. "
+        f"Up to {trials:,} evaluations.",
+        price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
+    )
 
 
 def _search(view: View, picked: StoredSoup) -> None:
     """Show how much a search of coefficients by CMA-ES inflates the score of its soup."""
-    names = picked.soup.ingredients
-    call = SearchOptimism.of_soup(picked.soup, names)
-    if call is None or len(view.task.split(view.task.select)) < 2 or len(names) < 2:
+    estimate = search_bias(view, picked)
+    if estimate is None:
         return
-    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
-    seen = view.including(picked.soups).with_tensors(picked.soup.rule)
-    found = call.result(seen.context)
-    if found is None:
-        trials = 2 * call.parameters["evaluations"]
-        jobs.call_button(
-            seen,
-            "Estimate the selection bias of the search",
-            call,
-            f"Selection bias of CMA-ES ({len(names)} ingredients)",
-            key="cross-fit-search",
-            primary=False,
-            help=f"Searches on a random half of {plain(view.task.select)}, scores the result on "
-            "the other half, and swaps the halves. "
-            f"Up to {trials:,} evaluations.",
-            price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
-        )
+    seen, call = estimate
+    select, found = plain(view.task.select), call.result(seen)
+    if found is not None:
+        how = f"Cross-fitted CMA-ES (two searches on half of {select})"
+        _show_cross_fit(seen, found, how, "search")
         return
-    how = f"Cross-fitted CMA-ES (two searches on half of {plain(view.task.select)})"
-    _show_cross_fit(view, found, how, "search")
+    trials = 2 * call.parameters["evaluations"]
+    jobs.call_button(
+        seen,
+        "Estimate the selection bias of the search",
+        call,
+        f"Selection bias of CMA-ES ({len(call.names)} ingredients)",
+        key="cross-fit-search",
+        primary=False,
+        help=f"Searches on a random half of {select}, scores the result on the other half, and "
+        f"swaps the halves. Up to {trials:,} evaluations.",
+        price=seconds(view.overview, trials * len(view.task.split(view.task.select))),
+    )
 
 
 def _show_cross_fit(view: View, found: Result, how: str, use: str) -> None:
@@ -189,16 +162,13 @@ def _show_cross_fit(view: View, found: Result, how: str, use: str) -> None:
 
 def show_orders(view: View, picked: StoredSoup) -> None:
     """Show the mean and standard deviation of greedy soups over random orders."""
-    view = view.with_primary(picked.soup.chosen_by(view.task).primary)
-    options = picked.soup.parameters
-    candidates = scores.candidates(view, picked)
-    names = candidates["names"]
+    names, ids = candidates(view.sweep, picked)
     if picked.soup.recipe != "greedy" or len(names) < 3:
         return
-    parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    seen = scores.including(view, candidates).with_tensors(picked.soup.rule)
-    call = GreedyOrders(tuple(names), parameters, _ORDERS)
-    result = call.result(seen.context)
+    seen = as_chosen(view, picked, view.soups.by_name(ids))
+    view = view.with_primary(seen.task.primary)
+    call = GreedyOrders(names, greedy_parameters(picked.soup.parameters), _ORDERS)
+    result = call.result(seen)
     if result is None:
         trials = _ORDERS * len(names)
         examples = trials * len(view.task.split(view.task.select))

@@ -46,7 +46,7 @@ def show(code: str) -> None:
 def evaluate(view: View, call: IngredientScores) -> str:
     """Evaluate ingredients."""
     printed = "for split, by_name in found.items():\n    print(split, by_name)\n"
-    return call.script(view.context, Code(printed))
+    return call.script(view, Code(printed))
 
 
 def ingredients(view: View) -> str:
@@ -55,7 +55,7 @@ def ingredients(view: View) -> str:
         "for name, ingredient in sweep.ingredients.items():\n"
         "    print(name, ingredient.hyperparameters, ingredient.logged_metrics)\n"
     )
-    return view.context.script(Code(printed))
+    return view.script(Code(printed))
 
 
 def logged_overview(
@@ -64,7 +64,7 @@ def logged_overview(
     """Draw a logged metric of ingredients."""
     named = f"metric={metric!r}{_selected(selected)}, better={better}"
     drawn = f"tables.logged_table(values), {_inks(view)}, {named}"
-    return view.context.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
+    return view.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
 
 
 def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> str:
@@ -85,9 +85,7 @@ def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> 
         "table = Overview(Context(sweep, evaluator), []).basin_table()\n",
         (_CONTEXT, _OVERVIEW, "from soupcore.connectivity import evaluate_lines"),
     )
-    return view.context.script(
-        lines, _figure("basin_map", f"table, {_inks(view)}, best=best, {_LOSS}")
-    )
+    return view.script(lines, _figure("basin_map", f"table, {_inks(view)}, best=best, {_LOSS}"))
 
 
 def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str:
@@ -95,7 +93,7 @@ def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str
     call = IngredientScores(tuple(names), (view.task.select,))
     table = f"tables.scores_table(found[{view.task.select!r}]), {_inks(view)}"
     drawn = f"{table},\n    {_SCORE}{_selected(selected)},\n"
-    return call.script(view.context, _figure("accuracy_overview", drawn, TABLES))
+    return call.script(view, _figure("accuracy_overview", drawn, TABLES))
 
 
 def shift_scatter(
@@ -121,7 +119,7 @@ def shift_scatter(
     )
     told = f"{_SCORE}{_selected(selected)}"
     drawn = f"tables.shift_table(task, found, kinds), {_inks(view)},\n    {told},\n"
-    return view.context.script(made, _figure("shift_scatter", drawn, TABLES))
+    return view.script(made, _figure("shift_scatter", drawn, TABLES))
 
 
 def column_scatter(
@@ -135,7 +133,7 @@ def column_scatter(
     )
     named = f"x={x!r}, y={y!r}, colour={colour!r}, better={dict(better)!r}"
     drawn = f"table, {_inks(view)}, {named}{_selected(selected)}"
-    return view.context.script(made, _figure("column_scatter", drawn))
+    return view.script(made, _figure("column_scatter", drawn))
 
 
 def parallel(
@@ -151,7 +149,7 @@ def parallel(
         f"    {name}={value!r},\n" for name, value in options.items() if name != "brushed"
     )
     drawn = f"table, {list(columns)!r},\n{named}    brushed={{{brushed}}},\n"
-    return view.context.script(made, _figure("parallel_coordinates", drawn))
+    return view.script(made, _figure("parallel_coordinates", drawn))
 
 
 def _limits(each: Limits | Sequence[str]) -> str:
@@ -170,7 +168,7 @@ def importance(view: View, columns: Mapping[str, Sequence[Any]], scores: Sequenc
         ("from soupcore.analysis import marginal_importance",),
     )
     drawn = f"found, score_name={name!r}"
-    return view.context.script(made, _figure("importance_bars", drawn))
+    return view.script(made, _figure("importance_bars", drawn))
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -194,22 +192,22 @@ def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
         f"    parameter={symbol!r}, best=curve.best.parameters[{call.parameter!r}],\n"
         f"    {_SCORE},\n"
     )
-    return call.script(view.context, _figure(figure, drawn, TABLES))
+    return call.script(view, _figure(figure, drawn, TABLES))
 
 
 def built(view: View, call: Call) -> str:
     """Build the soup of a recipe and save it, or those of several."""
     if not isinstance(call, RecipeSoup):
         saved = 'for name, soup in soups.items():\n    soup.save(f"{name}.safetensors")\n'
-        return call.script(view.context, Code(saved))
-    return call.script(view.context, Code(f'soup.save("{call.recipe}.safetensors")\n'))
+        return call.script(view, Code(saved))
+    return call.script(view, Code(f'soup.save("{call.recipe}.safetensors")\n'))
 
 
 def trace(view: View, call: RecipeSoup, passes: int | None = None) -> str:
     """Draw the decisions of a recipe, or its first passes."""
     if passes is None:
-        return call.script(view.context, _figure("greedy_trace", f"soup.trace, {_SCORE}"))
-    return call.script(view.context, _figure("learning_curve", f"soup.passes[:{passes}]"))
+        return call.script(view, _figure("greedy_trace", f"soup.trace, {_SCORE}"))
+    return call.script(view, _figure("learning_curve", f"soup.passes[:{passes}]"))
 
 
 def evidence(view: View, picked: StoredSoup, best: str) -> str:
@@ -223,14 +221,14 @@ def evidence(view: View, picked: StoredSoup, best: str) -> str:
     if view.task.why_no_kept_outputs is None:  # the task is a classification
         compared += f"print(analysis.calibrate(evaluator, [soup.mixture], {split!r})[0].ece)\n"
     call = Attribution(picked.soup.id, split)
-    return call.script(view.context, Code(f"{compared}print(shapley)\n"))
+    return call.script(view, Code(f"{compared}print(shapley)\n"))
 
 
 def attribution(view: View, call: Attribution) -> str:
     """Draw the contribution of each ingredient to a soup."""
     name = f"task.score_name + {f' on {call.split}'!r}"
     drawn = f"shapley, without, score_name={name}, score_unit=task.score_unit"
-    return call.script(view.context, _figure("attribution_bars", drawn))
+    return call.script(view, _figure("attribution_bars", drawn))
 
 
 def differences(view: View, codes: Mapping[str, str], baseline: str, colours: Sequence[str]) -> str:
@@ -253,7 +251,7 @@ def differences(view: View, codes: Mapping[str, str], baseline: str, colours: Se
         ("from soupcore.connectivity import point", TABLES),
     )
     drawn = f"table, {list(colours)!r}, baseline={baseline!r}, {_SCORE}"
-    return view.context.script(made, _figure("difference_forest", drawn))
+    return view.script(made, _figure("difference_forest", drawn))
 
 
 def coefficients(view: View, chosen: StoredSoup) -> str:
@@ -262,8 +260,9 @@ def coefficients(view: View, chosen: StoredSoup) -> str:
         f"soup = {soup_again(chosen.soup)}\ntable = tables.coefficients_table(soup)\n",
         (TABLES,),
     )
-    context = view.context.including(chosen.soups)
-    return context.script(made, _figure("coefficient_bars", f"table, {_inks(view)}"))
+    return view.including(chosen.soups).script(
+        made, _figure("coefficient_bars", f"table, {_inks(view)}")
+    )
 
 
 def reliability(
@@ -285,9 +284,7 @@ def reliability(
         f"inks = {{{picked.label!r}: SOUP, 'ensemble': NEUTRAL, **{_curve_inks(view, drawn)}}}\n"
     )
     style = "from soupcore.figures.style import NEUTRAL, SOUP"
-    return call.script(
-        view.context, Code(made, (style,)), _figure("reliability_diagram", "drawn, inks")
-    )
+    return call.script(view, Code(made, (style,)), _figure("reliability_diagram", "drawn, inks"))
 
 
 _MATRICES = {
@@ -303,11 +300,11 @@ def matrix(
     outlined: Sequence[Sequence[str]] = (), groups: Mapping[str, Sequence[str]] | None = None,
 ) -> str:  # fmt: skip
     """Draw the matrix of all pairs or of groups of names, with a threshold and outlined basins."""
-    context, names = view.context, call.names or ()
+    names = call.names or ()
     if measure in ("angle", "distance"):
-        code, values = WeightGeometry().code(context, names), f"geometry.{measure}s"
+        code, values = WeightGeometry().code(view, names), f"geometry.{measure}s"
     else:
-        code, values = call.code(context), f"barriers.{_MATRICES[measure]}"
+        code, values = call.code(view), f"barriers.{_MATRICES[measure]}"
     score = "task.score_unit, task.score_name" if view.has_task else ""
     rows = "groups, ranges.highest" if groups else "names, values"
     drawn = f"{rows}, figures.measures({score})[{measure!r}]"
@@ -322,12 +319,12 @@ def matrix(
         made += Code(f"groups = {({label: [*names] for label, names in groups.items()})!r}\n"
                      "ranges = between(names, values, list(groups.values()))\n")  # fmt: skip
         more.append("from soupcore.connectivity import between")
-    return context.script(code, made, _figure("pair_heatmap", drawn, *more))
+    return view.script(code, made, _figure("pair_heatmap", drawn, *more))
 
 
 def curves(view: View, call: Paths, *, both_statistics: bool = False) -> str:
     """Draw the curves of pairs, with one or both BatchNorm statistics."""
-    code = call.code(view.context)
+    code = call.code(view)
     if both_statistics:
         looped = "".join(f"    {line}\n" for line in code.body.splitlines())
         code = Code(
@@ -349,20 +346,20 @@ def curves(view: View, call: Paths, *, both_statistics: bool = False) -> str:
         "for pair, (path, *_) in paths.items():\n"
         "    print(pair, path.barrier_bracket, path.error_barrier, path.error_barrier_over_mean)\n"
     )
-    return view.context.script(code, printed, _figure("path_curves", f"paths, {_LOSS}"))
+    return view.script(code, printed, _figure("path_curves", f"paths, {_LOSS}"))
 
 
 def from_base(view: View, call: Paths, names: Sequence[str]) -> str:
     """Draw paths from the base, score on report against score under shift."""
     drawn = f"tables.robustness_tables(paths), {_curve_inks(view, names)}, {_SCORE}"
-    return call.script(view.context, _figure("from_base", drawn, TABLES))
+    return call.script(view, _figure("from_base", drawn, TABLES))
 
 
 def plane(view: View, call: PlaneGrid, kinds: Mapping[str, str]) -> str:
     """Draw a plane with points projected onto it, `{name: kind}`."""
     placed = "places = {name: plane.frame.locate(at) for name, at in points.items()}\n"
     drawn = f"plane, places, {dict(kinds)!r},\n    {_inks(view)}, {_LOSS},\n"
-    return call.script(view.context, Code(placed), _figure("plane_contours", drawn))
+    return call.script(view, Code(placed), _figure("plane_contours", drawn))
 
 
 def norms(view: View, names: Sequence[str]) -> str:
@@ -388,7 +385,7 @@ def angles(view: View, call: Paths, colour: str | None) -> str:
     """Draw midpoint gains over the angles between task vectors."""
     drawn = f"tables.angle_table(sweep, geometry, barriers, {colour!r}){_colour(colour)}, {_SCORE}"
     figure = _figure("angle_scatter", drawn, TABLES)
-    return _geometry(view, call.names or (), call.code(view.context), figure)
+    return _geometry(view, call.names or (), call.code(view), figure)
 
 
 def pair_grid(view: View, call: Paths, key: str) -> str:
@@ -403,7 +400,7 @@ def pair_grid(view: View, call: Paths, key: str) -> str:
         "    unit=unit.difference_symbol, decimals=unit.decimals, diverges=True,\n"
     )
     figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import pair_grid")
-    return call.script(view.context, Code(made), figure)
+    return call.script(view, Code(made), figure)
 
 
 def logged_grid(view: View, names: Sequence[str], metric: str, row: str, column: str) -> str:
@@ -413,7 +410,7 @@ def logged_grid(view: View, names: Sequence[str], metric: str, row: str, column:
         f"    title={f'{metric} (logged)'!r}, decimals=None,\n"
     )
     figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import ingredient_grid")
-    return view.context.script(_logged(names, metric), figure)
+    return view.script(_logged(names, metric), figure)
 
 
 def ingredient_grid(view: View, call: IngredientScores, row: str, column: str) -> str:
@@ -428,7 +425,7 @@ def ingredient_grid(view: View, call: IngredientScores, row: str, column: str) -
         "    title=unit.label(task.score_name), unit=unit.symbol, decimals=unit.decimals,\n"
     )
     figure = _figure("grid_heatmap", drawn, "from soupcore.analysis import ingredient_grid")
-    return call.script(view.context, Code(made), figure)
+    return call.script(view, Code(made), figure)
 
 
 def soups_and_ensembles(
@@ -444,7 +441,7 @@ def soups_and_ensembles(
     )
     drawn = f"tables.pairs_with(sweep, scores, {colour!r}){_colour(colour)}, {_SCORE}"
     figure = _figure("soup_ensemble_scatter", drawn, TABLES)
-    return call.script(view.context, midpoints.code(view.context), Code(made), figure)
+    return call.script(view, midpoints.code(view), Code(made), figure)
 
 
 def theory(view: View, call: TwoModelTheory, colour: str | None) -> str:
@@ -456,7 +453,7 @@ def theory(view: View, call: TwoModelTheory, colour: str | None) -> str:
         "}\n"
     )
     drawn = f"tables.pairs_with(sweep, gaps, {colour!r}){_colour(colour)}"
-    return call.script(view.context, Code(made), _figure("theory_scatter", drawn, TABLES))
+    return call.script(view, Code(made), _figure("theory_scatter", drawn, TABLES))
 
 
 def _figure(name: str, arguments: str, *imports: str) -> Code:
@@ -473,7 +470,7 @@ def _logged(names: Sequence[str], metric: str) -> Code:
 
 
 def _geometry(view: View, names: Sequence[str], *more: Code) -> str:
-    return view.context.script(WeightGeometry().code(view.context, names), *more)
+    return view.script(WeightGeometry().code(view, names), *more)
 
 
 def _inks(view: View) -> str:

@@ -4,8 +4,8 @@ The URL holds the session's state, so that it can be shared and reloaded.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,16 @@ from pages.components import access, settings
 from pages.components.uploads import Incoming
 from soupcore import StockpotError, Store, Sweep
 from soupcore.calls import Context, OpenSweep
-from soupcore.errors import TaskError
 from soupcore.evaluation import Estimate, Evaluations, StatisticsChoice
 from soupcore.figures import ingredient_colours
 from soupcore.figures.style import Inks
 from soupcore.jobs import Descriptions, Supervisor
 from soupcore.overview import Overview
 from soupcore.remote.cache import REMOTE
-from soupcore.stored_soups import StoredSoup, StoredSoups, including
 from soupcore.sweeps import TensorRule
 from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import sweep_signature
 from soupcore.sweeps.snapshots import snapshots_from_text
-from soupcore.tasks import TaskInfo
 
 Pair = tuple[str, str]
 
@@ -98,62 +95,18 @@ class UndescribedError(Exception):
 
 
 @dataclass(frozen=True)
-class View:
-    """The sweep and the task that a session shows.
+class View(Context):
+    """The sweep and the task that a session shows, as the context of calls.
 
     Attributes:
-        folder: Folder of the sweep.
-        task_spec: The task, `file.py:attribute`; "" for none.
         weights: Title of the weight set to use of checkpoints with several; "" for the default.
         snapshot: The snapshots chosen of runs with several, as text; "" for the default.
-        sweep: The sweep.
-        stored: The stored evaluations of the task, with the chosen BatchNorm statistics; None
-            without a task.
-        soups: Soups that are additional ingredients of the sweep, by their names there.
         is_outdated: Whether the folder has new or changed checkpoints that have not been read yet.
     """
 
-    folder: str
-    task_spec: str
-    weights: str
-    sweep: Sweep
-    stored: Evaluations | None
-    soups: Mapping[str, StoredSoup] = field(default_factory=dict)
+    weights: str = ""
     snapshot: str = ""
     is_outdated: bool = False
-
-    @property
-    def has_task(self) -> bool:
-        """Whether there is a task. Without one there are no evaluations."""
-        return self.stored is not None
-
-    @property
-    def evaluations(self) -> Evaluations:
-        """The stored evaluations.
-
-        Raises:
-            TaskError: The sweep is shown without a task.
-        """
-        if self.stored is None:
-            raise TaskError("This sweep is open without a task, so nothing is evaluated.")
-        return self.stored
-
-    @property
-    def task(self) -> TaskInfo[Any]:
-        """Description of the task; see `evaluations`."""
-        return self.evaluations.task
-
-    @property
-    def store(self) -> Store:
-        """The store of results."""
-        return store() if self.stored is None else self.stored.store
-
-    @property
-    def context(self) -> Context:
-        """The sweep and its evaluations, for calls."""
-        return Context(
-            self.sweep, self.stored or self.store, self.folder, self.task_spec, self.soups
-        )
 
     @property
     def statistics(self) -> StatisticsChoice:
@@ -163,37 +116,17 @@ class View:
     @property
     def estimate(self) -> Estimate | None:
         """How BatchNorm statistics are re-estimated; None if they are averaged like weights."""
-        return None if self.stored is None else self.stored.estimate
+        return self.evaluations.estimate if self.has_task else None
 
     @property
     def offers_statistics(self) -> bool:
         """Whether BatchNorm statistics can be chosen."""
         return self.has_task and self.task.can_re_estimate
 
-    def with_statistics(self, statistics: StatisticsChoice) -> "View":
-        """Return this view with other BatchNorm statistics."""
-        return replace(self, stored=self.evaluations.with_statistics(statistics))
-
-    def with_primary(self, metric: str | None) -> "View":
-        """Return this view with another primary metric of the task; None for its first."""
-        return replace(self, stored=self.evaluations.with_primary(metric))
-
-    def including(self, soups: Mapping[str, StoredSoup]) -> "View":
-        """Return this view with soups as additional ingredients, under these names."""
-        return replace(self, sweep=including(self.sweep, soups), soups=soups)
-
-    def with_tensors(self, rule: TensorRule) -> "View":
-        """Return this view with a rule on which tensors take part in recipes.
-
-        Raises:
-            SweepError: The rule makes no sense for these tensors.
-        """
-        return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
-
     @cached_property
     def overview(self) -> Overview:
         """The stored results of the sweep with its task, looked up once in a run of a page."""
-        return Overview.of(self.context)
+        return Overview.of(self)
 
     @cached_property
     def basin_numbers(self) -> dict[str, int]:
@@ -217,7 +150,6 @@ class View:
     @property
     def request(self) -> dict[str, Any]:
         """The part of a job's request that identifies this view."""
-        soups = {name: stored.soup.id for name, stored in self.soups.items()}
         rule = self.sweep.rule
         request = self.opening.request
         if self.has_task:
@@ -228,8 +160,8 @@ class View:
             }
             if self.task.primary is not None:
                 request["primary"] = self.task.primary
-        if soups:
-            request["soups"] = soups
+        if self.offered:
+            request["soups"] = self.offered
         if rule != TensorRule():
             request["tensors"] = rule.to_json()
         return request
@@ -388,9 +320,14 @@ def view() -> View | None:
         if shown is None:
             return None
         sweep = shown
-    stored = _evaluations(spec) if spec else None
     found = View(
-        folder, spec, weights, sweep, stored, snapshot=snapshot, is_outdated=not is_scanned
+        sweep,
+        _evaluations(spec) if spec else store(),
+        folder,
+        spec,
+        weights=weights,
+        snapshot=snapshot,
+        is_outdated=not is_scanned,
     )
     if st.session_state["batchnorm"] == "re-estimated" and found.offers_statistics:
         found = found.with_statistics("re-estimated")
@@ -399,9 +336,8 @@ def view() -> View | None:
     st.session_state["selection"] = sweep.names(
         name for name in st.session_state["selection"] if name in sweep.ingredients
     )
-    known = StoredSoups(store(), sweep)
-    labels = known.labels(folder, spec)
-    st.session_state["soup-label"] = known.label(st.session_state["soup"])
+    labels = found.soups.labels(folder, spec)
+    st.session_state["soup-label"] = found.soups.label(st.session_state["soup"])
     st.session_state["handles"] = {label: handle for handle, label in labels.items()}
     files = [*sweep.ingredients, *([sweep.base.name] if sweep.base else [])]
     names = {**{name: name for name in (*labels.values(), *files)}, **labels}

@@ -372,7 +372,7 @@ def _breakdown(view: View, table: RunTable, name: str) -> None:
         f"Mean {plain(score.name)} of the examples of each {which} on {plain(split)}, with its "
         "95 % interval. Intervals of small classes and groups are wide."
     )
-    snippets.show(call.script(view.context))
+    snippets.show(call.script(view))
 
 
 def _of_parts(kind: str, rows: list[list[Any]], score: str, unit: Unit) -> Styler:

@@ -159,10 +159,10 @@ def choose_metric(view: View) -> None:
     if view.task.primary is None:
         return
     title = f"Intervals of {view.task.primary}"
-    count = len(call.lacking(view.context))
+    count = len(call.lacking(view))
     if count and view.folder in state.opened():
         jobs.derive(view, call, title)
-        count = len(call.lacking(view.context))
+        count = len(call.lacking(view))
     if count:
         jobs.call_button(
             view,

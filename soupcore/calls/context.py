@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from soupcore.calls.code import Code, including_soups, options, source, with_tensors
 from soupcore.errors import TaskError
-from soupcore.evaluation import Evaluations, Evaluator
+from soupcore.evaluation import Evaluations, Evaluator, StatisticsChoice
 from soupcore.mixtures import Mixture
 from soupcore.recipes import Soup
 from soupcore.store import Store
@@ -124,11 +124,27 @@ class Context:
         """The ids of the soups among the ingredients, `{name: id}`."""
         return {name: stored.soup.id for name, stored in self.included.items()}
 
-    def including(self, soups: Mapping[str, StoredSoup]) -> "Context":
+    def including(self, soups: Mapping[str, StoredSoup]) -> Self:
         """Return the context with soups added as ingredients, except those already included."""
         more = {name: soup for name, soup in soups.items() if name not in self.included}
         sweep, included = including(self.sweep, more), {**self.included, **more}
         return replace(self, sweep=sweep, included=included)
+
+    def with_statistics(self, statistics: StatisticsChoice) -> Self:
+        """Return the context with other BatchNorm statistics."""
+        return replace(self, source=self.evaluations.with_statistics(statistics))
+
+    def with_primary(self, metric: str | None) -> Self:
+        """Return the context with another primary metric of the task; None for its first."""
+        return replace(self, source=self.evaluations.with_primary(metric))
+
+    def with_tensors(self, rule: TensorRule) -> Self:
+        """Return the context with a rule on which tensors take part in recipes.
+
+        Raises:
+            SweepError: The rule makes no sense for these tensors.
+        """
+        return replace(self, sweep=self.sweep.with_tensors(rule.take, rule.rest))
 
     def mixtures(self, names: Iterable[str]) -> list[Mixture]:
         """Return the points of ingredients, under the rule on tensors.

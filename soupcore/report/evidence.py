@@ -2,23 +2,23 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
-from soupcore.calls import (
-    BestIngredientBias,
-    Context,
-    Optimism,
-    ParameterCurve,
-    SearchOptimism,
-)
+from soupcore.calls import Result
 from soupcore.errors import StockpotError
-from soupcore.evaluation import compare
+from soupcore.evidence import (
+    against_best,
+    best_ingredient_bias,
+    curves_with,
+    greedy_bias,
+    search_bias,
+    why_no_intervals,
+)
 from soupcore.overview import Overview
-from soupcore.recipes import RECIPES, Number, Step
+from soupcore.recipes import Step
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
 from soupcore.stored_soups import StoredSoup
-from soupcore.tasks import Labels
+from soupcore.tasks import Labels, Unit
 from soupcore.tasks.unit import UNKNOWN
 
 
@@ -36,7 +36,7 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
             f"About {stored.label}. The verdict is about {known.headline.label}."
         )
     body += html.subtitle(f"{stored.label} vs. best single ingredient ({best})")
-    body += _against(known, stored, best)
+    body += _against(known, stored)
     if accepted := [step for step in stored.soup.trace[1:] if step.accepted]:
         body += html.subtitle("Gain per accepted ingredient")
         body += _acceptances(stored.soup.chosen_by(known.context.task).labels, accepted)
@@ -45,34 +45,27 @@ def evidence(known: Overview, stored: StoredSoup) -> str:
     return body + (html.bullets(bias) if bias else html.paragraph("Not available yet."))
 
 
-def _against(known: Overview, stored: StoredSoup, best: str) -> str:
+def _against(known: Overview, stored: StoredSoup) -> str:
     task, unit = known.context.task, known.context.task.score_unit
+    found = against_best(known, stored)
+    counted = any(c is not None and c.difference.gained is not None for c in found.values())
     rows: list[list[Part]] = []
-    missing: list[str] = []
-    without: dict[str, str] = {}
-    counted = False
-    for split in task.reported:
-        soup, alone = known.of_soups[stored.soup.id][split], known.runs[best][split]
-        if soup is None or alone is None:
-            missing.append(known.context.task.split_title(split))
+    for split, compared in found.items():
+        if compared is None:
             continue
-        found = compare(task, soup, alone)
-        if found.interval is None:
-            without[known.context.task.split_title(split)] = found.why_no_interval
+        difference = compared.difference
         changes = [UNKNOWN] * 3
-        if found.gained is not None and found.lost is not None:
-            counted = True
-            p = UNKNOWN if found.p_value is None else f"{found.p_value:.3g}"
-            changes = [str(found.gained), str(found.lost), p]
+        if difference.gained is not None and difference.lost is not None:
+            p = UNKNOWN if difference.p_value is None else f"{difference.p_value:.3g}"
+            changes = [str(difference.gained), str(difference.lost), p]
+        n = f"n = {difference.n}" if difference.n > 1 else ""
         rows.append(
             [
-                Cell(
-                    known.context.task.split_title(split), f"n = {found.n}" if found.n > 1 else ""
-                ),
-                unit.number(soup.score),
-                unit.number(alone.score),
-                unit.difference(found.difference),
-                unit.difference_interval(found.interval),
+                Cell(task.split_title(split), n),
+                unit.number(compared.soup.score),
+                unit.number(compared.best.score),
+                unit.difference(difference.difference),
+                unit.difference_interval(difference.interval),
                 *changes,
             ]
         )
@@ -88,10 +81,9 @@ def _against(known: Overview, stored: StoredSoup, best: str) -> str:
         ]
         body = html.table(heads, [row[: len(heads)] for row in rows])
         body += html.note(_paired_note(known, counted=counted))
-    for why in dict.fromkeys(without.values()):
-        splits = ", ".join(split for split in without if without[split] == why)
-        body += html.note(f"No interval on {splits}: {why}")
-    if missing:
+    for why, splits in why_no_intervals(found).items():
+        body += html.note(f"No interval on {', '.join(map(task.split_title, splits))}: {why}")
+    if missing := [task.split_title(split) for split, each in found.items() if each is None]:
         body += html.note(f"Not evaluated with both: {', '.join(missing)}.")
     return body
 
@@ -134,10 +126,13 @@ def _acceptances(labels: Labels, steps: list[Step]) -> str:
 
 
 def _bias(known: Overview, stored: StoredSoup) -> list[str]:
-    found = [*_gains(known, stored), *_of_best(known), *_of_greedy(known, stored)]
-    found += _of_search(known, stored)
-    found += _of_parameters(known, stored)
-    return found
+    return [
+        *_gains(known, stored),
+        *_of_best(known),
+        *_of_greedy(known, stored),
+        *_of_search(known, stored),
+        *_of_parameters(known, stored),
+    ]
 
 
 def _gains(known: Overview, stored: StoredSoup) -> Iterator[str]:
@@ -154,10 +149,10 @@ def _gains(known: Overview, stored: StoredSoup) -> Iterator[str]:
 
 
 def _of_best(known: Overview) -> Iterator[str]:
-    unit, names = known.context.task.score_unit, tuple(known.evaluated)
-    if len(names) < 2:
+    unit, call = known.context.task.score_unit, best_ingredient_bias(known)
+    if call is None:
         return
-    found = BestIngredientBias(names).result(known.context)
+    found = call.result(known.context)
     if found is None:
         yield (
             "Not estimated for the choice of the best ingredient. Compute it on the page of a soup."
@@ -167,75 +162,54 @@ def _of_best(known: Overview) -> Iterator[str]:
     else:
         promised, delivered = found["promised"], found["delivered"]
         yield (
-            f"Picking the best of {len(names)} ingredients inflates its validation score by "
+            f"Picking the best of {len(call.names)} ingredients inflates its validation score by "
             f"{unit.gap(promised - delivered)}: {unit.text(promised)} on the half of the examples "
             f"used to pick, {unit.text(delivered)} on the other half (mean of 200 random splits)."
         )
 
 
 def _of_greedy(known: Overview, stored: StoredSoup) -> Iterator[str]:
-    """Return the cross-fitted estimate for greedy, which covers its default order only."""
-    soup = stored.soup
-    options, unit = soup.parameters, soup.chosen_by(known.context.task).score_unit
-    if soup.recipe != "greedy" or options.get("order") == "random" or options.get("backward"):
-        return
-    tried = {step.candidate for step in soup.trace}
-    offered = {name: key for name, key in stored.offered.items() if name in tried}
     try:
-        names = (*known.sweep.names(tried - offered.keys()), *offered)
-        context = known.context.including(known.context.soups.by_name(offered))
+        estimate = greedy_bias(known.context, stored)
     except StockpotError as error:  # a rejected candidate was deleted
         yield f"Not available for greedy: {error}"
         return
-    if len(names) < 2:
+    if estimate is None:
         return
-    parameters = {"accept": options["accept"], "metric": options.get("metric", "score")}
-    context = _with_rule(context, stored)
-    task = soup.chosen_by(known.context.task)
-    context = replace(context, source=context.evaluations.with_primary(task.primary))
-    found = Optimism(names, parameters).result(context)
+    seen, call = estimate
+    found = call.result(seen)
     if found is None:
         yield "Not estimated for greedy. Compute it on the page of the soup."
         return
-    yield (
-        "Cross-fitted greedy (20 half-splits of validation): gain over the best ingredient "
-        f"{unit.difference_text(found['gain_promised'])} on the half used to choose, "
-        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
-        f"by {unit.gap(found['promised'] - found['delivered'])}."
-    )
+    how = "Cross-fitted greedy (20 half-splits of validation)"
+    yield _cross_fit(how, "choose", found, seen.task.score_unit)
 
 
 def _of_search(known: Overview, stored: StoredSoup) -> Iterator[str]:
-    """Return the cross-fitted estimate for coefficients that CMA-ES searched."""
-    soup, task = stored.soup, stored.soup.chosen_by(known.context.task)
-    call = SearchOptimism.of_soup(soup, soup.ingredients)
-    if call is None or not task.has_examples:
+    estimate = search_bias(known.context, stored)
+    if estimate is None:
         return
-    context = _with_rule(known.context.including(stored.soups), stored)
-    context = replace(context, source=context.evaluations.with_primary(task.primary))
-    found, unit = call.result(context), task.score_unit
+    seen, call = estimate
+    found = call.result(seen)
     if found is None:
         yield "Not estimated for the coefficient search. Compute it on the page of the soup."
         return
-    yield (
-        "Cross-fitted CMA-ES (two searches on half of validation): gain over the best ingredient "
-        f"{unit.difference_text(found['gain_promised'])} on the half used to search, "
-        f"{unit.difference_text(found['gain_delivered'])} on the other half; its score is inflated "
-        f"by {unit.gap(found['promised'] - found['delivered'])}."
+    how = "Cross-fitted CMA-ES (two searches on half of validation)"
+    yield _cross_fit(how, "search", found, seen.task.score_unit)
+
+
+def _cross_fit(how: str, use: str, found: Result, unit: Unit) -> str:
+    return (
+        f"{how}: gain over the best ingredient {unit.difference_text(found['gain_promised'])} on "
+        f"the half used to {use}, {unit.difference_text(found['gain_delivered'])} on the other "
+        f"half; its score is inflated by {unit.gap(found['promised'] - found['delivered'])}."
     )
 
 
 def _of_parameters(known: Overview, stored: StoredSoup) -> Iterator[str]:
     """Return the estimate for each parameter that was picked from a curve with this soup."""
-    soup, unit = stored.soup, known.context.task.score_unit
-    recipe = RECIPES.get(soup.recipe)
-    context = _with_rule(known.context.including(stored.soups), stored)
-    for number in recipe.parameters if recipe else ():
-        if not isinstance(number, Number) or not number.curve:
-            continue
-        drawn = ParameterCurve.of_soup(soup, number, soup.ingredients).result(context)
-        if drawn is None or all(point["soup"] != soup.id for point in drawn["points"]):
-            continue
+    unit = known.context.task.score_unit
+    for number, drawn in curves_with(known.context, stored):
         if found := drawn.get("cross_fit"):
             inflated = found["promised"] - found["delivered"]
             if math.isfinite(inflated):
@@ -245,8 +219,3 @@ def _of_parameters(known: Overview, stored: StoredSoup) -> Iterator[str]:
                     f"{unit.text(found['promised'])} on the half used to pick, "
                     f"{unit.text(found['delivered'])} on the other half."
                 )
-
-
-def _with_rule(context: Context, stored: StoredSoup) -> Context:
-    rule = stored.soup.rule
-    return replace(context, sweep=context.sweep.with_tensors(rule.take, rule.rest))

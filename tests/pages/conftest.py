@@ -80,7 +80,7 @@ def view(tmp_path: Path, sweep: Sweep, splits: dict[str, Split], store: Store) -
     spec = f"{tmp_path / 'task.py'}:task"
     opened = Sweep.from_folder(sweep.folder)
     evaluations = Evaluations(load_task(spec).describe(), store)
-    return View(str(sweep.folder), spec, "", opened, evaluations)
+    return View(opened, evaluations, str(sweep.folder), spec)
 
 
 def evaluator_of(view: View) -> Evaluator:

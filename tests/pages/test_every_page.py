@@ -471,7 +471,7 @@ def test_the_overview_leads_to_the_verdict_and_to_the_files_of_the_best_soup(
     button.click().run()
     assert not session.exception
     assert not [each for each in session.button if "nalyze" in each.label or "Finish" in each.label]
-    overview = Overview.of(session.session_state["view"].context)
+    overview = Overview.of(session.session_state["view"])
     first = escaping.markdown(overview.verdict.sentences[0])
     assert any(each.value.endswith(first) for each in session.markdown)
     (table,) = (each.value for each in session.dataframe)
@@ -591,7 +591,7 @@ def test_the_report_is_made_when_it_is_downloaded(
     session = app.session()
     next(each for each in session.button if each.label == "Report").click().run()
     assert session.header[0].value == "Report"
-    context = session.session_state["view"].context
+    context = session.session_state["view"]
     known = Overview.of(context)
     shown = [each.value for each in session.markdown]
     assert f"##### {escaping.markdown(known.verdict.sentences[0])}" in shown

@@ -306,8 +306,8 @@ def test_a_screened_curve_of_the_two_best_is_drawn_until_all_examples_are_evalua
     session = {"view": evaluated, "selection": [], "pairs": [], "is_linked": True}
     monkeypatch.setattr(st, "session_state", session)
     page = import_module("pages.connectivity")
-    steps(Overview.of(evaluated.context))[1].call.work(
-        replace(evaluated.context, source=evaluator), lambda *told: None
+    steps(Overview.of(evaluated))[1].call.work(
+        replace(evaluated, source=evaluator), lambda *told: None
     )
     page.main(evaluated)
     assert_makes(run, shown["curves"])
@@ -405,9 +405,9 @@ def test_the_map_of_basins(
     evaluated: View, shown: dict[str, Shown], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summaries, "SCREEN", 10)
-    steps(Overview.of(evaluated.context))[1].call.work(
-        replace(evaluated.context, source=evaluator_of(evaluated)), lambda *told: None
+    steps(Overview.of(evaluated))[1].call.work(
+        replace(evaluated, source=evaluator_of(evaluated)), lambda *told: None
     )
-    overview_page._basin_map(evaluated, Overview.of(evaluated.context))
+    overview_page._basin_map(evaluated, Overview.of(evaluated))
     assert "task.part(task.select, 10)" in shown["basin-map"].code
     assert_makes(run, shown["basin-map"])

@@ -41,7 +41,7 @@ def test_the_line_says_what_is_selected_and_judged_by(
     view: View, monkeypatch: pytest.MonkeyPatch, selected: list[str], has_task: bool, line: str
 ) -> None:
     monkeypatch.setattr(st, "session_state", {"selection": selected})
-    shown = view if has_task else View(view.folder, "", "", view.sweep, None)
+    shown = view if has_task else View(view.sweep, view.store, view.folder)
     assert header._selection(shown) == line
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from pages.components import scores
 from pages.components.state import View
-from soupcore import ClassificationTask, Evaluation, Evaluator, Split, greedy, uniform
+from soupcore import ClassificationTask, Evaluation, Evaluator, Split, uniform
 from soupcore.evaluation import Evaluations
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks import TaskDescription
@@ -22,25 +22,13 @@ def test_a_soup_has_another_name_than_a_file(
     soup = uniform(held_sweep(states), ["run1"])
     label = f"uniform {soup.id[:4]}"
     sweep = held_sweep(states | ({label: states["run2"]} if is_taken else {}))
-    view = View("held", "task.py:task", "", sweep, evaluator)
+    view = View(sweep, evaluator, "held", "task.py:task")
     stored = StoredSoup(soup, sweep)
     names = scores.names_as_ingredients(view, [stored])
     assert names == {soup.id: f"uniform {soup.id}" if is_taken else label}
     more = view.including({names[soup.id]: stored})
     assert len(more.sweep) == len(sweep) + 1
     assert more.request["soups"] == {names[soup.id]: soup.id}
-
-
-def test_choosing_again_is_among_all_that_were_tried(
-    evaluator: Evaluator, states: dict[str, State]
-) -> None:
-    plain = View("held", "task.py:task", "", held_sweep(states), evaluator)
-    first = StoredSoup(uniform(plain.sweep, ["run1", "run2"]), plain.sweep)
-    view = plain.including({"soup": first})
-    chosen = greedy(view.sweep, evaluator, ["soup", "run10", "run1"])
-    stored = StoredSoup(chosen, view.sweep, offered={"soup": first.soup.id, "other": "not tried"})
-    told = scores.candidates(plain, stored)
-    assert told == {"names": ["run1", "run10", "soup"], "soups": {"soup": first.soup.id}}
 
 
 def judged(*roles: str, precision: str = "float32") -> ClassificationTask:
@@ -98,7 +86,7 @@ def _evaluation(score: float) -> Any:
 def view(evaluator: Evaluator, base_state: State, states: dict[str, State]) -> View:
     told = Told(evaluator.task.describe(), evaluator.store)
     told.scores = {}
-    return View("held", "task.py:task", "", held_sweep(states, base_state), told)
+    return View(held_sweep(states, base_state), told, "held", "task.py:task")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_the_matrix_of_midpoints_is_in_the_order_of_the_page(view: View, run: Ru
 def test_curves_with_both_batchnorm_statistics_have_a_panel_for_each(
     view: View, run: Run, shown: StatisticsChoice
 ) -> None:
-    soup = view.context.keep_soup(uniform(view.sweep), {})
+    soup = view.keep_soup(uniform(view.sweep), {})
     view = view.with_statistics(shown)
     pairs = (("base", "run1"), ("run2", {"soup": soup}))
     call = Paths(pairs=pairs, alphas=3, splits=("val", "test"), beyond=(-0.5, 1.5))
