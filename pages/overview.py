@@ -1,6 +1,5 @@
 """The landing page: the verdict on the sweep, or the button that leads to it."""
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -25,7 +24,7 @@ from soupcore import figures
 from soupcore.calls import Code
 from soupcore.jobs import Job
 from soupcore.jobs.known_sweeps import remember
-from soupcore.overview import Overview, title
+from soupcore.overview import Overview, ranked, title
 from soupcore.plan import PART, Analysis, Step, TimedPasses, price, steps
 from soupcore.stored_soups import StoredSoup
 from soupcore.tasks.unit import UNKNOWN
@@ -278,15 +277,17 @@ def _top(view: View, known: Overview) -> None:
     """Show the best soups and ingredients on the select split."""
     task, unit = view.task, view.task.score_unit
     rows = []
-    ranked = _ranked(known)[:_TOP]
-    names, soups = [name for name, _, _ in ranked], {soup.label: soup for soup in known.soups}
-    for name, kind, by_split in ranked:
+    soups = {soup.label: soup for soup in known.soups}
+    found = scores.of_all(view, known.soups)
+    names = ranked(found, task.select, [*soups, *known.names])[:_TOP]
+    for name in names:
+        by_split, is_soup = found[name], name in soups
         on_select = by_split[task.select]
-        is_soup = name in soups
         gain = known.gain(soups[name].soup.id, known.report) if is_soup and known.report else None
+        kind = "best ingredient" if name == known.best else "ingredient"
         row = {
             "name": soup_links.cell_text(name),
-            "kind": kind,
+            "kind": "soup" if is_soup else kind,
             unit.label(f"validation {task.score_name}"): scores.with_interval(unit, on_select),
         }
         if known.report:
@@ -312,20 +313,6 @@ def _top(view: View, known: Overview) -> None:
         "Click a name to open it. Ranked by validation score. Soups and runs are chosen on this "
         f"split, so its scores are optimistic. {scores.judge_by(task)} ± and intervals are 95 %."
     )
-
-
-def _ranked(known: Overview) -> list[tuple[str, str, Any]]:
-    """Return soups and ingredients with a score on the select split, the best first."""
-    select = known.context.task.select
-    rows: list[tuple[str, str, Any]] = [
-        (stored.label, "soup", known.of_soups[stored.soup.id]) for stored in known.soups
-    ]
-    rows += [
-        (name, "best ingredient" if name == known.best else "ingredient", known.runs[name])
-        for name in known.names
-    ]
-    scored = [row for row in rows if row[2][select] and math.isfinite(row[2][select].score)]
-    return sorted(scored, key=lambda row: -row[2][select].score)
 
 
 def _interval(view: View, ends: tuple[float, float] | None) -> str:

@@ -24,7 +24,7 @@ from pages.components.soup_links import ALL, TABS
 from pages.components.state import View
 from soupcore import RECIPES, Evaluation, Mixture, escaping
 from soupcore.calls import Call, Code, ManualSoup, Preview, RecipeSoup
-from soupcore.overview import Overview, members, title
+from soupcore.overview import Overview, members, ranked, title
 from soupcore.plan import seconds
 from soupcore.recipes import Recipe, manual
 from soupcore.store.soups import restore_soup
@@ -303,9 +303,9 @@ def _table(view: View, stored: Sequence[StoredSoup]) -> None:
 def _ordered(view: View, stored: Sequence[StoredSoup], known: Overview | None) -> list[StoredSoup]:
     if known is None:
         return sorted(stored, key=lambda soup: -soup.created)
-    found = {i: by_split[view.task.select] for i, by_split in known.of_soups.items()}
-    scored = {i: each.score for i, each in found.items() if each and each.score == each.score}
-    return sorted(stored, key=lambda soup: -scored.get(soup.soup.id, -float("inf")))
+    by_id = {soup.soup.id: soup for soup in stored}
+    best = ranked(known.of_soups, view.task.select)
+    return [by_id[soup_id] for soup_id in dict.fromkeys([*best, *by_id])]
 
 
 def _row(view: View, stored: StoredSoup, known: Overview | None) -> dict[str, Any]:

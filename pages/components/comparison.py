@@ -1,7 +1,4 @@
-"""Soups compared with the other networks: a scatter of robustness, and paired differences.
-
-Also with themselves under other BatchNorm statistics.
-"""
+"""Soups compared: a scatter of robustness, paired differences, and BatchNorm statistics."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

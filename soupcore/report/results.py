@@ -8,7 +8,7 @@ import pandas as pd
 
 from soupcore.calls import EnsembleScores, GreedyEnsembleScores
 from soupcore.evaluation import Evaluation
-from soupcore.overview import Overview, members, title
+from soupcore.overview import Overview, members, ranked, title
 from soupcore.report import html
 from soupcore.report.html import Cell, Part
 from soupcore.stored_soups import StoredSoup
@@ -103,14 +103,12 @@ def _is_wide(interval: Interval) -> bool:
 
 def _rows(known: Overview) -> list[Row]:
     """Return soups (that of the verdict first), ensembles, and ingredients with the base."""
-    select = known.context.task.select
     soups = {soup.soup.id: soup for soup in known.soups}
-    first = known.headline.soup.id if known.headline is not None else None
-    ordered = _best_first(known.of_soups, list(soups), select)
-    ordered = [*([first] if first else []), *(key for key in ordered if key != first)]
+    first = [known.headline.soup.id] if known.headline is not None else []
+    best = ranked(known.of_soups, known.context.task.select)
     found = [
         _row(soups[key].label, "soup", known.of_soups[key], _made_of(known, soups[key]))
-        for key in ordered
+        for key in dict.fromkeys([*first, *best, *soups])
     ]
     found += _ensembles(known)
     if known.best is not None:
@@ -118,22 +116,8 @@ def _rows(known: Overview) -> list[Row]:
     if known.sweep.base is not None:
         name = known.sweep.base.name
         found.append(_row(name, "base", known.runs[name]))
-    others = [name for name in known.names if name != known.best]
-    found += [
-        _row(name, "ingredient", known.runs[name])
-        for name in _best_first(known.runs, others, select)
-    ]
-    return found
-
-
-def _best_first(
-    known: Mapping[str, Mapping[str, Evaluation | None]], names: Sequence[str], select: str
-) -> list[str]:
-    def score(name: str) -> float:
-        found = known[name][select]
-        return found.score if found is not None and math.isfinite(found.score) else -math.inf
-
-    return sorted(names, key=score, reverse=True)  # stable, so ties keep their order
+    others = [name for name in known.ranked if name != known.best]
+    return found + [_row(name, "ingredient", known.runs[name]) for name in others]
 
 
 def _row(name: str, kind: str, known: Mapping[str, Evaluation | None], about: str = "") -> Row:
