@@ -103,6 +103,23 @@ def derive(view: View, call: Call, title: str) -> Job | None:
     return job if job is not None and job.state in (State.FAILED, State.CANCELLED) else None
 
 
+def derived(view: View, call: StoredCall, title: str, *, key: str) -> Result | None:
+    """Return a result that follows from stored evaluations, or None if it is not computed yet.
+
+    A job computes it without a click, except in a sweep that was only opened by a link.
+    """
+    found = call.result(view)
+    if found is not None or state.store().is_read_only:
+        return found
+    if view.folder not in state.opened():
+        call_button(view, "Compute", call, title, key=key, primary=False)
+        return None
+    ended = derive(view, call, title)
+    if ended is not None:
+        st.caption(f"{plain(title)}: {plain(ended.error or ended.state)}. Restart it under Jobs.")
+    return call.result(view)
+
+
 def start_if_short(view: View, call: Call, title: str, seconds: float | None) -> int | None:
     """Start a job without a click if it is known to take only seconds, and return its id.
 
@@ -224,23 +241,6 @@ def evaluations_text(count: int, *, about: bool = False) -> str:
 def splits_text(names: Sequence[str]) -> str:
     """Return names of splits as text; only their number if there are more than two."""
     return " and ".join(names) if len(names) < 3 else f"{len(names)} splits"
-
-
-def derived(view: View, call: StoredCall, title: str, *, key: str) -> Result | None:
-    """Return a result that follows from stored evaluations, or None if it is not computed yet.
-
-    A job computes it without a click, except in a sweep that was only opened by a link.
-    """
-    found = call.result(view)
-    if found is not None or state.store().is_read_only:
-        return found
-    if view.folder not in state.opened():
-        call_button(view, "Compute", call, title, key=key, primary=False)
-        return None
-    ended = derive(view, call, title)
-    if ended is not None:
-        st.caption(f"{plain(title)}: {plain(ended.error or ended.state)}. Restart it under Jobs.")
-    return call.result(view)
 
 
 def pairs(
