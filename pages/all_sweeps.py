@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.components import settings, state, tasks
-from pages.components.display import ICONS, plain
+from pages.components.display import VERDICT_ICONS, plain
 from soupcore.jobs.known_sweeps import KnownSweep, KnownVerdict, known_sweeps
 
 _COLUMNS = (4, 7, 2)  # relative widths
@@ -82,7 +82,7 @@ def _about(known: KnownSweep) -> str:
 
 
 def _verdict(verdict: KnownVerdict) -> None:
-    icon = ICONS[verdict.outcome]
+    icon = VERDICT_ICONS[verdict.outcome]
     if not verdict.best:
         st.markdown(f"{icon} {plain(verdict.sentence)}")
         return

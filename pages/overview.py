@@ -18,7 +18,7 @@ from pages.components import (
     state,
     tasks,
 )
-from pages.components.display import ICONS, in_a_sentence, plain
+from pages.components.display import VERDICT_ICONS, in_a_sentence, plain
 from pages.components.state import View
 from soupcore import figures
 from soupcore.calls import Code
@@ -122,7 +122,7 @@ def _verdict(view: View, known: Overview) -> None:
     verdict = known.verdict
     with st.container(border=True, key="verdict"):
         first, *others = verdict.sentences
-        st.markdown(f"##### {ICONS[verdict.outcome]} {plain(first)}")
+        st.markdown(f"##### {VERDICT_ICONS[verdict.outcome]} {plain(first)}")
         if others:
             st.markdown(" ".join(map(plain, others)))
         if known.headline is not None:

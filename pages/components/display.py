@@ -20,7 +20,7 @@ from soupcore.overview import is_learning_rate
 plain = escaping.markdown
 
 #: How the outcomes of verdicts are shown.
-ICONS: dict[Outcome, str] = {
+VERDICT_ICONS: dict[Outcome, str] = {
     "unknown": ":material/hourglass_empty:",
     "better": ":material/trending_up:",
     "even": ":material/drag_handle:",
