@@ -166,13 +166,12 @@ def show_orders(view: View, picked: StoredSoup) -> None:
     if picked.soup.recipe != "greedy" or len(names) < 3:
         return
     seen = as_chosen(view, picked, view.soups.by_name(ids))
-    view = view.with_primary(seen.task.primary)
     call = GreedyOrders(names, greedy_parameters(picked.soup.parameters), _ORDERS)
-    result = call.result(seen)
+    result, task = call.result(seen), seen.task
     if result is None:
         trials = _ORDERS * len(names)
-        examples = trials * len(view.task.split(view.task.select))
-        examples += _ORDERS * sum(len(view.task.split(split)) for split in view.task.reported)
+        examples = trials * len(task.split(task.select))
+        examples += _ORDERS * sum(len(task.split(split)) for split in task.reported)
         jobs.call_button(
             seen,
             f"Test {_ORDERS} random orders",
@@ -180,19 +179,17 @@ def show_orders(view: View, picked: StoredSoup) -> None:
             f"Greedy, {_ORDERS} random orders",
             key="random-orders",
             primary=False,
-            help=f"Up to {trials:,} evaluations, plus each soup on "
-            f"{len(view.task.reported)} splits.",
+            help=f"Up to {trials:,} evaluations, plus each soup on {len(task.reported)} splits.",
             price=seconds(view.overview, examples),
         )
         return
     found: dict[str, list[float]] = result["scores"]
-    reports = view.task.splits_with_role("report")
-    shown = {split: found[split] for split in (view.task.select, *reports[:1])}
-    if view.task.splits_with_role("shift"):
-        shown["mean shift"] = curve_table(view.task, range(_ORDERS), found)["mean shift"].tolist()
-    unit = view.task.score_unit
+    reports = task.splits_with_role("report")
+    shown = {split: found[split] for split in (task.select, *reports[:1])}
+    if task.splits_with_role("shift"):
+        shown["mean shift"] = curve_table(task, range(_ORDERS), found)["mean shift"].tolist()
     parts = ", ".join(
-        f"{_spread(unit, scores)} on {plain(split)}" for split, scores in shown.items()
+        f"{_spread(task.score_unit, scores)} on {plain(split)}" for split, scores in shown.items()
     )
     st.caption(f"Greedy over {_ORDERS} random orders, mean ± SD: {parts}.")
 
