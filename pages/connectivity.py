@@ -352,9 +352,7 @@ def _draw(
     code = snippets.curves(view, call, both_statistics=both_statistics)
     figure = figures.path_curves(
         drawn,
-        loss_name=view.task.loss_name,
-        score_name=view.task.score_name,
-        score_unit=unit,
+        **view.task.labels.for_figures,
     )
     display.show_figure(
         figure,

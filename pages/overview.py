@@ -249,14 +249,8 @@ def _basin_map(view: View, known: Overview) -> None:
             else "Needs at least two ingredients."
         )
         return
-    figure = figures.basin_map(
-        table,
-        view.colours,
-        best=known.best,
-        loss_name=view.task.loss_name,
-        score_name=view.task.score_name,
-        score_unit=view.task.score_unit,
-    )
+    labels = view.task.labels.for_figures
+    figure = figures.basin_map(table, view.colours, best=known.best, **labels)
     display.show_figure(
         figure,
         "basin-map",

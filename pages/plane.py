@@ -127,8 +127,7 @@ def _draw(
     places = {name: found.frame.locate(known[name].mixture) for name in names}
     figure = figures.plane_contours(
         found, places, {name: known[name].kind for name in names}, view.colours,
-        loss_name=view.task.loss_name, score_name=view.task.score_name,
-        score_unit=view.task.score_unit,
+        **view.task.labels.for_figures,
     )  # fmt: skip
     display.show_figure(
         figure,
