@@ -81,7 +81,7 @@ def choose_candidates(view: View, soups: Mapping[str, StoredSoup]) -> list[str]:
     Returns:
         The names, in the order of the sweep; the soups last.
     """
-    every, basin = view.sweep.names(), main_basin(view)
+    every, basin = view.sweep.names(), _main_basin(view)
     sets = {SELECTED: st.session_state["selection"], EVERY: every}
     if basin:
         sets = {BASIN: basin} | sets
@@ -129,7 +129,7 @@ def choose_candidates(view: View, soups: Mapping[str, StoredSoup]) -> list[str]:
     return [*names, *soups]
 
 
-def main_basin(view: View) -> list[str]:
+def _main_basin(view: View) -> list[str]:
     """Return the ingredients of the largest basin, as far as pairs are evaluated.
 
     Returns:
@@ -321,7 +321,7 @@ def _parsed(parameter: Parameter, text: str) -> Any:
     return text == "true" if isinstance(parameter, Switch) else text
 
 
-def told_as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
+def _told_as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
     """Return the parameters that are not the default, as the session and the URL hold them."""
     defaults = recipe.check({})
     return [
@@ -333,7 +333,7 @@ def told_as_texts(recipe: Recipe, chosen: Mapping[str, Any]) -> list[str]:
 
 def _remember(recipe: Recipe, chosen: Mapping[str, Any]) -> None:
     others = [t for t in st.session_state["parameter"] if not t.startswith(f"{recipe.name}.")]
-    st.session_state["parameter"] = [*others, *told_as_texts(recipe, chosen)]
+    st.session_state["parameter"] = [*others, *_told_as_texts(recipe, chosen)]
 
 
 def fill(

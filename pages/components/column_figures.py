@@ -26,7 +26,7 @@ _SKIPPED = (INK, NAME, "hash", "status")
 _PARALLEL = "parallel"
 _MOST_AXES = 12  # axes that have room for their ticks
 
-Brushes = Mapping[str, Limits | Sequence[str] | None]
+_Brushes = Mapping[str, Limits | Sequence[str] | None]
 
 
 def show_scatter(view: View, table: RunTable, rows: Sequence[int], on_pick: display.Pick) -> None:
@@ -173,7 +173,7 @@ def show_parallel(
     figure = figures.parallel_coordinates(drawn, titles, **options)
     code = snippets.parallel(view, drawn, titles, options)
 
-    def apply(changes: Brushes) -> None:
+    def apply(changes: _Brushes) -> None:
         _apply(table, view.folder, changes)
 
     st.subheader("Parallel coordinates")
@@ -229,7 +229,7 @@ def _brushed(table: RunTable, titles: Sequence[str]) -> dict[str, Limits | tuple
     return {title: limit for title, limit in found.items() if title in titles}
 
 
-def _apply(table: RunTable, folder: str, changes: Brushes) -> None:
+def _apply(table: RunTable, folder: str, changes: _Brushes) -> None:
     """Change the filter, and select the ingredients that match it."""
     columns = controls.filtered(table)
     try:
@@ -251,7 +251,7 @@ def _apply(table: RunTable, folder: str, changes: Brushes) -> None:
 def _range(
     axes: Sequence[Axis],
     brushed: Mapping[str, Limits | Sequence[str]],
-    apply: Callable[[Brushes], None],
+    apply: Callable[[_Brushes], None],
 ) -> None:
     """Let the user set the range of an axis by keyboard."""
     by_title = {axis.title: axis for axis in axes}

@@ -33,7 +33,7 @@ from soupcore.plan import seconds, seconds_of_geometry
 from soupcore.sweeps.remote_table import remote_of
 from soupcore.tasks import NO_LABELS, Labels
 
-KEY = "heatmap"
+_KEY = "heatmap"
 GEOMETRIC = ("angle", "distance")
 _BASINS = 4  # basins of more than one ingredient
 _NAMED = 20  # names; more would push the matrix off the screen, so only the first few are listed
@@ -262,7 +262,7 @@ def draw(
 
     display.show_figure(
         figure,
-        KEY,
+        _KEY,
         table,
         code,
         on_pick=pick if found is not None else None,
@@ -385,7 +385,7 @@ def _add_curves(view: View, choices: Choices, found: Summaries, cells: list[list
 
 def forget_clicks() -> None:
     """Make every cell clickable again, including the last one clicked."""
-    display.renew_clicks(KEY)
+    display.renew_clicks(_KEY)
 
 
 def choose_threshold(

@@ -26,7 +26,7 @@ from soupcore.sweeps.hyperparameters import run_columns
 from soupcore.tasks.unit import UNKNOWN
 
 INK, NAME, KIND = "", "name", "kind"
-BASELINE = "baseline"
+_BASELINE = "baseline"
 _IN_SOUP, BASIN, _DISTANCE = "in soup", "basin", "distance to base"
 _LAST = ("hash", "status")
 _EVALUATED = "evaluated"
@@ -277,7 +277,7 @@ def _add_scores(made: _Columns, view: View, known: scores.Known, baseline: str |
         column = replace(column, help=what)
         made.add(difference, [_times(gain, unit.factor) for gain in gains], column)
         made.texts[difference] = [
-            BASELINE if name == baseline else unit.difference(gain)
+            _BASELINE if name == baseline else unit.difference(gain)
             for name, gain in zip(names, gains, strict=True)
         ]
     losses = [e.loss if e else None for e in (known[name][task.select] for name in names)]

@@ -29,8 +29,8 @@ from soupcore.calls.code import soup_again
 from soupcore.row_filter import Limits
 from soupcore.stored_soups import StoredSoup
 
-FIGURES = "from soupcore import figures"
-TABLES = "from soupcore.figures import tables"
+_FIGURES = "from soupcore import figures"
+_TABLES = "from soupcore.figures import tables"
 _SCORE = "score_name=task.score_name, score_unit=task.score_unit"
 _CONTEXT = "from soupcore.calls import Context"
 _OVERVIEW = "from soupcore.overview import Overview"
@@ -64,7 +64,7 @@ def logged_overview(
     """Draw a logged metric of ingredients."""
     named = f"metric={metric!r}{_selected(selected)}, better={better}"
     drawn = f"tables.logged_table(values), {_inks(view)}, {named}"
-    return view.script(_logged(names, metric), _figure("logged_overview", drawn, TABLES))
+    return view.script(_logged(names, metric), _figure("logged_overview", drawn, _TABLES))
 
 
 def basin_map(view: View, best: str, names: Sequence[str], part: int | None) -> str:
@@ -93,7 +93,7 @@ def overview(view: View, names: Sequence[str], selected: Collection[str]) -> str
     call = IngredientScores(tuple(names), (view.task.select,))
     table = f"tables.scores_table(found[{view.task.select!r}]), {_inks(view)}"
     drawn = f"{table},\n    {_SCORE}{_selected(selected)},\n"
-    return call.script(view, _figure("accuracy_overview", drawn, TABLES))
+    return call.script(view, _figure("accuracy_overview", drawn, _TABLES))
 
 
 def shift_scatter(
@@ -119,7 +119,7 @@ def shift_scatter(
     )
     told = f"{_SCORE}{_selected(selected)}"
     drawn = f"tables.shift_table(task, found, kinds), {_inks(view)},\n    {told},\n"
-    return view.script(made, _figure("shift_scatter", drawn, TABLES))
+    return view.script(made, _figure("shift_scatter", drawn, _TABLES))
 
 
 def column_scatter(
@@ -192,7 +192,7 @@ def curve(view: View, call: ParameterCurve, symbol: str, figure: str) -> str:
         f"    parameter={symbol!r}, best=curve.best.parameters[{call.parameter!r}],\n"
         f"    {_SCORE},\n"
     )
-    return call.script(view, _figure(figure, drawn, TABLES))
+    return call.script(view, _figure(figure, drawn, _TABLES))
 
 
 def built(view: View, call: Call) -> str:
@@ -248,7 +248,7 @@ def differences(view: View, codes: Mapping[str, str], baseline: str, colours: Se
         "    for name, at in points.items()\n"
         "}\n"
         f"table = tables.differences_table(task, found, {baseline!r})\n",
-        ("from soupcore.connectivity import point", TABLES),
+        ("from soupcore.connectivity import point", _TABLES),
     )
     drawn = f"table, {list(colours)!r}, baseline={baseline!r}, {_SCORE}"
     return view.script(made, _figure("difference_forest", drawn))
@@ -258,7 +258,7 @@ def coefficients(view: View, chosen: StoredSoup) -> str:
     """Draw the coefficients of a soup."""
     made = Code(
         f"soup = {soup_again(chosen.soup)}\ntable = tables.coefficients_table(soup)\n",
-        (TABLES,),
+        (_TABLES,),
     )
     return view.including(chosen.soups).script(
         made, _figure("coefficient_bars", f"table, {_inks(view)}")
@@ -352,7 +352,7 @@ def curves(view: View, call: Paths, *, both_statistics: bool = False) -> str:
 def from_base(view: View, call: Paths, names: Sequence[str]) -> str:
     """Draw paths from the base, score on report against score under shift."""
     drawn = f"tables.robustness_tables(paths), {_curve_inks(view, names)}, {_SCORE}"
-    return call.script(view, _figure("from_base", drawn, TABLES))
+    return call.script(view, _figure("from_base", drawn, _TABLES))
 
 
 def plane(view: View, call: PlaneGrid, kinds: Mapping[str, str]) -> str:
@@ -384,7 +384,7 @@ def layers(view: View, names: Sequence[str], to: str | None, *, grouped: bool) -
 def angles(view: View, call: Paths, colour: str | None) -> str:
     """Draw midpoint gains over the angles between task vectors."""
     drawn = f"tables.angle_table(sweep, geometry, barriers, {colour!r}){_colour(colour)}, {_SCORE}"
-    figure = _figure("angle_scatter", drawn, TABLES)
+    figure = _figure("angle_scatter", drawn, _TABLES)
     return _geometry(view, call.names or (), call.code(view), figure)
 
 
@@ -440,7 +440,7 @@ def soups_and_ensembles(
         "}\n"
     )
     drawn = f"tables.pairs_with(sweep, scores, {colour!r}){_colour(colour)}, {_SCORE}"
-    figure = _figure("soup_ensemble_scatter", drawn, TABLES)
+    figure = _figure("soup_ensemble_scatter", drawn, _TABLES)
     return call.script(view, midpoints.code(view), Code(made), figure)
 
 
@@ -453,13 +453,13 @@ def theory(view: View, call: TwoModelTheory, colour: str | None) -> str:
         "}\n"
     )
     drawn = f"tables.pairs_with(sweep, gaps, {colour!r}){_colour(colour)}"
-    return call.script(view, Code(made), _figure("theory_scatter", drawn, TABLES))
+    return call.script(view, Code(made), _figure("theory_scatter", drawn, _TABLES))
 
 
 def _figure(name: str, arguments: str, *imports: str) -> Code:
     """Return code that draws a figure of `soupcore.figures`."""
     lines = f"\n    {arguments}" if arguments.endswith("\n") else arguments
-    return Code(f"figures.{name}({lines}).show()\n", (FIGURES, *imports))
+    return Code(f"figures.{name}({lines}).show()\n", (_FIGURES, *imports))
 
 
 def _logged(names: Sequence[str], metric: str) -> Code:

@@ -84,12 +84,12 @@ def frame(known: Overview) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def interval_of(found: Evaluation | None) -> Interval | None:
+def _interval_of(found: Evaluation | None) -> Interval | None:
     """Return the interval of a score; None if there is none or it would suggest certainty."""
     return found.score_interval if found and _is_wide(found.score_interval) else None
 
 
-def interval_text(unit: Unit, interval: Interval | None) -> str:
+def _interval_text(unit: Unit, interval: Interval | None) -> str:
     """Return an interval of scores, such as "82.20 to 87.46"; "" without one."""
     if interval is None:
         return ""
@@ -122,7 +122,7 @@ def _rows(known: Overview) -> list[Row]:
 
 def _row(name: str, kind: str, known: Mapping[str, Evaluation | None], about: str = "") -> Row:
     scores = {split: found.score if found else None for split, found in known.items()}
-    intervals = {split: interval_of(found) for split, found in known.items()}
+    intervals = {split: _interval_of(found) for split, found in known.items()}
     return Row(name, kind, about, 1, scores, intervals)
 
 
@@ -163,7 +163,7 @@ def _known(rows: Sequence[Row], split: str) -> list[float]:
 def _cell(unit: Unit, row: Row, split: str, best: float | None) -> Cell:
     score = row.scores[split]
     is_best = score is not None and score == best
-    return Cell(unit.number(score), interval_text(unit, row.intervals[split]), is_best)
+    return Cell(unit.number(score), _interval_text(unit, row.intervals[split]), is_best)
 
 
 def _head(known: Overview, split: str) -> Cell:
