@@ -192,6 +192,32 @@ def weight_tensors(checkpoint: Checkpoint) -> tuple[str, ...]:
     )
 
 
+def gram_matrices(
+    checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None
+) -> dict[str, Floats]:
+    """Return ⟨θᵢ − θ₀, θⱼ − θ₀⟩ of each float tensor, as a symmetric matrix [k, k].
+
+    Takes one pass over the weights and sums products in float64. Infinite attention masks that are
+    the same in all checkpoints are excluded.
+
+    Args:
+        checkpoints: θᵢ.
+        origin: θ₀; 0 if None.
+    """
+    digests = [checkpoint.digest for checkpoint in checkpoints]
+    involved = [*checkpoints, origin] if origin else checkpoints
+
+    def find() -> dict[str, Floats]:
+        products = _Products(checkpoints, origin)
+        return {
+            name: products.of(name)
+            for name, info in checkpoints[0].tensors.items()
+            if info.dtype.is_floating_point and not _is_mask(involved, name)
+        }
+
+    return remembered(["inner products", digests, origin.digest if origin else None], find)
+
+
 def _others(reference: Checkpoint, checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
     found = {checkpoint.digest: checkpoint for checkpoint in checkpoints}
     found.pop(reference.digest, None)
@@ -226,32 +252,6 @@ def _real(part: torch.Tensor) -> torch.Tensor:
     if part.is_complex():
         part = torch.view_as_real(part.resolve_conj()).flatten()
     return part.double()
-
-
-def gram_matrices(
-    checkpoints: Sequence[Checkpoint], origin: Checkpoint | None = None
-) -> dict[str, Floats]:
-    """Return ⟨θᵢ − θ₀, θⱼ − θ₀⟩ of each float tensor, as a symmetric matrix [k, k].
-
-    Takes one pass over the weights and sums products in float64. Infinite attention masks that are
-    the same in all checkpoints are excluded.
-
-    Args:
-        checkpoints: θᵢ.
-        origin: θ₀; 0 if None.
-    """
-    digests = [checkpoint.digest for checkpoint in checkpoints]
-    involved = [*checkpoints, origin] if origin else checkpoints
-
-    def find() -> dict[str, Floats]:
-        products = _Products(checkpoints, origin)
-        return {
-            name: products.of(name)
-            for name, info in checkpoints[0].tensors.items()
-            if info.dtype.is_floating_point and not _is_mask(involved, name)
-        }
-
-    return remembered(["inner products", digests, origin.digest if origin else None], find)
 
 
 def _is_mask(checkpoints: Sequence[Checkpoint], name: str) -> bool:

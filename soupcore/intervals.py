@@ -18,6 +18,11 @@ from soupcore.tasks import Undefined
 
 NO_INTERVAL = (math.nan, math.nan)
 
+_RESAMPLES = 200
+
+# Relative to the largest score. Differences of float32 scores that vary by less count as equal.
+_ROUNDING = 1e-7
+
 
 def defined(values: torch.Tensor, undefined: Undefined) -> torch.Tensor:
     """Return the values that enter the mean: all of them, or those that are not NaN.
@@ -42,14 +47,6 @@ def mean_of(values: Tensor, undefined: Undefined, weights: Tensor | None = None)
         return float(defined(values, undefined).double().mean())
     values, weights = _counted(values, undefined, weights)
     return float((values * weights).sum() / weights.sum())
-
-
-def _counted(values: Tensor, undefined: Undefined, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the values that enter a weighted mean, and their weights, in float64."""
-    counted = weights.to(values.device) > 0
-    if undefined == "exclude":
-        counted &= ~values.isnan()
-    return values[counted].double(), weights.to(values.device)[counted].double()
 
 
 def score_interval(
@@ -98,40 +95,6 @@ def score_interval(
     half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
     low, high = mean - half, mean + half
     return (low, high) if math.isfinite(half) and low < high else NO_INTERVAL
-
-
-def _weighted_interval(scores: Tensor, weights: Tensor, confidence: float) -> tuple[float, float]:
-    """Return the interval of a weighted mean; all weights are above zero."""
-    n, total = len(scores), float(weights.sum())
-    if n == 0:
-        return NO_INTERVAL
-    mean = float((scores * weights).sum()) / total
-    variance = float((weights * (scores - mean)).square().sum()) / total**2
-    if bool(((scores == 0) | (scores == 1)).all()):
-        if bool((scores == scores[0]).all()):
-            return _wilson(float(scores[0]), total**2 / float(weights.square().sum()), confidence)
-        return _wilson(mean, mean * (1 - mean) / variance, confidence)
-    if n == 1:
-        return NO_INTERVAL
-    spread = (variance * n / (n - 1)) ** 0.5
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    low, high = mean - half, mean + half
-    return (low, high) if math.isfinite(half) and low < high else NO_INTERVAL
-
-
-def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
-    # scipy's binomtest gives the same interval, but also runs the test, which takes a millisecond:
-    # as long as a small network takes for the whole split.
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle = share + z**2 / (2 * n)
-    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    # Without this, rounding would move the bounds away from 0 and 1.
-    low = 0.0 if share == 0 else (middle - half) / (1 + z**2 / n)
-    high = 1.0 if share == 1 else (middle + half) / (1 + z**2 / n)
-    return low, high
-
-
-_RESAMPLES = 200
 
 
 def resamples(n: int, count: int = _RESAMPLES, seed: int = 0) -> Iterator[Tensor]:
@@ -292,8 +255,43 @@ def gained_and_lost(one: Tensor, other: Tensor) -> tuple[int, int] | None:
     return int((one > other).sum()), int((one < other).sum())
 
 
-# Relative to the largest score. Differences of float32 scores that vary by less count as equal.
-_ROUNDING = 1e-7
+def _counted(values: Tensor, undefined: Undefined, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values that enter a weighted mean, and their weights, in float64."""
+    counted = weights.to(values.device) > 0
+    if undefined == "exclude":
+        counted &= ~values.isnan()
+    return values[counted].double(), weights.to(values.device)[counted].double()
+
+
+def _weighted_interval(scores: Tensor, weights: Tensor, confidence: float) -> tuple[float, float]:
+    """Return the interval of a weighted mean; all weights are above zero."""
+    n, total = len(scores), float(weights.sum())
+    if n == 0:
+        return NO_INTERVAL
+    mean = float((scores * weights).sum()) / total
+    variance = float((weights * (scores - mean)).square().sum()) / total**2
+    if bool(((scores == 0) | (scores == 1)).all()):
+        if bool((scores == scores[0]).all()):
+            return _wilson(float(scores[0]), total**2 / float(weights.square().sum()), confidence)
+        return _wilson(mean, mean * (1 - mean) / variance, confidence)
+    if n == 1:
+        return NO_INTERVAL
+    spread = (variance * n / (n - 1)) ** 0.5
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
+    low, high = mean - half, mean + half
+    return (low, high) if math.isfinite(half) and low < high else NO_INTERVAL
+
+
+def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
+    # scipy's binomtest gives the same interval, but also runs the test, which takes a millisecond:
+    # as long as a small network takes for the whole split.
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = share + z**2 / (2 * n)
+    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    # Without this, rounding would move the bounds away from 0 and 1.
+    low = 0.0 if share == 0 else (middle - half) / (1 + z**2 / n)
+    high = 1.0 if share == 1 else (middle + half) / (1 + z**2 / n)
+    return low, high
 
 
 def _matched_proportions(n: int, gained: int, lost: int, confidence: float) -> tuple[float, float]:

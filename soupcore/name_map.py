@@ -127,60 +127,6 @@ class NameMap:
         )
 
 
-class _Own:
-    """A tensor of the network, flattened on the CPU, and its scan."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.values = tensor.detach().cpu().reshape(-1).clone()
-        self.info = TensorInfo(tuple(tensor.shape), tensor.dtype)
-        nonfinite = 0
-        if tensor.is_floating_point() or tensor.is_complex():
-            nonfinite = int((~self.values.isfinite()).sum())
-        self.scan = TensorScan(hashlib.sha256(raw_bytes(self.values)).hexdigest(), nonfinite)
-
-
-class _Completed(RenamedCheckpoint):
-    """A checkpoint under the network's names, completed with tensors of the network."""
-
-    def __init__(
-        self, original: Checkpoint, names: Mapping[str, str], own: Mapping[str, _Own]
-    ) -> None:
-        super().__init__(original, names)
-        self._own = dict(own)
-        self.tensors |= {name: added.info for name, added in own.items()}
-
-    def read_elements(self, name: str, start: int, stop: int) -> Tensor:
-        """Read part of a tensor; see `Checkpoint.read_elements`."""
-        if name in self._own:
-            return self._own[name].values[start:stop]
-        return super().read_elements(name, start, stop)
-
-    def read_into(self, name: str, start: int, out: Tensor) -> None:
-        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
-        if name in self._own:
-            out.copy_(self._own[name].values[start : start + out.numel()])
-        else:
-            super().read_into(name, start, out)
-
-    def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
-        """Scan the original, see `Checkpoint.scan`."""
-        return {**super().scan(on_bytes), **{name: own.scan for name, own in self._own.items()}}
-
-    def known(self, name: str) -> TensorScan | None:
-        """Return the scan of a tensor if it is available, see `Checkpoint.known`."""
-        return self._own[name].scan if name in self._own else super().known(name)
-
-
-def _reader(tensor: Tensor) -> Callable[[int, int], Tensor]:
-    flat = tensor.detach().reshape(-1)
-    return lambda start, stop: flat[start:stop].cpu()
-
-
-def _are_close(one: Tensor, other: Tensor) -> bool:
-    # Frequencies and masks are recomputed on every machine, and sometimes saved in half precision.
-    return torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-6, equal_nan=True)
-
-
 def memory_of(tensor: Tensor) -> tuple[object, ...]:
     """Return the memory that a tensor is a view of, which tied tensors share."""
     return tensor.data_ptr(), tensor.shape, tensor.stride()
@@ -245,6 +191,60 @@ def load_into(
             state[name].copy_(point.tensor(there) if instead is None else instead)
     filled = {memory_of(state[name]) for name in sources}
     return [name for name, t in state.items() if name not in sources and memory_of(t) not in filled]
+
+
+class _Own:
+    """A tensor of the network, flattened on the CPU, and its scan."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.values = tensor.detach().cpu().reshape(-1).clone()
+        self.info = TensorInfo(tuple(tensor.shape), tensor.dtype)
+        nonfinite = 0
+        if tensor.is_floating_point() or tensor.is_complex():
+            nonfinite = int((~self.values.isfinite()).sum())
+        self.scan = TensorScan(hashlib.sha256(raw_bytes(self.values)).hexdigest(), nonfinite)
+
+
+class _Completed(RenamedCheckpoint):
+    """A checkpoint under the network's names, completed with tensors of the network."""
+
+    def __init__(
+        self, original: Checkpoint, names: Mapping[str, str], own: Mapping[str, _Own]
+    ) -> None:
+        super().__init__(original, names)
+        self._own = dict(own)
+        self.tensors |= {name: added.info for name, added in own.items()}
+
+    def read_elements(self, name: str, start: int, stop: int) -> Tensor:
+        """Read part of a tensor; see `Checkpoint.read_elements`."""
+        if name in self._own:
+            return self._own[name].values[start:stop]
+        return super().read_elements(name, start, stop)
+
+    def read_into(self, name: str, start: int, out: Tensor) -> None:
+        """Read part of a tensor into a buffer; see `Checkpoint.read_into`."""
+        if name in self._own:
+            out.copy_(self._own[name].values[start : start + out.numel()])
+        else:
+            super().read_into(name, start, out)
+
+    def scan(self, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Scan:
+        """Scan the original, see `Checkpoint.scan`."""
+        return {**super().scan(on_bytes), **{name: own.scan for name, own in self._own.items()}}
+
+    def known(self, name: str) -> TensorScan | None:
+        """Return the scan of a tensor if it is available, see `Checkpoint.known`."""
+        return self._own[name].scan if name in self._own else super().known(name)
+
+
+def _reader(tensor: Tensor) -> Callable[[int, int], Tensor]:
+    flat = tensor.detach().reshape(-1)
+    return lambda start, stop: flat[start:stop].cpu()
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    # Frequencies and masks are recomputed on every machine, and sometimes saved in half precision.
+    return torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
 def _check_fit(

@@ -203,37 +203,6 @@ def greedy_ensemble(evaluator: Evaluator, points: Mapping[str, Mixture]) -> Gree
     return GreedyEnsemble(members, tried, split, current)
 
 
-def _scored(task: Task, split: str, total: torch.Tensor, members: Sequence[str]) -> Ensemble:
-    scored = score_outputs(task, split, (total / len(members)).float(), len(members))
-    if math.isnan(scored.score):
-        raise TaskError(
-            f"The score of the ensemble of {', '.join(members)} is undefined on {split!r}, so "
-            "nothing can be chosen by it."
-        )
-    return scored
-
-
-def _check_averages(task: Task) -> None:
-    """Check that the task's outputs may be averaged.
-
-    Raises:
-        TaskError: They may not, or the task does not say so (see `Task.output_kind`).
-    """
-    if task.why_no_ensemble is not None:
-        raise TaskError(f"Ensembles are not possible. {task.why_no_ensemble}")
-
-
-def _check_kept_outputs(task: Task) -> None:
-    """Check that outputs that were kept may be averaged.
-
-    Raises:
-        TaskError: They may not, or the task's outputs are too large to keep.
-    """
-    _check_averages(task)
-    if task.why_no_kept_outputs is not None:
-        raise TaskError(task.why_no_kept_outputs)
-
-
 def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -> Ensemble:
     """Return the loss and score of averaged outputs of shape [n, ...].
 
@@ -243,19 +212,6 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
     targets = task.split(split).targets.cpu()
     records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
     return _measured(task, split, records, members)
-
-
-def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
-    targets, groups = _answers(task, split), task.groups_of(split)
-    weights, with_interval = task.split(split).weights, task.metric.is_mean
-    measured = measure(task, records, targets, groups, weights, with_interval=with_interval)
-    return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
-
-
-def _answers(task: Task, split: str) -> torch.Tensor:
-    """Return the targets of a split; of shape [n, 0] if they are no single tensor."""
-    _, targets = task.split(split).load()
-    return targets.tensors[0].cpu() if targets.is_one_tensor else torch.empty(len(targets), 0)
 
 
 def calibrate(
@@ -304,3 +260,47 @@ def ensemble_outputs(
     for evaluation in known[1:]:
         total += evaluation.outputs
     return (total / len(known)).float()
+
+
+def _scored(task: Task, split: str, total: torch.Tensor, members: Sequence[str]) -> Ensemble:
+    scored = score_outputs(task, split, (total / len(members)).float(), len(members))
+    if math.isnan(scored.score):
+        raise TaskError(
+            f"The score of the ensemble of {', '.join(members)} is undefined on {split!r}, so "
+            "nothing can be chosen by it."
+        )
+    return scored
+
+
+def _check_averages(task: Task) -> None:
+    """Check that the task's outputs may be averaged.
+
+    Raises:
+        TaskError: They may not, or the task does not say so (see `Task.output_kind`).
+    """
+    if task.why_no_ensemble is not None:
+        raise TaskError(f"Ensembles are not possible. {task.why_no_ensemble}")
+
+
+def _check_kept_outputs(task: Task) -> None:
+    """Check that outputs that were kept may be averaged.
+
+    Raises:
+        TaskError: They may not, or the task's outputs are too large to keep.
+    """
+    _check_averages(task)
+    if task.why_no_kept_outputs is not None:
+        raise TaskError(task.why_no_kept_outputs)
+
+
+def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
+    targets, groups = _answers(task, split), task.groups_of(split)
+    weights, with_interval = task.split(split).weights, task.metric.is_mean
+    measured = measure(task, records, targets, groups, weights, with_interval=with_interval)
+    return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
+
+
+def _answers(task: Task, split: str) -> torch.Tensor:
+    """Return the targets of a split; of shape [n, 0] if they are no single tensor."""
+    _, targets = task.split(split).load()
+    return targets.tensors[0].cpu() if targets.is_one_tensor else torch.empty(len(targets), 0)

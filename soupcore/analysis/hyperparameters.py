@@ -96,34 +96,6 @@ def varying(sweep: Sweep) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1]
 
 
-def _grid(row: str, column: str, values: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
-    cells: dict[tuple[Scalar, Scalar], list[float]] = defaultdict(list)
-    for one, other, value in values:
-        if one is not None and other is not None and not math.isnan(value):
-            cells[one, other].append(value)
-    rows = _ascending({one for one, _ in cells})
-    columns = _ascending({other for _, other in cells})
-    lists = [[cells.get((one, other), []) for other in columns] for one in rows]
-    means = [[float(np.mean(cell)) if cell else np.nan for cell in line] for line in lists]
-    counts = [[len(cell) for cell in line] for line in lists]
-    shape = (len(rows), len(columns))
-    return Grid(
-        row,
-        column,
-        rows,
-        columns,
-        np.array(means, dtype=np.float64).reshape(shape),
-        np.array(counts, dtype=np.int64).reshape(shape),
-    )
-
-
-def _ascending(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
-    listed = list(values)
-    if all(isinstance(value, int | float) for value in listed):
-        return tuple(sorted(listed))  # type: ignore[type-var]
-    return tuple(natsorted(listed, key=str))
-
-
 @dataclass(frozen=True)
 class Importance:
     """The marginal importance of a hyperparameter for a score.
@@ -163,6 +135,34 @@ def marginal_importance(
         if (importance := _importance(pairs)) is not None:
             found[name] = importance
     return dict(sorted(found.items(), key=lambda item: -item[1].share))
+
+
+def _grid(row: str, column: str, values: Iterable[tuple[Scalar, Scalar, float]]) -> Grid:
+    cells: dict[tuple[Scalar, Scalar], list[float]] = defaultdict(list)
+    for one, other, value in values:
+        if one is not None and other is not None and not math.isnan(value):
+            cells[one, other].append(value)
+    rows = _ascending({one for one, _ in cells})
+    columns = _ascending({other for _, other in cells})
+    lists = [[cells.get((one, other), []) for other in columns] for one in rows]
+    means = [[float(np.mean(cell)) if cell else np.nan for cell in line] for line in lists]
+    counts = [[len(cell) for cell in line] for line in lists]
+    shape = (len(rows), len(columns))
+    return Grid(
+        row,
+        column,
+        rows,
+        columns,
+        np.array(means, dtype=np.float64).reshape(shape),
+        np.array(counts, dtype=np.int64).reshape(shape),
+    )
+
+
+def _ascending(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
+    listed = list(values)
+    if all(isinstance(value, int | float) for value in listed):
+        return tuple(sorted(listed))  # type: ignore[type-var]
+    return tuple(natsorted(listed, key=str))
 
 
 def _importance(pairs: Sequence[tuple[Any, float]]) -> Importance | None:

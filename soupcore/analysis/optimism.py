@@ -99,13 +99,6 @@ def cross_fit(
     return _cross_fit(scored, len(table), lost, weights, table.shape[1], repeats, seed)
 
 
-def _means(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean of each row over its numbers that are not NaN; NaN without any."""
-    if weights is None:
-        return values.nanmean(1)
-    return (values * weights).nansum(1) / (weights * ~values.isnan()).sum(1)
-
-
 def cross_fit_evaluations(
     task: Task,
     candidates: Sequence[Evaluation],
@@ -151,46 +144,6 @@ def cross_fit_evaluations(
 
     lost = None if losses is None else torch.stack(losses)
     return _cross_fit(scored, len(candidates), lost, weights, candidates[0].n, repeats, seed)
-
-
-def _cross_fit(
-    scored: Callable[[Tensor], list[float]],
-    count: int,
-    losses: Tensor | None,
-    weights: Tensor | None,
-    examples: int,
-    repeats: int,
-    seed: int,
-) -> CrossFit:
-    """Choose on one half and score on the other.
-
-    Args:
-        scored: Returns the scores of all candidates on some rows; −∞ for one that cannot be chosen.
-        count: Number of candidates.
-        losses: Losses of the candidates, which break ties of the score, shape [candidates, n]; None
-            for no tie-break.
-        weights: The weight of each example, shape [n]; None where all count alike.
-        examples: Number of examples.
-        repeats: Number of random splits.
-        seed: Seed of the random splits.
-    """
-    lost = (torch.zeros(count, examples) if losses is None else losses).double()
-    promised = delivered = 0.0
-    chosen = torch.zeros(count)
-    for here, there in halves(examples, repeats, seed):
-        scores = scored(here)
-        if weights is None:
-            means = lost[:, here].mean(1)
-        else:
-            means = (lost[:, here] * weights[here]).sum(1) / weights[here].sum()
-        by_loss = (-means).nan_to_num(-math.inf).tolist()
-        ranks = list(zip(scores, by_loss, strict=True))
-        best = ranks.index(max(ranks))
-        promised += scores[best]
-        delivered += scored(there)[best]
-        chosen[best] += 1
-    splits = 2 * repeats
-    return CrossFit(promised / splits, delivered / splits, tuple((chosen / splits).tolist()))
 
 
 @dataclass(frozen=True)
@@ -314,6 +267,53 @@ def cross_fit_greedy(
         gain_delivered / n,
         {name: taken[name] / n for name in names},
     )
+
+
+def _means(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of each row over its numbers that are not NaN; NaN without any."""
+    if weights is None:
+        return values.nanmean(1)
+    return (values * weights).nansum(1) / (weights * ~values.isnan()).sum(1)
+
+
+def _cross_fit(
+    scored: Callable[[Tensor], list[float]],
+    count: int,
+    losses: Tensor | None,
+    weights: Tensor | None,
+    examples: int,
+    repeats: int,
+    seed: int,
+) -> CrossFit:
+    """Choose on one half and score on the other.
+
+    Args:
+        scored: Returns the scores of all candidates on some rows; −∞ for one that cannot be chosen.
+        count: Number of candidates.
+        losses: Losses of the candidates, which break ties of the score, shape [candidates, n]; None
+            for no tie-break.
+        weights: The weight of each example, shape [n]; None where all count alike.
+        examples: Number of examples.
+        repeats: Number of random splits.
+        seed: Seed of the random splits.
+    """
+    lost = (torch.zeros(count, examples) if losses is None else losses).double()
+    promised = delivered = 0.0
+    chosen = torch.zeros(count)
+    for here, there in halves(examples, repeats, seed):
+        scores = scored(here)
+        if weights is None:
+            means = lost[:, here].mean(1)
+        else:
+            means = (lost[:, here] * weights[here]).sum(1) / weights[here].sum()
+        by_loss = (-means).nan_to_num(-math.inf).tolist()
+        ranks = list(zip(scores, by_loss, strict=True))
+        best = ranks.index(max(ranks))
+        promised += scores[best]
+        delivered += scored(there)[best]
+        chosen[best] += 1
+    splits = 2 * repeats
+    return CrossFit(promised / splits, delivered / splits, tuple((chosen / splits).tolist()))
 
 
 def _values(evaluation: Evaluation, metric: Criterion) -> Tensor:

@@ -179,10 +179,6 @@ class Verdict:
         return " ".join(self.sentences)
 
 
-def _titled(title: str, name: str) -> str:
-    return title if name == title else f"{title} ({name})"
-
-
 def verdict(facts: Facts) -> Verdict:
     """Return the verdict on a sweep; see the module for the rules."""
     if facts.best is None:
@@ -203,6 +199,10 @@ def verdict(facts: Facts) -> Verdict:
         )
     sentences = [*first, *sentences, *shifts, *_basins(facts, outcome), *_ensemble(facts)]
     return Verdict(outcome, tuple(sentences))
+
+
+def _titled(title: str, name: str) -> str:
+    return title if name == title else f"{title} ({name})"
 
 
 def _nothing(facts: Facts) -> str:

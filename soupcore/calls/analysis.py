@@ -382,13 +382,6 @@ class Breakdown(StoredCall):
         )
 
 
-def _rows(table: "pd.DataFrame") -> list[list[Any]]:
-    return [
-        [str(name), int(n), *map(_number, numbers)]
-        for name, (n, *numbers) in zip(table.index, table.itertuples(index=False), strict=True)
-    ]
-
-
 def by_pair(result: Result) -> dict[tuple[str, str], Any]:
     """Return the results by pair, with NaN for undefined numbers."""
 
@@ -398,6 +391,13 @@ def by_pair(result: Result) -> dict[tuple[str, str], Any]:
         return math.nan if value is None else value
 
     return {(a, b): number(value) for a, b, value in result["pairs"]}
+
+
+def _rows(table: "pd.DataFrame") -> list[list[Any]]:
+    return [
+        [str(name), int(n), *map(_number, numbers)]
+        for name, (n, *numbers) in zip(table.index, table.itertuples(index=False), strict=True)
+    ]
 
 
 def _number(value: float) -> float | None:

@@ -41,19 +41,6 @@ def source(code: Code) -> str:
     return _import_lines([*code.imports, *needed]) + code.body
 
 
-def _import_lines(imports: Iterable[str]) -> str:
-    """Return sorted imports, including `soupcore`: standard library, third party, `soupcore`."""
-
-    def place(line: str) -> tuple[bool, bool, bool, str]:
-        package = line.split()[1].split(".")[0]
-        is_pythons = package in sys.stdlib_module_names
-        return package == "soupcore", not is_pythons, line.startswith("from"), line
-
-    ordered = sorted({"import soupcore", *imports}, key=place)
-    groups = groupby(ordered, key=lambda line: place(line)[:2])
-    return "".join("\n".join(group) + "\n\n" for _, group in groups)
-
-
 def options(values: Mapping[str, Any]) -> str:
     """Return keyword arguments to append to others, such as ", accept='>'"."""
     return "".join(f", {name}={value!r}" for name, value in values.items())
@@ -118,3 +105,16 @@ def with_tensors(rule: TensorRule) -> str:
     """Return `.with_tensors(...)` as source."""
     rest = f", rest={list(rule.rest)!r}" if rule.rest else ""
     return f".with_tensors({rule.take!r}{rest})"
+
+
+def _import_lines(imports: Iterable[str]) -> str:
+    """Return sorted imports, including `soupcore`: standard library, third party, `soupcore`."""
+
+    def place(line: str) -> tuple[bool, bool, bool, str]:
+        package = line.split()[1].split(".")[0]
+        is_pythons = package in sys.stdlib_module_names
+        return package == "soupcore", not is_pythons, line.startswith("from"), line
+
+    ordered = sorted({"import soupcore", *imports}, key=place)
+    groups = groupby(ordered, key=lambda line: place(line)[:2])
+    return "".join("\n".join(group) + "\n\n" for _, group in groups)

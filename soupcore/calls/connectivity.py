@@ -275,13 +275,13 @@ def barriers_code(
     )
 
 
-def _alphas_code(alphas: int | str) -> str:
-    return "" if alphas == ADAPTIVE else f", {alphas}"
-
-
 def alphas_of(alphas: int | str) -> Alphas:
     """Return the α values of a request."""
     return Adaptive() if alphas == ADAPTIVE else int(alphas)
+
+
+def _alphas_code(alphas: int | str) -> str:
+    return "" if alphas == ADAPTIVE else f", {alphas}"
 
 
 def _part(context: Context, split: str, examples: int | None) -> str:

@@ -151,6 +151,11 @@ class PushedSoup(OfSoup):
         )
 
 
+def card_of(context: Context, soup: Soup) -> str:
+    """Return the model card of a soup, with the names and the direction of the task's metric."""
+    return model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
+
+
 def _with_known_scores(context: Context, soup: Soup) -> Soup:
     """Return a stored soup with its statistics and its stored evaluations."""
     if context.has_task:
@@ -162,11 +167,6 @@ def _with_known_scores(context: Context, soup: Soup) -> Soup:
         known = {s: evaluator.stored([soup.mixture], s)[0] for s in evaluator.task.reported}
         soup.evaluations.update({split: found for split, found in known.items() if found})
     return soup
-
-
-def card_of(context: Context, soup: Soup) -> str:
-    """Return the model card of a soup, with the names and the direction of the task's metric."""
-    return model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
 
 
 def _scored_by(context: Context) -> dict[str, Any]:

@@ -226,21 +226,6 @@ class SeveralSoups(Call):
 
 
 @dataclass(frozen=True)
-class _OfCall:
-    """The report of one of several calls, including earlier soups."""
-
-    report: Report
-    index: int
-    count: int
-    found: Sequence[Mapping[str, Any]]
-
-    def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-        total = max(total, 1)
-        known = {"soups": [*self.found], "running": self.index, **(partial or {})}
-        self.report(self.index * total + min(done, total), self.count * total, known)
-
-
-@dataclass(frozen=True)
 class SoupScores(OfSoup):
     """The evaluations of a stored soup on every split. Result of the job: `{"soup": id}`."""
 
@@ -364,3 +349,18 @@ class Preview(ByHand):
             f"    split: evaluator.preview(soup.mixture, split) for split in {splits!r}\n"
             "}\n"
         )
+
+
+@dataclass(frozen=True)
+class _OfCall:
+    """The report of one of several calls, including earlier soups."""
+
+    report: Report
+    index: int
+    count: int
+    found: Sequence[Mapping[str, Any]]
+
+    def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
+        total = max(total, 1)
+        known = {"soups": [*self.found], "running": self.index, **(partial or {})}
+        self.report(self.index * total + min(done, total), self.count * total, known)

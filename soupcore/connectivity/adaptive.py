@@ -143,69 +143,14 @@ class Adaptive:
 ADAPTIVE = Adaptive()
 
 
-def _chord(at: Floats, values: Floats) -> Floats:
-    """Return the linear interpolation between the first and the last of values [m, p]."""
-    chord: Floats = (1 - at)[:, None] * values[0] + at[:, None] * values[-1]
-    return chord
-
-
 def gaps(line: Points) -> list[Fraction]:
     """Return the α values in wide gaps that must be checked before a line is finished."""
     return [alpha for alpha in lobatto(8)[3:6:2] if alpha not in line] if _is_finite(line) else []
 
 
-def _is_finite(line: Points) -> bool:
-    """Return whether all known losses and scores of a line are finite."""
-    return all(math.isfinite(loss) and math.isfinite(score) for loss, score in line.values())
-
-
-def _alike(lines: Sequence[Points]) -> Iterable[tuple[tuple[Fraction, ...], list[int]]]:
-    """Group lines by their known α values: pairs of ascending α values and indices of lines.
-
-    Most lines have the same α values, and processing them one by one would be slow.
-    """
-    groups: dict[tuple[Fraction, ...], list[int]] = {}
-    for index, line in enumerate(lines):
-        groups.setdefault(tuple(sorted(line)), []).append(index)
-    return groups.items()
-
-
-def _table(alphas: Sequence[Fraction], lines: Sequence[Points]) -> tuple[Floats, Floats]:
-    """Return the α values, shape [m], and losses and scores of p lines, shape [m, p, 2]."""
-    at = np.array([float(alpha) for alpha in alphas])
-    return at, np.array([[line[alpha] for line in lines] for alpha in alphas])
-
-
 def lobatto(intervals: int) -> list[Fraction]:
     """Return the Chebyshev–Lobatto points ½(1 − cos(jπ/n)), rounded to multiples of 1/4096."""
     return [_rounded(_at_angle(math.pi * j / intervals)) for j in range(intervals + 1)]
-
-
-def _first(line: Points) -> list[Fraction]:
-    """Return the missing initial α values of a line: first ends and midpoint, then the others."""
-    for points in (lobatto(2), lobatto(4)):
-        if missing := [alpha for alpha in points if alpha not in line]:
-            return missing
-    return []
-
-
-def _cut(start: float, stop: float, top: float) -> Fraction:
-    margin = _MARGIN * (stop - start)
-    if start + margin < top < stop - margin:
-        return _rounded(top)
-    return _rounded(_at_angle((_angle(start) + _angle(stop)) / 2))
-
-
-def _angle(alpha: float) -> float:
-    return math.acos(1 - 2 * alpha)
-
-
-def _at_angle(angle: float) -> float:
-    return (1 - math.cos(angle)) / 2
-
-
-def _rounded(alpha: float) -> Fraction:
-    return Fraction(round(alpha * _STEPS), _STEPS)
 
 
 def part_of(task: TaskInfo[Any], split: str) -> str | None:
@@ -320,16 +265,6 @@ class Curves:
         return errors
 
 
-def _lagrange(nodes: Floats, at: float) -> Floats:
-    """Return the weights of the values at the nodes in the interpolating polynomial at `at`."""
-    apart = nodes[:, None] - nodes[None, :]
-    np.fill_diagonal(apart, 1.0)
-    away = np.broadcast_to(at - nodes, apart.shape).copy()
-    np.fill_diagonal(away, 1.0)
-    weights: Floats = (away / apart).prod(axis=1)
-    return weights
-
-
 def ceiling(at: Floats, values: Floats) -> float:
     """Return the estimated maximum of a curve from its values at some points.
 
@@ -345,3 +280,68 @@ def ceiling(at: Floats, values: Floats) -> float:
     if len(at) < 3:
         return math.inf
     return float(Curves(at, values[:, None]).ceiling[0])
+
+
+def _chord(at: Floats, values: Floats) -> Floats:
+    """Return the linear interpolation between the first and the last of values [m, p]."""
+    chord: Floats = (1 - at)[:, None] * values[0] + at[:, None] * values[-1]
+    return chord
+
+
+def _is_finite(line: Points) -> bool:
+    """Return whether all known losses and scores of a line are finite."""
+    return all(math.isfinite(loss) and math.isfinite(score) for loss, score in line.values())
+
+
+def _alike(lines: Sequence[Points]) -> Iterable[tuple[tuple[Fraction, ...], list[int]]]:
+    """Group lines by their known α values: pairs of ascending α values and indices of lines.
+
+    Most lines have the same α values, and processing them one by one would be slow.
+    """
+    groups: dict[tuple[Fraction, ...], list[int]] = {}
+    for index, line in enumerate(lines):
+        groups.setdefault(tuple(sorted(line)), []).append(index)
+    return groups.items()
+
+
+def _table(alphas: Sequence[Fraction], lines: Sequence[Points]) -> tuple[Floats, Floats]:
+    """Return the α values, shape [m], and losses and scores of p lines, shape [m, p, 2]."""
+    at = np.array([float(alpha) for alpha in alphas])
+    return at, np.array([[line[alpha] for line in lines] for alpha in alphas])
+
+
+def _first(line: Points) -> list[Fraction]:
+    """Return the missing initial α values of a line: first ends and midpoint, then the others."""
+    for points in (lobatto(2), lobatto(4)):
+        if missing := [alpha for alpha in points if alpha not in line]:
+            return missing
+    return []
+
+
+def _cut(start: float, stop: float, top: float) -> Fraction:
+    margin = _MARGIN * (stop - start)
+    if start + margin < top < stop - margin:
+        return _rounded(top)
+    return _rounded(_at_angle((_angle(start) + _angle(stop)) / 2))
+
+
+def _angle(alpha: float) -> float:
+    return math.acos(1 - 2 * alpha)
+
+
+def _at_angle(angle: float) -> float:
+    return (1 - math.cos(angle)) / 2
+
+
+def _rounded(alpha: float) -> Fraction:
+    return Fraction(round(alpha * _STEPS), _STEPS)
+
+
+def _lagrange(nodes: Floats, at: float) -> Floats:
+    """Return the weights of the values at the nodes in the interpolating polynomial at `at`."""
+    apart = nodes[:, None] - nodes[None, :]
+    np.fill_diagonal(apart, 1.0)
+    away = np.broadcast_to(at - nodes, apart.shape).copy()
+    np.fill_diagonal(away, 1.0)
+    weights: Floats = (away / apart).prod(axis=1)
+    return weights

@@ -424,19 +424,6 @@ class ClusterPass:
         return [note for notes in each for note in notes]
 
 
-def _too_often(failure: Any) -> StockpotError:
-    reason = str(failure).strip().splitlines()[0]
-    return StockpotError(f"{_TRIES} actors ended while they computed the same points: {reason}")
-
-
-def _check_patience(since: float) -> None:
-    if time.monotonic() - since > _PATIENCE:
-        raise StockpotError(
-            f"No actor started on the Ray cluster within {_PATIENCE:.0f} s. Its CPUs and GPUs are "
-            "used by others, or its nodes are gone (`ray status`)."
-        )
-
-
 def connect(address: str) -> Any:
     """Connect this process to a cluster, once, and return the module `ray`.
 
@@ -468,6 +455,19 @@ def connect(address: str) -> Any:
             "(~/.ray/auth_token)."
         ) from None
     return ray
+
+
+def _too_often(failure: Any) -> StockpotError:
+    reason = str(failure).strip().splitlines()[0]
+    return StockpotError(f"{_TRIES} actors ended while they computed the same points: {reason}")
+
+
+def _check_patience(since: float) -> None:
+    if time.monotonic() - since > _PATIENCE:
+        raise StockpotError(
+            f"No actor started on the Ray cluster within {_PATIENCE:.0f} s. Its CPUs and GPUs are "
+            "used by others, or its nodes are gone (`ray status`)."
+        )
 
 
 def _ray() -> Any:

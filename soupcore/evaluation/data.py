@@ -1,4 +1,4 @@
-"""The data of a split on a device, in batches."""
+"""The data of a split on a device, in batches; and the recognition of out-of-memory errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,19 +11,11 @@ from torch import Tensor
 from soupcore.tasks import Split
 from soupcore.tasks.examples import Batch, Examples, Leaf, Rows, call, map_leaves, take
 
-# Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with own allocators.
-_TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out, on the CPU or on an accelerator."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
-    )
-
-
 # Share of an accelerator's free memory for inputs. The rest is for weights and activations.
 _SHARE_OF_DEVICE = 0.25
+
+# Messages of the CPU's allocator, of CUDA's driver, and of CUDA libraries with own allocators.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 @dataclass(eq=False)
@@ -135,3 +127,10 @@ class Data:
             # A copy from pinned memory overlaps with the computation of the previous batch.
             part = part.pin_memory()
         return part.to(self.device, non_blocking=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, on the CPU or on an accelerator."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    )

@@ -16,6 +16,8 @@ from soupcore.tasks import NO_LABELS, Labels
 if TYPE_CHECKING:
     import pandas as pd
 
+Criterion = Literal["score", "loss"]
+
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -228,9 +230,6 @@ class Preview:
     score: float
     loss_effect: float
     score_effect: float
-
-
-Criterion = Literal["score", "loss"]
 
 
 def value_of(evaluation: Evaluation, metric: Criterion, name: str) -> float:

@@ -117,50 +117,6 @@ def interval_of(task: Task, evaluation: Evaluation) -> tuple[tuple[float, float]
     return _resampled(task.metric, evaluation.score, on_rows, evaluation.n)
 
 
-def _resampled(
-    metric: MetricInfo, score: float, on_rows: Callable[[Tensor], float], n: int
-) -> tuple[tuple[float, float], Tensor]:
-    replicates = torch.tensor([on_rows(rows) for rows in resamples(n)])
-    return _within(metric, bootstrap_interval(score, replicates)), replicates
-
-
-def _on_rows(
-    task: Task, metric: Metric, arrays: Mapping[str, Tensor | None], weights: Tensor | None
-) -> Callable[[Rows], float]:
-    """Return a function that computes a metric on some examples.
-
-    Args:
-        task: The task.
-        metric: A metric that is not a mean.
-        arrays: The tensors for `Metric.source` and `Metric.against`, one row per example.
-        weights: The weight of each example, if there are weights.
-    """
-    given, against = arrays.get(metric.source), arrays.get(metric.against)
-    if given is None or against is None:
-        raise ValueError(f"{metric.name} needs {metric.source} and {metric.against}")
-    has_groups = metric.against == "groups"
-    n_groups = len(torch.unique(against)) if has_groups else 0
-
-    def score(rows: Rows) -> float:
-        some, of, weighing = given[rows], against[rows], None if weights is None else weights[rows]
-        if metric.source == "scores" and task.undefined == "exclude":
-            kept = ~some.isnan()
-            some, of, weighing = some[kept], of[kept], None if weighing is None else weighing[kept]
-        if has_groups and int((torch.bincount(of) > 0).sum()) < n_groups:
-            return math.nan
-        return metric.score({metric.source: some}, of, weighing)
-
-    return score
-
-
-def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, float]:
-    """Return an interval of scores, clipped to the range of the metric."""
-    if metric.range is None or math.isnan(interval[0]):
-        return interval
-    low, high = sorted(metric.sign * end for end in metric.range)
-    return max(interval[0], low), min(interval[1], high)
-
-
 def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], float]:
     """Return a function that scores a point on some examples of its split, from stored arrays.
 
@@ -298,6 +254,50 @@ def by_class(task: Task, evaluation: Evaluation) -> "pd.DataFrame":
         )
     found, numbers = torch.unique(classes, return_inverse=True)
     return _breakdown(task, evaluation, numbers, found.tolist(), "class")
+
+
+def _resampled(
+    metric: MetricInfo, score: float, on_rows: Callable[[Tensor], float], n: int
+) -> tuple[tuple[float, float], Tensor]:
+    replicates = torch.tensor([on_rows(rows) for rows in resamples(n)])
+    return _within(metric, bootstrap_interval(score, replicates)), replicates
+
+
+def _on_rows(
+    task: Task, metric: Metric, arrays: Mapping[str, Tensor | None], weights: Tensor | None
+) -> Callable[[Rows], float]:
+    """Return a function that computes a metric on some examples.
+
+    Args:
+        task: The task.
+        metric: A metric that is not a mean.
+        arrays: The tensors for `Metric.source` and `Metric.against`, one row per example.
+        weights: The weight of each example, if there are weights.
+    """
+    given, against = arrays.get(metric.source), arrays.get(metric.against)
+    if given is None or against is None:
+        raise ValueError(f"{metric.name} needs {metric.source} and {metric.against}")
+    has_groups = metric.against == "groups"
+    n_groups = len(torch.unique(against)) if has_groups else 0
+
+    def score(rows: Rows) -> float:
+        some, of, weighing = given[rows], against[rows], None if weights is None else weights[rows]
+        if metric.source == "scores" and task.undefined == "exclude":
+            kept = ~some.isnan()
+            some, of, weighing = some[kept], of[kept], None if weighing is None else weighing[kept]
+        if has_groups and int((torch.bincount(of) > 0).sum()) < n_groups:
+            return math.nan
+        return metric.score({metric.source: some}, of, weighing)
+
+    return score
+
+
+def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of scores, clipped to the range of the metric."""
+    if metric.range is None or math.isnan(interval[0]):
+        return interval
+    low, high = sorted(metric.sign * end for end in metric.range)
+    return max(interval[0], low), min(interval[1], high)
 
 
 def _breakdown(

@@ -16,35 +16,6 @@ from soupcore.tasks import Task
 from soupcore.tasks.examples import Batch, Rows, described, take
 from soupcore.tasks.task import place_of
 
-
-@contextmanager
-def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) -> Iterator[None]:
-    """Raise a `TaskError` in place of errors that a task's code raises in the context.
-
-    Stockpot's own errors, cancellations and out-of-memory errors pass unchanged.
-
-    Args:
-        what: The code that runs in the context, such as "the network".
-        task: The task.
-        split: Name of the split.
-        way_out: The solution, as a sentence.
-        tensors: Arguments of the code, by name.
-    """
-    try:
-        yield
-    except (StockpotError, Cancelled):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        given = " and ".join(f"{name} {described(tensor)}" for name, tensor in tensors.items())
-        raise TaskError(
-            f"{what[0].upper()}{what[1:]} of the task {task.name!r} raised "
-            f"{type(error).__name__} on the split {split!r} (given {given}): "
-            f"{str(error).strip()}. {way_out} {place_of(error)}".rstrip()
-        ) from error
-
-
 # The task's functions are called for this many examples at a time. Calls for each batch of a small
 # network would take a tenth of the pass, and a call for all examples may need too much memory.
 _AT_A_TIME = 1024
@@ -313,34 +284,6 @@ class Scorer:
         return values.to("cpu", torch.float32, copy=True)
 
 
-class Pieces:
-    """Checks whether values of examples are independent of the other examples in a batch.
-
-    Attributes:
-        is_settled: Whether this is confirmed. Equal values do not confirm it: the F1 of a batch,
-            repeated for each example, is 1 in every part of a batch without mistakes.
-    """
-
-    def __init__(self) -> None:
-        self.is_settled = False
-
-    def compare(self, together: Tensor, apart: Tensor) -> int | None:
-        """Return the first example whose value depends on the others, or None.
-
-        Args:
-            together: Values of some examples, computed together, shape [m].
-            apart: Values of the same examples, computed in parts, shape [m].
-        """
-        finite = together[together.isfinite()].abs()
-        rounding = _ROUNDING * float(finite.max()) if len(finite) else 0.0
-        close = torch.isclose(together, apart, rtol=_TOLERANCE, atol=rounding, equal_nan=True)
-        if not close.all():
-            return int((~close).nonzero()[0])
-        numbers = together[~together.isnan()]
-        self.is_settled = bool((numbers != numbers[:1]).any())
-        return None
-
-
 class Collector:
     """Collects the outputs of a pass and scores them in larger batches.
 
@@ -397,3 +340,59 @@ class Collector:
             records = self._scorer.score(outputs, targets, keep_outputs=self._keep_outputs)
             self._collected.append(records)
             self._waiting = []
+
+
+@contextmanager
+def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) -> Iterator[None]:
+    """Raise a `TaskError` in place of errors that a task's code raises in the context.
+
+    Stockpot's own errors, cancellations and out-of-memory errors pass unchanged.
+
+    Args:
+        what: The code that runs in the context, such as "the network".
+        task: The task.
+        split: Name of the split.
+        way_out: The solution, as a sentence.
+        tensors: Arguments of the code, by name.
+    """
+    try:
+        yield
+    except (StockpotError, Cancelled):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        given = " and ".join(f"{name} {described(tensor)}" for name, tensor in tensors.items())
+        raise TaskError(
+            f"{what[0].upper()}{what[1:]} of the task {task.name!r} raised "
+            f"{type(error).__name__} on the split {split!r} (given {given}): "
+            f"{str(error).strip()}. {way_out} {place_of(error)}".rstrip()
+        ) from error
+
+
+class Pieces:
+    """Checks whether values of examples are independent of the other examples in a batch.
+
+    Attributes:
+        is_settled: Whether this is confirmed. Equal values do not confirm it: the F1 of a batch,
+            repeated for each example, is 1 in every part of a batch without mistakes.
+    """
+
+    def __init__(self) -> None:
+        self.is_settled = False
+
+    def compare(self, together: Tensor, apart: Tensor) -> int | None:
+        """Return the first example whose value depends on the others, or None.
+
+        Args:
+            together: Values of some examples, computed together, shape [m].
+            apart: Values of the same examples, computed in parts, shape [m].
+        """
+        finite = together[together.isfinite()].abs()
+        rounding = _ROUNDING * float(finite.max()) if len(finite) else 0.0
+        close = torch.isclose(together, apart, rtol=_TOLERANCE, atol=rounding, equal_nan=True)
+        if not close.all():
+            return int((~close).nonzero()[0])
+        numbers = together[~together.isnan()]
+        self.is_settled = bool((numbers != numbers[:1]).any())
+        return None

@@ -162,22 +162,6 @@ class Scale:
         return 10.0**moved if self.log else moved
 
 
-def _without_far(known: "np.ndarray[Any, np.dtype[np.float64]]", better: int) -> Any:
-    """Return which sorted distinct values are not far outside."""
-    everything = np.ones(len(known), dtype=bool)
-    if len(known) < _FEWEST:
-        return everything
-    first, third = np.quantile(known, [0.25, 0.75])
-    reach = _FENCE * (third - first)
-    inside = everything.copy()
-    if better >= 0:
-        inside &= known >= first - reach
-    if better <= 0:
-        inside &= known <= third + reach
-    kept = known[inside]
-    return inside if np.ptp(known) >= _SHRINKS * np.ptp(kept) else everything
-
-
 def clip_outliers(
     figure: go.Figure,
     *,
@@ -215,6 +199,22 @@ def clip_outliers(
                         None if side else each
                         for each, side in zip(error[half], column, strict=True)
                     ]
+
+
+def _without_far(known: "np.ndarray[Any, np.dtype[np.float64]]", better: int) -> Any:
+    """Return which sorted distinct values are not far outside."""
+    everything = np.ones(len(known), dtype=bool)
+    if len(known) < _FEWEST:
+        return everything
+    first, third = np.quantile(known, [0.25, 0.75])
+    reach = _FENCE * (third - first)
+    inside = everything.copy()
+    if better >= 0:
+        inside &= known >= first - reach
+    if better <= 0:
+        inside &= known <= third + reach
+    kept = known[inside]
+    return inside if np.ptp(known) >= _SHRINKS * np.ptp(kept) else everything
 
 
 def _cut(figure: go.Figure, name: str, better: int) -> list[list[int]]:

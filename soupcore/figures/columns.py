@@ -83,6 +83,35 @@ def column_scatter(
     return finish(figure, height=440)
 
 
+def importance_bars(found: Mapping[str, Importance], *, score_name: str = "score") -> go.Figure:
+    """Draw the marginal importance of hyperparameters; see `marginal_importance`.
+
+    Args:
+        found: `{hyperparameter: importance}`, drawn from top to bottom.
+        score_name: Name of the score.
+    """
+    names = list(found)
+    figure = go.Figure(
+        go.Bar(
+            x=[max(each.share, 0) for each in found.values()],
+            y=names,
+            orientation="h",
+            marker={"color": NEUTRAL},
+            text=[_text(each) for each in found.values()],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="<b>%{y}</b><br>%{text}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(
+        title=f"Share of the rank variance of {score_name}",
+        range=[0, 1.3],
+        tickvals=[0, 0.25, 0.5, 0.75, 1],
+    )
+    figure.update_yaxes(type="category", autorange="reversed")
+    return finish(figure, height=max(150, 80 + _ROW * len(names)))
+
+
 def _groups(
     rows: pd.DataFrame, inks: Mapping[str, str], colour: str
 ) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
@@ -134,35 +163,6 @@ def _digits(values: "pd.Series[Any]") -> str:
 
 def _is_numeric(values: "pd.Series[Any]") -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-
-
-def importance_bars(found: Mapping[str, Importance], *, score_name: str = "score") -> go.Figure:
-    """Draw the marginal importance of hyperparameters; see `marginal_importance`.
-
-    Args:
-        found: `{hyperparameter: importance}`, drawn from top to bottom.
-        score_name: Name of the score.
-    """
-    names = list(found)
-    figure = go.Figure(
-        go.Bar(
-            x=[max(each.share, 0) for each in found.values()],
-            y=names,
-            orientation="h",
-            marker={"color": NEUTRAL},
-            text=[_text(each) for each in found.values()],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="<b>%{y}</b><br>%{text}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(
-        title=f"Share of the rank variance of {score_name}",
-        range=[0, 1.3],
-        tickvals=[0, 0.25, 0.5, 0.75, 1],
-    )
-    figure.update_yaxes(type="category", autorange="reversed")
-    return finish(figure, height=max(150, 80 + _ROW * len(names)))
 
 
 def _text(each: Importance) -> str:

@@ -145,6 +145,30 @@ def grid_heatmap(
     return finish(figure, height=max(320, 140 + 44 * len(grid.rows)))
 
 
+def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:
+    """Return a marker with values as colours; on a log scale if they span a decade.
+
+    Args:
+        values: The values of the points.
+        title: Title of the colour bar.
+    """
+    bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
+    known = values.dropna()
+    if len(known) and known.min() > 0 and known.max() > 10 * known.min():
+        # Values such as learning rates span orders of magnitude.
+        values = values.map(math.log10)
+        ticks = sorted(known.unique())
+        if len(ticks) > _TICKS:
+            ticks = log_ticks(known.min(), known.max())
+        bar |= {
+            "tickvals": [math.log10(tick) for tick in ticks],
+            "ticktext": [f"{tick:g}" for tick in ticks],
+        }
+    elif known.nunique() == 1:  # plotly would invent a range around a single value
+        bar |= {"tickvals": [known.iloc[0]], "ticktext": [f"{known.iloc[0]:g}"]}
+    return {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
+
+
 def _scatter(
     table: pd.DataFrame, x: "pd.Series[float]", y: "pd.Series[float]", colour: str, hover: str
 ) -> go.Figure:
@@ -197,30 +221,6 @@ def _one_per_place(
         side *= 1.25
     first = np.unique(squares, return_index=True)[1]
     return finite[first], np.bincount(squares, minlength=count) - 1
-
-
-def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:
-    """Return a marker with values as colours; on a log scale if they span a decade.
-
-    Args:
-        values: The values of the points.
-        title: Title of the colour bar.
-    """
-    bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
-    known = values.dropna()
-    if len(known) and known.min() > 0 and known.max() > 10 * known.min():
-        # Values such as learning rates span orders of magnitude.
-        values = values.map(math.log10)
-        ticks = sorted(known.unique())
-        if len(ticks) > _TICKS:
-            ticks = log_ticks(known.min(), known.max())
-        bar |= {
-            "tickvals": [math.log10(tick) for tick in ticks],
-            "ticktext": [f"{tick:g}" for tick in ticks],
-        }
-    elif known.nunique() == 1:  # plotly would invent a range around a single value
-        bar |= {"tickvals": [known.iloc[0]], "ticktext": [f"{known.iloc[0]:g}"]}
-    return {"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": bar}
 
 
 def _diagonal(figure: go.Figure) -> None:

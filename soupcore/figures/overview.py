@@ -109,15 +109,6 @@ def logged_overview(
     return finish(figure, height=height)
 
 
-def _markers(
-    names: Sequence[str], colours: Mapping[str, str], selected: Collection[str]
-) -> dict[str, Any]:
-    inks = [colours[name] for name in names]
-    symbols = [_symbol(name, selected) for name in names]
-    size = max(_SMALLEST, min(_MARKER, ROWS // max(len(names), 1)))
-    return {"size": size, "color": inks, "symbol": symbols, "line": {"width": 2, "color": inks}}
-
-
 def shift_scatter(
     table: pd.DataFrame,
     colours: Mapping[str, str],
@@ -168,62 +159,6 @@ def select_scatter(
         "report": ("test", f"Test {score_name}"),
     }
     return _scatter(table, colours, axes, score_unit, selected)
-
-
-def _scatter(
-    table: pd.DataFrame,
-    colours: Mapping[str, str],
-    axes: Mapping[str, tuple[str, str]],
-    unit: Unit,
-    selected: Collection[str],
-) -> go.Figure:
-    """Plot two columns of scores, given `{column: (name on hover, title)}` of x and y."""
-    (x, (x_name, x_title)), (y, (y_name, y_title)) = axes.items()
-    rows = table.dropna(subset=[x, y])
-    figure = go.Figure()
-    labelled = _with_room(rows, x, y)
-    right = rows[x].min() + _RIGHT * (rows[x].max() - rows[x].min())
-    for kind, group in rows.groupby("kind", sort=False):
-        names = list(group.index)
-        inks = [_ink(str(kind), name, colours) for name in names]
-        is_ingredient = kind == "ingredient"
-        figure.add_trace(
-            scatter(
-                x=group[x] * unit.factor,
-                y=group[y] * unit.factor,
-                name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
-                mode="markers" if is_ingredient else "markers+text",
-                text=None
-                if is_ingredient
-                else [name if name in labelled else "" for name in names],
-                # Long labels at the right edge would be cut off.
-                textposition=[
-                    "top left" if value > right and len(name) > _SHORT else "top center"
-                    for name, value in zip(names, group[x], strict=True)
-                ],
-                cliponaxis=False,
-                customdata=names,
-                marker={
-                    "size": 11 if is_ingredient else 15,
-                    "color": inks,
-                    "symbol": [_symbol(name, selected) for name in names]
-                    if is_ingredient
-                    else {"base": "square", "soup": "star"}[str(kind)],
-                    "line": {"width": 2 if is_ingredient else 0, "color": inks},
-                },
-                hovertemplate=f"<b>%{{customdata}}</b><br>{x_name} {unit.hover('x')}<br>"
-                f"{y_name} {unit.hover('y')}<extra></extra>",
-            )
-        )
-    figure.update_xaxes(title=unit.label(x_title))
-    figure.update_yaxes(title=unit.label(y_title))
-    clip_outliers(figure, better={"x": unit.sign, "y": unit.sign})
-    if add_legend(figure, colours, rows.index[rows["kind"] == "ingredient"]):
-        figure.update_traces(showlegend=False, selector={"name": "ingredients"})
-    finish(figure, height=420)
-    if any(rows.at[name, x] > right for name in labelled):
-        figure.update_layout(margin_r=_MARGIN)
-    return figure
 
 
 def basin_map(
@@ -301,6 +236,71 @@ def basin_map(
     figure.update_yaxes(title=score_unit.label(f"Validation {score_name}"))
     clip_outliers(figure, better={"y": score_unit.sign}, axes=["y"])
     return finish(figure, height=420)
+
+
+def _markers(
+    names: Sequence[str], colours: Mapping[str, str], selected: Collection[str]
+) -> dict[str, Any]:
+    inks = [colours[name] for name in names]
+    symbols = [_symbol(name, selected) for name in names]
+    size = max(_SMALLEST, min(_MARKER, ROWS // max(len(names), 1)))
+    return {"size": size, "color": inks, "symbol": symbols, "line": {"width": 2, "color": inks}}
+
+
+def _scatter(
+    table: pd.DataFrame,
+    colours: Mapping[str, str],
+    axes: Mapping[str, tuple[str, str]],
+    unit: Unit,
+    selected: Collection[str],
+) -> go.Figure:
+    """Plot two columns of scores, given `{column: (name on hover, title)}` of x and y."""
+    (x, (x_name, x_title)), (y, (y_name, y_title)) = axes.items()
+    rows = table.dropna(subset=[x, y])
+    figure = go.Figure()
+    labelled = _with_room(rows, x, y)
+    right = rows[x].min() + _RIGHT * (rows[x].max() - rows[x].min())
+    for kind, group in rows.groupby("kind", sort=False):
+        names = list(group.index)
+        inks = [_ink(str(kind), name, colours) for name in names]
+        is_ingredient = kind == "ingredient"
+        figure.add_trace(
+            scatter(
+                x=group[x] * unit.factor,
+                y=group[y] * unit.factor,
+                name={"ingredient": "ingredients", "base": "base", "soup": "soups"}[str(kind)],
+                mode="markers" if is_ingredient else "markers+text",
+                text=None
+                if is_ingredient
+                else [name if name in labelled else "" for name in names],
+                # Long labels at the right edge would be cut off.
+                textposition=[
+                    "top left" if value > right and len(name) > _SHORT else "top center"
+                    for name, value in zip(names, group[x], strict=True)
+                ],
+                cliponaxis=False,
+                customdata=names,
+                marker={
+                    "size": 11 if is_ingredient else 15,
+                    "color": inks,
+                    "symbol": [_symbol(name, selected) for name in names]
+                    if is_ingredient
+                    else {"base": "square", "soup": "star"}[str(kind)],
+                    "line": {"width": 2 if is_ingredient else 0, "color": inks},
+                },
+                hovertemplate=f"<b>%{{customdata}}</b><br>{x_name} {unit.hover('x')}<br>"
+                f"{y_name} {unit.hover('y')}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title=unit.label(x_title))
+    figure.update_yaxes(title=unit.label(y_title))
+    clip_outliers(figure, better={"x": unit.sign, "y": unit.sign})
+    if add_legend(figure, colours, rows.index[rows["kind"] == "ingredient"]):
+        figure.update_traces(showlegend=False, selector={"name": "ingredients"})
+    finish(figure, height=420)
+    if any(rows.at[name, x] > right for name in labelled):
+        figure.update_layout(margin_r=_MARGIN)
+    return figure
 
 
 def _with_room(rows: pd.DataFrame, x: str, y: str) -> set[str]:

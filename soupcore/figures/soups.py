@@ -79,23 +79,6 @@ def greedy_trace(
     return finish(figure, height=400)
 
 
-def _seen_all(step: Step) -> bool:
-    return not step.accepted and not step.is_bound
-
-
-def _in_words(step: Step, unit: Unit) -> tuple[str, str]:
-    """Return two lines for the hover text: the score, and the change of the score."""
-    change = "" if step.gained is None else f"+{step.gained} / −{step.lost} examples"
-    if step.is_bound:
-        seen = f"after {step.examples} examples"
-        return f"{unit.bound} {unit.text(step.score)}", f"{change} {seen}" if change else seen
-    if step.interval is not None and step.interval[0] < step.interval[1]:
-        low, high = step.interval
-        gain = f"gain {unit.gain(low)} to {unit.gain(high)}{unit.difference_symbol} (95% CI)"
-        change = f"{change}; {gain}" if change else gain
-    return unit.text(step.score), change
-
-
 def learning_curve(passes: Sequence[Pass]) -> go.Figure:
     """Plot the loss on the train and validation parts of select after each pass.
 
@@ -410,3 +393,20 @@ def reliability_diagram(
     figure.update_xaxes(title="Confidence, %", range=[lowest * 100 - 3, 101])
     figure.update_yaxes(title="Accuracy, %")
     return finish(figure, height=420)
+
+
+def _seen_all(step: Step) -> bool:
+    return not step.accepted and not step.is_bound
+
+
+def _in_words(step: Step, unit: Unit) -> tuple[str, str]:
+    """Return two lines for the hover text: the score, and the change of the score."""
+    change = "" if step.gained is None else f"+{step.gained} / −{step.lost} examples"
+    if step.is_bound:
+        seen = f"after {step.examples} examples"
+        return f"{unit.bound} {unit.text(step.score)}", f"{change} {seen}" if change else seen
+    if step.interval is not None and step.interval[0] < step.interval[1]:
+        low, high = step.interval
+        gain = f"gain {unit.gain(low)} to {unit.gain(high)}{unit.difference_symbol} (95% CI)"
+        change = f"{change}; {gain}" if change else gain
+    return unit.text(step.score), change

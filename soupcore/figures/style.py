@@ -47,13 +47,6 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return {name: _colour(index) for index, name in enumerate(names)}
 
 
-def _colour(index: int) -> str:
-    if index < len(PALETTE):
-        return PALETTE[index]
-    red, green, blue = hls_to_rgb((index * _GOLDEN_ANGLE) % 1, 0.55, 0.5)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
 class Inks(dict[str, str]):
     """The colour of each ingredient.
 
@@ -89,14 +82,6 @@ def ingredient_colours(
     made = Inks({name: ink for name, (_, ink) in shared.items()})
     made.titles = {name: title for name, (title, _) in shared.items()}
     return made
-
-
-def _of_basin(number: int | None, sizes: Mapping[int | None, int]) -> tuple[str, str]:
-    if number is None:
-        return _UNLINKED
-    if number > 1 and sizes[number] == 1:
-        return _APART
-    return _BASINS.get(number, _SMALLER)
 
 
 def curve_colours(drawn: Sequence[str], names: Collection[str]) -> dict[str, str]:
@@ -226,6 +211,21 @@ def cell_numbers(heatmap: go.Heatmap, decimals: int | None, size: int = 10) -> g
         showlegend=False,
         name="numbers",
     )
+
+
+def _colour(index: int) -> str:
+    if index < len(PALETTE):
+        return PALETTE[index]
+    red, green, blue = hls_to_rgb((index * _GOLDEN_ANGLE) % 1, 0.55, 0.5)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _of_basin(number: int | None, sizes: Mapping[int | None, int]) -> tuple[str, str]:
+    if number is None:
+        return _UNLINKED
+    if number > 1 and sizes[number] == 1:
+        return _APART
+    return _BASINS.get(number, _SMALLER)
 
 
 def _contrasting(colour: str) -> str:

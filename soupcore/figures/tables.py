@@ -398,12 +398,6 @@ def angle_table(
     return with_larger(sweep, table, hyperparameter)
 
 
-def _ends(found: PairSummaries) -> dict[str, "npt.NDArray[np.object_]"]:
-    """Return the names of both ends of each pair."""
-    names = np.array(found.names, dtype=object)
-    return {"first": names[found.pairs[:, 0]], "second": names[found.pairs[:, 1]]}
-
-
 def plane_table(plane: Plane, places: Mapping[str, Place]) -> pd.DataFrame:
     """Return one row per grid point, then one row per projected model."""
     xs, ys = np.meshgrid(plane.xs, plane.ys)
@@ -441,3 +435,9 @@ def grid_table(grid: Grid) -> pd.DataFrame:
         if (count := int(grid.counts[i, j]))
     ]
     return pd.DataFrame(rows, columns=[one, other, "mean", "n"])
+
+
+def _ends(found: PairSummaries) -> dict[str, "npt.NDArray[np.object_]"]:
+    """Return the names of both ends of each pair."""
+    names = np.array(found.names, dtype=object)
+    return {"first": names[found.pairs[:, 0]], "second": names[found.pairs[:, 1]]}

@@ -153,12 +153,6 @@ class Ties(TaskVectorMerge):
                     yield row, np.abs(vector, out=vector).astype(dtype, copy=False)
 
 
-def _just_below(threshold: float, dtype: torch.dtype) -> float:
-    """Return the largest number of a dtype that is below the threshold."""
-    number = (np.float64 if dtype == torch.float64 else np.float32)(threshold)
-    return float(number if number < threshold else np.nextafter(number, 0, dtype=number.dtype))
-
-
 def kth_largest(
     pieces: Callable[[], Iterable[tuple[int, Floats]]],
     ranks: Sequence[int],
@@ -198,6 +192,12 @@ def kth_largest(
             digit, left[row] = counts.largest(left[row])
             known[row] = (int(known[row]) << _DIGIT) | digit
     return [float(value) for value in known.view(dtype)]
+
+
+def _just_below(threshold: float, dtype: torch.dtype) -> float:
+    """Return the largest number of a dtype that is below the threshold."""
+    number = (np.float64 if dtype == torch.float64 else np.float32)(threshold)
+    return float(number if number < threshold else np.nextafter(number, 0, dtype=number.dtype))
 
 
 def _near(
