@@ -45,7 +45,7 @@ class NameMap:
     ) -> None:
         self._ties = tied({name: memory_of(t) for name, t in network.items() if t.numel()})
         self._described = "the model" if task is None else f"the network of the task {task!r}"
-        self._way_out = _LOADING if task is None else _EVALUATING
+        self._advice = _LOADING if task is None else _EVALUATING
         # Not the tensors, which would keep the memory that a network is moved from.
         infos = {name: TensorInfo(tuple(t.shape), t.dtype) for name, t in network.items()}
         self._network = infos
@@ -91,7 +91,7 @@ class NameMap:
             named = self._reconciled(
                 checkpoint, named_like(checkpoint, self._network.keys(), self._ties)
             )
-            _check_fit(self._network, named, self._described, self._way_out)
+            _check_fit(self._network, named, self._described, self._advice)
             known = self._known[checkpoint.digest] = checkpoint, named
         return known[1]
 
@@ -248,7 +248,7 @@ def _are_close(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_fit(
-    network: Mapping[str, TensorInfo], checkpoint: Checkpoint, described: str, way_out: str
+    network: Mapping[str, TensorInfo], checkpoint: Checkpoint, described: str, advice: str
 ) -> None:
     problem = f"{checkpoint.path} does not fit {described}"
     differing = network.keys() ^ checkpoint.tensors.keys()
@@ -257,7 +257,7 @@ def _check_fit(
         where = "only in the network" if name in network else "only in the checkpoint"
         raise CheckpointError(
             f"{problem}: tensor {name!r} is {where} ({len(differing)} unmatched in all).",
-            way_out,
+            advice,
         )
     for name, info in network.items():
         shape = checkpoint.tensors[name].shape
@@ -265,5 +265,5 @@ def _check_fit(
             raise CheckpointError(
                 f"{problem}: tensor {name!r} has shape {list(shape)}, the network's has "
                 f"{list(info.shape)}.",
-                way_out,
+                advice,
             )

@@ -32,7 +32,7 @@ from soupcore.calls import (
     WeightGeometry,
 )
 from soupcore.connectivity.adaptive import EVALUATIONS_PER_LINE
-from soupcore.connectivity.geometry import measured
+from soupcore.connectivity.geometry import reference_and_checkpoints
 from soupcore.errors import RecipeError, TaskError
 from soupcore.overview import GREEDY, Overview
 from soupcore.progress import part as part_of
@@ -252,13 +252,13 @@ def seconds(overview: Overview, examples: int) -> float | None:
 
 def seconds_of_geometry(sweep: Sweep) -> float:
     """Estimate the time in which angles and distances are measured, on a slow machine."""
-    _, checkpoints = measured(sweep)
+    _, checkpoints = reference_and_checkpoints(sweep)
     return _nbytes(sweep) / _READ + comb(len(checkpoints) + 1, 2) / _STORED
 
 
 def _nbytes(sweep: Sweep) -> int:
     """Return the size of the weights of a sweep, in which all have the shapes of one."""
-    reference, checkpoints = measured(sweep)
+    reference, checkpoints = reference_and_checkpoints(sweep)
     return (len(checkpoints) + 1) * sum(info.nbytes for info in reference.tensors.values())
 
 
@@ -336,7 +336,7 @@ def _distances(overview: Overview) -> Step:
     would take long in a large sweep.
     """
     sweep = overview.sweep
-    reference, checkpoints = measured(sweep)
+    reference, checkpoints = reference_and_checkpoints(sweep)
     digests = {each.digest for each in (reference, *checkpoints)}
     known = overview.context.store.count_inner_products(reference.digest, [*digests])
     is_done = known == comb(len(digests) + 1, 2)

@@ -128,10 +128,12 @@ def shapley_values(
     subsets = _all_subsets(names) if exact else _prefixes(drawn)
     alone = [] if soup.nothing is not None else [frozenset([name]) for name in names]
     wanted = list(dict.fromkeys([*alone, *subsets]))
-    points = [soup.of([name for name in names if name in subset]) for subset in wanted]
+    mixtures = [soup.of([name for name in names if name in subset]) for subset in wanted]
     if soup.nothing is not None:
-        points.append(soup.nothing)
-    evaluations = evaluator.evaluate_all(points, split, keep_outputs=False, on_progress=on_progress)
+        mixtures.append(soup.nothing)
+    evaluations = evaluator.evaluate_all(
+        mixtures, split, keep_outputs=False, on_progress=on_progress
+    )
     score = {subset: _score(each) for subset, each in zip(wanted, evaluations, strict=False)}
     has_point = soup.nothing is not None
     score[frozenset()] = (
@@ -183,6 +185,7 @@ def _prefixes(orders: Iterable[Sequence[str]]) -> list[frozenset[str]]:
 
 
 def _exact(names: Sequence[str], name: str, score: Mapping[frozenset[str], float]) -> float:
+    """Return the Shapley value of an ingredient from the scores of all subsets."""
     others = [other for other in names if other != name]
     k = len(names)
     return sum(
@@ -195,6 +198,7 @@ def _exact(names: Sequence[str], name: str, score: Mapping[frozenset[str], float
 
 
 def _added(order: Sequence[str], score: Mapping[frozenset[str], float]) -> dict[str, float]:
+    """Return how much each ingredient adds to the score when they join in this order."""
     return {
         name: score[frozenset(order[: place + 1])] - score[frozenset(order[:place])]
         for place, name in enumerate(order)
@@ -202,6 +206,7 @@ def _added(order: Sequence[str], score: Mapping[frozenset[str], float]) -> dict[
 
 
 def _sampled(added: Sequence[float]) -> Share:
+    """Return the mean contribution over sampled orders, with its standard error."""
     # An order and its reverse are not independent, but the means of such pairs are.
     pairs = [mean(pair) for pair in zip(added[::2], added[1::2], strict=True)]
     return Share(mean(pairs), stdev(pairs) / math.sqrt(len(pairs)))

@@ -64,7 +64,7 @@ def ensemble(
         split: Name of the split.
         on_progress: Called with the number of examples done and in total if the members are run.
             Raise in it to cancel.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Raises:
         TaskError: The task's outputs may not be averaged (see `Task.output_kind`).
@@ -96,7 +96,7 @@ def ensemble_scores(
         evaluator: Evaluates members whose outputs are not stored.
         members: The points whose outputs are averaged.
         on_progress: Called with the number of examples done and in total. Raise in it to cancel.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a bar in a terminal or notebook if `on_progress` is not given.
 
     Returns:
         `{split: score}`, NaN where it is undefined.
@@ -294,13 +294,13 @@ def _check_kept_outputs(task: Task) -> None:
 
 
 def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
-    targets, groups = _answers(task, split), task.groups_of(split)
+    targets, groups = _targets(task, split), task.groups_of(split)
     weights, with_interval = task.split(split).weights, task.metric.is_mean
     measured = measure(task, records, targets, groups, weights, with_interval=with_interval)
     return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
 
 
-def _answers(task: Task, split: str) -> torch.Tensor:
-    """Return the targets of a split; of shape [n, 0] if they are no single tensor."""
+def _targets(task: Task, split: str) -> torch.Tensor:
+    """Return the targets of a split; of shape [n, 0] if they are not a single tensor."""
     _, targets = task.split(split).load()
     return targets.tensors[0].cpu() if targets.is_one_tensor else torch.empty(len(targets), 0)

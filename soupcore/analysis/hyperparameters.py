@@ -1,12 +1,12 @@
-"""Scores over hyperparameters: means on a grid of two, and how much each explains by itself.
+"""Hyperparameters and scores: means over a grid of two, and the marginal importance of each.
 
 The marginal importance of a hyperparameter is the adjusted share of the variance of the score's
 ranks: R² = 1 - (1 - r²)(n - 1) / (n - p - 1). Ranks make it robust against diverged runs. For
 numbers, r is Spearman's rank correlation and p = 1. For text, r² is the correlation ratio η² of the
 ranks, and p is the number of values minus one; then R² is the effect size ε² of the Kruskal-Wallis
 test (Kelley 1935; Tomczak and Tomczak 2014). The adjustment makes it 0 on average for a
-hyperparameter without any effect. It does not see interactions, nor an optimum in the middle of a
-range.
+hyperparameter without any effect. It ignores interactions, and it is low if the optimum is in the
+middle of a range.
 """
 
 import math
@@ -23,7 +23,7 @@ from natsort import natsorted
 from soupcore.sweeps import Sweep
 from soupcore.sweeps.tables import Scalar
 
-_FEWEST = 4  # runs; the adjusted share of fewer says nothing
+_FEWEST = 4  # runs; the adjusted share of fewer is meaningless
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Selection bias: the excess of a score on the examples that were used for choosing.
+"""Selection bias: the inflation of a score on the examples that were used for choosing.
 
 The best of many candidates on `select` owes its rank partly to chance, so its score there is
 inflated. The bias grows with the number of candidates and shrinks with the number of examples.
@@ -79,11 +79,11 @@ def cross_fit(
     if not scores or len({len(each) for each in scores}) > 1 or len(scores[0]) < 2:
         raise TaskError("Cross-fitting needs scores of the same examples, at least two.")
     table = torch.stack([each.double() for each in scores])  # [candidates, n]
-    lost = None if losses is None else torch.stack([*losses])
+    loss_table = None if losses is None else torch.stack([*losses])
     if weights is not None:
         counted = weights > 0
         table, weights = table[:, counted], weights[counted].double()
-        lost = None if lost is None else lost[:, counted]
+        loss_table = None if loss_table is None else loss_table[:, counted]
         if table.shape[1] < 2:
             raise TaskError("Cross-fitting needs at least two examples with a weight above zero.")
     if undefined == "refuse":
@@ -96,7 +96,7 @@ def cross_fit(
         means = _means(table[:, rows], None if weights is None else weights[rows])
         return means.masked_fill(is_hopeless | means.isnan(), -math.inf).tolist()
 
-    return _cross_fit(scored, len(table), lost, weights, table.shape[1], repeats, seed)
+    return _cross_fit(scored, len(table), loss_table, weights, table.shape[1], repeats, seed)
 
 
 def cross_fit_evaluations(
@@ -142,8 +142,8 @@ def cross_fit_evaluations(
         values = [score(rows) for score in on_rows]
         return [-math.inf if math.isnan(value) else value for value in values]
 
-    lost = None if losses is None else torch.stack(losses)
-    return _cross_fit(scored, len(candidates), lost, weights, candidates[0].n, repeats, seed)
+    loss_table = None if losses is None else torch.stack(losses)
+    return _cross_fit(scored, len(candidates), loss_table, weights, candidates[0].n, repeats, seed)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def cross_fit_greedy(
     task = evaluator.task
     split, names, undefined = task.select, list(points), task.undefined
     keeps_outputs = needs_outputs(task)
-    examples = len(evaluator.task.split(split))
+    examples = len(task.split(split))
     if not names or examples < 2:
         raise TaskError("Cross-fitting greedy needs at least one ingredient and two examples.")
     keeps = {">=": operator.ge, ">": operator.gt}[accept]
@@ -223,9 +223,9 @@ def cross_fit_greedy(
             known[key] = evaluator.evaluate(
                 mean(points[name] for name in members), split, keep_outputs=keeps_outputs
             )
-            for what in dict.fromkeys((metric, "score" if task.metric.is_mean else metric)):
-                values = defined(_values(known[key], what), undefined)
-                check_defined(values, what, f"the mean of {', '.join(members)}", split)
+            for each in dict.fromkeys((metric, "score" if task.metric.is_mean else metric)):
+                values = defined(_values(known[key], each), undefined)
+                check_defined(values, each, f"the mean of {', '.join(members)}", split)
         on_progress(done * examples, most * examples)
         return known[key]
 
@@ -297,15 +297,15 @@ def _cross_fit(
         repeats: Number of random splits.
         seed: Seed of the random splits.
     """
-    lost = (torch.zeros(count, examples) if losses is None else losses).double()
+    losses = (torch.zeros(count, examples) if losses is None else losses).double()
     promised = delivered = 0.0
     chosen = torch.zeros(count)
     for here, there in halves(examples, repeats, seed):
         scores = scored(here)
         if weights is None:
-            means = lost[:, here].mean(1)
+            means = losses[:, here].mean(1)
         else:
-            means = (lost[:, here] * weights[here]).sum(1) / weights[here].sum()
+            means = (losses[:, here] * weights[here]).sum(1) / weights[here].sum()
         by_loss = (-means).nan_to_num(-math.inf).tolist()
         ranks = list(zip(scores, by_loss, strict=True))
         best = ranks.index(max(ranks))
@@ -317,4 +317,5 @@ def _cross_fit(
 
 
 def _values(evaluation: Evaluation, metric: Criterion) -> Tensor:
+    """Return a value for each example, higher is better, shape [n]."""
     return evaluation.scores if metric == "score" else -evaluation.losses

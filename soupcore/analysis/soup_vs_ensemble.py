@@ -1,7 +1,7 @@
 """Two-model soups compared with two-model ensembles, and the theory of the difference.
 
-Wortsman et al. 2022, section 4 and appendix L (arXiv:2203.05482). With θα = (1−α)θ₀ + αθ₁, the soup
-has the outputs f(x; θα) and the ensemble (1−α)f(x; θ₀) + αf(x; θ₁). Equation 1 relates their losses
+Wortsman et al. 2022, section 4 (arXiv:2203.05482). With θα = (1−α)θ₀ + αθ₁, the soup has the
+outputs f(x; θα) and the ensemble (1−α)f(x; θ₀) + αf(x; θ₁). Equation 1 relates their losses
 
     L_soup − L_ens ≈ ½α(1−α) · ( −d²L_soup/dα² + β² · E_x Var_{Y ∼ softmax(βf(x; θα))} [Δf_Y(x)] ),
 

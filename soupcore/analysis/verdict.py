@@ -2,8 +2,8 @@
 
 The soup of the verdict is the best on the select split, unless its coefficients were fitted to that
 split and another soup is not distinguishable from it there (see
-`soupcore.overview.choose_headline`). Whether it is better than the best single run is judged on the
-report split alone:
+`soupcore.overview.choose_headline`). It is compared with the best single run on the report split
+alone:
 
 - better or worse: the 95 % interval of the paired difference excludes 0;
 - not distinguishable: it includes 0;
@@ -11,7 +11,7 @@ report split alone:
   cross-fitted estimate of greedy, if there is one. It never calls a score on the select split
   evidence.
 
-Shift splits are counted by the same rule. The function computes nothing.
+Shift splits are counted by the same rule. `verdict` runs no evaluations.
 """
 
 import math
@@ -313,16 +313,14 @@ def _shifts(gains: Sequence[Gain]) -> list[str]:
         [_short(gain.split) for gain in gains if gain.outcome == outcome]
         for outcome in ("better", "worse", "even", "open")
     )
-    if unsure:
+    if len(unsure) == len(gains):
         ahead = sum(gain.difference > 0 for gain in gains)
-        return (
-            [f"It scores higher on {ahead} of {len(gains)} shifts, without intervals."]
-            if (len(unsure) == len(gains))
-            else [
-                f"It wins on {len(won)} and loses on {len(lost)} of {len(gains)} shifts; "
-                f"{len(unsure)} {'has' if len(unsure) == 1 else 'have'} no interval."
-            ]
-        )
+        return [f"It scores higher on {ahead} of {len(gains)} shifts, without intervals."]
+    if unsure:
+        return [
+            f"It wins on {len(won)} and loses on {len(lost)} of {len(gains)} shifts; "
+            f"{len(unsure)} {'has' if len(unsure) == 1 else 'have'} no interval."
+        ]
     parts = []
     if won or not lost:
         parts.append(f"wins on {_of(len(won), len(gains))}")

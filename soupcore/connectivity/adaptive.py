@@ -40,7 +40,7 @@ _MOST = 48  # maximum number of values between the endpoints; a curve that needs
 _MARGIN = 0.1  # fraction of an interval near its ends in which a maximum is not a place to cut
 _NEAREST = 1 / 256  # a maximum closer than this to a known value counts as that value
 
-_TRUST = 0.5  # fraction of the error of prediction that is added to the spline
+_ERROR_FRACTION = 0.5  # fraction of the error of prediction that is added to the spline
 _FINE = 512  # intervals of the grid on which the spline is evaluated
 
 _LEAST = 200  # minimum number of examples in the part of a split
@@ -86,7 +86,7 @@ class Adaptive:
                 wanted[index] = first
             else:
                 ready.append(index)
-        for alphas, places in _alike([lines[index] for index in ready]):
+        for alphas, places in _by_alphas([lines[index] for index in ready]):
             indices = [ready[place] for place in places]
             at, values = _table(alphas, [lines[index] for index in indices])
             room = max(_MOST + 2 - len(alphas), 0)
@@ -102,29 +102,29 @@ class Adaptive:
             estimates: For each line the estimated loss and score at its `gaps`.
         """
         doubtful = [not _is_finite(estimate) for estimate in estimates]
-        sure = [index for index, doubt in enumerate(doubtful) if not doubt]
-        for alphas, places in _alike([lines[index] for index in sure]):
-            indices = [sure[place] for place in places]
+        finite = [index for index, doubt in enumerate(doubtful) if not doubt]
+        for alphas, places in _by_alphas([lines[index] for index in finite]):
+            indices = [finite[place] for place in places]
             both = [{**lines[index], **estimates[index]} for index in indices]
             at, values = _table(sorted(both[0]), both)
-            found = np.isin(at, np.array([float(alpha) for alpha in alphas]))
-            for index, cuts in zip(indices, self._cuts(at, values, found), strict=True):
+            is_evaluated = np.isin(at, np.array([float(alpha) for alpha in alphas]))
+            for index, cuts in zip(indices, self._cuts(at, values, is_evaluated), strict=True):
                 doubtful[index] = bool(cuts)
         return doubtful
 
     def _cuts(
-        self, at: Floats, values: Floats, found: npt.NDArray[np.bool_] | None = None
+        self, at: Floats, values: Floats, is_evaluated: npt.NDArray[np.bool_] | None = None
     ) -> list[list[Fraction]]:
         """Return where to cut the intervals of lines with the same known α values.
 
         Args:
             at: The α values, shape [m].
             values: Losses and scores, shape [m, p, 2] for p lines.
-            found: Which values were evaluated and not estimated, shape [m]; by default, all.
+            is_evaluated: Which values were evaluated and not estimated, shape [m]; by default, all.
         """
         losses, scores = values[..., 0], values[..., 1]
-        loss = Curves(at, losses - _chord(at, losses), found)
-        error = Curves(at, _chord(at, scores) - scores, found)
+        loss = Curves(at, losses - _chord(at, losses), is_evaluated)
+        error = Curves(at, _chord(at, scores) - scores, is_evaluated)
         cuts: list[list[Fraction]] = [[] for _ in range(values.shape[1])]
         for curves, tolerance in ((loss, self.tolerance), (error, self.score_tolerance)):
             contested = curves.contested(tolerance * np.maximum(curves.highest, 1))  # [m − 1, p]
@@ -178,7 +178,7 @@ def estimates_of_whole(lines: Sequence[Points], on_subset: Sequence[Points]) -> 
         on_subset: For each line the values on the part, at the same α values and others.
     """
     estimated: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
-    for alphas, indices in _alike(lines):
+    for alphas, indices in _by_alphas(lines):
         at, whole = _table(alphas, [lines[index] for index in indices])
         _, part = _table(alphas, [on_subset[index] for index in indices])
         difference = scipy.interpolate.CubicSpline(at, whole - part)
@@ -208,15 +208,16 @@ class Curves:
     Args:
         at: The points, ascending, shape [m], m ≥ 3.
         values: The values, shape [m, p] for p curves.
-        found: Which points count for `highest`, shape [m]; by default, all.
+        is_evaluated: Which values were evaluated and not estimated, shape [m]; by default, all.
+            Only these count for `highest`.
     """
 
     def __init__(
-        self, at: Floats, values: Floats, found: npt.NDArray[np.bool_] | None = None
+        self, at: Floats, values: Floats, is_evaluated: npt.NDArray[np.bool_] | None = None
     ) -> None:
         self.at = at
         self.values = values
-        self._found = np.ones(len(at), dtype=bool) if found is None else found
+        self._is_evaluated = np.ones(len(at), dtype=bool) if is_evaluated is None else is_evaluated
         self.fine = np.linspace(at[0], at[-1], _FINE + 1)
         self.spline: Floats = scipy.interpolate.CubicSpline(at, values)(self.fine)  # [fine, p]
         inside = np.clip(np.searchsorted(at, self.fine, side="right") - 1, 0, len(at) - 2)
@@ -224,13 +225,13 @@ class Curves:
         share = (self.fine - at[inside]) / (at[inside + 1] - at[inside])
         bubble = 4 * share * (1 - share)  # 0 at the ends of an interval, 1 in its middle
         errors = self._errors()
-        doubt = _TRUST * np.maximum(errors[:-1], errors[1:])  # [intervals, p]
+        doubt = _ERROR_FRACTION * np.maximum(errors[:-1], errors[1:])  # [intervals, p]
         self._ceiling = self.spline + doubt[inside] * bubble[:, None]  # [fine, p]
 
     @property
     def highest(self) -> Floats:
         """The largest known value of each curve, shape [p]."""
-        highest: Floats = self.values[self._found].max(axis=0)
+        highest: Floats = self.values[self._is_evaluated].max(axis=0)
         return highest
 
     @property
@@ -293,7 +294,7 @@ def _is_finite(line: Points) -> bool:
     return all(math.isfinite(loss) and math.isfinite(score) for loss, score in line.values())
 
 
-def _alike(lines: Sequence[Points]) -> Iterable[tuple[tuple[Fraction, ...], list[int]]]:
+def _by_alphas(lines: Sequence[Points]) -> Iterable[tuple[tuple[Fraction, ...], list[int]]]:
     """Group lines by their known α values: pairs of ascending α values and indices of lines.
 
     Most lines have the same α values, and processing them one by one would be slow.
@@ -319,6 +320,7 @@ def _first(line: Points) -> list[Fraction]:
 
 
 def _cut(start: float, stop: float, top: float) -> Fraction:
+    """Return where to cut an interval: at a maximum well inside it, else in the middle by angle."""
     margin = _MARGIN * (stop - start)
     if start + margin < top < stop - margin:
         return _rounded(top)

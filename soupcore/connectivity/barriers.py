@@ -1,4 +1,4 @@
-"""Barriers between all pairs of ingredients."""
+"""Matrices of barriers between all pairs of ingredients."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Barriers:
-    """The paths between pairs of ingredients.
+    """The paths between pairs of ingredients, and matrices of their barriers.
 
     Attributes:
         names: Names of the k ingredients.
@@ -106,9 +106,7 @@ class Barriers:
         return f"Barriers({len(known)} of {of} pairs of {len(self.names)} ingredients{span})"
 
     def _repr_html_(self) -> str:
-        rows = [
-            (name, *row) for name, row in zip(self.names, self.loss.tolist(), strict=True)
-        ]  # fmt: skip
+        rows = [(name, *row) for name, row in zip(self.names, self.loss.tolist(), strict=True)]
         splits = ", ".join(dict.fromkeys(path.split for path in self.paths.values()))
         return html_table(f"Loss barriers on {splits or 'no split yet'}", ["", *self.names], rows)
 

@@ -164,7 +164,7 @@ def geometry(
     """
     from soupcore.store import Store  # loads SQLAlchemy
 
-    reference, checkpoints = measured(sweep)
+    reference, checkpoints = reference_and_checkpoints(sweep)
     products = inner_products(reference, checkpoints, store or Store(), on_progress=on_progress)
     return _geometry(sweep, products, sweep.names(names))
 
@@ -173,7 +173,7 @@ def stored_geometry(
     sweep: Sweep, store: "Store", names: Iterable[str] | None = None
 ) -> Geometry | None:
     """Return the geometry from stored inner products, or None. Reads no weights."""
-    products = stored_inner_products(*measured(sweep), store)
+    products = stored_inner_products(*reference_and_checkpoints(sweep), store)
     return None if products is None else _geometry(sweep, products, sweep.names(names))
 
 
@@ -199,7 +199,7 @@ def stored_distances(sweep: Sweep, store: "Store") -> dict[str, float]:
     }
 
 
-def measured(sweep: Sweep) -> tuple[Checkpoint, list[Checkpoint]]:
+def reference_and_checkpoints(sweep: Sweep) -> tuple[Checkpoint, list[Checkpoint]]:
     """Return the reference of a sweep (its base or first ingredient) and all its checkpoints."""
     checkpoints = [ingredient.checkpoint for ingredient in sweep.ingredients.values()]
     return (sweep.base.checkpoint if sweep.base else checkpoints[0]), checkpoints
@@ -207,10 +207,10 @@ def measured(sweep: Sweep) -> tuple[Checkpoint, list[Checkpoint]]:
 
 def _geometry(sweep: Sweep, products: Products, names: Sequence[str]) -> Geometry:
     points = [sweep[name].mixture for name in names]
-    everything = [ingredient.mixture for ingredient in sweep.ingredients.values()]
-    origin = products.vector(sweep.base.mixture if sweep.base else mean(everything))
+    mixtures = [ingredient.mixture for ingredient in sweep.ingredients.values()]
+    origin = products.vector(sweep.base.mixture if sweep.base else mean(mixtures))
     vectors = [difference(products.vector(point), origin) for point in points]
-    in_file = list(measured(sweep)[0].tensors)
+    in_file = list(reference_and_checkpoints(sweep)[0].tensors)
     order = sorted(range(len(products.tensors)), key=lambda i: in_file.index(products.tensors[i]))
     return Geometry(
         names=tuple(names),

@@ -1,4 +1,4 @@
-"""Evaluates straight lines between points, any number of them at once.
+"""Evaluation of straight lines between points, any number of them at once.
 
 Each round evaluates points on all lines. The midpoints of all pairs are known before any line is
 refined, so a matrix of barriers fills quickly. With adaptive α, a line whose barrier seems settled
@@ -21,7 +21,7 @@ from soupcore.connectivity.adaptive import (
     part_of,
 )
 from soupcore.connectivity.path import Alphas, End, Line, LinearPath, grid, path_of, point
-from soupcore.connectivity.summaries import LineSummary, measured
+from soupcore.connectivity.summaries import LineSummary, lines_key
 from soupcore.evaluation import Evaluation, Evaluations, Evaluator
 from soupcore.mixtures import Coefficient, Mixture, interpolate
 from soupcore.progress import Progress, no_progress, stretch, with_bar
@@ -29,7 +29,7 @@ from soupcore.sweeps import Ingredient
 from soupcore.tasks import TaskInfo
 
 _FIRST_SIZE = 32  # points
-_KEEP_EVERY = 2.0  # seconds between two writes of summaries
+_WRITE_EVERY = 2.0  # seconds between two writes of summaries
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ def evaluate_lines(
     """
     split = split or evaluator.task.select
     known = _KnownLines(lines, alphas, beyond, evaluator.task, split)
-    usual = _usual(lines, evaluator.task, split) if isinstance(alphas, Adaptive) else 0
-    keeper = _Keeper(known, lines, evaluator, alphas, split)
+    expected = (
+        _expected_examples(lines, evaluator.task, split) if isinstance(alphas, Adaptive) else 0
+    )
+    writer = _SummaryWriter(known, lines, evaluator, alphas, split)
     done, size = 0, _FIRST_SIZE
     while wanted := known.wanted():
         at = wanted[0].split
@@ -81,7 +83,7 @@ def evaluate_lines(
         by_point: dict[Mixture, list[_Wanted]] = {}
         for each in wanted:
             by_point.setdefault(each.mixture, []).append(each)
-        total = max(done + len(by_point) * examples, usual)
+        total = max(done + len(by_point) * examples, expected)
         left = list(by_point)
         while left:
             some, left = left[:size], left[size:]
@@ -92,14 +94,14 @@ def evaluate_lines(
                     some, at, keep_outputs=False, on_progress=progress
                 )
             except BaseException:
-                _add(known, keeper, by_point, some, evaluator.stored(some, at))
-                keeper.write()
+                _add(known, writer, by_point, some, evaluator.stored(some, at))
+                writer.write()
                 raise
-            _add(known, keeper, by_point, some, found)
+            _add(known, writer, by_point, some, found)
             done += len(some) * examples
             size = _next_size(size, time.monotonic() - started)
-    keeper.write()
-    if usual and done:
+    writer.write()
+    if expected and done:
         on_progress(done, done)  # the expected total may not have been reached
     paths = [known.path(index) for index in range(len(lines))]
     return [path for path in paths if path is not None]
@@ -163,9 +165,9 @@ def keep_stored_lines(
     split = split or evaluations.task.select
     known = _KnownLines(lines, alphas, (), evaluations.task, split)
     _stored(known, evaluations)
-    keeper = _Keeper(known, lines, evaluations, alphas, split)
-    keeper.keep(range(len(lines)))
-    keeper.write()
+    writer = _SummaryWriter(known, lines, evaluations, alphas, split)
+    writer.add(range(len(lines)))
+    writer.write()
 
 
 class _Wanted(NamedTuple):
@@ -209,14 +211,14 @@ class _KnownLines:
         self._on_subset: list[dict[Fraction, tuple[float, float]]] = [{} for _ in lines]
         self._settled: set[int] = set()
         self._given_up: set[int] = set()
-        self._quiet: set[int] = set()  # not settled, but only the gaps remain to be checked
+        self._unchecked: set[int] = set()  # not settled, but only the gaps remain to be checked
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def wanted(self) -> list[_Wanted]:
         """Return the points to evaluate next. Gaps come after all other points."""
-        aside = self._settled | self._quiet
+        aside = self._settled | self._unchecked
         lines = [index for index in range(len(self._ends)) if index not in aside]
         if self._rule is None:
             alphas = [self._grid for _ in lines]
@@ -228,8 +230,8 @@ class _KnownLines:
             new = [alpha for alpha in [*inner, *self._beyond] if alpha not in known]
             wanted += [self._point(index, alpha) for alpha in new]
             if not new:
-                self._quiet.add(index)
-        return wanted or self._in_gaps(sorted(self._quiet - self._settled))
+                self._unchecked.add(index)
+        return wanted or self._in_gaps(sorted(self._unchecked - self._settled))
 
     def add(self, wanted: _Wanted, evaluation: Evaluation) -> None:
         """Add the evaluation of a point."""
@@ -239,12 +241,12 @@ class _KnownLines:
             self._on_subset[index][alpha] = values
             return
         self._evaluations[index][alpha] = evaluation
-        self._quiet.discard(index)
+        self._unchecked.discard(index)
         if 0 <= alpha <= 1:
             self._values[index][alpha] = values
 
     def is_settled(self, index: int) -> bool:
-        """Whether no more points of a line are wanted."""
+        """Return whether no more points of a line are requested."""
         if index in self._given_up:
             return False
         if index in self._settled:
@@ -252,14 +254,14 @@ class _KnownLines:
         known = self._evaluations[index]
         return self._rule is None and {*self._grid, *self._beyond} <= known.keys()
 
-    def leave(self, index: int) -> None:
+    def settle(self, index: int) -> None:
         """Request no more points of a line."""
         self._settled.add(index)
 
     def give_up(self, index: int) -> None:
         """Request no more points of a line that is not settled."""
         self._given_up.add(index)
-        self.leave(index)
+        self.settle(index)
 
     def path(self, index: int) -> LinearPath | None:
         """Return the path of a line; None if required points are missing."""
@@ -277,7 +279,7 @@ class _KnownLines:
             line = self._values[index]
             missing = gaps(line) if self._rule is not None else []
             if not missing:
-                self.leave(index)
+                self.settle(index)
             elif self._part is None:
                 wanted += [self._point(index, alpha) for alpha in missing]
             # Points known on the whole split come last, as they need no forward pass.
@@ -294,7 +296,7 @@ class _KnownLines:
             if doubt:
                 wanted += [self._point(index, alpha) for alpha in gaps(line)]
             else:
-                self.leave(index)
+                self.settle(index)
         return wanted
 
     def _unseen(self, index: int, alphas: Iterable[Fraction]) -> list[Fraction]:
@@ -307,7 +309,7 @@ class _KnownLines:
         return _Wanted(index, alpha, at[alpha], self._split)
 
 
-class _Keeper:
+class _SummaryWriter:
     """Stores summaries of lines while they are evaluated.
 
     Args:
@@ -331,59 +333,60 @@ class _Keeper:
             (evaluations.key(point(start)), evaluations.key(point(end))) for start, end in lines
         ]
         self._store = evaluations.store
-        self._measured = measured(evaluations, alphas, split)
+        self._key = lines_key(evaluations, alphas, split)
         self._new: set[int] = set()
-        self._kept: dict[int, tuple[int, bool]] = {}  # number of α values, and whether settled
-        self._written = time.monotonic()
+        # Of the summary written last for each line: number of α values, and whether it is settled.
+        self._written: dict[int, tuple[int, bool]] = {}
+        self._last_write = time.monotonic()
 
-    def keep(self, lines: Iterable[int]) -> None:
+    def add(self, lines: Iterable[int]) -> None:
         """Record that lines have new evaluations, and write summaries at regular intervals.
 
         Args:
             lines: Indices of the lines.
         """
         self._new.update(lines)
-        if time.monotonic() - self._written > _KEEP_EVERY:
+        if time.monotonic() - self._last_write > _WRITE_EVERY:
             self.write()
 
     def write(self) -> None:
         """Write the summaries that have changed since the last write."""
         rows = {}
         # A line can become settled without a new evaluation.
-        waiting = {index for index, (_, is_settled) in self._kept.items() if not is_settled}
+        waiting = {index for index, (_, is_settled) in self._written.items() if not is_settled}
         settled_since = {index for index in waiting if self._known.is_settled(index)}
         for index in sorted(self._new | settled_since):
             path, settled = self._known.path(index), self._known.is_settled(index)
-            if path is None or self._kept.get(index) == (len(path.alphas), settled):
+            if path is None or self._written.get(index) == (len(path.alphas), settled):
                 continue
-            self._kept[index] = (len(path.alphas), settled)
+            self._written[index] = (len(path.alphas), settled)
             rows[self._ends[index]] = (settled, LineSummary.of(path).to_bytes())
         if not self._store.is_read_only:
-            self._store.add_lines(self._measured, rows)
+            self._store.add_lines(self._key, rows)
         self._new.clear()
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
 
 def _add(
     known: _KnownLines,
-    keeper: _Keeper,
+    writer: _SummaryWriter,
     by_point: Mapping[Mixture, Sequence[_Wanted]],
     points: Sequence[Mixture],
     evaluations: Sequence[Evaluation | None],
 ) -> None:
     """Add the evaluations of points to their lines, and store summaries of these lines."""
-    for point_, evaluation in zip(points, evaluations, strict=True):
+    for mixture, evaluation in zip(points, evaluations, strict=True):
         if evaluation is not None:
-            for each in by_point[point_]:
+            for each in by_point[mixture]:
                 known.add(each, evaluation)
-    keeper.keep(each.line for point_ in points for each in by_point[point_])
+    writer.add(each.line for mixture in points for each in by_point[mixture])
 
 
 def _next_size(size: int, seconds: float) -> int:
     """Return how many points to evaluate until summaries are stored again, after a few seconds."""
-    if seconds < _KEEP_EVERY / 2:
+    if seconds < _WRITE_EVERY / 2:
         return 2 * size
-    return max(1, size // 2) if seconds > 2 * _KEEP_EVERY else size
+    return max(1, size // 2) if seconds > 2 * _WRITE_EVERY else size
 
 
 def _stored(known: _KnownLines, evaluations: Evaluations) -> Lines:
@@ -408,7 +411,7 @@ def _name(end: End, otherwise: str) -> str:
     return end.name if isinstance(end, Ingredient) else otherwise
 
 
-def _usual(lines: Sequence[Line], task: TaskInfo[Any], split: str) -> int:
+def _expected_examples(lines: Sequence[Line], task: TaskInfo[Any], split: str) -> int:
     """Return the number of examples that adaptive α needs for lines without a barrier."""
     part = part_of(task, split)
     first = len({point(end) for line in lines for end in line}) + 3 * len(lines)

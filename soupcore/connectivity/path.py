@@ -182,7 +182,7 @@ class LinearPath:
         return chord
 
     def _drop_below(self, reference: Floats) -> tuple[float, float]:
-        """Maximum drop of the score below a reference, and its upper bound."""
+        """Return the maximum drop of the score below a reference, and its upper bound."""
         if not np.isfinite(self.losses[[*self._ends]]).all():
             return math.nan, math.nan
         drop = (reference - self.scores)[self._inside]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from soupcore.checkpoints import Checkpoint
-from soupcore.connectivity.geometry import measured
+from soupcore.connectivity.geometry import reference_and_checkpoints
 from soupcore.connectivity.path import End, point
 from soupcore.display import number
 from soupcore.errors import ConnectivityError
@@ -219,7 +219,7 @@ def plane(
         ConnectivityError: The corners lie on one line, or there are not three.
     """
     through = _corners(sweep, corners)
-    reference, checkpoints = _measured(sweep, through)
+    reference, checkpoints = _with_corners(sweep, through)
     checkpoints += _sources(map(point, points))
     frame = Frame(through, inner_products(reference, checkpoints, evaluator.store))
     split = split or evaluator.task.select
@@ -251,7 +251,7 @@ def stored_plane(
     """
     through = _corners(sweep, corners)
     products = stored_inner_products(
-        *_measured(sweep, through), evaluations.store, optional=_sources(map(point, points))
+        *_with_corners(sweep, through), evaluations.store, optional=_sources(map(point, points))
     )
     if products is None:
         return None
@@ -283,8 +283,9 @@ def _corners(sweep: Sweep, corners: Sequence[Corner]) -> tuple[Mixture, Mixture,
     return first, second, third
 
 
-def _measured(sweep: Sweep, corners: Iterable[Mixture]) -> tuple[Checkpoint, list[Checkpoint]]:
-    reference, checkpoints = measured(sweep)
+def _with_corners(sweep: Sweep, corners: Iterable[Mixture]) -> tuple[Checkpoint, list[Checkpoint]]:
+    """Return the reference of a sweep, and its checkpoints and those of the corners."""
+    reference, checkpoints = reference_and_checkpoints(sweep)
     return reference, [*checkpoints, *_sources(corners)]
 
 

@@ -184,8 +184,8 @@ class PairSummaries:
         return matrix
 
 
-def measured(evaluations: Evaluations, alphas: Alphas, split: str) -> str:
-    """Return a digest of the task, the split and the α values, for `Store.lines`."""
+def lines_key(evaluations: Evaluations, alphas: Alphas, split: str) -> str:
+    """Return the key of summaries in the store: a digest of task, split and α values, 64 digits."""
     task = evaluations.task
     rule = repr(alphas) if isinstance(alphas, Adaptive) else " ".join(map(str, grid(alphas)))
     text = "\n".join([task.results_key, task.split(split).digest, rule])
@@ -210,7 +210,7 @@ def known_pairs(
         split: A split, or a part of one; by default, the select split.
     """
     chosen = sweep.names(names)
-    rows = evaluations.store.lines(measured(evaluations, alphas, split or evaluations.task.select))
+    rows = evaluations.store.lines(lines_key(evaluations, alphas, split or evaluations.task.select))
     # Vectorised, because 200 ingredients have 19,900 pairs, which pages read in each run.
     points: dict[str, int] = {}  # ingredients with the same weights are one point
     keys = [evaluations.key(sweep[name].mixture) for name in chosen]

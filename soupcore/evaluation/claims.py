@@ -26,7 +26,7 @@ _LOOK_FOR_DEAD_EVERY = 2.0  # seconds
 
 # Seconds. An evaluation nested in another one, for an interactive user, waits at most this long:
 # two processes that both pause a point that the other one needs would deadlock.
-_NESTED_PATIENCE = 5.0
+_NESTED_TIMEOUT = 5.0
 
 
 class Claims:
@@ -94,7 +94,7 @@ class Claims:
                         size = max(least, int(min(fits, _GROWTH * size, _MOST)))
                 elif not waiting:
                     now = time.monotonic()
-                    if is_nested and now - waits_since > _NESTED_PATIENCE:
+                    if is_nested and now - waits_since > _NESTED_TIMEOUT:
                         yield elsewhere, []
                         return
                     on_wait()
@@ -137,8 +137,8 @@ class Claims:
         """Release points that were not computed. Writing an evaluation releases its point."""
         assert self._statements is not None  # noqa: S101 - checked by `batches`
         with self._store.engine.begin() as connection:
-            given_up = {"keys": list(keys)} | self._shared(place)
-            connection.execute(self._statements.release, given_up)
+            released = {"keys": list(keys)} | self._shared(place)
+            connection.execute(self._statements.release, released)
 
     def _shared(self, place: tuple[str, str]) -> dict[str, str]:
         return {

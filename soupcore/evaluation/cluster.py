@@ -50,14 +50,14 @@ LOCAL = "local"  # the address of a cluster started on this machine, for this pr
 
 # A point to compute: its key, the point, and whether to keep its outputs.
 Wanted = tuple[str, Mixture, bool]
-Found = tuple[str, ExampleRecords, float]  # key, records, seconds
+Computed = tuple[str, ExampleRecords, float]  # key, records, seconds
 
 _CHUNK = 1.0  # seconds of work in a chunk
 _MOST = 256  # points in a chunk
 _AHEAD = 2  # chunks per actor, so that it never waits for the driver
-_TRIES = 3  # actors lost with the same chunk before the chunk is considered the cause
+_TRIES = 3  # actors lost with the same chunk, after which the chunk counts as the cause
 _LOOK_EVERY = 0.2  # seconds between two reports of progress, which may cancel
-_PATIENCE = 300.0  # seconds to wait for a first actor
+_START_TIMEOUT = 300.0  # seconds to wait for a first actor
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ def versions() -> dict[str, str]:
     }
 
 
-class Member:
+class Actor:
     """An actor, which computes records of points on its node.
 
     Args:
@@ -124,7 +124,7 @@ class Member:
 
     def compute(
         self, points: Sequence[Wanted], split: str, estimate: Estimate | None
-    ) -> list[Found]:
+    ) -> list[Computed]:
         """Return the records of points."""
         found = []
         for key, point, keep_outputs in points:
@@ -159,7 +159,7 @@ class ClusterPass:
     Constructing one is cheap. The actors are started with the first points.
 
     Args:
-        task: The task. One from a file is loaded from this file on each node; another one travels.
+        task: The task. If it is from a file, each node loads this file; otherwise it is pickled.
         address: Address of the cluster; "local" for one on this machine.
         device: Device for computation on the actors.
         batch_size: As for `ForwardPass`.
@@ -181,7 +181,7 @@ class ClusterPass:
         self._here = local_pass(task, torch.device("cpu"), batch_size, memory_budget)
         self._actors: dict[Any, int] = {}  # started actor: its pending chunks
         self._starting: dict[Any, Any] = {}  # pending answer: its actor
-        self._pace: float | None = None  # seconds per point
+        self._seconds_per_point: float | None = None
 
     def run(
         self,
@@ -231,9 +231,9 @@ class ClusterPass:
         found: dict[str, Tensor] = self._call("statistics", (mixture, estimate), {})
         return found
 
-    def answers(self, split: str) -> Tensor:
+    def targets(self, split: str) -> Tensor:
         """Return the targets of a split, from the data on this machine."""
-        return self._here.answers(split)
+        return self._here.targets(split)
 
     def run_all(
         self,
@@ -241,7 +241,7 @@ class ClusterPass:
         split: str,
         estimate: Estimate | None = None,
         on_wait: Callable[[int], None] = lambda done: None,
-    ) -> Generator[Found]:
+    ) -> Generator[Computed]:
         """Compute the records of points on all actors.
 
         Args:
@@ -260,27 +260,27 @@ class ClusterPass:
         ray = _ray()
         from ray.exceptions import RayError, RayTaskError
 
-        waiting, flying = deque(wanted), dict[Any, tuple[Any, list[Wanted]]]()
+        waiting, in_flight = deque(wanted), dict[Any, tuple[Any, list[Wanted]]]()
         lost: Counter[str] = Counter()
         done = 0
         self._start()
         since = time.monotonic()
         try:
-            while waiting or flying:
+            while waiting or in_flight:
                 for actor in sorted(self._actors, key=self._actors.__getitem__):
                     while waiting and self._actors[actor] < _AHEAD:
                         size = self._chunk(len(waiting))
                         chunk = [waiting.popleft() for _ in range(size)]
                         sent = actor.compute.remote(chunk, split, estimate)
-                        flying[sent] = actor, chunk
+                        in_flight[sent] = actor, chunk
                         self._actors[actor] += 1
                 on_wait(done)
-                ready, _ = ray.wait([*flying, *self._starting], timeout=_LOOK_EVERY)
+                ready, _ = ray.wait([*in_flight, *self._starting], timeout=_LOOK_EVERY)
                 for answer in ready:
                     if answer in self._starting:
                         self._started(answer)
                         continue
-                    actor, chunk = flying.pop(answer)
+                    actor, chunk = in_flight.pop(answer)
                     try:
                         found = ray.get(answer)
                     except RayTaskError as failure:
@@ -290,20 +290,20 @@ class ClusterPass:
                         waiting.extendleft(reversed(chunk))
                         lost[chunk[0][0]] += 1
                         if lost[chunk[0][0]] >= _TRIES:
-                            raise _too_often(failure) from None
+                            raise _lost_too_often(failure) from None
                         self._start()
                         continue
                     if actor in self._actors:  # a nested call may have lost it since
                         self._actors[actor] -= 1
-                    self._pace = sum(seconds for *_, seconds in found) / len(found)
+                    self._seconds_per_point = sum(seconds for *_, seconds in found) / len(found)
                     yield from found
                     done += len(found)
                 if self._actors:
                     since = time.monotonic()
                 else:
-                    _check_patience(since)
+                    _check_timeout(since)
         except BaseException:  # an actor cannot be interrupted in a pass
-            for actor in {id(actor): actor for actor, _ in flying.values()}.values():
+            for actor in {id(actor): actor for actor, _ in in_flight.values()}.values():
                 self._lose(actor)
             raise
         on_wait(done)
@@ -336,7 +336,7 @@ class ClusterPass:
             except RayError as failure:  # the actor or its node was lost
                 lost += 1
                 if lost >= _TRIES:
-                    raise _too_often(failure) from None
+                    raise _lost_too_often(failure) from None
 
     def _call_once(
         self,
@@ -352,7 +352,7 @@ class ClusterPass:
         since = time.monotonic()
         while not self._actors:
             on_wait()
-            _check_patience(since)
+            _check_timeout(since)
             ready, _ = ray.wait([*self._starting], timeout=_LOOK_EVERY)
             for answer in ready:
                 self._started(answer)
@@ -370,9 +370,9 @@ class ClusterPass:
 
     def _chunk(self, left: int) -> int:
         """Return how many points to send: a second of work, and fewer towards the end."""
-        if self._pace is None:
+        if self._seconds_per_point is None:
             return 1
-        by_time = int(_CHUNK / max(self._pace, 1e-6))
+        by_time = int(_CHUNK / max(self._seconds_per_point, 1e-6))
         even = -(-left // (_AHEAD * max(1, len(self._actors))))
         return max(1, min(by_time, even, _MOST, left))
 
@@ -386,7 +386,7 @@ class ClusterPass:
         sent = self._task.spec or self._task
         for _ in range(count - len(self._actors) - len(self._starting)):
             actor = (
-                ray.remote(Member)
+                ray.remote(Actor)
                 .options(**each)
                 .remote(sent, self._task.key, self._device, self._batch_size, self._memory_budget)
             )
@@ -419,7 +419,7 @@ class ClusterPass:
 
         try:
             each: list[list[str]] = ray.get([actor.notes.remote() for actor in self._actors])
-        except RayError:  # lost just now; its notes are not worth a failure
+        except RayError:  # an actor was just lost; notes are not worth a failure
             return []
         return [note for notes in each for note in notes]
 
@@ -457,16 +457,16 @@ def connect(address: str) -> Any:
     return ray
 
 
-def _too_often(failure: Any) -> StockpotError:
+def _lost_too_often(failure: Any) -> StockpotError:
     reason = str(failure).strip().splitlines()[0]
     return StockpotError(f"{_TRIES} actors ended while they computed the same points: {reason}")
 
 
-def _check_patience(since: float) -> None:
-    if time.monotonic() - since > _PATIENCE:
+def _check_timeout(since: float) -> None:
+    if time.monotonic() - since > _START_TIMEOUT:
         raise StockpotError(
-            f"No actor started on the Ray cluster within {_PATIENCE:.0f} s. Its CPUs and GPUs are "
-            "used by others, or its nodes are gone (`ray status`)."
+            f"No actor started on the Ray cluster within {_START_TIMEOUT:.0f} s. Either others use "
+            "its CPUs and GPUs, or its nodes are gone: see `ray status`."
         )
 
 

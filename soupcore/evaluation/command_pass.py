@@ -27,6 +27,9 @@ _POLL = 0.05  # seconds
 class CommandPass:
     """Evaluates points by the command of a task, with the interface of `ForwardPass`.
 
+    Args:
+        task: The task.
+
     Attributes:
         notes: Always empty.
     """
@@ -108,8 +111,8 @@ class CommandPass:
             finally:
                 is_stopped.set()
 
-    def answers(self, split: str) -> Tensor:
-        """Return the targets of a split: a placeholder for its single example."""
+    def targets(self, split: str) -> Tensor:
+        """Return the targets of a split, placeholders for its single example."""
         targets: Tensor = self._task.split(split).targets
         return targets
 

@@ -59,7 +59,7 @@ class Data:
         return len(self.targets)
 
     @property
-    def answers(self) -> Tensor:
+    def target_tensor(self) -> Tensor:
         """The targets for `Task.loss`, shape [n, ...].
 
         The shape is [n, 0] if targets are not a single tensor; then `Task.record` uses them.
@@ -85,7 +85,7 @@ class Data:
         return self._moved(found)
 
     def through(self, forward: Callable[..., Any], rows: Rows) -> tuple[Any, Batch, Batch]:
-        """Return a network's outputs for some rows, its inputs, and the targets."""
+        """Run some rows through a network; return its outputs, its inputs and the targets."""
         inputs, targets = self.batch(rows)
         with self._kept(rows):
             return call(forward, inputs), inputs, targets

@@ -1,4 +1,4 @@
-"""The stored evaluations of a task: read without running it, and written several at a time."""
+"""The stored evaluations of a task: reading them without running it, and writing new ones."""
 
 import copy
 import math
@@ -59,7 +59,7 @@ class Evaluations:
         self.task = task
         self.store = store or Store()
         self.estimate: Estimate | None = None
-        self._records = Records(self.store, task)
+        self._stored = StoredEvaluations(self.store, task)
 
     def with_statistics(self, statistics: StatisticsChoice, *, examples: int = EXAMPLES) -> Self:
         """Return a copy with other BatchNorm statistics.
@@ -98,7 +98,10 @@ class Evaluations:
         return self.with_estimate(estimate)
 
     def with_estimate(self, estimate: Estimate | None) -> Self:
-        """Return a copy with the statistics of a soup; builds no network."""
+        """Return a copy that re-estimates BatchNorm statistics on this data; None averages them.
+
+        Unlike `with_statistics`, it neither checks the network nor builds it.
+        """
         other = copy.copy(self)
         other.estimate = estimate
         return other
@@ -117,13 +120,13 @@ class Evaluations:
         """
         other = copy.copy(self)
         other.task = self.task.with_primary(metric)
-        other._records = Records(self.store, other.task)
+        other._stored = StoredEvaluations(self.store, other.task)
         return other
 
     def stored(self, mixtures: Sequence[Mixture], split: str) -> list[Evaluation | None]:
         """Return the stored evaluations of points on a split, None for those without one."""
         keys = [self.key(mixture) for mixture in mixtures]
-        known = self._records.known(keys, split)
+        known = self._stored.known(keys, split)
         return [known.get(key) for key in keys]
 
     def missing(self, mixtures: Iterable[Mixture], split: str) -> list[Mixture]:
@@ -138,7 +141,7 @@ class Evaluations:
         return key if self.estimate is None else key + self.estimate.key
 
 
-class Records:
+class StoredEvaluations:
     """The evaluations of a task in a store, by the keys of their points.
 
     Args:
@@ -156,13 +159,13 @@ class Records:
         return self._evaluations(rows, split)
 
     @contextmanager
-    def together(self, split: str) -> Iterator["Together"]:
-        """Write evaluations that are added in the context several at a time; all at its end."""
-        together = Together(self, split)
+    def buffer(self, split: str) -> Iterator["WriteBuffer"]:
+        """Return a buffer for new evaluations, which writes the last ones when the context ends."""
+        buffer = WriteBuffer(self, split)
         try:
-            yield together
+            yield buffer
         finally:
-            together.write()
+            buffer.write()
 
     def part(self, key: str, split: str) -> tuple[Tensor, Tensor] | None:
         """Return the evaluated examples of an early rejected point and their scores, or None."""
@@ -240,7 +243,7 @@ class Records:
         if chosen is None:
             return found
         known = self.store.metric_intervals([*rows], *self._place(split), chosen)
-        return {key: _by(chosen, each, known.get(key)) for key, each in found.items()}
+        return {key: _scored_by(chosen, each, known.get(key)) for key, each in found.items()}
 
     def _as_stored(self, rows: Iterable["EvaluationRow"], split: str) -> Iterator[Evaluation]:
         is_mean, labels = self._task.default_metric.is_mean, self._task.labels
@@ -271,24 +274,28 @@ class Records:
             )
 
 
-class Together:
-    """Evaluations on one split that are written several at a time.
+class WriteBuffer:
+    """Writes evaluations on one split to the store, several at a time.
+
+    Args:
+        stored: The evaluations in the store.
+        split: Name of the split.
 
     Attributes:
         written: `{key: evaluation}` of the written ones.
     """
 
-    def __init__(self, records: Records, split: str) -> None:
+    def __init__(self, stored: StoredEvaluations, split: str) -> None:
         self.written: dict[str, Evaluation] = {}
-        self._records = records
+        self._stored = stored
         self._split = split
         self._waiting: list[NewEvaluation] = []
-        self._seconds, self._nbytes = 0.0, 0  # of the waiting ones, many of which may take no time
+        self._seconds, self._nbytes = 0.0, 0  # of the waiting evaluations
         self._write_after = _WRITE_EVERY
 
     def add(self, key: str, records: ExampleRecords, measured: Measured, seconds: float) -> None:
         """Add an evaluation, and write the waiting ones if enough have accumulated."""
-        new = self._records.new(key, self._split, records, measured, seconds)
+        new = self._stored.new(key, self._split, records, measured, seconds)
         self._waiting.append(new)
         self._seconds += seconds
         self._nbytes += new.nbytes
@@ -299,7 +306,7 @@ class Together:
         """Write the waiting evaluations."""
         if self._waiting:
             started = time.perf_counter()
-            for evaluation in self._records.write(self._waiting, self._split):
+            for evaluation in self._stored.write(self._waiting, self._split):
                 self.written[evaluation.mixture_key] = evaluation
             self._waiting.clear()
             self._seconds, self._nbytes = 0.0, 0
@@ -317,7 +324,9 @@ def records_in(evaluation: Evaluation, rows: Tensor) -> ExampleRecords:
     )
 
 
-def _by(metric: str, evaluation: Evaluation, known: "MetricIntervalRow | None") -> Evaluation:
+def _scored_by(
+    metric: str, evaluation: Evaluation, known: "MetricIntervalRow | None"
+) -> Evaluation:
     """Return an evaluation with the score and the interval of a metric that is not the first.
 
     Args:

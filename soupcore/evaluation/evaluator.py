@@ -1,4 +1,4 @@
-"""Evaluates points, each once, and stores the results."""
+"""The evaluator: computes the evaluations of points, each once, and stores them."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from soupcore.evaluation.cluster import ClusterPass, local_pass
 from soupcore.evaluation.command_pass import CommandPass
 from soupcore.evaluation.early_rejection import EarlyRejection, UpperBound
 from soupcore.evaluation.evaluation import Evaluation, Preview
-from soupcore.evaluation.evaluations import Evaluations, Together, records_in
+from soupcore.evaluation.evaluations import Evaluations, WriteBuffer, records_in
 from soupcore.evaluation.forward_pass import ForwardPass
 from soupcore.evaluation.measuring import Measured, interval_of, measure, needs_outputs
 from soupcore.evaluation.network import choose_device
@@ -27,7 +27,7 @@ from soupcore.tasks.command import CommandTask
 if TYPE_CHECKING:
     from soupcore.store import Store
 
-_BATCH_SIZE = 256
+_BATCH_SIZE = 256  # examples per batch in recipes that use gradients
 
 
 class Evaluator(Evaluations):
@@ -167,15 +167,15 @@ class Evaluator(Evaluations):
         with_outputs = {k for k, p in points.items() if keep_outputs or len(p.coefficients) == 1}
 
         def known(keys: Sequence[str], split: str) -> dict[str, Evaluation]:
-            found = self._records.known(keys, split)
-            return {k: e for k, e in found.items() if e.has_outputs or k not in with_outputs}
+            stored = self._stored.known(keys, split)
+            return {k: e for k, e in stored.items() if e.has_outputs or k not in with_outputs}
 
         found = known(list(points), split)
         wholes: dict[str, Evaluation] = {}
         if (whole := self.task.whole_of(split)) != split:
             wholes = known([key for key in points if key not in found], whole)
             if needs_outputs(self.task):
-                wholes = {key: found for key, found in wholes.items() if found.has_outputs}
+                wholes = {key: each for key, each in wholes.items() if each.has_outputs}
         missing = {k: p for k, p in points.items() if k not in found and k not in wholes}
         _check_unchanged(missing.values())
         examples, done = len(self.task.split(split)), 0
@@ -188,12 +188,12 @@ class Evaluator(Evaluations):
             on_wait=lambda: on_progress(done, total),
             least=self.at_once,
         )
-        with closing(claimed), self._records.together(split) as together:
+        with closing(claimed), self._stored.buffer(split) as buffer:
             for key in (key for key in points if key not in missing):
                 if key in wholes:
-                    part_of = self._computed_again_if_damaged(wholes[key], points[key])
-                    records = records_in(part_of, self.task.rows_of(split))
-                    self._add(together, key, records, split, 0.0, keep_outputs=part_of.has_outputs)
+                    on_whole = self._computed_again_if_damaged(wholes[key], points[key])
+                    records = records_in(on_whole, self.task.rows_of(split))
+                    self._add(buffer, key, records, split, 0.0, keep_outputs=on_whole.has_outputs)
                 done += examples
                 on_progress(done, total)
             for ours, elsewhere in claimed:
@@ -210,10 +210,10 @@ class Evaluator(Evaluations):
                 with closing(computed):
                     for key, records, seconds in computed:
                         keep = key in with_outputs
-                        self._add(together, key, records, split, seconds, keep_outputs=keep)
+                        self._add(buffer, key, records, split, seconds, keep_outputs=keep)
                 done += len(ours) * examples
-                together.write()  # which releases their claims
-        found |= together.written
+                buffer.write()  # this releases their claims
+        found |= buffer.written
         safe = {k: self._computed_again_if_damaged(found[k], p) for k, p in points.items()}
         for key in with_outputs:
             if safe[key].lacks_interval:
@@ -294,25 +294,25 @@ class Evaluator(Evaluations):
             TaskError, CheckpointError: As for `evaluate`.
         """
         split, key = incumbent.split, self.key(mixture)
-        # For a metric that is not a mean, partial scores give no bound.
-        # Below float32, the scores of a candidate may depend on the order of its examples.
-        is_bounded = self.task.metric.is_mean and self.task.precision == "float32"
-        declared = self.task.score_range if is_bounded else None
         (known,) = self.stored([mixture], split)
         if known is not None:
             on_progress(known.n, known.n)
             return self._with_interval(self._computed_again_if_damaged(known, mixture))
-        if declared is None:
+        # For a metric that is not a mean, partial scores give no bound.
+        # Below float32, the scores of a candidate may depend on the order of its examples.
+        is_bounded = self.task.metric.is_mean and self.task.precision == "float32"
+        score_range = self.task.score_range if is_bounded else None
+        if score_range is None:
             return self.evaluate(mixture, split, on_progress=on_progress)
         rejection = EarlyRejection(
             incumbent.scores,
             strictly=strictly,
-            lowest=declared[0],
-            highest=declared[1],
+            lowest=score_range[0],
+            highest=score_range[1],
             difficulty=incumbent.losses if difficulty is None else difficulty,
             weights=incumbent.weights,
         )
-        before = self._records.part(key, split)
+        before = self._stored.part(key, split)
         if before is not None and rejection.is_rejected(before[1], before[0]):
             on_progress(incumbent.n, incumbent.n)
             return rejection.bound(key, split, *before)
@@ -323,12 +323,12 @@ class Evaluator(Evaluations):
         )
         if len(records) == incumbent.n:
             seconds = time.perf_counter() - started
-            with self._records.together(split) as together:
+            with self._stored.buffer(split) as buffer:
                 whole = records.in_order(rejection.order)
-                self._add(together, key, whole, split, seconds, keep_outputs=True)
-            return self._with_interval(together.written[key])
+                self._add(buffer, key, whole, split, seconds, keep_outputs=True)
+            return self._with_interval(buffer.written[key])
         rows = rejection.order[: len(records)]
-        self._records.add_part(key, split, rows, records.scores)
+        self._stored.add_part(key, split, rows, records.scores)
         return rejection.bound(key, split, rows, records.scores)
 
     def average_outputs(
@@ -352,7 +352,7 @@ class Evaluator(Evaluations):
             TaskError, CheckpointError: As for `evaluate`.
         """
         _check_unchanged(members)
-        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - averages nothing
+        assert not isinstance(self._forward_pass, CommandPass)  # noqa: S101 - has no outputs
         return self._forward_pass.run_ensemble(
             members, split, estimate=self.estimate, on_progress=on_progress
         )
@@ -375,25 +375,28 @@ class Evaluator(Evaluations):
             TaskError, CheckpointError: As for `evaluate`.
         """
         reference = Mixture([(next(iter(mixture.sources.values())), 1)])
-        known = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
+        in_float32 = self.evaluate(reference, split, on_progress=part(on_progress, 0, 3))
         key = self.key(reference), self.task.split(split).digest, self.task.primary
         if key not in self._previewed:
             progress = part(on_progress, 1, 3)
-            self._previewed[key] = self._look(reference, split, progress)
-        loss, score = self._look(mixture, split, part(on_progress, 2, 3))
-        there = self._previewed[key]
+            self._previewed[key] = self._bfloat16_means(reference, split, progress)
+        loss, score = self._bfloat16_means(mixture, split, part(on_progress, 2, 3))
+        reference_loss, reference_score = self._previewed[key]
         return Preview(
             self.key(mixture),
             split,
-            known.n,
+            in_float32.n,
             next(iter(mixture.sources)),
             loss,
             score,
-            loss_effect=there[0] - known.loss,
-            score_effect=there[1] - known.score,
+            loss_effect=reference_loss - in_float32.loss,
+            score_effect=reference_score - in_float32.score,
         )
 
-    def _look(self, mixture: Mixture, split: str, on_progress: Progress) -> tuple[float, float]:
+    def _bfloat16_means(
+        self, mixture: Mixture, split: str, on_progress: Progress
+    ) -> tuple[float, float]:
+        """Return the mean loss and score of a point in bfloat16."""
         _check_unchanged([mixture])
         records = self._forward_pass.run(
             mixture,
@@ -408,7 +411,7 @@ class Evaluator(Evaluations):
 
     def _add(
         self,
-        together: Together,
+        buffer: WriteBuffer,
         key: str,
         records: ExampleRecords,
         split: str,
@@ -419,12 +422,12 @@ class Evaluator(Evaluations):
         """Compute the scores of a point from its example records, and store both."""
         by_default = self.task.with_primary(None)
         measured = self._measured(by_default, records, split, with_interval=keep_outputs)
-        together.add(key, records if keep_outputs else records.without_outputs, measured, seconds)
+        buffer.add(key, records if keep_outputs else records.without_outputs, measured, seconds)
 
     def _measured(
         self, task: Task, records: ExampleRecords, split: str, *, with_interval: bool
     ) -> Measured:
-        targets, groups = self._forward_pass.answers(split), self.task.groups_of(split)
+        targets, groups = self._forward_pass.targets(split), self.task.groups_of(split)
         weights = self.task.split(split).weights
         return measure(task, records, targets, groups, weights, with_interval=with_interval)
 
@@ -432,16 +435,16 @@ class Evaluator(Evaluations):
         """Compute the interval by a chosen primary metric if it is missing, and store it."""
         if not evaluation.lacks_interval:
             return evaluation
-        return self._records.add_interval(evaluation, *interval_of(self.task, evaluation))
+        return self._stored.add_interval(evaluation, *interval_of(self.task, evaluation))
 
     def _computed_again_if_damaged(self, evaluation: Evaluation, mixture: Mixture) -> Evaluation:
         """Return an evaluation that is computed again if its file of arrays is damaged."""
-        forget = evaluation.on_damage
+        remove_from_store = evaluation.on_damage
 
         @cache  # computes it once, although each array of the damaged file calls this
         def again() -> Evaluation:
-            if forget is not None:
-                forget()
+            if remove_from_store is not None:
+                remove_from_store()
             return self.evaluate(mixture, evaluation.split, keep_outputs=evaluation.has_outputs)
 
         return replace(evaluation, on_damage=again)

@@ -90,14 +90,14 @@ class ForwardPass:
             self._data[name] = Data.of(split, self.device, cast_dtype(self.task.precision))
         return self._data[name]
 
-    def answers(self, name: str) -> Tensor:
+    def targets(self, name: str) -> Tensor:
         """Return the targets of a split for `Task.loss` and `Task.score`, shape [n, ...]."""
-        return self.data(name).answers
+        return self.data(name).target_tensor
 
     def scorer(self, name: str) -> Scorer:
         """Return the scorer of a split."""
         if name not in self._scorers:
-            self._scorers[name] = Scorer(self.task, name, self.data(name).answers)
+            self._scorers[name] = Scorer(self.task, name, self.data(name).target_tensor)
         return self._scorers[name]
 
     @torch.inference_mode()
@@ -212,7 +212,7 @@ class ForwardPass:
                         mean = (summed / len(members)).float()
                         weights = data.weights_of_tokens(rows)
                         recorded = scorer.recorded(mean, inputs, targets, len(rows), weights)
-                        collector.add(recorded, take(data.answers, rows))
+                        collector.add(recorded, take(data.target_tensor, rows))
                         done += len(members) * len(rows)
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
@@ -318,9 +318,9 @@ class ForwardPass:
         forward, data = route
         try:
             with self._autocast(torch.bfloat16 if in_bfloat16 else None):
-                records, answers = scorer.records(forward, data, rows)
+                records, targets = scorer.records(forward, data, rows)
             is_half = records.dtype in (torch.bfloat16, torch.float16)
-            collector.add(records.float() if is_half else records, answers)
+            collector.add(records.float() if is_half else records, targets)
             return True
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

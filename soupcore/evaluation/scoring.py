@@ -1,4 +1,4 @@
-"""Losses, scores and predictions of a network's outputs, by the task's functions."""
+"""Records of examples: losses, scores and predictions, computed by the task's functions."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +83,7 @@ class Scorer:
         self._targets = targets
         self._is_checked = False
         self._shape: torch.Size | None = None
-        self._pieces = {"loss": Pieces(), "score": Pieces()}
+        self._checks = {"loss": _IndependenceCheck(), "score": _IndependenceCheck()}
 
     def records(self, forward: Callable[..., Any], data: Data, rows: Rows) -> tuple[Tensor, Tensor]:
         """Run some examples through the network, and return their records.
@@ -99,16 +99,16 @@ class Scorer:
         Raises:
             TaskError: The network or `record` fails, or there is not one record per example.
         """
-        way_out = (
+        advice = (
             "To see where, call `task.build_model()` on a few of "
             f"`task.split({self._split!r}).inputs`, after the split's `prepare` if it has one."
         )
         whole = data.inputs.structured
-        with reworded("the network", self._task, self._split, way_out, inputs=whole):
+        with _task_errors("the network", self._task, self._split, advice, inputs=whole):
             outputs, inputs, targets = data.through(forward, rows)
-        answers = take(data.answers, rows)
+        target_rows = take(data.target_tensor, rows)
         weights = data.weights_of_tokens(rows)
-        return self.recorded(outputs, inputs, targets, len(answers), weights), answers
+        return self.recorded(outputs, inputs, targets, len(target_rows), weights), target_rows
 
     def score(
         self, outputs: Tensor, targets: Tensor, *, keep_outputs: bool = False
@@ -126,8 +126,8 @@ class Scorer:
                 examples.
         """
         self._check(outputs)
-        losses = self._ask("loss", self._task.loss, outputs, targets)
-        scores = self._ask("score", self._task.score, outputs, targets)
+        losses = self._per_example("loss", self._task.loss, outputs, targets)
+        scores = self._per_example("score", self._task.score, outputs, targets)
         # A copy, since a prediction may be the output itself and share its memory.
         predictions = self._predict(outputs).clone(memory_format=torch.contiguous_format)
         if predictions.shape[:1] != outputs.shape[:1]:
@@ -170,7 +170,7 @@ class Scorer:
         )
 
     def _predict(self, outputs: Tensor) -> Tensor:
-        with reworded("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
+        with _task_errors("`predict`", self._task, self._split, "Correct it.", outputs=outputs):
             return self._task.predict(outputs)
 
     def recorded(
@@ -196,7 +196,7 @@ class Scorer:
         given = {"inputs": inputs, "targets": targets}
         weighted = {} if weights is None else {"weights": weights}
         try:
-            with reworded("`record`", self._task, self._split, "Correct it.", **given):
+            with _task_errors("`record`", self._task, self._split, "Correct it.", **given):
                 records: Any = self._task.record(outputs, inputs, targets, **weighted)
         except TaskError as error:
             raise TaskError(
@@ -225,7 +225,7 @@ class Scorer:
             return
         given = {"outputs": outputs, "targets": self._targets}
         try:
-            with reworded("`check`", self._task, self._split, "Correct it.", **given):
+            with _task_errors("`check`", self._task, self._split, "Correct it.", **given):
                 self._task.check(outputs, self._targets)
         except TaskError as error:
             raise TaskError(
@@ -233,18 +233,22 @@ class Scorer:
             ) from error
         self._is_checked = True
 
-    def _ask(
-        self, what: str, ask: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
+    def _per_example(
+        self,
+        what: str,
+        function: Callable[[Tensor, Tensor], Tensor],
+        outputs: Tensor,
+        targets: Tensor,
     ) -> Tensor:
         """Return the loss or the score of each example, float32, on the CPU."""
-        values = self._answer(what, ask, outputs, targets)
-        pieces = self._pieces[what]
-        if not pieces.is_settled and len(outputs) > 1:
+        values = self._computed(what, function, outputs, targets)
+        check = self._checks[what]
+        if not check.is_settled and len(outputs) > 1:
             parts = [
-                self._answer(what, ask, *part)
+                self._computed(what, function, *part)
                 for part in zip(outputs.tensor_split(2), targets.tensor_split(2), strict=True)
             ]
-            differs = pieces.compare(values, torch.cat(parts))
+            differs = check.compare(values, torch.cat(parts))
             if differs is not None:
                 together, apart = float(values[differs]), float(torch.cat(parts)[differs])
                 raise TaskError(
@@ -262,21 +266,26 @@ class Scorer:
             values = values.masked_fill(undefined & failed, worst)
         return values
 
-    def _answer(
-        self, what: str, ask: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
+    def _computed(
+        self,
+        what: str,
+        function: Callable[[Tensor, Tensor], Tensor],
+        outputs: Tensor,
+        targets: Tensor,
     ) -> Tensor:
-        way_out = f"Adapt `{what}` to these arguments, or change the network or the split."
+        """Call a function of the task and check the shape of its result."""
+        advice = f"Adapt `{what}` to these arguments, or change the network or the split."
         given = {"outputs": outputs, "targets": targets}
-        with reworded(f"`{what}`", self._task, self._split, way_out, **given):
-            values: Any = ask(outputs, targets)
+        with _task_errors(f"`{what}`", self._task, self._split, advice, **given):
+            values: Any = function(outputs, targets)
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
-            answer = (
+            found = (
                 f"has shape {list(values.shape)}"
                 if isinstance(values, Tensor)
                 else f"is a {type(values).__name__}"
             )
             raise TaskError(
-                f"The {what} of the task {self._task.name!r} {answer} for {len(outputs)} examples "
+                f"The {what} of the task {self._task.name!r} {found} for {len(outputs)} examples "
                 f"of the split {self._split!r}; return one number per example, a tensor of shape "
                 f"[{len(outputs)}] (reduction='none', and the mean over other dimensions)."
             )
@@ -312,18 +321,18 @@ class Collector:
         if sum(len(targets) for _, targets in waiting) < _AT_A_TIME:
             self._waiting = waiting
         else:
-            self._ask(waiting)
+            self._score(waiting)
 
     @property
     def scores(self) -> Tensor:
         """The scores so far, shape [m]."""
-        self._ask(self._waiting)
+        self._score(self._waiting)
         return torch.cat([records.scores for records in self._collected])
 
     @property
     def result(self) -> ExampleRecords:
         """The records so far."""
-        self._ask(self._waiting)
+        self._score(self._waiting)
         collected = self._collected
         return ExampleRecords(
             torch.cat([records.losses for records in collected]),
@@ -334,7 +343,7 @@ class Collector:
             else None,
         )
 
-    def _ask(self, waiting: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def _score(self, waiting: Sequence[tuple[Tensor, Tensor]]) -> None:
         if waiting:
             outputs, targets = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
             records = self._scorer.score(outputs, targets, keep_outputs=self._keep_outputs)
@@ -343,7 +352,7 @@ class Collector:
 
 
 @contextmanager
-def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) -> Iterator[None]:
+def _task_errors(what: str, task: Task, split: str, advice: str, **tensors: Any) -> Iterator[None]:
     """Raise a `TaskError` in place of errors that a task's code raises in the context.
 
     Stockpot's own errors, cancellations and out-of-memory errors pass unchanged.
@@ -352,7 +361,7 @@ def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) ->
         what: The code that runs in the context, such as "the network".
         task: The task.
         split: Name of the split.
-        way_out: The solution, as a sentence.
+        advice: The solution, as a sentence.
         tensors: Arguments of the code, by name.
     """
     try:
@@ -366,11 +375,11 @@ def reworded(what: str, task: Task, split: str, way_out: str, **tensors: Any) ->
         raise TaskError(
             f"{what[0].upper()}{what[1:]} of the task {task.name!r} raised "
             f"{type(error).__name__} on the split {split!r} (given {given}): "
-            f"{str(error).strip()}. {way_out} {place_of(error)}".rstrip()
+            f"{str(error).strip()}. {advice} {place_of(error)}".rstrip()
         ) from error
 
 
-class Pieces:
+class _IndependenceCheck:
     """Checks whether values of examples are independent of the other examples in a batch.
 
     Attributes:

@@ -175,8 +175,8 @@ class Shortcuts:
 
     def _records_of(self, route: Route, scorer: Scorer, rows: slice) -> ExampleRecords:
         forward, data = route
-        records, answers = scorer.records(forward, data, rows)
-        return scorer.score(records, answers)
+        records, targets = scorer.records(forward, data, rows)
+        return scorer.score(records, targets)
 
 
 def _agree(found: ExampleRecords, expected: ExampleRecords) -> bool:

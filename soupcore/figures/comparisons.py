@@ -1,4 +1,4 @@
-"""Pairs of ingredients: the gain of their two-model soups, measured and predicted."""
+"""Two-model soups of pairs, against angles, ensembles and theory; grids of hyperparameters."""
 
 import math
 
@@ -84,7 +84,7 @@ def soup_ensemble_scatter(
 def theory_scatter(table: pd.DataFrame, *, colour: str = "") -> go.Figure:
     """Plot the measured loss gap between soup and ensemble against the predicted gap.
 
-    The prediction is equation 1 of Model Soups (arXiv:2203.05482, appendix K.1).
+    The prediction is equation 1 of Model Soups (arXiv:2203.05482, section 4).
 
     Args:
         table: One row per pair. Columns: `first`, `second`, `predicted` and `gap` in nats, and

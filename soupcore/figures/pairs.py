@@ -295,7 +295,7 @@ def _cells(
     points = []
     for title, where in (("empty cells", ~is_known), ("cells", is_known)):
         rows, columns = np.nonzero(where & ~np.eye(len(order), dtype=bool))
-        told = [names[rows], names[columns]]
+        custom = [names[rows], names[columns]]
         text = "meta[0]"  # the same for all, so it is sent once
         if title == "cells":
             text = "customdata[2]"
@@ -303,14 +303,14 @@ def _cells(
                 _text(shown[i, j], measure, details.get(frozenset((order[i], order[j])), ""))
                 for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
             ]
-            told.append(np.array(texts, dtype=object))
+            custom.append(np.array(texts, dtype=object))
         elif not len(rows):
             continue
         points.append(
             go.Scatter(
                 x=columns,
                 y=rows,
-                customdata=np.column_stack(told),
+                customdata=np.column_stack(custom),
                 mode="markers",
                 marker=marker,
                 selected={"marker": {"opacity": 0}},

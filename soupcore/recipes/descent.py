@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from soupcore.progress import Progress
-from soupcore.recipes.gradients import Floats, Found, Objective
+from soupcore.recipes.gradients import Floats, LossGradient, Objective
 from soupcore.recipes.trace import OnStep, Pass
 from soupcore.tasks import Split
 
@@ -189,7 +189,7 @@ class Descent:
     def _temperature(self, point: Floats) -> float:
         return float(point[-1]) if self._learns_temperature else 1.0
 
-    def _pulled_back(self, point: Floats, found: Found) -> Floats:
+    def _pulled_back(self, point: Floats, found: LossGradient) -> Floats:
         """Return the gradient with respect to a point from that for its coefficients."""
         by_coefficients = found.by_coefficients
         if self._space == "softmax":
@@ -201,7 +201,7 @@ class Descent:
         by_temperature = found.by_temperature if self._learns_temperature else 0.0
         return np.append(by_raw.ravel(), by_temperature)
 
-    def _gradient(self, point: Floats, examples: Tensor) -> Found:
+    def _gradient(self, point: Floats, examples: Tensor) -> LossGradient:
         return self._objective.gradient(
             self._coefficients(point), self._temperature(point), examples, self._count
         )

@@ -36,7 +36,7 @@ _RESIDENT_CHUNK = 1 << 20  # the same for ingredients in memory
 
 
 @dataclass(frozen=True)
-class Found:
+class LossGradient:
     """The mean loss over some examples, and its gradient.
 
     Attributes:
@@ -85,7 +85,7 @@ class Objective:
         self._task = task
         self._data = Data.of(task.split(split), device)
         self._weights = task.split(split).weights
-        self._scorer = Scorer(task, split, self._data.answers)
+        self._scorer = Scorer(task, split, self._data.target_tensor)
         self._device = device
         self._batch_size = batch_size
         self._model = task.new_model().to(device).eval()
@@ -122,7 +122,7 @@ class Objective:
         temperature: float,
         examples: Tensor,
         on_batch: Callable[[int], None],
-    ) -> Found:
+    ) -> LossGradient:
         """Return the mean loss over some examples and its gradient.
 
         Args:
@@ -147,7 +147,7 @@ class Objective:
                 total += float(loss.detach())
                 on_batch(len(targets))
         by_temperature = 0.0 if beta.grad is None else float(beta.grad)
-        return Found(total, self._inner_products(coefficients.shape), by_temperature)
+        return LossGradient(total, self._inner_products(coefficients.shape), by_temperature)
 
     @torch.no_grad()
     def loss_and_score_refitted(

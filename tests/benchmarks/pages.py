@@ -31,7 +31,7 @@ from pages.components import settings, state
 from soupcore.connectivity import lines as connecting
 from soupcore.connectivity.adaptive import ADAPTIVE, lobatto
 from soupcore.connectivity.path import LinearPath, grid
-from soupcore.connectivity.summaries import LineSummary, measured
+from soupcore.connectivity.summaries import LineSummary, lines_key
 from soupcore.jobs import Queue
 from tests.benchmarks.made import make_sweep
 from tests.benchmarks.table import lines, number
@@ -140,7 +140,7 @@ def know_all(folder: Path, spec: str, workspace: Path) -> None:
         pairs = list(combinations(keys, 2))
         which = random.integers(len(drawn), size=len(pairs)).tolist()
         rows = {pair: (True, drawn[index]) for pair, index in zip(pairs, which, strict=True)}
-        store.add_lines(measured(evaluator, alphas, select), rows)
+        store.add_lines(lines_key(evaluator, alphas, select), rows)
     store.close()
 
 

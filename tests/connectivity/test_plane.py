@@ -15,7 +15,7 @@ from soupcore import (
     ties,
 )
 from soupcore.connectivity import stored_plane
-from soupcore.connectivity.geometry import measured
+from soupcore.connectivity.geometry import reference_and_checkpoints
 from soupcore.connectivity.plane import SIZES, Frame
 from soupcore.inner_products import Floats, inner_products
 from tests.test_inner_products import flat
@@ -30,7 +30,7 @@ def weights(mixture: Mixture) -> Floats:
 @pytest.fixture
 def frame(sweep: Sweep, store: Store) -> Frame:
     corners = sweep["base"].mixture, sweep["run1"].mixture, sweep["run2"].mixture
-    return Frame(corners, inner_products(*measured(sweep), store))
+    return Frame(corners, inner_products(*reference_and_checkpoints(sweep), store))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_evaluated_corners_are_points_of_the_grid(
     sweep: Sweep, evaluator: Evaluator, passes: list[int], size: int, corners: tuple[str, ...]
 ) -> None:
     losses = [evaluator.evaluate(sweep[corner].mixture, "val").loss for corner in corners]
-    inner_products(*measured(sweep), evaluator.store)
+    inner_products(*reference_and_checkpoints(sweep), evaluator.store)
     passes.clear()
     found = stored_plane(sweep, evaluator, corners, size)
     assert found is not None

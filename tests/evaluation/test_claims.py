@@ -131,7 +131,7 @@ def test_released_points_are_free_at_once(servers: list[Server], points: list[Mi
 def test_two_processes_that_pause_each_others_points_do_not_deadlock(
     servers: list[Server], points: list[Mixture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "_NESTED_PATIENCE", 0.3)
+    monkeypatch.setattr(claims, "_NESTED_TIMEOUT", 0.3)
     monkeypatch.setattr(claims, "_LOOK_EVERY", 0.01)
     both_begun = threading.Barrier(2)
 

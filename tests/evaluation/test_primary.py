@@ -190,7 +190,7 @@ def test_results_by_another_metric_are_kept_apart(make: Make, store: Store, swee
             call.work(context, lambda done, total, partial=None: None)
         found = {metric: call.result(context) for metric, context in contexts.items()}
         assert found[None] != found["zeros"] != found["mistakes"]
-    digests = {summaries.measured(c.evaluations, 3, "val") for c in contexts.values()}
+    digests = {summaries.lines_key(c.evaluations, 3, "val") for c in contexts.values()}
     assert len(digests) == 3
 
 
