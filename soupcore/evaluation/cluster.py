@@ -224,6 +224,7 @@ class ClusterPass:
             {"estimate": estimate},
             lambda: on_progress(0, total),
         )
+        on_progress(total, total)
         return found
 
     def statistics(self, mixture: Mixture, estimate: Estimate) -> dict[str, Tensor]:

@@ -137,6 +137,16 @@ def test_a_cluster_gives_the_results_of_this_machine_to_the_bit(
     assert [step.score for step in greedy[0].trace] == [step.score for step in greedy[1].trace]
 
 
+def test_the_progress_of_an_ensemble_reaches_its_end(
+    distributed: soupcore.Evaluator, points: list[Mixture]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    distributed.average_outputs(
+        points[:2], "val", on_progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (200, 200)
+
+
 def test_what_is_stored_is_not_computed_again(
     distributed: soupcore.Evaluator, points: list[Mixture], task_file: Path
 ) -> None:
