@@ -1,8 +1,9 @@
-"""Columns of the run table against each other, and how much of a score each one explains."""
+"""Scatter of two columns of the run table, and bars of the importance of hyperparameters."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -74,7 +75,8 @@ def column_scatter(
     figure.update_yaxes(title=y, type=_axis(rows[y]))
     for axis, column in ((figure.layout.xaxis, x), (figure.layout.yaxis, y)):
         if axis.type == "log":  # Plotly would write 100µ for 0.0001
-            ticks = log_ticks(rows[column].min(), rows[column].max())
+            finite = rows[column][np.isfinite(rows[column])]
+            ticks = log_ticks(finite.min(), finite.max())
             axis.update(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     known = better or {}
     clip_outliers(figure, better={"x": known.get(x, 0), "y": known.get(y, 0)})

@@ -154,6 +154,7 @@ def colour_scale(values: "pd.Series[float]", title: str) -> dict[str, object]:
     """
     bar: dict[str, object] = {"title": {"text": title, "side": "right"}, "thickness": 12}
     known = values.dropna()
+    known = known[np.isfinite(known)]
     if len(known) and known.min() > 0 and known.max() > 10 * known.min():
         # Values such as learning rates span orders of magnitude.
         values = values.map(math.log10)

@@ -1,5 +1,7 @@
 """Any column of the run table against any other."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -31,6 +33,19 @@ def test_an_axis_is_logarithmic_if_positive_numbers_span_two_decades(
     (points,) = figure.data
     assert [name for name, _ in points.customdata] == ["a", "b", "c"]
     assert list(points.marker.color) == ["#111111", "#222222", "#333333"]
+
+
+@pytest.mark.parametrize(("x", "y"), [("lr", "loss"), ("loss", "lr"), ("lr", "lr")])
+def test_infinite_values_have_no_ticks(x: str, y: str) -> None:
+    names = list("abcdefghi")
+    powers = [10.0**power for power in range(8)]
+    table = pd.DataFrame(
+        {"kind": "ingredient", "lr": [*powers, 1e8], "loss": [*powers, math.inf]}, index=names
+    )
+    inks = dict.fromkeys(names, "#111111")
+    figure = figures.column_scatter(table, inks, x=x, y=y, colour="loss")
+    axes = figure.layout.xaxis, figure.layout.yaxis, figure.data[0].marker.colorbar
+    assert all(math.isfinite(tick) for axis in axes for tick in axis.tickvals)
 
 
 def test_rows_are_drawn_by_kind_and_selection() -> None:
