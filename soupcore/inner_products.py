@@ -67,7 +67,7 @@ class Products:
     values: Floats
 
     def covers(self, mixture: Mixture) -> bool:
-        """Whether all sources of a mixture are among the vectors."""
+        """Return whether all sources of a mixture are among the vectors."""
         return mixture.coefficients.keys() <= self._at.keys()
 
     def vector(self, mixture: Mixture) -> dict[str, Fraction]:
@@ -136,7 +136,7 @@ def inner_products(
     for other in others.values():
         other.check_unchanged()
         _ = Mixture([(reference, 1), (other, 1)]).tensors  # raises if they do not fit
-    values = _stream(reference, list(others.values()), names, on_progress)
+    values = _computed(reference, list(others.values()), names, on_progress)
     digests = (reference.digest, *others)
     store.add_inner_products(
         reference.digest,
@@ -208,7 +208,7 @@ def gram_matrices(
     involved = [*checkpoints, origin] if origin else checkpoints
 
     def find() -> dict[str, Floats]:
-        products = _Products(checkpoints, origin)
+        products = _GramMatrices(checkpoints, origin)
         return {
             name: products.of(name)
             for name, info in checkpoints[0].tensors.items()
@@ -219,17 +219,19 @@ def gram_matrices(
 
 
 def _others(reference: Checkpoint, checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
+    """Return the checkpoints with other weights than the reference, each once, by digest."""
     found = {checkpoint.digest: checkpoint for checkpoint in checkpoints}
     found.pop(reference.digest, None)
     return found
 
 
-def _stream(
+def _computed(
     reference: Checkpoint,
     others: Sequence[Checkpoint],
     names: Sequence[str],
     on_progress: Progress,
 ) -> Floats:
+    """Return the inner products of tensors in one pass over the files, shape [T, k, k]."""
     k = 1 + len(others)
     block = max(_BLOCK_BYTES // (8 * k), 1024)
     total = sum(reference.tensors[name].numel for name in names)
@@ -249,6 +251,7 @@ def _stream(
 
 
 def _real(part: torch.Tensor) -> torch.Tensor:
+    """Return elements in float64; complex ones as pairs of real and imaginary parts."""
     if part.is_complex():
         part = torch.view_as_real(part.resolve_conj()).flatten()
     return part.double()
@@ -260,8 +263,8 @@ def _is_mask(checkpoints: Sequence[Checkpoint], name: str) -> bool:
     return bool(known and known.nonfinite) and are_known_alike(checkpoints, name)
 
 
-class _Products:
-    """Computes the products of one tensor after another, reusing its buffers.
+class _GramMatrices:
+    """Computes the inner products of one tensor after another, reusing its buffers.
 
     New memory for each tensor would add about a third to the time.
     """

@@ -1,4 +1,4 @@
-"""The mean over examples, its confidence interval, and paired tests.
+"""Means over examples, their confidence intervals, bootstrap resamples, and paired tests.
 
 Two networks that are tested on the same examples agree on most of them. Only the examples on which
 they differ say which one is better, so a paired test is more precise than two separate intervals.
@@ -41,7 +41,7 @@ def mean_of(values: Tensor, undefined: Undefined, weights: Tensor | None = None)
         values: One number per example, shape [n].
         undefined: See `defined`.
         weights: The weight of each example, shape [n]; examples of weight zero are left out. None
-            where all count alike.
+            for equal weights.
     """
     if weights is None:
         return float(defined(values, undefined).double().mean())
@@ -208,7 +208,7 @@ def paired(
         other: Scores of the second point on the same examples, in the same order.
         confidence: Confidence level, between 0 and 1.
         undefined: How to treat scores that are NaN; the task's `undefined`.
-        weights: The weight of each example, shape [n]; None where all count alike.
+        weights: The weight of each example, shape [n]; None for equal weights.
 
     Raises:
         TaskError: The shapes differ, or are not [n] with n ≥ 1.
@@ -283,6 +283,7 @@ def _weighted_interval(scores: Tensor, weights: Tensor, confidence: float) -> tu
 
 
 def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval for a share of n examples."""
     # scipy's binomtest gives the same interval, but also runs the test, which takes a millisecond:
     # as long as a small network takes for the whole split.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -295,6 +296,7 @@ def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
 
 
 def _matched_proportions(n: int, gained: int, lost: int, confidence: float) -> tuple[float, float]:
+    """Return Agresti and Min's interval for the difference of matched proportions."""
     # Half an example is added to each of the four cells: one is gained, one lost, two unchanged.
     n, plus, minus = n + 2, gained + 0.5, lost + 0.5
     mean = (plus - minus) / n
@@ -311,7 +313,7 @@ def _half_width(
     Args:
         scores: Float64, shape [2, n]; NaN where undefined, but not for both points.
         confidence: Between 0 and 1.
-        weights: Float64, above zero, shape [n]; None where all count alike.
+        weights: Float64, above zero, shape [n]; None for equal weights.
     """
     n = scores.shape[1]
     counts = (~scores.isnan()).sum(dim=1, keepdim=True)

@@ -25,7 +25,7 @@ from soupcore.weighted_sum import WeightedSum
 Coefficient = int | float | Fraction
 
 # Takes a checkpoint, a tensor name, and the first and last (exclusive) element; returns a 1-D
-# tensor. It is only read, and no longer used when the next one is requested.
+# tensor. The caller does not change it, and does not use it after it requests the next one.
 ReadElements = Callable[[Checkpoint, str, int, int], torch.Tensor]
 
 
@@ -216,11 +216,12 @@ class Mixture:
         return lambda out, start: sum_into(out, parts(sources, start, start + out.numel()))
 
     def _is_shared(self, name: str) -> bool:
+        """Return whether a tensor is known to be equal in the mixture and all of its sources."""
         sources = list(self.sources.values())
-        return self._keeps_what_is_shared and (len(sources) == 1 or are_known_alike(sources, name))
+        return self._sums_to_one and (len(sources) == 1 or are_known_alike(sources, name))
 
     @cached_property
-    def _keeps_what_is_shared(self) -> bool:
+    def _sums_to_one(self) -> bool:
         return sum(self.coefficients.values()) == 1
 
     def __mul__(self, factor: Coefficient) -> Mixture:

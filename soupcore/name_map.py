@@ -1,4 +1,4 @@
-"""Mapping between the tensor names of checkpoints and those of a network."""
+"""Mapping of checkpoints to the tensor names of a network, and loading into a network."""
 
 import hashlib
 from collections.abc import Callable, Mapping

@@ -90,7 +90,7 @@ def calibration(
     Args:
         logits: Shape [n, classes].
         targets: Class indices, shape [n].
-        weights: The weight of each example, shape [n]; None where all count alike. Bins hold equal
+        weights: The weight of each example, shape [n]; None for equal weights. Bins hold equal
             numbers of the examples above weight zero; their confidence and accuracy are weighted,
             and so is the mean over bins.
         temperature: Divisor of the logits.
@@ -107,14 +107,14 @@ def calibration(
     order = confidence.argsort(stable=True)
     filled, sizes = [], []
     for part in order.tensor_split(min(bins, len(order))):
-        weighing = None if weights is None else weights[part]
-        sizes.append(len(part) if weighing is None else float(weighing.sum()))
+        own_weights = None if weights is None else weights[part]
+        sizes.append(len(part) if own_weights is None else float(own_weights.sum()))
         filled.append(
             Bin(
                 n=len(part),
-                confidence=mean_of(confidence[part], "refuse", weighing),
-                accuracy=mean_of(correct[part], "refuse", weighing),
-                interval=score_interval(correct[part], weights=weighing),
+                confidence=mean_of(confidence[part], "refuse", own_weights),
+                accuracy=mean_of(correct[part], "refuse", own_weights),
+                interval=score_interval(correct[part], weights=own_weights),
             )
         )
     gaps = [abs(each.confidence - each.accuracy) for each in filled]
@@ -132,7 +132,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
     Args:
         logits: Shape [n, classes].
         targets: Class indices, shape [n].
-        weights: The weight of each example, shape [n]; None where all count alike.
+        weights: The weight of each example, shape [n]; None for equal weights.
 
     Returns:
         The temperature, between 1/100 and 100. If all predictions are correct, there is no minimum,

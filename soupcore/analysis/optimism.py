@@ -67,7 +67,7 @@ def cross_fit(
         losses: The corresponding losses. Ties of the score go to the lower loss, as in `Curve`, or
             else to the first candidate.
         undefined: How to treat scores that are NaN; see `Task.undefined`.
-        weights: The weight of each example, shape [n]; None where all count alike. Examples of
+        weights: The weight of each example, shape [n]; None for equal weights. Examples of
             weight zero are left out.
         repeats: Number of random splits.
         seed: Seed of the random splits.
@@ -292,7 +292,7 @@ def _cross_fit(
         count: Number of candidates.
         losses: Losses of the candidates, which break ties of the score, shape [candidates, n]; None
             for no tie-break.
-        weights: The weight of each example, shape [n]; None where all count alike.
+        weights: The weight of each example, shape [n]; None for equal weights.
         examples: Number of examples.
         repeats: Number of random splits.
         seed: Seed of the random splits.

@@ -1,4 +1,4 @@
-"""Python that users can run: pieces of source with the imports they need, and soups as source."""
+"""Generated Python code: pieces of source with their imports, and soups as expressions."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from soupcore.recipes.parts import follows_recipe
 from soupcore.stored_soups import StoredSoup
 from soupcore.sweeps import TensorRule
 
-FRACTION = "from fractions import Fraction"
+_FRACTION = "from fractions import Fraction"
 ANALYSIS = "from soupcore import analysis"
 CROSS_FIT_LEARNED = "from soupcore.recipes import cross_fit_learned"
 COMBINATIONS = "from itertools import combinations"
@@ -37,7 +37,7 @@ class Code:
 
 def source(code: Code) -> str:
     """Return the text of code with its imports, including `Fraction` if used."""
-    needed = (FRACTION,) if "Fraction(" in code.body else ()
+    needed = (_FRACTION,) if "Fraction(" in code.body else ()
     return _import_lines([*code.imports, *needed]) + code.body
 
 
@@ -110,11 +110,11 @@ def with_tensors(rule: TensorRule) -> str:
 def _import_lines(imports: Iterable[str]) -> str:
     """Return sorted imports, including `soupcore`: standard library, third party, `soupcore`."""
 
-    def place(line: str) -> tuple[bool, bool, bool, str]:
+    def order(line: str) -> tuple[bool, bool, bool, str]:
         package = line.split()[1].split(".")[0]
-        is_pythons = package in sys.stdlib_module_names
-        return package == "soupcore", not is_pythons, line.startswith("from"), line
+        is_standard = package in sys.stdlib_module_names
+        return package == "soupcore", not is_standard, line.startswith("from"), line
 
-    ordered = sorted({"import soupcore", *imports}, key=place)
-    groups = groupby(ordered, key=lambda line: place(line)[:2])
+    ordered = sorted({"import soupcore", *imports}, key=order)
+    groups = groupby(ordered, key=lambda line: order(line)[:2])
     return "".join("\n".join(group) + "\n\n" for _, group in groups)

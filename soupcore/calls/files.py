@@ -153,7 +153,7 @@ class PushedSoup(OfSoup):
 
 def card_of(context: Context, soup: Soup) -> str:
     """Return the model card of a soup, with the names and the direction of the task's metric."""
-    return model_card(soup, base_models=base_models_of(soup), **_scored_by(context))
+    return model_card(soup, base_models=base_models_of(soup), **_task_facts(context))
 
 
 def _with_known_scores(context: Context, soup: Soup) -> Soup:
@@ -169,7 +169,7 @@ def _with_known_scores(context: Context, soup: Soup) -> Soup:
     return soup
 
 
-def _scored_by(context: Context) -> dict[str, Any]:
+def _task_facts(context: Context) -> dict[str, Any]:
     """Return the card's information on the task, if there is one."""
     if not context.has_task:
         return {}

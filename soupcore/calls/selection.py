@@ -1,4 +1,4 @@
-"""Calls about selection: its bias, random orders of greedy, and curves over a parameter."""
+"""Calls about selection: its bias, greedy in random orders, and curves over a parameter."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ from soupcore.tasks import Task, TaskInfo
 class Optimism(OfIngredients):
     """The selection bias of greedy (see `cross_fit_greedy`).
 
-    The result has the fields of `soupcore.analysis.CrossFitGreedy`.
+    The result has the fields of `soupcore.analysis.GreedyCrossFit`.
     """
 
     kind = "optimism"
@@ -95,6 +95,42 @@ class SearchOptimism(OfIngredients):
         return Code(
             f"found = cross_fit_learned(sweep, evaluator, {names!r}{arguments})\n",
             (CROSS_FIT_LEARNED,),
+        )
+
+
+@dataclass(frozen=True)
+class BestIngredientBias(OfIngredients):
+    """The selection bias of picking the best ingredient on the select split.
+
+    The result has the fields of `soupcore.analysis.CrossFit`, or is `{"why_none": sentence}`.
+    """
+
+    kind = "best ingredient bias"
+
+    def split_names(self, task: TaskInfo[Any]) -> list[str]:
+        """Return the select split."""
+        return [task.select]
+
+    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
+        """Cross-fit the choice of the best; evaluate ingredients that are not stored."""
+        select = context.task.select
+        found = context.evaluator.evaluate_all(
+            self.points(context), select, on_progress=on_progress
+        )
+        try:
+            estimate = cross_fit_evaluations(context.evaluator.task, found, ties_by_loss=False)
+        except TaskError as error:
+            return {"why_none": str(error)}
+        if not math.isfinite(estimate.promised + estimate.delivered):
+            return {"why_none": "Scores are undefined in some halves of the examples."}
+        return asdict(estimate)
+
+    def code(self, context: Context) -> Code:
+        """Return Python for the estimate, as `bias`."""
+        return self.points_code(context) + Code(
+            "found = evaluator.evaluate_all(list(points.values()), task.select)\n"
+            "bias = analysis.cross_fit_evaluations(task, found, ties_by_loss=False)\n",
+            (ANALYSIS,),
         )
 
 
@@ -231,42 +267,6 @@ class ParameterCurve(StoredCall):
         return Code(
             f"curve = soupcore.curve(\n    {self.recipe!r}, {self.parameter!r}, sweep, evaluator,\n"
             f"    {list(self.names)!r},\n    splits=task.reported{options(parameters)},\n)\n"
-        )
-
-
-@dataclass(frozen=True)
-class BestIngredientBias(OfIngredients):
-    """The selection bias of picking the best ingredient on the select split.
-
-    The result has the fields of `soupcore.analysis.CrossFit`, or is `{"why_none": sentence}`.
-    """
-
-    kind = "best ingredient bias"
-
-    def split_names(self, task: TaskInfo[Any]) -> list[str]:
-        """Return the select split."""
-        return [task.select]
-
-    def run(self, context: Context, on_progress: Progress, keep: Keep) -> Result:
-        """Cross-fit the choice of the best; evaluate ingredients that are not stored."""
-        select = context.task.select
-        found = context.evaluator.evaluate_all(
-            self.points(context), select, on_progress=on_progress
-        )
-        try:
-            estimate = cross_fit_evaluations(context.evaluator.task, found, ties_by_loss=False)
-        except TaskError as error:
-            return {"why_none": str(error)}
-        if not math.isfinite(estimate.promised + estimate.delivered):
-            return {"why_none": "Scores are undefined in some halves of the examples."}
-        return asdict(estimate)
-
-    def code(self, context: Context) -> Code:
-        """Return Python for the estimate, as `bias`."""
-        return self.points_code(context) + Code(
-            "found = evaluator.evaluate_all(list(points.values()), task.select)\n"
-            "bias = analysis.cross_fit_evaluations(task, found, ties_by_loss=False)\n",
-            (ANALYSIS,),
         )
 
 

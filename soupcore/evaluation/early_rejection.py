@@ -101,7 +101,7 @@ class EarlyRejection:
         # A small remainder at the end would need a separate batch.
         return min(batch, rest if rest < 1.5 * until_check else until_check)
 
-    def reach(self, scores: Tensor, rows: Tensor | None = None) -> float:
+    def sum_bound(self, scores: Tensor, rows: Tensor | None = None) -> float:
         """Return the upper bound of a candidate's sum of scores.
 
         Args:
@@ -124,7 +124,7 @@ class EarlyRejection:
 
     def bound(self, mixture_key: str, split: str, rows: Tensor, scores: Tensor) -> UpperBound:
         """Return the upper bound of a candidate's score, given its scores on some rows."""
-        score = self.reach(scores, rows) / self._total
+        score = self.sum_bound(scores, rows) / self._total
         return UpperBound(mixture_key, split, self._n, score, rows, scores)
 
     def is_rejected(self, scores: Tensor, rows: Tensor | None = None) -> bool:
@@ -132,7 +132,7 @@ class EarlyRejection:
 
         Args:
             scores: The candidate's scores so far, shape [m].
-            rows: As for `reach`.
+            rows: As for `sum_bound`.
 
         Raises:
             TaskError: A score is out of range.
@@ -143,12 +143,12 @@ class EarlyRejection:
                 f"The task's `score_range` is {self._lowest} to {self._highest}, but an example "
                 "has a score outside of it. Correct the range."
             )
-        reach = self.reach(scores, rows)
-        if not (math.isfinite(reach) and math.isfinite(self._needed)):
-            return False  # a broken point is evaluated on all examples, and its score shows it
+        bound = self.sum_bound(scores, rows)
+        if not (math.isfinite(bound) and math.isfinite(self._needed)):
+            return False  # a point whose network failed is evaluated on all examples
         if not (self._is_whole and _is_whole(scores)):
-            reach += _ROUNDING * max(1.0, abs(reach), abs(self._needed))
-        return reach <= self._needed if self._strictly else reach < self._needed
+            bound += _ROUNDING * max(1.0, abs(bound), abs(self._needed))
+        return bound <= self._needed if self._strictly else bound < self._needed
 
 
 def _is_whole(scores: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The result of one point on one split, its preview, and the value for comparing points."""
+"""Evaluations and previews of points, and the value by which points are compared."""
 
 import math
 from collections.abc import Callable, Mapping

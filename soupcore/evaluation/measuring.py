@@ -168,9 +168,10 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
     """
     if task.metric.is_mean:
         return paired(one.scores, other.scores, undefined=task.undefined, weights=one.weights)
+    difference = one.score - other.score
     if one.n == 1:
         why = "The task has one score for the whole split, but none for its examples."
-        return Paired(1, one.score - other.score, None, why, 0, None, None, None)
+        return Paired(1, difference, None, why, 0, None, None, None)
     changed = (one.predictions != other.predictions).reshape(one.n, -1).any(1)
     interval, why = None, ""
     replicates = one.replicates, other.replicates
@@ -182,12 +183,11 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
         )
     else:
         differences = replicates[0].double() - replicates[1].double()
-        low, high = bootstrap_interval(one.score - other.score, differences)
+        low, high = bootstrap_interval(difference, differences)
         if low < high:
             interval = low, high
         else:
             why = "The difference is the same on every resample, or undefined on most."
-    difference = one.score - other.score
     return Paired(one.n, difference, interval, why, int(changed.sum()), None, None, None)
 
 
@@ -281,13 +281,15 @@ def _on_rows(
     n_groups = len(torch.unique(against)) if has_groups else 0
 
     def score(rows: Rows) -> float:
-        some, of, weighing = given[rows], against[rows], None if weights is None else weights[rows]
+        values, references = given[rows], against[rows]
+        own_weights = None if weights is None else weights[rows]
         if metric.source == "scores" and task.undefined == "exclude":
-            kept = ~some.isnan()
-            some, of, weighing = some[kept], of[kept], None if weighing is None else weighing[kept]
-        if has_groups and int((torch.bincount(of) > 0).sum()) < n_groups:
-            return math.nan
-        return metric.score({metric.source: some}, of, weighing)
+            kept = ~values.isnan()
+            values, references = values[kept], references[kept]
+            own_weights = None if own_weights is None else own_weights[kept]
+        if has_groups and int((torch.bincount(references) > 0).sum()) < n_groups:
+            return math.nan  # a group without examples has no score
+        return metric.score({metric.source: values}, references, own_weights)
 
     return score
 
@@ -303,15 +305,24 @@ def _within(metric: MetricInfo, interval: tuple[float, float]) -> tuple[float, f
 def _breakdown(
     task: Task, evaluation: Evaluation, numbers: Tensor, names: Sequence[object], index: str
 ) -> "pd.DataFrame":
+    """Return the rows of `by_group`.
+
+    Args:
+        task: The task.
+        evaluation: The evaluation.
+        numbers: The index in `names` of each example's group, shape [n].
+        names: Names of the groups.
+        index: Name of the index of the table.
+    """
     import pandas as pd
 
     scores, weights, undefined = evaluation.scores, evaluation.weights, task.undefined
     rows = {}
     for number in torch.unique(numbers).tolist():
-        is_own = numbers == number
-        own, weighing = scores[is_own], None if weights is None else weights[is_own]
-        interval = score_interval(own, undefined=undefined, weights=weighing)
-        rows[names[number]] = (len(own), mean_of(own, undefined, weighing), *interval)
+        is_member = numbers == number
+        own, own_weights = scores[is_member], None if weights is None else weights[is_member]
+        interval = score_interval(own, undefined=undefined, weights=own_weights)
+        rows[names[number]] = (len(own), mean_of(own, undefined, own_weights), *interval)
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["n", "score", "low", "high"]
     ).rename_axis(index)

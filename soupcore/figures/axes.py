@@ -1,10 +1,10 @@
-"""Axes: logarithmic ones, round ticks, rows of names, and outliers that do not rule the range.
+"""Axes: logarithmic scales, round ticks, rows of names, and clipping of outliers.
 
 Points far outside are drawn at the edge of an axis, as arrows. A point is far outside if it is
 beyond Tukey's outer fences, three interquartile ranges below the first or above the third quartile
 (Exploratory Data Analysis, 1977). Quartiles are those of the distinct values, because diverged runs
-often have the same score, that of chance. The axis is only cut if it would be half as long again
-otherwise, so nothing is clipped unless it is far. The better side of an axis is never cut.
+often have the same score, that of chance. An axis is cut only if it would otherwise be at least 1.5
+times as long. The better side of an axis is never cut.
 """
 
 import math
@@ -25,7 +25,7 @@ _MOST_TICKS = 8
 _MOST_LINEAR = 6
 
 _FENCE = 3.0  # interquartile ranges
-_FEWEST = 5  # distinct values; fewer have no quartiles worth the name
+_FEWEST = 5  # distinct values; quartiles of fewer are meaningless
 _SHRINKS = 1.5  # how many times longer the uncut axis has to be
 _PAD = 0.07  # of the range of the points inside, on both sides
 _EDGE = 0.045  # where arrows are, likewise
@@ -35,7 +35,7 @@ _COMPASS = {(-1, 0): "left", (1, 0): "right", (0, -1): "down", (0, 1): "up",
 
 
 def is_logarithmic(values: Iterable[float]) -> bool:
-    """Whether an axis is logarithmic: its numbers are positive and span two decades."""
+    """Return whether an axis is logarithmic: its numbers are positive and span two decades."""
     known = [value for value in values if math.isfinite(value)]
     return bool(known) and min(known) > 0 and max(known) >= _TWO_DECADES * min(known)
 
@@ -168,7 +168,7 @@ def clip_outliers(
     better: Mapping[str, int] | None = None,
     axes: Collection[str] = ("x", "y"),
 ) -> None:
-    """Cut the axes of a figure with one panel where outliers would rule them.
+    """Cut the axes of a figure with one panel where outliers would dominate them.
 
     Markers beyond an axis become arrows at its edge, the title of the axis counts them, and the
     hover label shows their true values. Call it once the traces have their markers and the axes

@@ -1,4 +1,4 @@
-"""Scores of ingredients and soups: with intervals, and under distribution shift."""
+"""Scores of ingredients and soups, logged metrics, distribution shifts, and the main basin."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -144,7 +144,7 @@ def select_scatter(
     score_unit: Unit = SHARE,
     selected: Collection[str] = (),
 ) -> go.Figure:
-    """Plot the score on `report` against the score on `select`, which was chosen on.
+    """Plot the score on `report` against the score on `select`, the split used for choosing.
 
     Args:
         table: Index: names. Columns: `select`, `report` and `kind`, as for `shift_scatter`. Rows
@@ -174,7 +174,7 @@ def basin_map(
     """Plot the score of each ingredient against its loss barrier to the best one.
 
     Barriers above ten times the threshold are drawn at the right edge, and outliers of the score
-    at the lower one, so that a diverged run does not rule the scale.
+    at the lower one, so that a diverged run does not dominate the scale.
 
     Args:
         table: Index: names. Columns: `barrier`, `score` and `basin`, whether the ingredient is in
@@ -311,7 +311,7 @@ def _with_room(rows: pd.DataFrame, x: str, y: str) -> set[str]:
 
 
 def _apart(places: Mapping[str, tuple[float, float]]) -> set[str]:
-    """Return the names whose labels do not overlap those before them.
+    """Return the names whose labels do not overlap the labels of earlier names.
 
     Args:
         places: `{name: place}` as shares of the figure's width and height.

@@ -57,7 +57,7 @@ def measures(score_unit: Unit = SHARE, score_name: str = "score") -> dict[str, M
         score_unit: Unit of the scores. If they are accuracies, pairs with an error barrier of up to
             2 percentage points count as connected (Frankle et al. 2020). Other scores have no such
             threshold.
-        score_name: Name of the score, in the titles of barriers of scores that are no accuracies.
+        score_name: Name of the score, in the titles of barriers of scores that are not accuracies.
     """
     unit, factor = score_unit.difference_symbol, score_unit.scale
     drop, connected = f"{score_name} barrier", None
@@ -86,7 +86,7 @@ def barrier_heatmap(
     score_name: str = "score",
     score_unit: Unit = SHARE,
 ) -> go.Figure:
-    """Draw the matrix of barriers; cells of pairs without an evaluation stay empty.
+    """Draw the matrix of barriers. Cells of pairs that were not evaluated stay empty.
 
     Args:
         barriers: The evaluated paths.
@@ -263,6 +263,7 @@ def _among(order: list[str], pairs: Collection[Pair]) -> npt.NDArray[np.bool_]:
 
 
 def _outline(figure: go.Figure, order: list[str], group: Collection[str], row: int) -> None:
+    """Outline the cells of a group if its rows are adjacent."""
     places = sorted(order.index(name) for name in group)
     first, last = places[0], places[-1]
     if len(group) < 2 or last - first + 1 > len(group):
@@ -283,7 +284,8 @@ def _cells(
     """Return points on the cells that can be hovered and clicked.
 
     Plotly does not report selections on heatmaps, so the cells are covered by invisible markers.
-    Those of evaluated pairs are in the last trace, which wins where small cells are equally near.
+    Those of evaluated pairs are in the last trace, which takes precedence if small cells are
+    equally near.
     """
     marker = {"size": min(20, size), "symbol": "square", "opacity": 0}
     if len(order) > _NAMED_COLUMNS:

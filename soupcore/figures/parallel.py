@@ -1,8 +1,9 @@
 """Parallel coordinates: one vertical axis per column, one line per ingredient.
 
-Plotly's own parallel coordinates report no selections, so the lines are those of a scatter. Its
-horizontal coordinate is the number of the axis, its vertical one the share of the axis. A box
-across an axis is a brush, and `Axis.limits_of` returns the values in it.
+Plotly's own parallel coordinates report no selections, so the lines are traces of a scatter plot.
+Its horizontal coordinate is the number of the axis; its vertical coordinate runs from 0 at the
+start of the axis to 1 at its end. A box across an axis is a brush, and `Axis.limits_of` returns the
+values in it.
 """
 
 import math
@@ -21,8 +22,8 @@ from soupcore.row_filter import Limits
 
 MOST_CATEGORIES = 12  #: distinct texts of an axis
 
-_BEYOND = 0.06  # share of an axis, beyond its ends, where outliers are
-_MISSING = -0.14  # where values that are not known are
+_BEYOND = 0.06  # distance of outliers from the ends of an axis, as a share of it
+_MISSING = -0.14  # place of missing values, as a share of an axis
 _GRID_TICKS = 6  # distinct numbers that are all ticks
 _TICK_ROOM = 0.055  # shares of an axis between ticks
 _SHADES = 12
@@ -72,7 +73,7 @@ class Axis:
     def place(self, value: Any) -> float:
         """Return the share of the axis at which a value is: 0 at its start, 1 at its end.
 
-        Outliers are a little beyond the ends, and values that are not known below them.
+        Outliers are slightly beyond the ends. Missing values are below the lower end.
         """
         if _is_missing(value):
             return _MISSING
@@ -196,7 +197,7 @@ def parallel_coordinates(
         active: The rows that match the filter, the others are faded; None for all.
         selected: The selected rows. If there are any, the other lines are thin.
         brushed: `{column: limits}`, marked on the axes.
-        kinds: `{name: kind}` of rows that are no ingredients, where a kind is `base` or `soup`.
+        kinds: `{name: kind}` of rows that are not ingredients, where a kind is `base` or `soup`.
             They are marks on the axes on which they have a value, such as that of the score.
     """
     others = kinds or {}

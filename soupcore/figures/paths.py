@@ -1,4 +1,4 @@
-"""Linear mode connectivity: loss and score along lines in weight space."""
+"""Loss and score along lines in weight space, and scores along paths from the base (WiSE-FT)."""
 
 from collections.abc import Mapping, Sequence
 

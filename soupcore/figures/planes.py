@@ -141,7 +141,7 @@ def _levels(values: Floats, *, log: bool = False) -> Floats:
     low, high = _range(np.log10(values) if log else values)
     found: list[float] = []
     if log:
-        low, high = 10**low * (1 + 1e-9), 10**high * (1 - 1e-9)  # are not levels themselves
+        low, high = 10**low * (1 + 1e-9), 10**high * (1 - 1e-9)  # the ends are not levels
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         many = (
             [float(f"{digit}e{power}") for power in powers for digit in digits]
@@ -185,7 +185,7 @@ def _contour(
 def _numbers(plane: Plane, contour: go.Contour, places: Mapping[str, Place]) -> dict[str, Any]:
     """Label each contour once, as far as possible from models, edges and other labels.
 
-    Plotly can label contours too, but only with z, which is the logarithm of a loss or the like.
+    Plotly can label contours too, but only with z, the position among the levels.
     """
     z = np.asarray(contour.z, dtype=np.float64)
     across, up = np.ptp(plane.xs), np.ptp(plane.ys)
@@ -228,6 +228,7 @@ def _crossings(z: Floats, level: float) -> Floats:
 
 
 def _range(values: Floats) -> tuple[float, float]:
+    """Return the smallest and the largest finite value; a range around a single one."""
     known = values[np.isfinite(values)]
     low, high = float(known.min(initial=np.inf)), float(known.max(initial=-np.inf))
     return (low, high) if low < high else (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)
@@ -279,7 +280,7 @@ def _markers(
 
 
 def _with_room(places: Mapping[str, Place], within: Collection[str]) -> set[str]:
-    """Return the names that do not overlap those before them, by the extent of some of them."""
+    """Return the names that do not overlap earlier ones, given the names that span the plane."""
     across, up = (
         max(np.ptp([getattr(places[name], axis) for name in within] or [0]), 1e-9) for axis in "xy"
     )

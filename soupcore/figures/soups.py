@@ -1,5 +1,6 @@
-"""One soup: how its recipe chose it, what it is made of, and how it differs from others."""
+"""Figures of a soup: trace, parameter curve, coefficients, attribution, comparison, calibration."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -49,7 +50,12 @@ def greedy_trace(
     )
     for label, ink, symbol, chosen in (
         ("accepted", ACCEPTED, "circle", [i for i, step in enumerate(trace) if step.accepted]),
-        ("rejected", REJECTED, "x-thin", [i for i, step in enumerate(trace) if _seen_all(step)]),
+        (
+            "rejected",
+            REJECTED,
+            "x-thin",
+            [i for i, step in enumerate(trace) if _is_rejected_in_full(step)],
+        ),
         (
             "rejected early (upper bound)",
             REJECTED,
@@ -92,7 +98,7 @@ def learning_curve(passes: Sequence[Pass]) -> go.Figure:
         ("train part", [found.loss for found in passes], NEUTRAL, "dot"),
         ("validation part", [found.held_back_loss for found in passes], ACCEPTED, "solid"),
     ):
-        if all(loss != loss for loss in losses):  # nothing was held back
+        if all(map(math.isnan, losses)):  # no examples were held out
             continue
         figure.add_scatter(
             x=numbers,
@@ -102,10 +108,10 @@ def learning_curve(passes: Sequence[Pass]) -> go.Figure:
             name=name,
             hovertemplate="pass %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
         )
-    decided_by = passes[best].held_back_loss
+    held_out = passes[best].held_back_loss
     figure.add_scatter(
         x=[numbers[best]],
-        y=[passes[best].loss if decided_by != decided_by else decided_by],
+        y=[passes[best].loss if math.isnan(held_out) else held_out],
         mode="markers",
         marker={"color": ACCEPTED, "size": 14, "symbol": "circle-open", "line": {"width": 3}},
         name="selected",
@@ -395,7 +401,8 @@ def reliability_diagram(
     return finish(figure, height=420)
 
 
-def _seen_all(step: Step) -> bool:
+def _is_rejected_in_full(step: Step) -> bool:
+    """Return whether a candidate was rejected after an evaluation on all examples."""
     return not step.accepted and not step.is_bound
 
 

@@ -125,7 +125,7 @@ def space_before(unit: str) -> str:
 
 
 def scatter(**properties: Any) -> dict[str, Any]:
-    """Return a trace for a figure, which validates it. It would validate a `go.Scatter` again."""
+    """Return a scatter trace as a dict: a figure would validate a `go.Scatter` twice."""
     return {"type": "scatter", **properties}
 
 
@@ -221,6 +221,7 @@ def _colour(index: int) -> str:
 
 
 def _of_basin(number: int | None, sizes: Mapping[int | None, int]) -> tuple[str, str]:
+    """Return the title and the colour of a basin, given the sizes of all."""
     if number is None:
         return _UNLINKED
     if number > 1 and sizes[number] == 1:
@@ -229,6 +230,7 @@ def _of_basin(number: int | None, sizes: Mapping[int | None, int]) -> tuple[str,
 
 
 def _contrasting(colour: str) -> str:
+    """Return black or white, whichever has the higher contrast to a colour."""
     shares = np.asarray(unlabel_rgb(colour)) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     return "#000" if linear @ (0.2126, 0.7152, 0.0722) > _EQUAL_CONTRAST else "#fff"
@@ -254,6 +256,7 @@ def _escaped(node: Any) -> Any:
 
 
 def _merged(value: Any, change: Any) -> Any:
+    """Return a value with the changes of `_escaped`."""
     if change is None:
         return value
     if isinstance(value, dict):

@@ -101,8 +101,8 @@ def groups_table(
 ) -> pd.DataFrame:
     """Return one row per group: its size, and the best, mean and worst score, the best group first.
 
-    Ingredients without a score count, but have no part in the scores. Equal groups, and groups
-    without scores, keep the order in which they first occur.
+    The size includes ingredients without a score. Equal groups, and groups without scores, keep the
+    order in which they first occur.
 
     Args:
         groups: `{ingredient: group}`.
@@ -157,7 +157,7 @@ def differences_table(
 def coefficients_table(soup: Soup) -> pd.DataFrame:
     """Return the coefficients of a soup by name, the largest first; empty if they vary by tensor.
 
-    Of equal ones, the first ingredient of the sweep is first. A negative one counts by its size.
+    Negative coefficients are ordered by magnitude. Equal ones keep the order of the sweep.
     """
     ordered = sorted(soup.coefficients.items(), key=lambda each: -abs(each[1]))
     rows = {name: float(c) for name, c in ordered}
@@ -238,10 +238,13 @@ def paths_table(paths: Mapping[Pair, Sequence[LinearPath]]) -> pd.DataFrame:
 
 
 def robustness_tables(paths: Mapping[Pair, Sequence[LinearPath]]) -> dict[str, pd.DataFrame]:
-    """Return for the second end of each pair the scores on report and under shift, for `from_base`.
+    """Return the scores on report and under shift along each path, as `from_base` draws them.
 
     Args:
         paths: `{(base, name): paths}` at the same α values: that on report, then one per shift.
+
+    Returns:
+        `{name: table}` with the columns `alpha`, `report` and `shift`.
     """
     return {
         name: pd.DataFrame(
@@ -262,7 +265,7 @@ def barriers_table(
 
     Args:
         paths: As for `path_curves`.
-        score_unit: Unit of the scores. Scores that are no accuracies have no error, so their
+        score_unit: Unit of the scores. Scores that are not accuracies have no error, so their
             columns are those of the score instead.
     """
     what = "error" if score_unit.counts_errors else "score"

@@ -9,7 +9,8 @@ The product is summed over the rank, term by term, in float64 (float32 for half 
 product could give other bits for other ranges of rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,11 +84,11 @@ class MergedAdapter(Derived):
     def _check(self, name: str) -> None:
         change, weight = self.changes[name], self.tensors[name].shape
         a, b = self.adapter.tensors[change.a].shape, self.adapter.tensors[change.b].shape
-        product = (b[0], _rest(a)) if len(a) > 1 and len(b) > 1 else ()
-        found = (weight[0], _rest(weight)) if weight else ()
+        product = (b[0], _row_length(a)) if len(a) > 1 and len(b) > 1 else ()
+        found = (weight[0], _row_length(weight)) if weight else ()
         if (
             len(b) < 2
-            or a[0] != _rest(b)
+            or a[0] != _row_length(b)
             or product != (found[::-1] if change.transposed else found)
         ):
             raise CheckpointError(
@@ -156,7 +157,7 @@ class MergedAdapter(Derived):
             return
         change = self.changes[name]
         wide = torch.float64 if out.dtype.itemsize >= 4 else torch.float32
-        columns = _rest(self.tensors[name].shape)
+        columns = _row_length(self.tensors[name].shape)
         left, right = self._factors(change, wide)
         first, last = start // columns, -(-stop // columns)
         delta = torch.zeros(last - first, columns, dtype=wide)
@@ -172,9 +173,6 @@ class MergedAdapter(Derived):
         return (a.T, b.T) if change.transposed else (b, a)
 
 
-def _rest(shape: Iterable[int]) -> int:
+def _row_length(shape: Sequence[int]) -> int:
     """Return the number of elements of a row."""
-    count = 1
-    for side in [*shape][1:]:
-        count *= side
-    return count
+    return math.prod(shape[1:])

@@ -236,7 +236,7 @@ class _Trial:
     difficulty: Tensor | None = None
 
 
-Search = Generator["_Trial | Soup", "Evaluation | UpperBound", None]
+_Search = Generator["_Trial | Soup", "Evaluation | UpperBound", None]
 
 
 def _search_of(
@@ -247,7 +247,7 @@ def _search_of(
     parameters: Mapping[str, Any],
     split: str,
     on_step: OnStep = no_step,
-) -> Search:
+) -> _Search:
     """Yield the trials of greedy, then the soup. `send` the evaluation of each trial.
 
     Args:
@@ -287,7 +287,7 @@ def _search_of(
     trace = [Step(first, current.score, True, soup, 0, 0, loss=current.loss, examples=current.n)]
     on_step(trace)
 
-    def attempt(action: Literal["add", "drop"], name: str) -> Search:
+    def attempt(action: Literal["add", "drop"], name: str) -> _Search:
         nonlocal soup, current
         trial = (*soup, name) if action == "add" else tuple(n for n in soup if n != name)
         difficulty = current.losses
@@ -326,24 +326,35 @@ def _step(
     soup: tuple[str, ...],
     task: Task,
 ) -> Step:
-    split: tuple[int, int] | None = None
+    """Return the step of the trace for a trial.
+
+    Args:
+        name: The candidate.
+        action: Whether it was added or dropped.
+        before: The evaluation of the current soup.
+        tried: The result of the trial.
+        accepted: Whether the trial became the current soup.
+        soup: Names in the soup after the step.
+        task: The task.
+    """
+    counts: tuple[int, int] | None = None
     if task.metric.is_mean:
         seen = before.scores[tried.rows] if isinstance(tried, UpperBound) else before.scores
-        split = gained_and_lost(tried.scores, seen)
-    sure = compare(task, tried, before) if accepted and isinstance(tried, Evaluation) else None
+        counts = gained_and_lost(tried.scores, seen)
+    gain = compare(task, tried, before) if accepted and isinstance(tried, Evaluation) else None
     return Step(
         name,
         tried.score,
         accepted,
         soup,
-        gained=split and split[0],
-        lost=split and split[1],
+        gained=counts and counts[0],
+        lost=counts and counts[1],
         action=action,
         loss=tried.loss if isinstance(tried, Evaluation) else math.nan,
         is_bound=isinstance(tried, UpperBound),
         examples=tried.seen,
-        interval=sure.interval if sure else None,
-        p_value=sure.p_value if sure else None,
+        interval=gain.interval if gain else None,
+        p_value=gain.p_value if gain else None,
     )
 
 

@@ -269,7 +269,7 @@ class _Learning:
             best: The ingredient with the lowest loss.
             alone: The evaluation of that ingredient.
         """
-        taken = greedy(
+        members = greedy(
             self._sweep,
             self._evaluator,
             chosen,
@@ -277,9 +277,9 @@ class _Learning:
             split=self._split,
             on_progress=self._on_progress,
         ).ingredients
-        if len(taken) == len(chosen):
+        if len(members) == len(chosen):
             return first
-        fewer = self._sweep.names(taken)
+        fewer = self._sweep.names(members)
         second = self.of(fewer)
         if second is None or (first is not None and self.is_above(second, self._evaluation(first))):
             return first

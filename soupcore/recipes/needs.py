@@ -1,4 +1,4 @@
-"""What recipes share: checks of their inputs, and rounding of computed coefficients."""
+"""Helpers of recipes: checks of their inputs, and rounding of computed coefficients."""
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction

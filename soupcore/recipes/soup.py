@@ -28,7 +28,7 @@ from soupcore.writers import Output
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskInfoT = TypeVar("TaskInfoT", bound=TaskInfo[Any])
+_TaskInfoT = TypeVar("_TaskInfoT", bound=TaskInfo[Any])
 
 _MOST_TERMS = 5  # in a repr
 _LARGEST_SHOWN = 100  # denominator; other coefficients are shown as decimals
@@ -147,7 +147,7 @@ class Soup:
         """Name of the metric that the recipe chose by; None for the task's first, or for none."""
         return self.parameters.get("primary")
 
-    def chosen_by(self, task: TaskInfoT) -> TaskInfoT:
+    def chosen_by(self, task: _TaskInfoT) -> _TaskInfoT:
         """Return a task with the primary metric that the recipe chose by, which its trace shows."""
         known = {metric.name for metric in task.metrics}
         return task.with_primary(self.primary if self.primary in known else None)
