@@ -18,6 +18,7 @@ import torch
 from soupcore.analysis.calibration import Calibration, calibration, fit_temperature
 from soupcore.errors import RecipeError, TaskError
 from soupcore.evaluation import Evaluator
+from soupcore.evaluation.data import targets_of
 from soupcore.evaluation.evaluation import value_of
 from soupcore.evaluation.measuring import measure
 from soupcore.evaluation.scoring import ExampleRecords, Scorer
@@ -209,7 +210,7 @@ def score_outputs(task: Task, split: str, outputs: torch.Tensor, members: int) -
     Raises:
         TaskError: The score is undefined for some examples (see `Task.undefined`).
     """
-    targets = task.split(split).targets.cpu()
+    targets = targets_of(task.split(split))
     records = Scorer(task, split, targets).score(outputs, targets, keep_outputs=True)
     return _measured(task, split, records, members)
 
@@ -237,7 +238,7 @@ def calibrate(
         found = ensemble_outputs(evaluator, members, split)
         if found is None:
             raise RuntimeError("outputs that were just computed are not in the store")
-        return found, task.split(split).targets.cpu(), task.split(split).weights
+        return found, targets_of(task.split(split)), task.split(split).weights
 
     temperature = fit_temperature(*outputs(task.select))
     there = outputs(split)
@@ -294,13 +295,7 @@ def _check_kept_outputs(task: Task) -> None:
 
 
 def _measured(task: Task, split: str, records: ExampleRecords, members: int) -> Ensemble:
-    targets, groups = _targets(task, split), task.groups_of(split)
+    targets, groups = targets_of(task.split(split)), task.groups_of(split)
     weights, with_interval = task.split(split).weights, task.metric.is_mean
     measured = measure(task, records, targets, groups, weights, with_interval=with_interval)
     return Ensemble(members, len(records), measured.loss, measured.score, measured.interval)
-
-
-def _targets(task: Task, split: str) -> torch.Tensor:
-    """Return the targets of a split; of shape [n, 0] if they are not a single tensor."""
-    _, targets = task.split(split).load()
-    return targets.tensors[0].cpu() if targets.is_one_tensor else torch.empty(len(targets), 0)

@@ -1,4 +1,4 @@
-"""The data of a split on a device, in batches; and the recognition of out-of-memory errors."""
+"""The data of a split: batches on a device, and the targets of all examples."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,13 +60,8 @@ class Data:
 
     @property
     def target_tensor(self) -> Tensor:
-        """The targets for `Task.loss`, shape [n, ...].
-
-        The shape is [n, 0] if targets are not a single tensor; then `Task.record` uses them.
-        """
-        if self.targets.is_one_tensor:
-            return self.targets.tensors[0]
-        return torch.empty(len(self), 0, dtype=torch.int64, device=self.device)
+        """The targets for `Task.loss`, on the device, shape [n, ...]; see `targets_of`."""
+        return _one_tensor(self.targets).to(self.device)
 
     def batch(self, rows: Rows) -> tuple[Batch, Batch]:
         """Return the inputs and the targets of some rows."""
@@ -129,8 +124,22 @@ class Data:
         return part.to(self.device, non_blocking=True)
 
 
+def targets_of(split: Split) -> Tensor:
+    """Return the targets of a split for `Task.loss` and `Task.score`, on the CPU, shape [n, ...].
+
+    The shape is [n, 0] if targets are not a single tensor; only `Task.record` uses them then.
+    """
+    return _one_tensor(split.load()[1]).cpu()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on the CPU or on an accelerator."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     )
+
+
+def _one_tensor(targets: Examples) -> Tensor:
+    if targets.is_one_tensor:
+        return targets.tensors[0]
+    return torch.empty(len(targets), 0, dtype=torch.int64)

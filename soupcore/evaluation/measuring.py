@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from soupcore.errors import TaskError
+from soupcore.evaluation.data import targets_of
 from soupcore.evaluation.evaluation import Evaluation
 from soupcore.evaluation.scoring import ExampleRecords
 from soupcore.intervals import (
@@ -138,7 +139,7 @@ def scores_on_rows(task: Task, evaluation: Evaluation) -> Callable[[Tensor], flo
     against = (
         task.groups_of(evaluation.split)
         if metric.against == "groups"
-        else task.split(evaluation.split).targets.cpu()
+        else targets_of(task.split(evaluation.split))
     )
     given: Tensor = getattr(evaluation, metric.source)
     arrays: dict[str, Tensor | None] = {metric.source: given, metric.against: against}

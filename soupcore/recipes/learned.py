@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 from soupcore.errors import Cancelled, RecipeError
 from soupcore.evaluation import Evaluation, Evaluator
+from soupcore.evaluation.data import targets_of
 from soupcore.mixtures import mean
 from soupcore.progress import Progress, no_progress, part, with_bar
 from soupcore.recipes import needs
@@ -301,7 +302,7 @@ class _Learning:
         """Return the loss on the whole split; if β is learned, at the β that minimises it."""
         if self._learns_temperature and evaluation.has_outputs:
             task = self._evaluator.task
-            targets = task.split(self._split).targets.cpu()
+            targets = targets_of(task.split(self._split))
             return least_loss(task, evaluation.outputs, targets, evaluation.weights)
         return evaluation.loss if math.isfinite(evaluation.loss) else math.inf
 

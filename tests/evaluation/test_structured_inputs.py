@@ -1,5 +1,6 @@
 """Inputs that are more than a tensor are evaluated as one example after the other would be."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from soupcore import (
     learned,
     uniform,
 )
+from soupcore.analysis import cross_fit_evaluations
+from soupcore.analysis.ensemble import score_outputs
+from soupcore.tasks import Metric
 
 N, VOCABULARY, CLASSES = 60, 12, 3
 
@@ -190,6 +194,34 @@ def test_a_task_keeps_of_each_example_what_it_records(tmp_path: Path, store: Sto
             nats = cross_entropy(logits[:-1], text[1:], reduction="sum") if len(text) > 1 else 0.0
             expected.append([float(nats), len(text) - 1])
     torch.testing.assert_close(found.outputs, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def perplexity(records: Tensor, targets: Tensor) -> float:
+    assert targets.shape == (len(records), 0)
+    nats, words = records.sum(0).tolist()
+    return math.exp(nats / words)
+
+
+def test_targets_of_any_structure_have_intervals_and_cross_fits(
+    tmp_path: Path, store: Store
+) -> None:
+    for run in range(2):
+        torch.manual_seed(run)
+        save_file(Writer().state_dict(), tmp_path / f"run-{run}.safetensors")
+    points = [each.mixture for each in Sweep.from_folder(tmp_path).ingredients.values()]
+    split = Split("select", {"input_ids": texts()}, texts())
+    metric = Metric("perplexity", False, compute=perplexity, source="outputs")
+    by_loss = Metric("nats", False)
+    task = NextWord(Writer, {"val": split}, metrics=[by_loss, metric])
+    evaluator = Evaluator(task, store, device="cpu").with_primary("perplexity")
+    found = evaluator.evaluate_all(points, "val")
+    for each in found:
+        low, high = each.score_interval
+        assert low < each.score < high
+    estimate = cross_fit_evaluations(evaluator.task, found)
+    assert math.isfinite(estimate.promised + estimate.delivered)
+    ensemble = score_outputs(evaluator.task, "val", (found[0].outputs + found[1].outputs) / 2, 2)
+    assert math.isfinite(ensemble.score)
 
 
 def test_outputs_of_varying_shape_are_refused_with_the_way_out(
