@@ -118,12 +118,12 @@ class CommandPass:
 
     def _file(self, mixture: Mixture, folder: Path) -> Path:
         """Return a file with the weights of a point: the ingredient's own, or a new one."""
-        sources = [*mixture.sources.values()]
-        form = _file_of(sources[0])
+        first, *_ = mixture.sources.values()
+        form = _file_of(first)
         as_ingredient = self._task.form == "ingredient"
         if self._task.form == "folder":
             return self._folder(mixture, form, folder / "model")
-        is_alone = len(sources) == 1 and not isinstance(sources[0], Derived)
+        is_alone = [*mixture.coefficients.values()] == [1] and not isinstance(first, Derived)
         if is_alone and as_ingredient and not form.weight_sets and form.path.is_file():
             return form.path
         output = Output(mixture, form)

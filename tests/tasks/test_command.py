@@ -126,6 +126,14 @@ def test_points_are_scored_by_what_the_command_reports_once_each(
     assert len(calls(folder)) == 3
 
 
+def test_a_multiple_of_an_ingredient_is_not_evaluated_as_its_file(
+    folder: Path, evaluator: Evaluator, sweep: Sweep
+) -> None:
+    point = sweep["run1"].mixture * 2
+    found = evaluator.evaluate(point, "val")
+    assert -found.score == pytest.approx(error_of(folder, point.state_dict()))
+
+
 def test_recipes_lines_and_curves_need_only_metrics(
     folder: Path, evaluator: Evaluator, sweep: Sweep, states: dict[str, State]
 ) -> None:
