@@ -88,7 +88,8 @@ class BasinFacts:
 
     Attributes:
         main: Number of runs in the largest basin, or in that of the hub.
-        apart: The runs outside it, each with what sets it apart in parentheses, if known.
+        apart: The runs outside it, each followed by the hyperparameter that distinguishes it in
+            parentheses, if known.
         known: Number of evaluated pairs.
         pairs: Number of pairs.
         lowest: Lowest barrier between two runs, or on a line from the hub; None if there is none.

@@ -127,8 +127,8 @@ class RecipeSoup(Call):
         stages = 3 if evaluator is not None and evaluator.task.can_re_estimate else 2
 
         def on_step(steps: Sequence[Step] | Sequence[Pass]) -> None:
-            what = "trace" if isinstance(steps[0], Step) else "passes"
-            known[what] = [step.to_json() for step in steps]
+            key = "trace" if isinstance(steps[0], Step) else "passes"
+            known[key] = [step.to_json() for step in steps]
 
         def with_trace(done: int, total: int) -> None:
             report(done, total, dict(known))
@@ -144,8 +144,7 @@ class RecipeSoup(Call):
         if evaluator is None:
             return {"soup": context.keep_soup(soup, context.offered), "other": None}
         soup.take_statistics_of(evaluator)
-        # Stored before its evaluation on every split, so that cancelling this does not lose the
-        # soup.
+        # Stored before its evaluation, so that cancelling the evaluation does not lose the soup.
         known["soup"] = context.keep_soup(soup, context.offered)
         soup.evaluate(evaluator, on_progress=part(with_trace, 1, stages))
         context.keep_soup(soup, context.offered)

@@ -255,7 +255,10 @@ class Curves:
         return contested
 
     def _errors(self) -> Floats:
-        """Distance of each point from the cubic through its neighbours, 0 at the ends, [m, p]."""
+        """Return the distance of each point from the cubic through its neighbours, shape [m, p].
+
+        It is 0 at the ends.
+        """
         errors = np.zeros_like(self.values)
         for index in range(1, len(self.at) - 1):
             others = np.delete(np.arange(len(self.at)), index)

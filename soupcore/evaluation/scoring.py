@@ -152,13 +152,13 @@ class Scorer:
         self._check(outputs)
         kept = {"records": outputs[:1]} if keep_outputs else {}
         kept["predictions"] = self._predict(outputs[:1])
-        sizes = {what: tensor.nbytes for what, tensor in kept.items()}
+        sizes = {name: tensor.nbytes for name, tensor in kept.items()}
         needed, budget = n * sum(sizes.values()), self._task.record_budget
         if needed <= budget:
             return
         each = " and ".join(
-            f"{in_words(sizes[what])} of {what} ({described(tensor)})"
-            for what, tensor in kept.items()
+            f"{in_words(sizes[name])} of {name} ({described(tensor)})"
+            for name, tensor in kept.items()
         )
         raise TaskError(
             f"An evaluation of the split {self._split!r} of the task {self._task.name!r} would "
@@ -235,26 +235,26 @@ class Scorer:
 
     def _per_example(
         self,
-        what: str,
+        name: str,
         function: Callable[[Tensor, Tensor], Tensor],
         outputs: Tensor,
         targets: Tensor,
     ) -> Tensor:
         """Return the loss or the score of each example, float32, on the CPU."""
-        values = self._computed(what, function, outputs, targets)
-        check = self._checks[what]
+        values = self._computed(name, function, outputs, targets)
+        check = self._checks[name]
         if not check.is_settled and len(outputs) > 1:
             parts = [
-                self._computed(what, function, *part)
+                self._computed(name, function, *part)
                 for part in zip(outputs.tensor_split(2), targets.tensor_split(2), strict=True)
             ]
             differs = check.compare(values, torch.cat(parts))
             if differs is not None:
                 together, apart = float(values[differs]), float(torch.cat(parts)[differs])
                 raise TaskError(
-                    f"The {what} of an example of the split {self._split!r} depends on the "
+                    f"The {name} of an example of the split {self._split!r} depends on the "
                     f"examples it is scored with: it is {together:.6g} among {len(outputs)} and "
-                    f"{apart:.6g} among {len(parts[0])}. `{what}` of the task {self._task.name!r} "
+                    f"{apart:.6g} among {len(parts[0])}. `{name}` of the task {self._task.name!r} "
                     "must return a number that depends on each example alone. F1, AUC, "
                     "correlations and other statistics of a batch belong in the task's `metrics`."
                 )
@@ -262,21 +262,21 @@ class Scorer:
         if undefined.any() and outputs.numel():
             # If the network failed, the value is the worst possible one, and not undefined.
             failed = ~outputs.reshape(len(outputs), -1).isfinite().all(1).cpu()
-            worst = math.inf if what == "loss" else -math.inf
+            worst = math.inf if name == "loss" else -math.inf
             values = values.masked_fill(undefined & failed, worst)
         return values
 
     def _computed(
         self,
-        what: str,
+        name: str,
         function: Callable[[Tensor, Tensor], Tensor],
         outputs: Tensor,
         targets: Tensor,
     ) -> Tensor:
         """Call a function of the task and check the shape of its result."""
-        advice = f"Adapt `{what}` to these arguments, or change the network or the split."
+        advice = f"Adapt `{name}` to these arguments, or change the network or the split."
         given = {"outputs": outputs, "targets": targets}
-        with _task_errors(f"`{what}`", self._task, self._split, advice, **given):
+        with _task_errors(f"`{name}`", self._task, self._split, advice, **given):
             values: Any = function(outputs, targets)
         if not isinstance(values, Tensor) or values.shape != (len(outputs),):
             found = (
@@ -285,7 +285,7 @@ class Scorer:
                 else f"is a {type(values).__name__}"
             )
             raise TaskError(
-                f"The {what} of the task {self._task.name!r} {found} for {len(outputs)} examples "
+                f"The {name} of the task {self._task.name!r} {found} for {len(outputs)} examples "
                 f"of the split {self._split!r}; return one number per example, a tensor of shape "
                 f"[{len(outputs)}] (reduction='none', and the mean over other dimensions)."
             )
@@ -352,13 +352,15 @@ class Collector:
 
 
 @contextmanager
-def _task_errors(what: str, task: Task, split: str, advice: str, **tensors: Any) -> Iterator[None]:
+def _task_errors(
+    subject: str, task: Task, split: str, advice: str, **tensors: Any
+) -> Iterator[None]:
     """Raise a `TaskError` in place of errors that a task's code raises in the context.
 
     Stockpot's own errors, cancellations and out-of-memory errors pass unchanged.
 
     Args:
-        what: The code that runs in the context, such as "the network".
+        subject: The code that runs in the context, such as "the network".
         task: The task.
         split: Name of the split.
         advice: The solution, as a sentence.
@@ -373,7 +375,7 @@ def _task_errors(what: str, task: Task, split: str, advice: str, **tensors: Any)
             raise
         given = " and ".join(f"{name} {described(tensor)}" for name, tensor in tensors.items())
         raise TaskError(
-            f"{what[0].upper()}{what[1:]} of the task {task.name!r} raised "
+            f"{subject[0].upper()}{subject[1:]} of the task {task.name!r} raised "
             f"{type(error).__name__} on the split {split!r} (given {given}): "
             f"{str(error).strip()}. {advice} {place_of(error)}".rstrip()
         ) from error

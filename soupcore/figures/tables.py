@@ -268,7 +268,7 @@ def barriers_table(
         score_unit: Unit of the scores. Scores that are not accuracies have no error, so their
             columns are those of the score instead.
     """
-    what = "error" if score_unit.counts_errors else "score"
+    term = "error" if score_unit.counts_errors else "score"
     rows = []
     for (a, b), many in paths.items():
         for path in many:
@@ -282,9 +282,9 @@ def barriers_table(
                     "loss barrier": path.barrier_bracket[0],
                     "up to": path.barrier_bracket[1],
                     "at α": path.barrier_alpha,
-                    f"{what} barrier": path.error_barrier_bracket[0],
-                    f"{what} up to": path.error_barrier_bracket[1],
-                    f"{what} over mean of ends": path.error_barrier_over_mean,
+                    f"{term} barrier": path.error_barrier_bracket[0],
+                    f"{term} up to": path.error_barrier_bracket[1],
+                    f"{term} over mean of ends": path.error_barrier_over_mean,
                     "midpoint advantage": path.midpoint_advantage,
                 }
             )
@@ -299,7 +299,7 @@ def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHAR
         split: The split. The summaries of screened pairs are those of a part of it.
         score_unit: As for `barriers_table`.
     """
-    what = "error" if score_unit.counts_errors else "score"
+    term = "error" if score_unit.counts_errors else "score"
     return pd.DataFrame(
         {
             **_ends(found),
@@ -309,9 +309,9 @@ def summaries_table(found: PairSummaries, split: str, *, score_unit: Unit = SHAR
             "loss barrier": found.column("barrier"),
             "up to": found.column("barrier_bound"),
             "at α": found.column("barrier_alpha"),
-            f"{what} barrier": found.column("error_barrier"),
-            f"{what} up to": found.column("error_bound"),
-            f"{what} over mean of ends": found.column("over_mean"),
+            f"{term} barrier": found.column("error_barrier"),
+            f"{term} up to": found.column("error_bound"),
+            f"{term} over mean of ends": found.column("over_mean"),
             "midpoint advantage": found.column("midpoint_advantage"),
         }
     )

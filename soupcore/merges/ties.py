@@ -90,7 +90,9 @@ class Ties(TaskVectorMerge):
     def _sparsify(self, name: str, start: int, vectors: torch.Tensor) -> None:
         group = "" if self.trim == "global" else name
         if group not in self._thresholds:
-            self._thresholds[group] = self._find(self.float_tensors if group == "" else [name])
+            self._thresholds[group] = self._find_thresholds(
+                self.float_tensors if group == "" else [name]
+            )
         for vector, threshold in zip(vectors, self._thresholds[group], strict=True):
             if threshold:
                 torch.hardshrink(vector, _just_below(threshold, vector.dtype), out=vector)
@@ -98,7 +100,7 @@ class Ties(TaskVectorMerge):
     def _combine(self, vectors: torch.Tensor, wide: npt.DTypeLike) -> Floats:
         return self._elected_mean(vectors, wide)
 
-    def _find(self, names: Sequence[str]) -> list[float]:
+    def _find_thresholds(self, names: Sequence[str]) -> list[float]:
         """Return the smallest magnitude to keep in each task vector, over these tensors."""
         if self.density == 1:
             return [0.0] * len(self.ingredients)
@@ -175,7 +177,7 @@ def kth_largest(
     """
     integer = np.int32 if np.dtype(dtype) == np.float32 else np.int64
     if guesses is not None:
-        near = _near(pieces, ranks, np.array(guesses, dtype=dtype).view(integer))
+        near = _largest_near(pieces, ranks, np.array(guesses, dtype=dtype).view(integer))
         if near is not None:
             return [float(value) for value in near.view(dtype)]
     width = 8 * np.dtype(integer).itemsize
@@ -200,7 +202,7 @@ def _just_below(threshold: float, dtype: torch.dtype) -> float:
     return float(number if number < threshold else np.nextafter(number, 0, dtype=number.dtype))
 
 
-def _near(
+def _largest_near(
     pieces: Callable[[], Iterable[tuple[int, Floats]]], ranks: Sequence[int], guesses: Integers
 ) -> Integers | None:
     """Return the answers as integers if all of them are close to the guesses, else None."""
