@@ -72,7 +72,7 @@ def test_summaries_are_those_of_the_paths(
     statistics: StatisticsChoice,
 ) -> None:
     evaluator, reading = evaluator.with_statistics(statistics), reading.with_statistics(statistics)
-    monkeypatch.setattr(lines_module, "_KEEP_EVERY", 0)
+    monkeypatch.setattr(lines_module, "_WRITE_EVERY", 0)
     found = barriers(sweep, evaluator, NAMES, alphas, split="test")
     known = known_pairs(sweep, reading, NAMES, alphas, split="test")
     for measure, field in FIELDS.items():
