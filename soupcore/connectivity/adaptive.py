@@ -68,7 +68,9 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         if not (self.tolerance > 0 and self.score_tolerance > 0):
-            raise ValueError("Tolerances must be positive.")
+            raise ValueError(
+                f"Tolerances must be positive, not {self.tolerance} and {self.score_tolerance}."
+            )
 
     def wanted(self, lines: Sequence[Points]) -> list[list[Fraction]]:
         """Return the α values to evaluate next on each line.

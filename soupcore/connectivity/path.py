@@ -214,7 +214,7 @@ def grid(alphas: int | Sequence[Coefficient]) -> list[Fraction]:
     """
     if isinstance(alphas, int):
         if alphas < 2:
-            raise ValueError("A path needs at least its two ends.")
+            raise ValueError(f"A path needs at least 2 α values, not {alphas}.")
         return [Fraction(i, alphas - 1) for i in range(alphas)]
     # Rounded, so that 0.30000000000000004 from a computed grid is the same point as 0.3.
     exact = (round(a, 12) if isinstance(a, float) else a for a in alphas)

@@ -138,10 +138,11 @@ class EarlyRejection:
             TaskError: A score is out of range.
         """
         # A score of −∞ means that the network failed, and is allowed for any range.
-        if bool(((scores.isfinite() & (scores < self._lowest)) | (scores > self._highest)).any()):
+        outside = scores[(scores.isfinite() & (scores < self._lowest)) | (scores > self._highest)]
+        if len(outside):
             raise TaskError(
                 f"The task's `score_range` is {self._lowest} to {self._highest}, but an example "
-                "has a score outside of it. Correct the range."
+                f"has the score {float(outside[0]):.6g}. Correct the range."
             )
         bound = self.sum_bound(scores, rows)
         if not (math.isfinite(bound) and math.isfinite(self._needed)):

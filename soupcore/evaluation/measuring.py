@@ -167,6 +167,11 @@ def compare(task: TaskInfo[Any], one: Evaluation, other: Evaluation) -> Paired:
     Raises:
         TaskError: They have different numbers of examples.
     """
+    if one.n != other.n:
+        raise TaskError(
+            f"Evaluations on {one.n} and {other.n} examples cannot be paired: both points need an "
+            "evaluation on the same split."
+        )
     if task.metric.is_mean:
         return paired(one.scores, other.scores, undefined=task.undefined, weights=one.weights)
     difference = one.score - other.score

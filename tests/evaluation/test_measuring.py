@@ -100,6 +100,16 @@ def test_two_points_are_compared_on_the_same_resamples(f1: Evaluator, sweep: Swe
     assert "same on every resample" in same.why_no_interval
 
 
+def test_points_on_different_numbers_of_examples_are_not_compared(
+    f1: Evaluator, evaluator: Evaluator, sweep: Sweep
+) -> None:
+    point = sweep["run1"].mixture
+    for each in (f1, evaluator):
+        part = each.task.part("val", len(each.task.split("val")) // 2)
+        with pytest.raises(TaskError, match="cannot be paired"):
+            compare(each.task, each.evaluate(point, "val"), each.evaluate(point, part))
+
+
 def test_a_mean_is_compared_example_by_example(evaluator: Evaluator, sweep: Sweep) -> None:
     one, other = (evaluator.evaluate(sweep[name].mixture, "val") for name in NAMES[:2])
     assert compare(evaluator.task, one, other) == paired(one.scores, other.scores)
