@@ -1,6 +1,6 @@
-"""Processes of this machine, and their output.
+"""Processes: their identity and end, their output in log files, and their import path.
 
-They are identified uniquely even if a process id is reused.
+A process is identified uniquely even if its process id is reused.
 """
 
 import os
@@ -13,8 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 _PROC = Path("/proc")
+_PACKAGE_ROOT = Path(__file__).parents[1]  # the folder with the package `soupcore`
 
 _LARGEST_LOG = 4 << 20  # bytes, for each of the log and its predecessor
 _AT_ONCE = 1 << 16  # bytes
@@ -76,6 +81,21 @@ def kill_group(leader: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def has_exited(process: "subprocess.Popen[bytes]") -> bool:
+    """Return whether a child process has ended, without reaping it, so that its id is not reused.
+
+    Args:
+        process: A process that this process started.
+    """
+    how = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    return process.returncode is not None or os.waitid(os.P_PID, process.pid, how) is not None
+
+
+def python_path() -> str:
+    """Return `$PYTHONPATH` for child processes, so that they import this package."""
+    return os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 class Log:

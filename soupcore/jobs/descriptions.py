@@ -18,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from soupcore.errors import TaskError
-from soupcore.processes import Log, Pump, kill_group
+from soupcore.processes import Log, Pump, kill_group, python_path
 from soupcore.tasks import TaskDescription
 from soupcore.tasks.loading import task_signature
 
-_PACKAGE_ROOT = Path(__file__).parents[2]
 _LIMIT = 600.0  # seconds; a task may have to read all of its data to compute digests
 _RETRY = 10.0  # seconds
 _MOST_BYTES = 16 << 20  # of a description
 
 
 class Descriptions:
-    """The descriptions of a server's tasks, each computed once per version of its file.
+    """The descriptions of a server's tasks, each computed once per version of the task's file.
 
     Args:
         log: Log file for the output of the processes.
@@ -50,7 +49,7 @@ class Descriptions:
         """Return the description of a task, or None if it is not ready in time.
 
         Args:
-            spec: Location of the task, `path/to/file.py:attribute`.
+            spec: Location of the task, as for `load_task`.
             wait_s: Seconds to wait.
 
         Raises:
@@ -99,7 +98,6 @@ class Descriptions:
         """Start a process that describes a task, and return its answer."""
         output, printed = os.pipe()
         answers, answer = os.pipe()
-        path = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         pieces: list[bytes] = []
 
         def take(piece: bytes) -> None:
@@ -113,7 +111,7 @@ class Descriptions:
                 stdout=printed,
                 stderr=printed,
                 pass_fds=(answer,),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+                env={**os.environ, "PYTHONPATH": python_path()},
                 start_new_session=True,
             )
         except BaseException:

@@ -23,12 +23,11 @@ from typing import Any
 from soupcore.errors import ReadOnlyError
 from soupcore.jobs.job import Job, Standing, State, storable
 from soupcore.jobs.queue import Queue
-from soupcore.processes import Log, Pump, kill_group
+from soupcore.processes import Log, Pump, has_exited, kill_group, python_path
 from soupcore.store import Store
 from soupcore.store.leases import LEASE
 from soupcore.sweeps.folder import stays_within
 
-_PACKAGE_ROOT = Path(__file__).parents[2]
 _LOOK_EVERY = 1.0  # seconds
 _PATIENCE = 5.0  # seconds for a worker to end by itself
 _POLL = 0.02  # seconds
@@ -55,11 +54,8 @@ class _Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended. It is not reaped, so that its process id is not reused."""
-        how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return self.process.returncode is not None or (
-            os.waitid(os.P_PID, self.process.pid, how) is not None
-        )
+        """Whether it has ended; see `soupcore.processes.has_exited`."""
+        return has_exited(self.process)
 
     def wake(self) -> None:
         """Make it look for jobs."""
@@ -68,8 +64,8 @@ class _Worker:
                 self.process.stdin.write(b"\n")
                 self.process.stdin.flush()
 
-    def ask_to_end(self) -> None:
-        """Ask it to stop its job and to end."""
+    def request_end(self) -> None:
+        """Request that it stops its job and ends."""
         self.process.terminate()
         self.hang_up()
 
@@ -91,7 +87,7 @@ class _Worker:
         status = self.process.wait()
         self.hang_up()
         lines = self.pump.last_lines()
-        return f"The worker process {_in_words(status)}." + (
+        return f"The worker process {_cause_of_end(status)}." + (
             f" The last lines that it printed:\n{lines}\n" if lines else ""
         )
 
@@ -184,7 +180,7 @@ class Supervisor:
             self._start_to_watch()
             for slot, worker in list(self._workers.items()):
                 if worker.has_ended:
-                    self._bury(slot, worker)
+                    self._remove(slot, worker)
             jobs = self.queue.standing()
             if not jobs:
                 return
@@ -202,7 +198,7 @@ class Supervisor:
                 worker.wake()
 
     def start(self) -> None:
-        """Start workers before the first job: those of the first task, and one without a task."""
+        """Start workers before the first job: those of the first task, and one for no task."""
         if self._store.is_read_only:
             return
         with self._mutex:
@@ -218,10 +214,10 @@ class Supervisor:
         with self._mutex:
             self._watch = None
             for worker in self._workers.values():
-                worker.ask_to_end()
+                worker.request_end()
             for slot, worker in list(self._workers.items()):
                 worker.wait(_PATIENCE)
-                self._bury(slot, worker)
+                self._remove(slot, worker)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -240,17 +236,17 @@ class Supervisor:
             )
             self._watch.start()
 
-    def _bury(self, slot: Slot, worker: _Worker) -> None:
-        """Remove a worker that has ended, and end its jobs."""
+    def _remove(self, slot: Slot, worker: _Worker) -> None:
+        """Remove a worker, kill it if it still runs, and end its jobs."""
         del self._workers[slot]
-        how = worker.end()
-        had_begun = self.queue.abandon(worker.name, how)
+        reason = worker.end()
+        had_begun = self.queue.abandon(worker.name, reason)
         failed = worker.process.returncode > 0 and not had_begun
         count = self._failed_starts.get(slot, (0, 0.0))[0] + 1 if failed else 0
         self._failed_starts[slot] = (count, time.monotonic())
         if count >= _STARTS:
-            logger.error("No worker for %s could be started. %s", slot, how)
-            self.queue.fail_waiting(slot[0], f"No worker could be started for this job. {how}")
+            logger.error("No worker for %s could be started. %s", slot, reason)
+            self.queue.fail_waiting(slot[0], f"No worker could be started for this job. {reason}")
             del self._failed_starts[slot]
 
     def _end_silent(self, jobs: Sequence[Standing]) -> None:
@@ -266,7 +262,7 @@ class Supervisor:
                 continue
             if name in own:
                 slot = own[name]
-                self._bury(slot, self._workers[slot])
+                self._remove(slot, self._workers[slot])
                 continue
             process = self.queue.process_of(name)
             if process is not None and process.is_here and process.kill():
@@ -286,7 +282,6 @@ class Supervisor:
                 self._workers[slot] = self._start(task, device)
 
     def _start(self, task: str | None, device: str) -> _Worker:
-        path = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {
             # Threads that spin while they wait make small networks 30 times slower as soon as
             # another process needs a core.
@@ -296,7 +291,7 @@ class Supervisor:
             "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
             "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "PYTHONPATH": python_path(),
             "STOCKPOT_DATABASE": self._store.url,  # not an argument, as it may hold a password
         }
         name = uuid.uuid4().hex
@@ -362,7 +357,8 @@ def _watch(supervisor: "weakref.ref[Supervisor]", stopped: threading.Event) -> N
         del watched
 
 
-def _in_words(status: int) -> str:
+def _cause_of_end(status: int) -> str:
+    """Return how a process with this exit status ended, as a predicate."""
     if status >= 0:
         return f"ended with exit code {status}"
     name = signal.Signals(-status).name

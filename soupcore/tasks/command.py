@@ -4,7 +4,7 @@ r"""Tasks that run a command of the user, described by a TOML file.
     form = "ingredient"       # as the first ingredient's file; or "safetensors"; or "folder", for
                               # `from_pretrained`, of ingredients in Hugging Face folders
     time_limit = 3600         # seconds for one run of the command
-    at_once = 1               # how many runs of the command at the same time
+    at_once = 1               # maximum number of concurrent runs of the command
 
     [splits]
     val = "select"            # name = role
@@ -49,7 +49,6 @@ For harnesses that do not end with JSON, a pattern finds the number:
 import hashlib
 import json
 import math
-import os
 import re
 import shlex
 import signal
@@ -67,7 +66,7 @@ from torch import Tensor, nn
 
 from soupcore.errors import TaskError
 from soupcore.new_files import create_private
-from soupcore.processes import kill_group
+from soupcore.processes import has_exited, kill_group
 from soupcore.tasks.description import Role
 from soupcore.tasks.metrics import Metric
 from soupcore.tasks.splits import Split
@@ -113,12 +112,14 @@ class CommandTask(Task):
 
     def __init__(self, path: Path) -> None:
         file = TomlFile(path, _KEYS)
-        settings = file.told
+        settings = file.settings
         self._folder = path.resolve().parent
-        self._command = shlex.split(file.text("run"))
-        self._time_limit = float(settings.get("time_limit", math.inf))
+        self._command = _command(file)
+        self._time_limit = settings.get("time_limit", math.inf)
+        if type(self._time_limit) not in (int, float) or self._time_limit <= 0:
+            raise TaskError(f"{path}: `time_limit` must be a number > 0, not {self._time_limit!r}.")
         self.at_once: int = file.number("at_once", 1) or 1
-        self._result = settings.get("result")
+        self._result = file.text("result") if "result" in settings else None
         if self._result is not None and self.at_once > 1 and "{folder}" not in self._result:
             raise TaskError(
                 f"{path}: concurrent runs would overwrite the same `result`. Put it into "
@@ -152,16 +153,19 @@ class CommandTask(Task):
         return outputs
 
     def measure(self, checkpoint: Path, split: str, on_wait: Callable[[], None]) -> Tensor:
-        """Run the command and return the metrics in their order, float32, shape [1, metrics].
+        """Run the command and return its metrics, in the order of the file.
 
         Args:
             checkpoint: The file with the weights.
             split: Name of the split.
             on_wait: Called while the command runs; raise in it to stop the command.
 
+        Returns:
+            Values of the metrics, float32, shape [1, metrics].
+
         Raises:
             TaskError: The command fails, takes too long, or does not report a metric. The message
-                has the end of its output and the path of all of it.
+                has the end of its output and the path of the log file.
         """
         with tempfile.TemporaryDirectory(prefix="stockpot-") as scratch:
             result = self._result and self._result.replace("{folder}", scratch)
@@ -197,7 +201,7 @@ class CommandTask(Task):
             except OSError as error:
                 output.fail(f"cannot be started: {error.strerror}")
             try:
-                while not _has_ended(process):
+                while not has_exited(process):
                     if time.monotonic() - started > self._time_limit:
                         output.fail(f"took longer than {self._time_limit:g} s and was stopped")
                     on_wait()
@@ -252,8 +256,16 @@ def signature(path: Path) -> str:
     return _digest(TomlFile(path, _KEYS))
 
 
+def _command(file: TomlFile) -> list[str]:
+    """Return the words of the command."""
+    try:
+        return shlex.split(file.text("run"))
+    except ValueError as error:
+        raise TaskError(f"{file.path}: `run` is not a valid command ({error}).") from None
+
+
 def _splits(file: TomlFile) -> dict[str, Role]:
-    found = file.told.get("splits")
+    found = file.settings.get("splits")
     if not isinstance(found, dict) or not found:
         raise TaskError(f'{file.path} needs a table [splits], such as val = "select".')
     for name, role in found.items():
@@ -267,31 +279,51 @@ def _splits(file: TomlFile) -> dict[str, Role]:
 
 def _metrics(file: TomlFile) -> tuple[list[Read], list[Metric]]:
     """Return a reader for each metric, and the metrics."""
-    found = file.told.get("metrics")
+    found = file.settings.get("metrics")
     if not isinstance(found, dict) or not found:
         raise TaskError(f"{file.path} needs a table for each metric, such as [metrics.accuracy].")
     reads: list[Read] = []
     metrics = []
     for place, (name, of) in enumerate(found.items()):
+        if not isinstance(of, dict):
+            raise TaskError(f"{file.path}: `{name}` in [metrics] must be a table [metrics.{name}].")
         file.check_keys(of, _METRIC_KEYS)
         is_percent = of.get("percent", False)
-        limits = (0, 1) if is_percent else of.get("range")
         metrics.append(
             Metric(
                 name,
                 of.get("higher_is_better", True),
-                None if limits is None else (float(limits[0]), float(limits[1])),
+                (0.0, 1.0) if is_percent else _limits(file, name, of.get("range")),
                 of.get("unit", ""),
                 compute=partial(_column, place),
                 source="outputs",
             )
         )
         if "pattern" in of:
-            read: Read = partial(_by_pattern, re.compile(of["pattern"]), name)
+            read: Read = partial(_by_pattern, _compiled(file, name, of["pattern"]), name)
         else:
-            read = partial(_by_key, of.get("key", name))
+            read = partial(_by_key, str(of.get("key", name)))
         reads.append(partial(_share, read) if is_percent else read)
     return reads, metrics
+
+
+def _limits(file: TomlFile, name: str, limits: Any) -> tuple[float, float] | None:
+    """Return the range of a metric; None without one."""
+    match limits:
+        case None:
+            return None
+        case [int() | float() as low, int() | float() as high]:
+            return float(low), float(high)
+    raise TaskError(f"{file.path}: `range` of the metric {name!r} must be a list of two numbers.")
+
+
+def _compiled(file: TomlFile, name: str, pattern: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise TaskError(
+            f"{file.path}: `pattern` of the metric {name!r} must be a regular expression: {error}."
+        ) from None
 
 
 def _column(place: int, outputs: Tensor, targets: Tensor) -> float:
@@ -338,19 +370,13 @@ def _by_pattern(pattern: re.Pattern[str], name: str, text: str, output: _Output)
 
 def _digest(file: TomlFile) -> str:
     """Return a digest of the file and of the files that the command names."""
-    version = str(file.told.get("version", ""))
+    version = str(file.settings.get("version", ""))
     sha = hashlib.sha256(file.path.read_bytes() + version.encode())
-    for part in shlex.split(file.text("run")):
+    for part in _command(file):
         named = file.path.resolve().parent / part
         if named.is_file() and named.stat().st_size <= _MOST_BYTES:
             sha.update(named.read_bytes())
     return sha.hexdigest()
-
-
-def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
-    """Return whether a process has ended, without reaping it, so that its id is not reused."""
-    how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-    return os.waitid(os.P_PID, process.pid, how) is not None
 
 
 def _filled(part: str, places: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Data sets that are decoded once and read from disk from then on.
+"""Data sets that are decoded once and then read from disk.
 
 Decoding images often costs more than the forward pass, so each data set is decoded once. The
 decoded tensors are stored in the workspace with their dtypes and memory-mapped, so they may be
@@ -192,6 +192,22 @@ class Decoding:
         ]
 
 
+def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return a copy of some rows of a tensor that is mapped from disk, mapped from disk too.
+
+    Its file has no name and is freed with the last reference to the copy.
+
+    Raises:
+        FullDiskError: The disk is too small.
+    """
+    folder = workspace_folder()
+    shape = (len(rows), *tensor.shape[1:])
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, folder, tensor[:1].nbytes * len(rows))
+        found = torch.from_numpy(np.memmap(file, tensor.numpy().dtype, mode="w+", shape=shape))
+    return torch.index_select(tensor, 0, rows, out=found)
+
+
 @dataclass(frozen=True)
 class Example:
     """One example of a data set.
@@ -344,24 +360,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and any(map(_is_text, value)))
 
 
-def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Return a copy of some rows of a tensor that is mapped from disk, mapped from disk too.
-
-    Its file has no name and is freed with the last reference to the copy.
-
-    Raises:
-        FullDiskError: The disk is too small.
-    """
-    folder = workspace_folder()
-    shape = (len(rows), *tensor.shape[1:])
-    with tempfile.TemporaryFile(dir=folder) as file:
-        reserve(file, folder, tensor[:1].nbytes * len(rows))
-        found = torch.from_numpy(np.memmap(file, tensor.numpy().dtype, mode="w+", shape=shape))
-    return torch.index_select(tensor, 0, rows, out=found)
-
-
 def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
-    """Return the tensors or labels that a data set holds for all its examples."""
+    """Return the tensors or labels of all examples that a data set has in memory."""
     if isinstance(dataset, Subset):
         rows = torch.as_tensor(list(dataset.indices))
         return [tensor[rows.to(tensor.device)] for tensor in _in_memory(dataset.dataset)]
@@ -372,7 +372,7 @@ def _in_memory(dataset: Dataset[Any]) -> list[Tensor]:
 
 
 def _numbers(values: Any, length: int) -> list[Tensor]:
-    """Return values as a tensor if they are numbers, one per example; else None."""
+    """Return values in a tensor if they are numbers, one per example; else nothing."""
     try:
         tensor = torch.tensor(np.asarray(values))  # a copy: an array may be read-only
     except (TypeError, ValueError, RuntimeError):

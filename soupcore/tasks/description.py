@@ -319,8 +319,8 @@ class TaskInfo(ABC, Generic[SplitT]):
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {split.role}" for name, split in self.splits.items())
-        told = "" if self.precision == "float32" else f", precision={self.precision!r}"
-        return f"{type(self).__name__}({self.name!r}, {{{splits}}}{told})"
+        precision = "" if self.precision == "float32" else f", precision={self.precision!r}"
+        return f"{type(self).__name__}({self.name!r}, {{{splits}}}{precision})"
 
     def _repr_html_(self) -> str:
         rows = [(name, split.role, len(split)) for name, split in self.splits.items()]
@@ -367,9 +367,12 @@ class TaskInfo(ABC, Generic[SplitT]):
 
 @dataclass(frozen=True)
 class SplitDescription:
-    """The role of a split, the identity of its data, and its number of examples.
+    """The description of a split.
 
     Attributes:
+        role: Role of the split (see `Split`).
+        digest: Identity of the data: 64 hex digits.
+        n: Number of examples.
         majority: The share of the most frequent class; None if unknown.
         is_weighted: Whether examples have weights.
     """
@@ -489,6 +492,11 @@ class TaskDescription(TaskInfo[SplitDescription]):
         )
 
 
+def part_digest(whole: str, n: int, seed: int = 0) -> str:
+    """Return the digest of n examples of a split, drawn with a seed: 64 hex digits."""
+    return hashlib.sha256(f"part {n} {seed} {whole}".encode()).hexdigest()
+
+
 def _check_names(task: str, metrics: Sequence[MetricInfo]) -> None:
     """Check that names of metrics are unique, since scores are stored by name."""
     counts = Counter(metric.name for metric in metrics)
@@ -498,8 +506,3 @@ def _check_names(task: str, metrics: Sequence[MetricInfo]) -> None:
             f"The task {task!r} has {counts[twice]} metrics named {twice!r}. Give them "
             "different names."
         )
-
-
-def part_digest(whole: str, n: int, seed: int = 0) -> str:
-    """Return the digest of n examples of a split, drawn with a seed: 64 hex digits."""
-    return hashlib.sha256(f"part {n} {seed} {whole}".encode()).hexdigest()

@@ -20,7 +20,8 @@ Structure = Any  # the same with the index of each tensor in its place
 Collate = Callable[[list[Any]], Batch]
 Rows = slice | Tensor
 
-_IGNORED = -100  # the class that cross-entropy ignores, in torch and transformers
+#: The class that cross-entropy ignores, in torch and transformers.
+IGNORED = -100
 
 
 class Ragged:
@@ -119,9 +120,9 @@ class Examples:
     def of_targets(cls, targets: Any) -> Self:
         """Convert targets: a tensor of shape [n, ...], or a list with one per example."""
         leaves: list[Leaf] = []
-        found = cls(leaves, _walk(targets, len(targets), "targets", leaves))
-        found.leaves = leaves
-        found._padding = _IGNORED
+        structure = _walk(targets, len(targets), "targets", leaves)
+        found = cls(leaves, structure)
+        found._padding = IGNORED
         return found
 
     def __len__(self) -> int:
@@ -184,7 +185,7 @@ class Examples:
         found = [
             take(leaf, rows)
             if isinstance(leaf, Tensor)
-            else leaf.padded(rows, _IGNORED if name == "labels" else self._padding)
+            else leaf.padded(rows, IGNORED if name == "labels" else self._padding)
             for name, leaf in zip(self._names, self.leaves, strict=True)
         ]
         batch = _filled(self.structure, found)
@@ -218,7 +219,7 @@ class Examples:
         return self._with(leaves)
 
     def to(self, device: torch.device) -> "Examples":
-        """Return the same with its tensors on a device; those of different lengths stay."""
+        """Return the same with its tensors on a device; `Ragged` ones stay where they are."""
         leaves = [leaf.to(device) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         return self._with(leaves)
 

@@ -36,12 +36,12 @@ from torch import Tensor, nn
 from soupcore.errors import TaskError
 from soupcore.tasks.classification import ClassificationTask
 from soupcore.tasks.description import Role
+from soupcore.tasks.examples import IGNORED
 from soupcore.tasks.hugging_face_file import Description
 from soupcore.tasks.hugging_face_folder import image_network, network_of, open_tokenizer
 from soupcore.tasks.images import picture_split
 from soupcore.tasks.language_models import (
     BITS_PER_BYTE,
-    IGNORED,
     PERPLEXITY,
     TAGGING_METRICS,
     CausalTask,
@@ -75,50 +75,60 @@ def load(path: Path) -> Task:
         TaskError: The file is not of this form, names files or columns that are missing, or
             transformers is not installed.
     """
-    told = Description(path)
-    kind = told.text("task")
+    description = Description(path)
+    kind = description.text("task")
     if kind not in KINDS:
         raise TaskError(f"{path}: `task` is one of {', '.join(KINDS)}, not {kind!r}.")
     for key in ("group", "weight"):
-        if key in told.told and key not in KINDS[kind].settings:
+        if key in description.settings and key not in KINDS[kind].settings:
             raise TaskError(f"{path}: `{key}` is not a setting of {kind}.")
-    task = KINDS[kind].make(told)
-    task.source_digest = told.identity
+    task = KINDS[kind].make(description)
+    task.source_digest = description.identity
     return task
 
 
-def _encoded(told: Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
-    columns = [table[column].astype(str).tolist() for column in told.columns]
-    limit = told.number("max_length") or min(tokenizer.model_max_length, 512)
+def _encoded(description: Description, tokenizer: Any, table: "pd.DataFrame") -> dict[str, Any]:
+    columns = [table[column].astype(str).tolist() for column in description.columns]
+    limit = description.number("max_length") or min(tokenizer.model_max_length, 512)
     found = tokenizer(*columns, truncation=True, max_length=limit)
     return {name: [torch.tensor(row) for row in rows] for name, rows in found.items()}
 
 
-def _classification(told: Description) -> Task:
-    tokenizer = open_tokenizer(told.path, told.tokenizer)
-    label = told.text("label")
-    classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
+def _classification(description: Description) -> Task:
+    tokenizer = open_tokenizer(description.path, description.tokenizer)
+    label, classes = description.text("label"), description.class_numbers
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
-        inputs, targets = _encoded(told, tokenizer, table), _classes(told, table[label], classes)
-        split = Split(role, inputs, targets, groups=told.groups(table), weights=told.weights(table))
-        texts = zip(_names(targets, classes), _texts(told, table), strict=True)
+        inputs = _encoded(description, tokenizer, table)
+        targets = _classes(description, table[label], classes)
+        split = Split(
+            role,
+            inputs,
+            targets,
+            groups=description.groups(table),
+            weights=description.weights(table),
+        )
+        texts = zip(_names(targets, classes), _texts(description, table), strict=True)
         _show(split, [f"{name}: {text}" for name, text in texts])
         return split
 
-    build = network_of(told.path, told.model, "SequenceClassification")
-    return _classifier(told, build, told.made(make))
+    build = network_of(description.path, description.model, "SequenceClassification")
+    return _classifier(description, build, description.made(make))
 
 
 def _classifier(
-    told: Description, build: Callable[[], nn.Module], splits: Mapping[str, Split]
+    description: Description, build: Callable[[], nn.Module], splits: Mapping[str, Split]
 ) -> Task:
     return ClassificationTask(
-        build, splits, name=told.name, metrics=told.metrics, precision=told.precision
+        build,
+        splits,
+        name=description.name,
+        metrics=description.metrics,
+        precision=description.precision,
     )
 
 
-def _classes(told: Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
+def _classes(description: Description, column: Iterable[Any], classes: Mapping[str, int]) -> Tensor:
     """Return the class number of each label, or of its name in the configuration.
 
     A configuration without custom names calls classes LABEL_0, LABEL_1, ….
@@ -130,9 +140,10 @@ def _classes(told: Description, column: Iterable[Any], classes: Mapping[str, int
         return torch.tensor([int(label) for label in labels])
     unknown = sorted(set(labels) - classes.keys())
     raise TaskError(
-        f"{told.path}: the labels {', '.join(unknown[:5])} are not numbers, and {told.model}"
-        f"/config.json has no number for them in `label2id` (it has {', '.join(classes) or 'none'}"
-        "). Write the numbers of the classes into the data, or the names into config.json."
+        f"{description.path}: the labels {', '.join(unknown[:5])} are not numbers, and "
+        f"{description.model}/config.json has no number for them in `label2id` (it has "
+        f"{', '.join(classes) or 'none'}). Write the numbers of the classes into the data, or the "
+        "names into config.json."
     )
 
 
@@ -142,9 +153,9 @@ def _names(targets: Tensor, classes: Mapping[str, int]) -> list[str]:
     return [names.get(number, str(number)) for number in targets.tolist()]
 
 
-def _texts(told: Description, table: "pd.DataFrame") -> list[str]:
+def _texts(description: Description, table: "pd.DataFrame") -> list[str]:
     """Return the text of each row, both texts of a pair."""
-    columns = [table[column].astype(str) for column in told.columns]
+    columns = [table[column].astype(str) for column in description.columns]
     return [" | ".join(texts) for texts in zip(*columns, strict=True)]
 
 
@@ -163,48 +174,49 @@ def _images(table: "pd.DataFrame", column: str, path: Path) -> list[Path]:
     return found
 
 
-def _pictures(told: Description) -> Task:
-    build, read, identity = image_network(told.path, told.model)
-    classes = {str(name): number for name, number in told.config.get("label2id", {}).items()}
-    label = told.text("label")
+def _pictures(description: Description) -> Task:
+    build, read, identity = image_network(description.path, description.model)
+    label, classes = description.text("label"), description.class_numbers
     splits = {}
-    for name, (role, table, path) in told.tables().items():
-        numbers = _classes(told, table[label], classes)
+    for name, (role, table, path) in description.tables().items():
+        numbers = _classes(description, table[label], classes)
         splits[name] = picture_split(
             role,
-            _images(table, told.text("image"), path),
+            _images(table, description.text("image"), path),
             numbers.tolist(),
             read,
             identity,
-            groups=told.groups(table),
-            weights=told.weights(table),
+            groups=description.groups(table),
+            weights=description.weights(table),
             names=_names(numbers, classes),
         )
-    return _classifier(told, build, told.held_out(splits))
+    return _classifier(description, build, description.held_out(splits))
 
 
-def _named(told: Description, known: Sequence[Metric]) -> list[Metric]:
+def _named(description: Description, known: Sequence[Metric]) -> list[Metric]:
     """Return the metrics of a language model that a description names."""
     by_name = {metric.name: metric for metric in known}
-    unknown = [name for name in told.metrics if name not in by_name]
+    unknown = [name for name in description.metrics if name not in by_name]
     if unknown:
-        raise TaskError(f"{told.path}: `metrics` of this task are {', '.join(by_name)}.")
-    return [by_name[name] for name in told.metrics] or list(known)
+        raise TaskError(f"{description.path}: `metrics` of this task are {', '.join(by_name)}.")
+    return [by_name[name] for name in description.metrics] or list(known)
 
 
-def _causal(told: Description) -> Task:
-    tokenizer = open_tokenizer(told.path, told.tokenizer)
-    block = told.number("block")
+def _causal(description: Description) -> Task:
+    tokenizer = open_tokenizer(description.path, description.tokenizer)
+    block = description.number("block")
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
-        encoded = _encoded(told, tokenizer, table)["input_ids"]
+        encoded = _encoded(description, tokenizer, table)["input_ids"]
         texts = [text for text in encoded if len(text) > 1]
         if block is not None:
             end = torch.tensor([tokenizer.eos_token_id] * (tokenizer.eos_token_id is not None))
             joined = torch.cat([part for text in encoded for part in (text, end)]).long()
             texts = list(joined[: len(joined) // block * block].reshape(-1, block))
         if not texts:
-            raise TaskError(f"{told.path}: no text has two tokens, or there is no whole block.")
+            raise TaskError(
+                f"{description.path}: no text has two tokens, or there is no whole block."
+            )
         spelled = [len(tokenizer.decode(text[1:]).encode()) for text in texts]
         inputs = {"input_ids": texts, "attention_mask": [torch.ones_like(text) for text in texts]}
         split = Split(role, inputs, torch.tensor(spelled))
@@ -212,21 +224,26 @@ def _causal(told: Description) -> Task:
         split.shown = lambda index: Shown(tokenizer.decode(texts[index], skip_special_tokens=True))
         return split
 
-    splits, build = told.made(make), network_of(told.path, told.model, "CausalLM")
-    metrics = _named(told, [PERPLEXITY, BITS_PER_BYTE])
-    task = CausalTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
+    splits, build = (
+        description.made(make),
+        network_of(description.path, description.model, "CausalLM"),
+    )
+    metrics = _named(description, [PERPLEXITY, BITS_PER_BYTE])
+    task = CausalTask(
+        build, splits, name=description.name, metrics=metrics, precision=description.precision
+    )
     task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
-def _masked(told: Description) -> Task:
-    tokenizer = open_tokenizer(told.path, told.tokenizer)
+def _masked(description: Description) -> Task:
+    tokenizer = open_tokenizer(description.path, description.tokenizer)
     if tokenizer.mask_token_id is None:
-        raise TaskError(f"The tokenizer in {told.model} has no mask token.")
-    seed = told.number("seed", 1) or 1
+        raise TaskError(f"The tokenizer in {description.model} has no mask token.")
+    seed = description.number("seed", 1) or 1
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
-        encoded = _encoded(told, tokenizer, table)
+        encoded = _encoded(description, tokenizer, table)
         generator = torch.Generator().manual_seed(seed)
         labels = []
         for row, text in enumerate(encoded["input_ids"]):
@@ -237,24 +254,29 @@ def _masked(told: Description) -> Task:
             labels.append(text.masked_fill(~hidden, IGNORED))
             encoded["input_ids"][row] = text.masked_fill(hidden, tokenizer.mask_token_id)
         split = Split(role, encoded, labels)
-        _show(split, _texts(told, table))
+        _show(split, _texts(description, table))
         return split
 
-    splits, build = told.made(make), network_of(told.path, told.model, "MaskedLM")
-    metrics = _named(told, [PERPLEXITY])
-    task = MaskedTask(build, splits, name=told.name, metrics=metrics, precision=told.precision)
+    splits, build = (
+        description.made(make),
+        network_of(description.path, description.model, "MaskedLM"),
+    )
+    metrics = _named(description, [PERPLEXITY])
+    task = MaskedTask(
+        build, splits, name=description.name, metrics=metrics, precision=description.precision
+    )
     task.batch_size = batch_size_for(splits, len(tokenizer))
     return task
 
 
-def _tokens(told: Description) -> Task:
-    tokenizer = open_tokenizer(told.path, told.tokenizer)
+def _tokens(description: Description) -> Task:
+    tokenizer = open_tokenizer(description.path, description.tokenizer)
     if not tokenizer.is_fast:
-        raise TaskError(f"The tokenizer in {told.model} does not map tokens to words.")
-    text, label = told.text("text"), told.text("label")
-    numbers = {str(name): number for name, number in told.config.get("label2id", {}).items()}
+        raise TaskError(f"The tokenizer in {description.model} does not map tokens to words.")
+    text, label = description.text("text"), description.text("label")
+    numbers = description.class_numbers
     names = {number: name for name, number in numbers.items()}
-    limit = told.number("max_length") or min(tokenizer.model_max_length, 512)
+    limit = description.number("max_length") or min(tokenizer.model_max_length, 512)
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
         words = [list(row) for row in table[text]]
@@ -263,10 +285,10 @@ def _tokens(told: Description) -> Task:
             len(row) != len(of) or isinstance(row, str) for row, of in zip(words, tags, strict=True)
         ):
             raise TaskError(
-                f"{told.path}: {text!r} and {label!r} need a list of words and as many tags in "
-                "each row, as JSONL and Parquet hold them."
+                f"{description.path}: {text!r} and {label!r} need a list of words and as many tags "
+                "in each row, as JSONL and Parquet hold them."
             )
-        flat = _classes(told, [tag for row in tags for tag in row], numbers)
+        flat = _classes(description, [tag for row in tags for tag in row], numbers)
         by_row = torch.split(flat, [len(row) for row in tags])
         encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
         targets = []
@@ -289,11 +311,19 @@ def _tokens(told: Description) -> Task:
         _show(split, [" ".join(map(str, row)) for row in words])
         return split
 
-    splits, build = told.made(make), network_of(told.path, told.model, "TokenClassification")
+    splits, build = (
+        description.made(make),
+        network_of(description.path, description.model, "TokenClassification"),
+    )
     tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]
-    metrics = _named(told, TAGGING_METRICS)
+    metrics = _named(description, TAGGING_METRICS)
     return TaggingTask(
-        build, splits, name=told.name, metrics=metrics, tags=tags, precision=told.precision
+        build,
+        splits,
+        name=description.name,
+        metrics=metrics,
+        tags=tags,
+        precision=description.precision,
     )
 
 

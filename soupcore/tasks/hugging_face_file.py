@@ -16,7 +16,7 @@ from soupcore.errors import TaskError
 from soupcore.new_files import new_file
 from soupcore.tasks.description import Role
 from soupcore.tasks.splits import Split
-from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
+from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, json_object, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +29,23 @@ _READ = (".json", ".txt", ".model", ".jinja")  # files of a network's folder tha
 
 
 class Description(TomlFile):
-    """A TOML file that describes a task of a network of Hugging Face."""
+    """A TOML file that describes a task of a network of Hugging Face.
+
+    Attributes:
+        model: The folder with config.json.
+        tokenizer: The folder of the tokenizer.
+        config: The contents of config.json.
+        identity: A digest of this file and of config.json: 64 hex digits.
+
+    Raises:
+        TaskError: The file is invalid, or there is no config.json, or it is not a JSON object.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _KEYS)
         self.model = path.parent / self.text("model")
-        #: The folder of the tokenizer.
         self.tokenizer = path.parent / self.text(
-            "tokenizer" if "tokenizer" in self.told else "model"
+            "tokenizer" if "tokenizer" in self.settings else "model"
         )
         config = self.model / "config.json"
         if not config.is_file():
@@ -45,7 +54,7 @@ class Description(TomlFile):
                 "and the tokenizer of the runs, relative to this file."
             )
         text = read_text(config)
-        self.config: dict[str, Any] = json.loads(text)
+        self.config = json_object(config, text)
         self.identity = self.digest(text)
 
     @property
@@ -54,9 +63,14 @@ class Description(TomlFile):
         return self.texts("metrics")
 
     @property
+    def class_numbers(self) -> dict[str, int]:
+        """The numbers of the classes or tags by their names in config.json; empty without names."""
+        return {str(name): number for name, number in self.config.get("label2id", {}).items()}
+
+    @property
     def columns(self) -> list[str]:
         """The columns of the texts: one, or two for pairs."""
-        found = self.told.get("text")
+        found = self.settings.get("text")
         columns = [found] if isinstance(found, str) else found
         if not isinstance(columns, list) or not 1 <= len(columns) <= 2:
             raise TaskError(f"{self.path} needs `text`, the name of one column or a list of two.")
@@ -64,11 +78,11 @@ class Description(TomlFile):
 
     def groups(self, table: "pd.DataFrame") -> list[Any] | None:
         """Return the group of each row; None without a column of groups."""
-        return table[self.text("group")].tolist() if "group" in self.told else None
+        return table[self.text("group")].tolist() if "group" in self.settings else None
 
     def weights(self, table: "pd.DataFrame") -> Tensor | None:
         """Return the weight of each row, float64; None without a column of weights."""
-        if "weight" not in self.told:
+        if "weight" not in self.settings:
             return None
         column = self.text("weight")
         try:
@@ -91,9 +105,9 @@ class Description(TomlFile):
 
     def _table(self, path: Path) -> "pd.DataFrame":
         table = _read_table(path, self.texts("columns"))
-        wanted = [*self.columns] if "text" in self.told else []
+        wanted = [*self.columns] if "text" in self.settings else []
         wanted += [
-            self.text(key) for key in ("image", "label", "group", "weight") if key in self.told
+            self.text(key) for key in ("image", "label", "group", "weight") if key in self.settings
         ]
         missing = [column for column in wanted if column not in table]
         if missing:
@@ -106,23 +120,23 @@ class Description(TomlFile):
         return table
 
 
-def write(path: Path, told: Mapping[str, Any]) -> None:
+def write(path: Path, settings: Mapping[str, Any]) -> None:
     """Write a description, with absolute paths or paths relative to the file.
 
     Args:
         path: The TOML file, which is replaced.
-        told: Settings: texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
+        settings: Texts, lists of texts, numbers; and `splits`, `{name: {"file": path, "role":
             role}}`.
 
     Raises:
         TaskError: A text contains characters that TOML does not allow.
     """
-    lines = [f"{key} = {_toml(value)}" for key, value in told.items() if key != "splits"]
+    lines = [f"{key} = {_toml(value)}" for key, value in settings.items() if key != "splits"]
     lines.append("[splits]")
-    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in told["splits"].items()]
+    lines += [f"{_toml(name)} = {_toml(split)}" for name, split in settings["splits"].items()]
     text = "\n".join([*lines, ""])
     try:
-        is_read = tomllib.loads(text) == dict(told)
+        is_read = tomllib.loads(text) == dict(settings)
     except tomllib.TOMLDecodeError:
         is_read = False
     if not is_read:
@@ -143,9 +157,9 @@ def paths_of(path: Path) -> list[Path]:
     Raises:
         TaskError: The file is invalid.
     """
-    told = Description(path)
-    folders = dict.fromkeys((told.model, told.tokenizer))
-    files = [file for _, file in told.splits("file", "data.csv").values()]
+    description = Description(path)
+    folders = dict.fromkeys((description.model, description.tokenizer))
+    files = [file for _, file in description.splits("file", "data.csv").values()]
     read = [file for folder in folders for file in folder.glob("*") if file.suffix in _READ]
     return [*folders, *read, *files]
 
@@ -181,5 +195,5 @@ def _read_table(path: Path, names: Sequence[str], rows: int | None = None) -> "p
         raise TaskError(f"{path} has an unsupported extension; use {', '.join(readers)}.")
     try:
         return read(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # Parquet needs a package
         raise TaskError(f"{path} cannot be read: {error}") from error

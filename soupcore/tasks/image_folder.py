@@ -48,7 +48,7 @@ from soupcore.tasks.hugging_face_folder import image_network
 from soupcore.tasks.images import SUFFIXES, Preprocessing, picture_split
 from soupcore.tasks.splits import Split
 from soupcore.tasks.task import Task
-from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, read_text
+from soupcore.tasks.toml_file import COMMON_KEYS, TomlFile, json_object, read_text
 from soupcore.tasks.zero_shot import PROMPTS, of_open_clip, of_transformers
 
 _KEYS = {
@@ -78,23 +78,23 @@ def load(path: Path) -> Task:
         TaskError: The file is not of this form, names folders that are missing, or needs a package
             that is not installed.
     """
-    told = _Description(path)
-    folders = told.splits("folder", "data/val")
-    classes = told.classes(folders)
+    description = _Description(path)
+    folders = description.splits("folder", "data/val")
+    classes = description.classes(folders)
     images = {}
     for name, (role, folder) in folders.items():
         files, numbers = _labelled(folder, classes)
-        images[name] = role, files, numbers, told.groups(folder, files)
-    build, make = _network(told, classes)
+        images[name] = role, files, numbers, description.groups(folder, files)
+    build, make = _network(description, classes)
     splits = {name: make(*of_split) for name, of_split in images.items()}
     task = ClassificationTask(
         build,
-        told.held_out(splits),
-        name=told.name,
-        metrics=told.texts("metrics"),
-        precision=told.precision,
+        description.held_out(splits),
+        name=description.name,
+        metrics=description.texts("metrics"),
+        precision=description.precision,
     )
-    task.source_digest = told.identity
+    task.source_digest = description.identity
     return task
 
 
@@ -102,15 +102,15 @@ class _Description(TomlFile):
     """A TOML file that describes a classifier of images.
 
     Attributes:
-        package: Whose architecture it is: timm, torchvision, open_clip or transformers.
-        architecture: Its name there; "" for transformers.
+        package: The package of the architecture: timm, torchvision, open_clip or transformers.
+        architecture: Its name in that package; "" for transformers.
         config: The settings of a config.json, or the arguments in a checkpoint.
-        identity: A digest of all that defines the task but its images.
+        identity: A digest of everything that defines the task except the images: 64 hex digits.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _KEYS)
-        named = [key for key in _SOURCES if key in self.told]
+        named = [key for key in _SOURCES if key in self.settings]
         if len(named) != 1:
             raise TaskError(f"{path} needs one of {', '.join(_SOURCES)}, the architecture.")
         self.config: dict[str, Any] = {}
@@ -126,9 +126,9 @@ class _Description(TomlFile):
                 f'{path}: `architecture` is such as "timm:resnet18" or "torchvision:resnet18", not '
                 f"{value!r}."
             )
-        if not self.is_zero_shot and (told := {"prompts", "class_names"} & self.told.keys()):
+        if not self.is_zero_shot and (given := {"prompts", "class_names"} & self.settings.keys()):
             raise TaskError(
-                f"{path}: {' and '.join(sorted(told))} need a CLIP, which compares images with "
+                f"{path}: {' and '.join(sorted(given))} need a CLIP, which compares images with "
                 "texts, as `model` or an `architecture` of open_clip."
             )
         self.identity = self.digest(
@@ -152,7 +152,7 @@ class _Description(TomlFile):
         config = folder / "config.json"
         if not config.is_file():
             raise TaskError(f"{self.path}: {config} does not exist.")
-        self.config = json.loads(read_text(config))
+        self.config = json_object(config, read_text(config))
         self.package = "timm" if "architecture" in self.config else "transformers"
         self.architecture = self.config.get("architecture", "")
 
@@ -179,7 +179,7 @@ class _Description(TomlFile):
     @property
     def _group_text(self) -> str:
         """The text of the file with groups; "" without one."""
-        if self.told.get("group", _FOLDER) == _FOLDER:
+        if self.settings.get("group", _FOLDER) == _FOLDER:
             return ""
         return read_text(self.path.parent / self.text("group"))
 
@@ -193,7 +193,7 @@ class _Description(TomlFile):
         Raises:
             TaskError: An image has none.
         """
-        if "group" not in self.told:
+        if "group" not in self.settings:
             return None
         if self.text("group") == _FOLDER:
             below = [file.relative_to(folder).parts for file in files]
@@ -216,7 +216,7 @@ class _Description(TomlFile):
 
     def classes(self, folders: Mapping[str, tuple[Role, Path]]) -> list[str]:
         """Return the names of the classes in the order of their numbers."""
-        if "classes" in self.told:
+        if "classes" in self.settings:
             return self.texts("classes")
         numbers = self.config.get("label2id") or {}
         names: list[str] = self.config.get("label_names") or sorted(
@@ -239,14 +239,14 @@ class _Description(TomlFile):
         if (resize := self.number("resize")) is not None:
             changes["resize"] = resize
         for key in ("mean", "std"):
-            if key in self.told:
+            if key in self.settings:
                 changes[key] = self._three(key)
-        if "interpolation" in self.told:
+        if "interpolation" in self.settings:
             changes["interpolation"] = self.text("interpolation")
         return replace(found, **changes)
 
     def _three(self, key: str) -> tuple[float, ...]:
-        value = self.told[key]
+        value = self.settings[key]
         is_list = isinstance(value, list) and len(value) == 3
         if not is_list or not all(isinstance(each, int | float) for each in value):
             raise TaskError(f"{self.path}: `{key}` is a list of three numbers.")
@@ -277,17 +277,21 @@ def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
 Make = Callable[[Role, list[Path], list[int], list[str] | None], Split]
 
 
-def _network(told: _Description, classes: Sequence[str]) -> tuple[Callable[[], nn.Module], Make]:
-    """Return what builds the network, and what makes a split for it."""
-    if told.package == "transformers":
-        return _of_transformers(told, classes)
-    if told.package == "open_clip":
-        names = told.class_names(classes)
-        found, build = of_open_clip(told.path, told.architecture, names, told.prompts())
+def _network(
+    description: _Description, classes: Sequence[str]
+) -> tuple[Callable[[], nn.Module], Make]:
+    """Return the builder of the network, and a function that makes a split for it."""
+    if description.package == "transformers":
+        return _of_transformers(description, classes)
+    if description.package == "open_clip":
+        names = description.class_names(classes)
+        found, build = of_open_clip(
+            description.path, description.architecture, names, description.prompts()
+        )
     else:
-        of_package = _of_timm if told.package == "timm" else _of_torchvision
-        found, build = of_package(told, len(classes))
-    preprocessing = told.preprocessing(found)
+        of_package = _of_timm if description.package == "timm" else _of_torchvision
+        found, build = of_package(description, len(classes))
+    preprocessing = description.preprocessing(found)
 
     def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
         identity, prepare = json.dumps(asdict(preprocessing)), preprocessing.normalise
@@ -299,46 +303,50 @@ def _network(told: _Description, classes: Sequence[str]) -> tuple[Callable[[], n
     return build, make
 
 
-def _of_timm(told: _Description, classes: int) -> tuple[Preprocessing, Callable[[], nn.Module]]:
+def _of_timm(
+    description: _Description, classes: int
+) -> tuple[Preprocessing, Callable[[], nn.Module]]:
     try:
         import timm
         from timm.data import resolve_data_config
     except (ImportError, RuntimeError) as error:
-        raise _missing(told, "timm", error) from None
+        raise _missing(description, "timm", error) from None
 
     def build() -> nn.Module:
         network: nn.Module = timm.create_model(
-            told.architecture, pretrained=False, num_classes=classes
+            description.architecture, pretrained=False, num_classes=classes
         )
         return network
 
-    settings = {key: value for key, value in told.config.items() if key in _DATA and value}
+    settings = {key: value for key, value in description.config.items() if key in _DATA and value}
     for key in ("mean", "std"):  # a checkpoint's details have lists as texts
         if isinstance(settings.get(key), str):
             settings[key] = [float(each) for each in settings[key].split(",")]
-    pretrained = told.config.get("pretrained_cfg")
+    pretrained = description.config.get("pretrained_cfg")
     try:
         config = resolve_data_config(settings, pretrained_cfg=pretrained, model=build())
     except RuntimeError as error:  # no such architecture
-        raise TaskError(f"{told.path}: {error}") from error
+        raise TaskError(f"{description.path}: {error}") from error
     return Preprocessing.of_timm(config), build
 
 
 def _of_torchvision(
-    told: _Description, classes: int
+    description: _Description, classes: int
 ) -> tuple[Preprocessing, Callable[[], nn.Module]]:
     try:
         from torchvision import models
     except (ImportError, RuntimeError) as error:
-        raise _missing(told, "torchvision", error) from None
+        raise _missing(description, "torchvision", error) from None
     try:
-        weights = models.get_model_weights(told.architecture).DEFAULT
+        weights = models.get_model_weights(description.architecture).DEFAULT
     except ValueError as error:
-        raise TaskError(f"{told.path}: {error}") from error
+        raise TaskError(f"{description.path}: {error}") from error
     preset = weights.transforms()
 
     def build() -> nn.Module:
-        network: nn.Module = models.get_model(told.architecture, weights=None, num_classes=classes)
+        network: nn.Module = models.get_model(
+            description.architecture, weights=None, num_classes=classes
+        )
         return network
 
     size = preset.crop_size[0]
@@ -352,20 +360,23 @@ def _of_torchvision(
     return found, build
 
 
-def _missing(told: _Description, package: str, error: Exception) -> TaskError:
+def _missing(description: _Description, package: str, error: Exception) -> TaskError:
     return TaskError(
-        f"{told.path} needs the package {package}: pip install {package} ({str(error).strip()})."
+        f"{description.path} needs the package {package}: pip install {package} "
+        f"({str(error).strip()})."
     )
 
 
 def _of_transformers(
-    told: _Description, classes: Sequence[str]
+    description: _Description, classes: Sequence[str]
 ) -> tuple[Callable[[], nn.Module], Make]:
-    if told.is_zero_shot:
-        names = told.class_names(classes)
-        build, read, identity = of_transformers(told.path, told.folder, names, told.prompts())
+    if description.is_zero_shot:
+        names = description.class_names(classes)
+        build, read, identity = of_transformers(
+            description.path, description.folder, names, description.prompts()
+        )
     else:
-        build, read, identity = image_network(told.path, told.folder)
+        build, read, identity = image_network(description.path, description.folder)
 
     def make(role: Role, files: list[Path], numbers: list[int], groups: list[str] | None) -> Split:
         named = [classes[number] for number in numbers]

@@ -1,4 +1,4 @@
-"""Decoded and preprocessed images for image classifiers."""
+"""Splits of image files for image classifiers, which are decoded and preprocessed once."""
 
 import hashlib
 import math
@@ -126,23 +126,6 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
         return _read(self._files[row], self._read), torch.tensor(self._classes[row])
 
 
-def _read(file: Path, read: Callable[["Image"], Tensor]) -> Tensor:
-    """Return what is made of an image file in red, green and blue."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            return read(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise TaskError(f"{file} cannot be read as an image: {error}") from None
-
-
-def _small(image: "Image") -> Tensor:
-    """Return an image to be shown: uint8, shape [height, width, 3]."""
-    image.thumbnail((_SHOWN, _SHOWN))
-    return torch.from_numpy(np.array(image))
-
-
 def picture_split(
     role: Role,
     files: Sequence[Path],
@@ -182,3 +165,20 @@ def picture_split(
     captions = list(map(str, classes)) if names is None else names
     split.shown = lambda index: Shown(captions[index], _read(files[index], _small))
     return split
+
+
+def _read(file: Path, read: Callable[["Image"], Tensor]) -> Tensor:
+    """Open an image file, convert it to RGB, and return the result of `read`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            return read(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise TaskError(f"{file} cannot be read as an image: {error}") from None
+
+
+def _small(image: "Image") -> Tensor:
+    """Return an image to be shown: uint8, shape [height, width, 3]."""
+    image.thumbnail((_SHOWN, _SHOWN))
+    return torch.from_numpy(np.array(image))

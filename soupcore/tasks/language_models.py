@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from soupcore.tasks.examples import IGNORED
 from soupcore.tasks.metrics import METRICS, Metric, weighted_sums
 from soupcore.tasks.splits import Split
 from soupcore.tasks.task import Task
-
-IGNORED = -100  # the class that cross-entropy ignores, in torch and transformers
 
 _MOST_OUTPUTS = 1 << 24  # numbers
 

@@ -220,7 +220,8 @@ class Split:
                 stop.
 
         Raises:
-            TaskError: Examples are not pairs of one structure, or the disk is full.
+            TaskError: Examples are not pairs of one structure, or weights of tokens do not fit.
+            FullDiskError: The disk is too small.
         """
         if self._data is None:
             assert self._decoding is not None  # noqa: S101 - exactly one of the two is set
@@ -291,9 +292,7 @@ class Split:
     def digest(self) -> str:
         """Identity of the data: 64 hex digits over names, dtype, shape and bytes.
 
-        Groups and weights are part of it, if any.
-
-        For a data set see `from_dataset`.
+        Groups and weights are part of it, if there are any. For a data set, see `from_dataset`.
         """
         data = self._data_digest if self._decoding is None else self._decoding.digest
         if self.groups is not None:
@@ -416,7 +415,7 @@ def _check_tokens(weights: Leaf, inputs: Examples) -> None:
 
 
 def _tensors_of(*weights: Leaf | None) -> Iterator[Tensor]:
-    """Return the tensors of the weights."""
+    """Yield the tensors of the weights."""
     for leaf in weights:
         if isinstance(leaf, Ragged):
             yield from (leaf.values, leaf.offsets)

@@ -1,4 +1,4 @@
-"""Tasks: how to evaluate weights."""
+"""`Task`, the base class of tasks, and the lines of users' code that failed."""
 
 import hashlib
 import inspect
@@ -56,9 +56,9 @@ class Task(TaskInfo[Split]):
             evaluations are not reused.
 
     Raises:
-        TaskError: Not exactly one split has the role `select`, a metric needs groups but the
-            `select` or `report` split lacks them, or a metric or `record` does not take the weights
-            of examples.
+        TaskError: Not exactly one split has the role `select`, a metric needs groups but a
+            `select`, `report` or `shift` split lacks them, or a metric or `record` does not take
+            weights.
     """
 
     metrics: tuple[Metric, ...]
@@ -235,7 +235,7 @@ class Task(TaskInfo[Split]):
             index: Index of the example in it, from 0.
 
         Raises:
-            TaskError: The split cannot.
+            TaskError: The split cannot show examples.
         """
         if (shown := self.split(split).shown) is not None:
             return shown(index)
@@ -262,12 +262,12 @@ class Task(TaskInfo[Split]):
         if not len(rows) or not outputs[:1].isfinite().all():
             return
         without_target = targets[rows[:1]]
-        for what, ask in (("loss", self.loss), ("score", self.score)):
-            if ask(outputs[:1], without_target).isnan().any():
+        for name, function in (("loss", self.loss), ("score", self.score)):
+            if function(outputs[:1], without_target).isnan().any():
                 raise TaskError(
                     f"{len(rows)} of {len(targets)} targets contain NaN, first at example "
-                    f"{int(rows[0])}, which makes its {what} NaN. Leave these examples out of the "
-                    f'split, have `{what}` ignore them, or set `undefined = "exclude"` on the task.'
+                    f"{int(rows[0])}, which makes its {name} NaN. Leave these examples out of the "
+                    f'split, have `{name}` ignore them, or set `undefined = "exclude"` on the task.'
                 )
 
     def new_model(self) -> nn.Module:
@@ -333,16 +333,6 @@ class Task(TaskInfo[Split]):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _takes_weights(record: Callable[..., Any]) -> bool:
-    return "weights" in inspect.signature(record).parameters
-
-
-def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
-    """Return the groups of all splits except `train`, sorted."""
-    evaluated = [split.groups for split in splits.values() if split.role != "train"]
-    return tuple(sorted({group for groups in evaluated for group in groups or ()}))
-
-
 def place_of(error: BaseException) -> str:
     """Return the line of a task's code that failed, as a sentence; "" if unknown.
 
@@ -359,6 +349,16 @@ def place_of(error: BaseException) -> str:
         return ""
     file, line, text = found
     return f"It failed at {file}:{line}" + (f": {text.strip()}" if text.strip() else ".")
+
+
+def _takes_weights(record: Callable[..., Any]) -> bool:
+    return "weights" in inspect.signature(record).parameters
+
+
+def _all_groups(splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """Return the groups of all splits except `train`, sorted."""
+    evaluated = [split.groups for split in splits.values() if split.role != "train"]
+    return tuple(sorted({group for groups in evaluated for group in groups or ()}))
 
 
 def _is_the_users(file: str) -> bool:

@@ -1,6 +1,7 @@
-"""TOML files that describe tasks."""
+"""TOML files that describe tasks, and the small text and JSON files that they name."""
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from soupcore.tasks.networks import Precision, check_precision
 from soupcore.tasks.parts import hold_out
 from soupcore.tasks.splits import Split
 
-MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
+_MOST_BYTES = 1 << 20  # of a description, or a configuration beside weights
 
 #: Roles of splits by their usual names.
 ROLES: dict[str, Role] = {
@@ -33,7 +34,7 @@ class TomlFile:
 
     Attributes:
         path: The file.
-        told: The parsed settings.
+        settings: The parsed settings.
 
     Raises:
         TaskError: The file cannot be read, is not TOML, or has unknown keys.
@@ -43,10 +44,10 @@ class TomlFile:
         self.path = path
         self._text = read_text(path)
         try:
-            self.told: dict[str, Any] = tomllib.loads(self._text)
+            self.settings: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
             raise TaskError(f"{path} is not valid TOML: {error}.") from None
-        self.check_keys(self.told, keys)
+        self.check_keys(self.settings, keys)
 
     def check_keys(self, settings: Mapping[str, Any], known: Collection[str]) -> None:
         """Check that a table of the file has known keys only."""
@@ -59,21 +60,21 @@ class TomlFile:
 
     def text(self, key: str) -> str:
         """Return a setting that is a text."""
-        value = self.told.get(key)
+        value = self.settings.get(key)
         if not isinstance(value, str) or not value.strip():
             raise TaskError(f"{self.path} needs `{key}`, a text.")
         return value
 
     def number(self, key: str, default: int | None = None) -> int | None:
         """Return a setting that is a positive integer."""
-        value = self.told.get(key, default)
+        value = self.settings.get(key, default)
         if value is not None and (type(value) is not int or value < 1):
             raise TaskError(f"{self.path}: `{key}` must be an integer > 0, not {value!r}.")
         return value
 
     def texts(self, key: str) -> list[str]:
         """Return a setting that is a list of texts; empty without it."""
-        found = self.told.get(key, [])
+        found = self.settings.get(key, [])
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
             raise TaskError(f"{self.path}: `{key}` must be a list of texts.")
         return found
@@ -81,7 +82,7 @@ class TomlFile:
     @property
     def name(self) -> str:
         """Name of the task, for display."""
-        return self.text("name") if "name" in self.told else self.path.stem
+        return self.text("name") if "name" in self.settings else self.path.stem
 
     def splits(self, place: str, example: str) -> dict[str, tuple[Role, Path]]:
         """Return the role and the path of each split in the table [splits].
@@ -90,7 +91,7 @@ class TomlFile:
             place: The key of the path in the table of a split, such as "file".
             example: An example of a path for messages, such as "data.csv".
         """
-        found = self.told.get("splits")
+        found = self.settings.get("splits")
         if not isinstance(found, dict) or not found:
             raise TaskError(f'{self.path} needs a table [splits], such as select = "{example}".')
         splits = {}
@@ -110,7 +111,7 @@ class TomlFile:
     @property
     def precision(self) -> Precision:
         """Precision of evaluation; float32 by default."""
-        found = self.told.get("precision", "float32")
+        found = self.settings.get("precision", "float32")
         check_precision(found, str(self.path))
         return cast("Precision", found)
 
@@ -120,10 +121,10 @@ class TomlFile:
         Raises:
             TaskError: The value is not between 0 and 1, or there is a report split.
         """
-        seed = self.told.get("hold_out_seed", 0)
-        if "hold_out" not in self.told:
+        seed = self.settings.get("hold_out_seed", 0)
+        if "hold_out" not in self.settings:
             return splits
-        share = self.told["hold_out"]
+        share = self.settings["hold_out"]
         if type(share) not in (int, float) or type(seed) is not int:
             raise TaskError(
                 f"{self.path}: `hold_out` must be a number between 0 and 1, and `hold_out_seed` an "
@@ -146,8 +147,27 @@ def read_text(path: Path) -> str:
         TaskError: The file cannot be read, or is larger than 1 MiB.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise TaskError(f"{path} is larger than {MOST_BYTES >> 20} MiB.")
+        if path.stat().st_size > _MOST_BYTES:
+            raise TaskError(f"{path} is larger than {_MOST_BYTES >> 20} MiB.")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{path} cannot be read: {error}") from None
+
+
+def json_object(path: Path, text: str) -> dict[str, Any]:
+    """Parse the text of a JSON file.
+
+    Args:
+        path: The file, for errors.
+        text: Its text.
+
+    Raises:
+        TaskError: It is not a JSON object.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise TaskError(f"{path} is not a JSON object, but a {type(found).__name__}.")
+    return found

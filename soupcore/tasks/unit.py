@@ -1,4 +1,4 @@
-"""Format of scores: values of the metric, as percentages if they are shares."""
+"""Formats of scores: values of the metric, as percentages if they are shares."""
 
 import math
 from dataclasses import dataclass, fields

@@ -54,7 +54,7 @@ _ABOVE = 2  # folders above data.yaml to search for runs
 
 
 def signature(path: Path) -> str:
-    """Return the identity of a description, of its data.yaml and of the network's.
+    """Return the identity of a description, of its data.yaml and of the network's description.
 
     Raises:
         TaskError: The file is invalid.
@@ -83,6 +83,7 @@ class _Description:
         network: The description of the network.
         classes: Number of its classes.
         precision: Precision of evaluation.
+        digest: Identity of the task except for its images: 64 hex digits.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +95,7 @@ class _Description:
         self._file: TomlFile | None = None
         if path.suffix.lower() == ".toml":
             file = self._file = TomlFile(path, _KEYS)
-            settings, self.name, self._text = file.told, file.name, file.digest()
+            settings, self.name, self._text = file.settings, file.name, file.digest()
             self.precision = file.precision
             self.data_path = path.parent / file.text("data")
         else:
@@ -197,7 +198,7 @@ def _opened(path: Path) -> TorchCheckpoint:
             "known to be safe. `model` must be a best.pt or last.pt written by Ultralytics."
         )
     head = (network.get("head") or [[None] * 4])[-1][2]
-    if not isinstance(head, str) or not head.endswith("Detect") or head == "RTDETRDecoder":
+    if not isinstance(head, str) or not head.endswith("Detect"):
         raise TaskError(
             f"{path} is not a detector: its last layer is {head!r}. For segmentation, poses, "
             "oriented boxes and classification use a command task around `yolo val`."

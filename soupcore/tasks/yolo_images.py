@@ -159,11 +159,6 @@ class Images(Dataset[Any]):
         return self._canvases[row]
 
 
-def _margin(padding: int) -> int:
-    """Return the number of rows or columns of padding before the image: half, rounded down."""
-    return padding // 2
-
-
 def canvases(shapes: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
     """Return the padded shape of each image.
 

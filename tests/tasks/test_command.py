@@ -327,6 +327,21 @@ def is_running(pid: int) -> bool:
         (lambda text: text.replace("unit", "units"), "unknown setting units; "),
         (lambda text: 'form = "zip"\n' + text, "`form` is one of ingredient, safetensors"),
         (lambda text: text + "=", "is not valid TOML"),
+        (lambda text: text.replace('run = "', 'run = "\\"'), "`run` is not a valid command"),
+        (lambda text: 'time_limit = "1 h"\n' + text, "`time_limit` must be a number > 0"),
+        (lambda text: "result = 1\n" + text, "needs `result`, a text"),
+        (
+            lambda text: text.partition("[metrics")[0] + "[metrics]\nspeed = 1",
+            r"`speed` in \[metrics\] must be a table \[metrics.speed\]",
+        ),
+        (
+            lambda text: text.partition("[metrics")[0] + "[metrics.speed]\nrange = [0]",
+            "`range` of the metric 'speed' must be a list of two numbers",
+        ),
+        (
+            lambda text: text.partition("[metrics")[0] + "[metrics.speed]\npattern = '('",
+            "`pattern` of the metric 'speed' must be a regular expression: ",
+        ),
     ],
 )
 def test_a_description_of_another_form_is_refused(

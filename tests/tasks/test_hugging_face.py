@@ -93,6 +93,14 @@ def test_a_description_of_another_form_is_refused(
         load_task(describe(folder, **SMS | change))
 
 
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_configuration_that_is_no_json_object_is_named(folder: Path, text: str) -> None:
+    (folder / "runs/base").mkdir(parents=True)
+    (folder / "runs/base/config.json").write_text(text)
+    with pytest.raises(TaskError, match=r"runs/base/config\.json is not "):
+        load_task(describe(folder, **SMS))
+
+
 def test_a_file_that_is_no_toml_is_named(folder: Path) -> None:
     (folder / "task.toml").write_text("task = ")
     with pytest.raises(TaskError, match=r"task\.toml is not valid TOML"):
