@@ -115,7 +115,7 @@ def choose_headline(
 
 
 def is_fitted(soup: Soup) -> bool:
-    """Whether the coefficients of a soup were fitted to the select split."""
+    """Return whether the coefficients of a soup were fitted to the select split."""
     recipe = RECIPES.get(soup.recipe)
     return recipe is not None and recipe.fits
 
@@ -433,5 +433,5 @@ def members(soup: Soup) -> list[str]:
 
 
 def is_learning_rate(hyperparameter: str) -> bool:
-    """Whether a hyperparameter is a learning rate, according to its name."""
+    """Return whether a hyperparameter is a learning rate, according to its name."""
     return hyperparameter.lower().startswith(("learning", "lr"))

@@ -60,7 +60,7 @@ class WarmState:
         self._evaluators: dict[str, Evaluator] = {}
 
     def may_open(self, request: Request) -> bool:
-        """Whether the sweep of a request, if it has one, is below one of the roots."""
+        """Return whether the sweep of a request, if it has one, is below one of the roots."""
         return "sweep" not in request or stays_within(self.roots)(Path(request["sweep"]))
 
     def sweep(self, request: Request, on_progress: Progress = no_progress) -> Sweep:
@@ -92,7 +92,7 @@ class WarmState:
         return sweep
 
     def is_scanned(self, opening: OpenSweep) -> bool:
-        """Whether all files of a sweep were read before."""
+        """Return whether all files of a sweep were read before."""
         return is_scanned(opening.folder, opening.weights, opening.snapshot, within=self.roots)
 
     def context(self, request: Request) -> Context:

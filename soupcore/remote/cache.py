@@ -1,9 +1,9 @@
 """The cache of remote files in the workspace: whole files, each downloaded once.
 
 A file is stored under a name that its content determines (`RemoteFile.key`), beside a record of its
-URL and of the last use. A download that is cut off continues where it ended, also in a later
-process. Complete files are verified: the size, and the SHA-256, git id or MD5 where the place tells
-one. If the files exceed the budget, those that were not used for longest are removed.
+URL and of the last use. An interrupted download continues where it ended, also in a later process.
+Complete files are verified: the size, and the SHA-256, git id or MD5 if the source provides one. If
+the files exceed the budget, the least recently used ones are removed.
 """
 
 import fcntl
@@ -48,7 +48,7 @@ class Entry:
 
     Attributes:
         key: Its name there.
-        url: Where it is from; empty if its record is missing.
+        url: Its URL; empty if its record is missing.
         nbytes: Its size on disk.
         used: Time of its last use, in seconds since 1970.
         is_complete: Whether it is downloaded completely.
@@ -94,7 +94,7 @@ class Cache:
         self.budget = budget_from_environment() if budget is None else budget
 
     def path(self, file: RemoteFile) -> Path:
-        """Return the path of a file in the cache, whether it is there or not."""
+        """Return the path of a file in the cache; the file may be missing."""
         return self.folder / file.key
 
     def has(self, file: RemoteFile) -> bool:
@@ -120,14 +120,14 @@ class Cache:
 
         Args:
             file: The file.
-            source: Where it is from.
-            on_bytes: Called with the number of bytes that are here since the last call; it may
-                raise to stop. What was downloaded stays, and the next call continues there.
+            source: The source that holds the file.
+            on_bytes: Called with the number of bytes available since the last call; it may raise to
+                stop. The downloaded part stays, and the next call continues there.
             keep: Keys of files that must not be removed to make room.
 
         Raises:
             RemoteError: The file is gone, changed or damaged, access is refused, or the connection
-                is lost again and again.
+                was lost several times in a row.
             StoreError: The budget or the disk is too small.
         """
         if self.has(file):
@@ -178,8 +178,8 @@ class Cache:
                     if tries >= MOST_TRIES:
                         raise RemoteError(
                             f"{file.url}: {error}. {in_words(at)} of {in_words(file.size)} are "
-                            "here; the next attempt continues there. Files that are in the cache "
-                            "already can be used offline."
+                            "downloaded; the next attempt continues there. Files that are in the "
+                            "cache already can be used offline."
                         ) from None
                     _wait(files.WAIT * 2**tries / 2, on_bytes)
             part.flush()
@@ -192,7 +192,7 @@ class Cache:
         if problem:
             place.unlink(missing_ok=True)
             self._record(file.key).unlink(missing_ok=True)
-            source.check_same(file)  # it says so if the file was replaced meanwhile
+            source.check_same(file)  # raises if the file was replaced in the meantime
             raise RemoteError(f"{file.url} {problem}. Try again.")
         place.replace(self.path(file))
 
@@ -203,23 +203,23 @@ class Cache:
             return f"has {size:,} bytes, but {file.size:,} were announced"
         for name, expected in (("sha256", file.sha256), ("git", file.git)):
             if expected and name in hashes and hashes[name].hexdigest() != expected:
-                return "was damaged on its way: its digest differs from that on the Hub"
+                return "was damaged during the download: its digest differs from that on the Hub"
         if "md5" in hashes and hashes["md5"].hexdigest() != file.etag and source.is_md5(file):
-            return "was damaged on its way: its MD5 differs from its ETag"
+            return "was damaged during the download: its MD5 differs from its ETag"
         return ""
 
     def make_room(self, nbytes: int, keep: Collection[str] = ()) -> list[Entry]:
-        """Remove the files that were not used for longest until others fit into the budget.
+        """Remove the least recently used files until new ones fit into the budget.
 
         Args:
-            nbytes: Size of the files that come.
+            nbytes: Size of the new files in bytes.
             keep: Keys of files to keep.
 
         Returns:
             The removed files.
 
         Raises:
-            StoreError: Even without the other files, the budget would be exceeded.
+            StoreError: The new files and those to keep exceed the budget.
         """
         entries = self.entries()
         total = sum(entry.nbytes for entry in entries) + nbytes
@@ -240,7 +240,7 @@ class Cache:
         return removed
 
     def entries(self) -> list[Entry]:
-        """Return all files in the cache, those first that were used last."""
+        """Return all files in the cache, the most recently used first."""
         found = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             key = path.name.removesuffix(_PART)
@@ -323,7 +323,7 @@ class Cache:
 
 
 def _to_the_end(source: Source, file: RemoteFile, at: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `at` on, at most one block more than it should have.
+    """Yield the bytes of a file from `at` on; stop within a block after its expected end.
 
     Raises:
         CutOffError: It ends too early.
@@ -357,7 +357,7 @@ def _wait(seconds: float, on_bytes: OnBytes) -> None:
 
 
 def _hashes(file: RemoteFile) -> dict[str, Any]:
-    """Return the digests to compute, so far of nothing."""
+    """Return hash objects for the digests that can be verified, by name."""
     if file.sha256:
         return {"sha256": hashlib.sha256()}
     if file.git:

@@ -25,11 +25,11 @@ class RemoteFile:
     Attributes:
         url: Its URL; on the Hub with the commit as the revision.
         size: Its size in bytes.
-        sha256: SHA-256 of its content, if the place tells it.
-        git: Its id as a git blob, if the place tells it.
-        version: Its version, if the place keeps several.
+        sha256: SHA-256 of its content, if the source provides it.
+        git: Its id as a git blob, if the source provides it.
+        version: Its version, if the source keeps several.
         etag: Its ETag without quotes. It is the MD5 of the content only in some cases.
-        modified: Its time of change, where there is nothing better.
+        modified: Its time of change, if the source provides nothing better.
     """
 
     url: str
@@ -49,7 +49,7 @@ class RemoteFile:
 
     @property
     def identity(self) -> str:
-        """What the file is pinned to, in words."""
+        """The property that pins the file, as text: its SHA-256, version, ETag or another."""
         for name, value in (
             ("SHA-256", self.sha256),
             ("version", self.version),
@@ -91,13 +91,13 @@ class Found:
 
 
 class Source(Protocol):
-    """A place that holds remote files. Its errors are RemoteErrors without credentials."""
+    """A place that holds remote files. Messages of its errors contain no credentials."""
 
     def find(self, url: str) -> list[Found]:
         """Return the files and folders that a URL names, pinned; at least one.
 
         Raises:
-            RemoteError: There is none, access is refused, or the place cannot be reached.
+            RemoteError: There is none, access is refused, or the source cannot be reached.
         """
 
     def read(self, file: RemoteFile, start: int, stop: int) -> bytes:

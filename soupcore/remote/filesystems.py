@@ -1,7 +1,7 @@
 """Files in S3 and other file systems of fsspec: pinned by version or ETag, read in exact ranges.
 
-Credentials are those that the file system finds itself, such as `$AWS_ACCESS_KEY_ID` or a profile.
-Reading goes through `cat_file` with a start and an end, which is one request of exactly this range.
+The file system finds credentials itself, such as `$AWS_ACCESS_KEY_ID` or a profile. Files are read
+by `cat_file` with a start and an end, which sends one request for exactly this range.
 """
 
 import re
@@ -15,7 +15,7 @@ from soupcore.errors import RemoteError
 from soupcore.remote.files import CutOffError, Found, RemoteFile
 from soupcore.remote.urls import is_pattern, select, without_credentials
 
-_AT_ONCE = 32 << 20  # bytes of a request; smaller ones cost more requests, larger ones memory
+_AT_ONCE = 32 << 20  # bytes per request: a compromise between the number of requests and memory
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _EXTRAS = {"s3": "s3fs", "s3a": "s3fs"}
 _CHANGES = ("mtime", "LastModified", "updated", "last_modified", "created")
@@ -42,7 +42,7 @@ class FileSystem:
             raise RemoteError(f"{scheme}:// cannot be read here. Install {way_out}.") from None
         except ValueError:
             raise RemoteError(
-                f"{scheme}:// is not known. Use hf://, s3:// or another scheme that fsspec knows."
+                f"{scheme}:// is not supported. Use hf://, s3:// or another scheme of fsspec."
             ) from None
 
     def find(self, url: str) -> list[Found]:
@@ -164,7 +164,7 @@ def _names(name: str, path: str) -> tuple[str, ...]:
 
 @contextmanager
 def _errors(url: str) -> Iterator[None]:
-    """Turn errors of file systems into sentences without credentials."""
+    """Replace errors of file systems by errors whose messages contain no credentials."""
     shown = without_credentials(url)
     try:
         yield

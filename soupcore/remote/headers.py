@@ -1,14 +1,14 @@
 """Placeholders of remote checkpoints that hold only their headers, from a few range requests.
 
-A placeholder is a sparse file of the full size. It opens like the checkpoint, and so shows names,
-shapes and dtypes of the tensors, but its weights are zeros. It must not be read any further.
+A placeholder is a sparse file of the full size. It opens like the checkpoint and has the names,
+shapes and dtypes of its tensors, but its weights are zeros and must not be used.
 
 - safetensors: the beginning of the file, by one request if the header has 128 KiB or less.
 - `.pt` files of torch 1.6 and later are zip archives: the beginning, with the pickle, and the end,
   with the directory. The headers between the records follow from the directory.
 - `.pt` files from before torch 1.6: the beginning, with the pickles. The numbers before the
   storages follow from these.
-- Others, such as pickles: they cannot be opened without all of their bytes.
+- Other files, such as pickles, cannot be opened without all of their bytes.
 """
 
 import struct

@@ -1,8 +1,8 @@
 """Models on the Hugging Face Hub: pinned to a commit, read by range requests.
 
-Names, the token (`$HF_TOKEN` or `hf auth login`) and requests are those of huggingface_hub. Files
-are read by plain range requests and not by its download functions, so that one cache with one
-budget holds the files of all places, and so that a header costs one request.
+huggingface_hub resolves names, finds the token (`$HF_TOKEN` or `hf auth login`) and sends requests.
+Files are read by plain range requests and not by its download functions, so that one cache with one
+budget holds the files of all sources, and so that a header costs one request.
 """
 
 import logging
@@ -203,9 +203,9 @@ without_logs = _Silence()
 
 @contextmanager
 def hub_errors(url: str) -> Iterator[None]:
-    """Turn the errors of huggingface_hub into sentences, and silence its logs.
+    """Replace errors of huggingface_hub by `RemoteError` or `CutOffError`, and silence its logs.
 
-    Neither contains addresses of requests, which may be signed.
+    The messages of the library may contain signed URLs.
     """
     from huggingface_hub import errors, get_token
 

@@ -3,7 +3,7 @@
 - `hf://org/repo`, `hf://org/repo@revision` and `hf://org/repo@revision/path`, where the revision is
   a branch, a tag or a commit, by default `main`. A `/` in a revision is written `%2F`, except in
   `refs/pr/N` and `refs/convert/NAME`.
-- `s3://bucket/path`, and the URLs of other file systems that fsspec knows.
+- `s3://bucket/path`, and the URLs of other file systems of fsspec.
 
 Revisions and paths may contain the wildcards `*`, `?` and `[…]`. `NAME=URL` names an ingredient.
 """
@@ -157,7 +157,7 @@ def select(pattern: str, paths: Collection[str]) -> dict[str, list[str]]:
 
 
 def safe_name(text: str) -> str:
-    """Return a text as the name of a file: other characters than letters and digits become `-`."""
+    """Return a text as a file name: characters other than letters, digits and `_.@-` become `-`."""
     return _UNSAFE.sub("-", text).strip("-.")[:100] or "checkpoint"
 
 
@@ -181,13 +181,13 @@ def names_of(url: str) -> tuple[str, ...]:
 
 
 def unique_names(candidates: Sequence[Sequence[str]]) -> list[str]:
-    """Return a name for each of several things, so that no two are equal, ignoring case.
+    """Return a name for each of several checkpoints, so that no two are equal, ignoring case.
 
-    Each has its shortest name that no other needs: equal names are lengthened, the others stay. If
-    equal names have no longer ones, all but the first get a number.
+    Each gets its shortest candidate that is unique: equal names are lengthened, the others stay. If
+    equal names have no longer candidates, all but the first get a number.
 
     Args:
-        candidates: For each, its possible names, the shortest first.
+        candidates: The possible names of each checkpoint, the shortest first.
     """
     levels = [0] * len(candidates)
     while True:

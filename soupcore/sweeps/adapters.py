@@ -1,4 +1,4 @@
-"""Adapters, whose tensors modify other weights: which checkpoints hold them, and LoRA merged.
+"""Adapters: detection of checkpoints whose tensors modify other weights, and merging of LoRA.
 
 Names of adapter tensors differ between tools, so an adapter is detected by its structure: two
 neighbouring factors that share a rank. Names of factors used by LoRA, LyCORIS and PEFT are also
@@ -90,6 +90,7 @@ _OTHER_METHODS = re.compile(
 )
 _EXPRESSION = re.compile(r"[\\*+?()\[\]{}|]")
 _LARGEST = 4 << 20  # bytes
+_LARGEST_ALPHA = 1e30  # integers in JSON have any number of digits
 
 
 def adapter_findings(name: str, checkpoint: Checkpoint) -> list[Finding]:
@@ -157,7 +158,7 @@ def _share_a_rank(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def _is_change_of(
     stem: str, one: tuple[int, ...], other: tuple[int, ...], tensors: Mapping[str, TensorInfo]
 ) -> bool:
-    """Whether the product of two factors is of low rank and has the shape of a neighbour weight."""
+    """Return whether the product of two factors has low rank and the shape of a weight beside."""
     if len(one) != 2 or len(other) != 2:
         return False
     names = [f"{stem}.{end}" for end in _WEIGHTS_BESIDE]
@@ -171,7 +172,7 @@ def _is_change_of(
 
 
 def is_lora(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint has pairs of factors in one of the known formats."""
+    """Return whether a checkpoint has pairs of factors in one of the known formats."""
     return any(_LORA_FACTOR.fullmatch(name) for name in checkpoint.tensors)
 
 
@@ -214,8 +215,10 @@ def merged(adapter: Checkpoint, base: Checkpoint) -> MergedAdapter:
                 f"{adapter.path} changes {module}, which the base {base.path.name} lacks.",
                 "Use the base that the adapter was trained on.",
             )
-        rank = adapter.tensors[pair["A"]].shape[0]
-        scale = _scale(adapter, config, module, rank)
+        a, b = adapter.tensors[pair["A"]], adapter.tensors[pair["B"]]
+        if not (a.shape and a.numel and b.numel):
+            raise _unsupported(adapter, f"has empty factors of {module}")
+        scale = _scale(adapter, config, module, rank=a.shape[0])
         transposed = module in embeddings or bool(config.get("fan_in_fan_out"))
         changes[weight] = LowRank(pair["A"], pair["B"], scale, transposed)
     return MergedAdapter(base, adapter, changes, dict(_replaced(others, base)))
@@ -256,14 +259,16 @@ def _replaced(names: list[str], base: Checkpoint) -> Iterator[tuple[str, str]]:
 
 def _scale(adapter: Checkpoint, config: Mapping[str, Any], module: str, rank: int) -> float:
     """Return s of a module: α/r, or α/√r."""
-    if f"{module}.alpha" in adapter.tensors:
+    if (info := adapter.tensors.get(f"{module}.alpha")) is not None:
+        if info.numel != 1:
+            raise _unsupported(adapter, f"has an alpha of the shape {[*info.shape]} for {module}")
         return float(adapter.read(f"{module}.alpha").double()) / rank
     if not config:
         return 1.0
     name = module.removeprefix(_PEFT_PREFIX)
     alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha", rank))
-    if not isinstance(alpha, int | float):
-        raise _unsupported(adapter, f"has no number as lora_alpha of {name}")
+    if not isinstance(alpha, int | float) or not abs(alpha) <= _LARGEST_ALPHA:
+        raise _unsupported(adapter, f"has no finite number as lora_alpha of {name}")
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 
 

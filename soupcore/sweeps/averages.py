@@ -1,8 +1,8 @@
 """Detect ingredients that are averages of others, such as a soup saved next to its ingredients.
 
-An average of such a file and its members would count the members twice. Stockpot's own soups carry
-their recipe. Others (ESPnet's `ave_3best`, icefall's `avg-15`) are detected by their values: an
-average is a combination of other checkpoints with coefficients between 0 and 1.
+An average of such a file and its members would count the members twice. Stockpot's own soups have
+their recipe in the metadata. Other averages (ESPnet's `ave_3best`, icefall's `avg-15`) are detected
+by their values: an average is a combination of other checkpoints with coefficients between 0 and 1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from soupcore.safe_torch.names import MARKER
 from soupcore.sweeps.findings import Finding, some
 
 _LARGEST_RECIPE = 8 << 20  # bytes
-_MOST = 128  # with more ingredients, no search for averages
+_MOST = 128  # with more checkpoints, no search for averages
 _FEWEST_VALUES = 64  # smaller samples, as of toy networks, may be collinear by chance
 _TENSORS = 64  # maximum number of tensors in a sample
 _ROUNDING = 8  # tolerance in units of the dtype's epsilon, since tools sum in different ways

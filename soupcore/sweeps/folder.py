@@ -1,6 +1,6 @@
 """Find and name the runs in a folder, report its other entries, and detect changes of its files.
 
-Training or copying may write a large file for minutes. A file counts as settled once two
+Writing a large file, by training or copying, may take minutes. A file counts as settled once two
 consecutive listings agree on its size and time of change.
 """
 
@@ -197,7 +197,7 @@ def list_checkpoints(folder: str | Path) -> Listing:
 
 
 def changes(before: Listing, last: Listing, now: Listing) -> Changes:
-    """Return what changed after a listing.
+    """Return the checkpoints that changed after a listing.
 
     Args:
         before: The listing to compare with, such as that of the displayed sweep.
@@ -314,7 +314,7 @@ def _above(place: Path, folder: Path) -> Iterator[Path]:
 
 
 def _leads_out(run: Run, is_allowed: IsAllowed) -> bool:
-    """Whether a run, or a file in its folder, is a link that leaves the allowed folders."""
+    """Return whether a run, or a file in its folder, is a link that leaves the allowed folders."""
     return not all(map(is_allowed, (run.place, *run.folders, *run.files)))
 
 

@@ -1,13 +1,13 @@
-"""Parts of a network that a run initialised separately, such as a classifier's head.
+"""Heads that do not come from one initialisation, in the runs or in the base.
 
-Each run may have a head of its own: two runs that were fine-tuned from one initialisation have
-similar matrices, but a head that each initialised randomly has an unrelated direction in each, so
-an average of such heads is meaningless. For this reason WiSE-FT (arXiv:2109.01903) and Model Soups
-(arXiv:2203.05482) start all runs from one head. The comparison uses the sample of each matrix in
-the scan of a file: 40 to 130 values, or all values of a smaller matrix. The cosine of two samples
-estimates that of the matrices to within about 0.15.
+`head_findings` finds runs with separate heads. Two runs that were fine-tuned from one
+initialisation have similar matrices. A head that each run initialised randomly has an unrelated
+direction in each, so an average of such heads is meaningless. For this reason, WiSE-FT
+(arXiv:2109.01903) and Model Soups (arXiv:2203.05482) start all runs from one head. The comparison
+uses the sample of each matrix in the scan of a file: 40 to 130 values, or all values of a smaller
+matrix. The cosine of two samples estimates that of the matrices to within about 0.15.
 
-Or all runs have a head that the base lacks: then the base fits in part.
+`partial_base` and `complete` handle a base that lacks the head of the runs: it fits in part.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Check that checkpoints have the same tensors: the same names, except for wrappers, and shapes.
+"""Check that checkpoints have tensors of the same names, except for wrappers, and shapes.
 
-This needs the headers only, so checkpoints that cannot fit the others need not be downloaded.
+The checks read only headers, so checkpoints that cannot fit the others need not be downloaded.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Finds the runs of a sweep: those in its folder, and those that its table names by URLs."""
+"""The members of a sweep: the runs in its folder, and those that its table names by URLs."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class TableUrls:
     findings: list[Finding] = field(default_factory=list)
 
     def ignored(self) -> "TableUrls":
-        """Return only the table, with a finding that says that its URLs are not opened."""
+        """Return the table without its URLs, and with a finding that they are not opened."""
         problem = f"names checkpoints by URLs, which are not opened: {some([*self.urls])}"
         way_out = "A downloaded table names no further files. Open the URLs themselves."
         findings = [*self.findings, Finding("warning", self.table, "", problem, way_out)]
@@ -77,7 +77,7 @@ class Members:
             within: Folders that links must not leave; by default, links may lead anywhere.
 
         Raises:
-            RemoteError: A URL in the table is not one, or contains credentials.
+            RemoteError: A URL in the table is malformed or contains credentials.
             SweepError: The folder does not exist or cannot be read.
         """
         local = find_runs(folder, within)
@@ -92,7 +92,7 @@ class Members:
 
     @property
     def runs(self) -> dict[str, Run]:
-        """All runs by name, in natural order; those at URLs as far as they are downloaded."""
+        """All runs by name, in natural order; of those at URLs, the downloaded ones."""
         if self.table is None or not self.table.folder.is_dir():
             return self.local
         found = self.local | find_runs(self.table.folder)
@@ -133,7 +133,7 @@ class Members:
         Args:
             base_name: Name of the base.
             snapshot: The snapshots to open.
-            on_progress: Called with the number of bytes that are here and in total. Raise in it to
+            on_progress: Called with the number of bytes downloaded and in total. Raise in it to
                 cancel.
 
         Raises:

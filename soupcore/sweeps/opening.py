@@ -1,4 +1,4 @@
-"""Open the checkpoints of a folder, check that they fit, and read what is known of their runs."""
+"""Open the checkpoints of a folder, check that they fit, and read the details of their runs."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Opened:
-    """The checkpoints of a folder that can be averaged, and what is known of their runs.
+    """The checkpoints of a folder that can be averaged, and the details of their runs.
 
     Attributes:
         checkpoints: The ingredients by name, in natural order.
@@ -142,7 +142,7 @@ def is_scanned(
     *,
     within: Collection[Path] | None = None,
 ) -> bool:
-    """Whether opening the sweep reads only headers, because all files were read before."""
+    """Return whether opening the sweep reads only headers, because all files were read before."""
     remote = RemoteSweep.at(Path(folder))
     if remote is not None and not remote.is_complete(BASE, snapshot):
         return False

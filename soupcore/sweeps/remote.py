@@ -1,12 +1,14 @@
 """Sweeps whose checkpoints are on the Hugging Face Hub, on S3 or elsewhere.
 
-Such a sweep is a folder in the workspace that everything else opens like any other. Its manifest,
-`.remote.json`, holds the URLs, and the files that they were resolved to, once: with commit, ETag or
-version, and size. Opening it again asks nobody, and whoever has the manifest gets the same files.
+Such a sweep is a folder in the workspace that is opened like any other folder. Its manifest,
+`.remote.json`, stores the URLs and the files that they were resolved to: with commit, ETag or
+version, and size. URLs are resolved once, so opening the sweep again sends no requests, and the
+same manifest always gives the same files.
 
-Opening it for the first time costs a range request or two for each checkpoint, which say whether
-the checkpoints fit each other. Then the weights of those that may fit are downloaded into the cache
-(`soupcore.remote.cache`), and the folder links to them. Small files are copied into the folder.
+The first time, one or two range requests for each checkpoint read its header. Checkpoints that
+cannot fit the others by their headers are left out. The weights of the rest are downloaded into the
+cache (`soupcore.remote.cache`), and the folder links to them. Small files are copied into the
+folder.
 """
 
 import hashlib
@@ -54,7 +56,7 @@ NONE: Mapping[str, Checkpoint] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Plan:
-    """What to download for a choice of snapshots, by the headers.
+    """The files to download for a choice of snapshots, according to the headers.
 
     Attributes:
         weights: The files of weights, relative to the folder.
@@ -85,10 +87,10 @@ class RemoteSweep:
 
     @classmethod
     def of(cls, urls: str | Sequence[str]) -> Self:
-        """Return the sweep of some URLs, whose folder is created if it is new. It reads nothing.
+        """Return the sweep of some URLs, and create its folder if it is new. Sends no requests.
 
         Raises:
-            RemoteError: A URL is not one, or contains credentials.
+            RemoteError: A URL is malformed or contains credentials.
             StoreError: The workspace cannot be written.
         """
         texts = [urls] if isinstance(urls, str) else list(urls)
@@ -133,8 +135,8 @@ class RemoteSweep:
     def at(cls, folder: Path) -> Self | None:
         """Return the remote sweep in a folder; None if it is another folder.
 
-        Only folders of the workspace count: elsewhere, as in an upload, others could have written
-        a manifest, and this machine would read what it names.
+        Only folders of the workspace count. Elsewhere, as in an upload, a manifest may come from
+        others, and this machine would read the files that it names.
 
         Raises:
             SweepError: Its manifest is damaged.
@@ -184,19 +186,19 @@ class RemoteSweep:
             file.write(json.dumps(body, indent=1, ensure_ascii=False).encode())
 
     def refresh(self) -> None:
-        """Resolve the URLs again, and use what they name now.
+        """Resolve the URLs again, and use the current files.
 
         Raises:
-            RemoteError: They name nothing, or cannot be resolved. Nothing is changed then.
+            RemoteError: They name nothing, or cannot be resolved. Then nothing changes.
         """
         files = self._resolve()
         if files != self.files:
             self._replace(files)
 
     def _replace(self, files: dict[str, RemoteFile]) -> None:
-        """Use other files, and remove from the folder what is not the same as before.
+        """Use other files, and remove the entries of the folder whose files have changed.
 
-        What stays is whole entries of the folder, since a run is read with all files in its folder.
+        Entries stay or go as a whole, since a run is read with all files in its folder.
         """
         private_folder(self.folder)
         stored = type(self).at(self.folder)
@@ -215,7 +217,7 @@ class RemoteSweep:
     def is_complete(
         self, base_name: str, snapshot: Snapshots, local: Mapping[str, Checkpoint] = NONE
     ) -> bool:
-        """Return whether opening it needs no download, because all of its files are here.
+        """Return whether opening it needs no download, because all of its files are local.
 
         The arguments are those of `complete`.
         """
@@ -230,18 +232,18 @@ class RemoteSweep:
         *,
         local: Mapping[str, Checkpoint] = NONE,
     ) -> Plan:
-        """Download what is missing to open it.
+        """Download the missing files that are needed to open it.
 
         Args:
             base_name: Name of the base.
             snapshot: The snapshots to open.
             local: `{name: checkpoint}` of the local checkpoints of the same sweep, which the remote
                 ones have to fit.
-            on_progress: Called with the number of bytes that are here and in total. Raise in it to
+            on_progress: Called with the number of bytes downloaded and in total. Raise in it to
                 cancel; the next call continues there.
 
         Raises:
-            NothingFitsError: No checkpoint can fit, by the headers. Nothing is downloaded then.
+            NothingFitsError: No checkpoint can fit, by the headers. Then nothing is downloaded.
             RemoteError: A file is missing, changed or damaged, or access is refused.
             StoreError: The budget of the cache or the disk is too small.
         """
@@ -288,7 +290,7 @@ class RemoteSweep:
             self._link(path, cache.fetch(file, source_of(file.url), on_bytes, keep))
 
     def _prepare(self) -> None:
-        """Resolve the URLs that are not resolved yet, and store what they name."""
+        """Resolve the URLs that are not resolved yet, and store their files."""
         if not self.files:
             self.files = self._resolve()
             self._save()
@@ -355,7 +357,7 @@ class RemoteSweep:
     def _placeholders(
         self, cache: Cache, on_progress: Progress
     ) -> Iterator[tuple[Path, set[Path]]]:
-        """Yield a folder with placeholders of the weights, and those that do not open like them.
+        """Yield a folder with placeholders of the weights, and the placeholders that may not open.
 
         Small files are copied into the sweep's folder, and from there into this one.
         """

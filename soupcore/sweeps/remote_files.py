@@ -1,4 +1,4 @@
-"""The files at the URLs of a remote sweep: what they hold, and their paths in its folder."""
+"""The files at the URLs of a remote sweep: their kinds, and their paths in its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,9 +1,9 @@
 """The checkpoints at URLs that the rows of a local sweep's table name.
 
-Their files are a remote sweep of their own, whose place in the workspace follows from the folder of
-the local one. Each URL is resolved by itself and only once, so new, renamed and removed rows do not
-change the files of the others. A URL that cannot be resolved does not keep the other checkpoints
-from being opened: it becomes a finding.
+Their files form a separate remote sweep, whose folder in the workspace is derived from the folder
+of the local one. Each URL is resolved separately and only once, so new, renamed and removed rows do
+not change the files of the others. A URL that cannot be resolved becomes a finding, and the other
+checkpoints are opened.
 """
 
 import hashlib
@@ -48,14 +48,14 @@ class RemoteTable(RemoteSweep):
 
     @classmethod
     def of_folder(cls, folder: Path, urls: Mapping[str, str]) -> Self:
-        """Return the remote files of the sweep in a folder. It changes nothing yet.
+        """Return the remote files of the sweep in a folder, without changing stored ones.
 
         Args:
             folder: The folder of the local sweep.
             urls: `{ingredient: URL}`, as in its table now.
 
         Raises:
-            RemoteError: A URL is not one, or contains credentials.
+            RemoteError: A URL is malformed or contains credentials.
             SweepError: The manifest is damaged.
         """
         wanted = tuple(f"{name}={url}" for name, url in urls.items())
@@ -87,10 +87,11 @@ class RemoteTable(RemoteSweep):
         }
 
     def refresh(self) -> None:
-        """Resolve the URLs again, and use what they name now.
+        """Resolve the URLs again, and use the current files.
 
         Raises:
-            RemoteError: A URL that was resolved before cannot be resolved now. Nothing is changed.
+            RemoteError: A URL that was resolved before cannot be resolved now. Then nothing
+                changes.
         """
         rows, failed = _resolved({*_by_name(self.urls).values()})
         lost = next((why for url, why in failed.items() if url in self.rows), None)
@@ -114,7 +115,7 @@ class RemoteTable(RemoteSweep):
         *,
         local: Mapping[str, Checkpoint] = NONE,
     ) -> Plan:
-        """Download what is missing to open it; see `RemoteSweep.complete`.
+        """Download the missing files; see `RemoteSweep.complete`.
 
         URLs that cannot be resolved become findings.
 
@@ -134,7 +135,7 @@ class RemoteTable(RemoteSweep):
         return replace(plan, findings=(*plan.findings, *failed))
 
     def _prepare(self) -> None:
-        """Resolve the URLs that are new in the table, and store what they name."""
+        """Resolve the URLs that are new in the table, and store their files."""
         new = {*_by_name(self.urls).values()} - self.rows.keys() - self.failed.keys()
         stored = type(self).at(self.folder)
         if new or stored is None or stored.urls != self.urls:
@@ -174,7 +175,7 @@ def remote_files(folder: Path, files: Sequence[Path]) -> dict[str, RemoteFile]:
 def sweep_signature(folder: str | Path) -> str:
     """Return a text that changes whenever a file of a sweep does, in its folder or its cache."""
     remote = None
-    with suppress(SweepError):  # opening the sweep says so
+    with suppress(SweepError):  # opening the sweep raises it
         remote = remote_of(folder)
     places = {Path(folder), remote.folder} if remote is not None else {Path(folder)}
     return "\n".join(map(folder_signature, sorted(places)))
@@ -201,10 +202,10 @@ def _placed(urls: Mapping[str, str], rows: Mapping[str, _Row]) -> dict[str, Remo
 
 
 def _resolved(urls: Collection[str]) -> tuple[dict[str, _Row], dict[str, str]]:
-    """Resolve URLs, each by itself.
+    """Resolve URLs separately.
 
     Returns:
-        The files of those that name a checkpoint, and the reasons why others do not, by URL.
+        `{URL: files}` of those that name a checkpoint, and `{URL: reason}` of the others.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = dict(zip(urls, pool.map(_row, urls), strict=True))

@@ -58,7 +58,7 @@ class RunDetails:
     origins: dict[str, str] = field(default_factory=dict)
 
     def add(self, values: Values, logged: Values, origin: str) -> None:
-        """Add values that are not known yet."""
+        """Add the values whose names are not known yet, with the file that they come from."""
         for name, value in values.items():
             if name not in self.hyperparameters and name not in self.logged_metrics:
                 self.hyperparameters[name] = value

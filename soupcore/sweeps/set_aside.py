@@ -106,7 +106,7 @@ def _layout(checkpoint: Checkpoint) -> object:
 
 
 def _are_related(family: Collection[Checkpoint], group: Collection[Checkpoint]) -> bool:
-    """Whether a group of checkpoints with one layout has the same weights as a family."""
+    """Return whether a group of checkpoints with one layout has the same weights as a family."""
     reference = next(iter(family))
     wanted = weight_names(reference.tensors)
     named = [named_like(checkpoint, wanted, reference.ties) for checkpoint in (*family, *group)]
@@ -129,7 +129,7 @@ def _reason(name: str, holder: Checkpoint, all_of_them: Collection[Checkpoint]) 
 
 
 def _is_constant(name: str, holders: Collection[Checkpoint]) -> bool:
-    """Whether a tensor is a constant and not a frozen parameter.
+    """Return whether a tensor is a constant and not a frozen parameter.
 
     Either training changed its neighbours in the module, or it belongs to a top-level module that
     contains only vectors, such as the mean and standard deviation of inputs. Neither is true of a
@@ -151,7 +151,7 @@ def _is_constant(name: str, holders: Collection[Checkpoint]) -> bool:
 
 
 def _moves(name: str, holders: Collection[Checkpoint]) -> bool:
-    """Whether a float tensor differs between checkpoints."""
+    """Return whether a float tensor differs between checkpoints."""
     having = [holder for holder in holders if name in holder.tensors]
     is_float = having[0].tensors[name].dtype.is_floating_point
     return is_float and len({holder.scan()[name].digest for holder in having}) > 1

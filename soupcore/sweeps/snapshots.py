@@ -63,21 +63,21 @@ def take(runs: Mapping[str, Run], wanted: Snapshots, base_name: str = "") -> dic
         raise SweepError(f"There is no checkpoint {min(unknown)!r}, which `snapshot` names.")
     taken: dict[str, Taken] = {}
     for name, run in runs.items():
-        asked = each.get(name, "" if name == base_name else each.get(OTHERS, ""))
-        if asked == EVERY and len(run.snapshots) > 1:
+        requested = each.get(name, "" if name == base_name else each.get(OTHERS, ""))
+        if requested == EVERY and len(run.snapshots) > 1:
             taken |= {
                 f"{name}/{snapshot.name}": Taken(name, run, Choice(snapshot, ""))
                 for snapshot in run.snapshots
             }
             continue
-        choice = run.named(asked) if asked and asked != EVERY else run.chosen
+        choice = run.named(requested) if requested not in ("", EVERY) else run.chosen
         if choice is not None:
-            is_name = asked not in ("", EVERY, "best", "last")
+            is_name = requested not in ("", EVERY, "best", "last")
             taken[name] = Taken(name, run, Choice(choice.snapshot, _BY_USER) if is_name else choice)
         elif name in each:
-            taken[name] = Taken(name, run, None, asked, is_required=True)
+            taken[name] = Taken(name, run, None, requested, is_required=True)
         else:
-            missing = asked if len(run.snapshots) > 1 else ""
+            missing = requested if len(run.snapshots) > 1 else ""
             taken[name] = Taken(name, run, run.chosen, missing)
     return taken
 
@@ -128,13 +128,13 @@ def open_all(
                 raise _no_such_snapshot(each)
             if isinstance(weights, str):
                 opened[name] = checkpoint = _open_preferring(each, weights)
-                findings += _not_what_was_asked(name, checkpoint, weights)
+                findings += _other_weights(name, checkpoint, weights)
             else:
                 opened[name] = checkpoint = open_run(each.run, each.choice, weights.get(name))
         except (CheckpointError, OSError) as error:
             findings.append(_unusable(name, each.run.place, error))
         else:
-            findings += _not_the_snapshot_that_was_asked(name, each)
+            findings += _other_snapshot(name, each)
             findings += [
                 Finding("note", name, "", note, "Nothing to do if this is intended.")
                 for note in checkpoint.notes
@@ -198,7 +198,8 @@ def _no_such_snapshot(taken: Taken) -> CheckpointError:
     )
 
 
-def _not_the_snapshot_that_was_asked(name: str, taken: Taken) -> list[Finding]:
+def _other_snapshot(name: str, taken: Taken) -> list[Finding]:
+    """Return a finding if another snapshot is used than the requested one."""
     if not taken.missing or taken.choice is None:
         return []
     problem = f"has no snapshot {taken.missing!r}; {taken.choice.snapshot.name} is used"
@@ -221,7 +222,8 @@ def _open_preferring(taken: Taken, weights: str) -> Checkpoint:
     return open_run(taken.run, taken.choice, named[0]) if named else opened
 
 
-def _not_what_was_asked(name: str, checkpoint: Checkpoint, weights: str) -> list[Finding]:
+def _other_weights(name: str, checkpoint: Checkpoint, weights: str) -> list[Finding]:
+    """Return a finding if another weight set is used than the requested one."""
     taken = {found.name: found.title for found in checkpoint.weight_sets}
     if not weights or not taken or weights in (checkpoint.weights, taken[checkpoint.weights]):
         return []

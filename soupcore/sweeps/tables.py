@@ -36,7 +36,7 @@ class TableError(ValueError):
 
 
 class Problems(list[str]):
-    """Problems of a table that can still be read, as predicates after the name of the file."""
+    """Problems of a table that can be read in part, as predicates after the name of the file."""
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ def test_a_later_call_continues_too(cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("pinned", "problem"),
     [
-        (RemoteFile("x://b/a", 5000, sha256="0" * 64), "damaged on its way: its digest"),
-        (RemoteFile("x://b/a", 5000, git="0" * 40), "damaged on its way: its digest"),
-        (RemoteFile("x://b/a", 5000, etag="0" * 32), "damaged on its way: its MD5"),
+        (RemoteFile("x://b/a", 5000, sha256="0" * 64), "damaged during the download: its digest"),
+        (RemoteFile("x://b/a", 5000, git="0" * 40), "damaged during the download: its digest"),
+        (RemoteFile("x://b/a", 5000, etag="0" * 32), "damaged during the download: its MD5"),
         (RemoteFile("x://b/a", 4000), "bytes, but 4,000 were announced"),
     ],
 )

@@ -254,7 +254,7 @@ def test_damaged_bytes_are_noticed(hub: LoopbackHub, monkeypatch: pytest.MonkeyP
         return content[:-1] + bytes([content[-1] ^ 1])
 
     monkeypatch.setattr(hub_server._Handler, "_of_digest", damaged)
-    with pytest.raises(RemoteError, match="damaged on its way"):
+    with pytest.raises(RemoteError, match="damaged during the download"):
         Sweep.from_urls("hf://lab/a")
     monkeypatch.undo()
     assert not any(e.nbytes > 10_000 for e in Cache(remote.folder.parents[1]).entries())

@@ -386,6 +386,39 @@ def test_other_methods_than_lora_are_refused(
     assert finding.way_out
 
 
+@pytest.mark.parametrize(
+    ("shapes", "alpha", "problem"),
+    [
+        (((), (6, 2)), None, "has empty factors of base_model.model.enc.q"),
+        (((0, 5), (6, 0)), None, "has empty factors of base_model.model.enc.q"),
+        (((2, 5), (6, 2)), torch.ones(2), "has an alpha of the shape [2] for base_model"),
+    ],
+)
+def test_a_malformed_adapter_does_not_prevent_a_sweep_from_opening(
+    tmp_path: Path, base: State, shapes: tuple[Any, Any], alpha: torch.Tensor | None, problem: str
+) -> None:
+    save_adapters(tmp_path, (10,))
+    odd = {
+        f"base_model.model.enc.q.lora_{factor}.weight": torch.ones(shape)
+        for factor, shape in zip("AB", shapes, strict=True)
+    }
+    odd |= {} if alpha is None else {"base_model.model.enc.q.alpha": alpha}
+    save_file(odd, tmp_path / "odd.safetensors")
+    sweep = Sweep.from_folder(tmp_path)
+    (finding,) = (f for f in sweep.fit.findings if f.ingredient == "odd")
+    assert problem in finding.problem
+
+
+@pytest.mark.parametrize("alpha", [10**400, "6"], ids=["huge", "text"])
+def test_an_adapter_without_a_usable_alpha_is_refused(
+    tmp_path: Path, base: State, alpha: Any
+) -> None:
+    save_adapters(tmp_path, (10,))
+    peft(tmp_path / "odd", 40, lora_alpha=alpha)
+    (finding,) = (f for f in Sweep.from_folder(tmp_path).fit.findings if f.ingredient == "odd")
+    assert "has no finite number as lora_alpha of enc." in finding.problem
+
+
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: State) -> None:
     save_adapters(tmp_path, (10,))
     odd = {"base_model.model.enc.q.lora_A.weight": torch.ones(2, 4)}
