@@ -22,11 +22,11 @@ class StoredSoup:
         soup: The soup.
         sweep: The sweep, including the soups that are ingredients of this one.
         soups: `{name: soup}` of the ingredients that are soups.
-        offered: `{name: id}` of all soups that the recipe could choose from.
+        offered: `{name: id}` of all soups that the recipe was given as ingredients.
         label: Display name, different from those of the other soups and the ingredients of the
             sweep: the name that a user gave, or a default such as "Greedy · 3 of 15".
-        annotation: What users say of the soup.
-        created: When it was built, in seconds since 1970.
+        annotation: Name, note, tags and star of the soup.
+        created: Time at which it was built, in seconds since 1970.
     """
 
     soup: Soup
@@ -44,9 +44,9 @@ class StoredSoup:
 
     @property
     def handle(self) -> str:
-        """A name that no user changes: the recipe and the first four digits of the id.
+        """A name that users cannot change: the recipe and the first four digits of the id.
 
-        Soups have it as ingredients of others, and in URLs.
+        It names the soup as an ingredient of other soups, and in URLs.
         """
         return soup_handle(self.soup.recipe, self.soup.id)
 
@@ -65,7 +65,7 @@ class StoredSoups:
         self._sweep = sweep
         self._files = [name for name in sweep.ingredients if name not in added]
         self._made: dict[str, StoredSoup] = {}
-        self._said: dict[str, Annotation] = {}
+        self._annotations: dict[str, Annotation] = {}
         self._labels: dict[str, str] = {}
 
     def __getitem__(self, soup_id: str) -> StoredSoup:
@@ -88,16 +88,16 @@ class StoredSoups:
         if row.id not in self._made:
             body = row.body
             offered = body.get("offered", {})
-            # Soups that the recipe did not use are not needed. They may even contain this soup.
+            # Offered soups that the recipe did not use are not needed, and may contain this soup.
             used = {name: other for name, other in offered.items() if name in body["digests"]}
             soups = self.by_name(used)
             sweep = including(self._sweep, soups)
             self._made[row.id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
-        # Others may have got names since it was made.
+        # Names and annotations may have changed since it was rebuilt.
         self._made[row.id] = replace(
             self._made[row.id],
             label=self._labels.get(row.id, ""),
-            annotation=self._said.get(row.id, Annotation()),
+            annotation=self._annotations.get(row.id, Annotation()),
             created=row.created,
         )
         return self._made[row.id]
@@ -105,12 +105,14 @@ class StoredSoups:
     def rows(self, folder: str) -> list[SoupRow]:
         """Return the rows of the soups of a sweep that are not deleted, oldest first."""
         rows = self._store.soups(folder)
-        self._said |= annotations(self._store, [row.id for row in rows])
-        kept = [row for row in rows if self._said.get(row.id, Annotation()).deleted is None]
-        # Soups that are never shown beside each other may have the same name.
+        self._annotations |= annotations(self._store, [row.id for row in rows])
+        found = {row.id: self._annotations.get(row.id, Annotation()) for row in rows}
+        kept = [row for row in rows if found[row.id].deleted is None]
+        # Soups with different BatchNorm statistics are never shown together, so their names may be
+        # the same.
         groups: dict[str, dict[str, str]] = {}
         for row in kept:
-            name = self._said.get(row.id, Annotation()).name or self._default_name(row.body)
+            name = found[row.id].name or self._default_name(row.body)
             groups.setdefault(json.dumps(row.body.get("batchnorm")), {})[row.id] = name
         taken = [*self._files, *([self._sweep.base.name] if self._sweep.base else [])]
         for wanted in groups.values():
@@ -154,12 +156,12 @@ class StoredSoups:
     def of_task(self, folder: str, task_spec: str, estimate: Estimate | None) -> list[StoredSoup]:
         """Return the soups of a sweep and a task, oldest first.
 
-        Soups of missing ingredients are left out, since their weights cannot be computed, and so
-        are soups whose recipe gives other weights in this version, and deleted ones.
+        Deleted soups are left out. So are soups of missing ingredients, whose weights cannot be
+        computed, and soups whose recipe gives other weights in this version of Stockpot.
 
         Args:
-            folder: The folder of the sweep, as it was when the soups were stored.
-            task_spec: The task, in the same way; see `is_of_task`.
+            folder: The folder of the sweep, as stored with the soups.
+            task_spec: The task, as stored with the soups; see `is_of_task`.
             estimate: The BatchNorm statistics of the soups to return.
         """
         found = []
@@ -202,9 +204,13 @@ def including(sweep: Sweep, soups: Mapping[str, StoredSoup]) -> Sweep:
 
 
 def is_of_task(body: Mapping[str, Any], task_spec: str) -> bool:
-    """Return whether a soup of the store is shown with a task; "" for none, which shows them all.
+    """Return whether a stored soup is shown with a task.
 
     A soup that was built without a task is shown with every task.
+
+    Args:
+        body: The soup, as stored.
+        task_spec: The task; "" for none, with which all soups are shown.
     """
     return not task_spec or body["task"] in (task_spec, None)
 
@@ -216,5 +222,5 @@ def recipe_title(recipe: str) -> str:
 
 
 def soup_handle(recipe: str, soup_id: str) -> str:
-    """Return a name that no user changes: the recipe and the first four digits of the id."""
+    """Return a name that users cannot change: the recipe and the first four digits of the id."""
     return f"{recipe} {soup_id[:4]}"

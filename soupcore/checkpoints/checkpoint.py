@@ -1,4 +1,4 @@
-"""The interface of checkpoints, independent of file formats."""
+"""The interface of checkpoints, which does not depend on the file format."""
 
 import math
 from abc import ABC, abstractmethod

@@ -2,7 +2,7 @@
 
 Starting a process for each file of a sweep takes longer than reading the files, so contents are
 cached by path and stamp of the file (`soupcore.checkpoints.files`). Refusals are cached too, but
-crashes and kills of the child process are not, since they say nothing about the file.
+crashes and kills of the child process are not, since the file need not be the cause.
 """
 
 import json

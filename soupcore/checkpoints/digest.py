@@ -1,7 +1,7 @@
 """Scans of checkpoints: digests and checks that read every byte once.
 
-A tensor's digest is the SHA-256 of its bytes. A checkpoint's is the SHA-256 of its sorted
-`name, dtype, shape, digest` lines, with names as without wrappers (`soupcore.checkpoints.names`).
+The digest of a tensor is the SHA-256 of its bytes. The digest of a checkpoint is the SHA-256 of its
+sorted `name, dtype, shape, digest` lines, with canonical names (`soupcore.checkpoints.names`).
 Scans are cached in the workspace by path, weight set and stamp of the files (see
 `soupcore.checkpoints.files`), because a sweep of large files takes minutes to read.
 """

@@ -1,4 +1,4 @@
-"""Checkpoint files that are opened on demand, their stamps, and the caches of what they hold.
+"""Checkpoint files that are opened on demand, their stamps, and the caches of their contents.
 
 A sweep of a hundred models with twenty shards each has two thousand files, but a process can only
 have some hundreds open. The most recently read files stay open. The others are opened again when
@@ -28,7 +28,7 @@ from soupcore.errors import CheckpointError, StoreError
 from soupcore.workspace import workspace_file
 
 _MOST_OPEN = 64
-_READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the cache until they are used
+_READ_AT_ONCE = 128 << 10  # bytes; more would not stay in the CPU's cache until they are used
 _BLOCK = 4 << 10  # size of the blocks in the probe, in bytes
 _BLOCKS = 8  # number of blocks in the probe: the first, the last, and others evenly spaced
 _TICK = 20_000_000  # nanoseconds; the clocks of file systems are not coarser than this
@@ -242,7 +242,7 @@ def _as_identity(status: os.stat_result) -> Identity:
     )
 
 
-# By id of the WeightFile, in the order of last use.
+# Open descriptors by the id of their WeightFile, in the order of last use.
 _open: OrderedDict[int, _Descriptor] = OrderedDict()
 _lock = threading.Lock()
 

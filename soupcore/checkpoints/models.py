@@ -1,4 +1,4 @@
-"""The models in one folder: files that belong together, and several forms of one model.
+"""The models in one folder: files that belong together, and the forms of each model.
 
 `model.safetensors`, `pytorch_model.bin` and `model.fp16.safetensors` are forms of one model. Only
 one form is opened: full precision is preferred to variants, safetensors to torch, and an index with
@@ -110,6 +110,7 @@ def why_distributed(folder: Path) -> Trouble:
 
 
 def _why_not(other: _Form, chosen: _Form) -> str:
+    """Return why a form of a model is not opened."""
     if other.variant and not chosen.variant:
         return f"a variant ({other.variant})"
     return "the same model in another format, by its name"

@@ -1,4 +1,4 @@
-"""Tensor names independent of the wrappers around a network.
+"""Tensor names: comparison without the wrappers around a network, ties, and layers.
 
 DistributedDataParallel, torch.compile, FSDP and activation checkpointing, a LightningModule's
 attribute and a Hugging Face base model all add a prefix to the names. The weights are the same, so
@@ -41,7 +41,7 @@ def tied(keys: Mapping[str, Hashable]) -> tuple[tuple[str, ...], ...]:
 
 
 def clean(text: str) -> str:
-    """Escape the bytes of a file name that are not valid UTF-8, so that it can be stored."""
+    """Return a file name with escapes for bytes that are not valid UTF-8, so it can be stored."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -132,6 +132,21 @@ def weight_names(names: Iterable[str]) -> list[str]:
     return others if averaged else names
 
 
+def layer_of(name: str) -> str:
+    """Return the layer of a tensor, by its name alone.
+
+    Networks number their blocks: the layer is the name up to its first number (`blocks.3` of
+    `blocks.3.attn.qkv.weight`, `layer1.0` of `layer1.0.conv1.weight`, `prompts.3` of that element
+    of a list itself). Without a number it is the module (`head` of `head.weight`), or the tensor
+    itself (`cls_token`). If stages hold numbered blocks, the layer is the stage.
+    """
+    *modules, last = name.split(".")
+    for index, module in enumerate(modules):
+        if _NUMBERED_MODULE.fullmatch(module):
+            return ".".join(modules[: index + 1])
+    return name if last.isdigit() else ".".join(modules) or name
+
+
 def _unwrapped(names: Iterable[str]) -> dict[str, str]:
     names = weight_names(names)
     plain = {name: _WRAPPER.sub("", name) for name in names}
@@ -183,18 +198,3 @@ def _prefixes(name: str) -> list[str]:
 
 def _moved(name: str, taken: str, put: str) -> str:
     return put + name[len(taken) :] if name.startswith(taken) else name
-
-
-def layer_of(name: str) -> str:
-    """Return the layer of a tensor, by its name alone.
-
-    Networks number their blocks: the layer is the name up to its first number (`blocks.3` of
-    `blocks.3.attn.qkv.weight`, `layer1.0` of `layer1.0.conv1.weight`, `prompts.3` of that element
-    of a list itself). Without a number it is the module (`head` of `head.weight`), or the tensor
-    itself (`cls_token`). If stages hold numbered blocks, the layer is the stage.
-    """
-    *modules, last = name.split(".")
-    for index, module in enumerate(modules):
-        if _NUMBERED_MODULE.fullmatch(module):
-            return ".".join(modules[: index + 1])
-    return name if last.isdigit() else ".".join(modules) or name

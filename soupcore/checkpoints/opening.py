@@ -1,4 +1,4 @@
-"""Opening of checkpoints: the format is recognised by the path and the first bytes."""
+"""Opening of checkpoints and of snapshots of runs, in any format."""
 
 import os
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from soupcore.errors import CheckpointError
 from soupcore.safe_torch.refusal import INCOMPLETE
 
 _ZIP, _END_OF_ZIP = b"PK\3\4", b"PK\5\6"  # signatures
-_LENGTH_OF_END = 22  # bytes of the last record of a zip archive of torch.save, which has no comment
+_LENGTH_OF_END = 22  # bytes of the last record of an archive of torch.save, which has no comment
 
 
 def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
@@ -45,6 +45,26 @@ def open_checkpoint(path: str | Path, weights: str | None = None) -> Checkpoint:
         CheckpointError: The file is missing, damaged, or not a checkpoint.
     """
     return _open(Path(path), weights)
+
+
+def open_run(run: Run, choice: Choice | None, weights: str | None = None) -> Checkpoint:
+    """Open a snapshot of a run; see `open_checkpoint`.
+
+    Args:
+        run: The run.
+        choice: The snapshot. None if it is unclear which one represents the run: then its files are
+            opened as one checkpoint if no two of them have the same tensor.
+        weights: Name of the weight set to open.
+
+    Raises:
+        CheckpointError: It is unclear what to open, or the files are incomplete or damaged.
+    """
+    checkpoint = _joined(run) if choice is None else _open_model(choice.snapshot.model, weights)
+    if checkpoint is None:
+        raise _unclear(run)
+    if choice is not None:
+        checkpoint.notes += tuple(_notes_on(run, choice))
+    return checkpoint
 
 
 def _open(path: Path, weights: str | None) -> Checkpoint:
@@ -92,26 +112,6 @@ def _open_file(path: Path, weights: str | None = None) -> Checkpoint:
             raise
         problem = f"{error.problem} (Despite its name, it is not a safetensors file.)"
         raise CheckpointError(problem, error.way_out) from None
-
-
-def open_run(run: Run, choice: Choice | None, weights: str | None = None) -> Checkpoint:
-    """Open a snapshot of a run; see `open_checkpoint`.
-
-    Args:
-        run: The run.
-        choice: The snapshot. None if it is unclear which one represents the run: then its files are
-            opened as one checkpoint if no two of them have the same tensor.
-        weights: Name of the weight set to open.
-
-    Raises:
-        CheckpointError: It is unclear what to open, or the files are incomplete or damaged.
-    """
-    checkpoint = _joined(run) if choice is None else _open_model(choice.snapshot.model, weights)
-    if checkpoint is None:
-        raise _unclear(run)
-    if choice is not None:
-        checkpoint.notes += tuple(_notes_on(run, choice))
-    return checkpoint
 
 
 def _open_model(model: Model, weights: str | None) -> Checkpoint:

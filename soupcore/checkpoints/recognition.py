@@ -1,4 +1,4 @@
-"""Which files hold weights: by their names, and by their first bytes."""
+"""Recognition of files with weights, by their names and by their first bytes."""
 
 import codecs
 import os
@@ -129,24 +129,6 @@ def is_legacy(beginning: bytes) -> bool:
     return beginning.startswith(_LEGACY)
 
 
-def _begins_like_checkpoint(path: Path) -> bool:
-    """Return whether the first bytes of a file are those of safetensors or torch.
-
-    With one of `OTHER_SUFFIXES` any pickle counts, since some tools pickle weights.
-    """
-    if _NEVER.fullmatch(path.name):
-        return False
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(BEGINNING)
-            size = file.seek(0, os.SEEK_END)
-    except OSError:
-        return False
-    if is_safetensors(beginning, size) or is_legacy(beginning) or _ARCHIVE.match(beginning):
-        return True
-    return path.name.lower().endswith(OTHER_SUFFIXES) and _PICKLE.match(beginning) is not None
-
-
 def is_safetensors(beginning: bytes, size: int) -> bool:
     """Return whether a file of `size` bytes begins with a safetensors header."""
     return beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") <= size - 8
@@ -184,6 +166,24 @@ def check_beginning(path: Path, beginning: bytes) -> None:
             "torch and save it again.",
         )
     _check_no_text(path, _text(beginning))
+
+
+def _begins_like_checkpoint(path: Path) -> bool:
+    """Return whether the first bytes of a file are those of safetensors or torch.
+
+    With one of `OTHER_SUFFIXES` any pickle counts, since some tools pickle weights.
+    """
+    if _NEVER.fullmatch(path.name):
+        return False
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return False
+    if is_safetensors(beginning, size) or is_legacy(beginning) or _ARCHIVE.match(beginning):
+        return True
+    return path.name.lower().endswith(OTHER_SUFFIXES) and _PICKLE.match(beginning) is not None
 
 
 def _check_no_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The runs of training tools: the snapshots of a run, and the one that represents it.
+"""The run folders of training tools: the snapshots of a run, and the one that represents it.
 
 `soupcore.checkpoints.tools` describes the run folders of each tool.
 """
@@ -183,26 +183,13 @@ class Run:
         return None
 
 
-def folders_of_run(folder: Path) -> list[Path]:
-    """Return a folder and its subfolders in which tools save the weights of a run, sorted."""
-
-    def below(at: Path, prefix: str) -> Iterator[Path]:
-        entries = [entry for entry in at.iterdir() if _FOLDERS.fullmatch(prefix + entry.name)]
-        for entry in natsorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield entry
-                yield from below(entry, f"{prefix}{entry.name}/")
-
-    return [folder, *below(folder, "")]
-
-
 def read_run(folder: Path) -> Run:
     """Return the run in a folder, recognised by the names of its files.
 
     Raises:
         OSError: The folder cannot be read.
     """
-    folders = folders_of_run(folder)
+    folders = _folders_of_run(folder)
     found = []
     for inner in folders:
         prefix = "" if inner == folder else f"{inner.relative_to(folder).as_posix()}/"
@@ -225,6 +212,27 @@ def run_of_file(model: Model) -> Run:
     """Return the run of a model whose files are directly in the folder of a sweep."""
     snapshot = Snapshot(clean(model.name), model, order=(0,))
     return Run(model.path, None, (snapshot,))
+
+
+def is_lower_better(metric: str) -> bool | None:
+    """Return whether lower values of a metric are better, by its name; None if it is unclear."""
+    words = {*_WORD.findall(metric.lower())}
+    if words & _LOWER:
+        return True
+    return False if words & _HIGHER else None
+
+
+def _folders_of_run(folder: Path) -> list[Path]:
+    """Return a folder and its subfolders in which tools save the weights of a run, sorted."""
+
+    def below(at: Path, prefix: str) -> Iterator[Path]:
+        entries = [entry for entry in at.iterdir() if _FOLDERS.fullmatch(prefix + entry.name)]
+        for entry in natsorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir():
+                yield entry
+                yield from below(entry, f"{prefix}{entry.name}/")
+
+    return [folder, *below(folder, "")]
 
 
 def _is_consolidated(folder: Path, found: Iterable[tuple[str, Model]]) -> bool:
@@ -330,14 +338,6 @@ def _metrics_of(stem: str, model: Model) -> tuple[tuple[str, float], ...]:
         text = _text(model.path.with_name("CKPT.yaml"))
         found = _YAML_NUMBER.findall(text)
     return tuple((name, float(text)) for name, text in found if name not in _NO_METRICS)
-
-
-def is_lower_better(metric: str) -> bool | None:
-    """Return whether lower values of a metric are better, by its name; None if it is unclear."""
-    words = {*_WORD.findall(metric.lower())}
-    if words & _LOWER:
-        return True
-    return False if words & _HIGHER else None
 
 
 def _best_by_metric(snapshots: Iterable[Snapshot]) -> Choice | None:

@@ -1,7 +1,7 @@
 """Reading of untrusted torch files in a child process with few rights and little time.
 
-A child imports the reader once, and forks for each file (see `soupcore.safe_torch.child`). It reads
-one file at a time, and waits for the next one until this process ends.
+A child process imports the reader once and forks for each file (see `soupcore.safe_torch.child`).
+It reads one file at a time, and waits for the next one until this process ends.
 """
 
 import atexit

@@ -70,7 +70,7 @@ class TorchCheckpoint(Checkpoint):
             self.weight_sets = tuple(WeightSet(s.name, s.title) for s in self.contents.sets)
         self.details = self.contents.details
         self.left_out = chosen.left_out
-        self.notes = chosen.notes + _what_shares_memory(chosen, self.contents)
+        self.notes = chosen.notes + _notes_on_shared_memory(chosen, self.contents)
         self.ties = tied(self.views)
 
     def read_elements(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -187,6 +187,16 @@ class TorchCheckpoint(Checkpoint):
         return crc
 
 
+def is_contiguous(shape: Sizes, stride: Sizes) -> bool:
+    """Return whether a tensor of this shape and stride is contiguous."""
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size > 1 and step != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
     found = contents.sets[0]
     if weights:
@@ -204,7 +214,8 @@ def _chosen(path: Path, contents: Contents, weights: str | None) -> WeightViews:
     return found
 
 
-def _what_shares_memory(chosen: WeightViews, contents: Contents) -> tuple[str, ...]:
+def _notes_on_shared_memory(chosen: WeightViews, contents: Contents) -> tuple[str, ...]:
+    """Return a sentence for each other weight set that shares storages with the chosen one."""
     storages = {view.storage for view in chosen.views.values()}
     return tuple(
         f"{other.name!r} ({other.title}) shares tensors with {chosen.name!r} in memory: if a soup "
@@ -212,13 +223,3 @@ def _what_shares_memory(chosen: WeightViews, contents: Contents) -> tuple[str, .
         for other in contents.sets
         if other is not chosen and storages & {view.storage for view in other.views.values()}
     )
-
-
-def is_contiguous(shape: Sizes, stride: Sizes) -> bool:
-    """Return whether a tensor of this shape and stride is contiguous."""
-    expected = 1
-    for size, step in zip(reversed(shape), reversed(stride), strict=True):
-        if size > 1 and step != expected:
-            return False
-        expected *= size
-    return True

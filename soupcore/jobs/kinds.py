@@ -1,7 +1,7 @@
-"""The state of a worker between jobs, and the kinds of jobs: opening a sweep, and all calls.
+"""The kinds of jobs and the functions that run them, and the state of a worker between jobs.
 
-Requests and results are JSON. Computed values are stored immediately, so an interrupted job only
-computes the rest when it is queued again.
+The kinds are opening a sweep, and all calls. Requests and results are JSON. Computed values are
+stored immediately, so an interrupted job only computes the rest when it is queued again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class TaskChangedError(Exception):
 
 
 class WarmState:
-    """State that stays loaded between jobs: the open sweep, the task, the model and its data.
+    """State that a worker keeps between jobs: the open sweep, the task, the model and its data.
 
     Args:
         store: Store of the results.
@@ -175,12 +175,12 @@ def open_sweep(warm: WarmState, request: Request, report: Report) -> Result:
     return {"ingredients": len(sweep), "findings": len(sweep.fit.findings)}
 
 
-def run_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> Result:
+def _run_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> Result:
     """Run a call, whose results are in the store."""
     return call.from_request(request).work(warm.context(request), report)
 
 
-def share_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> None:
+def _share_call(call: type[Call], warm: WarmState, request: Request, report: Report) -> None:
     """Evaluate points of a call that another worker runs."""
     call.from_request(request).share(warm.context(request), report)
 
@@ -188,10 +188,10 @@ def share_call(call: type[Call], warm: WarmState, request: Request, report: Repo
 _CALLS: tuple[type[Call], ...] = (*CALLS.values(), Analysis, TimedPasses)
 KINDS: dict[str, Callable[[WarmState, Request, Report], Result]] = {
     OpenSweep.kind: open_sweep,
-    **{call.kind: partial(run_call, call) for call in _CALLS},
+    **{call.kind: partial(_run_call, call) for call in _CALLS},
 }
 
 #: Kinds whose points idle workers may evaluate too.
 SHARED: dict[str, Callable[[WarmState, Request, Report], None]] = {
-    call.kind: partial(share_call, call) for call in _CALLS if call.is_shared
+    call.kind: partial(_share_call, call) for call in _CALLS if call.is_shared
 }

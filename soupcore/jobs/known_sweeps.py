@@ -1,7 +1,7 @@
-"""The sweeps of a workspace with their verdicts, from stored rows alone.
+"""The list of a workspace's sweeps with their verdicts, from stored rows alone.
 
-A verdict needs all evaluations of a sweep, so it is stored after each change (`remember`). The list
-reads these rows, jobs and soups: it opens no folder and computes nothing.
+A verdict needs all evaluations of a sweep, so it is stored after each change (`remember`).
+`known_sweeps` reads these rows, jobs and soups. It opens no folder and computes nothing.
 """
 
 import hashlib

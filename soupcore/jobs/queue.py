@@ -26,13 +26,14 @@ from soupcore.processes import Process
 from soupcore.store import Store
 from soupcore.store.leases import DatabaseTime, HolderRow, remove, remove_dead
 
-_ADVICE = "Finished evaluations are stored; resume the job to compute the rest."
+#: The end of messages about jobs that ended early.
+ADVICE = "Finished evaluations are stored; resume the job to compute the rest."
 _STOPPED = "The worker process of this job ended."
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of jobs: running (or being cancelled), queued, and failed unless dismissed."""
+    """Numbers of jobs: running (or being cancelled), queued, and failed but not dismissed."""
 
     running: int
     queued: int
@@ -113,10 +114,9 @@ class Queue:
     def overview(self, limit: int = 6) -> list[Job]:
         """Return all unfinished jobs and some finished ones, newest first.
 
-        Finished jobs that pages submit automatically are included only if they failed.
-
-        Half of the finished jobs are long ones that can be resumed, if there are any. Otherwise
-        interactive jobs, one for each move of a slider, would displace them.
+        Finished jobs that pages submit automatically are included only if they failed. Up to half
+        of the finished jobs are long ones that can be resumed: otherwise interactive jobs, one for
+        each move of a slider, would displace them.
 
         Args:
             limit: Maximum number of finished jobs.
@@ -264,7 +264,7 @@ class Queue:
             return session.scalars(take).first()
 
     def report(self, job: Job, done: int, total: int, partial: Mapping[str, Any] | None) -> State:
-        """Write the progress of a job and return its state, which tells the worker to stop.
+        """Write the progress of a job and return its state: the worker stops unless it is running.
 
         Raises:
             LostJobError: The worker has lost the job.
@@ -326,8 +326,8 @@ class Queue:
 
     def stop_overdue(self, job: Standing) -> None:
         """Stop a job that has exceeded its deadline."""
-        words = f"It was stopped at its deadline, after {job.deadline:g} seconds. {_ADVICE}"
-        self._stop(Job.id == job.id, Job.attempt == job.attempt, error=words)
+        error = f"It was stopped at its deadline, after {job.deadline:g} seconds. {ADVICE}"
+        self._stop(Job.id == job.id, Job.attempt == job.attempt, error=error)
 
     def _stop(self, *which: ColumnElement[bool], **values: Any) -> None:
         stopping = {"state": State.CANCELLING, "stopping": DatabaseTime()}
@@ -375,8 +375,8 @@ class Queue:
     def abandon(self, worker: str, why: str = _STOPPED) -> bool:
         """End the jobs of a worker that has ended.
 
-        The job that it took last was running when it ended, and fails. Jobs that were interrupted
-        by that one are queued again. Jobs that were being cancelled are cancelled.
+        The job that it took last was running when it ended, and fails. Jobs that this one
+        interrupted are queued again. Jobs that were being cancelled are cancelled.
 
         Args:
             worker: Name of the worker.
@@ -392,7 +392,7 @@ class Queue:
             if job.state == State.CANCELLING:
                 self.finish(job, State.CANCELLED)
             elif job is jobs[-1]:
-                self.finish(job, State.FAILED, error=f"{why} {_ADVICE}")
+                self.finish(job, State.FAILED, error=f"{why} {ADVICE}")
             else:
                 self.give_back(job)
         return held
@@ -415,7 +415,7 @@ class Queue:
         return row.process if row else None
 
     def fail_abandoned(self, *, by_lease: bool = True, own: Collection[str] = frozenset()) -> None:
-        """Find workers of all servers that have ended, and end their jobs; see `abandon`.
+        """End the jobs of all workers that have ended, of any server; see `abandon`.
 
         Args:
             by_lease: As for `soupcore.store.leases.remove_dead`.

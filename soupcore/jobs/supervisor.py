@@ -35,7 +35,7 @@ _GRACE = 6.0  # seconds for a job to stop, or to report, after the request to st
 _IDLE = 600.0  # seconds after which an idle worker ends
 _KEPT_BYTES = 1 << 30
 
-# A worker that ends before it takes a job is started again this many times, with growing pauses.
+# A worker that fails before it takes a job is started this many times, with growing pauses.
 _STARTS = 3
 _PAUSE = 2.0  # seconds
 

@@ -21,7 +21,7 @@ from soupcore.errors import Cancelled, StockpotError
 from soupcore.jobs.job import DERIVED, INTERACTIVE, Job, State, overtaking
 from soupcore.jobs.kinds import KINDS, SHARED, Request, TaskChangedError, WarmState
 from soupcore.jobs.known_sweeps import remember
-from soupcore.jobs.queue import LostJobError, Queue
+from soupcore.jobs.queue import ADVICE, LostJobError, Queue
 from soupcore.overview import Overview
 from soupcore.progress import silence
 from soupcore.store import Store
@@ -106,8 +106,8 @@ class Worker:
         time.sleep(_GRACE)
         os.killpg(os.getpgrp(), signal.SIGKILL)  # also kills processes that the task has forked
 
-    def _claim(self, kinds_: tuple[str, ...] | None = None) -> Job | None:
-        return self._queue.claim(self._name, kinds_, task=self._task, accepts=self._warm.may_open)
+    def _claim(self, kinds: tuple[str, ...] | None = None) -> Job | None:
+        return self._queue.claim(self._name, kinds, task=self._task, accepts=self._warm.may_open)
 
     def _share(self) -> bool:
         """Evaluate points of another worker's job. Returns False if there is no such job."""
@@ -163,8 +163,8 @@ class Worker:
                 raise Cancelled
             if self._stopping:
                 raise _Stopped
-            if (before := overtaking(job.kind)) and not self._ending:
-                while (urgent := self._claim(before)) is not None:
+            if (kinds := overtaking(job.kind)) and not self._ending:
+                while (urgent := self._claim(kinds)) is not None:
                     self.do(urgent)
 
         try:
@@ -178,11 +178,7 @@ class Worker:
             self._ending = True
             self._queue.give_back(job)
         except _Stopped:
-            self._fail(
-                job,
-                "The app was stopped. Finished evaluations are stored; resume the job to compute "
-                "the rest.",
-            )
+            self._fail(job, f"The app was stopped. {ADVICE}")
         except StockpotError as error:
             self._fail(job, str(error))
         except SystemExit as error:

@@ -32,7 +32,8 @@ def _check(folder: Path, parsed: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{len(problems)} problem{'s'[: len(problems) > 1]}. Run `repair` to fix them.")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        print(f"{count}. Run `repair` to fix them.")
     else:
         print("No problems found.")
     return bool(problems)
@@ -69,8 +70,8 @@ def _cache(folder: Path, parsed: argparse.Namespace) -> int:
 
 def _prune(folder: Path, parsed: argparse.Namespace) -> int:
     store = Store(folder, parsed.database, read_only=True)  # the disk may be full
-    act = maintenance.unused if parsed.dry_run else maintenance.prune
-    leftovers = act(store, parsed.kind or tuple(maintenance.PRUNED), parsed.days)
+    find = maintenance.unused if parsed.dry_run else maintenance.prune
+    leftovers = find(store, parsed.kind or tuple(maintenance.PRUNED), parsed.days)
     for leftover in leftovers:
         print(f"{in_words(leftover.nbytes):>10}  {leftover}")
     total = in_words(sum(leftover.nbytes for leftover in leftovers))
@@ -139,7 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("--clear", action="store_true", help="remove them instead")
     prune = add("prune", _prune, "Remove unused data.")
     prune.add_argument(
-        "kind", nargs="*", choices=[*maintenance.PRUNED, []], help="kinds of data (default: all)"
+        "kind",
+        nargs="*",
+        choices=[*maintenance.PRUNED, []],  # argparse checks the empty default too
+        help="kinds of data (default: all)",
     )
     prune.add_argument("--dry-run", action="store_true", help="list the data without removing it")
     prune.add_argument(

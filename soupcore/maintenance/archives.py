@@ -121,7 +121,7 @@ def export_results(store: Store, target: Path) -> Copied:
                 sha256 = hashlib.file_digest(content, "sha256").hexdigest()
             # Files of earlier versions get a name of the current form.
             names[name] = str(place_of(sha256, path.stat().st_size))
-            if list(names.values()).count(names[name]) == 1:
+            if names[name] not in archive.NameToInfo:  # files of equal content share a name
                 archive.write(path, names[name])
                 nbytes += path.stat().st_size
         kept = _with_files(rows, names)
@@ -132,7 +132,10 @@ def export_results(store: Store, target: Path) -> Copied:
 def import_results(
     store: Store, source: Path, moved: Mapping[str, str] = MappingProxyType({})
 ) -> Copied:
-    """Add the contents of an archive to a workspace. Existing results do not change.
+    """Add the contents of an archive to a workspace.
+
+    Existing results do not change, except that evaluations without outputs are replaced by those
+    with outputs.
 
     Args:
         store: The workspace.

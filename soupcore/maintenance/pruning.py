@@ -14,7 +14,7 @@ from soupcore.remote import Cache
 from soupcore.remote.cache import REMOTE
 from soupcore.store import Store
 from soupcore.store.arrays import ARRAYS
-from soupcore.store.tables import AnnotationRow, EvaluationRow, PartRow, SoupRow
+from soupcore.store.tables import AnnotationRow, SoupRow
 
 # Kinds of folders and files in a workspace, by the beginning of their names.
 _KINDS = {
@@ -125,7 +125,7 @@ def unused(
     """
     found: list[Leftover] = []
     if "arrays" in kinds:
-        needed = _needed_arrays(store)
+        needed = store.array_files()
         for path in _files(store.folder / ARRAYS):
             if str(path.relative_to(store.folder)) not in needed and _age(path) > _WRITING:
                 found.append(_leftover("arrays", path))
@@ -175,13 +175,6 @@ def _remove_jobs(store: Store, numbers: list[int]) -> None:
     with writable.engine.begin() as connection:
         connection.execute(delete, [{"id": number} for number in numbers])
     writable.close()
-
-
-def _needed_arrays(store: Store) -> set[str]:
-    with store.session() as session:
-        places = [*session.scalars(select(EvaluationRow.arrays).distinct())]
-        places += session.scalars(select(PartRow.arrays).distinct())
-    return {place.partition("#")[0] for place in places}
 
 
 def _leftover(kind: str, path: Path) -> Leftover:

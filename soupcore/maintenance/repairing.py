@@ -1,4 +1,4 @@
-"""Checks of a workspace against checksums, and repair of what is damaged.
+"""Checks of a workspace against checksums, and repair of damage.
 
 A repair keeps all readable data; the rest is computed again when needed.
 """
@@ -33,7 +33,7 @@ from soupcore.store import Store
 from soupcore.store.arrays import ARRAYS, DamagedArraysError, verify
 from soupcore.store.database import SQLITE_FILE
 from soupcore.store.evaluations import SUMMARIES
-from soupcore.store.tables import Base, EvaluationRow, MetaRow, PartRow, SoupFileRow
+from soupcore.store.tables import Base, EvaluationRow, MetaRow, SoupFileRow
 
 # Caches of scans and contents of checkpoints. Without them, checkpoints are read again.
 _CACHES = ("scans.sqlite", "contents.sqlite")
@@ -146,10 +146,8 @@ def _damage_of(database: Path) -> str | None:
 def _damaged_files(store: Store, on_files: OnFiles) -> Iterator[Problem]:
     """Yield the array files of a store that are missing or damaged, and damaged soup files."""
     with store.session() as session:
-        places = [*session.scalars(select(EvaluationRow.arrays).distinct())]
-        places += session.scalars(select(PartRow.arrays).distinct())
         soup_files = list(session.scalars(select(SoupFileRow)))
-    arrays = sorted({place.partition("#")[0] for place in places})
+    arrays = sorted(store.array_files())
     total = len(arrays) + len(soup_files)
     for done, file in enumerate(arrays):
         on_files(done, total)

@@ -1,4 +1,4 @@
-"""Provenance of soups: model cards, configurations for mergekit, and rebuilding."""
+"""Provenance of soups: cards, uploads, adapters, configurations for mergekit, and rebuilding."""
 
 from soupcore.provenance.adapter_folder import relative_error, save_adapter, summed_rank
 from soupcore.provenance.card import base_models_of, files_for_hub, model_card

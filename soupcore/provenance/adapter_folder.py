@@ -28,7 +28,7 @@ _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LARGEST = 4 << 20  # bytes
 
-Factors = tuple[torch.Tensor, torch.Tensor]
+_Factors = tuple[torch.Tensor, torch.Tensor]
 
 
 def save_adapter(soup: Soup, folder: str | Path, rank: int | None = None) -> float:
@@ -141,7 +141,7 @@ def _members(soup: Soup) -> list[tuple[MergedAdapter, Fraction]]:
     return members
 
 
-def _joined(weight: str, members: list[tuple[MergedAdapter, Fraction]]) -> Factors:
+def _joined(weight: str, members: list[tuple[MergedAdapter, Fraction]]) -> _Factors:
     """Return A [Σr, columns] and B [rows, Σr] of the change of a weight, in float64."""
     rows, columns = [], []
     for adapted, coefficient in members:
@@ -156,7 +156,7 @@ def _joined(weight: str, members: list[tuple[MergedAdapter, Fraction]]) -> Facto
     return torch.cat(rows), torch.cat(columns, dim=1)
 
 
-def _zero(weight: str, members: list[tuple[MergedAdapter, Fraction]]) -> Factors:
+def _zero(weight: str, members: list[tuple[MergedAdapter, Fraction]]) -> _Factors:
     """Return factors of rank 1 whose product is 0."""
     adapted = next(adapted for adapted, _ in members if weight in adapted.changes)
     change = adapted.changes[weight]

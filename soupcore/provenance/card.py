@@ -85,19 +85,26 @@ def model_card(
         lines += [f"![Scores of the soup and of the ingredients]({quote(figure)})", ""]
     if known is not None and known.notes:
         lines += ["## Files", "", *(f"- {markdown(note)}" for note in known.notes), ""]
-    lines += _made_of(soup)
-    lines += _again(soup, manifest, urls)
+    lines += _ingredients(soup)
+    lines += _reproduction(soup, manifest, urls)
     return "\n".join(lines)
 
 
 def files_for_hub(soup: Soup) -> HubFiles | None:
-    """Return what goes beside a soup's weights; None if its first ingredient has no `config.json`.
+    """Return the files beside a soup's weights; None if its first ingredient has no `config.json`.
 
     Raises:
         CheckpointError: The configuration cannot be read.
     """
     checkpoints = {name: soup.sources[name].checkpoint for name in soup.ingredients or soup.sources}
     return hub_files(checkpoints, soup.folder)
+
+
+def base_models_of(soup: Soup) -> list[str]:
+    """Return the base model that the hyperparameters of all ingredients name, if they agree."""
+    names = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
+    name = str(names.pop() or "") if len(names) == 1 else ""
+    return [name] if name else []
 
 
 def _urls(soup: Soup) -> dict[Path, str]:
@@ -119,13 +126,6 @@ def _on_the_hub(soup: Soup, urls: Mapping[Path, str]) -> list[str]:
     return list(dict.fromkeys(repos))
 
 
-def base_models_of(soup: Soup) -> list[str]:
-    """Return the base model that the hyperparameters of all ingredients name, if they agree."""
-    names = {soup.sources[name].hyperparameters.get("base_model") for name in soup.ingredients}
-    name = str(names.pop() or "") if len(names) == 1 else ""
-    return [name] if name else []
-
-
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(each) for each in value]
 
@@ -144,7 +144,7 @@ def _entries(entries: Mapping[str, Any]) -> list[str]:
 def _model_index(
     manifest: Mapping[str, Any], title: str, task: str, score_name: str, sign: int
 ) -> list[str]:
-    """Return the scores as the Hub reads them, where the kind of the task is known."""
+    """Return the scores in the format of the Hub; none if the kind of the task is unknown."""
     scores = {split: f for split, f in manifest["scores"].items() if f["score"] is not None}
     if not scores or not task:
         return []
@@ -162,7 +162,7 @@ def _model_index(
 
 
 def _tensors(soup: Soup) -> list[str]:
-    """Say which tensors take no part in the recipe, and where they come from."""
+    """Return the paragraph on tensors that take no part in the recipe, and on their sources."""
     if not soup.fixed:
         return []
     lines = ["Tensors that take no part in the recipe:", ""]
@@ -197,7 +197,7 @@ def _scores(manifest: dict[str, Any], score_name: str, sign: int, select: str | 
     return lines
 
 
-def _made_of(soup: Soup) -> list[str]:
+def _ingredients(soup: Soup) -> list[str]:
     rows = []
     for name, digest in soup.digests.items():
         if name in soup.coefficients:
@@ -210,7 +210,7 @@ def _made_of(soup: Soup) -> list[str]:
     return ["## Ingredients", "", *head, *rows, ""]
 
 
-def _again(soup: Soup, manifest: dict[str, Any], urls: Mapping[Path, str]) -> list[str]:
+def _reproduction(soup: Soup, manifest: dict[str, Any], urls: Mapping[Path, str]) -> list[str]:
     sources = with_sources(source.checkpoint for source in soup.sources.values()).values()
     files = [source for source in sources if not isinstance(source, Derived)]
     local = [each for each in files if not urls.keys() >= {*each.files}]

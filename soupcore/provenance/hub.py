@@ -1,7 +1,7 @@
 """A soup as a Hugging Face folder, which `from_pretrained` opens, and its upload to the Hub.
 
-An upload sends the weights first, and then one commit adds all files. One that ends early leaves no
-part of them in the repository. Files are uploaded as streams, which huggingface_hub sends in the
+An upload sends the weights first, and then one commit adds all files, so an interrupted upload
+leaves no files in the repository. Files are uploaded as streams, which huggingface_hub sends in the
 calling thread, so that each block reports progress and can cancel the upload.
 """
 

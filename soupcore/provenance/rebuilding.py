@@ -1,4 +1,4 @@
-"""Rebuilds a soup from its manifest, bit for bit."""
+"""Rebuilding of a soup from its manifest, bit for bit."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -19,8 +19,8 @@ from soupcore.sweeps.folder import find_runs
 from soupcore.sweeps.remote import RemoteSweep
 from soupcore.sweeps.snapshots import Taken, all_of
 
-Who = tuple[str, str]
-"""Name and digest."""
+_Source = tuple[str, str]
+"""Name and digest of a checkpoint in a manifest."""
 
 # Exceptions raised when a manifest is incomplete or malformed.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -65,7 +65,7 @@ def _rebuild(manifest: Mapping[str, Any], folders: list[Path]) -> Soup:
     wanted += [(file, digest) for digest, file in manifest.get("soup_files", {}).items()]
     found = _found(manifest, wanted, folders)
     if tensors := manifest.get("tensors"):  # tensor names in files may differ from the sweep's
-        found = {who: _seen_as(c, tensors) for who, c in found.items()}
+        found = {source: _seen_as(c, tensors) for source, c in found.items()}
     by_digest = {digest: checkpoint for (_, digest), checkpoint in found.items()}
 
     @cache
@@ -86,8 +86,8 @@ def _rebuild(manifest: Mapping[str, Any], folders: list[Path]) -> Soup:
 
 
 def _found(
-    manifest: Mapping[str, Any], wanted: Collection[Who], folders: list[Path]
-) -> dict[Who, Checkpoint]:
+    manifest: Mapping[str, Any], wanted: Collection[_Source], folders: list[Path]
+) -> dict[_Source, Checkpoint]:
     """Return the wanted checkpoints from `folders`, after downloading the rest.
 
     Nothing is downloaded if a missing checkpoint has no URL. The folder of the downloads is
@@ -101,11 +101,11 @@ def _found(
         )
     weight_sets = {*manifest.get("weight_sets", {}).values()}
     found, problems = _find(wanted, folders, weight_sets)
-    claimed = {who: _claimed(who[0], remote) for who in wanted}
+    claimed = {source: _claimed(source[0], remote) for source in wanted}
     unclaimed = remote.keys() - set().union(*claimed.values())
-    local = {who: problem for who, problem in problems.items() if not claimed[who]}
+    local = {source: problem for source, problem in problems.items() if not claimed[source]}
     if problems and remote and (unclaimed or not local):
-        needed = unclaimed.union(*(claimed[who] for who in problems))
+        needed = unclaimed.union(*(claimed[source] for source in problems))
         folders.append(_downloaded({path: remote[path] for path in remote if path in needed}))
         downloaded, problems = _find([*problems], folders[-1:], weight_sets)
         found |= downloaded
@@ -127,8 +127,8 @@ def _downloaded(files: Mapping[str, Any]) -> Path:
 def _claimed(name: str, paths: Collection[str]) -> set[str]:
     """Return the paths of the remote files that a name or a path in a manifest may mean.
 
-    Names come from files or from folders with files. What has no such name, such as a shard, is
-    not claimed.
+    Names come from files or from folders with files. A file without such a name, such as a shard,
+    is not claimed.
     """
     for wanted in (name, name.partition("/")[0]):  # `run/epoch 3` is in the folder of the run
         found = {path for path in paths if wanted in _names(path)}
@@ -153,8 +153,8 @@ def _seen_as(checkpoint: Checkpoint, tensors: Mapping[str, Any]) -> Checkpoint:
 
 
 def _find(
-    wanted: Collection[Who], folders: Sequence[Path], weight_sets: Collection[str]
-) -> tuple[dict[Who, Checkpoint], dict[Who, str]]:
+    wanted: Collection[_Source], folders: Sequence[Path], weight_sets: Collection[str]
+) -> tuple[dict[_Source, Checkpoint], dict[_Source, str]]:
     """Return the checkpoints in the folders, and why the others are not found."""
     snapshots = [each for folder in folders for each in all_of(find_runs(folder))]
     # Only files and subfolders of the folders are opened, whatever paths the manifest contains.
@@ -171,11 +171,11 @@ def _find(
         if digest in elsewhere:
             found.setdefault((name, digest), elsewhere[digest])
         elif (name, digest) not in found:
-            what = "is missing"
+            problem = "is missing"
             if places[name]:
                 readable = any(any(_weight_sets(place, weight_sets)) for place in places[name])
-                what = "has other weights" if readable else "cannot be read"
-            problems[name, digest] = f"{name} {what} (needed: SHA-256 {digest[:16]}…)"
+                problem = "has other weights" if readable else "cannot be read"
+            problems[name, digest] = f"{name} {problem} (needed: SHA-256 {digest[:16]}…)"
     return found, problems
 
 

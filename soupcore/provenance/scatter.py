@@ -22,10 +22,10 @@ def scores_svg(
     axes: tuple[str, str] = ("Test score (report), %", "Mean score over shifts, %"),
     unit: Unit = SHARE,
 ) -> str:
-    """Draw ingredients as dots, the base as a square and the soup as a star.
+    """Return a figure with ingredients as dots, the base as a square and the soup as a star.
 
-    It is like figure 1 of Wortsman et al. 2022 (arXiv:2203.05482). The background is white, so that
-    the figure is legible on any page.
+    It resembles figure 1 of Wortsman et al. 2022 (arXiv:2203.05482). The background is white, so
+    that the figure is legible on any page.
 
     Args:
         points: `{ingredient: (score on report, mean score over shifts)}`.

@@ -1,7 +1,7 @@
 """Files of arrays, named after their content so that damage is detected.
 
-A file's name holds the SHA-256 and the size of its bytes. A missing or truncated file is detected
-without reading it; changed bytes are detected when a process first reads it.
+The name of a file contains the SHA-256 and the number of its bytes. A missing or truncated file is
+detected without reading it. Changed bytes are detected when a process first reads the file.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Opening the database of a workspace, and its schema version.
+"""Opening of a workspace's database, its schema version, and upgrades of earlier versions.
 
-`prepare` creates missing tables and upgrades databases of earlier versions.
+`open_database` opens a database, and `prepare` creates missing tables and upgrades it.
 """
 
 import hashlib
@@ -265,7 +265,7 @@ def open_database(url: str, *, read_only: bool = False) -> Engine:
         if (path := path_of(engine)) is not None:
             create_private(path)  # SQLite would make it readable for everyone
         _use_write_ahead_log(engine)
-        event.listen(engine, "handle_error", _say_what_is_wrong)
+        event.listen(engine, "handle_error", _raise_store_error)
     return engine
 
 
@@ -279,7 +279,7 @@ def _open_read_only(url: str) -> Engine:
     # it ignores the write-ahead log of an immutable database.
     options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
     engine = create_engine(f"sqlite:///file:{quote(str(path))}?{options}&uri=true")
-    event.listen(engine, "handle_error", _say_what_is_wrong)
+    event.listen(engine, "handle_error", _raise_store_error)
     return engine
 
 
@@ -291,7 +291,7 @@ def path_of(engine: Engine) -> Path | None:
     return Path(unquote(name.removeprefix("file:"))) if name.startswith("file:") else Path(name)
 
 
-def _say_what_is_wrong(context: ExceptionContext) -> None:
+def _raise_store_error(context: ExceptionContext) -> None:
     """Raise a StoreError in place of SQLite's errors about the database file."""
     error = context.original_exception
     path = path_of(context.engine) if context.engine is not None else None

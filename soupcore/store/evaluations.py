@@ -1,7 +1,7 @@
-"""Evaluations in the store: a row each, and a file of arrays for those that are added together.
+"""Evaluations in the store: a row each, and a file of arrays for all that are added together.
 
-A file and a transaction for each evaluation would take as long as a small network takes for the
-whole split.
+A file and a transaction for each evaluation would take as long as the evaluation of a small network
+itself.
 """
 
 import json
@@ -57,7 +57,7 @@ class NewEvaluation:
 
 
 class EvaluationStore(RowStore):
-    """The part of a `Store` for evaluations, whole ones and those that were stopped early."""
+    """The part of a `Store` for evaluations, and for parts of those that were rejected early."""
 
     def evaluations(
         self, mixture_keys: Sequence[str], task_key: str, split_digest: str
@@ -177,6 +177,13 @@ class EvaluationStore(RowStore):
             )
         )
 
+    def array_files(self) -> set[str]:
+        """Return the files of arrays that rows refer to, relative to the store's folder."""
+        with self.session() as session:
+            places = [*session.scalars(select(EvaluationRow.arrays).distinct())]
+            places += session.scalars(select(PartRow.arrays).distinct())
+        return {place.partition("#")[0] for place in places}
+
     def forget_arrays(self, file: str) -> None:
         """Delete the rows of all evaluations whose arrays are in a missing or damaged file.
 
@@ -197,13 +204,13 @@ class EvaluationStore(RowStore):
         return delete(ClaimRow).where(ClaimRow.holder == self.holder.name, *point)
 
 
-def _summary(row: EvaluationRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _COLUMNS if name != "arrays"}
-
-
 def file_of(row: EvaluationRow) -> str:
     """Return the file with an evaluation's arrays, relative to the store's folder."""
     return row.arrays.partition("#")[0]
+
+
+def _summary(row: EvaluationRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _COLUMNS if name != "arrays"}
 
 
 def _layout(found: NewEvaluation) -> object:

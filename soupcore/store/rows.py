@@ -1,4 +1,4 @@
-"""The database of a store: its rows, and the results of computations, which are rows alone."""
+"""Rows of the store: the connection to the database, and results that need no files."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class RowStore:
-    """The part of a `Store` that needs no files: rows of any table, results, lines, products.
+    """The part of a `Store` that needs no files: rows of any table, results, lines and products.
 
     See `Store` for its attributes and arguments.
     """
@@ -80,7 +80,7 @@ class RowStore:
         return Session(self.engine, expire_on_commit=False)
 
     def remove_leftovers(self) -> None:
-        """Remove the unfinished files of processes that died; those of living processes stay."""
+        """Remove the unfinished files of processes that have ended."""
         for workspace in {self.folder, workspace_folder().resolve()}:
             for folder, _, _ in os.walk(workspace):
                 remove_leftovers(Path(folder))
@@ -175,7 +175,7 @@ class RowStore:
         self, reference: str, digests: Sequence[str], *which: ColumnElement[bool]
     ) -> Iterator[tuple[str, str, npt.NDArray[np.float64]]]:
         """Yield the stored inner products whose first digest is one of these."""
-        # Columns and not objects of rows: 200 checkpoints have 20,000 products.
+        # Columns, since 200 checkpoints have 20,000 products and objects of rows would be slow.
         columns = (InnerProductRow.one, InnerProductRow.other, InnerProductRow.values)
         with self.session() as session:
             for some in batches(digests):
@@ -203,7 +203,11 @@ class RowStore:
         )
 
     def put(self, *rows: Base) -> None:
-        """Insert rows of one table in one transaction, replacing those with the same keys."""
+        """Insert rows of one table in one transaction, replacing those with the same keys.
+
+        Raises:
+            ReadOnlyError: The store is read-only.
+        """
         self._check_writable()
         if not rows:
             return
@@ -213,7 +217,7 @@ class RowStore:
     def _known(
         self, table: type[Base], group: str, which: Hashable, read: Callable[[], _Read]
     ) -> _Read:
-        """Return rows of a group, which stay in memory until some of the group are written.
+        """Return rows of a group from memory, or read them if some of the group were written.
 
         Pages need the rows of all pairs in each run, and reading those of 200 ingredients takes
         0.1 s. Rows that an earlier version of Stockpot wrote have no version, and are always read.
@@ -221,8 +225,8 @@ class RowStore:
         Args:
             table: The table.
             group: The value of its column in `_GROUPS`.
-            which: What distinguishes these rows from others of the group.
-            read: Reads them.
+            which: Distinguishes these rows from others of the group.
+            read: Reads the rows from the database.
         """
         key = _version_key(table, group)
         with self.session() as session:
@@ -235,7 +239,7 @@ class RowStore:
                 rows = read()
             self._rows[key, which] = version, rows
             while len(self._rows) > _MOST_KNOWN:
-                del self._rows[next(iter(self._rows))]  # that was not used for longest
+                del self._rows[next(iter(self._rows))]  # the least recently used
         return cast(_Read, rows)
 
     def _insert(self, connection: Connection, rows: Sequence[Base]) -> None:

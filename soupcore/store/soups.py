@@ -1,7 +1,7 @@
 """Soups in the store: how they were made, their written weights, and annotations.
 
-An annotation is what users say of a soup or an ingredient: a name, a note, tags, a star. A soup is
-identified by its id, an ingredient by the digest of its weights, so annotations stay with the
+An annotation is a name, a note, tags and a star that users give to a soup or an ingredient. It
+refers to a soup by its id and to an ingredient by the digest of its weights, so it stays with the
 weights when files move. A deleted soup keeps its row in the store and can be restored.
 """
 
@@ -28,14 +28,14 @@ MOST_TAGS = 20
 
 @dataclass(frozen=True)
 class Annotation:
-    """What users say of a soup or an ingredient.
+    """The name, note, tags and star that users gave to a soup or an ingredient.
 
     Attributes:
         name: The name that replaces the default name of a soup; "" for the default.
         note: Text of any number of lines.
         tags: Short texts, without duplicates.
         starred: Whether it has a star.
-        deleted: When a soup was deleted, in seconds since 1970; None if it was not.
+        deleted: Time at which a soup was deleted, in seconds since 1970; None if it is not deleted.
     """
 
     name: str = ""
@@ -49,7 +49,7 @@ class SoupStore(RowStore):
     """The part of a `Store` for soups."""
 
     def add_soup(self, soup_id: str, sweep: str, body: Mapping[str, Any]) -> None:
-        """Store a soup, replacing an earlier one with the same id; it is deleted no more."""
+        """Store a soup, replacing an earlier one with the same id; undoes its deletion."""
         self.put(SoupRow(id=soup_id, sweep=sweep, body=dict(body), created=time.time()))
         with self.session() as session, session.begin():
             annotation = session.get(AnnotationRow, soup_id)
@@ -148,7 +148,7 @@ class SoupStore(RowStore):
 
 
 def annotations(store: RowStore, subjects: Iterable[str]) -> dict[str, Annotation]:
-    """Return the annotations of soups and ingredients, without those that have none.
+    """Return the annotations of soups and ingredients that have one, `{subject: annotation}`.
 
     Args:
         store: The store.
@@ -196,7 +196,9 @@ def annotate(
         changed = replace(changed, name=_one_line(name, "The name"))
     if note is not None:
         if len(note) > LONGEST_NOTE:
-            raise StoreError(f"The note has {len(note):,} characters; shorten it to 10,000.")
+            raise StoreError(
+                f"The note has {len(note):,} characters; shorten it to {LONGEST_NOTE:,}."
+            )
         changed = replace(changed, note=note.strip())
     if tags is not None:
         named = (_one_line(tag, "The tag") for tag in tags)
@@ -211,9 +213,9 @@ def annotate(
 
 
 def delete_soup(store: RowStore, soup_id: str) -> None:
-    """Mark a soup as deleted: it is listed no more, and `restore_soup` undoes it.
+    """Mark a soup as deleted, so that it is not listed any more; `restore_soup` undoes it.
 
-    Its evaluations stay, and soups that were made of it too. Its written weights count as unused
+    Its evaluations stay, and so do soups that contain it. Its written weights count as unused
     after 30 days (see `soupcore.maintenance`).
     """
     known = annotations(store, [soup_id]).get(soup_id, Annotation())

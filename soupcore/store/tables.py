@@ -1,6 +1,6 @@
 """The tables of a workspace, on `Base`.
 
-Modules that use a table alone declare it themselves: `soupcore.store.leases` and
+A table that only one module uses is declared there: in `soupcore.store.leases` and
 `soupcore.jobs.job`. To change an existing table, change its declaration and append a function to
 `soupcore.store.database._MIGRATIONS` that makes the same change to the database. A new table needs
 only its declaration.
@@ -86,7 +86,7 @@ class SoupRow(Base):
 
 
 class AnnotationRow(Base):
-    """What users say of a soup or an ingredient; see `soupcore.store.soups`."""
+    """The name, note, tags and star of a soup or an ingredient; see `soupcore.store.soups`."""
 
     __tablename__ = "annotations"
 
@@ -95,7 +95,7 @@ class AnnotationRow(Base):
     note: Mapped[str]
     tags: Mapped[str]  # one a line
     starred: Mapped[bool]
-    deleted: Mapped[float | None]  # when; None unless it is deleted
+    deleted: Mapped[float | None]  # time of the deletion; None unless it is deleted
 
 
 class SoupFileRow(Base):

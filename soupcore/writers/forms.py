@@ -1,4 +1,4 @@
-"""The forms in which a user can download the weights of a soup, and archives of folders."""
+"""The forms in which a user can download the weights of a soup, and ZIP archives of folders."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -34,13 +34,13 @@ class Form:
 
     Attributes:
         as_ingredient: The form of ingredient 1's file, instead of safetensors.
+        dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
+            of ingredient 1.
+        shard_size: Maximum size of a shard in bytes; None for one file.
         as_folder: A Hugging Face folder (see `Soup.save`), instead of files.
         as_adapter: A folder with a low-rank adapter (see `soupcore.save_adapter`), instead of the
             weights.
         rank: Largest rank of the adapter's changes; None for the sum of the ranks.
-        dtype: The dtype of floats, see `soupcore.checkpoints.dtypes.OUTPUT_DTYPES`; None for that
-            of ingredient 1.
-        shard_size: Maximum size of a shard in bytes; None for one file.
     """
 
     as_ingredient: bool = False
@@ -97,9 +97,9 @@ class Form:
 
 
 def zip_of(files: Mapping[str, Path]) -> Iterator[bytes]:
-    """Return a ZIP archive in pieces, which are made while it is sent.
+    """Yield a ZIP archive in pieces, which are created while the archive is sent.
 
-    There is no compression, since weights do not compress.
+    It is not compressed, since weights do not compress.
 
     Args:
         files: `{name in the archive: path}`.

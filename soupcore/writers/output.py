@@ -117,6 +117,15 @@ class Output:
             dtype: Dtype of floats.
             shard_size: Largest size of a shard in bytes.
             on_bytes: Called with the number of bytes written since the last call.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            CheckpointError: The folder does not exist, no `.pt` can be written, a value is not
+                finite, or an ingredient was changed.
+            FullDiskError: The disk is too small.
+            ValueError: The suffix, the dtype or the shard size is not supported.
         """
         is_safetensors = suffix_of(path) == ".safetensors"
         if not is_safetensors and suffix_of(path) not in TORCH_SUFFIXES:
@@ -156,6 +165,7 @@ class Output:
         chunks: _Chunks,
         on_bytes: Callable[[int], None],
     ) -> list[Path]:
+        """Write a `.pt` in the form of the first ingredient, and its recipe beside it."""
         form = self.pt_form
         if form is None or not isinstance(self.file, TorchCheckpoint):
             raise CheckpointError(f"{path}: {self.why_no_pt} Save the soup as .safetensors.")

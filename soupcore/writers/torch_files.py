@@ -1,9 +1,9 @@
 """Write a `.pt` in the form of another one, with the weights of a soup.
 
 Training code expects the structure that it saved: a model object, arguments, a state dict under a
-particular key. So the file of ingredient 1 is rewritten with the weights of the soup, and without
-the traces of its run: other weights, the optimizer's state, scores, epoch, date. A child process
-finds these and creates the new pickle (see `soupcore.safe_torch.rewriting`); this module writes the
+particular key. So the file of ingredient 1 is rewritten with the weights of the soup. Traces of its
+run are left out: other weights, the optimizer's state, scores, epoch, date. A child process finds
+these and creates the new pickle (see `soupcore.safe_torch.rewriting`), and this module writes the
 archive around it. Nothing is unpickled.
 """
 
@@ -96,6 +96,7 @@ def rewritten_form(source: TorchCheckpoint) -> RewrittenForm:
 
 @lru_cache(maxsize=8)  # pages call it at every rerun
 def _rewritten(path: Path, identity: tuple[int, ...], weights: str) -> RewrittenForm | str:
+    """Return the contents, or a sentence why the file cannot be rewritten."""
     file = WeightFile(path)
     if file.identity != identity:
         raise CheckpointError(f"{path} was changed after it was opened.", "Reload the sweep.")
@@ -121,7 +122,7 @@ def why_not_like(source: Checkpoint, tensors: Mapping[str, TensorInfo]) -> str |
         tensors: `{name: TensorInfo}` of the weights, under the checkpoint's names.
     """
     if len(source.files) > 1:
-        return f"{source.path.name} stands for several files, and a copy is made of one only."
+        return f"{source.path.name} consists of several files, and only a single file is copied."
     if not isinstance(source, TorchCheckpoint):
         return f"{source.path.name} was not written by torch.save, so its form cannot be copied."
     if any(view.storage.startswith(IN_PICKLE) for view in source.views.values()):
