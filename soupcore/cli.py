@@ -1,8 +1,8 @@
 """The command `stockpot`: the dashboard, and the same results without a browser.
 
-This module reads the command line; `soupcore.commands` does the work. The exit code is 0, 1 after
-an error that its sentence explains, 2 for a command line that makes no sense, and 130 after Ctrl-C.
-The dashboard replaces this process, so its exit code is Streamlit's.
+This module parses the command line, and `soupcore.commands` runs the commands. The exit code is 0,
+1 for an error, 2 for a wrong command line, and 130 after Ctrl-C. The dashboard replaces this
+process, so its exit code is Streamlit's.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options of the dashboard; exits with a message if they make no sense."""
+    """Return the options of the dashboard; exits with a message if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="stockpot",
         description="Open the dashboard, on a sweep or on the bundled sample.",
@@ -153,6 +153,9 @@ def parse_dashboard(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
+# Functions for `type=` of an argument.
+
+
 def _folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
@@ -181,15 +184,6 @@ def _repo(text: str) -> str:
     return text
 
 
-def _split_places(parsed: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
-    """Replace the places on a command line by `folder`, which may be None, and `urls`."""
-    folders = [place for place in parsed.folder if isinstance(place, Path)]
-    parsed.urls = [place for place in parsed.folder if not isinstance(place, Path)]
-    if len(folders) + bool(parsed.urls) > 1:
-        error("name one folder, or URLs, but not both")
-    parsed.folder = next(iter(folders), None)
-
-
 def _task(text: str) -> str:
     try:
         return str(TaskSpec.parse(text).resolved)
@@ -203,21 +197,30 @@ def _alphas(text: str) -> int:
     return int(text)
 
 
+def _split_places(parsed: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
+    """Replace the places on a command line by `folder`, which may be None, and `urls`."""
+    folders = [place for place in parsed.folder if isinstance(place, Path)]
+    parsed.urls = [place for place in parsed.folder if not isinstance(place, Path)]
+    if len(folders) + bool(parsed.urls) > 1:
+        error("name one folder, or URLs, but not both")
+    parsed.folder = next(iter(folders), None)
+
+
 def _open_dashboard(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by the server, which reads the same arguments."""
     parsed = parse_dashboard(arguments)
     if parsed.address:  # Streamlit binds its socket before the app reads its arguments
         os.environ["STREAMLIT_SERVER_ADDRESS"] = parsed.address
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave pages the cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads release the cores
     port = [] if parsed.port is None else [f"--server.port={parsed.port}"]
-    # -P: modules in the folder that the command was called in stand for no others.
+    # -P: no modules are imported from the working directory.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(_app()), *port, "--", *arguments]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - our own app with the user's arguments
 
 
 def _app() -> Path:
-    """Return the dashboard's script: in the package `stockpot` of an installation, or a checkout.
+    """Return the dashboard's script, in the package `stockpot` or in a checkout.
 
     Raises:
         StockpotError: There is none.
@@ -272,7 +275,7 @@ def _without_browser(arguments: Sequence[str]) -> None:
             "folder", nargs="+", type=_place, help=f"the folder of the sweep, or {_URLS}"
         )
         command.add_argument(
-            "--refresh", action="store_true", help="use what the URLs name now, not at first"
+            "--refresh", action="store_true", help="resolve the URLs again, and use current files"
         )
         command.add_argument("--base", help="ingredient that is the shared initialisation (base)")
         command.add_argument(

@@ -113,13 +113,13 @@ def _check_adapter_options(parsed: argparse.Namespace) -> None:
 def _parameter(
     recipe: Recipe, text: str, error: Callable[[str], NoReturn]
 ) -> tuple[str, bool | int | float | str]:
-    """Return the name and the value that "NAME=VALUE" gives to a parameter of a recipe."""
+    """Parse "NAME=VALUE"; return the name of the recipe's parameter, and its value."""
     given, is_given, value = text.partition("=")
     known = {parameter.name: parameter for parameter in recipe.parameters}
     symbols = {parameter.label.split()[-1].lower(): parameter for parameter in recipe.parameters}
     parameter = known.get(given) or symbols.get(given.lower())
     if parameter is None or not is_given:
-        error(f"argument --parameter: {text!r} is no NAME=VALUE with one of {', '.join(known)}")
+        error(f"argument --parameter: {text!r} is not NAME=VALUE with one of {', '.join(known)}")
     try:
         return parameter.name, _value(parameter, value)
     except ValueError:
@@ -162,7 +162,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _row(name: str, found: Evaluation, task: TaskInfo[Any]) -> dict[str, Any]:
-    """Return an evaluation in JSON, with values of the metrics as they are defined."""
+    """Return an evaluation as JSON, with values of the metrics instead of scores."""
     primary, metrics = task.metric, task.metrics or (task.metric,)
     low, high = sorted(primary.sign * end for end in found.score_interval)
     scores = {primary.name: found.score, **found.all_scores}
@@ -235,7 +235,7 @@ def _reporting_steps() -> "Report":
 
 
 def work(parsed: argparse.Namespace) -> None:
-    """Run jobs until the process receives SIGINT or SIGTERM. Its own jobs can be resumed then."""
+    """Run jobs until the process receives SIGINT or SIGTERM. Unfinished jobs can be resumed."""
     from soupcore.jobs import Supervisor
     from soupcore.store import Store
 
@@ -255,7 +255,7 @@ def work(parsed: argparse.Namespace) -> None:
 
 
 def _sweep(parsed: argparse.Namespace) -> Sweep:
-    """Open the sweep, and say on standard error which checkpoints are excluded."""
+    """Open the sweep, and report excluded checkpoints on standard error."""
     try:
         sweep = Sweep.from_folder(
             parsed.folder,
@@ -285,7 +285,7 @@ def _evaluator(parsed: argparse.Namespace) -> Evaluator:
 
 
 def _snapshots(texts: Sequence[str]) -> Snapshots:
-    """Return the choice of snapshots that options such as "last" and "run=epoch 3" make."""
+    """Return the choice of snapshots from options such as "last" and "run=epoch 3"."""
     pairs = [text.rpartition("=") for text in texts]
     return {run or "*": snapshot for run, _, snapshot in pairs}
 
@@ -307,7 +307,7 @@ def _print_json(found: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON with null in place of numbers that it cannot have: NaN and infinities."""
+    """Return JSON with null in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

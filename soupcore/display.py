@@ -1,4 +1,4 @@
-"""Numbers, sizes and results as text, and as HTML tables for notebooks."""
+"""Numbers, sizes and names as text, and HTML tables for notebooks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def in_words(nbytes: float) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a text with a capital first letter, unless its first word has another, as mAP."""
+    """Return a text with a capital first letter, unless its first word has capitals, as `mAP`."""
     first = text.partition(" ")[0]
     return text if first[1:].lower() != first[1:] else text[:1].upper() + text[1:]
 

@@ -1,10 +1,10 @@
-"""Exceptions whose messages tell users what to do."""
+"""Exceptions. Their messages state the problem, its place, and the solution."""
 
 from pathlib import Path
 
 
 class StockpotError(Exception):
-    """Base class of the errors that users can fix. Messages state the problem and the solution."""
+    """Base class of the errors that users can fix."""
 
 
 class CheckpointError(StockpotError):

@@ -40,7 +40,7 @@ Vector = Mapping[str, Fraction]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _BLOCK_BYTES = 8 << 20  # size of a block of float64 values of all checkpoints
 
-# Elements of all checkpoints together that are read before their products are taken.
+# Elements of all checkpoints together that are read before their products are computed.
 _READ = 1 << 20
 
 # Multiplications of one matrix product. OpenBLAS distributes larger products over its threads, and

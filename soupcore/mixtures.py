@@ -78,7 +78,7 @@ class Mixture:
         """Tensors of the mixture: `{name: TensorInfo}`; see `info`."""
         first, *others = self.sources.values()
         for other in others:
-            check_same_names(first, other)
+            _check_same_names(first, other)
         return {name: self.info(name) for name in first.tensors}
 
     def info(self, name: str) -> TensorInfo:
@@ -274,17 +274,6 @@ def interpolate(start: Mixture, end: Mixture, alpha: Coefficient) -> Mixture:
     )
 
 
-def check_same_names(first: Checkpoint, other: Checkpoint) -> None:
-    """Check that two checkpoints have the same tensor names.
-
-    Raises:
-        CheckpointError: One has a tensor that the other lacks.
-    """
-    for name in first.tensors.keys() ^ other.tensors.keys():
-        having, lacking = (first, other) if name in first.tensors else (other, first)
-        raise _lacks(lacking, name, having)
-
-
 def check_have(checkpoints: Iterable[Checkpoint], names: Iterable[str]) -> None:
     """Check that checkpoints have tensors of these names.
 
@@ -298,6 +287,12 @@ def check_have(checkpoints: Iterable[Checkpoint], names: Iterable[str]) -> None:
             raise CheckpointError(f"Tensor {name!r} is not in the checkpoints.")
         if len(having) < len(sources):
             raise _lacks(next(s for s in sources if name not in s.tensors), name, having[0])
+
+
+def _check_same_names(first: Checkpoint, other: Checkpoint) -> None:
+    for name in first.tensors.keys() ^ other.tensors.keys():
+        having, lacking = (first, other) if name in first.tensors else (other, first)
+        raise _lacks(lacking, name, having)
 
 
 def _lacks(lacking: Checkpoint, name: str, having: Checkpoint) -> CheckpointError:

@@ -1,11 +1,11 @@
 """Files and folders that get their final name only once they are complete and on disk.
 
 Until then they are called `.{name}.{16 hex digits}.part`, in the same folder. A writer holds a lock
-on its file until its process ends, so any process can tell leftovers from files that are still
-being written.
+on its file until its process ends, so any process can distinguish leftovers from files that are
+still being written.
 
-A new file has the permissions of its folder: in a private folder, only the owner may read it. One
-that does not fit on its disk raises FullDiskError.
+A new file has the permissions of its folder: in a private folder, only the owner may read it.
+Writing a file that does not fit on its disk raises FullDiskError.
 """
 
 import errno

@@ -1,9 +1,9 @@
-"""The stored results of a sweep and a task; nothing is computed.
+"""The stored results of a sweep and a task; no network is evaluated.
 
-The base of the landing page, of the report and of the verdict. Soups and runs are ranked by their
-score on the select split; of equal scores the first wins: the first ingredient in the order of the
-sweep, the first soup that was built. A soup with fitted coefficients has to be ahead of the others
-by more than chance to be the soup of the verdict; see `choose_headline`.
+The Overview page, the report and the verdict use them. Soups and runs are ranked by their score on
+the select split. Of equal scores the first wins: the first ingredient in the order of the sweep, or
+the soup that was built first. A soup with fitted coefficients must be ahead of the others by more
+than chance to be the soup of the verdict; see `choose_headline`.
 """
 
 import math
@@ -82,24 +82,24 @@ def choose_headline(
     """Return the soup that the verdict is about, chosen on the select split alone.
 
     It is the soup with the best score there, the first of equals, with one exception. A recipe such
-    as learned fits its coefficients to the examples of the select split, so that its score there
-    is that of training data, more optimistic than that of a soup that was merely chosen there. It
-    is the soup of the verdict only if it is ahead of the best soup without fitted coefficients by
-    more than chance: if the 95 % interval of their paired difference on the select split is above
-    0. This lowers the optimism but does not remove it. Fitting again on parts of the split
-    (cross-fitting) would, at the cost of many fits.
+    as `learned` fits its coefficients to the examples of the select split. Its score there is a
+    training score, and more optimistic than that of a soup that was only chosen there. So a fitted
+    soup is the soup of the verdict only if it is ahead of the best soup without fitted coefficients
+    by more than chance: if the 95 % interval of their paired difference on the select split is
+    above 0. This reduces the optimism but does not remove it. Cross-fitting would remove it, at the
+    cost of many fits.
 
     Args:
         task: The task.
         known: `{key: {split: evaluation}}`.
         soups: `{key: soup}`.
-        alone: Keys of soups that are the best run alone. They give way to a fitted soup.
+        alone: Keys of soups that equal the best run. A fitted soup is not compared with them.
 
     Returns:
-        The key of the soup, None if no score is defined; and that of a soup with a better score on
-        the select split that was passed over, None if there is none.
+        The key of the soup; None if no score is defined. And the key of a fitted soup with a better
+        score on the select split that was passed over; None if there is none.
     """
-    fitted = [key for key, soup in soups.items() if is_fitted(soup)]
+    fitted = [key for key, soup in soups.items() if _is_fitted(soup)]
     others = [key for key in soups if key not in fitted and key not in alone]
     first = best_on_select(known, task.select, soups)
     other = best_on_select(known, task.select, others)
@@ -114,7 +114,7 @@ def choose_headline(
     return other, first
 
 
-def is_fitted(soup: Soup) -> bool:
+def _is_fitted(soup: Soup) -> bool:
     """Return whether the coefficients of a soup were fitted to the select split."""
     recipe = RECIPES.get(soup.recipe)
     return recipe is not None and recipe.fits
@@ -234,13 +234,13 @@ class Overview:
 
     @cached_property
     def basins(self) -> list[Basin]:
-        """The basins by the evaluated pairs, the largest first."""
+        """The basins according to the evaluated pairs, the largest first."""
         pairs = self.pairs
         return basins(pairs.names, pairs.matrix("barrier"), CONNECTED, known=pairs.known)
 
     @cached_property
     def basin_numbers(self) -> dict[str, int]:
-        """The number of each ingredient's basin; see `soupcore.connectivity.basins`."""
+        """The number of the basin of each ingredient; see `soupcore.connectivity.basins`."""
         return basin_numbers(self.pairs) if len(self.pairs) else {}
 
     def basin_table(self) -> "pd.DataFrame":
@@ -379,13 +379,13 @@ class Overview:
         return str(self.best) if is_hub and not known.all() else ""
 
     def _apart(self, main: Collection[str]) -> tuple[str, ...]:
-        """Return the ingredients outside the main basin, each with what sets it apart, if known."""
+        """Return the ingredients outside the main basin, with a distinguishing hyperparameter."""
         own = {name: each.hyperparameters for name, each in self.sweep.ingredients.items()}
         outside = [name for name in self.names if name not in main]
         keys = {key for name in outside for key in own[name]}
         inside = {key: [own[name].get(key) for name in main] for key in keys}
         return tuple(
-            f"{name} ({why})" if (why := _what_differs(own[name], inside)) else name
+            f"{name} ({why})" if (why := _difference(own[name], inside)) else name
             for name in outside
         )
 
@@ -398,28 +398,6 @@ class Overview:
         if found is None or "why_none" in found or found["scores"].get(split) is None:
             return None
         return EnsembleFacts(len(found["members"]), found["scores"][split])
-
-
-def _what_differs(own: Mapping[str, Scalar], inside: Mapping[str, Sequence[Scalar]]) -> str:
-    """Return a hyperparameter that sets an ingredient apart from the main basin; "" if none.
-
-    A text differs if the basin agrees on another one, a learning rate if it is higher than all of
-    the basin's.
-
-    Args:
-        own: The hyperparameters of the ingredient.
-        inside: The values of each hyperparameter in the main basin.
-    """
-    for key, value in own.items():
-        others = inside[key]
-        if isinstance(value, str):
-            if len({*others}) == 1 and isinstance(others[0], str) and others[0] != value:
-                return f"{key} {value}"
-        elif is_learning_rate(key) and isinstance(value, int | float):
-            rates = [rate for rate in others if isinstance(rate, int | float)]
-            if rates and value > max(rates):
-                return f"{key} {value:g}"
-    return ""
 
 
 def title(soup: Soup) -> str:
@@ -435,3 +413,25 @@ def members(soup: Soup) -> list[str]:
 def is_learning_rate(hyperparameter: str) -> bool:
     """Return whether a hyperparameter is a learning rate, according to its name."""
     return hyperparameter.lower().startswith(("learning", "lr"))
+
+
+def _difference(own: Mapping[str, Scalar], inside: Mapping[str, Sequence[Scalar]]) -> str:
+    """Return a hyperparameter that distinguishes an ingredient from the main basin; "" if none.
+
+    A text differs if all values in the basin are another text. A learning rate differs if it is
+    higher than all in the basin.
+
+    Args:
+        own: The hyperparameters of the ingredient.
+        inside: The values of each hyperparameter in the main basin.
+    """
+    for key, value in own.items():
+        others = inside[key]
+        if isinstance(value, str):
+            if len({*others}) == 1 and isinstance(others[0], str) and others[0] != value:
+                return f"{key} {value}"
+        elif is_learning_rate(key) and isinstance(value, int | float):
+            rates = [rate for rate in others if isinstance(rate, int | float)]
+            if rates and value > max(rates):
+                return f"{key} {value:g}"
+    return ""

@@ -1,10 +1,16 @@
-"""The analysis of a sweep: its steps, what each takes, and the call that does them.
+"""The analysis of a sweep: its steps, their estimated durations, and the call that runs them.
 
-The steps, in order: evaluate the ingredients; screen the lines between them for barriers; build the
-uniform soup of the main basin, the greedy soup of all ingredients and, for small classifiers, the
-learned soup of the main basin; score the greedy ensemble; without a report split, cross-fit greedy;
-measure the distances between the weights, which no other step needs. Each step is a call whose
-results are stored, so it is done only once.
+The steps, in order:
+
+1. Evaluate the ingredients.
+2. Screen the lines between them for barriers.
+3. Build the uniform soup of the main basin, the greedy soup of all ingredients and, for small
+   classifiers, the learned soup of the main basin.
+4. Score the greedy ensemble.
+5. Without a report split, cross-fit greedy.
+6. Measure the distances between the weights, which no other step needs.
+
+Each step is a call whose results are stored, so it is done only once.
 """
 
 import hashlib
@@ -42,18 +48,18 @@ from soupcore.sweeps import Sweep
 PART = 200  #: examples of the timed passes
 TIMED = 3  #: ingredients that are evaluated to time a pass
 
-_ALL_PAIRS = 40  # ingredients; of more, only the lines from the best one are screened
+_ALL_PAIRS = 40  # ingredients; with more, only the lines from the best one are screened
 _OVERHEAD = 2  # reading the ingredients of a mixture and storing results, relative to the passes
 _HALVES = 20  # runs of greedy for the cross-fitted estimate
 _DESCENT = 3  # a pass with gradients in passes without, roughly
 
-# The learned soup is a step if the ingredients have at most so many numbers together, and the
-# select split at most so many examples. The limits are fixed, since the time that a step takes on
-# one machine may not decide which soups there are.
+# Limits for the learned soup as a step: numbers of all ingredients together, and examples of the
+# select split. They are fixed, so that the speed of a machine does not decide which soups there
+# are.
 _LEARNED_NUMBERS = 100_000_000
 _LEARNED_EXAMPLES = 10_000
 
-# Distances are a step unless the weights are so many bytes: then they take minutes.
+# Bytes of weights up to which the distances are a step. Those of more weights take minutes.
 _LARGEST_WEIGHTS = 8_000_000_000
 # Measured on a slow machine: bytes of weights read, and inner products stored, in a second.
 _READ = 50_000_000
@@ -68,12 +74,12 @@ class Step:
 
     Attributes:
         name: A short name.
-        title: What the step does, for people.
-        call: The call that does it.
-        examples: Number of examples that are still to be passed through the network, roughly.
+        title: Display name, as an imperative.
+        call: The call that runs it.
+        examples: Approximate number of examples that still have to pass through the network.
         is_done: Whether its results are stored.
         failure: Why it has no result; empty if it has one or was not tried.
-        seconds: Estimated time of what else it does.
+        seconds: Estimated time of its other work, in seconds.
     """
 
     name: str
@@ -95,20 +101,20 @@ class Step:
         arguments = self.call.arguments
         # The uniform soup and the one learned by the loss are the same by any metric.
         is_by_metric = self.name == "greedy"
-        told = [
+        identity = [
             arguments,
             [overview.sweep.ingredients[name].digest for name in arguments["names"]],
             task.results_key if is_by_metric else task.key,
             [task.split(split).digest for split in task.reported],
             estimate.key if estimate else "",
         ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def steps(overview: Overview) -> list[Step]:
     """Return the steps of the analysis, given the stored results.
 
-    Later steps depend on earlier ones: the main basin is known once the lines are.
+    Later steps depend on earlier ones: the main basin is known once the lines are screened.
     """
     task, names = overview.context.task, overview.names
     found = [_evaluations(overview)]
@@ -143,16 +149,16 @@ def steps(overview: Overview) -> list[Step]:
 class Analysis(Call):
     """All steps of the analysis that are not done yet.
 
-    The job tells `{"steps": [{"title", "state", "failure"}, …]}`, while it runs too. A soup that
-    cannot be made, as its recipe or the task says, is noted with the reason, and the other steps
-    go on.
+    The intermediate and final result of the job is `{"steps": [{"title", "state", "failure"}, …]}`.
+    If the recipe or the task does not allow a soup, the reason is stored, and the other steps
+    continue.
     """
 
     kind = "analyze"
     is_shared = True
 
     def code(self, context: Context) -> Code:
-        """Return Python that does the same and makes the `verdict`."""
+        """Return Python that runs the same steps and makes the `verdict`."""
         return Code(
             f"context = Context(sweep, evaluator, {context.folder!r}, {context.task_spec!r})\n"
             "Analysis().work(context, lambda done, total, partial=None: None)\n"
@@ -169,7 +175,7 @@ class Analysis(Call):
         plan = steps(Overview.of(context))
         total = max(1, sum(step.examples for step in plan if not step.is_done))
         done = 0
-        # The main basin, which decides whether there is a learned soup, is known only on the way.
+        # The steps change: the main basin decides whether there is a learned soup.
         for index in count():
             known = Overview.of(context)
             plan = steps(known)
@@ -179,14 +185,14 @@ class Analysis(Call):
             if step.is_done:
                 continue
             length = min(step.examples, total - done)
-            of_step = _OfStep(report, done, length, total, {"steps": _told(plan, index)})
+            of_step = _StepReport(report, done, length, total, {"steps": _states(plan, index)})
             of_step(0, 1)
-            _do(known, step, of_step)
+            _run(known, step, of_step)
             done += length
-        return {"steps": _told(plan, len(plan))}
+        return {"steps": _states(plan, len(plan))}
 
     def share(self, context: Context, report: Report) -> None:
-        """Evaluate checkpoints and lines; the worker of the job does the rest."""
+        """Evaluate checkpoints and lines; the worker of the job runs the other steps."""
         done: list[Step] = []
         while True:
             left = [step for step in steps(Overview.of(context)) if not step.is_done]
@@ -198,9 +204,9 @@ class Analysis(Call):
 
 @dataclass(frozen=True)
 class TimedPasses(Call):
-    """Evaluations of some ingredients on a part of the select split, for the price of the rest.
+    """Evaluations of some ingredients on a part of the select split, to estimate durations.
 
-    The first pass takes longer than the others, which find the network warm.
+    The first pass takes longer than the others, which reuse the loaded network.
     """
 
     kind = "timed passes"
@@ -224,7 +230,7 @@ class TimedPasses(Call):
 
 
 def price(overview: Overview, wanted: Iterable[Step]) -> float | None:
-    """Estimate the time that steps take, by the passes so far.
+    """Estimate the duration of steps from the passes so far.
 
     Returns:
         Seconds; None before the first pass.
@@ -235,7 +241,7 @@ def price(overview: Overview, wanted: Iterable[Step]) -> float | None:
 
 
 def seconds(overview: Overview, examples: int) -> float | None:
-    """Estimate the time that a number of examples take, by the passes so far.
+    """Estimate the duration of passes over a number of examples from the passes so far.
 
     Returns:
         Seconds; None before the first pass.
@@ -245,19 +251,19 @@ def seconds(overview: Overview, examples: int) -> float | None:
     if not known and overview.context.task.has_examples:
         part = overview.context.task.part(overview.context.task.select, PART)
         known = [found for found in overview.context.evaluations.stored(points, part) if found]
-    # Networks of the same weights share one pass, which then takes 0 s for the others.
+    # Points with the same weights share one pass; its time is 0 for all but one of them.
     paces = [found.seconds / found.n for found in known if found.seconds > 0 and found.n]
     return _OVERHEAD * median(paces) * examples if paces else None
 
 
 def seconds_of_geometry(sweep: Sweep) -> float:
-    """Estimate the time in which angles and distances are measured, on a slow machine."""
+    """Estimate the seconds that measuring angles and distances takes on a slow machine."""
     _, checkpoints = reference_and_checkpoints(sweep)
     return _nbytes(sweep) / _READ + comb(len(checkpoints) + 1, 2) / _STORED
 
 
 def _nbytes(sweep: Sweep) -> int:
-    """Return the size of the weights of a sweep, in which all have the shapes of one."""
+    """Return the size of all weights of a sweep in bytes; all checkpoints have the same shapes."""
     reference, checkpoints = reference_and_checkpoints(sweep)
     return (len(checkpoints) + 1) * sum(info.nbytes for info in reference.tensors.values())
 
@@ -332,8 +338,8 @@ def _soup(overview: Overview, recipe: str, title: str, names: Sequence[str]) -> 
 def _distances(overview: Overview) -> Step:
     """Return the step that measures the weights.
 
-    It is done if the inner products of all pairs are stored. They are counted, since reading them
-    would take long in a large sweep.
+    It is done if the inner products of all pairs are stored. They are counted and not read, since
+    reading them takes long in a large sweep.
     """
     sweep = overview.sweep
     reference, checkpoints = reference_and_checkpoints(sweep)
@@ -358,20 +364,29 @@ def _is_learned_cheap(overview: Overview, names: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _OfStep:
-    """The report of a step, as part of the analysis; what the step tells besides is left out."""
+class _StepReport:
+    """Reports the progress of a step as that of the analysis, without its intermediate results.
+
+    Attributes:
+        report: Reports the progress of the analysis.
+        before: Examples done before the step.
+        length: Examples of the step.
+        total: Examples of the analysis.
+        partial: Intermediate result of the analysis.
+    """
 
     report: Report
     before: int
     length: int
     total: int
-    told: Result
+    partial: Result
 
     def __call__(self, done: int, total: int, partial: Mapping[str, Any] | None = None) -> None:
-        self.report(self.before + self.length * done // max(total, 1), self.total, self.told)
+        self.report(self.before + self.length * done // max(total, 1), self.total, self.partial)
 
 
-def _do(known: Overview, step: Step, report: Report) -> None:
+def _run(known: Overview, step: Step, report: Report) -> None:
+    """Run a step. If it is a soup, store its id, or the reason why there is none."""
     store = known.context.evaluations.store
     try:
         found = step.call.work(known.context, report)
@@ -384,8 +399,8 @@ def _do(known: Overview, step: Step, report: Report) -> None:
         store.add_result(step.key(known), "step", {"soup": found["soup"]})
 
 
-def _told(plan: list[Step], running: int) -> list[dict[str, str]]:
-    """Return the steps as a job tells them."""
+def _states(plan: list[Step], running: int) -> list[dict[str, str]]:
+    """Return the titles and states of the steps, as in the result of the job."""
     states = [
         "done" if step.is_done else "running" if index == running else "waiting"
         for index, step in enumerate(plan)

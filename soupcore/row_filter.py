@@ -91,7 +91,7 @@ def matching_rows(text: str, table: Mapping[str, Sequence[Any]], name: str = "na
 def limits(
     text: str, table: Mapping[str, Sequence[Any]], name: str = "name"
 ) -> dict[str, Limits | tuple[str, ...]]:
-    """Return what a filter asks of single columns: limits of numbers, or the texts that pass.
+    """Return the limits that a filter sets on single columns: of numbers, or the texts that pass.
 
     Only conditions that all alternatives of the filter share count, and `<` counts as `<=`.
 

@@ -192,7 +192,7 @@ FAULTS = {
     "parameter": (
         ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=x=1"],
         2,
-        "'x=1' is no NAME=VALUE with one of accept",
+        "'x=1' is not NAME=VALUE with one of accept",
     ),
     "value": (
         ["soup", "{runs}", "--task={spec}", "--recipe=greedy", "--parameter=seed=a"],
