@@ -6,7 +6,7 @@ evaluator = soupcore.Evaluator(task)
 soup = soupcore.greedy(sweep, evaluator)
 soup.save("soup.safetensors")
 
-Each public name loads its module on first use (PEP 562), so a process pays only for what it uses.
+Each public name loads its module on first use (PEP 562), so a process loads only what it uses.
 """
 
 from importlib import import_module

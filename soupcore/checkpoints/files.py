@@ -166,8 +166,13 @@ class WeightFile:
     def _changed(self) -> CheckpointError:
         return CheckpointError(f"{self.path} was changed while it was read. Open it again.")
 
-    def read_into(self, buffer: memoryview, offset: int, what: str = "the weights") -> None:
-        """Fill a buffer with the bytes from `offset` on; `what` names them in errors.
+    def read_into(self, buffer: memoryview, offset: int, part: str = "the weights") -> None:
+        """Fill a buffer with the bytes from `offset` on.
+
+        Args:
+            buffer: The buffer.
+            offset: The first byte.
+            part: Name of the part of the file, for errors.
 
         Raises:
             CheckpointError: The file ends too early, or was replaced.
@@ -178,7 +183,7 @@ class WeightFile:
             count = os.preadv(opened.number, [buffer[done:]], offset + done)
             if count == 0:
                 raise CheckpointError(
-                    f"{self.path} ended inside {what}: it was truncated while open. "
+                    f"{self.path} ended inside {part}: it was truncated while open. "
                     "Copy the file again."
                 )
             done += count

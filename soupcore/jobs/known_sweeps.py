@@ -156,8 +156,10 @@ def _times(store: Store) -> dict[tuple[str, str], float]:
 
 def _counts(store: Store) -> dict[str, int]:
     """Return the number of ingredients at the last reading of each folder."""
-    read = select(Job.request, Job.result).where(
-        Job.kind == OpenSweep.kind, Job.state == State.DONE
+    read = (
+        select(Job.request, Job.result)
+        .where(Job.kind == OpenSweep.kind, Job.state == State.DONE)
+        .order_by(Job.finished)
     )
     with store.session() as session:
         rows = session.execute(read).all()

@@ -153,7 +153,7 @@ def unused(
 
 
 def _ended_jobs(store: Store, days: float) -> list[tuple[int, str]]:
-    """Return number and title of the jobs that ended so many days ago."""
+    """Return number and title of the jobs that ended more than `days` days ago."""
     if not inspect(store.engine).has_table("jobs"):  # a workspace that no server has used
         return []
     query = text(
@@ -178,7 +178,7 @@ def _remove_jobs(store: Store, numbers: list[int]) -> None:
 
 
 def _leftover(kind: str, path: Path) -> Leftover:
-    return Leftover(kind, path, sum(file.lstat().st_size for file in _files(path)))
+    return Leftover(kind, path, sum(_size_of_file(file).nbytes for file in _files(path)))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -135,7 +135,7 @@ def _directory_offset(end: bytes) -> int | None:
 
 
 def _write_headers(file: BinaryIO, record: ZipInfo, stop: int, known: tuple[int, int]) -> bool:
-    """Write the local header of a record, and what follows its data, as torch writes them.
+    """Write the local header of a record, and the descriptor after its data, as torch writes them.
 
     Args:
         file: The placeholder.

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -279,15 +280,14 @@ def _tokens(description: Description) -> Task:
     limit = description.number("max_length") or min(tokenizer.model_max_length, 512)
 
     def make(role: Role, table: "pd.DataFrame") -> Split:
-        words = [list(row) for row in table[text]]
-        tags = [list(row) for row in table[label]]
-        if any(
-            len(row) != len(of) or isinstance(row, str) for row, of in zip(words, tags, strict=True)
-        ):
+        rows = zip(table[text], table[label], strict=True)
+        if not all(_is_list(row) and _is_list(of) and len(row) == len(of) for row, of in rows):
             raise TaskError(
                 f"{description.path}: {text!r} and {label!r} need a list of words and as many tags "
                 "in each row, as JSONL and Parquet hold them."
             )
+        words = [list(row) for row in table[text]]
+        tags = [list(row) for row in table[label]]
         flat = _classes(description, [tag for row in tags for tag in row], numbers)
         by_row = torch.split(flat, [len(row) for row in tags])
         encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
@@ -325,6 +325,11 @@ def _tokens(description: Description) -> Task:
         tags=tags,
         precision=description.precision,
     )
+
+
+def _is_list(cell: Any) -> bool:
+    """Return whether a cell of a table is a list: JSONL has lists, Parquet has arrays."""
+    return isinstance(cell, list | np.ndarray)
 
 
 Setting = Literal["column", "columns", "number"]

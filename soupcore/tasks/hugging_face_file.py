@@ -65,7 +65,7 @@ class Description(TomlFile):
     @property
     def class_numbers(self) -> dict[str, int]:
         """The numbers of the classes or tags by their names in config.json; empty without names."""
-        return {str(name): number for name, number in self.config.get("label2id", {}).items()}
+        return {str(name): number for name, number in (self.config.get("label2id") or {}).items()}
 
     @property
     def columns(self) -> list[str]:

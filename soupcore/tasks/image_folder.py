@@ -167,7 +167,7 @@ class _Description(TomlFile):
         return self.texts("prompts") or list(PROMPTS)
 
     def class_names(self, classes: Sequence[str]) -> list[str]:
-        """Return the names of classes for people, in their order."""
+        """Return the names of the classes for prompts, in the order of the classes."""
         names = self.texts("class_names") or [name.replace("_", " ") for name in classes]
         if len(names) != len(classes):
             raise TaskError(

@@ -125,7 +125,7 @@ class Part(Split):
 
     @property
     def shown(self) -> Callable[[int], Shown] | None:  # type: ignore[override]
-        """Returns an example by its index in the part as people see it."""
+        """Function that returns an example for display, by its index in the part."""
         of_whole = self.whole.shown
         return None if of_whole is None else lambda index: of_whole(int(self.rows[index]))
 

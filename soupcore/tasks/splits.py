@@ -120,7 +120,7 @@ class Split:
     #: The classes, if known without decoding the data: int64, shape [n].
     labels: Tensor | None = None
 
-    #: Returns an example by its index as people see it; None where the split cannot.
+    #: Returns an example for display, by its index; None if the split cannot display examples.
     shown: Callable[[int], Shown] | None = None
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 UNKNOWN = "–"
 _PLAIN_DIGITS = 4
 _DIFFERENCE_DIGITS = 3
-_WHOLE = 1e4  # from here on, plain numbers have no decimals
+_WHOLE = 1e4  # plain numbers of at least this magnitude have no decimals
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ class _Description:
                 "data.yaml of Ultralytics."
             )
         self._data: dict[str, Any] = data
+        self._splits = settings.get("splits") or {k: k for k in ("val", "test") if data.get(k)}
+        if not isinstance(self._splits, dict):
+            raise TaskError(f'{path} needs a table [splits], such as val = "val".')
         checkpoint = _opened(self._model(settings.get("model")))
         assert checkpoint.contents.network is not None  # noqa: S101 - _opened has checked it
         self.network = checkpoint.contents.network
@@ -121,8 +124,6 @@ class _Description:
         self.limits = Limits(
             _number(path, settings, "conf", 0.001), _number(path, settings, "iou", 0.7)
         )
-        splits = settings.get("splits") or {key: key for key in ("val", "test") if data.get(key)}
-        self._splits: dict[str, str] = splits
         parts = [self._text, text, str(self.network), str(self.size)]
         self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

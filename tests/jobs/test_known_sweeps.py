@@ -97,6 +97,24 @@ def test_sweeps_without_a_verdict_are_known_by_their_jobs_and_soups(
     store.close()
 
 
+def test_the_number_of_ingredients_is_that_of_the_job_that_ended_last(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    queue = Queue(store)
+    for weights in ("", "ema"):
+        queue.submit("open", "Open a", {"sweep": "/sweeps/a", "weights": weights})
+    worker = Holder(store.engine, "worker")
+    with worker.held():
+        first, second = queue.claim("worker"), queue.claim("worker")
+        assert first is not None
+        assert second is not None
+        for job, ingredients in ((second, 3), (first, 7)):
+            queue.finish(job, State.DONE, result={"ingredients": ingredients, "findings": 0})
+            time.sleep(0.01)
+    worker.leave()
+    assert [each.ingredients for each in known_sweeps(store)] == [7]
+    store.close()
+
+
 def test_a_longer_list_takes_no_more_queries_and_opens_nothing(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

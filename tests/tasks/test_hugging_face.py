@@ -387,6 +387,20 @@ def test_tags_are_scored_as_by_a_plain_loop(folder: Path, store: Store) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("words", "tags"), [("ab", "11"), (1, 1)])
+def test_words_and_tags_must_be_lists(folder: Path, words: object, tags: object) -> None:
+    (folder / "val.csv").write_text(f"words,tags\n{words},{tags}\n")
+    run = folder / "runs" / "run-1"
+    tokenizer().save_pretrained(run)
+    (run / "config.json").write_text("{}")
+    spec = describe(
+        folder, task="token-classification", model="runs/run-1", text="words", label="tags"
+    )
+    with pytest.raises(TaskError, match="'words' and 'tags' need a list of words and as many tags"):
+        load_task(spec)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["hf", "imagefolder"])
 def test_images_are_classified_as_by_transformers(tmp_path: Path, store: Store, kind: str) -> None:
     import numpy as np

@@ -84,6 +84,10 @@ def test_files_that_describe_no_task_say_what_to_do(tmp_path: Path) -> None:
     file.write_text('data = "a/b/data.yaml"\nimgz = 64\n')
     with pytest.raises(TaskError, match="unknown setting imgz; "):
         load_task(f"ultralytics:{file}")
+    data.write_text("val: images/val\n")
+    file.write_text('data = "a/b/data.yaml"\nsplits = "val"\n')
+    with pytest.raises(TaskError, match=r"needs a table \[splits\], such as val = "):
+        load_task(f"ultralytics:{file}")
 
 
 def made(tmp_path: Path) -> tuple[Path, Path]:
