@@ -64,7 +64,7 @@ class StoredSoups:
         self._store = store
         self._sweep = sweep
         self._files = [name for name in sweep.ingredients if name not in added]
-        self._made: dict[str, StoredSoup] = {}
+        self._rebuilt: dict[str, StoredSoup] = {}
         self._annotations: dict[str, Annotation] = {}
         self._labels: dict[str, str] = {}
 
@@ -75,8 +75,8 @@ class StoredSoups:
             RecipeError: The store has no such soup, or it cannot be rebuilt.
             SweepError: An ingredient is not in the sweep.
         """
-        if soup_id in self._made:
-            return self._made[soup_id]
+        if soup_id in self._rebuilt:
+            return self._rebuilt[soup_id]
         row = self._store.soup(soup_id)
         if row is None:
             raise RecipeError(f"There is no soup {soup_id!r} in the store.")
@@ -85,22 +85,22 @@ class StoredSoups:
         return self._make(row)
 
     def _make(self, row: SoupRow) -> StoredSoup:
-        if row.id not in self._made:
+        if row.id not in self._rebuilt:
             body = row.body
             offered = body.get("offered", {})
             # Offered soups that the recipe did not use are not needed, and may contain this soup.
             used = {name: other for name, other in offered.items() if name in body["digests"]}
             soups = self.by_name(used)
             sweep = including(self._sweep, soups)
-            self._made[row.id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
+            self._rebuilt[row.id] = StoredSoup(Soup.from_json(sweep, body), sweep, soups, offered)
         # Names and annotations may have changed since it was rebuilt.
-        self._made[row.id] = replace(
-            self._made[row.id],
+        self._rebuilt[row.id] = replace(
+            self._rebuilt[row.id],
             label=self._labels.get(row.id, ""),
             annotation=self._annotations.get(row.id, Annotation()),
             created=row.created,
         )
-        return self._made[row.id]
+        return self._rebuilt[row.id]
 
     def rows(self, folder: str) -> list[SoupRow]:
         """Return the rows of the soups of a sweep that are not deleted, oldest first."""

@@ -114,7 +114,7 @@ def _classification(description: Description) -> Task:
         return split
 
     build = network_of(description.path, description.model, "SequenceClassification")
-    return _classifier(description, build, description.made(make))
+    return _classifier(description, build, description.make_splits(make))
 
 
 def _classifier(
@@ -226,7 +226,7 @@ def _causal(description: Description) -> Task:
         return split
 
     splits, build = (
-        description.made(make),
+        description.make_splits(make),
         network_of(description.path, description.model, "CausalLM"),
     )
     metrics = _named(description, [PERPLEXITY, BITS_PER_BYTE])
@@ -259,7 +259,7 @@ def _masked(description: Description) -> Task:
         return split
 
     splits, build = (
-        description.made(make),
+        description.make_splits(make),
         network_of(description.path, description.model, "MaskedLM"),
     )
     metrics = _named(description, [PERPLEXITY])
@@ -312,7 +312,7 @@ def _tokens(description: Description) -> Task:
         return split
 
     splits, build = (
-        description.made(make),
+        description.make_splits(make),
         network_of(description.path, description.model, "TokenClassification"),
     )
     tags = [names.get(number, "O") for number in range(max(names, default=-1) + 1)]

@@ -92,8 +92,8 @@ class Description(TomlFile):
                 f"{self.path}: the column {column!r} contains a weight that is not a number."
             ) from None
 
-    def made(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
-        """Return the splits, each made of its table."""
+    def make_splits(self, make: Callable[[Role, "pd.DataFrame"], Split]) -> dict[str, Split]:
+        """Return the splits, each made from its table by `make`."""
         return self.held_out(
             {name: make(role, table) for name, (role, table, _) in self.tables().items()}
         )
