@@ -1,7 +1,7 @@
 """The evidence for a soup: paired comparisons with the best ingredient, and selection bias.
 
-The page of a soup and the report read the same comparisons and the same stored estimates. Nothing
-is computed here that takes a pass.
+The page of a soup and the report use the same comparisons and the same stored estimates. No network
+is evaluated here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def against_best(known: Overview, stored: StoredSoup) -> dict[str, Comparison | None]:
-    """Return a soup compared with the best ingredient, by split; None where one is not evaluated.
+    """Compare a soup with the best ingredient, by split; None where one of them is not evaluated.
 
     Args:
         known: The stored results, which include the soup.
@@ -69,7 +69,7 @@ def candidates(sweep: Sweep, stored: StoredSoup) -> tuple[tuple[str, ...], dict[
         Their names, soups last, and the ids of those that are soups, `{name: id}`.
 
     Raises:
-        SweepError: A candidate that was rejected is not in the sweep any more.
+        SweepError: A rejected candidate is no longer in the sweep.
     """
     tried = {step.candidate for step in stored.soup.trace}
     soups = {name: soup_id for name, soup_id in stored.offered.items() if name in tried}
@@ -84,7 +84,7 @@ def as_chosen(
     Args:
         context: The sweep and the task.
         stored: The soup.
-        soups: The soups among the candidates, by their names there.
+        soups: `{candidate: soup}` of the candidates that are soups.
     """
     primary = stored.soup.chosen_by(context.task).primary
     return context.including(soups).with_primary(primary).with_tensors(stored.soup.rule)
@@ -99,10 +99,10 @@ def greedy_bias(context: AnyContext, stored: StoredSoup) -> tuple[AnyContext, Op
     """Return the cross-fitted estimate for greedy in its default order, and its context.
 
     Returns:
-        None if the soup is another one, or if there was nothing to choose.
+        None for other soups, and if there was nothing to choose.
 
     Raises:
-        StockpotError: A candidate that was rejected is gone.
+        StockpotError: A rejected candidate is no longer available.
     """
     soup = stored.soup
     given = soup.parameters
@@ -126,7 +126,7 @@ def search_bias(
     """Return the cross-fitted estimate for coefficients that CMA-ES searched, and its context.
 
     Returns:
-        None if the soup is another one, or if its split cannot be halved.
+        None for other soups, and if the split cannot be halved.
     """
     call = SearchOptimism.of_soup(stored.soup, stored.soup.ingredients)
     if call is None or len(context.task.split(context.task.select)) < 2 or len(call.names) < 2:
@@ -135,7 +135,7 @@ def search_bias(
 
 
 def curves_with(context: Context, stored: StoredSoup) -> Iterator[tuple[Number, Result]]:
-    """Yield the parameters of a recipe with the stored curves that have the soup as a point."""
+    """Yield the parameters of a recipe with the stored curves on which the soup is a point."""
     soup = stored.soup
     recipe = RECIPES.get(soup.recipe)
     seen = context.including(stored.soups).with_tensors(soup.rule)

@@ -48,7 +48,7 @@ class StoredSoup:
 
         It names the soup as an ingredient of other soups, and in URLs.
         """
-        return soup_handle(self.soup.recipe, self.soup.id)
+        return _handle(self.soup.recipe, self.soup.id)
 
 
 class StoredSoups:
@@ -122,7 +122,7 @@ class StoredSoups:
     def labels(self, folder: str, task_spec: str) -> dict[str, str]:
         """Return the display names of the soups of a sweep and a task, `{handle: name}`."""
         return {
-            soup_handle(row.body["recipe"], row.id): self._labels[row.id]
+            _handle(row.body["recipe"], row.id): self._labels[row.id]
             for row in self.rows(folder)
             if is_of_task(row.body, task_spec)
         }
@@ -221,6 +221,6 @@ def recipe_title(recipe: str) -> str:
     return known.title if known else recipe.capitalize()
 
 
-def soup_handle(recipe: str, soup_id: str) -> str:
-    """Return a name that users cannot change: the recipe and the first four digits of the id."""
+def _handle(recipe: str, soup_id: str) -> str:
+    """Return the handle of a soup; see `StoredSoup.handle`."""
     return f"{recipe} {soup_id[:4]}"

@@ -61,7 +61,7 @@ class Entry:
     is_complete: bool
 
 
-def budget_from_environment() -> int:
+def _budget_from_environment() -> int:
     """Return the budget in bytes: `$STOCKPOT_CACHE_GB`, or 100 GB.
 
     Raises:
@@ -91,7 +91,7 @@ class Cache:
 
     def __init__(self, workspace: Path | None = None, budget: int | None = None) -> None:
         self.folder = (workspace or workspace_folder()) / REMOTE / _FILES
-        self.budget = budget_from_environment() if budget is None else budget
+        self.budget = _budget_from_environment() if budget is None else budget
 
     def path(self, file: RemoteFile) -> Path:
         """Return the path of a file in the cache; the file may be missing."""

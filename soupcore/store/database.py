@@ -144,9 +144,9 @@ def prepare(engine: Engine, folder: Path) -> None:
         for migrate in _MIGRATIONS[_version(connection) - 1 :]:
             migrate(connection)
         Base.metadata.create_all(connection)
-        write_meta(connection, "schema_version", str(SCHEMA_VERSION))
-        owner = read_meta(connection, "workspace")
-        write_meta(connection, "workspace", read_id(folder) or write_id(folder, owner))
+        _write_meta(connection, "schema_version", str(SCHEMA_VERSION))
+        owner = _read_meta(connection, "workspace")
+        _write_meta(connection, "workspace", read_id(folder) or write_id(folder, owner))
 
 
 def check_readable(engine: Engine, folder: Path) -> None:
@@ -169,7 +169,7 @@ def _is_ready(connection: Connection, folder: Path) -> bool:
     """Return whether nothing has to be prepared. Raises StoreError for an unusable database."""
     _check_usable(connection, folder)
     return _has_all_tables(connection) and (
-        read_meta(connection, "workspace") == read_id(folder) is not None
+        _read_meta(connection, "workspace") == read_id(folder) is not None
     )
 
 
@@ -187,7 +187,7 @@ def _check_usable(connection: Connection, folder: Path) -> None:
             f"reads versions up to {SCHEMA_VERSION}. Install a newer version of Stockpot, or set "
             "STOCKPOT_WORKSPACE to another workspace folder."
         )
-    owner, workspace = read_meta(connection, "workspace"), read_id(folder)
+    owner, workspace = _read_meta(connection, "workspace"), read_id(folder)
     is_inside = path_of(connection.engine) == folder / SQLITE_FILE
     if owner not in (None, workspace) and not (workspace is None and is_inside):
         raise StoreError(
@@ -199,21 +199,21 @@ def _check_usable(connection: Connection, folder: Path) -> None:
 
 def _version(connection: Connection) -> int:
     """Return the schema version. A database without tables has the newest version."""
-    known = read_meta(connection, "schema_version")
+    known = _read_meta(connection, "schema_version")
     if known is not None:
         return int(known)
     tables = set(inspect(connection).get_table_names())
     return 1 if tables & Base.metadata.tables.keys() else SCHEMA_VERSION
 
 
-def read_meta(connection: Connection, key: str) -> str | None:
+def _read_meta(connection: Connection, key: str) -> str | None:
     """Return the value of `key` in the table `meta`, or None if it is not set."""
     if not inspect(connection).has_table(MetaRow.__tablename__):
         return None
     return connection.scalar(select(MetaRow.value).where(MetaRow.key == key))
 
 
-def write_meta(connection: Connection, key: str, value: str) -> None:
+def _write_meta(connection: Connection, key: str, value: str) -> None:
     """Set or replace the value of `key` in the table `meta`. Call it in `exclusively`."""
     table = Base.metadata.tables[MetaRow.__tablename__]
     connection.execute(table.delete().where(table.c.key == key))

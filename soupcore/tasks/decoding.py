@@ -69,7 +69,7 @@ class Decoding:
         self._target = target
         self._collate = collate
         self._digest = ""
-        self._first: Example | None = None
+        self._first: _Example | None = None
 
     def __len__(self) -> int:
         return len(cast("Sized", self._dataset))
@@ -119,8 +119,8 @@ class Decoding:
     def _folder(self) -> Path:
         return workspace_folder() / "decoded" / self.digest[:32]
 
-    def _example(self, row: int) -> "Example":
-        return Example.of(self._dataset[row], self._target)
+    def _example(self, row: int) -> "_Example":
+        return _Example.of(self._dataset[row], self._target)
 
     def _decode(self, on_examples: OnExamples) -> None:
         private_folder(self._folder.parent)
@@ -140,10 +140,10 @@ class Decoding:
             self._dataset, batch_size=_BATCH, num_workers=self._workers, collate_fn=list
         )
         columns: list[_Column] = []
-        first: Example | None = None
+        first: _Example | None = None
         done = 0
         for batch in loader:
-            examples = [Example.of(example, self._target) for example in batch]
+            examples = [_Example.of(example, self._target) for example in batch]
             first = first or examples[0]
             for example in examples:
                 self._compare(example, first, ragged)
@@ -158,7 +158,7 @@ class Decoding:
         for column in columns:
             column.finish()
 
-    def _compare(self, example: "Example", first: "Example", ragged: set[str]) -> None:
+    def _compare(self, example: "_Example", first: "_Example", ragged: set[str]) -> None:
         if example.names != first.names:
             raise TaskError(
                 f"Examples of the data set differ: one has {', '.join(first.names)}, another "
@@ -184,7 +184,7 @@ class Decoding:
                 "from a list of inputs."
             )
 
-    def _create(self, folder: Path, first: "Example", ragged: set[str]) -> list["_Column"]:
+    def _create(self, folder: Path, first: "_Example", ragged: set[str]) -> list["_Column"]:
         check_space(folder.parent, sum(tensor.nbytes for tensor in first.tensors) * len(self))
         return [
             (_RaggedColumn if name in ragged else _Column)(folder / name, tensor, len(self))
@@ -209,7 +209,7 @@ def rows_on_disk(tensor: Tensor, rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Example:
+class _Example:
     """One example of a data set.
 
     Attributes:
@@ -223,7 +223,7 @@ class Example:
     structure: Structure
 
     @classmethod
-    def of(cls, example: Any, target: str | None) -> "Example":
+    def of(cls, example: Any, target: str | None) -> "_Example":
         """Split an example into tensors and structure.
 
         Raises:

@@ -96,7 +96,7 @@ class Preprocessing:
         return (batch.float() / 255 - mean) / std
 
 
-class Pictures(Dataset[tuple[Any, Tensor]]):
+class _Pictures(Dataset[tuple[Any, Tensor]]):
     """Image files and their classes.
 
     Args:
@@ -156,7 +156,7 @@ def picture_split(
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise TaskError(f"The image {missing} does not exist.")
-    dataset = Pictures(files, classes, read)
+    dataset = _Pictures(files, classes, read)
     version = dataset.identity(preprocessing)
     split = Split.from_dataset(
         role, dataset, version=version, prepare=prepare, groups=groups, weights=weights

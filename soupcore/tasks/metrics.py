@@ -195,10 +195,10 @@ def perplexity(records: Tensor, targets: Tensor, weights: Tensor | None = None) 
 def _worst_class(predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Return the lowest recall of the classes that occur in the targets."""
     numbers = torch.unique(targets, return_inverse=True)[1]
-    return worst_group((predictions == targets).float(), numbers, weights)
+    return _worst_group((predictions == targets).float(), numbers, weights)
 
 
-def group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
+def _group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean score of each group, float64, shape [groups]; NaN for empty groups.
 
     Args:
@@ -211,15 +211,15 @@ def group_means(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -
     return torch.bincount(groups, wide, len(counts)) / counts
 
 
-def worst_group(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
+def _worst_group(scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
     """Return the lowest mean score of a non-empty group; NaN if one of these is undefined.
 
     Args:
         scores: A score for each example, shape [n].
         groups: The number of each example's group, int64, shape [n].
-        weights: As for `group_means`.
+        weights: As for `_group_means`.
     """
-    return float(group_means(scores, groups, weights)[torch.bincount(groups) > 0].min())
+    return float(_group_means(scores, groups, weights)[torch.bincount(groups) > 0].min())
 
 
 def _of_group(number: int, scores: Tensor, groups: Tensor, weights: Tensor | None = None) -> float:
@@ -252,7 +252,7 @@ def metrics_of_groups(mean: MetricInfo, groups: Sequence[str]) -> dict[str, list
         )
 
     return {
-        f"worst-group {mean.name}": [metric(f"worst-group {mean.name}", worst_group)],
+        f"worst-group {mean.name}": [metric(f"worst-group {mean.name}", _worst_group)],
         f"{mean.name} by group": [
             metric(f"{mean.name}, {group}", partial(_of_group, number))
             for number, group in enumerate(groups)
