@@ -153,9 +153,12 @@ def read_range(source: Source, file: RemoteFile, start: int, stop: int) -> bytes
         RemoteError: The file is gone, access is refused, or all attempts failed.
     """
     for tries in range(MOST_TRIES):
+        reason = "the connection ended early"
         try:
-            return source.read(file, start, stop)
+            content = source.read(file, start, stop)
+            if len(content) >= min(stop, file.size) - start:
+                return content
         except CutOffError as error:
-            problem = f"{file.url} cannot be read: {error}."
+            reason = str(error)
         time.sleep(WAIT * 2**tries)
-    raise RemoteError(problem)
+    raise RemoteError(f"{file.url} cannot be read: {reason}.")
