@@ -56,14 +56,14 @@ class Descriptions:
             TaskError: There is no such file, it fails, or it does not answer.
         """
         try:
-            return self._ask(spec).result(timeout=wait_s)
+            return self._requested(spec).result(timeout=wait_s)
         except StillRunningError:
             return None
 
     def prepare(self, spec: str) -> None:
-        """Start to describe a task in the background. Errors are raised by `get`."""
+        """Start to describe a task in the background. `get` raises its errors."""
         with suppress(TaskError):
-            self._ask(spec)
+            self._requested(spec)
 
     def stop(self) -> None:
         """Kill the processes that have not answered."""
@@ -71,7 +71,8 @@ class Descriptions:
             for process in self._running:
                 kill_group(process.pid)
 
-    def _ask(self, spec: str) -> "Future[TaskDescription]":
+    def _requested(self, spec: str) -> "Future[TaskDescription]":
+        """Return the future description of a task, and start to compute it if necessary."""
         key = (spec, task_signature(spec))
         with self._mutex:
             if key in self._failed and time.monotonic() - self._failed[key] > self._retry_s:
