@@ -227,7 +227,7 @@ def test_a_damaged_manifest_is_named(bucket: Any, text: str) -> None:
         (["memory://bucket/none"], "memory://bucket/none does not exist"),
         (["memory://bucket/sweep/x*"], "Nothing matches memory://bucket/sweep/x"),
         (["memory://bucket/sweep/sweep.csv"], "There are no checkpoints at"),
-        (["nosuch://bucket"], "nosuch:// is not known"),
+        (["nosuch://bucket"], "nosuch:// is not supported"),
     ],
 )
 def test_urls_without_checkpoints(bucket: Any, urls: list[str], message: str) -> None:
