@@ -18,8 +18,9 @@ from xdist.scheduler import LoadFileScheduling
 import soupcore
 from soupcore.progress import silence
 from soupcore.safe_torch import child
-from tests.helpers import FEATURES, State, build_model, logits, random_state, save_sweep, toy_runs
+from tests.helpers import State, save_sweep
 from tests.postgres import new_database, postgres_server
+from tests.toy import FEATURES, build_model, logits, random_state, toy_runs
 
 _NICENESS = 5
 

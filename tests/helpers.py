@@ -1,4 +1,4 @@
-"""A toy network with all kinds of tensors, and functions to make and compare tensors."""
+"""Functions that make, compare and save tensors, state dicts and sweeps."""
 
 import hashlib
 import json
@@ -12,59 +12,12 @@ from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupcore import Checkpoint, FitReport, Ingredient, Soup, Sweep, TensorInfo
 from soupcore.writers.output import Output
 
-FEATURES, CLASSES = 4, 3
-
 State = dict[str, Tensor]
-
-
-def build_model() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)
-    )
-
-
-def random_state(seed: int) -> State:
-    """Return random weights and BatchNorm statistics of the toy network; the counter is 7."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, tensor in build_model().state_dict().items():
-        state[name] = (0.5 * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype)
-        if name.endswith("running_var"):
-            state[name] = state[name].abs() + 0.5
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(7)
-    return state
-
-
-def moved(state: Mapping[str, Tensor], distance: float, seed: int) -> State:
-    """Return the weights after a random step, except for counters and variances."""
-    step = random_state(seed)
-    return {
-        name: tensor + distance * step[name]
-        if tensor.is_floating_point() and not name.endswith("running_var")
-        else tensor.clone()
-        for name, tensor in state.items()
-    }
-
-
-def toy_runs(base: Mapping[str, Tensor]) -> dict[str, State]:
-    """Return three fine-tuned networks at different distances from a base."""
-    steps = {"run1": (0.3, 1), "run2": (0.3, 2), "run10": (0.6, 3)}
-    return {name: moved(base, distance, seed) for name, (distance, seed) in steps.items()}
-
-
-def logits(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Return the outputs of the toy network with these weights, computed without Stockpot."""
-    model = build_model()
-    model.load_state_dict(dict(state))
-    with torch.no_grad():
-        output: Tensor = model.eval()(inputs)
-    return output
 
 
 def average(states: list[Mapping[str, Tensor]]) -> State:

@@ -20,24 +20,25 @@ from safetensors.torch import load_file
 
 import soupcore
 from soupcore import cli
+from soupcore.tasks import Role
 from soupcore.version import VERSION
 from tests import adapters
-from tests.helpers import average, random_state, same_weights, save_sweep
+from tests.helpers import average, same_weights, save_sweep
+from tests.toy import logits, random_state, toy_split, write_task
 
 PROJECT = Path(__file__).parents[1]
-TASK = """
-import torch
-from soupcore import ClassificationTask, Split
-from tests.helpers import FEATURES, build_model, logits, random_state
-
-def split(role, seed):
-    inputs = torch.randn(60, FEATURES, generator=torch.Generator().manual_seed(seed))
-    return Split(role, inputs, logits(random_state(0), inputs).argmax(1))
-
-splits = {"val": split("select", 1), "test": split("report", 2)}
-task = ClassificationTask(build_model, splits, name="toy")
-"""
 RUNS = ("a", "b")
+
+# A second task in the same file, which has other metrics.
+METRICS = """
+from soupcore import Metric
+
+def error(predictions, targets):
+    return float((predictions != targets).double().mean())
+
+metrics = [Metric("error", False, (0, 1), compute=error), "macro F1"]
+with_metrics = ClassificationTask(build_model, splits, name="toy", metrics=metrics)
+"""
 
 
 @pytest.fixture
@@ -48,8 +49,12 @@ def runs(tmp_path: Path) -> str:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> str:
-    (tmp_path / "task.py").write_text(TASK)
-    return f"{tmp_path / 'task.py'}:task"
+    def split(role: Role, seed: int) -> soupcore.Split:
+        inputs = toy_split(role, 60, seed).inputs
+        return soupcore.Split(role, inputs, logits(random_state(0), inputs).argmax(1))
+
+    splits = {"val": split("select", 1), "test": split("report", 2)}
+    return f"{write_task(tmp_path, splits, METRICS)}:task"
 
 
 Ran = tuple[int, str, str]
@@ -444,21 +449,10 @@ def test_a_closed_pipe_is_not_an_error(
     assert int(forks.recv(100)) == 1
 
 
-METRICS = """
-from soupcore import Metric
-
-def error(predictions, targets):
-    return float((predictions != targets).double().mean())
-
-metrics = [Metric("error", False, (0, 1), compute=error), "macro F1"]
-task = ClassificationTask(build_model, splits, name="toy", metrics=metrics)
-"""
-
-
 def test_metrics_have_their_values_where_lower_is_better(
     run: Callable[..., Ran], runs: str, spec: str
 ) -> None:
-    Path(spec.rpartition(":")[0]).write_text(TASK + METRICS)
+    spec = spec.replace(":task", ":with_metrics")
     options = ("evaluate", runs, f"--task={spec}", "--split=val", "--ingredients=a")
     (row,) = json.loads(run(*options, "--json")[1])
     assert row["metrics"].keys() == {"error", "macro F1"}
@@ -472,7 +466,7 @@ def test_metrics_have_their_values_where_lower_is_better(
 def test_a_metric_of_the_task_is_chosen_by(
     run: Callable[..., Ran], runs: str, spec: str, tmp_path: Path
 ) -> None:
-    Path(spec.rpartition(":")[0]).write_text(TASK + METRICS)
+    spec = spec.replace(":task", ":with_metrics")
     given = (runs, f"--task={spec}", "--metric=macro F1")
     (row,) = json.loads(run("evaluate", *given, "--split=val", "--ingredients=a", "--json")[1])
     low, high = row["interval"]

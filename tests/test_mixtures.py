@@ -26,7 +26,8 @@ from soupcore.checkpoints.chunks import CHUNK
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.mixtures import as_fraction
 from soupcore.writers import write_safetensors
-from tests.helpers import any_tensor, average, build_model, random_state, same_bits, same_weights
+from tests.helpers import any_tensor, average, same_bits, same_weights
+from tests.toy import build_model, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 

@@ -18,15 +18,8 @@ from soupcore import (
     mean,
 )
 from soupcore.name_map import NameMap, load_into
-from tests.helpers import (
-    State,
-    average,
-    build_model,
-    moved,
-    random_state,
-    same_weights,
-    save_sweep,
-)
+from tests.helpers import State, average, same_weights, save_sweep
+from tests.toy import build_model, moved, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 

@@ -26,7 +26,7 @@ from soupcore.progress import no_progress
 from soupcore.stored_soups import StoredSoups
 from soupcore.sweeps import Ingredient
 from soupcore.sweeps.tables import Scalar
-from tests.helpers import build_model
+from tests.toy import build_model
 
 NAMES = ("run1", "run2", "run10")
 TASK = "task.py:task"

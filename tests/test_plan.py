@@ -25,7 +25,7 @@ from soupcore.evaluation import Evaluations
 from soupcore.overview import Overview
 from soupcore.plan import Analysis, Step, TimedPasses, seconds, steps
 from soupcore.recipes import RECIPES
-from tests.helpers import build_model
+from tests.toy import build_model
 
 NAMES = ("run1", "run2", "run10")
 

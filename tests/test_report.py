@@ -39,7 +39,7 @@ from soupcore.progress import no_progress
 from soupcore.report import contents, html
 from soupcore.store.soups import annotate
 from soupcore.sweeps import Ingredient
-from tests.helpers import build_model
+from tests.toy import build_model
 
 NAMES = ("run1", "run2", "run10")
 TASK = "task.py:task"

@@ -27,7 +27,8 @@ from soupcore.intervals import score_interval
 from soupcore.overview import Overview
 from soupcore.plan import steps
 from soupcore.tasks.language_models import PERPLEXITY, CausalTask
-from tests.helpers import CLASSES, State, logits, save_sweep
+from tests.helpers import State, save_sweep
+from tests.toy import CLASSES, logits
 
 WORDS = 11
 RUNS = [f"run{number}" for number in range(5)]

@@ -11,7 +11,8 @@ import scipy
 from soupcore import Sweep
 from soupcore.analysis import Grid, ingredient_grid, marginal_importance, pair_grid, varying
 from soupcore.figures.tables import grid_table
-from tests.helpers import State, moved, save_sweep
+from tests.helpers import State, save_sweep
+from tests.toy import moved
 
 ROWS: list[dict[str, Any]] = [
     {"checkpoint": "a", "lr": 0.001, "augmentation": "run10", "epochs": 3, "seed": 1},

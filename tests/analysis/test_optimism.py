@@ -10,7 +10,7 @@ from soupcore import Cancelled, ClassificationTask, Evaluator, Store, Sweep, gre
 from soupcore.analysis import cross_fit, cross_fit_greedy
 from soupcore.errors import TaskError
 from soupcore.tasks import Split
-from tests.helpers import build_model
+from tests.toy import build_model
 
 
 def coins(candidates: int, n: int, seed: int = 0) -> list[torch.Tensor]:

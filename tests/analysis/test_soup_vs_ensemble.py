@@ -20,7 +20,8 @@ from soupcore import (
 )
 from soupcore.inner_products import Floats
 from tests.connectivity.well import DoubleWell
-from tests.helpers import CLASSES, FEATURES, State, logits, random_state, save_sweep
+from tests.helpers import State, save_sweep
+from tests.toy import CLASSES, FEATURES, logits, random_state
 
 HALF = Fraction(1, 2)
 

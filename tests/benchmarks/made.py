@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.benchmarks.nets import ConvNet, Mlp, VisionTransformer
+from tests.toy import ConvNet, Mlp, VisionTransformer
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "MLP": Mlp,

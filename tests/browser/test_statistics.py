@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from soupcore import Evaluator, Store, Sweep, load_task, uniform
 from tests.browser import steps
 from tests.browser.conftest import Server, start_server, stop_server
-from tests.helpers import FEATURES, moved, random_state, save_sweep
+from tests.helpers import save_sweep
+from tests.toy import FEATURES, moved, random_state
 
 pytestmark = pytest.mark.integration  # it takes long
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from soupcore import Checkpoint, CheckpointError, Mixture, mean, open_checkpoint
 from soupcore.checkpoints import RenamedCheckpoint
 from soupcore.checkpoints.renamed import named_like
-from tests.helpers import moved, random_state, same_bits, same_weights
+from tests.helpers import same_bits, same_weights
+from tests.toy import moved, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 

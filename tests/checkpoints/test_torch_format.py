@@ -15,8 +15,9 @@ from soupcore import CheckpointError, TensorInfo, open_checkpoint
 from soupcore.checkpoints.checkpoint import WeightSet
 from soupcore.checkpoints.dtypes import DTYPES
 from soupcore.checkpoints.torch_format import TorchCheckpoint
-from tests.helpers import any_tensor, build_model, same_bits, same_weights
+from tests.helpers import any_tensor, same_bits, same_weights
 from tests.safe_torch import foreign
+from tests.toy import build_model
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 

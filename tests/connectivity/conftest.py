@@ -6,7 +6,8 @@ from torch import nn
 
 from soupcore import Evaluator, Split, Store, Sweep
 from tests.connectivity.well import DoubleWell, Well
-from tests.helpers import State, moved, save_sweep
+from tests.helpers import State, save_sweep
+from tests.toy import moved
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from soupcore import (
 from soupcore.evaluation.batchnorm import estimate_statistics
 from soupcore.evaluation.data import Data
 from soupcore.tasks.examples import Examples
-from tests.helpers import FEATURES, State, average, build_model, random_state
+from tests.helpers import State, average
+from tests.toy import FEATURES, build_model, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 

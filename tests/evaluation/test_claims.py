@@ -11,8 +11,8 @@ from torch import nn
 from soupcore import ClassificationTask, Evaluator, Mixture, Split, Store, Sweep, interpolate
 from soupcore.evaluation import claims
 from soupcore.store.leases import Holder
-from tests.helpers import build_model
 from tests.postgres import DATABASES
+from tests.toy import build_model
 
 POINTS = 24
 

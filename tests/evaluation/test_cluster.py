@@ -16,21 +16,16 @@ from soupcore.errors import StockpotError, TaskError
 from soupcore.evaluation import cluster
 from soupcore.jobs import State, Supervisor
 from soupcore.mixtures import Mixture, mean
-from tests.helpers import FEATURES, save_sweep
 from tests.helpers import State as Weights
+from tests.helpers import save_sweep
 from tests.jobs.conftest import wait_for, wait_until
+from tests.toy import FEATURES, toy_split, write_task
 
 pytestmark = pytest.mark.integration
 
 TASK = """
 import os
 import time
-from pathlib import Path
-import torch
-from soupcore import ClassificationTask, Split
-from tests.helpers import FEATURES, build_model
-
-HERE = Path(__file__).parent
 
 def build():
     model = build_model()
@@ -44,8 +39,7 @@ def build():
     model.register_forward_hook(note)
     return model
 
-inputs = torch.randn(100, FEATURES, generator=torch.Generator().manual_seed(0))
-task = ClassificationTask(build, {"val": Split("select", inputs, torch.arange(100) % 3)})
+task = ClassificationTask(build, splits)
 """
 
 
@@ -65,9 +59,7 @@ def nodes() -> Iterator[Any]:
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    path = tmp_path / "task.py"
-    path.write_text(TASK)
-    return path
+    return write_task(tmp_path, {"val": toy_split("select", 100)}, TASK)
 
 
 @pytest.fixture

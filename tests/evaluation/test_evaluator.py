@@ -29,15 +29,8 @@ from soupcore import (
     mean,
 )
 from soupcore.store.arrays import DamagedArraysError
-from tests.helpers import (
-    CLASSES,
-    FEATURES,
-    State,
-    average,
-    build_model,
-    logits,
-    random_state,
-)
+from tests.helpers import State, average
+from tests.toy import CLASSES, FEATURES, build_model, logits, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 

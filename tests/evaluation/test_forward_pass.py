@@ -16,11 +16,11 @@ from soupcore import (
     TaskError,
     uniform,
 )
-from tests.evaluation.nets import NETS, toy_sweep
-from tests.helpers import FEATURES, build_model, save_sweep
+from tests.helpers import save_sweep
+from tests.toy import FEATURES, IMAGE_NETWORKS, build_model, image_sweep
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", IMAGE_NETWORKS)
 @pytest.mark.parametrize(
     "options",
     [{}, {"batch_size": 16}, {"memory_budget": 0}],
@@ -29,7 +29,7 @@ from tests.helpers import FEATURES, build_model, save_sweep
 def test_every_point_agrees_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, options: dict[str, int]
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS[net], splits=("val", "test"))
+    made = image_sweep(tmp_path / "sweep", net, splits=("val", "test"))
     evaluator = made.evaluator(store, **options)
     for split in ("val", "test"):
         points = made.points()
@@ -42,7 +42,7 @@ def test_every_point_agrees_with_the_plain_loop(
 def test_half_weights_are_rounded_as_their_mixture_is(
     tmp_path: Path, store: Store, dtype: torch.dtype
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["mlp"], k=2)
+    made = image_sweep(tmp_path / "sweep", "mlp", k=2)
     halved = {n: {k: t.to(dtype) for k, t in s.items()} for n, s in made.states.items()}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "halved", halved))
     point = sweep.mixture({"run0": Fraction(1, 3), "run1": Fraction(2, 3)})

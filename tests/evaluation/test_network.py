@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from soupcore import Checkpoint, CheckpointError, ClassificationTask, Mixture, Split, mean
 from soupcore.evaluation import network as network_module
 from soupcore.evaluation.network import Network
-from tests.helpers import State, any_tensor, build_model, random_state, same_bits
+from tests.helpers import State, any_tensor, same_bits
+from tests.toy import build_model, random_state
 
 CheckpointOf = Callable[[Mapping[str, Tensor]], Checkpoint]
 BUDGETS = [0, 1500, 1 << 30]  # none of three ingredients in memory, some, all

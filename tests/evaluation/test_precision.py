@@ -8,22 +8,22 @@ from soupcore import ClassificationTask, Evaluator, Split, Store, TaskError, gre
 from soupcore.evaluation.forward_pass import ForwardPass
 from soupcore.tasks import TaskDescription
 from soupcore.tasks.networks import Precision
-from tests.evaluation.nets import NETS, ToySweep, toy_sweep
+from tests.toy import ImageSweep, image_sweep
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> ToySweep:
-    return toy_sweep(tmp_path, NETS["conv net"], splits=("val", "test"))
+def net(tmp_path: Path) -> ImageSweep:
+    return image_sweep(tmp_path, "conv net", splits=("val", "test"))
 
 
-def task_with(net: ToySweep, precision: Precision) -> ClassificationTask:
+def task_with(net: ImageSweep, precision: Precision) -> ClassificationTask:
     return ClassificationTask(net.task.build_model, net.task.splits, precision=precision)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "bfloat16 autocast"])
-def test_it_is_torchs(net: ToySweep, store: Store, precision: Precision) -> None:
+def test_it_is_torchs(net: ImageSweep, store: Store, precision: Precision) -> None:
     evaluator = Evaluator(task_with(net, precision), store, device="cpu")
     point = net.points()[-1]
     found = evaluator.evaluate(point, "val")
@@ -43,7 +43,7 @@ def test_it_is_torchs(net: ToySweep, store: Store, precision: Precision) -> None
     assert evaluator.notes == []
 
 
-def test_results_are_kept_apart_and_a_description_says_which(net: ToySweep) -> None:
+def test_results_are_kept_apart_and_a_description_says_which(net: ImageSweep) -> None:
     tasks = [task_with(net, each) for each in ("float32", "bfloat16", "bfloat16 autocast")]
     assert len({task.key for task in tasks}) == 3
     assert tasks[0].key == net.task.key
@@ -54,7 +54,7 @@ def test_results_are_kept_apart_and_a_description_says_which(net: ToySweep) -> N
     assert (described.precision, repr(described)[-21:]) == ("bfloat16", "precision='bfloat16')")
 
 
-def test_nothing_depends_on_batches_of_other_sizes(net: ToySweep, store: Store) -> None:
+def test_nothing_depends_on_batches_of_other_sizes(net: ImageSweep, store: Store) -> None:
     evaluator = Evaluator(task_with(net, "bfloat16"), store, device="cpu")
     soup = greedy(net.sweep, evaluator)
     n = len(net.task.split("val"))
@@ -65,7 +65,7 @@ def test_nothing_depends_on_batches_of_other_sizes(net: ToySweep, store: Store) 
     assert forward.shortcuts._prefix is None
 
 
-def test_statistics_are_not_estimated_in_a_half_type(net: ToySweep, store: Store) -> None:
+def test_statistics_are_not_estimated_in_a_half_type(net: ImageSweep, store: Store) -> None:
     split = net.task.split("val")
     splits = {**net.task.splits, "train": Split("train", split.inputs, split.targets)}
     half, mixed = (
@@ -82,6 +82,6 @@ def test_statistics_are_not_estimated_in_a_half_type(net: ToySweep, store: Store
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
 
 
-def test_another_precision_is_refused(net: ToySweep) -> None:
+def test_another_precision_is_refused(net: ImageSweep) -> None:
     with pytest.raises(TaskError, match="must be one of float32, bfloat16"):
         task_with(net, "int8")  # type: ignore[arg-type]

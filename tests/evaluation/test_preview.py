@@ -5,20 +5,20 @@ import torch
 
 from soupcore import Evaluator, Store
 from soupcore.evaluation import Preview
-from tests.evaluation.nets import EXAMPLES, NETS, toy_sweep
+from tests.toy import IMAGE_NETWORKS, IMAGES, image_sweep
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", IMAGE_NETWORKS)
 def test_a_preview_is_a_bfloat16_evaluation_with_its_error(
     tmp_path: Path, store: Store, net: str
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS[net])
+    made = image_sweep(tmp_path / "sweep", net)
     evaluator = Evaluator(made.task, store, device="cpu")
     point = made.points()[4]
     preview = evaluator.preview(point, "val")
     assert isinstance(preview, Preview)
     exact = evaluator.evaluate(point, "val")
-    assert (preview.mixture_key, preview.split, preview.n) == (point.key, "val", EXAMPLES)
+    assert (preview.mixture_key, preview.split, preview.n) == (point.key, "val", IMAGES)
     assert preview.loss == pytest.approx(exact.loss, abs=0.05)
     assert preview.loss != exact.loss
     assert preview.score == pytest.approx(exact.score, abs=0.1)
@@ -37,7 +37,7 @@ def test_a_preview_is_a_bfloat16_evaluation_with_its_error(
 
 
 def test_a_preview_is_not_remembered_and_leaves_no_trace(tmp_path: Path, store: Store) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
+    made = image_sweep(tmp_path / "sweep", "conv net")
     evaluator = Evaluator(made.task, store, device="cpu", batch_size=100)
     point = made.points()[4]
     reports: list[float] = []
@@ -52,7 +52,7 @@ def test_a_preview_is_not_remembered_and_leaves_no_trace(tmp_path: Path, store: 
 def test_a_known_point_is_measured_once(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["mlp"])
+    made = image_sweep(tmp_path / "sweep", "mlp")
     evaluator = Evaluator(made.task, store, device="cpu", batch_size=100)
     calls: list[bool] = []
     run = evaluator._forward_pass.run

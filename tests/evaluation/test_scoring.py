@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from soupcore import ClassificationTask, Evaluator, Split, Store, Sweep, Task, TaskError
 from soupcore.evaluation.data import Data
 from soupcore.evaluation.scoring import Scorer
-from tests.helpers import CLASSES, FEATURES, build_model
+from tests.toy import CLASSES, FEATURES, build_model
 
 N = 60
 

@@ -15,9 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from soupcore import Checkpoint, Mixture, Split, Store, Sweep, interpolate
 from soupcore.evaluation.data import Data
 from soupcore.evaluation.shortcuts import Folding, Prefix, trace
-from tests.benchmarks.nets import ConvNet
-from tests.evaluation.nets import CLASSES, EXAMPLES, NETS, SIDE, ToySweep, toy_sweep
 from tests.helpers import save_sweep
+from tests.toy import IMAGE_CLASSES, IMAGE_NETWORKS, IMAGES, SIDE, ConvNet, ImageSweep, image_sweep
 
 Build = Callable[[], nn.Module]
 
@@ -248,7 +247,7 @@ def frozen(*parts: str) -> Callable[[str], bool]:
 def test_points_with_frozen_layers_agree_with_the_plain_loop(
     tmp_path: Path, store: Store, net: str, moving: tuple[str, ...]
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS[net], moving=frozen(*moving), splits=("val", "test"))
+    made = image_sweep(tmp_path / "sweep", net, moving=frozen(*moving), splits=("val", "test"))
     evaluator = made.evaluator(store)
     for split in ("val", "test", "val"):
         points = made.points()
@@ -262,11 +261,11 @@ def test_layers_frozen_in_only_some_ingredients_are_computed_for_the_others(
 ) -> None:
     moving = frozen("head")
     tuned = {"run1"}
-    made = toy_sweep(tmp_path / "frozen", NETS["conv net"], moving=moving)
-    free = toy_sweep(tmp_path / "free", NETS["conv net"])
+    made = image_sweep(tmp_path / "frozen", "conv net", moving=moving)
+    free = image_sweep(tmp_path / "free", "conv net")
     states = {n: free.states[n] if n in tuned else state for n, state in made.states.items()}
     sweep = Sweep.from_folder(save_sweep(tmp_path / "mixed", states))
-    mixed = ToySweep(made.task, sweep, states)
+    mixed = ImageSweep(made.task, sweep, states)
     evaluator = mixed.evaluator(store)
     for point in mixed.points():
         for keep_outputs in (False, True):
@@ -291,7 +290,7 @@ def convolved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_frozen_layers_are_computed_once(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
+    made = image_sweep(tmp_path / "sweep", "conv net", moving=frozen("head"))
     evaluator = made.evaluator(store, batch_size=100)
     evaluator.evaluate_all(made.points()[:2], "val")
     before = len(convolved)
@@ -303,7 +302,7 @@ def test_evaluating_a_point_on_another_split_does_not_freeze_its_layers(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
     moving = frozen("blocks.2", "head")
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=moving, splits=("val", "test"))
+    made = image_sweep(tmp_path / "sweep", "conv net", moving=moving, splits=("val", "test"))
     evaluator = made.evaluator(store, batch_size=100)
     for point in made.points()[:2]:
         for split in ("val", "test"):
@@ -320,9 +319,9 @@ def test_evaluating_a_point_on_another_split_does_not_freeze_its_layers(
 def test_layers_too_large_to_cache_are_computed_at_each_point(
     tmp_path: Path, store: Store, convolved: list[int]
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"], moving=frozen("head"))
+    made = image_sweep(tmp_path / "sweep", "conv net", moving=frozen("head"))
     # The features of the last layer are 16 numbers an example.
-    few = made.evaluator(store, batch_size=100, memory_budget=4 * EXAMPLES * 15 * 4)
+    few = made.evaluator(store, batch_size=100, memory_budget=4 * IMAGES * 15 * 4)
     few.evaluate_all(made.points()[:3], "val")
     before = len(convolved)
     found = few.evaluate(made.points()[4], "val")
@@ -339,7 +338,7 @@ class InPlace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Conv2d(1, 4, 3)
-        self.head = nn.Linear(4 * (SIDE - 2) ** 2, CLASSES)
+        self.head = nn.Linear(4 * (SIDE - 2) ** 2, IMAGE_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         images.sub_(0.5)
@@ -376,7 +375,7 @@ class Around(InPlace):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Linear(SIDE, SIDE)  # type: ignore[assignment]
-        self.head = nn.Linear(SIDE * SIDE, CLASSES)
+        self.head = nn.Linear(SIDE * SIDE, IMAGE_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head((images + self.features(images)).flatten(1))
@@ -389,7 +388,7 @@ class Around(InPlace):
 def test_unusual_networks_agree_with_the_plain_loop(
     tmp_path: Path, store: Store, build: Build, moving: tuple[str, ...], batch_size: int
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", build, moving=frozen(*moving))
+    made = image_sweep(tmp_path / "sweep", build, moving=frozen(*moving))
     evaluator = made.evaluator(store, batch_size=batch_size)
     inputs = made.task.split("val").inputs.clone()
     for point in made.points():
@@ -399,13 +398,13 @@ def test_unusual_networks_agree_with_the_plain_loop(
 
 def test_a_network_with_hooks_keeps_them(tmp_path: Path, store: Store) -> None:
     def build() -> nn.Module:
-        model = NETS["conv net"]()
+        model = IMAGE_NETWORKS["conv net"]()
         model.stem[0].register_forward_hook(  # type: ignore[index, union-attr]
             lambda module, arguments, output: output * 2
         )
         return model
 
-    made = toy_sweep(tmp_path / "sweep", build, moving=frozen("head"))
+    made = image_sweep(tmp_path / "sweep", build, moving=frozen("head"))
     evaluator = made.evaluator(store)
     for point in made.points():
         assert made.agrees(evaluator.evaluate(point, "val"), point)
@@ -427,7 +426,7 @@ def test_a_shortcut_that_changes_results_is_disabled_with_a_note(
         return scale
 
     monkeypatch.setattr(Folding, "refresh", wrong)
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
+    made = image_sweep(tmp_path / "sweep", "conv net")
     evaluator = made.evaluator(store)
     for point in made.points():
         assert made.agrees(evaluator.evaluate(point, "val"), point)
@@ -440,7 +439,7 @@ def test_a_shortcut_that_fails_later_is_disabled_at_the_next_comparison(
 ) -> None:
     monkeypatch.setattr("soupcore.evaluation.shortcuts._AGAIN", 4)
     monkeypatch.setattr("soupcore.evaluation.shortcuts._EXAMPLES", 16)
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
+    made = image_sweep(tmp_path / "sweep", "conv net")
     evaluator = made.evaluator(store)
     one, other = made.sweep["run0"].mixture, made.sweep["run1"].mixture
     points = [interpolate(one, other, Fraction(i, 20)) for i in range(1, 12)]
@@ -469,7 +468,7 @@ def test_a_shortcut_that_fails_later_is_disabled_at_the_next_comparison(
 def test_points_with_nan_disable_no_shortcut(
     tmp_path: Path, store: Store, checkpoint_of: Callable[[Mapping[str, Tensor]], Checkpoint]
 ) -> None:
-    made = toy_sweep(tmp_path / "sweep", NETS["conv net"])
+    made = image_sweep(tmp_path / "sweep", "conv net")
     evaluator = made.evaluator(store)
     for name, tensor, value in (
         ("run0", "head.bias", math.nan),

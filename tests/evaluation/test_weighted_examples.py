@@ -32,7 +32,8 @@ from soupcore.analysis import (
 from soupcore.evaluation import UpperBound, by_class, by_group
 from soupcore.evaluation.measuring import scores_on_rows
 from soupcore.tasks.language_models import CausalTask
-from tests.helpers import State, build_model, logits, random_state, save_sweep
+from tests.helpers import State, save_sweep
+from tests.toy import build_model, logits, random_state
 
 NAMES = ["run1", "run2", "run10"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tests.helpers import build_model
 from tests.hostile.corpus import write_corpus
+from tests.toy import build_model
 
 PROJECT = Path(__file__).parents[2]
 FOUND = PROJECT / ".fuzz"

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import soupcore
 from soupcore.jobs import Job, Queue, Supervisor
-from tests.helpers import FEATURES, State, save_sweep
+from tests.helpers import State, save_sweep
 from tests.jobs.forks import ForkingSupervisor, Forks
 from tests.postgres import DATABASES
+from tests.toy import toy_split, write_task
 
 NAMES = ["run1", "run2", "run10"]
 PATIENCE = 300.0  # seconds; only a test that fails waits that long, even on a busy machine
@@ -27,16 +26,9 @@ POINTS = 3 + 3 * 9  # of all paths between three ingredients, 11 a path
 Finished = Callable[[int], Job]
 
 # Each pass takes a little while and leaves a line, so that a test can interrupt and count them.
-TASK = """
+TASKS = """
 import os
 import time
-from pathlib import Path
-from safetensors.torch import load_file
-from soupcore import ClassificationTask, Split
-from tests.helpers import build_model
-
-HERE = Path(__file__).parent
-data = load_file(HERE / "data.safetensors")
 
 def build():
     model = build_model()
@@ -58,10 +50,10 @@ def build_together():
     model.register_forward_hook(wait)
     return model
 
-splits = {"select": Split("select", data["inputs"], data["targets"])}
 task = ClassificationTask(build, splits, name="slow toy")
 together = ClassificationTask(build_together, splits, name="toy of two processes")
-few = {"select": Split("select", data["inputs"][:256], data["targets"][:256])}
+whole = splits["select"]
+few = {"select": Split("select", whole.inputs[:256], whole.targets[:256])}
 few_together = ClassificationTask(build_together, few, name="small toy of two processes")
 failing = ClassificationTask(lambda: 1 / 0, splits, name="failing toy")
 """
@@ -69,12 +61,7 @@ failing = ClassificationTask(lambda: 1 / 0, splits, name="failing toy")
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    inputs = torch.randn(2560, FEATURES, generator=torch.Generator().manual_seed(0))
-    targets = torch.arange(2560) % 3
-    save_file({"inputs": inputs, "targets": targets}, tmp_path / "data.safetensors")
-    path = tmp_path / "task.py"
-    path.write_text(TASK)
-    return path
+    return write_task(tmp_path, {"select": toy_split("select", 2560)}, TASKS)
 
 
 @pytest.fixture

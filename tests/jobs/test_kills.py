@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from sqlalchemy import select
 
 from soupcore import Evaluator, Store, Sweep, load_task
@@ -22,8 +21,9 @@ from soupcore.connectivity.path import grid
 from soupcore.jobs import Queue, State
 from soupcore.mixtures import interpolate
 from soupcore.store.leases import HolderRow
-from tests.helpers import FEATURES, moved, random_state, save_sweep
+from tests.helpers import save_sweep
 from tests.jobs.conftest import parent_of, start_server, wait_until
+from tests.toy import moved, random_state, toy_split, write_task
 
 pytestmark = pytest.mark.integration  # it takes long
 
@@ -36,13 +36,7 @@ PAUSE = 0.02  # seconds a point takes at least
 # Each pass leaves a line: the process, and a number that tells the weights.
 TASK = f"""
 import os, time
-from pathlib import Path
-from safetensors.torch import load_file
-from soupcore import ClassificationTask, Split
-from tests.helpers import build_model
 
-HERE = Path(__file__).parent
-data = load_file(HERE / "data.safetensors")
 LOG = os.open(HERE / "passes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def build():
@@ -54,7 +48,6 @@ def build():
     model.register_forward_hook(count)
     return model
 
-splits = {{"select": Split("select", data["inputs"], data["targets"])}}
 task = ClassificationTask(build, splits, name="slow toy")
 """
 
@@ -101,13 +94,7 @@ class Servers:
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    inputs = torch.randn(EXAMPLES, FEATURES, generator=torch.Generator().manual_seed(0))
-    save_file(
-        {"inputs": inputs, "targets": torch.arange(EXAMPLES) % 3}, tmp_path / "data.safetensors"
-    )
-    path = tmp_path / "task.py"
-    path.write_text(TASK)
-    return path
+    return write_task(tmp_path, {"select": toy_split("select", EXAMPLES)}, TASK)
 
 
 @pytest.fixture

@@ -6,38 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from soupcore import Soup, Store, uniform
+from soupcore import Soup, Split, Store, uniform
 from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.writers.forms import Form
-from tests.helpers import FEATURES, State, same_weights, save_sweep
+from tests.helpers import State, same_weights, save_sweep
+from tests.toy import toy_split, write_task
 
-TASK = """
-from pathlib import Path
-from safetensors.torch import load_file
-from soupcore import ClassificationTask, Split
-from tests.helpers import build_model
-
-data = load_file(Path(__file__).with_name("data.safetensors"))
-splits = {
-    "train": Split("train", data["inputs"] + 1, data["targets"]),
-    "val": Split("select", data["inputs"], data["targets"]),
-}
-task = ClassificationTask(build_model, splits, name="toy")
-"""
 NAMES = ["run1", "run2", "run10"]
 
 
 @pytest.fixture
 def request_(tmp_path: Path, states: dict[str, State]) -> dict[str, Any]:
-    inputs = torch.randn(60, FEATURES, generator=torch.Generator().manual_seed(0))
-    save_file({"inputs": inputs, "targets": torch.arange(60) % 3}, tmp_path / "data.safetensors")
-    (tmp_path / "task.py").write_text(TASK)
-    return {
-        "sweep": str(save_sweep(tmp_path / "sweep", states)),
-        "task": f"{tmp_path / 'task.py'}:task",
-    }
+    select = toy_split("select", 60)
+    train = Split("train", select.inputs + 1, select.targets)
+    task_file = write_task(tmp_path, {"train": train, "val": select})
+    return {"sweep": str(save_sweep(tmp_path / "sweep", states)), "task": f"{task_file}:task"}
 
 
 @pytest.fixture

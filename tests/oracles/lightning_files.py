@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.helpers import CLASSES, FEATURES, build_model
 from tests.oracles.expected import save_expected
+from tests.toy import CLASSES, FEATURES, build_model
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]

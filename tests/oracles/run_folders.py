@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from tests.helpers import CLASSES, FEATURES, build_model
 from tests.oracles import without_vision
 from tests.oracles.expected import save_expected
+from tests.toy import CLASSES, FEATURES, build_model
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 import soupcore
 from soupcore.checkpoints.names import canonical_names
-from tests.helpers import adam_state, average, moved, random_state, same_weights, save_checked
+from tests.helpers import adam_state, average, same_weights, save_checked
 from tests.oracles import test_layouts as layouts
 from tests.oracles.test_layouts import Layout, State, prefixed
+from tests.toy import moved, random_state
 
 OWN = 0.375  # what the scores of an ingredient are; no soup may have it
 Load = Callable[[Any], Mapping[str, Tensor]]

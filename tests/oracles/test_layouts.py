@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 import soupcore
-from tests.helpers import adam_state, build_model, random_state, same_weights
+from tests.helpers import adam_state, same_weights
+from tests.toy import build_model, random_state
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 

@@ -25,7 +25,7 @@ TASK = """
 from pathlib import Path
 from safetensors.torch import load_file
 from soupcore import ClassificationTask, Split
-from tests.helpers import build_model
+from tests.toy import build_model
 
 data = load_file(Path(__file__).parent / "data.safetensors")
 

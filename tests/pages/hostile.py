@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 
-from tests.helpers import moved, random_state
+from tests.toy import moved, random_state
 
 RUNS = 3
 
@@ -33,7 +33,7 @@ import torch
 from pathlib import Path
 from safetensors.torch import load_file
 from soupcore import ClassificationTask, Split
-from tests.helpers import FEATURES, build_model, logits, random_state
+from tests.toy import FEATURES, build_model, logits, random_state
 
 markup = {MARKUP!r}
 

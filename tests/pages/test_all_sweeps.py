@@ -10,8 +10,9 @@ from pages import all_sweeps
 from pages.components import state
 from soupcore import Store, escaping
 from soupcore.jobs.known_sweeps import KnownVerdict
-from tests.helpers import random_state as random
-from tests.helpers import save_sweep, toy_runs
+from tests.helpers import save_sweep
+from tests.toy import random_state as random
+from tests.toy import toy_runs
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 

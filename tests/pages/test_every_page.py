@@ -23,8 +23,9 @@ from soupcore.jobs.kinds import KINDS, WarmState
 from soupcore.overview import Overview
 from soupcore.report import archive, contents, report
 from soupcore.writers.forms import Form
-from tests.helpers import FEATURES, State, logits, random_state, save_sweep, toy_runs
+from tests.helpers import State, save_sweep
 from tests.pages.conftest import do_jobs_at_once, forget_server
+from tests.toy import FEATURES, logits, random_state, toy_runs
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 PAGES = {
@@ -51,7 +52,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 import torch
 from soupcore import ClassificationTask, Metric, Split, Task
-from tests.helpers import build_model
+from tests.toy import build_model
 
 data = load_file(Path(__file__).parent / "data.safetensors")
 

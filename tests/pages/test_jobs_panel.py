@@ -11,7 +11,8 @@ from pages.components import jobs_panel, state
 from soupcore import Store, escaping
 from soupcore.jobs import Queue
 from soupcore.jobs.kinds import KINDS
-from tests.helpers import random_state, save_sweep, toy_runs
+from tests.helpers import save_sweep
+from tests.toy import random_state, toy_runs
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 

@@ -12,7 +12,7 @@ from pages.components import sweeps
 from soupcore import StockpotError, Sweep
 from soupcore.remote import Cache
 from soupcore.sweeps.remote import RemoteSweep
-from tests.helpers import random_state
+from tests.toy import random_state
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from soupcore import (
     manual,
     rebuild,
 )
-from tests.helpers import State, moved, same_weights, save_checked, save_sweep
+from tests.helpers import State, same_weights, save_checked, save_sweep
+from tests.toy import moved
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 

@@ -7,16 +7,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from soupcore import RecipeError, Sweep, SweepError, ema, manual, mean, swa, uniform
 from soupcore.mixtures import Coefficient
-from tests.helpers import (
-    State,
-    average,
-    build_model,
-    held_sweep,
-    random_state,
-    same_weights,
-    save_sweep,
-)
+from tests.helpers import State, average, held_sweep, same_weights, save_sweep
 from tests.recipes.states import DTYPES
+from tests.toy import build_model, random_state
 
 SNAPSHOTS = [f"step-{number}" for number in (1, 2, 5, 9, 10, 11, 20)]
 

@@ -24,8 +24,9 @@ from soupcore import (
     greedy,
     greedy_orders,
 )
-from tests.helpers import State, average, logits
+from tests.helpers import State, average
 from tests.recipes.table import MakeTable, TableEvaluator, evaluated
+from tests.toy import logits
 
 NAN = math.nan
 

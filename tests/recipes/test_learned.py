@@ -27,7 +27,8 @@ from soupcore import (
 )
 from soupcore.recipes.descent import hold_back
 from soupcore.recipes.gradients import Objective, least_loss
-from tests.helpers import State, average, build_model, logits, same_weights, save_sweep
+from tests.helpers import State, average, same_weights, save_sweep
+from tests.toy import build_model, logits
 
 Floats = npt.NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from soupcore import (
 from soupcore.intervals import halves
 from soupcore.recipes import cross_fit_learned
 from soupcore.recipes.descent import Space, coefficients_of
-from tests.helpers import build_model
+from tests.toy import build_model
 
 NUMBERS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
 

@@ -37,13 +37,12 @@ from tests.helpers import (
     State,
     any_tensor,
     average,
-    build_model,
-    logits,
     same_bits,
     same_weights,
     save_checked,
     save_sweep,
 )
+from tests.toy import build_model, logits
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 

@@ -19,7 +19,8 @@ from soupcore import (
     rebuild,
     uniform,
 )
-from tests.helpers import FEATURES, same_weights, save_sweep
+from tests.helpers import same_weights, save_sweep
+from tests.toy import FEATURES
 
 
 def test_the_other_statistics_are_those_that_a_soup_does_not_have(

@@ -28,7 +28,7 @@ from soupcore import (
     weighted,
 )
 from soupcore.analysis import cross_fit_greedy, leave_one_out, shapley_values
-from tests.helpers import build_model
+from tests.toy import build_model
 
 NAMES = ["run1", "run2", "run10"]
 

@@ -15,7 +15,8 @@ from soupcore.merges import MergedAdapter
 from soupcore.provenance import relative_error, summed_rank
 from tests.adapters import RANK, base_state, draw, peft
 from tests.adapters import save_sweep as save_adapters
-from tests.helpers import State, average, random_state, save_checked, save_sweep
+from tests.helpers import State, average, save_checked, save_sweep
+from tests.toy import random_state
 
 RUNS = {"a": random_state(1), "b": random_state(2)}
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"

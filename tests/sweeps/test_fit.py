@@ -6,16 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupcore import Finding, NothingFitsError, Sweep, SweepError, uniform
-from tests.helpers import (
-    State,
-    average,
-    moved,
-    random_state,
-    raw_safetensors,
-    same_weights,
-    save_checked,
-    save_sweep,
-)
+from tests.helpers import State, average, raw_safetensors, same_weights, save_checked, save_sweep
+from tests.toy import moved, random_state
 
 GOOD = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2), "n": torch.tensor(5)}
 

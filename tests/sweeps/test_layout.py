@@ -9,16 +9,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from soupcore import Evaluator, NothingFitsError, Sweep, uniform
-from tests.helpers import (
-    State,
-    average,
-    build_model,
-    moved,
-    random_state,
-    same_weights,
-    save_checked,
-    save_sweep,
-)
+from tests.helpers import State, average, same_weights, save_checked, save_sweep
+from tests.toy import build_model, moved, random_state
 
 
 def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:

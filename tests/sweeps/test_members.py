@@ -18,7 +18,8 @@ from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
 from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote_table import remote_files, remote_of, sweep_signature
-from tests.helpers import State, random_state, same_weights, save_sweep, toy_runs
+from tests.helpers import State, same_weights, save_sweep
+from tests.toy import random_state, toy_runs
 
 TABLE = """checkpoint,lr
 run1.safetensors,0.1

@@ -14,7 +14,8 @@ from safetensors.torch import save
 
 from soupcore import StockpotError, Sweep, uniform
 from soupcore.sweeps import UnusableSweepError
-from tests.helpers import State, random_state
+from tests.helpers import State
+from tests.toy import random_state
 
 Write = Callable[[Path], None]
 

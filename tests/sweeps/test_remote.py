@@ -16,7 +16,8 @@ from soupcore.remote import Cache
 from soupcore.remote.filesystems import FileSystem
 from soupcore.sweeps.opening import is_scanned
 from soupcore.sweeps.remote import MANIFEST, RemoteSweep
-from tests.helpers import State, random_state, save_sweep, toy_runs
+from tests.helpers import State, save_sweep
+from tests.toy import random_state, toy_runs
 
 
 @pytest.fixture

@@ -8,16 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from soupcore import Evaluator, NothingFitsError, Soup, Sweep, rebuild, ties, uniform
-from tests.helpers import (
-    State,
-    average,
-    moved,
-    random_state,
-    same_bits,
-    same_weights,
-    save_checked,
-    save_sweep,
-)
+from tests.helpers import State, average, same_bits, same_weights, save_checked, save_sweep
+from tests.toy import moved, random_state
 
 pytestmark = pytest.mark.usefixtures("read_in_this_process")
 

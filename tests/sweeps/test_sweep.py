@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from soupcore import Cancelled, FitReport, Sweep, SweepError, mean
 from soupcore.sweeps.folder import folder_signature
 from soupcore.sweeps.opening import is_scanned
-from tests.helpers import State, build_model, moved, random_state, same_weights, save_sweep
+from tests.helpers import State, same_weights, save_sweep
+from tests.toy import build_model, moved, random_state
 
 NAMES = ["run1", "run2", "run10"]
 

@@ -30,7 +30,8 @@ from soupcore import (
 from soupcore.evaluation import compare
 from soupcore.tasks import TaskDescription
 from soupcore.tasks.loading import task_signature
-from tests.helpers import State, moved
+from tests.helpers import State
+from tests.toy import moved
 
 # Scores weights by their distance from a target. It reads safetensors without torch, because
 # importing torch takes seconds for each evaluation.

@@ -7,7 +7,7 @@ from torch import nn
 
 from soupcore import ClassificationTask, Split, Task, TaskError
 from soupcore.tasks import TaskDescription, TaskInfo
-from tests.helpers import build_model
+from tests.toy import build_model
 
 
 def split(role: str, n: int = 40) -> Split:

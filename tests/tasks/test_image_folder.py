@@ -14,7 +14,7 @@ from soupcore.checkpoints import open_checkpoint
 from soupcore.mixtures import Mixture
 from soupcore.tasks.images import Preprocessing, picture_split
 from soupcore.tasks.parts import hold_out
-from tests.helpers import build_model
+from tests.toy import build_model
 
 RNG = np.random.default_rng(0)
 

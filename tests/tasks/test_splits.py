@@ -19,7 +19,7 @@ from soupcore.tasks import METRICS, Shown, TaskDescription
 from soupcore.tasks.language_models import BITS_PER_BYTE, TAGGING_METRICS, CausalTask
 from soupcore.tasks.metrics import perplexity
 from soupcore.tasks.parts import hold_out
-from tests.helpers import build_model
+from tests.toy import build_model
 
 
 def split(role: Any = "select", n: int = 2) -> Split:

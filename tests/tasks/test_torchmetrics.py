@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from soupcore import ClassificationTask, Evaluator, Split, Store, Sweep, Task, TaskError, greedy
 from soupcore.tasks import from_torchmetrics
-from tests.helpers import build_model, logits
+from tests.toy import build_model, logits
 
 torchmetrics = pytest.importorskip("torchmetrics")
 pytestmark = pytest.mark.integration

@@ -29,7 +29,7 @@ from soupcore.new_files import NewFile
 from soupcore.safe_torch.archive import read_archive
 from soupcore.writers.torch_files import Change, rewritten_form, why_not_like, write_like
 from tests.helpers import any_tensor, same_bits, same_weights
-from tests.networks import Tied
+from tests.toy import Tied
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
