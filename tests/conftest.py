@@ -2,12 +2,12 @@ import gc
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from sqlalchemy import URL
@@ -20,7 +20,7 @@ from soupcore.progress import silence
 from soupcore.safe_torch import child
 from tests.helpers import State, save_sweep
 from tests.postgres import new_database, postgres_server
-from tests.toy import FEATURES, build_model, logits, random_state, toy_runs
+from tests.toy import build_model, random_state, toy_runs, toy_splits
 
 _NICENESS = 5
 
@@ -132,22 +132,7 @@ def sweep(tmp_path: Path, base_state: State, states: dict[str, State]) -> soupco
 
 @pytest.fixture
 def splits(base_state: State) -> dict[str, soupcore.Split]:
-    """Splits whose labels are the base's predictions, with one in five drawn again."""
-
-    def split(role: soupcore.tasks.Role, n: int, seed: int) -> soupcore.Split:
-        generator = torch.Generator().manual_seed(seed)
-        inputs = torch.randn(n, FEATURES, generator=generator)
-        labels = logits(base_state, inputs).argmax(1)
-        noise = torch.rand(n, generator=generator) < 0.2
-        labels[noise] = torch.randint(0, 3, (int(noise.sum()),), generator=generator)
-        return soupcore.Split(role, inputs, labels)
-
-    return {
-        "train": split("train", 20, 1),
-        "val": split("select", 100, 2),
-        "test": split("report", 90, 3),
-        "shift/noise": split("shift", 80, 4),
-    }
+    return toy_splits(base_state)
 
 
 @pytest.fixture
@@ -166,9 +151,17 @@ def task(splits: dict[str, soupcore.Split], passes: list[int]) -> soupcore.Class
     return soupcore.ClassificationTask(build, splits, name="toy")
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store without rows. To copy its tables takes less time than to make them."""
+    folder = tmp_path_factory.mktemp("empty") / "store"
+    soupcore.Store(folder).close()
+    return folder
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[soupcore.Store]:
-    store = soupcore.Store(tmp_path / "store")
+def store(tmp_path: Path, empty_store: Path) -> Iterator[soupcore.Store]:
+    store = soupcore.Store(shutil.copytree(empty_store, tmp_path / "store"))
     yield store
     store.close()
 

@@ -6,8 +6,9 @@ import math
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from itertools import combinations
 from urllib.parse import unquote
@@ -39,7 +40,8 @@ from soupcore.progress import no_progress
 from soupcore.report import contents, html
 from soupcore.store.soups import annotate
 from soupcore.sweeps import Ingredient
-from tests.toy import build_model
+from tests.helpers import save_sweep
+from tests.toy import build_model, random_state, toy_runs, toy_splits
 
 NAMES = ("run1", "run2", "run10")
 TASK = "task.py:task"
@@ -103,10 +105,12 @@ class Page(HTMLParser):
         return [link for link in self.all("href") if link.startswith("data:")]
 
 
-@pytest.fixture
-def small_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading 5 MB of plotly.js in each test takes a while."""
-    monkeypatch.setattr(html, "get_plotlyjs", lambda: "var Plotly")
+@pytest.fixture(scope="module")
+def small_plotly() -> Iterator[None]:
+    """Leave plotly.js out, since reading 5 MB in each test takes a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "get_plotlyjs", lambda: "var Plotly")
+        yield
 
 
 def keep(context: Context, soup: Soup) -> Soup:
@@ -141,6 +145,34 @@ def context(sweep: Sweep, evaluator: Evaluator, small_plotly: None) -> Context:
     return Context(sweep, evaluator, str(sweep.folder), TASK)
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A context whose store has all that a report can show; tests only read it."""
+
+    context: Context
+    soups: list[Soup]
+
+    def text(self) -> str:
+        """Return the report on the last soup, made with the description of the task only."""
+        return report.report(read_only(self.context), self.soups[-1].id)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, small_plotly: None) -> Iterator[Filled]:
+    folder = tmp_path_factory.mktemp("filled")
+    base = random_state(0)
+    sweep = Sweep.from_folder(save_sweep(folder / "sweep", {"base": base} | toy_runs(base)))
+    task = ClassificationTask(build_model, toy_splits(base), name="toy")
+    with closing(Store(folder / "store")) as store:
+        context = Context(sweep, Evaluator(task, store, device="cpu"), str(sweep.folder), TASK)
+        yield Filled(context, fill(context))
+
+
+@pytest.fixture(scope="module")
+def page(filled: Filled) -> Page:
+    return Page(filled.text())
+
+
 def test_the_page_is_whole_and_requests_nothing(
     context: Context, monkeypatch: pytest.MonkeyPatch, passes: list[int]
 ) -> None:
@@ -170,9 +202,7 @@ def test_the_page_is_whole_and_requests_nothing(
     assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
 
 
-def test_every_figure_can_be_saved_as_png_and_svg(context: Context) -> None:
-    _, chosen = fill(context)
-    page = Page(report.report(read_only(context), chosen.id))
+def test_every_figure_can_be_saved_as_png_and_svg(page: Page) -> None:
     figures = [i.removeprefix("figure-") for i in page.all("id") if i.startswith("figure-")]
     assert len(figures) == 4
     buttons = list(zip(page.all("data-figure"), page.all("data-format"), strict=True))
@@ -180,25 +210,26 @@ def test_every_figure_can_be_saved_as_png_and_svg(context: Context) -> None:
     assert any("Plotly.downloadImage(" in script for script in page.scripts)
 
 
-def test_the_folder_has_the_report_its_tables_and_what_makes_the_soup(context: Context) -> None:
-    _, chosen = fill(context)
-    known = read_only(context)
+def test_the_folder_has_the_report_its_tables_and_what_makes_the_soup(
+    filled: Filled, page: Page
+) -> None:
+    known, chosen = read_only(filled.context), filled.soups[-1]
     found = report.folder(known, chosen.id)
-    page = report.report(known, chosen.id)
-    assert found["report.html"] == page
-    tables = {name.removeprefix("stockpot-") for name in Page(page).all("download")}
+    assert found["report.html"] == filled.text()
+    tables = {name.removeprefix("stockpot-") for name in page.all("download")}
     assert {name for name in found if name.startswith("tables/")} == {f"tables/{t}" for t in tables}
     assert {name.rpartition(".")[2] for name in tables} == {"csv", "tex"}
     numbers = pd.read_csv(io.StringIO(found["tables/results.csv"]))
-    assert numbers.equals(Page(page).frame("stockpot-results.csv"))
+    assert numbers.equals(page.frame("stockpot-results.csv"))
     assert json.loads(found["recipe.json"]) == json.loads(json.dumps(chosen.to_json()))
     assert found["README.md"].startswith("---\n")
     compile(found["reproduce.py"], "reproduce.py", "exec")
     assert found["reproduce.py"].count("Sweep.from_folder(") == 2
-    with zipfile.ZipFile(io.BytesIO(report.archive(known, chosen.id))) as packed:
+    archive = report.archive(known, chosen.id)
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         read = {name: packed.read(name).decode() for name in packed.namelist()}
     assert read == {f"stockpot-report/{name}": text for name, text in found.items()}
-    assert report.archive(known, chosen.id) == report.archive(known, chosen.id)
+    assert report.archive(known, chosen.id) == archive
 
 
 def test_the_folder_of_a_sweep_without_a_task_has_no_soup(context: Context) -> None:
@@ -208,9 +239,8 @@ def test_the_folder_of_a_sweep_without_a_task_has_no_soup(context: Context) -> N
     compile(found["reproduce.py"], "reproduce.py", "exec")
 
 
-def test_figures_are_light_and_titled_with_split_and_n(context: Context) -> None:
-    _, chosen = fill(context)
-    scripts = [s for s in Page(report.report(context, chosen.id)).scripts if "newPlot" in s]
+def test_figures_are_light_and_titled_with_split_and_n(page: Page) -> None:
+    scripts = [script for script in page.scripts if "newPlot" in script]
     expected = {"scores": "n = 90", "basins": "n = 100", "pairs": "n = 100", "trace": "n = 100"}
     for script, (name, n) in zip(scripts, expected.items(), strict=True):
         assert f"figure-{name}" in script
@@ -218,8 +248,8 @@ def test_figures_are_light_and_titled_with_split_and_n(context: Context) -> None
         assert '"plot_bgcolor":"white"' in script
 
 
-def test_the_numbers_are_those_of_the_store(context: Context) -> None:
-    soups = fill(context)
+def test_the_numbers_are_those_of_the_store(filled: Filled) -> None:
+    context, soups = filled.context, filled.soups
     sweep, evaluator, task = context.sweep, context.evaluator, context.task
     page = Page(report.report(read_only(context), soups[0].id))
     table = page.frame("stockpot-results.csv").set_index("name")
@@ -250,9 +280,8 @@ def test_the_numbers_are_those_of_the_store(context: Context) -> None:
         assert " ".join(sentence.split()) in page.text
 
 
-def test_the_protocol_and_the_bias_are_told(context: Context) -> None:
-    _, chosen = fill(context)
-    page = Page(report.report(read_only(context), chosen.id))
+def test_the_protocol_and_the_bias_are_in_the_report(filled: Filled, page: Page) -> None:
+    context = filled.context
     by_split = {cells[0]: cells[1:] for cells in page.cells if len(cells) == 5}
     for name, split in context.task.splits.items():
         (row,) = [r for title, r in by_split.items() if name in title and r[-1] != ""]
@@ -265,14 +294,14 @@ def test_the_protocol_and_the_bias_are_told(context: Context) -> None:
     assert "soupcore.Sweep.from_folder(" in page.text
 
 
-def test_equal_results_give_an_equal_page(context: Context) -> None:
-    fill(context)
+def test_equal_results_give_an_equal_page(filled: Filled) -> None:
+    context = filled.context
     assert report.report(context) == report.report(read_only(context))
 
 
-def test_the_evidence_may_be_about_another_soup(context: Context) -> None:
-    soups = fill(context)
-    for soup in soups:
+def test_the_evidence_may_be_about_another_soup(filled: Filled) -> None:
+    context = filled.context
+    for soup in filled.soups:
         label = context.soups[soup.id].label
         assert f"{label} vs. best single ingredient" in Page(report.report(context, soup.id)).text
     with pytest.raises(RecipeError, match="no stored soup 'gone'"):

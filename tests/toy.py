@@ -73,6 +73,25 @@ def toy_split(role: Role, n: int, seed: int = 0) -> Split:
     return Split(role, inputs, torch.arange(n) % CLASSES)
 
 
+def toy_splits(base: Mapping[str, Tensor]) -> dict[str, Split]:
+    """Return splits whose labels are the base's predictions, with one in five drawn again."""
+
+    def split(role: Role, n: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(n, FEATURES, generator=generator)
+        labels = logits(base, inputs).argmax(1)
+        noise = torch.rand(n, generator=generator) < 0.2
+        labels[noise] = torch.randint(0, CLASSES, (int(noise.sum()),), generator=generator)
+        return Split(role, inputs, labels)
+
+    return {
+        "train": split("train", 20, 1),
+        "val": split("select", 100, 2),
+        "test": split("report", 90, 3),
+        "shift/noise": split("shift", 80, 4),
+    }
+
+
 _TASK_FILE = """
 from pathlib import Path
 from safetensors.torch import load_file

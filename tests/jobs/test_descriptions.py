@@ -1,7 +1,9 @@
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from soupcore import Split, TaskError
 from soupcore.jobs import Descriptions
 from soupcore.tasks.describing import describe
+from tests.jobs.forks import Forks
 
 PATIENCE = 120.0
 TARGETS = torch.arange(10) % 3
@@ -39,21 +42,34 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch, worker_forks: Forks) -> None:
+    """Fork the processes that describe tasks, which takes less time than to start Python."""
+    forked = SimpleNamespace(
+        Popen=worker_forks.popen,
+        DEVNULL=subprocess.DEVNULL,
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
+    monkeypatch.setattr("soupcore.jobs.descriptions.subprocess", forked)
+
+
+@pytest.fixture
 def descriptions(tmp_path: Path) -> Iterator[Descriptions]:
     found = Descriptions(tmp_path / "worker.log")
     yield found
     found.stop()
 
 
-def test_a_task_is_described_in_another_process_once_for_each_text(
-    descriptions: Descriptions, write: Write, tmp_path: Path
-) -> None:
-    count = """
+COUNT = """
 print("hello")
 torch.set_default_dtype(torch.float64)
 (HERE / "runs").open("a").write(f"{os.getpid()} ")
 """
-    spec = write(count)
+
+
+def test_a_task_is_described_in_another_process(
+    descriptions: Descriptions, write: Write, tmp_path: Path
+) -> None:
+    spec = write(COUNT)
     found = descriptions.get(spec, PATIENCE)
     assert found is descriptions.get(spec, PATIENCE)
     assert found is not None
@@ -63,10 +79,19 @@ torch.set_default_dtype(torch.float64)
     assert torch.get_default_dtype() == torch.float32
     select = Split("select", torch.arange(40.0, dtype=torch.float64).reshape(10, 4), TARGETS)
     assert {name: split.digest for name, split in found.splits.items()} == {"val": select.digest}
-    other = write(count + "changed = True")
-    again = descriptions.get(other, PATIENCE)
+
+
+@pytest.mark.usefixtures("forking")
+def test_a_task_is_described_again_when_its_text_changes(
+    descriptions: Descriptions, write: Write, tmp_path: Path
+) -> None:
+    first, again = (
+        descriptions.get(write(text), PATIENCE) for text in (COUNT, COUNT + "changed = True")
+    )
+    assert first is not None
     assert again is not None
-    assert again.key != found.key
+    assert again.key != first.key
+    assert len((tmp_path / "runs").read_text().split()) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,6 +101,7 @@ def test_an_exception_of_a_task_is_its_description(write: Write, before: str, me
     assert message in describe(write(before))["error"]
 
 
+@pytest.mark.usefixtures("forking")
 def test_a_task_that_ends_its_process_and_leaves_a_child_is_an_error_with_a_sentence(
     descriptions: Descriptions, write: Write
 ) -> None:
@@ -84,7 +110,8 @@ def test_a_task_that_ends_its_process_and_leaves_a_child_is_an_error_with_a_sent
         descriptions.get(write(ends), PATIENCE)
 
 
-def test_a_task_that_hangs_blocks_no_other_and_is_ended(tmp_path: Path, write: Write) -> None:
+@pytest.mark.usefixtures("forking")
+def test_a_task_that_hangs_blocks_no_other_and_is_killed(tmp_path: Path, write: Write) -> None:
     descriptions = Descriptions(tmp_path / "worker.log", limit_s=2)
     spec = write('(HERE / "pid").write_text(str(os.getpid())); time.sleep(600)')
     assert descriptions.get(spec, wait_s=0.1) is None
@@ -92,6 +119,7 @@ def test_a_task_that_hangs_blocks_no_other_and_is_ended(tmp_path: Path, write: W
         descriptions.get(spec, PATIENCE)
 
 
+@pytest.mark.usefixtures("forking")
 def test_a_task_is_tried_again_once_a_missing_file_may_exist(tmp_path: Path, write: Write) -> None:
     descriptions = Descriptions(tmp_path / "worker.log", retry_s=0)
     spec = write('(HERE / "data").read_text(); (HERE / "runs").open("a").write("x")')
@@ -102,7 +130,8 @@ def test_a_task_is_tried_again_once_a_missing_file_may_exist(tmp_path: Path, wri
     assert (tmp_path / "runs").read_text() == "x"
 
 
-def test_stopping_ends_those_that_have_not_answered(tmp_path: Path, write: Write) -> None:
+@pytest.mark.usefixtures("forking")
+def test_stop_kills_the_processes_that_have_not_answered(tmp_path: Path, write: Write) -> None:
     descriptions = Descriptions(tmp_path / "worker.log")
     spec = write('(HERE / "pid").write_text(str(os.getpid())); time.sleep(600)')
     descriptions.prepare(spec)

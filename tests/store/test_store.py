@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from soupcore.new_files import new_file
 from soupcore.store import NewEvaluation
 from soupcore.store.evaluations import file_of
 
-SPAWN = multiprocessing.get_context("spawn")
+# Processes forked from one that has imported torch, which takes most of the time of a process.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload([__name__])
 
 
 def add(store: Store, point: str, **changes: Any) -> None:
@@ -183,7 +185,7 @@ def _add_until_killed(folder: Path, finished: Connection) -> None:
 
 
 @contextmanager
-def running(*processes: SpawnProcess) -> Iterator[None]:
+def running(*processes: ForkServerProcess) -> Iterator[None]:
     for process in processes:
         process.start()
     try:
@@ -196,9 +198,10 @@ def running(*processes: SpawnProcess) -> Iterator[None]:
 
 def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     count = 20
-    start = SPAWN.Barrier(2)
+    start = FORKSERVER.Barrier(2)
     workers = [
-        SPAWN.Process(target=_add_many, args=(tmp_path, worker, count, start)) for worker in (1, 2)
+        FORKSERVER.Process(target=_add_many, args=(tmp_path, worker, count, start))
+        for worker in (1, 2)
     ]
     with running(*workers):
         for worker in workers:
@@ -217,8 +220,8 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path) -> None:
-    receiver, sender = SPAWN.Pipe(duplex=False)
-    worker = SPAWN.Process(target=_add_until_killed, args=(tmp_path, sender))
+    receiver, sender = FORKSERVER.Pipe(duplex=False)
+    worker = FORKSERVER.Process(target=_add_until_killed, args=(tmp_path, sender))
     done: list[int] = []
     with running(worker):
         while len(done) < 30:
